@@ -133,7 +133,9 @@ def sskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
         index = case.arrays.get(f"out.distill_index_{name}")
         kept[name] = {
             "keep": ratio,
-            "kept": None if index is None else torch.isin(torch.arange(views * len(target)), index),
+            "selected": None
+            if index is None
+            else torch.isin(torch.arange(views * len(target)), index),
         }
     temperature = case.option("kd_T", 4.0)
     kd = (

@@ -9,8 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Objectives, Outputs
+from instil.modules.class_memory import draw_class_rows
 from instil.modules.memory import Queue
-from instil.objectives.relations.cirkd_memory import AN_IMAGE, CIRKDMemory, cirkd_memory_loss
+from instil.objectives.relations.cirkd_memory import (
+    MAX_PIXELS_PER_IMAGE,
+    CIRKDMemory,
+    cirkd_memory_loss,
+)
 
 CLASSES = 3
 
@@ -82,33 +87,11 @@ def test_forward_is_the_mean_over_labelled_pixels_of_both_relations() -> None:
     theirs = F.normalize(teacher["features"], dim=1).flatten(2).mT[:, 8:]
     expected = torch.zeros(4)
     for weight, queue, contrast in ((2.0, pixels, 12), (3.0, regions, 6)):
-        rows = queue["teacher"][objective.draw(queue, contrast, batch)]
+        rows = queue["teacher"][draw_class_rows(queue, contrast, batch)]
         expected = expected + weight * cirkd_memory_loss(mine, theirs, rows, reduction="none").mean(
             1
         )
     assert torch.allclose(values, expected, rtol=1e-4)
-
-
-def test_every_class_is_drawn_alike_and_anew_each_step() -> None:
-    objective = make()
-    queue = queues(objective)[0]
-    drawn = [
-        objective.draw(queue, 12, {"seed": torch.tensor(0), "step": torch.tensor(step)}).view(
-            CLASSES, -1
-        )
-        for step in range(3)
-    ]
-    for rows in drawn:
-        places = rows - torch.arange(CLASSES)[:, None] * 40
-        assert rows.shape == (CLASSES, 5)
-        assert torch.equal(places[0], places[1])
-        assert torch.equal(places[0], places[2])
-        assert len(places[0].unique()) == 5
-        assert 0 <= places.min() <= places.max() < 40
-    assert not torch.equal(drawn[0], drawn[1])
-    assert objective.draw(queue, 10**6, {}).sort().values.equal(torch.arange(CLASSES * 40)), (
-        "no more than there are"
-    )
 
 
 def test_regions_and_pixels_of_each_class_are_remembered() -> None:
@@ -130,9 +113,9 @@ def test_regions_and_pixels_of_each_class_are_remembered() -> None:
     assert torch.equal(regions["teacher"][10:], before[10:]), "nothing was seen of the last class"
     assert pixels.owner.view(CLASSES, 40)[0].bincount().tolist() == [
         0,
-        40 - 2 * AN_IMAGE,
-        AN_IMAGE,
-        AN_IMAGE,
+        40 - 2 * MAX_PIXELS_PER_IMAGE,
+        MAX_PIXELS_PER_IMAGE,
+        MAX_PIXELS_PER_IMAGE,
     ], "the first were pushed out"
     assert len(pixels["teacher"][:40].unique(dim=0)) == 40, "no pixel twice"
 

@@ -235,7 +235,7 @@ def test_errors_are_clear() -> None:
     del batch["index"]
     with pytest.raises(ValueError, match="needs 'index' in the batch"):
         make("queue")(student, teacher, batch)
-    with pytest.raises(ValueError, match="no memory 'bnk'; closest: bank"):
+    with pytest.raises(ValueError, match="got 'bnk'; closest: bank"):
         CRD(memory="bnk")  # type: ignore[arg-type]
 
 

@@ -64,7 +64,7 @@ def test_one_stage_has_no_way() -> None:
     side = {"embedding": torch.randn(4, 3), "features": (torch.randn(4, 3, 8, 8),)}
     with pytest.raises(
         ValueError,
-        match="needs two pairs of them at least; name them with pairs, or leave it out with transform: 0",
+        match=r"Expected two or more, got 1\. Name them with pairs, or set transform: 0",
     ):
         IRG().build(side, side)
     objective = IRG(transform=0.0)

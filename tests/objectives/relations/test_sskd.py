@@ -10,7 +10,7 @@ from torch import Tensor
 from instil.core import Outputs
 from instil.objectives.relations.sskd import (
     SSKD,
-    kept_views,
+    select_views,
     sskd_contrastive_loss,
     sskd_transformed_loss,
 )
@@ -81,19 +81,19 @@ def test_views_may_be_named() -> None:
     student, teacher = sides(2)
     terms = []
     for n in range(4):
-        kept = torch.arange(4) == n
-        terms.append(sskd_contrastive_loss(student, teacher, kept=kept))
+        selected = torch.arange(4) == n
+        terms.append(sskd_contrastive_loss(student, teacher, selected=selected))
     assert torch.isclose(
         torch.stack(terms).mean(), sskd_contrastive_loss(student, teacher, keep=1.0)
     )
     logits = torch.randn(2, 2, 3), torch.randn(2, 2, 3)
-    one = sskd_transformed_loss(*logits, kept=torch.tensor([False, True, False, False]))
+    one = sskd_transformed_loss(*logits, selected=torch.tensor([False, True, False, False]))
     assert torch.isclose(one, sskd_transformed_loss(logits[0][:1, 1:], logits[1][:1, 1:]))
 
 
 def test_ties_of_rank_are_broken_by_what_is_lacking() -> None:
     scores = torch.tensor([[0.0, 3.0], [0.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
-    assert kept_views(scores, torch.zeros(4, dtype=torch.int64), 0.4).tolist() == [
+    assert select_views(scores, torch.zeros(4, dtype=torch.int64), 0.4).tolist() == [
         False,
         True,
         False,

@@ -1,4 +1,4 @@
-"""Affinity mimicking: which texts are near an image, and which images near a text, as in the teacher."""
+"""Affinity mimicking: image-to-text and text-to-image distributions agree with the teacher's."""
 
 from __future__ import annotations
 
@@ -13,19 +13,38 @@ from instil.functional.similarities import scaled_similarities
 from instil.objectives.bases.image_text_objective import WITH_SCALE, unit_pair
 
 
-def affinity_mimicking_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL of the softmaxes over the texts for an image, and over the images for a text, mean of both (Wu et al. 2023); a scalar.
+def affinity_mimicking_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """KL divergence of the softmaxes over texts and over images (Wu et al. 2023).
 
-    Similarities (N, N) of all images (rows) with all texts, times each side's scale. Raises ValueError where the shapes differ.
+    Mean of the two directions: texts for each image, and images for each text.
+
+    Args:
+        student_logits: similarities (N, N) of all images (rows) with all texts, times the
+            student's scale.
+        teacher_logits: similarities (N, N), times the teacher's scale.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> affinity_mimicking_loss(torch.zeros(2, 2), torch.eye(2))
+        tensor(0.1109)
     """
-    require_same_logits(student, teacher)
-    return (softened_kl(student, teacher).mean() + softened_kl(student.T, teacher.T).mean()) / 2
+    require_same_logits(student_logits, teacher_logits)
+    image_to_text = softened_kl(student_logits, teacher_logits).mean()
+    text_to_image = softened_kl(student_logits.T, teacher_logits.T).mean()
+    return (image_to_text + text_to_image) / 2
 
 
 class AffinityMimicking(Objective):
-    """TinyCLIP's affinity mimicking: image-to-text and text-to-image distributions over the batch, each side with its own ``logit_scale``.
+    """TinyCLIP's affinity mimicking: agreement of image-to-text and text-to-image distributions.
 
-    The widths may differ.
+    The distributions are over the batch. Each side uses its own ``logit_scale``, and the widths of
+    the embeddings may differ.
     """
 
     card = Card(
@@ -37,21 +56,25 @@ class AffinityMimicking(Objective):
         algorithms=("cross-modal", "contrastive"),
         tasks=("image_text",),
         couples=True,
-        deviations="a KL divergence, where paper and code leave the teacher's entropy in; the gradient is the same",
-        equation=r"\frac{1}{2N} \sum_{i=1}^{N} \left[ \mathrm{KL}\left(p^t_{i\cdot} \Vert p^s_{i\cdot}\right) + \mathrm{KL}\left(q^t_{\cdot i} "
-        r"\Vert q^s_{\cdot i}\right) \right], \quad p_{ij} = \frac{e^{\gamma v_i^\top u_j}}{\sum_k e^{\gamma v_i^\top u_k}}, \quad q_{ij} "
-        r"= \frac{e^{\gamma v_i^\top u_j}}{\sum_k e^{\gamma v_k^\top u_j}}",
-        use="For a dual encoder of images and texts that learns from a larger one, when both see the same pairs. It compares N x N "
-        "similarities alone, so that the widths of the embeddings may differ and nothing is learned in between.",
-        pitfalls="It depends on the batch: texts and images of other samples are all that is compared, and small batches say little. Every side "
-        "uses its own logit_scale; a high one at the teacher (100 in OpenAI's CLIP) makes targets sharp, and the loss then resembles the "
-        "contrastive one.",
+        deviations="A KL divergence, while paper and code omit the teacher's entropy; the "
+        "gradient is the same.",
+        equation=r"\frac{1}{2N} \sum_{i=1}^{N} \left[ \mathrm{KL}\left(p^t_{i\cdot} \Vert "
+        r"p^s_{i\cdot}\right) + \mathrm{KL}\left(q^t_{\cdot i} \Vert q^s_{\cdot i}\right) "
+        r"\right], \quad p_{ij} = \frac{e^{\gamma v_i^\top u_j}}{\sum_k e^{\gamma v_i^\top u_k}}, "
+        r"\quad q_{ij} = \frac{e^{\gamma v_i^\top u_j}}{\sum_k e^{\gamma v_k^\top u_j}}",
+        use="For a dual encoder of images and texts that learns from a larger one, when both see "
+        "the same pairs. It compares only N x N similarities, so the widths of the embeddings may "
+        "differ and nothing is learned.",
+        pitfalls="The loss depends on the batch: each sample is compared only with the texts and "
+        "images of the batch, so small batches give a weak signal. Each side uses its own "
+        "logit_scale. A high teacher scale (100 in OpenAI's CLIP) makes targets sharp, and the "
+        "loss then resembles the contrastive one.",
     )
     needs: ClassVar = WITH_SCALE
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = (
-            scaled_similarities(*unit_pair(side), side["logit_scale"])
-            for side in (student, teacher)
+        student_logits, teacher_logits = (
+            scaled_similarities(*unit_pair(outputs), outputs["logit_scale"])
+            for outputs in (student, teacher)
         )
-        return affinity_mimicking_loss(mine, theirs)
+        return affinity_mimicking_loss(student_logits, teacher_logits)

@@ -1,4 +1,4 @@
-"""Cross-image relations: how alike any two pixels of the batch's images are, told by the teacher."""
+"""Cross-image relations: similarities between all pixels of a batch's images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
+from typing_extensions import Doc
 
 from instil.core import Card, Positive
 from instil.functional.directions import l2_normalize, pairwise_dot
@@ -17,30 +18,43 @@ from instil.objectives.bases.dense_objective import DenseObjective
 
 
 def cirkd_minibatch_loss(
-    student: Tensor, teacher: Tensor, temperature: float = 0.1, pool: int = 1
+    student_features: Tensor, teacher_features: Tensor, temperature: float = 0.1, pool: int = 1
 ) -> Tensor:
-    """KL of each pixel's similarities with the pixels of each image, mean over pixels and images (Yang et al. 2022); a scalar.
+    """KL divergence of each pixel's similarities with the pixels of each image (Yang et al. 2022).
 
-    Maps (N, C, H, W) of one grid and any channels; cosines over ``temperature``, without its square. ``pool``: side of the patches of positions
-    that are averaged first. Memory grows with (N * H * W) ** 2.
+    Softmax of cosines over ``temperature``, without a factor of its square. Mean over pixels and
+    images. Memory grows with ``(N * H * W) ** 2``.
+
+    Args:
+        student_features: (N, C, H, W).
+        teacher_features: (N, C', H, W).
+        temperature: divisor of the cosines, > 0.
+        pool: size of the patches of positions that are averaged first.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> import torch
+        >>> teacher_features = torch.eye(2).reshape(1, 2, 1, 2)
+        >>> cirkd_minibatch_loss(torch.ones(1, 3, 1, 2), teacher_features, temperature=1.0)
+        tensor(0.1109)
     """
     similarity = []
-    for side in resize_to_common(student, teacher):
-        pixels = l2_normalize(
-            flatten_spatial(avg_pool2d(side, pool, ceil_mode=True) if pool > 1 else side)
-        )
-        every = pixels.flatten(0, 1)
-        similarity.append(
-            pairwise_dot(every / temperature, every).view(-1, *pixels.shape[:2])
-        )  # few numbers are divided, not their products
+    for features in resize_to_common(student_features, teacher_features):
+        pooled = avg_pool2d(features, pool, ceil_mode=True) if pool > 1 else features
+        pixels = l2_normalize(flatten_spatial(pooled))
+        flat = pixels.flatten(0, 1)
+        # The division is applied to the vectors, which are fewer than their products.
+        products = pairwise_dot(flat / temperature, flat)
+        similarity.append(products.view(-1, *pixels.shape[:2]))
     return softened_kl(similarity[0], similarity[1]).mean()
 
 
 class CIRKDMinibatch(DenseObjective):
-    """CIRKD's mini-batch part: similarity distributions from pixel to pixel, within and across the images of a batch.
+    """CIRKD's mini-batch part: pixel-to-pixel similarities within and across images of a batch.
 
-    ``temperature``: divides the cosines.
-    ``pool``: side of the patches of positions that are averaged first; memory falls with its fourth power, the code takes 4 for maps of 256 x 256.
+    Features are (N, C, H, W); the channels of student and teacher may differ.
     """
 
     card = Card(
@@ -52,21 +66,41 @@ class CIRKDMinibatch(DenseObjective):
         algorithms=("contrastive",),
         tasks=("segmentation", "classification"),
         couples=True,
-        deviations="the relations to remembered pixels and regions are cirkd_memory; published weights: 1 for this, 0.1 for that; the code averages "
-        "patches of 4 x 4 where a map is 256 x 256 or larger, here pool says so",
-        equation=r"\frac{1}{N^2 P} \sum_{i=1}^{N} \sum_{j=1}^{N} \sum_{a=1}^{P} \mathrm{KL}\left( \mathrm{softmax}\left(\tfrac{F^t_j "
-        r"f^t_{ia}}{\tau}\right) \Vert \mathrm{softmax}\left(\tfrac{F^s_j f^s_{ia}}{\tau}\right) \right), \quad \Vert f_{ia} \Vert = 1",
-        use="For dense prediction, where pixels of the same thing lie in several images of a batch; it adds relations to kd's classes of "
-        "single pixels. No parameters, and the channels may differ.",
-        pitfalls="Time and memory grow with the square of all positions in the batch, so that a high resolution needs pool; it says more in larger "
-        "batches. Without the factor of the squared temperature its gradients grow as the temperature falls.",
+        deviations="The relations to stored pixels and regions are cirkd_memory; the published "
+        "weights are 1 for this loss and 0.1 for that one. The code averages patches of 4 x 4 if "
+        "a map is 256 x 256 or larger; here the option pool decides.",
+        equation=r"\frac{1}{N^2 P} \sum_{i=1}^{N} \sum_{j=1}^{N} \sum_{a=1}^{P} \mathrm{KL}\left( "
+        r"\mathrm{softmax}\left(\tfrac{F^t_j f^t_{ia}}{\tau}\right) \Vert "
+        r"\mathrm{softmax}\left(\tfrac{F^s_j f^s_{ia}}{\tau}\right) \right), \quad \Vert f_{ia} "
+        r"\Vert = 1",
+        use="For dense prediction, when pixels of the same object class occur in several images "
+        "of a batch; it adds relations to kd, which compares single pixels. No parameters, and "
+        "the channels may differ.",
+        pitfalls="Time and memory grow with the square of all positions in the batch, so a high "
+        "resolution needs pool. Larger batches contain more relations. Without the factor of the "
+        "squared temperature, gradients grow as the temperature falls.",
     )
 
     def __init__(
-        self, temperature: Positive = 0.1, pool: Annotated[int, Ge(1)] = 1, pairs: Pairs = "auto"
+        self,
+        temperature: Annotated[Positive, Doc("divisor of the cosines")] = 0.1,
+        pool: Annotated[
+            int,
+            Ge(1),
+            Doc(
+                "size of the patches of positions that are averaged first; memory falls with its "
+                "fourth power; 4 in the code for maps of 256 x 256"
+            ),
+        ] = 1,
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest pair")
+        ] = "auto",
     ):
         super().__init__(pairs)
-        self.temperature, self.pool = temperature, pool
+        self.temperature = temperature
+        self.pool = pool
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        return cirkd_minibatch_loss(student, teacher, self.temperature, self.pool)
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        return cirkd_minibatch_loss(student_features, teacher_features, self.temperature, self.pool)

@@ -1,12 +1,13 @@
-"""The contrastive loss pulls the student's embeddings where it pulls the teacher's."""
+"""Gradient distillation for CLIP: gradients of the contrastive loss w.r.t. the embeddings agree."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs
 from instil.functional.directions import pairwise_dot
@@ -19,49 +20,72 @@ Pair = tuple[Tensor, Tensor]
 
 
 def clip_gradient_loss(
-    student: Pair,
-    teacher: Pair,
+    student_embedding: Pair,
+    teacher_embedding: Pair,
     student_scale: Tensor | float,
     teacher_scale: Tensor | float,
     form: Form = "code",
 ) -> Tensor:
-    """Squared difference of the gradients of the image-text contrastive loss by the embeddings (Yang et al. 2024); a scalar.
+    """Squared difference of the gradients of the contrastive loss (Yang et al. 2024).
 
-    ``student`` and ``teacher`` are unit embeddings of images and texts (N, D) of one width. Mean over the entries, summed over the gradients by
-    image and by text of the loss from image to text, and of the reverse. The similarities are multiplied by the scale (``form="paper"``) or, as
-    in the authors' code, divided by it.
+    The gradients are with respect to images and texts, of the loss from image to text and of the
+    reverse. Mean over the entries, summed over the four gradients.
+
+    Args:
+        student_embedding: unit embeddings (N, D) of images and of texts.
+        teacher_embedding: unit embeddings (N, D) of images and of texts, of the same width.
+        student_scale: scale of the student's similarities.
+        teacher_scale: scale of the teacher's similarities.
+        form: ``"paper"``: similarities are multiplied by the scale; ``"code"``: divided by it, as
+            in the authors' code.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if the shapes differ or ``form`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> unit = torch.eye(2)
+        >>> clip_gradient_loss((unit, unit), (unit, unit.flip(0)), 1.0, 1.0)
+        tensor(0.6068)
     """
     require_form(form)
-    for name, mine, theirs in zip(("image", "text"), student, teacher, strict=True):
-        require_same_shape(mine, theirs, f"clip_gradient_loss, {name}")
-    sides = ((student, student_scale), (teacher, teacher_scale))
-    pulls = [
+    for name, student_units, teacher_units in zip(
+        ("image", "text"), student_embedding, teacher_embedding, strict=True
+    ):
+        require_same_shape(student_units, teacher_units, f"clip_gradient_loss, {name}")
+    student_gradients, teacher_gradients = (
         _gradients(image, text, scale if form == "paper" else 1 / scale)
-        for (image, text), scale in sides
-    ]
-    return torch.stack([F.mse_loss(a, b) for a, b in zip(*pulls, strict=True)]).sum()
-
-
-def _gradients(image: Tensor, text: Tensor, scale: Tensor | float) -> tuple[Tensor, ...]:
-    """By image and text of the contrastive loss from image to text, and by text and image of the reverse."""
-    found = []
-    for one, other in ((image, text), (text, image)):
-        error = scaled_similarities(one, other, scale).softmax(1) - torch.eye(
-            len(one), dtype=one.dtype, device=one.device
+        for (image, text), scale in (
+            (student_embedding, student_scale),
+            (teacher_embedding, teacher_scale),
         )
-        found += [
-            scale * pairwise_dot(error, other.T) / len(one),
-            scale * pairwise_dot(error.T, one.T) / len(one),
-        ]
-    return tuple(found)
+    )
+    pairs = zip(student_gradients, teacher_gradients, strict=True)
+    return torch.stack([F.mse_loss(student, teacher) for student, teacher in pairs]).sum()
+
+
+def _gradients(image: Tensor, text: Tensor, scale: Tensor | float) -> list[Tensor]:
+    """Gradients w.r.t. image and text of the loss from image to text, then of the reverse.
+
+    The gradients of the reverse loss are w.r.t. text and image.
+    """
+    gradients = []
+    for query, key in ((image, text), (text, image)):
+        identity = torch.eye(len(query), dtype=query.dtype, device=query.device)
+        error = scaled_similarities(query, key, scale).softmax(1) - identity
+        gradients.append(scale * pairwise_dot(error, key.T) / len(query))
+        gradients.append(scale * pairwise_dot(error.T, query.T) / len(query))
+    return gradients
 
 
 class CLIPGradient(ImageTextObjective):
-    """CLIP-KD's gradient distillation (GD), in closed form; embeddings are projected first where the widths differ.
+    """CLIP-KD's gradient distillation (GD), in closed form.
 
-    The published weight is 1e8, of the code's form.
-
-    ``form``: paper multiplies the similarities with ``logit_scale``; the authors' code, which gave their numbers, divides by it.
+    If the widths differ, the student's embeddings are projected first. The published weight is
+    1e8, for the code's form.
     """
 
     card = Card(
@@ -73,24 +97,41 @@ class CLIPGradient(ImageTextObjective):
         algorithms=("cross-modal", "contrastive"),
         tasks=("image_text",),
         couples=True,
-        deviations="form: the code takes the scale of the logits for their temperature and divides by it",
-        equation=r"\sum_{g} \frac{1}{N D} \left\Vert g^s - g^t \right\Vert_F^2, \quad g \in \left\lbrace \frac{\partial L_{vu}}{\partial V}, "
-        r"\frac{\partial L_{vu}}{\partial U}, \frac{\partial L_{uv}}{\partial V}, \frac{\partial L_{uv}}{\partial U} \right\rbrace, \quad "
-        r"L_{vu} = -\frac{1}{N} \sum_i \log \frac{e^{v_i^\top u_i / \gamma}}{\sum_j e^{v_i^\top u_j / \gamma}}",
-        use="A CLIP student that should pull and push its embeddings as the teacher does. The gradients are written out, so that no second "
-        "backward pass is needed; a linear layer an embedding where the widths differ.",
-        pitfalls="Without its huge weight it does nothing: gradients are divided by N and, in the code's form, by the scale once more. The weight "
-        "therefore belongs to one batch size, one scale and one form.",
+        deviations="Option form: the code treats the scale of the logits as their temperature and "
+        "divides by it.",
+        equation=r"\sum_{g} \frac{1}{N D} \left\Vert g^s - g^t \right\Vert_F^2, \quad g \in "
+        r"\left\lbrace \frac{\partial L_{vu}}{\partial V}, \frac{\partial L_{vu}}{\partial U}, "
+        r"\frac{\partial L_{uv}}{\partial V}, \frac{\partial L_{uv}}{\partial U} \right\rbrace, "
+        r"\quad L_{vu} = -\frac{1}{N} \sum_i \log \frac{e^{v_i^\top u_i / \gamma}}{\sum_j "
+        r"e^{v_i^\top u_j / \gamma}}",
+        use="For a CLIP student whose embeddings should move like the teacher's. The gradients "
+        "are computed in closed form, so no second backward pass is needed; a linear layer per "
+        "embedding if the widths differ.",
+        pitfalls="Without its very large weight it has no effect: gradients are divided by N and, "
+        "in the code's form, once more by the scale. The weight therefore fits only one batch "
+        "size, one scale and one form.",
     )
     needs: ClassVar = WITH_SCALE
 
-    def __init__(self, form: Form = "code"):
+    def __init__(
+        self,
+        form: Annotated[
+            Form,
+            Doc(
+                "paper: multiplies the similarities by `logit_scale`; "
+                "code: divides by it, as in the published results"
+            ),
+        ] = "code",
+    ):
         super().__init__()
         require_form(form)
         self.form: Form = form
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        scales = student["logit_scale"], teacher["logit_scale"]
         return clip_gradient_loss(
-            self.projected(student), unit_pair(teacher), *scales, form=self.form
+            self.projected(student),
+            unit_pair(teacher),
+            student["logit_scale"],
+            teacher["logit_scale"],
+            form=self.form,
         )

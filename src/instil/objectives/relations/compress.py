@@ -1,4 +1,4 @@
-"""CompRess: a sample is as near to remembered samples, among the student's embeddings, as among the teacher's."""
+"""CompRess: similarities to stored samples agree between student and teacher."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, closest
 from instil.functional.directions import l2_normalize, pairwise_dot
@@ -18,29 +19,44 @@ Queues = Literal["two", "one"]
 
 
 def compress_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
     student_anchors: Tensor,
     teacher_anchors: Tensor,
     temperature: float = 0.04,
     reduction: str = "mean",
 ) -> Tensor:
-    """KL divergence of the likeness to K anchors, a softmax of cosines over temperature (Abbasi Koohpayegani et al. 2020).
+    """KL divergence of the softmax similarities to K anchors (Abbasi Koohpayegani et al. 2020).
 
-    Embeddings (N, Ds) and (N, Dt), to unit length; anchors (K, Ds) and (K, Dt) of the same K samples.
+    The softmax is over cosines divided by the temperature.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D').
+        student_anchors: unit vectors (K, D).
+        teacher_anchors: unit vectors (K, D') of the same K samples.
+        temperature: divisor of the cosines, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Example:
+        >>> import torch
+        >>> compress_loss(torch.ones(2, 2), torch.eye(2), torch.eye(2), torch.eye(2), 1.0)
+        tensor(0.1109)
     """
-    sides = (l2_normalize(student), student_anchors), (l2_normalize(teacher), teacher_anchors)
-    mine, theirs = (pairwise_dot(side, anchors.to(side.dtype)) for side, anchors in sides)
-    return apply_reduction(softened_kl(mine, theirs, temperature), reduction)
+    student_units = l2_normalize(student_embedding)
+    teacher_units = l2_normalize(teacher_embedding)
+    student_cosines = pairwise_dot(student_units, student_anchors.to(student_units.dtype))
+    teacher_cosines = pairwise_dot(teacher_units, teacher_anchors.to(teacher_units.dtype))
+    return apply_reduction(softened_kl(student_cosines, teacher_cosines, temperature), reduction)
 
 
 class CompRess(AnchorObjective):
-    """The likeness to the samples of the last steps agrees with the teacher's.
+    """Agreement of the similarities to the samples of the last steps.
 
-    ``queues``: two, each side compares with its own embeddings of those samples; one, both with the teacher's, the student's embedding through a
-    learned linear map where the widths differ.
-    ``temperature``: of both sides.
-    ``size``: how many samples are remembered.
+    Embeddings are (N, D) of any widths.
     """
 
     card = Card(
@@ -50,26 +66,40 @@ class CompRess(AnchorObjective):
         2020,
         source="relations",
         algorithms=("contrastive",),
-        deviations="the student's queue holds what the student said then, as the code without momentum does; the published runs let a moving average "
-        "of the student say it",
-        equation=r"\mathrm{KL}\left( p^t \Vert p^s \right), \quad p^s_k = \frac{e^{\cos(f^s, a^s_k) / \tau}}{\sum_l e^{\cos(f^s, a^s_l) / \tau}}, "
-        r"\quad p^t_k = \frac{e^{\cos(f^t, a^t_k) / \tau}}{\sum_l e^{\cos(f^t, a^t_l) / \tau}}, \quad k = 1, \dots, K",
-        use="To compress a self-supervised teacher without labels, as the only loss. With two queues nothing is learned in between and the "
-        "widths may differ. Cost: size vectors of either width are remembered, and a product with all of them each step.",
-        pitfalls="The student's anchors were written by older students, which a fast-moving student contradicts. The queue starts random and is "
-        "full after size samples. A low temperature makes the target nearly one-hot.",
+        deviations="The student's queue holds the student's embeddings at that step, as in the "
+        "code without momentum. The published runs store those of a moving average of the student.",
+        equation=r"\mathrm{KL}\left( p^t \Vert p^s \right), \quad p^s_k = \frac{e^{\cos(f^s, "
+        r"a^s_k) / \tau}}{\sum_l e^{\cos(f^s, a^s_l) / \tau}}, \quad p^t_k = \frac{e^{\cos(f^t, "
+        r"a^t_k) / \tau}}{\sum_l e^{\cos(f^t, a^t_l) / \tau}}, \quad k = 1, \dots, K",
+        use="To compress a self-supervised teacher without labels, as the only loss. With two "
+        "queues there are no learned layers and the widths may differ. Cost: `size` stored "
+        "vectors of both widths, and a product with all of them each step.",
+        pitfalls="The student's anchors come from older versions of the student, which misleads a "
+        "student that changes fast. The queue starts random and is full after `size` samples. A "
+        "low temperature makes the target nearly one-hot.",
     )
 
     def __init__(
         self,
-        queues: Queues = "two",
-        temperature: Positive = 0.04,
-        size: Annotated[int, Ge(1)] = 128000,
+        queues: Annotated[
+            Queues,
+            Doc(
+                "two: each side has anchors of its own; one: the teacher's anchors for both, "
+                "with a learned linear map of the student's embedding if the widths differ"
+            ),
+        ] = "two",
+        temperature: Annotated[Positive, Doc("divisor of the cosines of both sides")] = 0.04,
+        size: Annotated[int, Ge(1), Doc("number of stored samples")] = 128000,
     ):
         super().__init__()
         if queues not in ("two", "one"):
-            raise ValueError(f"queues: no queues '{queues}'; {closest(queues, ('two', 'one'))}")
-        self.queues, self.temperature, self.size = queues, temperature, size
+            hint = closest(queues, ("two", "one"))
+            raise ValueError(
+                f"queues: unknown value. Expected 'two' or 'one', got '{queues}'; {hint}."
+            )
+        self.queues = queues
+        self.temperature = temperature
+        self.size = size
 
     @property
     def remembers(self) -> tuple[str, ...]:
@@ -78,6 +108,12 @@ class CompRess(AnchorObjective):
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
         return IdentityPair() if self.queues == "two" else StudentProjection(student, teacher)
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        anchors = self.queue[self.remembers[0]], self.queue["teacher"]
-        return compress_loss(student, teacher, *anchors, self.temperature, "none")
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
+        return compress_loss(
+            student_embedding,
+            teacher_embedding,
+            self.queue[self.remembers[0]],
+            self.queue["teacher"],
+            self.temperature,
+            "none",
+        )

@@ -1,4 +1,4 @@
-"""Correlation congruence: the samples of a batch correlate with each other as the teacher says."""
+"""Correlation congruence: kernel correlations between the samples of a batch agree."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, closest, to_float32
 from instil.functional.directions import l2_normalize
@@ -19,32 +20,52 @@ Kernel = Literal["gaussian", "bilinear"]
 
 
 def correlation_congruence_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
     kernel: Kernel = "gaussian",
     gamma: float = 0.4,
     order: int = 2,
     normalize: bool = True,
 ) -> Tensor:
-    """Squared difference of the two sides' (N, N) correlations, over N squared (Peng et al. 2019); a scalar.
+    """Squared difference of the (N, N) correlations, over ``N ** 2`` (Peng et al. 2019).
 
-    Embeddings (N, D) of any widths, to unit length first where ``normalize``. The Gaussian kernel is its Taylor series to ``order``, 1 or more, in
-    which unit length is supposed; the bilinear one is the inner product.
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D'), of any width.
+        kernel: ``"gaussian"``, as a Taylor series that assumes unit length, or ``"bilinear"``: the
+            inner product.
+        gamma: factor of the squared distance in the Gaussian, > 0.
+        order: last order of the Taylor series, >= 1.
+        normalize: whether embeddings are scaled to unit length first.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if ``kernel`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> correlation_congruence_loss(torch.ones(2, 3), torch.eye(2))
+        tensor(0.1266)
     """
     if kernel not in ("gaussian", "bilinear"):
+        hint = closest(kernel, ("gaussian", "bilinear"))
         raise ValueError(
-            f"kernel: no kernel '{kernel}'; {closest(kernel, ('gaussian', 'bilinear'))}"
+            f"kernel: unknown value. Expected 'gaussian' or 'bilinear', got '{kernel}'; {hint}."
         )
-    sides = [
-        inner_products(l2_normalize(side) if normalize else side) for side in (student, teacher)
+    correlations = [
+        inner_products(l2_normalize(embedding) if normalize else embedding)
+        for embedding in (student_embedding, teacher_embedding)
     ]
     if kernel == "gaussian":
-        sides = [_gaussian(side, gamma, order) for side in sides]
-    return F.mse_loss(sides[0], sides[1], reduction="sum") / max(1, len(student) ** 2)
+        correlations = [_gaussian(products, gamma, order) for products in correlations]
+    total = F.mse_loss(correlations[0], correlations[1], reduction="sum")
+    return total / max(1, len(student_embedding) ** 2)
 
 
 def _gaussian(products: Tensor, gamma: float, order: int) -> Tensor:
-    """exp(-gamma * squared distance) of unit vectors with these inner products."""
+    """Taylor series of exp(-gamma * squared distance) of unit vectors, from inner products."""
     coefficients = [
         math.exp(-2 * gamma) * (2 * gamma) ** power / math.factorial(power)
         for power in range(order + 1)
@@ -55,23 +76,39 @@ def _gaussian(products: Tensor, gamma: float, order: int) -> Tensor:
     return values + coefficients[0]
 
 
-def neighbour_congruence_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """What the authors gave to RepDistiller in place of the paper's formula, embeddings (N, D): the mean over neighbours in the batch of
-    the sum over the entries of the product of their absolute differences to the teacher.
+def neighbour_congruence_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Loss that the authors contributed to RepDistiller instead of the paper's formula.
 
-    It depends on the order of the batch, so that no objective offers it. Raises ValueError where the shapes differ.
+    For each two consecutive samples of the batch, sum over the entries of the product of their
+    absolute differences to the teacher; mean over the consecutive samples. The value depends on
+    the order of the batch, so no objective uses it.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> neighbour_congruence_loss(torch.ones(3, 2), torch.zeros(3, 2))
+        tensor(2.)
     """
-    mine, theirs = require_same_shape(student, teacher, "neighbour_congruence_loss")
-    difference = to_float32(mine - theirs).abs()
+    student_embedding, teacher_embedding = require_same_shape(
+        student_embedding, teacher_embedding, "neighbour_congruence_loss"
+    )
+    difference = to_float32(student_embedding - teacher_embedding).abs()
     return (difference[:-1] * difference[1:]).sum(1).mean()
 
 
 class CorrelationCongruence(RelationObjective):
-    """The batch's correlation matrix, of unit embeddings under a kernel, agrees with the teacher's.
+    """Agreement of the batch's correlation matrices, of unit embeddings under a kernel.
 
-    ``kernel``: gaussian, a Taylor series of it, or bilinear.
-    ``gamma``: how fast the Gaussian falls.
-    ``order``: where its series ends.
+    Embeddings are (N, D) of any widths.
     """
 
     card = Card(
@@ -81,22 +118,36 @@ class CorrelationCongruence(RelationObjective):
         2019,
         source="relations",
         couples=True,
-        deviations="torchdistill takes the root of the sum of squares, and leaves unit length to the model; the code that RepDistiller has of the "
-        "authors, neighbour_congruence_loss, depends on the order of the batch",
-        equation=r"\frac{1}{N^2} \sum_{i,j} \left( K^s_{ij} - K^t_{ij} \right)^2, \quad K_{ij} = e^{-2\gamma} \sum_{p=0}^{P} \frac{(2\gamma)^p}{p!} "
-        r"\left(f_i^\top f_j\right)^p, \quad \Vert f_i \Vert = 1",
-        use="For embeddings of any widths: the similarity of each pair of samples is told as it is, not among others as in pkt. No "
-        "parameters; an N x N matrix.",
-        pitfalls="Numbers are small (a mean over pairs of differences below 1), so that the weight must be large. The 0.02 of RepDistiller and its "
-        "copies belongs to another formula, neighbour_congruence_loss. Batches without several samples of a class hold little to "
-        "correlate.",
+        deviations="torchdistill uses the root of the sum of squares, and leaves the "
+        "normalisation to the model. The authors' code in RepDistiller, "
+        "neighbour_congruence_loss, depends on the order of the batch.",
+        equation=r"\frac{1}{N^2} \sum_{i,j} \left( K^s_{ij} - K^t_{ij} \right)^2, \quad K_{ij} = "
+        r"e^{-2\gamma} \sum_{p=0}^{P} \frac{(2\gamma)^p}{p!} \left(f_i^\top f_j\right)^p, \quad "
+        r"\Vert f_i \Vert = 1",
+        use="For embeddings of any widths: the similarity of each pair of samples is matched "
+        "directly, not relative to other pairs as in pkt. No parameters; an N x N matrix.",
+        pitfalls="Values are small (a mean over pairs of differences below 1), so the weight must "
+        "be large. The 0.02 of RepDistiller and its copies belongs to another formula, "
+        "neighbour_congruence_loss. Batches without several samples of a class contain few "
+        "correlated pairs.",
     )
 
     def __init__(
-        self, kernel: Kernel = "gaussian", gamma: Positive = 0.4, order: Annotated[int, Ge(1)] = 2
+        self,
+        kernel: Annotated[
+            Kernel, Doc("gaussian: its Taylor series; bilinear: the inner product")
+        ] = "gaussian",
+        gamma: Annotated[
+            Positive, Doc("factor of the squared distance in the gaussian kernel")
+        ] = 0.4,
+        order: Annotated[int, Ge(1), Doc("last order of the Taylor series")] = 2,
     ):
         super().__init__()
-        self.kernel, self.gamma, self.order = kernel, gamma, order
+        self.kernel = kernel
+        self.gamma = gamma
+        self.order = order
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return correlation_congruence_loss(student, teacher, self.kernel, self.gamma, self.order)
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
+        return correlation_congruence_loss(
+            student_embedding, teacher_embedding, self.kernel, self.gamma, self.order
+        )

@@ -1,4 +1,4 @@
-"""Contrastive representation distillation: student and teacher tell the same sample from others."""
+"""Contrastive representation distillation: noise-contrastive estimation across the two networks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Lt
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, to_float32
 from instil.functional.directions import pairwise_dot
@@ -22,46 +23,66 @@ MEMORIES = ("queue", "bank", "batch")
 def crd_loss(
     positive: Tensor,
     negative: Tensor,
-    samples: int,
+    num_samples: int,
     log_normaliser: float | Tensor = 0.0,
     epsilon: float = 1e-7,
     reduction: str = "mean",
 ) -> Tensor:
-    """Noise-contrastive estimation of which of a sample's K + 1 scores is its own (Tian et al. 2020).
+    """Noise-contrastive estimation of a sample's own score among K + 1 scores (Tian et al. 2020).
 
-    ``positive`` (N,) and ``negative`` (N, K) are similarities over temperature; a score's probability is its exponential over the normaliser Z,
-    against a noise of K / ``samples``. Sum over the K + 1 terms, mean over the samples (``reduction="none"``: one value a sample).
-    Z = 1 is the paper's form.
+    The probability of a score is its exponential over the normaliser Z, against a noise of
+    ``K / num_samples``. The K + 1 terms are summed.
+
+    Args:
+        positive: similarity over temperature of each sample with its partner, (N,).
+        negative: similarities over temperature with K other samples, (N, K).
+        num_samples: number of samples from which the negatives are drawn.
+        log_normaliser: logarithm of Z; 0 is the paper's form.
+        epsilon: constant added to the noise.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Example:
+        >>> import torch
+        >>> crd_loss(torch.tensor([2.0, 1.0]), torch.zeros(2, 3), num_samples=3)
+        tensor(2.2995)
     """
-    noise = max(1, negative.shape[1]) / samples
+    noise = max(1, negative.shape[1]) / num_samples
     floor = math.log(noise + epsilon)
+    # softplus of differences of logarithms: the ratios of the paper's formula would overflow.
     pull = F.softplus(floor - (to_float32(positive) - log_normaliser))
     push = F.softplus(to_float32(negative) - log_normaliser - floor) + (floor - math.log(noise))
     values = pull + push.sum(1)
     return apply_reduction(values, reduction)
 
 
-def log_normaliser(samples: int, dim: int, temperature: float) -> float:
-    """Logarithm of ``samples`` times the mean of exp(similarity / temperature) over random unit vectors of ``dim`` entries."""
-    half, sharp = (dim - 1) / 2, 1 / temperature
-    root = math.hypot(half, sharp)
-    return (
-        math.log(samples) + root - half - half * math.log((half + root) / (2 * half))
-    )  # the Bessel function's leading term
+def log_normaliser(num_samples: int, dim: int, temperature: float) -> float:
+    """Expected logarithm of the CRD normaliser for random embeddings.
+
+    Logarithm of ``num_samples`` times the mean of ``exp(similarity / temperature)`` over random
+    unit vectors, by the leading term of the Bessel function.
+
+    Args:
+        num_samples: number of samples in the memory.
+        dim: number of entries of an embedding, >= 2.
+        temperature: divisor of the similarities, > 0.
+    """
+    half = (dim - 1) / 2
+    sharpness = 1 / temperature
+    root = math.hypot(half, sharpness)
+    return math.log(num_samples) + root - half - half * math.log((half + root) / (2 * half))
 
 
 class CRD(HeadedObjective):
-    """The student's embedding, through a learned head, near the teacher's of the same sample and far from those of others; and the reverse.
+    """Contrast of each sample's student and teacher embeddings with those of other samples.
 
-    ``dim``: width of both heads' embeddings.
-    ``negatives``: how many remembered samples a sample is told from, drawn by (seed, step, index).
-    ``temperature``: divides the similarities.
-    ``memory``: where the others come from: a queue of the last embeddings, whatever the data set's size; the paper's bank, one row a sample of
-    the data set; or the batch, which remembers nothing and couples the samples.
-    ``size``: rows of the memory; of a bank, the number of samples (indices 0 ... size - 1).
-    ``momentum``: how much a bank's row keeps of itself.
+    Each side has one learned linear head. The student's embedding is pulled to the teacher's of
+    the same sample and pushed away from those of others, and the reverse.
 
-    Raises ValueError for an index that the bank does not have.
+    Raises:
+        ValueError: if the bank has no row for a sample index.
     """
 
     card = Card(
@@ -72,38 +93,58 @@ class CRD(HeadedObjective):
         source="relations",
         algorithms=("contrastive",),
         zero_at_match=False,
-        deviations="Z is the expectation of the code's first-batch estimate (the memories are random then), so that no state moves in a forward; "
-        "negatives are other samples, in the code's CIFAR runs of other classes only; the default memory is a queue, with the batch's own "
-        "other side as the positive; memory: batch couples the batch, whose other samples are the negatives",
-        equation=r"\sum_{(q, v)} \left[ -\log \frac{h(q, v_i)}{h(q, v_i) + K/M} - \sum_{k=1}^{K} \log \frac{K/M}{h(q, v_k) + K/M} \right], \quad "
-        r"h(q, v) = \frac{e^{q^\top v / \tau}}{Z}, \quad (q, v) \in \left\lbrace (z^s_i, z^t), (z^t_i, z^s) \right\rbrace",
-        use="For classification with any two nets, where many samples are to be told apart and a memory is affordable; it adds what kd's "
-        "classes do not hold and combines with kd. Cost: a linear head a side, size vectors of dim numbers a side, and N x negatives "
-        "similarities.",
-        pitfalls="The published weight is 0.8, alone or with kd of weight 1. A memory needs the sample's index; samples of the same class are "
-        "pushed away too. A bank has a row for each sample of the data set, which does not fit large sets. The value is large (K terms "
-        "are summed) and does not fall to zero.",
+        deviations="Z is the expectation of the code's first-batch estimate (the memories are "
+        "random then), so no state changes in a forward pass. Negatives are other samples; in the "
+        "code's CIFAR runs, only those of other classes. The default memory is a queue, with the "
+        "other side's embedding in the batch as the positive. With memory: batch the negatives "
+        "are the other samples of the batch, and the loss couples the batch.",
+        equation=r"\sum_{(q, v)} \left[ -\log \frac{h(q, v_i)}{h(q, v_i) + K/M} - \sum_{k=1}^{K} "
+        r"\log \frac{K/M}{h(q, v_k) + K/M} \right], \quad h(q, v) = \frac{e^{q^\top v / "
+        r"\tau}}{Z}, \quad (q, v) \in \left\lbrace (z^s_i, z^t), (z^t_i, z^s) \right\rbrace",
+        use="For classification with any two networks, when many samples should be discriminated "
+        "and a memory is affordable. It adds information that class probabilities do not contain, "
+        "and combines with kd. Cost: a linear head per side, `size` vectors of `dim` entries per "
+        "side, and N x negatives similarities.",
+        pitfalls="The published weight is 0.8, alone or with kd of weight 1. A memory needs the "
+        "index of each sample; samples of the same class are pushed away too. A bank has one row "
+        "per sample of the data set, which is too much for large data sets. The value is large (K "
+        "terms are summed) and does not fall to zero.",
     )
 
     def __init__(
         self,
-        dim: Annotated[int, Ge(2)] = 128,
-        negatives: Annotated[int, Ge(1)] = 16384,
-        temperature: Positive = 0.07,
-        memory: Literal["queue", "bank", "batch"] = "queue",
-        size: Annotated[int, Ge(2)] = 16384,
-        momentum: Annotated[NonNegative, Lt(1)] = 0.5,
+        dim: Annotated[int, Ge(2), Doc("width of both heads' embeddings")] = 128,
+        negatives: Annotated[
+            int, Ge(1), Doc("number of stored samples per contrast, drawn by (seed, step, index)")
+        ] = 16384,
+        temperature: Annotated[Positive, Doc("divisor of the similarities")] = 0.07,
+        memory: Annotated[
+            Literal["queue", "bank", "batch"],
+            Doc(
+                "source of the negatives; queue: the last embeddings, for data sets of any size; "
+                "bank: one row per sample, as in the paper; batch: the other samples of the batch"
+            ),
+        ] = "queue",
+        size: Annotated[
+            int,
+            Ge(2),
+            Doc("rows of the memory; for a bank, the number of samples (indices 0 to size - 1)"),
+        ] = 16384,
+        momentum: Annotated[
+            NonNegative, Lt(1), Doc("weight of the old value when a bank's row is updated")
+        ] = 0.5,
     ):
         super().__init__(dim)
         if memory not in MEMORIES:
-            raise ValueError(f"memory: no memory '{memory}'; {closest(memory, MEMORIES)}")
-        self.negatives, self.temperature, self.memory, self.size, self.momentum = (
-            negatives,
-            temperature,
-            memory,
-            size,
-            momentum,
-        )
+            hint = closest(memory, MEMORIES)
+            raise ValueError(
+                f"memory: unknown value. Expected queue, bank or batch, got '{memory}'; {hint}."
+            )
+        self.negatives = negatives
+        self.temperature = temperature
+        self.memory = memory
+        self.size = size
+        self.momentum = momentum
         self.remembered: Memory
 
     @property
@@ -111,50 +152,56 @@ class CRD(HeadedObjective):
         return self.memory == "batch"
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """One linear head a side, and the memory."""
+        """Build one linear head per side, and the memory."""
         super().build(student, teacher)
-        if self.memory != "batch":
-            kind, mine = Bank if self.memory == "bank" else Queue, self.embed(student, teacher)[0]
-            self.remembered = kind(
-                self.size,
-                {"student": self.dim, "teacher": self.dim},
-                device=mine.device,
-                dtype=mine.dtype,
-            )
-
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         if self.memory == "batch":
-            return self.in_batch(student, teacher) + self.in_batch(teacher, student)
-        rows, own = self.remembered.draw(batch, self.negatives), batch["index"][:, None]
+            return
+        student_embedding, _ = self.embed(student, teacher)
+        memory_class = Bank if self.memory == "bank" else Queue
+        self.remembered = memory_class(
+            self.size,
+            {"student": self.dim, "teacher": self.dim},
+            device=student_embedding.device,
+            dtype=student_embedding.dtype,
+        )
+
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
+        if self.memory == "batch":
+            student_loss = self.in_batch(student_embedding, teacher_embedding)
+            return student_loss + self.in_batch(teacher_embedding, student_embedding)
+        rows = self.remembered.draw(batch, self.negatives)
+        own_row = batch["index"][:, None]
         normaliser = log_normaliser(self.size, self.dim, self.temperature)
         terms = []
-        for query, side, partner in ((student, "teacher", teacher), (teacher, "student", student)):
+        for query, side, partner in (
+            (student_embedding, "teacher", teacher_embedding),
+            (teacher_embedding, "student", student_embedding),
+        ):
             scores = self.scores(query, self.remembered[side])
-            positive = (
-                scores.gather(1, own)[:, 0]
-                if self.memory == "bank"
-                else (query * partner.detach()).sum(1) / self.temperature
-            )
-            terms.append(
-                crd_loss(positive, scores.gather(1, rows), self.size, normaliser, reduction="none")
-            )
+            if self.memory == "bank":
+                positive = scores.gather(1, own_row)[:, 0]
+            else:
+                positive = (query * partner.detach()).sum(1) / self.temperature
+            negative = scores.gather(1, rows)
+            terms.append(crd_loss(positive, negative, self.size, normaliser, reduction="none"))
         return torch.stack(terms).sum(0)
 
     def scores(self, query: Tensor, others: Tensor) -> Tensor:
-        """(N, M): similarities over temperature of embeddings with others (M, dim)."""
+        """Similarities over temperature (N, M) of embeddings (N, dim) with others (M, dim)."""
         return pairwise_dot(query, others.to(query.dtype)) / self.temperature
 
     def in_batch(self, query: Tensor, others: Tensor) -> Tensor:
-        """The loss of telling each sample's other side from the N - 1 others' ones; a scalar."""
+        """Contrastive loss with the N - 1 other samples of the batch as negatives, a scalar."""
         count = len(query)
         scores = self.scores(query, others.detach())
-        other = (
+        # Row i holds the indices i + 1, ..., i + N - 1 modulo N: every sample but i.
+        other_index = (
             torch.arange(count, device=query.device)[:, None]
             + torch.arange(1, count, device=query.device)
         ) % count
         return crd_loss(
             scores.diagonal(),
-            scores.gather(1, other),
+            scores.gather(1, other_index),
             count,
             log_normaliser(count, self.dim, self.temperature),
         )
@@ -162,22 +209,24 @@ class CRD(HeadedObjective):
     def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         if self.memory == "batch":
             return {}
-        mine, theirs = self.embed(student, teacher)
+        student_embedding, teacher_embedding = self.embed(student, teacher)
         return {
             "index": batch["index"],
-            "student": mine,
-            "teacher": theirs,
+            "student": student_embedding,
+            "teacher": teacher_embedding,
             "counts": self.weight(batch) > 0,
         }
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        """The queue takes in the step's embeddings and forgets the oldest; the bank moves its samples' rows towards them."""
+        """Update the memory with the step's embeddings.
+
+        A queue replaces its oldest rows; a bank moves the rows of the step's samples.
+        """
         if not gathered_rows:
             return
-        index, mine, theirs = (
-            gathered_rows[name][gathered_rows["counts"]] for name in ("index", "student", "teacher")
-        )
-        rows = {"student": mine, "teacher": theirs}
+        counted = gathered_rows["counts"]
+        index = gathered_rows["index"][counted]
+        rows = {side: gathered_rows[side][counted] for side in ("student", "teacher")}
         if isinstance(self.remembered, Bank):
             self.remembered.move(index, rows, self.momentum)
         elif isinstance(self.remembered, Queue):

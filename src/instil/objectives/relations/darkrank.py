@@ -1,4 +1,4 @@
-"""Rank a sample's neighbours as the teacher does."""
+"""DarkRank: the teacher's ranking of a sample's nearest neighbours."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, closest, to_float32
 from instil.functional.directions import l2_normalize
@@ -20,44 +21,66 @@ FORMS = ("hard", "soft")
 
 
 def darkrank_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
     form: str = "hard",
     alpha: float = 3.0,
     beta: float = 3.0,
     length: int = 4,
 ) -> Tensor:
-    """How unlikely the teacher's ranking of a sample's ``length`` nearest neighbours is to the student, mean over the samples; a scalar.
+    """Ranking loss on the teacher's nearest neighbours of each sample (Chen et al. 2018).
 
-    The score of a neighbour at distance d is -alpha d^beta, a ranking's probability that of Plackett and Luce (Chen et al. 2018).
-    ``hard``: minus log-probability of the teacher's own ranking; ``soft``: KL over all rankings. Embeddings (N, D) of any widths; the neighbours
-    are the teacher's, all other samples where there are fewer. Zero for one sample. Raises ValueError for another form.
+    The score of a neighbour at distance d is ``-alpha * d ** beta``; rankings have Plackett-Luce
+    probabilities. Mean over the samples, zero for one sample.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D'), of any width.
+        form: ``"hard"``: negative log-probability of the teacher's own ranking; ``"soft"``: KL
+            divergence over all rankings.
+        alpha: factor of a distance in the score, > 0.
+        beta: exponent of a distance in the score, >= 1.
+        length: number of ranked neighbours, at most N - 1 of them.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if ``form`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> student_embedding = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> darkrank_loss(student_embedding, student_embedding.flip(0))
+        tensor(7.)
     """
     if form not in FORMS:
-        raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
-    theirs = pairwise_distances(teacher)
-    itself = torch.eye(len(theirs), dtype=torch.bool, device=theirs.device)
-    nearest = (
-        theirs.masked_fill(itself, torch.inf)
-        .topk(min(length, max(0, len(theirs) - 1)), 1, largest=False)
-        .indices
-    )
-    scores = -alpha * _distances_to(student, nearest) ** beta
+        hint = closest(form, FORMS)
+        raise ValueError(f"form: unknown value. Expected 'hard' or 'soft', got '{form}'; {hint}.")
+    teacher_distances = pairwise_distances(teacher_embedding)
+    diagonal = torch.eye(len(teacher_distances), dtype=torch.bool, device=teacher_distances.device)
+    num_ranked = min(length, max(0, len(teacher_distances) - 1))
+    others = teacher_distances.masked_fill(diagonal, torch.inf)
+    nearest = others.topk(num_ranked, 1, largest=False).indices
+    student_scores = -alpha * _distances_to(student_embedding, nearest) ** beta
     if form == "hard":
-        return choice_nll(scores).sum(1).mean()
+        return choice_nll(student_scores).sum(1).mean()
     rankings = torch.tensor(
         list(itertools.permutations(range(nearest.shape[1]))),
         dtype=torch.int64,
-        device=scores.device,
+        device=student_scores.device,
     )
-    wanted = -alpha * theirs.gather(1, nearest) ** beta
-    return kl_divergence(
-        *(-choice_nll(side[:, rankings]).sum(-1) for side in (wanted, scores))
-    ).mean()
+    teacher_scores = -alpha * teacher_distances.gather(1, nearest) ** beta
+    teacher_log_probs = -choice_nll(teacher_scores[:, rankings]).sum(-1)
+    student_log_probs = -choice_nll(student_scores[:, rankings]).sum(-1)
+    return kl_divergence(teacher_log_probs, student_log_probs).mean()
 
 
 def _distances_to(samples: Tensor, others: Tensor) -> Tensor:
-    """From each sample (N, ...) to some of them (N, K): (N, K), without a gradient where they coincide."""
+    """Distances (N, K) of samples (N, ...) to those at indices (N, K).
+
+    The gradient is zero where two samples coincide.
+    """
     flat = to_float32(samples).flatten(1)
     squared = (flat.unsqueeze(1) - flat[others]).square().sum(-1)
     same = squared == 0
@@ -65,15 +88,9 @@ def _distances_to(samples: Tensor, others: Tensor) -> Tensor:
 
 
 class DarkRank(RelationObjective):
-    """Every sample of the batch has the neighbours that the teacher gives it, nearest first.
+    """Agreement of each sample's ranking of its nearest neighbours with the teacher's.
 
-    ``form``: the teacher's own ranking is made likely, or all rankings get the probabilities that the teacher gives them.
-    ``alpha``: how much a distance lowers the score.
-    ``beta``: power of the distance, which sets near and far apart.
-    ``length``: how many neighbours are ranked; the soft form looks at all their rankings, 24 for 4.
-    ``normalize``: embeddings of unit length, as metric learning has them; without it the scores follow the embeddings' scale.
-
-    At a match the soft form is zero, the hard one the surprise of the student's own ranking.
+    Embeddings are (N, D) of any widths.
     """
 
     card = Card(
@@ -84,34 +101,54 @@ class DarkRank(RelationObjective):
         source="relations",
         couples=True,
         zero_at_match=False,
-        deviations="every sample of the batch is a query, as in the code of Park et al. (CVPR 2019), with its default numbers",
-        equation=r"-\frac{1}{N} \sum_{q=1}^{N} \sum_{m=1}^{L} \log \frac{e^{S_{q \pi_m}}}{\sum_{l=m}^{L} e^{S_{q \pi_l}}}, \quad S_{qj} = -\alpha "
-        r"\Vert f^s_q - f^s_j \Vert^\beta, \quad \pi = \mathrm{argsort}_{j \ne q} \Vert f^t_q - f^t_j \Vert",
-        use="For metric learning and retrieval, where the order of the nearest neighbours counts and not their distance. No parameters, N x N "
-        "distances, and the widths may differ.",
-        pitfalls="Only the length nearest of a sample in the batch are ranked; neighbours by chance in a small batch teach noise, so sample "
-        "several items of a class. The hard form goes on spreading the student's distances after the order is right. Without normalize, "
-        "beta makes it blow up with the embeddings' scale.",
+        deviations="Every sample of the batch is a query, as in the code of Park et al. (CVPR "
+        "2019), with its default values.",
+        equation=r"-\frac{1}{N} \sum_{q=1}^{N} \sum_{m=1}^{L} \log \frac{e^{S_{q "
+        r"\pi_m}}}{\sum_{l=m}^{L} e^{S_{q \pi_l}}}, \quad S_{qj} = -\alpha \Vert f^s_q - f^s_j "
+        r"\Vert^\beta, \quad \pi = \mathrm{argsort}_{j \ne q} \Vert f^t_q - f^t_j \Vert",
+        use="For metric learning and retrieval, when the order of the nearest neighbours matters "
+        "and their distance does not. No parameters, N x N distances, and the widths may differ.",
+        pitfalls="Only the `length` nearest neighbours in the batch are ranked. Random neighbours "
+        "in a small batch teach noise, so sample several items of a class. The hard form "
+        "continues to spread the student's distances after the order is correct. Without "
+        "normalize, beta makes the loss explode with the scale of the embeddings.",
     )
 
     def __init__(
         self,
-        form: Literal["hard", "soft"] = "hard",
-        alpha: Positive = 3.0,
-        beta: Annotated[float, Ge(1)] = 3.0,
-        length: Annotated[int, Ge(2), Le(7)] = 4,
-        normalize: bool = True,
+        form: Annotated[
+            Literal["hard", "soft"],
+            Doc("hard: likelihood of the teacher's ranking; soft: KL divergence over all rankings"),
+        ] = "hard",
+        alpha: Annotated[Positive, Doc("factor of a distance in the score")] = 3.0,
+        beta: Annotated[
+            float, Ge(1), Doc("exponent of a distance in the score; higher separates near and far")
+        ] = 3.0,
+        length: Annotated[
+            int,
+            Ge(2),
+            Le(7),
+            Doc("number of ranked neighbours; the soft form has length! rankings, 24 for 4"),
+        ] = 4,
+        normalize: Annotated[
+            bool,
+            Doc(
+                "scale embeddings to unit length, as in metric learning; "
+                "false: the scores depend on the embeddings' scale"
+            ),
+        ] = True,
     ):
         super().__init__()
-        self.form, self.alpha, self.beta, self.length, self.normalize = (
-            form,
-            alpha,
-            beta,
-            length,
-            normalize,
-        )
+        self.form = form
+        self.alpha = alpha
+        self.beta = beta
+        self.length = length
+        self.normalize = normalize
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
         if self.normalize:
-            student, teacher = l2_normalize(student), l2_normalize(teacher)
-        return darkrank_loss(student, teacher, self.form, self.alpha, self.beta, self.length)
+            student_embedding = l2_normalize(student_embedding)
+            teacher_embedding = l2_normalize(teacher_embedding)
+        return darkrank_loss(
+            student_embedding, teacher_embedding, self.form, self.alpha, self.beta, self.length
+        )

@@ -1,4 +1,4 @@
-"""Discriminative and consistent distillation: find the own teacher embedding, as surely as the teacher finds the student's."""
+"""Discriminative and consistent distillation: in-batch contrast whose two directions agree."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive
 from instil.functional.directions import l2_normalize, pairwise_dot
@@ -15,32 +16,48 @@ from instil.objectives.bases.relation_objective import HeadedObjective
 
 
 def dcd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
     scale: float | Tensor = 1.0,
     bias: float | Tensor = 0.0,
     consistency: float = 0.5,
 ) -> Tensor:
-    """Cross-entropy of finding each sample's teacher embedding among all N, plus ``consistency`` times the KL divergence from the
-    distributions of the student over teachers to those of the teacher over students (Giakoumoglou and Stathaki 2024); a scalar.
+    """Discriminative and consistent distillation loss (Giakoumoglou and Stathaki 2024).
 
-    Embeddings (N, D); scores are cosines times ``scale`` plus ``bias``.
+    Discriminative term: cross-entropy of each sample's own teacher embedding among all N.
+    Consistency term: KL divergence from the student's distributions over the teachers to the
+    teacher's distributions over the students. Mean over the samples.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+        scale: factor of the cosines.
+        bias: constant added to the scaled cosines.
+        consistency: weight of the consistency term.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> import torch
+        >>> dcd_loss(torch.ones(2, 2), torch.eye(2))
+        tensor(0.6931)
     """
-    scores = pairwise_dot(l2_normalize(student), l2_normalize(teacher)) * scale + bias
-    finds, found = scores.log_softmax(1), scores.log_softmax(0).T
-    own = torch.arange(len(scores), device=scores.device)
-    total = F.nll_loss(finds, own, reduction="sum") + consistency * F.kl_div(
-        finds, found, reduction="sum", log_target=True
-    )
-    return total / max(1, len(scores))
+    scores = pairwise_dot(l2_normalize(student_embedding), l2_normalize(teacher_embedding))
+    scores = scores * scale + bias
+    student_log_probs = scores.log_softmax(1)
+    teacher_log_probs = scores.log_softmax(0).T
+    own_index = torch.arange(len(scores), device=scores.device)
+    discrimination = F.nll_loss(student_log_probs, own_index, reduction="sum")
+    divergence = F.kl_div(student_log_probs, teacher_log_probs, reduction="sum", log_target=True)
+    return (discrimination + consistency * divergence) / max(1, len(scores))
 
 
 class DCD(HeadedObjective):
-    """Samples find their teacher embedding among the batch's, both ways alike, after a linear head a side; scale and bias are learned.
+    """In-batch contrast of student and teacher, with the same distributions in both directions.
 
-    ``dim``: width of both heads' embeddings.
-    ``consistency``: weight of the agreement of the two ways.
-    ``max_scale``: bound of the learned scale, which begins at e.
+    Embeddings are (N, D) of any widths and go through one linear head per side. Scale and bias are
+    learned.
     """
 
     card = Card(
@@ -52,36 +69,45 @@ class DCD(HeadedObjective):
         algorithms=("contrastive",),
         couples=True,
         zero_at_match=False,
-        deviations="at a match the loss is the cross-entropy among alike samples, not zero",
-        equation=r"\frac{1}{N} \sum_{i=1}^{N} \left[ -\log p_{ii} + \alpha \mathrm{KL}\left(q_{i\cdot} \Vert p_{i\cdot}\right) \right], \quad "
-        r"p_{ij} = \frac{e^{\ell_{ij}}}{\sum_k e^{\ell_{ik}}}, \quad q_{ij} = \frac{e^{\ell_{ji}}}{\sum_k e^{\ell_{ki}}}, \quad \ell_{ij} "
-        r"= c z^{s\top}_i z^t_j + b",
-        use="Contrastive distillation without a memory and without a temperature to tune, for classification with any two nets. Cost: a "
-        "linear head a side, a scale and a bias; an N x N matrix.",
-        pitfalls="Published with weight 1, alone or with kd of weight 1, at batches of 64: the negatives are the batch, and its size changes the "
-        "loss. The bias leaves the softmaxes as they are and is never trained. Samples of the same class are pushed apart.",
+        deviations="At a match the loss is the cross-entropy among similar samples, not zero.",
+        equation=r"\frac{1}{N} \sum_{i=1}^{N} \left[ -\log p_{ii} + \alpha "
+        r"\mathrm{KL}\left(q_{i\cdot} \Vert p_{i\cdot}\right) \right], \quad p_{ij} = "
+        r"\frac{e^{\ell_{ij}}}{\sum_k e^{\ell_{ik}}}, \quad q_{ij} = \frac{e^{\ell_{ji}}}{\sum_k "
+        r"e^{\ell_{ki}}}, \quad \ell_{ij} = c z^{s\top}_i z^t_j + b",
+        use="Contrastive distillation without a memory and without a temperature to tune, for "
+        "classification with any two networks. Cost: a linear head per side, a scale and a bias; "
+        "an N x N matrix.",
+        pitfalls="Published with weight 1, alone or with kd of weight 1, at batches of 64: the "
+        "negatives are the batch, so its size changes the loss. The bias does not change the "
+        "softmaxes and is never trained. Samples of the same class are pushed away from each "
+        "other.",
     )
 
     def __init__(
         self,
-        dim: Annotated[int, Ge(2)] = 128,
-        consistency: NonNegative = 0.5,
-        max_scale: Positive = 10.0,
+        dim: Annotated[int, Ge(2), Doc("width of both heads' embeddings")] = 128,
+        consistency: Annotated[
+            NonNegative, Doc("weight of the agreement of the two directions")
+        ] = 0.5,
+        max_scale: Annotated[
+            Positive, Doc("upper bound of the learned scale, whose initial value is e")
+        ] = 10.0,
     ):
         super().__init__(dim)
-        self.consistency, self.max_scale = consistency, max_scale
+        self.consistency = consistency
+        self.max_scale = max_scale
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """One linear head a side, the scale's logarithm and the bias."""
+        """Build one linear head per side, the logarithm of the scale, and the bias."""
         super().build(student, teacher)
-        mine = self.embed(student, teacher)[0]
-        self.log_scale = nn.Parameter(mine.new_ones(1))
-        self.bias = nn.Parameter(mine.new_zeros(1))
+        student_embedding, _ = self.embed(student, teacher)
+        self.log_scale = nn.Parameter(student_embedding.new_ones(1))
+        self.bias = nn.Parameter(student_embedding.new_zeros(1))
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
         return dcd_loss(
-            student,
-            teacher,
+            student_embedding,
+            teacher_embedding,
             self.log_scale.exp().clamp_max(self.max_scale),
             self.bias,
             self.consistency,

@@ -1,4 +1,4 @@
-"""Double similarity: how attention moves from stage to stage, and which categories go together, as in the teacher."""
+"""Double similarity: residual attention between feature levels, and correlation of categories."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.attention_maps import attention_map
@@ -21,63 +22,100 @@ from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def psd_loss(
-    student: Sequence[Tensor],
-    teacher: Sequence[Tensor],
+    student_features: Sequence[Tensor],
+    teacher_features: Sequence[Tensor],
     power: float = 2.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """Pixel-wise similarity: squared difference of residual attention maps (Feng et al. 2021), mean over positions and pairs of stages.
+    """Pixel-wise similarity: squared difference of residual attention maps (Feng et al. 2021).
 
-    As many stages (N, C, H, W) on either side, of any channels; all are pooled to the smallest grid. A residual is the difference of two
-    stages' unit attention maps, itself of unit length. Raises ValueError for fewer than two stages or another number on each side.
+    A residual is the difference of two levels' unit attention maps, scaled to unit length. Mean
+    over the positions and the pairs of levels; all levels are pooled to the smallest grid.
+
+    Args:
+        student_features: levels (N, C, H, W) of any channels.
+        teacher_features: the same number of levels (N, C, H, W).
+        power: exponent of the activations in an attention map, >= 1.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if there are fewer than two levels or the numbers of levels differ.
+
+    Example:
+        >>> import torch
+        >>> level = torch.eye(2).reshape(1, 1, 2, 2)
+        >>> psd_loss([level, torch.ones(1, 1, 2, 2)], [torch.ones(1, 1, 2, 2), level])
+        tensor(1.0000)
     """
-    if len(student) != len(teacher) or len(student) < 2:
+    if len(student_features) != len(teacher_features) or len(student_features) < 2:
         raise ValueError(
-            f"residual attention needs two or more stages, as many of both sides, not {len(student)} and {len(teacher)}"
+            "features: residual attention compares levels. Expected the same number on both sides, "
+            f"at least two, got {len(student_features)} and {len(teacher_features)}."
         )
-    sides = [[as_map(stage) for stage in side] for side in (student, teacher)]
-    height, width = (min(stage.shape[axis] for side in sides for stage in side) for axis in (2, 3))
-    earlier, later = torch.triu_indices(len(student), len(student), 1)
+    sides = [[as_map(level) for level in side] for side in (student_features, teacher_features)]
+    maps = [*sides[0], *sides[1]]
+    grid = min(level.shape[2] for level in maps), min(level.shape[3] for level in maps)
+    earlier, later = torch.triu_indices(len(student_features), len(student_features), 1)
     residuals = []
     for side in sides:
         attention = torch.stack(
-            [attention_map(resize(to_float32(stage), (height, width)), power) for stage in side]
+            [attention_map(resize(to_float32(level), grid), power) for level in side]
         )
         residuals.append(l2_normalize(attention[later] - attention[earlier]))
     return apply_reduction((residuals[0] - residuals[1]).square().mean((0, 2)), reduction)
 
 
 def csd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     temperature: float = 4.0,
     pool: int = 2,
     reduction: str = "mean",
 ) -> Tensor:
-    """Category-wise similarity: squared difference of the correlations (C, C) of the channels' softmaxes over positions (Feng et al. 2021).
+    """Category-wise similarity: squared difference of channel correlations (Feng et al. 2021).
 
-    Maps (N, C, H, W) of the same channels, average-pooled by ``pool`` and divided by ``temperature`` first; mean over the C * C entries.
-    Raises ValueError where the channels differ.
+    The correlations (C, C) are products of the channels' softmaxes over the positions. Mean over
+    the C * C entries.
+
+    Args:
+        student_logits: (N, C, H, W).
+        teacher_logits: (N, C, H, W).
+        temperature: softmax temperature, > 0.
+        pool: size of the patches of positions that are averaged first.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the channels differ.
+
+    Example:
+        >>> import torch
+        >>> student_logits = torch.tensor([[[[0.0, 2.0]], [[2.0, 0.0]]]])
+        >>> csd_loss(student_logits, torch.zeros(1, 2, 1, 2), temperature=1.0, pool=1)
+        tensor(0.0841)
     """
-    if student.shape[1] != teacher.shape[1]:
+    if student_logits.shape[1] != teacher_logits.shape[1]:
         raise ValueError(
-            f"categories are compared one by one: the student has {student.shape[1]} channels, the teacher {teacher.shape[1]}"
+            "logits: the categories differ. Expected the same channels on both sides: the student "
+            f"has {student_logits.shape[1]} channels, the teacher {teacher_logits.shape[1]}."
         )
     correlations = []
-    for side in resize_to_common(student, teacher):
-        shares = (avg_pool2d(side, pool, ceil_mode=True).flatten(2) / temperature).softmax(2)
+    for logits in resize_to_common(student_logits, teacher_logits):
+        pooled = avg_pool2d(logits, pool, ceil_mode=True).flatten(2)
+        shares = (pooled / temperature).softmax(2)
         correlations.append(pairwise_dot(shares, shares))
     return apply_reduction(squared_error(correlations[0], correlations[1]), reduction)
 
 
 class DSD(FeatureObjective):
-    """Residual attention maps of the stages agree, and so does the correlation of the categories in the logits (N, H, W, C).
+    """Agreement of the residual attention of the levels and of the correlation of the categories.
 
-    ``pixel``: weight of the residual attention.
-    ``category``: weight of the categories' correlation; with the first as published for Cityscapes.
-    ``power``: of the activations in an attention map.
-    ``temperature``: divides the logits before their softmax over positions.
-    ``pool``: side of the patches of logits that are averaged first.
+    Features are (N, C, H, W), logits (N, H, W, C).
     """
 
     card = Card(
@@ -89,16 +127,18 @@ class DSD(FeatureObjective):
         finite_logits=True,
         algorithms=("attention",),
         tasks=("segmentation",),
-        deviations="weights, pooling and temperature as in the code of CIRKD, which gave the numbers that are compared with; stages of several "
-        "sizes are pooled to the smallest",
-        equation=r"\lambda_p \frac{2}{S(S-1)} \sum_{m < n} \frac{1}{P} \left\Vert r^s_{mn} - r^t_{mn} \right\Vert^2 + \lambda_c \frac{1}{C^2} "
-        r"\left\Vert G^s - G^t \right\Vert_F^2, \quad r_{mn} = \frac{a_n - a_m}{\Vert a_n - a_m \Vert}, \quad G = \Sigma \Sigma^\top, "
+        deviations="Weights, pooling and temperature follow the code of CIRKD, which gave the "
+        "numbers used for comparison. Levels of several sizes are pooled to the smallest.",
+        equation=r"\lambda_p \frac{2}{S(S-1)} \sum_{m < n} \frac{1}{P} \left\Vert r^s_{mn} - "
+        r"r^t_{mn} \right\Vert^2 + \lambda_c \frac{1}{C^2} \left\Vert G^s - G^t \right\Vert_F^2, "
+        r"\quad r_{mn} = \frac{a_n - a_m}{\Vert a_n - a_m \Vert}, \quad G = \Sigma \Sigma^\top, "
         r"\quad \Sigma_c = \mathrm{softmax}_{x}\left(z_{cx} / \tau\right)",
-        use="For semantic segmentation with nets of several stages: where attention moves between stages, and which classes share places. No "
-        "parameters, and the stages' channels may differ.",
-        pitfalls="Both terms are means of tiny squares, hence the large weights; they belong to the 19 classes and the resolution of Cityscapes. "
-        "The classes must be the same and in the same order. A change of attention from a stage to a like one has no direction and counts "
-        "as zero.",
+        use="For semantic segmentation with networks of several levels: it transfers how "
+        "attention moves between levels, and which classes share positions. No parameters, and "
+        "the channels of the levels may differ.",
+        pitfalls="Both terms are means of tiny squares, hence the large weights; they fit the 19 "
+        "classes and the resolution of Cityscapes. The classes must be the same, in the same "
+        "order. A change of attention between two equal maps has no direction and counts as zero.",
     )
     needs: ClassVar = {
         "student": (("features",), ("logits",)),
@@ -107,40 +147,62 @@ class DSD(FeatureObjective):
 
     def __init__(
         self,
-        pixel: NonNegative = 1000.0,
-        category: NonNegative = 10.0,
-        power: Annotated[float, Ge(1)] = 2.0,
-        temperature: Positive = 4.0,
-        pool: Annotated[int, Ge(1)] = 2,
-        pairs: Pairs = "auto",
+        pixel: Annotated[
+            NonNegative, Doc("weight of the residual attention, as published for Cityscapes")
+        ] = 1000.0,
+        category: Annotated[
+            NonNegative,
+            Doc("weight of the correlation of the categories, as published for Cityscapes"),
+        ] = 10.0,
+        power: Annotated[
+            float, Ge(1), Doc("exponent of the activations in an attention map")
+        ] = 2.0,
+        temperature: Annotated[
+            Positive, Doc("temperature of the logits' softmax over positions")
+        ] = 4.0,
+        pool: Annotated[
+            int, Ge(1), Doc("size of the patches of logits that are averaged first, in positions")
+        ] = 2,
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
     ):
         super().__init__(pairs)
-        self.pixel, self.category, self.power, self.temperature, self.pool = (
-            pixel,
-            category,
-            power,
-            temperature,
-            pool,
-        )
+        self.pixel = pixel
+        self.category = category
+        self.power = power
+        self.temperature = temperature
+        self.pool = pool
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Pair the stages. Raises ValueError for a single pair, and where the logits are no maps."""
+        """Pair the levels.
+
+        Raises:
+            ValueError: if there is a single pair, or the logits are not maps.
+        """
         super().build(student, teacher)
         if student["logits"].ndim != 4:
             raise ValueError(
-                f"dsd correlates the categories over positions: it needs logits (N, H, W, C), not {tuple(student['logits'].shape)}"
+                "logits: dsd correlates the categories over positions. Expected logits "
+                f"(N, H, W, C), got shape {tuple(student['logits'].shape)}."
             )
+        # Evaluated once here, so that its errors come before the first step.
         self(student, teacher, {})
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = feature_levels(student), feature_levels(teacher)
+        student_levels = feature_levels(student)
+        teacher_levels = feature_levels(teacher)
         attention = psd_loss(
-            [mine[i] for i, _ in self.matched],
-            [theirs[j] for _, j in self.matched],
+            [student_levels[i] for i, _ in self.matched],
+            [teacher_levels[j] for _, j in self.matched],
             self.power,
             "none",
         )
-        logits = student["logits"].movedim(-1, 1), teacher["logits"].movedim(-1, 1)
-        return self.pixel * attention + self.category * csd_loss(
-            *logits, self.temperature, self.pool, "none"
+        categories = csd_loss(
+            student["logits"].movedim(-1, 1),
+            teacher["logits"].movedim(-1, 1),
+            self.temperature,
+            self.pool,
+            "none",
         )
+        return self.pixel * attention + self.category * categories

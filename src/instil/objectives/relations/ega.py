@@ -1,9 +1,12 @@
-"""Embedding graph alignment: samples correlate as in the teacher (edges), and each with its own teacher embedding alone (nodes)."""
+"""Embedding graph alignment: correlations within (edges) and between (nodes) the two sides."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative
 from instil.functional.directions import l2_normalize, pairwise_dot
@@ -12,31 +15,50 @@ from instil.functional.similarities import inner_products
 from instil.objectives.bases.relation_objective import ProjectedObjective
 
 
-def ega_loss(student: Tensor, teacher: Tensor, node: float = 0.8, edge: float = 0.3) -> Tensor:
-    """``node`` times the distance of the (N, N) correlations between the two sides to the identity, plus ``edge`` times the distance of the
-    correlations within the student to those within the teacher (Ma et al. 2022); a scalar.
+def ega_loss(
+    student_embedding: Tensor, teacher_embedding: Tensor, node: float = 0.8, edge: float = 0.3
+) -> Tensor:
+    """Embedding graph alignment loss (Ma et al. 2022).
 
-    Embeddings (N, D). Correlations are Pearson's over the D entries; distances are Frobenius norms, not squared. Raises ValueError where the
-    shapes differ.
+    Node term: distance of the (N, N) correlations between the two sides to the identity. Edge
+    term: distance of the correlations within the student to those within the teacher. Correlations
+    are Pearson's over the D entries; distances are Frobenius norms, not squared.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+        node: weight of the node term.
+        edge: weight of the edge term.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> ega_loss(torch.eye(3), torch.eye(3).flip(0))
+        tensor(2.1909)
     """
-    mine, theirs = (
-        l2_normalize(side - side.mean(1, keepdim=True))
-        for side in require_same_shape(student, teacher, "ega_loss")
+    student_centred, teacher_centred = (
+        l2_normalize(embedding - embedding.mean(1, keepdim=True))
+        for embedding in require_same_shape(student_embedding, teacher_embedding, "ega_loss")
     )
-    between = pairwise_dot(theirs, mine)
-    nodes = torch.linalg.vector_norm(
-        between - torch.eye(len(between), dtype=between.dtype, device=between.device)
+    between = pairwise_dot(teacher_centred, student_centred)
+    identity = torch.eye(len(between), dtype=between.dtype, device=between.device)
+    nodes = torch.linalg.vector_norm(between - identity)
+    edges = torch.linalg.vector_norm(
+        inner_products(student_centred) - inner_products(teacher_centred)
     )
-    edges = torch.linalg.vector_norm(inner_products(mine) - inner_products(theirs))
     loss: Tensor = node * nodes + edge * edges
     return loss
 
 
 class EGA(ProjectedObjective):
-    """The graph of the batch's embeddings aligns with the teacher's, after a learned linear map where the widths differ.
+    """Alignment of the graph of the batch's embeddings with the teacher's.
 
-    ``node``: weight of the correlations of each sample with the teacher's samples.
-    ``edge``: weight of the correlations among the samples.
+    Embeddings are (N, D). If the widths differ, a learned linear map projects the student's.
     """
 
     card = Card(
@@ -48,20 +70,32 @@ class EGA(ProjectedObjective):
         algorithms=("graph",),
         couples=True,
         zero_at_match=False,
-        deviations="at a match the loss is the samples' correlation with each other, not zero; the teacher's embedding is taken as it is, where the "
-        "code has a head on it that learns the labels",
-        equation=r"\lambda_n \left\Vert C(f^t, f^s) - I \right\Vert_F + \lambda_e \left\Vert C(f^s, f^s) - C(f^t, f^t) \right\Vert_F, \quad "
-        r"C_{ij}(a, b) = \mathrm{corr}_d\left(a_{id}, b_{jd}\right)",
-        use="For a self-supervised teacher such as CLIP's image encoder and a small supervised student, beside cross-entropy. A linear map "
-        "where the widths differ; N x N matrices.",
-        pitfalls="The norms are neither squared nor divided by N, so that the loss grows with the batch and its gradient does not fade near a "
-        "match. The nodes' target is the identity: samples of one class are to have no correlation, against the classifier. Published "
-        "beside cross-entropy, both with weight 1.",
+        deviations="At a match the loss is the correlation of the samples with each other, not "
+        "zero. The teacher's embedding is used directly, while the code has a head on it that "
+        "learns the labels.",
+        equation=r"\lambda_n \left\Vert C(f^t, f^s) - I \right\Vert_F + \lambda_e \left\Vert "
+        r"C(f^s, f^s) - C(f^t, f^t) \right\Vert_F, \quad C_{ij}(a, b) = "
+        r"\mathrm{corr}_d\left(a_{id}, b_{jd}\right)",
+        use="For a self-supervised teacher such as CLIP's image encoder and a small supervised "
+        "student, in addition to cross-entropy. A linear map if the widths differ; N x N matrices.",
+        pitfalls="The norms are neither squared nor divided by N, so the loss grows with the "
+        "batch and its gradient does not fade near a match. The target of the nodes is the "
+        "identity: samples of one class should have no correlation, which conflicts with the "
+        "classifier. Published together with cross-entropy, both with weight 1.",
     )
 
-    def __init__(self, node: NonNegative = 0.8, edge: NonNegative = 0.3):
+    def __init__(
+        self,
+        node: Annotated[
+            NonNegative, Doc("weight of the correlations between student and teacher samples")
+        ] = 0.8,
+        edge: Annotated[
+            NonNegative, Doc("weight of the correlations between samples of one side")
+        ] = 0.3,
+    ):
         super().__init__()
-        self.node, self.edge = node, edge
+        self.node = node
+        self.edge = edge
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return ega_loss(student, teacher, self.node, self.edge)
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
+        return ega_loss(student_embedding, teacher_embedding, self.node, self.edge)

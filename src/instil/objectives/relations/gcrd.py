@@ -1,4 +1,4 @@
-"""Graph contrastive representation distillation: a node's student embedding finds its teacher embedding among all nodes'."""
+"""Graph contrastive representation distillation: InfoNCE over the nodes of the batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
 from instil.functional.contrastive import contrastive
@@ -13,19 +14,33 @@ from instil.functional.directions import pairwise_dot
 from instil.objectives.bases.relation_objective import HeadedObjective
 
 
-def gcrd_loss(student: Tensor, teacher: Tensor, temperature: float = 0.075) -> Tensor:
-    """Cross-entropy of each node's own teacher embedding among those of all nodes (Joshi et al. 2022); a scalar.
+def gcrd_loss(
+    student_embedding: Tensor, teacher_embedding: Tensor, temperature: float = 0.075
+) -> Tensor:
+    """InfoNCE loss of the student's nodes with the teacher's nodes (Joshi et al. 2022).
 
-    Unit embeddings (N, D); inner products over ``temperature``.
+    Cross-entropy of each node's own teacher embedding among those of all nodes.
+
+    Args:
+        student_embedding: unit vectors (N, D).
+        teacher_embedding: unit vectors (N, D).
+        temperature: divisor of the inner products, > 0.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> import torch
+        >>> gcrd_loss(torch.eye(2), torch.eye(2), temperature=1.0)
+        tensor(0.3133)
     """
-    return contrastive(pairwise_dot(student, teacher) / temperature)
+    return contrastive(pairwise_dot(student_embedding, teacher_embedding) / temperature)
 
 
 class GCRD(HeadedObjective):
-    """InfoNCE from student to teacher over the nodes of the batch; both sides go through a learned linear head. At a match it is not zero.
+    """InfoNCE from student to teacher over the nodes of the batch, after a linear head per side.
 
-    ``dim``: width of both heads' embeddings.
-    ``temperature``: divides the similarities.
+    Node embeddings are (N, D) of any widths. The loss is not zero at a match.
     """
 
     card = Card(
@@ -38,18 +53,25 @@ class GCRD(HeadedObjective):
         tasks=("node_classification", "classification"),
         couples=True,
         zero_at_match=False,
-        deviations="of more than 8192 nodes the authors' code takes a random subset; here all nodes of the batch",
-        equation=r"-\frac{1}{N} \sum_{i=1}^{N} \log \frac{e^{z^{s\top}_i z^t_i / \tau}}{\sum_j e^{z^{s\top}_i z^t_j / \tau}}, \quad z = \frac{W f + "
-        r"b}{\Vert W f + b \Vert}",
-        use="For graph neural networks, or any embeddings, where nodes are to be told apart whether an edge joins them or not; it needs no "
-        "edges. Cost: a linear head a side and an N x N matrix.",
-        pitfalls="Whole graphs in one batch make N x N large. Nodes of one class are pushed apart too, and the weight is small: beside kd 0.01 on "
+        deviations="Of more than 8192 nodes the authors' code uses a random subset; here all "
+        "nodes of the batch are used.",
+        equation=r"-\frac{1}{N} \sum_{i=1}^{N} \log \frac{e^{z^{s\top}_i z^t_i / \tau}}{\sum_j "
+        r"e^{z^{s\top}_i z^t_j / \tau}}, \quad z = \frac{W f + b}{\Vert W f + b \Vert}",
+        use="For graph neural networks, or any embeddings, to discriminate between nodes whether "
+        "an edge joins them or not; it needs no edges. Cost: one linear head per side and an N x "
+        "N matrix.",
+        pitfalls="Whole graphs in one batch make the N x N matrix large. Nodes of one class are "
+        "pushed away from each other too, so the weight is small: together with kd, 0.01 on "
         "ogbn-arxiv and 0.1 on ogbn-mag in the authors' runs.",
     )
 
-    def __init__(self, dim: Annotated[int, Ge(2)] = 128, temperature: Positive = 0.075):
+    def __init__(
+        self,
+        dim: Annotated[int, Ge(2), Doc("width of both heads' embeddings")] = 128,
+        temperature: Annotated[Positive, Doc("divisor of the similarities")] = 0.075,
+    ):
         super().__init__(dim)
         self.temperature = temperature
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return gcrd_loss(student, teacher, self.temperature)
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
+        return gcrd_loss(student_embedding, teacher_embedding, self.temperature)

@@ -1,11 +1,12 @@
-"""Global structure preserving: how near any two nodes are, by a kernel of their embeddings, as in the teacher."""
+"""Global structure preserving: kernel similarities of all pairs of nodes agree."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, closest
 from instil.functional.directions import l2_normalize
@@ -21,17 +22,40 @@ KERNELS = ("cosine", "polynomial", "euclidean", "gaussian")
 
 
 def gsp_loss(
-    student: Tensor, teacher: Tensor, kernel: Kernel = "cosine", width: float = 1.0
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    kernel: Kernel = "cosine",
+    width: float = 1.0,
 ) -> Tensor:
-    """Squared difference of the kernel of any two nodes, mean over the N * N pairs (Joshi et al. 2022); a scalar.
+    """Squared difference of the kernels of all pairs of nodes (Joshi et al. 2022).
 
-    Embeddings (N, D) of any widths. ``polynomial`` is the cosine squared, ``euclidean`` the distance, ``gaussian`` exp(-distance² / (2 width)).
+    Mean over the N * N pairs.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D'), of any width.
+        kernel: ``"cosine"``; ``"polynomial"``: the squared cosine; ``"euclidean"``: the distance;
+            ``"gaussian"``: ``exp(-distance² / (2 width))``.
+        width: width of the ``gaussian`` kernel, > 0.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if ``kernel`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> gsp_loss(torch.ones(2, 3), torch.eye(2))
+        tensor(0.5000)
     """
-    mine, theirs = (_nearness(side, kernel, width) for side in (student, teacher))
-    return F.mse_loss(mine, theirs, reduction="sum") / max(1, len(mine) ** 2)
+    student_kernel = _kernel_matrix(student_embedding, kernel, width)
+    teacher_kernel = _kernel_matrix(teacher_embedding, kernel, width)
+    total = F.mse_loss(student_kernel, teacher_kernel, reduction="sum")
+    return total / max(1, len(student_kernel) ** 2)
 
 
-def _nearness(embedding: Tensor, kernel: Kernel, width: float) -> Tensor:
+def _kernel_matrix(embedding: Tensor, kernel: Kernel, width: float) -> Tensor:
     if kernel in ("cosine", "polynomial"):
         cosine = inner_products(l2_normalize(embedding))
         return cosine if kernel == "cosine" else cosine.square()
@@ -39,14 +63,18 @@ def _nearness(embedding: Tensor, kernel: Kernel, width: float) -> Tensor:
         return pairwise_distances(embedding)
     if kernel == "gaussian":
         return (pairwise_squared_distances(embedding) / (-2 * width)).exp()
-    raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, KERNELS)}")
+    raise ValueError(_unknown_kernel(kernel))
+
+
+def _unknown_kernel(kernel: str) -> str:
+    hint = closest(kernel, KERNELS)
+    return f"kernel: unknown value. Expected one of {', '.join(KERNELS)}, got '{kernel}'; {hint}."
 
 
 class GSP(RelationObjective):
-    """The similarity of any two nodes of the batch agrees, whether an edge joins them or not.
+    """Agreement of the similarities of all pairs of nodes, with or without an edge.
 
-    ``kernel``: of two embeddings.
-    ``width``: of the gaussian kernel.
+    Node embeddings are (N, D) of any widths.
     """
 
     card = Card(
@@ -58,20 +86,29 @@ class GSP(RelationObjective):
         algorithms=("graph",),
         tasks=("node_classification", "classification"),
         couples=True,
-        deviations="of more than 8192 nodes the authors' code takes a random subset; here all nodes of the batch",
-        equation=r"\frac{1}{N^2} \sum_{i,j} \left( \cos(f^s_i, f^s_j) - \cos(f^t_i, f^t_j) \right)^2",
-        use="For graph neural networks whose graph misses or invents edges: all pairs of nodes are compared, where lsp compares neighbours. "
-        "No parameters, and the widths may differ; an N x N matrix.",
-        pitfalls="Whole graphs in one batch make N x N large. Most pairs are unlike on both sides and their mean is small: the authors' weights "
-        "with the cosine go from 1 (ogbn-mag, with kd) to 100 (without). The euclidean kernel depends on the scale of either net's "
-        "embeddings.",
+        deviations="Of more than 8192 nodes the authors' code uses a random subset; here all "
+        "nodes of the batch are used.",
+        equation=r"\frac{1}{N^2} \sum_{i,j} \left( \cos(f^s_i, f^s_j) - \cos(f^t_i, f^t_j) "
+        r"\right)^2",
+        use="For graph neural networks whose graph has missing or spurious edges: all pairs of "
+        "nodes are compared, while lsp compares neighbours. No parameters, and the widths may "
+        "differ; an N x N matrix.",
+        pitfalls="Whole graphs in one batch make the N x N matrix large. Most pairs are "
+        "dissimilar on both sides and their mean is small: the authors' weights with the cosine "
+        "range from 1 (ogbn-mag, with kd) to 100 (without). The euclidean kernel depends on the "
+        "scale of both networks' embeddings.",
     )
 
-    def __init__(self, kernel: Kernel = "cosine", width: Positive = 1.0):
+    def __init__(
+        self,
+        kernel: Annotated[Kernel, Doc("similarity of two embeddings")] = "cosine",
+        width: Annotated[Positive, Doc("width of the gaussian kernel")] = 1.0,
+    ):
         super().__init__()
         if kernel not in KERNELS:
-            raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, KERNELS)}")
-        self.kernel, self.width = kernel, width
+            raise ValueError(_unknown_kernel(kernel))
+        self.kernel = kernel
+        self.width = width
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return gsp_loss(student, teacher, self.kernel, self.width)
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
+        return gsp_loss(student_embedding, teacher_embedding, self.kernel, self.width)

@@ -1,11 +1,13 @@
-"""Information flow: how likely samples are neighbours, at every stage; early stages count while training is young."""
+"""Information flow: neighbour probabilities at every level, early levels at the start of "
+"training."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, to_float32
 from instil.functional.pairs import Pairs, feature_levels
@@ -14,82 +16,110 @@ from instil.objectives.bases.feature_objective import FeatureObjective
 
 KERNELS = ("combined", "cosine", "student_t", "adaptive_rbf", "rbf", "cauchy")
 DIVERGENCES = ("jeffreys", "kl", "squared", "abs", "exponential", "kagan")
-EPSILON = 1e-6  # of lengths and squared distances
+EPSILON = 1e-6
+"""Constant added to lengths and squared distances."""
 Kernel = Literal["combined", "cosine", "student_t", "adaptive_rbf"]
 Divergence = Literal["jeffreys", "kl", "squared"]
 
 
 def hkd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     kernel: str = "combined",
     divergence: str = "jeffreys",
     epsilon: float = 0.0,
     teacher_kernel: str = "",
 ) -> Tensor:
-    """Divergence of the probabilities with which samples are neighbours, averaged over the N * N pairs (Passalis et al. 2020).
+    """Divergence of the neighbour probabilities of the samples (Passalis et al. 2020).
 
-    Samples (N, ...) of any shapes; a scalar. Kernels: ``cosine``, ``student_t``, ``adaptive_rbf`` (exp of the distance over the mean distance),
-    ``rbf`` and ``cauchy`` (both of scale 1); ``combined`` sums the losses of cosine and student_t. ``teacher_kernel``: where it is another one.
-    ``epsilon``: added inside the logarithm of ``kl``, and to its denominator; in the authors' code 1e-6.
+    Mean over the N * N pairs of samples, each sample with itself included.
+
+    Args:
+        student_features: (N, ...).
+        teacher_features: (N, ...), of any shape.
+        kernel: similarity of two samples. ``"cosine"``, ``"student_t"``, ``"adaptive_rbf"``
+            (exponential of the negative distance over the mean distance), ``"rbf"``, ``"cauchy"``
+            (both of scale 1), or ``"combined"`` (sum of the losses of cosine and student_t).
+        divergence: ``"jeffreys"``, ``"kl"``, ``"squared"``, ``"abs"``, ``"exponential"`` or
+            ``"kagan"``.
+        epsilon: constant inside the logarithm of ``kl`` and in its denominator; 1e-6 in the
+            authors' code.
+        teacher_kernel: kernel of the teacher. Empty: the same as ``kernel``.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if ``kernel`` or ``divergence`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> hkd_loss(torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]), torch.eye(3))
+        tensor(0.0236)
     """
-    for name, value, known in (
+    for name, value, options in (
         ("kernel", kernel, KERNELS),
         ("divergence", divergence, DIVERGENCES),
     ):
-        if value not in known:
-            raise ValueError(f"{name}: no {name} '{value}'; {closest(value, known)}")
+        if value not in options:
+            hint = closest(value, options)
+            raise ValueError(
+                f"{name}: unknown value. Expected one of {', '.join(options)}, got '{value}'; "
+                f"{hint}."
+            )
     if kernel == "combined":
-        return hkd_loss(student, teacher, "cosine", divergence, epsilon) + hkd_loss(
-            student, teacher, "student_t", divergence, epsilon
-        )
-    mine, theirs = _neighbours(student, kernel), _neighbours(teacher, teacher_kernel or kernel)
-    return _divergence(theirs, mine, divergence, epsilon).sum() / max(1, len(student) ** 2)
+        return hkd_loss(
+            student_features, teacher_features, "cosine", divergence, epsilon
+        ) + hkd_loss(student_features, teacher_features, "student_t", divergence, epsilon)
+    student_probs = _neighbour_probs(student_features, kernel)
+    teacher_probs = _neighbour_probs(teacher_features, teacher_kernel or kernel)
+    total = _divergence(teacher_probs, student_probs, divergence, epsilon).sum()
+    return total / max(1, len(student_features) ** 2)
 
 
-def _neighbours(samples: Tensor, kernel: str) -> Tensor:
-    """[i, j]: the probability of j, which may be i itself, as the neighbour of i."""
+def _neighbour_probs(samples: Tensor, kernel: str) -> Tensor:
+    """Probabilities (N, N): entry [i, j] is that of j, which may equal i, as a neighbour of i."""
+    similarity = _similarity(samples, kernel)
+    # Similarities underflow for opposite samples and for those very far from each other.
+    similarity = similarity.clamp_min(torch.finfo(similarity.dtype).tiny)
+    return similarity / similarity.sum(1, keepdim=True)
+
+
+def _similarity(samples: Tensor, kernel: str) -> Tensor:
     if kernel == "cosine":
         flat = to_float32(samples).flatten(1)
-        likeness = (
-            inner_products(flat / (torch.linalg.vector_norm(flat, dim=1, keepdim=True) + EPSILON))
-            + 1
-        ) / 2
-    else:
-        distance = (pairwise_squared_distances(samples) + EPSILON).sqrt()
-        if kernel == "student_t":
-            likeness = 1 / (1 + distance)
-        elif kernel == "cauchy":
-            likeness = 1 / (1 + distance.square())
-        else:
-            likeness = (
-                -distance / (distance.detach().mean() if kernel == "adaptive_rbf" else 1)
-            ).exp()
-    likeness = likeness.clamp_min(
-        torch.finfo(likeness.dtype).tiny
-    )  # opposite samples, and those very far apart
-    return likeness / likeness.sum(1, keepdim=True)
+        unit = flat / (torch.linalg.vector_norm(flat, dim=1, keepdim=True) + EPSILON)
+        return (inner_products(unit) + 1) / 2
+    distance = (pairwise_squared_distances(samples) + EPSILON).sqrt()
+    if kernel == "student_t":
+        return 1 / (1 + distance)
+    if kernel == "cauchy":
+        return 1 / (1 + distance.square())
+    scale = distance.detach().mean() if kernel == "adaptive_rbf" else 1
+    return (-distance / scale).exp()
 
 
-def _divergence(p: Tensor, q: Tensor, divergence: str, epsilon: float) -> Tensor:
-    """Entry by entry; p is the teacher's."""
+def _divergence(
+    teacher_probs: Tensor, student_probs: Tensor, divergence: str, epsilon: float
+) -> Tensor:
+    """Divergence of each entry."""
     if divergence == "jeffreys":
-        return (p - q) * (p.log() - q.log())
+        return (teacher_probs - student_probs) * (teacher_probs.log() - student_probs.log())
     if divergence == "kl":
-        return p * (epsilon + p / (epsilon + q)).log()
+        return teacher_probs * (epsilon + teacher_probs / (epsilon + student_probs)).log()
     if divergence == "exponential":
-        return p * (p.log() - q.log()).square()
-    difference = (p - q).abs() if divergence == "abs" else (p - q).square()
-    return difference / p if divergence == "kagan" else difference
+        return teacher_probs * (teacher_probs.log() - student_probs.log()).square()
+    if divergence == "abs":
+        return (teacher_probs - student_probs).abs()
+    squared = (teacher_probs - student_probs).square()
+    return squared / teacher_probs if divergence == "kagan" else squared
 
 
 class HKD(FeatureObjective):
-    """Neighbour probabilities agree at every pair of stages: weight 1 at the deepest, at the others one that falls while training goes on.
+    """Agreement of the neighbour probabilities at every pair of feature levels.
 
-    ``kernel``: how alike samples are; combined is the sum over cosine and Student's t.
-    ``divergence``: Jeffreys' or the Kullback-Leibler one, or squared differences.
-    ``intermediate``: weight of the stages before the deepest when training begins.
-    ``decay``: what is left of that weight when it ends; the authors' 0.7 an epoch for 10 epochs.
+    The deepest pair has weight 1. The weight of the others falls during training. Features are
+    (N, ...) of any shapes.
     """
 
     card = Card(
@@ -99,41 +129,62 @@ class HKD(FeatureObjective):
         2020,
         source="relations",
         couples=True,
-        deviations="mean over the pairs of samples, each with itself too, as in the code; the weight of the early stages falls with progress in "
-        "place of once an epoch; the auxiliary teacher between a large teacher and a small student is a recipe's stage",
-        equation=r"\sum_{l=1}^{L} \frac{w_l}{N^2} \sum_{k} \sum_{i,j} \left(p^t_{ij} - p^s_{ij}\right) \log \frac{p^t_{ij}}{p^s_{ij}}, \quad p_{ij} "
-        r"= \frac{k(f_i, f_j)}{\sum_m k(f_i, f_m)}, \quad k \in \left\lbrace \tfrac{1 + \cos(a, b)}{2}, \tfrac{1}{1 + \Vert a - b \Vert} "
-        r"\right\rbrace",
-        use="For a small student whose early layers should form as the teacher's do while training is young, between nets of any kind: stages "
-        "are flattened, nothing is learned. An N x N matrix a stage.",
-        pitfalls="Pairing by depth matters: layers that say different things in the two nets push each other with weight 100 at the start. "
-        "SemCKD's copy computes the falling weight and does not apply it. Student's t sees the scale of the features, the cosine does "
-        "not.",
+        deviations="Mean over the pairs of samples, each with itself too, as in the code. The "
+        "weight of the early levels falls with the progress of training instead of once per "
+        "epoch. The auxiliary teacher between a large teacher and a small student is a stage of a "
+        "recipe.",
+        equation=r"\sum_{l=1}^{L} \frac{w_l}{N^2} \sum_{k} \sum_{i,j} \left(p^t_{ij} - "
+        r"p^s_{ij}\right) \log \frac{p^t_{ij}}{p^s_{ij}}, \quad p_{ij} = \frac{k(f_i, "
+        r"f_j)}{\sum_m k(f_i, f_m)}, \quad k \in \left\lbrace \tfrac{1 + \cos(a, b)}{2}, "
+        r"\tfrac{1}{1 + \Vert a - b \Vert} \right\rbrace",
+        use="For a small student whose early layers should form like the teacher's at the start "
+        "of training, between networks of any kind: levels are flattened and nothing is learned. "
+        "An N x N matrix per level.",
+        pitfalls="Pairing by depth matters: layers that represent different things in the two "
+        "networks conflict with weight 100 at the start. SemCKD's copy computes the falling "
+        "weight and does not apply it. Student's t depends on the scale of the features, the "
+        "cosine does not.",
     )
 
     def __init__(
         self,
-        kernel: Kernel = "combined",
-        divergence: Divergence = "jeffreys",
-        intermediate: NonNegative = 100.0,
-        decay: Positive = 0.028,
-        pairs: Pairs = "auto",
+        kernel: Annotated[
+            Kernel,
+            Doc("similarity of two samples; combined: sum of the losses of cosine and Student's t"),
+        ] = "combined",
+        divergence: Annotated[
+            Divergence,
+            Doc("divergence of the probabilities: Jeffreys, Kullback-Leibler or squared error"),
+        ] = "jeffreys",
+        intermediate: Annotated[
+            NonNegative, Doc("initial weight of the levels before the deepest")
+        ] = 100.0,
+        decay: Annotated[
+            Positive,
+            Doc(
+                "factor of that weight at the end of training; the default is the authors' 0.7 "
+                "per epoch for 10 epochs"
+            ),
+        ] = 0.028,
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
     ):
         super().__init__(pairs)
-        self.kernel, self.divergence, self.intermediate, self.decay = (
-            kernel,
-            divergence,
-            intermediate,
-            decay,
-        )
+        self.kernel = kernel
+        self.divergence = divergence
+        self.intermediate = intermediate
+        self.decay = decay
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         return nn.Identity(), "neighbours of the samples"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = feature_levels(student), feature_levels(teacher)
+        student_levels = feature_levels(student)
+        teacher_levels = feature_levels(teacher)
         terms = [
-            hkd_loss(mine[i], theirs[j], self.kernel, self.divergence) for i, j in self.matched
+            hkd_loss(student_levels[i], teacher_levels[j], self.kernel, self.divergence)
+            for i, j in self.matched
         ]
         early = self.intermediate * self.decay ** float(batch.get("progress", 0.0))
         return torch.stack([*(early * term for term in terms[:-1]), terms[-1]]).sum()

@@ -1,9 +1,12 @@
-"""Information-theoretic distillation: correlate with the teacher entry by entry, and share information with it sample by sample."""
+"""Information-theoretic distillation: correlation of entries and mutual information of samples."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Positive
 from instil.functional.directions import l2_normalize
@@ -15,49 +18,83 @@ from instil.objectives.bases.relation_objective import RelationObjective
 VARIANCE_EPSILON = 1e-12
 
 
-def itrd_correlation_loss(student: Tensor, teacher: Tensor, order: float = 1.01) -> Tensor:
-    """Logarithm (base 2) of the sum over the D entries of (1 - correlation) ** (2 * ``order``) (Miles et al. 2022); a scalar.
+def itrd_correlation_loss(
+    student_embedding: Tensor, teacher_embedding: Tensor, order: float = 1.01
+) -> Tensor:
+    """Correlation loss of Miles et al. (2022).
 
-    Embeddings (N, D); correlations are over the N samples, as the code takes them: covariances over N, deviations over N - 1.
+    Logarithm (base 2) of the sum, over the D entries, of ``(1 - correlation) ** (2 * order)``.
+    Correlations are over the N samples, as in the authors' code: covariances are divided by N,
+    variances by N - 1.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+        order: Renyi's alpha, > 0.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> itrd_correlation_loss(torch.eye(3), torch.eye(3).flip(0))
+        tensor(1.8816)
     """
-    mine, theirs = (
-        _standardized(side)
-        for side in require_same_shape(student, teacher, "itrd_correlation_loss")
+    student_standard, teacher_standard = (
+        _standardize(embedding)
+        for embedding in require_same_shape(
+            student_embedding, teacher_embedding, "itrd_correlation_loss"
+        )
     )
-    correlation = (mine * theirs).sum(0) / max(1, len(mine))
-    return (
-        (1 - correlation).abs().pow(2 * order).sum().clamp_min(torch.finfo(mine.dtype).tiny).log2()
-    )
+    correlation = (student_standard * teacher_standard).sum(0) / max(1, len(student_standard))
+    total = (1 - correlation).abs().pow(2 * order).sum()
+    return total.clamp_min(torch.finfo(total.dtype).tiny).log2()
 
 
-def _standardized(samples: Tensor) -> Tensor:
+def _standardize(samples: Tensor) -> Tensor:
     deviation = samples - samples.mean(0)
     variance = deviation.square().sum(0) / max(1, len(samples) - 1)
     return deviation * variance.clamp_min(VARIANCE_EPSILON).rsqrt()
 
 
-def itrd_mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Sum of squares of the student's Gram matrix less that of its product, entry by entry, with the teacher's (Miles et al. 2022); a scalar.
+def itrd_mutual_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Mutual information loss of Miles et al. (2022).
 
-    Embeddings (N, D) of any widths, to unit length; both matrices have trace 1. It is a bound on the mutual information's Renyi entropies of order
-    2, without their logarithm.
+    Sum of the squares of the student's Gram matrix minus that of its elementwise product with the
+    teacher's. Embeddings are scaled to unit length, and both matrices have trace 1. This is a bound
+    on the mutual information by Renyi entropies of order 2, without their logarithm.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D'), of any width.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> import torch
+        >>> itrd_mutual_loss(torch.ones(3, 2), torch.eye(3))
+        tensor(0.6667)
     """
-    mine = inner_products(l2_normalize(student))
-    both = mine * inner_products(l2_normalize(teacher))
-    return _squares_at_trace_one(mine) - _squares_at_trace_one(both)
+    student_gram = inner_products(l2_normalize(student_embedding))
+    joint = student_gram * inner_products(l2_normalize(teacher_embedding))
+    return _squares_at_trace_one(student_gram) - _squares_at_trace_one(joint)
 
 
 def _squares_at_trace_one(matrix: Tensor) -> Tensor:
+    """Sum of the squared entries of the matrix over its trace."""
     squares: Tensor = torch.linalg.vecdot(matrix, matrix).sum()
     return squares / matrix.diagonal().sum().clamp_min(VARIANCE_EPSILON).square()
 
 
 class ITRD(RelationObjective):
-    """Correlation of entries after a learned linear map, and mutual information of samples (before it where the widths agree).
+    """Correlation of the embeddings' entries and mutual information of the samples.
 
-    ``correlation``: weight of the correlation.
-    ``mutual``: weight of the mutual information.
-    ``order``: Renyi's alpha in the correlation; the authors' 1.01 for nets of one family, 1.5 for others.
+    Embeddings are (N, D) of any widths. A learned linear map projects the student's for the
+    correlation, and for the mutual information if the widths differ.
     """
 
     card = Card(
@@ -68,22 +105,37 @@ class ITRD(RelationObjective):
         source="relations",
         couples=True,
         zero_at_match=False,
-        deviations="the mutual information is without its logarithm, as in the code; at a match the correlation's loss is not zero",
-        equation=r"\lambda_c \log_2 \sum_{d=1}^{D} \left| 1 - c_d \right|^{2\alpha} + \lambda_m \left( \Vert \bar{G}^s \Vert_F^2 - \Vert "
-        r"\overline{G^s \odot G^t} \Vert_F^2 \right), \quad c_d = \mathrm{corr}_n\left(h(f^s_n)_d, f^t_{nd}\right), \quad \bar{G} = "
+        deviations="The mutual information has no logarithm, as in the code. At a match the "
+        "correlation loss is not zero.",
+        equation=r"\lambda_c \log_2 \sum_{d=1}^{D} \left| 1 - c_d \right|^{2\alpha} + \lambda_m "
+        r"\left( \Vert \bar{G}^s \Vert_F^2 - \Vert \overline{G^s \odot G^t} \Vert_F^2 \right), "
+        r"\quad c_d = \mathrm{corr}_n\left(h(f^s_n)_d, f^t_{nd}\right), \quad \bar{G} = "
         r"\frac{G}{\mathrm{tr} G}",
-        use="For classification with any two nets, where embeddings are to agree up to scale and shift of each entry and no memory is wanted. "
-        "Cost: one linear map; an N x N matrix.",
-        pitfalls="The loss is below zero when all goes well, because of the logarithm. The statistics are of the batch: it needs many more than "
-        "two samples, and gradient accumulation changes it. The authors' script starts from mutual 0.05 and order 1.5, their example for "
-        "two wide ResNets from the numbers here; they use it without kd, with weight 1 on cross-entropy.",
+        use="For classification with any two networks, when embeddings should agree up to scale "
+        "and shift of each entry and no memory is available. Cost: one linear map; an N x N "
+        "matrix.",
+        pitfalls="The loss becomes negative in successful runs because of the logarithm. The "
+        "statistics come from the batch: it needs many more than two samples, and gradient "
+        "accumulation changes the loss. The authors' script uses mutual 0.05 and order 1.5; their "
+        "example for two wide ResNets uses the defaults here. They use it without kd, with weight "
+        "1 on cross-entropy.",
     )
 
     def __init__(
-        self, correlation: NonNegative = 2.0, mutual: NonNegative = 1.0, order: Positive = 1.01
+        self,
+        correlation: Annotated[NonNegative, Doc("weight of the correlation")] = 2.0,
+        mutual: Annotated[NonNegative, Doc("weight of the mutual information")] = 1.0,
+        order: Annotated[
+            Positive,
+            Doc(
+                "Renyi's alpha in the correlation; 1.01 for networks of one family, 1.5 for others"
+            ),
+        ] = 1.01,
     ):
         super().__init__()
-        self.correlation, self.mutual, self.order = correlation, mutual, order
+        self.correlation = correlation
+        self.mutual = mutual
+        self.order = order
         self.head: nn.Module = nn.Identity()
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
@@ -92,10 +144,9 @@ class ITRD(RelationObjective):
         )
         return super().connect(student, teacher)
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        aligned = self.head(match_dtype(self.head, student))
-        mutual = itrd_mutual_loss(student if student.shape == teacher.shape else aligned, teacher)
-        return (
-            self.correlation * itrd_correlation_loss(aligned, teacher, self.order)
-            + self.mutual * mutual
-        )
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
+        projected = self.head(match_dtype(self.head, student_embedding))
+        same_width = student_embedding.shape == teacher_embedding.shape
+        mutual = itrd_mutual_loss(student_embedding if same_width else projected, teacher_embedding)
+        correlation = itrd_correlation_loss(projected, teacher_embedding, self.order)
+        return self.correlation * correlation + self.mutual * mutual

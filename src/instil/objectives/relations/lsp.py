@@ -1,11 +1,12 @@
-"""Local structure preserving: how near each neighbour of a node is, among all its neighbours, as in the teacher."""
+"""Local structure preserving: similarity distributions over the neighbours of each graph node."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, closest, replace_uncounted
 from instil.functional.directions import l2_normalize
@@ -18,46 +19,77 @@ KERNELS = ("laplacian", "gaussian", "euclidean", "cosine", "polynomial")
 
 
 def lsp_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
     edge_index: Tensor,
     kernel: Kernel = "laplacian",
     width: float = 100.0,
     counted: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """KL of the softmaxes of ``kernel`` over the edges into each node (Yang et al. 2020).
+    """KL divergence of the kernel softmaxes over the edges into each node (Yang et al. 2020).
 
-    Node embeddings (n, D) of any widths, ``edge_index`` (2, E) of sources and targets; edges not ``counted`` (E,) are as if they were not there.
-    ``none`` gives (n,), 0 for a node without an edge; ``mean`` is over the nodes with one.
+    Args:
+        student_embedding: node embeddings (n, D).
+        teacher_embedding: node embeddings (n, D'), of any width.
+        edge_index: (2, E), sources and targets of the edges.
+        kernel: see ``edge_values``.
+        width: width of the ``laplacian`` and ``gaussian`` kernels, > 0.
+        counted: mask (E,) of the edges to use. None: all edges.
+        reduction: ``"mean"`` (over the nodes with an edge) or ``"none"`` (one value per node, 0
+            for a node without an edge).
+
+    Returns:
+        Scalar, or (n,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if ``kernel`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> edge_index = torch.tensor([[1, 2], [0, 0]])
+        >>> student_embedding = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> lsp_loss(student_embedding, torch.eye(3), edge_index, "gaussian", 1.0)
+        tensor(0.0437)
     """
     source, target = edge_index
-    kept = torch.ones_like(source, dtype=torch.bool) if counted is None else counted
+    used = torch.ones_like(source, dtype=torch.bool) if counted is None else counted
     if counted is not None:
-        # Other edges join them to nodes that count, whose gradient would take in what they hold.
-        read = torch.zeros(len(student), dtype=torch.long, device=student.device)
-        read = read.index_add(0, source, counted.long()).index_add(0, target, counted.long()) > 0
-        student, teacher = replace_uncounted(student, read), replace_uncounted(teacher, read)
-    mine, theirs = (
-        log_softmax_into(edge_values(side, edge_index, kernel, width), target, len(side), kept)
-        for side in (student, teacher)
+        # Embeddings of nodes without a counted edge are replaced: the kernels of their other edges
+        # would pass non-finite values into the gradient of nodes that count.
+        degree = torch.zeros(len(student_embedding), dtype=torch.long, device=source.device)
+        degree = degree.index_add(0, source, counted.long()).index_add(0, target, counted.long())
+        student_embedding = replace_uncounted(student_embedding, degree > 0)
+        teacher_embedding = replace_uncounted(teacher_embedding, degree > 0)
+    student_log_probs, teacher_log_probs = (
+        log_softmax_into(
+            edge_values(embedding, edge_index, kernel, width), target, len(embedding), used
+        )
+        for embedding in (student_embedding, teacher_embedding)
     )
-    divergence = torch.where(kept, theirs.exp() * (theirs - mine), 0.0)
-    values = torch.zeros(len(student), dtype=divergence.dtype, device=divergence.device).index_add(
-        0, target, divergence
-    )
-    degree = torch.zeros(len(student), dtype=target.dtype, device=target.device).index_add(
-        0, target, kept.to(target.dtype)
-    )
-    return apply_reduction(values, reduction, torch.where(degree > 0, 0, UNLABELLED))
+    terms = teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)
+    divergence = torch.where(used, terms, 0.0)
+    zeros = torch.zeros(len(student_embedding), dtype=divergence.dtype, device=divergence.device)
+    values = zeros.index_add(0, target, divergence)
+    in_degree = torch.zeros(len(student_embedding), dtype=target.dtype, device=target.device)
+    in_degree = in_degree.index_add(0, target, used.to(target.dtype))
+    return apply_reduction(values, reduction, torch.where(in_degree > 0, 0, UNLABELLED))
 
 
 def edge_values(
     embedding: Tensor, edge_index: Tensor, kernel: Kernel, width: float = 1.0
 ) -> Tensor:
-    """How near the nodes (n, D) of each edge are, (E,).
+    """Kernel values of the edges' end nodes, (E,).
 
-    ``laplacian``: exp(-l1 / width); ``gaussian``: exp(-l2² / (2 width)); ``euclidean``: l2; ``cosine``, and ``polynomial``, its square.
+    Args:
+        embedding: node embeddings (n, D).
+        edge_index: (2, E), sources and targets of the edges.
+        kernel: ``"laplacian"``: ``exp(-l1 / width)``; ``"gaussian"``: ``exp(-l2² / (2 width))``;
+            ``"euclidean"``: l2 distance; ``"cosine"``; ``"polynomial"``: the squared cosine.
+        width: width of the ``laplacian`` and ``gaussian`` kernels, > 0.
+
+    Raises:
+        ValueError: if ``kernel`` is unknown.
     """
     source, target = edge_index
     if kernel in ("cosine", "polynomial"):
@@ -72,14 +104,18 @@ def edge_values(
     if kernel == "euclidean":
         length: Tensor = torch.linalg.vector_norm(difference, dim=1)
         return length
-    raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, KERNELS)}")
+    raise ValueError(_unknown_kernel(kernel))
+
+
+def _unknown_kernel(kernel: str) -> str:
+    hint = closest(kernel, KERNELS)
+    return f"kernel: unknown value. Expected one of {', '.join(KERNELS)}, got '{kernel}'; {hint}."
 
 
 class LSP(EdgeObjective):
-    """The distribution of each node's neighbours, by a kernel of their embeddings, agrees; the batch has ``edge_index`` (2, E).
+    """Agreement of the similarity distributions over each node's neighbours.
 
-    ``kernel``: laplacian is the authors' code; the paper prefers gaussian and also tries euclidean, polynomial and linear, here of the cosine.
-    ``width``: of the laplacian (100 in the code) and the gaussian kernel.
+    The batch has ``edge_index`` (2, E). Node embeddings are (n, D) of any widths.
     """
 
     card = Card(
@@ -90,28 +126,44 @@ class LSP(EdgeObjective):
         source="relations",
         algorithms=("graph",),
         tasks=("node_classification",),
-        deviations="kernel: 'laplacian' (default, of the published code) is exp(-l1 / 100), the paper's is 'gaussian'; euclidean, cosine, polynomial "
-        "and gaussian of width 1 are those of Joshi et al. (TNNLS 2022), who take the mean over edges and not over nodes",
-        equation=r"\mathrm{KL}\left( p^t_v \Vert p^s_v \right), \quad p_{vu} = \frac{e^{k(f_v, f_u)}}{\sum_{w \in \mathcal{N}(v)} e^{k(f_v, f_w)}}, "
-        r"\quad k(a, b) = e^{-\Vert a - b \Vert_1 / 100}",
-        use="For graph neural networks whose student should treat a node's neighbours as the teacher does; the cost is that of the edges, not "
-        "of all pairs. No parameters, and the widths may differ.",
-        pitfalls="A softmax of values in [0, 1] is nearly flat, so that the loss is tiny unless embeddings are far apart. The authors' code weighs "
-        "it by 1 on PPI, Joshi et al. by 100 on ogbn-arxiv (cosine, mean over edges). A node with one neighbour has nothing to learn. "
-        "Edges must be directed into the node, both ways for an undirected graph.",
+        deviations="Option kernel: 'laplacian' (the default, from the published code) is exp(-l1 "
+        "/ 100); the paper's kernel is 'gaussian'. The kernels euclidean, cosine, polynomial and "
+        "gaussian of width 1 are those of Joshi et al. (TNNLS 2022), who average over edges "
+        "instead of nodes.",
+        equation=r"\mathrm{KL}\left( p^t_v \Vert p^s_v \right), \quad p_{vu} = \frac{e^{k(f_v, "
+        r"f_u)}}{\sum_{w \in \mathcal{N}(v)} e^{k(f_v, f_w)}}, \quad k(a, b) = e^{-\Vert a - b "
+        r"\Vert_1 / 100}",
+        use="For graph neural networks whose student should treat a node's neighbours like the "
+        "teacher does; the cost is proportional to the edges, not to all pairs. No parameters, "
+        "and the widths may differ.",
+        pitfalls="A softmax of values in [0, 1] is nearly flat, so the loss is tiny unless "
+        "embeddings are far from each other. The authors' code uses weight 1 on PPI, Joshi et al. "
+        "use 100 on ogbn-arxiv (cosine, mean over edges). A node with one neighbour has nothing "
+        "to learn. Edges must be directed into the node, both ways for an undirected graph.",
     )
 
-    def __init__(self, kernel: Kernel = "laplacian", width: Positive = 100.0):
+    def __init__(
+        self,
+        kernel: Annotated[
+            Kernel,
+            Doc(
+                "similarity of two nodes; laplacian: as in the code; gaussian: preferred by the "
+                "paper, which also tries euclidean, polynomial and linear (here of the cosine)"
+            ),
+        ] = "laplacian",
+        width: Annotated[
+            Positive, Doc("width of the laplacian (100 in the code) and gaussian kernels")
+        ] = 100.0,
+    ):
         super().__init__()
         if kernel not in KERNELS:
-            raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, KERNELS)}")
-        self.kernel, self.width = kernel, width
+            raise ValueError(_unknown_kernel(kernel))
+        self.kernel = kernel
+        self.width = width
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = self.read(student, teacher)
         return lsp_loss(
-            mine,
-            theirs,
+            *self.read(student, teacher),
             edge_index(batch),
             self.kernel,
             self.width,

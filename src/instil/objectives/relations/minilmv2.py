@@ -1,4 +1,4 @@
-"""MiniLMv2: how queries, keys and values of one layer relate the tokens to each other, cut into as many relation heads on either side."""
+"""MiniLMv2: self-attention relations of queries, keys and values, in equal numbers of heads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, closest, to_float32
 from instil.functional.divergences import softened_kl
@@ -30,119 +31,190 @@ PARTS: tuple[tuple[Relations, tuple[tuple[str, str], ...]], ...] = (
     ("qk_vv", (("queries", "keys"), ("values", "values"))),
 )
 MASKED = -1e30
+"""Score of a padded key: finite, so that differences of masked scores are not NaN."""
 
 
 def relation_scores(
     first: Tensor, second: Tensor, heads: int, mask: Tensor | None = None
 ) -> Tensor:
-    """Scaled products of the tokens of two (N, L, D), cut into relation heads of D / heads: (N, heads, L, L) (Wang et al. 2021).
+    """Scaled dot products between the tokens of two tensors, per relation head (Wang et al. 2021).
 
-    ``mask`` (N, L): a token where it is 0 is related to by none. Raises ValueError where D cannot be cut into so many heads.
+    Args:
+        first: (N, L, D), for example the queries.
+        second: (N, L, D), for example the keys.
+        heads: number of relation heads of width D / heads.
+        mask: (N, L); 1 for a token, 0 for padding, which no token is related to.
+
+    Returns:
+        Scores (N, heads, L, L).
+
+    Raises:
+        ValueError: if the shapes differ or ``heads`` does not divide the width.
     """
     if first.ndim != 3 or first.shape != second.shape or first.shape[-1] % heads:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
         raise ValueError(
-            f"{shapes} cannot be related by {heads} heads; expected two of one shape (samples, tokens, width), width divisible by heads"
+            f"heads: {shapes} cannot be related by {heads} heads. Expected two tensors of one "
+            "shape (samples, tokens, width) whose width is divisible by heads."
         )
     first, second = replace_padding(first, mask), replace_padding(second, mask)
-    one, other = (
-        to_float32(side).reshape(*side.shape[:2], heads, -1).transpose(1, 2)
-        for side in (first, second)
+    first_heads, second_heads = (
+        to_float32(states).reshape(*states.shape[:2], heads, -1).transpose(1, 2)
+        for states in (first, second)
     )
-    scores: Tensor = one @ other.mT / one.shape[-1] ** 0.5
+    scores: Tensor = first_heads @ second_heads.mT / first_heads.shape[-1] ** 0.5
     return scores if mask is None else scores.masked_fill(mask[:, None, None] == 0, MASKED)
 
 
 def minilmv2_loss(
-    student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean"
+    student_scores: Tensor,
+    teacher_scores: Tensor,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
-    """KL(teacher || student) of the softmaxes of relation scores (N, heads, L, L) over the last dimension (Wang et al. 2021).
+    """KL(teacher || student) of the softmaxes of relation scores (Wang et al. 2021).
 
-    Mean over heads and a sample's tokens; ``mask`` (N, L): 1 for a token, 0 for padding. Raises ValueError where the shapes differ.
+    Mean over the heads and the tokens of a sample.
+
+    Args:
+        student_scores: (N, heads, L, L); the softmax is over the last dimension.
+        teacher_scores: (N, heads, L, L).
+        mask: (N, L); 1 for a token, 0 for padding. None: every position is a token.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> minilmv2_loss(torch.zeros(1, 1, 2, 2), torch.eye(2)[None, None])
+        tensor(0.1109)
     """
-    student, teacher = require_same_shape(student, teacher, "minilmv2_loss")
-    student, teacher = (replace_padded_queries(side, mask) for side in (student, teacher))
-    values = softened_kl(student, teacher).mean(1)
+    student_scores, teacher_scores = require_same_shape(
+        student_scores, teacher_scores, "minilmv2_loss"
+    )
+    student_scores, teacher_scores = (
+        replace_padded_queries(scores, mask) for scores in (student_scores, teacher_scores)
+    )
+    values = softened_kl(student_scores, teacher_scores).mean(1)
     return apply_reduction(masked_mean(values, mask), reduction)
 
 
 class MiniLMv2(Objective):
-    """Self-attention relations of one layer, summed over the kinds of relation; no parameters, and widths and attention heads may differ.
+    """Agreement of the self-attention relations of one layer, summed over the kinds of relation.
 
-    ``queries``, ``keys`` and ``values`` are (N, L, D) before they are cut into heads: tap the linear layers that make them.
-
-    ``heads``: relation heads, on either side (48 for a base-size teacher, 64 for a large one); they must divide both widths.
-    ``relations``: queries with queries, keys with keys and values with values; or MiniLM's, queries with keys and values with values.
-    ``layers``: last, uniform (every student layer), or [[student layer, teacher layer]], the first being 1: of a large teacher the paper takes
-    an upper middle layer, [[6, 21]]. Several are summed. Numbers count the layers that are tapped.
+    ``queries``, ``keys`` and ``values`` are (N, L, D) before they are split into heads: tap the
+    linear layers that compute them. There are no parameters, and the widths and numbers of
+    attention heads may differ.
     """
 
     card = Card(
-        "MiniLMv2: multi-head self-attention relation distillation for compressing pretrained transformers",
+        "MiniLMv2: multi-head self-attention relation distillation for compressing pretrained "
+        "transformers",
         "https://arxiv.org/abs/2012.15828",
         "Findings of ACL",
         2021,
         source="relations",
         algorithms=("attention",),
         tasks=("text_classification", "classification"),
-        deviations="padding neither relates nor is related to, of which the paper says nothing",
-        equation=r"\sum_{B \in \lbrace Q, K, V \rbrace} \frac{1}{A L} \sum_{a=1}^{A} \sum_{x=1}^{L} \mathrm{KL}\left( R^t_{B,ax} \Vert R^s_{B,ax} "
-        r"\right), \quad R_{B,a} = \mathrm{softmax}\left(\tfrac{B_a B_a^\top}{\sqrt{d}}\right)",
-        use="For transformers of any widths, depths and numbers of attention heads, before any task: no labels and no parameters. For a deep "
-        "teacher, give layers an upper middle layer instead of the last.",
-        pitfalls="Both nets need the same tokenizer and the same tokens, and relation heads must divide both widths: 48 divides 384 and 768, not "
-        "128. Memory grows with relation heads times the square of the length.",
+        deviations="Padding takes no part in the relations; the paper does not discuss padding.",
+        equation=r"\sum_{B \in \lbrace Q, K, V \rbrace} \frac{1}{A L} \sum_{a=1}^{A} "
+        r"\sum_{x=1}^{L} \mathrm{KL}\left( R^t_{B,ax} \Vert R^s_{B,ax} \right), \quad R_{B,a} = "
+        r"\mathrm{softmax}\left(\tfrac{B_a B_a^\top}{\sqrt{d}}\right)",
+        use="For transformers of any widths, depths and numbers of attention heads, before any "
+        "task: no labels and no parameters. For a deep teacher, set layers to an upper middle "
+        "layer instead of the last.",
+        pitfalls="Both networks need the same tokenizer and the same tokens, and relation heads "
+        "must divide both widths: 48 divides 384 and 768, but not 128. Memory grows with the "
+        "relation heads times the square of the length.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("queries",), ("keys",), ("values",)))
     per_sample = True
 
     def __init__(
         self,
-        heads: Annotated[int, Ge(1)] = 48,
-        relations: Relations = "qq_kk_vv",
-        layers: Layers = "last",
+        heads: Annotated[
+            int,
+            Ge(1),
+            Doc(
+                "number of relation heads of both sides, a divisor of both widths; "
+                "48 for a base-size teacher, 64 for a large one"
+            ),
+        ] = 48,
+        relations: Annotated[
+            Relations,
+            Doc(
+                "qq_kk_vv: queries, keys and values, each with themselves; "
+                "qk_vv, as in MiniLM: queries with keys, and values with values"
+            ),
+        ] = "qq_kk_vv",
+        layers: Annotated[
+            Layers,
+            Doc(
+                "last, uniform (every student layer), or [[student layer, teacher layer], ...], "
+                "tapped layers counted from 1; the paper uses [[6, 21]] for a large teacher"
+            ),
+        ] = "last",
     ):
         super().__init__()
         if relations not in dict(PARTS):
+            hint = closest(relations, dict(PARTS))
             raise ValueError(
-                f"relations: no relations '{relations}'; {closest(relations, dict(PARTS))}"
+                "relations: unknown value. Expected 'qq_kk_vv' or 'qk_vv', "
+                f"got '{relations}'; {hint}."
             )
-        self.heads, self.relations, self.layers = heads, relations, layers
+        self.heads = heads
+        self.relations = relations
+        self.layers = layers
         self.matched: list[tuple[int, int]] = []
         self.plan: list[str] = []
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Pair the layers. Raises ValueError for a width that the relation heads do not divide, and for other tokens on either side."""
-        mine, theirs = layer_tensors(student, "values"), layer_tensors(teacher, "values")
-        self.matched = layer_map(self.layers, len(mine), len(theirs))
-        self.plan = [
-            describe_pair((i, j), mine[i - 1], theirs[j - 1], f"{self.heads} relation heads")
-            for i, j in self.matched
-        ]
-        for first, second, of_student, of_teacher in self.related(student, teacher, None):
-            require_same_shape(of_student, of_teacher, f"relations of {first} and {second}")
+        """Pair the layers.
+
+        Raises:
+            ValueError: if the relation heads do not divide a width, or the tokens differ.
+        """
+        student_values = layer_tensors(student, "values")
+        teacher_values = layer_tensors(teacher, "values")
+        self.matched = layer_map(self.layers, len(student_values), len(teacher_values))
+        self.plan = []
+        for i, j in self.matched:
+            description = f"{self.heads} relation heads"
+            self.plan.append(
+                describe_pair((i, j), student_values[i - 1], teacher_values[j - 1], description)
+            )
+        for first, second, student_scores, teacher_scores in self.related(student, teacher, None):
+            require_same_shape(student_scores, teacher_scores, f"relations of {first} and {second}")
 
     def related(
         self, student: Outputs, teacher: Outputs, mask: Tensor | None
     ) -> Iterator[tuple[str, str, Tensor, Tensor]]:
-        """Every relation of every pair of layers: what it is of, and the scores of student and teacher."""
+        """Yield every relation of every pair of layers.
+
+        Each item holds the names of the two related tensors, the student's scores and the
+        teacher's scores.
+        """
         for i, j in self.matched:
             for first, second in dict(PARTS)[self.relations]:
-                mine, theirs = (
-                    (layer_tensors(side, first)[n - 1], layer_tensors(side, second)[n - 1])
-                    for side, n in ((student, i), (teacher, j))
+                student_scores, teacher_scores = (
+                    relation_scores(
+                        layer_tensors(outputs, first)[layer - 1],
+                        layer_tensors(outputs, second)[layer - 1],
+                        self.heads,
+                        mask,
+                    )
+                    for outputs, layer in ((student, i), (teacher, j))
                 )
-                yield (
-                    first,
-                    second,
-                    relation_scores(*mine, self.heads, mask),
-                    relation_scores(*theirs, self.heads, mask),
-                )
+                yield first, second, student_scores, teacher_scores
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mask = token_mask(batch, layer_tensors(student, "values")[-1])
         terms = [
-            minilmv2_loss(mine, theirs, mask, "none")
-            for _, _, mine, theirs in self.related(student, teacher, mask)
+            minilmv2_loss(student_scores, teacher_scores, mask, "none")
+            for _, _, student_scores, teacher_scores in self.related(student, teacher, mask)
         ]
         return torch.stack(terms).sum(0)

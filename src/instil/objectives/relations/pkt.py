@@ -1,11 +1,12 @@
-"""Probabilistic knowledge transfer: how likely each sample picks each other one as its neighbour."""
+"""Probabilistic knowledge transfer: neighbour probabilities of the samples of a batch."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, closest, to_float32
 from instil.functional.similarities import inner_products
@@ -15,38 +16,57 @@ Form = Literal["code", "paper"]
 
 
 def pkt_loss(
-    student: Tensor, teacher: Tensor, form: Form = "code", epsilon: float = 1e-7
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    form: Form = "code",
+    epsilon: float = 1e-7,
 ) -> Tensor:
-    """KL divergence of the neighbour probabilities under a cosine kernel (Passalis and Tefas 2018); a scalar.
+    """KL divergence of neighbour probabilities by a cosine kernel (Passalis and Tefas 2018).
 
-    Embeddings (N, D) of any widths. ``form="code"``: mean over all N * N entries, each sample its own neighbour too, as the authors
-    published; ``form="paper"``: sum over the entries, nobody its own neighbour. ``epsilon`` keeps logarithms and lengths finite.
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D'), of any width.
+        form: ``"code"``: mean over all N * N entries, where each sample is also its own neighbour,
+            as published; ``"paper"``: sum over the entries without the diagonal.
+        epsilon: added to lengths and probabilities to keep logarithms and quotients finite.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if ``form`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> pkt_loss(torch.eye(3), torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]))
+        tensor(0.0108)
     """
     if form not in ("code", "paper"):
-        raise ValueError(f"form: no form '{form}'; {closest(form, ('code', 'paper'))}")
-    mine, theirs = (
-        _neighbours(to_float32(side.flatten(1)), form == "code", epsilon)
-        for side in (student, teacher)
+        hint = closest(form, ("code", "paper"))
+        raise ValueError(f"form: unknown value. Expected 'code' or 'paper', got '{form}'; {hint}.")
+    student_probs, teacher_probs = (
+        _neighbour_probs(to_float32(embedding.flatten(1)), form == "code", epsilon)
+        for embedding in (student_embedding, teacher_embedding)
     )
-    terms = theirs * ((theirs + epsilon) / (mine + epsilon)).log()
-    return terms.sum() / (max(1, len(student) ** 2) if form == "code" else 1)
+    terms = teacher_probs * ((teacher_probs + epsilon) / (student_probs + epsilon)).log()
+    return terms.sum() / (max(1, len(student_embedding) ** 2) if form == "code" else 1)
 
 
-def _neighbours(samples: Tensor, itself: bool, epsilon: float) -> Tensor:
-    """[i, j]: the probability of j as the neighbour of i."""
+def _neighbour_probs(samples: Tensor, include_self: bool, epsilon: float) -> Tensor:
+    """Probabilities (N, N): entry [i, j] is the probability of j as the neighbour of i."""
     unit = samples / (torch.linalg.vector_norm(samples, dim=1, keepdim=True) + epsilon)
     kernel = (inner_products(unit) + 1) / 2
-    if not itself:
+    if not include_self:
         kernel = kernel * (1 - torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device))
     kernel = kernel.clamp_min(0)
-    probability: Tensor = kernel / kernel.sum(1, keepdim=True).clamp_min(epsilon)
-    return probability
+    probs: Tensor = kernel / kernel.sum(1, keepdim=True).clamp_min(epsilon)
+    return probs
 
 
 class PKT(RelationObjective):
-    """The student's neighbour probabilities near the teacher's.
+    """Agreement of the neighbour probabilities of the batch's samples.
 
-    ``form``: code averages over all pairs, as the authors published; paper sums and leaves out each sample with itself.
+    Embeddings are (N, D) of any widths.
     """
 
     card = Card(
@@ -56,20 +76,35 @@ class PKT(RelationObjective):
         2018,
         source="relations",
         couples=True,
-        deviations="form: 'code' (default, of the published results) counts each sample as its own neighbour and averages over N * N entries, "
-        "'paper' leaves the diagonal out and sums",
-        equation=r"\frac{1}{N^2} \sum_{i,j} p^t_{ij} \log \frac{p^t_{ij} + \epsilon}{p^s_{ij} + \epsilon}, \quad p_{ij} = \frac{1 + \cos(f_i, "
-        r"f_j)}{\sum_k \left(1 + \cos(f_i, f_k)\right)}",
-        use="For embeddings of any widths, without labels: which samples are neighbours is what carries over, not distances. No parameters; "
-        "an N x N matrix. It combines with kd.",
-        pitfalls="In the code's form the value is tiny, a mean over N x N probabilities near 1 / N: RepDistiller's weight is 30000 at batches of "
-        "64, and belongs to the batch size. Probabilities under the cosine differ little between neighbours and others, and the signal is "
-        "weak in batches of few classes.",
+        deviations="Option form: 'code' (the default, used for the published results) counts each "
+        "sample as its own neighbour and averages over N * N entries. 'paper' omits the diagonal "
+        "and sums.",
+        equation=r"\frac{1}{N^2} \sum_{i,j} p^t_{ij} \log \frac{p^t_{ij} + \epsilon}{p^s_{ij} + "
+        r"\epsilon}, \quad p_{ij} = \frac{1 + \cos(f_i, f_j)}{\sum_k \left(1 + \cos(f_i, "
+        r"f_k)\right)}",
+        use="For embeddings of any widths, without labels: the student learns which samples are "
+        "neighbours, not their distances. No parameters; an N x N matrix. It combines with kd.",
+        pitfalls="In the code's form the value is tiny, a mean over N x N probabilities near 1 / "
+        "N: RepDistiller's weight is 30000 at batches of 64, and depends on the batch size. "
+        "Probabilities from cosines differ little between neighbours and others, and the signal "
+        "is weak in batches of few classes.",
     )
 
-    def __init__(self, form: Form = "code", epsilon: Positive = 1e-7):
+    def __init__(
+        self,
+        form: Annotated[
+            Form,
+            Doc(
+                "code: mean over all pairs, as published; paper: sum over the pairs of two samples"
+            ),
+        ] = "code",
+        epsilon: Annotated[
+            Positive, Doc("constant added to lengths and probabilities to keep them above zero")
+        ] = 1e-7,
+    ):
         super().__init__()
-        self.form, self.epsilon = form, epsilon
+        self.form = form
+        self.epsilon = epsilon
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return pkt_loss(student, teacher, self.form, self.epsilon)
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
+        return pkt_loss(student_embedding, teacher_embedding, self.form, self.epsilon)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, to_float32
 from instil.functional.directions import angle_cosines
@@ -11,36 +14,69 @@ from instil.functional.similarities import NEAREST, pairwise_distances
 from instil.objectives.bases.relation_objective import RelationObjective
 
 
-def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss of the distances between samples, each side in units of its mean distance (Park et al. 2019); a scalar.
+def rkd_distance_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Huber loss of the distances between samples (Park et al. 2019).
 
-    Embeddings (N, D) of any widths; mean over all N * N pairs, with the diagonal.
+    Each side's distances are divided by their mean. Mean over all N * N pairs, with the diagonal.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D'), of any width.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> import torch
+        >>> student_embedding = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> rkd_distance_loss(student_embedding, torch.eye(3))
+        tensor(0.0556)
     """
-    return F.smooth_l1_loss(_in_means(student), _in_means(teacher), reduction="sum") / max(
-        1, len(student) ** 2
+    total = F.smooth_l1_loss(
+        _relative_distances(student_embedding),
+        _relative_distances(teacher_embedding),
+        reduction="sum",
     )
+    return total / max(1, len(student_embedding) ** 2)
 
 
-def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss of the cosines of the angles that any three samples form (Park et al. 2019); a scalar.
+def rkd_angle_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Huber loss of the cosines of the angles of three samples (Park et al. 2019).
 
-    Embeddings (N, D) of any widths; mean over all N * N * N triplets, degenerate ones included. Memory grows with N ** 3.
+    Mean over all N * N * N triplets, degenerate ones included. Memory grows with ``N ** 3``.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D'), of any width.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> import torch
+        >>> student_embedding = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> rkd_angle_loss(student_embedding, torch.eye(3))
+        tensor(0.0926)
     """
-    mine, theirs = (angle_cosines(to_float32(side).flatten(1)) for side in (student, teacher))
-    return F.smooth_l1_loss(mine, theirs, reduction="sum") / max(1, len(student) ** 3)
+    student_cosines, teacher_cosines = (
+        angle_cosines(to_float32(embedding).flatten(1))
+        for embedding in (student_embedding, teacher_embedding)
+    )
+    total = F.smooth_l1_loss(student_cosines, teacher_cosines, reduction="sum")
+    return total / max(1, len(student_embedding) ** 3)
 
 
-def _in_means(samples: Tensor) -> Tensor:
-    """The distances in units of their mean."""
-    apart = pairwise_distances(samples)
-    return apart / (apart.sum() / max(1, len(samples) * (len(samples) - 1))).clamp_min(NEAREST)
+def _relative_distances(samples: Tensor) -> Tensor:
+    """Pairwise distances (N, N) divided by their mean."""
+    distances = pairwise_distances(samples)
+    mean = distances.sum() / max(1, len(samples) * (len(samples) - 1))
+    return distances / mean.clamp_min(NEAREST)
 
 
 class RKD(RelationObjective):
-    """The batch of embeddings keeps its shape: distances of pairs and angles of triplets.
+    """Agreement of the distances of pairs and the angles of triplets of the batch's embeddings.
 
-    ``distance``: weight of the distances (25 for classification, 1 for metric learning).
-    ``angle``: weight of the angles (50 for classification, 2 for metric learning); needs memory for N x N x N numbers.
+    Embeddings are (N, D) of any widths.
     """
 
     card = Card(
@@ -50,19 +86,39 @@ class RKD(RelationObjective):
         2019,
         source="relations",
         couples=True,
-        deviations="mean over all pairs and triplets with the degenerate ones, as in the code; the paper sums over the distinct ones",
-        equation=r"\lambda_d \frac{1}{N^2} \sum_{i,j} h\left( \frac{d^s_{ij}}{\mu^s} - \frac{d^t_{ij}}{\mu^t} \right) + \lambda_a \frac{1}{N^3} "
-        r"\sum_{i,j,k} h\left( \cos\theta^s_{ijk} - \cos\theta^t_{ijk} \right), \quad h = \mathrm{Huber}_{\delta = 1}",
-        use="For metric learning and retrieval, and for classification beside kd. Embeddings may have any widths and nothing is learned. "
-        "Cost: N x N x N numbers for the angles.",
-        pitfalls="Memory of the angles limits the batch; angle: 0 leaves them out. The mean distance is of the batch, so that gradient "
-        "accumulation changes the loss. The authors' metric-learning runs leave the student's embeddings without unit length.",
+        deviations="Mean over all pairs and triplets, including the degenerate ones, as in the "
+        "code; the paper sums over the distinct ones.",
+        equation=r"\lambda_d \frac{1}{N^2} \sum_{i,j} h\left( \frac{d^s_{ij}}{\mu^s} - "
+        r"\frac{d^t_{ij}}{\mu^t} \right) + \lambda_a \frac{1}{N^3} \sum_{i,j,k} h\left( "
+        r"\cos\theta^s_{ijk} - \cos\theta^t_{ijk} \right), \quad h = \mathrm{Huber}_{\delta = 1}",
+        use="For metric learning and retrieval, and for classification together with kd. "
+        "Embeddings may have any widths, and nothing is learned. Cost: N x N x N values for the "
+        "angles.",
+        pitfalls="The memory of the angles limits the batch size; angle: 0 omits them. The mean "
+        "distance is taken over the batch, so gradient accumulation changes the loss. In the "
+        "authors' metric-learning runs the student's embeddings are not normalised.",
     )
 
-    def __init__(self, distance: NonNegative = 25.0, angle: NonNegative = 50.0):
+    def __init__(
+        self,
+        distance: Annotated[
+            NonNegative,
+            Doc("weight of the distances; 25 for classification, 1 for metric learning"),
+        ] = 25.0,
+        angle: Annotated[
+            NonNegative,
+            Doc(
+                "weight of the angles; 50 for classification, 2 for metric learning; "
+                "they need memory for N x N x N values"
+            ),
+        ] = 50.0,
+    ):
         super().__init__()
-        self.distance, self.angle = distance, angle
+        self.distance = distance
+        self.angle = angle
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        loss = self.distance * rkd_distance_loss(student, teacher)
-        return loss + self.angle * rkd_angle_loss(student, teacher) if self.angle else loss
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
+        loss = self.distance * rkd_distance_loss(student_embedding, teacher_embedding)
+        if not self.angle:
+            return loss
+        return loss + self.angle * rkd_angle_loss(student_embedding, teacher_embedding)

@@ -1,4 +1,4 @@
-"""Relational representation distillation: SEED's likeness to remembered teacher embeddings, after a learned head a side."""
+"""Relational representation distillation: SEED after one learned head per side."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Card, Positive
 from instil.modules.adapters import NormalizedProjections
@@ -13,14 +14,10 @@ from instil.objectives.relations.seed import SEED
 
 
 class RRD(SEED):
-    """The likeness to the last teacher embeddings, out of a linear head a side, agrees with the teacher's.
+    """Agreement of the similarities to the last teacher embeddings, after one linear head per side.
 
-    The teacher's head stays as it was drawn: the authors' code takes no gradient through the teacher's side.
-
-    ``dim``: width of both heads' embeddings.
-    ``temperature``: of the student.
-    ``teacher_temperature``: of the teacher.
-    ``size``: how many embeddings are remembered.
+    Embeddings are (N, D) of any widths. The teacher's head keeps its random initial weights: the
+    authors' code passes no gradient through the teacher's side.
     """
 
     card = Card(
@@ -31,23 +28,29 @@ class RRD(SEED):
         source="relations",
         algorithms=("contrastive",),
         zero_at_match=False,
-        deviations="the temperatures are those of the training scripts; the class's own comment has them the other way round. "
-        "The code remembers the batch before it compares, so that its samples are anchors of each other; here a sample's own teacher "
-        "embedding stands beside the queue, and the batch may be cut. At a match the loss is the cross-entropy of two temperatures, not zero",
-        equation=r"-\sum_{k=0}^{K} p^t_k \log p^s_k, \quad p_k = \frac{e^{z^\top a_k / \tau}}{\sum_{l=0}^{K} e^{z^\top a_l / \tau}}, \quad z = "
-        r"\frac{W f + b}{\Vert W f + b \Vert}, \quad a_0 = z^t, \quad \tau \in \lbrace \tau^s, \tau^t \rbrace",
-        use="For supervised classification where crd's contrast is too hard: anchors like the sample are not pushed away but weighed as the "
-        "teacher weighs them. It combines with kd. Cost: a linear head a side, the student's alone trained, and size remembered vectors.",
-        pitfalls="Published with weight 1, alone or with kd of weight 1. What the teacher's head was drawn to keep is all that is taught, a random "
-        "projection to dim entries. The value at a match is not zero. The queue starts random and is full after size samples.",
+        deviations="The temperatures are those of the training scripts; the comment in the "
+        "authors' class swaps them. Their code stores the batch before the comparison, so that "
+        "its samples are anchors of each other. Here a sample's own teacher embedding is an "
+        "additional anchor, and the batch may be split. At a match the loss is the cross-entropy "
+        "of two temperatures, not zero.",
+        equation=r"-\sum_{k=0}^{K} p^t_k \log p^s_k, \quad p_k = \frac{e^{z^\top a_k / "
+        r"\tau}}{\sum_{l=0}^{K} e^{z^\top a_l / \tau}}, \quad z = \frac{W f + b}{\Vert W f + b "
+        r"\Vert}, \quad a_0 = z^t, \quad \tau \in \lbrace \tau^s, \tau^t \rbrace",
+        use="For supervised classification when the contrast of crd is too hard: anchors similar "
+        "to the sample are not pushed away but weighted like the teacher weights them. It "
+        "combines with kd. Cost: one linear head per side (only the student's is trained) and "
+        "`size` stored vectors.",
+        pitfalls="Published with weight 1, alone or with kd of weight 1. The student learns only "
+        "what a random projection of the teacher's embedding to `dim` entries preserves. The "
+        "value at a match is not zero. The queue starts random and is full after `size` samples.",
     )
 
     def __init__(
         self,
-        dim: Annotated[int, Ge(2)] = 128,
-        temperature: Positive = 0.1,
-        teacher_temperature: Positive = 0.02,
-        size: Annotated[int, Ge(1)] = 16384,
+        dim: Annotated[int, Ge(2), Doc("width of both heads' embeddings")] = 128,
+        temperature: Annotated[Positive, Doc("divisor of the student's cosines")] = 0.1,
+        teacher_temperature: Annotated[Positive, Doc("divisor of the teacher's cosines")] = 0.02,
+        size: Annotated[int, Ge(1), Doc("number of stored teacher embeddings")] = 16384,
     ):
         super().__init__(temperature, teacher_temperature, size)
         self.dim = dim

@@ -1,4 +1,4 @@
-"""Self-supervised distillation: a sample is as near to remembered teacher embeddings, and to its own, as the teacher says."""
+"""Self-supervised distillation: similarities to stored teacher embeddings and the sample's own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
 from instil.functional.directions import l2_normalize, pairwise_dot
@@ -18,36 +19,54 @@ from instil.objectives.bases.relation_objective import ProjectedObjective
 
 
 def seed_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
     queue: Tensor,
     temperature: float = 0.2,
     teacher_temperature: float = 0.01,
     reduction: str = "mean",
 ) -> Tensor:
-    """Cross-entropy of the likeness to the sample's own teacher embedding and to the ``queue`` (K, D) (Fang et al. 2021).
+    """Cross-entropy of the softmax similarities to K + 1 teacher embeddings (Fang et al. 2021).
 
-    Embeddings (N, D), to unit length; the softmax over K + 1 cosines has each side's own temperature. Raises ValueError where the shapes differ.
+    The anchors are the sample's own teacher embedding and the queue. Embeddings are scaled to unit
+    length.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+        queue: unit teacher embeddings (K, D) of other samples.
+        temperature: divisor of the student's cosines, > 0.
+        teacher_temperature: divisor of the teacher's cosines, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> seed_loss(torch.ones(2, 2), torch.eye(2), torch.eye(2))
+        tensor(1.0986)
     """
-    mine, theirs = (
-        l2_normalize(side) for side in require_same_shape(student, teacher, "seed_loss")
+    student_units, teacher_units = (
+        l2_normalize(embedding)
+        for embedding in require_same_shape(student_embedding, teacher_embedding, "seed_loss")
     )
-    anchors = queue.to(mine.dtype)
-    scores = [
-        torch.cat([(side * theirs).sum(1, keepdim=True), pairwise_dot(side, anchors)], 1)
-        for side in (mine, theirs)
-    ]
-    return apply_reduction(
-        soft_cross_entropy(scores[0] / temperature, scores[1] / teacher_temperature), reduction
-    )
+    anchors = queue.to(student_units.dtype)
+    scores = []
+    for units in (student_units, teacher_units):
+        own_score = (units * teacher_units).sum(1, keepdim=True)
+        scores.append(torch.cat([own_score, pairwise_dot(units, anchors)], 1))
+    values = soft_cross_entropy(scores[0] / temperature, scores[1] / teacher_temperature)
+    return apply_reduction(values, reduction)
 
 
 class SEED(AnchorObjective, ProjectedObjective):
-    """The likeness to the last teacher embeddings agrees with the teacher's, after a learned linear map where the widths differ.
+    """Agreement of the similarities to the last teacher embeddings.
 
-    ``temperature``: of the student.
-    ``teacher_temperature``: of the teacher; the paper's 0.01, in the code's scripts down to 1e-4.
-    ``size``: how many embeddings are remembered.
+    Embeddings are (N, D). If the widths differ, a learned linear map projects the student's.
     """
 
     card = Card(
@@ -58,33 +77,37 @@ class SEED(AnchorObjective, ProjectedObjective):
         source="relations",
         algorithms=("contrastive",),
         zero_at_match=False,
-        deviations="at a match the loss is the cross-entropy of two temperatures, not zero",
-        equation=r"-\sum_{k=0}^{K} p^t_k \log p^s_k, \quad p_k = \frac{e^{\cos(f, a_k) / \tau}}{\sum_{l=0}^{K} e^{\cos(f, a_l) / \tau}}, \quad a_0 "
-        r"= f^t, \quad \tau \in \lbrace \tau^s, \tau^t \rbrace",
-        use="To distil a self-supervised teacher into a small net without labels, as the only loss. Cost: size teacher vectors are "
-        "remembered, and a product with all of them each step; a linear map where the widths differ.",
-        pitfalls="The value at a match is not zero, so that the loss cannot tell how near the student is. At a low teacher temperature the target "
-        "is the sample's own embedding alone, and the method becomes a contrastive one. The queue starts random and is full after size "
-        "samples.",
+        deviations="At a match the loss is the cross-entropy of two temperatures, not zero.",
+        equation=r"-\sum_{k=0}^{K} p^t_k \log p^s_k, \quad p_k = \frac{e^{\cos(f, a_k) / "
+        r"\tau}}{\sum_{l=0}^{K} e^{\cos(f, a_l) / \tau}}, \quad a_0 = f^t, \quad \tau \in \lbrace "
+        r"\tau^s, \tau^t \rbrace",
+        use="To distil a self-supervised teacher into a small network without labels, as the only "
+        "loss. Cost: `size` stored teacher vectors and a product with all of them each step; a "
+        "linear map if the widths differ.",
+        pitfalls="The value at a match is not zero, so the loss does not show how close the "
+        "student is. At a low teacher temperature the target is only the sample's own embedding, "
+        "and the method becomes contrastive learning. The queue starts random and is full after "
+        "`size` samples.",
     )
 
     def __init__(
         self,
-        temperature: Positive = 0.2,
-        teacher_temperature: Positive = 0.01,
-        size: Annotated[int, Ge(1)] = 65536,
+        temperature: Annotated[Positive, Doc("divisor of the student's cosines")] = 0.2,
+        teacher_temperature: Annotated[
+            Positive,
+            Doc("divisor of the teacher's cosines; 0.01 in the paper, down to 1e-4 in the scripts"),
+        ] = 0.01,
+        size: Annotated[int, Ge(1), Doc("number of stored teacher embeddings")] = 65536,
     ):
         super().__init__()
-        self.temperature, self.teacher_temperature, self.size = (
-            temperature,
-            teacher_temperature,
-            size,
-        )
+        self.temperature = temperature
+        self.teacher_temperature = teacher_temperature
+        self.size = size
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
         return seed_loss(
-            student,
-            teacher,
+            student_embedding,
+            teacher_embedding,
             self.queue["teacher"],
             self.temperature,
             self.teacher_temperature,

@@ -1,4 +1,4 @@
-"""Structured distillation inside an image: nodes of the map that look alike to the teacher look alike to the student."""
+"""Structured distillation inside an image: cosines between the nodes of a feature map."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Card, closest
 from instil.functional.directions import l2_normalize, pairwise_dot
@@ -21,42 +22,68 @@ POOLS = ("max", "average")
 
 
 def skd_pairwise_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     patch: tuple[int, int] = (2, 2),
     pooling: Pooling = "max",
     through_length: bool = True,
     reduction: str = "mean",
 ) -> Tensor:
-    """Squared difference of the cosines between any two nodes of a map, mean over the pairs (Liu et al. 2019).
+    """Squared difference of the cosines between the nodes of a map (Liu et al. 2019).
 
-    Maps (N, C, H, W) of one grid and any channels; a node is a ``patch`` of positions, pooled. Without ``through_length`` the gradient takes
-    the length of a node for a constant. Raises ValueError where only one node is left: its cosine with itself is 1 on both sides.
+    A node is a pooled patch of positions. Mean over the pairs of nodes.
+
+    Args:
+        student_features: (N, C, H, W).
+        teacher_features: (N, C', H, W).
+        patch: height and width of a node, in positions.
+        pooling: ``"max"`` or ``"average"``, over the positions of a node.
+        through_length: whether the gradient passes through the length of a node. False: the
+            length is a constant.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if ``pooling`` is unknown, or if there is only one node, whose cosine with
+            itself is always 1.
+
+    Example:
+        >>> import torch
+        >>> student_features = torch.eye(4).reshape(1, 4, 2, 2)
+        >>> skd_pairwise_loss(student_features, torch.ones(1, 3, 2, 2), patch=(1, 1))
+        tensor(0.7500)
     """
-    if pooling not in POOLS:
-        raise ValueError(f"pooling: no pooling '{pooling}'; {closest(pooling, POOLS)}")
+    _require_pooling(pooling)
     cosines = []
-    for side in resize_to_common(student, teacher):
-        pooled = (
-            F.max_pool2d(side, patch, ceil_mode=True)
-            if pooling == "max"
-            else F.avg_pool2d(side, patch, ceil_mode=True)
-        )
+    for features in resize_to_common(student_features, teacher_features):
+        if pooling == "max":
+            pooled = F.max_pool2d(features, patch, ceil_mode=True)
+        else:
+            pooled = F.avg_pool2d(features, patch, ceil_mode=True)
         nodes = l2_normalize(flatten_spatial(pooled), -1, through_length)
         if nodes.shape[1] < 2:
             raise ValueError(
-                f"patches of {patch[0]}x{patch[1]} leave one node of a map {tuple(side.shape)}; it has no other to be compared with"
+                f"patch: patches of {patch[0]}x{patch[1]} leave one node of a map "
+                f"{tuple(features.shape)}. Expected two nodes or more. Use smaller patches."
             )
         cosines.append(pairwise_dot(nodes, nodes))
     return apply_reduction(squared_error(cosines[0], cosines[1]), reduction)
 
 
-class SKDPairwise(DenseObjective):
-    """The affinities between the nodes of each image's feature map agree. Student and teacher may have any channels.
+def _require_pooling(pooling: str) -> None:
+    if pooling not in POOLS:
+        hint = closest(pooling, POOLS)
+        raise ValueError(
+            f"pooling: unknown value. Expected 'max' or 'average', got '{pooling}'; {hint}."
+        )
 
-    ``scale``: height and width of a node as a share of the map's; 0.5 leaves 2 x 2 nodes, as the authors ran it.
-    ``pooling``: of the positions of a node; max is the code's, average the paper's.
-    ``through_length``: whether the gradient passes through the nodes' lengths, as in the paper; the authors' code holds them constant.
+
+class SKDPairwise(DenseObjective):
+    """Agreement of the affinities between the nodes of each image's feature map.
+
+    Features are (N, C, H, W); the channels of student and teacher may differ.
     """
 
     card = Card(
@@ -66,36 +93,62 @@ class SKDPairwise(DenseObjective):
         2019,
         source="relations",
         tasks=("segmentation", "classification"),
-        deviations="pooling and through_length: the defaults are of the code, which gave the published results; average and true are of the paper",
-        equation=r"\frac{1}{P^2} \sum_{a,b} \left( \cos(f^s_a, f^s_b) - \cos(f^t_a, f^t_b) \right)^2",
-        use="For dense prediction, beside kd on the pixels: which regions of an image are alike. No parameters, and the channels may differ; "
-        "at the default scale it costs nearly nothing, because 2 x 2 nodes are left.",
-        pitfalls="The authors' weights are 1 for this, 10 for kd on the pixels and 0.1 for their adversarial term. At the default scale it sees "
-        "four regions an image and no detail; memory grows with the fourth power of 1 / scale. CIRKD's copy, with 2 x 2 patches and a "
-        "gradient through the lengths, is another loss under this name.",
+        deviations="Options pooling and through_length: the defaults follow the code, which gave "
+        "the published results. The paper describes average and true.",
+        equation=r"\frac{1}{P^2} \sum_{a,b} \left( \cos(f^s_a, f^s_b) - \cos(f^t_a, f^t_b) "
+        r"\right)^2",
+        use="For dense prediction, in addition to kd on the pixels: it transfers which regions of "
+        "an image are similar. No parameters, and the channels may differ. At the default scale "
+        "it costs almost nothing, because 2 x 2 nodes remain.",
+        pitfalls="The authors' weights are 1 for this loss, 10 for kd on the pixels and 0.1 for "
+        "their adversarial term. At the default scale it sees four regions per image and no "
+        "detail; memory grows with the fourth power of 1 / scale. CIRKD's copy, with 2 x 2 "
+        "patches and a gradient through the lengths, is a different loss under this name.",
     )
 
     def __init__(
         self,
-        scale: Annotated[float, Gt(0), Le(1)] = 0.5,
-        pooling: Pooling = "max",
-        through_length: bool = False,
-        pairs: Pairs = "auto",
+        scale: Annotated[
+            float,
+            Gt(0),
+            Le(1),
+            Doc("size of a node relative to the map; 0.5, as published: 2 x 2 nodes"),
+        ] = 0.5,
+        pooling: Annotated[
+            Pooling, Doc("pooling inside a node; max: as in the code; average: as in the paper")
+        ] = "max",
+        through_length: Annotated[
+            bool,
+            Doc(
+                "pass the gradient through the nodes' lengths, as in the paper; "
+                "false, as in the code: lengths are constants"
+            ),
+        ] = False,
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest pair")
+        ] = "auto",
     ):
         super().__init__(pairs)
-        if pooling not in POOLS:
-            raise ValueError(f"pooling: no pooling '{pooling}'; {closest(pooling, POOLS)}")
-        self.scale, self.pooling, self.through_length = scale, pooling, through_length
+        _require_pooling(pooling)
+        self.scale = scale
+        self.pooling = pooling
+        self.through_length = through_length
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        self.loss(
-            student, teacher, nn.Identity()
-        )  # too few nodes are an error now, not in the first step
+        # Evaluated once here, so that too few nodes are an error before the first step.
+        self.loss(student, teacher, nn.Identity())
         return super().connect(student, teacher)
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        student, teacher = resize_to_common(student, teacher)
-        height, width = (max(1, int(side * self.scale)) for side in student.shape[2:])
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        student_features, teacher_features = resize_to_common(student_features, teacher_features)
+        height, width = (max(1, int(size * self.scale)) for size in student_features.shape[2:])
         return skd_pairwise_loss(
-            student, teacher, (height, width), self.pooling, self.through_length, reduction="none"
+            student_features,
+            teacher_features,
+            (height, width),
+            self.pooling,
+            self.through_length,
+            reduction="none",
         )

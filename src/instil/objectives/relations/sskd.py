@@ -1,4 +1,4 @@
-"""Self-supervision as an auxiliary task: which sample a turned view came from, and what a turned view is, as the teacher says."""
+"""Distillation of a self-supervised task: the source sample and the class of transformed views."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     UNLABELLED,
@@ -28,86 +29,130 @@ Share = Annotated[float, Ge(0), Le(1)]
 
 
 def sskd_transformed_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     target: Tensor | None = None,
     temperature: float = 4.0,
     keep: float = 1.0,
-    kept: Tensor | None = None,
+    selected: Tensor | None = None,
 ) -> Tensor:
-    """KL divergence of the views' softened predictions times temperature squared, mean over the views kept (Xu et al. 2020); a scalar.
+    """KL divergence of the predictions for transformed views (Xu et al. 2020).
 
-    Logits (N, V, C) of V views of each sample, ``target`` (N,) class indices. ``kept`` (N * V,) says which views learn; without it, where the
-    teacher is wrong, the share ``keep`` of the views in which the true class ranks best, and all others, those without a label (-100) too.
-    Raises ValueError where the shapes differ.
+    Multiplied by ``temperature ** 2``, mean over the selected views. Without ``selected``, these
+    are all views that the teacher classifies correctly, all unlabelled ones, and the share
+    ``keep`` of the others in which the true class ranks best.
+
+    Args:
+        student_logits: (N, V, C), of V views of each sample.
+        teacher_logits: (N, V, C).
+        target: class indices (N,); ``-100`` marks an unlabelled sample. None: all views count.
+        temperature: softmax temperature, > 0.
+        keep: share of the wrongly classified views to use, in [0, 1].
+        selected: mask (N * V,) of the views to use. None: chosen by ``target`` and ``keep``.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> sskd_transformed_loss(torch.zeros(1, 3, 3), torch.eye(3)[None], torch.tensor([0]))
+        tensor(0.1166)
     """
-    require_same_logits(student, teacher)
-    mine, theirs = (to_float32(side).flatten(0, 1) for side in (student, teacher))
-    if kept is None and target is not None:
-        kept = kept_views(theirs, target[:, None].expand(student.shape[:2]).flatten(), keep)
-    values = softened_kl(mine, theirs, temperature)
-    return (values.mean() if kept is None else _mean_over(kept, values)) * temperature**2
+    require_same_logits(student_logits, teacher_logits)
+    student_views = to_float32(student_logits).flatten(0, 1)
+    teacher_views = to_float32(teacher_logits).flatten(0, 1)
+    if selected is None and target is not None:
+        view_target = target[:, None].expand(student_logits.shape[:2]).flatten()
+        selected = select_views(teacher_views, view_target, keep)
+    values = softened_kl(student_views, teacher_views, temperature)
+    mean = values.mean() if selected is None else _mean_over(selected, values)
+    return mean * temperature**2
 
 
 def sskd_contrastive_loss(
-    student: tuple[Tensor, Tensor],
-    teacher: tuple[Tensor, Tensor],
+    student_embedding: tuple[Tensor, Tensor],
+    teacher_embedding: tuple[Tensor, Tensor],
     temperature: float = 0.5,
     keep: float = 0.75,
-    kept: Tensor | None = None,
+    selected: Tensor | None = None,
 ) -> Tensor:
-    """KL divergence of which of the N samples a view resembles, times temperature squared, mean over the views kept (Xu et al. 2020); a scalar.
+    """KL divergence of the assignments of transformed views to samples (Xu et al. 2020).
 
-    Each side gives the embeddings (N, D) of the samples and (N, V, D) of their views; a view resembles the samples by a softmax of cosines over
-    temperature. ``kept`` (N * V,) says which views learn; without it, where the teacher is wrong, the share ``keep`` of the views whose own
-    sample ranks best, and all others.
+    A view is assigned to the N samples by a softmax of cosines over temperature. The loss is
+    multiplied by ``temperature ** 2``, mean over the selected views. Without ``selected``, these
+    are all views that the teacher assigns correctly and the share ``keep`` of the others in which
+    the true sample ranks best.
+
+    Args:
+        student_embedding: embeddings (N, D) of the samples and (N, V, D) of their views.
+        teacher_embedding: embeddings (N, D') of the samples and (N, V, D') of their views.
+        temperature: divisor of the cosines, > 0.
+        keep: share of the wrongly assigned views to use, in [0, 1].
+        selected: mask (N * V,) of the views to use. None: chosen by ``keep``.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> import torch
+        >>> student = torch.ones(2, 2), torch.ones(2, 1, 2)
+        >>> sskd_contrastive_loss(student, (torch.eye(2), torch.eye(2)[:, None]))
+        tensor(0.0820)
     """
-    mine, theirs = (
+    student_cosines, teacher_cosines = (
         pairwise_dot(l2_normalize(views.flatten(0, 1)), l2_normalize(samples))
-        for samples, views in (student, teacher)
+        for samples, views in (student_embedding, teacher_embedding)
     )
-    if kept is None:
-        own = torch.arange(len(teacher[0]), device=mine.device)[:, None].expand(
-            teacher[1].shape[:2]
-        )
-        kept = kept_views(theirs, own.flatten(), keep)
-    return _mean_over(kept, softened_kl(mine, theirs, temperature)) * temperature**2
+    if selected is None:
+        samples, views = teacher_embedding
+        sample_index = torch.arange(len(samples), device=student_cosines.device)
+        source = sample_index[:, None].expand(views.shape[:2]).flatten()
+        selected = select_views(teacher_cosines, source, keep)
+    values = softened_kl(student_cosines, teacher_cosines, temperature)
+    return _mean_over(selected, values) * temperature**2
 
 
-def kept_views(scores: Tensor, own: Tensor, keep: float) -> Tensor:
-    """Which views learn, by the teacher's scores (M, K) of them: those whose ``own`` (M,) is on top, or -100, and of the others the share
-    ``keep``, rounded down, by rank of their own and then by what it lacks to the top.
+def select_views(scores: Tensor, target: Tensor, keep: float) -> Tensor:
+    """Mask (M,) of the views to learn from, by the teacher's scores.
+
+    Selects all views whose target has the highest score or is ``-100``. Of the others it selects
+    the share ``keep``, rounded down, ordered by the rank of the target and then by the distance of
+    its score to the highest one.
+
+    Args:
+        scores: (M, K), of M views.
+        target: indices (M,) into the K scores; ``-100`` marks an unlabelled view.
+        keep: share of the wrong views to select, in [0, 1].
     """
-    score = scores.gather(1, own.clamp_min(0)[:, None])
-    labelled = own != UNLABELLED
+    score = scores.gather(1, target.clamp_min(0)[:, None])
+    labelled = target != UNLABELLED
     rank = (scores > score).sum(1) * labelled
-    by_lack = (scores.amax(1) - score[:, 0]).argsort(stable=True)
-    order = by_lack[rank[by_lack].argsort(stable=True)]
-    wrong = (rank > 0).sum()
-    number = len(rank) - wrong + (wrong.double() * keep).floor()
-    return (
-        torch.empty_like(order).scatter_(0, order, torch.arange(len(rank), device=rank.device))
-        < number
-    )
+    # Two stable sorts, the secondary key first, order by (rank, distance).
+    by_distance = (scores.amax(1) - score[:, 0]).argsort(stable=True)
+    order = by_distance[rank[by_distance].argsort(stable=True)]
+    num_wrong = (rank > 0).sum()
+    # In float64: in float32 the product may round up to the next integer.
+    num_selected = len(rank) - num_wrong + (num_wrong.double() * keep).floor()
+    position = torch.arange(len(rank), device=rank.device)
+    return torch.empty_like(order).scatter_(0, order, position) < num_selected
 
 
-def _mean_over(kept: Tensor, values: Tensor) -> Tensor:
-    return torch.where(kept, values, 0.0).sum() / kept.sum().clamp_min(1)
+def _mean_over(selected: Tensor, values: Tensor) -> Tensor:
+    return torch.where(selected, values, 0.0).sum() / selected.sum().clamp_min(1)
 
 
 class SSKD(Objective):
-    """Turned views of a sample are recognised, and classified, as the teacher does it.
+    """Recognition and classification of transformed views of a sample, as the teacher does it.
 
-    ``transformed``: weight of the views' predictions.
-    ``contrastive``: weight of whose view it is.
-    ``temperature``: of the predictions.
-    ``contrastive_temperature``: of the cosines.
-    ``keep_transformed``: which share of the views is kept whose class the teacher has wrong.
-    ``keep_contrastive``: which share of the views is kept whose sample the teacher has wrong.
-
-    Reads, beside the embedding, ``view_logits`` (N, V, C) and ``view_embedding`` (N, V, D) of both nets: of V transformed images of each sample, the
-    authors' three rotations. The student's embeddings go through a learned head of two layers. The teacher's head, which the authors train
-    first, belongs to the teacher: as roles ``projection`` (N, D) and ``view_projection``; else its embeddings are taken.
+    In addition to the embedding, the loss reads ``view_logits`` (N, V, C) and ``view_embedding``
+    (N, V, D) of both networks. They belong to V transformed images of each sample, in the paper
+    three rotations. The student's embeddings go through a learned head of two layers. The
+    teacher's head, which the authors train first, belongs to the teacher: it gives the roles
+    ``projection`` (N, D) and ``view_projection`` (N, V, D). Without these roles the teacher's
+    embeddings are used.
     """
 
     card = Card(
@@ -121,38 +166,53 @@ class SSKD(Objective):
         labels=("single",),
         couples=True,
         zero_at_match=False,
-        deviations="cross-entropy and KD of the untransformed samples (weights 0.1 and 0.9) are objectives of their own; views of samples without a "
-        "label count as rightly classified. At a match the loss is what the student's head changes",
-        equation=r"\lambda_1 \frac{T^2}{|\mathcal{K}_1|} \sum_{x \in \mathcal{K}_1} \mathrm{KL}\left( p^t_x \Vert p^s_x \right) + \lambda_2 "
-        r"\frac{\tau^2}{|\mathcal{K}_2|} \sum_{x \in \mathcal{K}_2} \mathrm{KL}\left( r^t_x \Vert r^s_x \right), \quad r_{xi} = "
+        deviations="Cross-entropy and KD of the untransformed samples (weights 0.1 and 0.9) are "
+        "separate objectives. Views of unlabelled samples count as correctly classified. At a "
+        "match the loss is the effect of the student's head.",
+        equation=r"\lambda_1 \frac{T^2}{|\mathcal{K}_1|} \sum_{x \in \mathcal{K}_1} "
+        r"\mathrm{KL}\left( p^t_x \Vert p^s_x \right) + \lambda_2 \frac{\tau^2}{|\mathcal{K}_2|} "
+        r"\sum_{x \in \mathcal{K}_2} \mathrm{KL}\left( r^t_x \Vert r^s_x \right), \quad r_{xi} = "
         r"\frac{e^{\cos(h_x, h_i) / \tau}}{\sum_j e^{\cos(h_x, h_j) / \tau}}",
-        use="For image classification where training may cost several forward passes: V rotated views of each sample go through both nets. It "
-        "adds a self-supervised task to kd and works between nets of different kinds. A head of two layers is learned.",
-        pitfalls="The teacher's head must have been trained on the task first, else its embeddings say little of views. Rotation makes no sense "
-        "for images without an up. Which wrong views are kept depends on the batch, as do the samples that a view is compared with.",
+        use="For image classification when training may cost several forward passes: V rotated "
+        "views of each sample go through both networks. It adds a self-supervised task to kd and "
+        "works between networks of different kinds. A head of two layers is learned.",
+        pitfalls="Train the teacher's head on the task first; otherwise its embeddings carry "
+        "little information about views. Rotations make no sense for images without an upright "
+        "orientation. The batch decides which wrong views are used and which samples a view is "
+        "compared with.",
     )
     needs: ClassVar = {"student": READ, "teacher": READ}
     per_sample = True
 
     def __init__(
         self,
-        transformed: NonNegative = 2.7,
-        contrastive: NonNegative = 10.0,
-        temperature: Positive = 4.0,
-        contrastive_temperature: Positive = 0.5,
-        keep_transformed: Share = 1.0,
-        keep_contrastive: Share = 0.75,
+        transformed: Annotated[NonNegative, Doc("weight of the views' class predictions")] = 2.7,
+        contrastive: Annotated[
+            NonNegative, Doc("weight of the assignment of views to samples")
+        ] = 10.0,
+        temperature: Annotated[Positive, Doc("softmax temperature of the predictions")] = 4.0,
+        contrastive_temperature: Annotated[Positive, Doc("divisor of the cosines")] = 0.5,
+        keep_transformed: Annotated[
+            Share, Doc("share of the views used among those that the teacher classifies wrongly")
+        ] = 1.0,
+        keep_contrastive: Annotated[
+            Share, Doc("share of the views used among those that the teacher assigns wrongly")
+        ] = 0.75,
     ):
         super().__init__()
-        self.transformed, self.contrastive = transformed, contrastive
-        self.temperature, self.contrastive_temperature = temperature, contrastive_temperature
-        self.keep_transformed, self.keep_contrastive = keep_transformed, keep_contrastive
+        self.transformed = transformed
+        self.contrastive = contrastive
+        self.temperature = temperature
+        self.contrastive_temperature = contrastive_temperature
+        self.keep_transformed = keep_transformed
+        self.keep_contrastive = keep_contrastive
         self.head: nn.Module = nn.Identity()
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """The student's head, of the embedding's width; nothing where the student gives a projection."""
+        """Build the student's head, of the embedding's width, unless it outputs a projection."""
         if self.reads["student"][1] == "embedding":
-            embedding, width = student["embedding"], student["embedding"].shape[1]
+            embedding = student["embedding"]
+            width = embedding.shape[1]
             first, second = (
                 nn.Linear(width, width, device=embedding.device, dtype=to_float32(embedding).dtype)
                 for _ in range(2)
@@ -160,18 +220,27 @@ class SSKD(Objective):
             self.head = nn.Sequential(first, nn.ReLU(), second)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = (
-            [to_float32(side[role]) for role in self.reads[name]]
-            for name, side in (("student", student), ("teacher", teacher))
+        student_logits, student_samples, student_views = (
+            to_float32(student[role]) for role in self.reads["student"]
         )
-        views = sskd_transformed_loss(
-            mine[0], theirs[0], batch.get("label"), self.temperature, self.keep_transformed
+        teacher_logits, teacher_samples, teacher_views = (
+            to_float32(teacher[role]) for role in self.reads["teacher"]
+        )
+        transformed = sskd_transformed_loss(
+            student_logits,
+            teacher_logits,
+            batch.get("label"),
+            self.temperature,
+            self.keep_transformed,
         )
         projected = (
-            self.head(match_dtype(self.head, mine[1])),
-            self.head(match_dtype(self.head, mine[2])),
+            self.head(match_dtype(self.head, student_samples)),
+            self.head(match_dtype(self.head, student_views)),
         )
-        whose = sskd_contrastive_loss(
-            projected, (theirs[1], theirs[2]), self.contrastive_temperature, self.keep_contrastive
+        contrastive = sskd_contrastive_loss(
+            projected,
+            (teacher_samples, teacher_views),
+            self.contrastive_temperature,
+            self.keep_contrastive,
         )
-        return self.transformed * views + self.contrastive * whose
+        return self.transformed * transformed + self.contrastive * contrastive

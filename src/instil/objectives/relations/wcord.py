@@ -1,4 +1,5 @@
-"""Wasserstein contrastive distillation: a critic of bounded slope tells own pairs from others, and the batch's two sides are transported together."""
+"""Wasserstein contrastive distillation: a 1-Lipschitz critic, and optimal transport of the "
+"batch."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Positive
 from instil.functional.directions import l2_normalize, pairwise_dot
@@ -15,18 +17,39 @@ from instil.objectives.relations.crd import CRD
 
 
 def wcord_transport_loss(
-    student: Tensor, teacher: Tensor, regularization: float = 0.1, iterations: int = 50
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    regularization: float = 0.1,
+    iterations: int = 50,
 ) -> Tensor:
-    """Cost of moving the N student embeddings onto the N teacher embeddings, (N, D), all with the mass 1 / N (Chen et al. 2021); a scalar.
+    """Cost of the optimal transport between student and teacher embeddings (Chen et al. 2021).
 
-    A cost is one minus the cosine; the entropy-regularized plan is a constant for the gradient.
+    Every embedding has mass ``1 / N``, and the cost of a pair is one minus the cosine. The
+    entropy-regularized transport plan is a constant for the gradient.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+        regularization: weight of the plan's entropy, > 0.
+        iterations: number of Sinkhorn iterations.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> import torch
+        >>> wcord_transport_loss(torch.eye(3), torch.ones(3, 3))
+        tensor(0.4226)
     """
-    cost = 1 - pairwise_dot(l2_normalize(student), l2_normalize(teacher))
+    cost = 1 - pairwise_dot(l2_normalize(student_embedding), l2_normalize(teacher_embedding))
     return (uniform_transport_plan(cost.detach(), regularization, iterations) * cost).sum()
 
 
 class BoundedHeads(nn.Module):
-    """A linear head a side, of spectral norm 1, on unit vectors: the inner product of the two is 1-Lipschitz in both sides' vectors together."""
+    """Pair of linear heads of spectral norm 1 on unit vectors.
+
+    The inner product of the two outputs is 1-Lipschitz in both inputs together.
+    """
 
     def __init__(self, student: Tensor, teacher: Tensor, dim: int):
         super().__init__()
@@ -38,31 +61,22 @@ class BoundedHeads(nn.Module):
         )
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        mine, theirs = bounded(self.student, student), bounded(self.teacher, teacher)
-        return mine, theirs
+        return apply_bounded(self.student, student), apply_bounded(self.teacher, teacher)
 
 
-def bounded(head: nn.Linear, vectors: Tensor) -> Tensor:
-    """(N, dim): unit vectors through the head's weight over its largest singular value."""
+def apply_bounded(head: nn.Linear, vectors: Tensor) -> Tensor:
+    """Unit vectors of (N, D) times the head's weight over its largest singular value, (N, dim)."""
     largest = torch.linalg.matrix_norm(head.weight, 2).clamp_min(torch.finfo(head.weight.dtype).eps)
     return pairwise_dot(l2_normalize(vectors.to(head.weight.dtype)), head.weight / largest)
 
 
 class WCoRD(CRD):
-    """Dual and primal form of the Wasserstein distance: contrast with remembered samples by a critic of bounded slope, transport in the batch.
+    """Wasserstein distance in dual form (contrast with stored samples) and primal form (transport).
 
-    ``contrast``: weight of the contrast, which is CRD's by heads of spectral norm 1.
-    ``transport``: weight of the transport, between the heads' embeddings.
-    ``regularization``: of the transport's entropy.
-    ``iterations``: of Sinkhorn's scaling.
-    ``dim``: width of both heads' embeddings.
-    ``negatives``: how many remembered samples a sample is told from, drawn by (seed, step, index).
-    ``temperature``: divides the critic.
-    ``memory``: where the others come from, as for CRD: a queue of the last embeddings, a bank with one row a sample, or the batch.
-    ``size``: rows of the memory; of a bank, the number of samples (indices 0 ... size - 1).
-    ``momentum``: how much a bank's row keeps of itself.
+    Embeddings are (N, D) of any widths.
 
-    Raises ValueError for an index that the bank does not have.
+    Raises:
+        ValueError: if the bank has no row for a sample index.
     """
 
     card = Card(
@@ -74,35 +88,65 @@ class WCoRD(CRD):
         algorithms=("contrastive",),
         couples=True,
         zero_at_match=False,
-        deviations="No code of the authors is known, and only the abstract was read: a contrastive bound of mutual information by the dual form, "
-        "a primal form in the mini-batch. Not checked against the paper: the weights (0.8 and 0.05), the critic (spectrally normalised linear heads "
-        "on unit vectors, their inner product over the temperature), its estimate (CRD's, with CRD's normaliser), the cost (one minus the cosine of "
-        "the same heads' embeddings), the solver (Sinkhorn), its regularization and iterations, and that the plan is a constant. At a match the "
-        "contrast and what the two heads differ in are left",
-        equation=r"\lambda_1 L_{\mathrm{CRD}}(z^s, z^t) + \lambda_2 \sum_{ij} \pi_{ij} (1 - \cos(z^s_i, z^t_j)), \quad z = \frac{W}{\sigma_1(W)} "
-        r"\frac{h}{\lVert h \rVert}, \quad \pi = \mathrm{argmin}_{\pi 1 = \pi^\top 1 = 1/N} \langle \pi, 1 - \cos \rangle - \epsilon H(\pi)",
-        use="As crd, for classification with any two nets, where the batch's embeddings as a set should also match the teacher's. Cost: crd's, a "
-        "singular value of each head and Sinkhorn's iterations on an N x N matrix.",
-        pitfalls="It couples the batch, so accumulation changes it. The transport alone does not say which sample is which: keep the contrast. "
-        "A memory needs the sample's index, and a bank a row for each sample of the data set. The value does not fall to zero.",
+        deviations="We found no code of the authors and read only the abstract: a contrastive "
+        "bound of mutual information in dual form, and a primal form in the mini-batch. Not "
+        "checked against the paper: the weights (0.8 and 0.05), the critic, its estimate, the "
+        "transport cost, the solver (Sinkhorn), its regularization and iterations, and the "
+        "constant plan. The critic is the inner product, over the temperature, of spectrally "
+        "normalised linear heads on unit vectors. Its estimate is that of CRD with CRD's "
+        "normaliser. The cost is one minus the cosine of the same heads' embeddings. At a match "
+        "the contrast and the difference between the two heads remain.",
+        equation=r"\lambda_1 L_{\mathrm{CRD}}(z^s, z^t) + \lambda_2 \sum_{ij} \pi_{ij} (1 - "
+        r"\cos(z^s_i, z^t_j)), \quad z = \frac{W}{\sigma_1(W)} \frac{h}{\lVert h \rVert}, \quad "
+        r"\pi = \mathrm{argmin}_{\pi 1 = \pi^\top 1 = 1/N} \langle \pi, 1 - \cos \rangle - "
+        r"\epsilon H(\pi)",
+        use="Like crd, for classification with any two networks, when the batch's embeddings as a "
+        "set should also match the teacher's. It costs what crd costs, plus one singular value "
+        "per head and Sinkhorn iterations on an N x N matrix.",
+        pitfalls="The loss couples the batch, so gradient accumulation changes it. Keep the "
+        "contrast: the transport alone ignores which sample is which. A memory needs the index of "
+        "each sample, and a bank needs one row per sample of the data set. The value does not "
+        "fall to zero.",
     )
 
     def __init__(
         self,
-        contrast: NonNegative = 0.8,
-        transport: NonNegative = 0.05,
-        regularization: Annotated[float, Ge(0.05)] = 0.1,
-        iterations: Annotated[int, Ge(1)] = 50,
-        dim: Annotated[int, Ge(2)] = 128,
-        negatives: Annotated[int, Ge(1)] = 16384,
-        temperature: Positive = 0.07,
-        memory: Literal["queue", "bank", "batch"] = "queue",
-        size: Annotated[int, Ge(2)] = 16384,
-        momentum: Annotated[NonNegative, Lt(1)] = 0.5,
+        contrast: Annotated[
+            NonNegative, Doc("weight of the contrast: the CRD loss with heads of spectral norm 1")
+        ] = 0.8,
+        transport: Annotated[
+            NonNegative, Doc("weight of the transport cost between the heads' embeddings")
+        ] = 0.05,
+        regularization: Annotated[
+            float, Ge(0.05), Doc("weight of the entropy of the transport plan")
+        ] = 0.1,
+        iterations: Annotated[int, Ge(1), Doc("number of Sinkhorn iterations")] = 50,
+        dim: Annotated[int, Ge(2), Doc("width of both heads' embeddings")] = 128,
+        negatives: Annotated[
+            int, Ge(1), Doc("number of stored samples per contrast, drawn by (seed, step, index)")
+        ] = 16384,
+        temperature: Annotated[Positive, Doc("divisor of the critic's values")] = 0.07,
+        memory: Annotated[
+            Literal["queue", "bank", "batch"],
+            Doc(
+                "source of the negatives; queue: the last embeddings; bank: one row per sample; "
+                "batch: the other samples of the batch"
+            ),
+        ] = "queue",
+        size: Annotated[
+            int,
+            Ge(2),
+            Doc("rows of the memory; for a bank, the number of samples (indices 0 to size - 1)"),
+        ] = 16384,
+        momentum: Annotated[
+            NonNegative, Lt(1), Doc("weight of the old value when a bank's row is updated")
+        ] = 0.5,
     ):
         super().__init__(dim, negatives, temperature, memory, size, momentum)
-        self.contrast, self.transport = contrast, transport
-        self.regularization, self.iterations = regularization, iterations
+        self.contrast = contrast
+        self.transport = transport
+        self.regularization = regularization
+        self.iterations = iterations
 
     @property
     def couples(self) -> bool:
@@ -111,6 +155,9 @@ class WCoRD(CRD):
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
         return BoundedHeads(student, teacher, self.dim)
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        moved = wcord_transport_loss(student, teacher, self.regularization, self.iterations)
-        return self.contrast * super().loss(student, teacher, batch).mean() + self.transport * moved
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
+        cost = wcord_transport_loss(
+            student_embedding, teacher_embedding, self.regularization, self.iterations
+        )
+        contrast = super().loss(student_embedding, teacher_embedding, batch).mean()
+        return self.contrast * contrast + self.transport * cost

@@ -107,9 +107,9 @@ class CKA(RelationObjective):
         equation=r"1 - \frac{\langle H K^s H, H K^t H \rangle_F}{\Vert H K^s H \Vert_F \Vert H "
         r"K^t H \Vert_F}, \quad K_{ij} = f_i^\top f_j, \quad H = I - \tfrac{1}{N} "
         r"\mathbf{1}\mathbf{1}^\top",
-        use="When the teacher's embedding is wider or comes from another kind of network and only "
-        "the arrangement of the samples should be transferred, up to rotation and scale. No "
-        "parameters; an N x N matrix.",
+        use="When the teacher's embedding is wider or comes from another kind of network, and only "
+        "the arrangement of the samples matters. Rotation and scale are free. No parameters; an "
+        "N x N matrix.",
         pitfalls="With few samples in a batch CKA is biased towards 1, so small batches give a "
         "weak signal. The value lies in [0, 1]. Its gradient fades as the embeddings grow, "
         "because their scale is free.",

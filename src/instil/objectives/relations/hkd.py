@@ -1,5 +1,4 @@
-"""Information flow: neighbour probabilities at every level, early levels at the start of "
-"training."""
+"""Information flow: neighbour probabilities at every level; early levels matter at the start."""
 
 from __future__ import annotations
 

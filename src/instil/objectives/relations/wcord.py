@@ -1,5 +1,4 @@
-"""Wasserstein contrastive distillation: a 1-Lipschitz critic, and optimal transport of the "
-"batch."""
+"""Wasserstein contrastive distillation: a 1-Lipschitz critic, and transport of the batch."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from instil.core import UNLABELLED, Batch
 from instil.data.images import ArrayData
 from instil.data.samples import TensorData
 from instil.data.sources.digits import digits
-from instil.data.surrogate_images import Borrowed, Made, Maker
-from instil.data.surrogates.blank import Blank
+from instil.data.surrogate_images import ForeignImages, ImageSource, SyntheticImages
+from instil.data.surrogates.blank import Placeholder
 from instil.data.surrogates.blobs import Blobs
 from instil.data.surrogates.noise import Noise
 
@@ -20,15 +20,15 @@ def moment(number: int = 50, view: int = 0) -> Batch:
     return {"index": torch.arange(number), "view": torch.full((number,), view)}
 
 
-def made(maker: Maker, view: int = 0, seed: int = 0) -> Tensor:
-    samples = Made(digits().validation, 100, maker)
+def made(maker: ImageSource, view: int = 0, seed: int = 0) -> Tensor:
+    samples = SyntheticImages(digits().validation, 100, maker)
     batch = samples.__getitems__(list(range(50))) | moment(view=view)
-    image: Tensor = samples.seen(batch, seed)["image"]
+    image: Tensor = samples.materialize(batch, seed)["image"]
     return image
 
 
 @pytest.mark.parametrize("maker", [Noise(), Blobs(), Blobs(2)])
-def test_made_images_are_those_of_sample_view_and_seed(maker: Maker) -> None:
+def test_made_images_are_those_of_sample_view_and_seed(maker: ImageSource) -> None:
     image = made(maker)
     assert image.shape == (50, 1, 8, 8)
     assert image.dtype == torch.float32
@@ -55,15 +55,15 @@ def test_noise_is_even_and_blobs_are_smooth() -> None:
 
 def test_blobs_are_alike_in_size_across_and_down() -> None:
     like = ArrayData(torch.rand(4, 3, 16, 8), torch.zeros(4, dtype=torch.int64), ["a"])
-    samples = Made(like, 10, Blobs(4))
-    image = samples.seen(samples.__getitems__([0, 1]) | moment(2), 0)["image"]
+    samples = SyntheticImages(like, 10, Blobs(4))
+    image = samples.materialize(samples.__getitems__([0, 1]) | moment(2), 0)["image"]
     assert image.shape == (2, 3, 16, 8)
     assert len(samples) == 10
 
 
 def test_blank_is_black_and_nothing_has_a_label() -> None:
-    assert not made(Blank()).any()
-    samples = Made(digits().validation, 100, Blank())
+    assert not made(Placeholder()).any()
+    samples = SyntheticImages(digits().validation, 100, Placeholder())
     batch = samples.__getitems__([3, 99])
     assert batch["label"].tolist() == [UNLABELLED, UNLABELLED]
     assert samples.classes == digits().classes
@@ -73,7 +73,7 @@ def test_blank_is_black_and_nothing_has_a_label() -> None:
 
 def test_borrowed_images_take_size_and_colours_of_the_datas() -> None:
     colours = torch.rand(6, 3, 32, 16)
-    borrowed = Borrowed(
+    borrowed = ForeignImages(
         digits().validation, ArrayData(colours, torch.zeros(6, dtype=torch.int64), ["a"])
     )
     batch = borrowed.__getitems__([1, 5])
@@ -84,7 +84,7 @@ def test_borrowed_images_take_size_and_colours_of_the_datas() -> None:
     assert batch["label"].tolist() == [UNLABELLED, UNLABELLED]
     part = borrowed.subset(torch.tensor([5]))
     assert torch.equal(part.__getitems__([0])["image"], batch["image"][1:])
-    back = Borrowed(
+    back = ForeignImages(
         ArrayData(colours, torch.zeros(6, dtype=torch.int64), ["a"]), digits().train
     ).__getitems__([0])["image"]
     assert back.shape == (1, 3, 32, 16)
@@ -94,4 +94,4 @@ def test_borrowed_images_take_size_and_colours_of_the_datas() -> None:
 def test_only_images_can_be_made() -> None:
     rows = TensorData({"x": torch.zeros(4, 3)}, torch.zeros(4, dtype=torch.int64), ["a"])
     with pytest.raises(ValueError, match="only images can be made"):
-        Made(rows, 4, Noise())
+        SyntheticImages(rows, 4, Noise())

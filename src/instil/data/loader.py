@@ -79,7 +79,7 @@ class Loader:
         """The epoch that the next iteration goes through."""
         self.epoch = epoch
 
-    def pieces(self) -> Iterator[Tensor]:
+    def micro_batch_indices(self) -> Iterator[Tensor]:
         """Rows of this rank's micro-batches; empty ones where a last batch has fewer items than pieces."""
         if self.shuffle:
             return self._cut(self._drawn(self.epoch)[0])
@@ -111,14 +111,14 @@ class Loader:
     def _views(self) -> Iterator[Tensor]:
         """Epoch by epoch, and in an epoch version by version, another number."""
         if not self.shuffle:
-            return (torch.full_like(piece, self.epoch) for piece in self.pieces())
+            return (torch.full_like(piece, self.epoch) for piece in self.micro_batch_indices())
         version = self._drawn(self.epoch)[1]
         return self._cut(self.epoch * (int(version.max()) + 1) + version)
 
     def _batches(self) -> Iterator[Batch]:
         if not self.workers:
-            return map(self.dataset.__getitems__, self.pieces())
-        self._asked.pieces = list(self.pieces())
+            return map(self.dataset.__getitems__, self.micro_batch_indices())
+        self._asked.micro_batch_indices = list(self.micro_batch_indices())
         if self._processes is None:
             self._processes = DataLoader(
                 _Told(self.dataset),  # type: ignore[arg-type]
@@ -176,10 +176,10 @@ class _Rows:
     """What the processes are asked for, anew in every epoch; knows no loader, or they would outlive it by their timeout of 5 seconds."""
 
     def __init__(self) -> None:
-        self.pieces: list[Tensor] = []
+        self.micro_batch_indices: list[Tensor] = []
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.pieces)
+        return iter(self.micro_batch_indices)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -10,7 +10,7 @@ from instil.core import UNLABELLED, Batch
 from instil.data.samples import Facts, Samples
 
 
-class Maker:
+class ImageSource:
     """Makes the images of a batch from nothing but ``seed``, ``index`` and ``view``, float32 in [0, 1]; its options are those of the recipe."""
 
     def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:
@@ -18,7 +18,7 @@ class Maker:
         raise NotImplementedError
 
 
-class Substitute(Samples):
+class SurrogateDataset(Samples):
     """So many samples with the facts and the kind of label of ``like``, and without a label; their images come from elsewhere.
 
     Raises ValueError where ``like`` is no data of images.
@@ -50,26 +50,26 @@ class Substitute(Samples):
         return label
 
 
-class Made(Substitute):
-    """Blank images, on which ``seen`` puts other ones in each view."""
+class SyntheticImages(SurrogateDataset):
+    """Blank images, on which ``materialize`` puts other ones in each view."""
 
-    def __init__(self, like: Samples, count: int, maker: Maker):
+    def __init__(self, like: Samples, count: int, image_source: ImageSource):
         super().__init__(like, count)
-        self.maker = maker
+        self.image_source = image_source
 
     def inputs(self, rows: Tensor) -> Batch:
         return {"image": torch.zeros(1, *self.shape).expand(len(rows), -1, -1, -1)}
 
-    def seen(self, batch: Batch, seed: int) -> Batch:
+    def materialize(self, batch: Batch, seed: int) -> Batch:
         """The batch with the images of its ``index`` and ``view``."""
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": seed}
-        return batch | {"image": self.maker(moment, self.shape)}
+        return batch | {"image": self.image_source(moment, self.shape)}
 
     def _take(self, rows: Tensor) -> None:
         pass
 
 
-class Borrowed(Substitute):
+class ForeignImages(SurrogateDataset):
     """The images of other samples, in the shape of ``like``: resized (bilinear, antialiased), grey for colour and the mean of colours for grey."""
 
     def __init__(self, like: Samples, source: Samples):

@@ -17,7 +17,7 @@ from instil import catalogue
 from instil.core import UNLABELLED, Net, Scheme, Teacher
 from instil.data.loader import Repeated
 from instil.data.samples import Samples
-from instil.data.surrogate_images import Made
+from instil.data.surrogate_images import SyntheticImages
 from instil.engine import init_distributed, rank, wait_for_ranks
 from instil.experiment import answers, build, finished
 from instil.experiment import trained as trained_teachers
@@ -326,7 +326,7 @@ class Arms:
         """The student by the recipe's objectives, on noise or blobs."""
         stage, objectives = self.stages[-1], build_objectives(self.bench.recipe.objectives)
         student = self._new_student(seed)
-        samples = Made(stage.splits.validation, len(stage.splits.train), MAKERS[name]())
+        samples = SyntheticImages(stage.splits.validation, len(stage.splits.train), MAKERS[name]())
         scheme = Offline(student, copy.deepcopy(self._teacher), objectives)
         training = build.training(stage.recipe.train, seed, sum(self.steps), list(scheme.learners))
         trained = self._fit(name, seed, scheme, samples, training, stage)

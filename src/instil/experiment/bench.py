@@ -21,7 +21,7 @@ from instil.data.mixup import Mixup
 from instil.data.partners import Partners
 from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits
-from instil.data.surrogate_images import Made, Substitute
+from instil.data.surrogate_images import SurrogateDataset, SyntheticImages
 from instil.engine import rank, world_size
 from instil.experiment.sources import data_source, substitutes
 from instil.recipe import RecipeError, build_options, error_context, label_objectives, stages
@@ -185,12 +185,14 @@ class Bench:
         """What happens to a batch of training samples by ``index`` and ``view``; where the views are numbered, the same for every seed."""
         augment = self.recipe.data.augment
         changed = any((augment.crop, augment.flip, augment.mixup, augment.partner))
-        if changed and not isinstance(samples, (ImageData, Substitute)):
+        if changed and not isinstance(samples, (ImageData, SurrogateDataset)):
             raise RecipeError(
                 f"data.augment: only images with a label for the whole can be shifted, mirrored and mixed; '{self.recipe.data.name}' has others"
             )
         changes: list[Callable[[Batch], Batch]] = (
-            [functools.partial(samples.seen, seed=seed)] if isinstance(samples, Made) else []
+            [functools.partial(samples.materialize, seed=seed)]
+            if isinstance(samples, SyntheticImages)
+            else []
         )
         if augment.crop or augment.flip:
             changes += [

@@ -15,14 +15,14 @@ from instil.core import closest
 from instil.data import sources
 from instil.data.samples import Samples
 from instil.data.splits import Splits
-from instil.data.surrogate_images import Borrowed, Made, Maker
-from instil.data.surrogates.blank import Blank
+from instil.data.surrogate_images import ForeignImages, ImageSource, SyntheticImages
+from instil.data.surrogates.blank import Placeholder
 from instil.data.surrogates.blobs import Blobs
 from instil.data.surrogates.noise import Noise
 from instil.recipe.options import check
 from instil.recipe.sections import DataConfig, Recipe, SurrogateConfig
 
-MAKERS: dict[str, type[Maker]] = {"noise": Noise, "blobs": Blobs, "scheme": Blank}
+MAKERS: dict[str, type[ImageSource]] = {"noise": Noise, "blobs": Blobs, "scheme": Placeholder}
 
 
 def substitutes(images: SurrogateConfig, splits: Splits, recipe: Recipe) -> Samples:
@@ -30,9 +30,11 @@ def substitutes(images: SurrogateConfig, splits: Splits, recipe: Recipe) -> Samp
     if recipe.data.num_labeled is not None:
         raise ValueError("such images have no labels; leave data.num_labeled out")
     if images.name in MAKERS:
-        return Made(splits.validation, len(splits.train), maker(images.name, images.options))
+        return SyntheticImages(
+            splits.validation, len(splits.train), maker(images.name, images.options)
+        )
     try:
-        return Borrowed(
+        return ForeignImages(
             splits.validation,
             data_source(images.name, images.options, recipe, "data.surrogate").train,
         )
@@ -42,9 +44,9 @@ def substitutes(images: SurrogateConfig, splits: Splits, recipe: Recipe) -> Samp
         ) from error
 
 
-def maker(name: str, options: Mapping[str, Any]) -> Maker:
+def maker(name: str, options: Mapping[str, Any]) -> ImageSource:
     """What makes images of this kind."""
-    made: Maker = MAKERS[name](
+    made: ImageSource = MAKERS[name](
         **check(MAKERS[name], options, "data.surrogate", name, schedules=False)
     )
     return made

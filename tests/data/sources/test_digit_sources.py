@@ -100,10 +100,10 @@ def test_what_a_net_says_of_a_node_does_not_depend_on_the_batch() -> None:
 def test_an_epoch_of_nodes_has_each_once_and_neighbours_together() -> None:
     train = digit_graph().train
     loader = Loader(train, 100, seed=1)
-    rows = torch.cat(list(loader.pieces()))
+    rows = torch.cat(list(loader.micro_batch_indices()))
     assert sorted(rows.tolist()) == list(range(1000))
     loader.set_epoch(1)
-    assert not torch.equal(rows, torch.cat(list(loader.pieces())))
+    assert not torch.equal(rows, torch.cat(list(loader.micro_batch_indices())))
 
     def joined(nodes: torch.Tensor) -> int:
         batch = train.__getitems__(nodes)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, batch_size
-from instil.data.surrogate_images import Maker
+from instil.data.surrogate_images import ImageSource
 
 
-class Blank(Maker):
+class Placeholder(ImageSource):
     """Black images of the right shape."""
 
     def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:

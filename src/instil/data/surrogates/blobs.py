@@ -9,12 +9,12 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, keyed_normal
-from instil.data.surrogate_images import Maker
+from instil.data.surrogate_images import ImageSource
 
 SALT = 12
 
 
-class Blobs(Maker):
+class Blobs(ImageSource):
     """Coarse normal noise x, enlarged to the size of the images (bicubic), as sigmoid(4 x - 3) in [0, 1].
 
     ``cells``: how many numbers of the coarse noise there are along the longer side: the more, the smaller the blobs.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, keyed_uniform
-from instil.data.surrogate_images import Maker
+from instil.data.surrogate_images import ImageSource
 
 SALT = 11
 
 
-class Noise(Maker):
+class Noise(ImageSource):
     """Every value of every pixel anew, all of [0, 1] alike."""
 
     def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:

@@ -29,7 +29,7 @@ def rows(folder: Path, **options: object) -> AlignedRows:
 def said(part: AlignedRows, number: int, teacher: bool) -> list[str]:
     """The text of each span of a row."""
     batch, prefix = part.__getitems__([number]), "teacher_" if teacher else ""
-    source = part.theirs if teacher else part
+    source = part.teacher_rows if teacher else part
     span, label = batch[f"{prefix}span"][0], batch[f"{prefix}label"][0]
     return [source.text_of(label[span == one].tolist()) for one in range(int(span.max()) + 1)]
 
@@ -79,9 +79,9 @@ def test_tokens_that_are_the_same_text_are_named(folder: Path) -> None:
     pairs = train.__getitems__([0, 1, 2])["same_tokens"]
     assert pairs.shape[0] == 3
     for theirs, mine in pairs[0].tolist():
-        assert train.theirs.text_of([theirs]) == train.text_of(
+        assert train.teacher_rows.text_of([theirs]) == train.text_of(
             [mine]
-        ) or theirs == train.theirs.tokens.index(256)
+        ) or theirs == train.teacher_rows.tokens.index(256)
 
 
 def test_only_answers_are_learned(tmp_path: Path) -> None:

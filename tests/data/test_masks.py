@@ -102,7 +102,7 @@ def test_an_archive_of_real_targets(tmp_path: Path, shape: tuple[int, ...]) -> N
     assert made.train.__getitems__([0])["image"].max() <= 1
     assert sum((part.label == -100).any().item() for part in (made.train, made.test)) == 1
     assert (made.train.label == -100).any()
-    with pytest.raises(ValueError, match=r"real numbers are no classes\. Take task: regression"):
+    with pytest.raises(ValueError, match=r"real numbers are no classes\. Use task: regression"):
         npz(str(tmp_path / "a.npz"))
 
 

@@ -24,18 +24,18 @@ def test_a_partner_does_not_depend_on_the_cut_of_the_batch() -> None:
 
 
 def test_a_partner_changes_with_view_and_seed_and_has_its_own_label() -> None:
-    data = digits.digits().train
-    batch = data.__getitems__(torch.arange(200))
-    first = Partners(data)(batch)
-    images = data.images(torch.arange(len(data)))
-    found = [
+    samples = digits.digits().train
+    batch = samples.__getitems__(torch.arange(200))
+    first = Partners(samples)(batch)
+    images = samples.images(torch.arange(len(samples)))
+    partners = [
         int((images == image).flatten(1).all(1).nonzero()[0]) for image in first["partner_image"]
     ]
-    assert torch.equal(data.label[found], first["partner_label"])
-    assert len(set(found)) > 150
+    assert torch.equal(samples.label[partners], first["partner_label"])
+    assert len(set(partners)) > 150
     for other in (
-        Partners(data, seed=1)(batch),
-        Partners(data)(batch | {"view": batch["view"] + 1}),
+        Partners(samples, seed=1)(batch),
+        Partners(samples)(batch | {"view": batch["view"] + 1}),
     ):
         same = (other["partner_image"] == first["partner_image"]).flatten(1).all(1)
         assert same.float().mean() < 0.05

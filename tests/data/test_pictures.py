@@ -196,5 +196,5 @@ def test_unlabelled_pictures_to_judge_are_refused(tmp_path: Path) -> None:
     classes(tmp_path / "data/train")
     classes(tmp_path / "data/test")
     (tmp_path / "data/test/unlabelled").mkdir()
-    with pytest.raises(ValueError, match="without a label cannot be judged"):
+    with pytest.raises(ValueError, match="without a label cannot be evaluated"):
         folder(str(tmp_path / "data"))

@@ -187,7 +187,7 @@ def test_both_sides_of_a_teacher_with_another_tokenizer_begin_as_theirs_do(tmp_p
         texts(tmp_path), tokenizer="bytes", teacher_tokenizer=str(folder), length=40
     ).train
     batch = train.__getitems__(range(len(train)))
-    bos = train.theirs.tokenizer.bos
+    bos = train.teacher_rows.tokenizer.bos
     ids, label, span = (batch[f"teacher_{key}"] for key in ("input_ids", "label", "span"))
     assert (ids == bos).sum() > 3
     assert not (label == bos).any()

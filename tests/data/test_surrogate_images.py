@@ -93,5 +93,5 @@ def test_borrowed_images_take_size_and_colours_of_the_datas() -> None:
 
 def test_only_images_can_be_made() -> None:
     rows = TensorData({"x": torch.zeros(4, 3)}, torch.zeros(4, dtype=torch.int64), ["a"])
-    with pytest.raises(ValueError, match="only images can be made"):
+    with pytest.raises(ValueError, match="Expected images"):
         SyntheticImages(rows, 4, Noise())

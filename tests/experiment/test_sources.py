@@ -141,7 +141,7 @@ def test_the_command_line_lists_the_options_of_a_source(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for words, expected in (
-        (["methods", "folder"], "what to do with files that cannot be read"),
+        (["methods", "folder"], "unreadable files"),
         (["methods", "--kind", "data"], "digits"),
         (["methods", "npz", "--json"], '"validation"'),
     ):

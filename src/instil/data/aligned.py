@@ -1,101 +1,107 @@
-"""Rows of one text in the tokens of two tokenizers: what the student reads, what the teacher reads, and the spans that both end."""
+"""Token rows of one text for two tokenizers, with the spans that both sides share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby, islice
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from instil.core import Batch
-from instil.data.alignment import same_tokens, spans
+from instil.data.aligned_packing import Aligned, aligned_rows
+from instil.data.alignment import same_tokens
 from instil.data.documents import Document
 from instil.data.fitting import REFUSED, Fitted, TooLong
 from instil.data.splits import Splits
-from instil.data.token_rows import Row, TokenRows, pruned
+from instil.data.token_packing import pruned
+from instil.data.token_rows import TokenRows
 from instil.data.tokenizers import Tokenizer
 
-Side = tuple[list[int], list[int]]
-"""Tokens, and the bytes of each."""
-Span = tuple[Side, Side]
-"""What the student's and the teacher's tokenizer make of the same bytes."""
-
-
-class Aligned(NamedTuple):
-    """One row of either side, and the spans of its tokens; ``unlearned`` are the indices of spans that are only read."""
-
-    rows: tuple[Row, Row]
-    spans: list[Span]
-    unlearned: frozenset[int] = frozenset()
+PREFIX = "teacher_"
+"""Prefix of the batch keys of the teacher's rows."""
 
 
 class AlignedRows(TokenRows):
-    """The student's rows; every key of the teacher's comes too, beginning with ``teacher_``.
+    """Rows of the student, with those of the teacher under keys that begin with ``teacher_``.
 
-    ``span`` and ``teacher_span`` (N, T) number, row by row, the spans to which the labels belong, -1 where none is learned. ``same_tokens``
-    (N, P, 2) are the numbers (teacher, student) of tokens that are the same text, alike for all rows.
+    ``span`` and ``teacher_span`` (N, T) are the span indices of the labels within a row, and -1 for
+    positions without a target. ``same_tokens`` (N, P, 2) are the ids (teacher, student) of tokens
+    with the same text, equal for all rows.
+
+    Args:
+        rows: aligned rows.
+        student_rows: the rows in the tokens of the student.
+        teacher_rows: the rows in the tokens of the teacher.
+        same: ids (teacher, student) of tokens with the same text.
     """
 
     def __init__(
         self,
         rows: Sequence[Aligned],
-        mine: TokenRows,
-        theirs: TokenRows,
+        student_rows: TokenRows,
+        teacher_rows: TokenRows,
         same: Sequence[tuple[int, int]],
     ):
-        vars(self).update(vars(mine))  # these are the student's rows, and more
-        self.theirs, self.same = theirs, torch.tensor(same, dtype=torch.int64).view(-1, 2)
-        for side, part in enumerate((mine, theirs)):
+        # This object takes over the attributes of the student's rows, which are complete.
+        vars(self).update(vars(student_rows))
+        self.teacher_rows = teacher_rows
+        self.same = torch.tensor(same, dtype=torch.int64).view(-1, 2)
+        for side, part in enumerate((student_rows, teacher_rows)):
             part.tensors["span"] = torch.full(part.label.shape, -1)
-            for number, row in enumerate(rows):
-                numbers = [
-                    -1 if index in row.unlearned else index
-                    for index, span in enumerate(row.spans)
-                    for _ in span[side][0]
-                ]
-                start = (
-                    row.rows[side][2] - 1
-                )  # the position whose label is the first that is learned
-                part.tensors["span"][number, start : start + len(numbers)] = torch.tensor(numbers)
+            for row_index, row in enumerate(rows):
+                span_indices = _span_indices(row, side)
+                # The label at a position is the next token: the first target is one position ahead.
+                start = row.rows[side].read - 1
+                window = slice(start, start + len(span_indices))
+                part.tensors["span"][row_index, window] = torch.tensor(span_indices)
 
     def inputs(self, rows: Tensor) -> Batch:
-        theirs = self.theirs.inputs(rows) | {"label": self.theirs.label[rows]}
+        teacher_batch = self.teacher_rows.inputs(rows) | {"label": self.teacher_rows.label[rows]}
+        prefixed = {f"{PREFIX}{key}": value for key, value in teacher_batch.items()}
         same = self.same.expand(len(rows), *self.same.shape)
-        return (
-            super().inputs(rows)
-            | {f"teacher_{key}": value for key, value in theirs.items()}
-            | {"same_tokens": same}
-        )
+        return super().inputs(rows) | prefixed | {"same_tokens": same}
 
     def _take(self, rows: Tensor) -> None:
         self.tensors = TokenRows.inputs(self, rows)
-        self.theirs = self.theirs.subset(rows)
+        self.teacher_rows = self.teacher_rows.subset(rows)
+
+
+def _span_indices(row: Aligned, side: int) -> list[int]:
+    """Span index of each token of one side; -1 for tokens that are input only."""
+    indices: list[int] = []
+    for index, span in enumerate(row.spans):
+        value = -1 if index in row.unlearned else index
+        indices += [value] * len(span[side][0])
+    return indices
 
 
 def of_teacher(splits: Splits) -> Splits:
-    """The same texts as a teacher reads them that has a tokenizer of its own."""
+    """Return the same texts in the tokens of a teacher with a tokenizer of its own."""
     train, validation, test = (
-        part.theirs if isinstance(part, AlignedRows) else part
+        part.teacher_rows if isinstance(part, AlignedRows) else part
         for part in (splits.train, splits.validation, splits.test)
     )
     return Splits(train, validation, test, splits.classes, splits.kind)
 
 
 def read_by_teacher(batch: Batch) -> Batch:
-    """A batch as a teacher reads it that has a tokenizer of its own: what is the student's gives way; one that is the teacher's already stays."""
-    theirs = {
-        key.removeprefix("teacher_"): value
-        for key, value in batch.items()
-        if key.startswith("teacher_")
+    """Return a batch as a teacher with a tokenizer of its own reads it.
+
+    The teacher's entries replace those of the student. A batch without such entries is returned
+    unchanged.
+    """
+    teacher_batch = {
+        key.removeprefix(PREFIX): value for key, value in batch.items() if key.startswith(PREFIX)
     }
-    kept = {
+    if not teacher_batch:
+        return batch
+    shared = {
         key: value
         for key, value in batch.items()
-        if not key.startswith("teacher_") and key not in theirs
+        if not key.startswith(PREFIX) and key not in teacher_batch
     }
-    return kept | theirs if theirs else batch
+    return shared | teacher_batch
 
 
 def aligned(
@@ -106,147 +112,51 @@ def aligned(
     prune: bool = False,
     too_long: TooLong = REFUSED,
 ) -> Splits:
-    """Documents in rows of at most so many tokens of student and teacher, cut only where both have an end.
+    """Divide documents into aligned rows, cut only where both tokenizers have a boundary.
 
-    Every span is learned once, but for those that are longer than a row. The other arguments are those of ``text``.
+    Every span is a target once, except spans that are longer than a row.
+
+    Args:
+        parts: train, validation and test documents.
+        tokenizers: tokenizers of student and teacher.
+        lengths: length of a row in tokens of student and teacher.
+        limits: largest number of rows of each part; None for all.
+        prune: whether to reduce both vocabularies to the tokens of the rows.
+        too_long: handling of prompts and answers that do not fit into a row.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: if a part has no span that fits into a row.
     """
-    taken, notes = [], []
+    rows_of, notes = [], []
     for part, limit in zip(parts, limits, strict=True):
         fitted = (Fitted(too_long), Fitted(too_long))
-        taken.append(list(islice(_rows(part, tokenizers, lengths, fitted), limit)))
+        rows_of.append(list(islice(aligned_rows(part, tokenizers, lengths, fitted), limit)))
         notes.append(fitted[0].note() or fitted[1].note())
-    if not all(taken):
+    if not all(rows_of):
         raise ValueError("the texts of one part have no span that is shorter than a row")
-    sides, kept = [], []
+    sides, new_ids = [], []
     for side, tokenizer in enumerate(tokenizers):
-        rows, tokens = pruned(
-            [[row.rows[side] for row in part] for part in taken], tokenizer, prune
-        )
+        rows = [[row.rows[side] for row in part] for part in rows_of]
+        rows_in_vocabulary, tokens = pruned(rows, tokenizer, prune)
+        size = len(tokens) or tokenizer.size
+        length = lengths[side]
         sides.append(
-            [
-                TokenRows(part, lengths[side], len(tokens) or tokenizer.size, tokenizer, tokens)
-                for part in rows
-            ]
+            [TokenRows(part, length, size, tokenizer, tokens) for part in rows_in_vocabulary]
         )
-        kept.append({token: number for number, token in enumerate(tokens or range(tokenizer.size))})
-    pairs = [
-        (kept[1][theirs], kept[0][mine])
-        for theirs, mine in same_tokens(*tokenizers)
-        if theirs in kept[1] and mine in kept[0]
+        new_ids.append({token: new for new, token in enumerate(tokens or range(tokenizer.size))})
+    same = [
+        (new_ids[1][teacher_id], new_ids[0][student_id])
+        for teacher_id, student_id in same_tokens(*tokenizers)
+        if teacher_id in new_ids[1] and student_id in new_ids[0]
     ]
     train, validation, test = (
-        AlignedRows(rows, mine, theirs, pairs)
-        for rows, mine, theirs in zip(taken, *sides, strict=True)
+        AlignedRows(rows, student_rows, teacher_rows, same)
+        for rows, student_rows, teacher_rows in zip(rows_of, *sides, strict=True)
     )
     names = ("training", "validation", "test")
     for samples, name, note in zip((train, validation, test), names, notes, strict=True):
         samples.notes = (f"{name} texts: {note}",) if note else ()
     return Splits(train, validation, test, train.classes, train.kind)
-
-
-def _rows(
-    part: Sequence[Document],
-    tokenizers: tuple[Tokenizer, Tokenizer],
-    lengths: tuple[int, int],
-    fitted: tuple[Fitted, Fitted],
-) -> Iterator[Aligned]:
-    if any(document.prompt is not None for document in part):
-        yield from _answers(part, tokenizers, lengths, fitted)
-    else:
-        yield from _packed(part, tokenizers, lengths)
-
-
-def _packed(
-    part: Sequence[Document], tokenizers: tuple[Tokenizer, Tokenizer], lengths: tuple[int, int]
-) -> Iterator[Aligned]:
-    """Texts one after another; a row begins with the last token of what came before it."""
-    row: list[Span] = []
-    before, room = [[one.end] for one in tokenizers], list(lengths)
-    begin = _begin(tokenizers)
-    for document in part:
-        for span in (*begin, *_spans(document.text, tokenizers)):
-            needed = [len(tokens) for tokens, _ in span]
-            if row and any(need > free for need, free in zip(needed, room, strict=True)):
-                yield _row(before, row, begin)
-                before, row, room = _last_tokens(before, row), [], list(lengths)
-            if any(need > length for need, length in zip(needed, lengths, strict=True)):
-                before = _last_tokens(before, [span])
-                continue
-            row.append(span)
-            room = [free - need for need, free in zip(needed, room, strict=True)]
-    if row:
-        yield _row(before, row, begin)
-
-
-def _begin(tokenizers: tuple[Tokenizer, Tokenizer]) -> list[Span]:
-    """The tokens before each text as a span that is only read; nothing where neither side has one."""
-    sides: list[Side] = [([], []) if one.bos is None else ([one.bos], [0]) for one in tokenizers]
-    return [(sides[0], sides[1])] if any(tokens for tokens, _ in sides) else []
-
-
-def _last_tokens(before: Sequence[list[int]], row: Sequence[Span]) -> list[list[int]]:
-    """The last token of either side; one side of the token before a text may be empty."""
-    last = []
-    for side, tokens_before in enumerate(before):
-        tokens = [token for span in row for token in span[side][0]]
-        last.append(tokens[-1:] or list(tokens_before))
-    return last
-
-
-def _answers(
-    part: Sequence[Document],
-    tokenizers: tuple[Tokenizer, Tokenizer],
-    lengths: tuple[int, int],
-    fitted: tuple[Fitted, Fitted],
-) -> Iterator[Aligned]:
-    """Each document a row of its own: its prompt is only read."""
-    for document in part:
-        spans_of_answer = list(_spans(document.text, tokenizers))
-        prompts = []
-        for side, (tokenizer, length) in enumerate(zip(tokenizers, lengths, strict=True)):
-            begin = [] if tokenizer.bos is None else [tokenizer.bos]
-            tokens = [*begin, *tokenizer.encode(document.prompt or "")[0]] or [tokenizer.end]
-            answer = sum(len(span[side][0]) for span in spans_of_answer) - 1
-            prompts.append(fitted[side].prompt(document, tokens, answer, length, len(begin)))
-        read = [prompt for prompt in prompts if prompt is not None]
-        if len(read) < len(prompts):
-            continue
-        while any(
-            len(read[side]) + sum(len(span[side][0]) for span in spans_of_answer) > length + 1
-            for side, length in enumerate(lengths)
-        ):
-            spans_of_answer.pop()
-        if spans_of_answer:
-            yield _row(read, spans_of_answer)
-
-
-def _row(read: Sequence[list[int]], row: Sequence[Span], begin: Sequence[Span] = ()) -> Aligned:
-    """One row of either side; spans that are one of ``begin`` are only read."""
-    unlearned = frozenset(index for index, span in enumerate(row) if span in begin)
-    rows = []
-    for side, before in enumerate(read):
-        tokens, num_bytes = list(before), [0] * len(before)
-        places: list[int] = []
-        for index, span in enumerate(row):
-            if index in unlearned:
-                places += range(len(tokens), len(tokens) + len(span[side][0]))
-            tokens += span[side][0]
-            num_bytes += span[side][1]
-        rows.append(Row(tokens, num_bytes, len(before), unlearned=places))
-    return Aligned((rows[0], rows[1]), list(row), unlearned)
-
-
-def _spans(text: str, tokenizers: tuple[Tokenizer, Tokenizer]) -> Iterator[Span]:
-    """The spans of a text, and its end."""
-    said = [one.encode(text) for one in tokenizers]
-    numbers = spans(said[0][1], said[1][1])
-    parts = [
-        [
-            tuple(map(list, zip(*group, strict=True)))[1:]
-            for _, group in groupby(zip(number, *side, strict=True), lambda entry: entry[0])
-        ]
-        for number, side in zip(numbers, said, strict=True)
-    ]
-    for mine, theirs in zip(*parts, strict=True):
-        yield (mine[0], mine[1]), (theirs[0], theirs[1])
-    yield ([tokenizers[0].end], [0]), ([tokenizers[1].end], [0])

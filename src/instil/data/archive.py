@@ -1,4 +1,4 @@
-"""Arrays of a NumPy archive, of which no header is believed before it was compared with the file."""
+"""Arrays of a NumPy archive, whose headers are checked against the file before any is read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 ENDING = ".npy"
-# Images compress by less than 20. What unpacks to gigabytes and compresses by more is a trap, or
-# all of one colour.
+# Images compress by less than 20. An archive that unpacks to gigabytes and compresses by more
+# than this is a decompression bomb, or of one colour.
 LARGEST_RATIO = 200
-ALWAYS_ALLOWED = 2**30  # bytes after decompression
+ALWAYS_ALLOWED = 2**30
+"""Bytes after decompression that are accepted at any ratio."""
 FAULTS = (
     *(ValueError, TypeError, EOFError, OSError, OverflowError, SyntaxError, NotImplementedError),
     *(RuntimeError, RecursionError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -55,7 +56,7 @@ def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:
 def _check_total(unpacked: int, packed: int) -> None:
     if unpacked > max(ALWAYS_ALLOWED, LARGEST_RATIO * packed):
         raise ValueError(
-            f"{packed} bytes claim to unpack to {unpacked}, more than {LARGEST_RATIO} times as many"
+            f"{packed} bytes claim to unpack to {unpacked}, more than {LARGEST_RATIO} times that size"
         )
 
 
@@ -68,10 +69,12 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[np.generi
 
 
 def _check_header(stream: IO[bytes], entry: zipfile.ZipInfo) -> None:
-    """ValueError where shape and type do not give the size that the archive has."""
+    """Raise ValueError if shape and type do not match the size in the archive."""
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"'{entry.filename}' has the unknown format {version}")
+        raise ValueError(
+            f"'{entry.filename}' has the unknown format {version}. Expected (1, 0) or (2, 0)"
+        )
     read_header: Any = (
         np.lib.format.read_array_header_1_0
         if version == (1, 0)
@@ -79,7 +82,9 @@ def _check_header(stream: IO[bytes], entry: zipfile.ZipInfo) -> None:
     )
     shape, _, dtype = read_header(stream)
     if dtype.hasobject:
-        raise ValueError(f"'{entry.filename}' holds Python objects, which are not read")
+        raise ValueError(
+            f"'{entry.filename}' holds Python objects. Expected plain numbers or texts"
+        )
     claimed = math.prod(shape) * dtype.itemsize
     held = entry.file_size - stream.tell()
     if claimed != held or min(shape, default=0) < 0:

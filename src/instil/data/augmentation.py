@@ -1,4 +1,4 @@
-"""Random shifts and flips that depend on seed, image and view alone."""
+"""Random shifts and flips that depend only on seed, image and view."""
 
 from __future__ import annotations
 
@@ -12,18 +12,33 @@ SALT = 7
 
 
 class Augmentation:
-    """Shifts every image by up to ``crop`` pixels (zeros come in) and mirrors half of them with ``flip``.
+    """Shift every image by up to ``crop`` pixels and, with ``flip``, mirror half of them.
 
-    What happens to an image is a function of ``seed``, its ``index`` and its ``view``: teacher and student see the same, however the batch is cut.
+    The transformation is a function of ``seed``, ``index`` and ``view``: teacher and student get
+    the same images, and results do not depend on how a batch is cut into micro-batches.
+
+    Args:
+        crop: largest shift in each direction, in pixels; zeros fill the border.
+        flip: whether images are mirrored left to right with probability 1/2.
+        seed: seed of the draws.
+
+    Raises:
+        ValueError: if ``crop`` is negative.
     """
 
     def __init__(self, crop: int = 0, flip: bool = False, seed: int = 0):
         if crop < 0:
-            raise ValueError(f"augment.crop must be zero or more pixels, not {crop}")
-        self.crop, self.flip, self.seed = crop, flip, seed
+            raise ValueError(f"augment.crop: {crop} is negative. Expected 0 or more pixels")
+        self.crop = crop
+        self.flip = flip
+        self.seed = seed
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with other images; ``image`` is (B, C, H, W), ``index`` and ``view`` are int64 (B,)."""
+        """Return the batch with transformed images.
+
+        Args:
+            batch: has ``image`` (B, C, H, W), and ``index`` and ``view``, both int64 (B,).
+        """
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
         vertical, horizontal, mirror = keyed_uniform(moment, 3, SALT).unbind(1)
         image: Tensor = batch["image"]
@@ -33,11 +48,22 @@ class Augmentation:
 
 
 def shifted(image: Tensor, down: Tensor, right: Tensor, padding: int, mirrored: Tensor) -> Tensor:
-    """Of every padded image (B, C, H, W) the window at (``down``, ``right``), mirrored left to right where ``mirrored``."""
+    """Pad every image with zeros and cut a window of the original size out of it.
+
+    Args:
+        image: (B, C, H, W).
+        down: (B,), int64, top edge of the window in the padded image.
+        right: (B,), int64, left edge of the window in the padded image.
+        padding: pixels on each side.
+        mirrored: (B,), bool, whether the window is mirrored left to right.
+
+    Returns:
+        (B, C, H, W).
+    """
     _, channels, height, width = image.shape
     rows = down[:, None] + torch.arange(height, device=image.device)
     columns = torch.arange(width, device=image.device)
     columns = right[:, None] + torch.where(mirrored[:, None], width - 1 - columns, columns)
     padded = F.pad(image, (padding,) * 4)
-    place = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).flatten(1)
-    return padded.flatten(2).gather(2, place[:, None].expand(-1, channels, -1)).view_as(image)
+    pixels = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).flatten(1)
+    return padded.flatten(2).gather(2, pixels[:, None].expand(-1, channels, -1)).view_as(image)

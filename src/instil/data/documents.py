@@ -1,4 +1,4 @@
-"""Texts of files, dealt to train, validation and test by document."""
+"""Text documents of files, divided into train, validation and test."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from instil.data.paths import located
 
 SUFFIXES = (".txt", ".md", ".rst", ".py")
 STDLIB = "stdlib"
-SHARE = 10  # one document of so many is for validation, and one for the test
+SHARE = 10
+"""One of this many documents is for validation, and one for test."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text, or a ``prompt`` and what answers it; only the answer is learned. One that was cut has no end to be learned.
+    """A plain text, or a prompt with its answer, of which only the answer is learned.
 
-    ``context``: what helps with the answer, for those who may read it. ``domain``: what it is about; empty where all texts are about the same.
+    Attributes:
+        name: file, with the line in a ``.jsonl`` file.
+        text: the text, or the answer.
+        prompt: the prompt; None for a plain text.
+        cut: whether the answer was cut; a network does not learn to end such an answer.
+        context: additional input that helps with the answer, for the networks that may read it.
+        domain: subject of the text; empty if all texts have the same one.
     """
 
     name: str
@@ -35,44 +42,60 @@ class Document:
 def documents(
     path: str, base: Path = Path()
 ) -> tuple[list[Document], list[Document], list[Document]]:
-    """Train, validation and test documents of ``stdlib`` (the modules of this Python's own library), a folder of texts, or a ``.jsonl`` file.
+    """Return the train, validation and test documents of a path.
 
-    A line of ``.jsonl`` has ``text``, or ``prompt`` and ``completion``, ``finish_reason`` being ``length`` where that was cut; beside a prompt there
-    may be a ``context``, and in every line a ``domain``, else it is the folder inside the one that was named. A document belongs to one part alone,
-    by the hash of its name. Raises ValueError for lines of another form and for fewer than three documents.
+    A line of a ``.jsonl`` file has ``text``, or ``prompt`` and ``completion``. With a prompt it may
+    have a ``context``, and ``finish_reason: length`` for a completion that was cut. Every line may
+    have a ``domain``; by default it is the first folder below ``path``. The hash of its name
+    decides which part a document belongs to.
+
+    Args:
+        path: ``stdlib`` (the modules of this Python's standard library), a folder of texts, or a
+            ``.jsonl`` file.
+        base: folder that relative paths start from.
+
+    Returns:
+        Train, validation and test documents.
+
+    Raises:
+        ValueError: for lines of another form, and for fewer than three documents.
     """
-    found = sorted(
-        _found(path, base), key=lambda document: hashlib.sha256(document.name.encode()).hexdigest()
-    )
-    if len(found) < 3:
+    ordered = sorted(_read_all(path, base), key=_name_hash)
+    if len(ordered) < 3:
         raise ValueError(
-            f"'{path}' has {len(found)} documents; train, validation and test need one each at least"
+            f"'{path}' has {len(ordered)} documents; train, validation and test need one each at "
+            "least"
         )
-    held = max(1, len(found) // SHARE)
-    return found[2 * held :], found[held : 2 * held], found[:held]
+    count = max(1, len(ordered) // SHARE)
+    return ordered[2 * count :], ordered[count : 2 * count], ordered[:count]
 
 
-def _found(path: str, base: Path) -> Iterator[Document]:
-    place = Path(sysconfig.get_paths()["stdlib"]) if path == STDLIB else located(path, base)
-    if place.suffix == ".jsonl":
-        yield from _lines(place)
+def _name_hash(document: Document) -> str:
+    return hashlib.sha256(document.name.encode()).hexdigest()
+
+
+def _read_all(path: str, base: Path) -> Iterator[Document]:
+    root = Path(sysconfig.get_paths()["stdlib"]) if path == STDLIB else located(path, base)
+    if root.suffix == ".jsonl":
+        yield from _lines(root)
         return
-    if not place.is_dir():
+    if not root.is_dir():
         raise ValueError(
-            f"texts come from a folder, a .jsonl file or '{STDLIB}', not from {place.name}"
+            f"path: cannot read texts from {root.name}. Expected a folder, a .jsonl file or "
+            f"'{STDLIB}'"
         )
     pattern = "*.py" if path == STDLIB else "**/*"
-    for file in sorted(place.glob(pattern)):
+    for file in sorted(root.glob(pattern)):
         if file.suffix in SUFFIXES and not file.name.startswith("_"):
-            yield Document(
-                file.relative_to(place).as_posix(), _read(file), domain=_folder(file, place)
-            )
+            name = file.relative_to(root).as_posix()
+            yield Document(name, _read(file), domain=_first_folder(file, root))
         elif file.suffix == ".jsonl":
-            yield from _lines(file, _folder(file, place))
+            yield from _lines(file, _first_folder(file, root))
 
 
-def _folder(file: Path, place: Path) -> str:
-    return "/".join(file.relative_to(place).parts[:-1][:1])
+def _first_folder(file: Path, root: Path) -> str:
+    """First folder between a root and a file; empty if there is none."""
+    return "/".join(file.relative_to(root).parts[:-1][:1])
 
 
 def _read(file: Path) -> str:
@@ -83,10 +106,10 @@ def _read(file: Path) -> str:
 
 
 def _lines(file: Path, domain: str = "") -> Iterator[Document]:
-    for number, line in enumerate(_read(file).splitlines(), 1):
+    for line_number, line in enumerate(_read(file).splitlines(), 1):
         if not line.strip():
             continue
-        where = f"{file.name}, line {number}"
+        where = f"{file.name}, line {line_number}"
         try:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
@@ -98,7 +121,7 @@ def _document(entry: Any, where: str, domain: str) -> Document:
     """The document of one line.
 
     Raises:
-        ValueError: naming file and line, where the line is of another form.
+        ValueError: for a line of another form, with the file and line.
     """
     _check_form(entry, where)
     domain = str(entry.get("domain", domain))

@@ -10,7 +10,12 @@ TooLongPolicy = Literal["error", "drop", "truncate"]
 
 
 class TooLong(NamedTuple):
-    """What becomes of a prompt and an answer that are longer than a row: ``data.too_long`` and ``data.cut``."""
+    """Handling of prompts and answers that are longer than a row.
+
+    Attributes:
+        policy: option ``data.too_long``.
+        cut: option ``data.cut``, whether the end of an answer may be cut.
+    """
 
     policy: TooLongPolicy = "error"
     cut: bool = False
@@ -20,11 +25,18 @@ REFUSED = TooLong()
 
 
 class Fitted:
-    """Fits prompts and answers into rows, and counts those that were too long."""
+    """Fit of prompts and answers into rows, with a count of those that were too long.
+
+    Args:
+        too_long: handling of prompts and answers that do not fit.
+    """
 
     def __init__(self, too_long: TooLong):
-        self.policy, self.cut = too_long
-        self.dropped = self.truncated = self.total = 0
+        self.policy = too_long.policy
+        self.cut = too_long.cut
+        self.dropped = 0
+        self.truncated = 0
+        self.total = 0
 
     def prompt(
         self,
@@ -35,18 +47,18 @@ class Fitted:
         begin: int = 0,
         end: int = 1,
     ) -> list[int] | None:
-        """Return the part of a prompt that is read, None for a document that is left out.
+        """Return the input tokens of a prompt, or None for a document that is left out.
 
         Args:
-            document: where the prompt stands, for the message.
-            prompt: its tokens; of these the first ``begin`` always stay.
+            document: document of the prompt, for the message.
+            prompt: tokens of the prompt; the first ``begin`` are never removed.
             answer: number of tokens of the answer.
-            length: of a row.
-            begin: number of tokens that begin the text.
-            end: number of tokens that end it.
+            length: length of a row in tokens.
+            begin: number of tokens that start the text.
+            end: number of tokens that end the text.
 
         Raises:
-            ValueError: if prompt and answer are longer than a row and have to fit.
+            ValueError: if prompt and answer are longer than a row and may be neither cut nor dropped.
         """
         self.total += 1
         learned = answer + end
@@ -62,7 +74,7 @@ class Fitted:
         return [*prompt[:begin], *prompt[len(prompt) - room + begin :]]
 
     def note(self) -> str:
-        """What was left out, in words; empty where nothing was."""
+        """Return a sentence about the documents that were too long; empty if there were none."""
         if self.dropped:
             return f"{self.dropped} of {self.total} were longer than a row and left out"
         if self.truncated:
@@ -73,10 +85,17 @@ class Fitted:
 
 
 def too_long(document: Document, prompt: int, answer: int, length: int) -> str:
-    """The message about a prompt and an answer of so many tokens."""
-    what = f"{document.name} has {prompt} tokens of prompt and {answer} of answer"
+    """Return the message about a prompt and an answer that are longer than a row.
+
+    Args:
+        document: document of the prompt.
+        prompt: number of tokens of the prompt.
+        answer: number of tokens of the answer.
+        length: length of a row in tokens.
+    """
+    problem = f"{document.name} has {prompt} tokens of prompt and {answer} of answer"
     cut = "" if prompt > length else ", cut the answer (cut=true)"
     return (
-        f"{what}, more than a row of {length}. Make the rows longer{cut}, or say what becomes of "
-        "such prompts (too_long=drop or too_long=truncate)"
+        f"{problem}, more than a row of {length}. Make the rows longer{cut}, or leave "
+        "out or shorten such prompts (too_long=drop or too_long=truncate)"
     )

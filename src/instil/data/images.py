@@ -1,4 +1,4 @@
-"""Labelled images that hand out ready batches, from memory or decoded on demand."""
+"""Labelled images in memory, or decoded on demand."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from instil.data.samples import Facts, Samples
 
 
 class ImageData(Samples):
-    """Images with labels: ``data.__getitems__(rows)`` is the batch of these rows, with ``image`` float32 (B, C, H, W) in [0, 1].
+    """Base class of image data sets; a batch has ``image`` float32 (B, C, H, W) in [0, 1].
 
-    ``label`` is int64 (N,) for one class an image, float32 (N, C) for several, -100 where there is none; ``index`` is the image's identity,
-    which a subset keeps. Raises ValueError for labels that fit neither the images nor the classes.
+    ``label`` is int64 (N,) for one class per image, float32 (N, C) for several, and -100 for no
+    label. ``index`` is the identity of an image, which a subset keeps.
     """
 
     noun = "image"
 
     def images(self, rows: Tensor) -> Tensor:
-        """float32 (B, C, H, W) in [0, 1]."""
+        """Return the images of these rows, float32 (B, C, H, W) in [0, 1]."""
         raise NotImplementedError
 
     def inputs(self, rows: Tensor) -> Batch:
@@ -31,7 +31,7 @@ class ImageData(Samples):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
+        """Shape (C, H, W) of the first image."""
         if not len(self):
             raise ValueError("the data set is empty")
         channels, height, width = self.images(torch.zeros(1, dtype=torch.int64)).shape[1:]
@@ -49,9 +49,17 @@ class ImageData(Samples):
 
 
 class ArrayData(ImageData):
-    """Images in memory: uint8, or floating point in [0, 1], of shape (N, C, H, W).
+    """Images in memory.
 
-    Raises ValueError for another shape or type, for values that are not finite or leave [0, 1], and for labels that do not fit.
+    Args:
+        image: (N, C, H, W), uint8, or floating point in [0, 1].
+        label: class indices (N,), or float (N, C) for several classes per image.
+        classes: class names.
+        index: (N,), identity of each image; None for 0 to N - 1.
+
+    Raises:
+        ValueError: for another shape or type, values that are not finite or outside [0, 1], and
+            labels that do not fit.
     """
 
     def __init__(
@@ -75,11 +83,15 @@ class ArrayData(ImageData):
 
 
 class LazyData(ImageData):
-    """Images decoded on demand: ``read(row)`` gives one as an array, or as anything that makes one (a PIL image).
+    """Images decoded on demand.
 
-    An image is (H, W) or (H, W, C): uint8, uint16 (scaled by 65535), or float32 in [0, 1].
-
-    Raises ValueError where the images of a batch differ in size.
+    Args:
+        read: function from a row to one image, as an array or an object that NumPy converts to one
+            (a PIL image): (H, W) or (H, W, C), uint8, uint16 (divided by 65535), or float32 in
+            [0, 1].
+        label: class indices (N,), or float (N, C) for several classes per image.
+        classes: class names.
+        index: (N,), identity of each image; None for 0 to N - 1.
     """
 
     def __init__(
@@ -94,15 +106,21 @@ class LazyData(ImageData):
         super().__init__(label, classes, index)
 
     def images(self, rows: Tensor) -> Tensor:
-        read = [_channels_first(self.read(row)) for row in self.rows[rows].tolist()]
-        shapes = sorted({tuple(image.shape) for image in read})
+        """Return the images of these rows, float32 (B, C, H, W) in [0, 1].
+
+        Raises:
+            ValueError: if their sizes differ.
+        """
+        images = [_channels_first(self.read(row)) for row in self.rows[rows].tolist()]
+        shapes = sorted({tuple(image.shape) for image in images})
         if len(shapes) > 1:
             raise ValueError(
-                f"images of one batch differ in shape, for example (C, H, W) = {shapes[0]} and {shapes[-1]}; give `size` to resize them"
+                "images of one batch differ in shape, for example (C, H, W) = "
+                f"{shapes[0]} and {shapes[-1]}; give `size` to resize them"
             )
-        if all(image.dtype == torch.uint8 for image in read):
-            return torch.stack(read).float().div_(255)
-        return torch.stack([_unit(image) for image in read])
+        if all(image.dtype == torch.uint8 for image in images):
+            return torch.stack(images).float().div_(255)
+        return torch.stack([_unit(image) for image in images])
 
     def _take(self, rows: Tensor) -> None:
         self.rows = self.rows[rows]
@@ -126,16 +144,17 @@ def _unit(image: Tensor) -> Tensor:
 
 
 def _in_unit_range(image: Tensor) -> Tensor:
+    """Floating-point images as float32; raises ValueError for values outside [0, 1]."""
     if not image.is_floating_point():
-        raise ValueError(
-            f"images must be uint8 or floating point, not {str(image.dtype).removeprefix('torch.')}"
-        )
+        dtype = str(image.dtype).removeprefix("torch.")
+        raise ValueError(f"images must be uint8 or floating point, not {dtype}")
     if not image.isfinite().all():
         first = int((~image.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"images must be finite; image {first} is not")
     if image.numel() and (image.min() < 0 or image.max() > 1):
         span = f"{image.min().item():g} to {image.max().item():g}"
         raise ValueError(
-            f"floating-point images must lie in [0, 1], these go from {span}; give uint8, or scale them"
+            f"floating-point images must lie in [0, 1], these go from {span}; give uint8, or scale "
+            "them"
         )
     return image.float()

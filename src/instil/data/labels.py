@@ -1,4 +1,4 @@
-"""Which samples keep their label, and what label they have."""
+"""Removal and replacement of labels."""
 
 from __future__ import annotations
 
@@ -12,38 +12,54 @@ from instil.data.samples import Samples, labelled_rows
 from instil.data.splits import balanced_order
 
 Data = TypeVar("Data", bound=Samples)
-APART = 987_654_321  # the loader shuffles by the same seed: without this, its first batches would be the labelled images
+# The loader shuffles by the same seed. Without this offset the labelled images would be the first
+# ones of its first epoch.
+APART = 987_654_321
 
 
 def few_labels(data: Data, count: int, seed: int = 0) -> Data:
-    """The same samples, of which ``count`` keep their label, balanced over the classes and drawn from ``seed``; the rest become -100.
+    """Return the same samples with only ``count`` labels, balanced over the classes.
 
-    Raises ValueError where fewer than ``count`` are labelled, or ``count`` is below zero.
+    Args:
+        data: samples, some of them labelled.
+        count: number of samples that keep their label; the others become -100.
+        seed: seed of the choice.
+
+    Returns:
+        Data set of the same size.
+
+    Raises:
+        ValueError: if ``count`` is negative or larger than the number of labelled samples.
     """
     rows = labelled_rows(data)
     if not 0 <= count <= len(rows):
         raise ValueError(
-            f"num_labeled: {count} of {len(rows)} labelled {data.noun}s cannot keep their label"
+            f"num_labeled: {count} of {len(rows)} labelled {data.noun}s cannot keep their label. "
+            f"Expected 0 to {len(rows)}"
         )
-    kept = rows[balanced_order(data.label[rows], seed + APART)[:count]]
+    chosen = rows[balanced_order(data.label[rows], seed + APART)[:count]]
     label = torch.full_like(data.label, UNLABELLED)
-    label[kept] = data.label[kept]
+    label[chosen] = data.label[chosen]
     return data.relabel(label)
 
 
 def labelled(data: Data) -> Data:
-    """The samples that have a label, each with its index; ValueError where none has."""
+    """Return the samples that have a label; each keeps its index.
+
+    Raises:
+        ValueError: if there are none.
+    """
     rows = labelled_rows(data)
     if not len(rows):
-        raise ValueError(f"no {data.noun} has a label")
+        raise ValueError(f"no {data.noun} has a label. Expected at least one")
     return data.subset(rows)
 
 
 def num_labelled(data: Samples) -> int:
-    """Number of samples with a label for at least one of their items."""
+    """Return the number of samples with a label for at least one of their items."""
     return len(labelled_rows(data))
 
 
 def relabel(data: Data, label: Tensor) -> Data:
-    """The same samples with other labels, of shape (N,) or (N, C)."""
+    """Return the same samples with other labels, of shape (N,) or (N, C)."""
     return data.relabel(label)

@@ -1,4 +1,4 @@
-"""Images with the class of every pixel: from pictures beside their masks, or from arrays."""
+"""Images with a class for every pixel: pictures with mask files, or arrays."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits, splits
 
 VOID = 255
-"""Value of pixels in a mask that nothing learns from."""
+"""Value of the pixels of a mask that are ignored in training and evaluation."""
 
 
 class MaskedImages(Samples):
     """Images whose label is the class of every pixel, int64 (N, H, W).
 
-    A pixel with the value 255 is void: its ``valid`` is False. An image without a mask has the label -100
-    everywhere and stays valid, so that a student can learn from a teacher on it.
+    A pixel with the value 255 is void: its ``valid`` is False. An image without a mask has the
+    label -100 everywhere and stays valid, so that a student can learn from a teacher on it.
 
     Args:
-        images: the images, in memory or decoded on demand; their own labels are not read.
+        images: the images, in memory or decoded on demand; their own labels are ignored.
         mask: class indices (N, H, W), 255 for void and -100 for no label.
-        classes: names of the classes.
+        classes: class names.
+        index: (N,), identity of each image; None for 0 to N - 1.
+
+    Raises:
+        ValueError: for masks of another shape, and values that are no classes.
     """
 
     noun = "image"
@@ -63,14 +67,15 @@ class MaskedImages(Samples):
         return {"image": self.images.images(rows), "valid": self.valid[rows]}
 
     def _take(self, rows: Tensor) -> None:
-        self.images, self.valid = self.images.subset(rows), self.valid[rows]
+        self.images = self.images.subset(rows)
+        self.valid = self.valid[rows]
 
     def _checked(self, label: Tensor) -> Tensor:
-        return self._class_numbers(label)
+        return self._class_indices(label)
 
 
 def masked_pictures(
-    places: Mapping[str, Path],
+    directories: Mapping[str, Path],
     root: Path,
     mode_options: Mapping[str, Any],
     classes: Sequence[str] | None,
@@ -78,61 +83,71 @@ def masked_pictures(
     validation: float,
     test: float,
 ) -> Splits:
-    """Pictures in ``images/`` and their masks in ``masks/``, with the same names but for the extension.
+    """Read pictures in ``images/`` and their masks in ``masks/``, which have the same stem.
 
-    A mask is a picture of one channel or a palette whose values are class indices; 255 is void. Where
-    0 and 255 are the only values of all masks, they are the classes 0 and 1. A picture without
-    a mask has no label. Masks are kept in memory, and resized like their pictures.
+    A mask is a picture of one channel, or with a palette, whose values are class indices; 255 is
+    void. If 0 and 255 are the only values of all masks, they are the classes 0 and 1. A picture
+    without a mask has no label. Masks are held in memory and resized like their pictures.
 
     Args:
-        places: folder of each split.
+        directories: folder of each split.
         root: folder of the data.
         mode_options: ``channels``, ``size`` and ``background`` of the pictures.
-        classes: names of the classes; by default their indices.
+        classes: class names; None for their indices.
         on_broken: ``error`` or ``skip``.
-        validation: share of train to validate on, where there is no such split.
-        test: share of train to test on, where there is no such split.
+        validation: share of the training data for a missing validation split.
+        test: share of the training data for a missing test split.
+
+    Returns:
+        Train, validation and test data.
 
     Raises:
         ValueError: for a missing folder, a mask without a picture, and values that are no classes.
     """
-    pairs = {part: _pairs(place) for part, place in places.items()}
-    files = [file for part in pairs.values() for pair in part for file in pair if file is not None]
+    pairs = {part: _pairs(directory) for part, directory in directories.items()}
+    files: list[Path] = []
+    for part_pairs in pairs.values():
+        for pair in part_pairs:
+            files += _pair_files(pair)
     good, notes = readable_pictures(files, root, on_broken)
-    pairs = {
-        part: [pair for pair in found if good.issuperset(file for file in pair if file is not None)]
-        for part, found in pairs.items()
-    }
+    for part, part_pairs in pairs.items():
+        pairs[part] = [pair for pair in part_pairs if good.issuperset(_pair_files(pair))]
     read = pictures(Files((pairs["train"][0][0],)), **mode_options)
-    masks = {part: _masks(found, read.size) for part, found in pairs.items()}
+    masks = {part: _masks(part_pairs, read.size) for part, part_pairs in pairs.items()}
     _as_binary(masks)
     names = classes or _index_names(masks.values())
     parts: dict[str, Samples] = {}
-    for part, found in pairs.items():
-        opened = replace(read, open=Files(tuple(image for image, _ in found)))
-        images = LazyData(opened, torch.zeros(len(found), dtype=torch.int64), names)
+    for part, part_pairs in pairs.items():
+        reader = replace(read, open=Files(tuple(image for image, _ in part_pairs)))
+        images = LazyData(reader, torch.zeros(len(part_pairs), dtype=torch.int64), names)
         parts[part] = MaskedImages(images, masks[part], names)
     return replace(splits(parts, validation, test), notes=notes)
 
 
-def _pairs(place: Path) -> list[tuple[Path, Path | None]]:
-    """Each picture with its mask, None where there is none."""
-    images, masks = place / "images", place / "masks"
+def _pair_files(pair: tuple[Path, Path | None]) -> list[Path]:
+    """Files of a picture and its mask, if it has one."""
+    return [file for file in pair if file is not None]
+
+
+def _pairs(directory: Path) -> list[tuple[Path, Path | None]]:
+    """Each picture with its mask, or None."""
+    images = directory / "images"
+    masks = directory / "masks"
     for folder in (images, masks):
         if not folder.is_dir():
             raise ValueError(
-                f"{place}: there is no folder '{folder.name}'. "
+                f"{directory}: there is no folder '{folder.name}'. "
                 "Expected images/ and masks/ for the task segmentation"
             )
-    of_name = {file.relative_to(masks).with_suffix(""): file for file in picture_files(masks)}
+    mask_of_stem = {file.relative_to(masks).with_suffix(""): file for file in picture_files(masks)}
     pairs = [
-        (file, of_name.pop(file.relative_to(images).with_suffix(""), None))
+        (file, mask_of_stem.pop(file.relative_to(images).with_suffix(""), None))
         for file in picture_files(images)
     ]
-    if of_name:
-        raise ValueError(f"{next(iter(of_name.values()))}: there is no picture of this name")
+    if mask_of_stem:
+        raise ValueError(f"{next(iter(mask_of_stem.values()))}: there is no picture of this name")
     if not any(mask is not None for _, mask in pairs):
-        raise ValueError(f"{images}: no picture has a mask")
+        raise ValueError(f"{images}: no picture has a mask. Expected masks of the same names")
     return pairs
 
 
@@ -163,16 +178,17 @@ def _mask(file: Path, size: tuple[int, int] | None) -> NDArray[np.int64]:
 
 
 def _as_binary(masks: dict[str, Tensor]) -> None:
-    """Make 255 the class 1 where all masks hold nothing but 0 and 255."""
-    values = {value for mask in masks.values() for value in torch.unique(mask).tolist()}
-    values -= {UNLABELLED}
-    if values == {0, VOID}:
+    """Replace 255 by the class 1 if 0 and 255 are the only values of all masks, in place."""
+    values: set[int] = set()
+    for mask in masks.values():
+        values.update(torch.unique(mask).tolist())
+    if values - {UNLABELLED} == {0, VOID}:
         for part, mask in masks.items():
             masks[part] = torch.where(mask == VOID, 1, mask)
 
 
 def _index_names(masks: Any) -> list[str]:
-    """Class indices up to the largest one that is not void."""
+    """Names of the classes up to the largest value that is not void."""
     largest = max(int(mask[mask != VOID].max()) for mask in masks)
     return [str(index) for index in range(largest + 1)]
 
@@ -180,12 +196,15 @@ def _index_names(masks: Any) -> list[str]:
 def masked_arrays(
     images: ArrayData | LazyData, mask: Tensor, classes: Sequence[str] | None
 ) -> MaskedImages:
-    """Images with their masks (N, H, W) from memory; values as in the masks of pictures.
+    """Combine images with masks in memory; mask values are as in ``masked_pictures``.
 
     Args:
         images: the images.
-        mask: class indices, 255 for void, -100 for no label.
-        classes: names of the classes; by default their indices.
+        mask: class indices (N, H, W), 255 for void, -100 for no label.
+        classes: class names; None for their indices.
+
+    Returns:
+        Data set of the images with the class of every pixel.
     """
     masks = {"train": mask.to(torch.int64)}
     _as_binary(masks)

@@ -1,4 +1,4 @@
-"""Partners of samples that depend on seed, sample and view alone."""
+"""Partners of samples that depend only on seed, sample and view."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Partners:
     how a batch is cut into micro-batches or over processes.
 
     Args:
-        samples: data from which the partners are drawn evenly, the sample itself included.
+        samples: data from which the partners are drawn uniformly, the sample itself included.
         augment: augmentation of the samples and, separately, of their partners.
         seed: seed of the draws.
     """
@@ -30,10 +30,18 @@ class Partners:
         self.seed = seed
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return the augmented batch with ``partner_image`` (N, C, H, W) and ``partner_label`` (N,)."""
+        """Return the augmented batch with the image and label of the partners.
+
+        Args:
+            batch: has ``index`` and ``view``, both int64 (N,).
+
+        Returns:
+            The batch with ``partner_image`` (N, C, H, W) and ``partner_label`` (N,).
+        """
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
         rows = (keyed_uniform(moment, 1, SALT)[:, 0] * len(self.samples)).long()
         partners = self.samples.__getitems__(rows) | {"view": batch["view"]}
         if self.augment is not None:
-            batch, partners = self.augment(batch), self.augment(partners)
+            batch = self.augment(batch)
+            partners = self.augment(partners)
         return batch | {"partner_image": partners["image"], "partner_label": partners["label"]}

@@ -1,4 +1,4 @@
-"""Files and folders that a recipe names."""
+"""Files and folders in recipes."""
 
 from __future__ import annotations
 
@@ -11,27 +11,37 @@ PACKAGE = "package:"
 
 
 def located(path: str | Path, base: Path) -> Path:
-    """``path`` as seen from ``base``, else from where the command runs; ``package:NAME/FILE`` is a file that an installed package brings.
+    """Return the existing file or folder of a path in a recipe.
 
-    Raises ValueError, with the closest names, where there is nothing.
+    Args:
+        path: a path relative to ``base`` or to the working directory, in this order, or
+            ``package:NAME/FILE`` for a file of an installed package.
+        base: folder of the recipe.
+
+    Returns:
+        The first of these paths that exists.
+
+    Raises:
+        ValueError: if none exists, with the closest names in the folder.
     """
-    places = [Path(base) / Path(path).expanduser(), Path(path).expanduser()]
+    candidates = [Path(base) / Path(path).expanduser(), Path(path).expanduser()]
     if str(path).startswith(PACKAGE):
-        places = [_in_package(str(path).removeprefix(PACKAGE))]
-    for place in places:
-        if place.exists():
-            return place
-    folder = places[0].parent
+        candidates = [_in_package(str(path).removeprefix(PACKAGE))]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    name = candidates[0].name
+    folder = candidates[0].parent
     near = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    raise ValueError(
-        f"there is no '{places[0].name}' in {folder.resolve()}; {closest(places[0].name, near)}"
-    )
+    raise ValueError(f"there is no '{name}' in {folder.resolve()}; {closest(name, near)}")
 
 
 def _in_package(path: str) -> Path:
-    """The package is only looked for, never imported: files are all that is wanted of it."""
+    """Path of a file of a package, which is not imported."""
     name, _, file = path.partition("/")
-    found = importlib.util.find_spec(name)
-    if found is None or not found.submodule_search_locations:
-        raise ValueError(f"there is no installed package '{name}' to take '{file}' from")
-    return Path(found.submodule_search_locations[0]) / file
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"{PACKAGE}{path}: there is no installed package '{name}'. Install it to use '{file}'"
+        )
+    return Path(spec.submodule_search_locations[0]) / file

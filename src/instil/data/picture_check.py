@@ -1,4 +1,4 @@
-"""Check of picture files before anything is trained on them."""
+"""Check of picture files before training."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from instil.files.atomic import atomic
 
 BrokenOption = Annotated[
     Literal["error", "skip"],
-    Doc("what to do with files that cannot be read: stop with their names, or leave them out"),
+    Doc("unreadable files: error, stop with their names; skip, leave them out with a note"),
 ]
-NUM_NAMED = 3  # files in a message
+NUM_NAMED = 3
+"""Largest number of files in a message."""
 
 
 def broken_pictures(paths: Sequence[Path], root: Path) -> dict[Path, str]:
-    """Read every file once, in threads; a file that was good and has not changed is not read again.
+    """Read every file once, in threads, and return those that cannot be read.
 
-    JPEG files are decoded at an eighth of their size, which finds missing data as well.
+    Good files are cached and read again only after a change. JPEG files are decoded at an eighth of
+    their size, which detects missing data equally well.
 
     Args:
         paths: picture files.
-        root: folder of the data, which names the list of good files in the cache.
+        root: folder of the data, the key of the cache.
 
     Returns:
-        The files that cannot be read, with the reason.
+        Reason by file.
     """
     cache = _cache_file(root)
     good = _read_good(cache)
@@ -42,18 +44,19 @@ def broken_pictures(paths: Sequence[Path], root: Path) -> dict[Path, str]:
         reasons = dict(zip(unknown, threads.map(_reason, unknown), strict=True))
     broken = {path: reason for path, reason in reasons.items() if reason is not None}
     if unknown:
-        kept = {str(path): state for path, state in states.items() if path not in broken}
-        with contextlib.suppress(OSError):  # without a cache the next check takes longer
+        states_of_good = {str(path): state for path, state in states.items() if path not in broken}
+        # A cache that cannot be written only makes the next check slower.
+        with contextlib.suppress(OSError):
             cache.parent.mkdir(parents=True, exist_ok=True)
             with atomic(cache) as temporary:
-                temporary.write_text(json.dumps(kept), encoding="utf-8")
+                temporary.write_text(json.dumps(states_of_good), encoding="utf-8")
     return broken
 
 
 def readable_pictures(
     paths: Sequence[Path], root: Path, on_broken: str
 ) -> tuple[set[Path], tuple[str, ...]]:
-    """Files that can be read, and notes on the others.
+    """Return the files that can be read, and notes about the others.
 
     Args:
         paths: picture files.
@@ -70,29 +73,30 @@ def readable_pictures(
 
 
 def _broken_message(broken: dict[Path, str]) -> str:
-    named = [f"{path} cannot be read as a picture: {broken[path]}" for path in broken][:NUM_NAMED]
-    more = len(broken) - len(named)
-    others = f"; and {more} more" if more else ""
-    return f"{'; '.join(named)}{others}. Remove them, or leave them out with data.broken=skip"
+    lines = [f"{path} cannot be read as a picture: {broken[path]}" for path in broken][:NUM_NAMED]
+    num_more = len(broken) - len(lines)
+    others = f"; and {num_more} more" if num_more else ""
+    return f"{'; '.join(lines)}{others}. Remove them, or leave them out with data.broken=skip"
 
 
 def _skipped_note(broken: dict[Path, str]) -> str:
-    """Note on files that are left out."""
+    """Note about files that are left out."""
     names = ", ".join(str(path) for path in list(broken)[:NUM_NAMED])
     more = ", ..." if len(broken) > NUM_NAMED else ""
-    what = "1 broken picture is" if len(broken) == 1 else f"{len(broken)} broken pictures are"
-    return f"{what} left out: {names}{more}"
+    subject = "1 broken picture is" if len(broken) == 1 else f"{len(broken)} broken pictures are"
+    return f"{subject} left out: {names}{more}"
 
 
 def _reason(path: Path) -> str | None:
-    """Why a file cannot be read; None where it can."""
+    """Reason why a file cannot be read; None for a good file."""
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
             picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
             picture.load()
-    except Exception as error:  # plugins of Pillow raise anything for a damaged file
+    # Plugins of Pillow raise any exception for a damaged file.
+    except Exception as error:
         return str(error) or type(error).__name__
     return None
 
@@ -109,7 +113,7 @@ def _cache_file(root: Path) -> Path:
 
 
 def _read_good(cache: Path) -> dict[str, list[int]]:
-    """Path -> size and time of change of good files; empty where the list cannot be read."""
+    """Size and modification time of good files, by path; empty if the cache is unreadable."""
     try:
         good = json.loads(cache.read_text(encoding="utf-8"))
     except (OSError, ValueError):

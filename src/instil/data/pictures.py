@@ -1,4 +1,4 @@
-"""Pictures, decoded when they are asked for, all of one mode and size."""
+"""Pictures that are decoded on demand and converted to one mode and size."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from typing_extensions import Doc
 Size = int | list[int] | None
 SizeOption = Annotated[
     Size,
-    Doc("height and width to resize pictures to, or one number for both; null: as they are"),
+    Doc("height and width of resized pictures, in pixels, or one number for both; null: no resize"),
 ]
 ChannelsOption = Annotated[
     int | None,
-    Doc("1 (grey), 3 (colour) or 4 (colour and alpha); null: 1 or 3, as the first picture has"),
+    Doc("1 (grey), 3 (colour) or 4 (colour and alpha); null: 1 or 3, as in the first picture"),
 ]
 BackgroundOption = Annotated[
     str,
-    Doc(
-        "colour behind transparent pixels, by its name or as #rrggbb; with 4 channels alpha is kept"
-    ),
+    Doc("colour behind transparent pixels, a name or #rrggbb; 4 channels keep the transparency"),
 ]
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-"""Modes of Pillow with more than 8 bits a pixel; all of them are grey."""
-ORIENTATION = 0x0112  # EXIF tag
+"""Modes of Pillow with more than 8 bits per pixel; all of them are grey."""
+ORIENTATION = 0x0112
+"""EXIF tag."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,10 @@ class Pictures:
     Pictures with an EXIF orientation are turned upright.
 
     Args:
-        open: gives picture ``row`` as Pillow has it.
+        open: function from a row to a Pillow picture.
         mode: ``L``, ``RGB`` or ``RGBA``.
         size: (height, width), or None for the size of each picture.
-        background: colour behind transparent pixels where the mode has no alpha.
+        background: colour behind transparent pixels if the mode has no alpha.
     """
 
     open: Callable[[int], Any]
@@ -52,14 +51,15 @@ class Pictures:
     background: str = "white"
 
     def __call__(self, row: int) -> Any:
-        """Picture as Pillow's, uint8; float32 (H, W) or (H, W, C) in [0, 1] of a deep one."""
+        """Return a Pillow picture, or a float32 array (H, W) or (H, W, C) in [0, 1] of a deep one."""
         picture = self.open(row)
         try:
             picture = _upright(picture)
             if picture.mode in DEEP_MODES:
                 return self._deep(picture)
             return self._resized(self._in_mode(picture))
-        except Exception as error:  # decoders and conversions of Pillow raise anything
+        # Decoders and conversions of Pillow raise any exception.
+        except Exception as error:
             name = picture_name(self.open, row)
             raise ValueError(f"{name}: cannot be converted to {self.mode}: {error}") from error
 
@@ -73,8 +73,8 @@ class Pictures:
             return picture
         from PIL import Image
 
-        ground = Image.new("RGBA", picture.size, self.background)
-        return Image.alpha_composite(ground, picture).convert(self.mode)
+        background = Image.new("RGBA", picture.size, self.background)
+        return Image.alpha_composite(background, picture).convert(self.mode)
 
     def _deep(self, picture: Any) -> NDArray[np.float32]:
         """Grey values in [0, 1], repeated for each channel; alpha is opaque."""
@@ -86,7 +86,7 @@ class Pictures:
         if not (values.min() >= 0 and values.max() <= 1):
             raise ValueError(
                 f"its values go from {values.min():g} to {values.max():g} (mode {picture.mode}). "
-                "Expected 8 or 16 bits a pixel, or floating-point values in [0, 1]"
+                "Expected 8 or 16 bits per pixel, or floating-point values in [0, 1]"
             )
         if self.size and values.shape != self.size:
             values = np.asarray(self._resized(Image.fromarray(values))).clip(0, 1)
@@ -111,12 +111,12 @@ def pictures(
     size: Size,
     background: str = "white",
 ) -> Pictures:
-    """Reader of pictures with the options of a data source.
+    """Return a reader of pictures with the options of a data source.
 
     Args:
-        open: gives picture ``row`` as Pillow has it.
-        channels: 1, 3 or 4; None for 1 or 3, as the first picture has.
-        size: one number, or height and width; None for the size of each picture.
+        open: function from a row to a Pillow picture.
+        channels: 1, 3 or 4; None for 1 or 3, as in the first picture.
+        size: one number for both, or height and width; None for the size of each picture.
         background: colour behind transparent pixels.
 
     Returns:
@@ -132,13 +132,22 @@ def pictures(
     _check_colour(background)
     if channels is None:
         channels = 1 if open(0).mode in ("1", "L", "LA", "La", *DEEP_MODES) else 3
-    shape = (size, size) if isinstance(size, int) else (size[0], size[1]) if size else None
-    return Pictures(open, MODES[channels], shape, background)
+    return Pictures(open, MODES[channels], _height_and_width(size), background)
+
+
+def _height_and_width(size: Size) -> tuple[int, int] | None:
+    if isinstance(size, int):
+        return (size, size)
+    return (size[0], size[1]) if size else None
 
 
 @dataclass(frozen=True)
 class Files:
-    """Opens file ``row``; ValueError with its name where it is no picture."""
+    """Function that opens a picture file by its row.
+
+    Args:
+        paths: picture files.
+    """
 
     paths: tuple[Path, ...]
 
@@ -149,34 +158,39 @@ class Files:
             with Image.open(self.paths[row]) as picture:
                 picture.load()
                 return picture
-        except Exception as error:  # plugins of Pillow raise anything for a damaged file
+        # Plugins of Pillow raise any exception for a damaged file.
+        except Exception as error:
             raise ValueError(f"{self.paths[row]} cannot be read as a picture: {error}") from error
 
 
 def picture_name(open: Callable[[int], Any], row: int) -> str:
-    """File of picture ``row``, or its row where it has none."""
+    """Return the file of a picture, or its row if it has no file."""
     return str(open.paths[row]) if isinstance(open, Files) else f"picture {row}"
 
 
 def extensions() -> set[str]:
-    """File extensions of pictures that PIL reads; ValueError where it is not installed."""
+    """Return the file extensions of pictures that Pillow reads.
+
+    Raises:
+        ValueError: if Pillow is not installed.
+    """
     try:
         from PIL import Image
     except ImportError as error:
         raise ValueError(
-            'pictures from files need the package pillow: pip install "instil[vision]"'
+            'pictures from files need the package pillow. Install it with pip install "instil[vision]"'
         ) from error
-    known = Image.registered_extensions()
-    return {extension for extension, form in known.items() if form in Image.OPEN}
+    formats = Image.registered_extensions()
+    return {extension for extension, name in formats.items() if name in Image.OPEN}
 
 
-def picture_files(place: Path) -> list[Path]:
-    """Pictures below a folder by their extension, in alphabetical order."""
-    known = extensions()
+def picture_files(folder: Path) -> list[Path]:
+    """Return the pictures in a folder and its subfolders, by their extension, sorted."""
+    suffixes = extensions()
     return sorted(
         file
-        for file in place.rglob("*")
-        if file.suffix.lower() in known and not file.name.startswith(".")
+        for file in folder.rglob("*")
+        if file.suffix.lower() in suffixes and not file.name.startswith(".")
     )
 
 
@@ -196,7 +210,8 @@ def _upright(picture: Any) -> Any:
 def _check_colour(name: str) -> None:
     try:
         from PIL import ImageColor
-    except ImportError:  # the first picture is refused with the way to install it
+    # The first picture is refused later, with the command that installs Pillow.
+    except ImportError:
         return
     try:
         ImageColor.getrgb(name)

@@ -1,4 +1,4 @@
-"""Labelled samples that hand out ready batches, and what networks must know of them."""
+"""Base class of data sets: labelled samples that return whole batches."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from instil.core import UNLABELLED, Batch
 
 Rows = Tensor | Sequence[int]
 Facts = dict[str, Any]
-"""What a network must know of the data: ``classes``, ``channels``, ``size``, ``vocabulary``, ``length``, ``features`` ...; plain numbers."""
+"""Properties of the data that builders of networks need, as plain numbers: ``classes``,
+``channels``, ``size``, ``vocabulary``, ``length``, ``features``, ..."""
 
 
 class Samples:
-    """Samples with labels: ``data.__getitems__(rows)`` is the batch of these rows.
+    """Base class of data sets; ``data.__getitems__(rows)`` returns the batch of these rows.
 
-    ``label`` is int64 (N,) for one class a sample, float32 (N, C) for several, -100 where there is none; ``index`` is the sample's identity,
-    which a subset keeps. Raises ValueError for labels that fit neither the samples nor the classes.
+    Args:
+        label: class indices (N,), or float (N, C) for several classes per sample; -100 for no
+            label.
+        classes: class names.
+        index: (N,), int64, identity of each sample, which a subset keeps; None for 0 to N - 1.
+
+    Raises:
+        ValueError: for labels that fit neither the samples nor the classes.
     """
 
     noun: ClassVar[str] = "sample"
@@ -34,26 +41,29 @@ class Samples:
 
     @property
     def facts(self) -> Facts:
-        """What builders of networks are told, by the names of their parameters."""
+        """Arguments for builders of networks, by the names of their parameters."""
         raise NotImplementedError
 
     def inputs(self, rows: Tensor) -> Batch:
-        """What a network reads of these rows, by the key of the batch; the first is what it is differentiated by."""
+        """Return the inputs of a network for these rows, by batch key.
+
+        The first entry is the one with respect to which networks are differentiated.
+        """
         raise NotImplementedError
 
     def _take(self, rows: Tensor) -> None:
-        """Keep only these samples."""
+        """Keep only the data of these rows."""
         raise NotImplementedError
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
-        """All rows in the random order of one epoch, of which batches are consecutive runs."""
+        """Return all rows in a random order; batches are consecutive parts of it."""
         return torch.randperm(len(self), generator=generator)
 
     def __len__(self) -> int:
         return len(self.label)
 
     def __getitems__(self, rows: Rows) -> Batch:
-        """The inputs, ``label``, ``index`` and ``view`` (0; the loader sets it)."""
+        """Return the inputs, ``label``, ``index`` and ``view`` (0 until the loader sets it)."""
         rows = torch.as_tensor(rows, dtype=torch.int64)
         return self.inputs(rows) | {
             "label": self.label[rows],
@@ -66,29 +76,30 @@ class Samples:
 
     @property
     def kind(self) -> str:
-        """``single`` (one class an item), ``multi`` (any number of classes) or ``binary`` (yes or no: label (N, 1))."""
-        return (
-            "single"
-            if not self.label.is_floating_point()
-            else "binary"
-            if self.label.shape[1] == 1
-            else "multi"
-        )
+        """Kind of label: ``single``, ``multi`` or ``binary``.
+
+        single: one class per item; multi: any number of classes; binary: yes or no, label (N, 1).
+        """
+        if not self.label.is_floating_point():
+            return "single"
+        return "binary" if self.label.shape[1] == 1 else "multi"
 
     def subset(self, rows: Rows) -> Self:
-        """These rows as a data set of their own; every sample keeps its index."""
+        """Return these rows as a data set of their own; every sample keeps its index."""
         rows = torch.as_tensor(rows, dtype=torch.int64)
         part = copy.copy(self)
-        part.label, part.index, part._view = (
-            self.label[rows],
-            self.index[rows],
-            self._view[: len(rows)],
-        )
+        part.label = self.label[rows]
+        part.index = self.index[rows]
+        part._view = self._view[: len(rows)]
         part._take(rows)
         return part
 
     def relabel(self, label: Tensor) -> Self:
-        """The same samples with other labels."""
+        """Return the same samples with other labels.
+
+        Raises:
+            ValueError: for labels that do not fit.
+        """
         if len(label) != len(self):
             raise ValueError(f"{len(label)} labels for {len(self)} {self.noun}s")
         other = copy.copy(self)
@@ -98,37 +109,40 @@ class Samples:
     def _checked(self, label: Tensor) -> Tensor:
         """Labels as int64 (N,) or float32 (N, C)."""
         if label.ndim == 1:
-            return self._class_numbers(label)
+            return self._class_indices(label)
         if label.ndim != 2 or label.shape[1] != len(self.classes):
             several = f"(N, {len(self.classes)}) for several classes {_article(self.noun)}"
             raise ValueError(
                 f"labels must have the shape (N,), or {several}, not {tuple(label.shape)}"
             )
         label = label.to(torch.float32)
-        wrong = ~((label >= 0) & (label <= 1)) & (label != UNLABELLED)
-        if wrong.any():
-            row = int(wrong.any(1).nonzero()[0])
+        is_wrong = ~((label >= 0) & (label <= 1)) & (label != UNLABELLED)
+        if is_wrong.any():
+            row = int(is_wrong.any(1).nonzero()[0])
             raise ValueError(
-                f"labels of shape (N, C) must lie in [0, 1] (or be -100: none); those of {self.noun} {row} do not"
+                "labels of shape (N, C) must lie in [0, 1] (or be -100: none); those of "
+                f"{self.noun} {row} do not"
             )
         return label
 
-    def _class_numbers(self, label: Tensor) -> Tensor:
-        """One class an item, in labels of any shape."""
+    def _class_indices(self, label: Tensor) -> Tensor:
+        """Labels of any shape with one class per item, as int64."""
         if label.is_floating_point() and not torch.equal(label, label.round()):
             raise ValueError("labels of shape (N,) are class numbers and must be whole")
         label = label.to(torch.int64)
-        wrong = ((label < 0) | (label >= len(self.classes))) & (label != UNLABELLED)
-        if wrong.any():
-            row = int(wrong.nonzero()[0, 0])
-            number = int(label[tuple(wrong.nonzero()[0])])
-            known = f"{len(self.classes)} classes (0 to {len(self.classes) - 1}, or -100: none)"
-            raise ValueError(f"label {number} of {self.noun} {row} is none of the {known}")
+        is_wrong = ((label < 0) | (label >= len(self.classes))) & (label != UNLABELLED)
+        if is_wrong.any():
+            position = is_wrong.nonzero()[0]
+            value = int(label[tuple(position)])
+            classes = f"{len(self.classes)} classes (0 to {len(self.classes) - 1}, or -100: none)"
+            raise ValueError(
+                f"label {value} of {self.noun} {int(position[0])} is none of the {classes}"
+            )
         return label
 
 
 def labelled_rows(data: Samples) -> Tensor:
-    """Rows of the samples that have a label for at least one of their items."""
+    """Return the rows of the samples that have a label for at least one of their items."""
     has_label = data.label != UNLABELLED
     if has_label.ndim > 1:
         has_label = has_label.flatten(1).any(1)
@@ -136,9 +150,17 @@ def labelled_rows(data: Samples) -> Tensor:
 
 
 class TensorData(Samples):
-    """Samples in memory: ``tensors`` by the key of the batch, each with one row a sample; ``facts`` beside the number of classes.
+    """Samples in memory, one row per sample.
 
-    Integer labels of shape (N, ...) hold one class an item, such as a pixel. Raises ValueError for labels or tensors that do not fit together.
+    Args:
+        tensors: input tensors by batch key.
+        label: float (N, C), or class indices (N, ...) with one class per item, such as a pixel.
+        classes: class names.
+        facts: properties of the data other than the number of classes.
+        index: (N,), identity of each sample; None for 0 to N - 1.
+
+    Raises:
+        ValueError: for labels or tensors that do not fit together.
     """
 
     def __init__(
@@ -152,7 +174,8 @@ class TensorData(Samples):
         for key, value in tensors.items():
             if len(value) != len(label):
                 raise ValueError(f"{len(label)} labels for {len(value)} rows of '{key}'")
-        self.tensors, self._facts = dict(tensors), dict(facts or {})
+        self.tensors = dict(tensors)
+        self._facts = dict(facts or {})
         super().__init__(label, classes, index)
 
     @property
@@ -166,13 +189,17 @@ class TensorData(Samples):
         self.tensors = self.inputs(rows)
 
     def _checked(self, label: Tensor) -> Tensor:
-        return super()._checked(label) if label.is_floating_point() else self._class_numbers(label)
+        return super()._checked(label) if label.is_floating_point() else self._class_indices(label)
 
 
 class RealData(TensorData):
-    """Samples in memory whose label is one real number for each output: float32 (N, D), -100 for unknown, which NaN becomes too.
+    """Samples in memory with one real number for each output as label.
 
-    ``classes`` are the names of the outputs. Raises ValueError for labels that fit neither, or are infinite.
+    ``label`` is float32 (N, D), -100 for a missing value; NaN is replaced by -100. ``classes`` are
+    the names of the outputs.
+
+    Raises:
+        ValueError: for labels of another shape, or infinite ones.
     """
 
     @property
@@ -184,13 +211,13 @@ class RealData(TensorData):
         label = label.to(torch.float32)
         if label.ndim != 2 or label.shape[1] != len(self.classes):
             raise ValueError(
-                f"real labels must have the shape (N, {len(self.classes)}), not {tuple(label.shape)}"
+                f"real labels must have the shape (N, {len(self.classes)}), not "
+                f"{tuple(label.shape)}"
             )
         label = label.nan_to_num(UNLABELLED, torch.inf, -torch.inf)
         if label.isinf().any():
-            raise ValueError(
-                f"the label of {self.noun} {int(label.isinf().any(1).nonzero()[0])} is infinite"
-            )
+            row = int(label.isinf().any(1).nonzero()[0])
+            raise ValueError(f"the label of {self.noun} {row} is infinite")
         return label
 
 

@@ -1,4 +1,4 @@
-"""Train, validation and test; what is held out is the same for every seed."""
+"""Train, validation and test data; held-out samples are the same for every seed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,28 @@ from instil.data.samples import Samples, labelled_rows
 
 Data = TypeVar("Data", bound=Samples)
 ValidationOption = Annotated[
-    float, Doc("share of the labelled training data to validate on, where there is no such split")
+    float,
+    Doc("share of the labelled training data for validation, if the data have no such split"),
 ]
 TestOption = Annotated[
-    float, Doc("share of the labelled training data to test on, where there is no such split")
+    float, Doc("share of the labelled training data for test, if the data have no such split")
 ]
-HOLD_OUT_SEED = 0  # not the run's: all seeds must be judged on the same images
+HOLD_OUT_SEED = 0
+"""Seed of held-out samples, independent of the run: all runs are evaluated on the same samples."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What a source gives: three data sets, the class names in label order, and the kind of label (``single``, ``multi``, ``binary``, ``real``)."""
+    """Train, validation and test data of a source.
+
+    Attributes:
+        train: training data.
+        validation: data for the choice of weights and options.
+        test: data for the final results.
+        classes: class names in label order.
+        kind: kind of label: ``single``, ``multi``, ``binary`` or ``real``.
+        notes: remarks for the user, such as files that were left out.
+    """
 
     train: Samples
     validation: Samples
@@ -32,13 +43,21 @@ class Splits:
     classes: tuple[str, ...]
     kind: str
     notes: tuple[str, ...] = ()
-    """What a user should know of the data, such as files that were left out."""
 
 
 def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Splits:
-    """The three of ``parts``; without ``test``, then without ``validation``, such a share of ``train`` is held out for it.
+    """Complete the splits of a source; missing ones are held out of the training data.
 
-    Raises ValueError where there is no train set, a set is empty, or a share leaves one empty.
+    Args:
+        parts: data by split: ``train``, and optionally ``validation`` and ``test``.
+        validation: share of the training data for a missing validation split.
+        test: share of the training data for a missing test split, which is held out first.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: without a train split, for an empty split, and a share that leaves one empty.
     """
     for name, part in parts.items():
         if not len(part):
@@ -46,17 +65,32 @@ def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Spli
     if "train" not in parts:
         raise ValueError(f"there is no train set, only {', '.join(parts) or 'nothing'}")
     train = parts["train"]
-    train, tested = (train, parts["test"]) if "test" in parts else hold_out(train, test)
-    train, validated = (
-        (train, parts["validation"]) if "validation" in parts else hold_out(train, validation)
-    )
-    return Splits(train, validated, tested, train.classes, train.kind)
+    if "test" in parts:
+        test_data = parts["test"]
+    else:
+        train, test_data = hold_out(train, test)
+    if "validation" in parts:
+        validation_data = parts["validation"]
+    else:
+        train, validation_data = hold_out(train, validation)
+    return Splits(train, validation_data, test_data, train.classes, train.kind)
 
 
 def hold_out(data: Data, share: float) -> tuple[Data, Data]:
-    """The rest and a ``share`` of ``data`` in which every class has its share; both are numbered anew, in the order of ``data``.
+    """Divide data into a rest and a held-out share with the same class proportions.
 
-    Samples without a label stay in the rest: nothing can be judged on them.
+    Unlabelled samples stay in the rest, as they cannot be evaluated. Both parts keep the order of
+    ``data`` and have new indices from 0.
+
+    Args:
+        data: samples to divide.
+        share: share of the labelled samples to hold out, in (0, 1).
+
+    Returns:
+        The rest and the held-out samples.
+
+    Raises:
+        ValueError: for a share outside (0, 1), or one that leaves a part empty.
     """
     if not 0 < share < 1:
         raise ValueError(f"the share that is held out must lie between 0 and 1, not {share}")
@@ -67,22 +101,31 @@ def hold_out(data: Data, share: float) -> tuple[Data, Data]:
     if not 0 < count < len(rows):
         raise ValueError(f"a share of {share} of {len(rows)} {data.noun}s leaves a set empty")
     held_out = rows[balanced_order(data.label[rows], HOLD_OUT_SEED, proportional=True)[:count]]
-    rest = torch.ones(len(data), dtype=torch.bool)
-    rest[held_out] = False
-    return numbered(data, rest.nonzero().flatten()), numbered(data, held_out)
+    is_rest = torch.ones(len(data), dtype=torch.bool)
+    is_rest[held_out] = False
+    return numbered(data, is_rest.nonzero().flatten()), numbered(data, held_out)
 
 
 def numbered(data: Data, rows: Tensor) -> Data:
-    """These rows, in ascending order, with indices from 0."""
+    """Return these rows in ascending order, with new indices from 0."""
     part = data.subset(rows.sort().values)
     part.index = torch.arange(len(part))
     return part
 
 
 def balanced_order(label: Tensor, seed: int, proportional: bool = False) -> Tensor:
-    """A random order of the rows of which every beginning holds each class equally often, or in proportion to its size.
+    """Return a random order of rows in which every prefix is balanced over the classes.
 
     Rows with several classes, or several items, are in plain random order.
+
+    Args:
+        label: class indices (N,), or labels of another shape.
+        seed: seed of the order.
+        proportional: whether a prefix holds the classes in proportion to their size, instead of
+            equally often.
+
+    Returns:
+        (N,), int64.
     """
     order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
     if label.ndim > 1 and label[0:1].numel() > 1:

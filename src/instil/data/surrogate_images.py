@@ -1,4 +1,4 @@
-"""Samples that nobody took: images that are made or borrowed, where those that a student would learn from may not be opened."""
+"""Surrogate image sets for data-free distillation: synthetic images, or those of another source."""
 
 from __future__ import annotations
 
@@ -11,31 +11,45 @@ from instil.data.samples import Facts, Samples
 
 
 class ImageSource:
-    """Makes the images of a batch from nothing but ``seed``, ``index`` and ``view``, float32 in [0, 1]; its options are those of the recipe."""
+    """Base class of functions from keys to images; its parameters are options of a recipe."""
 
     def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:
-        """(N, C, H, W) for ``shape`` = (C, H, W)."""
+        """Return the images of a batch, which depend on its keys alone.
+
+        Args:
+            moment: ``index`` and ``seed`` of the images.
+            shape: (C, H, W) of one image.
+
+        Returns:
+            (N, C, H, W), float32 in [0, 1].
+        """
         raise NotImplementedError
 
 
 class SurrogateDataset(Samples):
-    """So many samples with the facts and the kind of label of ``like``, and without a label; their images come from elsewhere.
+    """Base class of unlabelled image sets with the facts and the label kind of another data set.
 
-    Raises ValueError where ``like`` is no data of images.
+    Args:
+        like: the data set that is replaced.
+        count: number of samples.
+
+    Raises:
+        ValueError: if the samples of ``like`` are no images.
     """
 
     noun = "image"
 
     def __init__(self, like: Samples, count: int):
-        image = next(iter(like.inputs(torch.zeros(1, dtype=torch.int64)).items()))
-        if image[0] != "image" or image[1].ndim != 4:
+        key, image = next(iter(like.inputs(torch.zeros(1, dtype=torch.int64)).items()))
+        if key != "image" or image.ndim != 4:
             raise ValueError(
-                f"only images can be made, (N, C, H, W); these samples are {image[0]} of shape {tuple(image[1].shape)}"
+                f"the samples are {key} of shape {tuple(image.shape)}. Expected images (N, C, H, W)"
             )
-        self._facts, self._kind, self.shape = like.facts, like.kind, tuple(image[1].shape[1:])
-        super().__init__(
-            like.label.new_full((count, *like.label.shape[1:]), UNLABELLED), like.classes
-        )
+        self._facts = like.facts
+        self._kind = like.kind
+        self.shape = tuple(image.shape[1:])
+        label = like.label.new_full((count, *like.label.shape[1:]), UNLABELLED)
+        super().__init__(label, like.classes)
 
     @property
     def facts(self) -> Facts:
@@ -43,7 +57,7 @@ class SurrogateDataset(Samples):
 
     @property
     def kind(self) -> str:
-        """As of the samples that these stand for."""
+        """Label kind of the data set that is replaced."""
         return self._kind
 
     def _checked(self, label: Tensor) -> Tensor:
@@ -51,7 +65,16 @@ class SurrogateDataset(Samples):
 
 
 class SyntheticImages(SurrogateDataset):
-    """Blank images, on which ``materialize`` puts other ones in each view."""
+    """Images computed from the index and view of each sample.
+
+    ``inputs`` returns black images. ``materialize`` replaces them in a batch, where the view is
+    known.
+
+    Args:
+        like: the data set that is replaced.
+        count: number of samples.
+        image_source: function that computes the images.
+    """
 
     def __init__(self, like: Samples, count: int, image_source: ImageSource):
         super().__init__(like, count)
@@ -61,16 +84,25 @@ class SyntheticImages(SurrogateDataset):
         return {"image": torch.zeros(1, *self.shape).expand(len(rows), -1, -1, -1)}
 
     def materialize(self, batch: Batch, seed: int) -> Batch:
-        """The batch with the images of its ``index`` and ``view``."""
+        """Return the batch with the images of its ``index`` and ``view``, both int64 (N,)."""
+        # The view moves the index to a range of its own: every view has other images.
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": seed}
         return batch | {"image": self.image_source(moment, self.shape)}
 
     def _take(self, rows: Tensor) -> None:
-        pass
+        """Keep nothing: images depend on the index alone."""
 
 
 class ForeignImages(SurrogateDataset):
-    """The images of other samples, in the shape of ``like``: resized (bilinear, antialiased), grey for colour and the mean of colours for grey."""
+    """Images of another data set, converted to the shape of the replaced one.
+
+    Images are resized (bilinear, antialiased). Grey images are repeated over the channels, and
+    colour images are averaged to grey.
+
+    Args:
+        like: the data set that is replaced.
+        source: data set whose images are used.
+    """
 
     def __init__(self, like: Samples, source: Samples):
         super().__init__(like, len(source))
@@ -81,11 +113,9 @@ class ForeignImages(SurrogateDataset):
         channels, *size = self.shape
         if image.shape[1] != channels:
             image = image.mean(1, keepdim=True).expand(-1, channels, -1, -1)
-        return {
-            "image": image
-            if list(image.shape[2:]) == size
-            else F.interpolate(image, size, mode="bilinear", antialias=True)
-        }
+        if list(image.shape[2:]) != size:
+            image = F.interpolate(image, size, mode="bilinear", antialias=True)
+        return {"image": image}
 
     def _take(self, rows: Tensor) -> None:
         self.source = self.source.subset(rows)

@@ -1,4 +1,4 @@
-"""Images whose label is one real number for each output."""
+"""Images whose label has one real number for each output."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from instil.data.samples import Facts, RealData
 
 
 class RealImages(RealData):
-    """Images with real labels (N, D), -100 or NaN where one is unknown.
+    """Images with real labels (N, D); -100 or NaN for a missing one.
 
     Args:
-        images: the images; their own labels are not read.
+        images: the images; their own labels are ignored.
         target: real numbers (N,) or (N, D).
-        outputs: names of the D outputs; by default their indices.
+        outputs: names of the D outputs; None for their indices.
     """
 
     noun = "image"

@@ -45,8 +45,8 @@ def test_rows_part_the_training_images() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="classes: there is no digit '10'"):
         digit_domains(["10"])
-    with pytest.raises(ValueError, match="classes: '1' is there twice"):
+    with pytest.raises(ValueError, match="classes: '1' is listed twice"):
         digit_domains(["1", "1"])
     for rows in ([0], [5, 5], [0, 1001]):
-        with pytest.raises(ValueError, match="rows: two numbers were expected, from 0 to 1000"):
+        with pytest.raises(ValueError, match=r"rows: .*two numbers from 0 to 1000"):
             digit_domains(rows=rows)

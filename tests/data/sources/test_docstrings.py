@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from instil.data.sources.docstrings import docstrings, halves
+from instil.data.sources.docstrings import docstrings, split_docstring
 from instil.data.tokenizers import tokenizer
 
 SOURCE = '''"""Module number {0} has a title of five words.
@@ -38,16 +38,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_first_sentence_and_rest() -> None:
-    assert halves("One two three four.\n\nFive six\nseven eight.") == (
+    assert split_docstring("One two three four.\n\nFive six\nseven eight.") == (
         "One two three four",
         "Five six seven eight.",
     )
-    assert halves("One two three four\n\nFive six seven eight") == (
+    assert split_docstring("One two three four\n\nFive six seven eight") == (
         "One two three four",
         "Five six seven eight",
     )
-    assert halves("One two three four five") is None
-    assert halves("One.\n\nFive six seven eight.") is None
+    assert split_docstring("One two three four five") is None
+    assert split_docstring("One.\n\nFive six seven eight.") is None
 
 
 def test_pairs_are_of_one_module_and_modules_of_one_part(folder: Path) -> None:

@@ -80,7 +80,7 @@ def test_bad_folders(tmp_path):
     with pytest.raises(ValueError, match=f"no 'dat' in {tmp_path}"):
         folder("dat", base=tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty has no folders; expected one a class"):
+    with pytest.raises(ValueError, match=r"empty has no folders. Expected one folder per class"):
         folder("empty", base=tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="is a file, not a folder"):

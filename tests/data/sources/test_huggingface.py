@@ -59,7 +59,8 @@ def test_unclear_columns_are_listed(tmp_path):
     plain = datasets.Dataset.from_dict({"text": ["x"]})
     plain.save_to_disk(str(tmp_path / "text"))
     with pytest.raises(
-        ValueError, match="no column is the image; name it with `image`; the columns are text"
+        ValueError,
+        match=r"no column is the image\. Name the column with `image`; the columns are text",
     ):
         huggingface("text", base=tmp_path)
     two = rows(8, names, other=(datasets.Image(), [np.zeros((2, 2, 3), np.uint8)] * 8))
@@ -75,6 +76,6 @@ def test_unclear_columns_are_listed(tmp_path):
 
 def test_a_data_set_that_is_nowhere(tmp_path, offline):
     with pytest.raises(
-        ValueError, match=r"'no_such_data' is no data set in .* could not be had from the hub"
+        ValueError, match=r"'no_such_data' is no data set in .* could not be loaded from the hub"
     ):
         huggingface("no_such_data", base=tmp_path)

@@ -110,7 +110,7 @@ def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
     assert text(str(tmp_path / "answers.jsonl"), length=8, cut=True).train.label[0, -1] == ord("b")
     with pytest.raises(
         ValueError,
-        match=r"9 tokens of prompt and 1 of answer, more than a row of 8\. Make the rows longer, or say",
+        match=r"9 tokens of prompt and 1 of answer, more than a row of 8\. Make the rows longer, or leave out",
     ):
         text(
             str(lines(tmp_path, *[{"prompt": "a" * 9, "completion": "b"}] * 3)), length=8, cut=True

@@ -1,7 +1,9 @@
-"""Which samples come together in a batch: a sampler is a function of a file of its own name, ``sampler(data, batch_size, generator)``.
+"""Composition of batches: one sampler per file, a function named like its file.
 
-It gives two tensors (batches, samples a batch): the rows of one epoch, and which version of its sample each is (0, 1 ...), so that two versions
-in one epoch are augmented differently. It draws from ``generator`` alone, and gives as many batches in every epoch.
+A sampler ``sampler(data, batch_size, generator)`` returns two tensors (batches, samples per batch)
+for one epoch: the rows, and the version of each sample (0, 1, ...). Two versions of a sample in one
+epoch are augmented differently. A sampler draws from ``generator`` only and returns the same number
+of batches in every epoch.
 """
 
 from __future__ import annotations
@@ -20,18 +22,27 @@ Sampler = Callable[[Samples, int, torch.Generator], tuple[Tensor, Tensor]]
 
 
 def find(name: str) -> Sampler:
-    """The sampler of this name; ValueError with the closest names where there is none."""
-    known = [module.name for module in pkgutil.iter_modules(__path__)]
-    if name not in known:
-        raise ValueError(f"there is no sampler '{name}'; {closest(name, known)}")
-    found: Sampler = getattr(importlib.import_module(f"{__name__}.{name}"), name)
-    return found
+    """Return the sampler of this name.
+
+    Raises:
+        ValueError: for an unknown name, with the closest names.
+    """
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    if name not in names:
+        raise ValueError(f"there is no sampler '{name}'; {closest(name, names)}")
+    sampler: Sampler = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+    return sampler
 
 
 def half(batch_size: int, name: str) -> int:
-    """Half of a batch; ValueError for a batch of one."""
+    """Return half of a batch size, rounded down, for the sampler ``name``.
+
+    Raises:
+        ValueError: for a batch of one sample.
+    """
     if batch_size < 2:
         raise ValueError(
-            f"sampler {name} makes batches of two halves; batch_size must be 2 or more, not {batch_size}"
+            f"sampler {name} makes batches of two halves. Expected batch_size at least 2, got "
+            f"{batch_size}"
         )
     return batch_size // 2

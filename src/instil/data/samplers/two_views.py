@@ -1,4 +1,4 @@
-"""Every sample twice in its batch, in two versions (Xu & Liu 2019)."""
+"""Sampler of every sample in two versions within one batch (Xu & Liu 2019)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from instil.data.samples import Samples
 
 
 def two_views(data: Samples, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The two versions of a sample are next to each other."""
-    rows, first = shuffled(data, half(batch_size, "two_views"), generator)
-    return torch.stack([rows, rows], 2).flatten(1), torch.stack(
-        [first, torch.ones_like(first)], 2
-    ).flatten(1)
+    """Return batches in which the two versions of a sample are adjacent.
+
+    Args:
+        data: samples to draw from.
+        batch_size: samples per batch, counting both versions.
+        generator: source of all random draws.
+
+    Returns:
+        Rows and versions, both (batches, samples per batch).
+    """
+    rows, version = shuffled(data, half(batch_size, "two_views"), generator)
+    versions = torch.stack([version, torch.ones_like(version)], 2).flatten(1)
+    return torch.stack([rows, rows], 2).flatten(1), versions

@@ -1,4 +1,4 @@
-"""Coloured handwritten digits, each with a sentence that says what is seen."""
+"""Source ``digit_captions``: coloured handwritten digits with captions."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ COLOURS = {
     "pink": (1.0, 0.2, 1.0),
     "white": (1.0, 1.0, 1.0),
 }
+"""Red, green and blue factor of each colour."""
 TEMPLATES = (
     "a {colour} {digit}",
     "the digit {digit} in {colour}",
@@ -26,29 +27,32 @@ TEMPLATES = (
     "{colour} ink , a {digit}",
 )
 PADDING = "<pad>"
-WORDS = (
-    PADDING,
-    *sorted(
-        {word for text in TEMPLATES for word in text.split() if "{" not in word}
-        | {*NAMES, *COLOURS}
-    ),
-)
+TEMPLATE_WORDS = {word for word in " ".join(TEMPLATES).split() if "{" not in word}
+WORDS = (PADDING, *sorted(TEMPLATE_WORDS | {*NAMES, *COLOURS}))
+"""Vocabulary; the index of a word is its token id."""
 LENGTH = max(len(text.split()) for text in TEMPLATES)
-SEEDS = (0, 1, 2)  # of train, validation and test
+SEEDS = (0, 1, 2)
+"""Random seeds of the train, validation and test samples."""
 
 
 def digit_captions() -> Splits:
-    """``image`` (N, 3, 8, 8), a digit in one of six colours, and its caption as ``input_ids`` and ``attention_mask`` (N, 5); one token a word.
+    """Digits in one of six colours, each with a caption, for image-text models.
 
-    ``label`` is the digit: for judging, a net that learns from captions does not see it.
+    Samples have ``image`` (N, 3, 8, 8) and the caption as ``input_ids`` and ``attention_mask``
+    (N, 5), one token per word. ``label`` is the digit; it is for evaluation only. A network that
+    learns from captions does not read it.
+
+    Returns:
+        Train, validation and test data.
     """
     train, validation, test = map(_pairs, digit_parts(), SEEDS)
     return Splits(train, validation, test, train.classes, train.kind)
 
 
 def caption(ids: Tensor) -> str:
-    """The sentence of these tokens."""
-    return " ".join(WORDS[number] for number in ids.tolist() if WORDS[number] != PADDING)
+    """Return the caption of token ids (L,), without padding."""
+    words = [WORDS[token] for token in ids.tolist()]
+    return " ".join(word for word in words if word != PADDING)
 
 
 def _pairs(source: ArrayData, seed: int) -> TensorData:
@@ -57,9 +61,9 @@ def _pairs(source: ArrayData, seed: int) -> TensorData:
     template = torch.randint(len(TEMPLATES), (len(source),), generator=generator)
     image = source.image * torch.tensor(list(COLOURS.values()))[colour][:, :, None, None]
     names = list(COLOURS)
-    said = zip(template.tolist(), colour.tolist(), source.label.tolist(), strict=True)
+    choices = zip(template.tolist(), colour.tolist(), source.label.tolist(), strict=True)
     ids = torch.stack(
-        [_tokens(TEMPLATES[t].format(colour=names[c], digit=NAMES[d])) for t, c, d in said]
+        [_tokens(TEMPLATES[t].format(colour=names[c], digit=NAMES[d])) for t, c, d in choices]
     )
     facts = {"channels": 3, "size": source.shape[1], "vocabulary": len(WORDS), "length": LENGTH}
     return TensorData(
@@ -71,5 +75,6 @@ def _pairs(source: ArrayData, seed: int) -> TensorData:
 
 
 def _tokens(text: str) -> Tensor:
-    numbers = [WORDS.index(word) for word in text.split()]
-    return torch.tensor(numbers + [0] * (LENGTH - len(numbers)))
+    """Token ids (LENGTH,) of a caption, padded with 0."""
+    ids = [WORDS.index(word) for word in text.split()]
+    return torch.tensor(ids + [0] * (LENGTH - len(ids)))

@@ -1,12 +1,13 @@
-"""The package's digits, some of their classes, or in another look: where knowledge comes from that is used elsewhere."""
+"""Source ``digit_domains``: a choice of digit classes, optionally inverted or rotated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import closest
 from instil.data.images import ArrayData
@@ -22,35 +23,53 @@ LOOKS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def digit_domains(
-    classes: list[str] | None = None, look: Look = "plain", rows: list[int] | None = None
+    classes: Annotated[
+        list[str] | None, Doc("digits to include, in label order; null: all ten")
+    ] = None,
+    look: Annotated[
+        Look,
+        Doc("plain: unchanged; inverted: black and white exchanged; turned: rotated by 90 degrees"),
+    ] = "plain",
+    rows: Annotated[
+        list[int] | None,
+        Doc("first and one past the last of the training images to keep; null: all"),
+    ] = None,
 ) -> Splits:
-    """``classes``, in this order (null: all ten), as they are, with black and white exchanged or ``turned`` by 90 degrees.
+    """Digits of some classes in one of three looks, for transfer between domains.
 
-    ``rows``: of the training images of these classes only those from the first of two numbers to before the second. Raises ValueError for classes
-    that there are not or that come twice, and for rows that leave nothing.
+    Args:
+        classes: digits to include, in label order; None for all ten.
+        look: transformation of all images.
+        rows: half-open range of the training images of ``classes`` to keep; None for all.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: for a class that is unknown or repeated, and for an empty or invalid range.
     """
     train, validation, test = (
-        _of(part, classes or list(part.classes), look) for part in digit_parts()
+        _select(part, classes or list(part.classes), look) for part in digit_parts()
     )
     if rows is not None:
         if len(rows) != 2 or not 0 <= rows[0] < rows[1] <= len(train):
             raise ValueError(
-                f"rows: two numbers were expected, from 0 to {len(train)}, the first below the second, not {rows}"
+                f"rows: invalid range. Expected two numbers from 0 to {len(train)}, the first "
+                f"below the second, got {rows}"
             )
         train = numbered(train, torch.arange(*rows))
     return Splits(train, validation, test, train.classes, train.kind)
 
 
-def _of(part: ArrayData, classes: list[str], look: Look) -> ArrayData:
-    """The images of these classes, numbered anew."""
+def _select(part: ArrayData, classes: list[str], look: Look) -> ArrayData:
+    """Images of ``classes``, with labels in that order."""
     if unknown := [name for name in classes if name not in part.classes]:
         raise ValueError(
             f"classes: there is no digit '{unknown[0]}'; {closest(unknown[0], part.classes)}"
         )
-    if twice := [name for name in classes if classes.count(name) > 1]:
-        raise ValueError(f"classes: '{twice[0]}' is there twice")
-    number = torch.tensor(
-        [classes.index(name) if name in classes else -1 for name in part.classes]
-    )[part.label]
-    kept = (number >= 0).nonzero().flatten()
-    return ArrayData(LOOKS[look](part.image[kept]), number[kept], classes)
+    if repeated := [name for name in classes if classes.count(name) > 1]:
+        raise ValueError(f"classes: '{repeated[0]}' is listed twice. Expected different digits")
+    new_index = [classes.index(name) if name in classes else -1 for name in part.classes]
+    label = torch.tensor(new_index)[part.label]
+    rows = (label >= 0).nonzero().flatten()
+    return ArrayData(LOOKS[look](part.image[rows]), label[rows], classes)

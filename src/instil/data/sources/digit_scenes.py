@@ -1,9 +1,12 @@
-"""Scenes of several handwritten digits on a noisy ground, with the class of every pixel."""
+"""Source ``digit_scenes``: several handwritten digits on a noisy background, labelled by pixel."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import UNLABELLED
 from instil.data.images import ArrayData
@@ -11,23 +14,41 @@ from instil.data.samples import TensorData
 from instil.data.sources.digits import digit_parts
 from instil.data.splits import Splits
 
-SEEDS = (0, 1, 2)  # of train, validation and test
-INK = 0.3  # of a digit's pixels, those at least so dark are the digit; the rest is ground
-NOISE = 0.3  # the ground lies between black and this
+SEEDS = (0, 1, 2)
+"""Random seeds of the train, validation and test scenes."""
+INK = 0.3
+"""Smallest intensity of a pixel that belongs to a digit; the rest is background."""
+NOISE = 0.3
+"""Largest intensity of the background noise."""
 
 
-def digit_scenes(scenes: int = 400, size: int = 16, most: int = 3) -> Splits:
-    """``scenes`` scenes of ``size`` x ``size`` pixels to train on, a third of that for validation and as many for test, from other digits each.
+def digit_scenes(
+    scenes: Annotated[
+        int, Doc("number of training scenes, and three times those of the others")
+    ] = 400,
+    size: Annotated[int, Doc("height and width of a scene, in pixels; >= 8")] = 16,
+    most: Annotated[int, Doc("largest number of digits in a scene; >= 2")] = 3,
+) -> Splits:
+    """Scenes of two or more digits at random positions, for segmentation.
 
-    A scene has two to ``most`` digits in random places; a pixel's class is ``background`` or the digit, -100 (and ``valid`` False) where two
-    digits overlap. ``image`` (N, 1, H, W), ``label`` and ``valid`` (N, H, W).
+    The class of a pixel is ``background`` or the digit. Where two digits overlap it is -100, and
+    ``valid`` is False. Samples have ``image`` (N, 1, H, W), ``label`` and ``valid`` (N, H, W). The
+    splits use different digits.
 
-    Raises ValueError where there are fewer than 3 scenes, fewer than 2 digits or no place for one of 8 x 8 pixels.
+    Args:
+        scenes: number of training scenes; validation and test have a third of it each.
+        size: height and width of a scene, in pixels.
+        most: largest number of digits in a scene.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: for fewer than 3 scenes, 2 digits or 8 pixels.
     """
-    if scenes < 3 or most < 2 or size < 8:
-        raise ValueError(
-            f"at least 3 scenes, 2 digits and 8 pixels are needed, not {scenes}, {most} and {size}"
-        )
+    for name, value, smallest in (("scenes", scenes, 3), ("most", most, 2), ("size", size, 8)):
+        if value < smallest:
+            raise ValueError(f"{name}: {value} is too small. Expected at least {smallest}")
     counts = (scenes, scenes // 3, scenes // 3)
     train, validation, test = (
         _scenes(part, count, seed, size, most)
@@ -37,19 +58,20 @@ def digit_scenes(scenes: int = 400, size: int = 16, most: int = 3) -> Splits:
 
 
 def _scenes(source: ArrayData, count: int, seed: int, size: int, most: int) -> TensorData:
+    # The order of the draws decides the data: background, numbers of digits, digits, corners.
     generator = torch.Generator().manual_seed(seed)
     image = NOISE * torch.rand(count, 1, size, size, generator=generator)
     label = torch.zeros(count, size, size, dtype=torch.int64)
-    present = torch.randint(2, most + 1, (count,), generator=generator)
+    num_digits = torch.randint(2, most + 1, (count,), generator=generator)
     chosen = torch.randint(len(source), (count, most), generator=generator)
     corner = torch.randint(size - 7, (count, most, 2), generator=generator)
     for scene in range(count):
-        for number in range(int(present[scene])):
-            row, (top, left) = int(chosen[scene, number]), corner[scene, number].tolist()
-            place = (scene, slice(top, top + 8), slice(left, left + 8))
-            _paste(
-                image[:, 0][place], label[place], source.image[row, 0], int(source.label[row]) + 1
-            )
+        for index in range(int(num_digits[scene])):
+            row = int(chosen[scene, index])
+            top, left = corner[scene, index].tolist()
+            window = (scene, slice(top, top + 8), slice(left, left + 8))
+            digit_class = int(source.label[row]) + 1
+            _paste(image[:, 0][window], label[window], source.image[row, 0], digit_class)
     return TensorData(
         {"image": image, "valid": label != UNLABELLED},
         label,
@@ -58,8 +80,8 @@ def _scenes(source: ArrayData, count: int, seed: int, size: int, most: int) -> T
     )
 
 
-def _paste(image: Tensor, label: Tensor, digit: Tensor, number: int) -> None:
-    """Write a digit into this part of a scene, in place."""
+def _paste(image: Tensor, label: Tensor, digit: Tensor, digit_class: int) -> None:
+    """Draw a digit into a window of a scene, in place."""
     ink = digit >= INK
-    label[ink] = torch.where(label[ink] == 0, number, UNLABELLED)
+    label[ink] = torch.where(label[ink] == 0, digit_class, UNLABELLED)
     image[:] = torch.maximum(image, digit)

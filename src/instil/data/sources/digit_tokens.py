@@ -1,4 +1,4 @@
-"""Handwritten digits as texts: the words are the places that have ink, in reading order."""
+"""Source ``digit_tokens``: handwritten digits as sequences of the positions that have ink."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from instil.data.sources.digits import digit_parts
 from instil.data.splits import Splits
 
 PADDING, START, FIRST = 0, 1, 2
-"""Tokens that are no place, and the one of the first of 64 pixels."""
+"""Ids of the padding token, the start token and the token of the first of 64 pixels."""
 INK = 0.5
+"""Smallest intensity of a pixel that has a token."""
 LENGTH = 32
 
 
 def digit_tokens() -> Splits:
-    """``input_ids`` and ``attention_mask`` (N, 32): a start token, one token for each pixel that is at least half black, and padding.
+    """Digits as token sequences in reading order, for text classification.
 
-    Digits have 13 to 30 such pixels.
+    ``input_ids`` and ``attention_mask`` (N, 32) hold a start token, one token for each pixel that
+    is at least half black, and padding. A digit has 13 to 30 such pixels.
+
+    Returns:
+        Train, validation and test data.
     """
     train, validation, test = map(_texts, digit_parts())
     return Splits(train, validation, test, train.classes, train.kind)
 
 
 def _texts(source: ArrayData) -> TensorData:
-    inked = source.image.flatten(1) >= INK
-    order = (
-        (~inked).long().argsort(dim=1, stable=True)
-    )  # places with ink first, each group from the top left on
-    said = order + FIRST
-    there = torch.arange(inked.shape[1]) < inked.sum(1, keepdim=True)
-    ids = torch.cat([torch.full((len(said), 1), START), torch.where(there, said, PADDING)], 1)[
-        :, :LENGTH
-    ]
-    facts = {"vocabulary": FIRST + inked.shape[1], "length": LENGTH}
+    has_ink = source.image.flatten(1) >= INK
+    # The stable sort moves pixels with ink to the front and keeps the reading order.
+    pixel_tokens = (~has_ink).long().argsort(dim=1, stable=True) + FIRST
+    is_token = torch.arange(has_ink.shape[1]) < has_ink.sum(1, keepdim=True)
+    start = torch.full((len(pixel_tokens), 1), START)
+    ids = torch.cat([start, torch.where(is_token, pixel_tokens, PADDING)], 1)[:, :LENGTH]
+    facts = {"vocabulary": FIRST + has_ink.shape[1], "length": LENGTH}
     return TensorData(
         {"input_ids": ids, "attention_mask": (ids != PADDING).long()},
         source.label,

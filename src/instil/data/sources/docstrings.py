@@ -1,83 +1,108 @@
-"""What functions and classes of Python's own library say of themselves: the first sentence, and the rest of it."""
+"""Source ``docstrings``: pairs of texts from the docstrings of Python modules."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.data.documents import Document, documents
 from instil.data.samples import TensorData
 from instil.data.splits import Splits
 from instil.data.tokenizers import Tokenizer
-from instil.data.tokenizers import tokenizer as tokenizer_of
+from instil.data.tokenizers import tokenizer as build_tokenizer
 
-WORDS = 4  # in either half, at least
-EACH = 16  # of one module, at most
+MIN_WORDS = 4
+"""Smallest number of words of each text of a pair."""
+MAX_PAIRS = 16
+"""Largest number of pairs of one module."""
+
 Pair = tuple[str, str]
 
 
 def docstrings(
-    path: str = "stdlib",
-    tokenizer: str = "bpe:2048",
-    length: Annotated[int, Ge(4)] = 32,
-    rows: int | None = None,
-    held_out: int | None = None,
+    path: Annotated[
+        str, Doc("stdlib (the modules of this Python's standard library), or a folder of modules")
+    ] = "stdlib",
+    tokenizer: Annotated[
+        str, Doc("bytes, bpe:SIZE (trained on the training texts), or a tokenizer file or folder")
+    ] = "bpe:2048",
+    length: Annotated[int, Ge(4), Doc("length of a text in tokens; longer texts are cut")] = 32,
+    rows: Annotated[int | None, Doc("largest number of training pairs; null: all")] = None,
+    held_out: Annotated[
+        int | None, Doc("largest number of validation pairs, and of test pairs; null: all")
+    ] = None,
     base: Path = Path(),
 ) -> Splits:
-    """Pairs of texts: ``input_ids`` and ``attention_mask`` (N, ``length``) of a docstring's first sentence, and ``partner_...`` of what follows it.
+    """Pairs of a docstring's first sentence and its remaining text, for text embeddings.
 
-    ``path``: as of ``text``; parts are split by module, which is the ``label``. A text is cut at ``length`` tokens; the first and the last of them
-    are those that the tokenizer begins and ends a text with. ``rows`` and ``held_out`` are at most so many pairs to train and to judge on.
+    Samples have ``input_ids`` and ``attention_mask`` (N, ``length``) of the first sentence, and
+    the same keys with the prefix ``partner_`` for the remaining text. The label is the module, and
+    the splits use different modules. A text has the start and end token of the tokenizer.
 
-    Raises ValueError where a part has no docstring of two sentences.
+    Args:
+        base: folder that relative paths start from.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: if a split has no docstring of two sentences.
     """
     parts = documents(path, base)
-    made = tokenizer_of(
-        tokenizer, (text for document in parts[0] for text in _texts(document)), base
-    )
-    found = [
-        list(islice(_pairs(part), limit))
-        for part, limit in zip(parts, (rows, held_out, held_out), strict=True)
-    ]
-    if not all(found):
-        raise ValueError(f"one part of '{path}' has no docstring of two sentences")
-    classes = sorted({name for part in found for name, _ in part})
-    facts = {"vocabulary": made.size, "length": length}
-    train, validation, test = (_data(part, made, length, classes, facts) for part in found)
+    texts = chain.from_iterable(map(_texts, parts[0]))
+    encoder = build_tokenizer(tokenizer, texts, base)
+    limits = (rows, held_out, held_out)
+    pairs = [list(islice(_pairs(part), limit)) for part, limit in zip(parts, limits, strict=True)]
+    if not all(pairs):
+        raise ValueError(
+            f"path: one split of '{path}' has no docstring of two sentences. Expected modules with "
+            "docstrings in every split"
+        )
+    modules: set[str] = set()
+    for part in pairs:
+        modules.update(name for name, _ in part)
+    classes = sorted(modules)
+    facts = {"vocabulary": encoder.size, "length": length}
+    train, validation, test = (_data(part, encoder, length, classes, facts) for part in pairs)
     return Splits(train, validation, test, train.classes, train.kind)
 
 
 def _pairs(part: Sequence[Document]) -> Iterator[tuple[str, Pair]]:
-    """The name of each module with its pairs."""
+    """Module name and pair of each docstring with two sentences."""
     for document in part:
-        for pair in islice(filter(None, map(halves, _texts(document))), EACH):
+        pairs = filter(None, map(split_docstring, _texts(document)))
+        for pair in islice(pairs, MAX_PAIRS):
             yield document.name, pair
 
 
 def _texts(document: Document) -> Iterator[str]:
+    """Docstrings of a module; none if it is written for another version of Python."""
     try:
         tree = ast.parse(document.text)
-    except SyntaxError:  # of another Python
+    except SyntaxError:
         return
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (
-            said := ast.get_docstring(node)
-        ):
-            yield said
+        docstring = ast.get_docstring(node) if isinstance(node, documented) else None
+        if docstring:
+            yield docstring
 
 
-def halves(said: str) -> Pair | None:
-    """The first sentence and the rest, None where one of them is short."""
-    first, dot, rest = said.partition(".\n") if ".\n" in said else said.partition("\n\n")
-    words = " ".join(first.split()), " ".join(rest.split())
-    return words if dot and min(len(half.split()) for half in words) >= WORDS else None
+def split_docstring(docstring: str) -> Pair | None:
+    """Return the first sentence and the rest; None if one has fewer than four words."""
+    separator = ".\n" if ".\n" in docstring else "\n\n"
+    first, match, rest = docstring.partition(separator)
+    pair = " ".join(first.split()), " ".join(rest.split())
+    is_long_enough = min(len(text.split()) for text in pair) >= MIN_WORDS
+    return pair if match and is_long_enough else None
 
 
 def _data(
@@ -89,18 +114,18 @@ def _data(
 ) -> TensorData:
     tensors: dict[str, Tensor] = {}
     for side, prefix in enumerate(("", "partner_")):
-        told = [_framed(tokenizer, pair[side], length) for _, pair in pairs]
-        ids, mask = (
-            torch.full((len(told), length), tokenizer.end),
-            torch.zeros(len(told), length, dtype=torch.int64),
-        )
-        for number, tokens in enumerate(told):
-            ids[number, : len(tokens)], mask[number, : len(tokens)] = torch.tensor(tokens), 1
+        ids = torch.full((len(pairs), length), tokenizer.end)
+        mask = torch.zeros(len(pairs), length, dtype=torch.int64)
+        for row, (_, pair) in enumerate(pairs):
+            tokens = _framed(tokenizer, pair[side], length)
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
         tensors |= {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
-    numbers = {name: number for number, name in enumerate(classes)}
-    return TensorData(tensors, torch.tensor([numbers[name] for name, _ in pairs]), classes, facts)
+    indices = {name: index for index, name in enumerate(classes)}
+    return TensorData(tensors, torch.tensor([indices[name] for name, _ in pairs]), classes, facts)
 
 
 def _framed(tokenizer: Tokenizer, text: str, length: int) -> list[int]:
+    """Tokens of a text between start and end token, cut to ``length``."""
     start = [] if tokenizer.start is None else [tokenizer.start]
     return [*start, *tokenizer.encode(text)[0][: length - 1 - len(start)], tokenizer.end]

@@ -1,4 +1,4 @@
-"""A folder of pictures: one folder a class, or pictures beside their masks."""
+"""Source ``folder``: pictures in one folder per class, or pictures with masks."""
 
 from __future__ import annotations
 
@@ -31,61 +31,73 @@ NAMES = {
     "validation": ("validation", "val", "valid"),
     "test": ("test",),
 }
+"""Names of the folder of each split; the last one that exists is used."""
 WITHOUT_LABEL = ("unlabelled", "unlabeled")
-"""Names of the folder, beside the classes, with pictures that have no label."""
+"""Names of a folder, next to those of the classes, with unlabelled pictures."""
 
 Labelled = tuple[tuple[Path, ...], list[int]]
 """Picture files with the class index of each."""
 
 
 def folder(
-    path: Annotated[str, Doc("the folder, seen from the recipe or from where the command runs")],
+    path: Annotated[str, Doc("folder, relative to the recipe or to the working directory")],
     size: SizeOption = None,
     channels: ChannelsOption = None,
     background: BackgroundOption = "white",
     broken: BrokenOption = "error",
     classes: Annotated[
-        list[str] | None, Doc("names of the classes of masks, in the order of their values")
+        list[str] | None, Doc("class names of masks, in the order of the mask values")
     ] = None,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,
     base: Path = Path(),
     task_name: str = "",
 ) -> Splits:
-    """Pictures in one folder a class, or with masks for the task ``segmentation``.
+    """Pictures in one folder per class, or with masks for the task ``segmentation``.
 
-    ``PATH/class/picture.png``, or ``PATH/train/class/picture.png`` beside ``validation`` (or ``val``)
-    and ``test``. Classes are the names of the folders in alphabetical order. A folder
-    ``unlabelled`` (or ``unlabeled``) beside the class folders has pictures without a label.
-    Masks: ``images/name.png`` and ``masks/name.png``, in ``PATH`` or in ``PATH/train``; see ``masked_pictures``.
+    Paths are ``PATH/class/picture.png``, or ``PATH/train/class/picture.png`` with the folders
+    ``validation`` (or ``val``) and ``test`` next to ``train``. Classes are the names of the folders
+    in alphabetical order. A folder ``unlabelled`` (or ``unlabeled``) next to those of the classes
+    has pictures without a label.
 
-    Pictures are decoded when they are read; every file is checked before. Files that are no
-    pictures by their extension are ignored.
+    Paths of masks are ``images/name.png`` and ``masks/name.png``, in ``PATH`` or in ``PATH/train``;
+    see ``masked_pictures``.
+
+    Every file is checked once before training, and decoded when it is read. Files without the
+    extension of a picture are ignored.
+
+    Args:
+        base: folder that relative paths start from.
+        task_name: task of the recipe; ``segmentation`` reads masks.
 
     Returns:
         Train, validation and test data.
 
     Raises:
-        ValueError: for a missing or empty folder, a class without pictures, and files that cannot
-            be read unless ``broken`` is ``skip``.
+        ValueError: for a missing or empty folder, a class without pictures, and unreadable files
+            unless ``broken`` is ``skip``.
     """
     root = located(path, base)
     if not root.is_dir():
-        raise ValueError(f"{root} is a file, not a folder of pictures")
-    places = _places(root)
+        raise ValueError(f"path: {root} is a file, not a folder. Expected a folder of pictures")
+    directories = _split_directories(root)
     mode_options = {"channels": channels, "size": size, "background": background}
     if task_name == "segmentation":
-        return masked_pictures(places, root, mode_options, classes, broken, validation, test)
+        return masked_pictures(directories, root, mode_options, classes, broken, validation, test)
     if classes is not None:
-        raise ValueError("classes: folders of classes have their own names. Expected masks")
-    names = _class_folders(places["train"])
+        raise ValueError(
+            "classes: class names come from the folders. Expected no classes without masks. "
+            "Leave the option out, or set task: segmentation"
+        )
+    names = _class_names(directories["train"])
     if not names:
         raise ValueError(
-            f"{places['train'].resolve()} has no folders; expected one a class, with its pictures inside"
+            f"path: {directories['train'].resolve()} has no folders. Expected one folder per "
+            "class, with its pictures"
         )
-    _check_no_unlabelled([place for part, place in places.items() if part != "train"])
-    files = {part: _files(place, names) for part, place in places.items()}
-    files["train"] = _with_unlabelled(files["train"], [places["train"], root])
+    _check_no_unlabelled([directories[part] for part in directories if part != "train"])
+    files = {part: _files(directory, names) for part, directory in directories.items()}
+    files["train"] = _with_unlabelled(files["train"], [directories["train"], root])
     files, notes = _readable(files, root, broken)
     mode = pictures(Files(files["train"][0]), channels, size, background)
     parts: dict[str, Samples] = {
@@ -95,70 +107,73 @@ def folder(
     return replace(splits(parts, validation, test), notes=notes)
 
 
-def _places(root: Path) -> dict[str, Path]:
-    """Folder of each split; the root alone is the training data."""
-    named = {
-        part: root / entry
-        for part, entries in NAMES.items()
-        for entry in entries
-        if (root / entry).is_dir()
-    }
-    return named if "train" in named else {"train": root}
+def _split_directories(root: Path) -> dict[str, Path]:
+    """Folder of each split; a root without a train folder is the training data."""
+    directories = {}
+    for part, entries in NAMES.items():
+        for entry in entries:
+            if (root / entry).is_dir():
+                directories[part] = root / entry
+    return directories if "train" in directories else {"train": root}
 
 
-def _class_folders(place: Path) -> list[str]:
+def _class_names(directory: Path) -> list[str]:
     return sorted(
         entry.name
-        for entry in place.iterdir()
+        for entry in directory.iterdir()
         if entry.is_dir() and not entry.name.startswith(".") and entry.name not in WITHOUT_LABEL
     )
 
 
-def _files(place: Path, classes: Sequence[str]) -> Labelled:
-    """Pictures below ``place`` with their class index."""
+def _files(directory: Path, classes: Sequence[str]) -> Labelled:
+    """Pictures of all class folders of a directory."""
     paths: list[Path] = []
     label: list[int] = []
-    for name in _class_folders(place):
+    for name in _class_names(directory):
         if name not in classes:
             raise ValueError(
-                f"{place / name}: there is no class '{name}' in train; {closest(name, classes)}"
+                f"{directory / name}: there is no class '{name}' in train; {closest(name, classes)}"
             )
-        of_class = picture_files(place / name)
-        if not of_class:
-            raise ValueError(f"the class folder {place / name} has no pictures")
-        paths += of_class
-        label += [classes.index(name)] * len(of_class)
+        class_files = picture_files(directory / name)
+        if not class_files:
+            raise ValueError(f"path: the class folder {directory / name} has no pictures")
+        paths += class_files
+        label += [classes.index(name)] * len(class_files)
     return tuple(paths), label
 
 
-def _check_no_unlabelled(places: Sequence[Path]) -> None:
-    for place in places:
+def _check_no_unlabelled(directories: Sequence[Path]) -> None:
+    for directory in directories:
         for entry in WITHOUT_LABEL:
-            if (place / entry).is_dir():
+            if (directory / entry).is_dir():
                 raise ValueError(
-                    f"{place / entry}: pictures without a label cannot be judged. "
+                    f"{directory / entry}: pictures without a label cannot be evaluated. "
                     "Expected them in train"
                 )
 
 
-def _with_unlabelled(labelled: Labelled, places: Sequence[Path]) -> Labelled:
-    """The labelled pictures, then those of the folders without labels."""
+def _with_unlabelled(labelled: Labelled, directories: Sequence[Path]) -> Labelled:
+    """Labelled pictures, followed by the unlabelled ones of some directories."""
     paths, label = labelled
-    folders = {place / entry for place in places for entry in WITHOUT_LABEL}
-    for place in sorted(one for one in folders if one.is_dir()):
-        unlabelled = picture_files(place)
-        if not unlabelled:
-            raise ValueError(f"the folder {place} has no pictures")
-        paths = (*paths, *unlabelled)
-        label = [*label, *[UNLABELLED] * len(unlabelled)]
+    unlabelled: set[Path] = set()
+    for directory in directories:
+        unlabelled.update(directory / entry for entry in WITHOUT_LABEL)
+    for directory in sorted(path for path in unlabelled if path.is_dir()):
+        files = picture_files(directory)
+        if not files:
+            raise ValueError(f"path: the folder {directory} has no pictures")
+        paths = (*paths, *files)
+        label = [*label, *[UNLABELLED] * len(files)]
     return paths, label
 
 
 def _readable(
     files: dict[str, Labelled], root: Path, on_broken: str
 ) -> tuple[dict[str, Labelled], tuple[str, ...]]:
-    """The files that can be read, and a note on the others."""
-    paths = [path for paths, _ in files.values() for path in paths]
+    """Files that can be read, and a note about the others."""
+    paths: list[Path] = []
+    for part_paths, _ in files.values():
+        paths += part_paths
     good_paths, notes = readable_pictures(paths, root, on_broken)
     readable: dict[str, Labelled] = {}
     for part, (part_paths, label) in files.items():

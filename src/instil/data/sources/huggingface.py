@@ -1,126 +1,139 @@
-"""Image data sets of the Hugging Face hub, or saved on disk by ``datasets``."""
+"""Source ``huggingface``: image data sets of the Hugging Face hub, or saved by ``datasets``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import UNLABELLED, closest
 from instil.data.images import ImageData, LazyData
-from instil.data.pictures import Size, pictures
-from instil.data.splits import Splits, splits
+from instil.data.pictures import ChannelsOption, Size, SizeOption, pictures
+from instil.data.splits import Splits, TestOption, ValidationOption, splits
 
 NAMES = {
     "train": ("train",),
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test",),
 }
+"""Names of each split in a data set; the last one that exists is used."""
 LABELS = ("label", "labels", "fine_label", "target")
+"""Names of label columns, in order of preference."""
 
 
 def huggingface(
-    path: str,
-    config: str | None = None,
-    image: str | None = None,
-    label: str | None = None,
-    size: Size = None,
-    channels: int | None = None,
-    validation: float = 0.15,
-    test: float = 0.15,
+    path: Annotated[
+        str, Doc("name of a data set on the hub, or a folder that `save_to_disk` wrote")
+    ],
+    config: Annotated[
+        str | None, Doc("configuration of the data set on the hub; null: the default")
+    ] = None,
+    image: Annotated[
+        str | None, Doc("column of the images; null: the column of type Image")
+    ] = None,
+    label: Annotated[
+        str | None,
+        Doc("column of the labels, or of lists of labels; null: found by its type and name"),
+    ] = None,
+    size: SizeOption = None,
+    channels: ChannelsOption = None,
+    validation: ValidationOption = 0.15,
+    test: TestOption = 0.15,
     base: Path = Path(),
 ) -> Splits:
-    """``datasets.load_dataset(path, config)``, or what ``save_to_disk`` left in the folder ``path``.
+    """Images of ``datasets.load_dataset(path, config)``, or of a folder on disk.
 
-    The columns ``image`` and ``label`` are found by their types unless they are named; a list of labels makes the data multi-label. ``size``,
-    ``channels``, ``validation`` and ``test`` are as for a folder.
+    A column of lists of labels makes the data multi-label. Images are decoded when they are read.
 
-    Raises ValueError where the data set cannot be loaded, or no column, or several, could be the one.
+    Args:
+        base: folder that relative paths start from.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: if the data set cannot be loaded, or a column is missing or ambiguous.
     """
-    loaded = _loaded(path, config, Path(base))
+    loaded = _load(path, config, Path(base))
     sets = loaded if isinstance(loaded, Mapping) else {"train": loaded}
-    found = {
-        name: sets[entry] for name, entries in NAMES.items() for entry in entries if entry in sets
-    }
-    if "train" not in found:
+    parts = {}
+    for name, entries in NAMES.items():
+        for entry in entries:
+            if entry in sets:
+                parts[name] = sets[entry]
+    if "train" not in parts:
         raise ValueError(f"'{path}' has no train split, only {', '.join(map(str, sets))}")
-    features = found["train"].features
+    features = parts["train"].features
     columns = image or _image_column(features), label or _label_column(features)
     for column in columns:
         if column not in features:
             raise ValueError(f"'{path}' has no column '{column}'; {closest(column, features)}")
-    return splits(
-        {name: _data(part, *columns, size, channels) for name, part in found.items()},
-        validation,
-        test,
-    )
+    data = {name: _data(part, *columns, size, channels) for name, part in parts.items()}
+    return splits(data, validation, test)
 
 
-def _loaded(path: str, config: str | None, base: Path) -> Any:
+def _load(path: str, config: str | None, base: Path) -> Any:
     try:
         import datasets  # type: ignore[import-untyped]
     except ImportError as error:
         raise ValueError(
-            'Hugging Face data need the package datasets: pip install "instil[vision]"'
+            "huggingface: the package datasets is not installed. "
+            'Install it with pip install "instil[vision]"'
         ) from error
     local = base / path
     try:
-        return (
-            datasets.load_from_disk(str(local))
-            if local.is_dir()
-            else datasets.load_dataset(path, config)
-        )
+        if local.is_dir():
+            return datasets.load_from_disk(str(local))
+        return datasets.load_dataset(path, config)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"'{path}' is no data set in {base.resolve()}, and could not be had from the hub: {error}"
+            f"path: '{path}' is no data set in {base.resolve()}, and could not be loaded from the "
+            f"hub: {error}"
         ) from error
 
 
 def _image_column(features: Mapping[str, Any]) -> str:
-    return _only(
-        [name for name, feature in features.items() if type(feature).__name__ == "Image"],
-        "image",
-        features,
-        (),
-    )
+    columns = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    return _only_column(columns, "image", features, ())
 
 
 def _label_column(features: Mapping[str, Any]) -> str:
-    found = [name for name, feature in features.items() if _names(feature)]
-    return _only(found or [name for name in LABELS if name in features], "label", features, LABELS)
+    columns = [name for name, feature in features.items() if _class_names(feature)]
+    columns = columns or [name for name in LABELS if name in features]
+    return _only_column(columns, "label", features, LABELS)
 
 
-def _only(
-    found: list[str], what: str, features: Mapping[str, Any], preferred: tuple[str, ...]
+def _only_column(
+    columns: list[str], option: str, features: Mapping[str, Any], preferred: tuple[str, ...]
 ) -> str:
-    if len(found) > 1:
-        found = [name for name in preferred if name in found][:1] or found
-    if len(found) != 1:
-        count = (
-            f"several columns could be the {what} ({', '.join(found)})"
-            if found
-            else f"no column is the {what}"
-        )
-        raise ValueError(f"{count}; name it with `{what}`; the columns are {', '.join(features)}")
-    return found[0]
-
-
-def _names(feature: Any) -> list[str]:
-    """Class names of a column of classes, or of lists of classes."""
-    return list(
-        getattr(feature, "names", None)
-        or getattr(getattr(feature, "feature", None), "names", None)
-        or ()
+    """The only candidate, or the first preferred one of several."""
+    if len(columns) > 1:
+        columns = [name for name in preferred if name in columns][:1] or columns
+    if len(columns) == 1:
+        return columns[0]
+    problem = f"no column is the {option}"
+    if columns:
+        problem = f"several columns could be the {option} ({', '.join(columns)})"
+    raise ValueError(
+        f"{option}: {problem}. Name the column with `{option}`; the columns are "
+        f"{', '.join(features)}"
     )
+
+
+def _class_names(feature: Any) -> list[str]:
+    """Class names of a column of classes, or of lists of classes."""
+    of_items = getattr(getattr(feature, "feature", None), "names", None)
+    return list(getattr(feature, "names", None) or of_items or ())
 
 
 @dataclass(frozen=True)
 class _Column:
-    """The pictures of one column."""
+    """Pictures of one column, by row."""
 
     dataset: Any
     column: str
@@ -130,21 +143,20 @@ class _Column:
 
 
 def _data(dataset: Any, image: str, label: str, size: Size, channels: int | None) -> ImageData:
-    names, values = _names(dataset.features[label]), dataset[label][:]
+    names = _class_names(dataset.features[label])
+    values = dataset[label][:]
+    reader = pictures(_Column(dataset, image), channels, size)
     if values and isinstance(values[0], list):
-        return LazyData(
-            pictures(_Column(dataset, image), channels, size), _many_hot(values, len(names)), names
-        )
+        return LazyData(reader, _many_hot(values, len(names)), names)
     target = torch.tensor(values)
-    classes = names or [str(number) for number in range(int(target.max()) + 1)]
-    target = torch.where(
-        target < 0, UNLABELLED, target
-    )  # datasets writes -1 where a test set keeps its labels back
-    return LazyData(pictures(_Column(dataset, image), channels, size), target, classes)
+    classes = names or [str(index) for index in range(int(target.max()) + 1)]
+    # Test sets whose labels are not public have -1.
+    target = torch.where(target < 0, UNLABELLED, target)
+    return LazyData(reader, target, classes)
 
 
-def _many_hot(values: list[list[int]], count: int) -> Tensor:
-    label = torch.zeros(len(values), count)
+def _many_hot(values: list[list[int]], num_classes: int) -> Tensor:
+    label = torch.zeros(len(values), num_classes)
     for row, classes in enumerate(values):
         label[row, classes] = 1
     return label

@@ -1,4 +1,4 @@
-"""Images and labels from one NumPy archive."""
+"""Source ``npz``: images and labels from one NumPy archive."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ from instil.data.samples import Samples
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
 from instil.data.targets import RealImages
 
-IMAGES, LABELS = ("image", "images", "x"), ("label", "labels", "y")
+IMAGES = ("image", "images", "x")
+"""Names of the array of images."""
+LABELS = ("label", "labels", "y")
+"""Names of the array of labels."""
 CHANNELS = (1, 3, 4)
+"""Numbers of channels that are recognised in the last dimension."""
 SPLITS = ("train", "validation", "test")
+"""Names of the values 0, 1 and 2 of ``split``."""
 
 
 def npz(
-    path: Annotated[str, Doc("the file, seen from the recipe or from where the command runs")],
+    path: Annotated[str, Doc("file, relative to the recipe or to the working directory")],
     classes: Annotated[
         list[str] | None,
         Doc("names of the classes or outputs; null: those of the file, or their indices"),
@@ -41,6 +46,7 @@ def npz(
 
     ``image`` (also ``images``, ``x``) is uint8, uint16, or floating point in [0, 1], of shape
     (N, H, W), (N, H, W, C) or (N, C, H, W). ``split`` (N,) holds 0 train, 1 validation, 2 test.
+
     ``label`` (also ``labels``, ``y``) depends on the task:
 
     - classification: class indices or names (N,), or one yes or no for each class (N, C); -100,
@@ -48,11 +54,16 @@ def npz(
     - segmentation: class indices (N, H, W), 255 for void, -100 for no label;
     - regression: floating-point targets (N,) or (N, D), -100 or NaN for no label.
 
+    Args:
+        base: folder that relative paths start from.
+        task_name: task of the recipe, which decides the form of the labels.
+
     Returns:
         Train, validation and test data.
 
     Raises:
-        ValueError: for a file that is missing or no archive, a missing array and data that do not fit.
+        ValueError: for a file that is missing or no archive, a missing array, and data that do not
+            fit.
     """
     file = located(path, base)
     arrays = read_arrays(file)
@@ -66,7 +77,7 @@ def npz(
 def _samples(
     arrays: Mapping[str, NDArray[np.generic]], task_name: str, classes: list[str] | None
 ) -> Samples:
-    """All samples of a file, with labels of the kind that the task learns from."""
+    """All samples of a file, with labels for the task."""
     image = channels_first(_unit_range(_array(arrays, IMAGES)))
     values = _array(arrays, LABELS)
     names = classes or _names(arrays)
@@ -84,7 +95,7 @@ def _samples(
 
 
 def _unit_range(image: NDArray[np.generic]) -> NDArray[np.generic]:
-    """16-bit images as float32 in [0, 1]."""
+    """16-bit images as float32 in [0, 1]; others unchanged."""
     if image.dtype != np.uint16:
         return image
     scaled: NDArray[np.generic] = image.astype(np.float32) / np.float32(65535)
@@ -94,7 +105,7 @@ def _unit_range(image: NDArray[np.generic]) -> NDArray[np.generic]:
 def _integers(values: NDArray[np.generic]) -> Tensor:
     if values.ndim != 3 or values.dtype.kind not in "iub":
         raise ValueError(
-            "label: segmentation needs class indices (N, H, W), got "
+            "label: wrong form for segmentation. Expected class indices (N, H, W), got "
             f"{values.dtype} of shape {values.shape}"
         )
     return torch.from_numpy(values.astype(np.int64))
@@ -104,8 +115,8 @@ def _real(values: NDArray[np.generic]) -> Tensor:
     if values.ndim not in (1, 2) or values.dtype.kind != "f":
         raise ValueError(
             "label: regression needs floating-point targets (N,) or (N, D), got "
-            f"{values.dtype} of shape {values.shape}. Take task: classification for class "
-            "indices, or convert targets that are whole numbers with astype('float32')"
+            f"{values.dtype} of shape {values.shape}. Use task: classification for class "
+            "indices, or convert integer targets with astype('float32')"
         )
     return torch.from_numpy(values.astype(np.float32))
 
@@ -117,33 +128,36 @@ def _named_labels(values: NDArray[np.generic], names: list[str] | None) -> tuple
     labels = [
         value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()
     ]
-    known = names or sorted({label for label in labels if label})
-    indices = {name: index for index, name in enumerate(known)} | {"": UNLABELLED}
+    classes = names or sorted({label for label in labels if label})
+    indices = {name: index for index, name in enumerate(classes)} | {"": UNLABELLED}
     for label in labels:
         if label not in indices:
-            raise ValueError(f"label: there is no class '{label}'; {closest(label, known)}")
-    return torch.tensor([indices[label] for label in labels]), known
+            raise ValueError(f"label: there is no class '{label}'; {closest(label, classes)}")
+    return torch.tensor([indices[label] for label in labels]), classes
 
 
 def _check_classes(label: Tensor) -> None:
-    """ValueError for labels of another task, with the task to take."""
+    """Raise ValueError for labels of another task, with the task that fits."""
     if label.ndim == 3:
         raise ValueError(f"label: masks of shape {tuple(label.shape)} need task: segmentation")
     is_real = label.ndim in (1, 2) and label.is_floating_point()
     if not is_real:
         return
-    known = label[label != UNLABELLED]
-    whole = torch.equal(known, known.round()) if label.ndim == 1 else True
-    in_unit = bool(((known >= 0) & (known <= 1)).all()) if label.ndim == 2 else True
-    if not (whole and in_unit):
+    values = label[label != UNLABELLED]
+    is_whole = torch.equal(values, values.round()) if label.ndim == 1 else True
+    is_in_unit_range = bool(((values >= 0) & (values <= 1)).all()) if label.ndim == 2 else True
+    if not (is_whole and is_in_unit_range):
         raise ValueError(
-            "label: real numbers are no classes. Take task: regression to learn them, or give "
+            "label: real numbers are no classes. Use task: regression for them, or give "
             "class indices (N,), or yes and no in [0, 1] for each class (N, C)"
         )
 
 
 def channels_first(array: NDArray[np.generic] | Tensor) -> Tensor:
-    """Images (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, C, H, W); channels are 1, 3 or 4 where they come last."""
+    """Return images (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, C, H, W).
+
+    The last dimension is that of the channels if its size is 1, 3 or 4 and the second one's is not.
+    """
     image = torch.as_tensor(array)
     if image.ndim == 3:
         return image[:, None]
@@ -155,28 +169,28 @@ def channels_first(array: NDArray[np.generic] | Tensor) -> Tensor:
 def _array(
     arrays: Mapping[str, NDArray[np.generic]], names: tuple[str, ...]
 ) -> NDArray[np.generic]:
-    found = next((arrays[name] for name in names if name in arrays), None)
-    if found is None:
-        there = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
-        raise ValueError(
-            f"there is no array '{names[0]}' (or {', '.join(names[1:])}); the file has {there}; {closest(names[0], arrays)}"
-        )
-    return found
+    """The first array that has one of the names."""
+    for name in names:
+        if name in arrays:
+            return arrays[name]
+    present = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
+    raise ValueError(
+        f"there is no array '{names[0]}' (or {', '.join(names[1:])}); the file has {present}; "
+        f"{closest(names[0], arrays)}"
+    )
 
 
 def _names(arrays: Mapping[str, NDArray[np.generic]]) -> list[str] | None:
-    """Names from the file, if it has any."""
+    """Class names of the file; None if it has none."""
     return [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
 
 
 def _indices(label: Tensor) -> list[str]:
     """Class indices as names."""
-    return [
-        str(number)
-        for number in range(
-            int(label.max()) + 1 if label.ndim == 1 and len(label) else label.shape[-1]
-        )
-    ]
+    num_classes = label.shape[-1]
+    if label.ndim == 1 and len(label):
+        num_classes = int(label.max()) + 1
+    return [str(index) for index in range(num_classes)]
 
 
 def _parts(whole: Samples, split: NDArray[np.generic] | None) -> dict[str, Samples]:
@@ -184,11 +198,12 @@ def _parts(whole: Samples, split: NDArray[np.generic] | None) -> dict[str, Sampl
         return {"train": whole}
     if split.shape != (len(whole),) or not np.isin(split, (0, 1, 2)).all():
         raise ValueError(
-            f"'split' must hold 0 (train), 1 (validation) or 2 (test) for each of the {len(whole)} images"
+            f"'split' must hold 0 (train), 1 (validation) or 2 (test) for each of the {len(whole)} "
+            "images"
         )
     parts: dict[str, Samples] = {}
-    for number, name in enumerate(SPLITS):
-        rows = torch.from_numpy(np.flatnonzero(split == number))
+    for value, name in enumerate(SPLITS):
+        rows = torch.from_numpy(np.flatnonzero(split == value))
         if len(rows):
             parts[name] = whole.subset(rows)
             parts[name].index = torch.arange(len(rows))

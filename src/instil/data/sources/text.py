@@ -1,72 +1,118 @@
-"""Token rows of text documents: files, folders, package data or the standard library."""
+"""Source ``text``: token rows of text documents from files, folders or the standard library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+
+from typing_extensions import Doc
 
 from instil.data.aligned import aligned
 from instil.data.documents import documents
 from instil.data.fitting import TooLong, TooLongPolicy
 from instil.data.special_tokens import BosOption, EndOption
 from instil.data.splits import Splits
-from instil.data.token_rows import Context, Count, of_documents
-from instil.data.tokenizers import Tokenizer, tokenizer
+from instil.data.token_packing import Context, Count, of_documents
+from instil.data.tokenizers import tokenizer as build_tokenizer
 
 
 def text(
-    path: str = "stdlib",
-    tokenizer: str = "bytes",
-    length: int = 128,
-    rows: Count | None = None,
-    held_out: Count | None = None,
-    prune: bool = False,
-    cut: bool = False,
-    context: Context = "beside",
-    domain: str | None = None,
-    end: EndOption | None = None,
-    bos: BosOption = "auto",
-    too_long: TooLongPolicy = "error",
-    teacher_tokenizer: str | None = None,
-    teacher_length: int | None = None,
-    teacher_end: EndOption | None = None,
+    path: Annotated[
+        str,
+        Doc(
+            "stdlib (the source code of Python's standard library), a folder of texts, or a "
+            ".jsonl file"
+        ),
+    ] = "stdlib",
+    tokenizer: Annotated[
+        str, Doc("bytes, bpe:SIZE (trained on the training texts), or a tokenizer file or folder")
+    ] = "bytes",
+    length: Annotated[int, Doc("length of a row in tokens; >= 2")] = 128,
+    rows: Annotated[
+        Count | None,
+        Doc(
+            "largest number of training rows, spread evenly over the texts, or the first ones of "
+            "prompts; null: all"
+        ),
+    ] = None,
+    held_out: Annotated[
+        Count | None, Doc("largest number of validation rows, and of test rows; null: all")
+    ] = None,
+    prune: Annotated[
+        bool, Doc("reduce the vocabulary to the tokens of these rows and their components")
+    ] = False,
+    cut: Annotated[bool, Doc("cut the end of an answer that does not fit into a row")] = False,
+    context: Annotated[
+        Context,
+        Doc("context of a prompt: read puts it in front of the prompt, beside into other keys"),
+    ] = "beside",
+    domain: Annotated[str | None, Doc("only rows of this domain; null: all")] = None,
+    end: Annotated[
+        EndOption | None,
+        Doc(
+            "token that is appended to texts, or a list of tokens that each end a text; null: "
+            "those of the tokenizer's folder"
+        ),
+    ] = None,
+    bos: Annotated[
+        BosOption,
+        Doc(
+            "whether texts begin with the tokenizer's first token, which is input only; auto: as "
+            "the tokenizer does"
+        ),
+    ] = "auto",
+    too_long: Annotated[
+        TooLongPolicy,
+        Doc(
+            "prompt and answer that are longer than a row: error; drop, leave them out; truncate, "
+            "remove the beginning of the prompt"
+        ),
+    ] = "error",
+    teacher_tokenizer: Annotated[
+        str | None, Doc("tokenizer of a teacher that reads the same texts; null: the same one")
+    ] = None,
+    teacher_length: Annotated[
+        int | None, Doc("length of the teacher's rows in tokens; null: length")
+    ] = None,
+    teacher_end: Annotated[
+        EndOption | None, Doc("end tokens of the teacher's tokenizer, as for end")
+    ] = None,
     base: Path = Path(),
 ) -> Splits:
-    """Rows of ``length`` tokens of documents (see ``documents``), which are split by document.
+    """Rows of tokens of text documents, for language models.
 
-    Texts follow one another, each closed by the end token, and are cut into rows without a gap: every token is learned once. Where documents have a
-    prompt, each is a row of its own, padded, and only what answers the prompt is learned, with its end unless it was cut. ``rows`` and ``held_out``
-    are at most so many rows to train and to judge on; those of texts are from all over them. ``prune``: the vocabulary is only that of the tokens in
-    these rows, numbered anew, with what they are put together from. ``cut``: what is longer than a row loses its end. ``context``: that of a prompt
-    is handed out beside the row, or ``read`` before the prompt. Texts of several domains are not mixed in a row, and a batch has the number of each
-    row's ``domain``, in the order of their names; with ``domain`` only the rows of this one are kept. ``teacher_tokenizer``: the same texts come in
-    the tokens of a teacher too, in rows of at most ``teacher_length`` (null: ``length``), cut where both tokenizers have an end (see
-    ``AlignedRows``), without context and domain.
+    The documents are divided into train, validation and test; see ``documents`` for the formats.
+    Plain texts follow one another, each closed by the end token, and are cut into rows without
+    gaps, so that every token is a target once. A document with a prompt has a padded row of its
+    own. Only its answer is learned, with the end token unless the answer was cut.
 
-    ``end``: the token that is appended to texts, or a list, of which every one ends a text (null: those of the tokenizer's folder, see
-    ``end_tokens``); ``teacher_end``: that of the teacher's tokenizer. ``bos``: whether each text begins with the tokenizer's token for that,
-    which is read and never learned (``auto``: as the tokenizer does itself). ``too_long``: a prompt and an answer that are longer than a row
-    are an ``error``, are left out (``drop``), or lose the beginning of the prompt (``truncate``).
+    A row holds texts of one domain only. If there are several domains, ``domain`` in a batch is
+    the index of each row's domain, in alphabetical order.
 
-    Raises ValueError for texts shorter than one row, without ``cut`` for a prompt and answer that are longer, and for a domain without rows.
+    With ``teacher_tokenizer`` the same texts also come in the teacher's tokens, cut where both
+    tokenizers have a token boundary (see ``AlignedRows``). Such rows have no context and domain.
+
+    Args:
+        base: folder that relative paths start from.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: for texts that are shorter than one row, a prompt and answer that do not fit,
+            and a domain without rows.
     """
     if length < 2:
-        raise ValueError(f"a row needs at least 2 tokens, not {length}")
+        raise ValueError(f"length: {length} is too small. Expected at least 2 tokens in a row")
     parts = documents(path, base)
-    limits, handling = (rows, held_out, held_out), TooLong(too_long, cut)
+    limits = (rows, held_out, held_out)
+    handling = TooLong(too_long, cut)
     texts = (document.text for document in parts[0])
-    own_tokenizer = _tokenizer(tokenizer, texts, base, end, bos)
+    student_tokenizer = build_tokenizer(tokenizer, texts, base, end, bos)
     if teacher_tokenizer is not None:
         texts = (document.text for document in parts[0])
-        other = _tokenizer(teacher_tokenizer, texts, base, teacher_end, bos)
+        other_tokenizer = build_tokenizer(teacher_tokenizer, texts, base, teacher_end, bos)
         lengths = (length, teacher_length or length)
-        return aligned(parts, (own_tokenizer, other), lengths, limits, prune, handling)
-    return of_documents(parts, own_tokenizer, length, limits, prune, handling, context, domain)
-
-
-def _tokenizer(
-    name: str, texts: Iterator[str], base: Path, end: EndOption | None, bos: BosOption
-) -> Tokenizer:
-    return tokenizer(
-        name, texts, base, end, bos
-    )  # the option of ``text`` bears the function's name
+        tokenizers = (student_tokenizer, other_tokenizer)
+        return aligned(parts, tokenizers, lengths, limits, prune, handling)
+    return of_documents(parts, student_tokenizer, length, limits, prune, handling, context, domain)

@@ -1,22 +1,23 @@
-"""The image classification data sets of torchvision."""
+"""Source ``torchvision``: the image classification data sets of torchvision."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import closest
 from instil.data.images import ArrayData, ImageData, LazyData
-from instil.data.pictures import Size, pictures
+from instil.data.pictures import ChannelsOption, Size, SizeOption, pictures
 from instil.data.sources.npz import channels_first
-from instil.data.splits import Splits, splits
+from instil.data.splits import Splits, TestOption, ValidationOption, splits
 
 PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "train": {"train": {"train": True}, "test": {"train": False}},
@@ -26,72 +27,100 @@ PARTS: dict[str, dict[str, dict[str, Any]]] = {
         "test": {"split": "test"},
     },
 }
+"""Arguments that select each split, by the parameter that a data set has for it."""
+LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "_targets")
 
 
 def torchvision(
-    dataset: str,
-    root: str = "data",
-    download: bool = False,
-    options: dict[str, Any] | None = None,
-    size: Size = None,
-    channels: int | None = None,
-    validation: float = 0.15,
-    test: float = 0.15,
+    dataset: Annotated[str, Doc("name of a class in `torchvision.datasets`, such as CIFAR10")],
+    root: Annotated[str, Doc("folder of the data set, relative to the recipe")] = "data",
+    download: Annotated[bool, Doc("download the data set if it is missing")] = False,
+    options: Annotated[
+        dict[str, Any] | None, Doc("further arguments of the class in `torchvision.datasets`")
+    ] = None,
+    size: SizeOption = None,
+    channels: ChannelsOption = None,
+    validation: ValidationOption = 0.15,
+    test: TestOption = 0.15,
     base: Path = Path(),
 ) -> Splits:
-    """``torchvision.datasets.<dataset>`` in the folder ``root``, with further ``options`` of its own; downloads nothing unless ``download``.
+    """Images of ``torchvision.datasets.<dataset>``, for classification.
 
-    Its train and test parts are taken as they are; shares ``validation`` and ``test`` of train are held out where it has none. ``size`` and
-    ``channels`` are as for a folder, for data sets of files.
+    The train and test splits of the data set are used as they are. ``size`` and ``channels`` also
+    apply to data sets in memory, whose images are then converted one by one.
 
-    Raises ValueError for an unknown data set or option, and where the files are not there.
+    Args:
+        base: folder that relative paths start from.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: for an unknown data set or option, missing files, and labels other than one
+            class per image.
     """
-    create = _class(dataset)
-    known = inspect.signature(create).parameters
-    given = {"root": str(Path(base) / root), "download": download}
-    common = {key: value for key, value in given.items() if key in known} | (options or {})
-    for name in common:
-        if name not in known and not any(
-            parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()
-        ):
-            raise ValueError(
-                f"torchvision.datasets.{dataset} has no option '{name}'; {closest(name, known)}"
-            )
-    which = next((key for key in ("train", "split") if key in known and key not in common), "")
-    wanted: dict[str, dict[str, Any]] = PARTS[which] if which else {"train": {}}
-    found = {name: _made(dataset, create, common | choice, name) for name, choice in wanted.items()}
-    parts = {name: _data(part, size, channels) for name, part in found.items() if part is not None}
-    return splits(parts, validation, test)
+    create = _dataset_class(dataset)
+    parameters = inspect.signature(create).parameters
+    defaults = {"root": str(Path(base) / root), "download": download}
+    common = {key: value for key, value in defaults.items() if key in parameters} | (options or {})
+    _check_options(dataset, common, parameters)
+    selectors = [key for key in ("train", "split") if key in parameters and key not in common]
+    selections: dict[str, dict[str, Any]] = PARTS[selectors[0]] if selectors else {"train": {}}
+    parts = {}
+    for name, selection in selections.items():
+        part = _create(dataset, create, common | selection, name)
+        if part is not None:
+            parts[name] = part
+    data = {name: _data(part, size, channels) for name, part in parts.items()}
+    return splits(data, validation, test)
 
 
-def _class(name: str) -> Callable[..., Any]:
+def _dataset_class(name: str) -> Callable[..., Any]:
     try:
         from torchvision import datasets  # type: ignore[import-untyped]
     except ImportError as error:
         raise ValueError(
-            'torchvision data need the package torchvision: pip install "instil[vision]"'
+            "torchvision: the package torchvision is not installed. "
+            'Install it with pip install "instil[vision]"'
         ) from error
     if name not in datasets.__all__:
-        raise ValueError(f"torchvision.datasets has no '{name}'; {closest(name, datasets.__all__)}")
+        raise ValueError(
+            f"dataset: torchvision.datasets has no '{name}'; {closest(name, datasets.__all__)}"
+        )
     return getattr(datasets, name)  # type: ignore[no-any-return]
 
 
-def _made(dataset: str, create: Callable[..., Any], options: dict[str, Any], part: str) -> Any:
+def _check_options(
+    dataset: str, options: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
+) -> None:
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in options:
+        if name not in parameters:
+            raise ValueError(
+                f"options: torchvision.datasets.{dataset} has no option '{name}'; "
+                f"{closest(name, parameters)}"
+            )
+
+
+def _create(dataset: str, create: Callable[..., Any], options: dict[str, Any], part: str) -> Any:
+    """One split of a data set; None for a validation split that does not exist."""
     try:
         return create(**options)
     except RuntimeError as error:
         raise ValueError(
-            f"torchvision.datasets.{dataset} is not in {options.get('root')}: {error}; put it there or set download: true"
+            f"torchvision.datasets.{dataset} is not in {options.get('root')}: {error}. Copy the "
+            "files there, or set download: true"
         ) from error
     except ValueError:
         if part == "validation":
-            return None  # it has no such split
+            return None
         raise
 
 
 @dataclass(frozen=True)
 class _First:
-    """The picture of a (picture, label) pair."""
+    """Picture of the (picture, label) pair of a row."""
 
     dataset: Any
 
@@ -101,35 +130,32 @@ class _First:
 
 def _data(dataset: Any, size: Size, channels: int | None) -> ImageData:
     label = _labels(dataset)
-    classes = [
-        str(name) for name in getattr(dataset, "classes", None) or range(int(label.max()) + 1)
-    ]
+    names = getattr(dataset, "classes", None) or range(int(label.max()) + 1)
+    classes = [str(name) for name in names]
     pixels = getattr(dataset, "data", None)
-    if (
-        isinstance(pixels, (np.ndarray, Tensor))
-        and pixels.ndim in (3, 4)
-        and len(pixels) == len(label)
-        and size is None
-        and channels is None
-    ):
+    if size is None and channels is None and _are_images(pixels, len(label)):
         return ArrayData(channels_first(pixels), label, classes)
     return LazyData(pictures(_First(dataset), channels, size), label, classes)
 
 
+def _are_images(pixels: Any, count: int) -> bool:
+    """Whether ``pixels`` is an array of ``count`` images."""
+    is_array = isinstance(pixels, (np.ndarray, Tensor))
+    return is_array and pixels.ndim in (3, 4) and len(pixels) == count
+
+
 def _labels(dataset: Any) -> Tensor:
-    held = next(
-        (
-            getattr(dataset, name)
-            for name in ("targets", "labels", "_labels", "_targets")
-            if hasattr(dataset, name)
-        ),
-        None,
-    )
-    label = torch.as_tensor(
-        [dataset[row][1] for row in range(len(dataset))] if held is None else held
-    )
+    values = None
+    for name in LABEL_ATTRIBUTES:
+        if hasattr(dataset, name):
+            values = getattr(dataset, name)
+            break
+    if values is None:
+        values = [dataset[row][1] for row in range(len(dataset))]
+    label = torch.as_tensor(values)
     if label.ndim != 1 or label.is_floating_point():
         raise ValueError(
-            f"torchvision.datasets.{type(dataset).__name__} has no single class an image (labels of shape {tuple(label.shape)})"
+            f"torchvision.datasets.{type(dataset).__name__}: labels have the shape "
+            f"{tuple(label.shape)} and type {label.dtype}. Expected one class per image"
         )
     return label

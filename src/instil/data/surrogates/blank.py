@@ -1,4 +1,4 @@
-"""Nothing: for schemes that make the images which they learn from."""
+"""Black placeholder images, for schemes that synthesize their training images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""White noise: what any way of making images must beat."""
+"""White noise images, the baseline for all other surrogate images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SALT = 11
 
 
 class Noise(ImageSource):
-    """Every value of every pixel anew, all of [0, 1] alike."""
+    """Independent uniform noise in [0, 1] for every value of every pixel."""
 
     def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:
         channels, height, width = shape

@@ -1,4 +1,4 @@
-"""The tokens that begin and end a text: what the files beside a tokenizer say about them."""
+"""Tokens that begin and end a text, as the files of a tokenizer's folder define them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from instil.core import closest
 
 EndOption = str | int | list[str | int]
-"""A token, its id, or a list of them: the first one is appended to texts, every one stops writing."""
+"""A token, its id, or a list of them: the first is appended to texts, each one ends generation."""
 BosOption = Literal["auto"] | bool
 KNOWN_ENDS = (
     "<|end_of_text|>",
@@ -24,19 +24,19 @@ KNOWN_ENDS = (
     "<|endoftext|>",
     "[SEP]",
 )
-"""Names of end tokens, tried only where no file beside the tokenizer names one."""
+"""Names of end tokens, tried only if no file in the tokenizer's folder defines one."""
 
 
 @dataclass(frozen=True)
 class SpecialTokenFiles:
-    """Contents of the files beside a tokenizer; empty where there is no file.
+    """Contents of the files in a tokenizer's folder; empty for a missing file.
 
     Attributes:
         tokenizer_config: ``tokenizer_config.json``.
         special_tokens_map: ``special_tokens_map.json``.
         generation_config: ``generation_config.json``.
         model_config: ``config.json``.
-        chat_template: the Jinja template of a conversation, None where there is none.
+        chat_template: Jinja template of a conversation; None if there is none.
     """
 
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class SpecialTokenFiles:
         )
 
     def token(self, role: str) -> str | None:
-        """The token of a role such as ``eos`` in the tokenizer's own configuration."""
+        """Return the token of a role such as ``eos`` in the tokenizer's configuration, or None."""
         for source in (self.tokenizer_config, self.special_tokens_map):
             value = source.get(f"{role}_token")
             value = value.get("content") if isinstance(value, Mapping) else value
@@ -89,7 +89,7 @@ class SpecialTokenFiles:
         return None
 
     def additional_special_tokens(self) -> list[str]:
-        """The tokens of the tokenizer's configuration that are special and have no role."""
+        """Return the special tokens of the tokenizer's configuration that have no role."""
         tokens: list[str] = []
         for key in ("additional_special_tokens", "extra_special_tokens"):
             value = self.tokenizer_config.get(key) or []
@@ -104,17 +104,17 @@ def end_tokens(
 ) -> tuple[int, ...]:
     """Return the ids of the tokens that end a text; the first one is appended to texts.
 
-    The first of these that names a token decides: ``option``, ``generation_config.json``,
+    The first of these that defines a token is used: ``option``, ``generation_config.json``,
     ``tokenizer_config.json``, ``special_tokens_map.json``, ``config.json``, ``KNOWN_ENDS``.
 
     Args:
-        inner: a tokenizer of the library ``tokenizers``.
-        files: the files beside it.
-        name: of the tokenizer, for messages.
-        option: the recipe's ``data.end``.
+        inner: tokenizer of the library ``tokenizers``.
+        files: files of the tokenizer's folder.
+        name: name of the tokenizer, for messages.
+        option: ``data.end`` of the recipe.
 
     Raises:
-        ValueError: if ``option`` is no token, or nothing names one.
+        ValueError: if ``option`` is no token, or nothing defines one.
     """
     if option is not None:
         tokens = option if isinstance(option, list) else [option]
@@ -147,13 +147,19 @@ def _candidates(files: SpecialTokenFiles) -> Iterator[Sequence[str | int]]:
 def bos_token(
     inner: Any, files: SpecialTokenFiles, name: str, option: BosOption = "auto"
 ) -> int | None:
-    """Return the id of the token that is put before every text, None where there is none.
+    """Return the id of the token in front of every text; None if there is none.
 
-    ``auto``: as ``add_bos_token`` in ``tokenizer_config.json`` says, else as the post-processor of
-    the tokenizer does.
+    ``auto`` follows ``add_bos_token`` in ``tokenizer_config.json``, or else the post-processor of
+    the tokenizer.
+
+    Args:
+        inner: tokenizer of the library ``tokenizers``.
+        files: files of the tokenizer's folder.
+        name: name of the tokenizer, for messages.
+        option: ``data.bos`` of the recipe.
 
     Raises:
-        ValueError: if ``option`` is True and the tokenizer names no such token.
+        ValueError: if ``option`` is True and the tokenizer has no such token.
     """
     if option is False:
         return None
@@ -161,8 +167,8 @@ def bos_token(
     configured = None if token is None else _optional_id(inner, token)
     configured = _optional_id(inner, _bos_id(files)) if configured is None else configured
     processed = _added_in_front(inner)
+    index = processed if configured is None else configured
     if option is True:
-        index = processed if configured is None else configured
         if index is None:
             raise ValueError(
                 f"bos: {name} names no token that begins a text. Expected a bos_token in its "
@@ -171,7 +177,7 @@ def bos_token(
         return index
     adds = files.tokenizer_config.get("add_bos_token")
     if isinstance(adds, bool):
-        return (processed if configured is None else configured) if adds else None
+        return index if adds else None
     return processed
 
 
@@ -183,7 +189,7 @@ def _bos_id(files: SpecialTokenFiles) -> Any:
 
 
 def _added_in_front(inner: Any) -> int | None:
-    """The token that the post-processor puts before a text, None where it puts none."""
+    """Token that the post-processor puts in front of a text; None if there is none."""
     plain = inner.encode("a", add_special_tokens=False).ids
     whole = inner.encode("a", add_special_tokens=True).ids
     in_front = len(whole) > len(plain) and whole[: len(plain)] != plain
@@ -197,7 +203,7 @@ def _listed(value: Any) -> Sequence[str | int]:
 
 
 def _optional_id(inner: Any, token: Any) -> int | None:
-    """The id of a token, given as text or id; None for what the tokenizer does not have."""
+    """Id of a token, which is a text or an id; None for a token that does not exist."""
     if isinstance(token, str):
         index: int | None = inner.token_to_id(token)
         return index

@@ -1,4 +1,4 @@
-"""Text to token numbers and back, with the bytes that each token stands for."""
+"""Tokenizers: text to token ids and back, with the number of bytes of each token."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from instil.data.special_tokens import (
 
 MISSING = 'the tokenizer {} needs the package {}: pip install "instil[text]"'
 END = "<|endoftext|>"
-CONTROL, USER_DEFINED, UNUSED = (
-    3,
-    4,
-    5,
-)  # the types that a GGUF file gives to tokens that are no text, that are added to it, that are none
+CONTROL, USER_DEFINED, UNUSED = 3, 4, 5
+"""Types of special, added and unused tokens in a GGUF file."""
 _LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 PRE = {"gpt-2": [_LEVEL], "smollm": [{"type": "Digits", "individual_digits": True}, _LEVEL]}
-"""What llama.cpp calls the ways a text is cut into words, and what the library ``tokenizers`` makes them of."""
-LARGEST_LEARNED = 1_000_000  # tokens; the trainer reserves memory for all of them
-TRAINED_ON = 200  # documents
+"""Pre-tokenizers of the library ``tokenizers`` by their name in llama.cpp."""
+LARGEST_LEARNED = 1_000_000
+"""Largest vocabulary to train; the trainer reserves memory for all tokens."""
+TRAINED_ON = 200
+"""Number of documents that a tokenizer is trained on."""
 
 
 class Tokenizer(Protocol):
@@ -37,10 +36,10 @@ class Tokenizer(Protocol):
 
     Attributes:
         size: number of tokens.
-        end: the token that is appended to a document.
-        ends: every token that ends a text; ``end`` is the first.
-        bos: the token that is put before a document, None where there is none.
-        start: the token that an encoder reads first, None where there is none.
+        end: token that is appended to a document.
+        ends: all tokens that end a text; ``end`` is the first.
+        bos: token in front of a document; None if there is none.
+        start: first token of an encoder's input; None if there is none.
     """
 
     size: int
@@ -50,17 +49,20 @@ class Tokenizer(Protocol):
     start: int | None
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
-        """Token numbers, and of each the UTF-8 bytes that it adds; they sum to the bytes of the text."""
+        """Return the token ids of a text and the number of its UTF-8 bytes that each token adds."""
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of these tokens."""
+        """Return the text of token ids."""
 
     def closed(self, tokens: Collection[int]) -> set[int]:
-        """These tokens, those that begin and end texts, and all that is needed to find them in a text and to write any other text without them."""
+        """Return the smallest vocabulary with these tokens that encodes every text.
+
+        It adds the special tokens, the components of each token, and all single bytes.
+        """
 
 
 class Bytes:
-    """Every UTF-8 byte is a token; one more ends a document."""
+    """Tokenizer of UTF-8 bytes, with one more token that ends a document."""
 
     size, end = 257, 256
     ends: tuple[int, ...] = (256,)
@@ -79,15 +81,15 @@ class Bytes:
 
 
 class Learned:
-    """A tokenizer of the library ``tokenizers``.
+    """Tokenizer of the library ``tokenizers``.
 
     Args:
-        inner: the library's object.
-        end: id of the token that ends a text, or of several: the first is appended to texts.
-        start: id of the token that an encoder reads first.
-        bos: id of the token that is put before a text.
-        files: what the files beside the tokenizer say.
-        source: the file that it was read from.
+        inner: object of the library.
+        end: id of the token that ends a text, or several ids: the first is appended to texts.
+        start: id of the first token of an encoder's input.
+        bos: id of the token in front of a text.
+        files: files of the tokenizer's folder.
+        source: file of the tokenizer.
     """
 
     def __init__(
@@ -99,24 +101,26 @@ class Learned:
         files: SpecialTokenFiles | None = None,
         source: Path | None = None,
     ):
-        self.inner, self.start, self.size = inner, start, inner.get_vocab_size()
+        self.inner = inner
+        self.start = start
+        self.size = inner.get_vocab_size()
         self.ends = (end,) if isinstance(end, int) else tuple(end)
-        self.end, self.bos, self.source = self.ends[0], bos, source
+        self.end = self.ends[0]
+        self.bos = bos
+        self.source = source
         self.files = files or SpecialTokenFiles()
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
-        found = self.inner.encode(text, add_special_tokens=False)
-        each, said = [], 0
-        for (
-            _,
-            end,
-        ) in found.offsets:  # of a character cut into several tokens, the first has all bytes
-            new = text[said:end]
-            each.append(len(new.encode()))
-            said = max(said, end)
-        if each:
-            each[-1] += len(text[said:].encode())
-        return found.ids, each
+        encoding = self.inner.encode(text, add_special_tokens=False)
+        num_bytes = []
+        position = 0
+        # The first of several tokens of one character counts all of its bytes.
+        for _, end in encoding.offsets:
+            num_bytes.append(len(text[position:end].encode()))
+            position = max(position, end)
+        if num_bytes:
+            num_bytes[-1] += len(text[position:].encode())
+        return encoding.ids, num_bytes
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self.inner.decode(list(tokens)))
@@ -125,29 +129,27 @@ class Learned:
         model = json.loads(self.inner.to_str())["model"]
         if model["type"] != "BPE":
             raise ValueError(
-                f"prune: only the vocabulary of byte pairs (BPE) can be cut, not that of {model['type']}"
+                f"prune: the vocabulary of {model['type']} cannot be reduced. Expected byte pairs "
+                "(BPE)"
             )
-        numbers, parts = model["vocab"], dict[str, list[str]]()
+        ids = model["vocab"]
+        parts: dict[str, list[str]] = {}
         for merge in model["merges"]:
             left, right = merge.split(" ") if isinstance(merge, str) else merge
             parts.setdefault(left + right, []).extend((left, right))
-        kept = {
-            *tokens,
-            *self.ends,
-            *self._special(),
-            *(number for word, number in numbers.items() if len(word) == 1),
-        }  # a single sign is a byte
-        ahead = list(kept)
-        while ahead:
-            new = {
-                numbers[part] for part in parts.get(self.inner.id_to_token(ahead.pop()), ())
-            } - kept
-            kept |= new
-            ahead.extend(new)
-        return kept
+        # In a byte-level vocabulary a token of one character is a byte.
+        single_bytes = {index for word, index in ids.items() if len(word) == 1}
+        vocabulary = {*tokens, *self.ends, *self._special(), *single_bytes}
+        pending = list(vocabulary)
+        while pending:
+            components = parts.get(self.inner.id_to_token(pending.pop()), ())
+            new = {ids[part] for part in components} - vocabulary
+            vocabulary |= new
+            pending.extend(new)
+        return vocabulary
 
     def _special(self) -> set[int]:
-        """Ids of the tokens with a role of their own, such as those that the post-processor adds."""
+        """Ids of the special tokens, such as those that the post-processor adds."""
         roles = ("bos", "eos", "unk", "pad")
         words = {word for role in roles if (word := self.files.token(role)) is not None}
         words |= set(self.files.additional_special_tokens())
@@ -159,23 +161,26 @@ class Learned:
         return ids | ({self.bos} if self.bos is not None else set())
 
     def pruned(self, tokens: Sequence[int]) -> Learned:
-        """The tokenizer of these tokens alone, numbered in this order; they are ``closed``, so that texts of them are cut as before."""
+        """Return the tokenizer of these tokens only, with new ids in this order.
+
+        The tokens must be ``closed``. Texts of these tokens are then encoded as before.
+        """
         whole = json.loads(self.inner.to_str())
-        place = {self.inner.id_to_token(token): number for number, token in enumerate(tokens)}
+        new_ids = {self.inner.id_to_token(token): new for new, token in enumerate(tokens)}
         pairs = (
             merge.split(" ") if isinstance(merge, str) else merge
             for merge in whole["model"]["merges"]
         )
         whole["model"]["merges"] = [
-            [left, right] for left, right in pairs if {left, right, left + right} <= place.keys()
+            [left, right] for left, right in pairs if {left, right, left + right} <= new_ids.keys()
         ]
-        whole["model"]["vocab"] = place
+        whole["model"]["vocab"] = new_ids
         whole["added_tokens"] = [
-            token | {"id": place[token["content"]]}
+            token | {"id": new_ids[token["content"]]}
             for token in whole["added_tokens"]
-            if token["content"] in place
+            if token["content"] in new_ids
         ]
-        _renumber_template(whole["post_processor"], place)
+        _renumber_template(whole["post_processor"], new_ids)
         new = {token: index for index, token in enumerate(tokens)}
         ends = [new[token] for token in self.ends if token in new]
         inner = type(self.inner).from_str(json.dumps(whole))
@@ -202,19 +207,19 @@ def tokenizer(
     end: EndOption | None = None,
     bos: BosOption = "auto",
 ) -> Tokenizer:
-    """Return the tokenizer that a name stands for.
+    """Return the tokenizer of a name.
 
     Args:
-        name: ``bytes``; ``bpe:SIZE``, byte-level byte pairs that are learned from ``texts``; or a
+        name: ``bytes``; ``bpe:SIZE``, byte-level byte pairs that are trained on ``texts``; or a
             ``tokenizer.json``, its folder, or a GGUF file.
-        texts: what ``bpe:SIZE`` learns from.
-        base: the folder from which files are looked for.
-        end: the tokens that end a text instead of those that the folder names.
-        bos: whether a text begins with the tokenizer's token for that; ``auto``: as it says itself.
+        texts: training texts of ``bpe:SIZE``.
+        base: folder that relative paths start from.
+        end: tokens that end a text; None for those that the folder defines.
+        bos: whether a text begins with the tokenizer's first token; ``auto`` for its default.
 
     Raises:
-        ValueError: for an unknown name, a file that holds no tokenizer, a missing package, and a
-            token that the tokenizer does not have.
+        ValueError: for an unknown name, a file without a tokenizer, a missing package, and an unknown
+            token.
     """
     if name == "bytes" or name.startswith("bpe:"):
         if end is not None or bos is True:
@@ -257,9 +262,11 @@ def _from_json(path: Path, end: EndOption | None = None, bos: BosOption = "auto"
     library = _library(path.name)
     try:
         inner = library.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing finer
+    # The library raises plain exceptions.
+    except Exception as error:
         raise ValueError(f"{path} holds no tokenizer: {error}") from error
-    inner.no_truncation()  # a file may say how long a text its model takes: bytes would be lost in silence
+    # A file may define the longest text of its model. Texts would be cut without a message.
+    inner.no_truncation()
     inner.no_padding()
     files = SpecialTokenFiles.of_folder(path.parent)
     return Learned(
@@ -273,19 +280,30 @@ def _from_json(path: Path, end: EndOption | None = None, bos: BosOption = "auto"
 
 
 def from_gguf(path: Path, end: EndOption | None = None, bos: BosOption = "auto") -> Tokenizer:
-    """The tokenizer in the metadata of a GGUF file. Raises ValueError for one of a kind that is not known here."""
-    library, fields = _library(path.name), metadata(path)
+    """Return the tokenizer in the metadata of a GGUF file.
+
+    Args:
+        path: GGUF file.
+        end: tokens that end a text; None for those that the file defines.
+        bos: whether a text begins with the tokenizer's first token; ``auto`` for its default.
+
+    Raises:
+        ValueError: for a tokenizer of an unsupported kind.
+    """
+    library = _library(path.name)
+    fields = metadata(path)
     kind = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
     if kind[0] != "gpt2" or kind[1] not in PRE:
-        known = " and ".join(f"gpt2/{name}" for name in PRE)
+        supported = " and ".join(f"gpt2/{name}" for name in PRE)
         raise ValueError(
-            f"{path} has a tokenizer of the kind {kind[0]}/{kind[1]}; only {known} are known here; give its tokenizer.json"
+            f"{path} has a tokenizer of the kind {kind[0]}/{kind[1]}; only {supported} are known "
+            "here; give its tokenizer.json"
         )
     words = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     inner = _byte_level(
         library,
-        library.models.BPE({word: number for number, word in enumerate(words)}, merges),
+        library.models.BPE({word: index for index, word in enumerate(words)}, merges),
         digits=kind[1] == "smollm",
     )
     types = fields["tokenizer.ggml.token_type"]
@@ -308,7 +326,7 @@ def from_gguf(path: Path, end: EndOption | None = None, bos: BosOption = "auto")
 
 
 def vocabulary_of_file(path: Path) -> dict[int, str]:
-    """The tokens of a ``tokenizer.json`` or a GGUF file by their ids."""
+    """Return the tokens of a ``tokenizer.json`` or a GGUF file by their ids."""
     if path.suffix == ".gguf":
         return dict(enumerate(metadata(path)["tokenizer.ggml.tokens"]))
     inner = _library(path.name).Tokenizer.from_file(str(path))
@@ -316,7 +334,11 @@ def vocabulary_of_file(path: Path) -> dict[int, str]:
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """The fields of a GGUF file, without its tensors. Raises ValueError for another file, and without the package ``gguf``."""
+    """Return the fields of a GGUF file, without its tensors.
+
+    Raises:
+        ValueError: for another file, and without the package ``gguf``.
+    """
     return {
         name: field.contents()
         for name, field in opened_gguf(path, path.stat().st_mtime).fields.items()
@@ -325,7 +347,15 @@ def metadata(path: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def opened_gguf(path: Path, _changed: float) -> Any:
-    """A GGUF file as its library reads it, once: the tokens of a vocabulary take seconds. Raises ValueError as ``metadata`` does."""
+    """Return the reader of a GGUF file, which is cached: reading a vocabulary takes seconds.
+
+    Args:
+        path: GGUF file.
+        _changed: modification time, a key of the cache.
+
+    Raises:
+        ValueError: for another file, and without the package ``gguf``.
+    """
     try:
         from gguf import GGUFReader
     except ImportError as error:
@@ -339,13 +369,10 @@ def opened_gguf(path: Path, _changed: float) -> Any:
 def _byte_level(library: Any, model: Any, digits: bool = False) -> Any:
     inner = library.Tokenizer(model)
     level = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.pre_tokenizer = (
-        library.pre_tokenizers.Sequence(
-            [library.pre_tokenizers.Digits(individual_digits=True), level]
-        )
-        if digits
-        else level
-    )
+    inner.pre_tokenizer = level
+    if digits:
+        split_digits = library.pre_tokenizers.Digits(individual_digits=True)
+        inner.pre_tokenizer = library.pre_tokenizers.Sequence([split_digits, level])
     inner.decoder = library.decoders.ByteLevel()
     return inner
 

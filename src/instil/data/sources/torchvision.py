@@ -132,7 +132,7 @@ def _data(dataset: Any, size: Size, channels: int | None) -> ImageData:
     label = _labels(dataset)
     names = getattr(dataset, "classes", None) or range(int(label.max()) + 1)
     classes = [str(name) for name in names]
-    pixels = getattr(dataset, "data", None)
+    pixels: Any = getattr(dataset, "data", None)
     if size is None and channels is None and _are_images(pixels, len(label)):
         return ArrayData(channels_first(pixels), label, classes)
     return LazyData(pictures(_First(dataset), channels, size), label, classes)

@@ -56,7 +56,8 @@ def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:
 def _check_total(unpacked: int, packed: int) -> None:
     if unpacked > max(ALWAYS_ALLOWED, LARGEST_RATIO * packed):
         raise ValueError(
-            f"{packed} bytes claim to unpack to {unpacked}, more than {LARGEST_RATIO} times that size"
+            f"{packed} bytes claim to unpack to {unpacked}, more than {LARGEST_RATIO} times that "
+            "size"
         )
 
 

@@ -20,7 +20,7 @@ SHARE = 10
 
 @dataclass(frozen=True)
 class Document:
-    """A plain text, or a prompt with its answer, of which only the answer is learned.
+    """A plain text, or an answer to a prompt; only the answer is learned.
 
     Attributes:
         name: file, with the line in a ``.jsonl`` file.

@@ -58,7 +58,7 @@ class Fitted:
             end: number of tokens that end the text.
 
         Raises:
-            ValueError: if prompt and answer are longer than a row and may be neither cut nor dropped.
+            ValueError: if prompt and answer are longer than a row, and may not be cut or dropped.
         """
         self.total += 1
         learned = answer + end

@@ -51,7 +51,7 @@ class Pictures:
     background: str = "white"
 
     def __call__(self, row: int) -> Any:
-        """Return a Pillow picture, or a float32 array (H, W) or (H, W, C) in [0, 1] of a deep one."""
+        """Return a Pillow picture; for deep ones float32 (H, W) or (H, W, C) in [0, 1]."""
         picture = self.open(row)
         try:
             picture = _upright(picture)
@@ -178,7 +178,7 @@ def extensions() -> set[str]:
         from PIL import Image
     except ImportError as error:
         raise ValueError(
-            'pictures from files need the package pillow. Install it with pip install "instil[vision]"'
+            'picture files need the package pillow. Install it with pip install "instil[vision]"'
         ) from error
     formats = Image.registered_extensions()
     return {extension for extension, name in formats.items() if name in Image.OPEN}

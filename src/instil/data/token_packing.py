@@ -39,7 +39,7 @@ def of_documents(
         limits: largest number of rows of each part; None for all.
         prune: whether to reduce the vocabulary to the tokens of the rows.
         too_long: handling of prompts and answers that do not fit into a row.
-        context: ``read`` for a context in front of the prompt, ``beside`` for keys of its own.
+        context: ``read`` for a context in front of the prompt; otherwise it has keys of its own.
         domain: only rows of this domain; None for all.
 
     Returns:
@@ -165,7 +165,7 @@ def _packed(
                 bos_positions.add(len(ids))
             ids += [*begin, *tokens, tokenizer.end]
             num_bytes += [*[0] * len(begin), *bytes_of_tokens, 0]
-        # Rows overlap by one token, which is the last target of one and the first input of the next.
+        # Rows overlap by one token: the last target of one is the first input of the next.
         for start in range(0, len(ids) - length, length):
             stop = start + length + 1
             unlearned = [index - start for index in range(start, stop) if index in bos_positions]

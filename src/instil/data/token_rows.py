@@ -14,7 +14,7 @@ from instil.data.tokenizers import Tokenizer
 
 
 class Row(NamedTuple):
-    """Tokens of one row, of which some are input only.
+    """Tokens of one row; some are input only.
 
     Attributes:
         tokens: token ids.

@@ -218,8 +218,8 @@ def tokenizer(
         bos: whether a text begins with the tokenizer's first token; ``auto`` for its default.
 
     Raises:
-        ValueError: for an unknown name, a file without a tokenizer, a missing package, and an unknown
-            token.
+        ValueError: for an unknown name or token, a file without a tokenizer, and a missing
+            package.
     """
     if name == "bytes" or name.startswith("bpe:"):
         if end is not None or bos is True:

@@ -27,7 +27,7 @@ def sorting(
         Context | None,
         Doc(
             "context of the prompt, which is the answer and a sign: read puts it in front of the "
-            "prompt, `beside` into keys of its own; null: no context"
+            "prompt, the alternative into keys of its own; null: no context"
         ),
     ] = None,
     descending: Annotated[

@@ -6,7 +6,7 @@ from instil.functional.noise import box_muller
 
 
 def test_is_normal_and_independent() -> None:
-    values = box_muller({"index": torch.arange(200)}, (5, 9, 3))
+    values = box_muller({"index": torch.arange(200)}, (5, 9, 3), "stream")
     assert values.shape == (200, 5, 9, 3)
     assert values.isfinite().all()
     flat = values.flatten()
@@ -17,13 +17,14 @@ def test_is_normal_and_independent() -> None:
 
 
 def test_belongs_to_the_sample_and_the_step() -> None:
-    whole = box_muller({"index": torch.arange(6), "step": torch.tensor(2)}, (3,))
+    whole = box_muller({"index": torch.arange(6), "step": torch.tensor(2)}, (3,), "stream")
     assert torch.equal(
-        box_muller({"index": torch.tensor([4, 1]), "step": torch.tensor(2)}, (3,)), whole[[4, 1]]
+        box_muller({"index": torch.tensor([4, 1]), "step": torch.tensor(2)}, (3,), "stream"),
+        whole[[4, 1]],
     )
     assert not torch.equal(
-        box_muller({"index": torch.arange(6), "step": torch.tensor(3)}, (3,)), whole
+        box_muller({"index": torch.arange(6), "step": torch.tensor(3)}, (3,), "stream"), whole
     )
     assert not torch.equal(
-        box_muller({"index": torch.arange(6), "step": torch.tensor(2)}, (3,), salt=1), whole
+        box_muller({"index": torch.arange(6), "step": torch.tensor(2)}, (3,), "stream 1"), whole
     )

@@ -25,7 +25,7 @@ def test_rows_have_the_same_positions_in_every_class_and_change_with_the_step() 
     drawn = []
     for step in range(2):
         clock = {"seed": torch.tensor(0), "step": torch.tensor(step)}
-        drawn.append(draw_class_rows(queue, 12, clock).view(CLASSES, -1))
+        drawn.append(draw_class_rows(queue, 12, clock, "test").view(CLASSES, -1))
     for rows in drawn:
         positions = rows - torch.arange(CLASSES)[:, None] * SIZE
         assert rows.shape == (CLASSES, 5)
@@ -37,5 +37,5 @@ def test_rows_have_the_same_positions_in_every_class_and_change_with_the_step() 
 
 
 def test_no_more_rows_are_drawn_than_there_are() -> None:
-    rows = draw_class_rows(memory(), 10**6, {})
+    rows = draw_class_rows(memory(), 10**6, {}, "test")
     assert rows.sort().values.equal(torch.arange(CLASSES * SIZE))

@@ -67,13 +67,15 @@ def test_a_sample_does_not_draw_itself(kind: type[Memory]) -> None:
     memory.owner = torch.arange(24)
     found = set()
     for step in range(50):
-        rows = memory.draw(drawing(list(range(24)), step), 5)
+        rows = memory.draw(drawing(list(range(24)), step), 5, "rows")
         assert rows.shape == (24, 5)
         assert not (memory.owner[rows] == torch.arange(24)[:, None]).any()
         found |= set(rows.flatten().tolist())
     assert found == set(range(24))
-    assert torch.equal(memory.draw(drawing([7, 3], 1), 5)[1], memory.draw(drawing([3], 1), 5)[0])
-    assert memory.draw(drawing([1, 2]), 99).shape == (2, 24)
+    assert torch.equal(
+        memory.draw(drawing([7, 3], 1), 5, "rows")[1], memory.draw(drawing([3], 1), 5, "rows")[0]
+    )
+    assert memory.draw(drawing([1, 2]), 99, "rows").shape == (2, 24)
 
 
 def test_a_bank_names_an_index_that_it_does_not_have() -> None:
@@ -81,4 +83,4 @@ def test_a_bank_names_an_index_that_it_does_not_have() -> None:
         ValueError,
         match="the bank has 24 rows and the batch holds index 24; size is the number of samples",
     ):
-        Bank(24, {"row": 2}).draw(drawing([3, 24]), 5)
+        Bank(24, {"row": 2}).draw(drawing([3, 24]), 5, "rows")

@@ -26,12 +26,12 @@ def test_the_last_rows_stay_and_names_keep_together() -> None:
 
 def test_only_what_was_pushed_is_drawn_and_the_draw_is_of_the_sample() -> None:
     memory = SyntheticMemory(100, **rows(0, 1))
-    assert memory.draw(timed())["target"].tolist() == [0] * 16
+    assert memory.draw(timed(), "rows")["target"].tolist() == [0] * 16
     memory.push(**rows(1, 30))
     batch = timed(3)
-    drawn = memory.draw(batch)["target"]
+    drawn = memory.draw(batch, "rows")["target"]
     assert set(drawn.tolist()) <= set(range(1, 31))
     assert len(set(drawn.tolist())) > 5
     later = batch | {"index": batch["index"][8:], "x": batch["x"][8:]}
-    assert torch.equal(memory.draw(later)["target"], drawn[8:])
-    assert not torch.equal(memory.draw(timed(4))["target"], drawn)
+    assert torch.equal(memory.draw(later, "rows")["target"], drawn[8:])
+    assert not torch.equal(memory.draw(timed(4), "rows")["target"], drawn)

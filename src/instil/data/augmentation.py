@@ -8,8 +8,6 @@ from torch import Tensor
 
 from instil.core import Batch, keyed_uniform
 
-SALT = 7
-
 
 class Augmentation:
     """Shift every image by up to ``crop`` pixels and, with ``flip``, mirror half of them.
@@ -40,7 +38,7 @@ class Augmentation:
             batch: has ``image`` (B, C, H, W), and ``index`` and ``view``, both int64 (B,).
         """
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
-        vertical, horizontal, mirror = keyed_uniform(moment, 3, SALT).unbind(1)
+        vertical, horizontal, mirror = keyed_uniform(moment, 3, "data.augmentation").unbind(1)
         image: Tensor = batch["image"]
         down = (vertical * (2 * self.crop + 1)).long()
         right = (horizontal * (2 * self.crop + 1)).long()

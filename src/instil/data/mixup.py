@@ -10,7 +10,7 @@ from torch import Tensor
 from instil.core import UNLABELLED, Batch, keyed_uniform
 from instil.data.samples import Samples
 
-SALT = 11
+STREAM = "data.mixup"
 
 
 class Mixup:
@@ -41,7 +41,7 @@ class Mixup:
             batch: has ``image``, ``label``, and ``index`` and ``view``, both int64 (B,).
         """
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
-        share, choice = keyed_uniform(moment, 2, SALT).unbind(1)
+        share, choice = keyed_uniform(moment, 2, STREAM).unbind(1)
         rows = (choice * len(self.samples)).long()
         partners = self.samples.__getitems__(rows) | {"view": batch["view"]}
         image = self._augmented(batch)["image"]

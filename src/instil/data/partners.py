@@ -7,8 +7,6 @@ from collections.abc import Callable
 from instil.core import Batch, keyed_uniform
 from instil.data.samples import Samples
 
-SALT = 13
-
 
 class Partners:
     """Add another sample to each sample of a batch, for schemes that mix the two (``mixskd``).
@@ -39,7 +37,7 @@ class Partners:
             The batch with ``partner_image`` (N, C, H, W) and ``partner_label`` (N,).
         """
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
-        rows = (keyed_uniform(moment, 1, SALT)[:, 0] * len(self.samples)).long()
+        rows = (keyed_uniform(moment, 1, "data.partners")[:, 0] * len(self.samples)).long()
         partners = self.samples.__getitems__(rows) | {"view": batch["view"]}
         if self.augment is not None:
             batch = self.augment(batch)

@@ -15,7 +15,8 @@ def random_crops(
     scale: tuple[float, float],
     jitter: float = 0.0,
     flip: bool = False,
-    salt: int = 0,
+    *,
+    stream: str,
 ) -> Tensor:
     """(N, number, C, H, W): parts of ``image`` (N, C, H, W) with a share of its area in ``scale``, enlarged to its size (bilinear).
 
@@ -24,7 +25,7 @@ def random_crops(
     """
     image: Tensor = batch["image"]
     area, ratio, right, down, contrast, brightness, mirror = (
-        keyed_uniform(batch, 7 * number, salt).view(-1, number, 7).unbind(-1)
+        keyed_uniform(batch, 7 * number, stream).view(-1, number, 7).unbind(-1)
     )
     share = (scale[0] + (scale[1] - scale[0]) * area).sqrt()
     stretch = (4 / 3) ** (ratio - 0.5)

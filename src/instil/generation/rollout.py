@@ -15,7 +15,7 @@ ChooseTokens = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
 """Maps the logits (N, V) of each net and two uniform numbers (N, 2) to tokens (N,) and the log-probability of each."""
 EndTokens = int | Sequence[int] | None
 """The token that ends a text, or several of which every one does; None where no token does."""
-SALT = 3001
+STREAM = "generation.tokens"
 """Random stream of the sampled tokens."""
 
 
@@ -27,7 +27,7 @@ def generate_text(
     max_new_tokens: int | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
-    salt: int = SALT,
+    stream: str = STREAM,
     vocabulary: int | None = None,
 ) -> Batch:
     """Replace the text after each prompt by text that ``net`` samples.
@@ -40,7 +40,7 @@ def generate_text(
         max_new_tokens: see ``generate_with``.
         temperature: sampling temperature; 0 takes the most likely token.
         top_p: see ``sample_tokens``.
-        salt: see ``generate_with``.
+        stream: see ``generate_with``.
         vocabulary: see ``generate_with``.
 
     Returns:
@@ -54,7 +54,7 @@ def generate_text(
             end,
             min_prompt_tokens,
             max_new_tokens,
-            salt,
+            stream,
             vocabulary,
         )
 
@@ -67,7 +67,7 @@ def generate_with(
     end: EndTokens = None,
     min_prompt_tokens: int = 1,
     max_new_tokens: int | None = None,
-    salt: int = SALT,
+    stream: str = STREAM,
     vocabulary: int | None = None,
 ) -> Batch:
     """Write text after each prompt, token by token, chosen from the logits of several nets.
@@ -82,7 +82,7 @@ def generate_with(
         end: token that ends a text, or several of them; None: no token does.
         prompt: least number of tokens of a prompt.
         max_new_tokens: most tokens of a text; None: up to the end of the row.
-        salt: random stream.
+        stream: name of the random stream.
         vocabulary: number of tokens that may be written; logits from there on are padding of the model's
             head. None: all.
 
@@ -94,7 +94,7 @@ def generate_with(
     is_valid = batch["valid"]
     stops = stop_tokens(end)
     stop = torch.tensor(stops, dtype=torch.int64, device=is_valid.device)
-    numbers = keyed_uniform(batch, 2 * is_valid.shape[1], salt).view(*is_valid.shape, 2)
+    numbers = keyed_uniform(batch, 2 * is_valid.shape[1], stream).view(*is_valid.shape, 2)
     start = prompt_lengths(batch, min_prompt_tokens)
     ids = torch.cat([batch["input_ids"], torch.zeros_like(batch["input_ids"][:, :1])], 1)
     log_probability = torch.zeros(ids.shape, device=ids.device)

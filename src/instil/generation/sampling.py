@@ -45,13 +45,13 @@ def sample_top_p(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Te
     ).squeeze(-1)
 
 
-def step_uniform(batch: Batch, salt: int) -> float:
+def step_uniform(batch: Batch, stream: str) -> float:
     """A number in [0, 1) of (seed, step) alone, alike for all micro-batches and ranks."""
     return float(
         keyed_uniform(
             {key: batch[key] for key in ("seed", "step") if key in batch}
             | {"index": torch.zeros(1, dtype=torch.int64)},
             1,
-            salt,
+            stream,
         )
     )

@@ -28,7 +28,7 @@ def class_queues(teacher_features: Iterable[Tensor], num_classes: int, size: int
     return queues
 
 
-def draw_class_rows(queue: Queue, size: int, batch: Batch) -> Tensor:
+def draw_class_rows(queue: Queue, size: int, batch: Batch, stream: str) -> Tensor:
     """Indices of rows of a memory, at the same positions for every class.
 
     They are drawn by (seed, step), once for the whole batch.
@@ -38,10 +38,11 @@ def draw_class_rows(queue: Queue, size: int, batch: Batch) -> Tensor:
         size: number of rows of all classes together; each class gets its share, rounded down, plus
             one.
         batch: batch with ``seed`` and ``step``.
+        stream: name of the random stream.
     """
     positions = torch.arange(queue.length, device=queue.owner.device)
     clock = {key: value for key, value in batch.items() if key in ("seed", "step")}
-    order = keyed_uniform(clock | {"index": positions}, 1)[:, 0].argsort()
+    order = keyed_uniform(clock | {"index": positions}, 1, stream)[:, 0].argsort()
     chosen = order[: size // queue.groups + 1]
     starts = torch.arange(queue.groups, device=positions.device) * queue.length
     return (starts[:, None] + chosen).flatten()

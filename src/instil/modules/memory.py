@@ -44,7 +44,7 @@ class Memory(nn.Module):
     def __getitem__(self, name: str) -> Tensor:
         return self.get_buffer(name)
 
-    def draw(self, batch: Batch, count: int) -> Tensor:
+    def draw(self, batch: Batch, count: int, stream: str) -> Tensor:
         """Sample row indices for each sample of a batch, with replacement.
 
         They depend on (seed, step, sample index). A row of the sample itself is replaced by the
@@ -57,7 +57,7 @@ class Memory(nn.Module):
         Returns:
             (N, min(count, size)).
         """
-        rows = (keyed_uniform(batch, min(count, self.size)) * self.size).long()
+        rows = (keyed_uniform(batch, min(count, self.size), stream) * self.size).long()
         is_own = self.owner[rows] == batch["index"][:, None]
         return torch.where(is_own, (rows + 1) % self.size, rows)
 
@@ -141,7 +141,7 @@ class Bank(Memory):
         super().__init__(size, widths, device, dtype)
         self.register_buffer("owner", torch.arange(size, device=device))
 
-    def draw(self, batch: Batch, count: int) -> Tensor:
+    def draw(self, batch: Batch, count: int, stream: str) -> Tensor:
         """Sample row indices for each sample of a batch; see ``Memory.draw``.
 
         Raises:
@@ -155,7 +155,7 @@ class Bank(Memory):
                 f"the bank has {self.size} rows and the batch holds index {int(index.max())}; size "
                 "is the number of samples"
             )
-        return super().draw(batch, count)
+        return super().draw(batch, count, stream)
 
     def move(self, index: Tensor, rows: dict[str, Tensor], momentum: float = 0.5) -> None:
         """Update rows by a moving average and normalize them.

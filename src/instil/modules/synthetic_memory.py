@@ -34,21 +34,19 @@ class SyntheticMemory(nn.Module):
         """How many rows there are, a scalar."""
         return self.pushed.clamp_max(self.size)
 
-    def draw(self, batch: Batch, salt: int = 0) -> dict[str, Tensor]:
+    def draw(self, batch: Batch, stream: str) -> dict[str, Tensor]:
         """One row for each sample, drawn by (seed, step, index) with replacement; zeros where nothing was pushed yet."""
-        rows = (keyed_uniform(batch, 1, salt).squeeze(1) * self.filled).long()
+        rows = (keyed_uniform(batch, 1, stream).squeeze(1) * self.filled).long()
         return {name: self[name][rows] for name in self.names}
 
-    def shared_rows(self, batch: Batch, number: int) -> tuple[dict[str, Tensor], Tensor]:
+    def shared_rows(
+        self, batch: Batch, number: int, stream: str
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Different rows, at most ``number``, alike for all samples and ranks, beginning at a place drawn by (seed, step); and which there are."""
         number = min(number, self.size)
-        moment = int(batch.get("seed", 0)) * 1_000_003 + int(batch.get("step", 0))
-        begin = (
-            torch.rand((), generator=torch.Generator().manual_seed(moment % 2**63)).to(
-                self.pushed.device
-            )
-            * self.filled
-        )
+        clock = {key: batch[key] for key in ("seed", "step") if key in batch}
+        index = torch.zeros(1, dtype=torch.int64, device=self.pushed.device)
+        begin = keyed_uniform(clock | {"index": index}, 1, stream).view(()) * self.filled
         place = torch.arange(number, device=self.pushed.device)
         rows = (begin.long() + place) % self.filled.clamp_min(1)
         return {name: self[name][rows] for name in self.names}, place < self.filled

@@ -94,7 +94,9 @@ def drawn(given: Tensor | Projection, batch: Batch, size: int) -> Sampled:
     """``size`` classes drawn for each item from logits (..., C), with their log-probabilities: (..., S) each."""
     *shape, _ = _items(given).shape
     numbers = keyed_uniform(
-        {"index": batch["index"] + (batch["view"] << 40)}, math.prod(shape[1:]) * size, salt=11
+        {"index": batch["index"] + (batch["view"] << 40)},
+        math.prod(shape[1:]) * size,
+        "store.sampled",
     ).view(-1, size)
     found, done = [], 0
     for log_p in _log_probabilities(given):

@@ -24,8 +24,8 @@ def test_is_the_sum_of_its_three_errors(
     target = teacher["features"][1]
     latent = denoiser.encode(target).detach()
     assert latent.shape == (4, 3, 4, 4)
-    noise, other = (box_muller(batch, (3, 4, 4), salt) for salt in (3, 4))
-    time = (keyed_uniform(batch, 1, 5)[:, 0] * 1000).long()
+    noise, other = (box_muller(batch, (3, 4, 4), f"{objective.stream}.0.noise.{i}") for i in (0, 1))
+    time = (keyed_uniform(batch, 1, f"{objective.stream}.0.time")[:, 0] * 1000).long()
     projected = denoiser.project(student["features"][0])
     level = denoiser.level(denoiser.look(projected).mean((2, 3))).softmax(1)[:, 0]
     for n, value in enumerate(objective(student, teacher, batch)):
@@ -92,7 +92,10 @@ def test_logits_are_denoised_too() -> None:
         with_logits(student, teacher, batch), with_logits(student, moved, batch)
     )
     refined = with_logits.denoiser[0](
-        *(side["logits"][:, :, None, None] for side in (student, teacher)), batch, 5, 0
+        *(side["logits"][:, :, None, None] for side in (student, teacher)),
+        batch,
+        5,
+        f"{with_logits.stream}.logits",
     )
     divergence = nn.functional.kl_div(
         refined[0].flatten(1).log_softmax(1), teacher["logits"].softmax(1), reduction="none"

@@ -56,7 +56,7 @@ def test_is_on_average_the_distance_of_the_jacobians() -> None:
     (update,) = scheme.step(batch)
     expected = (student.weight - teacher.weight).square().sum()
     assert torch.allclose(update.losses["jacobian"], expected, rtol=0.05)
-    drawn = box_muller(batch, (20, 2))
+    drawn = box_muller(batch, (20, 2), "objectives.jacobian.directions")
     exact = ((drawn @ (student.weight - teacher.weight)) ** 2).sum(2).mean()
     assert torch.allclose(update.losses["jacobian"], exact, rtol=1e-4)
     update.losses["jacobian"].backward()
@@ -73,7 +73,9 @@ def test_other_dimensions_of_the_logits_are_directions_too() -> None:
     values = objective(
         outputs, {"logits": inputs.view(2, 2, 2), "input": inputs}, {"index": torch.arange(2)}
     )
-    expected = 4 * box_muller({"index": torch.arange(2)}, (4,)).square().sum(1)
+    expected = 4 * box_muller({"index": torch.arange(2)}, (4,), "Jacobian.directions").square().sum(
+        1
+    )
     assert torch.allclose(values, expected)
 
 

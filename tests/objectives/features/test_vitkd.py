@@ -70,7 +70,9 @@ def test_all_but_the_deepest_pair_are_mimicked() -> None:
         expected += 0.5 * vitkd_mimicking_loss(
             objective.adapters[stage](student["features"][stage]), maps[stage], "none"
         )
-    hidden = hidden_token_mask(keyed_uniform(batch, 9), 0.4).view(3, 3, 3)
+    hidden = hidden_token_mask(keyed_uniform(batch, 9, f"{objective.stream}.mask"), 0.4).view(
+        3, 3, 3
+    )
     expected += 2 * vitkd_generation_loss(
         objective.adapters[2](student["features"][2], hidden), maps[2], hidden, 0.4, "none"
     )

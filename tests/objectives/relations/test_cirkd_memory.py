@@ -87,7 +87,9 @@ def test_forward_is_the_mean_over_labelled_pixels_of_both_relations() -> None:
     theirs = F.normalize(teacher["features"], dim=1).flatten(2).mT[:, 8:]
     expected = torch.zeros(4)
     for weight, queue, contrast in ((2.0, pixels, 12), (3.0, regions, 6)):
-        rows = queue["teacher"][draw_class_rows(queue, contrast, batch)]
+        rows = queue["teacher"][
+            draw_class_rows(queue, contrast, batch, f"{objective.stream}.contrast")
+        ]
         expected = expected + weight * cirkd_memory_loss(mine, theirs, rows, reduction="none").mean(
             1
         )

@@ -91,7 +91,7 @@ def test_forward_agrees_with_a_plain_loop(memory: str) -> None:
     objective = make(memory)
     student, teacher, batch = sample([3, 20, 7])
     values = objective(student, teacher, batch)
-    rows = objective.remembered.draw(batch, 5)
+    rows = objective.remembered.draw(batch, 5, f"{objective.stream}.negatives")
     log_z = log_normaliser(24, 8, 0.07)
     for n, index in enumerate([3, 20, 7]):
         mine, theirs = (side[n] for side in objective.embed(student, teacher))
@@ -125,7 +125,7 @@ def test_the_student_learns_from_its_own_term_alone() -> None:
     (whole,) = torch.autograd.grad(objective(student, teacher, batch).sum(), student["embedding"])
     mine, theirs = objective.embed(student, teacher)
     negative = objective.scores(mine, objective.remembered["teacher"]).gather(
-        1, objective.remembered.draw(batch, 5)
+        1, objective.remembered.draw(batch, 5, f"{objective.stream}.negatives")
     )
     own = crd_loss(
         (mine * theirs.detach()).sum(1) / 0.07,

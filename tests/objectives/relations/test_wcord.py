@@ -102,7 +102,7 @@ def test_the_loss_is_the_weighted_sum_of_both_forms(memory: str) -> None:
     for n in range(4):
         for query, own, side in ((mine, theirs, "teacher"), (theirs, mine, "student")):
             rows = (
-                objective.remembered.draw(batch, 5)[n]
+                objective.remembered.draw(batch, 5, f"{objective.stream}.negatives")[n]
                 if memory == "queue"
                 else torch.tensor([m for m in range(4) if m != n])
             )

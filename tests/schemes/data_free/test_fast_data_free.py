@@ -10,7 +10,6 @@ from instil.core import keyed_normal
 from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.bases.generated_inversion import CODES
 from instil.schemes.bases.inversion import decision_adversarial_loss
 from instil.schemes.data_free.fast_data_free import FastDataFree
 from instil.teachers.frozen import Frozen
@@ -65,7 +64,9 @@ def test_one_inner_update_and_the_way_back_by_hand() -> None:
         name: value.detach().clone() for name, value in it.generator.model.named_parameters()
     }
     wanted = {name: value.clone().requires_grad_() for name, value in parameters.items()}
-    image = torch.func.functional_call(it.generator.model, wanted, (keyed_normal(batch, 4, CODES),))
+    image = torch.func.functional_call(
+        it.generator.model, wanted, (keyed_normal(batch, 4, "scheme.codes"),)
+    )
     teacher, student = (
         it.teacher({"image": image}, grad=True)["logits"],
         it.student({"image": image})["logits"],

@@ -12,7 +12,6 @@ from instil.core import Net, keyed_normal
 from instil.engine import Engine, Optimization
 from instil.objectives.features.jacobian import Jacobian
 from instil.objectives.logits.kd import KD
-from instil.schemes.bases.generated import CODES
 from instil.schemes.data_free.dafl import DAFL
 from instil.schemes.data_free.zskt import ZSKT
 from instil.teachers.frozen import Frozen
@@ -41,7 +40,9 @@ def test_the_generator_climbs_what_the_student_then_descends() -> None:
     }
 
     def apart(generator: dict[str, torch.Tensor]) -> torch.Tensor:
-        image = torch.func.functional_call(model, generator, (keyed_normal(blank(), 4, CODES),))
+        image = torch.func.functional_call(
+            model, generator, (keyed_normal(blank(), 4, "scheme.codes.0"),)
+        )
         p, q = (
             it.teacher({"image": image}, grad=True)["logits"].softmax(1),
             it.student({"image": image})["logits"].softmax(1),

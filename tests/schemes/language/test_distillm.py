@@ -27,7 +27,8 @@ def make(**options: Any) -> DistiLLM:
     return scheme
 
 
-@pytest.mark.parametrize("probability", [0.0, 0.7])
+# The contract compares step 1 with the last five, so this share must give them text of one kind.
+@pytest.mark.parametrize("probability", [0.0, 0.4])
 def test_contracts(probability: float) -> None:
     check_scheme(lambda: make(initial_prob=probability), prompts)
 

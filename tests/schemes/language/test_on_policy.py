@@ -22,7 +22,8 @@ from tests.schemes.texts import END, net, prompts, timed
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+# The contract compares step 1 with the last five, so this share must give them text of one kind.
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_contracts(share: float) -> None:
     check_scheme(
         lambda: OnPolicy(

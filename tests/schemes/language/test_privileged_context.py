@@ -23,7 +23,7 @@ from tests.schemes.texts import END, informed, net, timed, with_hints
 
 
 def make_scheme(
-    reader: Literal["average", "teacher"] = "average", share: float = 0.6, decay: float = 0.9
+    reader: Literal["average", "teacher"] = "average", share: float = 0.4, decay: float = 0.9
 ) -> PrivilegedContext:
     goals = {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()}
     return PrivilegedContext(informed(), Frozen(informed(seed=1)), goals, reader, decay, share, END)

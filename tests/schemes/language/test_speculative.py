@@ -38,7 +38,9 @@ def test_the_largest_top_k_gives_the_students_text_and_one_the_teachers() -> Non
     own = Speculative(
         student, Frozen(teacher), {"forward_kl": ForwardKL()}, VOCABULARY, END
     ).before_step(timed())
-    assert torch.equal(own["token"], generate_text(student, timed(), END)["token"])
+    assert torch.equal(
+        own["token"], generate_text(student, timed(), END, stream="scheme.text")["token"]
+    )
     greedy = Speculative(
         student, Frozen(teacher), {"forward_kl": ForwardKL()}, 1, END, temperature=0
     ).before_step(timed())

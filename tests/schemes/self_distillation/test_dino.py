@@ -67,19 +67,19 @@ def test_both_averages_follow_and_more_slowly_towards_the_end() -> None:
 
 def test_crops_are_functions_of_step_and_sample_and_show_a_share() -> None:
     batch = timed()
-    views = random_crops(batch, 2, (0.3, 0.6), salt=3)
-    assert torch.equal(views, random_crops(batch, 2, (0.3, 0.6), salt=3))
+    views = random_crops(batch, 2, (0.3, 0.6), stream="crops")
+    assert torch.equal(views, random_crops(batch, 2, (0.3, 0.6), stream="crops"))
     assert not torch.equal(
-        views, random_crops(batch | {"step": torch.tensor(1)}, 2, (0.3, 0.6), salt=3)
+        views, random_crops(batch | {"step": torch.tensor(1)}, 2, (0.3, 0.6), stream="crops")
     )
     part = {
         key: value[4:9] if key in ("image", "label", "index") else value
         for key, value in batch.items()
     }
-    assert torch.allclose(random_crops(part, 2, (0.3, 0.6), salt=3), views[4:9])
+    assert torch.allclose(random_crops(part, 2, (0.3, 0.6), stream="crops"), views[4:9])
     ramp = torch.linspace(0, 1, 32).expand(16, 1, 32, 32).contiguous()
-    shown = random_crops(batch | {"image": ramp}, 1, (0.25, 0.25))[:, 0, 0].amax(0)
-    spread = random_crops(batch | {"image": ramp}, 1, (0.25, 0.25))[:, 0, 0]
+    shown = random_crops(batch | {"image": ramp}, 1, (0.25, 0.25), stream="crops")[:, 0, 0].amax(0)
+    spread = random_crops(batch | {"image": ramp}, 1, (0.25, 0.25), stream="crops")[:, 0, 0]
     widths = spread.amax((1, 2)) - spread.amin((1, 2))
     assert shown.max() <= 1
     assert (
@@ -90,7 +90,7 @@ def test_crops_are_functions_of_step_and_sample_and_show_a_share() -> None:
 def test_a_whole_view_is_the_image() -> None:
     batch = timed()
     assert torch.allclose(
-        random_crops(batch | {"index": batch["index"]}, 1, (1.0, 1.0))[:, 0].mean(),
+        random_crops(batch | {"index": batch["index"]}, 1, (1.0, 1.0), stream="crops")[:, 0].mean(),
         batch["image"].mean(),
         atol=0.05,
     )

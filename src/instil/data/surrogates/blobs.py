@@ -12,7 +12,7 @@ from typing_extensions import Doc
 from instil.core import Batch, keyed_normal
 from instil.data.surrogate_images import ImageSource
 
-SALT = 12
+STREAM = "data.surrogate_blobs"
 
 
 class Blobs(ImageSource):
@@ -34,6 +34,6 @@ class Blobs(ImageSource):
     def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:
         channels, *size = shape
         height, width = (max(1, round(self.cells * length / max(size))) for length in size)
-        values = keyed_normal(moment, channels * height * width, SALT)
+        values = keyed_normal(moment, channels * height * width, STREAM)
         noise = values.view(-1, channels, height, width)
         return (4 * F.interpolate(noise, size, mode="bicubic") - 3).sigmoid()

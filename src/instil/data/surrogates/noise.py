@@ -7,12 +7,12 @@ from torch import Tensor
 from instil.core import Batch, keyed_uniform
 from instil.data.surrogate_images import ImageSource
 
-SALT = 11
-
 
 class Noise(ImageSource):
     """Independent uniform noise in [0, 1] for every value of every pixel."""
 
     def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:
         channels, height, width = shape
-        return keyed_uniform(moment, channels * height * width, SALT).view(-1, *shape)
+        return keyed_uniform(moment, channels * height * width, "data.surrogate_noise").view(
+            -1, *shape
+        )

@@ -67,7 +67,9 @@ class SummaryObjective(PatchObjective):
         losses = torch.stack(self._distances(student, teacher), 1)
         if losses.shape[1] == 1 or not self.drop:
             return losses.mean(1)
-        mask = sample_teacher_mask(losses, keyed_uniform(batch, losses.shape[1]), self.drop)
+        mask = sample_teacher_mask(
+            losses, keyed_uniform(batch, losses.shape[1], f"{self.stream}.teachers"), self.drop
+        )
         return (losses * mask).sum(1) / mask.sum(1)
 
     def _distances(self, student: Outputs, teacher: Outputs) -> list[Tensor]:

@@ -90,7 +90,7 @@ class Denoiser(nn.Module):
         self.refine = convolutions((latent, latent), (1,), norm, "norm")
 
     def forward(
-        self, student: Tensor, teacher: Tensor, batch: Batch, steps: int, salt: int
+        self, student: Tensor, teacher: Tensor, batch: Batch, steps: int, stream: str
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Denoise the student features (N, C, H, W) and compute the losses of the diffusion model.
 
@@ -102,9 +102,9 @@ class Denoiser(nn.Module):
         reconstruction_error = squared_error(self.decode(encoded), teacher)
         latent = encoded.detach()
         shape = latent.shape[1], latent.shape[2], latent.shape[3]
-        noise = box_muller(batch, shape, salt).to(latent.dtype)
-        student_noise = box_muller(batch, shape, salt + 1).to(latent.dtype)
-        time = (keyed_uniform(batch, 1, salt + 2)[:, 0] * TIMES).long()
+        noise = box_muller(batch, shape, f"{stream}.noise.0").to(latent.dtype)
+        student_noise = box_muller(batch, shape, f"{stream}.noise.1").to(latent.dtype)
+        time = (keyed_uniform(batch, 1, f"{stream}.time")[:, 0] * TIMES).long()
         noise_error = squared_error(self.model(add_noise(latent, noise, time), time), noise)
         projected = self.project(student)
         level = self.level(self.look(projected).mean((2, 3))).softmax(1)[:, 0, None, None, None]
@@ -228,8 +228,8 @@ class DiffKD(NormedObjective):
             grid = (target.shape[2], target.shape[3])
             source = resize(to_float32(as_map(student_levels[i])), grid)
             sides = match_dtype(denoiser, source), match_dtype(denoiser, target)
-            # Each denoiser draws with three keys; 0 to 2 belong to the logits.
-            outputs = denoiser(*sides, batch, self.steps, 3 * index + 3)
+            # Each denoiser has streams of its own.
+            outputs = denoiser(*sides, batch, self.steps, f"{self.stream}.{index}")
             refined, latent, noise_error, decoder_error = outputs
             terms.append(diffkd_loss(refined, latent, noise_error, decoder_error, *options))
         return terms
@@ -240,7 +240,9 @@ class DiffKD(NormedObjective):
         source = match_dtype(denoiser, to_float32(student["logits"]))[:, :, None, None]
         target = match_dtype(denoiser, to_float32(teacher["logits"]))[:, :, None, None]
         # Logits have no autoencoder, and no reconstruction error.
-        refined, latent, noise_error, _ = denoiser(source, target, batch, self.steps, 0)
+        refined, latent, noise_error, _ = denoiser(
+            source, target, batch, self.steps, f"{self.stream}.logits"
+        )
         log_teacher = (latent.flatten(1) / self.temperature).log_softmax(1)
         log_student = (refined.flatten(1) / self.temperature).log_softmax(1)
         divergence = kl_divergence(log_teacher, log_student) * self.temperature**2

@@ -143,7 +143,9 @@ class Jacobian(Objective):
                 "network, got stored or remote outputs. Use a network as the teacher."
             )
         shape = (self.directions, *student_logits.shape[1:])
-        directions = box_muller(batch, shape).to(to_float32(student_logits).dtype)
+        directions = box_muller(batch, shape, f"{self.stream}.directions").to(
+            to_float32(student_logits).dtype
+        )
         student_gradients = projected_jacobian(
             student_logits, student_outputs["input"], directions, create_graph=True
         )

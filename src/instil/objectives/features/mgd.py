@@ -145,5 +145,5 @@ class MGD(FeatureObjective):
             shape, count = (-1, channels, 1, 1), channels
         else:
             shape, count = (-1, 1, height, width), height * width
-        uniform = keyed_uniform(batch, count, index)
+        uniform = keyed_uniform(batch, count, f"{self.stream}.mask.{index}")
         return (uniform >= self.ratio).to(features.dtype).view(shape)

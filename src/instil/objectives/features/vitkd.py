@@ -188,7 +188,9 @@ class ViTKD(FeatureObjective):
         student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
         *shallow_pairs, (generator, (i, j)) = zip(self.adapters, self.matched, strict=True)
         target = as_map(teacher_levels[j])
-        noise = keyed_uniform(batch, target.shape[2] * target.shape[3]).to(to_float32(target).dtype)
+        noise = keyed_uniform(batch, target.shape[2] * target.shape[3], f"{self.stream}.mask").to(
+            to_float32(target).dtype
+        )
         hidden = hidden_token_mask(noise, self.ratio).view(-1, *target.shape[2:])
         generated = generator(student_levels[i], hidden)
         values = vitkd_generation_loss(generated, target, hidden, self.ratio, "none")

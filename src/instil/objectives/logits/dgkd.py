@@ -14,9 +14,6 @@ from instil.functional.ensembles import teacher_divergences
 from instil.functional.logits import apply_reduction
 from instil.objectives.bases.several_teachers_objective import SeveralTeachersObjective
 
-MEMBERS_STREAM = 7
-"""Random stream of the members that are left out of a step."""
-
 
 def dgkd_loss(
     student_logits: Tensor,
@@ -114,5 +111,7 @@ class DGKD(SeveralTeachersObjective):
         # Seed and step only, no sample index: all micro-batches and ranks leave out the same ones.
         clock: Batch = {key: batch[key] for key in ("seed", "step") if key in batch}
         index = torch.zeros(1, dtype=torch.int64, device=teacher_logits.device)
-        noise = keyed_uniform({"index": index} | clock, len(teacher_logits), MEMBERS_STREAM)
+        noise = keyed_uniform(
+            {"index": index} | clock, len(teacher_logits), f"{self.stream}.members"
+        )
         return active_members(noise[0], self.drop)

@@ -114,7 +114,9 @@ class SampledKD(TokenObjective):
             require_same_tokens(student_logits, teacher_signal, self.vocabulary)
             positions = token_shape(student_logits).numel() // batch_size(batch)
             # Keyed by sample and step: the samples do not depend on how the batch is split.
-            uniforms = keyed_uniform(batch, positions * self.draws, salt=23).reshape(-1, self.draws)
+            uniforms = keyed_uniform(
+                batch, positions * self.draws, f"{self.stream}.classes"
+            ).reshape(-1, self.draws)
             target = SampledForwardKL(as_constant(teacher_signal, self.vocabulary), 1.0, uniforms)
         return chunked_loss(
             student_logits, target, weight=self.weight(batch), vocabulary=self.vocabulary

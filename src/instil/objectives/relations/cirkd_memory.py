@@ -190,7 +190,9 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
                 values = cirkd_memory_loss(
                     student_pixels,
                     teacher_pixels,
-                    queue["teacher"][draw_class_rows(queue, contrast, batch)],
+                    queue["teacher"][
+                        draw_class_rows(queue, contrast, batch, f"{self.stream}.contrast")
+                    ],
                     self.temperature,
                     self.kd_temperature,
                     reduction="none",
@@ -222,7 +224,7 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
             vectors = l2_normalize(flatten_spatial(teacher_map))
             grid_label = downsample_labels(label, teacher_map.shape[2:])
             in_class = grid_label[:, None] == classes[:, None]
-            uniforms = keyed_uniform(batch, vectors.shape[1])
+            uniforms = keyed_uniform(batch, vectors.shape[1], f"{self.stream}.pixels")
             pixels, pixels_exist = sample_class_pixels(
                 vectors, in_class, uniforms, MAX_PIXELS_PER_IMAGE
             )

@@ -169,7 +169,7 @@ class CRD(HeadedObjective):
         if self.memory == "batch":
             student_loss = self.in_batch(student_embedding, teacher_embedding)
             return student_loss + self.in_batch(teacher_embedding, student_embedding)
-        rows = self.remembered.draw(batch, self.negatives)
+        rows = self.remembered.draw(batch, self.negatives, f"{self.stream}.negatives")
         own_row = batch["index"][:, None]
         normaliser = log_normaliser(self.size, self.dim, self.temperature)
         terms = []

@@ -34,8 +34,6 @@ from instil.modules.eval_mode import eval_mode
 from instil.schemes.bases.robust import soft_label_loss
 
 NO_TAPS: frozenset[str] = frozenset()
-CLASSES = 31
-"""Salt of the draws of the class that an image is led to."""
 FADING = Schedule(2.0, 0.0, until=0.75)
 """The published weight."""
 BEYOND = 1e-4
@@ -149,7 +147,7 @@ class BoundarySamples(Scheme):
             (teacher.softmax(1) - student.softmax(1)).square().scatter(1, base[:, None], 0.0).sum(1)
         )
         chosen = apart.masked_fill(~right, -1.0).topk(ceil(self.share * len(base))).indices
-        target = other_class(teacher, base, keyed_uniform(batch, 1, CLASSES))
+        target = other_class(teacher, base, keyed_uniform(batch, 1, "scheme.target_classes"))
         image = self.led(batch | {"valid": right[chosen]}, base[chosen], target[chosen], chosen)
         return batch | {
             # The image of a sample that does not count may hold NaN after the attack.

@@ -40,10 +40,6 @@ MemorySize = Annotated[
 Steps = Annotated[int, Ge(1)]
 REPLAYED = 0.5
 """Share of remembered images among those of the student, if there is a memory."""
-CODES = 21
-"""Random stream of the latent codes of turn 0; turn t has CODES + t."""
-REPLAY = 1021
-"""Random stream of the choice of remembered images."""
 
 
 class GeneratorScheme(Scheme):
@@ -110,7 +106,7 @@ class GeneratorScheme(Scheme):
 
     def generate(self, batch: Batch, turn: int = 0) -> Tensor:
         """Generate images (N, C, H, W) from random codes of a turn."""
-        latents = keyed_normal(batch, latent_dim(self.generator), CODES + turn)
+        latents = keyed_normal(batch, latent_dim(self.generator), f"scheme.codes.{turn}")
         image: Tensor = generate_images(self.generator, latents)
         return image
 
@@ -175,9 +171,9 @@ class GeneratorScheme(Scheme):
     def _with_remembered(self, batch: Batch, image: Tensor) -> Tensor:
         if self.replay is None:
             return image
-        is_replayed = keyed_uniform(batch, 1, REPLAY).squeeze(1) < REPLAYED
+        is_replayed = keyed_uniform(batch, 1, "scheme.replay.choice").squeeze(1) < REPLAYED
         is_replayed = is_replayed & (self.replay.pushed > 0)
-        remembered = self.replay.draw(batch, REPLAY + 1)["image"]
+        remembered = self.replay.draw(batch, "scheme.replay.rows")["image"]
         return torch.where(is_replayed[:, None, None, None], remembered, image)
 
 

@@ -58,8 +58,6 @@ AdversarialWeight = Annotated[
     Doc("weight of the KL divergence of both networks, maximised where they predict one class"),
 ]
 Generator = Annotated[nn.Module, Doc("generator of images in [0, 1], with a width ``latent``")]
-CODES = 14
-"""Random stream of the latent codes."""
 NOTHING = 1e-30
 """Epsilon of Adam: too small to make the codes' steps depend on the scale of an update's loss."""
 
@@ -146,7 +144,7 @@ class GeneratedInversion(InversionScheme):
 
     def latents(self, batch: Batch) -> Tensor:
         """Sample latent codes (N, L) from (seed, step, index)."""
-        return keyed_normal(batch, latent_dim(self.generator), CODES)
+        return keyed_normal(batch, latent_dim(self.generator), "scheme.codes")
 
     def inversion(self, batch: Batch, image: Tensor) -> dict[str, Tensor]:
         """Compute the generator's losses on images of the classes ``label``."""

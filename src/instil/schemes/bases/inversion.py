@@ -21,12 +21,6 @@ Until = Annotated[
     float, Ge(0), Le(1), Doc("share of the training after which no new images are created")
 ]
 Shift = Annotated[int, Ge(0), Doc("largest random shift of the images in an iteration, in pixels")]
-TARGETS = 11
-"""Random stream of the class of each new image."""
-IMAGES = 12
-"""Random stream of the initial image."""
-REPLAY = 13
-"""Random stream of the choice of remembered images."""
 
 
 def decision_adversarial_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -111,12 +105,12 @@ class InversionScheme(Scheme):
 
     def targets(self, batch: Batch) -> Tensor:
         """Sample a class (N,) for each image, from (seed, step, index)."""
-        return (keyed_uniform(batch, 1, TARGETS).squeeze(1) * self.classes).long()
+        return (keyed_uniform(batch, 1, "scheme.targets").squeeze(1) * self.classes).long()
 
     def recall(self, batch: Batch) -> Batch:
         """Replace the images and labels of a batch by remembered ones."""
         assert isinstance(self.memory, SyntheticMemory)
-        drawn = self.memory.draw(batch, REPLAY)
+        drawn = self.memory.draw(batch, "scheme.replay")
         return batch | {"image": drawn["image"], "label": drawn["label"]}
 
     def pictures(self, batch: Batch) -> Tensor:

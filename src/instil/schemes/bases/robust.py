@@ -163,7 +163,11 @@ class AttackScheme(Scheme):
     def before_step(self, batch: Batch) -> Batch:
         """Add the images after the attack, as ``attacked``."""
         image: Tensor = batch["image"]
-        start = keyed_uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
+        start = (
+            keyed_uniform(batch, image[0].numel(), "scheme.attack_start")
+            .view_as(image)
+            .to(image.dtype)
+        )
         with eval_mode(self.student):
             attacked = pgd(
                 self.attack_loss(batch),
@@ -348,6 +352,10 @@ def attacked_batch(
         return batch | {"image": fgsm(attack_loss, image, epsilon)}
     start = None
     if "index" in batch:
-        start = keyed_uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
+        start = (
+            keyed_uniform(batch, image[0].numel(), "evaluation.attack_start")
+            .view_as(image)
+            .to(image.dtype)
+        )
     attacked = pgd(attack_loss, image, epsilon, step_size, EVALUATION_STEPS, start)
     return batch | {"image": attacked}

@@ -18,7 +18,7 @@ from instil.core import (
     Teacher,
     at_progress,
 )
-from instil.generation.rollout import SALT, ChooseTokens, generate_text, generate_with, stop_tokens
+from instil.generation.rollout import ChooseTokens, generate_text, generate_with, stop_tokens
 
 Tokens = Annotated[int, Ge(1)]
 Token = Annotated[int, Ge(0)] | list[Annotated[int, Ge(0)]]
@@ -121,6 +121,7 @@ class GenerativeScheme(Scheme):
             self.min_prompt_tokens,
             self.max_new_tokens,
             *self.sampling_now(batch),
+            stream="scheme.text",
             vocabulary=self.vocabulary,
         )
 
@@ -129,7 +130,11 @@ class GenerativeScheme(Scheme):
         return at_progress(self.temperature, batch), at_progress(self.top_p, batch)
 
     def generate_with(
-        self, batch: Batch, asks: Sequence[nn.Module], choose: ChooseTokens, salt: int = SALT
+        self,
+        batch: Batch,
+        asks: Sequence[nn.Module],
+        choose: ChooseTokens,
+        stream: str = "scheme.text",
     ) -> Batch:
         """What ``choose`` makes of the answers of some nets after the prompts."""
         return generate_with(
@@ -139,7 +144,7 @@ class GenerativeScheme(Scheme):
             self.end,
             self.min_prompt_tokens,
             self.max_new_tokens,
-            salt,
+            stream,
             self.vocabulary,
         )
 

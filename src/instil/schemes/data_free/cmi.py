@@ -39,8 +39,7 @@ from instil.schemes.bases.generated_inversion import (
 )
 from instil.schemes.bases.inversion import Count, Every, ImageMemory, Shift, Until
 
-WINDOWS, SMALLEST = 15, 0.25
-"""Salt of the local views' windows, and their least share of the image."""
+SMALLEST = 0.25
 
 
 class CMI(GeneratedInversion):
@@ -138,7 +137,7 @@ class CMI(GeneratedInversion):
     def local(self, batch: Batch, image: Tensor) -> Tensor:
         """(N, D): the same of a window of each image."""
         return self.describe(
-            batch, random_resized_views(image, keyed_uniform(batch, 3, WINDOWS), SMALLEST)
+            batch, random_resized_views(image, keyed_uniform(batch, 3, "scheme.windows"), SMALLEST)
         )
 
     def memory_rows(self, batch: Batch) -> dict[str, Tensor]:
@@ -168,7 +167,7 @@ class CMI(GeneratedInversion):
                 self.projector(local), self.projector(whole), self.contrast_temperature
             ).mean()
         assert isinstance(self.memory, SyntheticMemory)
-        before, there = self.memory.shared_rows(batch, self.negatives)
+        before, there = self.memory.shared_rows(batch, self.negatives, "scheme.negatives")
         local, whole = (
             self.projector(torch.cat(parts))
             for parts in ((local, before["local"]), (whole, before["whole"]))

@@ -28,7 +28,6 @@ from instil.functional.image_priors import image_norm, total_variation
 from instil.modules.batch_statistics import bn_statistics_loss, record_statistics
 from instil.modules.eval_mode import eval_mode
 from instil.schemes.bases.inversion import (
-    IMAGES,
     Count,
     Every,
     ImageMemory,
@@ -142,7 +141,7 @@ class DeepInversion(InversionScheme):
         """Optimise noise to images (N, C, H, W) of the classes ``label``."""
         like: Tensor = batch["image"]
         image = (
-            keyed_uniform(batch, like[0].numel(), IMAGES)
+            keyed_uniform(batch, like[0].numel(), "scheme.noise")
             .view_as(like)
             .to(like.dtype)
             .requires_grad_()

@@ -35,11 +35,11 @@ from instil.schemes.bases.generation_options import (
 )
 from instil.schemes.bases.writer import GenerativeScheme
 
-CHOICE_STREAM = 3201
+CHOICE_STREAM = "scheme.text_source"
 """Random stream that decides which text a step uses."""
-REPLAY_STREAM = 3202
+REPLAY_STREAM = "scheme.replay"
 """Random stream of the texts drawn from the memory."""
-VALIDATION_STREAM = 3203
+VALIDATION_STREAM = "scheme.watched"
 """Random stream that decides which samples are held out."""
 TEXT = ("input_ids", "attention_mask", "valid")
 """Batch keys of a text in the memory."""
@@ -152,7 +152,7 @@ class DistiLLM(GenerativeScheme):
         assert self.replay is not None
         is_held_out = self._is_held_out(batch)
         training = batch | {"valid": batch["valid"] & ~is_held_out[:, None]}
-        draw = step_uniform(batch, CHOICE_STREAM)
+        draw = step_uniform(batch, "scheme.text_source")
         student_text_prob = float(self.student_text_prob)
         use_student_text = draw < student_text_prob
         new_text_prob = student_text_prob * (1 - float(batch.get("progress", 0.0)))
@@ -168,7 +168,7 @@ class DistiLLM(GenerativeScheme):
         # A constant step makes the draw depend on seed and sample only: the held-out samples are
         # the same in every epoch.
         at_first_step = batch | {"step": torch.tensor(0)}
-        return keyed_uniform(at_first_step, 1, VALIDATION_STREAM).squeeze(1) < self.held_out
+        return keyed_uniform(at_first_step, 1, "scheme.watched").squeeze(1) < self.held_out
 
     def replayed_text(self, batch: Batch) -> Batch:
         """Replace each row that counts by a text of the memory, without labels.
@@ -180,7 +180,7 @@ class DistiLLM(GenerativeScheme):
             The batch with ``input_ids``, ``attention_mask`` and ``valid`` of the drawn texts.
         """
         assert self.replay is not None
-        text = self.replay.draw(batch, REPLAY_STREAM)
+        text = self.replay.draw(batch, "scheme.replay")
         counts = batch["valid"].any(1, keepdim=True)
         replayed = {
             "valid": (text["valid"] > 0) & counts,

@@ -21,7 +21,7 @@ from instil.schemes.bases.generation_options import (
 )
 from instil.schemes.bases.writer import GenerativeScheme
 
-CHOICE_STREAM = 3101
+CHOICE_STREAM = "scheme.text_source"
 """Random stream that decides which text a step uses."""
 
 
@@ -86,7 +86,7 @@ class OnPolicy(GenerativeScheme):
         self.share = share
 
     def before_step(self, batch: Batch) -> Batch:
-        if step_uniform(batch, CHOICE_STREAM) < at_progress(self.share, batch):
+        if step_uniform(batch, "scheme.text_source") < at_progress(self.share, batch):
             return self.student_text(batch)
         return batch
 

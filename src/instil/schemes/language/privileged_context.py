@@ -41,7 +41,7 @@ from instil.schemes.bases.generation_options import (
 from instil.schemes.bases.writer import GenerativeScheme
 from instil.teachers.ema import Ema
 
-CHOICE_STREAM = 3201
+CHOICE_STREAM = "scheme.text_source"
 """Random stream that decides which text a step uses."""
 ContextReader = Literal["average", "adapter_off", "teacher"]
 
@@ -143,7 +143,7 @@ class PrivilegedContext(GenerativeScheme):
             self.teacher.roles = frozenset(self.teacher_roles())
 
     def before_step(self, batch: Batch) -> Batch:
-        if step_uniform(batch, CHOICE_STREAM) < at_progress(self.share, batch):
+        if step_uniform(batch, "scheme.text_source") < at_progress(self.share, batch):
             return self.student_text(batch)
         return batch
 

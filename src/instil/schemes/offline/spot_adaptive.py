@@ -38,7 +38,7 @@ from instil.schemes.bases.routing import attach_gate, spot_index, straight_throu
 from instil.schemes.bases.stage_pairs import StagePairs, resolve_stage_pairs, stage_paths
 from instil.teachers.frozen import Frozen
 
-POLICY_STREAM = 2205
+POLICY_STREAM = "scheme.routes"
 """Random stream of the noise of the policy."""
 
 

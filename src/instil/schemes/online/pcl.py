@@ -155,7 +155,9 @@ class PCL(BranchedScheme):
                 f"scheme.crop_scale: crops need images. Expected 'image' (N, C, H, W) in the "
                 f"batch, got {', '.join(batch)}. Set crop_scale: null"
             )
-        crops = random_crops(batch, self.peers, (self.crop_scale, 1.0), flip=self.flip, salt=21)
+        crops = random_crops(
+            batch, self.peers, (self.crop_scale, 1.0), flip=self.flip, stream="scheme.crops"
+        )
         return batch | {"views": crops}
 
     def observe(self, batch: Batch) -> tuple[list[Outputs], tuple[Tensor, ...]]:

@@ -28,9 +28,9 @@ from instil.core import (
 from instil.functional.crops import random_crops
 from instil.teachers.ema import Ema
 
-GLOBAL_STREAM = 11
+GLOBAL_STREAM = "scheme.large_crops"
 """Random stream of the large views."""
-LOCAL_STREAM = 12
+LOCAL_STREAM = "scheme.small_crops"
 """Random stream of the small views."""
 
 
@@ -159,12 +159,12 @@ class DINO(Scheme):
                 f"{', '.join(batch)}. Use a data set of images"
             )
         scale = (self.global_scale, 1.0)
-        large = random_crops(batch, 2, scale, self.jitter, self.flip, salt=GLOBAL_STREAM)
+        large = random_crops(batch, 2, scale, self.jitter, self.flip, stream=GLOBAL_STREAM)
         if not self.local_views:
             return batch | {"views": large}
         scale = (self.local_scale, self.global_scale)
         small = random_crops(
-            batch, self.local_views, scale, self.jitter, self.flip, salt=LOCAL_STREAM
+            batch, self.local_views, scale, self.jitter, self.flip, stream=LOCAL_STREAM
         )
         return batch | {"views": torch.cat([large, small], 1)}
 

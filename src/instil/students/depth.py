@@ -1,84 +1,118 @@
-"""Fewer layers: some of the model's own, with all else as it is."""
+"""Depth pruning: some of the layers of a model."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 import torch.nn.functional as F
-from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.students import Observe
-from instil.students.layers import stack, watched
+from instil.students.layers import observed, stack
 
 By = Literal["even", "first", "last", "influence"]
 
 
 def depth(
     model: nn.Module,
-    layers: Annotated[int, Ge(1)] | list[int],
-    by: By = "even",
+    layers: Annotated[
+        int | list[int], Doc("number of layers that stay, or their indices, counted from 0")
+    ],
+    by: Annotated[
+        By,
+        Doc(
+            "choice of the layers: evenly spaced from the first to the last (Sanh et al. 2019), "
+            "the first, the last, or those with the largest influence, "
+            "1 - E[cos(input, output)], on samples of the data (Men et al. 2024, Eq. 1)"
+        ),
+    ] = "even",
     observe: Observe = None,
 ) -> nn.Module:
-    """Keep so many layers, or the ones with these numbers, counted from 0; in their order, in place.
+    """Keep some layers of a model, in their order and in place.
 
-    ``by``: which ones: ``even`` spreads them from the first to the last (Sanh et al. 2019), ``first`` and ``last`` keep an end, ``influence`` those
-    that turn what passes through them most, 1 - E[cos(input, output)], on some samples of the data (Men et al. 2024, Eq. 1).
-
-    Raises ValueError for layers that are not there, and for a model without a list of layers of one kind.
+    Raises:
+        ValueError: for layers that do not exist, and for a model without a list of layers of one
+            class.
     """
-    path, every = stack(model)
+    path, all_layers = stack(model)
     count = layers if isinstance(layers, int) else len(layers)
-    if count > len(every) or not count:
-        raise ValueError(f"{type(model).__name__} has {len(every)} layers; {count} cannot be kept")
-    kept = _chosen(model, every, count, by, observe) if isinstance(layers, int) else layers
-    if any(not 0 <= number < len(every) for number in kept) or sorted(set(kept)) != list(kept):
+    if count > len(all_layers) or count < 1:
         raise ValueError(
-            f"layers are numbers from 0 to {len(every) - 1}, each once and in order, not {kept}"
+            f"{type(model).__name__} has {len(all_layers)} layers; {count} cannot be kept"
         )
-    model.set_submodule(path, nn.ModuleList(every[number] for number in kept))
-    for place, number in enumerate(kept):
-        counted: list[Any] = [
-            part for part in every[number].modules() if hasattr(part, "layer_idx")
-        ]
-        for part in counted:
-            part.layer_idx = place
-    _tell(getattr(model, "config", None), kept)
+    indices = layers
+    if isinstance(indices, int):
+        indices = _choose(model, all_layers, count, by, observe)
+    _check_indices(indices, len(all_layers))
+    model.set_submodule(path, nn.ModuleList(all_layers[index] for index in indices))
+    for new_index, index in enumerate(indices):
+        _set_layer_index(all_layers[index], new_index)
+    _update_config(getattr(model, "config", None), indices)
     return model
 
 
-def _chosen(
-    model: nn.Module, every: nn.ModuleList, count: int, by: By, observe: Observe
+def _check_indices(indices: list[int], num_layers: int) -> None:
+    in_range = all(0 <= index < num_layers for index in indices)
+    if not in_range or sorted(set(indices)) != list(indices):
+        raise ValueError(
+            f"layers are numbers from 0 to {num_layers - 1}, each once and in order, not {indices}"
+        )
+
+
+def _choose(
+    model: nn.Module, all_layers: nn.ModuleList, count: int, by: By, observe: Observe
 ) -> list[int]:
-    last = len(every) - 1
+    """Return the indices of the layers that stay."""
+    num_layers = len(all_layers)
     if by == "influence" and observe is not None:
-        found = influence(model, every, observe)
-        return sorted(sorted(range(len(every)), key=lambda number: -found[number])[:count])
-    if by in ("first", "last"):
-        return list(range(count)) if by == "first" else list(range(len(every) - count, len(every)))
-    return [round(number * last / (count - 1)) for number in range(count)] if count > 1 else [0]
+        scores = influence(model, all_layers, observe)
+        ranked = sorted(range(num_layers), key=lambda index: -scores[index])
+        return sorted(ranked[:count])
+    if by == "first":
+        return list(range(count))
+    if by == "last":
+        return list(range(num_layers - count, num_layers))
+    if count == 1:
+        return [0]
+    return [round(index * (num_layers - 1) / (count - 1)) for index in range(count)]
 
 
-def influence(model: nn.Module, every: nn.ModuleList, observe: Observe) -> list[float]:
-    """1 - E[cos(input, output)] of each layer, over the tokens that ``observe`` shows the model."""
-    turned, seen = [0.0] * len(every), [0] * len(every)
+def influence(model: nn.Module, all_layers: nn.ModuleList, observe: Observe) -> list[float]:
+    """Compute the block influence 1 - E[cos(input, output)] of each layer.
 
-    def see(number: int, given: Tensor, made: Tensor) -> None:
-        cosine = F.cosine_similarity(given.float(), made.float(), -1)
-        turned[number] += (1 - cosine).sum().item()
-        seen[number] += cosine.numel()
+    Args:
+        model: the model.
+        all_layers: its layers.
+        observe: runs the model on samples; the mean is over their tokens.
+    """
+    totals = [0.0] * len(all_layers)
+    counts = [0] * len(all_layers)
+
+    def add(index: int, layer_input: Tensor, layer_output: Tensor) -> None:
+        cosine = F.cosine_similarity(layer_input.float(), layer_output.float(), -1)
+        totals[index] += (1 - cosine).sum().item()
+        counts[index] += cosine.numel()
 
     assert observe is not None
-    with watched(every, see):
+    with observed(all_layers, add):
         for _ in observe(model):
             pass
-    return [total / max(number, 1) for total, number in zip(turned, seen, strict=True)]
+    return [total / max(count, 1) for total, count in zip(totals, counts, strict=True)]
 
 
-def _tell(config: Any, kept: list[int]) -> None:
-    """What transformers' configuration says of layers."""
+def _set_layer_index(layer: nn.Module, index: int) -> None:
+    """Set the index that layers of transformers use for their cache."""
+    for part in layer.modules():
+        if hasattr(part, "layer_idx"):
+            part.layer_idx = index  # type: ignore[assignment]
+
+
+def _update_config(config: Any, indices: list[int]) -> None:
+    """Set the number and kinds of layers in a configuration of transformers."""
     if config is None:
         return
-    if isinstance(kinds := getattr(config, "layer_types", None), list):
-        config.layer_types = [kinds[number] for number in kept]
-    config.num_hidden_layers = len(kept)
+    layer_types = getattr(config, "layer_types", None)
+    if isinstance(layer_types, list):
+        config.layer_types = [layer_types[index] for index in indices]
+    config.num_hidden_layers = len(indices)

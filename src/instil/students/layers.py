@@ -1,4 +1,4 @@
-"""The stack of like layers inside a model, and what passes through modules."""
+"""The stack of layers inside a model, and the inputs and outputs of modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 
 def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Path and layers: the longest list of modules of one class. Raises ValueError where there is none."""
+    """Return path and layers of the longest list of modules of one class.
+
+    Raises:
+        ValueError: if the model has no such list.
+    """
     lists = [
         (path, part)
         for path, part in model.named_modules()
@@ -20,34 +24,29 @@ def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     ]
     if not lists:
         raise ValueError(f"{type(model).__name__} has no list of layers of one kind")
-    return max(lists, key=lambda found: len(found[1]))
+    return max(lists, key=lambda entry: len(entry[1]))
 
 
-def first_tensor(value: Any) -> Tensor:
-    """Of what goes into a module or comes out of it, the first tensor."""
-    return (
-        value
-        if isinstance(value, Tensor)
-        else next(part for part in value if isinstance(part, Tensor))
-    )
+def _first_tensor(value: Any) -> Tensor:
+    """Return the first tensor of the arguments or the output of a module."""
+    if isinstance(value, Tensor):
+        return value
+    return next(part for part in value if isinstance(part, Tensor))
 
 
 @contextlib.contextmanager
-def watched(
-    modules: Iterable[nn.Module], see: Callable[[int, Tensor, Tensor], None]
+def observed(
+    modules: Iterable[nn.Module], callback: Callable[[int, Tensor, Tensor], None]
 ) -> Iterator[None]:
-    """Calls ``see(number, input, output)`` for every call of a module, without gradients."""
+    """Call ``callback(index, input, output)`` for every call of a module, without gradients."""
 
     def hook(
-        number: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        see(number, first_tensor((*args, *kwargs.values())), first_tensor(output))
+        callback(index, _first_tensor((*args, *kwargs.values())), _first_tensor(output))
 
     with contextlib.ExitStack() as hooks, torch.no_grad():
-        for number, module in enumerate(modules):
-            hooks.callback(
-                module.register_forward_hook(
-                    functools.partial(hook, number), with_kwargs=True
-                ).remove
-            )
+        for index, module in enumerate(modules):
+            handle = module.register_forward_hook(functools.partial(hook, index), with_kwargs=True)
+            hooks.callback(handle.remove)
         yield

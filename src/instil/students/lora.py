@@ -1,4 +1,4 @@
-"""Low-rank adapters beside frozen weights (Hu et al., ICLR 2022), by the library peft."""
+"""LoRA: trainable low-rank adapters on frozen weights (Hu et al., ICLR 2022), with ``peft``."""
 
 from __future__ import annotations
 
@@ -6,33 +6,39 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Lt
 from torch import nn
+from typing_extensions import Doc
 
 
 def lora(
     model: nn.Module,
-    rank: Annotated[int, Ge(1)] = 8,
-    alpha: Annotated[int, Ge(1)] = 16,
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
-    modules: list[str] | None = None,
+    rank: Annotated[int, Ge(1), Doc("rank of the adapters")] = 8,
+    alpha: Annotated[int, Ge(1), Doc("scale of the adapters, which is alpha / rank")] = 16,
+    dropout: Annotated[float, Ge(0), Lt(1), Doc("dropout on the input of the adapters")] = 0.0,
+    modules: Annotated[
+        list[str] | None,
+        Doc("last names of the adapted linear layers. None: all but the head"),
+    ] = None,
 ) -> nn.Module:
-    """W + (``alpha`` / ``rank``) B A with W as it is: only A and B are trained.
+    """Add adapters: W + (``alpha`` / ``rank``) B A. W is frozen; A and B are trained.
 
-    ``modules``: the last names of the linear layers that are adapted (null: all but the head). Raises ValueError for names that no layer has, and
-    without the package ``peft``.
+    Raises:
+        ValueError: for names that no layer has, and without the package ``peft``.
     """
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ValueError('lora needs the package peft: pip install "instil[text]"') from error
-    asked: Any = model
-    head = asked.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    linear = [
+    language_model: Any = model
+    head = None
+    if hasattr(model, "get_output_embeddings"):
+        head = language_model.get_output_embeddings()
+    linear_layers = [
         name
         for name, part in model.named_modules()
         if isinstance(part, nn.Linear) and part is not head
     ]
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules or linear
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules or linear_layers
     )
-    adapted: nn.Module = get_peft_model(asked, config)
+    adapted: nn.Module = get_peft_model(language_model, config)
     return adapted

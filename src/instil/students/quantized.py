@@ -1,4 +1,7 @@
-"""Weights of few bits while they are trained: the student learns with the rounding that it will be used with (Jacob et al., CVPR 2018)."""
+"""Quantisation-aware training: weights are rounded in every forward pass.
+
+Jacob et al., CVPR 2018.
+"""
 
 from __future__ import annotations
 
@@ -8,47 +11,64 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from typing_extensions import Doc
 
 
 class Rounded(nn.Module):
-    """Weights on a symmetric grid of so many ``bits``, with a step of its own for each output, or each ``group`` of its inputs."""
+    """Parametrisation that rounds weights to a symmetric grid.
+
+    Args:
+        bits: bits per weight.
+        group: number of inputs that share a step. None: all inputs of an output.
+    """
 
     def __init__(self, bits: int, group: int | None):
         super().__init__()
-        self.most, self.group = 2 ** (bits - 1) - 1, group
+        self.most = 2 ** (bits - 1) - 1
+        self.group = group
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The nearest points of the grid; the gradient passes as if they were the weights themselves (straight through)."""
+        """Round weights (O, ...); the gradient is that of the identity (straight through)."""
         with torch.no_grad():
-            parts = weight.reshape(len(weight), -1, self.group or weight[0].numel())
-            step = (
-                parts.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
-                / self.most
-            )
-            rounded = ((parts / step).round() * step).view_as(weight)
-        straight: Tensor = weight + (rounded - weight).detach()
-        return straight
+            groups = weight.reshape(len(weight), -1, self.group or weight[0].numel())
+            largest = groups.abs().amax(-1, keepdim=True)
+            step = largest.clamp_min(torch.finfo(weight.dtype).tiny) / self.most
+            rounded = ((groups / step).round() * step).view_as(weight)
+        straight_through: Tensor = weight + (rounded - weight).detach()
+        return straight_through
 
 
 def quantized(
-    model: nn.Module, bits: Literal[8, 4] = 8, group: Annotated[int, Ge(1)] | None = None
+    model: nn.Module,
+    bits: Annotated[Literal[8, 4], Doc("bits per weight")] = 8,
+    group: Annotated[
+        Annotated[int, Ge(1)] | None,
+        Doc("inputs that share a step. None: all of an output; 32 is usual with 4 bits"),
+    ] = None,
 ) -> nn.Module:
-    """The model, in place, whose linear layers and convolutions compute with weights of 8 or 4 ``bits``; embeddings and a head over tokens do not.
+    """Round the weights of linear layers and convolutions, in place.
 
-    ``group``: inputs that share a step (null: all of an output); 32 is usual with 4 bits. Raises ValueError where a layer cannot be cut so.
+    Embeddings and a head over tokens keep their weights.
+
+    Raises:
+        ValueError: if there is no such layer, or its inputs are no multiple of ``group``.
     """
-    asked: Any = model
-    head = asked.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    found = [
+    language_model: Any = model
+    head = None
+    if hasattr(model, "get_output_embeddings"):
+        head = language_model.get_output_embeddings()
+    layers = [
         (name, part)
         for name, part in model.named_modules()
         if isinstance(part, (nn.Linear, nn.Conv2d)) and part is not head
     ]
-    if not found:
+    if not layers:
         raise ValueError(f"{type(model).__name__} has no linear layer or convolution to quantise")
-    for name, part in found:
-        inputs = part.weight[0].numel()
-        if group is not None and inputs % group:
-            raise ValueError(f"group: the {inputs} inputs of '{name}' are no multiple of {group}")
-        parametrize.register_parametrization(part, "weight", Rounded(bits, group))
+    for name, layer in layers:
+        num_inputs = layer.weight[0].numel()
+        if group is not None and num_inputs % group:
+            raise ValueError(
+                f"group: the {num_inputs} inputs of '{name}' are no multiple of {group}"
+            )
+        parametrize.register_parametrization(layer, "weight", Rounded(bits, group))
     return model

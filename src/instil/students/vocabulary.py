@@ -1,4 +1,4 @@
-"""A smaller vocabulary: only the rows of some tokens, of embedding and head alike."""
+"""Vocabulary pruning: some rows of the embedding and the head."""
 
 from __future__ import annotations
 
@@ -8,41 +8,54 @@ from typing import Any
 import torch
 from torch import nn
 
-TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def keep_tokens(model: nn.Module, tokens: Sequence[int]) -> nn.Module:
-    """The language model, changed in place, with these tokens alone, numbered in their order; a tied head stays tied.
+    """Keep some tokens of a language model, in place. Their new ids are their positions.
 
-    Raises ValueError for a token that there is not, and for a model without embeddings.
+    A tied head stays tied.
+
+    Args:
+        model: language model of transformers.
+        tokens: ids of the tokens that stay.
+
+    Raises:
+        ValueError: for a token that does not exist.
     """
-    asked: Any = model
-    embedding, head = asked.get_input_embeddings(), asked.get_output_embeddings()
+    language_model: Any = model
+    embedding = language_model.get_input_embeddings()
+    head = language_model.get_output_embeddings()
     if max(tokens) >= len(embedding.weight):
         raise ValueError(
-            f"there is no token {max(tokens)} to keep among the {len(embedding.weight)} of {type(model).__name__}"
+            f"there is no token {max(tokens)} to keep among the {len(embedding.weight)} of "
+            f"{type(model).__name__}"
         )
     rows = torch.tensor(tokens, device=embedding.weight.device)
-    tied = head.weight is embedding.weight
-    embedding.weight = nn.Parameter(
-        embedding.weight.detach()[rows].clone(), embedding.weight.requires_grad
-    )
-    embedding.num_embeddings = head.out_features = len(tokens)
-    head.weight = (
-        embedding.weight
-        if tied
-        else nn.Parameter(head.weight.detach()[rows].clone(), head.weight.requires_grad)
-    )
+    is_tied = head.weight is embedding.weight
+    embedding.weight = _rows_of(embedding.weight, rows)
+    embedding.num_embeddings = len(tokens)
+    embedding.padding_idx = None
+    head.weight = embedding.weight if is_tied else _rows_of(head.weight, rows)
+    head.out_features = len(tokens)
     if getattr(head, "bias", None) is not None:
         head.bias = nn.Parameter(head.bias.detach()[rows].clone())
-    embedding.padding_idx = None
-    config, place = (
-        getattr(model, "config", None),
-        {token: number for number, token in enumerate(tokens)},
-    )
+    _renumber_special_tokens(model, tokens)
+    return model
+
+
+def _rows_of(weight: nn.Parameter, rows: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.detach()[rows].clone(), weight.requires_grad)
+
+
+def _renumber_special_tokens(model: nn.Module, tokens: Sequence[int]) -> None:
+    """Set the new ids of special tokens in the configurations of transformers."""
+    config: Any = getattr(model, "config", None)
     if config is not None:
         config.vocab_size = len(tokens)
-    for told in (config, getattr(model, "generation_config", None)):
-        for name in TOKENS if told is not None else ():
-            setattr(told, name, place.get(getattr(told, name)))
-    return model
+    new_ids = {token: index for index, token in enumerate(tokens)}
+    for configuration in (config, getattr(model, "generation_config", None)):
+        if configuration is None:
+            continue
+        for name in SPECIAL_TOKENS:
+            setattr(configuration, name, new_ids.get(getattr(configuration, name)))

@@ -1,4 +1,7 @@
-"""Narrower layers: the neurons, heads and channels that do most (Muralidharan et al., NeurIPS 2024)."""
+"""Width pruning: the most active neurons, heads and channels.
+
+Muralidharan et al., NeurIPS 2024.
+"""
 
 from __future__ import annotations
 
@@ -7,159 +10,197 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.students import Observe
-from instil.students.layers import stack, watched
+from instil.students.layers import observed, stack
 
-Whole = Annotated[int, Ge(1)] | None
+Size = Annotated[int, Ge(1)] | None
 
 
 def width(
     model: nn.Module,
-    neurons: Whole = None,
-    groups: Whole = None,
-    channels: Whole = None,
+    neurons: Annotated[Size, Doc("neurons of each perceptron. None: all")] = None,
+    groups: Annotated[
+        Size,
+        Doc("key-value heads of each attention, with the query heads that share them. None: all"),
+    ] = None,
+    channels: Annotated[Size, Doc("channels of the residual stream. None: all")] = None,
     observe: Observe = None,
 ) -> nn.Module:
-    """Keep so many ``neurons`` of each perceptron, ``groups`` of a key-value head with the query heads that share it in each attention, and
-    ``channels`` of the residual stream; in place.
+    """Keep the most active parts of a model of the Llama family, in place.
 
-    What counts is the activation over some samples of the data: of a neuron its mean size, of a head the mean norm of its output, of a channel the
-    mean size after the norms (Minitron, Sec. 2.2). Raises ValueError where a model is not of the family Llama, or has not so many.
+    The activation is a mean over samples of the data: the size of a neuron, the norm of a head's
+    output, the size of a channel after the norms (Minitron, Sec. 2.2).
+
+    Raises:
+        ValueError: if the model is of another family, or does not have this many parts.
     """
-    parts: Any = model
+    llama: Any = model
     layers: Any = list(stack(model)[1])
-    if not all(
-        hasattr(layer, "self_attn") and hasattr(getattr(layer, "mlp", None), "gate_proj")
-        for layer in layers
-    ):
-        raise ValueError(
-            f"the layers of {type(model).__name__} are not those of Llama (self_attn, mlp.gate_proj); width cannot tell its parts"
-        )
-    config = parts.config
-    head = layers[0].self_attn.head_dim
-    there = {
-        "neurons": config.intermediate_size,
-        "groups": config.num_key_value_heads,
-        "channels": config.hidden_size,
-    }
-    for name, wanted in (("neurons", neurons), ("groups", groups), ("channels", channels)):
-        if wanted is not None and wanted > there[name]:
-            raise ValueError(
-                f"{name}: {type(model).__name__} has {there[name]}; {wanted} cannot be kept"
-            )
+    _check_family(model, layers)
+    config = llama.config
+    head_dim = layers[0].self_attn.head_dim
+    _check_size(model, "neurons", neurons, config.intermediate_size)
+    _check_size(model, "groups", groups, config.num_key_value_heads)
+    _check_size(model, "channels", channels, config.hidden_size)
     if neurons:
-        found = _sizes(model, [layer.mlp.down_proj for layer in layers], observe)
-        for layer, size in zip(layers, found, strict=True):
-            rows = _largest(size, neurons, config.intermediate_size)
-            for part in (layer.mlp.gate_proj, layer.mlp.up_proj):
-                _cut(part, rows=rows)
-            _cut(layer.mlp.down_proj, columns=rows)
-        config.intermediate_size = neurons
+        _prune_neurons(model, layers, neurons, observe)
     if groups:
-        _heads(model, layers, groups, head, observe)
+        _prune_heads(model, layers, groups, head_dim, observe)
     if channels:
-        _channels(model, channels, observe)
-    config.head_dim = head
+        _prune_channels(model, channels, observe)
+    config.head_dim = head_dim
     return model
 
 
-def _heads(model: nn.Module, layers: Any, groups: int, head: int, observe: Observe) -> None:
+def _check_family(model: nn.Module, layers: Any) -> None:
+    for layer in layers:
+        has_perceptron = hasattr(getattr(layer, "mlp", None), "gate_proj")
+        if not hasattr(layer, "self_attn") or not has_perceptron:
+            raise ValueError(
+                f"the layers of {type(model).__name__} are not those of Llama (self_attn, "
+                "mlp.gate_proj); width cannot tell its parts"
+            )
+
+
+def _check_size(model: nn.Module, name: str, size: int | None, available: int) -> None:
+    if size is not None and size > available:
+        raise ValueError(f"{name}: {type(model).__name__} has {available}; {size} cannot be kept")
+
+
+def _prune_neurons(model: nn.Module, layers: Any, neurons: int, observe: Observe) -> None:
     config: Any = model.config
-    share = config.num_attention_heads // config.num_key_value_heads
-    found = _sizes(model, [layer.self_attn.o_proj for layer in layers], observe, head)
-    for layer, size in zip(layers, found, strict=True):
+    norms = _activation_norms(model, [layer.mlp.down_proj for layer in layers], observe)
+    for layer, norm in zip(layers, norms, strict=True):
+        rows = _largest(norm, neurons, config.intermediate_size)
+        for part in (layer.mlp.gate_proj, layer.mlp.up_proj):
+            _prune(part, rows=rows)
+        _prune(layer.mlp.down_proj, columns=rows)
+    config.intermediate_size = neurons
+
+
+def _prune_heads(
+    model: nn.Module, layers: Any, groups: int, head_dim: int, observe: Observe
+) -> None:
+    config: Any = model.config
+    queries_per_group = config.num_attention_heads // config.num_key_value_heads
+    outputs = [layer.self_attn.o_proj for layer in layers]
+    norms = _activation_norms(model, outputs, observe, head_dim)
+    for layer, norm in zip(layers, norms, strict=True):
         attention = layer.self_attn
-        kept = _largest(
-            None if size is None else size.view(-1, share).sum(1),
-            groups,
-            config.num_key_value_heads,
-        )
-        pairs, queries = _each(kept, head), _each(_each(kept, share), head)
-        _cut(attention.q_proj, rows=queries)
-        _cut(attention.o_proj, columns=queries)
+        group_norm = None
+        if norm is not None:
+            group_norm = norm.view(-1, queries_per_group).sum(1)
+        indices = _largest(group_norm, groups, config.num_key_value_heads)
+        key_rows = _expand(indices, head_dim)
+        query_rows = _expand(_expand(indices, queries_per_group), head_dim)
+        _prune(attention.q_proj, rows=query_rows)
+        _prune(attention.o_proj, columns=query_rows)
         for part in (attention.k_proj, attention.v_proj):
-            _cut(part, rows=pairs)
-    config.num_key_value_heads, config.num_attention_heads = groups, groups * share
+            _prune(part, rows=key_rows)
+    config.num_key_value_heads = groups
+    config.num_attention_heads = groups * queries_per_group
 
 
-def _channels(model: nn.Module, channels: int, observe: Observe) -> None:
-    """Of every module that reads or writes the residual stream."""
-    asked: Any = model
-    config, embedding, head = (
-        asked.config,
-        asked.get_input_embeddings(),
-        asked.get_output_embeddings(),
-    )
-    width, tied = config.hidden_size, head.weight is embedding.weight
+def _prune_channels(model: nn.Module, channels: int, observe: Observe) -> None:
+    """Prune every module that reads or writes the residual stream."""
+    llama: Any = model
+    config = llama.config
+    embedding = llama.get_input_embeddings()
+    head = llama.get_output_embeddings()
+    is_tied = head.weight is embedding.weight
     norms: list[Any] = [
         part
         for part in model.modules()
-        if getattr(part, "weight", None) is not None and part.weight.shape == (width,)
+        if getattr(part, "weight", None) is not None and part.weight.shape == (config.hidden_size,)
     ]
-    sizes = _sizes(model, norms, observe, output=True)
-    total = (
-        None
-        if sizes[0] is None
-        else torch.stack([size for size in sizes if size is not None]).sum(0)
-    )
-    kept = _largest(total, channels, width)
+    sizes = _activation_norms(model, norms, observe, of_output=True)
+    total = None
+    if sizes[0] is not None:
+        total = torch.stack([size for size in sizes if size is not None]).sum(0)
+    indices = _largest(total, channels, config.hidden_size)
     for norm in norms:
-        norm.weight = nn.Parameter(norm.weight.detach()[kept].clone())
+        norm.weight = nn.Parameter(norm.weight.detach()[indices].clone())
     layers: list[nn.Module] = list(stack(model)[1])
     for layer in layers:
-        for name, part in layer.named_modules():
-            if isinstance(part, nn.Linear):
-                writes = name.rpartition(".")[2] in ("o_proj", "down_proj")
-                _cut(part, rows=kept if writes else None, columns=None if writes else kept)
-    embedding.weight = nn.Parameter(embedding.weight.detach()[:, kept].clone())
+        _prune_stream(layer, indices)
+    embedding.weight = nn.Parameter(embedding.weight.detach()[:, indices].clone())
     embedding.embedding_dim = channels
-    if tied:
-        head.weight, head.in_features = embedding.weight, channels
+    if is_tied:
+        head.weight = embedding.weight
+        head.in_features = channels
     else:
-        _cut(head, columns=kept)
+        _prune(head, columns=indices)
     config.hidden_size = channels
 
 
-def _sizes(
-    model: nn.Module, modules: list[Any], observe: Observe, head: int = 1, output: bool = False
+def _prune_stream(layer: nn.Module, indices: Tensor) -> None:
+    """Prune the linear parts of a layer: outputs of those that write to the stream, else inputs."""
+    for name, part in layer.named_modules():
+        if not isinstance(part, nn.Linear):
+            continue
+        if name.rpartition(".")[2] in ("o_proj", "down_proj"):
+            _prune(part, rows=indices)
+        else:
+            _prune(part, columns=indices)
+
+
+def _activation_norms(
+    model: nn.Module,
+    modules: list[Any],
+    observe: Observe,
+    group: int = 1,
+    of_output: bool = False,
 ) -> list[Tensor | None]:
-    """For each module the mean norm of every ``head`` features in a row of what goes into it, or comes out; None where nothing is shown."""
-    found: list[Tensor | None] = [None] * len(modules)
+    """Return the mean norm of every ``group`` neighbouring features of each module.
+
+    Args:
+        model: the model.
+        modules: modules whose features are measured.
+        observe: runs the model on samples.
+        group: number of neighbouring features.
+        of_output: measure outputs instead of inputs.
+
+    Returns:
+        One tensor (features / group,) per module, or None without samples.
+    """
+    norms: list[Tensor | None] = [None] * len(modules)
     if observe is None:
-        return found
+        return norms
 
-    def see(number: int, given: Tensor, made: Tensor) -> None:
-        values = (made if output else given).float()
-        size = values.reshape(-1, values.shape[-1] // head, head).norm(dim=-1).mean(0)
-        before = found[number]
-        found[number] = size if before is None else before + size
+    def add(index: int, module_input: Tensor, module_output: Tensor) -> None:
+        values = (module_output if of_output else module_input).float()
+        norm = values.reshape(-1, values.shape[-1] // group, group).norm(dim=-1).mean(0)
+        total = norms[index]
+        norms[index] = norm if total is None else total + norm
 
-    with watched(modules, see):
+    with observed(modules, add):
         for _ in observe(model):
             pass
-    return found
+    return norms
 
 
-def _largest(size: Tensor | None, count: int, all_of: int) -> Tensor:
-    """The numbers of the largest, in order; the first ones where no size is known."""
-    return (
-        torch.arange(count)
-        if size is None or count == all_of
-        else size.topk(count).indices.sort().values
-    )
+def _largest(norm: Tensor | None, count: int, total: int) -> Tensor:
+    """Return the indices of the largest norms, in order; the first ones if norms are unknown."""
+    if norm is None or count == total:
+        return torch.arange(count)
+    return norm.topk(count).indices.sort().values
 
 
-def _each(numbers: Tensor, length: int) -> Tensor:
-    """The places that belong to these numbers, ``length`` in a row each."""
-    return (numbers[:, None] * length + torch.arange(length, device=numbers.device)).flatten()
+def _expand(indices: Tensor, length: int) -> Tensor:
+    """Return the indices of the features in blocks of ``length`` with these indices."""
+    return (indices[:, None] * length + torch.arange(length, device=indices.device)).flatten()
 
 
-def _cut(linear: Any, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
-    """Some outputs or inputs of a linear layer, in place."""
+def _prune(linear: Any, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
+    """Keep some outputs or inputs of a linear layer, in place."""
     weight = linear.weight.detach()
-    weight = weight if rows is None else weight[rows]
-    linear.weight = nn.Parameter((weight if columns is None else weight[:, columns]).clone())
+    if rows is not None:
+        weight = weight[rows]
+    if columns is not None:
+        weight = weight[:, columns]
+    linear.weight = nn.Parameter(weight.clone())
     linear.out_features, linear.in_features = linear.weight.shape
     if rows is not None and linear.bias is not None:
         linear.bias = nn.Parameter(linear.bias.detach()[rows].clone())

@@ -36,7 +36,7 @@ def generate_text(
         net: the language model; it runs in evaluation mode.
         batch: see ``generate_with``.
         end: see ``generate_with``.
-        prompt: see ``generate_with``.
+        min_prompt_tokens: see ``generate_with``.
         max_new_tokens: see ``generate_with``.
         temperature: sampling temperature; 0 takes the most likely token.
         top_p: see ``sample_tokens``.
@@ -76,11 +76,11 @@ def generate_with(
 
     Args:
         batch: rows of tokens with ``input_ids``, ``attention_mask``, ``valid`` (N, T) and ``index``. A prompt
-            ends where ``valid`` begins, or after ``prompt`` tokens if that is later.
+            ends where ``valid`` begins, or after ``min_prompt_tokens`` tokens if that is later.
         nets: what reads the text so far.
         choose: picks the next tokens.
         end: token that ends a text, or several of them; None: no token does.
-        prompt: least number of tokens of a prompt.
+        min_prompt_tokens: minimum prompt length in tokens.
         max_new_tokens: most tokens of a text; None: up to the end of the row.
         stream: name of the random stream.
         vocabulary: number of tokens that may be written; logits from there on are padding of the model's
@@ -135,7 +135,7 @@ def stop_tokens(end: EndTokens) -> tuple[int, ...]:
 
 
 def prompt_lengths(batch: Batch, min_prompt_tokens: int = 1) -> Tensor:
-    """Tokens (N,) of each row's prompt: up to the first valid position, at least ``prompt``, at most the row."""
+    """Tokens (N,) of each row's prompt: up to the first valid position, at least ``min_prompt_tokens``, at most the row."""
     lengths: Tensor = (batch["valid"].int().argmax(1) + 1).clamp_min(min_prompt_tokens)
     return lengths.minimum(batch["attention_mask"].sum(1).clamp_min(1))
 

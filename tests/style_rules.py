@@ -95,6 +95,8 @@ def docstring_sections(text: str) -> Iterator[str]:
             continue
         docstring = ast.get_docstring(node) or ""
         parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        # Parameters that are documented by ``Doc`` in their annotation need no Args.
+        parameters = [part for part in parameters if "Doc(" not in ast.unparse(part)]
         if len(parameters) > 2 and "Args:" not in docstring:
             yield f"{node.name}: no Args"
         raises = any(isinstance(part, ast.Raise) and part.exc for part in ast.walk(node))

@@ -52,7 +52,7 @@ def generator_loss(fake_score: Tensor, form: CriticForm = "non_saturating") -> T
 
 
 def gradient_penalty(score: Tensor, real: Tensor, item_dims: int) -> Tensor:
-    """Half the squared norm of the score's gradient by its input (Mescheder et al. 2018, Eq. 9: R1).
+    """R1: half the squared norm of the score's gradient (Mescheder et al. 2018, Eq. 9).
 
     Args:
         score: the critic's scores of real items.

@@ -41,7 +41,15 @@ def stack_teacher_logits(student: Tensor, teachers: tuple[Outputs, ...]) -> Tens
 
 
 def require_teacher_stack(student: Tensor, teachers: Tensor) -> None:
-    """Raise ValueError unless teacher logits are (K, ..., C) for student logits (..., C)."""
+    """Check the shape of stacked teacher logits.
+
+    Args:
+        student: student logits (..., C).
+        teachers: teacher logits (K, ..., C).
+
+    Raises:
+        ValueError: if the shapes do not fit or K is 0.
+    """
     if teachers.shape[1:] != student.shape or not len(teachers):
         raise ValueError(
             f"the teachers' logits, one behind the other, are {tuple(teachers.shape)}; expected "

@@ -28,8 +28,8 @@ def as_map(features: Tensor) -> Tensor:
         return features[:, :, None, None]
     if features.ndim != 3:
         raise ValueError(
-            f"features of shape {tuple(features.shape)}; expected a map (N, C, H, W), tokens (N, L, D) "
-            "or a vector (N, D)"
+            f"features of shape {tuple(features.shape)}; expected a map (N, C, H, W), tokens "
+            "(N, L, D) or a vector (N, D)"
         )
     side = math.isqrt(features.shape[1])
     patches = features[:, features.shape[1] - side**2 :]

@@ -29,8 +29,8 @@ def equalizing_rotation(variances: Tensor) -> Tensor:
     """Rotation that gives independent coordinates their mean variance.
 
     The normalized Hadamard matrix where one exists for D. Otherwise a sequence of plane
-    rotations, each of which brings one coordinate to the mean. Such a matrix exists for any D by
-    the theorem of Schur and Horn.
+    rotations; each brings one coordinate to the mean. Such a matrix exists for any D by the theorem
+    of Schur and Horn.
 
     Args:
         variances: (D,).

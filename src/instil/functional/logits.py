@@ -109,7 +109,15 @@ def require_same_logits(student: Tensor, teacher: Tensor, classes: int = 1) -> N
 
 
 def require_classes(logits: Tensor, classes: int) -> None:
-    """Raise ValueError for logits (..., C) with fewer than ``classes`` classes."""
+    """Check the number of classes.
+
+    Args:
+        logits: (..., C).
+        classes: least number of classes.
+
+    Raises:
+        ValueError: if there are fewer classes.
+    """
     if logits.shape[-1] < classes:
         raise ValueError(
             f"logits {tuple(logits.shape)} have {logits.shape[-1]} classes, and this loss is "
@@ -118,7 +126,15 @@ def require_classes(logits: Tensor, classes: int) -> None:
 
 
 def require_class_target(logits: Tensor, target: Tensor) -> None:
-    """Raise ValueError unless the target has one class index for every item of logits (..., C)."""
+    """Check that the target has one class index for every item.
+
+    Args:
+        logits: (..., C).
+        target: class indices (...).
+
+    Raises:
+        ValueError: if the shapes do not fit or the target is floating point.
+    """
     if target.shape != logits.shape[:-1] or target.is_floating_point():
         raise ValueError(
             f"target is {target.dtype} of shape {tuple(target.shape)}; expected class indices "

@@ -81,7 +81,17 @@ def checked_pairs(
 
 
 def describe_pair(levels: tuple[int, int], student: Tensor, teacher: Tensor, how: str) -> str:
-    """Description of a pair: ``student 2 (64x8x8) <- teacher 3 (256x8x8): conv 1x1``."""
+    """Describe a pair of levels for a log.
+
+    Args:
+        levels: level of the student and of the teacher.
+        student: features of the student's level (N, ...).
+        teacher: features of the teacher's level (N, ...).
+        how: how the student's features are adapted.
+
+    Returns:
+        For example ``student 2 (64x8x8) <- teacher 3 (256x8x8): conv 1x1``.
+    """
     student_shape, teacher_shape = (
         "x".join(str(n) for n in tensor.shape[1:]) for tensor in (student, teacher)
     )

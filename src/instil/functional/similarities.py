@@ -22,7 +22,16 @@ def inner_products(samples: Tensor) -> Tensor:
 
 
 def scaled_similarities(image: Tensor, text: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """Inner products of all images (N, D) with all texts (M, D), times ``scale``: (N, M)."""
+    """Scaled inner products of all images with all texts.
+
+    Args:
+        image: image embeddings (N, D).
+        text: text embeddings (M, D).
+        scale: factor of the products.
+
+    Returns:
+        (N, M).
+    """
     return scale * pairwise_dot(image, text)
 
 

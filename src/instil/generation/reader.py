@@ -1,7 +1,8 @@
-"""Reading of texts token by token, with the model's cache where that gives the model's own logits."""
+"""Token-by-token decoding, with the model's cache where cached and plain logits agree."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 
@@ -11,39 +12,40 @@ from torch import Tensor, nn
 from instil.core import Batch, Outputs, first_tensor, to_float32
 
 ForwardFunction = Callable[[Batch], Outputs]
-"""A net or a teacher: outputs of a batch."""
+"""A network or teacher: maps a batch to outputs."""
 TEXT_KEYS = ("input_ids", "attention_mask", "valid", "label", "token", "log_probability", "bytes")
 """Keys of a batch that describe the text of its rows."""
 CACHE_WORKS = "_instil_cache_works"
-"""Attribute of a net that keeps the result of ``cache_works``."""
+"""Attribute of a network with the result of ``cache_works``."""
 TESTED_TOKENS = 16
-"""Tokens of the row on which a cache is tested."""
+"""Most tokens of the row on which ``cache_works`` tests a cache."""
 
 
 class CachedDecoder:
-    """Logits of the next token for rows of different lengths, by one net.
+    """Logits of the next token of one network, for rows of different lengths.
 
-    Prompts are padded on the left, as ``generate`` of transformers does: padding between a prompt and its
-    continuation would enter sliding windows and recurrent states. Nets whose cache does not give the logits of
-    a plain forward read the whole rows again for each token.
+    Prompts are padded on the left, as in ``generate`` of transformers. Padding between a prompt and
+    its continuation would enter sliding windows and recurrent states. A network whose cache does
+    not give the logits of a plain forward pass processes the whole rows again for each token.
 
     Args:
-        ask: the net.
-        batch: rows with their prompts; keys that do not describe the text are passed on.
-        prompt_length: (N,), at least 1.
-        uses_cache: whether to read with the cache; None tests it, once for each net.
+        forward: the network or teacher.
+        batch: rows with their prompts; keys that do not describe the text go to the network as they
+            are.
+        prompt_length: number of prompt tokens (N,), at least 1.
+        uses_cache: whether to use the cache. None: test it, once per network.
     """
 
     def __init__(
         self,
-        ask: ForwardFunction,
+        forward: ForwardFunction,
         batch: Batch,
         prompt_length: Tensor,
         uses_cache: bool | None = None,
     ):
-        self.ask = ask
+        self.forward = forward
         self.other_keys = {key: value for key, value in batch.items() if key not in TEXT_KEYS}
-        self.uses_cache = cache_works(ask, batch) if uses_cache is None else uses_cache
+        self.uses_cache = cache_works(forward, batch) if uses_cache is None else uses_cache
         self.cache: object = None
         # All but the last token of each prompt: the last one is the input of the first step.
         longest = int(prompt_length.max()) - 1
@@ -55,7 +57,7 @@ class CachedDecoder:
             self._read(batch["input_ids"].gather(1, position), position)
 
     def __call__(self, ids: Tensor, last: Tensor) -> Tensor:
-        """Logits (N, V) of the token after place ``last`` (N,), the next one in each row of ``ids`` (N, T)."""
+        """Logits (N, V) of the token after position ``last`` (N,) in each row of ``ids`` (N, T)."""
         if not self.uses_cache:
             return self.recompute(ids, last)
         self.mask = torch.cat([self.mask, torch.ones_like(last[:, None])], 1)
@@ -63,11 +65,19 @@ class CachedDecoder:
         return logits
 
     def recompute(self, ids: Tensor, last: Tensor) -> Tensor:
-        """The same logits from a plain forward of the rows up to ``last``; padding behind them is not seen."""
-        place = torch.arange(int(last.max()) + 1, device=last.device)[None]
-        mask = (place <= last[:, None]).long()
+        """Compute the same logits by a plain forward pass.
+
+        Args:
+            ids: tokens (N, T).
+            last: position (N,) of the last token that is used in each row.
+
+        Returns:
+            (N, V).
+        """
+        position = torch.arange(int(last.max()) + 1, device=last.device)[None]
+        mask = (position <= last[:, None]).long()
         rows = {"input_ids": ids[:, : mask.shape[1]], "attention_mask": mask}
-        logits: Tensor = self.ask(rows | self.other_keys)["logits"]
+        logits: Tensor = self.forward(rows | self.other_keys)["logits"]
         return logits[torch.arange(len(last), device=last.device), last]
 
     def _read(self, ids: Tensor, position: Tensor) -> Outputs:
@@ -77,7 +87,7 @@ class CachedDecoder:
             "position_ids": position,
             "past": self.cache,
         }
-        outputs = self.ask(rows | self.other_keys)
+        outputs = self.forward(rows | self.other_keys)
         if "past" not in outputs:
             raise NoCacheError
         self.cache = outputs["past"]
@@ -85,66 +95,66 @@ class CachedDecoder:
 
 
 class NoCacheError(Exception):
-    """Raised where a net returns no cache."""
+    """Raised if a network returns no cache."""
 
 
 @torch.no_grad()
-def cache_works(ask: ForwardFunction, batch: Batch) -> bool:
-    """Test whether a net that reads padded prompts with its cache gives the logits of a plain forward.
+def cache_works(forward: ForwardFunction, batch: Batch) -> bool:
+    """Test whether padded prompts give the same logits with the cache as without it.
 
-    The test reads the first tokens of one row as three prompts of different lengths beside each other, of
-    which the shortest is a single token, so that all it reads with the others is padding. It runs once for
-    each net. A warning says why a cache is not used.
+    The test uses the first tokens of the longest row as three prompts of different lengths. The
+    shortest prompt is a single token, so its row starts with padding only. The test runs once per
+    network. If the cache fails, a warning gives the reason.
 
     Args:
-        ask: a net or a teacher.
-        batch: rows of text, of which the longest is used.
+        forward: a network or teacher.
+        batch: rows of text.
 
     Returns:
-        False as well where the net has no cache, or no row has three tokens.
+        Whether the logits agree. False if the network has no cache or no row has three tokens.
     """
-    verdicts = vars(ask) if isinstance(ask, nn.Module) else {}
-    if CACHE_WORKS not in verdicts:
+    results = vars(forward) if isinstance(forward, nn.Module) else {}
+    if CACHE_WORKS not in results:
         lengths = batch["attention_mask"].sum(1)
         row = int(lengths.argmax())
         length = min(TESTED_TOKENS, int(lengths[row]))
         if length < 3:
             return False
-        verdicts[CACHE_WORKS] = _tested_cache(
-            ask, index_batch(batch, lengths.argmax()[None].expand(3)), length
-        )
-    works: bool = verdicts[CACHE_WORKS]
+        copies = index_batch(batch, lengths.argmax()[None].expand(3))
+        results[CACHE_WORKS] = _cached_logits_agree(forward, copies, length)
+    works: bool = results[CACHE_WORKS]
     return works
 
 
-def _tested_cache(ask: ForwardFunction, batch: Batch, length: int) -> bool:
+def _cached_logits_agree(forward: ForwardFunction, batch: Batch, length: int) -> bool:
     ids = batch["input_ids"][:, :length]
     prompt_length = torch.tensor([1, length // 2, length - 1], device=ids.device)
     reason = "its cached logits differ from those of a plain forward"
     try:
-        reader = CachedDecoder(ask, batch | {"input_ids": ids}, prompt_length, uses_cache=True)
+        decoder = CachedDecoder(forward, batch | {"input_ids": ids}, prompt_length, uses_cache=True)
         for last in (prompt_length - 1, prompt_length):
-            if not _is_close(reader(ids, last), reader.recompute(ids, last), ask):
+            if not _is_close(decoder(ids, last), decoder.recompute(ids, last), forward):
                 break
         else:
             return True
     except NoCacheError:
         return False
-    except Exception as error:  # the code of somebody else's model
+    except Exception as error:  # a user's model may raise anything
         reason = f"its cache fails ({type(error).__name__}: {error})"
-    net = getattr(ask, "net", ask)
+    net = getattr(forward, "net", forward)
     name = type(getattr(net, "model", net)).__name__
     warnings.warn(
-        f"{name}: {reason}. Texts are written without a cache, which is slower", stacklevel=2
+        f"{name}: {reason}. Texts are generated without a cache, which is slower", stacklevel=2
     )
     return False
 
 
-def _is_close(left: Tensor, right: Tensor, ask: ForwardFunction) -> bool:
-    """Whether logits differ by the rounding of two ways to compute them, in the net's own precision."""
+def _is_close(left: Tensor, right: Tensor, forward: ForwardFunction) -> bool:
+    """Whether logits differ by rounding only, in the precision of the network."""
     dtypes = [left.dtype]
-    if isinstance(ask, nn.Module):
-        dtypes += [weight.dtype for weight in ask.parameters() if weight.is_floating_point()][:1]
+    if isinstance(forward, nn.Module):
+        weights = (weight for weight in forward.parameters() if weight.is_floating_point())
+        dtypes += [weight.dtype for weight in itertools.islice(weights, 1)]
     if torch.is_autocast_enabled(left.device.type):
         dtypes.append(torch.get_autocast_dtype(left.device.type))
     eps = max(torch.finfo(dtype).eps for dtype in dtypes)
@@ -154,11 +164,18 @@ def _is_close(left: Tensor, right: Tensor, ask: ForwardFunction) -> bool:
 
 
 def index_batch(batch: Batch, rows: Tensor) -> Batch:
-    """Some rows of a batch; values that have no rows stay as they are."""
+    """Select rows of a batch.
+
+    Args:
+        batch: the batch.
+        rows: indices (M,), or a mask of the rows.
+
+    Returns:
+        The batch with these rows. Values without one entry per row stay as they are.
+    """
     size = len(first_tensor(batch))
-    return {
-        key: value[rows]
-        if isinstance(value, Tensor) and value.ndim and len(value) == size
-        else value
-        for key, value in batch.items()
-    }
+    part = dict(batch)
+    for key, value in batch.items():
+        if isinstance(value, Tensor) and value.ndim and len(value) == size:
+            part[key] = value[rows]
+    return part

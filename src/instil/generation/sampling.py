@@ -15,13 +15,14 @@ def sample_tokens(
 
     Args:
         logits: (N, V).
-        numbers: uniform numbers in [0, 1) (N,). The token is where the cumulated probability passes the number.
+        numbers: uniform numbers (N,) in [0, 1). The token is the first one whose cumulative
+            probability exceeds the number.
         temperature: divides the logits; 0 takes the most likely token.
-        top_p: share of the probability. The token is one of the most likely tokens that reach it together.
+        top_p: probability mass. The token is one of the most likely tokens that together reach it.
 
     Returns:
-        Tokens (N,) and their log-probabilities (N,) among all V tokens at the temperature; at temperature 0
-        those of temperature 1.
+        Tokens (N,) and their log-probabilities (N,) among all V tokens at the temperature. At
+        temperature 0 the log-probabilities are those at temperature 1.
 
     Example:
         >>> logits = torch.tensor([[0.5, 0.25, 0.25]]).log().expand(2, -1)
@@ -35,23 +36,33 @@ def sample_tokens(
 
 
 def sample_top_p(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Tensor:
-    """Tokens (N,) of probabilities (N, V) by uniform numbers (N,) in [0, 1), see ``sample_tokens``."""
+    """Sample one token of each row from probabilities.
+
+    Args:
+        probability: (N, V).
+        numbers: uniform numbers (N,) in [0, 1).
+        top_p: see ``sample_tokens``.
+
+    Returns:
+        Tokens (N,).
+    """
     if top_p < 1:
         ordered, order = probability.sort(dim=-1, descending=True, stable=True)
         is_likely = ordered.cumsum(-1, dtype=torch.float64) - ordered < top_p
         probability = probability * torch.zeros_like(is_likely).scatter(-1, order, is_likely)
-    return inverse_cdf_sample(
-        probability.cumsum(-1, dtype=torch.float64), numbers[:, None]
-    ).squeeze(-1)
+    cdf = probability.cumsum(-1, dtype=torch.float64)
+    return inverse_cdf_sample(cdf, numbers[:, None]).squeeze(-1)
 
 
-def step_uniform(batch: Batch, stream: str) -> float:
-    """A number in [0, 1) of (seed, step) alone, alike for all micro-batches and ranks."""
-    return float(
-        keyed_uniform(
-            {key: batch[key] for key in ("seed", "step") if key in batch}
-            | {"index": torch.zeros(1, dtype=torch.int64)},
-            1,
-            stream,
-        )
-    )
+def step_uniform(batch: Batch, salt: int) -> float:
+    """Uniform number in [0, 1) of a step, the same for all micro-batches and ranks.
+
+    Args:
+        batch: the batch; the number depends on its (seed, step) only.
+        salt: random stream.
+
+    Returns:
+        The number.
+    """
+    keys = {key: batch[key] for key in ("seed", "step") if key in batch}
+    return float(keyed_uniform(keys | {"index": torch.zeros(1, dtype=torch.int64)}, 1, salt))

@@ -47,7 +47,11 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def require_norm(norm: str, *norms: str) -> None:
-    """Raise ValueError unless ``norm`` is one of ``norms``."""
+    """Check the name of a norm.
+
+    Raises:
+        ValueError: if ``norm`` is not one of ``norms``.
+    """
     if norm not in norms:
         raise ValueError(f"norm: no norm '{norm}'; {closest(norm, norms)}")
 

@@ -1,4 +1,4 @@
-"""What a critic is made of: its default nets, its losses and what keeps it from growing too steep."""
+"""Default critics, and spectral normalisation of their weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-FIRST_ITERATIONS = 20  # bring a random direction near the first singular one
+FIRST_ITERATIONS = 20
+"""Power iterations that bring a random vector near the first left singular vector."""
 
 
 def default_critic(values: Tensor) -> nn.Module:
-    """Two layers of 64: of vectors and tokens (..., D) linear ones, of maps (N, C, H, W) convolutions; one score each place."""
+    """Build a critic of two layers with 64 channels.
+
+    Args:
+        values: example of its input: vectors or tokens (..., D), or maps (N, C, H, W).
+
+    Returns:
+        Linear layers for vectors and tokens, convolutions for maps; one score per position.
+    """
     if values.ndim == 4:
         return nn.Sequential(
             nn.Conv2d(values.shape[1], 64, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(64, 1, 1)
@@ -22,17 +30,21 @@ def default_critic(values: Tensor) -> nn.Module:
 
 
 class SpectralNorm(nn.Module):
-    """A weight over its largest singular value, of which ``direction`` is the left vector, found by one power iteration a step (Miyato et al. 2018,
-    Algorithm 1). The forward pass moves nothing: ``follow`` does."""
+    """Weight divided by its largest singular value (Miyato et al. 2018, Algorithm 1).
+
+    The buffer ``direction`` is the left singular vector, from one power iteration per step. The
+    forward pass does not change it; ``follow`` does.
+
+    Args:
+        weight: the weight before the normalisation.
+    """
 
     direction: Tensor
 
     def __init__(self, weight: Tensor):
         super().__init__()
-        self.register_buffer(
-            "direction",
-            F.normalize(torch.randn(len(weight), device=weight.device, dtype=weight.dtype), dim=0),
-        )
+        direction = torch.randn(len(weight), device=weight.device, dtype=weight.dtype)
+        self.register_buffer("direction", F.normalize(direction, dim=0))
         for _ in range(FIRST_ITERATIONS):
             self.follow(weight)
 
@@ -42,7 +54,7 @@ class SpectralNorm(nn.Module):
 
     @torch.no_grad()
     def follow(self, weight: Tensor) -> None:
-        """Move the direction by one iteration."""
+        """Update the direction by one power iteration."""
         self.direction.copy_(self._vectors(weight)[0])
 
     @torch.no_grad()
@@ -53,14 +65,16 @@ class SpectralNorm(nn.Module):
 
 
 def apply_spectral_norm(critic: nn.Module) -> None:
-    """Every linear layer and convolution of a critic has largest singular value 1 from now on."""
-    for part in list(critic.modules()):
-        if isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d)):
-            parametrize.register_parametrization(part, "weight", SpectralNorm(part.weight))
+    """Apply ``SpectralNorm`` to every linear layer and convolution of a critic, in place."""
+    for module in list(critic.modules()):
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
+            parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight))
 
 
 def spectral_norms(critic: nn.Module) -> Iterator[tuple[SpectralNorm, Tensor]]:
-    """The normalisations in a critic, each with the weight that it is of."""
-    for part in critic.modules():
-        if isinstance(part, parametrize.ParametrizationList) and isinstance(part[0], SpectralNorm):
-            yield part[0], part.original
+    """Spectral norms of a critic, each with its original weight."""
+    for module in critic.modules():
+        if isinstance(module, parametrize.ParametrizationList):
+            norm = module[0]
+            if isinstance(norm, SpectralNorm):
+                yield norm, module.original

@@ -15,7 +15,11 @@ FORMS = ("code", "paper")
 
 
 def require_form(form: str) -> None:
-    """Raise ValueError unless ``form`` is one of ``FORMS``."""
+    """Check the name of a form.
+
+    Raises:
+        ValueError: if ``form`` is not one of ``FORMS``.
+    """
     if form not in FORMS:
         raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
 

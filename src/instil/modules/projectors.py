@@ -9,7 +9,14 @@ from instil.core import to_float32
 
 
 class UnitProjector(nn.Module):
-    """Two layers onto the unit sphere, by which the discriminator compares: (N, D) gives (N, width)."""
+    """Two linear layers with a ReLU between them, and normalisation to unit length.
+
+    Maps (N, inputs) to (N, width).
+
+    Args:
+        inputs: width of the input.
+        width: width of the hidden layer and of the output.
+    """
 
     def __init__(self, inputs: int, width: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Images that a scheme made, remembered from step to step."""
+"""Memory of generated samples, kept from step to step."""
 
 from __future__ import annotations
 
@@ -9,53 +9,78 @@ from instil.core import Batch, keyed_uniform
 
 
 class SyntheticMemory(nn.Module):
-    """The last ``size`` made images, first in, first out, with what else is known of each: rows of equal number under their names.
+    """First-in, first-out memory of the last ``size`` generated samples.
 
-    Rows are buffers: they move in a scheme's ``after_step`` alone, and a checkpoint holds them.
+    A sample has one row in each named buffer. Rows change in a scheme's ``after_step`` only, and
+    checkpoints contain them.
+
+    Args:
+        size: number of samples.
+        **examples: for each name, a batch of rows (N, ...) with the shape, type and device of the
+            buffer.
     """
 
     pushed: Tensor
 
-    def __init__(self, size: int, **like: Tensor):
-        """``like``: of each name a batch of rows (N, ...), of which shape, type and device are taken."""
+    def __init__(self, size: int, **examples: Tensor):
         super().__init__()
-        self.size, self.names = size, tuple(like)
-        for name, rows in like.items():
+        self.size = size
+        self.names = tuple(examples)
+        for name, rows in examples.items():
             self.register_buffer(name, torch.zeros_like(rows[:1].expand(size, *rows.shape[1:])))
-        self.register_buffer(
-            "pushed", torch.zeros((), dtype=torch.int64, device=next(iter(like.values())).device)
-        )
+        device = next(iter(examples.values())).device
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64, device=device))
 
     def __getitem__(self, name: str) -> Tensor:
         return self.get_buffer(name)
 
     @property
     def filled(self) -> Tensor:
-        """How many rows there are, a scalar."""
+        """Number of rows in use, a scalar."""
         return self.pushed.clamp_max(self.size)
 
-    def draw(self, batch: Batch, stream: str) -> dict[str, Tensor]:
-        """One row for each sample, drawn by (seed, step, index) with replacement; zeros where nothing was pushed yet."""
-        rows = (keyed_uniform(batch, 1, stream).squeeze(1) * self.filled).long()
+    def draw(self, batch: Batch, salt: int = 0) -> dict[str, Tensor]:
+        """Sample one row for each sample of a batch, with replacement.
+
+        Args:
+            batch: the batch; the draws depend on its (seed, step, index).
+            salt: random stream.
+
+        Returns:
+            Rows (N, ...) of each name; zeros while the memory is empty.
+        """
+        rows = (keyed_uniform(batch, 1, salt).squeeze(1) * self.filled).long()
         return {name: self[name][rows] for name in self.names}
 
-    def shared_rows(
-        self, batch: Batch, number: int, stream: str
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Different rows, at most ``number``, alike for all samples and ranks, beginning at a place drawn by (seed, step); and which there are."""
-        number = min(number, self.size)
-        clock = {key: batch[key] for key in ("seed", "step") if key in batch}
-        index = torch.zeros(1, dtype=torch.int64, device=self.pushed.device)
-        begin = keyed_uniform(clock | {"index": index}, 1, stream).view(()) * self.filled
-        place = torch.arange(number, device=self.pushed.device)
-        rows = (begin.long() + place) % self.filled.clamp_min(1)
-        return {name: self[name][rows] for name in self.names}, place < self.filled
+    def shared_rows(self, batch: Batch, num_rows: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Consecutive rows from a random start, the same for all samples and ranks.
+
+        Args:
+            batch: the batch; the start depends on its (seed, step).
+            num_rows: number of rows, at most the size of the memory.
+
+        Returns:
+            Rows (M, ...) of each name, all different, and a mask (M,) of the rows in use.
+        """
+        num_rows = min(num_rows, self.size)
+        moment = int(batch.get("seed", 0)) * 1_000_003 + int(batch.get("step", 0))
+        # A generator on the CPU gives the same number on every device and rank.
+        generator = torch.Generator().manual_seed(moment % 2**63)
+        start = torch.rand((), generator=generator).to(self.pushed.device) * self.filled
+        offset = torch.arange(num_rows, device=self.pushed.device)
+        rows = (start.long() + offset) % self.filled.clamp_min(1)
+        return {name: self[name][rows] for name in self.names}, offset < self.filled
 
     def push(self, **rows: Tensor) -> None:
-        """Rows (M, ...) of every name take the place of the oldest; of too many the last ones stay."""
-        number = len(next(iter(rows.values())))
-        first = max(number - self.size, 0)
-        where = (self.pushed + torch.arange(first, number, device=self.pushed.device)) % self.size
+        """Replace the oldest rows.
+
+        Args:
+            **rows: rows (M, ...) of every name. If M exceeds the size, the last rows stay.
+        """
+        num_rows = len(next(iter(rows.values())))
+        first = max(num_rows - self.size, 0)
+        offset = torch.arange(first, num_rows, device=self.pushed.device)
+        targets = (self.pushed + offset) % self.size
         for name in self.names:
-            self[name][where] = rows[name][first:].to(self[name].dtype)
-        self.pushed += number
+            self[name][targets] = rows[name][first:].to(self[name].dtype)
+        self.pushed += num_rows

@@ -177,7 +177,7 @@ def test_a_conditional_critic_sees_the_label_and_nothing_where_there_is_none() -
     )
     scheme.prepare(robust.images())
     given = robust.timed()
-    shown = scheme._conditioned(torch.zeros(16, 2, 3, 3), given)
+    shown = scheme._append_class(torch.zeros(16, 2, 3, 3), given)
     assert shown.shape == (16, 2 + 5, 3, 3)
     for row, label in zip(shown[:, 2:].amax((2, 3)), given["label"].tolist(), strict=True):
         assert row.tolist() == [float(label == number) for number in range(5)]

@@ -102,7 +102,7 @@ def test_only_what_the_teacher_has_right_begins_and_of_it_the_most_different() -
     label[1] = -100
     seen = it.before_step(batch | {"label": label})
     assert seen["boundary"].shape == (4, 1, 5, 5)
-    assert seen["begun"].tolist() == [1.0] * 4
+    assert seen["boundary_weight"].tolist() == [1.0] * 4
     apart = (teacher.softmax(1) - student.softmax(1)).square()
     apart[torch.arange(16), teacher.argmax(1)] = 0
     score = apart.sum(1)
@@ -139,16 +139,16 @@ def test_the_student_is_in_no_attack() -> None:
     assert it.student.training
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_unsuitable_batches_raise() -> None:
     with pytest.raises(ValueError, match="needs a teacher"):
         BoundarySamples(net(2), None, {"kd": KD()}).prepare(images())
     with pytest.raises(ValueError, match="takes gradients by the input"):
         BoundarySamples(net(2), Frozen(net(3)), {"jacobian": Jacobian()}).prepare(images())
-    with pytest.raises(ValueError, match="one class an image"):
+    with pytest.raises(ValueError, match="needs one class per image"):
         BoundarySamples(net(2), Frozen(net(3)), {"kd": KD()}).prepare(
             images() | {"label": torch.zeros(16, 5)}
         )
-    with pytest.raises(ValueError, match="led to the boundary"):
+    with pytest.raises(ValueError, match="BoundarySamples attacks images"):
         BoundarySamples(Net(nn.Linear(3, 5)), Frozen(Net(nn.Linear(3, 5))), {"kd": KD()}).prepare(
             {"x": torch.rand(4, 3), "label": torch.zeros(4)}
         )

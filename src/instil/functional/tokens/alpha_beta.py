@@ -46,7 +46,7 @@ def _alpha_beta_above_zero(alpha: float, beta: float) -> Divergence:
 
 
 def _alpha_beta_limit(log_p: Tensor, log_q: Tensor, alpha: float, beta: float) -> Tensor:
-    """Summands (n, V) of the divergence for exponents of which one is zero or negative."""
+    """Summands (n, V) of the divergence if one exponent is zero or negative."""
     ratio = log_p - log_q
     if alpha == 0 and beta == 0:
         return ratio**2 / 2

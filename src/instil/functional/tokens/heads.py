@@ -117,8 +117,10 @@ class HeadLogits:
     ):
         head = LinearHeadTensors(*tensors)  # type: ignore[arg-type]
         self.softcap = softcap
-        self.hidden, self.bias = head.hidden, head.bias
-        self.num_tokens, self.num_classes = len(head.hidden), len(head.weight)
+        self.hidden = head.hidden
+        self.bias = head.bias
+        self.num_tokens = len(head.hidden)
+        self.num_classes = len(head.weight)
         # (field of the token rows, field of the parameter, token rows, parameter)
         self.products = [(0, 1, head.hidden, head.weight.to(head.hidden.dtype))]
         if head.low_rank_hidden is not None and head.up is not None:

@@ -80,7 +80,16 @@ def as_constant(signal: Signal, vocabulary: int | None = None) -> LogitSource:
 def at_temperature(
     source: LogitSource | None, logits: Tensor | None, temperature: float = 1.0
 ) -> TokenDistribution:
-    """Distributions of teacher logits after the soft-cap of their source, at a temperature."""
+    """Distributions of teacher logits after the soft-cap of their source, at a temperature.
+
+    Args:
+        source: source of the logits.
+        logits: (n, V); the soft-cap changes them in place.
+        temperature: softmax temperature, > 0.
+
+    Returns:
+        Distributions of n tokens.
+    """
     assert source is not None
     assert logits is not None
     return TokenDistribution(
@@ -97,6 +106,11 @@ def apply_softcap(
     logits: Tensor, softcap: float | None, needs_grad: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Apply ``softcap * tanh(logits / softcap)`` in place.
+
+    Args:
+        logits: logits of any shape.
+        softcap: bound of the logits. None: unbounded.
+        needs_grad: whether to compute the derivative.
 
     Returns:
         The logits, and the derivative of the soft-cap where ``needs_grad`` is True.
@@ -139,7 +153,15 @@ def require_same_tokens(student: Signal, teacher: Signal, vocabulary: int | None
 
 
 def require_teacher_tokens(student: Signal, shape: torch.Size) -> None:
-    """Raise ValueError unless recorded teacher outputs have the student's tokens."""
+    """Check that recorded teacher outputs have the student's tokens.
+
+    Args:
+        student: logits or a projection of the student.
+        shape: shape of the teacher's tokens.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
     if token_shape(student) != shape:
         raise ValueError(
             f"the student has tokens {tuple(token_shape(student))}, the teacher {tuple(shape)}; "

@@ -64,12 +64,20 @@ def gather_positions(values: Tensor, position: Tensor) -> Tensor:
 
 
 def require_same_positions(student: Tensor, teacher: Tensor) -> None:
-    """Raise ValueError unless logits of a batch without spans have the same tokens."""
+    """Check that logits of a batch without spans have the same tokens.
+
+    Args:
+        student: student logits (..., V).
+        teacher: teacher logits (..., V).
+
+    Raises:
+        ValueError: if they have different shapes (...).
+    """
     if student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(
             f"the student has {tuple(student.shape[:-1])} tokens, the teacher "
-            f"{tuple(teacher.shape[:-1])}, and the batch has no 'span' and 'teacher_span' that show "
-            "which belong together; name teacher.tokenizer"
+            f"{tuple(teacher.shape[:-1])}, and the batch has no 'span' and 'teacher_span' that "
+            "show which belong together; name teacher.tokenizer"
         )
 
 

@@ -1,1 +1,1 @@
-"""Schemes with a discriminator, or with adversarial samples, that make the student match its teacher."""
+"""Schemes that train the student with a critic or with adversarial samples."""

@@ -1,4 +1,4 @@
-"""A critic tells the student's answers from the teacher's; the student learns to fool it."""
+"""Adversarial distillation: a critic separates student and teacher outputs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Doc
 
 from instil.core import (
     UNLABELLED,
@@ -37,18 +38,11 @@ from instil.modules.stage_adapter import StageAdapter
 
 
 class Adversarial(Scheme):
-    """Two learners: a critic of both nets' answers, and a student that is also trained to pass for the teacher (Xu et al. 2018). The critic is
-    updated first, and the student faces the critic after its update.
+    """Student trained to produce outputs that a critic cannot separate from the teacher's.
 
-    ``critic``: any net from what it sees to one score (each place of it); by default two layers of 64.
-    ``role``: what it sees: logits (..., C), embedding (N, D), or the deepest of features, maps or tokens; other widths than the teacher's are led
-    to them by a learned map, but for logits.
-    ``weight``: of the student's adversarial loss.
-    ``form``: of both losses.
-    ``condition``: label shows the critic which class an item should be, as further channels; all zero where there is no label.
-    ``spectral_norm``: whether each layer of the critic has largest singular value 1, so that it cannot grow steep.
-    ``penalty``: weight of half the squared gradient of the critic's score by the teacher's answers (R1).
-    ``penalty_every``: how many steps lie between two penalties, which then count as many times.
+    There are two learners (Xu et al. 2018): the critic, and the student, whose losses are the
+    objectives and the adversarial loss. Each step updates the critic first, and the student then
+    faces the updated critic.
     """
 
     card = Card(
@@ -59,18 +53,24 @@ class Adversarial(Scheme):
         source="offline",
         algorithms=("adversarial",),
         holds_graph=True,
-        deviations="The paper's critic also classifies what it sees; here condition shows it the label, and it only tells real from fake. Spectral "
-        "norm (Miyato et al. 2018) takes its one power iteration after each step, R1 is that of Mescheder et al. 2018, and every so many steps "
-        "that of Karras et al. 2020.",
-        equation=r"\min_s \mathcal{L}_{obj} + \lambda\, \mathbb{E}\, \mathrm{softplus}(-D(z^s)), \quad "
-        r"\min_D \mathbb{E}\, [\mathrm{softplus}(-D(z^t)) + \mathrm{softplus}(D(z^s))] + \tfrac{\gamma}{2} \mathbb{E} \Vert \nabla D(z^t) \Vert^2",
-        use="Where the student cannot reach the teacher's answers one by one, but their distribution: features of a far smaller net, dense outputs. "
-        "It stands beside another objective, such as kd, and needs no labels.",
-        pitfalls="The two must stay in balance. In the logs the critic's loss starts at 1.39 (hinge: 2): near 0 it has won, and its gradient "
-        "says little: lower its learning rate (optimizers.critic.lr), take spectral_norm or a penalty (1 to 10). Where it stays at 1.39 it tells "
-        "nothing apart: raise its rate. A teacher's logits are far sharper than a new student's, so that a critic of logits wins at once. The "
-        "student's adversarial loss alone does not say which sample gets which answer. The hinge form has no lower bound for the student. With a "
-        "penalty it cannot be sharded.",
+        deviations="The paper's critic also classifies its input; here condition gives it the "
+        "label, and it only separates teacher from student. Spectral norm (Miyato et al. 2018) "
+        "runs its one power iteration after each step. R1 is that of Mescheder et al. 2018, and "
+        "its lazy form, once in several steps, that of Karras et al. 2020.",
+        equation=r"\min_s \mathcal{L}_{obj} + \lambda\, \mathbb{E}\, "
+        r"\mathrm{softplus}(-D(z^s)), \quad \min_D \mathbb{E}\, [\mathrm{softplus}(-D(z^t)) + "
+        r"\mathrm{softplus}(D(z^s))] + \tfrac{\gamma}{2} \mathbb{E} \Vert \nabla D(z^t) \Vert^2",
+        use="When the student cannot match the teacher's outputs one by one, but can match their "
+        "distribution: features of a far smaller network, dense outputs. Combine it with another "
+        "objective, such as kd. It needs no labels.",
+        pitfalls="Critic and student must stay in balance. In the logs the critic's loss starts "
+        "at 1.39 (hinge: 2). Near 0 the critic has won and its gradient carries little "
+        "information: lower its learning rate (optimizers.critic.lr), or use spectral_norm or a "
+        "penalty (1 to 10). If the loss stays at 1.39, the critic separates nothing: raise its "
+        "learning rate. A teacher's logits are far sharper than those of a new student, so a "
+        "critic of logits wins at once. The adversarial loss alone does not bind a sample to its "
+        "own output. The hinge form has no lower bound for the student. With a penalty the scheme "
+        "cannot be sharded.",
     )
 
     def __init__(
@@ -78,88 +78,104 @@ class Adversarial(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        critic: nn.Module | None = None,
-        role: str = "logits",
-        weight: NonNegative = 0.1,
-        form: CriticForm = "non_saturating",
-        condition: Literal["none", "label"] = "none",
-        spectral_norm: bool = False,
-        penalty: NonNegative = 0.0,
-        penalty_every: Annotated[int, Ge(1)] = 1,
+        critic: Annotated[
+            nn.Module | None,
+            Doc(
+                "network that maps its input to one score, or to one score per position. "
+                "None: two layers of 64 channels"
+            ),
+        ] = None,
+        role: Annotated[
+            str,
+            Doc(
+                "input of the critic: logits (..., C), embedding (N, D), or the deepest of "
+                "features, maps or tokens. A learned map adapts other widths than the teacher's, "
+                "except for logits"
+            ),
+        ] = "logits",
+        weight: Annotated[NonNegative, Doc("weight of the student's adversarial loss")] = 0.1,
+        form: Annotated[CriticForm, Doc("form of the losses of critic and student")] = (
+            "non_saturating"
+        ),
+        condition: Annotated[
+            Literal["none", "label"],
+            Doc(
+                "label appends the one-hot class of each item to the critic's input; an item "
+                "without a label gets zeros"
+            ),
+        ] = "none",
+        spectral_norm: Annotated[
+            bool,
+            Doc("divide the weight of each critic layer by its largest singular value"),
+        ] = False,
+        penalty: Annotated[
+            NonNegative,
+            Doc(
+                "weight of half the squared gradient of the critic's score with respect to the "
+                "teacher's outputs (R1)"
+            ),
+        ] = 0.0,
+        penalty_every: Annotated[
+            int,
+            Ge(1),
+            Doc("number of steps per penalty; the penalty is multiplied by this number"),
+        ] = 1,
     ):
         super().__init__(student, teacher, objectives)
-        self.critic, self.role, self.weight, self.form, self.condition = (
-            critic,
-            role,
-            weight,
-            form,
-            condition,
-        )
-        self.spectral_norm, self.penalty, self.penalty_every = spectral_norm, penalty, penalty_every
+        self.critic = critic
+        self.role = role
+        self.weight = weight
+        self.form = form
+        self.condition = condition
+        self.spectral_norm = spectral_norm
+        self.penalty = penalty
+        self.penalty_every = penalty_every
         self.bridge: nn.Module = nn.Identity()
         self.classes = 0
-        self.supports_sharding = not penalty  # it differentiates the critic twice
+        # The penalty differentiates the critic twice, which sharded parameters do not support.
+        self.supports_sharding = not penalty
         self.learners["student"] += ("bridge",)
         self.learners["critic"] = ("critic",)
 
     def build(self, batch: Batch) -> None:
-        student, teacher = (
-            self.student(batch),
-            self.teacher_outputs(batch),
-        )  # asked first: the objectives may want less of the teacher than the critic
+        # Both networks run before the objectives restrict the teacher's roles: the critic may read
+        # a role that no objective reads.
+        student, teacher = self.student(batch), self.teacher_outputs(batch)
         super().build(batch)
-        for side, outputs in (("student", student), ("teacher", teacher)):
-            if self.role not in outputs:
-                raise ValueError(
-                    f"scheme.role: the critic reads '{self.role}' of the {side}, which gives {', '.join(outputs) or 'nothing'}"
-                )
-        mine, theirs = self._seen(student), self._seen(teacher)
-        if mine.shape != theirs.shape:
+        student_input = self._critic_input(student, "student")
+        teacher_input = self._critic_input(teacher, "teacher")
+        if student_input.shape != teacher_input.shape:
             if self.role == "logits":
-                widths = (
-                    f"width {mine.shape[-1]} in the student and {theirs.shape[-1]} in the teacher"
-                )
                 raise ValueError(
-                    f"scheme.role: '{self.role}' has {widths}; a critic needs them equal"
+                    f"scheme.role: 'logits' has width {student_input.shape[-1]} in the student and "
+                    f"{teacher_input.shape[-1]} in the teacher. Expected equal widths. Choose "
+                    "another role, whose widths a learned map adapts"
                 )
-            self.bridge = StageAdapter(mine, theirs)
+            self.bridge = StageAdapter(student_input, teacher_input)
         if self.condition == "label":
-            if (
-                "label" not in batch
-                or batch["label"].is_floating_point()
-                or "logits" not in student
-            ):
-                raise ValueError(
-                    "scheme.condition: the critic is shown class labels, and the student's logits say how many; one of them is missing"
-                )
-            self.classes = student["logits"].shape[-1]
-        shown = self._conditioned(theirs, batch)
-        self.critic = (default_critic(shown) if self.critic is None else self.critic).to(
-            shown.device
-        )
+            self.classes = _num_classes(student, batch)
+        conditioned = self._append_class(teacher_input, batch)
+        critic = default_critic(conditioned) if self.critic is None else self.critic
+        self.critic = critic.to(conditioned.device)
         if self.spectral_norm:
             apply_spectral_norm(self.critic)
         if self.teacher is not None:
             self.teacher.select_roles(self.objectives.reads("teacher") | {self.role}, batch)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        number = item_weights(batch).sum()
-        return {
-            **super().counts(batch),
-            "critic": number,
-            "fool": number,
-            **({"penalty": number} if self._penalized(batch) else {}),
-        }
+        num_items = item_weights(batch).sum()
+        counts = {**super().counts(batch), "critic": num_items, "fool": num_items}
+        if self._is_penalized(batch):
+            counts["penalty"] = num_items
+        return counts
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        teacher, student, weight = (
-            self.teacher_outputs(batch),
-            self.student(batch),
-            item_weights(batch),
-        )
-        fake = self.bridge(replace_invalid(self._seen(student), batch))
-        real = replace_invalid(self._seen(teacher), batch)
-        yield Update(self._judged(real, fake.detach(), batch), "critic")
+        teacher = self.teacher_outputs(batch)
+        student = self.student(batch)
+        weight = item_weights(batch)
+        fake = self.bridge(replace_invalid(self._critic_input(student, "student"), batch))
+        real = replace_invalid(self._critic_input(teacher, "teacher"), batch)
+        yield Update(self._critic_losses(real, fake.detach(), batch), "critic")
         update = self.objectives(student, teacher, batch)
         update.losses["fool"] = self.weight * mean(
             generator_loss(self._score(fake, batch), self.form), weight
@@ -172,13 +188,13 @@ class Adversarial(Scheme):
         for norm, original in spectral_norms(self.critic):
             norm.follow(original)
 
-    def _judged(self, real: Tensor, fake: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The critic's losses."""
-        weight, penalized = item_weights(batch), self._penalized(batch)
-        real = real.detach().requires_grad_(penalized)
+    def _critic_losses(self, real: Tensor, fake: Tensor, batch: Batch) -> dict[str, Tensor]:
+        weight = item_weights(batch)
+        is_penalized = self._is_penalized(batch)
+        real = real.detach().requires_grad_(is_penalized)
         score = self._score(real, batch)
         losses = {"critic": mean(critic_loss(score, self._score(fake, batch), self.form), weight)}
-        if penalized:
+        if is_penalized:
             losses["penalty"] = (
                 self.penalty
                 * self.penalty_every
@@ -186,35 +202,50 @@ class Adversarial(Scheme):
             )
         return losses
 
-    def _penalized(self, batch: Batch) -> bool:
+    def _is_penalized(self, batch: Batch) -> bool:
         return self.penalty > 0 and int(batch.get("step", 0)) % self.penalty_every == 0
 
-    def _seen(self, outputs: Outputs) -> Tensor:
-        """What the critic sees of one side, in full precision."""
+    def _critic_input(self, outputs: Outputs, side: str) -> Tensor:
+        """Input of the critic in float32: the role, or its deepest level."""
+        if self.role not in outputs:
+            raise ValueError(
+                f"scheme.role: the critic reads '{self.role}' of the {side}, which gives "
+                f"{', '.join(outputs) or 'nothing'}"
+            )
         value = outputs[self.role]
         return to_float32(value[-1] if isinstance(value, tuple) else value)
 
-    def _conditioned(self, values: Tensor, batch: Batch) -> Tensor:
-        """With the class of each item as further channels, where the critic is shown it."""
+    def _append_class(self, values: Tensor, batch: Batch) -> Tensor:
+        """Values with the one-hot class of each item as further channels, if conditioned."""
         if self.condition == "none":
             return values
         label = batch["label"]
-        shown = F.one_hot(label.clamp_min(0), self.classes).to(values.dtype) * (
-            label != UNLABELLED
-        ).unsqueeze(-1)
+        is_labelled = (label != UNLABELLED).unsqueeze(-1)
+        one_hot = F.one_hot(label.clamp_min(0), self.classes).to(values.dtype) * is_labelled
         axis = 1 if values.ndim == 4 else -1
-        places = (1,) * (values.ndim - shown.ndim)
-        shown = (
-            shown.view(*shown.shape, *places)
-            if axis == 1
-            else shown.view(*shown.shape[:-1], *places, self.classes)
-        )
+        positions = (1,) * (values.ndim - one_hot.ndim)
+        if axis == 1:
+            one_hot = one_hot.view(*one_hot.shape, *positions)
+        else:
+            one_hot = one_hot.view(*one_hot.shape[:-1], *positions, self.classes)
         shape = list(values.shape)
         shape[axis] = self.classes
-        return torch.cat([values, shown.expand(shape)], axis)
+        return torch.cat([values, one_hot.expand(shape)], axis)
 
     def _score(self, values: Tensor, batch: Batch) -> Tensor:
-        """The critic's score of each item; of features the mean over their places."""
+        """Critic score of each item; the mean over positions for features."""
         assert self.critic is not None
-        score = to_float32(self.critic(self._conditioned(values, batch)))
+        score = to_float32(self.critic(self._append_class(values, batch)))
         return score.flatten(1).mean(1) if self.role == "features" else score.squeeze(-1)
+
+
+def _num_classes(student: Outputs, batch: Batch) -> int:
+    """Number of classes of a critic that is conditioned on the label."""
+    has_labels = "label" in batch and not batch["label"].is_floating_point()
+    if not has_labels or "logits" not in student:
+        raise ValueError(
+            "scheme.condition: the critic is shown class labels. Expected class indices 'label' in "
+            f"the batch and 'logits' of the student, got {', '.join(batch)} in the batch and "
+            f"{', '.join(student)} of the student. Set condition: none"
+        )
+    return int(student["logits"].shape[-1])

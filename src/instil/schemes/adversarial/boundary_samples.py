@@ -1,4 +1,4 @@
-"""Images that the teacher's decision boundary lies beside, sought from real ones, teach where it lies."""
+"""Distillation on samples that an attack moved to the teacher's decision boundary."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     UNLABELLED,
@@ -34,45 +35,49 @@ from instil.modules.eval_mode import eval_mode
 from instil.schemes.bases.robust import soft_label_loss
 
 NO_TAPS: frozenset[str] = frozenset()
+CLASSES = 31
+"""Random stream of the class that an attack moves an image to."""
 FADING = Schedule(2.0, 0.0, until=0.75)
 """The published weight."""
-BEYOND = 1e-4
-"""A little further than to the boundary."""
+MARGIN = 1e-4
+"""Added to the difference of the logits, so that a step ends just behind the boundary."""
 
 
 def boundary_step(
     image: Tensor, logits: Tensor, base: Tensor, target: Tensor, gradient: Tensor, step_size: float
 ) -> Tensor:
-    """x - eta (f_b - f_k + 1e-4) g / ||g||, with g the gradient of f_b - f_k: the step is shorter the nearer the boundary is (Heo et al. 2019).
+    """One step of the boundary attack (Heo et al. 2019).
 
-    Images (N, ...), logits (N, C), classes ``base`` and ``target`` (N,). An image that is no longer of its base class stays where it is.
+    x - eta (f_b - f_k + 1e-4) g / ||g||, with g the gradient of f_b - f_k: the nearer the boundary,
+    the shorter the step. An image whose most likely class is not its base class does not move.
+
+    Args:
+        image: (N, ...).
+        logits: teacher logits of the images (N, C).
+        base: base classes b (N,).
+        target: target classes k (N,).
+        gradient: g, in the shape of the images.
+        step_size: eta.
+
+    Returns:
+        The moved images, in the shape of ``image``.
     """
-    apart = (logits.gather(1, base[:, None]) - logits.gather(1, target[:, None])).squeeze(
-        1
-    ) + BEYOND
-    length = (
-        apart
-        * (logits.argmax(1) == base)
-        / torch.linalg.vector_norm(gradient.flatten(1), dim=1).clamp_min(
-            torch.finfo(gradient.dtype).tiny
-        )
-    )
-    moved: Tensor = (
-        image - step_size * length.to(image.dtype).view(-1, *[1] * (image.ndim - 1)) * gradient
-    )
+    difference = logits.gather(1, base[:, None]) - logits.gather(1, target[:, None])
+    moves = logits.argmax(1) == base
+    norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    length = (difference.squeeze(1) + MARGIN) * moves
+    length = length / norm.clamp_min(torch.finfo(gradient.dtype).tiny)
+    length = length.to(image.dtype).view(-1, *[1] * (image.ndim - 1))
+    moved: Tensor = image - step_size * length * gradient
     return moved
 
 
 class BoundarySamples(Scheme):
-    """Beside the objectives, the loss ``boundary``: the teacher's softened answer to images that were led over its decision boundary (Heo et al.
-    2019). Of the images that the teacher puts into their class, a share begins at each step, each led to another class, which is drawn by the
-    teacher's probability of it.
+    """Objectives on the data, and the teacher's softened output on samples at its boundary.
 
-    ``weight``: of the loss ``boundary``; as published it falls from 2 to 0 in three quarters of the training.
-    ``temperature``: divides the logits of that loss, as published without its square as a factor.
-    ``share``: of the batch that is led to the boundary: those images on whose other classes student and teacher differ most.
-    ``attack_steps``: how many steps lead there.
-    ``step_size``: how far each goes for a difference of the logits.
+    Each step attacks a share of the images that the teacher classifies correctly (Heo et al. 2019).
+    The attack moves an image towards another class, drawn with the teacher's probability of it. The
+    loss ``boundary`` is the KL divergence from the teacher's softened output on the moved images.
     """
 
     card = Card(
@@ -84,15 +89,19 @@ class BoundarySamples(Scheme):
         algorithms=("adversarial",),
         labels=("single",),
         couples=True,
-        equation=r"\mathcal{L}_{obj} + \beta\, \mathrm{KL}(p^t_T(\tilde x) \Vert p^s_T(\tilde x)), \quad \tilde x \leftarrow \tilde x - \eta\, "
-        r"(f^t_b(\tilde x) - f^t_k(\tilde x) + \varepsilon) \frac{\nabla (f^t_b - f^t_k)}{\Vert \nabla (f^t_b - f^t_k) \Vert_2}",
-        use="A classifier with more than enough images, or few: images beside the teacher's boundary say more of it than those amid a class. It "
-        "stands beside cross_entropy and kd.",
-        pitfalls="Each step costs as many passes forth and back through the teacher as the attack has steps, for a share of the batch. step_size is "
-        "in units of the images: the published 0.3 is for CIFAR-10 divided by a deviation of 0.2. With a share below 1, which images are led "
-        "depends on those of their micro-batch.",
-        deviations="Where no other class than the drawn one is reached, the image is learnt from all the same, as in the authors' code. Images stay "
-        "in [0, 1]. An image without a label begins in the class that the teacher gives it.",
+        equation=r"\mathcal{L}_{obj} + \beta\, \mathrm{KL}(p^t_T(\tilde x) \Vert p^s_T(\tilde x)), "
+        r"\quad \tilde x \leftarrow \tilde x - \eta\, (f^t_b(\tilde x) - f^t_k(\tilde x) + "
+        r"\varepsilon) \frac{\nabla (f^t_b - f^t_k)}{\Vert \nabla (f^t_b - f^t_k) \Vert_2}",
+        use="To train a classifier with many or with few images: images near the teacher's "
+        "decision boundary carry more information about it than typical images of a class. "
+        "Combine it with cross_entropy and kd.",
+        pitfalls="Each step costs one forward and one backward pass of the teacher per attack "
+        "step, for a share of the batch. step_size is in units of the images: the published 0.3 is "
+        "for CIFAR-10 divided by a standard deviation of 0.2. With a share below 1, the choice of "
+        "attacked images depends on the other images of the micro-batch.",
+        deviations="An attacked image counts even if it did not reach the drawn class, as in the "
+        "authors' code. Images stay in [0, 1]. An image without a label starts from the class "
+        "that the teacher predicts.",
     )
 
     def __init__(
@@ -100,67 +109,114 @@ class BoundarySamples(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        weight: NonNegative | Schedule = FADING,
-        temperature: Positive = 3.0,
-        share: Annotated[float, Gt(0), Le(1)] = 0.25,
-        attack_steps: Annotated[int, Ge(1)] = 10,
-        step_size: Positive = 0.1,
+        weight: Annotated[
+            NonNegative | Schedule,
+            Doc(
+                "weight of the loss boundary; the published one falls from 2 to 0 in the first "
+                "three quarters of the training"
+            ),
+        ] = FADING,
+        temperature: Annotated[
+            Positive,
+            Doc(
+                "softmax temperature of the loss boundary, which is not multiplied by its square "
+                "(as published)"
+            ),
+        ] = 3.0,
+        share: Annotated[
+            float,
+            Gt(0),
+            Le(1),
+            Doc(
+                "share of the batch to attack: the images on whose other classes student and "
+                "teacher differ most"
+            ),
+        ] = 0.25,
+        attack_steps: Annotated[int, Ge(1), Doc("number of steps of the attack")] = 10,
+        step_size: Annotated[
+            Positive, Doc("length of an attack step per unit of the logits' difference")
+        ] = 0.1,
     ):
         super().__init__(student, teacher, objectives)
-        self.weight, self.temperature, self.share = weight, temperature, share
-        self.attack_steps, self.step_size = attack_steps, step_size
+        self.weight = weight
+        self.temperature = temperature
+        self.share = share
+        self.attack_steps = attack_steps
+        self.step_size = step_size
 
     def build(self, batch: Batch) -> None:
         if self.teacher is None:
-            raise ValueError("BoundarySamples needs a teacher, whose boundary it seeks")
+            raise ValueError(
+                "BoundarySamples needs a teacher. Expected the network whose boundary it samples, "
+                "got None"
+            )
         if self.objectives.needs_input_grad:
             raise ValueError(
-                f"{self.objectives.requires_double_backward()[0]} takes gradients by the input, which BoundarySamples cannot give"
+                f"{self.objectives.requires_double_backward()[0]} takes gradients by the input, "
+                "which BoundarySamples cannot give. Leave it out, or choose another scheme"
             )
-        image, theirs = batch.get("image", torch.empty(0)), self.teacher_outputs(batch)["logits"]
+        image = batch.get("image", torch.empty(0))
+        teacher_logits = self.teacher_outputs(batch)["logits"]
         if not image.is_floating_point() or image.ndim < 2:
             raise ValueError(
-                f"'image', floating point in [0, 1], is led to the boundary; the batch has {', '.join(batch)}"
+                "BoundarySamples attacks images. Expected 'image' in the batch, floating point in "
+                f"[0, 1], got a batch with {', '.join(batch)}"
             )
-        if theirs.ndim != 2 or theirs.shape[1] < 2 or batch["label"].shape != theirs.shape[:1]:
-            shapes = f"the teacher's logits are {tuple(theirs.shape)}, the labels {tuple(batch['label'].shape)}"
+        has_classes = teacher_logits.ndim == 2 and teacher_logits.shape[1] > 1
+        if not has_classes or batch["label"].shape != teacher_logits.shape[:1]:
             raise ValueError(
-                f"{shapes}; BoundarySamples needs (N, C) with two classes or more, and one class an image"
+                "BoundarySamples needs one class per image. Expected teacher logits (N, C) with "
+                "two classes or more and labels (N,), got logits "
+                f"{tuple(teacher_logits.shape)} and labels {tuple(batch['label'].shape)}"
             )
         super().build(batch)
         self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
 
     def before_step(self, batch: Batch) -> Batch:
-        """The batch with ``boundary``, images that were led to the boundary, and ``begun``, 1 for those that count."""
-        if not self.seeks(batch):
+        """Add attacked images to the batch.
+
+        Args:
+            batch: the batch of this step.
+
+        Returns:
+            The batch with ``boundary``, the attacked images, and ``boundary_weight``, 1 for images
+            that count and 0 for others. The same batch while the weight of the loss is 0.
+        """
+        if not self.is_active(batch):
             return batch
         with torch.no_grad(), eval_mode(self.student):
-            teacher, student = (
-                to_float32(self.teacher_outputs(batch)["logits"]),
-                to_float32(self.student(batch, roles=NO_TAPS)["logits"]),
-            )
-        base = teacher.argmax(1)
-        right = (item_weights(batch) > 0) & (
-            (batch["label"] == base) | (batch["label"] == UNLABELLED)
-        )
-        apart = (
-            (teacher.softmax(1) - student.softmax(1)).square().scatter(1, base[:, None], 0.0).sum(1)
-        )
-        chosen = apart.masked_fill(~right, -1.0).topk(ceil(self.share * len(base))).indices
-        target = other_class(teacher, base, keyed_uniform(batch, 1, "scheme.target_classes"))
-        image = self.led(batch | {"valid": right[chosen]}, base[chosen], target[chosen], chosen)
+            teacher_logits = to_float32(self.teacher_outputs(batch)["logits"])
+            student_logits = to_float32(self.student(batch, roles=NO_TAPS)["logits"])
+        base = teacher_logits.argmax(1)
+        is_correct = (batch["label"] == base) | (batch["label"] == UNLABELLED)
+        counts = (item_weights(batch) > 0) & is_correct
+        difference = (teacher_logits.softmax(1) - student_logits.softmax(1)).square()
+        difference = difference.scatter(1, base[:, None], 0.0).sum(1)
+        chosen = difference.masked_fill(~counts, -1.0).topk(ceil(self.share * len(base))).indices
+        target = other_class(teacher_logits, base, keyed_uniform(batch, 1, CLASSES))
+        image = self.attack(batch | {"valid": counts[chosen]}, base[chosen], target[chosen], chosen)
         return batch | {
             # The image of a sample that does not count may hold NaN after the attack.
-            "boundary": replace_uncounted(image, right[chosen]),
-            "begun": right[chosen].to(teacher.dtype),
+            "boundary": replace_uncounted(image, counts[chosen]),
+            "boundary_weight": counts[chosen].to(teacher_logits.dtype),
         }
 
-    def seeks(self, batch: Batch) -> bool:
-        """Whether the loss has a weight at this moment."""
+    def is_active(self, batch: Batch) -> bool:
+        """Whether the weight of the loss is above 0 at this step."""
         return at_progress(self.weight, batch) > 0
 
-    def led(self, batch: Batch, base: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
-        """The chosen images after the attack on the teacher, from ``base`` to ``target``."""
+    def attack(self, batch: Batch, base: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
+        """Attack the teacher with some images of the batch.
+
+        Args:
+            batch: the batch of this step.
+            base: base classes (M,) of the chosen images.
+            target: classes (M,) to move to.
+            chosen: indices (M,) of the images.
+
+        Returns:
+            The images (M, ...) after the attack.
+        """
         image: Tensor = batch["image"][chosen]
         for _ in range(self.attack_steps):
             with torch.enable_grad():
@@ -168,37 +224,54 @@ class BoundarySamples(Scheme):
                 logits = to_float32(
                     self.teacher_outputs(batch | {"image": leaf}, grad=True)["logits"]
                 )
-                apart = logits.gather(1, base[:, None]) - logits.gather(1, target[:, None])
-                (gradient,) = torch.autograd.grad(apart.sum(), leaf)
+                difference = logits.gather(1, base[:, None]) - logits.gather(1, target[:, None])
+                (gradient,) = torch.autograd.grad(difference.sum(), leaf)
             image = boundary_step(
                 image, logits.detach(), base, target, gradient, self.step_size
             ).clamp(0, 1)
         return image
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {
-            **super().counts(batch),
-            **({"boundary": batch["begun"].sum()} if self.seeks(batch) else {}),
-        }
+        counts = super().counts(batch)
+        if self.is_active(batch):
+            counts = {**counts, "boundary": batch["boundary_weight"].sum()}
+        return counts
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)
 
     def compute_losses(self, batch: Batch) -> Update:
-        """The objectives' update with the loss ``boundary``."""
+        """Compute the losses of the objectives and the loss ``boundary``.
+
+        Args:
+            batch: the batch of ``before_step``.
+
+        Returns:
+            Update of the student.
+        """
         update = super().compute_losses(batch)
-        if self.seeks(batch):
-            led = batch | {"image": batch["boundary"], "valid": batch["begun"]}
-            student = replace_invalid(self.student(led, roles=NO_TAPS)["logits"], led)
-            teacher = replace_invalid(self.teacher_outputs(led)["logits"], led)
-            values = soft_label_loss(student, teacher, self.temperature) / self.temperature**2
-            update.losses["boundary"] = at_progress(self.weight, batch) * mean(
-                values, batch["begun"]
-            )
+        if self.is_active(batch):
+            weight = batch["boundary_weight"]
+            attacked = batch | {"image": batch["boundary"], "valid": weight}
+            student_logits = self.student(attacked, roles=NO_TAPS)["logits"]
+            student_logits = replace_invalid(student_logits, attacked)
+            teacher_logits = replace_invalid(self.teacher_outputs(attacked)["logits"], attacked)
+            values = soft_label_loss(student_logits, teacher_logits, self.temperature)
+            values = values / self.temperature**2
+            update.losses["boundary"] = at_progress(self.weight, batch) * mean(values, weight)
         return update
 
 
 def other_class(logits: Tensor, base: Tensor, draws: Tensor) -> Tensor:
-    """For each row of logits (N, C) a class beside ``base`` (N,), by its softmax among the others; ``draws`` (N, 1) in [0, 1)."""
-    share = logits.scatter(1, base[:, None], -torch.inf).softmax(1).cumsum(1)
-    return (share <= draws * share[:, -1:]).sum(1)
+    """Sample a class other than the base class by its softmax among the other classes.
+
+    Args:
+        logits: (N, C).
+        base: base classes (N,).
+        draws: uniform numbers (N, 1) in [0, 1).
+
+    Returns:
+        Classes (N,).
+    """
+    cdf = logits.scatter(1, base[:, None], -torch.inf).softmax(1).cumsum(1)
+    return (cdf <= draws * cdf[:, -1:]).sum(1)

@@ -39,14 +39,17 @@ from instil.schemes.bases.generated_inversion import (
 )
 from instil.schemes.bases.inversion import Count, Every, ImageMemory, Shift, Until
 
+WINDOWS = 15
+"""Random stream of the windows of the local views."""
 SMALLEST = 0.25
+"""Smallest share of the image in a window."""
 
 
 class CMI(GeneratedInversion):
     """Contrastive model inversion (Fang et al. 2021).
 
-    Inversion with a generator that starts again for every batch. The contrastive loss uses a learned
-    projection of the inputs of the teacher's BatchNorms. A local view of each image must match its
+    Inversion with a generator that starts again for every batch. The contrastive loss uses a
+    learned projection of the inputs of the teacher's BatchNorms. A local view of each image must match its
     global view among all images of the batch and the memory. The weights are those published for
     CIFAR-10.
     """
@@ -60,9 +63,10 @@ class CMI(GeneratedInversion):
         algorithms=("data-free", "contrastive", "adversarial"),
         labels=("single",),
         couples=True,
-        equation=r"\min_{G, z, h} \mathrm{CE}(p^t(\hat x), y) + \alpha_{bn} R_{bn}(\hat x) - \alpha_{adv} [\hat y^t = \hat y^s] "
-        r"\mathrm{KL}(p^t \Vert p^s) + \alpha_{cr} \mathcal{L}_{cr}, \quad \mathcal{L}_{cr} = "
-        r"-\log \frac{\exp(h(x^-)^\top h(x^+) / \tau)}{\sum_{x' \in B} \exp(h(x^-)^\top h(x'^+) / \tau)}",
+        equation=r"\min_{G, z, h} \mathrm{CE}(p^t(\hat x), y) + \alpha_{bn} R_{bn}(\hat x) - "
+        r"\alpha_{adv} [\hat y^t = \hat y^s] \mathrm{KL}(p^t \Vert p^s) + \alpha_{cr} "
+        r"\mathcal{L}_{cr}, \quad \mathcal{L}_{cr} = -\log \frac{\exp(h(x^-)^\top h(x^+) / \tau)}"
+        r"{\sum_{x' \in B} \exp(h(x^-)^\top h(x'^+) / \tau)}",
         use="The images of other data-free methods are too similar to each other.",
         pitfalls="Each iteration of a batch of images needs a pass through generator and teacher, "
         "twice with the contrast. The contrast and the statistics are those of a micro-batch.",
@@ -91,7 +95,8 @@ class CMI(GeneratedInversion):
         contrast: Annotated[
             Literal["bank", "pairs"],
             Doc(
-                "negatives: bank has those of the batch and the memory, as published; pairs has those of the batch, both ways"
+                "negatives: bank uses the images of the batch and of the memory, as published; "
+                "pairs uses both views of the images of the batch"
             ),
         ] = "bank",
         contrast_temperature: Annotated[Positive, Doc("softmax temperature of the cosines")] = 0.2,
@@ -107,12 +112,11 @@ class CMI(GeneratedInversion):
             shift,
         )
         super().__init__(student, teacher, objectives, generator, memory, every, until, *inversion)
-        self.contrast_weight, self.contrast, self.contrast_temperature = (
-            contrast_weight,
-            contrast,
-            contrast_temperature,
-        )
-        self.negatives, self.width = negatives, width
+        self.contrast_weight = contrast_weight
+        self.contrast = contrast
+        self.contrast_temperature = contrast_temperature
+        self.negatives = negatives
+        self.width = width
         if contrast_weight:
             self.projector: nn.Module = nn.Identity()
             self.learners["generator"] = ("generator", "projector")
@@ -129,16 +133,31 @@ class CMI(GeneratedInversion):
             )
 
     def describe(self, batch: Batch, image: Tensor) -> Tensor:
-        """(N, D): what reaches the teacher's BatchNorms, as means over each image."""
-        with record_statistics(self.teacher or self) as read:
+        """Describe images by the inputs of the teacher's BatchNorms, averaged over positions.
+
+        Args:
+            batch: the batch of this step.
+            image: (N, C, H, W).
+
+        Returns:
+            (N, D).
+        """
+        with record_statistics(self.teacher or self) as statistics:
             self.teacher_outputs(batch | {"image": image}, grad=torch.is_grad_enabled())
-        return joined(read)
+        return concat_means(statistics)
 
     def local(self, batch: Batch, image: Tensor) -> Tensor:
-        """(N, D): the same of a window of each image."""
-        return self.describe(
-            batch, random_resized_views(image, keyed_uniform(batch, 3, "scheme.windows"), SMALLEST)
-        )
+        """Describe a random window of each image.
+
+        Args:
+            batch: the batch of this step.
+            image: (N, C, H, W).
+
+        Returns:
+            (N, D).
+        """
+        draws = keyed_uniform(batch, 3, WINDOWS)
+        return self.describe(batch, random_resized_views(image, draws, SMALLEST))
 
     def memory_rows(self, batch: Batch) -> dict[str, Tensor]:
         if not self.contrast_weight:
@@ -155,33 +174,51 @@ class CMI(GeneratedInversion):
     ) -> dict[str, Tensor]:
         if not self.contrast_weight:
             return {}
-        return {
-            "contrast": self.contrast_weight
-            * self.told_apart(batch, self.local(batch, image), joined(read))
-        }
+        loss = self.contrastive_loss(batch, self.local(batch, image), concat_means(read))
+        return {"contrast": self.contrast_weight * loss}
 
-    def told_apart(self, batch: Batch, local: Tensor, whole: Tensor) -> Tensor:
-        """How badly the images are told from each other, by both views of each (N, D), a scalar."""
+    def contrastive_loss(self, batch: Batch, local: Tensor, whole: Tensor) -> Tensor:
+        """Contrastive loss of the images of a batch.
+
+        Args:
+            batch: the batch of this step.
+            local: descriptions of the local views (N, D).
+            whole: descriptions of the global views (N, D).
+
+        Returns:
+            Scalar.
+        """
         if self.contrast == "pairs":
             return pair_contrastive_loss(
                 self.projector(local), self.projector(whole), self.contrast_temperature
             ).mean()
         assert isinstance(self.memory, SyntheticMemory)
-        before, there = self.memory.shared_rows(batch, self.negatives, "scheme.negatives")
-        local, whole = (
-            self.projector(torch.cat(parts))
-            for parts in ((local, before["local"]), (whole, before["whole"]))
-        )
-        counted = torch.cat([item_weights(batch) > 0, there])
+        rows, is_filled = self.memory.shared_rows(batch, self.negatives)
+        local = self.projector(torch.cat([local, rows["local"]]))
+        whole = self.projector(torch.cat([whole, rows["whole"]]))
+        weight = item_weights(batch)
+        is_counted = torch.cat([weight > 0, is_filled])
         return bank_contrastive_loss(
-            local, whole, len(item_weights(batch)), self.contrast_temperature, counted
+            local, whole, len(weight), self.contrast_temperature, is_counted
         )
 
 
-def joined(read: Sequence[BatchNormStatistics]) -> Tensor:
-    """(N, D): the means over each sample of all BatchNorms' inputs, side by side; ValueError where there is none."""
-    if not read:
+def concat_means(statistics: Sequence[BatchNormStatistics]) -> Tensor:
+    """Concatenate the per-sample means of the inputs of all BatchNorms.
+
+    Args:
+        statistics: recorded statistics of each BatchNorm.
+
+    Returns:
+        (N, D).
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not statistics:
         raise ValueError(
-            "scheme.contrast_weight: the contrast compares what reaches the teacher's BatchNorms, of which there is none; set it to 0"
+            "scheme.contrast_weight: the contrastive loss compares inputs of the teacher's "
+            "BatchNorms, and the teacher has no BatchNorm. Expected a teacher with BatchNorm, or "
+            "contrast_weight 0. If the teacher has none, set it to 0"
         )
-    return torch.cat([one.each for one in read], 1)
+    return torch.cat([entry.each for entry in statistics], 1)

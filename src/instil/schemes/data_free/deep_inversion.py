@@ -48,26 +48,31 @@ def competition(
     temperature: float = 3.0,
     form: Literal["paper", "code"] = "paper",
 ) -> Tensor:
-    """1 - JS(teacher, student) of the softmax at temperature T: logits (N, C) give (N,) (Yin et al. 2020).
+    """One minus the Jensen-Shannon divergence of student and teacher (Yin et al. 2020).
 
-    ``form``: paper is the Jensen-Shannon divergence, (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2; code takes KL(m || p) and KL(m || q) of
-    probabilities that are clamped to [0.01, 0.99] first, and clamps what comes out to [0, 1]: over the whole batch, so it gives a scalar.
+    Args:
+        student: student logits (N, C).
+        teacher: teacher logits (N, C).
+        temperature: softmax temperature, > 0.
+        form: ``"paper"``: (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2. ``"code"``: the mean
+            of KL(m || p) and KL(m || q) over the batch, clamped to [0, 1]; the probabilities are
+            clamped to [0.01, 0.99] first.
+
+    Returns:
+        (N,) for ``"paper"``, a scalar for ``"code"``.
     """
-    log_p, log_q = (
-        (to_float32(logits) / temperature).log_softmax(-1) for logits in (student, teacher)
-    )
+    log_p = (to_float32(student) / temperature).log_softmax(-1)
+    log_q = (to_float32(teacher) / temperature).log_softmax(-1)
     if form == "paper":
         log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-        return 1 - torch.stack(
-            [
-                F.kl_div(log_m, one, reduction="none", log_target=True).sum(-1)
-                for one in (log_p, log_q)
-            ]
-        ).mean(0)
+        to_p = F.kl_div(log_m, log_p, reduction="none", log_target=True).sum(-1)
+        to_q = F.kl_div(log_m, log_q, reduction="none", log_target=True).sum(-1)
+        return 1 - torch.stack([to_p, to_q]).mean(0)
     p, q = log_p.exp(), log_q.exp()
-    p, q, middle = (values.clamp(LEAST, MOST) for values in (p, q, (p + q) / 2))
-    apart = [F.kl_div(values.log(), middle, reduction="none").sum(-1).mean() for values in (p, q)]
-    return 1 - (torch.stack(apart).sum() / 2).clamp(0, 1)
+    m = ((p + q) / 2).clamp(LEAST, MOST)
+    from_p = F.kl_div(p.clamp(LEAST, MOST).log(), m, reduction="none").sum(-1).mean()
+    from_q = F.kl_div(q.clamp(LEAST, MOST).log(), m, reduction="none").sum(-1).mean()
+    return 1 - (torch.stack([from_p, from_q]).sum() / 2).clamp(0, 1)
 
 
 class DeepInversion(InversionScheme):
@@ -87,12 +92,13 @@ class DeepInversion(InversionScheme):
         source="offline",
         algorithms=("data-free",),
         labels=("single",),
-        equation=r"\min_{\hat x} \mathrm{CE}(p^t(\hat x), y) + \alpha_{f} \sum_l (\Vert \mu_l(\hat x) - \mu_l \Vert_2 + "
-        r"\Vert \sigma_l^2(\hat x) - \sigma_l^2 \Vert_2) + \alpha_{tv} R_{TV}(\hat x) + \alpha_2 \Vert \hat x \Vert_2 + "
+        equation=r"\min_{\hat x} \mathrm{CE}(p^t(\hat x), y) + \alpha_{f} \sum_l (\Vert \mu_l(\hat x) - "
+        r"\mu_l \Vert_2 + \Vert \sigma_l^2(\hat x) - \sigma_l^2 \Vert_2) + \alpha_{tv} "
+        r"R_{TV}(\hat x) + \alpha_2 \Vert \hat x \Vert_2 + "
         r"\alpha_c (1 - \mathrm{JS}(p^t(\hat x), p^s(\hat x)))",
         use="There are no data, and the teacher has BatchNorm. There is no generator to balance.",
-        pitfalls="A batch of images needs as many forward and backward passes through the teacher "
-        "as there are iterations. The statistics are those of a micro-batch: with a small one, or "
+        pitfalls="A batch of images needs one forward and one backward pass through the teacher per "
+        "iteration. The statistics are those of a micro-batch: with a small one, or "
         "with accumulation, they are noisier than the running ones that they must match.",
         deviations="Total variation and norm are computed per image; the authors' code computes "
         "the former over the whole batch. The competition is the paper's Jensen-Shannon "

@@ -42,7 +42,8 @@ class FastDataFree(GeneratedInversion):
         equation=r"\theta \leftarrow \theta + \beta (\theta_k - \theta), \quad \theta_k, z_k "
         r"\text{ after } k \text{ steps on } \mathrm{CE}(p^t(G(z)), y) + \alpha_{bn} R_{bn} - "
         r"\alpha_{adv} [\hat y^t = \hat y^s] \mathrm{KL}(p^t \Vert p^s)",
-        use="You need many images in little time: two to ten updates per batch instead of hundreds.",
+        use="You need many images in little time: two to ten updates per batch instead of "
+        "hundreds.",
         pitfalls="After few updates the teacher classifies the images with less certainty than "
         "fully optimised ones. With a large reuse the images of different batches are similar. The "
         "statistics are those of a micro-batch.",

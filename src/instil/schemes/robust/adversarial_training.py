@@ -42,7 +42,7 @@ class AdversarialTraining(AttackScheme):
         use="To train the teacher of a robust student, or the baseline that a robust student must "
         "beat: the same network, attacked as often, without a teacher.",
         pitfalls="The accuracy on clean images drops, for a small network by much. Every step "
-        "needs as many forward and backward passes through the network as the attack has steps. "
+        "needs one forward and one backward pass through the network per attack step. "
         "With too large an epsilon the network predicts one class for all images.",
         deviations="The network is attacked in evaluation mode; much published code attacks it in "
         "training mode. An image without a label is attacked at the predicted class, and "

@@ -42,8 +42,8 @@ class ARD(RobustScheme):
         r"x_{adv} = \arg\max_{\Vert x' - x \Vert_\infty \le \epsilon} \mathrm{CE}(p^s(x'), y)",
         use="You need a small robust student and have a robust teacher. The second term of the "
         "equation is the objective cross_entropy.",
-        pitfalls="A teacher that is not robust transfers little robustness. Every step needs as "
-        "many forward and backward passes through the student as the attack has steps.",
+        pitfalls="A teacher that is not robust transfers little robustness. Every step needs "
+        "one forward and one backward pass through the student per attack step.",
         deviations="The KL divergence is summed over the classes; the authors' code also divides "
         "by their number. The student is attacked in evaluation mode; the authors' code attacks "
         "it in training mode. An image without a label is attacked at the teacher's class.",

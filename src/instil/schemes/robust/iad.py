@@ -106,8 +106,8 @@ class IAD(RobustScheme):
         use="The teacher resists the attacks on the student only in part. Add the objective "
         "cross_entropy for clean labels.",
         pitfalls="The trust needs the label; without one it is the trust in the teacher's own "
-        "class. Every step needs as many forward and backward passes through the student as the "
-        "attack has steps, and one more pass through the teacher.",
+        "class. Every step needs one forward and one backward pass through the student per "
+        "attack step, and one more forward pass of the teacher.",
         deviations="The paper multiplies the teacher's term by the trust; the authors' code does "
         "not (option partial). The student is attacked in evaluation mode; the authors' code "
         "attacks it in training mode. An image without a label is attacked at the teacher's class.",

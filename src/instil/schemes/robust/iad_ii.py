@@ -1,4 +1,4 @@
-"""IAD-II: a robust teacher that is trusted in part, and a second teacher trained on clean images."""
+"""IAD-II: a partly trusted robust teacher, and a second teacher trained on clean images."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ class RSLAD(RobustScheme):
         r"\mathrm{KL}(p^t(x) \Vert p^s(x'))",
         use="You have a robust teacher, and images with or without labels.",
         pitfalls="The student learns only the teacher's output for clean images, so the teacher's "
-        "soft labels must be robust. Every step needs as many forward and backward passes through "
-        "the student as the attack has steps.",
+        "soft labels must be robust. Every step needs one forward and one backward pass through "
+        "the student per attack step.",
         deviations="The KL divergence is summed over the classes; the authors' code takes the mean "
         "over them (ten times that for 100 classes) and adds 1e-5 inside a logarithm. The attack "
         "starts at a random point of the box; the authors' code starts at normal noise of scale "

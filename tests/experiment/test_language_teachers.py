@@ -161,7 +161,7 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
             list(rehearse(Bench.of(spoken("store.path=store", *changes, **sections))))
 
     refused(
-        "DistilBERT needs hidden_states of the teacher, which gives projection; the store does not hold it: record anew",
+        "DistilBERT needs hidden_states of the teacher, which gives projection; the store does not hold it: record again",
         objectives=STATES,
     )
     refused(

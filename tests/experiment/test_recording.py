@@ -184,11 +184,11 @@ def doctor_of(one: Recipe) -> dict[str, Any]:
         ),
         (
             ("objectives.fitnet={}", "student={model: cnn, options: {width: 2}}"),
-            r"objectives\.fitnet: FitNet needs features of the teacher, which gives logits; the store does not hold it: record anew with this",
+            r"objectives\.fitnet: FitNet needs features of the teacher, which gives logits; the store does not hold it: record again with this",
         ),
         (
             ("scheme=adaad",),
-            "a recorded teacher cannot be differentiated by its input; ask the live one",
+            "a recorded teacher cannot be differentiated by its input. Use the live teacher",
         ),
     ],
 )

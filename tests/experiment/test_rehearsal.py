@@ -179,7 +179,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "a scheme of texts for images": (
         {},
         ["scheme=on_policy"],
-        "scheme: OnPolicy writes text after prompts",
+        "scheme: OnPolicy generates text after prompts",
     ),
     "the folder is the recipe's": (
         {},

@@ -87,7 +87,7 @@ def test_a_way_to_answer_that_there_is_not_is_told() -> None:
         recipe("teacher.num_replicas=2", "ensemble={type: routed, by: size}")
     with pytest.raises(ValueError, match=r"ensemble: 'frozen' is one net; closest: routed"):
         teacher_of(bench("teacher.num_replicas=2", "ensemble=frozen"))
-    with pytest.raises(ValueError, match=r"ensemble: no member knows the class '5'"):
+    with pytest.raises(ValueError, match=r"ensemble: no member has the class '5'"):
         teacher_of(bench(f"teacher=[{LOW}]", "ensemble=amalgamated"))
     with pytest.raises(ValueError, match="leave num_replicas out"):
         recipe("teacher={model: cnn, weights: some.safetensors, num_replicas: 2}")

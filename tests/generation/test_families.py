@@ -97,7 +97,7 @@ def test_texts_are_those_of_each_prompt_alone(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*its own logits are used:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*Texts are written without a cache:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*Texts are generated without a cache:UserWarning")
 @pytest.mark.parametrize("name", WITHOUT_CACHE)
 def test_a_cache_that_gives_other_logits_is_not_used(name: str) -> None:
     pytest.importorskip("transformers")

@@ -84,7 +84,7 @@ def scheme_of(name: str, vocabulary: int | None) -> Scheme:
 
 
 def written_tokens(batch: Batch) -> Tensor:
-    texts = [batch, *([batch["own"]] if "own" in batch else [])]
+    texts = [batch, *([batch["student_text"]] if "student_text" in batch else [])]
     return torch.cat([text["input_ids"].flatten() for text in texts])
 
 
@@ -127,5 +127,5 @@ def test_an_end_that_is_no_token_is_refused() -> None:
 
 def test_rows_in_two_tokenizers_are_refused() -> None:
     aligned = prompts() | {"teacher_input_ids": torch.zeros(6, 20, dtype=torch.int64)}
-    with pytest.raises(ValueError, match=r"teacher\.tokenizer: OnPolicy writes text"):
+    with pytest.raises(ValueError, match=r"teacher\.tokenizer: OnPolicy generates text"):
         scheme_of("on_policy", TOKENS).prepare(aligned)

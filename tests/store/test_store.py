@@ -80,9 +80,7 @@ def test_another_input_than_the_one_answered_is_refused(tmp_path: Path) -> None:
     teacher = Recorded(recorded(tmp_path / "s"), checksums)
     batch = asked([8, 3], [2, 0])
     batch["image"][1, 2] = torch.nextafter(batch["image"][1, 2], torch.tensor(9.0))
-    with pytest.raises(
-        ValueError, match="the input of sample 3 is not the one that the teacher answered"
-    ):
+    with pytest.raises(ValueError, match="the input of sample 3 is not the recorded one"):
         teacher(batch)
     with pytest.raises(
         ValueError, match="the input of sample 8"
@@ -99,7 +97,8 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"view 3 is not in the store .* which has 3"):
         teacher(asked([3], [3]))
     with pytest.raises(
-        ValueError, match="'embedding' was not recorded, only features, logits, projection"
+        ValueError,
+        match=r"'embedding' was not recorded\. Expected one of features, logits, projection",
     ):
         teacher.select_roles(["logits", "embedding"], {})
     with pytest.raises(ValueError, match="cannot be differentiated"):

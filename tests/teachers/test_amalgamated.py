@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Net
 from instil.objectives.logits.logit_mse import LogitMSE
 from instil.schemes.offline.offline import Offline
-from instil.teachers.amalgamated import Amalgamated, places
+from instil.teachers.amalgamated import Amalgamated, class_order
 from instil.testing import check_teacher
 from tests.nets import batch, net
 
@@ -32,7 +32,7 @@ def test_every_logit_is_in_the_place_of_its_class() -> None:
 
 
 def test_members_may_know_unlike_many_classes() -> None:
-    assert places([["dog"], ["cat", "bird"]], ["bird", "dog", "cat"]) == [2, 0, 1]
+    assert class_order([["dog"], ["cat", "bird"]], ["bird", "dog", "cat"]) == [2, 0, 1]
 
 
 class Wide(nn.Module):
@@ -62,20 +62,22 @@ def test_a_student_learns_the_union() -> None:
     [
         (
             [["a", "b"], ["b", "c"]],
-            "the class 'b' is known by member 0 and member 1; each class must have one that knows it",
+            "the class 'b' is a class of member 0 and of member 1. Expected one member per class",
         ),
-        ([["a", "b"], ["cat"]], "member 1 knows the class 'cat', which the student has not"),
-        ([["a"], ["b"]], "no member knows the class 'c'; the members know a, b"),
+        ([["a", "b"], ["cat"]], "the class 'cat' of member 1 is no class of the student"),
+        ([["a"], ["b"]], "no member has the class 'c'. Expected a member for each class, got a, b"),
     ],
 )
-def test_classes_that_do_not_add_up_are_told_by_name(names: list[list[str]], message: str) -> None:
+def test_classes_that_do_not_add_up_raise_with_their_name(
+    names: list[list[str]], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Amalgamated([net(), net()], names, ["a", "b", "c"])
 
 
 def test_members_are_held_to_their_names() -> None:
     given: Batch = batch()
-    with pytest.raises(ValueError, match="member 1 gives 5 logits and knows 1 classes by name"):
+    with pytest.raises(ValueError, match="member 1 has 5 logits and 1 class names"):
         Amalgamated([net(), net()], [["a", "b", "c", "d", "e"], ["f"]], "abcdef")(given)
     silent = Net(net().model, lambda model, given: {"embedding": model(given["x"])})
     with pytest.raises(ValueError, match="member 0 gives embedding, and no logits"):

@@ -72,7 +72,7 @@ def test_full_precision_stays() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="an ensemble needs at least one member"):
         Ensemble([])
-    with pytest.raises(ValueError, match="mean is logits or probabilities, not 'median'"):
+    with pytest.raises(ValueError, match="Expected logits or probabilities, got 'median'"):
         Ensemble([net()], "median")  # type: ignore[arg-type]
 
 

@@ -11,7 +11,8 @@ from dp_accounting import ComposedDpEvent, GaussianDpEvent, LaplaceDpEvent, Self
 from dp_accounting.rdp import RdpAccountant
 
 from instil.core import Batch
-from instil.teachers.private_votes import PrivateVotes, epsilon_of, noise_like
+from instil.functional.privacy import noise_like, privacy_epsilon
+from instil.teachers.private_votes import PrivateVotes
 from instil.testing import check_teacher
 from tests.nets import batch, net
 
@@ -67,7 +68,7 @@ def test_each_question_is_answered_once() -> None:
     other = batch(seed=5) | {"index": torch.arange(16)}  # an augmented view of the same samples
     assert torch.equal(teacher(other)["label"], before)
     assert teacher.privacy_cost()["questions"] == 16
-    with pytest.raises(RuntimeError, match="these votes are cast"):
+    with pytest.raises(RuntimeError, match="the votes are collected"):
         teacher.precompute([batch()])
 
 
@@ -86,13 +87,13 @@ def test_the_noise_has_the_scale_that_is_accounted_for(mechanism: str) -> None:
 
 
 def test_the_budget_is_the_librarys() -> None:
-    def told(*events: object) -> float:
+    def epsilon(*events: object) -> float:
         return float(RdpAccountant().compose(ComposedDpEvent(list(events))).get_epsilon(1e-6))  # type: ignore[arg-type]
 
-    assert cast(noise=7.0, delta=1e-6).privacy_cost()["epsilon"] == told(
+    assert cast(noise=7.0, delta=1e-6).privacy_cost()["epsilon"] == epsilon(
         SelfComposedDpEvent(GaussianDpEvent(7 / math.sqrt(2)), 16)
     )
-    assert cast(noise=7.0, mechanism="laplace", delta=1e-6).privacy_cost()["epsilon"] == told(
+    assert cast(noise=7.0, mechanism="laplace", delta=1e-6).privacy_cost()["epsilon"] == epsilon(
         SelfComposedDpEvent(LaplaceDpEvent(3.5), 16)
     )
     confident = cast(
@@ -102,7 +103,7 @@ def test_the_budget_is_the_librarys() -> None:
         SelfComposedDpEvent(GaussianDpEvent(7 / math.sqrt(2)), 5),
         SelfComposedDpEvent(GaussianDpEvent(9.0), 16),
     )
-    assert confident == told(votes, comparisons)
+    assert confident == epsilon(votes, comparisons)
 
 
 def test_the_bound_of_the_paper() -> None:
@@ -110,8 +111,8 @@ def test_the_bound_of_the_paper() -> None:
     n, noise, delta = 300, 40.0, 1e-5
     alpha = 1 + math.sqrt(noise**2 * math.log(1 / delta) / n)
     paper = n * alpha / noise**2 + math.log(1 / delta) / (alpha - 1)
-    told = epsilon_of(n, n, noise, delta=delta)
-    assert 0.8 * paper < told <= paper
+    computed = privacy_epsilon(n, n, noise, delta=delta)
+    assert 0.8 * paper < computed <= paper
 
 
 def test_bad_arguments() -> None:
@@ -119,9 +120,9 @@ def test_bad_arguments() -> None:
         PrivateVotes([])
     unmet = PrivateVotes([net()])
     for ask in (lambda: unmet(batch()), unmet.privacy_cost):
-        with pytest.raises(RuntimeError, match="no vote was cast"):
+        with pytest.raises(RuntimeError, match="no vote was collected"):
             ask()
-    with pytest.raises(ValueError, match="sample 16 was not asked about"):
+    with pytest.raises(ValueError, match="sample 16 has no vote"):
         cast()({"index": torch.tensor([16])})
-    with pytest.raises(ValueError, match="a sample is there twice"):
+    with pytest.raises(ValueError, match="a sample occurs twice"):
         PrivateVotes([net()]).precompute([batch(), batch()])

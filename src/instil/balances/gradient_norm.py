@@ -1,24 +1,24 @@
-"""Losses are weighed so that all pull equally hard on what they share, those that lag behind a little harder."""
+"""Weights that give all losses similar gradients on shared features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Balance, Card, NonNegative, Outputs, Positive
 
 
 class GradientNorm(Balance):
-    """GradNorm (Chen et al. 2018, Algorithm 1): the norms of the weighted losses' gradients move towards their mean times rate ** ``asymmetry``.
+    """GradNorm (Chen et al. 2018, Algorithm 1).
 
-    ``role``: of the student's outputs, where the gradients are measured: what every loss depends on, such as the shallowest stage of ``features``.
-    ``asymmetry``: how much harder a loss pulls that has fallen less than the others since the first step (the paper's alpha).
-    ``rate``: how far a weight moves in a step, for a pull of the mean size.
-
-    The weights stay positive and keep their sum. Each loss costs a second backward pass down to ``role``.
-    Raises ValueError for a role that the student does not give, or that a loss does not depend on.
+    The gradient norms of the weighted losses move towards their mean times rate ** ``asymmetry``,
+    where the rate compares the progress of a loss with the mean. The weights stay positive and keep
+    their sum. Each loss costs a second backward pass down to ``role``. The forward pass raises
+    ValueError if the student lacks the role or a loss does not depend on it.
     """
 
     card = Card(
@@ -27,23 +27,46 @@ class GradientNorm(Balance):
         "ICML",
         2018,
         algorithms=("adaptive",),
-        deviations="the gradient is taken by a shared activation instead of a shared weight, which is exact under any cut of the batch; "
-        "the weights take plain gradient steps of Eq. 2 where the paper uses Adam",
-        equation=r"\sum_i w_i L_i, \quad w \text{ descends } \sum_i \Big\vert G_i - \bar{G} \Big( \frac{r_i}{\bar{r}} \Big)^{\alpha} \Big\vert, "
-        r"\quad G_i = \Vert \nabla_h (w_i L_i) \Vert_2, \quad r_i = \frac{L_i(k)}{L_i(0)}",
-        use="Several losses of very different size on shared features, where weights cannot be searched: it evens out their gradients, not their "
-        "values. A backward pass down to the shared role for each loss and step.",
-        pitfalls="Weights become about equal pulls, which undoes a weighting that was chosen or published on purpose. All losses must depend on "
-        "role. Losses that start near zero, or rise, make the ratio to the first step unreliable. Training must not be sharded.",
+        deviations="The gradient is that of a shared activation instead of a shared weight, which "
+        "is exact for any split of the batch. The weights take plain gradient steps of Eq. 2; the "
+        "paper uses Adam.",
+        equation=r"\sum_i w_i L_i, \quad w \text{ descends } \sum_i \Big\vert G_i - \bar{G} "
+        r"\Big( \frac{r_i}{\bar{r}} \Big)^{\alpha} \Big\vert, \quad "
+        r"G_i = \Vert \nabla_h (w_i L_i) \Vert_2, \quad r_i = \frac{L_i(k)}{L_i(0)}",
+        use="Several losses of very different size on shared features, if a search for weights "
+        "costs too much. It equalises their gradients, not their values. Each loss and step costs "
+        "a backward pass down to the shared role.",
+        pitfalls="The weights equalise the gradients, which undoes weights that were chosen or "
+        "published on purpose. All losses must depend on role. Losses that start near zero, or "
+        "rise, make the ratio to the first step unreliable. Training must not be sharded.",
     )
 
     needs_input_grad = True
 
     def __init__(
-        self, role: str = "features", asymmetry: NonNegative = 1.5, rate: Positive = 0.025
+        self,
+        role: Annotated[
+            str,
+            Doc(
+                "role of the student at which the gradients are measured; every loss must depend "
+                "on it. The shallowest stage of a role with several"
+            ),
+        ] = "features",
+        asymmetry: Annotated[
+            NonNegative,
+            Doc(
+                "exponent of the relative progress: the larger, the more gradient a slow loss gets "
+                "(the paper's alpha)"
+            ),
+        ] = 1.5,
+        rate: Annotated[
+            Positive, Doc("change of a weight in a step, for a gradient of the mean norm")
+        ] = 0.025,
     ):
         super().__init__()
-        self.role, self.asymmetry, self.rate = role, asymmetry, rate
+        self.role = role
+        self.asymmetry = asymmetry
+        self.rate = rate
 
     def build(self, couples: Mapping[str, bool]) -> None:
         self.couples = dict(couples)
@@ -62,49 +85,53 @@ class GradientNorm(Balance):
         if not torch.is_grad_enabled():
             return balanced, {}
         shared = self._shared(student)
-        rows = [
-            torch.stack([self._pull(name, loss, shared), loss.detach(), counts[name].to(loss)])
-            for name, loss in losses.items()
-        ]
+        rows = []
+        for name, loss in losses.items():
+            norm = self._gradient_norm(name, loss, shared)
+            rows.append(torch.stack([norm, loss.detach(), counts[name].to(loss)]))
         return balanced, {"rows": torch.stack(rows)[None]}
 
     def _shared(self, student: Outputs) -> Tensor:
         if self.role not in student:
             raise ValueError(
-                f"balance.role: the student gives no '{self.role}', but {', '.join(student)}"
+                f"balance.role: the student gives no '{self.role}', but {', '.join(student)}. "
+                "Choose a role that all objectives depend on"
             )
         value = student[self.role]
         shared: Tensor = value[0] if isinstance(value, tuple) else value
         return shared
 
-    def _pull(self, name: str, loss: Tensor, shared: Tensor) -> Tensor:
+    def _gradient_norm(self, name: str, loss: Tensor, shared: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         if gradient is None:
             raise ValueError(
-                f"balance.role: objectives.{name} does not depend on '{self.role}' of the student; name a role that all depend on"
+                f"balance.role: objectives.{name} does not depend on '{self.role}' of the student. "
+                "Choose a role that all objectives depend on"
             )
-        pull: Tensor = torch.linalg.vector_norm(gradient.float())
-        return pull
+        norm: Tensor = torch.linalg.vector_norm(gradient.float())
+        return norm
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        """One gradient step of the weights on the distance between the pulls and their targets (Eq. 2)."""
+        """Take one gradient step of the weights towards the target norms (Eq. 2)."""
         if not gathered_rows:
             return
-        pull, loss = self._global(gathered_rows["rows"])
+        norm, loss = self._whole_batch(gathered_rows["rows"])
         self.first = torch.where(self.first == 0, loss, self.first)
         ratio = loss / self.first.where(self.first != 0, 1.0)
         lag = (ratio / ratio.mean().clamp_min(1e-12)).clamp_min(0) ** self.asymmetry
-        weighted = self.weights * pull
-        step = torch.sign(weighted - weighted.mean() * lag) * pull
-        moved = (self.weights - self.rate * step / pull.mean().clamp_min(1e-12)).clamp_min(1e-3)
+        weighted = self.weights * norm
+        step = torch.sign(weighted - weighted.mean() * lag) * norm
+        moved = (self.weights - self.rate * step / norm.mean().clamp_min(1e-12)).clamp_min(1e-3)
         self.weights = moved * len(moved) / moved.sum()
 
-    def _global(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Norm of the gradient and value of each loss over the whole batch, from those of its pieces (pieces, losses, [norm, value, count])."""
+    def _whole_batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient norm and value of each loss over the whole batch.
+
+        ``rows`` (pieces, losses, 3) holds norm, value and count of each loss in each micro-batch.
+        """
         norm, value, count = rows.unbind(-1)
         share = count / count.sum(0).clamp_min(1e-12)
-        whole = torch.tensor(
-            list(self.couples.values()), device=rows.device
-        )  # every rank has the same loss, whose backward sums over all ranks
-        pull = torch.where(whole, norm / len(norm), norm * share).square().sum(0).sqrt()
-        return pull, torch.where(whole, value.mean(0), (value * share).sum(0))
+        # A coupled loss is the same on every rank, and its backward pass sums over all ranks.
+        couples = torch.tensor(list(self.couples.values()), device=rows.device)
+        total = torch.where(couples, norm / len(norm), norm * share).square().sum(0).sqrt()
+        return total, torch.where(couples, value.mean(0), (value * share).sum(0))

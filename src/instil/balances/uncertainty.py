@@ -1,4 +1,4 @@
-"""Each loss learns its own weight, as the precision of a noisy target."""
+"""Learned weights of losses, as precisions of noisy targets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from instil.core import Balance, Card, Outputs
 
 
 class Uncertainty(Balance):
-    """exp(-s) x loss + s / 2, with one learned s = log of the variance for each loss, 0 at the start (Kendall et al. 2018, Eq. 10).
+    """Balance exp(-s) loss + s / 2, with one learned s per loss (Kendall et al. 2018, Eq. 10).
 
-    The balanced losses may be negative. A loss that can reach zero drives its weight up without bound: it suits losses with a floor.
+    s is the logarithm of the variance and starts at 0. The balanced losses may be negative. The
+    weight of a loss that can reach zero grows without bound, so losses need a lower bound above 0.
     """
 
     card = Card(
@@ -22,12 +23,14 @@ class Uncertainty(Balance):
         "CVPR",
         2018,
         algorithms=("adaptive",),
-        deviations="one form for all losses, that of classification",
-        equation=r"\sum_i \Big( e^{-s_i} L_i + \frac{s_i}{2} \Big), \quad s_i = \log \sigma_i^2 \text{ learned}",
-        use="Several losses with a floor above zero, such as label losses of several tasks, whose weights one does not want to search: one "
-        "learned number a loss, no extra pass.",
-        pitfalls="A weight settles at one half over the loss, so it goes on growing for a loss that can reach zero, as divergences from a teacher "
-        "do: put a fixed weight on those. The balanced value may be negative and is no measure of progress. The numbers learn at the student's "
+        deviations="All losses have one form, that of classification.",
+        equation=r"\sum_i \Big( e^{-s_i} L_i + \frac{s_i}{2} \Big), "
+        r"\quad s_i = \log \sigma_i^2 \text{ learned}",
+        use="Several losses with a lower bound above zero, such as label losses of several tasks, "
+        "if a search for weights costs too much. It has one parameter per loss and no extra pass.",
+        pitfalls="A weight settles at 0.5 / loss, so it keeps growing for a loss that can reach "
+        "zero, such as a divergence from a teacher. Use a fixed weight for those. The balanced "
+        "value may be negative and does not measure progress. The parameters have the student's "
         "learning rate.",
     )
 
@@ -39,7 +42,8 @@ class Uncertainty(Balance):
     def forward(
         self, losses: dict[str, Tensor], counts: dict[str, Tensor], student: Outputs
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        scale = {name: self.log_variance[name].squeeze(0) for name in losses}
-        return {
-            name: (-scale[name]).exp() * loss + scale[name] / 2 for name, loss in losses.items()
-        }, {}
+        balanced = {}
+        for name, loss in losses.items():
+            log_variance = self.log_variance[name].squeeze(0)
+            balanced[name] = (-log_variance).exp() * loss + log_variance / 2
+        return balanced, {}

@@ -1,4 +1,4 @@
-"""Rollouts: texts that nets write after the prompts of a batch, the same for any cut of the batch."""
+"""Rollouts: text generated after the prompts of a batch, independent of the batch's split."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from instil.generation.reader import TEXT_KEYS, CachedDecoder, ForwardFunction
 from instil.generation.sampling import sample_tokens
 
 ChooseTokens = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
-"""Maps the logits (N, V) of each net and two uniform numbers (N, 2) to tokens (N,) and the log-probability of each."""
+"""Maps the logits (N, V) of each network and two uniform numbers (N, 2) to tokens (N,) and their
+log-probabilities (N,)."""
 EndTokens = int | Sequence[int] | None
-"""The token that ends a text, or several of which every one does; None where no token does."""
-STREAM = "generation.tokens"
+"""End token, or several end tokens; None: no token ends a text."""
+SALT = 3001
 """Random stream of the sampled tokens."""
 
 
@@ -70,26 +71,28 @@ def generate_with(
     stream: str = STREAM,
     vocabulary: int | None = None,
 ) -> Batch:
-    """Write text after each prompt, token by token, chosen from the logits of several nets.
+    """Generate text after each prompt, token by token, from the logits of several networks.
 
-    The text of a row depends on (seed, step, index) of the row, not on the rows beside it.
+    The text of a row depends on the (seed, step, index) of the row, not on the other rows.
 
     Args:
-        batch: rows of tokens with ``input_ids``, ``attention_mask``, ``valid`` (N, T) and ``index``. A prompt
-            ends where ``valid`` begins, or after ``min_prompt_tokens`` tokens if that is later.
-        nets: what reads the text so far.
-        choose: picks the next tokens.
-        end: token that ends a text, or several of them; None: no token does.
-        min_prompt_tokens: minimum prompt length in tokens.
-        max_new_tokens: most tokens of a text; None: up to the end of the row.
-        stream: name of the random stream.
-        vocabulary: number of tokens that may be written; logits from there on are padding of the model's
-            head. None: all.
+        batch: rows of tokens with ``input_ids``, ``attention_mask``, ``valid`` (N, T) and
+            ``index``. A prompt ends where ``valid`` begins, or after ``min_prompt_tokens`` tokens if that is
+            later.
+        nets: networks that compute the logits.
+        choose: selects the next tokens.
+        end: end token, or several end tokens. None: no token ends a text.
+        min_prompt_tokens: minimum number of prompt tokens.
+        max_new_tokens: maximum number of generated tokens. None: up to the end of the row.
+        salt: random stream.
+        vocabulary: number of tokens that may be generated; further logits are padding of the
+            model's head. None: all.
 
     Returns:
-        Rows of the same length. ``valid`` is True where a written token follows, ``token`` (N, T) is that token
-        (-100 elsewhere), ``log_probability`` (N, T) the value of ``choose`` (0 elsewhere); no position has a
-        ``label``. Rows without a valid position get no text.
+        Rows of the same length. ``valid`` is True where a generated token follows. There, ``token``
+        (N, T) is that token (-100 elsewhere) and ``log_probability`` (N, T) its log-probability
+        from ``choose`` (0 elsewhere). No position has a ``label``. Rows without a valid position
+        get no text.
     """
     is_valid = batch["valid"]
     stops = stop_tokens(end)
@@ -98,24 +101,24 @@ def generate_with(
     start = prompt_lengths(batch, min_prompt_tokens)
     ids = torch.cat([batch["input_ids"], torch.zeros_like(batch["input_ids"][:, :1])], 1)
     log_probability = torch.zeros(ids.shape, device=ids.device)
-    length, writes = start.clone(), is_valid.any(1)
-    readers = [CachedDecoder(net, batch, start) for net in nets]
+    length = start.clone()
+    is_running = is_valid.any(1)
+    decoders = [CachedDecoder(net, batch, start) for net in nets]
     for turn in range(min(max_new_tokens or is_valid.shape[1], is_valid.shape[1])):
-        writes = writes & (length < ids.shape[1])
-        if not writes.any():
+        is_running = is_running & (length < ids.shape[1])
+        if not is_running.any():
             break
         last = (start + turn - 1).clamp_max(ids.shape[1] - 2)
-        logits = [reader(ids, last)[:, :vocabulary] for reader in readers]
+        logits = [decoder(ids, last)[:, :vocabulary] for decoder in decoders]
         token, log = choose(logits, numbers[:, turn])
-        _put(ids, torch.where(writes, length, ids.shape[1] - 1), token, writes)
-        _put(log_probability, torch.where(writes, length, ids.shape[1] - 1), log.float(), writes)
-        length = length + writes
-        writes = writes & ~torch.isin(token, stop)
+        column = torch.where(is_running, length, ids.shape[1] - 1)
+        _write_column(ids, column, token, is_running)
+        _write_column(log_probability, column, log.float(), is_running)
+        length = length + is_running
+        is_running = is_running & ~torch.isin(token, stop)
     column = torch.arange(ids.shape[1], device=ids.device)[None]
-    is_new, is_text = (
-        (column >= start[:, None]) & (column < length[:, None]),
-        column < length[:, None],
-    )
+    is_text = column < length[:, None]
+    is_new = (column >= start[:, None]) & is_text
     text = {
         "input_ids": torch.where(is_text, ids, ids.new_full((), next(iter(stops), 0)))[:, :-1],
         "attention_mask": is_text[:, :-1].to(batch["attention_mask"].dtype),
@@ -128,19 +131,27 @@ def generate_with(
 
 
 def stop_tokens(end: EndTokens) -> tuple[int, ...]:
-    """The tokens that end a text, none where there is none."""
+    """Tuple of the end tokens; empty for None."""
     if end is None:
         return ()
     return (end,) if isinstance(end, int) else tuple(end)
 
 
 def prompt_lengths(batch: Batch, min_prompt_tokens: int = 1) -> Tensor:
-    """Tokens (N,) of each row's prompt: up to the first valid position, at least ``min_prompt_tokens``, at most the row."""
+    """Compute the length of each row's prompt: the tokens up to the first valid position.
+
+    Args:
+        batch: rows of tokens.
+        min_prompt_tokens: minimum length of a prompt in a row that is long enough.
+
+    Returns:
+        Numbers of tokens (N,), at least 1.
+    """
     lengths: Tensor = (batch["valid"].int().argmax(1) + 1).clamp_min(min_prompt_tokens)
     return lengths.minimum(batch["attention_mask"].sum(1).clamp_min(1))
 
 
-def _put(rows: Tensor, column: Tensor, values: Tensor, writes: Tensor) -> None:
-    """Write ``values`` (N,) into a column of each row that ``writes``, in place."""
+def _write_column(rows: Tensor, column: Tensor, values: Tensor, mask: Tensor) -> None:
+    """Write values (N,) into a column of each row of the mask, in place."""
     before = rows.gather(1, column[:, None])
-    rows.scatter_(1, column[:, None], torch.where(writes[:, None], values[:, None], before))
+    rows.scatter_(1, column[:, None], torch.where(mask[:, None], values[:, None], before))

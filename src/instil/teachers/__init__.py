@@ -1,4 +1,4 @@
-"""Who is asked: ``instil.teachers.Frozen`` and the others, loaded on first use."""
+"""Teachers, such as ``instil.teachers.Frozen``, loaded on first use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     from instil.catalogue import named
 
-    if found := named("teacher", name):
-        return found
+    if teacher := named("teacher", name):
+        return teacher
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -1,24 +1,27 @@
-"""Several teachers, each of which knows some of the classes, as one that knows all of them."""
+"""Several teachers with different classes, combined to one teacher of all classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, Teacher, closest, to_float32
 from instil.teachers.frozen import Frozen
 
 
 class Amalgamated(Teacher):
-    """The members' ``logits`` side by side, each in the place of its class: (..., C) for the C ``class_names``; all outputs as ``members``.
+    """Teacher that concatenates the logits of its members, in the order of the student's classes.
 
-    ``member_class_names`` are the classes of each member, in the order of its logits. In a recipe both come from the data: those of the student,
-    and those that a member is trained on.
+    The outputs are ``logits`` (..., C) for the C ``class_names``, and ``members``, the outputs of
+    all members.
 
-    Raises ValueError for a class that two members know, that none knows or that the student has not, with its name.
+    Raises:
+        ValueError: if two members have the same class, no member has a class of the student, or
+            the student lacks a class of a member.
     """
 
     card = Card(
@@ -28,29 +31,41 @@ class Amalgamated(Teacher):
         2019,
         source="offline",
         algorithms=("multi-teacher",),
-        deviations="The paper's two steps (compact features first, then the student layer by layer) are left out: the scores of the teachers are put "
-        "side by side, and the student learns them as a whole. Not verified against the authors' code.",
+        deviations="The paper's two steps (compact features first, then the student layer by "
+        "layer) are left out: the teachers' logits are concatenated, and the student learns them "
+        "as a whole. Not verified against the authors' code.",
         equation=r"z^t = P \, [z^{t_1}; \dots; z^{t_K}]",
-        use="Specialists whose training data are gone, one for each group of classes: the student learns the union, without a label. logit_mse "
-        "learns the scores as they are; kd lets the groups compete.",
-        pitfalls="No member has seen the classes of the others: on them it is sure of something wrong, and nothing says which member to trust. "
-        "The scales of the members' logits must be alike: train them alike. A few labels help more than any temperature.",
+        use="There are specialists for different groups of classes, and their training data are no "
+        "longer available. The student learns the union without labels. logit_mse fits the logits "
+        "as they are; with kd the groups compete.",
+        pitfalls="No member was trained on the classes of the others. On those it is certain of a "
+        "wrong class, and nothing indicates which member to trust. The members' logits need the "
+        "same scale: train them in the same way. A few labels help more than any temperature.",
     )
     merges_class_spaces: ClassVar = True
 
     def __init__(
         self,
         members: Sequence[nn.Module],
-        member_class_names: Sequence[Sequence[str]],
-        class_names: Sequence[str],
+        member_class_names: Annotated[
+            Sequence[Sequence[str]],
+            Doc(
+                "classes of each member, in the order of its logits; in a recipe those of the data "
+                "that the member is trained on"
+            ),
+        ],
+        class_names: Annotated[
+            Sequence[str], Doc("classes of the student; in a recipe those of the data")
+        ],
     ):
         super().__init__()
         if len(members) != len(member_class_names):
             raise ValueError(
-                f"{len(members)} members have {len(member_class_names)} lists of class names"
+                f"member_class_names: {len(members)} members have {len(member_class_names)} lists "
+                "of class names. Expected one list per member"
             )
         self.order: Tensor
-        self.register_buffer("order", torch.tensor(places(member_class_names, class_names)))
+        self.register_buffer("order", torch.tensor(class_order(member_class_names, class_names)))
         self.members = nn.ModuleList(
             member if isinstance(member, Teacher) else Frozen(member) for member in members
         )
@@ -58,40 +73,65 @@ class Amalgamated(Teacher):
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         members = tuple(member(batch, grad=grad) for member in self.members)
-        for number, (outputs, count) in enumerate(zip(members, self.counts, strict=True)):
+        for index, (outputs, count) in enumerate(zip(members, self.counts, strict=True)):
             if "logits" not in outputs:
-                raise ValueError(f"member {number} gives {', '.join(outputs)}, and no logits")
-            if outputs["logits"].shape[-1] != count:
                 raise ValueError(
-                    f"member {number} gives {outputs['logits'].shape[-1]} logits and knows {count} classes by name"
+                    f"teacher: member {index} gives {', '.join(outputs)}, and no logits. Expected "
+                    "a classifier"
+                )
+            num_logits = outputs["logits"].shape[-1]
+            if num_logits != count:
+                raise ValueError(
+                    f"member_class_names: member {index} has {num_logits} logits and {count} class "
+                    "names. Expected one name per logit"
                 )
         logits = torch.cat([to_float32(outputs["logits"]) for outputs in members], -1)
         return {"logits": logits[..., self.order], "members": members}
 
     def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
-        """All of the members: their logits are always read."""
+        """Select no roles: the logits of all members are always read."""
 
 
-def places(member_class_names: Sequence[Sequence[str]], class_names: Sequence[str]) -> list[int]:
-    """Of each class, where it is among the members' classes, one behind the other.
+def class_order(
+    member_class_names: Sequence[Sequence[str]], class_names: Sequence[str]
+) -> list[int]:
+    """Position of each class in the concatenated classes of the members.
 
-    Raises ValueError for a class that two members know, that none knows or that is not among ``class_names``.
+    Args:
+        member_class_names: classes of each member.
+        class_names: classes of the student.
+
+    Returns:
+        One position per class of the student.
+
+    Raises:
+        ValueError: if two members have the same class, no member has a class of the student, or
+            the student lacks a class of a member.
+
+    Example:
+        >>> class_order([["dog"], ["cat", "bird"]], ["bird", "dog", "cat"])
+        [2, 0, 1]
     """
-    known: dict[str, int] = {}
-    for number, names in enumerate(member_class_names):
+    owner: dict[str, int] = {}
+    every: list[str] = []
+    for index, names in enumerate(member_class_names):
         for name in names:
-            if name in known:
+            if name in owner:
                 raise ValueError(
-                    f"the class '{name}' is known by member {known[name]} and member {number}; each class must have one that knows it"
+                    f"the class '{name}' is a class of member {owner[name]} and of member {index}. "
+                    "Expected one member per class"
                 )
             if name not in class_names:
                 raise ValueError(
-                    f"member {number} knows the class '{name}', which the student has not; {closest(name, class_names)}"
+                    f"the class '{name}' of member {index} is no class of the student; "
+                    f"{closest(name, class_names)}"
                 )
-            known[name] = number
-    if missing := [name for name in class_names if name not in known]:
+            owner[name] = index
+            every.append(name)
+    missing = [name for name in class_names if name not in owner]
+    if missing:
         raise ValueError(
-            f"no member knows the class '{missing[0]}'; the members know {', '.join(known)}"
+            f"no member has the class '{missing[0]}'. Expected a member for each class, got "
+            f"{', '.join(owner)}"
         )
-    every = [name for names in member_class_names for name in names]
     return [every.index(name) for name in class_names]

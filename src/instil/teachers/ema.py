@@ -1,27 +1,34 @@
-"""A slow copy of a net that learns."""
+"""Moving average of a network in training."""
 
 from __future__ import annotations
 
 import copy
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, Teacher, as_net
 
 
 class Ema(Teacher):
-    """The exponential moving average of a net's weights (Tarvainen & Valpola 2017, eq. 2); buffers are copied.
+    """Exponential moving average of a network's weights (Tarvainen & Valpola 2017, Eq. 2).
 
-    ``decay``: how much of itself it keeps at each step. ``roles``: the only roles that are read; None stands for all.
+    Buffers are copied. The attribute ``roles`` limits the roles that are computed; None: all.
     """
 
     card = Card("Mean teacher", "https://arxiv.org/abs/1703.01780", "NeurIPS", 2017, source="self")
     changes = True
 
-    def __init__(self, net: nn.Module, decay: float = 0.99):
+    def __init__(
+        self,
+        net: nn.Module,
+        decay: Annotated[float, Doc("share of the average that remains in each step")] = 0.99,
+    ):
         super().__init__()
-        self.net, self.decay = as_net(copy.deepcopy(net)).eval().requires_grad_(False), decay
+        self.net = as_net(copy.deepcopy(net)).eval().requires_grad_(False)
+        self.decay = decay
         self.roles: frozenset[str] | None = None
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
@@ -43,5 +50,5 @@ class Ema(Teacher):
             else:
                 # A weight that is a tensor stays on the device; a number would wait for it.
                 slow.lerp_(fast, (1 - decay).to(slow.dtype))
-        for kept, moved in zip(self.net.buffers(), net.buffers(), strict=True):
-            kept.copy_(moved)
+        for slow, fast in zip(self.net.buffers(), net.buffers(), strict=True):
+            slow.copy_(fast)

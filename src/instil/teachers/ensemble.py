@@ -1,21 +1,26 @@
-"""Several teachers as one."""
+"""Mean of several teachers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, LazyOutputs, Outputs, Teacher, to_float32
 from instil.teachers.frozen import Frozen
 
 
 class Ensemble(Teacher):
-    """The mean of its members' answers as ``logits`` (..., C), where all give as many, and all their outputs as ``members``.
+    """Teacher whose logits are the mean over its members.
 
-    ``mean``: of the logits, or of the probabilities (the logits are then the log of that mean, as in Hinton et al. 2014, section 3).
+    The outputs are ``logits`` (..., C), if the logits of all members have the same shape, and
+    ``members``, the outputs of all members.
+
+    Raises:
+        ValueError: if there are no members, or ``mean`` has another value.
     """
 
     card = Card(
@@ -28,13 +33,23 @@ class Ensemble(Teacher):
     )
 
     def __init__(
-        self, members: Sequence[nn.Module], mean: Literal["logits", "probabilities"] = "logits"
+        self,
+        members: Sequence[nn.Module],
+        mean: Annotated[
+            Literal["logits", "probabilities"],
+            Doc(
+                "what is averaged: the logits, or the probabilities (the logits are then the "
+                "logarithm of their mean, as in Hinton et al. 2014, section 3)"
+            ),
+        ] = "logits",
     ):
         super().__init__()
         if not members:
-            raise ValueError("an ensemble needs at least one member")
+            raise ValueError("teacher: an ensemble needs at least one member, got none")
         if mean not in ("logits", "probabilities"):
-            raise ValueError(f"mean is logits or probabilities, not '{mean}'")
+            raise ValueError(
+                f"teacher.mean: unknown value. Expected logits or probabilities, got '{mean}'"
+            )
         self.members = nn.ModuleList(
             member if isinstance(member, Teacher) else Frozen(member) for member in members
         )
@@ -42,26 +57,33 @@ class Ensemble(Teacher):
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         members = tuple(member(batch, grad=grad) for member in self.members)
-        given = [outputs["logits"] for outputs in members if "logits" in outputs]
-        if (
-            len(given) < len(members) or len({each.shape for each in given}) > 1
-        ):  # foundation models, each with an answer of its own kind
+        member_logits = [outputs["logits"] for outputs in members if "logits" in outputs]
+        shapes = {logits.shape for logits in member_logits}
+        # Foundation models may give different roles, which have no mean.
+        if len(member_logits) < len(members) or len(shapes) > 1:
             return {"members": members}
-        logits = torch.stack([to_float32(each) for each in given])
-        among = torch.tensor(len(members)).log()
-        answer = (
-            logits.mean(0) if self.mean == "logits" else logits.log_softmax(-1).logsumexp(0) - among
-        )
-        return LazyOutputs({"logits": answer, "members": members}, likeliest(answer, members))
+        stacked = torch.stack([to_float32(logits) for logits in member_logits])
+        log_size = torch.tensor(len(members)).log()
+        if self.mean == "logits":
+            logits = stacked.mean(0)
+        else:
+            logits = stacked.log_softmax(-1).logsumexp(0) - log_size
+        return LazyOutputs({"logits": logits, "members": members}, lazy_prediction(logits, members))
 
     def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
-        """All of the members: their logits are always read."""
+        """Select no roles: the logits of all members are always read."""
 
 
-def likeliest(logits: Tensor, members: Sequence[Outputs]) -> dict[str, Callable[[], Tensor]]:
-    """``prediction``, made where it is read, of what several nets say together, if they say such a thing themselves."""
-    return (
-        {"prediction": lambda: logits.argmax(-1)}
-        if all("prediction" in outputs for outputs in members)
-        else {}
-    )
+def lazy_prediction(logits: Tensor, members: Sequence[Outputs]) -> dict[str, Callable[[], Tensor]]:
+    """Role ``prediction`` of combined logits, computed on access.
+
+    Args:
+        logits: combined logits (..., C).
+        members: outputs of the members.
+
+    Returns:
+        ``{"prediction": function}`` if all members have this role, otherwise an empty dict.
+    """
+    if all("prediction" in outputs for outputs in members):
+        return {"prediction": lambda: logits.argmax(-1)}
+    return {}

@@ -1,4 +1,4 @@
-"""A net that never learns."""
+"""Fixed network as a teacher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from instil.core import Batch, Card, Outputs, Teacher, as_net
 
 
 class Frozen(Teacher):
-    """One fixed net, without gradients; of its taps it keeps what is read, and where that is all, its forward stops after the last of them."""
+    """Fixed network in evaluation mode, whose parameters get no gradients.
+
+    ``select_roles`` limits the taps to the roles that are read. The forward pass stops after the
+    last of them if nothing later is read.
+    """
 
     card = Card(
         "Fixed teacher", "https://arxiv.org/abs/1503.02531", "NIPS Workshop", 2014, source="offline"
@@ -26,7 +30,8 @@ class Frozen(Teacher):
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         if self.net.training:
             raise RuntimeError(
-                "the teacher's net was put in train mode, past its wrapper; leave it in eval mode, or its answers change by the batch"
+                "teacher: the network was put in train mode, and its outputs would depend on the "
+                "batch. Expected eval mode. Call eval() on it"
             )
         with torch.set_grad_enabled(grad):
             outputs: Outputs = self.net(batch, roles=self._roles, stop=self._stop)

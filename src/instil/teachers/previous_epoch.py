@@ -1,4 +1,4 @@
-"""A net that learns, as it was when the last epoch ended."""
+"""Network in training as it was at the end of the last epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from instil.teachers.ema import Ema
 
 
 class PreviousEpoch(Ema):
-    """A copy of a net that ``follow`` sets to what the net is now: called at the ends of epochs, it is the net of the epoch before."""
+    """Copy of a network that ``follow`` replaces by the current weights.
+
+    With a call of ``follow`` at the end of each epoch, it is the network of the previous epoch.
+    """
 
     card = Card(
         "Self-Knowledge Distillation with Progressive Refinement of Targets",

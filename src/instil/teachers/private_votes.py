@@ -1,82 +1,30 @@
-"""Teachers of disjoint private data, of whom only a noisy vote is heard."""
+"""Noisy vote of teachers that were trained on disjoint private data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, Teacher
+from instil.functional.privacy import Mechanism, noise_like, privacy_epsilon
 from instil.teachers.frozen import Frozen
-
-Mechanism = Literal["gaussian", "laplace"]
-
-
-def noise_like(
-    counts: Tensor, scale: float, mechanism: Mechanism, generator: torch.Generator
-) -> Tensor:
-    """Independent noise for each count: ``scale`` is the standard deviation of the Gaussian or the b of the Laplace distribution."""
-    if mechanism == "gaussian":
-        return torch.randn(counts.shape, generator=generator, dtype=torch.float64) * scale
-    one, other = (
-        torch.empty(counts.shape, dtype=torch.float64).exponential_(1 / scale, generator=generator)
-        for _ in range(2)
-    )
-    return one - other
-
-
-def epsilon_of(
-    questions: int,
-    answers: int,
-    noise: float,
-    mechanism: Mechanism = "gaussian",
-    threshold_noise: float | None = None,
-    delta: float = 1e-5,
-) -> float:
-    """The epsilon of so many noisy votes, ``threshold_noise`` being that of a comparison before each question, by Rényi accounting.
-
-    One private record changes the vote of one member: one count falls by 1 and another rises (Papernot et al. 2018, section 4.1: (a, a / noise²)
-    Rényi privacy a vote), the largest count by 1 at most. No use is made of how clear the votes were.
-
-    Raises ImportError without the extra ``privacy``.
-    """
-    try:
-        from dp_accounting import (  # type: ignore[import-untyped]
-            ComposedDpEvent,
-            GaussianDpEvent,
-            LaplaceDpEvent,
-            SelfComposedDpEvent,
-        )
-        from dp_accounting.rdp import RdpAccountant  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ImportError(
-            'accounting for privacy needs the package dp-accounting: pip install "instil[privacy]"'
-        ) from error
-    vote = GaussianDpEvent(noise / 2**0.5) if mechanism == "gaussian" else LaplaceDpEvent(noise / 2)
-    events = [SelfComposedDpEvent(vote, answers)]
-    if threshold_noise is not None:
-        events.append(SelfComposedDpEvent(GaussianDpEvent(threshold_noise), questions))
-    return float(RdpAccountant().compose(ComposedDpEvent(events)).get_epsilon(delta))
 
 
 class PrivateVotes(Teacher):
-    """The class that most members vote for after noise on their counts, as ``label`` (N,), -100 where there is no answer.
+    """Teacher whose label is the class with the most votes of its members, after noise.
 
-    Every training sample is asked about once, before training (``precompute``), and what was answered is remembered by ``index``. Members
-    are trained on
-    disjoint parts of their data.
+    The output is ``label`` (N,), -100 for a sample without an answer. ``precompute`` collects one
+    vote for each training sample before training; ``index`` identifies the samples later. The
+    members are trained on disjoint parts of the private data.
 
-    ``noise``: standard deviation (Gaussian) or scale (Laplace) of the noise on each count, in votes.
-    ``mechanism``: the distribution of the noise.
-    ``threshold``: how many votes the first class must have, after noise, for an answer; null: every question is answered.
-    ``threshold_noise``: standard deviation of the noise of that comparison, in votes.
-    ``answers``: at most so many questions are answered, the first ones; null: all.
-    ``delta``: the budget is told for it.
-    ``seed``: the noise is drawn from it; who knows it undoes the noise.
+    Raises:
+        ValueError: if there are no members.
     """
 
     card = Card(
@@ -87,13 +35,17 @@ class PrivateVotes(Teacher):
         source="offline",
         algorithms=("multi-teacher", "privacy"),
         labels=("single",),
-        deviations="The budget is the bound that holds for all data; the papers' smaller one, which looks at how clear the votes were, is itself "
-        "private and left out. Where there is a threshold each of the allowed answers is paid for, also those that were not given. Laplace votes are "
-        "those of the paper before it (arXiv 1610.05755).",
-        equation=r"\hat y(x) = \arg\max_c \left( \sum_k [\arg\max z^{t_k}(x) = c] + \mathcal{N}(0, \sigma^2) \right)",
-        use="The labelled data are private and the student is to be published: it sees other, public samples and one noisy vote about each.",
-        pitfalls="The votes are private, and nothing else: members, their data and the seed must stay where they are, public labels and validation "
-        "scores are not protected, and noise of floating-point numbers is not that of the proof. Many members are needed: the noise must be smaller "
+        deviations="The budget is the bound that holds for all data. The papers' smaller bound "
+        "uses the margins of the votes, is itself private and is left out. With a threshold each "
+        "of the allowed answers is charged, also those that were not given. Laplace votes are "
+        "those of the earlier paper (arXiv 1610.05755).",
+        equation=r"\hat y(x) = \arg\max_c \left( \sum_k [\arg\max z^{t_k}(x) = c] + "
+        r"\mathcal{N}(0, \sigma^2) \right)",
+        use="The labelled data are private and the student will be published. It is trained on "
+        "other, public samples, with one noisy vote for each.",
+        pitfalls="Only the votes are private. Members, their data and the seed must not be "
+        "published; public labels and validation scores are not protected; and floating-point "
+        "noise is not the noise of the proof. Many members are needed: the noise must be smaller "
         "than the lead of the first class.",
     )
     disjoint_training_data: ClassVar = True
@@ -101,87 +53,144 @@ class PrivateVotes(Teacher):
     def __init__(
         self,
         members: Sequence[nn.Module],
-        noise: Positive = 4.0,
-        mechanism: Mechanism = "gaussian",
-        threshold: Positive | None = None,
-        threshold_noise: Positive = 4.0,
-        answers: Annotated[int, Ge(1)] | None = None,
-        delta: Annotated[float, Gt(0), Lt(1)] = 1e-5,
-        seed: int = 0,
+        noise: Annotated[
+            Positive,
+            Doc(
+                "standard deviation (Gaussian) or scale (Laplace) of the noise on a count, in votes"
+            ),
+        ] = 4.0,
+        mechanism: Annotated[Mechanism, Doc("distribution of the noise")] = "gaussian",
+        threshold: Annotated[
+            Positive | None,
+            Doc("votes that the first class needs, after noise, for an answer; null: no threshold"),
+        ] = None,
+        threshold_noise: Annotated[
+            Positive,
+            Doc("standard deviation of the noise in the comparison with the threshold, in votes"),
+        ] = 4.0,
+        answers: Annotated[
+            Annotated[int, Ge(1)] | None,
+            Doc("maximum number of answers; the first questions get them; null: all questions"),
+        ] = None,
+        delta: Annotated[
+            float, Gt(0), Lt(1), Doc("delta of the privacy budget, the reported epsilon")
+        ] = 1e-5,
+        seed: Annotated[int, Doc("seed of the noise; anyone who has it can remove the noise")] = 0,
     ):
         super().__init__()
         if not members:
-            raise ValueError("private votes need members")
+            raise ValueError("teacher: private votes need members, got none")
         self.members = nn.ModuleList(
             member if isinstance(member, Teacher) else Frozen(member) for member in members
         )
-        self.noise, self.mechanism, self.threshold, self.threshold_noise = (
-            noise,
-            mechanism,
-            threshold,
-            threshold_noise,
-        )
-        self.answers, self.delta, self.seed = answers, delta, seed
-        self.known: Tensor | None = None  # of each index the answer; -100 for none
+        self.noise = noise
+        self.mechanism = mechanism
+        self.threshold = threshold
+        self.threshold_noise = threshold_noise
+        self.answers = answers
+        self.delta = delta
+        self.seed = seed
+        self.labels: Tensor | None = None
+        """Answer to each index; -100 for none."""
 
     @torch.no_grad()
     def precompute(self, batches: Iterable[Batch]) -> None:
-        """Ask about each sample once, in the order of ``batches``. Raises RuntimeError the second time: it would cost as much again."""
-        if self.known is not None:
+        """Collect one vote for each sample.
+
+        Args:
+            batches: batches with ``index``; their order is the order of the questions.
+
+        Raises:
+            RuntimeError: on the second call, which would spend the same budget again.
+            ValueError: if a sample occurs twice.
+        """
+        if self.labels is not None:
             raise RuntimeError(
-                "these votes are cast: asking again would spend as much of the budget again"
+                "teacher: the votes are collected, and a second vote would spend the same privacy "
+                "budget again. Call precompute once"
             )
-        found = [(batch["index"].cpu(), self.count(batch)) for batch in batches]
-        index, counts = (torch.cat(parts) for parts in zip(*found, strict=True))
+        indices = []
+        votes = []
+        for batch in batches:
+            indices.append(batch["index"].cpu())
+            votes.append(self.count(batch))
+        index = torch.cat(indices)
+        counts = torch.cat(votes)
         if len(torch.bincount(index).nonzero()) < len(index):
-            raise ValueError("a sample is there twice; each question is answered once")
+            raise ValueError(
+                "teacher: a sample occurs twice. Expected each index once, because each question "
+                "is answered once"
+            )
+        # The order of the draws, labels before the threshold, is part of the seed's meaning.
         generator = torch.Generator().manual_seed(self.seed)
         label = (counts + noise_like(counts, self.noise, self.mechanism, generator)).argmax(1)
         if self.threshold is not None:
-            sure = (
-                counts.amax(1)
-                + noise_like(counts[:, 0], self.threshold_noise, "gaussian", generator)
-                >= self.threshold
-            )
-            label = label.where(sure, UNLABELLED)
+            noise = noise_like(counts[:, 0], self.threshold_noise, "gaussian", generator)
+            label = label.where(counts.amax(1) + noise >= self.threshold, UNLABELLED)
         if self.answers is not None:
             label = label.where((label != UNLABELLED).cumsum(0) <= self.answers, UNLABELLED)
         self.questions = len(index)
-        self.known = torch.full((int(index.max()) + 1,), UNLABELLED).index_copy_(0, index, label)
+        self.labels = torch.full((int(index.max()) + 1,), UNLABELLED).index_copy_(0, index, label)
 
     def count(self, batch: Batch) -> Tensor:
-        """How many members vote for each class: (N, C), float64. Raises ValueError where a member gives no logits (N, C)."""
+        """Count the members' votes for each class.
+
+        Args:
+            batch: a batch of samples.
+
+        Returns:
+            Numbers of votes (N, C), float64, on the CPU.
+
+        Raises:
+            ValueError: if a member gives no logits (N, C).
+        """
         votes = []
-        for number, member in enumerate(self.members):
+        for index, member in enumerate(self.members):
             logits = member(batch).get("logits")
             if logits is None or logits.ndim != 2:
                 raise ValueError(
-                    f"member {number} gives no logits of one class a sample; a vote needs them"
+                    f"teacher: member {index} gives no logits (N, C). Expected classifiers of "
+                    "whole samples"
                 )
             votes.append(F.one_hot(logits.argmax(1), logits.shape[1]))
         return torch.stack(votes).sum(0).double().cpu()
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         index = batch["index"]
-        if self.known is None:
-            raise RuntimeError("no vote was cast: let the teacher meet the training samples first")
-        if len(index) and int(index.max()) >= len(self.known):
+        labels = self._collected_labels()
+        if len(index) and int(index.max()) >= len(labels):
             raise ValueError(
-                f"sample {int(index.max())} was not asked about; only the training samples are"
+                f"teacher: sample {int(index.max())} has no vote. Expected samples of the training "
+                "set, which precompute has seen"
             )
-        self.known = self.known.to(index.device)
-        return {"label": self.known[index]}
+        self.labels = labels.to(index.device)
+        return {"label": self.labels[index]}
 
     def privacy_cost(self) -> dict[str, Any]:
-        """What the answers cost: ``epsilon`` and ``delta``, the questions and how many were answered. Raises RuntimeError before there are any."""
-        if self.known is None:
-            raise RuntimeError("no vote was cast: let the teacher meet the training samples first")
+        """Report the privacy budget that the answers cost.
+
+        Returns:
+            ``epsilon``, ``delta``, the number of ``questions`` and how many were ``answered``.
+
+        Raises:
+            RuntimeError: before ``precompute``.
+        """
+        labels = self._collected_labels()
         paid = self.questions if self.answers is None else min(self.questions, self.answers)
         noise = self.threshold_noise if self.threshold is not None else None
-        epsilon = epsilon_of(self.questions, paid, self.noise, self.mechanism, noise, self.delta)
+        epsilon = privacy_epsilon(
+            self.questions, paid, self.noise, self.mechanism, noise, self.delta
+        )
         return {
             "epsilon": epsilon,
             "delta": self.delta,
             "questions": self.questions,
-            "answered": int((self.known != UNLABELLED).sum()),
+            "answered": int((labels != UNLABELLED).sum()),
         }
+
+    def _collected_labels(self) -> Tensor:
+        if self.labels is None:
+            raise RuntimeError(
+                "teacher: no vote was collected. Call precompute with the training samples first"
+            )
+        return self.labels

@@ -1,13 +1,14 @@
-"""A teacher that was asked before: its answers are read, and belong to exactly the input that the student sees."""
+"""Teacher whose outputs were recorded earlier, for exactly the inputs that the student gets."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -23,7 +24,7 @@ from instil.core import (
 
 
 class Answers(Protocol):
-    """Where answers are kept, such as a ``Store``."""
+    """Protocol of a source of recorded outputs, such as a ``Store``."""
 
     def roles(self, section: str) -> set[str]: ...
 
@@ -31,16 +32,15 @@ class Answers(Protocol):
 
 
 Checksums = Callable[[Tensor], Tensor]
-"""How the rows of an input become numbers (N,)."""
+"""Maps the rows of an input to numbers (N,)."""
 
 
 class Recorded(Teacher):
-    """Recorded answers by ``index`` and ``view`` of the batch, after a check that they were given to this very input.
+    """Teacher that reads recorded outputs by the ``index`` and ``view`` of a batch.
 
-    ``answers``: a ``Store``; ``section``: which of its sections; ``checksums``: how an input becomes the number that was recorded with its answer.
-
-    Raises ValueError for a batch without ``index`` and ``view``, an input that differs from the one recorded (as where images are mixed or attacked
-    after the loader), or ``grad=True``.
+    Checksums prove that the outputs belong to this input. The forward pass raises ValueError for an
+    input that differs from the recorded one, for example after mixing or an attack. It does so also
+    for ``grad=True``, and for a batch without ``index`` and ``view``.
     """
 
     card = Card(
@@ -49,63 +49,80 @@ class Recorded(Teacher):
         "CVPR",
         2022,
         source="offline",
-        deviations="The paper asks its teacher anew for every view; here each of a finite number of views is answered once.",
-        use="A teacher that is slow or lives elsewhere: asked once, it costs nothing in training, and many students learn from it.",
-        pitfalls="Every view of a sample that training sees must have been recorded. What is mixed or changed after the loader cannot be.",
+        deviations="The paper runs its teacher on a new view in every step. Here there is a finite "
+        "number of views, and each is recorded once.",
+        use="The teacher is slow or runs elsewhere. It runs once; training then costs no teacher "
+        "time, and many students can learn from the record.",
+        pitfalls="Every view of a sample that training uses must be recorded. Inputs that are "
+        "mixed or changed after the loader cannot be recorded.",
     )
 
     missing_role_hint = (
-        "the store does not hold it: record anew with this objective (instil record)"
+        "the store does not hold it: record again with this objective (instil record)"
     )
 
-    def __init__(self, answers: Answers, checksums: Checksums, section: str = "train"):
+    def __init__(
+        self,
+        answers: Annotated[Answers, Doc("source of the recorded outputs, such as a ``Store``")],
+        checksums: Annotated[
+            Checksums, Doc("function from inputs to the checksums that were recorded with them")
+        ],
+        section: Annotated[str, Doc("section of the source")] = "train",
+    ):
         super().__init__()
-        self.answers, self.checksums, self.section = answers, checksums, section
+        self.answers = answers
+        self.checksums = checksums
+        self.section = section
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         if grad:
             raise ValueError(
-                "a recorded teacher cannot be differentiated by its input; ask the live one (leave store out of the recipe)"
+                "teacher.store: a recorded teacher cannot be differentiated by its input. Use the "
+                "live teacher: leave store out of the recipe"
             )
-        if missing := [key for key in ("index", "view") if key not in batch]:
+        missing = [key for key in ("index", "view") if key not in batch]
+        if missing:
             raise ValueError(
-                f"recorded answers are found by index and view, and the batch has no '{missing[0]}'; let the data set return it"
+                "teacher.store: recorded outputs are identified by index and view, and the batch "
+                f"has no '{missing[0]}'. Return it from the data set"
             )
-        index, view = batch["index"].cpu(), batch["view"].cpu()
+        index = batch["index"].cpu()
+        view = batch["view"].cpu()
         outputs, expected = self.answers.read(self.section, index, view)
-        if len(other := index[self.checksums(first_tensor(batch)) != expected]):
+        different = index[self.checksums(first_tensor(batch)) != expected]
+        if len(different):
             raise ValueError(
-                f"the input of sample {int(other[0])} is not the one that the teacher answered: it was augmented otherwise, or mixed or attacked "
-                "after the loader, which cannot be recorded; ask the live teacher (leave store out of the recipe)"
+                f"teacher.store: the input of sample {int(different[0])} is not the recorded one. "
+                "Expected the same augmentation, without mixing or attacks after the loader. Use "
+                "the live teacher: leave store out of the recipe"
             )
-        return {role: _on(value, first_tensor(batch).device) for role, value in outputs.items()}
+        return {
+            role: _to_device(value, first_tensor(batch).device) for role, value in outputs.items()
+        }
 
     def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
-        there = self.answers.roles(self.section)
-        if missing := sorted(set(roles) - there):
+        recorded = self.answers.roles(self.section)
+        missing = sorted(set(roles) - recorded)
+        if missing:
             raise ValueError(
-                f"'{missing[0]}' was not recorded, only {', '.join(sorted(there))}; {closest(missing[0], there)}; record it anew"
+                f"teacher.store: '{missing[0]}' was not recorded. Expected one of "
+                f"{', '.join(sorted(recorded))}; {closest(missing[0], recorded)}. Record again"
             )
 
 
-def _on(value: Any, device: torch.device) -> Any:
-    """Tensors, and tuples and mappings of them, on a device."""
+def _to_device(value: Any, device: torch.device) -> Any:
+    """Move tensors, and the tensors in tuples, mappings and signals, to a device."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
-        return {key: _on(part, device) for key, part in value.items()}
+        return {key: _to_device(part, device) for key, part in value.items()}
     if isinstance(value, tuple):
-        return tuple(_on(part, device) for part in value)
-    if (
-        isinstance(value, Projection) and value.hidden.dtype == torch.float16
-    ):  # halved to be kept: its head is not
+        return tuple(_to_device(part, device) for part in value)
+    # Hidden states are stored in half precision, the head in its own.
+    if isinstance(value, Projection) and value.hidden.dtype == torch.float16:
         value = dataclasses.replace(value, hidden=value.hidden.to(value.weight.dtype))
     if isinstance(value, (Projection, Top, Sampled)):
-        return dataclasses.replace(
-            value,
-            **{
-                field.name: _on(getattr(value, field.name), device)
-                for field in dataclasses.fields(value)
-            },
-        )
+        fields = [field.name for field in dataclasses.fields(value)]
+        moved = {name: _to_device(getattr(value, name), device) for name in fields}
+        return dataclasses.replace(value, **moved)
     return value

@@ -1,25 +1,30 @@
-"""Of several teachers, one for each sample."""
+"""One of several teachers for each sample."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, LazyOutputs, Outputs, Teacher, closest, to_float32
-from instil.teachers.ensemble import likeliest
+from instil.teachers.ensemble import lazy_prediction
 from instil.teachers.frozen import Frozen
 
 By = Literal["entropy", "label", "domain"]
+RULES: tuple[By, ...] = ("entropy", "label", "domain")
 
 
 class Routed(Teacher):
-    """The answer of one member for each item: its ``logits`` (..., C), and as ``member`` (...) which it was; all outputs as ``members``.
+    """Teacher that uses the logits of one member for each item.
 
-    ``by``: the member whose answer has the least entropy; the one that gives the label the largest probability (least entropy where there is no
-    label); or the one whose number the batch's ``domain`` (N,) holds.
+    The outputs are ``logits`` (..., C), ``member`` (...), the index of the chosen member, and
+    ``members``, the outputs of all members.
+
+    Raises:
+        ValueError: if there are no members, or ``by`` has another value.
     """
 
     card = Card(
@@ -29,17 +34,27 @@ class Routed(Teacher):
         2020,
         source="offline",
         algorithms=("multi-teacher", "adaptive"),
-        deviations="One member answers, where the paper weighs all by their entropy; the choice by label or domain is not in it.",
+        deviations="One member is chosen, whereas the paper weights all by their entropy. The "
+        "choice by label or domain is not in the paper.",
     )
 
-    def __init__(self, members: Sequence[nn.Module], by: By = "entropy"):
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        by: Annotated[
+            By,
+            Doc(
+                "choice of the member: entropy takes the lowest entropy; label the largest "
+                "probability of the label (the lowest entropy without a label); domain the index "
+                "in the batch's ``domain`` (N,)"
+            ),
+        ] = "entropy",
+    ):
         super().__init__()
         if not members:
-            raise ValueError("routed teachers need at least one member")
-        if by not in ("entropy", "label", "domain"):
-            raise ValueError(
-                f"by: a member is not chosen by '{by}'; {closest(by, ('entropy', 'label', 'domain'))}"
-            )
+            raise ValueError("teacher: routed teachers need at least one member, got none")
+        if by not in RULES:
+            raise ValueError(f"teacher.by: no rule '{by}'; {closest(by, RULES)}")
         self.members = nn.ModuleList(
             member if isinstance(member, Teacher) else Frozen(member) for member in members
         )
@@ -47,39 +62,54 @@ class Routed(Teacher):
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         members = tuple(member(batch, grad=grad) for member in self.members)
-        if missing := [number for number, outputs in enumerate(members) if "logits" not in outputs]:
-            raise ValueError(
-                f"member {missing[0]} gives {', '.join(members[missing[0]])}, and no logits to choose from"
-            )
-        logits = torch.stack([to_float32(outputs["logits"]) for outputs in members])
-        chosen = self.choose(logits.detach(), batch)
-        index = chosen[None, ..., None].expand(1, *logits.shape[1:])
-        answer = logits.gather(0, index).squeeze(0)
+        for index, outputs in enumerate(members):
+            if "logits" not in outputs:
+                raise ValueError(
+                    f"teacher: member {index} gives {', '.join(outputs)}, and no logits to choose "
+                    "from. Expected a classifier"
+                )
+        member_logits = torch.stack([to_float32(outputs["logits"]) for outputs in members])
+        chosen = self.choose(member_logits.detach(), batch)
+        columns = chosen[None, ..., None].expand(1, *member_logits.shape[1:])
+        logits = member_logits.gather(0, columns).squeeze(0)
         return LazyOutputs(
-            {"logits": answer, "member": chosen, "members": members}, likeliest(answer, members)
+            {"logits": logits, "member": chosen, "members": members},
+            lazy_prediction(logits, members),
         )
 
     def choose(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Which member answers each item: logits (K, ..., C) give (...). Raises ValueError for a batch without the key that decides."""
+        """Choose the member of each item.
+
+        Args:
+            logits: logits of the K members (K, ..., C).
+            batch: the batch of this step.
+
+        Returns:
+            Indices of members (...).
+
+        Raises:
+            ValueError: if the batch lacks the key that decides.
+        """
         if self.by == "entropy":
-            return surest(logits)
+            return lowest_entropy(logits)
         if self.by not in batch:
             raise ValueError(
-                f"members are chosen by '{self.by}', which the batch has not; its keys are {', '.join(batch)}"
+                f"teacher.by: members are chosen by '{self.by}'. Expected this key in the batch, "
+                f"got {', '.join(batch)}"
             )
         if self.by == "domain":
             domain: Tensor = batch["domain"]
             return domain.view(-1, *[1] * (logits.ndim - 3)).expand(logits.shape[1:-1])
         label: Tensor = batch["label"]
         index = label.clamp_min(0).expand(logits.shape[:-1]).unsqueeze(-1)
-        rightest = logits.log_softmax(-1).gather(-1, index).squeeze(-1).argmax(0)
-        return torch.where(label != UNLABELLED, rightest, surest(logits))
+        best = logits.log_softmax(-1).gather(-1, index).squeeze(-1).argmax(0)
+        return torch.where(label != UNLABELLED, best, lowest_entropy(logits))
 
     def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
-        """All of the members: their logits are always read."""
+        """Select no roles: the logits of all members are always read."""
 
 
-def surest(logits: Tensor) -> Tensor:
-    """The number of the member of least entropy: logits (K, ..., C) give (...)."""
-    number: Tensor = torch.special.entr(logits.softmax(-1)).sum(-1).argmin(0)
-    return number
+def lowest_entropy(logits: Tensor) -> Tensor:
+    """Index (...) of the member with the lowest entropy, of logits (K, ..., C)."""
+    index: Tensor = torch.special.entr(logits.softmax(-1)).sum(-1).argmin(0)
+    return index

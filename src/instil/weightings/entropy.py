@@ -1,29 +1,42 @@
-"""Samples that teacher and student are unsure about count more."""
+"""Sample weights that depend on the entropy of teacher and student."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, Positive, Weighting, to_float32
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Entropy in nats (...) of the softmax of logits (..., C) at a temperature; of one class, that of its sigmoid."""
+    """Entropy of the softmax, in nats.
+
+    Args:
+        logits: (..., C). With C = 1 it is the entropy of the sigmoid.
+        temperature: softmax temperature, > 0.
+
+    Returns:
+        (...).
+
+    Example:
+        >>> entropy(torch.zeros(1, 2))
+        tensor([0.6931])
+    """
     logits = to_float32(logits) / temperature
-    logits = torch.cat([logits, torch.zeros_like(logits)], -1) if logits.shape[-1] == 1 else logits
+    if logits.shape[-1] == 1:
+        logits = torch.cat([logits, torch.zeros_like(logits)], -1)
     log_probability = logits.log_softmax(-1)
     return -(log_probability.exp() * log_probability).sum(-1).clamp_max(0)
 
 
 class Entropy(Weighting):
-    """Half of the teacher's entropy, and half of it again as far as the student is unsure: from 0 to log C (Su et al. 2025, Eq. 5 to 7).
+    """Weight H(teacher) (1 + H(student) / log C) / 2 (Su et al. 2025, Eq. 5 to 7).
 
-    ``temperature``: of both entropies.
-    ``prefer``: the unsure samples, as published; or the certain ones: 1 minus the teacher's share of log C.
+    The weight is between 0 and log C.
     """
 
     card = Card(
@@ -33,25 +46,38 @@ class Entropy(Weighting):
         2025,
         algorithms=("adaptive",),
         labels=("single", "binary"),
-        deviations="The authors' code divides the student's entropy by log C on ImageNet, as here, but by C on CIFAR-100, which makes its part 22 "
-        "times smaller there. Their prefer is unsure alone.",
-        equation=r"w = \frac{1}{2} H(p^t_T) \Big( 1 + \frac{H(p^s_T)}{\log C} \Big), \quad H(p) = -\sum_{c=1}^{C} p_c \log p_c",
-        use="Multiplies a per-item objective so that samples near a class boundary count more than those the teacher finds easy; published for "
-        "kd, dkd and feature losses. It needs no labels and costs two entropies.",
-        pitfalls="Weights go up to log C and are not normalized: with many classes the objective grows, and the published weights are for that "
-        "size. Under a peaked teacher and at a low temperature nearly all weights vanish. Noisy and ambiguous samples have a high entropy too. It "
-        "cannot weigh objectives that couple their batch.",
+        deviations="The authors' code divides the student's entropy by log C on ImageNet, as here, "
+        "but by C on CIFAR-100, which makes its part 22 times smaller there. The authors have "
+        "prefer: unsure only.",
+        equation=r"w = \frac{1}{2} H(p^t_T) \Big( 1 + \frac{H(p^s_T)}{\log C} \Big), "
+        r"\quad H(p) = -\sum_{c=1}^{C} p_c \log p_c",
+        use="With a per-item objective, to give samples near a class boundary more weight than "
+        "those that are easy for the teacher. Published for kd, dkd and feature losses. It needs "
+        "no labels and costs two entropies.",
+        pitfalls="The weights reach log C and are not normalized: with many classes the objective "
+        "grows, and the published weights are for that size. With a peaked teacher and a low "
+        "temperature nearly all weights vanish. Noisy and ambiguous samples have a high entropy "
+        "too. It cannot weight objectives that couple the samples of a batch.",
     )
 
     def __init__(
-        self, temperature: Positive = 3.0, prefer: Literal["unsure", "certain"] = "unsure"
+        self,
+        temperature: Annotated[Positive, Doc("softmax temperature of both entropies")] = 3.0,
+        prefer: Annotated[
+            Literal["unsure", "certain"],
+            Doc(
+                "samples with more weight: unsure as published; certain uses 1 - H(teacher) / log C"
+            ),
+        ] = "unsure",
     ):
         super().__init__()
-        self.temperature, self.prefer = temperature, prefer
+        self.temperature = temperature
+        self.prefer = prefer
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        most = math.log(max(2, teacher["logits"].shape[-1]))
-        theirs = entropy(teacher["logits"], self.temperature)
+        largest = math.log(max(2, teacher["logits"].shape[-1]))
+        teacher_entropy = entropy(teacher["logits"], self.temperature)
         if self.prefer == "certain":
-            return 1 - theirs / most
-        return theirs * (1 + entropy(student["logits"], self.temperature) / most) / 2
+            return 1 - teacher_entropy / largest
+        student_entropy = entropy(student["logits"], self.temperature)
+        return teacher_entropy * (1 + student_entropy / largest) / 2

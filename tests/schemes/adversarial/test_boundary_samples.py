@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Net, Schedule
+from instil.functional.boundary_attack import boundary_step, other_class
 from instil.objectives.features.jacobian import Jacobian
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.adversarial.boundary_samples import BoundarySamples, boundary_step, other_class
+from instil.schemes.adversarial.boundary_samples import BoundarySamples
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.schemes.image_nets import images, net, timed

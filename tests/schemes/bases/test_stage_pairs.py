@@ -26,7 +26,7 @@ def test_spots_are_all_stages_or_those_given() -> None:
 def test_spots_that_do_not_fit(spots: Any) -> None:
     with pytest.raises(
         ValueError,
-        match=r"is no list of \[student stage, teacher stage\] of 2 and 3 stages, from shallow to deep",
+        match=r"Expected a list of \[student stage, teacher stage\] of 2 and 3 stages, from shallow to deep",
     ):
         resolve_stage_pairs(spots, 2, 3)
 
@@ -64,7 +64,7 @@ def test_stages_are_taps_on_outputs() -> None:
     assert stage_paths(Net(model, taps={"features": "0"}), "student") == ["0"]
     for taps in ({"features": ["0", "1:in"]}, {"features": ["0[*]"]}, {}):
         with pytest.raises(
-            ValueError, match=r"name those of the teacher in taps\.features, which is"
+            ValueError, match=r"Expected paths of modules in teacher\.taps\.features, got"
         ):
             stage_paths(Net(model, taps=taps), "teacher")  # type: ignore[arg-type]
 

@@ -181,17 +181,15 @@ def test_says_what_it_cannot_do() -> None:
     ):
         FCFD(net(3), Ensemble([Frozen(net(5)), Frozen(net(5, 1))]), other).prepare(timed())
     two = Net(Stages(5), call, {"features": ["stages.0", "stages.2"]})
-    with pytest.raises(
-        ValueError, match="the student has 3 stages and the teacher 2; say which belong together"
-    ):
+    with pytest.raises(ValueError, match="the student has 3 stages and the teacher 2"):
         FCFD(net(3), Frozen(two), other).prepare(timed())
     FCFD(net(3), Frozen(two), other, stage_pairs=[[1, 0], [2, 1]]).prepare(timed())
-    with pytest.raises(ValueError, match="is no list of"):
+    with pytest.raises(ValueError, match="Expected a list of"):
         FCFD(net(3), Frozen(two), other, stage_pairs=[[1, 0], [2, 2]]).prepare(timed())
     with pytest.raises(ValueError, match="Expected two or more pairs, got 1"):
         FCFD(net(3), Frozen(two), other, stage_pairs=[[1, 0]]).prepare(timed())
     inputs = Net(Stages(5), call, {"features": ["stages.0", "stages.1", "stages.2:in"]})
-    with pytest.raises(ValueError, match="spots are outputs of modules; name those of the teacher"):
+    with pytest.raises(ValueError, match="spots are outputs of modules"):
         FCFD(net(3), Frozen(inputs), other).prepare(timed())
     with pytest.raises(ValueError, match="no adapter fits the shapes of two stages"):
         bridge(torch.zeros(2, 3, 4, 4), torch.zeros(2, 16, 3))

@@ -113,5 +113,5 @@ def test_the_student_alone_is_exported_and_all_parts_learn() -> None:
 
 
 def test_a_net_without_stages_is_refused() -> None:
-    with pytest.raises(ValueError, match="further ends start from the stages before the last"):
+    with pytest.raises(ValueError, match="branches start from the stages before the last"):
         FFL(nets.net(), {"cross_entropy": CrossEntropy()}).prepare(nets.batch())

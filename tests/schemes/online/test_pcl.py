@@ -151,7 +151,7 @@ def test_the_student_alone_is_exported() -> None:
 
 
 def test_errors_name_what_is_missing() -> None:
-    with pytest.raises(ValueError, match="further ends start from the stages before the last"):
+    with pytest.raises(ValueError, match="branches start from the stages before the last"):
         PCL(nets.net(), {"cross_entropy": CrossEntropy()}).prepare(nets.batch())
     with pytest.raises(ValueError, match="Expected 'label' in the batch, got image"):
         PCL(staged(), {"kd": KD()}).prepare({"image": images()["image"]})

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Net, Objective
+from instil.functional.robust_losses import soft_label_loss
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.features.jacobian import Jacobian
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.bases.robust import RobustScheme, soft_label_loss
+from instil.schemes.bases.robust import RobustScheme
 from instil.schemes.robust.adaad import AdaAD
 from instil.schemes.robust.ard import ARD
 from instil.schemes.robust.iad import IAD

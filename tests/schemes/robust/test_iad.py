@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from instil.functional.robust_losses import soft_label_loss
 from instil.objectives.labels.cross_entropy import CrossEntropy
-from instil.schemes.bases.robust import soft_label_loss
 from instil.schemes.robust.iad import IAD, iad_loss, trust
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme

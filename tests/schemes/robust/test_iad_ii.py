@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from instil.functional.robust_losses import soft_label_loss
 from instil.objectives.labels.cross_entropy import CrossEntropy
-from instil.schemes.bases.robust import soft_label_loss
 from instil.schemes.robust.iad_ii import IADII
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen

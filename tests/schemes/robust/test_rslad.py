@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from instil.functional.robust_losses import soft_label_loss
 from instil.objectives.logits.kd import KD
-from instil.schemes.bases.robust import soft_label_loss
 from instil.schemes.robust.rslad import RSLAD
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme

@@ -143,7 +143,7 @@ def require_same_tokens(student: Signal, teacher: Signal, vocabulary: int | None
     counts = f"the student's logits have {student_classes} classes, the teacher's {teacher_classes}"
     if vocabulary is None and student_classes != teacher_classes:
         raise ValueError(
-            f"{counts}; if both know the same tokens and the rest is padding, say "
+            f"{counts}; if both know the same tokens and the rest is padding, pass "
             "vocabulary=<number of tokens>: padding is left out of both softmaxes"
         )
     if vocabulary is not None and not 1 <= vocabulary <= min(student_classes, teacher_classes):

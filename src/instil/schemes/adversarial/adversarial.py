@@ -184,8 +184,7 @@ class Adversarial(Scheme):
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)
-        assert self.critic is not None
-        for norm, original in spectral_norms(self.critic):
+        for norm, original in spectral_norms(self.critic or self):
             norm.follow(original)
 
     def _critic_losses(self, real: Tensor, fake: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What schemes of one trunk with several ends share: the ends, and one update on the objectives of all."""
+"""Base class of schemes whose student has branches: further classifiers on its earlier stages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,21 @@ from instil.functional.pooling import global_average_pool
 from instil.modules.stage_adapter import StageAdapter
 
 TRUNK_ROLES = ("logits", "features")
-"""Roles of the trunk that further ends and their teachers are made of."""
+"""Roles of the student that branches and their teachers are computed from."""
 
 
 class Branch(nn.Module):
-    """Another end of a net, from one of its stages on: two convolutions (of tokens and vectors, linear maps) to the shape of the deepest stage, the
-    mean over positions, a classifier. Without BatchNorm, which would couple the samples."""
+    """Classifier on a stage of a network.
+
+    Two convolutions to the shape of the deepest stage (linear layers for tokens and vectors), the
+    mean over positions, and a linear classifier. There is no BatchNorm, which would couple the
+    samples of a batch.
+
+    Args:
+        stage: example of the stage that the branch starts from.
+        deepest: example of the deepest stage.
+        classes: number of classes.
+    """
 
     def __init__(self, stage: Tensor, deepest: Tensor, classes: int):
         super().__init__()
@@ -43,35 +52,72 @@ class Branch(nn.Module):
 
 
 class BranchedScheme(Scheme):
-    """A student with further ends on the stages of its ``features``; each learns by the objectives, from teachers that ``teachers_for`` makes of all.
+    """Base class of schemes that train a student together with branches on its ``features``.
 
-    The objectives see the ends' ``logits`` (N, C) and ``embedding`` (N, D), the mean over positions of the deepest stage. The losses of an end
-    against several teachers are global_average_pool, those of the ends added up. The student is exported as it is, without the other ends.
+    Each end of the student (its own classifier, and each branch) is trained by the objectives
+    against the teachers of ``teachers_for``. The objectives receive the ``logits`` (N, C) and the
+    ``embedding`` (N, D) of an end: the mean over positions of its deepest stage. The losses of one
+    end against several teachers are averaged; the losses of the ends are added. The student is
+    exported without the branches.
+
+    Args:
+        student: the student.
+        objectives: losses of each end.
     """
 
     def __init__(self, student: nn.Module, objectives: Objectives | Mapping[str, Objective]):
         super().__init__(student, None, objectives)
-        self.branches, self.branch_weight = nn.ModuleList(), 1.0
+        self.branches = nn.ModuleList()
+        self.branch_weight = 1.0
         self.learners["student"] += ("branches",)
 
     def branch_stages(self, stages: int) -> list[int]:
-        """The stage that each further end starts from, of a net of so many stages."""
+        """Choose the stages that the branches start from.
+
+        Args:
+            stages: number of stages of the student.
+
+        Returns:
+            Index of the stage of each branch.
+        """
         raise NotImplementedError
 
     def make_branches(self, stages: tuple[Tensor, ...], classes: int) -> Sequence[nn.Module]:
-        """The further ends."""
+        """Create the branches.
+
+        Args:
+            stages: stages of the student on a dry batch.
+            classes: number of classes.
+
+        Returns:
+            Modules that map a stage to outputs, in the order of ``branch_stages``.
+        """
         return [
             Branch(stages[origin], stages[-1], classes)
             for origin in self.branch_stages(len(stages))
         ]
 
     def build_extra(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
-        """Make what else there is to learn, once, on a dry batch."""
+        """Create further trained modules, once, from a dry batch.
+
+        Args:
+            ends: outputs of the ends, the student's own first.
+            stages: stages of the student.
+        """
 
     def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
-        """The teachers of each end, the student's own first, and losses of the scheme's own."""
+        """Compute the teachers of each end.
+
+        Args:
+            ends: outputs of the ends, the student's own first.
+            stages: stages of the student.
+            batch: the batch of this step.
+
+        Returns:
+            The teachers of each end, the student's own first, and losses of the scheme itself.
+        """
         raise NotImplementedError
 
     def combine(self, name: str, losses: Tensor) -> Tensor:
@@ -91,7 +137,8 @@ class BranchedScheme(Scheme):
         stages = stage_features(outputs)
         if outputs["logits"].ndim != 2:
             raise ValueError(
-                f"further ends classify whole samples: logits must be (N, C), not {tuple(outputs['logits'].shape)}"
+                "scheme: branches classify whole samples. Expected logits (N, C) of the student, "
+                f"got {tuple(outputs['logits'].shape)}"
             )
         self.branches.extend(self.make_branches(stages, outputs["logits"].shape[1]))
         ends = self.branch_outputs(outputs)
@@ -100,20 +147,21 @@ class BranchedScheme(Scheme):
         self.objectives.build(ends[0], teachers[0][0])
 
     def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
-        """What each end says, the student's own first."""
+        """Compute the outputs of each end.
+
+        Args:
+            outputs: outputs of the student.
+
+        Returns:
+            Outputs of the ends, the student's own first.
+        """
         stages = stage_features(outputs)
-        own = {
-            "logits": outputs["logits"],
-            "embedding": global_average_pool(to_float32(stages[-1])),
-        }
+        embedding = global_average_pool(to_float32(stages[-1]))
+        ends: list[Outputs] = [{"logits": outputs["logits"], "embedding": embedding}]
         origins = self.branch_stages(len(stages))
-        return [
-            own,
-            *(
-                branch(stages[origin])
-                for branch, origin in zip(self.branches, origins, strict=True)
-            ),
-        ]
+        for branch, origin in zip(self.branches, origins, strict=True):
+            ends.append(branch(stages[origin]))
+        return ends
 
     def observe(self, batch: Batch) -> tuple[list[Outputs], tuple[Tensor, ...]]:
         """Run the student and the branches on the batch of a step.
@@ -122,7 +170,7 @@ class BranchedScheme(Scheme):
             batch: the batch of this step.
 
         Returns:
-            Outputs of the ends, the student's first, and the stages of the student.
+            Outputs of the ends, the student's own first, and the stages of the student.
         """
         outputs = replace_invalid_outputs(self.student(batch), batch, TRUNK_ROLES)
         return self.branch_outputs(outputs), stage_features(outputs)
@@ -131,28 +179,47 @@ class BranchedScheme(Scheme):
         yield self.compute_losses(batch)
 
     def compute_losses(self, batch: Batch) -> Update:
-        """The objectives' update, over all ends and their teachers, with the scheme's own losses."""
+        """Compute the losses of all ends against their teachers, and the scheme's own losses.
+
+        Args:
+            batch: the batch of this step.
+
+        Returns:
+            Update of the student.
+        """
         ends, stages = self.observe(batch)
-        teachers, own = self.teachers_for(ends, stages, batch)
+        teachers, scheme_losses = self.teachers_for(ends, stages, batch)
         updates = [
-            [self.objectives(end, teacher, batch) for teacher in of]
-            for end, of in zip(ends, teachers, strict=True)
+            [self.objectives(end, teacher, batch) for teacher in end_teachers]
+            for end, end_teachers in zip(ends, teachers, strict=True)
         ]
         losses = {}
         for name in updates[0][0].losses:
-            first, *others = (
-                self.combine(name, torch.stack([update.losses[name] for update in of]))
-                for of in updates
+            student_loss, *branch_losses = (
+                self.combine(name, torch.stack([update.losses[name] for update in end_updates]))
+                for end_updates in updates
             )
-            losses[name] = first + self.branch_weight * torch.stack(others).sum()
-        return Update(losses | own, "student", updates[0][0].state_updates)
+            losses[name] = student_loss + self.branch_weight * torch.stack(branch_losses).sum()
+        return Update(losses | scheme_losses, "student", updates[0][0].state_updates)
 
 
 def stage_features(outputs: Outputs) -> tuple[Tensor, ...]:
-    """The stages that further ends start from; ValueError for fewer than two."""
+    """Return the stages that branches start from.
+
+    Args:
+        outputs: outputs of the student.
+
+    Returns:
+        The role ``features``.
+
+    Raises:
+        ValueError: if there are fewer than two stages.
+    """
     stages = outputs.get("features")
     if not isinstance(stages, tuple) or len(stages) < 2:
         raise ValueError(
-            f"further ends start from the stages before the last: two or more 'features' of the student, which gives {', '.join(outputs)}"
+            "scheme: branches start from the stages before the last. Expected two or more "
+            f"'features' of the student, which gives {', '.join(outputs)}. Name the modules in "
+            "student.taps.features"
         )
     return stages

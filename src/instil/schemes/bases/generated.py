@@ -45,10 +45,10 @@ REPLAYED = 0.5
 class GeneratorScheme(Scheme):
     """Base class of schemes with a generator.
 
-    There are two learners: ``generator``, trained by ``terms`` on the outputs of teacher and student
-    for its images, and ``student``, trained by the objectives on such images. Subclasses define the
-    order of the updates in ``step``. Only the shape of the images in a batch is used. Latent codes
-    depend on seed, step, sample and turn only.
+    There are two learners: ``generator``, trained by ``terms`` on the outputs of teacher and
+    student for its images, and ``student``, trained by the objectives on such images. Subclasses
+    define the order of the updates in ``step``. Only the shape of the images in a batch is used.
+    Latent codes depend on seed, step, sample and turn only.
 
     Args:
         student: the student.
@@ -138,7 +138,7 @@ class GeneratorScheme(Scheme):
         """Yield the student's updates on generated images.
 
         Args:
-            batch: the batch, of which the shape of the images counts.
+            batch: the batch; only the shape of its images is used.
             turns: number of updates.
             fresh: generate new images in each turn.
 

@@ -148,13 +148,13 @@ class GeneratedInversion(InversionScheme):
 
     def inversion(self, batch: Batch, image: Tensor) -> dict[str, Tensor]:
         """Compute the generator's losses on images of the classes ``label``."""
-        asked = batch | {"image": image}
+        inputs = batch | {"image": image}
         with record_statistics(self.teacher or self, item_weights(batch)) as read:
-            teacher = to_float32(self.teacher_outputs(asked, grad=True)["logits"])
+            teacher = to_float32(self.teacher_outputs(inputs, grad=True)["logits"])
         values = self.label_weight * F.cross_entropy(teacher, batch["label"], reduction="none")
         if self.adversarial_weight:
             with eval_mode(self.student):
-                student = self.student(asked)["logits"]
+                student = self.student(inputs)["logits"]
             values = values + self.adversarial_weight * decision_adversarial_loss(student, teacher)
         loss = mean(values, item_weights(batch))
         if self.statistics_weight:
@@ -179,8 +179,7 @@ class GeneratedInversion(InversionScheme):
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)
         if "made.image" in gathered_rows:
-            for start, came in zip(
-                self.start.parameters(), self.generator.parameters(), strict=True
-            ):
-                start.lerp_(came, self.reuse)
-                came.copy_(start)
+            pairs = zip(self.start.parameters(), self.generator.parameters(), strict=True)
+            for start, current in pairs:
+                start.lerp_(current, self.reuse)
+                current.copy_(start)

@@ -78,14 +78,19 @@ class InversionScheme(Scheme):
         image: Tensor = batch.get("image", torch.empty(0))
         if not image.is_floating_point() or image.ndim != 4:
             raise ValueError(
-                f"images (N, C, H, W) are to be made, floating point in [0, 1], in the shape of 'image'; the batch has {', '.join(batch)}"
+                f"{type(self).__name__} creates images in the shape of 'image'. Expected 'image' "
+                "(N, C, H, W) in the batch, floating point in [0, 1], got a batch with "
+                f"{', '.join(batch)}"
             )
         if self.teacher is None:
-            raise ValueError(f"{type(self).__name__} needs a teacher")
+            raise ValueError(
+                f"{type(self).__name__} needs a teacher. Expected the network to invert, got None"
+            )
         logits = self.teacher_outputs(batch)["logits"]
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise ValueError(
-                f"images are recovered by class; the teacher's logits are {tuple(logits.shape)}, not (N, C) with two classes or more"
+                f"{type(self).__name__} creates images of a class. Expected teacher logits (N, C) "
+                f"with two classes or more, got {tuple(logits.shape)}"
             )
         self.classes = logits.shape[1]
         self.memory = SyntheticMemory(self.size, **self.memory_rows(batch))
@@ -114,7 +119,7 @@ class InversionScheme(Scheme):
         return batch | {"image": drawn["image"], "label": drawn["label"]}
 
     def pictures(self, batch: Batch) -> Tensor:
-        """Return some of the images from which the student learnt."""
+        """Return some of the images on which the student was trained."""
         image: Tensor = self.recall(batch)["image"]
         return image
 
@@ -133,12 +138,18 @@ def synthetic_rows(**rows: Tensor) -> dict[str, Tensor]:
 def random_shift(image: Tensor, batch: Batch, pixels: int, turn: int) -> Tensor:
     """Roll all images by the same random number of pixels, vertically and horizontally (jitter).
 
-    The shift depends on seed, step and turn.
+    Args:
+        image: (N, C, H, W).
+        batch: the batch; the shift depends on its (seed, step).
+        pixels: largest shift. 0: no shift.
+        turn: index of the shift in the step.
+
+    Returns:
+        The rolled images.
     """
     if not pixels:
         return image
     moment = (int(batch.get("seed", 0)) * 1_000_003 + int(batch.get("step", 0))) * 1_000_003 + turn
-    down, across = torch.randint(
-        -pixels, pixels + 1, (2,), generator=torch.Generator().manual_seed(moment % 2**63)
-    ).tolist()
+    generator = torch.Generator().manual_seed(moment % 2**63)
+    down, across = torch.randint(-pixels, pixels + 1, (2,), generator=generator).tolist()
     return image.roll((down, across), (2, 3))

@@ -1,4 +1,4 @@
-"""What schemes of several nets that train together share: learners, objectives of each, and one turn for each in a step."""
+"""Base class of schemes in which several networks train together and learn from each other."""
 
 from __future__ import annotations
 
@@ -14,8 +14,22 @@ from instil.teachers.ema import Ema
 
 
 class PeerScheme(Scheme):
-    """Each net takes its turn in every step, with objectives (adapters, banks) of its own for each of its teachers, which ``teachers_for`` makes of
-    all nets' outputs; with ``ema``, of those of their moving averages."""
+    """Base class of schemes with peers: every network has one update in each step.
+
+    ``teachers_for`` computes the teachers of each network from the outputs of all networks, or of
+    their moving averages. Each network has its own copy of the objectives, with adapters and banks,
+    for each of its teachers.
+
+    Args:
+        student: the first network, which is exported.
+        peers: the other networks.
+        objectives: losses of each network.
+        sequential: whether a network learns from the peers after their updates in the same step.
+        ema: decay of the moving averages that act as teachers. None: the networks themselves.
+
+    Raises:
+        ValueError: if there are no peers, or both ``sequential`` and ``ema`` are set.
+    """
 
     def __init__(
         self,
@@ -27,16 +41,19 @@ class PeerScheme(Scheme):
     ):
         super().__init__(student, None, objectives)
         if not peers:
-            raise ValueError("mutual learning needs at least one peer")
+            raise ValueError(
+                "peers: mutual learning needs at least one peer. Expected a list of networks, got "
+                "none"
+            )
         if ema is not None and sequential:
             raise ValueError(
-                "scheme.sequential: averages move after the step, so that none can learn from what another's says after its update"
+                "scheme.sequential: averages move after the step, so a network cannot learn from "
+                "the updated average of another one. Set either sequential or ema"
             )
         self.sequential = sequential
         self.peers = nn.ModuleList(as_net(peer) for peer in peers)
-        self.averages = nn.ModuleList(
-            [] if ema is None else [Ema(net, ema) for net in self._nets()]
-        )
+        averages = [] if ema is None else [Ema(net, ema) for net in self._nets()]
+        self.averages = nn.ModuleList(averages)
         self.peer_objectives = nn.ModuleList(copy.deepcopy(self.objectives) for _ in peers)
         self.further_objectives = nn.ModuleList(nn.ModuleList() for _ in self._nets())
         self.learners = {"student": ("student", "objectives", "further_objectives.0")}
@@ -46,78 +63,92 @@ class PeerScheme(Scheme):
         }
 
     def teachers_for(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:
-        """The teachers of each net, made of the detached outputs of all; it learns from the mean of its losses against them."""
+        """Compute the teachers of each network.
+
+        Args:
+            outputs: detached outputs of all networks, the student first.
+            batch: the batch of this step.
+
+        Returns:
+            The teachers of each network. Its loss is the mean over them.
+        """
         raise NotImplementedError
 
     def rows(self, outputs: list[Outputs], batch: Batch) -> dict[str, Tensor]:
-        """Rows of the scheme itself for ``after_step``."""
+        """Compute rows of the scheme itself for ``after_step``.
+
+        Args:
+            outputs: detached outputs of all networks, the student first.
+            batch: the batch of this step.
+
+        Returns:
+            Rows by name; none by default.
+        """
         return {}
 
     def build(self, batch: Batch) -> None:
-        outputs = self._ask_all(batch)
+        outputs = self._forward_all(batch)
         teachers = self.teachers_for(outputs, batch)
         for i, further in enumerate(self.further_objectives):
             assert isinstance(further, nn.ModuleList)
             further.extend(copy.deepcopy(self.objectives) for _ in teachers[i][1:])
-        for i, (_, each) in enumerate(self._sides()):
-            for objectives, teacher in zip(each, teachers[i], strict=True):
-                objectives.build(outputs[i], teacher)
+        for i, (_, objectives) in enumerate(self._learner_objectives()):
+            for objective, teacher in zip(objectives, teachers[i], strict=True):
+                objective.build(outputs[i], teacher)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        outputs = self._ask_all(batch)
-        fixed = self._fixed(outputs, batch)
-        teachers, rows = self.teachers_for(fixed, batch), self.rows(fixed, batch)
-        for i, (learner, each) in enumerate(self._sides()):
+        outputs = self._forward_all(batch)
+        fixed = self._teacher_outputs(outputs, batch)
+        teachers = self.teachers_for(fixed, batch)
+        rows = self.rows(fixed, batch)
+        for i, (learner, objectives) in enumerate(self._learner_objectives()):
             updates = [
-                objectives(outputs[i], teacher, batch, learner)
-                for objectives, teacher in zip(each, teachers[i], strict=True)
+                objective(outputs[i], teacher, batch, learner)
+                for objective, teacher in zip(objectives, teachers[i], strict=True)
             ]
             losses = {
                 name: torch.stack([update.losses[name] for update in updates]).mean()
                 for name in updates[0].losses
             }
-            kept = {
-                f"{learner}/{number}/{key}": value
-                for number, update in enumerate(updates)
-                for key, value in update.state_updates.items()
-            }
-            yield Update(losses, learner, kept | ({} if i else rows))
+            state_updates = {}
+            for index, update in enumerate(updates):
+                for key, value in update.state_updates.items():
+                    state_updates[f"{learner}/{index}/{key}"] = value
+            yield Update(losses, learner, state_updates | ({} if i else rows))
             if self.sequential and i < len(self.peers):
+                # Only the network of this turn has changed since the forward passes above.
                 with torch.no_grad():
-                    fixed[i] = self._nets()[i](
-                        batch
-                    )  # the weights of the others have not moved since they were asked
+                    fixed[i] = self._nets()[i](batch)
                     teachers = self.teachers_for(fixed, batch)
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        for learner, each in self._sides():
-            for number, objectives in enumerate(each):
-                start = f"{learner}/{number}/"
-                objectives.after_step(
-                    {
-                        key.removeprefix(start): rows
-                        for key, rows in gathered_rows.items()
-                        if key.startswith(start)
-                    }
-                )
-        for slow, net in zip(self.averages, self._nets(), strict=False):
-            assert isinstance(slow, Ema)
-            slow.follow(net)
+        for learner, objectives in self._learner_objectives():
+            for index, objective in enumerate(objectives):
+                prefix = f"{learner}/{index}/"
+                own_rows = {
+                    key.removeprefix(prefix): rows
+                    for key, rows in gathered_rows.items()
+                    if key.startswith(prefix)
+                }
+                objective.after_step(own_rows)
+        for average, net in zip(self.averages, self._nets(), strict=False):
+            assert isinstance(average, Ema)
+            average.follow(net)
 
     def _nets(self) -> list[nn.Module]:
         return [self.student, *self.peers]
 
-    def _ask_all(self, batch: Batch) -> list[Outputs]:
+    def _forward_all(self, batch: Batch) -> list[Outputs]:
         return [net(batch) for net in self._nets()]
 
-    def _fixed(self, outputs: list[Outputs], batch: Batch) -> list[Outputs]:
-        """What each net says as a teacher, without its graph: itself, or its moving average."""
-        return [slow(batch) for slow in self.averages] or [
-            detach_outputs(answer) for answer in outputs
-        ]
+    def _teacher_outputs(self, outputs: list[Outputs], batch: Batch) -> list[Outputs]:
+        """Outputs of the moving averages, or the detached outputs of the networks."""
+        if self.averages:
+            return [average(batch) for average in self.averages]
+        return [detach_outputs(net_outputs) for net_outputs in outputs]
 
-    def _sides(self) -> Iterator[tuple[str, list[Objectives]]]:
-        """Each learner with its objectives, one for each of its teachers."""
+    def _learner_objectives(self) -> Iterator[tuple[str, list[Objectives]]]:
+        """Each learner with its objectives, one copy for each of its teachers."""
         for learner, first, further in zip(
             self.learners,
             (self.objectives, *self.peer_objectives),
@@ -126,12 +157,13 @@ class PeerScheme(Scheme):
         ):
             assert isinstance(first, Objectives)
             assert isinstance(further, nn.ModuleList)
-            yield learner, [first, *(one for one in further if isinstance(one, Objectives))]
+            others = [module for module in further if isinstance(module, Objectives)]
+            yield learner, [first, *others]
 
 
 def detach_outputs(outputs: Outputs) -> Outputs:
-    """The same outputs, cut from their graph."""
-    cut: Outputs = tree_map(
+    """Detach all tensors of outputs."""
+    detached: Outputs = tree_map(
         lambda part: part.detach() if isinstance(part, Tensor) else part, outputs
     )
-    return cut
+    return detached

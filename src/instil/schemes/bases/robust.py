@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from annotated_types import Ge, Le
 from torch import Tensor, nn
-from typing_extensions import Doc
 
 from instil.core import (
     UNLABELLED,
     Batch,
-    NonNegative,
     Objective,
     Objectives,
     Perturbation,
-    Positive,
     Scheme,
     Teacher,
     Update,
@@ -27,84 +22,16 @@ from instil.core import (
     keyed_uniform,
     mean,
     replace_invalid,
-    to_float32,
 )
-from instil.functional.attacks import AttackLoss, fgsm, pgd
+from instil.functional.attacks import AttackLoss, pgd
+from instil.functional.robust_losses import label_loss, soft_label_loss
 from instil.modules.eval_mode import eval_mode
+from instil.schemes.bases.attack_evaluation import attacked_batch
+from instil.schemes.bases.robust_options import AttackSteps, Epsilon, RobustWeight, StepSize
 
 EPSILON = 8 / 255
 STEP_SIZE = 2 / 255
-EVALUATION_STEPS = 20
-"""Steps of the PGD attack that the report evaluates."""
 NO_TAPS: frozenset[str] = frozenset()
-
-Epsilon = Annotated[
-    NonNegative, Doc("largest change of a pixel by the attack, for images in [0, 1]")
-]
-StepSize = Annotated[Positive, Doc("change of a pixel in one step of the attack")]
-AttackSteps = Annotated[int, Ge(1), Doc("number of steps of the attack during training")]
-RobustWeight = Annotated[NonNegative, Doc("weight of the loss ``robust``")]
-
-Temperature = Annotated[
-    Positive, Doc("softmax temperature of the teacher's term, which has its square as factor")
-]
-Beta = Annotated[
-    NonNegative, Doc("exponent that turns the teacher's probability of the label into its trust")
-]
-AnswersTo = Annotated[
-    Literal["clean", "attacked"],
-    Doc("images of the teacher's soft labels: clean as published, or attacked"),
-]
-Partial = Annotated[
-    bool, Doc("multiply the teacher's term by the trust, as in the paper; the code does not")
-]
-Trusting = Annotated[
-    float,
-    Ge(0),
-    Le(1),
-    Doc("first share of the training, in which the trust is 1 (60 of 200 epochs in the paper)"),
-]
-
-
-def soft_label_loss(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
-) -> Tensor:
-    """KL divergence from the teacher's to the student's softmax, times ``temperature ** 2``.
-
-    Args:
-        student_logits: (N, C).
-        teacher_logits: (N, C). Unlike in ``kd_loss``, gradients reach both.
-        temperature: softmax temperature, > 0.
-
-    Returns:
-        One value per sample (N,).
-
-    Example:
-        >>> soft_label_loss(torch.zeros(1, 3), torch.eye(3)[:1])
-        tensor([0.1233])
-    """
-    # Not kd_loss: an attack needs the gradient of both sides, and its bits are those of F.kl_div.
-    student_log_probs = (to_float32(student_logits) / temperature).log_softmax(-1)
-    teacher_log_probs = (to_float32(teacher_logits) / temperature).log_softmax(-1)
-    values = F.kl_div(student_log_probs, teacher_log_probs, reduction="none", log_target=True)
-    return values.sum(-1) * temperature**2
-
-
-def label_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of each sample.
-
-    Args:
-        logits: (N, C).
-        target: class indices (N,).
-
-    Returns:
-        One value per sample (N,).
-
-    Example:
-        >>> label_loss(torch.eye(3)[:1], torch.tensor([0]))
-        tensor([0.5514])
-    """
-    return F.cross_entropy(to_float32(logits), target, reduction="none")
 
 
 class AttackScheme(Scheme):
@@ -274,7 +201,7 @@ class RobustScheme(AttackScheme):
         self.targets(batch, teacher_logits)
 
     def before_step(self, batch: Batch) -> Batch:
-        """Add ``attacked`` and, as ``clean_outputs``, the teacher's outputs for the clean images."""
+        """Add ``attacked`` and the teacher's outputs for the clean images, ``clean_outputs``."""
         return super().before_step(batch | {"clean_outputs": self.teacher_outputs(batch)})
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
@@ -324,38 +251,3 @@ class RobustScheme(AttackScheme):
         """Return the student's cross-entropy with the label, or with the teacher's class."""
         target = self.targets(batch, batch["clean_outputs"]["logits"])
         return self.cross_entropy_attack(target, batch)
-
-
-def attacked_batch(
-    epsilon: float, net: nn.Module, batch: Batch, step_size: float | None = None
-) -> Batch:
-    """Attack the images of a batch so that the cross-entropy with the label rises.
-
-    Args:
-        epsilon: largest change of a pixel.
-        net: network under attack, or a teacher.
-        batch: images in [0, 1]; those without a label stay unchanged.
-        step_size: change of a pixel in one step of PGD; None: FGSM.
-
-    Returns:
-        The batch with the attacked images.
-    """
-    image = batch["image"]
-    label = batch["label"]
-    forward = functools.partial(net, grad=True) if isinstance(net, Teacher) else net
-
-    def attack_loss(changed: Tensor) -> Tensor:
-        logits = to_float32(forward(batch | {"image": changed})["logits"])
-        return F.cross_entropy(logits, label, ignore_index=UNLABELLED, reduction="none")
-
-    if step_size is None:
-        return batch | {"image": fgsm(attack_loss, image, epsilon)}
-    start = None
-    if "index" in batch:
-        start = (
-            keyed_uniform(batch, image[0].numel(), "evaluation.attack_start")
-            .view_as(image)
-            .to(image.dtype)
-        )
-    attacked = pgd(attack_loss, image, epsilon, step_size, EVALUATION_STEPS, start)
-    return batch | {"image": attacked}

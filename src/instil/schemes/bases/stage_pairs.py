@@ -1,4 +1,4 @@
-"""What a net of two nets' blocks is made of: where samples may change over, by what, and what is switched there."""
+"""Pairs of stages at which samples can change from one network to another."""
 
 from __future__ import annotations
 
@@ -11,15 +11,29 @@ from torch import Tensor
 from instil.core import Batch, Net, Outputs, Weighting
 
 StagePairs = Literal["auto"] | list[list[int]]
-"""``auto``, or [[student stage, teacher stage], ...], stages counted from 0, shallow to deep."""
+"""``auto``, or [[student stage, teacher stage], ...], counted from 0, from shallow to deep."""
 
 
 def resolve_stage_pairs(spots: StagePairs, student: int, teacher: int) -> list[tuple[int, int]]:
-    """The stages of each spot, of nets of so many stages; ``auto`` takes all where both have as many. Raises ValueError where they do not fit."""
+    """Resolve the option ``stage_pairs``.
+
+    Args:
+        spots: pairs of stages, or ``"auto"`` for all stages if both networks have the same number.
+        student: number of stages of the student.
+        teacher: number of stages of the teacher.
+
+    Returns:
+        Pairs (student stage, teacher stage).
+
+    Raises:
+        ValueError: if a stage does not exist, the pairs are not in ascending order, or ``"auto"``
+            meets different numbers of stages.
+    """
     if spots == "auto":
         if student != teacher:
             raise ValueError(
-                f"scheme.stage_pairs: the student has {student} stages and the teacher {teacher}; say which belong together"
+                f"scheme.stage_pairs: the student has {student} stages and the teacher {teacher}, "
+                "so auto does not apply. Give a list of [student stage, teacher stage]"
             )
         return [(stage, stage) for stage in range(student)]
     fits = bool(spots) and all(len(pair) == 2 for pair in spots)
@@ -27,19 +41,26 @@ def resolve_stage_pairs(spots: StagePairs, student: int, teacher: int) -> list[t
         stages = [pair[side] for pair in spots] if fits else []
         fits = fits and stages == sorted(set(stages) & set(range(count)))
     if not fits:
-        kind = f"[student stage, teacher stage] of {student} and {teacher} stages, from shallow to deep"
-        raise ValueError(f"scheme.stage_pairs: {spots} is no list of {kind}")
-    return [(int(mine), int(theirs)) for mine, theirs in spots]
+        raise ValueError(
+            "scheme.stage_pairs: wrong pairs. Expected a list of [student stage, teacher stage] of "
+            f"{student} and {teacher} stages, from shallow to deep, got {spots}"
+        )
+    return [(int(student_stage), int(teacher_stage)) for student_stage, teacher_stage in spots]
 
 
 class RoutingWeight(Weighting):
-    """1 for the samples that are distilled at a spot, 0 for the others; times the objective's own sample weight where it has one."""
+    """Sample weight 1 for samples that are distilled at a spot, and 0 for the others.
+
+    Args:
+        inner: the objective's own weighting, whose weights are multiplied by these. None: none.
+    """
 
     needs: ClassVar = {"student": (), "teacher": (("spots",),)}
 
     def __init__(self, inner: Weighting | None):
         super().__init__()
-        self.inner, self.spot = inner, -1
+        self.inner = inner
+        self.spot = -1
 
     def resolve(
         self, student: Iterable[str], teacher: Iterable[str], missing_role_hint: str | None = None
@@ -54,11 +75,23 @@ class RoutingWeight(Weighting):
 
 
 def stage_paths(net: Net, side: str) -> list[str]:
-    """The modules whose outputs are a net's ``features``; ValueError where they are not taps on outputs."""
+    """Return the paths of the modules whose outputs are a network's ``features``.
+
+    Args:
+        net: the network.
+        side: ``"student"`` or ``"teacher"``, for the error message.
+
+    Returns:
+        One path per stage.
+
+    Raises:
+        ValueError: if there are no such taps, or they are not outputs of modules.
+    """
     paths = net.taps.get("features", [])
     paths = [paths] if isinstance(paths, str) else paths
     if not paths or any(re.search(r"[\[:]", path) for path in paths):
         raise ValueError(
-            f"scheme: spots are outputs of modules; name those of the {side} in taps.features, which is {paths or 'not there'}"
+            "scheme: spots are outputs of modules. Expected paths of modules in "
+            f"{side}.taps.features, got {paths or 'none'}"
         )
     return paths

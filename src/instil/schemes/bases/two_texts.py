@@ -1,13 +1,21 @@
-"""What schemes share that learn from two texts at once: one that is written, and the given one."""
+"""Base class of schemes that train on generated text and on the text of the data."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from instil.core import Batch, NonNegative, Objective, Objectives, Outputs, Teacher, Update, closest
-from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
+from instil.core import Batch, Objective, Objectives, Outputs, Teacher, Update, closest
+from instil.schemes.bases.generation_options import (
+    EndToken,
+    NewTokens,
+    PromptTokens,
+    SamplingTemperature,
+    TopP,
+    Vocabulary,
+)
+from instil.schemes.bases.writer import GenerativeScheme
 
 
 class TwoTextsScheme(GenerativeScheme):
@@ -15,6 +23,9 @@ class TwoTextsScheme(GenerativeScheme):
 
     The objectives in ``student_text_objectives`` compare student and teacher on the student's text,
     ``batch["student_text"]``; all others on the text of the data.
+
+    Raises:
+        ValueError: if a name is no objective, or the objectives have a balance.
     """
 
     def __init__(
@@ -23,21 +34,24 @@ class TwoTextsScheme(GenerativeScheme):
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
         student_text_objectives: Sequence[str],
-        end: Token | None = None,
-        min_prompt_tokens: Tokens = 1,
-        max_new_tokens: Tokens | None = None,
-        temperature: NonNegative = 1.0,
-        top_p: Share = 1.0,
-        vocabulary: Tokens | None = None,
+        end: EndToken = None,
+        min_prompt_tokens: PromptTokens = 1,
+        max_new_tokens: NewTokens = None,
+        temperature: SamplingTemperature = 1.0,
+        top_p: TopP = 1.0,
+        vocabulary: Vocabulary = None,
     ):
         every = objectives if isinstance(objectives, Objectives) else Objectives(objectives)
-        if unknown := [name for name in student_text_objectives if name not in every.weights]:
+        unknown = [name for name in student_text_objectives if name not in every.weights]
+        if unknown:
             raise ValueError(
-                f"scheme.student_text_objectives: there is no objective '{unknown[0]}'; {closest(unknown[0], every.weights)}"
+                f"scheme.student_text_objectives: there is no objective '{unknown[0]}'; "
+                f"{closest(unknown[0], every.weights)}"
             )
         if every.balance is not None:
             raise ValueError(
-                f"{type(self).__name__} learns from two texts, whose losses no balance weighs; leave balance out"
+                f"balance: {type(self).__name__} trains on two texts, whose losses a balance "
+                "cannot weigh against each other. Leave balance out"
             )
         super().__init__(
             student,
@@ -57,9 +71,8 @@ class TwoTextsScheme(GenerativeScheme):
         self.learners["student"] = (*self.learners["student"], "data_objectives")
 
     def build(self, batch: Batch) -> None:
-        student, teacher = self.forward_both(
-            batch
-        )  # asked first: not all of it is wanted afterwards
+        # Before super().build, which restricts the roles of the teacher.
+        student, teacher = self.forward_both(batch)
         self.data_objectives.build(student, teacher)
         super().build(batch)
 
@@ -73,17 +86,29 @@ class TwoTextsScheme(GenerativeScheme):
         }
 
     def update_on_student_text(self, batch: Batch) -> tuple[Update, Outputs, Outputs]:
-        """The update on the written text, and what student and teacher say of it."""
+        """Compute the losses on the student's text.
+
+        Args:
+            batch: a batch with ``student_text``.
+
+        Returns:
+            The update, and the outputs of student and teacher.
+        """
         student, teacher = self.forward_both(batch["student_text"])
         return self.objectives(student, teacher, batch["student_text"]), student, teacher
 
     def add_data_losses(self, update: Update, batch: Batch) -> None:
-        """Add the losses on the given text."""
+        """Add the losses on the text of the data.
+
+        Args:
+            update: update of the student; its losses are extended in place.
+            batch: the batch of this step.
+        """
         if self.data_objectives.weights:
             teacher = self.teacher_outputs(batch) if self.data_objectives.reads("teacher") else {}
-            other: Update = self.data_objectives(self.student(batch), teacher, batch)
-            update.losses |= other.losses
-            update.state_updates |= other.state_updates
+            data_update: Update = self.data_objectives(self.student(batch), teacher, batch)
+            update.losses |= data_update.losses
+            update.state_updates |= data_update.state_updates
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)
@@ -91,11 +116,19 @@ class TwoTextsScheme(GenerativeScheme):
 
 
 def select_objectives(every: Objectives, names: Iterable[str]) -> Objectives:
-    """Some of the objectives, with their weights and schedules."""
-    chosen: Collection[str] = list(names)
+    """Select some objectives, with their weights and schedules.
+
+    Args:
+        every: all objectives.
+        names: names of the objectives to select.
+
+    Returns:
+        The selected objectives.
+    """
+    selected = list(names)
     part = Objectives(
-        {name: objective for name, objective in every.named() if name in chosen},
-        {name: every.weights[name] for name in chosen},
+        {name: objective for name, objective in every.named() if name in selected},
+        {name: every.weights[name] for name in selected},
     )
     modules = list(part.modules())
     part.schedules = [

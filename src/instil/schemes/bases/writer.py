@@ -1,4 +1,4 @@
-"""What schemes share whose students learn from text that was written during training."""
+"""Base class of schemes that train on text generated during training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import nn
 
 from instil.core import (
     Batch,
-    NonNegative,
     Objective,
     Objectives,
     Outputs,
@@ -18,7 +17,15 @@ from instil.core import (
     Teacher,
     at_progress,
 )
-from instil.generation.rollout import ChooseTokens, generate_text, generate_with, stop_tokens
+from instil.generation.rollout import SALT, ChooseTokens, generate_text, generate_with, stop_tokens
+from instil.schemes.bases.generation_options import (
+    EndToken,
+    NewTokens,
+    PromptTokens,
+    SamplingTemperature,
+    TopP,
+    Vocabulary,
+)
 
 Tokens = Annotated[int, Ge(1)]
 Token = Annotated[int, Ge(0)] | list[Annotated[int, Ge(0)]]
@@ -26,94 +33,107 @@ Share = Annotated[float, Gt(0), Le(1)]
 
 
 class GenerativeScheme(Scheme):
-    """Writes after the prompts of a batch of tokens: student, teacher, or both; the options are those of ``generate_with`` and ``sample_tokens``.
+    """Base class of schemes that generate text after the prompts of a batch of tokens.
 
-    ``end``: the token that ends a text, or a list of them; in a recipe null is that of the data's tokenizer.
-    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
-    ``max_new_tokens``: of a text; null: as many as the row is long.
-    ``temperature``: of what is written; 0 is the likeliest token.
-    ``top_p``: it is one of the likeliest that have so much probability together.
-    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
+    Student, teacher or both generate. The options are those of ``generate_with`` and
+    ``sample_tokens``.
     """
 
     on_policy_text = True
-    needs_teacher_logits: ClassVar[bool] = True  # they are read beside what the objectives read
-    supports_sharding = False  # ranks would ask for the parts of a net a different number of times
+    needs_teacher_logits: ClassVar[bool] = True
+    """Whether the scheme reads the teacher's logits in addition to the roles of the objectives."""
+    # Ranks would run the shards of a network a different number of times.
+    supports_sharding = False
 
     def __init__(
         self,
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        end: Token | None = None,
-        min_prompt_tokens: Tokens = 1,
-        max_new_tokens: Tokens | None = None,
-        temperature: NonNegative = 1.0,
-        top_p: Share = 1.0,
-        vocabulary: Tokens | None = None,
+        end: EndToken = None,
+        min_prompt_tokens: PromptTokens = 1,
+        max_new_tokens: NewTokens = None,
+        temperature: SamplingTemperature = 1.0,
+        top_p: TopP = 1.0,
+        vocabulary: Vocabulary = None,
     ):
         super().__init__(student, teacher, objectives)
-        self.end, self.min_prompt_tokens, self.max_new_tokens, self.temperature, self.top_p = (
-            end,
-            min_prompt_tokens,
-            max_new_tokens,
-            temperature,
-            top_p,
-        )
+        self.end = end
+        self.min_prompt_tokens = min_prompt_tokens
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+        self.top_p = top_p
         self.vocabulary = vocabulary
 
     def build(self, batch: Batch) -> None:
-        if missing := [
-            key for key in ("input_ids", "attention_mask", "valid", "index") if key not in batch
-        ]:
-            raise ValueError(
-                f"{type(self).__name__} writes text after prompts: it needs rows of tokens with '{missing[0]}', not {', '.join(batch)}"
-            )
-        if (length := batch["input_ids"].shape[1]) <= self.min_prompt_tokens:
-            raise ValueError(
-                f"scheme.min_prompt_tokens: of rows of {length} tokens {self.min_prompt_tokens} are read, and nothing is left to write"
-            )
+        self._check_batch(batch)
         if self.teacher is None:
             raise ValueError(
-                f"{type(self).__name__} needs a teacher: nobody else says what is wrong with a text"
-            )
-        if "teacher_input_ids" in batch:
-            raise ValueError(
-                f"teacher.tokenizer: {type(self).__name__} writes text in the student's tokens, which a teacher with "
-                "another tokenizer cannot read. Expected one tokenizer for both. Leave teacher.tokenizer out, or use "
-                "the scheme offline"
+                f"{type(self).__name__} needs a teacher. Expected a network that rates generated "
+                "text, got None"
             )
         self._limit_vocabulary(batch)
         super().build(batch)
         self.teacher.select_roles(self.teacher_roles(), batch)
 
-    def _limit_vocabulary(self, batch: Batch) -> None:
-        """Settle how many tokens may be written: no more than both nets have."""
-        sizes = [
-            size for size in map(num_output_tokens, self.forward_both(batch)) if size is not None
-        ]
-        if not sizes:
-            return
-        if self.vocabulary is not None and self.vocabulary > min(sizes):
+    def _check_batch(self, batch: Batch) -> None:
+        """Raise ValueError unless the batch has prompts that both networks can read."""
+        name = type(self).__name__
+        required = ("input_ids", "attention_mask", "valid", "index")
+        missing = [key for key in required if key not in batch]
+        if missing:
             raise ValueError(
-                f"scheme.vocabulary: a net has fewer tokens. Expected at most {min(sizes)}, got {self.vocabulary}"
+                f"{name} generates text after prompts: it needs rows of tokens with "
+                f"'{missing[0]}', got {', '.join(batch)}"
             )
-        self.vocabulary = self.vocabulary or min(sizes)
+        length = batch["input_ids"].shape[1]
+        if length <= self.min_prompt_tokens:
+            raise ValueError(
+                "scheme.min_prompt_tokens: the prompts leave no position to generate. Expected "
+                f"fewer than the {length} tokens of a row, got {self.min_prompt_tokens}"
+            )
+        if "teacher_input_ids" in batch:
+            raise ValueError(
+                f"teacher.tokenizer: {name} generates text in the student's tokens, which a "
+                "teacher with another tokenizer cannot read. Expected one tokenizer for both. "
+                "Leave teacher.tokenizer out, or use the scheme offline"
+            )
+
+    def _limit_vocabulary(self, batch: Batch) -> None:
+        """Limit the generated tokens to those that both networks have."""
+        sizes = [num_output_tokens(outputs) for outputs in self.forward_both(batch)]
+        limits = [size for size in sizes if size is not None]
+        if not limits:
+            return
+        limit = min(limits)
+        if self.vocabulary is not None and self.vocabulary > limit:
+            raise ValueError(
+                "scheme.vocabulary: a network has fewer tokens. Expected at most "
+                f"{limit}, got {self.vocabulary}"
+            )
+        self.vocabulary = self.vocabulary or limit
         wrong = [token for token in stop_tokens(self.end) if token >= self.vocabulary]
         if wrong:
             raise ValueError(
-                f"scheme.end: there is no such token. Expected a token from 0 to {self.vocabulary - 1}, got {wrong[0]}. "
-                "Leave end out for the end of the data's tokenizer"
+                f"scheme.end: there is no such token. Expected a token from 0 to "
+                f"{self.vocabulary - 1}, got {wrong[0]}. Leave end out to use the end token of the "
+                "data's tokenizer"
             )
 
     def teacher_roles(self) -> set[str]:
-        """All roles that are read of the teacher."""
-        return self.objectives.reads("teacher") | (
-            {"logits"} if self.needs_teacher_logits else set()
-        )
+        """Roles of the teacher that the scheme and its objectives read."""
+        roles = self.objectives.reads("teacher")
+        return roles | {"logits"} if self.needs_teacher_logits else set(roles)
 
     def student_text(self, batch: Batch) -> Batch:
-        """What the student writes after the prompts."""
+        """Replace the text after each prompt by text that the student samples.
+
+        Args:
+            batch: rows of tokens.
+
+        Returns:
+            The batch of ``generate_with``.
+        """
         return generate_text(
             self.student,
             batch,
@@ -126,20 +146,26 @@ class GenerativeScheme(Scheme):
         )
 
     def sampling_now(self, batch: Batch) -> tuple[float, float]:
-        """Temperature and top_p of now."""
+        """Return ``temperature`` and ``top_p`` at the progress of the batch."""
         return at_progress(self.temperature, batch), at_progress(self.top_p, batch)
 
     def generate_with(
-        self,
-        batch: Batch,
-        asks: Sequence[nn.Module],
-        choose: ChooseTokens,
-        stream: str = "scheme.text",
+        self, batch: Batch, nets: Sequence[nn.Module], choose: ChooseTokens, salt: int = SALT
     ) -> Batch:
-        """What ``choose`` makes of the answers of some nets after the prompts."""
+        """Generate text from the logits of several networks, with the scheme's options.
+
+        Args:
+            batch: rows of tokens.
+            nets: networks that compute the logits.
+            choose: selects the next tokens.
+            salt: random stream.
+
+        Returns:
+            The batch of ``instil.generation.rollout.generate_with``.
+        """
         return generate_with(
             batch,
-            asks,
+            nets,
             choose,
             self.end,
             self.min_prompt_tokens,
@@ -150,7 +176,7 @@ class GenerativeScheme(Scheme):
 
 
 def num_output_tokens(outputs: Outputs) -> int | None:
-    """Number of tokens in the outputs of a net; None where they are not about all tokens."""
+    """Number of tokens in the outputs of a network; None if the outputs are not over tokens."""
     if "projection" in outputs:
         return len(outputs["projection"].weight)
     return int(outputs["logits"].shape[-1]) if "logits" in outputs else None

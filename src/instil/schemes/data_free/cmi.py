@@ -49,9 +49,9 @@ class CMI(GeneratedInversion):
     """Contrastive model inversion (Fang et al. 2021).
 
     Inversion with a generator that starts again for every batch. The contrastive loss uses a
-    learned projection of the inputs of the teacher's BatchNorms. A local view of each image must match its
-    global view among all images of the batch and the memory. The weights are those published for
-    CIFAR-10.
+    learned projection of the inputs of the teacher's BatchNorms. A local view of each image must
+    match its global view among all images of the batch and the memory. The weights are those
+    published for CIFAR-10.
     """
 
     card = Card(

@@ -92,13 +92,13 @@ class DeepInversion(InversionScheme):
         source="offline",
         algorithms=("data-free",),
         labels=("single",),
-        equation=r"\min_{\hat x} \mathrm{CE}(p^t(\hat x), y) + \alpha_{f} \sum_l (\Vert \mu_l(\hat x) - "
-        r"\mu_l \Vert_2 + \Vert \sigma_l^2(\hat x) - \sigma_l^2 \Vert_2) + \alpha_{tv} "
+        equation=r"\min_{\hat x} \mathrm{CE}(p^t(\hat x), y) + \alpha_{f} \sum_l "
+        r"(\Vert \mu_l(\hat x) - \mu_l \Vert_2 + \Vert \sigma_l^2(\hat x) - \sigma_l^2 \Vert_2) + \alpha_{tv} "
         r"R_{TV}(\hat x) + \alpha_2 \Vert \hat x \Vert_2 + "
         r"\alpha_c (1 - \mathrm{JS}(p^t(\hat x), p^s(\hat x)))",
         use="There are no data, and the teacher has BatchNorm. There is no generator to balance.",
-        pitfalls="A batch of images needs one forward and one backward pass through the teacher per "
-        "iteration. The statistics are those of a micro-batch: with a small one, or "
+        pitfalls="A batch of images needs one forward and one backward pass through the teacher "
+        "per iteration. The statistics are those of a micro-batch: with a small one, or "
         "with accumulation, they are noisier than the running ones that they must match.",
         deviations="Total variation and norm are computed per image; the authors' code computes "
         "the former over the whole batch. The competition is the paper's Jensen-Shannon "

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from instil.core import Batch, Card
 from instil.functional.attacks import AttackLoss
-from instil.schemes.bases.robust import RobustScheme, soft_label_loss
+from instil.functional.robust_losses import soft_label_loss
+from instil.schemes.bases.robust import RobustScheme
 
 
 class AdaAD(RobustScheme):

@@ -10,15 +10,8 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Positive, Teacher
 from instil.functional.attacks import AttackLoss
-from instil.schemes.bases.robust import (
-    EPSILON,
-    STEP_SIZE,
-    AttackSteps,
-    Epsilon,
-    RobustScheme,
-    RobustWeight,
-    StepSize,
-)
+from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme
+from instil.schemes.bases.robust_options import AttackSteps, Epsilon, RobustWeight, StepSize
 
 
 class ARD(RobustScheme):

@@ -17,20 +17,18 @@ from instil.core import (
     to_float32,
 )
 from instil.functional.attacks import AttackLoss
-from instil.schemes.bases.robust import (
-    EPSILON,
-    STEP_SIZE,
+from instil.functional.robust_losses import soft_label_loss
+from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme
+from instil.schemes.bases.robust_options import (
     AnswersTo,
     AttackSteps,
     Beta,
     Epsilon,
     Partial,
-    RobustScheme,
     RobustWeight,
     StepSize,
     Temperature,
     Trusting,
-    soft_label_loss,
 )
 
 

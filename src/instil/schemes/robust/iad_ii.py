@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Teacher
-from instil.schemes.bases.robust import (
-    EPSILON,
-    STEP_SIZE,
+from instil.functional.robust_losses import soft_label_loss
+from instil.schemes.bases.robust import EPSILON, STEP_SIZE
+from instil.schemes.bases.robust_options import (
     AnswersTo,
     AttackSteps,
     Beta,
@@ -21,7 +21,6 @@ from instil.schemes.bases.robust import (
     StepSize,
     Temperature,
     Trusting,
-    soft_label_loss,
 )
 from instil.schemes.robust.iad import IAD
 

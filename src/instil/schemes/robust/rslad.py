@@ -8,16 +8,9 @@ from torch import nn
 
 from instil.core import Batch, Card, Objective, Objectives, Teacher
 from instil.functional.attacks import AttackLoss
-from instil.schemes.bases.robust import (
-    EPSILON,
-    STEP_SIZE,
-    AttackSteps,
-    Epsilon,
-    RobustScheme,
-    RobustWeight,
-    StepSize,
-    soft_label_loss,
-)
+from instil.functional.robust_losses import soft_label_loss
+from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme
+from instil.schemes.bases.robust_options import AttackSteps, Epsilon, RobustWeight, StepSize
 
 
 class RSLAD(RobustScheme):

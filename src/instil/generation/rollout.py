@@ -77,8 +77,8 @@ def generate_with(
 
     Args:
         batch: rows of tokens with ``input_ids``, ``attention_mask``, ``valid`` (N, T) and
-            ``index``. A prompt ends where ``valid`` begins, or after ``min_prompt_tokens`` tokens if that is
-            later.
+            ``index``. A prompt ends where ``valid`` begins, or after ``min_prompt_tokens`` tokens
+            if that is later.
         nets: networks that compute the logits.
         choose: selects the next tokens.
         end: end token, or several end tokens. None: no token ends a text.

@@ -50,5 +50,5 @@ class Ema(Teacher):
             else:
                 # A weight that is a tensor stays on the device; a number would wait for it.
                 slow.lerp_(fast, (1 - decay).to(slow.dtype))
-        for slow, fast in zip(self.net.buffers(), net.buffers(), strict=True):
-            slow.copy_(fast)
+        for own, current in zip(self.net.buffers(), net.buffers(), strict=True):
+            own.copy_(current)

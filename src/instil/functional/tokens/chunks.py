@@ -215,6 +215,14 @@ def chunked_loss(
 
     Raises:
         ValueError: if the temperature is not positive or the weights do not fit the tokens.
+
+    Example:
+        >>> from instil.functional.tokens.divergence import DenseTarget
+        >>> from instil.functional.tokens.signals import as_constant
+        >>> from instil.functional.tokens.terms import forward_kl
+        >>> target = DenseTarget(as_constant(torch.eye(3)), forward_kl, 1.0)
+        >>> chunked_loss(torch.zeros(3, 3), target)
+        tensor([0.1233, 0.1233, 0.1233])
     """
     shape = token_shape(student)
     if temperature <= 0:

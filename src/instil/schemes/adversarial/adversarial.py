@@ -69,8 +69,7 @@ class Adversarial(Scheme):
         "penalty (1 to 10). If the loss stays at 1.39, the critic separates nothing: raise its "
         "learning rate. A teacher's logits are far sharper than those of a new student, so a "
         "critic of logits wins at once. The adversarial loss alone does not bind a sample to its "
-        "own output. The hinge form has no lower bound for the student. With a penalty the scheme "
-        "cannot be sharded.",
+        "own output. The hinge form has no lower bound. A penalty rules out sharding.",
     )
 
     def __init__(
@@ -184,7 +183,8 @@ class Adversarial(Scheme):
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)
-        for norm, original in spectral_norms(self.critic or self):
+        assert self.critic is not None
+        for norm, original in spectral_norms(self.critic):
             norm.follow(original)
 
     def _critic_losses(self, real: Tensor, fake: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -93,8 +93,8 @@ class DeepInversion(InversionScheme):
         algorithms=("data-free",),
         labels=("single",),
         equation=r"\min_{\hat x} \mathrm{CE}(p^t(\hat x), y) + \alpha_{f} \sum_l "
-        r"(\Vert \mu_l(\hat x) - \mu_l \Vert_2 + \Vert \sigma_l^2(\hat x) - \sigma_l^2 \Vert_2) + \alpha_{tv} "
-        r"R_{TV}(\hat x) + \alpha_2 \Vert \hat x \Vert_2 + "
+        r"(\Vert \mu_l(\hat x) - \mu_l \Vert_2 + \Vert \sigma_l^2(\hat x) - \sigma_l^2 \Vert_2) + "
+        r"\alpha_{tv} R_{TV}(\hat x) + \alpha_2 \Vert \hat x \Vert_2 + "
         r"\alpha_c (1 - \mathrm{JS}(p^t(\hat x), p^s(\hat x)))",
         use="There are no data, and the teacher has BatchNorm. There is no generator to balance.",
         pitfalls="A batch of images needs one forward and one backward pass through the teacher "

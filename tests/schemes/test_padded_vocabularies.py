@@ -32,7 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "on_policy": {"share": 1.0},
     "speculative": {"top_k": 2},
     "sequence_level": {"temperature": 1.0},
-    "minillm": {"own": ["reverse_kl"], "teacher_mix": 0.5},
+    "minillm": {"student_text_objectives": ["reverse_kl"], "teacher_mix": 0.5},
     "distillm": {"initial_prob": 1.0, "held_out": 0.1},
     "privileged_context": {"reader": "teacher"},
 }

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from instil.core import (
@@ -26,10 +25,6 @@ from instil.schemes.bases.generation_options import (
     TopP,
     Vocabulary,
 )
-
-Tokens = Annotated[int, Ge(1)]
-Token = Annotated[int, Ge(0)] | list[Annotated[int, Ge(0)]]
-Share = Annotated[float, Gt(0), Le(1)]
 
 
 class GenerativeScheme(Scheme):

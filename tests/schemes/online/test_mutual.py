@@ -91,7 +91,7 @@ def test_every_pair_of_nets_of_different_widths_has_adapters_of_its_own() -> Non
     assert widths == [[(6, 4), (8, 4)], [(4, 6), (8, 6)], [(4, 8), (6, 8)]]
     mine, *others = (net(batch()) for net in scheme._nets())
     _, each = next(iter(scheme._learner_objectives()))
-    wanted = torch.stack(
+    expected = torch.stack(
         [
             one["fitnet"](mine, other, batch()).mean()
             for one, other in zip(each, others, strict=True)

@@ -111,7 +111,7 @@ def test_branches_differ_and_the_student_is_exported() -> None:
     assert scheme.export() is scheme.student
 
 
-def test_needs_stages() -> None:
+def test_missing_stages_and_labels_are_errors() -> None:
     with pytest.raises(ValueError, match="branches start from the stages before the last"):
         ONE(nets.net(), {"cross_entropy": CrossEntropy()}).prepare(nets.batch())
     with pytest.raises(ValueError, match="Expected 'label' in the batch, got image"):

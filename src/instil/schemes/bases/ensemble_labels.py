@@ -26,8 +26,8 @@ def labelled_weights(batch: Batch, method: str) -> Tensor:
     """
     if "label" not in batch:
         raise ValueError(
-            f"scheme: the ensemble of {method} is trained on labels. Expected 'label' in the batch, "
-            f"got {', '.join(batch)}. Add labels, or use scheme mutual"
+            f"scheme: the ensemble of {method} is trained on labels. Expected 'label' in the batch,"
+            f" got {', '.join(batch)}. Add labels, or use scheme mutual"
         )
     weights: Tensor = item_weights(batch) * (batch["label"] != UNLABELLED)
     return weights

@@ -28,14 +28,14 @@ def random_crops(
         scale: smallest and largest share of the image's area.
         jitter: largest relative change of the contrast and of the brightness.
         flip: whether to mirror half of the crops.
-        salt: random stream.
+        stream: name of the random stream.
 
     Returns:
         Crops (N, num_crops, C, H, W).
     """
     image: Tensor = batch["image"]
     area, ratio, right, down, contrast, brightness, mirror = (
-        keyed_uniform(batch, 7 * num_crops, salt).view(-1, num_crops, 7).unbind(-1)
+        keyed_uniform(batch, 7 * num_crops, stream).view(-1, num_crops, 7).unbind(-1)
     )
     side = (scale[0] + (scale[1] - scale[0]) * area).sqrt()
     stretch = (4 / 3) ** (ratio - 0.5)

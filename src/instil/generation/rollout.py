@@ -16,7 +16,7 @@ ChooseTokens = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
 log-probabilities (N,)."""
 EndTokens = int | Sequence[int] | None
 """End token, or several end tokens; None: no token ends a text."""
-SALT = 3001
+STREAM = "generation.tokens"
 """Random stream of the sampled tokens."""
 
 
@@ -84,7 +84,7 @@ def generate_with(
         end: end token, or several end tokens. None: no token ends a text.
         min_prompt_tokens: minimum number of prompt tokens.
         max_new_tokens: maximum number of generated tokens. None: up to the end of the row.
-        salt: random stream.
+        stream: name of the random stream.
         vocabulary: number of tokens that may be generated; further logits are padding of the
             model's head. None: all.
 

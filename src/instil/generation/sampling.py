@@ -54,15 +54,15 @@ def sample_top_p(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Te
     return inverse_cdf_sample(cdf, numbers[:, None]).squeeze(-1)
 
 
-def step_uniform(batch: Batch, salt: int) -> float:
+def step_uniform(batch: Batch, stream: str) -> float:
     """Uniform number in [0, 1) of a step, the same for all micro-batches and ranks.
 
     Args:
         batch: the batch; the number depends on its (seed, step) only.
-        salt: random stream.
+        stream: name of the random stream.
 
     Returns:
         The number.
     """
     keys = {key: batch[key] for key in ("seed", "step") if key in batch}
-    return float(keyed_uniform(keys | {"index": torch.zeros(1, dtype=torch.int64)}, 1, salt))
+    return float(keyed_uniform(keys | {"index": torch.zeros(1, dtype=torch.int64)}, 1, stream))

@@ -39,34 +39,37 @@ class SyntheticMemory(nn.Module):
         """Number of rows in use, a scalar."""
         return self.pushed.clamp_max(self.size)
 
-    def draw(self, batch: Batch, salt: int = 0) -> dict[str, Tensor]:
+    def draw(self, batch: Batch, stream: str) -> dict[str, Tensor]:
         """Sample one row for each sample of a batch, with replacement.
 
         Args:
             batch: the batch; the draws depend on its (seed, step, index).
-            salt: random stream.
+            stream: name of the random stream.
 
         Returns:
             Rows (N, ...) of each name; zeros while the memory is empty.
         """
-        rows = (keyed_uniform(batch, 1, salt).squeeze(1) * self.filled).long()
+        rows = (keyed_uniform(batch, 1, stream).squeeze(1) * self.filled).long()
         return {name: self[name][rows] for name in self.names}
 
-    def shared_rows(self, batch: Batch, num_rows: int) -> tuple[dict[str, Tensor], Tensor]:
+    def shared_rows(
+        self, batch: Batch, num_rows: int, stream: str
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Consecutive rows from a random start, the same for all samples and ranks.
 
         Args:
             batch: the batch; the start depends on its (seed, step).
             num_rows: number of rows, at most the size of the memory.
+            stream: name of the random stream.
 
         Returns:
             Rows (M, ...) of each name, all different, and a mask (M,) of the rows in use.
         """
         num_rows = min(num_rows, self.size)
-        moment = int(batch.get("seed", 0)) * 1_000_003 + int(batch.get("step", 0))
-        # A generator on the CPU gives the same number on every device and rank.
-        generator = torch.Generator().manual_seed(moment % 2**63)
-        start = torch.rand((), generator=generator).to(self.pushed.device) * self.filled
+        keys = {key: batch[key] for key in ("seed", "step") if key in batch}
+        # One index for all samples gives the same start on every rank.
+        index = torch.zeros(1, dtype=torch.int64, device=self.pushed.device)
+        start = keyed_uniform(keys | {"index": index}, 1, stream).view(()) * self.filled
         offset = torch.arange(num_rows, device=self.pushed.device)
         rows = (start.long() + offset) % self.filled.clamp_min(1)
         return {name: self[name][rows] for name in self.names}, offset < self.filled

@@ -36,8 +36,6 @@ from instil.functional.robust_losses import soft_label_loss
 from instil.modules.eval_mode import eval_mode
 
 NO_TAPS: frozenset[str] = frozenset()
-CLASSES = 31
-"""Random stream of the class that an attack moves an image to."""
 FADING = Schedule(2.0, 0.0, until=0.75)
 """The published weight."""
 
@@ -163,7 +161,7 @@ class BoundarySamples(Scheme):
         difference = (teacher_logits.softmax(1) - student_logits.softmax(1)).square()
         difference = difference.scatter(1, base[:, None], 0.0).sum(1)
         chosen = difference.masked_fill(~counts, -1.0).topk(ceil(self.share * len(base))).indices
-        target = other_class(teacher_logits, base, keyed_uniform(batch, 1, CLASSES))
+        target = other_class(teacher_logits, base, keyed_uniform(batch, 1, "scheme.target_classes"))
         image = self.attack(batch | {"valid": counts[chosen]}, base[chosen], target[chosen], chosen)
         return batch | {
             # The image of a sample that does not count may hold NaN after the attack.

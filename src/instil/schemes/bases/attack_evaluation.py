@@ -40,6 +40,10 @@ def attacked_batch(
         return batch | {"image": fgsm(attack_loss, image, epsilon)}
     start = None
     if "index" in batch:
-        start = keyed_uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
+        start = (
+            keyed_uniform(batch, image[0].numel(), "evaluation.attack_start")
+            .view_as(image)
+            .to(image.dtype)
+        )
     attacked = pgd(attack_loss, image, epsilon, step_size, EVALUATION_STEPS, start)
     return batch | {"image": attacked}

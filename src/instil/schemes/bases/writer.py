@@ -16,7 +16,7 @@ from instil.core import (
     Teacher,
     at_progress,
 )
-from instil.generation.rollout import SALT, ChooseTokens, generate_text, generate_with, stop_tokens
+from instil.generation.rollout import ChooseTokens, generate_text, generate_with, stop_tokens
 from instil.schemes.bases.generation_options import (
     EndToken,
     NewTokens,
@@ -145,7 +145,11 @@ class GenerativeScheme(Scheme):
         return at_progress(self.temperature, batch), at_progress(self.top_p, batch)
 
     def generate_with(
-        self, batch: Batch, nets: Sequence[nn.Module], choose: ChooseTokens, salt: int = SALT
+        self,
+        batch: Batch,
+        nets: Sequence[nn.Module],
+        choose: ChooseTokens,
+        stream: str = "scheme.text",
     ) -> Batch:
         """Generate text from the logits of several networks, with the scheme's options.
 
@@ -153,7 +157,7 @@ class GenerativeScheme(Scheme):
             batch: rows of tokens.
             nets: networks that compute the logits.
             choose: selects the next tokens.
-            salt: random stream.
+            stream: name of the random stream.
 
         Returns:
             The batch of ``instil.generation.rollout.generate_with``.

@@ -39,8 +39,6 @@ from instil.schemes.bases.generated_inversion import (
 )
 from instil.schemes.bases.inversion import Count, Every, ImageMemory, Shift, Until
 
-WINDOWS = 15
-"""Random stream of the windows of the local views."""
 SMALLEST = 0.25
 """Smallest share of the image in a window."""
 
@@ -156,7 +154,7 @@ class CMI(GeneratedInversion):
         Returns:
             (N, D).
         """
-        draws = keyed_uniform(batch, 3, WINDOWS)
+        draws = keyed_uniform(batch, 3, "scheme.windows")
         return self.describe(batch, random_resized_views(image, draws, SMALLEST))
 
     def memory_rows(self, batch: Batch) -> dict[str, Tensor]:
@@ -193,7 +191,7 @@ class CMI(GeneratedInversion):
                 self.projector(local), self.projector(whole), self.contrast_temperature
             ).mean()
         assert isinstance(self.memory, SyntheticMemory)
-        rows, is_filled = self.memory.shared_rows(batch, self.negatives)
+        rows, is_filled = self.memory.shared_rows(batch, self.negatives, "scheme.negatives")
         local = self.projector(torch.cat([local, rows["local"]]))
         whole = self.projector(torch.cat([whole, rows["whole"]]))
         weight = item_weights(batch)

@@ -15,7 +15,7 @@ from instil.data.sources.text import text
 from instil.generation.rollout import generate_text
 from instil.networks.causal_transformer import causal_transformer
 from instil.tasks.bases.continuations import exposure_bias_gap
-from instil.tasks.bases.peak_memory import Held
+from instil.tasks.bases.peak_memory import PeakMemory
 from instil.tasks.language import Language, call
 from tests.schemes import texts
 
@@ -114,6 +114,6 @@ def test_the_gap_takes_less_memory_than_the_logits_of_all_rows() -> None:
         "valid": torch.arange(length).expand(rows, -1) >= 1,
         "index": torch.arange(rows),
     }
-    with Held() as held:
+    with PeakMemory() as memory:
         exposure_bias_gap(student, teacher, batch, end=None)
-    assert held.most < 4 * rows * length * vocabulary
+    assert memory.peak < 4 * rows * length * vocabulary

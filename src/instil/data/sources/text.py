@@ -45,7 +45,8 @@ def text(
     context: Annotated[
         Context,
         Doc(
-            "context of a prompt: read puts it in front of the prompt; otherwise it has keys of its own"
+            "context of a prompt: read puts it in front of the prompt; otherwise it has keys of "
+            "its own"
         ),
     ] = "beside",
     domain: Annotated[str | None, Doc("only rows of this domain; null: all")] = None,

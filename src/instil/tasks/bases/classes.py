@@ -1,4 +1,4 @@
-"""What tasks have in common that decide on the class of a sample, or on several."""
+"""Base class of classification tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from instil.tasks.bases.task import Evaluation, Task
 
 
 class ClassTask(Task):
-    """Base of the tasks with ``logits`` (N, C); labels are int64 (N,) for ``single``, float (N, C) for ``multi``, (N, 1) for ``binary``."""
+    """Base class of tasks with ``logits`` (N, C) for the class of a sample, or for several.
+
+    Labels are int64 (N,) for ``single``, float (N, C) for ``multi``, and float (N, 1) for
+    ``binary``.
+    """
 
     kinds: ClassVar[tuple[str, ...]] = ("single", "multi", "binary")
     aliases: ClassVar = {"pixel_values": "image", "labels": "label"}
@@ -26,41 +30,42 @@ class ClassTask(Task):
 
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)
-        if batch["label"].ndim > 2 or (
-            batch["label"].ndim == 2 and not batch["label"].is_floating_point()
-        ):
-            remedy = (
-                " One-hot labels: pass label.argmax(1). Several classes per sample: pass floats"
-                if batch["label"].ndim == 2
-                else ""
-            )
-            raise ValueError(
-                f"{self.title} needs one label a sample. Expected whole numbers (N,), or floats "
-                f"(N, C) for several classes per sample, got {batch['label'].dtype} "
-                f"{tuple(batch['label'].shape)}.{remedy}"
-            )
+        label = batch["label"]
+        if label.ndim < 2 or (label.ndim == 2 and label.is_floating_point()):
+            return
+        hint = ""
+        if label.ndim == 2:
+            hint = " One-hot labels: pass label.argmax(1). Several classes per sample: pass floats"
+        raise ValueError(
+            f"{self.title} needs one label a sample. Expected whole numbers (N,), or floats "
+            f"(N, C) for several classes per sample, got {label.dtype} {tuple(label.shape)}.{hint}"
+        )
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
     ) -> Evaluation:
-        """Metrics and details (see ``scores``) of a net over what counts in ``batches``, in eval mode; with a teacher also how often both agree."""
+        """Return metrics and details of a network in eval mode; see ``scores``.
+
+        Args:
+            net: network to evaluate.
+            batches: batches of the test data; items with ``valid`` False are ignored.
+            teacher: teacher for ``agreement``, if there is one.
+        """
         collected: list[tuple[Tensor, ...]] = []
-        seen = 0
-        for batch, mine, theirs in self.answers(net, batches, teacher):
-            rows = torch.arange(seen, seen + len(batch["label"]), device=batch["label"].device)
-            seen += len(rows)
-            parts = (
-                mine["logits"],
-                batch["label"],
-                rows,
-                *([] if teacher is None else [theirs["logits"]]),
-            )
-            collected.append(
-                tuple(part[batch["valid"]] for part in parts) if "valid" in batch else parts
-            )
+        num_samples = 0
+        for batch, outputs, teacher_outputs in self.answers(net, batches, teacher):
+            label = batch["label"]
+            rows = torch.arange(num_samples, num_samples + len(label), device=label.device)
+            num_samples += len(rows)
+            parts = [outputs["logits"], label, rows]
+            if teacher is not None:
+                parts.append(teacher_outputs["logits"])
+            if "valid" in batch:
+                parts = [part[batch["valid"]] for part in parts]
+            collected.append(tuple(parts))
         logits, label, rows, *others = (torch.cat(parts) for parts in zip(*collected, strict=True))
-        metrics, details = scores(logits, label, others[0] if others else None, self.kind)
+        teacher_logits = others[0] if others else None
+        metrics, details = scores(logits, label, teacher_logits, self.kind)
         if self.kind == "single" and "image" in self.inputs:
-            teacher_logits = others[0] if others else None
             details["mistakes"] = mistakes(logits, label, rows, teacher_logits)
         return metrics, details

@@ -16,7 +16,7 @@ from instil.functional.tokens.terms import forward_kl
 from instil.generation.reader import index_batch
 from instil.generation.rollout import EndTokens, generate_text, generate_with
 from instil.generation.sampling import sample_tokens
-from instil.tasks.bases.peak_memory import Held
+from instil.tasks.bases.peak_memory import PeakMemory
 
 JUDGED, SHOWN, LENGTH = 16, 4, 32
 """Rows that are gone on with where prompts have answers, rows that are shown, and tokens that are written where texts have no prompt."""
@@ -37,7 +37,7 @@ def texts_after_prompts(
     batch = {key: value.to(device) for key, value in batch.items()}
     with side_effect_free(net):
         said, seconds = _written(net, batch, samples, half, None if answers else LENGTH)
-        with Held() as held:
+        with PeakMemory() as memory:
             _written(net, {key: value[:1] for key, value in batch.items()}, samples, half, LENGTH)
     rows = [
         _row(samples, batch, said["token"], number, None if answers else LENGTH)
@@ -47,7 +47,7 @@ def texts_after_prompts(
     details = {
         "continuations": rows[:SHOWN],
         "written_per_second": speed,
-        "writing_bytes": held.most,
+        "writing_bytes": memory.peak,
     }
     if teacher is not None:
         details["exposure_bias_gap"] = exposure_bias_gap(

@@ -1,4 +1,4 @@
-"""A user's own loader, with its batches in the form that a task reads."""
+"""Adapter of a user's loader to the batches of a task."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from instil.tasks.bases.task import Task, moved
 
 
 class TaskLoader:
-    """Batches of ``loader`` as dicts that ``task`` reads; the first one is checked against the student.
+    """Iterable over the batches of ``loader`` as dicts of a task.
 
-    Attributes of the loader, such as ``generator`` and ``set_epoch``, stay reachable.
+    The first batch is checked against the student. Attributes of the loader, such as ``generator``
+    and ``set_epoch``, are available on this object.
 
     Args:
-        loader: yields dicts, or tuples named by ``names``.
-        task: decides on keys, dtypes and labels.
-        student: tells the number of classes.
-        names: of the values of a tuple; by default those of the task.
+        loader: iterable of dicts, or of tuples named by ``names``.
+        task: task, which defines keys, dtypes and labels.
+        student: network, whose logits define the number of classes.
+        names: names of the values of a tuple; None for those of the task.
     """
 
     def __init__(
         self, loader: Iterable[Any], task: Task, student: Net, names: Sequence[str] | None = None
     ) -> None:
-        self.loader, self.task, self.student = loader, task, student
+        self.loader = loader
+        self.task = task
+        self.student = student
         self.names = tuple(names or task.names)
         self.num_classes: int | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name == "loader":  # while a copy or an unpickled one has no attributes yet
+        # A copy or an unpickled object has no attributes yet.
+        if name == "loader":
             raise AttributeError(name)
         return getattr(self.loader, name)
 
@@ -51,7 +55,11 @@ class TaskLoader:
             yield batch
 
     def sample(self, model: nn.Module) -> Batch:
-        """First batch on the device of ``model``; the random state stays as it was."""
+        """Return the first batch on the device of ``model``; the random state is restored.
+
+        Raises:
+            ValueError: if the loader is empty.
+        """
         generator = getattr(self.loader, "generator", None)
         state = generator.get_state() if isinstance(generator, torch.Generator) else None
         with side_effect_free(nn.Module()):
@@ -85,10 +93,10 @@ class TaskLoader:
         classes = self.num_classes or 0
         if not isinstance(label, Tensor) or label.is_floating_point() or classes < 2:
             return
-        known = label != UNLABELLED
+        is_labelled = label != UNLABELLED
         if "valid" in batch and batch["valid"].shape == label.shape:
-            known = known & batch["valid"]
-        wrong = label[known & ((label < 0) | (label >= classes))]
+            is_labelled = is_labelled & batch["valid"]
+        wrong = label[is_labelled & ((label < 0) | (label >= classes))]
         if len(wrong):
             raise ValueError(
                 f"loader: label {int(wrong[0])} is no class of the student, which gives {classes} "
@@ -98,7 +106,7 @@ class TaskLoader:
 
 
 class SizedTaskLoader(TaskLoader):
-    """A ``TaskLoader`` of a loader that knows its length."""
+    """``TaskLoader`` of a loader with a length."""
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
@@ -107,7 +115,14 @@ class SizedTaskLoader(TaskLoader):
 def task_loader(
     loader: Iterable[Any], task: Task, student: Net, names: Sequence[str] | None = None
 ) -> TaskLoader:
-    """Wrap a user's loader for ``task``; with a length only if ``loader`` has one."""
+    """Return a user's loader as one of a task; it has a length if ``loader`` has one.
+
+    Args:
+        loader: iterable of dicts, or of tuples named by ``names``.
+        task: task, which defines keys, dtypes and labels.
+        student: network, whose logits define the number of classes.
+        names: names of the values of a tuple; None for those of the task.
+    """
     kind = SizedTaskLoader if isinstance(loader, Sized) else TaskLoader
     return kind(loader, task, student, names)
 

@@ -1,4 +1,4 @@
-"""How much memory a computation takes."""
+"""Measurement of the tensor memory of a computation."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is entered: ``most`` bytes of tensors that came to be and were still there at once, on any device.
+class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Context manager that measures the largest size of new tensors alive at once, on any device.
 
-    What an operation needs only inside itself is not seen.
+    Temporary memory inside an operation is not included.
+
+    Attributes:
+        now: bytes of new tensors that are alive.
+        peak: largest value of ``now`` so far.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.most = 0
-        self._known: set[int] = set()
+        self.now = 0
+        self.peak = 0
+        self._addresses: set[int] = set()
 
     def __torch_dispatch__(
         self,
@@ -29,19 +34,20 @@ class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Any = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        # Results of in-place operations and views share the storage of an argument.
         before = {storage.data_ptr() for storage in _storages((args, kwargs))}
-        made = func(*args, **(kwargs or {}))
-        for storage in _storages(made):
-            place = storage.data_ptr()
-            if place not in before and place not in self._known:
-                self._known.add(place)
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages(result):
+            address = storage.data_ptr()
+            if address not in before and address not in self._addresses:
+                self._addresses.add(address)
                 self.now += storage.nbytes()
-                weakref.finalize(storage, self._gone, place, storage.nbytes())
-        self.most = max(self.most, self.now)
-        return made
+                weakref.finalize(storage, self._freed, address, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return result
 
-    def _gone(self, place: int, size: int) -> None:
-        self._known.discard(place)
+    def _freed(self, address: int, size: int) -> None:
+        self._addresses.discard(address)
         self.now -= size
 
 

@@ -114,7 +114,8 @@ def digit_graph(
         int, Doc("number of nearest digits to which each digit is connected, 1 to 99")
     ] = 5,
     hops: Annotated[
-        int, Doc("number of edges up to which a batch includes neighbours: layers of the network")
+        int,
+        Doc("distance in edges of the neighbours in a batch; at least the layers of the network"),
     ] = 2,
 ) -> Splits:
     """Graph of 1,797 digits, each connected both ways to its nearest in Euclidean distance.

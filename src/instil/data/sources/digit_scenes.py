@@ -24,7 +24,7 @@ NOISE = 0.3
 
 def digit_scenes(
     scenes: Annotated[
-        int, Doc("number of training scenes, and three times those of the others")
+        int, Doc("number of training scenes; the other splits have a third each")
     ] = 400,
     size: Annotated[int, Doc("height and width of a scene, in pixels; >= 8")] = 16,
     most: Annotated[int, Doc("largest number of digits in a scene; >= 2")] = 3,

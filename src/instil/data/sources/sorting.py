@@ -26,8 +26,8 @@ def sorting(
     context: Annotated[
         Context | None,
         Doc(
-            "context of the prompt, which is the answer and a sign: read puts it in front of the "
-            "prompt, the alternative into keys of its own; null: no context"
+            "position of the context, the answer and a sign: in keys of its own, or (read) "
+            "in front of the prompt; null: no context"
         ),
     ] = None,
     descending: Annotated[

@@ -44,10 +44,7 @@ def text(
     cut: Annotated[bool, Doc("cut the end of an answer that does not fit into a row")] = False,
     context: Annotated[
         Context,
-        Doc(
-            "context of a prompt: read puts it in front of the prompt; otherwise it has keys of "
-            "its own"
-        ),
+        Doc("position of a prompt's context: in keys of its own, or (read) in front of the prompt"),
     ] = "beside",
     domain: Annotated[str | None, Doc("only rows of this domain; null: all")] = None,
     end: Annotated[

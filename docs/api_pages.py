@@ -31,16 +31,18 @@ def navigation() -> list[Any]:
 
 
 def _index() -> str:
-    """Objects that ``import instil`` offers, and the packages."""
+    """Public names of ``instil`` that are no methods, and the packages."""
     lines = [
         "# API",
         "",
         "`instil` offers the names below, the class of every [method](../methods.md) and every",
-        "`*_loss` function. The pages of the methods document these.",
+        "`*_loss` function. The pages of the methods document the latter two.",
         "",
     ]
     for name in instil.__all__:
         item = getattr(instil, name)
+        if item.__module__ in _method_modules():
+            continue
         lines.append(f"- [`instil.{name}`][{item.__module__}.{item.__qualname__}]")
     lines += ["", "## Packages", ""]
     lines += [f"- [`instil.{package}`]({package}.md)" for package in _packages()]
@@ -50,7 +52,7 @@ def _index() -> str:
 
 def _packages() -> dict[str, list[str]]:
     """Public packages with their modules, without the modules of methods, which have own pages."""
-    methods = {module for kind in catalogue.kinds() for module in catalogue.files(kind).values()}
+    methods = _method_modules()
     packages: dict[str, list[str]] = {}
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -61,3 +63,11 @@ def _packages() -> dict[str, list[str]]:
         if path.read_text(encoding="utf-8").strip():
             packages.setdefault(parts[0], []).append(module)
     return packages
+
+
+def _method_modules() -> set[str]:
+    """Modules of all methods."""
+    modules: set[str] = set()
+    for kind in catalogue.kinds():
+        modules.update(catalogue.files(kind).values())
+    return modules

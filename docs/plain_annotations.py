@@ -1,10 +1,12 @@
-"""Griffe extension that shows ``Annotated[float, Gt(0), Doc("...")]`` as ``float`` in the API reference.
+"""Griffe extension for annotations and examples in the API reference.
 
-The documentation in ``Doc`` is in the tables of parameters already.
+``Annotated[float, Gt(0), Doc("...")]`` is shown as ``float``: the text of ``Doc`` is in the tables
+of parameters already. Sections named ``Example`` are shown as code.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from griffe import (
@@ -21,7 +23,14 @@ from griffe import (
 
 
 class PlainAnnotations(Extension):
-    """Removes ``Annotated`` from parameters and their tables."""
+    """Removes ``Annotated`` from parameters and their tables, and marks examples."""
+
+    def on_instance(self, *, obj: Object, **kwargs: Any) -> None:
+        """Rename the section ``Example`` to the name that griffe's parser knows."""
+        if obj.docstring is not None:
+            obj.docstring.value = re.sub(
+                r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE
+            )
 
     def on_package(self, *, pkg: Module, loader: GriffeLoader, **kwargs: Any) -> None:
         """Process a package after ``griffe_typingdoc`` has read the annotations."""

@@ -32,7 +32,7 @@ SMALL_DATA = {
     "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
     "pate": ["teacher.num_replicas=2"],
     "sentence_embedding": ["data.rows=64", "data.held_out=8"],
-    "smollm2_on_policy": ["scheme.prompt=16"],
+    "smollm2_on_policy": ["scheme.min_prompt_tokens=16"],
 }
 
 

@@ -184,7 +184,7 @@ def names(empty_folder: Path) -> dict[str, Any]:
         "teacher": Staged(8),
         "student": Staged(4),
         "loader": DataLoader(TensorDataset(images, labels), batch_size=20),
-        "surrogate": images,
+        "images": images,
         "labels": labels,
         "criterion": nn.CrossEntropyLoss(),
         "student_logits": torch.randn(6, 10, requires_grad=True),

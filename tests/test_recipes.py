@@ -29,7 +29,7 @@ SMALL = {
     "pate": ["teacher.num_replicas=2"],
     "remote": ["data.rows=4", "data.held_out=2", "data.length=16"],
     "sentence_embedding": ["data.rows=64", "data.held_out=8"],
-    "smollm2_on_policy": ["scheme.prompt=16"],
+    "smollm2_on_policy": ["scheme.min_prompt_tokens=16"],
 }
 """Less data, where an epoch of all would take long."""
 SMOKE = ["data.rows=4", "data.held_out=2", "data.length=32"]

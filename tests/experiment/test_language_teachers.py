@@ -150,7 +150,7 @@ def test_every_codec_teaches_what_the_live_teacher_does(
 def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
     with pytest.raises(
         RecipeError,
-        match=r"store\.codec: 'top' does not keep what objectives\.forward_kl reads: .* holds only some classes.*: top_k",
+        match=r"store\.codec: 'top' does not keep what objectives\.forward_kl reads: .* holds only some classes; use top_k",
     ):
         record(spoken("store.path=none", "store.codec=top"), Console(quiet=True))
     assert not (here / "none").exists(), "before anything is asked"

@@ -112,7 +112,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
         "data: there is no data source 'digit'; closest: digits",
     ),
     "an empty folder": ({}, ["data={name: folder:empty}"], "data: "),
-    "a class without pictures": ({}, ["data={name: folder:hollow}"], "data: the class folder "),
+    "a class without pictures": (
+        {},
+        ["data={name: folder:hollow}"],
+        "data: path: the class folder ",
+    ),
     "no archive": ({}, ["data={name: npz:broken.npz}"], "data: "),
     "images that are not finite": ({}, ["data={name: npz:nan.npz}"], "data: "),
     "one class": ({}, ["data={name: npz:one.npz}"], "data: all images are of one class (0)"),
@@ -283,7 +287,7 @@ def test_labels_are_not_asked_for_where_nothing_learns_from_them(here: Path) -> 
         split=split,
         classes=["no", "yes"],
     )
-    changes = ["baselines=[]", "objectives={kd: }", "teacher.trained=true", "data.batch_size=20"]
+    changes = ["baselines=[]", "objectives={kd: }", "teacher.is_trained=true", "data.batch_size=20"]
     assert (
         len(
             list(

@@ -189,7 +189,7 @@ def test_a_student_without_classes_says_what_it_gives(runs: dict[str, Path]) -> 
     batch = Bench.of(small("image_text")).splits.test.__getitems__(range(3))
     with pytest.raises(
         ValueError,
-        match=r"gives image_embedding and text_embedding, no classes; ask its net: student\.net\(batch\)",
+        match=r"gives image_embedding and text_embedding, no classes; call its net: student\.net\(batch\)",
     ):
         student(batch)
     assert student.net(batch)["text_embedding"].shape == (3, 32)

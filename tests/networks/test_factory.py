@@ -53,7 +53,14 @@ def test_own_networks_by_name():
         "remote",
         "resnet",
     ]
-    assert network_names() == [*own, "segmenter", "text_transformer", "two_towers", "vit"]
+    assert network_names() == [
+        *own,
+        "segmenter",
+        "slimmable_cnn",
+        "text_transformer",
+        "two_towers",
+        "vit",
+    ]
     for spec in ("cnn", "networks:cnn"):
         assert build(spec, {"width": 4}, **DATA).head.out_features == 5
     assert build("mlp", **DATA).stages[0][0].in_features == 64

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instil.core import UNLABELLED
 from instil.functional.teacher_mixture import mixture_log_probability
+from instil.functional.text_pairs import likelihood, skewed_forward, skewed_reverse
 from instil.functional.token_log_probs import token_log_probs
 from instil.objectives.features.ofa import ofa_loss
 from instil.objectives.logits.akl import akl_loss
@@ -22,7 +23,6 @@ from instil.objectives.logits.kd import kd_loss
 from instil.objectives.logits.listmle import listmle_loss
 from instil.objectives.logits.pld import pld_loss
 from instil.objectives.logits.rld import rld_loss
-from instil.schemes.language.distillm2 import likelihood, skewed_forward, skewed_reverse
 
 N, C = 4, 5
 TARGET = torch.tensor([0, 2, UNLABELLED, 4])

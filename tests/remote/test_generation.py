@@ -151,11 +151,14 @@ def test_the_command_says_what_is_wrong(
             "--set",
             "top_k",
         )
-        assert (code, "--set top_k: a key of the request and its value" in error) == (2, True)
+        assert (code, "--set top_k: expected a key of the request and its value" in error) == (
+            2,
+            True,
+        )
         code, _, error = called(
             capsys, "generate", str(prompts), "--url", server.url, "--out", str(out), "--set", "n=4"
         )
-        assert (code, "--set n: one answer of each request is kept" in error) == (2, True)
+        assert (code, "--set n: one completion per request is kept" in error) == (2, True)
         code, _, error = called(
             capsys,
             "generate",

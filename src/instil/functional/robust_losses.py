@@ -22,6 +22,7 @@ def soft_label_loss(
         One value per sample (N,).
 
     Example:
+        >>> import torch
         >>> soft_label_loss(torch.zeros(1, 3), torch.eye(3)[:1])
         tensor([0.1233])
     """
@@ -43,6 +44,7 @@ def label_loss(logits: Tensor, target: Tensor) -> Tensor:
         One value per sample (N,).
 
     Example:
+        >>> import torch
         >>> label_loss(torch.eye(3)[:1], torch.tensor([0]))
         tensor([0.5514])
     """

@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from instil.cli import commands, generate_command
+import instil.cli.commands as commands
+import instil.cli.generate_command as generate_command
 from instil.cli.app import app
 from instil.cli.output import echo
 

@@ -26,14 +26,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tests.recipe_sizes import small_data
+
 KINDS = ("golden", "parity", "recipes")
-SMALL_DATA = {
-    "cross_tokenizer": ["data.rows=32", "data.held_out=8"],
-    "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
-    "pate": ["teacher.num_replicas=2"],
-    "sentence_embedding": ["data.rows=64", "data.held_out=8"],
-    "smollm2_on_policy": ["scheme.min_prompt_tokens=16"],
-}
 
 
 def tensor_hash(tensors: Iterable[Tensor]) -> str:
@@ -108,9 +103,7 @@ def _recipe_hash(path: Path, folder: Path) -> str:
 
     raw = yaml.safe_load(path.read_text())
     two_steps = ["epochs=null", "steps=2"]
-    overrides = ["seeds=[0]", "baselines=[]", "export=false", *SMALL_DATA.get(path.stem, ())]
-    if path.stem.startswith("smollm2"):
-        overrides += ["data.rows=4", "data.held_out=2", "data.length=32"]
+    overrides = ["seeds=[0]", "baselines=[]", "export=false", *small_data(path.stem)]
     overrides += [f"train.{option}" for option in two_steps if "train" in raw]
     overrides += [f"teacher_train.{option}" for option in two_steps if "teacher_train" in raw]
     for index, stage in enumerate(raw.get("stages", [])):

@@ -19,21 +19,11 @@ from instil.data.paths import located
 from instil.experiment.run import run
 from instil.recipe.packaged import packaged_recipes
 from tests.llama_cpp import serving
+from tests.recipe_sizes import small_data
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = list(packaged_recipes().values())
 SHORT = ["train.epochs=1", "seeds=[0]", "baselines=[]", "export=false"]
-SMALL = {
-    "cross_tokenizer": ["data.rows=32", "data.held_out=8"],
-    "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
-    "pate": ["teacher.num_replicas=2"],
-    "remote": ["data.rows=4", "data.held_out=2", "data.length=16"],
-    "sentence_embedding": ["data.rows=64", "data.held_out=8"],
-    "smollm2_on_policy": ["scheme.min_prompt_tokens=16"],
-}
-"""Less data, where an epoch of all would take long."""
-SMOKE = ["data.rows=4", "data.held_out=2", "data.length=32"]
-"""Of SmolLM2."""
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +87,7 @@ def test_runs(
     for package in re.findall(r"package:(\w+)/", path.read_text()):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the package {package} is not installed")
-    short = [*SHORT, *SMALL.get(path.stem, ()), *(SMOKE if path.stem.startswith("smollm2") else ())]
+    short = [*SHORT, *small_data(path.stem)]
     short += (
         ["teacher_train.epochs=1"] if "teacher_train" in yaml.safe_load(path.read_text()) else []
     )

@@ -27,6 +27,15 @@ def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return max(lists, key=lambda entry: len(entry[1]))
 
 
+def output_head(model: nn.Module) -> nn.Module | None:
+    """Return the head over tokens of a language model of transformers; None for other models."""
+    if not hasattr(model, "get_output_embeddings"):
+        return None
+    language_model: Any = model
+    head: nn.Module | None = language_model.get_output_embeddings()
+    return head
+
+
 def _first_tensor(value: Any) -> Tensor:
     """Return the first tensor of the arguments or the output of a module."""
     if isinstance(value, Tensor):

@@ -8,6 +8,8 @@ from annotated_types import Ge, Lt
 from torch import nn
 from typing_extensions import Doc
 
+from instil.students.layers import output_head
+
 
 def lora(
     model: nn.Module,
@@ -29,9 +31,7 @@ def lora(
     except ImportError as error:
         raise ValueError('lora needs the package peft: pip install "instil[text]"') from error
     language_model: Any = model
-    head = None
-    if hasattr(model, "get_output_embeddings"):
-        head = language_model.get_output_embeddings()
+    head = output_head(model)
     linear_layers = [
         name
         for name, part in model.named_modules()

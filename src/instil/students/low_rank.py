@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.students import Observe
+from instil.students.layers import output_head
 
 RIDGE = 1e-4
 """Part of the mean variance that is added to each direction, so that the root exists."""
@@ -47,9 +48,7 @@ def low_rank(
         ValueError: for a model without a head over tokens, and for a rank that saves nothing.
     """
     language_model: Any = model
-    head = None
-    if hasattr(model, "get_output_embeddings"):
-        head = language_model.get_output_embeddings()
+    head: Any = output_head(model)
     if head is None:
         raise ValueError(f"{type(model).__name__} has no head over tokens (get_output_embeddings)")
     weight = head.weight.detach()

@@ -5,13 +5,15 @@ Jacob et al., CVPR 2018.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Doc
+
+from instil.students.layers import output_head
 
 
 class Rounded(nn.Module):
@@ -53,10 +55,7 @@ def quantized(
     Raises:
         ValueError: if there is no such layer, or its inputs are no multiple of ``group``.
     """
-    language_model: Any = model
-    head = None
-    if hasattr(model, "get_output_embeddings"):
-        head = language_model.get_output_embeddings()
+    head = output_head(model)
     layers = [
         (name, part)
         for name, part in model.named_modules()

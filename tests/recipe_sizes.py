@@ -1,0 +1,21 @@
+"""Overrides that reduce the data of packaged recipes whose epochs take long."""
+
+from __future__ import annotations
+
+SMALL = {
+    "cross_tokenizer": ["data.rows=32", "data.held_out=8"],
+    "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
+    "pate": ["teacher.num_replicas=2"],
+    "remote": ["data.rows=4", "data.held_out=2", "data.length=16"],
+    "sentence_embedding": ["data.rows=64", "data.held_out=8"],
+    "smollm2_on_policy": ["scheme.min_prompt_tokens=16"],
+}
+SMALL_SMOLLM2 = ["data.rows=4", "data.held_out=2", "data.length=32"]
+
+
+def small_data(recipe: str) -> list[str]:
+    """Return the overrides of a packaged recipe, by the name of its file without suffix."""
+    overrides = list(SMALL.get(recipe, ()))
+    if recipe.startswith("smollm2"):
+        overrides += SMALL_SMOLLM2
+    return overrides

@@ -23,9 +23,9 @@ import yaml
 from rich.console import Console
 
 from instil import catalogue, recipe
-from instil.experiment.recording import record
-from instil.experiment.run import run
 from instil.files.atomic import atomic
+from instil.plan.recording import record
+from instil.plan.run import run
 
 HERE = Path(__file__).parent
 QUIET = ["export=false", "train.evaluate_every=1000"]

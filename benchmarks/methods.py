@@ -29,11 +29,11 @@ from instil import catalogue, recipe
 from instil.core import Batch, Scheme
 from instil.engine import Engine, Optimization
 from instil.experiment import build
-from instil.experiment.arms import Arms
-from instil.experiment.bench import Bench
-from instil.experiment.folder import RunFolder
+from instil.experiment.experiment import Experiment
 from instil.experiment.teachers import introduced, school, together
 from instil.files.atomic import atomic
+from instil.plan.arms import Arms
+from instil.plan.run_folder import RunFolder
 from instil.recipe.sections import Recipe
 from instil.training.step import train_step
 
@@ -130,15 +130,15 @@ def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
 
 def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
     """The scheme of a recipe with an untrained teacher, and its first batches, with their clock."""
-    bench = Bench.of(made)
+    experiment = Experiment.of(made)
     torch.manual_seed(0)
-    student = build.net(made.student, bench, "student")
+    student = build.net(made.student, experiment, "student")
     nets = [
-        build.net(spec, school(bench, spec, number), "teacher")
+        build.net(spec, school(experiment, spec, number), "teacher")
         for number, spec in enumerate(made.teachers)
     ]
-    teacher = introduced(together(bench, nets), bench)
-    scheme = build.scheme(bench, student, teacher)
+    teacher = introduced(together(experiment, nets), experiment)
+    scheme = build.scheme(experiment, student, teacher)
     clock = {
         "step": torch.tensor(0),
         "progress": torch.tensor(0.5),
@@ -148,7 +148,7 @@ def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
     batches = [
         batch | clock
         for batch, _ in zip(
-            bench.loader(bench.train_data(0), sampler=made.data.sampler), range(4), strict=False
+            experiment.loader(experiment.train_data(0), sampler=made.data.sampler), range(4), strict=False
         )
     ]
     scheme.prepare(batches[0])
@@ -182,15 +182,15 @@ def weight_of(task: str, name: str) -> float:
 def trained(task: str, name: str) -> dict[str, Any]:
     """The test metric of every seed, with the weight that the rule gives."""
     weight = 1.0 if name in (ALONE, REFERENCE) else weight_of(task, name)
-    bench = Bench.of(recipe_of(task, name, weight))
+    experiment = Experiment.of(recipe_of(task, name, weight))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
-        arms = Arms(bench, RunFolder(Path(folder)), lambda *_: None)
+        arms = Arms(experiment, RunFolder(Path(folder)), lambda *_: None)
         arms.teacher()
-        values = [arms.student("distilled", seed).test[bench.task.headline] for seed in SEEDS]
+        values = [arms.student("distilled", seed).test[experiment.task.headline] for seed in SEEDS]
     return {
         "weight": weight,
-        "metric": bench.task.headline,
+        "metric": experiment.task.headline,
         "mean": statistics.mean(values),
         "std": statistics.stdev(values),
     }
@@ -295,7 +295,7 @@ def trained_teacher(task: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
         Arms(
-            Bench.of(recipe_of(task, REFERENCE)), RunFolder(Path(folder)), lambda *_: None
+            Experiment.of(recipe_of(task, REFERENCE)), RunFolder(Path(folder)), lambda *_: None
         ).teacher()
 
 

@@ -9,7 +9,7 @@ import instil
 from instil import catalogue
 
 ROOT = Path(instil.__file__).parent
-INTERNAL = {"cli", "experiment", "report", "recipes"}
+INTERNAL = {"cli", "experiment", "plan", "report", "recipes"}
 """Folders without an API of their own: the command line, its jobs, its reports and YAML files."""
 
 

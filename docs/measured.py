@@ -11,7 +11,7 @@ from typing import Any
 from formatting import table
 from recipe_pages import recipe_anchor
 
-from instil.experiment.statistics import gain
+from instil.plan.statistics import gain
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 Row = dict[str, Any]

@@ -99,7 +99,7 @@ def _recipe_hash(path: Path, folder: Path) -> str:
     from safetensors.torch import load_file
 
     from instil import recipe as recipes
-    from instil.experiment.run import run
+    from instil.plan.run import run
 
     raw = yaml.safe_load(path.read_text())
     two_steps = ["epochs=null", "steps=2"]

@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from instil import recipe as recipes
-from instil.experiment.bench import Bench
+from instil.experiment.experiment import Experiment
 from tests.remote.stub import stub
 from tests.test_docs import command
 
@@ -376,7 +376,7 @@ def test_source_of_data(folder: Path) -> None:
     Path("my.yaml").write_text(
         "data: {name: 'my_data:build', count: 80}\nstudent: mlp\nobjectives: {cross_entropy: null}\n"
     )
-    splits = Bench.of(recipes.load("my.yaml")).splits
+    splits = Experiment.of(recipes.load("my.yaml")).splits
     assert sum(map(len, (splits.train, splits.validation, splits.test))) == 80
 
 

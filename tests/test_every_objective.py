@@ -14,7 +14,7 @@ from instil import catalogue
 from instil import recipe as recipes
 from instil.catalogue.signatures import parameters
 from instil.data.sources.digits import digits
-from instil.experiment.run import run
+from instil.plan.run import run
 
 ROOT = Path(__file__).parents[1]
 OTHER_TASKS = (

@@ -33,6 +33,7 @@ LAYERS = (
     ("recipe",),
     ("export", "report"),
     ("experiment",),
+    ("plan",),
     ("deployment",),
     ("distillation",),
     ("testing",),

@@ -16,7 +16,7 @@ from rich.console import Console
 from instil import catalogue
 from instil import recipe as recipes
 from instil.data.paths import located
-from instil.experiment.run import run
+from instil.plan.run import run
 from instil.recipe.packaged import packaged_recipes
 from tests.llama_cpp import serving
 from tests.recipe_sizes import small_data

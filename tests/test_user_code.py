@@ -131,7 +131,7 @@ def test_a_callable_of_python_is_no_model(tmp_path: Path, where: str) -> None:
     file = tmp_path / "recipe.yaml"
     entries = {"data": "digits", "teacher": "mlp", "student": "mlp", "objectives": {"kd": {}}}
     file.write_text(yaml.safe_dump(entries | {where: model}))
-    from instil.experiment.doctor import doctor
+    from instil.plan.doctor import doctor
 
     with pytest.raises(
         RecipeError, match=rf"{where}: there is no module 'os' in .*entry point group instil\.model"

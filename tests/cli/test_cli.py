@@ -32,7 +32,7 @@ def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, s
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path | None, Path | None]]:
     """Stands in for the experiment and notes what it was asked."""
     asked: list[tuple[Recipe, Path | None, Path | None]] = []
-    stub = ModuleType("instil.experiment.run")
+    stub = ModuleType("instil.plan.run")
 
     def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Any) -> Path:
         asked.append((recipe, out, resume))
@@ -47,18 +47,18 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path | None, Pat
         return folder
 
     stub.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "instil.experiment.run", stub)
+    monkeypatch.setitem(sys.modules, "instil.plan.run", stub)
     return asked
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    stub = ModuleType("instil.experiment.run")
+    stub = ModuleType("instil.plan.run")
 
     def run(*_: Any) -> Path:
         raise error
 
     stub.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "instil.experiment.run", stub)
+    monkeypatch.setitem(sys.modules, "instil.plan.run", stub)
 
 
 # --- arguments ---------------------------------------------------------------------------------------------------------------------------------
@@ -277,14 +277,14 @@ def test_a_method_as_a_card(capsys: pytest.CaptureFixture[str]) -> None:
 def test_doctor_as_json_keeps_stdout_for_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub = ModuleType("instil.experiment.doctor")
+    stub = ModuleType("instil.plan.doctor")
 
     def doctor(recipe: Recipe) -> dict[str, Any]:
         print("examining")  # as the user's own code may
         return {"student": recipe.student.model}
 
     stub.doctor = doctor  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "instil.experiment.doctor", stub)
+    monkeypatch.setitem(sys.modules, "instil.plan.doctor", stub)
     code, out, err = called(capsys, "doctor", "digits", "--json")
     assert (code, json.loads(out), err) == (0, {"student": "networks:cnn"}, "examining\n")
 
@@ -298,9 +298,9 @@ def test_the_command_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -
 def test_doctor_without_a_recipe_examines_the_digits(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub = ModuleType("instil.experiment.doctor")
+    stub = ModuleType("instil.plan.doctor")
     stub.doctor = lambda recipe: {"recipe": recipe.name}  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "instil.experiment.doctor", stub)
+    monkeypatch.setitem(sys.modules, "instil.plan.doctor", stub)
     code, out, _ = called(capsys, "doctor", "--json")
     assert (code, json.loads(out)) == (0, {"recipe": "digits"})
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from instil.cli import summary_table
-from instil.experiment.statistics import gain, summary
+from instil.plan.statistics import gain, summary
 
 
 def _result(distilled: list[float], alone: list[float]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from instil.experiment.run import run
+from instil.plan.run import run
 from instil.recipe import build
 from instil.recipe.overrides import override
 from instil.recipe.sections import Recipe

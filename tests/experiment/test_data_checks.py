@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from instil.cli import main
-from instil.experiment.doctor import doctor
+from instil.plan.doctor import doctor
 from tests.experiment.small import recipe, run_of
 
 

@@ -10,7 +10,7 @@ import torch
 from instil.engine import init_distributed
 from instil.engine.processes import check_device, default_device
 from instil.experiment.device import on_device_of_recipe
-from instil.experiment.doctor import doctor
+from instil.plan.doctor import doctor
 from instil.recipe import RecipeError
 from tests.experiment.small import recipe, run_of
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from instil.experiment import trained
-from instil.experiment.arms import Arms
-from instil.experiment.bench import Bench
-from instil.experiment.folder import RunFolder
-from instil.experiment.recording import record
-from instil.experiment.rehearsal import rehearse
+from instil.experiment import trained_teachers as trained
+from instil.experiment.dry_run import rehearse
+from instil.experiment.experiment import Experiment
+from instil.plan.arms import Arms
+from instil.plan.recording import record
+from instil.plan.run_folder import RunFolder
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
 from tests.experiment.small import among_texts, lines, recipe, run_of
@@ -62,8 +62,10 @@ def test_a_teacher_that_is_not_trained_is_loaded_once_and_let_go(
         "untrained",
         lambda *given, make=trained.untrained: loaded.append(1) or make(*given),
     )
-    bench = Bench.of(spoken(student={"model": "teacher", "changes": {"lora": {"rank": 2}}}))
-    made = Arms(bench, RunFolder(here / "run"), lambda *_: None)
+    experiment = Experiment.of(
+        spoken(student={"model": "teacher", "changes": {"lora": {"rank": 2}}})
+    )
+    made = Arms(experiment, RunFolder(here / "run"), lambda *_: None)
     teacher = made.teacher()
     students = [made._new_student(seed) for seed in (0, 1, 0)]
     assert len(loaded) == 1
@@ -158,7 +160,7 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
 
     def refused(message: str, *changes: str, **sections: Any) -> None:
         with pytest.raises(RecipeError, match=message):
-            list(rehearse(Bench.of(spoken("store.path=store", *changes, **sections))))
+            list(rehearse(Experiment.of(spoken("store.path=store", *changes, **sections))))
 
     refused(
         "DistilBERT needs hidden_states of the teacher, which gives projection; the store does not hold it: record again",

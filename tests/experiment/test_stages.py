@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from instil.experiment import arms
+from instil.plan import arms
 from instil.recipe.sections import Recipe
 from tests.experiment.small import lines, numbers, recipe, result, run_of
 

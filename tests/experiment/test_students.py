@@ -14,7 +14,7 @@ from instil import load
 from instil.cli import summary_table
 from instil.deployment.export import export
 from instil.experiment import build
-from instil.experiment.bench import Bench
+from instil.experiment.experiment import Experiment
 from instil.networks.gguf import gguf
 from instil.recipe import RecipeError
 from instil.recipe import build as read
@@ -63,8 +63,10 @@ def spoken(*changes: str, **sections: Any) -> Recipe:
 def test_a_student_begins_as_layers_of_the_trained_teacher(here: Path) -> None:
     run_of(spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2"), here / "run")
     kept = load(here / "run").net.model
-    bench = Bench.of(spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2"))
-    teacher = build.net(bench.recipe.teachers[0], bench, "teacher").model
+    experiment = Experiment.of(
+        spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2")
+    )
+    teacher = build.net(experiment.recipe.teachers[0], experiment, "teacher").model
     (path,) = (here / "cache" / "teachers").glob("*.safetensors")
     build.load_weights(teacher, path)
     for place, number in enumerate((0, 3)):
@@ -102,7 +104,7 @@ def test_changes_follow_one_another_and_are_there_when_the_student_is_loaded(her
     }
     recipe = spoken(student={"model": "teacher", "changes": changes})
     found = run_of(recipe, here / "run")
-    batch = Bench.of(recipe).splits.test.__getitems__([0, 1])
+    batch = Experiment.of(recipe).splits.test.__getitems__([0, 1])
     student = load(here / "run")
     assert student.net.model.head.down.weight.shape == (4, 16)
     assert found["cost"]["student"]["parameters"] == sum(
@@ -137,7 +139,7 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
     assert "student.gguf" in console.export_text()
     assert (
         gguf(str(here / "run" / "student.gguf")).config.vocab_size
-        == Bench.of(recipe).facts["vocabulary"]
+        == Experiment.of(recipe).facts["vocabulary"]
     )
     model = transformers.AutoModelForCausalLM.from_pretrained(here / "run" / "student")
     ids = transformers.AutoTokenizer.from_pretrained(here / "run" / "student")(

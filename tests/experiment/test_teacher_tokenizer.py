@@ -12,9 +12,9 @@ from rich.console import Console
 from instil import recipe as recipes
 from instil.data.aligned import AlignedRows
 from instil.data.token_rows import TokenRows
-from instil.experiment.bench import Bench
-from instil.experiment.rehearsal import rehearse
-from instil.experiment.run import run
+from instil.experiment.dry_run import rehearse
+from instil.experiment.experiment import Experiment
+from instil.plan.run import run
 from instil.recipe.errors import RecipeError
 
 RECIPE = Path(__file__).parents[2] / "src/instil/recipes/language/cross_tokenizer.yaml"
@@ -32,13 +32,16 @@ SHORT = [*SMALL, "train.epochs=1", "seeds=[0]", "export=false", "baselines=[]"]
 
 
 def test_teacher_and_student_read_the_same_texts_in_their_own_tokens() -> None:
-    bench = Bench.of(recipes.load(RECIPE, SMALL))
-    ((stage, scheme, _),) = rehearse(bench)
-    spec = bench.recipe.teachers[0]
-    assert isinstance(bench.splits.train, AlignedRows)
-    assert type(bench.read_by(spec).splits.train) is TokenRows
-    assert bench.read_by(bench.recipe.student) is bench
-    assert (bench.facts["vocabulary"], bench.read_by(spec).facts["vocabulary"]) == (300, 257)
+    experiment = Experiment.of(recipes.load(RECIPE, SMALL))
+    ((stage, scheme, _),) = rehearse(experiment)
+    spec = experiment.recipe.teachers[0]
+    assert isinstance(experiment.splits.train, AlignedRows)
+    assert type(experiment.read_by(spec).splits.train) is TokenRows
+    assert experiment.read_by(experiment.recipe.student) is experiment
+    assert (experiment.facts["vocabulary"], experiment.read_by(spec).facts["vocabulary"]) == (
+        300,
+        257,
+    )
     batch = next(iter(stage.loader(stage.samples, 0)))
     student, teacher = scheme.student(batch), scheme.teacher_outputs(batch)
     assert student["logits"].shape == (8, 48, 300)
@@ -92,22 +95,22 @@ def test_what_cannot_be_aligned_is_refused() -> None:
         ),
     ):
         with pytest.raises(RecipeError, match=words):
-            Bench.of(recipes.load(RECIPE, overrides))
+            Experiment.of(recipes.load(RECIPE, overrides))
 
 
 def test_a_student_cut_from_its_teacher_reads_its_tokens() -> None:
-    bench = Bench.of(recipes.load(RECIPE, [*SMALL, "student={model: teacher}"]))
+    experiment = Experiment.of(recipes.load(RECIPE, [*SMALL, "student={model: teacher}"]))
     with pytest.raises(
         RecipeError,
         match=r"student: model: a student that begins as its teacher reads the same tokens; set data\.tokenizer",
     ):
-        list(rehearse(bench))
+        list(rehearse(experiment))
 
 
 def test_a_loss_of_one_tokenizer_says_what_is_wrong() -> None:
-    bench = Bench.of(recipes.load(RECIPE, [*SMALL, "objectives.kd={}"]))
+    experiment = Experiment.of(recipes.load(RECIPE, [*SMALL, "objectives.kd={}"]))
     with pytest.raises(
         RecipeError,
         match=r"objectives\.kd: KD compares token by token, and the teacher has a tokenizer of its own; uld, gold, dskd",
     ):
-        list(rehearse(bench))
+        list(rehearse(experiment))

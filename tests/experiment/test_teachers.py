@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from instil.cli.summary_table import label_counts
-from instil.experiment.bench import Bench
-from instil.experiment.rehearsal import rehearse
+from instil.experiment.dry_run import rehearse
+from instil.experiment.experiment import Experiment
 from instil.experiment.teachers import school
-from instil.experiment.trained import place
+from instil.experiment.trained_teachers import place
 from instil.recipe import RecipeError
 from instil.teachers.amalgamated import Amalgamated
 from instil.teachers.ensemble import Ensemble
@@ -32,48 +32,48 @@ PRIVATE = (
 )
 
 
-def bench(*changes: str) -> Bench:
-    return Bench.of(recipe(*changes))
+def experiment(*changes: str) -> Experiment:
+    return Experiment.of(recipe(*changes))
 
 
-def teacher_of(one: Bench) -> torch.nn.Module | None:
+def teacher_of(one: Experiment) -> torch.nn.Module | None:
     *_, (_, scheme, _) = rehearse(one)
     return scheme.teacher
 
 
 def test_a_teacher_is_trained_on_the_data_that_it_names() -> None:
-    one = bench("teacher.data={name: digit_domains, look: inverted}")
+    one = experiment("teacher.data={name: digit_domains, look: inverted}")
     own = school(one, one.recipe.teachers[0], 0)
     image = one.splits.train.__getitems__([3])["image"]
     assert torch.equal(own.splits.train.__getitems__([3])["image"], 1 - image)
     assert own.recipe.data.name == "digit_domains"
-    assert place(one, one.recipe.teachers[0], 0) != place(bench(), recipe().teachers[0], 0)
-    assert school(bench(), recipe().teachers[0], 0).splits.train is not own.splits.train
+    assert place(one, one.recipe.teachers[0], 0) != place(experiment(), recipe().teachers[0], 0)
+    assert school(experiment(), recipe().teachers[0], 0).splits.train is not own.splits.train
 
 
 def test_copies_begin_anew_and_are_kept_apart() -> None:
-    one = bench("teacher.num_replicas=3")
+    one = experiment("teacher.num_replicas=3")
     assert len({place(one, spec, number) for number, spec in enumerate(one.recipe.teachers)}) == 3
     assert isinstance(teacher_of(one), Ensemble)
-    assert place(one, one.recipe.teachers[0], 0) == place(bench(), recipe().teachers[0], 0), (
+    assert place(one, one.recipe.teachers[0], 0) == place(experiment(), recipe().teachers[0], 0), (
         "the first is the one that there would be alone"
     )
 
 
 def test_several_answer_as_the_recipe_says() -> None:
     routed = teacher_of(
-        bench(
+        experiment(
             "teacher=[cnn, {model: cnn, options: {width: 2}}]", "ensemble={type: routed, by: label}"
         )
     )
     assert isinstance(routed, Routed)
     assert routed.by == "label"
     probable = teacher_of(
-        bench("teacher.num_replicas=2", "ensemble={type: ensemble, mean: probabilities}")
+        experiment("teacher.num_replicas=2", "ensemble={type: ensemble, mean: probabilities}")
     )
     assert isinstance(probable, Ensemble)
     assert probable.mean == "probabilities"
-    joined = teacher_of(bench(f"teacher=[{HIGH}, {LOW}]", "ensemble=amalgamated"))
+    joined = teacher_of(experiment(f"teacher=[{HIGH}, {LOW}]", "ensemble=amalgamated"))
     assert isinstance(joined, Amalgamated)
     assert joined.order.tolist() == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
 
@@ -86,9 +86,9 @@ def test_a_way_to_answer_that_there_is_not_is_told() -> None:
     ):
         recipe("teacher.num_replicas=2", "ensemble={type: routed, by: size}")
     with pytest.raises(ValueError, match=r"ensemble: 'frozen' is one net; closest: routed"):
-        teacher_of(bench("teacher.num_replicas=2", "ensemble=frozen"))
+        teacher_of(experiment("teacher.num_replicas=2", "ensemble=frozen"))
     with pytest.raises(ValueError, match=r"ensemble: no member has the class '5'"):
-        teacher_of(bench(f"teacher=[{LOW}]", "ensemble=amalgamated"))
+        teacher_of(experiment(f"teacher=[{LOW}]", "ensemble=amalgamated"))
     with pytest.raises(ValueError, match="leave num_replicas out"):
         recipe("teacher={model: cnn, weights: some.safetensors, num_replicas: 2}")
 
@@ -96,14 +96,14 @@ def test_a_way_to_answer_that_there_is_not_is_told() -> None:
 def test_logits_of_other_classes_are_no_answer() -> None:
     five = ("data={name: digit_domains, classes: ['5', '6', '7', '8', '9']}", f"teacher={LOW}")
     with pytest.raises(ValueError, match="class 0 is '0' for the teacher and '5' in the data"):
-        teacher_of(bench(*five))
-    teacher_of(bench(*five, "objectives.kd=null", "student=cnn", "objectives.pkt={}"))
+        teacher_of(experiment(*five))
+    teacher_of(experiment(*five, "objectives.kd=null", "student=cnn", "objectives.pkt={}"))
     with pytest.raises(ValueError, match=r"teacher\.data: there is no data source 'digitz'"):
-        teacher_of(bench("teacher.data=digitz"))
+        teacher_of(experiment("teacher.data=digitz"))
 
 
 def test_members_whose_votes_are_private_share_no_sample() -> None:
-    one = bench(*PRIVATE, "teacher.num_replicas=4", "ensemble={type: private_votes, noise: 2}")
+    one = experiment(*PRIVATE, "teacher.num_replicas=4", "ensemble={type: private_votes, noise: 2}")
     parts = [
         school(one, spec, number).splits.train for number, spec in enumerate(one.recipe.teachers)
     ]
@@ -114,7 +114,7 @@ def test_members_whose_votes_are_private_share_no_sample() -> None:
     )
     assert all(len(part.label.unique()) == 10 for part in parts)
     assert isinstance(teacher_of(one), PrivateVotes)
-    many = bench(*PRIVATE, "teacher.num_replicas=701", "ensemble={type: private_votes}")
+    many = experiment(*PRIVATE, "teacher.num_replicas=701", "ensemble={type: private_votes}")
     with pytest.raises(ValueError, match="701 members share 700 samples"):
         school(many, many.recipe.teachers[0], 0)
 
@@ -169,26 +169,26 @@ def test_every_one_of_several_students_is_scored_and_kept(
 
 
 def test_a_teacher_with_as_many_labels_as_the_student_knows_the_same_samples() -> None:
-    bench = Bench.of(recipe("teacher.data={num_labeled: 100}"))
-    teacher = school(bench.stages[0], bench.recipe.teachers[0], 0).splits.train
-    for seed in bench.recipe.seeds:
-        student = bench.train_data(seed)
+    experiment = Experiment.of(recipe("teacher.data={num_labeled: 100}"))
+    teacher = school(experiment.stages[0], experiment.recipe.teachers[0], 0).splits.train
+    for seed in experiment.recipe.seeds:
+        student = experiment.train_data(seed)
         assert torch.equal(student.label, teacher.label)
         assert int((student.label != -100).sum()) == 100
 
 
 def test_a_student_with_fewer_labels_than_the_teacher_knows_a_part_of_them() -> None:
-    bench = Bench.of(recipe("teacher.data={num_labeled: 300}"))
-    teacher = school(bench.stages[0], bench.recipe.teachers[0], 0).splits.train
-    student = bench.train_data(1)
+    experiment = Experiment.of(recipe("teacher.data={num_labeled: 300}"))
+    teacher = school(experiment.stages[0], experiment.recipe.teachers[0], 0).splits.train
+    student = experiment.train_data(1)
     assert int((teacher.label != -100).sum()) == 300
     known = student.label != -100
     assert torch.equal(student.label[known], teacher.label[known])
 
 
 def test_without_a_limit_every_seed_has_labels_of_its_own() -> None:
-    bench = Bench.of(recipe())
-    assert not torch.equal(bench.train_data(0).label, bench.train_data(1).label)
+    experiment = Experiment.of(recipe())
+    assert not torch.equal(experiment.train_data(0).label, experiment.train_data(1).label)
 
 
 def test_a_run_says_who_knew_how_many_labels(
@@ -229,5 +229,5 @@ def test_labels_that_a_teacher_cannot_have_are_refused(
     teacher: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        list(rehearse(Bench.of(recipe(teacher={"model": "cnn", **teacher}))))
+        list(rehearse(Experiment.of(recipe(teacher={"model": "cnn", **teacher}))))
     assert message in str(caught.value)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from instil.experiment.bench import Bench
-from instil.experiment.doctor import doctor
-from instil.experiment.rehearsal import rehearse
+from instil.experiment.dry_run import rehearse
+from instil.experiment.experiment import Experiment
+from instil.plan.doctor import doctor
 from instil.recipe import RecipeError
 from instil.recipe.sections import Recipe
 from tests.data.small_tokenizer import folder_of
@@ -61,14 +61,14 @@ def taught(tokenizer: str, **sections: Any) -> Recipe:
 
 
 def test_another_tokenizer_of_the_same_size_is_refused_by_its_token() -> None:
-    list(rehearse(Bench.of(taught("model"))))
+    list(rehearse(Experiment.of(taught("model"))))
     message = (
         r"^data\.tokenizer: token 40 is '.+' here and '.+' for the teacher, whose tokenizer is in"
     )
     with pytest.raises(RecipeError, match=message):
-        list(rehearse(Bench.of(taught("other"))))
+        list(rehearse(Experiment.of(taught("other"))))
     with pytest.raises(RecipeError, match=r"data\.tokenizer: token 0 is 'byte 0' here and '<s>'"):
-        list(rehearse(Bench.of(taught("bytes"))))
+        list(rehearse(Experiment.of(taught("bytes"))))
 
 
 def test_the_doctor_refuses_it_too() -> None:
@@ -83,7 +83,7 @@ def test_the_student_is_compared_too() -> None:
         "student": {"model": "own_model:build", "options": {"folder": "model"}},
     }
     with pytest.raises(RecipeError, match="for the student, whose tokenizer is in"):
-        list(rehearse(Bench.of(taught("other", **sections))))
+        list(rehearse(Experiment.of(taught("other", **sections))))
 
 
 def test_a_teacher_that_guesses_worse_than_chance_is_named_by_doctor_and_run(
@@ -101,6 +101,6 @@ def test_a_teacher_that_guesses_worse_than_chance_is_named_by_doctor_and_run(
 
 
 def test_a_net_that_knows_the_text_raises_no_doubt() -> None:
-    bench = Bench.of(taught("bytes", teacher={"model": "causal_transformer"}))
-    list(rehearse(bench))
-    assert bench.doubts == [], "what is trained later may guess now"
+    experiment = Experiment.of(taught("bytes", teacher={"model": "causal_transformer"}))
+    list(rehearse(experiment))
+    assert experiment.doubts == [], "what is trained later may guess now"

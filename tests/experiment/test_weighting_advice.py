@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from instil import recipe as recipes
-from instil.experiment.bench import Bench
+from instil.experiment.experiment import Experiment
 from instil.experiment.weighting_advice import weighting_advice
 
 LABELLED = "objectives.cross_entropy.average=labelled"
 
 
 def advice(*overrides: str) -> list[str]:
-    return weighting_advice(Bench.of(recipes.load("digits", overrides)))
+    return weighting_advice(Experiment.of(recipes.load("digits", overrides)))
 
 
 def test_few_labels_that_weigh_as_much_as_the_batch() -> None:

@@ -15,10 +15,10 @@ from instil.core import Batch
 from instil.data.samples import Samples
 from instil.data.sources.digits import digits
 from instil.data.splits import Splits
-from instil.experiment import bench
-from instil.experiment.bench import Bench
-from instil.experiment.doctor import doctor
+from instil.experiment import experiment as experiment
+from instil.experiment.experiment import Experiment
 from instil.networks.cnn import cnn
+from instil.plan.doctor import doctor
 from instil.recipe.errors import RecipeError
 from tests.experiment.small import recipe, run_of
 from tests.experiment.test_pictures import read
@@ -89,7 +89,7 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         whole.classes,
         whole.kind,
     )
-    monkeypatch.setattr(bench, "data_source", lambda *_, **__: shut)
+    monkeypatch.setattr(experiment, "data_source", lambda *_, **__: shut)
     return {
         "model": "cnn",
         "options": {"width": 2},
@@ -135,9 +135,9 @@ def test_a_run_on_training_images_shows_none(tmp_path: Path) -> None:
 
 def test_images_of_another_source_are_borrowed_without_their_labels(tmp_path: Path) -> None:
     one = without_data(surrogate={"name": "digit_domains", "look": "inverted"})
-    bench = Bench.of(one)
+    experiment = Experiment.of(one)
     assert torch.equal(
-        bench.samples.__getitems__([0])["image"], 1 - digits().train.__getitems__([0])["image"]
+        experiment.samples.__getitems__([0])["image"], 1 - digits().train.__getitems__([0])["image"]
     )
     found = run_of(one, tmp_path / "run")
     assert set(found["gains"]) == {"noise", "blobs"}

@@ -14,10 +14,10 @@ import torch
 from rich.console import Console
 
 from instil.core import Net
-from instil.experiment.bench import Bench
-from instil.experiment.recording import record
-from instil.experiment.rehearsal import rehearse
+from instil.experiment.dry_run import rehearse
+from instil.experiment.experiment import Experiment
 from instil.networks.factory import build as network
+from instil.plan.recording import record
 from instil.recipe import to_yaml
 from instil.recipe.sections import Recipe
 from instil.tasks import language
@@ -167,7 +167,7 @@ def test_an_objective_of_whole_distributions_is_refused(texts: Path) -> None:
         stub("vllm") as server,
         pytest.raises(ValueError, match=r"objectives\.forward_kl: .*top.*top_k"),
     ):
-        list(rehearse(Bench.of(taught(server, texts, objectives={"forward_kl": {}}))))
+        list(rehearse(Experiment.of(taught(server, texts, objectives={"forward_kl": {}}))))
 
 
 def test_a_server_that_only_writes_is_refused_before_training(texts: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_server_that_only_writes_is_refused_before_training(texts: Path) -> No
             match=r"^teacher: .*http.* gives no log-probabilities of given text.*instil generate",
         ),
     ):
-        list(rehearse(Bench.of(taught(server, texts))))
+        list(rehearse(Experiment.of(taught(server, texts))))
 
 
 def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: 
             ValueError,
             match=r"vocabulary: only 0% of 1\d\d tokens are among the 5 that the server's model expected: .*data\.tokenizer",
         ):
-            list(rehearse(Bench.of(taught(server, tmp_path / "back"))))
+            list(rehearse(Experiment.of(taught(server, tmp_path / "back"))))
         small = network("remote", {"url": server.url, "size": 3}, vocabulary=100)
         with pytest.raises(
             ValueError,
@@ -201,7 +201,7 @@ def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: 
             ValueError,
             match=r"teacher: data\.prune: the server's model speaks of its whole vocabulary",
         ):
-            list(rehearse(Bench.of(taught(server, texts, "data.prune=true"))))
+            list(rehearse(Experiment.of(taught(server, texts, "data.prune=true"))))
         with pytest.raises(
             ValueError, match="a server's model reads tokens, and these data have none"
         ):
@@ -213,7 +213,7 @@ def test_a_server_that_is_down_names_the_argument(texts: Path) -> None:
         ValueError,
         match=r"teacher: url: http://127\.0\.0\.1:9/v1/models gave no answer in 1 attempt; the last: nothing answers there",
     ):
-        list(rehearse(Bench.of(taught("http://127.0.0.1:9/v1", texts))))
+        list(rehearse(Experiment.of(taught("http://127.0.0.1:9/v1", texts))))
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_objectives_that_need_more_say_so(texts: Path) -> None:
             with pytest.raises(
                 ValueError, match=rf"objectives\.{name}: .* of the teacher, which gives top"
             ):
-                list(rehearse(Bench.of(taught(server, texts, objectives={name: {}}))))
+                list(rehearse(Experiment.of(taught(server, texts, objectives={name: {}}))))
 
 
 def test_the_doctor_says_that_the_server_is_down(

@@ -14,8 +14,8 @@ from rich.console import Console
 from instil.data.paths import located
 from instil.data.sources.text import text
 from instil.data.tokenizers import Tokenizer, tokenizer
-from instil.experiment.recording import record
 from instil.networks.gguf import gguf
+from instil.plan.recording import record
 from instil.remote import Refused, Server
 from instil.remote.generation import generate
 from tests.experiment.small import recipe, run_of

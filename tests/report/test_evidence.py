@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from instil.cli import summary_table
-from instil.experiment.results import warnings
+from instil.plan.results import warnings
 from instil.report import evidence, text, trust
 from instil.report.page import render
 from instil.report.record import Record, read_run

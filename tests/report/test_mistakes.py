@@ -10,7 +10,7 @@ import torch
 
 import instil
 from instil.data.sources.digits import digits
-from instil.experiment.mistakes import thumbnail
+from instil.plan.mistakes import thumbnail
 from instil.report.mistakes import by_class, examples
 from instil.report.page import render
 from instil.report.record import read_run

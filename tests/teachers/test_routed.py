@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from instil import recipe as recipes
 from instil.core import Batch, Net
-from instil.experiment.bench import Bench
+from instil.experiment.experiment import Experiment
 from instil.experiment.teachers import school
 from instil.objectives.logits.ebkd import EBKD
 from instil.objectives.logits.kd import KD
@@ -125,9 +125,10 @@ def test_a_recipe_teaches_each_teacher_its_own_domain() -> None:
     ]
     path = Path(__file__).parents[2] / "src/instil/recipes" / "language" / "routed_domains.yaml"
     recipe = recipes.load(path, [*small, "seeds=[0]"])
-    bench = Bench.of(recipe)
+    experiment = Experiment.of(recipe)
     for number, spec in enumerate(recipe.teachers):
-        rows = school(bench, spec, number).splits.train
+        rows = school(experiment, spec, number).splits.train
         assert torch.equal(
-            rows.label, bench.splits.train.label[bench.splits.train.tensors["domain"] == number]
+            rows.label,
+            experiment.splits.train.label[experiment.splits.train.tensors["domain"] == number],
         )

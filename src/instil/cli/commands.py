@@ -42,7 +42,7 @@ def run(
     run_folders.check_one(out, resume)
     default = "digits" if resume is None else str(run_folders.existing(resume))
     recipe = load_recipe(arguments, default=default)
-    from instil.experiment.run import run as run_recipe
+    from instil.plan.run import run as run_recipe
 
     folder = resume or out or run_folders.new(recipe.name)
     run_folders.stop_on_termination()
@@ -60,7 +60,7 @@ def run(
 def record(arguments: Arguments = None) -> None:
     """Record the teacher's outputs for all samples at store.path, or continue a recording."""
     recipe = load_recipe(arguments)
-    from instil.experiment.recording import record as record_outputs
+    from instil.plan.recording import record as record_outputs
 
     folder = record_outputs(recipe, console())
     size = sum(file.stat().st_size for file in folder.iterdir())

@@ -25,7 +25,7 @@ MATCH_TEXTS = {
 
 def findings_of(recipe: Recipe) -> dict[str, Any]:
     """Return the findings of the doctor. Prints of the user's code go to stderr."""
-    from instil.experiment.doctor import doctor
+    from instil.plan.doctor import doctor
 
     with contextlib.redirect_stdout(sys.stderr):
         return doctor(recipe)

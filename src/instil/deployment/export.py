@@ -7,9 +7,9 @@ from typing import Any
 
 from instil.core import Net
 from instil.deployment.predict import load
-from instil.experiment.bench import Bench
-from instil.experiment.folder import RunFolder
-from instil.experiment.onnx_export import add_exports, evaluate_export, export_onnx
+from instil.experiment.experiment import Experiment
+from instil.plan.onnx_export import add_exports, evaluate_export, export_onnx
+from instil.plan.run_folder import RunFolder
 from instil.report.page import write_report
 
 
@@ -39,52 +39,52 @@ def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool 
             f"(instil run --resume {path})"
         )
     student = load(path, trust_code=trust_code)
-    bench = Bench.of(student.recipe, trust_code)
+    experiment = Experiment.of(student.recipe, trust_code)
     is_transformers = hasattr(student.net.model, "save_pretrained")
     missing = ""
     if gguf is not None:
         check_type(gguf)
     if is_transformers:
-        _export_folder(folder, bench, student.net)
+        _export_folder(folder, experiment, student.net)
     if gguf is not None:
         try:
-            _export_gguf(folder, bench, student.net, gguf)
+            _export_gguf(folder, experiment, student.net, gguf)
         except ValueError as error:
             if not is_transformers:
                 raise
             missing = f"{error}. {path / 'student'} is written; only student.gguf is missing"
-    if bench.task.exports or not is_transformers:
-        export_onnx(folder, bench, student.net, int8)
+    if experiment.task.exports or not is_transformers:
+        export_onnx(folder, experiment, student.net, int8)
     write_report(path)
     if missing:
         raise ValueError(missing)
 
 
-def _export_folder(folder: RunFolder, bench: Bench, net: Net) -> None:
+def _export_folder(folder: RunFolder, experiment: Experiment, net: Net) -> None:
     from instil.export.latency import measure
     from instil.export.transformers import to_transformers
 
-    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
-    facts = to_transformers(net, batch, folder.path / "student", _tokenizer(bench))
+    batch = next(iter(experiment.loader(experiment.splits.validation, shuffle=False)))
+    facts = to_transformers(net, batch, folder.path / "student", _tokenizer(experiment))
     exported = Net(facts.pop("model"), net.call)
-    facts |= evaluate_export(bench, exported)
+    facts |= evaluate_export(experiment, exported)
     facts["latency"] = measure(exported, batch)
     add_exports(folder, {"transformers": facts})
 
 
-def _export_gguf(folder: RunFolder, bench: Bench, net: Net, weight_type: str) -> None:
+def _export_gguf(folder: RunFolder, experiment: Experiment, net: Net, weight_type: str) -> None:
     from instil.export.gguf import to_gguf
 
-    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
+    batch = next(iter(experiment.loader(experiment.splits.validation, shuffle=False)))
     path = folder.path / "student.gguf"
-    facts = to_gguf(net, batch, path, _tokenizer(bench), weight_type)
+    facts = to_gguf(net, batch, path, _tokenizer(experiment), weight_type)
     exported = Net(facts.pop("model"), net.call)
-    add_exports(folder, {"gguf": facts | evaluate_export(bench, exported)})
+    add_exports(folder, {"gguf": facts | evaluate_export(experiment, exported)})
 
 
-def _tokenizer(bench: Bench) -> Any:
+def _tokenizer(experiment: Experiment) -> Any:
     """Return the tokenizer of the data if it is one of the library ``tokenizers``."""
-    samples: Any = bench.splits.test
+    samples: Any = experiment.splits.test
     tokenizer: Any = getattr(samples, "tokenizer", None)
     if hasattr(tokenizer, "pruned") and samples.tokens:
         tokenizer = tokenizer.pruned(samples.tokens)

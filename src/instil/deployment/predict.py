@@ -14,8 +14,9 @@ from instil import recipe as recipes
 from instil.core import Net, side_effect_free
 from instil.data.samples import Facts
 from instil.deployment.image_inputs import as_images
-from instil.experiment import begun, build
+from instil.experiment import build
 from instil.export.student import load_student, read_description
+from instil.plan import resume as begun
 from instil.recipe.sections import Recipe
 from instil.tasks.classification import Classification
 

@@ -19,8 +19,8 @@ from instil.data import labels
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Facts, Samples
 from instil.engine import Engine, Optimization
-from instil.experiment.bench import Bench
-from instil.experiment.changes import changed, observer
+from instil.experiment.compression import changed, observer
+from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.networks import factory
 from instil.networks.inferred_taps import infer_taps
@@ -49,24 +49,24 @@ from instil.teachers.frozen import Frozen
 from instil.training.fit import Training
 
 
-def net(spec: ModelConfig, bench: Bench, path: str, teacher: Net | None = None) -> Net:
+def net(spec: ModelConfig, experiment: Experiment, path: str, teacher: Net | None = None) -> Net:
     """A net as a recipe describes it, with the task's call, the taps of its family and those of the recipe; errors begin with ``path``.
 
     ``teacher``: what a student begins as that is made of its teacher; by default the recipe's first, as it is built.
     """
     with error_context(path):
-        observe = observer(bench.task.call, bench.examples)
+        observe = observer(experiment.task.call, experiment.examples)
         made = _net(
             spec,
-            bench.recipe,
-            bench.task.call,
-            bench.read_by(spec).facts,
+            experiment.recipe,
+            experiment.task.call,
+            experiment.read_by(spec).facts,
             observe=observe,
             teacher=teacher,
-            example=functools.partial(bench.examples.__getitems__, [0]),
+            example=functools.partial(experiment.examples.__getitems__, [0]),
         )
         if spec.weights is not None:
-            load_weights(made.model, bench.recipe.locate(spec.weights))
+            load_weights(made.model, experiment.recipe.locate(spec.weights))
         made.freeze(spec.freeze)
         return made
 
@@ -230,11 +230,11 @@ def learnt_by(scheme: Scheme, samples: Samples) -> Samples:
     )
 
 
-def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
+def scheme(experiment: Experiment, student: Net, teacher: Teacher | None) -> Scheme:
     """The scheme of a recipe around a student; errors begin with ``scheme`` or the objective's name."""
-    recipe = bench.recipe
+    recipe = experiment.recipe
     objectives = build_objectives(recipe.objectives, recipe.balance)
-    bench.task.check(objectives)
+    experiment.task.check(objectives)
     _check_labels(recipe, objectives)
     makes, images = (
         catalogue.find("scheme", recipe.scheme.type).synthetic_inputs,
@@ -249,7 +249,7 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
         raise RecipeError(f"data.surrogate: the scheme {recipe.scheme.type} {wrong}")
     check_texts(recipe)
     check_predictions_by_index(recipe)
-    return _scheme(recipe.scheme, bench, student, teacher, objectives, "scheme")
+    return _scheme(recipe.scheme, experiment, student, teacher, objectives, "scheme")
 
 
 def check_texts(recipe: Recipe) -> None:
@@ -299,21 +299,21 @@ def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
         )
 
 
-def teacher_scheme(bench: Bench, net: Net, spec: TeacherConfig) -> Scheme:
+def teacher_scheme(experiment: Experiment, net: Net, spec: TeacherConfig) -> Scheme:
     """The scheme by which a teacher is trained on labels before it teaches; errors begin with ``teacher.scheme``."""
     return _scheme(
         spec.scheme,
-        bench,
+        experiment,
         net,
         None,
-        label_objectives(bench.recipe, *bench.task.label_objectives),
+        label_objectives(experiment.recipe, *experiment.task.label_objectives),
         "teacher.scheme",
     )
 
 
 def _scheme(
     method: SchemeConfig,
-    bench: Bench,
+    experiment: Experiment,
     student: Net,
     teacher: Teacher | None,
     objectives: Objectives,
@@ -331,30 +331,30 @@ def _scheme(
         )
     for name, given in options.items():
         if isinstance(given, ModelConfig):
-            options[name] = net(given, bench, f"{path}.{name}")
+            options[name] = net(given, experiment, f"{path}.{name}")
         elif isinstance(given, list) and given and isinstance(given[0], ModelConfig):
             options[name] = [
-                net(one, bench, f"{path}.{name}.{number}") for number, one in enumerate(given)
+                net(one, experiment, f"{path}.{name}.{number}") for number, one in enumerate(given)
             ]
     # What is written ends as the texts of the data do, and consists of their tokens.
     for name in ("end", "vocabulary") if kind.on_policy_text else ():
         if name in inspect.signature(kind).parameters and options.get(name) is None:
-            options[name] = bench.facts.get(name)
+            options[name] = experiment.facts.get(name)
     # A table per training sample has a row for every index of the data.
     if "num_samples" in inspect.signature(kind).parameters and options.get("num_samples") is None:
-        options["num_samples"] = int(bench.splits.train.index.max()) + 1
+        options["num_samples"] = int(experiment.splits.train.index.max()) + 1
     with error_context(path):
         made: Scheme = kind(**parts, **options)
     return made
 
 
-def steps(bench: Bench) -> int:
+def steps(experiment: Experiment) -> int:
     """Optimizer steps that the ``train`` section asks for on all samples of the student."""
-    train = bench.recipe.train
+    train = experiment.recipe.train
     if train.steps is not None:
         return train.steps
-    return (train.epochs or 0) * bench.loader(
-        bench.samples, accumulate=train.accumulate, sampler=bench.recipe.data.sampler
+    return (train.epochs or 0) * experiment.loader(
+        experiment.samples, accumulate=train.accumulate, sampler=experiment.recipe.data.sampler
     ).steps
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from instil.core import UNLABELLED, Batch, LabelObjective, Schedule, Scheme
 from instil.data.labels import num_labelled
 from instil.data.samples import Samples
-from instil.experiment.bench import Bench
+from instil.experiment.experiment import Experiment
 
 MAX_NAMED = 5  # classes in a message
 
 
-def data_summary(bench: Bench) -> dict[str, Any]:
+def data_summary(experiment: Experiment) -> dict[str, Any]:
     """Number of samples, labels and classes that were found.
 
     Returns:
@@ -25,11 +25,11 @@ def data_summary(bench: Bench) -> dict[str, Any]:
         ``test``, ``samples`` and ``labelled`` (None where ``data.surrogate`` replaces the training
         data). ``student_labels`` is the number of labels that the student sees.
     """
-    splits = bench.splits
+    splits = experiment.splits
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    seen = bench.stages[-1].train_data(bench.recipe.seeds[0])
+    seen = experiment.stages[-1].train_data(experiment.recipe.seeds[0])
     # a student without training data must not open their labels, not even to count them
-    is_closed = bench.recipe.data.surrogate is not None
+    is_closed = experiment.recipe.data.surrogate is not None
     return {
         "noun": splits.train.noun,
         "classes": len(splits.classes),
@@ -41,26 +41,28 @@ def data_summary(bench: Bench) -> dict[str, Any]:
     }
 
 
-def data_problems(bench: Bench, samples: Samples, batch: Batch, scheme: Scheme) -> Iterator[str]:
+def data_problems(
+    experiment: Experiment, samples: Samples, batch: Batch, scheme: Scheme
+) -> Iterator[str]:
     """Problems of the data of one stage, each with its recipe path.
 
     Args:
-        bench: the bench of the stage.
+        experiment: the experiment of the stage.
         samples: what the distilled student goes through.
         batch: a batch of it.
         scheme: the prepared scheme of the stage.
     """
     image = batch.get("image")
-    if isinstance(image, Tensor) and bench.recipe.data.surrogate is None:
-        yield from _image_problems(bench, image)
-    if bench.recipe.data.surrogate is None:
-        yield from _class_problems(bench, samples)
-        yield from _labelled_share_problems(bench, samples, scheme)
+    if isinstance(image, Tensor) and experiment.recipe.data.surrogate is None:
+        yield from _image_problems(experiment, image)
+    if experiment.recipe.data.surrogate is None:
+        yield from _class_problems(experiment, samples)
+        yield from _labelled_share_problems(experiment, samples, scheme)
 
 
-def weight_problems(bench: Bench) -> Iterator[str]:
+def weight_problems(experiment: Experiment) -> Iterator[str]:
     """Objectives whose weight is negative at some time."""
-    for name, goal in bench.recipe.objectives.items():
+    for name, goal in experiment.recipe.objectives.items():
         weight = goal.weight
         ends = (weight.start, weight.end) if isinstance(weight, Schedule) else (weight,)
         if min(ends) < 0:
@@ -70,13 +72,13 @@ def weight_problems(bench: Bench) -> Iterator[str]:
             )
 
 
-def _image_problems(bench: Bench, image: Tensor) -> Iterator[str]:
+def _image_problems(experiment: Experiment, image: Tensor) -> Iterator[str]:
     if len(image) > 1 and bool((image == image[:1]).all()):
         yield (
             f"data: all {len(image)} images of the first batch are equal. Expected images that "
             "differ; look at how they are read"
         )
-    crop = bench.recipe.data.augment.crop
+    crop = experiment.recipe.data.augment.crop
     height, width = image.shape[-2:]
     if crop >= min(height, width):
         yield (
@@ -85,9 +87,9 @@ def _image_problems(bench: Bench, image: Tensor) -> Iterator[str]:
         )
 
 
-def _class_problems(bench: Bench, samples: Samples) -> Iterator[str]:
+def _class_problems(experiment: Experiment, samples: Samples) -> Iterator[str]:
     """Classes without any sample in a split, or without a label that the student sees."""
-    splits = bench.splits
+    splits = experiment.splits
     if splits.kind != "single" or splits.train.label.ndim != 1 or len(splits.classes) < 2:
         return
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
@@ -95,7 +97,7 @@ def _class_problems(bench: Bench, samples: Samples) -> Iterator[str]:
         if missing := _missing_classes(part, splits.classes):
             yield f"data: {_listed(missing, splits.classes)} no {part.noun} in {name}"
     lacking = _missing_classes(samples, splits.classes)
-    count = bench.recipe.data.num_labeled
+    count = experiment.recipe.data.num_labeled
     if count and lacking and not _missing_classes(splits.train, splits.classes):
         yield (
             f"data.num_labeled: with {count} labels {_listed(lacking, splits.classes)} no label "
@@ -115,13 +117,15 @@ def _listed(missing: list[str], classes: tuple[str, ...]) -> str:
     return f"{len(missing)} of {len(classes)} classes ({names}) {verb}"
 
 
-def _labelled_share_problems(bench: Bench, samples: Samples, scheme: Scheme) -> Iterator[str]:
+def _labelled_share_problems(
+    experiment: Experiment, samples: Samples, scheme: Scheme
+) -> Iterator[str]:
     """Batches without any label, where an objective needs labels and goes through all samples."""
     needing = [name for name, one in scheme.objectives.named() if isinstance(one, LabelObjective)]
     labelled = num_labelled(samples)
     if not needing or not labelled:
         return
-    mean = bench.recipe.data.batch_size * labelled / len(samples)
+    mean = experiment.recipe.data.batch_size * labelled / len(samples)
     if mean < 1:
         yield (
             f"data.num_labeled: {labelled} of {len(samples)} {samples.noun}s have a label, "

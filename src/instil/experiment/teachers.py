@@ -15,7 +15,7 @@ from instil.data.labels import few_labels
 from instil.data.splits import numbered
 from instil.engine import init_distributed
 from instil.experiment import build
-from instil.experiment.bench import Bench
+from instil.experiment.experiment import Experiment
 from instil.experiment.sources import data_source
 from instil.recipe import RecipeError, build_options, error_context
 from instil.recipe.sections import DataConfig, TeacherConfig
@@ -23,49 +23,54 @@ from instil.tasks.bases.task import moved
 from instil.teachers.ensemble import Ensemble
 
 
-def school(stage: Bench, spec: TeacherConfig, number: int) -> Bench:
+def school(stage: Experiment, spec: TeacherConfig, number: int) -> Experiment:
     """What a teacher is trained on first: the recipe's data or those that it names; where members must not share samples, a part of these.
 
     Raises RecipeError for data whose samples or labels are not of the kind of the recipe's.
     """
-    bench = _with_own_labels(_own_data(stage, spec), spec)
+    experiment = _with_own_labels(_own_data(stage, spec), spec)
     if not kind_of(stage).disjoint_training_data or spec.ready:
-        return bench
+        return experiment
     sharing = [
         n
         for n, other in enumerate(stage.recipe.teachers)
         if other.data == spec.data and not (other.ready or other.earlier)
     ]
-    order = torch.randperm(len(bench.splits.train), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(experiment.splits.train), generator=torch.Generator().manual_seed(0))
     if len(sharing) > len(order):
         raise RecipeError(
             f"teacher: {len(sharing)} members share {len(order)} samples, of which each needs its own; take fewer members"
         )
     part = torch.tensor_split(order, len(sharing))[sharing.index(number)]
     return dataclasses.replace(
-        bench, splits=dataclasses.replace(bench.splits, train=numbered(bench.splits.train, part))
+        experiment,
+        splits=dataclasses.replace(
+            experiment.splits, train=numbered(experiment.splits.train, part)
+        ),
     )
 
 
-def _own_data(stage: Bench, spec: TeacherConfig) -> Bench:
-    """The bench with the source that a teacher names; the stage's own without one."""
+def _own_data(stage: Experiment, spec: TeacherConfig) -> Experiment:
+    """The experiment with the source that a teacher names; the stage's own without one."""
     if spec.data is None or spec.data.name is None:
         return stage
     return _own(stage, spec.data.name, spec.data.options)
 
 
-def _with_own_labels(bench: Bench, spec: TeacherConfig) -> Bench:
-    """The bench with as many labels as ``teacher.data.num_labeled`` lets a teacher see."""
+def _with_own_labels(experiment: Experiment, spec: TeacherConfig) -> Experiment:
+    """The experiment with as many labels as ``teacher.data.num_labeled`` lets a teacher see."""
     if spec.data is None or spec.data.num_labeled is None:
-        return bench
-    seed = bench.recipe.seeds[0] if bench.label_seed is None else bench.label_seed
+        return experiment
+    seed = experiment.recipe.seeds[0] if experiment.label_seed is None else experiment.label_seed
     with error_context("teacher.data"):
-        train = few_labels(bench.splits.train, spec.data.num_labeled, seed)
-    return dataclasses.replace(bench, splits=dataclasses.replace(bench.splits, train=train))
+        train = few_labels(experiment.splits.train, spec.data.num_labeled, seed)
+    return dataclasses.replace(
+        experiment, splits=dataclasses.replace(experiment.splits, train=train)
+    )
 
 
-def _own(stage: Bench, name: str, options: dict[str, Any]) -> Bench:
-    """The bench of a teacher that has data of its own."""
+def _own(stage: Experiment, name: str, options: dict[str, Any]) -> Experiment:
+    """The experiment of a teacher that has data of its own."""
     recipe = stage.recipe
     key = repr((name, sorted(options.items())))
     with error_context("teacher.data"):
@@ -87,13 +92,13 @@ def _own(stage: Bench, name: str, options: dict[str, Any]) -> Bench:
     return dataclasses.replace(stage, recipe=recipe, splits=splits)
 
 
-def class_names(stage: Bench, number: int) -> Sequence[str]:
+def class_names(stage: Experiment, number: int) -> Sequence[str]:
     """The classes of a teacher's logits: those that the recipe says, or of what it is trained on."""
     spec = stage.recipe.teachers[number]
     return spec.classes or _own_data(stage, spec).splits.classes
 
 
-def kind_of(stage: Bench) -> type[Teacher]:
+def kind_of(stage: Experiment) -> type[Teacher]:
     """How the teachers of a stage answer as one. Raises RecipeError for what is no way of several to do so."""
     if stage.recipe.ensemble is None:
         return Ensemble
@@ -109,7 +114,7 @@ def kind_of(stage: Bench) -> type[Teacher]:
     return kind
 
 
-def together(stage: Bench, nets: Sequence[Net | Teacher]) -> Teacher | None:
+def together(stage: Experiment, nets: Sequence[Net | Teacher]) -> Teacher | None:
     """The teachers of a stage as one; errors begin with ``together``."""
     asked, kind = stage.recipe.ensemble, kind_of(stage)
     if asked is None or not nets:
@@ -125,7 +130,7 @@ def together(stage: Bench, nets: Sequence[Net | Teacher]) -> Teacher | None:
     return made
 
 
-def introduced(teacher: Teacher | None, stage: Bench) -> Teacher | None:
+def introduced(teacher: Teacher | None, stage: Experiment) -> Teacher | None:
     """The teacher, on its device, after it has met what it will be asked about."""
     if teacher is not None:
         device = init_distributed()

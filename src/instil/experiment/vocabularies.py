@@ -11,7 +11,7 @@ from torch import nn
 from instil.core import Batch, Net, side_effect_free
 from instil.data.aligned import read_by_teacher
 from instil.data.tokenizers import Tokenizer, vocabulary_of_file
-from instil.experiment.bench import Bench
+from instil.experiment.experiment import Experiment
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import ModelConfig, TeacherConfig
 
@@ -25,20 +25,20 @@ def is_trained(spec: ModelConfig) -> bool:
     return has_weights or spec.model in PRETRAINED_BUILDERS
 
 
-def check_vocabulary(net: Net, bench: Bench, spec: ModelConfig, whose: str) -> None:
+def check_vocabulary(net: Net, experiment: Experiment, spec: ModelConfig, whose: str) -> None:
     """Compare the tokenizer in a model's own folder with that of the data.
 
     Args:
         net: the model; one that transformers read from a folder, or from a GGUF file, knows where
             it comes from. Nothing is compared for others.
-        bench: task and data as this net reads them.
+        experiment: task and data as this net reads them.
         spec: the model's entry in the recipe.
         whose: ``teacher`` or ``student``.
 
     Raises:
         RecipeError: if an id stands for two different tokens.
     """
-    tokenizer: Tokenizer | None = getattr(bench.examples, "tokenizer", None)
+    tokenizer: Tokenizer | None = getattr(experiment.examples, "tokenizer", None)
     file = _tokenizer_file(net.model)
     if tokenizer is None or file is None:
         return
@@ -78,8 +78,10 @@ def _tokenizer_file(model: nn.Module) -> Path | None:
     return file if file.is_file() else None
 
 
-def note_doubts(bench: Bench, nets: Sequence[tuple[Net, ModelConfig]], batch: Batch) -> None:
-    """Add a sentence to ``bench.doubts`` for each trained net that does worse than guessing."""
+def note_doubts(
+    experiment: Experiment, nets: Sequence[tuple[Net, ModelConfig]], batch: Batch
+) -> None:
+    """Add a sentence to ``experiment.doubts`` for each trained net that does worse than guessing."""
     for net, spec in nets:
         whose = "teacher" if isinstance(spec, TeacherConfig) else "student"
         changed = bool(spec.changes) and not set(spec.changes) <= {"lora"}
@@ -88,6 +90,6 @@ def note_doubts(bench: Bench, nets: Sequence[tuple[Net, ModelConfig]], batch: Ba
         own = isinstance(spec, TeacherConfig) and spec.tokenizer is not None
         own_batch = read_by_teacher(batch) if own else batch
         with side_effect_free(net):
-            sentence = bench.task.doubt(net(own_batch), own_batch)
-        if sentence and (line := f"{whose}: {sentence}") not in bench.doubts:
-            bench.doubts.append(line)
+            sentence = experiment.task.doubt(net(own_batch), own_batch)
+        if sentence and (line := f"{whose}: {sentence}") not in experiment.doubts:
+            experiment.doubts.append(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from instil.core import LabelObjective, Objective
 from instil.data.labels import num_labelled
-from instil.experiment.bench import Bench
+from instil.experiment.experiment import Experiment
 from instil.recipe import build_objectives
 
 FEW_LABELS = 0.2
@@ -12,11 +12,11 @@ FEW_LABELS = 0.2
 measured, 1 is the same loss."""
 
 
-def weighting_advice(stage: Bench) -> list[str]:
+def weighting_advice(stage: Experiment) -> list[str]:
     """Return one sentence for each weighting of a stage that is known to lose.
 
     Args:
-        stage: bench of one stage of the recipe.
+        stage: experiment of one stage of the recipe.
 
     Returns:
         Sentences that begin with the path in the recipe and state what was measured; empty where

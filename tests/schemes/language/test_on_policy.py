@@ -8,11 +8,11 @@ import pytest
 
 from instil import recipe as recipes
 from instil.experiment import build
-from instil.experiment.bench import Bench
-from instil.experiment.doctor import doctor
+from instil.experiment.experiment import Experiment
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.jsd import JSD
 from instil.objectives.logits.reverse_kl import ReverseKL
+from instil.plan.doctor import doctor
 from instil.schemes.language.on_policy import OnPolicy
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
@@ -84,11 +84,11 @@ def test_the_default_end_is_the_end_token_of_the_data() -> None:
         ROOT / "src/instil/recipes" / "language" / "on_policy.yaml",
         ["data.rows=64", "data.held_out=8"],
     )
-    bench = Bench.of(recipe)
+    experiment = Experiment.of(recipe)
     student, teacher = (
-        build.net(spec, bench, "student") for spec in (recipe.student, *recipe.teachers)
+        build.net(spec, experiment, "student") for spec in (recipe.student, *recipe.teachers)
     )
-    scheme = build.scheme(bench, student, Frozen(teacher))
+    scheme = build.scheme(experiment, student, Frozen(teacher))
     assert isinstance(scheme, OnPolicy)
-    assert scheme.end == bench.facts["end"]
-    assert bench.splits.train.text_of([scheme.end]) == ""
+    assert scheme.end == experiment.facts["end"]
+    assert experiment.splits.train.text_of([scheme.end]) == ""

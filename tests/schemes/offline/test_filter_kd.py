@@ -9,8 +9,8 @@ import torch
 
 from instil import recipe
 from instil.core import Batch, Objectives
-from instil.experiment import trained
-from instil.experiment.bench import Bench
+from instil.experiment import trained_teachers as trained
+from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.export.student import load_student, save_student
 from instil.modules.prediction_table import smoothed_predictions
@@ -169,13 +169,13 @@ def test_a_recipe_with_other_samples_is_refused(change: dict[str, object], messa
 
 
 def test_weights_of_the_teacher_are_read_into_the_form_that_was_saved(tmp_path: object) -> None:
-    bench = Bench.of(recipe.build(settings())).stages[0]
-    spec = bench.recipe.teachers[0]
-    first = trained.trained_form(bench, spec, 0)
+    experiment = Experiment.of(recipe.build(settings())).stages[0]
+    spec = experiment.recipe.teachers[0]
+    first = trained.trained_form(experiment, spec, 0)
     table = first.model.table.average
-    assert table.shape == (int(bench.splits.train.index.max()) + 1, 10)
+    assert table.shape == (int(experiment.splits.train.index.max()) + 1, 10)
     table[3] = 0.1
     path = save_student(first, f"{tmp_path}/teacher.safetensors")
-    second = trained.trained_form(bench, spec, 0)
+    second = trained.trained_form(experiment, spec, 0)
     load_student(second, path)
     assert torch.equal(second.model.table.average, table)

@@ -1,0 +1,1 @@
+"""Jobs of a recipe: training, recording, evaluation and export into a run folder."""

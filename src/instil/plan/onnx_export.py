@@ -1,0 +1,75 @@
+"""Export of a student to ONNX, evaluated and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from instil.core import Batch, Net, Outputs
+from instil.experiment.experiment import Experiment
+from instil.plan.run_folder import RunFolder
+
+NUM_CALIBRATION_BATCHES = 8
+
+
+def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool) -> None:
+    """Write ``student.onnx``, and with ``int8`` also ``student.int8.onnx``.
+
+    Metrics on the test split and latency of each file are added to the result.
+
+    Raises:
+        ValueError: if the task or the student has no ONNX form.
+        ImportError: without the extra ``export``.
+    """
+    from instil.export.int8 import quantize
+    from instil.export.latency import measure
+    from instil.export.onnx import to_onnx
+    from instil.export.onnx_labels import describe
+    from instil.export.session import Session
+
+    experiment.task.check_export()
+    batch = next(iter(experiment.loader(experiment.splits.validation, shuffle=False)))
+    paths = {
+        "onnx": folder.path / "student.onnx",
+        "int8": folder.path / "student.int8.onnx",
+    }
+    inputs = experiment.task.inputs
+    about = describe(
+        net, experiment.recipe.task.name, experiment.splits.classes, experiment.shape, inputs
+    )
+    exports: dict[str, Any] = {"onnx": to_onnx(net, batch, paths["onnx"], inputs, about)}
+    if int8:
+        exports["int8"] = quantize(paths["onnx"], _calibration_batches(experiment), paths["int8"])
+    for name, export in exports.items():
+        session = Session(paths[name])
+        export |= evaluate_export(experiment, Net(session, _call_session))
+        export["latency"] = measure(session, batch)
+    add_exports(folder, exports)
+
+
+def evaluate_export(experiment: Experiment, net: Net) -> dict[str, Any]:
+    """Return headline and secondary metrics of an exported student on the test split."""
+    metrics, _ = experiment.task.evaluate(
+        net, experiment.loader(experiment.splits.test, shuffle=False)
+    )
+    shown = (experiment.task.headline, *experiment.task.secondary)
+    return {name: metrics[name] for name in shown if name in metrics}
+
+
+def add_exports(folder: RunFolder, exports: dict[str, Any]) -> None:
+    """Add facts about exported files to the result of a run."""
+    result = folder.read_json("result.json") or {}
+    folder.write_json("result.json", result | {"export": result.get("export", {}) | exports})
+
+
+def _call_session(model: nn.Module, batch: Batch) -> Outputs:
+    outputs: Outputs = model(batch)
+    return outputs
+
+
+def _calibration_batches(experiment: Experiment) -> Iterator[dict[str, Any]]:
+    batches = experiment.loader(experiment.examples)
+    for _, batch in zip(range(NUM_CALIBRATION_BATCHES), batches, strict=False):
+        yield batch

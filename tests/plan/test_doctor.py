@@ -1,0 +1,236 @@
+"""The doctor: what it finds in a healthy recipe, which ailments it names, and that it leaves everything as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instil.cli import main
+from instil.core import Net
+from instil.experiment import build
+from instil.experiment.dry_run import rehearse
+from instil.experiment.experiment import Experiment
+from instil.experiment.trained_teachers import place
+from instil.plan.doctor import doctor, examine
+from tests.experiment.small import SMALL, recipe, run_of
+
+CNN = {"model": "cnn", "options": {"width": 2}}
+
+
+def ailments(*changes: str, **sections: Any) -> str:
+    return "\n".join(doctor(recipe(*changes, **sections))["problems"])
+
+
+def test_the_findings_of_a_healthy_recipe() -> None:
+    found = doctor(
+        recipe(
+            student=CNN,
+            objectives={"cross_entropy": {}, "kd": {"weight": 2}, "fitnet": {"weight": 0.5}},
+        )
+    )
+    assert set(found) == {"recipe", "data", "run", "stages", "notes", "problems"}
+    assert found["notes"][-1] == (
+        "Learning rate of the student: 0.01 (adamw), as the recipe sets it."
+    )
+    (stage,) = found["stages"]
+    assert set(stage) == {
+        "scheme",
+        "teacher_trained",
+        "student",
+        "teacher",
+        "objectives",
+        "match",
+        "forecast",
+        "problems",
+    }
+    assert stage["student"]["parameters"] == sum(
+        p.numel()
+        for p in build.net(recipe(student=CNN).student, Experiment.of(recipe()), "s").parameters()
+    )
+    assert stage["student"]["roles"]["logits"] == [250, 10]
+    assert stage["student"]["roles"]["features"] == [[250, 2, 8, 8], [250, 4, 4, 4], [250, 8, 2, 2]]
+    assert stage["student"]["taps"]["features"] == ["stages.0", "stages.1", "stages.2"]
+    assert set(stage["objectives"]) == {"student/cross_entropy", "student/kd", "student/fitnet"}
+    assert sum(entry["share"] for entry in stage["objectives"].values()) == pytest.approx(1)
+    fitnet = stage["objectives"]["student/fitnet"]
+    assert fitnet["plan"]
+    assert fitnet["reads"] == {"student": ["features"], "teacher": ["features"]}
+    assert stage["forecast"]["steps"] == 2 * 4
+    assert stage["forecast"]["seconds"] == pytest.approx(8 * stage["forecast"]["seconds_per_step"])
+    assert stage["forecast"]["bytes"] > stage["forecast"]["activation_bytes"] > 250 * 64 * 4
+    json.dumps(found, allow_nan=False)
+
+
+def test_values_and_gradients_by_hand() -> None:
+    one = recipe()
+    found = doctor(one)["stages"][0]["objectives"]
+    experiment = Experiment.of(one)
+    _, scheme, _ = next(rehearse(experiment))
+    batch = next(iter(experiment.loader(experiment.train_data(0), 0)))
+    logits = scheme.student.train()(batch)["logits"]
+    known = batch["label"] != -100
+    loss = torch.nn.functional.cross_entropy(
+        logits[known], batch["label"][known], reduction="sum"
+    ) / len(known)
+    entry = found["student/cross_entropy"]
+    assert entry["value"] == pytest.approx(loss.item(), rel=1e-5)
+    assert entry["count"] == len(known)
+    norms = [grad.norm() for grad in torch.autograd.grad(loss, list(scheme.student.parameters()))]
+    assert entry["gradient"] == pytest.approx(float(torch.stack(norms).norm()), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ["objectives.kd.weight=0"],
+            "objectives.kd: its gradient does not reach learner 'student'",
+        ),
+        (
+            ["data.num_labeled=1", "data.batch_size=2"],
+            "objectives.cross_entropy: nothing in the batch counts for it",
+        ),
+        (["objectives.kd.weight={start: 0, end: 1}"], "objectives.kd: its gradient does not reach"),
+    ],
+)
+def test_ailments(changes: list[str], message: str) -> None:
+    assert message in ailments(*changes)
+
+
+def test_few_labels_may_have_a_small_share_of_the_gradient() -> None:
+    few = ["data.num_labeled=10", "objectives.cross_entropy.weight=1e-4"]
+    assert "objectives.cross_entropy" not in ailments(*few)
+    labelled = [*few, "objectives.cross_entropy.average=labelled"]
+    assert "objectives.cross_entropy.average: labelled gives 10 labels" in ailments(*labelled)
+
+
+def test_a_teacher_that_knows_less_than_chance(tmp_path: Path) -> None:
+    """Its classes are in another order, which no name gives away."""
+    (tmp_path / "crooked.py").write_text(
+        "import torch\nfrom torch import nn\nfrom instil.networks.mlp import mlp\n"
+        "class Good(nn.Module):\n"
+        "    def __init__(self, shift):\n        super().__init__()\n        self.scale, self.shift = nn.Parameter(torch.ones(1)), shift\n"
+        "    def forward(self, image):\n"
+        "        from instil.data.sources.digits import digits\n        train = digits().train\n"
+        "        near = torch.cdist(image.flatten(1), train.image.flatten(1)).argmin(1)\n"
+        "        label = (train.label[near] + self.shift) % 10\n"
+        "        return self.scale * 5 * nn.functional.one_hot(label, 10)\n"
+        "def wrong(classes): return Good(1)\ndef right(classes): return Good(0)\n"
+    )
+    changes = {"folder": str(tmp_path), "data": {"name": "digits", "batch_size": 1000}}
+    right = doctor(recipe(**changes, teacher={"model": "crooked:right", "is_trained": True}))
+    wrong = doctor(recipe(**changes, teacher={"model": "crooked:wrong", "is_trained": True}))
+    assert right["problems"] == []
+    assert right["stages"][0]["match"]["teacher_accuracy"] == 1
+    assert wrong["stages"][0]["match"]["teacher_accuracy"] == 0
+    assert any(
+        "right less often than the untrained student" in problem for problem in wrong["problems"]
+    )
+
+
+def test_a_part_of_the_teacher_in_train_mode() -> None:
+    experiment = Experiment.of(recipe(student=CNN))
+    stage, scheme, _ = next(rehearse(experiment))
+    assert scheme.teacher is not None
+    original = scheme.teacher.net.model.stages[0]
+
+    class Stubborn(type(original)):  # type: ignore[misc]
+        def train(self, mode: bool = True) -> Any:
+            return super().train(True)
+
+    original.__class__ = Stubborn
+    original.train()
+    assert "teacher: a part of it is in train mode" in examine(stage, scheme, True)["problems"]
+
+
+SCHEMES: dict[str, dict[str, Any]] = {
+    "offline": {},
+    "mutual": {"teacher": None, "scheme": {"type": "mutual", "peers": ["mlp"]}},
+    "ema": {
+        "teacher": None,
+        "scheme": {"type": "ema"},
+        "data": {**SMALL["data"], "augment": {"crop": 1}},
+    },
+    "adversarial": {"scheme": "adversarial"},
+    "ensemble": {"teacher": ["cnn", "mlp"]},
+    "stages": {
+        "student": CNN,
+        "stages": [
+            {"objectives": {"fitnet": {}}},
+            {"student": "previous"},
+            {"teacher": "previous", "repeat": 2},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_every_scheme_on_the_terminal_and_as_json(
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Teachers that other tests trained would let doctor judge the shares of the gradient.
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    one = recipe(**SCHEMES[name])
+    from instil.recipe import to_yaml
+
+    (tmp_path / "mine.yaml").write_text(to_yaml(one))
+    for words in ([], ["--json"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["doctor", str(tmp_path / "mine.yaml"), *words])
+        out, err = capsys.readouterr()
+        assert (ended.value.code, err) == (0, "")
+    found = json.loads(out)
+    assert len(found["stages"]) == (4 if name == "stages" else 1)
+    for stage in found["stages"]:
+        assert all(entry["gradient"] >= 0 for entry in stage["objectives"].values())
+    learners = {key.split("/")[0] for key in found["stages"][0]["objectives"]}
+    assert learners == {"mutual": {"student", "peer0"}, "adversarial": {"student", "critic"}}.get(
+        name, {"student"}
+    )
+
+
+def test_nothing_is_trained_or_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    one = recipe("seeds=[0]", "baselines=[]", "train.epochs=1", student=CNN)
+    assert doctor(one)["stages"][0]["teacher_trained"] is False
+    assert list(tmp_path.iterdir()) == []
+    run_of(one, tmp_path / "run")
+    kept = place(Experiment.of(one), one.teachers[0], 0)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    state = torch.get_rng_state()
+    found = doctor(one)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert found["stages"][0]["teacher_trained"] is True
+    assert kept in before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_it_says_what_a_kept_teacher_really_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    one = recipe(
+        "seeds=[0]",
+        "baselines=[]",
+        "teacher_train.epochs=30",
+        "train.epochs=1",
+        "data.batch_size=100",
+        "data.num_labeled=null",
+    )
+    run_of(one, tmp_path / "run")
+    assert doctor(one)["stages"][0]["match"]["teacher_accuracy"] > 0.6
+
+
+def test_an_inner_net_is_looked_into() -> None:
+    experiment = Experiment.of(recipe(student=CNN))
+    _, scheme, _ = next(rehearse(experiment))
+    assert isinstance(scheme.student, Net)
+    assert doctor(recipe(student=CNN))["stages"][0]["teacher"]["taps"]["embedding"] == "head:in"

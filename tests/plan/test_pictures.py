@@ -1,0 +1,48 @@
+"""A sheet of images, read back from its file."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import pytest
+import torch
+from torch import Tensor
+
+from instil.plan.pictures import png, sheet
+
+
+def read(data: bytes) -> Tensor:
+    """The pixels of an unfiltered PNG file, every checksum tested."""
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    parts, place = {}, 8
+    while place < len(data):
+        (length,) = struct.unpack(">I", data[place : place + 4])
+        name, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
+        assert struct.unpack(">I", data[place + 8 + length : place + 12 + length]) == (
+            zlib.crc32(name + body),
+        )
+        parts[name], place = body, place + 12 + length
+    width, height, depth, kind = struct.unpack(">IIBB", parts[b"IHDR"][:10])
+    assert depth == 8
+    lines = torch.frombuffer(bytearray(zlib.decompress(parts[b"IDAT"])), dtype=torch.uint8).view(
+        height, -1
+    )
+    assert not lines[:, 0].any()
+    return lines[:, 1:].reshape(height, width, {0: 1, 2: 3}[kind])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_stand_in_rows_of_eight_and_are_enlarged(channels: int) -> None:
+    images = torch.rand(11, channels, 8, 6)
+    pixels = read(png(sheet(images)))
+    height, width = 8 * 6 + 4, 6 * 6 + 4
+    assert pixels.shape == (2 * height, 8 * width, channels)
+    ninth = pixels[height + 2 : 2 * height - 2, 2 : width - 2][::6, ::6].permute(2, 0, 1)
+    assert torch.equal(ninth, (images[8] * 255).round().to(torch.uint8))
+    assert (pixels[height:, 3 * width :] == 255).all()
+
+
+def test_other_channels_are_shown_as_their_mean() -> None:
+    images = torch.rand(2, 5, 64, 64)
+    assert torch.equal(sheet(images), sheet(images.mean(1, keepdim=True)))

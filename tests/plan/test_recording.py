@@ -1,0 +1,351 @@
+"""Recorded answers: a student learns from them as from the teacher itself, and only from those that are of its teacher and data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from torch import Tensor
+
+from instil.plan.doctor import doctor
+from instil.plan.recording import record
+from instil.recipe.errors import RecipeError
+from instil.recipe.sections import Recipe
+from instil.store import files, writer
+from instil.teachers.frozen import Frozen
+from tests.cli.test_cli import called
+from tests.experiment.small import SMALL, among_texts, lines, numbers, recipe, run_of
+
+VIEWS = (
+    *(
+        "data.augment.crop=1",
+        "data.augment.flip=true",
+        "data.augment.views=2",
+        "train.epochs=3",
+        "seeds=[0]",
+    ),
+    "teacher_train={epochs: 2, optimizer: {lr: 1e-2}, accumulate: 1}",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INSTIL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The answers of the small recipe's teacher in two views."""
+    folder = tmp_path_factory.mktemp("answers") / "store"
+    assert record(stored(folder, *VIEWS), Console(quiet=True)) == folder
+    return str(folder)
+
+
+def stored(folder: str | Path, *changes: str, **sections: Any) -> Recipe:
+    return recipe(f"store.path={folder}", *changes, **sections)
+
+
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Notes which samples a live teacher is asked about."""
+    noted: list[Tensor] = []
+    forward = Frozen.forward
+
+    def noting(self: Frozen, batch: Any, grad: bool = False) -> Any:
+        noted.append(batch["index"])
+        return forward(self, batch, grad)
+
+    monkeypatch.setattr(Frozen, "forward", noting)
+    return noted
+
+
+def test_losses_and_scores_are_those_of_the_live_teacher_to_the_last_bit(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = run_of(recipe(*VIEWS), tmp_path / "live")
+    noted = asked(monkeypatch)
+    recorded = run_of(stored(store, *VIEWS), tmp_path / "recorded")
+    assert noted == []
+    assert numbers(recorded) == numbers(live)
+
+    def losses(out: Path) -> list[Any]:
+        return [
+            (line["arm"], line["step"], line["losses"])
+            for line in lines(out)
+            if line["arm"] != "teacher"
+        ]
+
+    assert losses(tmp_path / "recorded") == losses(tmp_path / "live")
+    assert {arm for arm, _, _ in losses(tmp_path / "live")} == {
+        "alone",
+        "label_smoothing",
+        "pseudo_labels",
+        "distilled",
+    }
+    assert recorded["cost"]["teacher"]["parameters"] == live["cost"]["teacher"]["parameters"]
+
+
+def losses_of(out: Path) -> list[Any]:
+    return [line["losses"] for line in lines(out) if line["arm"] == "distilled"]
+
+
+def test_precision_reaches_the_recorded_and_the_plain_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    among_texts(tmp_path, monkeypatch)
+    sections: dict[str, Any] = {
+        "task": "language",
+        "data": {"name": "text", "path": "texts", "length": 16, "rows": 16, "held_out": 4}
+        | {"batch_size": 4},
+        "teacher": {"model": "causal_transformer", "options": {"width": 32, "depth": 2}},
+        "student": {"model": "causal_transformer", "options": {"width": 16, "depth": 1}},
+        "objectives": {"forward_kl": {}},
+        "train": {"epochs": 1, "precision": "bfloat16"},
+        "teacher_train": {"epochs": 2, "optimizer": {"lr": 1e-2}},
+        "seeds": [0],
+        "baselines": [],
+    }
+    live = run_of(recipe(**sections), tmp_path / "live")
+    record(recipe("store.path=store", **sections), Console(quiet=True))
+    recorded = run_of(recipe("store.path=store", **sections), tmp_path / "recorded")
+    run_of(recipe("teacher.precompute=true", **sections), tmp_path / "plain")
+    assert losses_of(tmp_path / "recorded") == losses_of(tmp_path / "live")
+    assert losses_of(tmp_path / "plain") == losses_of(tmp_path / "live")
+    assert recorded["teacher"] == live["teacher"]
+    in_full = run_of(recipe("train.precision=float32", **sections), tmp_path / "float32")
+    assert losses_of(tmp_path / "float32") != losses_of(tmp_path / "live")
+    assert in_full["teacher"] != live["teacher"], "the teacher is scored as it teaches"
+    with pytest.raises(RecipeError, match='precision was "bfloat16" and is "float32"'):
+        run_of(recipe("store.path=store", "train.precision=float32", **sections), tmp_path / "no")
+
+
+def test_the_teacher_of_images_is_scored_in_bfloat16(tmp_path: Path) -> None:
+    changes = ("train.precision=bfloat16", "train.epochs=1", "seeds=[0]", "teacher.precompute=true")
+    scores = run_of(recipe(*changes), tmp_path / "run")["teacher"]
+    assert 0 < scores["accuracy"]["mean"] <= 1
+
+
+def test_two_micro_batches_and_reading_processes_get_the_same_answers(
+    store: str, tmp_path: Path
+) -> None:
+    whole = run_of(stored(store, *VIEWS, "baselines=[]"), tmp_path / "whole")
+    cut = run_of(
+        stored(store, *VIEWS, "baselines=[]", "train.accumulate=2", "data.workers=1"),
+        tmp_path / "cut",
+    )
+    assert cut["distilled"]["accuracy"]["mean"] == pytest.approx(
+        whole["distilled"]["accuracy"]["mean"], abs=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (("data.augment.crop=2",), "augmentation.crop was 1 and is 2"),
+        (("data.augment.views=3",), "augmentation.views was 2 and is 3"),
+        (
+            ("teacher.options.width=3",),
+            "teacher.options.width was 2 and is 3; weights.0 .* has changed",
+        ),
+        (
+            ("teacher_train.epochs=4",),
+            r"^store.path: .*weights.0 \(the teacher's weights, or how and on what it is trained\) has changed\. Record",
+        ),
+        (("store.codec=float16",), "store.codec was"),
+        (("data.name=digit_domains",), "data.name was .* and is .*digit_domains"),
+    ],
+)
+def test_answers_of_another_teacher_or_other_data_are_refused_with_what_has_changed(
+    store: str, changes: tuple[str, ...], what: str
+) -> None:
+    with pytest.raises(ValueError, match=what):
+        doctor_of(stored(store, *VIEWS, *changes))
+
+
+def doctor_of(one: Recipe) -> dict[str, Any]:
+    found = doctor(one)
+    if found["problems"]:
+        raise ValueError("\n".join(found["problems"]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ("data.augment.mixup=true", "objectives.cross_entropy=null"),
+            "store: recorded answers belong to .* leave data.augment.mixup out",
+        ),
+        (
+            ("objectives.fitnet={}", "student={model: cnn, options: {width: 2}}"),
+            r"objectives\.fitnet: FitNet needs features of the teacher, which gives logits; the store does not hold it: record again with this",
+        ),
+        (
+            ("scheme=adaad",),
+            "a recorded teacher cannot be differentiated by its input. Use the live teacher",
+        ),
+    ],
+)
+def test_what_recorded_answers_cannot_do_is_said_before_training(
+    store: str, changes: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        doctor_of(stored(store, *VIEWS, *changes))
+
+
+def test_the_doctor_reads_a_store(store: str) -> None:
+    (stage,) = doctor_of(stored(store, *VIEWS))["stages"]
+    assert stage["objectives"]["student/kd"]["value"] > 0
+
+
+def test_a_recording_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SHARD", 10_000)
+    one = stored(tmp_path / "store", "baselines=[]")
+    write, left = files.write, [4]
+
+    def stopping(path: Path, tensors: dict[str, Tensor]) -> str:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return write(path, tensors)
+
+    monkeypatch.setattr(files, "write", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        record(one, Console(quiet=True))
+    with pytest.raises(
+        ValueError,
+        match="is not complete: its recording was stopped; go on with it by the same command",
+    ):
+        doctor_of(one)
+    there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("train-0*")}
+    assert there
+    monkeypatch.setattr(files, "write", write)
+    record(one, Console(quiet=True))
+    now = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("train-0*")}
+    assert len(now) > len(there)
+    assert all(now[name] == moment for name, moment in there.items())
+    doctor_of(one)
+
+
+def test_new_views_in_every_epoch_cannot_be_recorded(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"data.augment.views: new views in every epoch cannot be recorded; say how many there are",
+    ):
+        record(stored(tmp_path / "store", "data.augment.crop=1"), Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "s3://bucket/answers",
+            "store.path: answers are recorded into a folder of this machine, not to s3://bucket/answers",
+        ),
+        ("notes.txt", "store.path: .*notes.txt is a file; take another folder"),
+        ("thesis", "store.path: .*thesis is not empty and no store; take another folder"),
+    ],
+)
+def test_answers_are_recorded_into_an_empty_folder_of_this_machine(
+    path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in (tmp_path / "notes.txt", tmp_path / "thesis" / "one.tex"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RecipeError, match=message):
+        record(stored(path, "baselines=[]"), Console(quiet=True))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_cannot_be_encoded_leaves_no_store_behind(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"store.size: the 64 largest of 10 classes are all of them"
+    ):
+        record(
+            stored(tmp_path / "store", "baselines=[]", "store.codec=top", objectives={"top_k": {}}),
+            Console(quiet=True),
+        )
+    assert not (tmp_path / "store").exists()
+
+
+def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL | {"seeds": [0], "baselines": []}))
+    code, _, err = called(capsys, "record", str(tmp_path / "small.yaml"))
+    assert (code, err) == (
+        2,
+        "Error: store: say where the answers are to be kept: store.path=answers\n",
+    )
+    code, out, _ = called(
+        capsys, "record", str(tmp_path / "small.yaml"), f"store.path={tmp_path / 'store'}"
+    )
+    assert code == 0
+    assert f"instil run ... store.path={tmp_path / 'store'}" in out
+    code, _, err = called(
+        capsys,
+        "run",
+        str(tmp_path / "small.yaml"),
+        f"store.path={tmp_path / 'none'}",
+        "--out",
+        str(tmp_path / "run"),
+    )
+    assert code == 2
+    assert err.startswith(
+        f"Error: store.path: {tmp_path / 'none'} is no store: it has no manifest.json; make one with: instil record RECIPE"
+    )
+    assert not (tmp_path / "run").exists()
+    code, _, err = called(
+        capsys,
+        "run",
+        str(tmp_path / "small.yaml"),
+        f"store.path={tmp_path / 'store'}",
+        "--out",
+        str(tmp_path / "run"),
+    )
+    assert code == 0, err
+    assert (
+        json.loads((tmp_path / "run" / "result.json").read_text())["distilled"]["agreement"]["mean"]
+        > 0.1
+    )
+
+
+def test_a_damaged_file_is_refused(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    manifest = json.loads((Path(store) / "manifest.json").read_text())
+    name = next(name for name in manifest["files"] if name.startswith("train-00000"))
+    damaged = tmp_path / "store"
+    damaged.mkdir()
+    for path in Path(store).iterdir():
+        (damaged / path.name).write_bytes(path.read_bytes())
+    content = bytearray((damaged / name).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (damaged / name).write_bytes(content)
+    with pytest.raises(ValueError, match=name):
+        doctor_of(stored(damaged, *VIEWS))
+
+
+def test_answers_to_a_causal_language_model_are_its_hidden_states_and_head(tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "src/instil/recipes/language/language.yaml"
+    small = yaml.safe_load(path.read_text()) | {"seeds": [0], "baselines": [], "export": False}
+    small["train"] = {"epochs": 1, "optimizer": {"lr": 5e-3}}
+    small["data"] |= {"rows": 64, "held_out": 32}
+    small["objectives"] = {"forward_kl": {}}
+    one = stored(tmp_path / "store", **small)
+    record(one, Console(quiet=True))
+    sections = json.loads((tmp_path / "store" / "manifest.json").read_text())["sections"]
+    assert set(sections["train"]["outputs"]) == {"projection"}
+    recorded = run_of(one, tmp_path / "recorded")
+    live = run_of(recipe(**small), tmp_path / "live")
+    assert recorded["distilled"] == live["distilled"]
+    assert torch.isfinite(torch.tensor(recorded["distilled"]["loss"]["mean"]))

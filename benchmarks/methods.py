@@ -148,7 +148,9 @@ def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
     batches = [
         batch | clock
         for batch, _ in zip(
-            experiment.loader(experiment.train_data(0), sampler=made.data.sampler), range(4), strict=False
+            experiment.loader(experiment.train_data(0), sampler=made.data.sampler),
+            range(4),
+            strict=False,
         )
     ]
     scheme.prepare(batches[0])

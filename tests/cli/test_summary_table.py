@@ -15,7 +15,7 @@ def _result(distilled: list[float], alone: list[float]) -> dict[str, Any]:
     return {
         "data": {"name": "text", "noun": "row", "train": 8, "labelled": 8, "test": 4},
         "seeds": list(range(len(alone))),
-        "shipped_seed": 0,
+        "exported_seed": 0,
         "headline": "perplexity",
         "higher_is_better": False,
         "secondary": ["bits_per_byte"],

@@ -70,7 +70,7 @@ def numbers(
             "gain",
             "gains",
             "details",
-            "shipped_seed",
+            "exported_seed",
             "headline",
             "warnings",
             "status",

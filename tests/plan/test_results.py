@@ -76,14 +76,14 @@ def test_of_a_stopped_run_only_pairs_are_compared() -> None:
 def test_of_nothing_nothing_is_said() -> None:
     found = assembled("failed")
     assert not {"gain", "teacher", "alone", "distilled"} & set(found)
-    assert (found["cost"], found["details"], found["shipped_seed"]) == ({}, {}, None)
+    assert (found["cost"], found["details"], found["exported_seed"]) == ({}, {}, None)
 
 
 def test_the_shipped_student_is_chosen_on_the_validation_split() -> None:
     done = [arm(0.9, validation=0.1), arm(0.2, validation=0.8), arm(0.5, validation=0.3)]
-    assert results.shipped(BENCH, done) == 1
+    assert results.exported_seed(BENCH, done) == 1
     found = results.assemble(BENCH, None, {"distilled": done}, "complete")
-    assert found["shipped_seed"] == 1
+    assert found["exported_seed"] == 1
     assert found["details"]["distilled"] == {"confusion": [[0.2]]}
 
 

@@ -145,7 +145,7 @@ def test_metrics_are_one_line_an_epoch_and_arm(whole: Path) -> None:
 
 
 def test_the_shipped_student_is_the_seed_that_validates_best(whole: Path) -> None:
-    seed = result(whole)["shipped_seed"]
+    seed = result(whole)["exported_seed"]
     validation = {
         n: json.loads((whole / "checkpoint" / f"distilled-{n}.json").read_text())["validation"][
             "accuracy"
@@ -162,7 +162,7 @@ def test_the_shipped_student_is_the_seed_that_validates_best(whole: Path) -> Non
 
 def test_the_exported_file_scores_as_the_student_does(whole: Path) -> None:
     found = result(whole)
-    seed = found["seeds"].index(found["shipped_seed"])
+    seed = found["seeds"].index(found["exported_seed"])
     assert found["export"]["onnx"]["accuracy"] == pytest.approx(
         found["distilled"]["accuracy"]["values"][seed], abs=0.002
     )

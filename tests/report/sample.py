@@ -135,7 +135,7 @@ def result(seeds: list[int], classes: list[str]) -> dict[str, Any]:
         "scheme": "offline",
         "objectives": {"cross_entropy": {}, "kd": {"temperature": 4, "weight": 2.0}},
         "seeds": seeds,
-        "shipped_seed": seeds[-1],
+        "exported_seed": seeds[-1],
         "warnings": [],
         "status": "complete",
     }

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from instil.report.curves import loss_shares, metric_curves
+from instil.report.curves import loss_shares_plot, metric_plot
 from instil.report.plots import Plot
 from instil.report.record import Record
 
@@ -25,7 +25,7 @@ def row(epoch: int, value: float, **other: Any) -> dict[str, Any]:
 
 
 def drawn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    plot = metric_curves(record(rows), "accuracy", "curves", "Curves")
+    plot = metric_plot(record(rows), "accuracy", "curves", "Curves")
     assert isinstance(plot, Plot)
     return plot.data
 
@@ -67,7 +67,7 @@ def test_shares_are_of_sizes_and_add_up() -> None:
         row(1, 0, losses={"student/kd": 3.0, "student/ce": -1.0}),
         row(1, 0, seed=1, losses={"student/kd": 1.0, "student/ce": 1.0}),
     ]
-    plot = loss_shares(record(rows))
+    plot = loss_shares_plot(record(rows))
     assert isinstance(plot, Plot)
     assert [(trace["name"], trace["y"]) for trace in plot.data] == [
         ("kd", [0.625]),
@@ -76,14 +76,14 @@ def test_shares_are_of_sizes_and_add_up() -> None:
 
 
 def test_two_learners_keep_their_names_apart() -> None:
-    plot = loss_shares(record([row(1, 0, losses={"student/kd": 1.0, "critic/real": 1.0})]))
+    plot = loss_shares_plot(record([row(1, 0, losses={"student/kd": 1.0, "critic/real": 1.0})]))
     assert isinstance(plot, Plot)
     assert [trace["name"] for trace in plot.data] == ["student/kd", "critic/real"]
 
 
 def test_nothing_to_draw_is_a_sentence() -> None:
-    assert "no validation accuracy" in str(
-        metric_curves(record([]), "accuracy", "curves", "Curves")
+    assert "no validation accuracy" in str(metric_plot(record([]), "accuracy", "curves", "Curves"))
+    assert "holds no losses" in str(loss_shares_plot(record([])))
+    assert "one loss alone, kd" in str(
+        loss_shares_plot(record([row(1, 0, losses={"student/kd": 1.0})]))
     )
-    assert "holds no losses" in str(loss_shares(record([])))
-    assert "one loss alone, kd" in str(loss_shares(record([row(1, 0, losses={"student/kd": 1.0})])))

@@ -87,7 +87,7 @@ def test_the_warning_tells_worse_from_not_better(tmp_path: Path) -> None:
         "distillation does not do clearly better than label smoothing here",
         "distillation does clearly worse than the teacher's hard pseudo-labels here",
     ]
-    sentences = [sentence for _, sentence in trust.checks(record)]
+    sentences = [sentence for _, sentence in trust.trust_checks(record)]
     assert any("clearly worse than pseudo-labels" in sentence for sentence in sentences)
 
 
@@ -107,18 +107,18 @@ def test_the_headline_says_who_knew_how_many_labels(tmp_path: Path) -> None:
     }
     data = {"name": "letters", "train": 3900, "labelled": 520}
     record = record_of(tmp_path, BETTER, BETTER, BETTER, labels=labels, data=data)
-    sentence = text.headline(record).replace("\u202f", " ")
+    sentence = text.headline_sentence(record).replace("\u202f", " ")
     assert sentence.startswith(
         "With 520 of 3 900 labels, from a teacher that knew 3 900, the distilled student reaches"
     )
-    terms = dict(trust.measured(record))
+    terms = dict(trust.measurement_terms(record))
     assert "same order" not in terms["Same for all"]
     seen = terms["Samples seen"].replace("\u202f", " ")
     assert seen.startswith("student alone: 520; pseudo-labels, distilled student: 3 900.")
     labels["samples_seen"] = dict.fromkeys(labels["samples_seen"], 3900)
     record.result["labels"] = labels | {"student": 3900}
-    assert "same samples in the same order" in dict(trust.measured(record))["Same for all"]
-    assert text.headline(record).startswith("The distilled student reaches")
+    assert "same samples in the same order" in dict(trust.measurement_terms(record))["Same for all"]
+    assert text.headline_sentence(record).startswith("The distilled student reaches")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_teacher_that_knows_nothing_is_not_what_a_student_keeps(
 ) -> None:
     teacher = {"accuracy": {"mean": level, "std": None, "values": [level]}}
     record = record_of(tmp_path, BETTER, BETTER, BETTER, teacher=teacher)
-    sentence = text.headline(record).replace("\u202f", " ")
+    sentence = text.headline_sentence(record).replace("\u202f", " ")
     assert words in sentence
     assert ("keeps" in sentence) == (level == 0.99)
 

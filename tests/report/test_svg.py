@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from instil.report import plots, svg
-from instil.report.curves import loss_shares, metric_curves
+from instil.report.curves import loss_shares_plot, metric_plot
 from instil.report.plots import Plot
-from instil.report.quality import calibration, confusion
+from instil.report.quality import calibration_plot, confusion_plot
 from instil.report.record import read_run
-from instil.report.scales import Scale, label, linear_ticks, log_ticks, padded
+from instil.report.scales import Scale, linear_ticks, log_ticks, padded_range, tick_label
 from tests.report.sample import change, make_run
 
 
@@ -36,13 +36,21 @@ def test_log_ticks() -> None:
 
 
 def test_labels() -> None:
-    assert [label(0.125, ".1~%"), label(0.9, ".1~%"), label(0.9, ".0%")] == ["12.5%", "90%", "90%"]
-    assert [label(-2.5, ""), label(-0.0, ""), label(1e6, "")] == ["−2.5", "0", "1e+06"]
+    assert [tick_label(0.125, ".1~%"), tick_label(0.9, ".1~%"), tick_label(0.9, ".0%")] == [
+        "12.5%",
+        "90%",
+        "90%",
+    ]
+    assert [tick_label(-2.5, ""), tick_label(-0.0, ""), tick_label(1e6, "")] == [
+        "−2.5",
+        "0",
+        "1e+06",
+    ]
 
 
 def test_ranges_and_scales() -> None:
-    assert padded([2.0, 4.0], True, False) == (0.0, pytest.approx(4.2))
-    assert padded([0.5, 8.0], False, True) == (0.4, 10.0)
+    assert padded_range([2.0, 4.0], True, False) == (0.0, pytest.approx(4.2))
+    assert padded_range([0.5, 8.0], False, True) == (0.4, 10.0)
     scale = Scale(0.01, 100.0, 0.0, 400.0, is_log=True)
     assert [scale(0.01), scale(1.0), scale(100.0)] == pytest.approx([0.0, 200.0, 400.0])
 
@@ -50,12 +58,12 @@ def test_ranges_and_scales() -> None:
 def drawn(run: Path) -> dict[str, Plot]:
     record = read_run(run)
     made = [
-        plots.gains(record),
-        plots.trade(record),
-        metric_curves(record, "accuracy", "curves", "Learning curves"),
-        loss_shares(record),
-        calibration(record),
-        confusion(record),
+        plots.gain_plot(record),
+        plots.speed_quality_plot(record),
+        metric_plot(record, "accuracy", "curves", "Learning curves"),
+        loss_shares_plot(record),
+        calibration_plot(record),
+        confusion_plot(record),
     ]
     return {plot.key: plot for plot in made if isinstance(plot, Plot)}
 
@@ -65,7 +73,7 @@ def test_every_plot_is_well_formed_and_inside_its_frame(tmp_path: Path, width: i
     found = drawn(make_run(tmp_path / "run"))
     assert len(found) == 6
     for plot in found.values():
-        root = ET.fromstring(svg.draw(plot, width))
+        root = ET.fromstring(svg.draw_svg(plot, width))
         _, _, right, bottom = map(float, root.attrib["viewBox"].split())
         assert right == width
         for text in root.iter("text"):
@@ -79,7 +87,7 @@ def test_every_plot_is_well_formed_and_inside_its_frame(tmp_path: Path, width: i
 
 def test_a_gain_is_right_of_zero_by_its_size(tmp_path: Path) -> None:
     plot = drawn(make_run(tmp_path / "run"))["gains"]
-    image = svg.draw(plot, 980)
+    image = svg.draw_svg(plot, 980)
     zero = float(re.findall(r'class="zero" d="M([\d.]+)', image)[0])
     places = [float(x) for x in re.findall(r"translate\(([\d.]+) [\d.]+\) scale", image)]
     means = [trace["x"][0] for trace in plot.data]
@@ -93,6 +101,6 @@ def test_a_busy_machine_is_named_and_stays_in_the_frame(tmp_path: Path) -> None:
 
     plot = drawn(change(make_run(tmp_path / "run"), busy))["trade"]
     assert "other programs used the processor" in plot.caption
-    image = svg.draw(plot, 330)
+    image = svg.draw_svg(plot, 330)
     ends = [float(end) for end in re.findall(r"H([\d.]+)M", image)]
     assert max(ends) <= 330

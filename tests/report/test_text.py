@@ -53,11 +53,11 @@ def test_the_headline_of_a_metric_of_which_less_is_better_says_so(tmp_path: Path
         "gain": {"mean": 41.0, "std": None, "interval": None, "significant": False},
     }
     record = Record(tmp_path, found)
-    sentence = text.headline(record).replace("\u202f", " ").replace("\xa0", " ")
+    sentence = text.headline_sentence(record).replace("\u202f", " ").replace("\xa0", " ")
     assert "a perplexity of 668.2 (lower is better)" in sentence
     assert "41.00 below the same student trained alone" in sentence
     assert sentence.endswith("; the teacher has 11.50.")
     assert not record.fraction
-    assert "Perplexity (lower is better)" in tables.arms(record)
-    assert "Gain over the student alone" in tables.arms(record)
-    assert "+41.00" in tables.arms(record).replace("\u202f", " ")
+    assert "Perplexity (lower is better)" in tables.arms_table(record)
+    assert "Gain over the student alone" in tables.arms_table(record)
+    assert "+41.00" in tables.arms_table(record).replace("\u202f", " ")

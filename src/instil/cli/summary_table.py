@@ -123,7 +123,7 @@ def _network_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str
     ):
         if name not in result or side not in result["cost"]:
             continue
-        index = result["seeds"].index(result["shipped_seed"]) if side == "student" else 0
+        index = result["seeds"].index(result["exported_seed"]) if side == "student" else 0
         values = [_seed_value(metric, result[name].get(metric), index) for metric in metrics]
         cost = result["cost"][side]
         yield [title, kilobytes(cost["bytes"]), milliseconds(cost["latency"]), *values, ""]

@@ -27,7 +27,7 @@ def continuations(record: Record) -> str:
 
 def _one(row: dict[str, Any], said: dict[str, dict[str, Any]]) -> str:
     parts = [("Prompt", row.get("prompt")), ("What was there", row.get("text"))]
-    parts += [(text.name(arm).capitalize(), one.get("said")) for arm, one in said.items()]
+    parts += [(text.display_name(arm).capitalize(), one.get("said")) for arm, one in said.items()]
     terms = "".join(
         f"<dt>{escape(term)}</dt><dd><pre tabindex=0>{escape(str(words or ''))}</pre></dd>"
         for term, words in parts
@@ -50,5 +50,5 @@ def _speed(record: Record, arms: list[str]) -> str:
                 if gap is None
                 else f", {text.points(gap, fraction=False)} nats a token from the teacher on own text over given text"
             )
-            found.append(f"{text.name(arm).capitalize()}: {words}")
+            found.append(f"{text.display_name(arm).capitalize()}: {words}")
     return f"<p>{escape('; '.join(found))}.</p>" if found else ""

@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from instil.report import text
-from instil.report.plots import DASHES, MORE, Plot, colour, label
+from instil.report.plots import DASHES, MORE, Plot, arm_color, plotly_text
 from instil.report.record import ARMS, Record, finite, mean
 
 Curve = dict[float, float]
 """Epoch -> value."""
 
 
-def metric_curves(record: Record, metric: str, key: str, title: str) -> Plot | str:
+def metric_plot(record: Record, metric: str, key: str, title: str) -> Plot | str:
     """A validation metric after each epoch: a thin line a seed, a bold one for their mean."""
     curves = _validation(record, metric)
     arms = [*(arm for arm in ARMS if arm in curves), *(arm for arm in curves if arm not in ARMS)]
     if not arms:
-        return (
-            f"metrics.jsonl holds no validation {text.name(metric)}, so there are no curves of it."
-        )
+        return f"metrics.jsonl holds no validation {text.display_name(metric)}, so there are no curves of it."
     fraction = all(
         -1 <= value <= 1 for arm in arms for curve in curves[arm] for value in curve.values()
     )
@@ -29,26 +27,26 @@ def metric_curves(record: Record, metric: str, key: str, title: str) -> Plot | s
     axis: dict[str, Any] = {"tickformat": ".1~%"} if fraction else {}
     layout = {
         "xaxis": {**_epoch_axis(data), "rangemode": "tozero"},
-        "yaxis": {**axis, "title": {"text": text.name(metric)}},
+        "yaxis": {**axis, "title": {"text": text.display_name(metric)}},
         "hovermode": "x",
     }
     several = max(len(curves[arm]) for arm in arms) > 1
     caption = f"On the validation split. {'Thin lines are single seeds, bold lines their mean.' if several else 'One line a network.'}"
     ends = ", ".join(
-        f"{text.name(arm)} {text.amount(mean(curve[max(curve)] for curve in curves[arm]), fraction)}"
+        f"{text.display_name(arm)} {text.amount(mean(curve[max(curve)] for curve in curves[arm]), fraction)}"
         for arm in arms
     )
     return Plot(
         key,
         title,
         caption,
-        f"Validation {text.name(metric)} against epoch. At the end: {ends}.",
+        f"Validation {text.display_name(metric)} against epoch. At the end: {ends}.",
         data,
         layout,
     )
 
 
-def loss_shares(record: Record) -> Plot | str:
+def loss_shares_plot(record: Record) -> Plot | str:
     """How much of the distilled student's training signal each weighted loss is, epoch by epoch."""
     shares: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for _, epoch, row in _epochs(record, "distilled"):
@@ -104,7 +102,7 @@ def _area(name: str, parts: dict[float, list[float]], color: str) -> dict[str, A
         "x": epochs,
         "y": [mean(parts[epoch]) for epoch in epochs],
         "line": {"width": 1, "color": color},
-        "name": label(name),
+        "name": plotly_text(name),
         "hovertemplate": "%{y:.1%}<extra>%{fullData.name}</extra>",
     }
 
@@ -157,7 +155,7 @@ def _validation(record: Record, metric: str) -> dict[str, list[Curve]]:
 
 
 def _lines(arm: str, curves: list[Curve], fraction: bool) -> Iterator[dict[str, Any]]:
-    line = {"color": colour(arm), "dash": DASHES.get(arm, "solid")}
+    line = {"color": arm_color(arm), "dash": DASHES.get(arm, "solid")}
     shown = "%{y:.1%}" if fraction else "%{y:.3f}"
     for curve in curves if len(curves) > 1 else ():
         x = sorted(curve)
@@ -179,7 +177,7 @@ def _lines(arm: str, curves: list[Curve], fraction: bool) -> Iterator[dict[str, 
         "x": common,
         "y": [mean(curve[epoch] for curve in curves) for epoch in common],
         "line": {**line, "width": 3 if arm == "distilled" else 2.25},
-        "marker": {"color": colour(arm), "size": 9},
-        "name": label(text.name(arm)),
+        "marker": {"color": arm_color(arm), "size": 9},
+        "name": plotly_text(text.display_name(arm)),
         "hovertemplate": f"{shown}<extra>%{{fullData.name}}</extra>",
     }

@@ -42,11 +42,11 @@ def verdict(record: Record) -> Verdict:
     if status not in (None, "complete"):
         badge = STATUS.get(str(status), "Interrupted")
         return Verdict("open", badge, f"{badge}: the numbers are what there is so far.")
-    if record.number(*record.decisive, "mean") is None:
+    if record.number(*record.main_gain, "mean") is None:
         return Verdict("open", "Nothing to compare", "There is nothing to compare with.")
     if len(record.seeds) == 1:
         return Verdict("open", "One seed only", "One seed cannot tell a gain from noise.")
-    if record.decisive != ("gain",):
+    if record.main_gain != ("gain",):
         return _without_alone(record)
     over_alone = level(record, "gain")
     if over_alone == "worse":
@@ -78,8 +78,8 @@ def verdict(record: Record) -> Verdict:
 
 def _without_alone(record: Record) -> Verdict:
     """Verdict of a run without training data: over the best of the methods that need none."""
-    words = NOUNS.get(record.decisive[-1], record.decisive[-1])
-    found = level(record, *record.decisive)
+    words = NOUNS.get(record.main_gain[-1], record.main_gain[-1])
+    found = level(record, *record.main_gain)
     if found == "better":
         return Verdict("good", "It worked", f"Better than the answers to {words}.")
     if found == "worse":

@@ -14,7 +14,7 @@ FEW = 30
 """Classes up to which each has its name beside the matrix."""
 
 
-def draw(plot: Plot, width: int) -> tuple[str, float]:
+def draw_heatmap(plot: Plot, width: int) -> tuple[str, float]:
     """Cells, counts and class names; returns the elements and the height."""
     trace = plot.data[0]
     rows: list[list[float]] = trace["z"]

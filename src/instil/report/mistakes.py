@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from instil.report import tables, text
-from instil.report.quality import of_seed
+from instil.report.quality import seed_note
 from instil.report.record import Record, finite
 
 MOST_ROWS = 30
@@ -15,7 +15,7 @@ MOST_ROWS = 30
 ARMS = ("teacher", "alone", "distilled")
 
 
-def examples(record: Record) -> str:
+def mistake_examples(record: Record) -> str:
     """A grid of test images that the shipped student gets wrong; empty without pictures."""
     mistakes = record.at("details", "distilled", "mistakes")
     figures = []
@@ -52,7 +52,7 @@ def _class(record: Record, number: Any) -> str:
     return record.classes[number] if is_known else str(number)
 
 
-def by_class(record: Record) -> str:
+def class_accuracy_table(record: Record) -> str:
     """Accuracy of each class for teacher, student alone and distilled student."""
     found = {arm: rows for arm in ARMS if (rows := _confusion(record, arm))}
     if "distilled" not in found:
@@ -63,7 +63,7 @@ def by_class(record: Record) -> str:
         arm: [_accuracy(rows[i], i) for i in range(num_classes)] for arm, rows in found.items()
     }
     order = [index for index in range(num_classes) if shares["distilled"][index] is not None]
-    caption = f"Accuracy of each class on the test split{of_seed(record)}"
+    caption = f"Accuracy of each class on the test split{seed_note(record)}"
     if len(order) > MOST_ROWS:
         order = sorted(order, key=lambda index: shares["distilled"][index] or 0.0)[:MOST_ROWS]
         caption += f"; the {MOST_ROWS} classes with the lowest accuracy of {num_classes}"
@@ -75,7 +75,7 @@ def by_class(record: Record) -> str:
         ]
         for index in order
     ]
-    header = ["Class", "Samples", *(text.name(arm) for arm in found)]
+    header = ["Class", "Samples", *(text.display_name(arm) for arm in found)]
     table = tables.table(caption, header, lines)
     return f"<details><summary>Accuracy of each class</summary>{table}</details>"
 

@@ -95,8 +95,8 @@ def _opening(record: Record) -> dict[str, str]:
         "about": " · ".join(escape(part) for part in about if part),
         "tone": found.tone,
         "verdict": escape(found.badge),
-        "headline": _aside(escape(text.headline(record))),
-        "baselines": _paragraph(text.baselines(record)),
+        "headline": _aside(escape(text.headline_sentence(record))),
+        "baselines": _paragraph(text.baseline_sentences(record)),
         "figures": "".join(
             f"<div><dt>{escape(term)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
             for term, value, note in _figures(record)
@@ -111,7 +111,7 @@ def _figures(record: Record) -> list[tuple[str, str, str]]:
     gain = record.number("gain", "mean")
     if gain is not None:
         unit = "points of " if record.fraction else ""
-        note = f"{unit}{text.name(record.metric)} over the student alone"
+        note = f"{unit}{text.display_name(record.metric)} over the student alone"
         figures.append(("Gain", text.points(gain, record.fraction), note))
     sizes = [record.number("cost", side, "parameters") for side in ("teacher", "student")]
     figures += _ratio("Smaller", "Larger", sizes, text.count, ("", " parameters"))
@@ -162,12 +162,12 @@ def _warnings(record: Record) -> str:
 
 def _work(record: Record, drawn: list[Plot], draw: Draw) -> dict[str, str]:
     metric = record.metric
-    curve = curves.metric_curves(record, metric, "curves", "Learning curves")
+    curve = curves.metric_plot(record, metric, "curves", "Learning curves")
     figures = {
-        "gains": _figure(plots.gains(record), drawn, draw),
+        "gains": _figure(plots.gain_plot(record), drawn, draw),
         "curves": _figure(curve, drawn, draw),
     }
-    return {"arms": tables.arms(record), **figures, "continuations": continuations(record)}
+    return {"arms": tables.arms_table(record), **figures, "continuations": continuations(record)}
 
 
 def _cost(record: Record, drawn: list[Plot], draw: Draw) -> dict[str, str]:
@@ -177,27 +177,27 @@ def _cost(record: Record, drawn: list[Plot], draw: Draw) -> dict[str, str]:
     elif not record.at("export", "onnx"):
         exported = "<p>The student was not exported to ONNX; <code>instil export</code> does it and measures it.</p>"
     return {
-        "cost": tables.cost(record) + exported,
-        "trade": _figure(plots.trade(record), drawn, draw),
+        "cost": tables.cost_table(record) + exported,
+        "trade": _figure(plots.speed_quality_plot(record), drawn, draw),
     }
 
 
 def _trust(record: Record, drawn: list[Plot], draw: Draw) -> dict[str, str]:
-    agreement = curves.metric_curves(record, "agreement", "agreement", "Agreement with the teacher")
+    agreement = curves.metric_plot(record, "agreement", "agreement", "Agreement with the teacher")
     marks = {"good": "Speaks for it", "open": "Take care"}
     items = (
         f'<li class="{tone}"><span class="mark" role="img" aria-label="{marks[tone]}"></span>{escape(said)}</li>'
-        for tone, said in trust.checks(record)
+        for tone, said in trust.trust_checks(record)
     )
     return {
         "checks": f'<ul class="checks">{"".join(items)}</ul>',
-        "seeds": tables.seeds(record),
-        "calibration": _figure(quality.calibration(record), drawn, draw),
-        "shares": _figure(curves.loss_shares(record), drawn, draw),
+        "seeds": tables.seeds_table(record),
+        "calibration": _figure(quality.calibration_plot(record), drawn, draw),
+        "shares": _figure(curves.loss_shares_plot(record), drawn, draw),
         "agreement": _figure(agreement, drawn, draw),
-        "confusion": _figure(quality.confusion(record), drawn, draw),
-        "mistakes": mistakes.examples(record),
-        "by_class": mistakes.by_class(record),
+        "confusion": _figure(quality.confusion_plot(record), drawn, draw),
+        "mistakes": mistakes.mistake_examples(record),
+        "by_class": mistakes.class_accuracy_table(record),
     }
 
 
@@ -209,7 +209,7 @@ def _measured(record: Record) -> dict[str, str]:
     )
     return {
         "files": _files(record),
-        "measured": tables.terms([*trust.measured(record), *tables.environment(record)]),
+        "measured": tables.term_list([*trust.measurement_terms(record), *tables.environment_terms(record)]),
         "pictures": _pictures(record),
         "recipe": recipe,
     }
@@ -274,7 +274,7 @@ def _frame(plot: Plot) -> str:
 def _pictures_of(plot: Plot) -> str:
     """The plot drawn twice, for wide and for narrow screens; the style sheet shows one of them."""
     width = HALF_WIDTH if plot.key in BESIDE_ANOTHER else FULL_WIDTH
-    wide, narrow = svg.draw(plot, width), svg.draw(plot, NARROW_WIDTH)
+    wide, narrow = svg.draw_svg(plot, width), svg.draw_svg(plot, NARROW_WIDTH)
     return (
         f'<div class="plot" role="img" aria-label="{escape(plot.summary)}">'
         f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div></div>'

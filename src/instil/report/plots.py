@@ -36,17 +36,17 @@ class Plot:
     height: int = 340
 
 
-def colour(arm: str) -> str:
+def arm_color(arm: str) -> str:
     """The colour of an arm in all plots and tables; legible on white and on black."""
     return COLOURS.get(arm) or MORE[sum(arm.encode()) % len(MORE)]
 
 
-def label(words: str) -> str:
+def plotly_text(words: str) -> str:
     """Text that plotly shows as it is, since plotly reads tags and entities."""
     return escape(words, quote=False)
 
 
-def gains(record: Record) -> Plot | str:
+def gain_plot(record: Record) -> Plot | str:
     """Distilled minus each baseline, with its interval."""
     rows = [("alone", ("gain",)), *((arm, ("gains", arm)) for arm in (record.at("gains") or {}))]
     known = [(arm, record.number(*path, "mean"), record.interval(*path)) for arm, path in rows]
@@ -58,7 +58,7 @@ def gains(record: Record) -> Plot | str:
     if not found:
         return "With one seed, or no student alone, a gain has no interval, so none is drawn."
     data = [_gain(record, arm, mean, ends) for arm, mean, ends in found]
-    unit = "percentage points" if record.fraction else text.name(record.metric)
+    unit = "percentage points" if record.fraction else text.display_name(record.metric)
     unit = f"reduction of {unit}" if record.lower_is_better else unit
     layout = {
         "xaxis": {"title": {"text": unit}, "rangemode": "tozero", "zeroline": True},
@@ -66,7 +66,7 @@ def gains(record: Record) -> Plot | str:
         "accent": "zero",
     }
     said = "; ".join(
-        f"over {text.name(arm).lower()}: {_gain_words(record, mean, *ends)}"
+        f"over {text.display_name(arm).lower()}: {_gain_words(record, mean, *ends)}"
         for arm, mean, ends in found
     )
     caption = "An interval that stays clear of zero is a difference larger than the noise between seeds. A hollow mark is not."
@@ -84,7 +84,7 @@ def gains(record: Record) -> Plot | str:
 
 def _gain(record: Record, arm: str, mean: float, ends: tuple[float, float]) -> dict[str, Any]:
     color, scale, clear = (
-        colour("distilled"),
+        arm_color("distilled"),
         100 if record.fraction else 1,
         ends[0] > 0 or ends[1] < 0,
     )
@@ -98,7 +98,7 @@ def _gain(record: Record, arm: str, mean: float, ends: tuple[float, float]) -> d
         "type": "scatter",
         "mode": "markers",
         "x": [mean * scale],
-        "y": [f"{label(text.name(arm).lower())} "],
+        "y": [f"{plotly_text(text.display_name(arm).lower())} "],
         "error_x": {**bar, "color": color, "thickness": 2.5, "width": 7},
         "marker": {
             "size": 13,
@@ -106,7 +106,7 @@ def _gain(record: Record, arm: str, mean: float, ends: tuple[float, float]) -> d
             "symbol": "circle" if clear else "circle-open",
             "line": {"width": 2, "color": color},
         },
-        "hovertemplate": f"{label(_gain_words(record, mean, *ends))}<extra></extra>",
+        "hovertemplate": f"{plotly_text(_gain_words(record, mean, *ends))}<extra></extra>",
         "showlegend": False,
     }
 
@@ -116,7 +116,7 @@ def _gain_words(record: Record, mean: float, low: float, high: float) -> str:
     return "{} ({} to {})".format(*parts)
 
 
-def trade(record: Record) -> Plot | str:
+def speed_quality_plot(record: Record) -> Plot | str:
     """Latency against the headline metric, for every network and file that has both."""
     known = [
         (words, arm, _latency(record, place), value)
@@ -130,7 +130,9 @@ def trade(record: Record) -> Plot | str:
     if not found:
         return "Latency was not measured, so it is not drawn against quality."
     data = [
-        _point(words, colour(arm), SYMBOLS[number % len(SYMBOLS)], latency, value, record.fraction)
+        _point(
+            words, arm_color(arm), SYMBOLS[number % len(SYMBOLS)], latency, value, record.fraction
+        )
         for number, (words, arm, latency, value) in enumerate(found)
     ]
     medians = [latency[0] for _, _, latency, _ in found]
@@ -147,7 +149,7 @@ def trade(record: Record) -> Plot | str:
         },
         "yaxis": {
             **({"tickformat": ".1~%"} if record.fraction else {}),
-            "title": {"text": f"test {text.name(record.metric)}"},
+            "title": {"text": f"test {text.display_name(record.metric)}"},
         },
     }
     better = "Down" if record.lower_is_better else "Up"
@@ -163,14 +165,14 @@ def trade(record: Record) -> Plot | str:
         "trade",
         "Speed against quality",
         caption,
-        f"Median latency and {text.name(record.metric)}: {said}.",
+        f"Median latency and {text.display_name(record.metric)}: {said}.",
         data,
         layout,
         380,
     )
 
 
-def shipped(record: Record) -> float | None:
+def exported_value(record: Record) -> float | None:
     """The headline metric of the one student that was exported: as measured on the file, or of its seed."""
     measured = record.number("export", "onnx", record.metric)
     values = dict(
@@ -180,7 +182,7 @@ def shipped(record: Record) -> float | None:
         measured
         if measured is not None
         else values.get(
-            str(record.at("shipped_seed")), record.number("distilled", record.metric, "mean")
+            str(record.at("exported_seed")), record.number("distilled", record.metric, "mean")
         )
     )
 
@@ -194,9 +196,16 @@ def _networks(record: Record) -> list[Network]:
     for arm in ("teacher", "alone", "distilled"):
         value = record.number(arm, record.metric, "mean"), record.number(arm, record.metric, "std")
         rows.append(
-            (text.name(arm), arm, ("cost", "teacher" if arm == "teacher" else "student"), value)
+            (
+                text.display_name(arm),
+                arm,
+                ("cost", "teacher" if arm == "teacher" else "student"),
+                value,
+            )
         )
-    rows.append(("Distilled, ONNX", "distilled", ("export", "onnx"), (shipped(record), None)))
+    rows.append(
+        ("Distilled, ONNX", "distilled", ("export", "onnx"), (exported_value(record), None))
+    )
     rows.append(
         (
             "Distilled, ONNX int8",
@@ -240,6 +249,6 @@ def _point(
         },
         "error_y": {"type": "data", "array": [value[1] or 0], **thin},
         "marker": {"size": 13, "color": color, "symbol": symbol},
-        "name": label(words),
-        "hovertemplate": f"%{{x:.3g}} ms, {shown}<extra>{label(words)}</extra>",
+        "name": plotly_text(words),
+        "hovertemplate": f"%{{x:.3g}} ms, {shown}<extra>{plotly_text(words)}</extra>",
     }

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from instil.report import text
-from instil.report.plots import DASHES, Plot, colour, label
+from instil.report.plots import DASHES, Plot, arm_color, plotly_text
 from instil.report.record import Record, finite
 
 MOST_CLASSES = 100
 """Of a confusion matrix that is still drawn."""
 
 
-def calibration(record: Record) -> Plot | str:
+def calibration_plot(record: Record) -> Plot | str:
     """Accuracy against confidence, before (alone) and after (distilled), beside the teacher."""
     data: list[dict[str, Any]] = [_diagonal()]
     for arm in (
@@ -38,7 +38,7 @@ def calibration(record: Record) -> Plot | str:
     if len(data) == 1:
         return "Calibration was not measured, so there is no reliability diagram."
     errors = [
-        f"{text.name(arm)} {text.amount(value)}"
+        f"{text.display_name(arm)} {text.amount(value)}"
         for arm in ("teacher", "alone", "distilled")
         if (value := record.number(arm, "ece", "mean")) is not None
     ]
@@ -48,14 +48,14 @@ def calibration(record: Record) -> Plot | str:
         "yaxis": {**axis, "title": {"text": "accuracy"}},
     }
     caption = "On the diagonal, confidence is what it claims to be; below it, a network is too sure of itself, above it not sure enough. "
-    caption += f"Larger marks hold more samples{of_seed(record)}."
+    caption += f"Larger marks hold more samples{seed_note(record)}."
     said = (
         f"Reliability diagram; expected calibration error: {', '.join(errors) or 'not measured'}."
     )
     return Plot("calibration", "Calibration before and after", caption, said, data, layout, 460)
 
 
-def of_seed(record: Record) -> str:
+def seed_note(record: Record) -> str:
     """Which of several seeds the details are of: the first."""
     return f" (seed {record.seeds[0]})" if len(record.seeds) > 1 else ""
 
@@ -82,16 +82,16 @@ def _bins(arm: str, bins: list[dict[str, Any]], most: float) -> dict[str, Any]:
         "customdata": [row["count"] for row in bins],
         "marker": {
             "size": [5 + 11 * (row["count"] / most) ** 0.5 for row in bins],
-            "color": colour(arm),
+            "color": arm_color(arm),
             "opacity": 0.9,
         },
-        "line": {"color": colour(arm), "width": 2, "dash": DASHES.get(arm, "solid")},
-        "name": label(text.name(arm)),
+        "line": {"color": arm_color(arm), "width": 2, "dash": DASHES.get(arm, "solid")},
+        "name": plotly_text(text.display_name(arm)),
         "hovertemplate": "confidence %{x:.1%}, accuracy %{y:.1%}, %{customdata} samples<extra>%{fullData.name}</extra>",
     }
 
 
-def confusion(record: Record) -> Plot | str:
+def confusion_plot(record: Record) -> Plot | str:
     """Confusion matrix of the distilled student."""
     counts = record.at("details", "distilled", "confusion")
     n = len(counts) if isinstance(counts, list) else 0
@@ -103,7 +103,7 @@ def confusion(record: Record) -> Plot | str:
     names = record.classes if len(record.classes) == n else [str(number) for number in range(n)]
     if n > MOST_CLASSES:
         return f"A confusion matrix of {n} classes is too large to read. {_worst(names, counts)}"
-    short = [label(name if len(name) <= 14 else name[:13] + "…") for name in names]
+    short = [plotly_text(name if len(name) <= 14 else name[:13] + "…") for name in names]
     ticks = (
         {"tickvals": list(range(n)), "ticktext": short, "showgrid": False, "zeroline": False}
         if n <= 30
@@ -117,7 +117,7 @@ def confusion(record: Record) -> Plot | str:
         "xaxis": {**ticks, **across},
         "yaxis": {**ticks, "title": {"text": "true class"}, "autorange": "reversed"},
     }
-    worst = f"{_worst(names, counts).removesuffix('.')}{of_seed(record)}."
+    worst = f"{_worst(names, counts).removesuffix('.')}{seed_note(record)}."
     said = f"Confusion matrix of the distilled student. {worst}"
     return Plot(
         "confusion",
@@ -142,7 +142,10 @@ def _cells(names: list[str], counts: list[list[float]]) -> dict[str, Any]:
         "type": "heatmap",
         "z": signed,
         "customdata": [
-            [[label(names[i]), label(names[j]), counts[i][j], shares[i][j]] for j in range(n)]
+            [
+                [plotly_text(names[i]), plotly_text(names[j]), counts[i][j], shares[i][j]]
+                for j in range(n)
+            ]
             for i in range(n)
         ],
         "text": [[f"{value:g}" if value else "" for value in row] for row in counts],

@@ -111,7 +111,7 @@ class Record:
         return [str(name) for name in classes] if isinstance(classes, list) else []
 
     @cached_property
-    def decisive(self) -> tuple[str, ...]:
+    def main_gain(self) -> tuple[str, ...]:
         """Where the gain stands that decides: over the student alone, or, in a run without one, over the best of the simpler methods."""
         gains = self.at("gains")
         known = (
@@ -128,7 +128,7 @@ class Record:
     @cached_property
     def pictures(self) -> bytes:
         """The PNG file of images that the shipped student learnt from instead of the data; empty where there is none."""
-        path = self.folder / "checkpoint" / f"distilled-{self.at('shipped_seed')}.png"
+        path = self.folder / "checkpoint" / f"distilled-{self.at('exported_seed')}.png"
         return path.read_bytes() if path.is_file() else b""
 
     @cached_property

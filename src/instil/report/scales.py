@@ -55,7 +55,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
 
 
-def padded(values: Sequence[float], from_zero: bool, is_log: bool) -> tuple[float, float]:
+def padded_range(values: Sequence[float], from_zero: bool, is_log: bool) -> tuple[float, float]:
     """Range of an axis that holds all values with a little air."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if is_log:
@@ -68,7 +68,7 @@ def padded(values: Sequence[float], from_zero: bool, is_log: bool) -> tuple[floa
     )
 
 
-def label(value: float, form: str) -> str:
+def tick_label(value: float, form: str) -> str:
     """A tick as text; ``form`` is plotly's tickformat: a percentage or a plain number.
 
     Example:

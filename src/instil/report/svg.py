@@ -11,7 +11,7 @@ from instil.report import heatmap
 from instil.report.legend import SHAPES, STROKES
 from instil.report.plots import Plot
 from instil.report.record import finite
-from instil.report.scales import Scale, label, linear_ticks, log_ticks, padded
+from instil.report.scales import Scale, linear_ticks, log_ticks, padded_range, tick_label
 
 CHARACTER = 6.9
 """Width of a character of 12 pixels, on average and generously."""
@@ -37,7 +37,7 @@ class Frame:
         return self.y(self.names.index(value) if self.names is not None else value)
 
 
-def draw(plot: Plot, width: int) -> str:
+def draw_svg(plot: Plot, width: int) -> str:
     """The plot as an SVG element of ``width`` by ``plot.height`` user units.
 
     Args:
@@ -45,7 +45,7 @@ def draw(plot: Plot, width: int) -> str:
         width: of the place in CSS pixels, so that text has its normal size there.
     """
     if plot.data and plot.data[0].get("type") == "heatmap":
-        inside, height = heatmap.draw(plot, width)
+        inside, height = heatmap.draw_heatmap(plot, width)
     else:
         frame = _frame(plot, width)
         inside = _axes(plot, frame) + _traces(plot, frame)
@@ -65,7 +65,8 @@ def _frame(plot: Plot, width: int) -> Frame:
     else:
         y_low, y_high = _range(plot, "y", y_axis)
         texts = [
-            label(tick, y_axis.get("tickformat", "")) for tick in _ticks(y_axis, y_low, y_high, 6)
+            tick_label(tick, y_axis.get("tickformat", ""))
+            for tick in _ticks(y_axis, y_low, y_high, 6)
         ]
     title = 20 if y_axis.get("title") else 0
     left = min(width * 0.4, 12 + title + CHARACTER * max(map(len, texts), default=0))
@@ -90,8 +91,8 @@ def _range(plot: Plot, axis: str, layout: Axis) -> tuple[float, float]:
                 below = _bar(bars, "arrayminus", index) if "arrayminus" in bars else above
                 values += [value - below, value + above]
     if layout.get("type") == "log":
-        return padded([value for value in values if value > 0], False, True)
-    return padded(values, layout.get("rangemode") == "tozero", False)
+        return padded_range([value for value in values if value > 0], False, True)
+    return padded_range(values, layout.get("rangemode") == "tozero", False)
 
 
 def _bar(bars: dict[str, Any], key: str, index: int) -> float:
@@ -118,7 +119,7 @@ def _axes(plot: Plot, frame: Frame) -> str:
         x = frame.x(tick)
         accent = "zero" if plot.layout.get("accent") == "zero" and tick == 0 else "grid"
         parts.append(_line(x, frame.top, x, frame.bottom, accent))
-        text = label(tick, x_axis.get("tickformat", ""))
+        text = tick_label(tick, x_axis.get("tickformat", ""))
         parts.append(_text(x, frame.bottom + 16, text, "middle"))
     if frame.names is not None:
         for name in frame.names:
@@ -127,7 +128,7 @@ def _axes(plot: Plot, frame: Frame) -> str:
         for tick in _ticks(y_axis, frame.y.low, frame.y.high, 6):
             y = frame.y(tick)
             parts.append(_line(frame.left, y, frame.right, y, "grid"))
-            text = label(tick, y_axis.get("tickformat", ""))
+            text = tick_label(tick, y_axis.get("tickformat", ""))
             parts.append(_text(frame.left - 8, y + 4, text, "end"))
     middle, centre = (frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2
     parts.append(_text(middle, frame.bottom + 36, _title(x_axis), "middle"))
@@ -247,7 +248,7 @@ def _tip(trace: dict[str, Any], index: int) -> str:
     """Tooltip of a point; names are escaped already."""
     x, y = trace["x"][index], trace["y"][index]
     is_percentage = "%{y:.1%}" in str(trace.get("hovertemplate", ""))
-    value = y if isinstance(y, str) else label(y, ".1~%" if is_percentage else "")
+    value = y if isinstance(y, str) else tick_label(y, ".1~%" if is_percentage else "")
     return f"{trace.get('name', '')} {x:.4g}: {value}".strip()
 
 

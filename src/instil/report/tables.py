@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from instil.report import text
-from instil.report.plots import colour
+from instil.report.plots import arm_color
 from instil.report.record import NUMBERS, SIDE, Record
 
 Cell = str | tuple[str, str]
@@ -41,7 +41,7 @@ def _cell(cell: Cell) -> str:
     return escape(cell[0]) + (f"<small{beside}>{escape(cell[1])}</small>" if cell[1] else "")
 
 
-def arms(record: Record) -> str:
+def arms_table(record: Record) -> str:
     """Every network's test metrics, and how far it is above the student alone."""
     if not record.arms:
         return "<p>No network has a test result yet.</p>"
@@ -60,7 +60,7 @@ def arms(record: Record) -> str:
     titles = {"agreement": "Agrees with teacher", "ece": "Calibration error"}
     header = [
         "Network",
-        text.name(record.metric).capitalize()
+        text.display_name(record.metric).capitalize()
         if record.metric not in text.NAMES
         else _title(record.metric),
     ]
@@ -82,11 +82,13 @@ def arms(record: Record) -> str:
         if len(record.seeds) > 1
         else "one seed"
     )
-    return table(f"Test split, {kind}", header, rows, [colour(arm) for arm in record.arms], strong)
+    return table(
+        f"Test split, {kind}", header, rows, [arm_color(arm) for arm in record.arms], strong
+    )
 
 
 def _title(key: str) -> str:
-    words = text.name(key)
+    words = text.display_name(key)
     return words if words[:2] != words[:2].lower() else words[:1].upper() + words[1:]
 
 
@@ -111,7 +113,7 @@ def _over_alone(record: Record, arm: str) -> Cell:
     return text.points(record.number("gain", "mean"), record.fraction), f"{ends[0]} to {ends[1]}"
 
 
-def seeds(record: Record) -> str:
+def seeds_table(record: Record) -> str:
     """The headline metric of every seed, and the gain of each pair; empty for one seed."""
     shown = [
         arm
@@ -135,13 +137,13 @@ def seeds(record: Record) -> str:
             ]
         )
     return table(
-        f"Test {text.name(record.metric)} of every seed",
+        f"Test {text.display_name(record.metric)} of every seed",
         ["Seed", *(_title(arm) for arm in shown), "Gain"],
         rows,
     )
 
 
-def cost(record: Record) -> str:
+def cost_table(record: Record) -> str:
     """Parameters, bytes, latency and time of teacher and student, and of the exported files."""
     places = [
         ("Teacher", ("cost", "teacher"), "teacher"),
@@ -169,7 +171,7 @@ def cost(record: Record) -> str:
         caption,
         ["Network", "Parameters", "Size", "Latency", "Training"],
         rows,
-        [colour(arm) for _, _, arm in places],
+        [arm_color(arm) for _, _, arm in places],
     )
 
 
@@ -198,7 +200,7 @@ def _cost_row(record: Record, label: str, place: tuple[str, ...], how: str) -> l
     ]
 
 
-def terms(pairs: Sequence[tuple[str, str]]) -> str:
+def term_list(pairs: Sequence[tuple[str, str]]) -> str:
     """A list of terms and what they are; plain text."""
     return (
         f"<dl>{''.join(f'<dt>{escape(term)}</dt><dd>{escape(said)}</dd>' for term, said in pairs)}</dl>"
@@ -207,7 +209,7 @@ def terms(pairs: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def environment(record: Record) -> list[tuple[str, str]]:
+def environment_terms(record: Record) -> list[tuple[str, str]]:
     """Versions, hardware and code state as terms."""
     return [
         (_title(str(key)), _flat(value))
@@ -227,7 +229,9 @@ def _flat(value: Any) -> str:
 def _pair(key: str, value: Any) -> str:
     """A key and its value; "dirty: false" reads as "not dirty", bytes in their unit."""
     if isinstance(value, bool):
-        return f"{'' if value else 'not '}{text.name(key)}"
+        return f"{'' if value else 'not '}{text.display_name(key)}"
     if key.endswith("bytes") and isinstance(value, (int, float)):
-        return f"{text.name(key.removesuffix('bytes')).strip() or 'size'} {text.size(value)}"
-    return f"{text.name(key)} {_flat(value)}"
+        return (
+            f"{text.display_name(key.removesuffix('bytes')).strip() or 'size'} {text.size(value)}"
+        )
+    return f"{text.display_name(key)} {_flat(value)}"

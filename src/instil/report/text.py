@@ -31,7 +31,7 @@ PLUS_MINUS = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 MISSING = "\N{EN DASH}"
 
 
-def name(key: str) -> str:
+def display_name(key: str) -> str:
     """An arm or a metric as a reader would call it."""
     return NAMES.get(key, key.replace("_", " "))
 
@@ -123,15 +123,17 @@ def ratio(record: Record, *keys: str) -> float | None:
     return above / below if above and below else None
 
 
-def headline(record: Record) -> str:
+def headline_sentence(record: Record) -> str:
     """The whole result in one sentence, with the labels that student and teacher knew."""
     metric = record.metric
     value, std = (record.number("distilled", metric, key) for key in ("mean", "std"))
     if value is None:
         return "This run has no distilled student yet."
-    reached = f"{spread(value, std, record.fraction)} {name(metric)}"
+    reached = f"{spread(value, std, record.fraction)} {display_name(metric)}"
     if record.lower_is_better:
-        reached = f"a {name(metric)} of {spread(value, std, record.fraction)} (lower is better)"
+        reached = (
+            f"a {display_name(metric)} of {spread(value, std, record.fraction)} (lower is better)"
+        )
     gain = record.number("gain", "mean")
     against = (
         f", {_difference(record, gain)} the same student trained alone{_interval(record, 'gain')}"
@@ -164,7 +166,7 @@ def label_counts(record: Record) -> str:
     return f"{begin}, from a teacher that knew {words}"
 
 
-def baselines(record: Record) -> list[str]:
+def baseline_sentences(record: Record) -> list[str]:
     """A sentence for each simpler method that a gain must beat."""
     sentences = []
     gains = record.at("gains")
@@ -179,7 +181,7 @@ def baselines(record: Record) -> list[str]:
                 "" if significant is True or len(record.seeds) < 2 else "; that is within the noise"
             )
             sentences.append(
-                f"It is {_difference(record, gain)} {name(arm).lower()}{interval}{noise}."
+                f"It is {_difference(record, gain)} {display_name(arm).lower()}{interval}{noise}."
             )
     return sentences
 
@@ -214,7 +216,7 @@ def _beside_teacher(record: Record, value: float) -> str:
     if teacher is not None and value > teacher:
         return f"; that is more than its teacher has ({amount(teacher, record.fraction)})"
     share = (
-        f"keeps {100 * value / teacher:.0f}{NARROW}% of the teacher’s {name(record.metric)}"
+        f"keeps {100 * value / teacher:.0f}{NARROW}% of the teacher’s {display_name(record.metric)}"
         if teacher and teacher > 0
         else ""
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from instil.report import text
-from instil.report.plots import shipped
+from instil.report.plots import exported_value
 from instil.report.record import Record, finite
 
 Check = tuple[str, str]
 """good | open, and a sentence."""
 
 
-def checks(record: Record) -> list[Check]:
+def trust_checks(record: Record) -> list[Check]:
     """What speaks for the result, and what does not."""
     found = [
         _seeds(record),
@@ -80,7 +80,7 @@ def _against(record: Record) -> list[Check]:
             found.append(
                 (
                     "good" if sure and gain > 0 else "open",
-                    f"It is {ahead} {text.name(arm).lower()}, a simpler way to the same end{much}.",
+                    f"It is {ahead} {text.display_name(arm).lower()}, a simpler way to the same end{much}.",
                 )
             )
     return found
@@ -129,7 +129,7 @@ def _int8(record: Record) -> Check | None:
         record.number("export", "int8", record.metric),
         record.number("export", "int8", f"{record.metric}_float"),
     )
-    whole = before if before is not None else shipped(record)
+    whole = before if before is not None else exported_value(record)
     if small is None or whole is None:
         return None
     lost = f"{text.points(whole - small, record.fraction, sign=False)}{' points' if record.fraction else ''}"
@@ -140,7 +140,7 @@ def _int8(record: Record) -> Check | None:
     )
 
 
-def measured(record: Record) -> list[tuple[str, str]]:
+def measurement_terms(record: Record) -> list[tuple[str, str]]:
     """How the numbers came about: terms and sentences."""
     said = [("Data", _data(record))]
     objectives = record.at("objectives")
@@ -200,7 +200,7 @@ def _samples_seen(record: Record) -> str:
     groups: dict[float, list[str]] = {}
     for arm, number in seen.items():
         if (samples := finite(number)) is not None:
-            groups.setdefault(samples, []).append(text.name(arm).lower())
+            groups.setdefault(samples, []).append(text.display_name(arm).lower())
     parts = [f"{', '.join(arms)}: {text.count(samples)}" for samples, arms in groups.items()]
     return f"{'; '.join(parts)}. An arm that learns from labels alone sees the labelled samples."
 

@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_answers_as_the_arm_that_is_shipped(run: Path) -> None:
     experiment = Experiment.of(recipe(student=CNN))
     net = build.net(experiment.recipe.student, experiment, "student")
-    load_student(net, run / "checkpoint" / f"distilled-{result(run)['shipped_seed']}.safetensors")
+    load_student(net, run / "checkpoint" / f"distilled-{result(run)['exported_seed']}.safetensors")
     image = digits().test.image[:7]
     with torch.no_grad():
         expected = net.eval()({"image": image})["logits"].softmax(-1)
@@ -42,7 +42,7 @@ def test_it_answers_as_the_arm_that_is_shipped(run: Path) -> None:
 def test_its_accuracy_is_the_one_in_the_result(run: Path) -> None:
     found, student, test = result(run), instil.load(str(run)), digits().test
     right = student(test.image).argmax(-1) == test.label
-    place = found["seeds"].index(found["shipped_seed"])
+    place = found["seeds"].index(found["exported_seed"])
     assert right.double().mean().item() == pytest.approx(
         found["distilled"]["accuracy"]["values"][place]
     )

@@ -11,7 +11,7 @@ import torch
 import instil
 from instil.data.sources.digits import digits
 from instil.plan.mistakes import thumbnail
-from instil.report.mistakes import by_class, examples
+from instil.report.mistakes import class_accuracy_table, mistake_examples
 from instil.report.page import render
 from instil.report.record import read_run
 from instil.tasks.bases.scores import mistakes
@@ -66,7 +66,7 @@ def test_a_run_shows_the_images_that_its_student_gets_wrong(tmp_path: Path) -> N
         assert int(test.label[one["row"]]) == one["true"] != one["student"]
         assert int(probability.argmax()) == one["student"]
         assert float(probability.max()) == pytest.approx(one["confidence"], abs=1e-5)
-    grid = examples(read_run(folder))
+    grid = mistake_examples(read_run(folder))
     assert grid.count('<img src="data:image/png;base64,') == len(listed)
     assert f"<b>true: {listed[0]['true']}</b>" in grid
     page = render(read_run(folder))
@@ -84,7 +84,7 @@ def test_accuracy_of_each_class(tmp_path: Path) -> None:
         result["details"]["distilled"]["confusion"] = [[8, 2], [5, 5]]
         result["details"].pop("alone")
 
-    table = by_class(read_run(change(run, edit))).replace("\u202f", " ")
+    table = class_accuracy_table(read_run(change(run, edit))).replace("\u202f", " ")
     assert '<th scope="row">cat</th><td>10</td><td>90.0 %</td><td>80.0 %</td>' in table
     assert '<th scope="row">dog</th><td>10</td><td>100.0 %</td><td>50.0 %</td>' in table
     assert "Student alone" not in table
@@ -100,7 +100,7 @@ def test_of_many_classes_the_worst_are_shown(tmp_path: Path) -> None:
             row[0] += 10
         result["details"] = {"distilled": {"confusion": rows}}
 
-    table = by_class(read_run(change(run, edit)))
+    table = class_accuracy_table(read_run(change(run, edit)))
     assert "the 30 classes with the lowest accuracy of 40" in table
     assert "class 1<" in table
     assert "class 39<" not in table
@@ -114,8 +114,8 @@ def test_nothing_is_shown_of_what_is_not_there(tmp_path: Path) -> None:
         result["details"]["distilled"]["mistakes"] = wrong
 
     record = read_run(change(run, edit))
-    assert examples(record) == ""
-    assert by_class(read_run(change(run, lambda result: result.pop("details")))) == ""
+    assert mistake_examples(record) == ""
+    assert class_accuracy_table(read_run(change(run, lambda result: result.pop("details")))) == ""
     (run / "checkpoint").mkdir()
     (run / "checkpoint" / "mistake-2.png").write_bytes(b"png")
-    assert "true: 99" in examples(record)
+    assert "true: 99" in mistake_examples(record)

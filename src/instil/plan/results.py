@@ -76,13 +76,13 @@ def assemble(
         result["gain"] = gains.pop("alone")
     result["gains"] = gains
     result["cost"] = cost(experiment, teacher, arms)
-    drawn = shipped(experiment, arms["distilled"]) if arms["distilled"] else 0
+    drawn = exported_seed(experiment, arms["distilled"]) if arms["distilled"] else 0
     result["details"] = {
         name: done[min(drawn, len(done) - 1)].details
         for name, done in {**scored, **arms}.items()
         if done
     }
-    result["shipped_seed"] = recipe.seeds[drawn] if arms["distilled"] else None
+    result["exported_seed"] = recipe.seeds[drawn] if arms["distilled"] else None
     advice = [sentence for stage in experiment.stages for sentence in weighting_advice(stage)]
     notes = [*experiment.notes, *experiment.doubts, *dict.fromkeys(advice)]
     result["warnings"] = [*warnings(result), *notes]
@@ -96,7 +96,7 @@ def _paired(
     return [a.test[metric] for a, _ in pairs], [b.test[metric] for _, b in pairs]
 
 
-def shipped(experiment: Experiment, distilled: Sequence[Arm]) -> int:
+def exported_seed(experiment: Experiment, distilled: Sequence[Arm]) -> int:
     """Index of the seed whose student is shipped: the best one on the validation split."""
     best = max if experiment.task.higher_is_better else min
     headline = experiment.task.headline

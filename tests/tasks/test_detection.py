@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Net
-from instil.tasks.detection import Detection, boxes, call, overlap
+from instil.tasks.detection import Detection, expected_boxes, call, box_iou
 from instil.teachers.frozen import Frozen
 from tests.tasks.samples import BoxProbe, found, images
 
@@ -57,16 +57,16 @@ def test_overlap_counts_pixels() -> None:
         box[torch.arange(200) % 4 > 0] = (
             box[torch.arange(200) % 4 > 0].view(-1, 2, 2).sort(1).values.flatten(1)
         )
-    for a, b, value in zip(one.tolist(), other.tolist(), overlap(one, other).tolist(), strict=True):
+    for a, b, value in zip(one.tolist(), other.tolist(), box_iou(one, other).tolist(), strict=True):
         either = len(pixels(a) | pixels(b))
         assert value == pytest.approx(len(pixels(a) & pixels(b)) / either if either else 0)
-    assert (overlap(one, other) > 0).sum() > 20
+    assert (box_iou(one, other) > 0).sum() > 20
 
 
 def test_an_edge_is_the_mean_of_its_distribution() -> None:
     probability = torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 0, 1], [0.25] * 4, [0, 0.2, 0.8, 0]])
     torch.testing.assert_close(
-        boxes(probability.clamp_min(1e-30).log().flatten()[None]),
+        expected_boxes(probability.clamp_min(1e-30).log().flatten()[None]),
         torch.tensor([[0.5, 3.0, 1.5, 1.8]]),
     )
 

@@ -46,4 +46,4 @@ def test_its_students_are_no_onnx_graphs() -> None:
     ):
         NodeClassification().check_export()
     with pytest.raises(ValueError, match="is asked with a dict of x, edge_index, not a Tensor"):
-        NodeClassification().asked(torch.rand(2, 6), (6,))
+        NodeClassification().to_batch(torch.rand(2, 6), (6,))

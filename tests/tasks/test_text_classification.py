@@ -68,18 +68,18 @@ def test_transformers_models() -> None:
 
 def test_what_a_user_asks_with() -> None:
     ids = torch.tensor([[1, 4, 7]])
-    batch = TextClassification().asked(ids, (5,))
+    batch = TextClassification().to_batch(ids, (5,))
     assert batch["attention_mask"].tolist() == [[1, 1, 1]]
     assert (
         TextClassification()
-        .asked({"input_ids": ids, "attention_mask": ids - ids}, (5,))["attention_mask"]
+        .to_batch({"input_ids": ids, "attention_mask": ids - ids}, (5,))["attention_mask"]
         .sum()
         == 0
     )
     with pytest.raises(
         ValueError, match="text classification reads 'input_ids' of a batch, and this one has words"
     ):
-        TextClassification().asked({"words": ids}, (5,))
+        TextClassification().to_batch({"words": ids}, (5,))
 
 
 def test_labels_of_pixels_are_refused() -> None:

@@ -70,7 +70,7 @@ class Student:
                 "classes; call its net: student.net(batch)"
             )
         with side_effect_free(self.net):
-            logits: Tensor = self.net(self.task.asked(inputs, self.shape))["logits"].float()
+            logits: Tensor = self.net(self.task.to_batch(inputs, self.shape))["logits"].float()
         if self.kind == "real":
             return logits
         return logits.softmax(-1) if self.kind == "single" else logits.sigmoid()

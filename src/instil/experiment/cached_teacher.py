@@ -11,7 +11,7 @@ from torch import Tensor
 from instil.core import Batch, Outputs, Teacher
 from instil.engine import init_distributed
 from instil.store.outputs import put_together, taken_apart
-from instil.tasks.bases.task import moved
+from instil.tasks.bases.task import to_device
 
 
 class Remembered(Teacher):
@@ -26,7 +26,7 @@ class Remembered(Teacher):
         indices: list[Tensor] = []
         for batch in batches:
             index, self.last = batch["index"], max(self.last, int(batch["index"].max()))
-            outputs, parts = teacher(moved(batch, init_distributed())), dict[str, Tensor]()
+            outputs, parts = teacher(to_device(batch, init_distributed())), dict[str, Tensor]()
             self.how = {role: taken_apart(outputs[role], role, parts, shared) for role in roles}
             rows = (
                 batch["valid"]

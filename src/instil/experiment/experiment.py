@@ -157,7 +157,7 @@ class Experiment:
         """
         workers = self.recipe.data.workers
         if not shuffle:
-            return Loader(samples, self.task.evaluated, shuffle=False, workers=workers)
+            return Loader(samples, self.task.eval_batch_size, shuffle=False, workers=workers)
         augment = self.recipe.data.augment
         changed = self.changes(samples, seed)
         if mixes and augment.mixup:

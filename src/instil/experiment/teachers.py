@@ -19,7 +19,7 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.sources import data_source
 from instil.recipe import RecipeError, build_options, error_context
 from instil.recipe.sections import DataConfig, TeacherConfig
-from instil.tasks.bases.task import moved
+from instil.tasks.bases.task import to_device
 from instil.teachers.ensemble import Ensemble
 
 
@@ -136,6 +136,6 @@ def introduced(teacher: Teacher | None, stage: Experiment) -> Teacher | None:
         device = init_distributed()
         teacher = teacher.to(device)
         teacher.precompute(
-            moved(batch, device) for batch in stage.loader(stage.samples, shuffle=False)
+            to_device(batch, device) for batch in stage.loader(stage.samples, shuffle=False)
         )
     return teacher

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.networks.text_transformer import Block, Read
+from instil.networks.text_transformer import TransformerBlock, KeyValueCache
 
 
 class CausalBody(nn.Module):
@@ -19,7 +19,7 @@ class CausalBody(nn.Module):
         self.tokens = nn.Embedding(vocabulary, width)
         nn.init.normal_(self.tokens.weight, std=0.02)
         self.position = nn.Parameter(torch.randn(1, length, width) * 0.02)
-        self.stages = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.stages = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -27,11 +27,13 @@ class CausalBody(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        cache: Sequence[Read] | None = None,
+        cache: Sequence[KeyValueCache] | None = None,
         use_cache: bool = False,
     ) -> dict[str, Any]:
         """As of transformers' models: with ``use_cache`` the next tokens need no more than what came back as ``cache``."""
-        read: Sequence[Read | None] = cache or [[] if use_cache else None for _ in self.stages]
+        read: Sequence[KeyValueCache | None] = cache or [
+            [] if use_cache else None for _ in self.stages
+        ]
         before = read[0][0].shape[2] if read[0] else 0
         length, most = input_ids.shape[1], self.position.shape[1]
         if length > most:

@@ -22,7 +22,7 @@ class CNN(nn.Module):
         widths = [width * 2**stage for stage in range(stages)]
         inputs = [channels, *widths[:-1]]
         self.stages = nn.ModuleList(
-            stage(i, o, depth, norm, halve=n > 0)
+            conv_stage(i, o, depth, norm, halve=n > 0)
             for n, (i, o) in enumerate(zip(inputs, widths, strict=True))
         )
         self.dropout = nn.Dropout(dropout)
@@ -35,7 +35,7 @@ class CNN(nn.Module):
         return logits
 
 
-def stage(inputs: int, outputs: int, depth: int, norm: str, halve: bool) -> nn.Sequential:
+def conv_stage(inputs: int, outputs: int, depth: int, norm: str, halve: bool) -> nn.Sequential:
     """``depth`` convolutions with their normalisation and ReLU, after a pooling by two where ``halve``."""
     layers: list[nn.Module] = [nn.MaxPool2d(2, ceil_mode=True)] if halve else []
     for number in range(depth):

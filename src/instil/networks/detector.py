@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.networks.cnn import stage
+from instil.networks.cnn import conv_stage
 
 CELLS = 4  # the box is read off a map of so many places each way
 
@@ -20,7 +20,7 @@ class Detector(nn.Module):
         widths = [width * 2**number for number in range(stages)]
         inputs = [channels, *widths[:-1]]
         self.stages = nn.ModuleList(
-            stage(i, o, depth, norm, halve=n > 0)
+            conv_stage(i, o, depth, norm, halve=n > 0)
             for n, (i, o) in enumerate(zip(inputs, widths, strict=True))
         )
         self.head = nn.Linear(widths[-1], classes)

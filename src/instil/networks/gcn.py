@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 
-class Convolution(nn.Module):
+class GraphConvolution(nn.Module):
     """A linear layer of the mean over a node and the nodes with an edge to it, and ReLU.
 
     The mean is over the edges that come in alone, so that nodes at the rim of a batch, whose own neighbours are cut off, distort no other.
@@ -31,7 +31,7 @@ class GCN(nn.Module):
     def __init__(self, classes: int, features: int, width: int, depth: int):
         super().__init__()
         sizes = [features, *[width] * depth]
-        self.stages = nn.ModuleList(Convolution(i, o) for i, o in pairwise(sizes))
+        self.stages = nn.ModuleList(GraphConvolution(i, o) for i, o in pairwise(sizes))
         self.head = nn.Linear(sizes[-1], classes)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:

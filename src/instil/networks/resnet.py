@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions beside a shortcut, which is a 1 x 1 convolution where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
@@ -42,7 +42,7 @@ class ResNet(nn.Module):
         for number in range(3):
             outputs = width * 2**number
             blocks = [
-                Block(inputs if n == 0 else outputs, outputs, 2 if n == 0 and number else 1)
+                ResidualBlock(inputs if n == 0 else outputs, outputs, 2 if n == 0 and number else 1)
                 for n in range(depth)
             ]
             stages.append(nn.Sequential(*blocks))

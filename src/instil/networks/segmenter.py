@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.networks.cnn import stage
+from instil.networks.cnn import conv_stage
 
 
 class Segmenter(nn.Module):
@@ -17,11 +17,11 @@ class Segmenter(nn.Module):
         widths = [width * 2**level for level in range(levels)]
         inputs = [channels, *widths[:-1]]
         down = [
-            stage(i, o, depth, norm, halve=level > 0)
+            conv_stage(i, o, depth, norm, halve=level > 0)
             for level, (i, o) in enumerate(zip(inputs, widths, strict=True))
         ]
         up = [
-            stage(widths[level] + widths[level + 1], widths[level], depth, norm, halve=False)
+            conv_stage(widths[level] + widths[level + 1], widths[level], depth, norm, halve=False)
             for level in reversed(range(levels - 1))
         ]
         self.stages = nn.ModuleList([*down, *up])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-Read = list[Tensor]
+KeyValueCache = list[Tensor]
 """Keys and values of the tokens that one attention has read before, empty at first; it adds those that it reads."""
 
 
@@ -19,7 +19,7 @@ class Attention(nn.Module):
         self.projection = nn.Linear(width, width)
 
     def forward(
-        self, tokens: Tensor, hidden: Tensor, read: Read | None = None
+        self, tokens: Tensor, hidden: Tensor, read: KeyValueCache | None = None
     ) -> tuple[Tensor, Tensor]:
         """``hidden`` (N, 1, 1, L) is what is added to the scores: very negative for padding. The tokens see those in ``read`` too."""
         query, key, value = (
@@ -39,7 +39,7 @@ class Attention(nn.Module):
         return mixed, probability
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and a two-layer perceptron, each after a layer norm and beside a shortcut."""
 
     def __init__(self, width: int, heads: int):
@@ -51,7 +51,7 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, tokens: Tensor, hidden: Tensor, read: Read | None = None
+        self, tokens: Tensor, hidden: Tensor, read: KeyValueCache | None = None
     ) -> tuple[Tensor, Tensor]:
         mixed, probability = self.attention(self.norm1(tokens), hidden, read)
         tokens = tokens + mixed
@@ -67,7 +67,7 @@ class TextTransformer(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
         self.position = nn.Parameter(torch.randn(1, length, width) * 0.02)
-        self.stages = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.stages = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
 
     def forward(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Block(nn.Module):
+class ViTBlock(nn.Module):
     """Attention and a two-layer perceptron, each after a layer norm and beside a shortcut; tokens (N, L, D) in and out."""
 
     def __init__(self, width: int, heads: int):
@@ -39,7 +39,7 @@ class ViT(nn.Module):
         self.patches = nn.Conv2d(channels, width, patch, patch)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
         self.position = nn.Parameter(torch.randn(1, grid + 1, width) * 0.02)
-        self.stages = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.stages = nn.ModuleList(ViTBlock(width, heads) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
 
     def forward(self, image: Tensor) -> Tensor:

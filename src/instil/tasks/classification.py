@@ -24,7 +24,7 @@ def call(
     Grey images become colour where ``mean`` has three values. Of a transformers model ``hidden_states`` and, where its config asks for them,
     ``attentions`` come too.
     """
-    answer = model(prepared(batch["image"], size, mean, std), **asks(model))
+    answer = model(preprocess(batch["image"], size, mean, std), **forward_kwargs(model))
     if isinstance(answer, Mapping):
         return {
             role: answer[role]
@@ -34,7 +34,7 @@ def call(
     return {"logits": answer[0] if isinstance(answer, (tuple, list)) else answer}
 
 
-def prepared(
+def preprocess(
     image: Tensor,
     size: int | tuple[int, int] | None,
     mean: Sequence[float] | None,
@@ -52,7 +52,7 @@ def prepared(
     return image
 
 
-def checked_images(images: Tensor, channels: int) -> Tensor:
+def check_images(images: Tensor, channels: int) -> Tensor:
     """Images (N, C, H, W) as float32 in [0, 1]; ValueError for another shape or range."""
     if images.ndim != 4 or images.shape[1] != channels:
         raise ValueError(
@@ -69,7 +69,7 @@ def checked_images(images: Tensor, channels: int) -> Tensor:
     return images.float()
 
 
-def asks(model: nn.Module) -> dict[str, bool]:
+def forward_kwargs(model: nn.Module) -> dict[str, bool]:
     """What a transformers model is asked besides its logits."""
     return (
         {"output_hidden_states": True}
@@ -90,11 +90,11 @@ class Classification(ClassTask):
     inputs = ("image",)
     call = staticmethod(call)
 
-    def asked(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
+    def to_batch(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """Images (N, C, H, W): uint8, or float in [0, 1]; resized to those that the student was trained on."""
-        batch = super().asked(given, shape)
+        batch = super().to_batch(given, shape)
         return batch | {
-            "image": prepared(
-                checked_images(batch["image"], shape[0]), (shape[1], shape[2]), None, None
+            "image": preprocess(
+                check_images(batch["image"], shape[0]), (shape[1], shape[2]), None, None
             )
         }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
 from instil.tasks.bases.scores import scores
 from instil.tasks.bases.task import Evaluation, Task
-from instil.tasks.classification import checked_images, prepared
+from instil.tasks.classification import check_images, preprocess
 
 
 def call(
@@ -25,7 +25,7 @@ def call(
 
     The model gives them by these names, or one after the other.
     """
-    answer = model(prepared(batch["image"], size, mean, std))
+    answer = model(preprocess(batch["image"], size, mean, std))
     logits, box_logits = (
         (answer["logits"], answer["box_logits"]) if isinstance(answer, Mapping) else answer
     )
@@ -48,12 +48,12 @@ class Detection(Task):
     exports = False
     call = staticmethod(call)
 
-    def asked(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
+    def to_batch(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """Images (N, C, H, W): uint8, or float in [0, 1]; resized to those that the student was trained on."""
-        batch = super().asked(given, shape)
+        batch = super().to_batch(given, shape)
         return batch | {
-            "image": prepared(
-                checked_images(batch["image"], shape[0]), (shape[1], shape[2]), None, None
+            "image": preprocess(
+                check_images(batch["image"], shape[0]), (shape[1], shape[2]), None, None
             )
         }
 
@@ -77,7 +77,7 @@ class Detection(Task):
         Raises ValueError where no sample has a label and a box, or a logit is not finite.
         """
         collected: list[tuple[Tensor, ...]] = []
-        for batch, mine, theirs in self.answers(net, batches, teacher):
+        for batch, mine, theirs in self.iter_outputs(net, batches, teacher):
             rows = (
                 mine["logits"],
                 mine["box_logits"],
@@ -99,7 +99,7 @@ class Detection(Task):
         counted = (label != UNLABELLED) & (box != UNLABELLED).all(1)
         if not counted.any():
             raise ValueError("no sample to evaluate on has a box")
-        shared = overlap(boxes(box_logits), box.to(to_float32(box_logits)))[counted]
+        shared = box_iou(expected_boxes(box_logits), box.to(to_float32(box_logits)))[counted]
         right = (logits.argmax(1) == label)[counted]
         return {
             "iou": shared.mean().item(),
@@ -108,7 +108,7 @@ class Detection(Task):
         }, details
 
 
-def boxes(box_logits: Tensor) -> Tensor:
+def expected_boxes(box_logits: Tensor) -> Tensor:
     """Boxes (..., 4) in bins: of each edge the mean of its distribution over the bins; logits (..., 4 * bins)."""
     probability = (
         to_float32(box_logits)
@@ -119,7 +119,7 @@ def boxes(box_logits: Tensor) -> Tensor:
     return (probability * places).sum(-1)
 
 
-def overlap(one: Tensor, other: Tensor) -> Tensor:
+def box_iou(one: Tensor, other: Tensor) -> Tensor:
     """Intersection over union (...) of boxes (..., 4): left, top, right, bottom; 0 where both are empty, and what ends before it begins is empty."""
     shared = _area(
         torch.cat(

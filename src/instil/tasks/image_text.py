@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
 from instil.tasks.bases.scores import LARGEST_CONFUSION
 from instil.tasks.bases.task import Evaluation, Task
-from instil.tasks.classification import prepared
+from instil.tasks.classification import preprocess
 
 THEIRS = {"image_embeds": "image_embedding", "text_embeds": "text_embedding"}
 """What transformers calls the embeddings."""
@@ -30,7 +30,7 @@ def call(
     The model is called as CLIP of transformers is; images are resized and normalised as it expects them. The embeddings are as the model gives
     them, of length 1 or not.
     """
-    image = prepared(batch["image"], size, mean, std)
+    image = preprocess(batch["image"], size, mean, std)
     wanted = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
     answer: Mapping[str, Any] = model(input_ids=batch["input_ids"], pixel_values=image, **wanted)
     outputs = {
@@ -76,7 +76,7 @@ class ImageText(Task):
         (recall at 1). Details: ``confusion`` of the zero-shot classes. Raises ValueError where nothing is labelled or not finite.
         """
         kept: dict[str, list[Tensor]] = {}
-        for batch, mine, theirs in self.answers(net, batches, teacher):
+        for batch, mine, theirs in self.iter_outputs(net, batches, teacher):
             found = {
                 "label": batch["label"],
                 "ids": batch["input_ids"],

@@ -20,7 +20,7 @@ CAUSAL_TOKENS = 8
 """Tokens of the row on which a model is tested to be causal."""
 
 
-def judged(outputs: Outputs, label: Tensor) -> tuple[Tensor, Tensor]:
+def token_losses(outputs: Outputs, label: Tensor) -> tuple[Tensor, Tensor]:
     """Of each position (N, T) minus the log-probability of its label, 0 where it has none, and the likeliest token.
 
     From ``projection``, some positions at a time, or from ``logits``. Raises ValueError where a logit is not finite.
@@ -60,8 +60,8 @@ class Language(Task):
     secondary = ("bits_per_byte",)
     kinds = ("token",)
     baselines: ClassVar = {"token": ("alone",)}
-    compared = ("prediction",)
-    evaluated = 16
+    teacher_eval_roles = ("prediction",)
+    eval_batch_size = 16
     exports = False
     call = staticmethod(call)
 
@@ -124,14 +124,14 @@ class Language(Task):
     ) -> None:
         """The classes are the tokens, of which ``check_model`` counts."""
 
-    def doubt(self, outputs: Outputs, batch: Batch) -> str:
+    def output_warning(self, outputs: Outputs, batch: Batch) -> str:
         """Sentence on a net that expects the text less than a uniform distribution would."""
         if "projection" not in outputs and "logits" not in outputs:
             return ""
         label = batch["label"]
         label = label.masked_fill(~batch["valid"], UNLABELLED) if "valid" in batch else label
         num_tokens = int((label != UNLABELLED).sum())
-        loss = judged(outputs, label)[0].double().sum().item() / max(num_tokens, 1)
+        loss = token_losses(outputs, label)[0].double().sum().item() / max(num_tokens, 1)
         size = vocabulary_size(outputs)
         if loss <= math.log(size):
             return ""
@@ -144,7 +144,9 @@ class Language(Task):
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
         return "logits" in outputs
 
-    def written(self, net: nn.Module, samples: Any, teacher: nn.Module | None = None) -> Evaluation:
+    def evaluate_generation(
+        self, net: nn.Module, samples: Any, teacher: nn.Module | None = None
+    ) -> Evaluation:
         """What ``net`` writes, its likeliest token each time, after prompts, or after the first half of a row of text.
 
         Metric ``rouge_l`` (Lin 2004) where prompts have answers. Details: ``continuations``, some of them with what was there, ``written_per_second``
@@ -164,11 +166,11 @@ class Language(Task):
         """
         lost = right = tokens = said = same = positions = 0.0
         began = time.perf_counter()
-        for batch, mine, theirs in self.answers(net, batches, teacher):
+        for batch, mine, theirs in self.iter_outputs(net, batches, teacher):
             label = batch["label"]
             label = label.masked_fill(~batch["valid"], UNLABELLED) if "valid" in batch else label
             known, counted = label != UNLABELLED, batch.get("valid", label != UNLABELLED)
-            values, prediction = judged(mine, label)
+            values, prediction = token_losses(mine, label)
             lost, tokens = lost + values.double().sum().item(), tokens + known.sum().item()
             right += (prediction == label).sum().item()
             said += (batch["bytes"] * known).sum().item() if "bytes" in batch else 0

@@ -55,7 +55,7 @@ class Regression(Classification):
         ``agreement``: the teacher's outputs in place of the label, in ``r2``. Raises ValueError where no output is known twice, or one is not finite.
         """
         collected: list[tuple[Tensor, ...]] = []
-        for batch, mine, theirs in self.answers(net, batches, teacher):
+        for batch, mine, theirs in self.iter_outputs(net, batches, teacher):
             rows = (
                 to_float32(mine["logits"]),
                 batch["label"],
@@ -75,16 +75,16 @@ class Regression(Classification):
         known = (label != UNLABELLED) & ~label.isnan()
         error = (outputs - label)[known]
         metrics = {
-            "r2": determination(outputs, label, known),
+            "r2": mean_r2(outputs, label, known),
             "mae": error.abs().mean().item(),
             "loss": error.square().mean().item(),
         }
         if others:
-            metrics["agreement"] = determination(outputs, others[0], torch.ones_like(known))
+            metrics["agreement"] = mean_r2(outputs, others[0], torch.ones_like(known))
         return metrics, {}
 
 
-def determination(outputs: Tensor, label: Tensor, known: Tensor) -> float:
+def mean_r2(outputs: Tensor, label: Tensor, known: Tensor) -> float:
     """R² of outputs (N, D), averaged over those of which two or more labels are known; 1 is perfect, 0 as good as the mean of the labels."""
     from torchmetrics.functional.regression import r2_score
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
 from instil.tasks.bases.task import Evaluation, Task
-from instil.tasks.classification import checked_images, prepared
+from instil.tasks.classification import check_images, preprocess
 
 
 def call(
@@ -27,7 +27,7 @@ def call(
     own height and width (bilinear).
     """
     image: Tensor = batch["image"]
-    answer = model(prepared(image, size, mean, std))
+    answer = model(preprocess(image, size, mean, std))
     if isinstance(answer, Mapping):
         answer = answer["out"] if "out" in answer else answer["logits"]
     logits: Tensor = answer[0] if isinstance(answer, (tuple, list)) else answer
@@ -51,9 +51,9 @@ class Segmentation(Task):
     aliases: ClassVar = {"pixel_values": "image", "labels": "label", "mask": "label"}
     label_hint = "If 255 marks void pixels, add a boolean 'valid' (N, H, W) that is False there"
 
-    def adapted(self, batch: Batch) -> Batch:
+    def adapt_batch(self, batch: Batch) -> Batch:
         """Adds ``valid``, by default True for every pixel; a mask may be (N, 1, H, W)."""
-        adapted = super().adapted(batch)
+        adapted = super().adapt_batch(batch)
         label = adapted.get("label")
         if label is not None and label.ndim == 4 and label.shape[1] == 1:
             adapted["label"] = label = label.squeeze(1)
@@ -61,10 +61,10 @@ class Segmentation(Task):
             adapted["valid"] = torch.ones_like(label, dtype=torch.bool)
         return adapted
 
-    def asked(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
+    def to_batch(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """Images (N, C, H, W): uint8, or float in [0, 1]; of any size that the student takes."""
-        batch = super().asked(given, shape)
-        return batch | {"image": checked_images(batch["image"], shape[0])}
+        batch = super().to_batch(given, shape)
+        return batch | {"image": check_images(batch["image"], shape[0])}
 
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)
@@ -84,7 +84,7 @@ class Segmentation(Task):
 
         overlap: MulticlassJaccardIndex | None = None
         loss, alike = 0.0, torch.zeros(2, dtype=torch.float64)
-        for batch, mine, theirs in self.answers(net, batches, teacher):
+        for batch, mine, theirs in self.iter_outputs(net, batches, teacher):
             logits, label = to_float32(mine["logits"]), batch["label"]
             valid = batch.get("valid", torch.ones_like(label, dtype=torch.bool))
             if not logits.isfinite().all():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.tasks.bases.task import Evaluation, Task
-from instil.tasks.classification import asks
+from instil.tasks.classification import forward_kwargs
 
 SCALE = 20.0
 """What cosines are multiplied with in a contrast of pairs, as in sentence-transformers."""
@@ -32,7 +32,7 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
 
 def _embedded(model: nn.Module, ids: Tensor, mask: Tensor | None) -> Outputs:
     wanted = {} if mask is None else {"attention_mask": mask}
-    answer = model(input_ids=ids, **wanted, **asks(model))
+    answer = model(input_ids=ids, **wanted, **forward_kwargs(model))
     if not isinstance(answer, Mapping):
         return {"sentence_embedding": answer[0] if isinstance(answer, (tuple, list)) else answer}
     inside = {
@@ -95,7 +95,7 @@ class SentenceEmbedding(Task):
         ValueError where no pair is labelled or an embedding is not finite.
         """
         kept: dict[str, list[Tensor]] = {}
-        for batch, mine, theirs in self.answers(net, batches, teacher):
+        for batch, mine, theirs in self.iter_outputs(net, batches, teacher):
             known = batch["label"] != UNLABELLED
             found = {"label": batch["label"], **{role: mine[role] for role in self.roles}}
             found |= {f"teacher {role}": theirs[role] for role in self.roles if role in theirs}

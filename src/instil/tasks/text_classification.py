@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
-from instil.tasks.classification import asks
+from instil.tasks.classification import forward_kwargs
 
 ROLES = ("logits", "hidden_states", "attentions", "embedding")
 
@@ -21,7 +21,7 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
     ``embedding`` (N, D) is the last hidden state of the first token, unless the model has its own or a tap names another.
     """
     wanted = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
-    answer = model(input_ids=batch["input_ids"], **wanted, **asks(model))
+    answer = model(input_ids=batch["input_ids"], **wanted, **forward_kwargs(model))
     if not isinstance(answer, Mapping):
         return {"logits": answer[0] if isinstance(answer, (tuple, list)) else answer}
     outputs = {role: answer[role] for role in ROLES if answer.get(role) is not None}
@@ -42,9 +42,9 @@ class TextClassification(ClassTask):
     inputs = ("input_ids", "attention_mask")
     call = staticmethod(call)
 
-    def asked(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
+    def to_batch(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """Token numbers (N, L), without padding unless ``attention_mask`` comes too."""
         batch = dict(given) if isinstance(given, Mapping) else {"input_ids": given}
         if "input_ids" in batch:
             batch.setdefault("attention_mask", torch.ones_like(batch["input_ids"]))
-        return super().asked(batch, shape)
+        return super().to_batch(batch, shape)

@@ -36,7 +36,9 @@ def said(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
 def test_texts_are_gone_on_with_from_their_middle(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text("abcdefgh" * 5)
-    metrics, details = Language().written(Net(Parrot(), said), text(str(tmp_path), length=16).test)
+    metrics, details = Language().evaluate_generation(
+        Net(Parrot(), said), text(str(tmp_path), length=16).test
+    )
     assert metrics == {}
     first = details["continuations"][0]
     assert first["prompt"] == "abcdefgh"
@@ -51,7 +53,7 @@ def test_answers_are_judged_by_what_they_share_with_the_ones_given(tmp_path: Pat
         "\n".join(json.dumps({"prompt": "k k w", "completion": "xy"}) for _ in range(3))
     )
     samples = text(str(path), length=10).test
-    metrics, details = Language().written(Net(Parrot(), said), samples)
+    metrics, details = Language().evaluate_generation(Net(Parrot(), said), samples)
     one = details["continuations"][0]
     assert (one["prompt"], one["text"]) == ("k k w", "xy")
     assert one["said"] == "xyz", "and then the end"
@@ -59,9 +61,9 @@ def test_answers_are_judged_by_what_they_share_with_the_ones_given(tmp_path: Pat
     path.write_text(
         "\n".join(json.dumps({"prompt": "k k w", "completion": "xyz"}) for _ in range(3))
     )
-    assert Language().written(Net(Parrot(), said), text(str(path), length=10).test)[0] == {
-        "rouge_l": 1.0
-    }
+    assert Language().evaluate_generation(Net(Parrot(), said), text(str(path), length=10).test)[
+        0
+    ] == {"rouge_l": 1.0}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -69,7 +71,9 @@ def test_memory_is_beyond_the_weights(tmp_path: Path, dtype: torch.dtype) -> Non
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text("abcdefgh" * 5)
     model = causal_transformer(257, length=16, width=64, heads=2).to(dtype)
-    _, details = Language().written(Net(model, call), text(str(tmp_path), length=16).test)
+    _, details = Language().evaluate_generation(
+        Net(model, call), text(str(tmp_path), length=16).test
+    )
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     assert 257 * 4 < details["writing_bytes"] < weights
 
@@ -97,10 +101,10 @@ def test_with_a_teacher_the_gap_is_there(tmp_path: Path) -> None:
         Net(causal_transformer(257, length=16, width=8), call),
         text(str(tmp_path), length=16).test,
     )
-    assert Language().written(model, samples, model)[1]["exposure_bias_gap"] == pytest.approx(
-        0, abs=1e-9
-    )
-    assert "exposure_bias_gap" not in Language().written(model, samples)[1]
+    assert Language().evaluate_generation(model, samples, model)[1][
+        "exposure_bias_gap"
+    ] == pytest.approx(0, abs=1e-9)
+    assert "exposure_bias_gap" not in Language().evaluate_generation(model, samples)[1]
 
 
 def test_the_gap_takes_less_memory_than_the_logits_of_all_rows() -> None:

@@ -53,7 +53,7 @@ class ClassTask(Task):
         """
         collected: list[tuple[Tensor, ...]] = []
         num_samples = 0
-        for batch, outputs, teacher_outputs in self.answers(net, batches, teacher):
+        for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
             label = batch["label"]
             rows = torch.arange(num_samples, num_samples + len(label), device=label.device)
             num_samples += len(rows)

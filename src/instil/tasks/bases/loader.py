@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Net, side_effect_free
-from instil.tasks.bases.task import Task, moved
+from instil.tasks.bases.task import Task, to_device
 
 
 class TaskLoader:
@@ -42,7 +42,7 @@ class TaskLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for item in self.loader:
-            batch = self.task.adapted(self._named(item))
+            batch = self.task.adapt_batch(self._named(item))
             if self.num_classes is None:
                 self.task.check_inputs(batch)
                 if "label" in batch:
@@ -68,7 +68,7 @@ class TaskLoader:
             generator.set_state(state)
         if item is None:
             raise ValueError("loader: it has no batch. Expected at least one")
-        return moved(self.task.adapted(self._named(item)), _device(model))
+        return to_device(self.task.adapt_batch(self._named(item)), _device(model))
 
     def _named(self, item: Any) -> Batch:
         if isinstance(item, Mapping):
@@ -84,7 +84,7 @@ class TaskLoader:
 
     def _count_classes(self, batch: Batch) -> int:
         with side_effect_free(self.student):
-            outputs = self.student(moved(batch, _device(self.student)))
+            outputs = self.student(to_device(batch, _device(self.student)))
         logits = outputs.get("logits")
         return logits.shape[-1] if isinstance(logits, Tensor) else 0
 

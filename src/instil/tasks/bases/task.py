@@ -35,10 +35,10 @@ class Task:
     """Base of the tasks, each with its ``call``, its metrics and what belongs to them; ``kind`` is that of the labels.
 
     ``names``: of the tuples that a user's own loader yields. ``inputs``: what ``call`` reads of a batch. ``roles``: of the outputs, what ``evaluate``
-    reads; ``compared``: of the teacher's where it is not the same. ``label_objectives``: what teacher and student alone learn with. ``headline``: the
+    reads; ``teacher_eval_roles``: of the teacher's where it is not the same. ``label_objectives``: what teacher and student alone learn with. ``headline``: the
     metric that arms are compared by, ``higher_is_better`` its direction, ``secondary`` the metrics shown beside it.
     ``baselines``: of each kind of label, what a gain must beat; all but ``alone`` need a class for each sample.
-    ``exports``: whether a student is a graph of ``inputs`` to ``logits`` that ONNX can hold. ``evaluated``: samples that are judged at once.
+    ``exports``: whether a student is a graph of ``inputs`` to ``logits`` that ONNX can hold. ``eval_batch_size``: samples that are judged at once.
     """
 
     card: ClassVar[Card]
@@ -46,7 +46,7 @@ class Task:
     names: ClassVar[tuple[str, ...]]
     inputs: ClassVar[tuple[str, ...]]
     roles: ClassVar[tuple[str, ...]] = ("logits",)
-    compared: ClassVar[tuple[str, ...]] = ()
+    teacher_eval_roles: ClassVar[tuple[str, ...]] = ()
     label_objectives: ClassVar[tuple[str, ...]] = ("cross_entropy",)
     headline: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
@@ -54,7 +54,7 @@ class Task:
     kinds: ClassVar[tuple[str, ...]] = ("single",)
     baselines: ClassVar[Mapping[str, tuple[str, ...]]] = {"single": ("alone",)}
     exports: ClassVar[bool] = True
-    evaluated: ClassVar[int] = 256
+    eval_batch_size: ClassVar[int] = 256
     call: ClassVar[Callable[..., Outputs]]
     aliases: ClassVar[Mapping[str, str]] = {}
     label_hint: ClassVar[str] = ""
@@ -75,11 +75,13 @@ class Task:
         """Metrics and details of a net over ``batches``, in eval mode; with a teacher also how often both agree."""
         raise NotImplementedError
 
-    def written(self, net: nn.Module, samples: Any, teacher: nn.Module | None = None) -> Evaluation:
+    def evaluate_generation(
+        self, net: nn.Module, samples: Any, teacher: nn.Module | None = None
+    ) -> Evaluation:
         """Metrics and details of what a net says when it goes on from samples by itself, and a teacher of it; of tasks in which it can."""
         return {}, {}
 
-    def named(self, batch: Any) -> Batch:
+    def as_dict(self, batch: Any) -> Batch:
         """A mapping as it is; a tuple by ``names``."""
         if isinstance(batch, Mapping):
             return dict(batch)
@@ -94,7 +96,7 @@ class Task:
             )
         return dict(zip(self.names, batch, strict=True))
 
-    def adapted(self, batch: Batch) -> Batch:
+    def adapt_batch(self, batch: Batch) -> Batch:
         """Batch of a user's loader in the form that this task reads.
 
         Keys in ``aliases`` (those of Hugging Face) get the task's name, uint8 images become float
@@ -174,7 +176,7 @@ class Task:
             f"the classes of {whose} and data are {what}: class {where} is '{theirs}' for the {whose} and '{ours}' in the data"
         )
 
-    def doubt(self, outputs: Outputs, batch: Batch) -> str:
+    def output_warning(self, outputs: Outputs, batch: Batch) -> str:
         """Sentence on outputs of a trained net that suggest a mistake in the recipe; else empty."""
         return ""
 
@@ -184,7 +186,7 @@ class Task:
             "logits" not in self.roles or outputs["logits"].shape[-1] == len(classes)
         )
 
-    def asked(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
+    def to_batch(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """A batch for the shipped student from what its user has: a batch, or its one input. ``shape``: of one input that it was trained on.
 
         Raises ValueError where something is missing or not as in training.
@@ -197,7 +199,7 @@ class Task:
         self.check_inputs(batch)
         return batch
 
-    def answers(
+    def iter_outputs(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None
     ) -> Iterator[tuple[Batch, Outputs, Outputs]]:
         """Each batch that is not empty on the net's device, with what net and teacher say; in eval mode, leaving no trace.
@@ -208,15 +210,15 @@ class Task:
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         found = False
         with side_effect_free(nn.ModuleList([net] if teacher is None else [net, teacher])):
-            for batch in map(self.named, batches):
+            for batch in map(self.as_dict, batches):
                 if batch_size(batch):
-                    found, batch = True, moved(batch, device)
+                    found, batch = True, to_device(batch, device)
                     yield batch, net(batch), {} if teacher is None else teacher(batch)
         if not found:
             raise ValueError("there are no batches to evaluate on")
 
 
-def moved(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on ``device``."""
     return {
         key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Net
-from instil.tasks.detection import Detection, expected_boxes, call, box_iou
+from instil.tasks.detection import Detection, box_iou, call, expected_boxes
 from instil.teachers.frozen import Frozen
 from tests.tasks.samples import BoxProbe, found, images
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.networks.text_transformer import TransformerBlock, KeyValueCache
+from instil.networks.text_transformer import KeyValueCache, TransformerBlock
 
 
 class CausalBody(nn.Module):

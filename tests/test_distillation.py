@@ -249,7 +249,7 @@ def test_one_hot_labels() -> None:
 
 
 def test_a_batch_without_the_input() -> None:
-    with pytest.raises(ValueError, match=r"classification reads 'image' of a batch"):
+    with pytest.raises(ValueError, match=r"classification needs 'image' in a batch"):
         instil.distil(teacher(), student(), [{"picture": torch.rand(2, 1, 8, 8)}], epochs=1)
 
 

@@ -128,7 +128,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "undefined for the labels": (
         {"task": {"kind": "multi"}},
         ["data={name: npz:multi.npz}"],
-        "objectives.kd: set multi_label: true; without it, KD is not one for multi-label",
+        "objectives.kd: set multi_label: true; without it, KD is not defined for multi-label",
     ),
     "a baseline that is undefined": (
         {"task": {"kind": "multi"}, "objectives": {"cross_entropy": {}}},

@@ -154,7 +154,7 @@ def test_int8_of_texts_and_pixels(runs: dict[str, Path]) -> None:
 def test_what_cannot_be_exported_says_so_before_and_after(
     task: str, what: str, runs: dict[str, Path]
 ) -> None:
-    message = f"cannot be exported to ONNX: it is no graph from {what} to logits"
+    message = f"cannot be exported to ONNX: it is not a graph from {what} to logits"
     with pytest.raises(RecipeError, match=f"^export: a student of .* {message}"):
         Experiment.of(small(task, "export=true"))
     with pytest.raises(ValueError, match=message):
@@ -245,7 +245,7 @@ def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
         (
             "text_classification",
             ["data={name: digits}"],
-            "task: text classification reads 'input_ids' of a batch, and this one has image, label",
+            "task: text classification needs 'input_ids' in a batch. Expected input_ids, attention_mask, got image, label",
         ),
         (
             "segmentation",

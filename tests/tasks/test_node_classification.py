@@ -42,8 +42,8 @@ def test_nodes_that_are_there_for_others_do_not_count() -> None:
 def test_its_students_are_no_onnx_graphs() -> None:
     with pytest.raises(
         ValueError,
-        match="a student of node classification cannot be exported to ONNX: it is no graph from x, edge_index to logits",
+        match="a student of node classification cannot be exported to ONNX: it is not a graph from x, edge_index to logits",
     ):
         NodeClassification().check_export()
-    with pytest.raises(ValueError, match="is asked with a dict of x, edge_index, not a Tensor"):
+    with pytest.raises(ValueError, match="Expected a dict of x, edge_index, got a Tensor"):
         NodeClassification().to_batch(torch.rand(2, 6), (6,))

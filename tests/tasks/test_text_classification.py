@@ -77,7 +77,8 @@ def test_what_a_user_asks_with() -> None:
         == 0
     )
     with pytest.raises(
-        ValueError, match="text classification reads 'input_ids' of a batch, and this one has words"
+        ValueError,
+        match="text classification needs 'input_ids' in a batch. Expected input_ids, attention_mask, got words",
     ):
         TextClassification().to_batch({"words": ids}, (5,))
 

@@ -1,4 +1,4 @@
-"""What the loop and the command line ask of every task."""
+"""Base class of tasks."""
 
 from __future__ import annotations
 
@@ -19,26 +19,37 @@ from instil.core import (
     batch_size,
     side_effect_free,
 )
+from instil.tasks.bases.checks import check_class_names, check_objectives
 
 Evaluation = tuple[dict[str, float], dict[str, Any]]
-"""Metrics, and details to draw."""
-KINDS = {
-    "single": "single-label",
-    "multi": "multi-label",
-    "binary": "binary",
-    "real": "real-valued",
-    "token": "token-by-token",
-}
+"""Metrics, and details for plots."""
 
 
 class Task:
-    """Base of the tasks, each with its ``call``, its metrics and what belongs to them; ``kind`` is that of the labels.
+    """Base class of tasks: how a model is called, evaluated and checked against the data.
 
-    ``names``: of the tuples that a user's own loader yields. ``inputs``: what ``call`` reads of a batch. ``roles``: of the outputs, what ``evaluate``
-    reads; ``teacher_eval_roles``: of the teacher's where it is not the same. ``label_objectives``: what teacher and student alone learn with. ``headline``: the
-    metric that arms are compared by, ``higher_is_better`` its direction, ``secondary`` the metrics shown beside it.
-    ``baselines``: of each kind of label, what a gain must beat; all but ``alone`` need a class for each sample.
-    ``exports``: whether a student is a graph of ``inputs`` to ``logits`` that ONNX can hold. ``eval_batch_size``: samples that are judged at once.
+    Args:
+        kind: kind of the labels, one of ``kinds``.
+
+    Attributes:
+        card: title, source and tests of the task.
+        title: name of the task in messages.
+        names: names of the values of the tuples that a user's own loader yields.
+        inputs: keys of a batch that ``call`` reads.
+        roles: outputs that ``evaluate`` reads.
+        teacher_eval_roles: outputs of the teacher that ``evaluate`` reads; empty for ``roles``.
+        label_objectives: objectives of a teacher, and of a student without a teacher.
+        headline: metric for the comparison of arms.
+        higher_is_better: direction of the headline metric.
+        secondary: metrics that are shown with the headline metric.
+        kinds: kinds of labels that the task supports.
+        baselines: for each kind of labels, the arms that a gain must exceed. All but ``alone`` need
+            one class per sample.
+        exports: whether a student is a graph from ``inputs`` to ``logits``, as ONNX needs it.
+        eval_batch_size: number of samples per batch in evaluation.
+        call: ``(model, batch) -> outputs``.
+        aliases: other names of batch keys, such as those of Hugging Face.
+        label_hint: advice in the message for labels out of range.
     """
 
     card: ClassVar[Card]
@@ -61,43 +72,47 @@ class Task:
 
     def __init__(self, kind: str = "single"):
         if kind not in self.kinds:
-            known = (
-                f"{', '.join(self.kinds[:-1])} or {self.kinds[-1]}"
-                if len(self.kinds) > 1
-                else self.kinds[0]
-            )
-            raise ValueError(f"labels are {known}, not '{kind}'")
+            *others, last = self.kinds
+            expected = f"{', '.join(others)} or {last}" if others else last
+            raise ValueError(f"labels are {expected}, not '{kind}'")
         self.kind = kind
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
     ) -> Evaluation:
-        """Metrics and details of a net over ``batches``, in eval mode; with a teacher also how often both agree."""
+        """Compute metrics and details of a network in eval mode.
+
+        Args:
+            net: network to evaluate.
+            batches: batches of the test data.
+            teacher: network for ``agreement``, if there is one.
+        """
         raise NotImplementedError
 
     def evaluate_generation(
         self, net: nn.Module, samples: Any, teacher: nn.Module | None = None
     ) -> Evaluation:
-        """Metrics and details of what a net says when it goes on from samples by itself, and a teacher of it; of tasks in which it can."""
+        """Compute metrics and details of generated outputs; empty for tasks without generation."""
         return {}, {}
 
     def as_dict(self, batch: Any) -> Batch:
-        """A mapping as it is; a tuple by ``names``."""
+        """Return a copy of a mapping, or a dict of the values of a tuple by ``names``.
+
+        Raises:
+            ValueError: if the batch is of another type, or the tuple of another length.
+        """
         if isinstance(batch, Mapping):
             return dict(batch)
-        if not isinstance(batch, (tuple, list)) or len(batch) != len(self.names):
-            what = (
-                f"{len(batch)} things"
-                if isinstance(batch, (tuple, list))
-                else f"a {type(batch).__name__}"
-            )
+        is_tuple = isinstance(batch, (tuple, list))
+        if not is_tuple or len(batch) != len(self.names):
+            received = f"{len(batch)} values" if is_tuple else f"a {type(batch).__name__}"
             raise ValueError(
-                f"a batch must be a dict, or a tuple of {' and '.join(self.names)}, not {what}"
+                f"a batch must be a dict, or a tuple of {' and '.join(self.names)}, not {received}"
             )
         return dict(zip(self.names, batch, strict=True))
 
     def adapt_batch(self, batch: Batch) -> Batch:
-        """Batch of a user's loader in the form that this task reads.
+        """Return a batch of a user's loader in the form that this task reads.
 
         Keys in ``aliases`` (those of Hugging Face) get the task's name, uint8 images become float
         in [0, 1], whole labels int64.
@@ -106,7 +121,8 @@ class Task:
         for key, value in batch.items():
             name = self.aliases.get(key, key)
             adapted[key if name in batch else name] = value
-        image, label = adapted.get("image"), adapted.get("label")
+        image = adapted.get("image")
+        label = adapted.get("label")
         if isinstance(image, Tensor) and image.dtype == torch.uint8:
             adapted["image"] = image.float() / 255
         if isinstance(label, Tensor) and not label.is_floating_point():
@@ -114,40 +130,31 @@ class Task:
         return adapted
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
-        """ValueError for an objective that is not defined for this kind of label."""
-        what = f"{KINDS[self.kind]} {self.title}"
-        for name, objective in objectives.items():
-            assert isinstance(objective, Objective)
-            title, defined = type(objective).__name__, objective.card.labels
-            if self.kind not in defined:
-                raise ValueError(
-                    f"objectives.{name}: {title} is undefined for {what} (it is defined for {', '.join(defined)})"
-                )
-            if self.kind == "multi" and getattr(objective, "multi_label", True) is False:
-                raise ValueError(
-                    f"objectives.{name}: set multi_label: true; without it, {title} is not one for {what}"
-                )
+        """Raise ValueError for an objective that is undefined for this kind of labels."""
+        check_objectives(objectives, self.kind, self.title)
 
     def check_data(self, batch: Batch) -> None:
-        """ValueError where a batch to learn from has not what this task reads, or labels of another form."""
+        """Raise ValueError for a training batch without the inputs or labels of this task."""
         self.check_inputs(batch)
 
     def check_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
-        """ValueError where a model cannot take data of these facts, which would only show in its answers."""
+        """Raise ValueError for a model that cannot read data of these ``facts``."""
 
     def check_inputs(self, batch: Batch) -> None:
-        """ValueError where a batch has not all inputs of this task."""
+        """Raise ValueError for a batch without all inputs of this task."""
         missing = [key for key in self.inputs if key not in batch]
         if missing:
             raise ValueError(
-                f"{self.title} reads '{missing[0]}' of a batch, and this one has {', '.join(batch)}"
+                f"{self.title} needs '{missing[0]}' in a batch. Expected {', '.join(self.inputs)}, "
+                f"got {', '.join(batch)}"
             )
 
     def check_export(self) -> None:
-        """ValueError where a student cannot be exported to ONNX."""
+        """Raise ValueError if a student of this task cannot be exported to ONNX."""
         if not self.exports:
             raise ValueError(
-                f"a student of {self.title} cannot be exported to ONNX: it is no graph from {', '.join(self.inputs)} to logits"
+                f"a student of {self.title} cannot be exported to ONNX: it is not a graph from "
+                f"{', '.join(self.inputs)} to logits"
             )
 
     def check_classes(
@@ -157,74 +164,83 @@ class Task:
         names: Sequence[str] | None = None,
         whose: str = "teacher",
     ) -> None:
-        """ValueError where the logits, or the class ``names`` of the net that has them, do not agree with the data's ``classes``."""
-        if "logits" not in outputs:
-            return
-        count = outputs["logits"].shape[-1]
-        if count != len(classes):
-            raise ValueError(
-                f"the {whose} gives {count} logits, the data has {len(classes)} classes: {_some(classes)}"
-            )
-        if names is None or tuple(names) == tuple(classes):
-            return
-        where, theirs, ours = next(
-            ((n, a, b) for n, (a, b) in enumerate(zip(names, classes, strict=False)) if a != b),
-            (0, "", ""),
-        )
-        what = "in another order" if sorted(names) == sorted(classes) else "not the same"
-        raise ValueError(
-            f"the classes of {whose} and data are {what}: class {where} is '{theirs}' for the {whose} and '{ours}' in the data"
-        )
+        """Raise ValueError if the classes of a network differ from those of the data.
+
+        Args:
+            outputs: outputs of the network; without ``logits`` nothing is checked.
+            classes: class names of the data.
+            names: class names of the network; None if it has none.
+            whose: name of the network in the message.
+        """
+        check_class_names(outputs, classes, names, whose)
 
     def output_warning(self, outputs: Outputs, batch: Batch) -> str:
-        """Sentence on outputs of a trained net that suggest a mistake in the recipe; else empty."""
+        """Return a sentence on outputs of a trained network that suggest a mistake, else ``""``."""
         return ""
 
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
-        """Whether these outputs can be judged by this task's metrics: all its roles, and logits of the data's classes."""
-        return all(role in outputs for role in self.roles) and (
-            "logits" not in self.roles or outputs["logits"].shape[-1] == len(classes)
-        )
+        """Whether these metrics are defined: all roles, and one logit per class of the data."""
+        if any(role not in outputs for role in self.roles):
+            return False
+        return "logits" not in self.roles or outputs["logits"].shape[-1] == len(classes)
 
-    def to_batch(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
-        """A batch for the shipped student from what its user has: a batch, or its one input. ``shape``: of one input that it was trained on.
+    def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
+        """Return a batch for an exported student.
 
-        Raises ValueError where something is missing or not as in training.
+        Args:
+            inputs: a batch; for tasks with one input also the tensor itself.
+            shape: shape of one input in training.
+
+        Raises:
+            ValueError: if an input is missing or has another form than in training.
         """
-        if not isinstance(given, Mapping) and len(self.inputs) > 1:
+        if isinstance(inputs, Mapping):
+            batch = dict(inputs)
+        elif len(self.inputs) > 1:
             raise ValueError(
-                f"a student of {self.title} is asked with a dict of {', '.join(self.inputs)}, not a {type(given).__name__}"
+                f"a student of {self.title} has several inputs. Expected a dict of "
+                f"{', '.join(self.inputs)}, got a {type(inputs).__name__}"
             )
-        batch = dict(given) if isinstance(given, Mapping) else {self.inputs[0]: given}
+        else:
+            batch = {self.inputs[0]: inputs}
         self.check_inputs(batch)
         return batch
 
     def iter_outputs(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None
     ) -> Iterator[tuple[Batch, Outputs, Outputs]]:
-        """Each batch that is not empty on the net's device, with what net and teacher say; in eval mode, leaving no trace.
+        """Run network and teacher in eval mode; modes and the random state are restored.
 
-        Raises ValueError where there is none.
+        Args:
+            net: network to evaluate; a plain module is called by ``call``.
+            batches: dicts, or tuples of ``names``; empty ones are skipped.
+            teacher: teacher, if there is one.
+
+        Yields:
+            Batch on the device of the network, outputs of the network, outputs of the teacher
+            (empty without a teacher).
+
+        Raises:
+            ValueError: if all batches are empty.
         """
         net = net if isinstance(net, (Net, Teacher)) else Net(net, type(self).call)
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
-        found = False
+        is_empty = True
         with side_effect_free(nn.ModuleList([net] if teacher is None else [net, teacher])):
             for batch in map(self.as_dict, batches):
-                if batch_size(batch):
-                    found, batch = True, to_device(batch, device)
-                    yield batch, net(batch), {} if teacher is None else teacher(batch)
-        if not found:
+                if not batch_size(batch):
+                    continue
+                is_empty = False
+                batch = to_device(batch, device)
+                outputs = net(batch)
+                yield batch, outputs, {} if teacher is None else teacher(batch)
+        if is_empty:
             raise ValueError("there are no batches to evaluate on")
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on ``device``."""
+    """Return a batch with its tensors on ``device``."""
     return {
         key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for key, value in batch.items()
     }
-
-
-def _some(classes: Sequence[str]) -> str:
-    return ", ".join(classes[:5]) + (" ..." if len(classes) > 5 else "")

@@ -1,0 +1,87 @@
+"""Checks of a task's objectives and classes against the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+
+from instil.core import Objective, Objectives, Outputs
+
+KINDS = {
+    "single": "single-label",
+    "multi": "multi-label",
+    "binary": "binary",
+    "real": "real-valued",
+    "token": "token-by-token",
+}
+"""Kinds of labels, each with the adjective for messages."""
+SHOWN_CLASSES = 5
+"""Largest number of class names in a message."""
+
+
+def check_objectives(
+    objectives: Mapping[str, Objective] | Objectives, kind: str, title: str
+) -> None:
+    """Check that objectives are defined for a kind of labels.
+
+    Args:
+        objectives: objectives by name.
+        kind: kind of the labels, a key of ``KINDS``.
+        title: title of the task, for the message.
+
+    Raises:
+        ValueError: if an objective is undefined, or needs ``multi_label`` for these labels.
+    """
+    problem = f"{KINDS[kind]} {title}"
+    for name, objective in objectives.items():
+        assert isinstance(objective, Objective)
+        class_name = type(objective).__name__
+        supported = objective.card.labels
+        if kind not in supported:
+            raise ValueError(
+                f"objectives.{name}: {class_name} is undefined for {problem} "
+                f"(it is defined for {', '.join(supported)})"
+            )
+        if kind == "multi" and getattr(objective, "multi_label", True) is False:
+            raise ValueError(
+                f"objectives.{name}: set multi_label: true; without it, {class_name} is not "
+                f"defined for {problem}"
+            )
+
+
+def check_class_names(
+    outputs: Outputs, classes: Sequence[str], names: Sequence[str] | None, whose: str
+) -> None:
+    """Check that the classes of a network are those of the data.
+
+    Args:
+        outputs: outputs of the network; without ``logits`` nothing is checked.
+        classes: class names of the data.
+        names: class names of the network; None if it has none.
+        whose: name of the network in the message.
+
+    Raises:
+        ValueError: if the number, the names or the order of the classes differ.
+    """
+    if "logits" not in outputs:
+        return
+    num_logits = outputs["logits"].shape[-1]
+    if num_logits != len(classes):
+        raise ValueError(
+            f"the {whose} gives {num_logits} logits, the data has {len(classes)} classes: "
+            f"{_first_names(classes)}"
+        )
+    if names is None or tuple(names) == tuple(classes):
+        return
+    pairs = enumerate(zip_longest(names, classes, fillvalue=""))
+    index, own, other = next((i, own, other) for i, (own, other) in pairs if own != other)
+    relation = "in another order" if sorted(names) == sorted(classes) else "not the same"
+    raise ValueError(
+        f"the classes of {whose} and data are {relation}: class {index} is '{own}' for the "
+        f"{whose} and '{other}' in the data"
+    )
+
+
+def _first_names(classes: Sequence[str]) -> str:
+    more = " ..." if len(classes) > SHOWN_CLASSES else ""
+    return ", ".join(classes[:SHOWN_CLASSES]) + more

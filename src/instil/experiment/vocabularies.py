@@ -90,6 +90,6 @@ def note_doubts(
         own = isinstance(spec, TeacherConfig) and spec.tokenizer is not None
         own_batch = read_by_teacher(batch) if own else batch
         with side_effect_free(net):
-            sentence = experiment.task.doubt(net(own_batch), own_batch)
+            sentence = experiment.task.output_warning(net(own_batch), own_batch)
         if sentence and (line := f"{whose}: {sentence}") not in experiment.doubts:
             experiment.doubts.append(line)

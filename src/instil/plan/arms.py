@@ -37,7 +37,7 @@ from instil.recipe import build_objectives, label_objectives, origin_stage
 from instil.recipe.defaults import DATA_FREE_BASELINES
 from instil.recipe.sections import TeacherConfig
 from instil.schemes.offline.offline import Offline
-from instil.tasks.bases.task import moved
+from instil.tasks.bases.task import to_device
 from instil.teachers.frozen import Frozen
 from instil.training.fit import FitResult, Training, TrainState, fit
 from instil.training.monitor import NotFiniteError
@@ -216,7 +216,9 @@ class Arms:
         self, net: nn.Module, details: dict[str, Any], teacher: Teacher | None = None
     ) -> dict[str, float]:
         """Metrics of what a net writes by itself after test samples; adds what there is to be seen of it to ``details``."""
-        metrics, shown = self.experiment.task.written(net, self.experiment.splits.test, teacher)
+        metrics, shown = self.experiment.task.evaluate_generation(
+            net, self.experiment.splits.test, teacher
+        )
         details |= shown
         return dict(metrics)
 
@@ -238,7 +240,7 @@ class Arms:
         found = {}
         for name, trial in kind.robustness_evaluations(scheme.options).items():
             batches = (
-                trial(net, moved(task.named(batch), init_distributed()))
+                trial(net, to_device(task.as_dict(batch), init_distributed()))
                 for batch in self.experiment.loader(self.experiment.splits.test, shuffle=False)
             )
             found[name] = task.evaluate(net, batches)[0][task.headline]
@@ -257,7 +259,7 @@ class Arms:
         batch = next(iter(self.experiment.loader(self.experiment.splits.validation, shuffle=False)))
         return bool(
             self.experiment.task.can_score(
-                teacher(moved(batch, init_distributed())), self.experiment.splits.classes
+                teacher(to_device(batch, init_distributed())), self.experiment.splits.classes
             )
         )
 
@@ -413,7 +415,7 @@ class Arms:
     def _asked_once(self, teacher: Teacher, stage: Experiment) -> Remembered:
         """A plain teacher's answers about the training samples: what the stage's objectives read, and what the task compares."""
         there = teacher(
-            moved(
+            to_device(
                 next(iter(self.experiment.loader(stage.samples, shuffle=False))), init_distributed()
             )
         )
@@ -432,7 +434,7 @@ class Arms:
 
     def _remember(self, teacher: Teacher, samples: Samples, read: Sequence[str] = ()) -> Remembered:
         roles = dict.fromkeys(
-            [*read, *(self.experiment.task.compared or self.experiment.task.roles)]
+            [*read, *(self.experiment.task.teacher_eval_roles or self.experiment.task.roles)]
         )
         return Remembered(teacher, tuple(roles), self.experiment.loader(samples, shuffle=False))
 

@@ -13,7 +13,7 @@ from instil.core import Scheme, side_effect_free
 from instil.engine import init_distributed
 from instil.experiment import build
 from instil.experiment.experiment import Experiment
-from instil.tasks.bases.task import moved
+from instil.tasks.bases.task import to_device
 
 ACROSS, SMALLEST = 8, 48
 """Images in a row, and the least pixels that each is shown in."""
@@ -64,4 +64,4 @@ def made_images(scheme: Scheme, stage: Experiment, seed: int) -> Tensor | None:
         "seed": torch.tensor(seed),
     }
     with side_effect_free(scheme):
-        return scheme.pictures(moved(batch, init_distributed()) | clock)
+        return scheme.pictures(to_device(batch, init_distributed()) | clock)

@@ -30,7 +30,7 @@ from instil.recipe.errors import RecipeError, error_context
 from instil.recipe.sections import Recipe, StoreConfig
 from instil.store.codecs import encoded, kept
 from instil.store.writer import Writer
-from instil.tasks.bases.task import moved
+from instil.tasks.bases.task import to_device
 
 
 @on_device_of_recipe
@@ -75,7 +75,9 @@ def record(recipe: Recipe, console: Console) -> Path:
                 live,
                 teacher,
                 recipe.store,
-                sorted(roles if name == "train" else live.task.compared or live.task.roles),
+                sorted(
+                    roles if name == "train" else live.task.teacher_eval_roles or live.task.roles
+                ),
                 name == "train",
             )
             for done in writer.record(name, samples.index, views, asked.batches(samples), asked):
@@ -162,7 +164,7 @@ class _Asked:
             for key, value in batch.items()
         }
         with build.autocast(self.experiment.recipe.train):
-            outputs = self.teacher(moved(whole, init_distributed()))
+            outputs = self.teacher(to_device(whole, init_distributed()))
         codec = self.store.codec if self.trained_on else "exact"
         with error_context("store.size"):
             return encoded(

@@ -135,7 +135,7 @@ def test_data_of_other_tasks_are_refused() -> None:
     ):
         Segmentation().check_data(pixels() | {"label": torch.zeros(12)})
     with pytest.raises(
-        ValueError, match="segmentation needs 'image' in a batch. Expected image, got input_ids"
+        ValueError, match=r"segmentation needs 'image' in a batch\. Expected image, got input_ids"
     ):
         Segmentation().check_data({"input_ids": torch.zeros(2, 3)})
     with pytest.raises(ValueError, match="labels are single, not 'multi'"):

@@ -78,7 +78,8 @@ def test_what_a_user_asks_with() -> None:
     )
     with pytest.raises(
         ValueError,
-        match="text classification needs 'input_ids' in a batch. Expected input_ids, attention_mask, got words",
+        match=r"text classification needs 'input_ids' in a batch\. Expected input_ids, "
+        "attention_mask, got words",
     ):
         TextClassification().to_batch({"words": ids}, (5,))
 

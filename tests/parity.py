@@ -494,12 +494,14 @@ COUPLED: dict[str, Callable[[], Scheme]] = {
     ),
 }
 WRITING: dict[str, Callable[[], Scheme]] = {
-    "on_policy": lambda: OnPolicy(texts.net(), writes(), {"jsd": JSD()}, 0.6, texts.END),
+    "on_policy": lambda: OnPolicy(texts.net(), writes(), {"jsd": JSD()}, 0.6, texts.SAMPLING),
     "sequence_level": lambda: SequenceLevel(
-        texts.net(), writes(), {"cross_entropy": CrossEntropy()}, texts.END
+        texts.net(), writes(), {"cross_entropy": CrossEntropy()}, texts.GREEDY
     ),
-    "speculative": lambda: Speculative(texts.net(), writes(), {"jsd": JSD()}, 3, texts.END),
-    "minillm": lambda: MiniLLM(texts.net(), writes(), {"reverse_kl": ReverseKL()}, end=texts.END),
+    "speculative": lambda: Speculative(texts.net(), writes(), {"jsd": JSD()}, 3, texts.SAMPLING),
+    "minillm": lambda: MiniLLM(
+        texts.net(), writes(), {"reverse_kl": ReverseKL()}, sampling=texts.SAMPLING
+    ),
     "distillm": lambda: DistiLLM(
         texts.net(),
         writes(),
@@ -508,13 +510,13 @@ WRITING: dict[str, Callable[[], Scheme]] = {
         initial_prob=0.7,
         held_out=0.2,
         every=2,
-        end=texts.END,
+        sampling=texts.SAMPLING,
     ),
     "distillm2": lambda: DistiLLM2(
-        texts.net(), writes(), {"cross_entropy": CrossEntropy()}, end=texts.END
+        texts.net(), writes(), {"cross_entropy": CrossEntropy()}, sampling=texts.SAMPLING
     ),
     "privileged_context": lambda: PrivilegedContext(
-        texts.informed(), None, {"jsd": JSD()}, "average", 0.9, 0.6, texts.END
+        texts.informed(), None, {"jsd": JSD()}, "average", 0.9, 0.6, texts.SAMPLING
     ),
 }
 """Schemes on texts that are written during training."""

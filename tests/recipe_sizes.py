@@ -8,7 +8,7 @@ SMALL = {
     "pate": ["teacher.num_replicas=2"],
     "remote": ["data.rows=4", "data.held_out=2", "data.length=16"],
     "sentence_embedding": ["data.rows=64", "data.held_out=8"],
-    "smollm2_on_policy": ["scheme.min_prompt_tokens=16"],
+    "smollm2_on_policy": ["scheme.sampling.min_prompt_tokens=16"],
 }
 SMALL_SMOLLM2 = ["data.rows=4", "data.held_out=2", "data.length=32"]
 

@@ -17,6 +17,7 @@ NAMES = {
     "deployment.predict": ("load",),
     "distillation": ("distil",),
     "engine": ("Optimization",),
+    "generation.options": ("Sampling",),
     "training.fit": ("Training", "fit"),
 }
 KINDS = ("scheme", "objective", "teacher", "task", "weighting", "balance")

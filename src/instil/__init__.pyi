@@ -177,6 +177,7 @@ from .objectives.features.srd import SRD as SRD
 from .objectives.features.srrl import SRRL as SRRL
 from .objectives.relations.sskd import SSKD as SSKD
 from .objectives.logits.sampled_kd import SampledKD as SampledKD
+from .generation.options import Sampling as Sampling
 from .schemes.self_distillation.sandwich import Sandwich as Sandwich
 from .core import Schedule as Schedule
 from .core import Scheme as Scheme
@@ -567,6 +568,7 @@ __all__ = [
     "SRRL",
     "SSKD",
     "SampledKD",
+    "Sampling",
     "Sandwich",
     "Schedule",
     "Scheme",

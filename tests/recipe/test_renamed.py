@@ -8,6 +8,7 @@ import pytest
 
 from instil.recipe import build
 from instil.recipe.errors import RecipeError
+from instil.recipe.renamed import renamed_keys
 
 RECIPE: dict[str, Any] = {
     "data": {"name": "digits"},
@@ -78,3 +79,44 @@ def test_the_weight_of_the_features_in_camkd_has_a_new_name() -> None:
     assert str(caught.value) == (
         "objectives.camkd.stage: unknown option. Its new name is objectives.camkd.feature_weight."
     )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        (
+            {"type": "on_policy", "temperature": 0.7},
+            "scheme.temperature: unknown option. Its new name is scheme.sampling.temperature.",
+        ),
+        (
+            {"type": "minillm", "end": 3},
+            "scheme.end: unknown option. Its new name is scheme.sampling.eos_token_id.",
+        ),
+        (
+            {"type": "dfad", "apart": "l1"},
+            "scheme.apart: unknown option. Its new name is scheme.distance.",
+        ),
+    ],
+)
+def test_an_old_option_of_a_scheme_is_refused(scheme: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        build(RECIPE | {"scheme": scheme})
+    assert message in str(caught.value).splitlines()
+
+
+def test_old_options_in_stages_and_of_the_teachers_scheme_are_refused() -> None:
+    stage = {"scheme": {"max_new_tokens": 8}}
+    recipe = RECIPE | {"scheme": {"type": "on_policy"}, "stages": [stage]}
+    assert list(renamed_keys(recipe)) == [
+        "stages.0.scheme.max_new_tokens: unknown option. "
+        "Its new name is stages.0.scheme.sampling.max_new_tokens."
+    ]
+    teacher = {"model": "cnn", "scheme": {"type": "ffl", "branches": 3}}
+    assert list(renamed_keys(RECIPE | {"teacher": teacher})) == [
+        "teacher.scheme.branches: unknown option. Its new name is teacher.scheme.num_branches."
+    ]
+
+
+def test_a_scheme_of_another_package_may_have_an_option_with_an_old_name() -> None:
+    scheme = {"type": "scheme_of_a_user", "apart": 1.0, "temperature": 2.0, "end": 3}
+    assert list(renamed_keys(RECIPE | {"scheme": scheme})) == []

@@ -6,10 +6,13 @@ import torch
 from torch import nn
 
 from instil.core import Batch, Net
+from instil.generation.options import Sampling
 from instil.networks.causal_transformer import causal_transformer
 from instil.tasks.language import call
 
 VOCABULARY, LENGTH, END = 11, 8, 10
+SAMPLING = Sampling(eos_token_id=END)
+GREEDY = Sampling(temperature=0.0, eos_token_id=END)
 
 
 def net(width: int = 8, seed: int = 0, depth: int = 1, sharp: float = 2.0) -> Net:

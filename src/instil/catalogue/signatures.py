@@ -9,7 +9,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -66,34 +66,72 @@ def takes_net(annotation: Any) -> bool:
     return any(takes_net(part) for part in parts)
 
 
+def option_group(annotation: Any) -> Any:
+    """Return the dataclass in an annotation whose fields are options, such as ``Sampling``.
+
+    None for other annotations. A ``Schedule`` is a value, not a group of options.
+    """
+    if get_origin(annotation) is Annotated:
+        return option_group(get_args(annotation)[0])
+    is_group = dataclasses.is_dataclass(annotation) and annotation is not Schedule
+    return annotation if is_group else None
+
+
 def plain(value: Any) -> Any:
     """Convert a value that JSON cannot hold to data or text."""
-    return dataclasses.asdict(value) if isinstance(value, Schedule) else str(value)
+    is_record = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return dataclasses.asdict(value) if is_record else str(value)
 
 
-def defaults(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the defaults of the options that have one, as plain data."""
-    return {
-        name: _json_default(parameter.default)
-        for name, parameter in parameters(target).items()
-        if parameter.default is not inspect.Parameter.empty
-    }
+def with_defaults(target: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with the defaults of those that are left out, as plain data.
+
+    Args:
+        target: class or function that takes the options.
+        options: the options that a recipe sets, as plain data.
+    """
+    complete = {}
+    for name, parameter in parameters(target).items():
+        if parameter.default is not inspect.Parameter.empty:
+            complete[name] = _json_default(parameter.default)
+        if option_group(parameter.annotation) and isinstance(options.get(name), Mapping):
+            complete[name] = {**complete.get(name, {}), **options[name]}
+        elif name in options:
+            complete[name] = options[name]
+    return complete | {name: value for name, value in options.items() if name not in complete}
 
 
 def described(target: Callable[..., Any]) -> list[dict[str, Any]]:
     """Return name, type, default and description of each option.
 
-    The description is the text of the ``Doc`` in the option's annotation.
+    The description is the text of the ``Doc`` in the option's annotation. The options of a group
+    have names with a dot, such as ``sampling.temperature``.
     """
-    return [
-        {
-            "name": name,
-            "type": type_text(parameter.annotation),
-            "default": _json_default(parameter.default),
-            "description": _documented(parameter.annotation) or _sentence(name, target),
-        }
-        for name, parameter in parameters(target).items()
-    ]
+    options = []
+    for name, parameter in parameters(target).items():
+        group = option_group(parameter.annotation)
+        if group is not None:
+            options += _described_group(name, group, parameter.default)
+            continue
+        options.append(
+            {
+                "name": name,
+                "type": type_text(parameter.annotation),
+                "default": _json_default(parameter.default),
+                "description": _documented(parameter.annotation) or _sentence(name, target),
+            }
+        )
+    return options
+
+
+def _described_group(name: str, group: type[Any], default: Any) -> list[dict[str, Any]]:
+    """Return the options of a group, whose defaults are the fields of ``default``."""
+    options = described(group)
+    for option in options:
+        if isinstance(default, group):
+            option["default"] = _json_default(getattr(default, option["name"]))
+        option["name"] = f"{name}.{option['name']}"
+    return options
 
 
 def _documented(annotation: Any) -> str:
@@ -111,9 +149,7 @@ def _documented(annotation: Any) -> str:
 def _json_default(value: Any) -> Any:
     if value is inspect.Parameter.empty:
         return None
-    if isinstance(value, Schedule):
-        return plain(value)
-    return json.loads(json.dumps(value, default=str))
+    return json.loads(json.dumps(value, default=plain))
 
 
 def _sentence(option: str, target: Callable[..., Any]) -> str:

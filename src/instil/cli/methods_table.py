@@ -130,7 +130,9 @@ def example(method: Method) -> str:
     numbers = [
         option
         for option in method["options"]
-        if isinstance(option["default"], (int, float)) and not isinstance(option["default"], bool)
+        if isinstance(option["default"], (int, float))
+        and not isinstance(option["default"], bool)
+        and "." not in option["name"]
     ]
     options = ", ".join(f"{option['name']}: {option['default']}" for option in numbers[:3])
     if method["kind"] == "objective":

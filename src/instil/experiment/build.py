@@ -22,6 +22,7 @@ from instil.engine import Engine, Optimization
 from instil.experiment.compression import changed, observer
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
+from instil.generation.options import Sampling
 from instil.networks import factory
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.inputs import input_of
@@ -337,9 +338,11 @@ def _scheme(
                 net(one, experiment, f"{path}.{name}.{number}") for number, one in enumerate(given)
             ]
     # What is written ends as the texts of the data do, and consists of their tokens.
-    for name in ("end", "vocabulary") if kind.on_policy_text else ():
-        if name in inspect.signature(kind).parameters and options.get(name) is None:
-            options[name] = experiment.facts.get(name)
+    if "sampling" in inspect.signature(kind).parameters:
+        sampling = options.get("sampling", inspect.signature(kind).parameters["sampling"].default)
+        if isinstance(sampling, Sampling):
+            facts = experiment.facts
+            options["sampling"] = sampling.fill(facts.get("end"), facts.get("vocabulary"))
     # A table per training sample has a row for every index of the data.
     if "num_samples" in inspect.signature(kind).parameters and options.get("num_samples") is None:
         options["num_samples"] = int(experiment.splits.train.index.max()) + 1

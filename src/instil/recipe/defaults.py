@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from instil import catalogue
-from instil.catalogue.signatures import defaults
+from instil.catalogue.signatures import with_defaults
 from instil.recipe.checking import named_methods
 from instil.recipe.learning_rate import default_learning_rate
 from instil.recipe.overrides import merge
@@ -37,7 +37,7 @@ def resolve_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
         whole["export"] = getattr(task, "exports", True)
     for kind, name, options, path in list(named_methods(whole)):
         if kind != "optimizer" and name in catalogue.names(kind):
-            all_options = defaults(catalogue.find(kind, name)) | options
+            all_options = with_defaults(catalogue.find(kind, name), options)
             whole = _with_options(whole, path.split("."), all_options)
     return whole
 

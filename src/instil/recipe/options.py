@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -11,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic.functional_validators import BeforeValidator
+from pydantic.functional_validators import AfterValidator, BeforeValidator
 
-from instil.catalogue.signatures import is_net, parameters, plain, takes_net
+from instil.catalogue.signatures import is_net, option_group, parameters, plain, takes_net
 from instil.recipe.errors import EntryPath, RecipeError, join, problem_lines
 from instil.recipe.schedules import SCHEDULED
 from instil.recipe.sections import ModelConfig
@@ -41,17 +42,19 @@ def check(
         other_keys: further keys of the same section, for messages.
 
     Returns:
-        The given options as Python values. A network is returned as ``sections.Model``.
+        The given options as Python values. A network is returned as ``sections.ModelConfig``, a
+        group of options as its dataclass.
 
     Raises:
         RecipeError: with one line per wrong option.
     """
-    known_names = [*parameters(target), *other_keys]
 
     def owner(entry: EntryPath) -> tuple[str, list[str]]:
         if len(entry) == 1:
-            return name or target.__name__, known_names
-        return join(path, *entry[:-1]), list(ModelConfig.model_fields)
+            return name or target.__name__, [*parameters(target), *other_keys]
+        group = option_group(parameters(target)[str(entry[0])].annotation)
+        keys = ModelConfig.model_fields if group is None else parameters(group)
+        return join(path, *entry[:-1]), list(keys)
 
     text = json.dumps(dict(options), default=plain)
     try:
@@ -69,7 +72,10 @@ def _model(target: Callable[..., Any], schedules: bool) -> type[BaseModel]:
         annotation = parameter.annotation
         if annotation is inspect.Parameter.empty:
             annotation = Any
-        if schedules and _takes_float(annotation):
+        group = option_group(annotation)
+        if group is not None:
+            annotation = _group_model(group, parameter.default, schedules)
+        elif schedules and _takes_float(annotation):
             annotation = Annotated[annotation, SCHEDULED]
         else:
             annotation = _with_models(annotation)
@@ -78,6 +84,21 @@ def _model(target: Callable[..., Any], schedules: bool) -> type[BaseModel]:
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     model: type[BaseModel] = create_model(target.__name__, __config__=config, **fields)
     return model
+
+
+def _group_model(group: Any, default: Any, schedules: bool) -> Any:
+    """Return an annotation that converts a section to the dataclass of a group of options."""
+
+    def build(section: BaseModel) -> Any:
+        options = {
+            field.removeprefix(PREFIX): getattr(section, field)
+            for field in section.model_fields_set
+        }
+        # Options that are left out are those of the method, not those of the dataclass.
+        is_complete = default is inspect.Parameter.empty
+        return group(**options) if is_complete else dataclasses.replace(default, **options)
+
+    return Annotated[_model(group, schedules), AfterValidator(build)]
 
 
 def _with_models(annotation: Any) -> Any:

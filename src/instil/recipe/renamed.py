@@ -10,16 +10,6 @@ RENAMED_SECTIONS = {"together": "ensemble"}
 
 RENAMED_KEYS = {
     "data": {"labels": "num_labeled", "images": "surrogate"},
-    "scheme": {
-        "apart": "distance",
-        "own": "student_text_objectives",
-        "spots": "stage_pairs",
-        "branches": "num_branches",
-        "further_weight": "branch_weight",
-        "first_chance": "initial_prob",
-        "rise": "prob_increment",
-        "prompt": "min_prompt_tokens",
-    },
     "student": {"trained": "is_trained"},
     "teacher": {
         "trained": "is_trained",
@@ -30,18 +20,49 @@ RENAMED_KEYS = {
 }
 """Section -> old key -> new key."""
 
-RENAMED_OPTIONS = {
+GENERATION = {
+    "end": "sampling.eos_token_id",
+    "prompt": "sampling.min_prompt_tokens",
+    "min_prompt_tokens": "sampling.min_prompt_tokens",
+    "max_new_tokens": "sampling.max_new_tokens",
+    "vocabulary": "sampling.vocabulary",
+}
+SAMPLING = GENERATION | {"temperature": "sampling.temperature", "top_p": "sampling.top_p"}
+NUM_BRANCHES = {"branches": "num_branches"}
+STAGE_PAIRS = {"spots": "stage_pairs"}
+RENAMED_SCHEME_OPTIONS: dict[str, dict[str, str]] = {
+    "deep_supervision": {"further_weight": "branch_weight"},
+    "dfad": {"apart": "distance"},
+    "distillm": SAMPLING | {"first_chance": "initial_prob", "rise": "prob_increment"},
+    "distillm2": SAMPLING,
+    "fcfd": STAGE_PAIRS,
+    "ffl": NUM_BRANCHES,
+    "minillm": GENERATION | {"own": "student_text_objectives"},
+    "on_policy": SAMPLING,
+    "one": NUM_BRANCHES,
+    "privileged_context": SAMPLING,
+    "sequence_level": SAMPLING,
+    "sftn": STAGE_PAIRS,
+    "speculative": SAMPLING,
+    "spot_adaptive": STAGE_PAIRS,
+}
+"""Scheme of the package -> old option -> new option."""
+
+RENAMED_OBJECTIVE_OPTIONS = {
     name: {"studies": "calibration_samples"} for name in ("am_radio", "phi_s", "theia", "unic")
 } | {"camkd": {"stage": "feature_weight"}}
-"""Objective -> old option -> new option."""
+"""Objective of the package -> old option -> new option."""
 
 
-def renamed_keys(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def renamed_keys(
+    recipe: Mapping[str, Any], prefix: str = "", scheme: str = "offline"
+) -> Iterator[str]:
     """Return one message per old key in a recipe and in its stages.
 
     Args:
         recipe: plain data of a recipe, or of one of its stages.
         prefix: recipe path of ``recipe``, ending in a dot if it is not empty.
+        scheme: name of the scheme if the section ``scheme`` does not name one.
 
     Yields:
         ``data.labels: unknown key. Its new name is data.num_labeled.``
@@ -54,20 +75,35 @@ def renamed_keys(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             for old, new in keys.items():
                 if old in entry:
                     yield _message("key", f"{path}.{old}", f"{path}.{new}")
-    yield from _renamed_options(recipe.get("objectives"), f"{prefix}objectives")
+    yield from _renamed_scheme_options(recipe.get("scheme"), f"{prefix}scheme", scheme)
+    for path, entry in _entries(recipe.get("teacher"), f"{prefix}teacher"):
+        yield from _renamed_scheme_options(entry.get("scheme"), f"{path}.scheme", "offline")
+    yield from _renamed_objective_options(recipe.get("objectives"), f"{prefix}objectives")
+    own_scheme = recipe.get("scheme")
+    if isinstance(own_scheme, Mapping):
+        scheme = str(own_scheme.get("type", scheme))
     stages = recipe.get("stages")
     for index, stage in enumerate(stages if isinstance(stages, list) else ()):
         if isinstance(stage, Mapping):
-            yield from renamed_keys(stage, f"{prefix}stages.{index}.")
+            yield from renamed_keys(stage, f"{prefix}stages.{index}.", scheme)
 
 
-def _renamed_options(objectives: Any, path: str) -> Iterator[str]:
+def _renamed_scheme_options(section: Any, path: str, default: str) -> Iterator[str]:
+    if not isinstance(section, Mapping):
+        return
+    table = RENAMED_SCHEME_OPTIONS.get(str(section.get("type", default)), {})
+    for old, new in table.items():
+        if old in section:
+            yield _message("option", f"{path}.{old}", f"{path}.{new}")
+
+
+def _renamed_objective_options(objectives: Any, path: str) -> Iterator[str]:
     if not isinstance(objectives, Mapping):
         return
     for name, options in objectives.items():
         if not isinstance(options, Mapping):
             continue
-        for old, new in RENAMED_OPTIONS.get(str(options.get("type", name)), {}).items():
+        for old, new in RENAMED_OBJECTIVE_OPTIONS.get(str(options.get("type", name)), {}).items():
             if old in options:
                 yield _message("option", f"{path}.{name}.{old}", f"{path}.{name}.{new}")
 

@@ -12,7 +12,7 @@ from instil.objectives.logits.skewed_reverse_kl import SkewedReverseKL
 from instil.schemes.language.distillm import DistiLLM
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
-from tests.schemes.texts import END, net, prompts, timed
+from tests.schemes.texts import SAMPLING, net, prompts, timed
 
 
 def make(**options: Any) -> DistiLLM:
@@ -21,7 +21,8 @@ def make(**options: Any) -> DistiLLM:
         net(8),
         Frozen(net(8, 1)),
         goals,
-        **{"memory": 20, "held_out": 0.2, "every": 2, "tolerance": 0.0, "end": END} | options,
+        **{"memory": 20, "held_out": 0.2, "every": 2, "tolerance": 0.0, "sampling": SAMPLING}
+        | options,
     )
     scheme.prepare(prompts())
     return scheme

@@ -10,11 +10,13 @@ from instil.objectives.logits.skewed_forward_kl import SkewedForwardKL
 from instil.schemes.language.distillm2 import DistiLLM2, distillm2_loss, reverse_weight
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
-from tests.schemes.texts import END, net, prompts, timed
+from tests.schemes.texts import SAMPLING, net, prompts, timed
 
 
 def make() -> DistiLLM2:
-    scheme = DistiLLM2(net(8), Frozen(net(8, 1)), {"cross_entropy": CrossEntropy()}, end=END)
+    scheme = DistiLLM2(
+        net(8), Frozen(net(8, 1)), {"cross_entropy": CrossEntropy()}, sampling=SAMPLING
+    )
     scheme.prepare(prompts())
     return scheme
 

@@ -8,19 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from instil.generation.options import Sampling
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.schemes.language.minillm import MiniLLM, advantages, policy_gradient_loss
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
-from tests.schemes.texts import END, net, prompts, timed
+from tests.schemes.texts import SAMPLING, net, prompts, timed
 
 
 @pytest.mark.parametrize("mix", [0.0, 0.2])
 def test_contracts(mix: float) -> None:
     goals = {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()}
     check_scheme(
-        lambda: MiniLLM(net(8), Frozen(net(8, 1)), dict(goals), teacher_mix=mix, end=END), prompts
+        lambda: MiniLLM(net(8), Frozen(net(8, 1)), dict(goals), teacher_mix=mix, sampling=SAMPLING),
+        prompts,
     )
 
 
@@ -74,7 +76,7 @@ def test_both_parts_add_up_to_the_gradient_of_the_reverse_kl_of_texts() -> None:
 def test_tokens_are_sampled_from_the_mixture_of_student_and_teacher() -> None:
     student, teacher = net(8), net(8, 1)
     scheme = MiniLLM(
-        student, Frozen(teacher), {"reverse_kl": ReverseKL()}, teacher_mix=0.3, end=END
+        student, Frozen(teacher), {"reverse_kl": ReverseKL()}, teacher_mix=0.3, sampling=SAMPLING
     )
     own = scheme.before_step(timed())["student_text"]
     p, q = (
@@ -90,7 +92,7 @@ def test_each_objective_is_computed_on_its_text() -> None:
         net(8),
         Frozen(net(8, 1)),
         {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()},
-        end=END,
+        sampling=SAMPLING,
     )
     batch = scheme.before_step(timed())
     counts = scheme.counts(batch)
@@ -110,3 +112,8 @@ def test_each_objective_is_computed_on_its_text() -> None:
             {"reverse_kl": ReverseKL()},
             student_text_objectives=["reverse_k"],
         )
+
+
+def test_sampling_from_another_distribution_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"Expected temperature 1 and top_p 1, got 0\.7 and 1\.0"):
+        MiniLLM(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, sampling=Sampling(0.7))

@@ -9,6 +9,7 @@ import pytest
 from instil import recipe as recipes
 from instil.experiment import build
 from instil.experiment.experiment import Experiment
+from instil.generation.options import Sampling
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.jsd import JSD
 from instil.objectives.logits.reverse_kl import ReverseKL
@@ -17,7 +18,7 @@ from instil.schemes.language.on_policy import OnPolicy
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests import nets
-from tests.schemes.texts import END, net, prompts, timed
+from tests.schemes.texts import SAMPLING, net, prompts, timed
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,14 +28,18 @@ ROOT = Path(__file__).parents[3]
 def test_contracts(share: float) -> None:
     check_scheme(
         lambda: OnPolicy(
-            net(8), Frozen(net(8, 1)), {"jsd": JSD(), "cross_entropy": CrossEntropy()}, share, END
+            net(8),
+            Frozen(net(8, 1)),
+            {"jsd": JSD(), "cross_entropy": CrossEntropy()},
+            share,
+            SAMPLING,
         ),
         prompts,
     )
 
 
 def test_share_of_the_steps_with_student_text() -> None:
-    scheme = OnPolicy(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, 0.3, END)
+    scheme = OnPolicy(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, 0.3, SAMPLING)
     is_own = [bool((scheme.before_step(timed(step))["label"] == -100).all()) for step in range(60)]
     assert 8 <= sum(is_own) <= 28
 
@@ -45,7 +50,7 @@ def test_student_text_has_no_labels() -> None:
         Frozen(net(8, 1)),
         {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy(average="labelled")},
         1.0,
-        END,
+        SAMPLING,
     )
     counts = scheme.counts(scheme.before_step(timed()))
     assert float(counts["cross_entropy"]) == 0
@@ -60,11 +65,11 @@ def test_unsuitable_batches_and_teachers_are_errors() -> None:
     length = prompts()["input_ids"].shape[1]
     with pytest.raises(
         ValueError,
-        match=rf"scheme\.min_prompt_tokens: .* the {length} tokens of a row, got {length}",
+        match=rf"scheme\.sampling\.min_prompt_tokens: .* the {length} tokens of a row, got {length}",
     ):
-        OnPolicy(net(8), Frozen(net(8)), {"jsd": JSD()}, min_prompt_tokens=length).prepare(
-            prompts()
-        )
+        OnPolicy(
+            net(8), Frozen(net(8)), {"jsd": JSD()}, sampling=Sampling(min_prompt_tokens=length)
+        ).prepare(prompts())
 
 
 def test_precomputed_teacher_outputs_are_an_error() -> None:
@@ -90,5 +95,5 @@ def test_the_default_end_is_the_end_token_of_the_data() -> None:
     )
     scheme = build.scheme(experiment, student, Frozen(teacher))
     assert isinstance(scheme, OnPolicy)
-    assert scheme.end == experiment.facts["end"]
-    assert experiment.splits.train.text_of([scheme.end]) == ""
+    assert scheme.sampling.eos_token_id == experiment.facts["end"]
+    assert experiment.splits.train.text_of([experiment.facts["end"]]) == ""

@@ -19,14 +19,16 @@ from instil.schemes.language.privileged_context import (
 from instil.students.lora import lora
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
-from tests.schemes.texts import END, informed, net, timed, with_hints
+from tests.schemes.texts import END, SAMPLING, informed, net, timed, with_hints
 
 
 def make_scheme(
     reader: Literal["average", "teacher"] = "average", share: float = 0.4, decay: float = 0.9
 ) -> PrivilegedContext:
     goals = {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()}
-    return PrivilegedContext(informed(), Frozen(informed(seed=1)), goals, reader, decay, share, END)
+    return PrivilegedContext(
+        informed(), Frozen(informed(seed=1)), goals, reader, decay, share, SAMPLING
+    )
 
 
 @pytest.mark.parametrize("reader", ["average", "teacher"])
@@ -102,7 +104,9 @@ def test_the_student_without_its_adapters_is_its_initial_state() -> None:
 
     batch: Batch = with_hints() | timed()
     student = Net(lora(llama(), rank=2), call)
-    scheme = PrivilegedContext(student, None, {"reverse_kl": ReverseKL()}, "adapter_off", end=END)
+    scheme = PrivilegedContext(
+        student, None, {"reverse_kl": ReverseKL()}, "adapter_off", sampling=SAMPLING
+    )
     scheme.prepare(batch)
     before, mode = scheme.teacher_outputs(batch)["logits"], student.training
     adapters = [parameter for name, parameter in student.named_parameters() if "lora_B" in name]

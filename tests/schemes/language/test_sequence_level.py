@@ -10,26 +10,24 @@ from instil.schemes.language.sequence_level import SequenceLevel
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.nets import count_calls
-from tests.schemes.texts import END, net, prompts, timed
+from tests.schemes.texts import GREEDY, SAMPLING, net, prompts, timed
 
 
 def test_contracts() -> None:
     check_scheme(
-        lambda: SequenceLevel(net(8), Frozen(net(8, 1)), {"cross_entropy": CrossEntropy()}, END),
+        lambda: SequenceLevel(net(8), Frozen(net(8, 1)), {"cross_entropy": CrossEntropy()}, GREEDY),
         prompts,
     )
 
 
 def test_sampled_texts_with_a_word_level_objective() -> None:
     goals = {"cross_entropy": CrossEntropy(), "forward_kl": ForwardKL()}
-    check_scheme(
-        lambda: SequenceLevel(net(8), Frozen(net(8, 1)), dict(goals), END, temperature=1.0), prompts
-    )
+    check_scheme(lambda: SequenceLevel(net(8), Frozen(net(8, 1)), dict(goals), SAMPLING), prompts)
 
 
 def test_labels_are_the_most_likely_tokens_of_the_teacher() -> None:
     teacher = net(8, 1)
-    scheme = SequenceLevel(net(8), Frozen(teacher), {"cross_entropy": CrossEntropy()}, END)
+    scheme = SequenceLevel(net(8), Frozen(teacher), {"cross_entropy": CrossEntropy()}, GREEDY)
     text = scheme.before_step(timed())
     likeliest = teacher(text)["logits"].argmax(-1)
     assert text["valid"].sum() > 20
@@ -38,7 +36,7 @@ def test_labels_are_the_most_likely_tokens_of_the_teacher() -> None:
 
 def test_texts_are_generated_once_and_uncounted_rows_get_none() -> None:
     teacher = Frozen(net(8, 1))
-    scheme = SequenceLevel(net(8), teacher, {"cross_entropy": CrossEntropy()}, END, temperature=1.0)
+    scheme = SequenceLevel(net(8), teacher, {"cross_entropy": CrossEntropy()}, SAMPLING)
     calls = count_calls(teacher)
     spare = timed() | {"valid": torch.zeros_like(timed()["valid"])}
     assert not scheme.before_step(spare)["valid"].any()

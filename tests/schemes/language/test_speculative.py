@@ -10,12 +10,13 @@ from instil.objectives.logits.forward_kl import ForwardKL
 from instil.schemes.language.speculative import Speculative, sample_interleaved
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
-from tests.schemes.texts import END, VOCABULARY, net, prompts, timed
+from tests.schemes.texts import END, GREEDY, SAMPLING, VOCABULARY, net, prompts, timed
 
 
 def test_contracts() -> None:
     check_scheme(
-        lambda: Speculative(net(8), Frozen(net(8, 1)), {"forward_kl": ForwardKL()}, 3, END), prompts
+        lambda: Speculative(net(8), Frozen(net(8, 1)), {"forward_kl": ForwardKL()}, 3, SAMPLING),
+        prompts,
     )
 
 
@@ -36,13 +37,13 @@ def test_a_token_outside_the_teachers_top_k_is_replaced_by_the_teacher() -> None
 def test_the_largest_top_k_gives_the_students_text_and_one_the_teachers() -> None:
     student, teacher = net(8), net(8, 1)
     own = Speculative(
-        student, Frozen(teacher), {"forward_kl": ForwardKL()}, VOCABULARY, END
+        student, Frozen(teacher), {"forward_kl": ForwardKL()}, VOCABULARY, SAMPLING
     ).before_step(timed())
     assert torch.equal(
         own["token"], generate_text(student, timed(), END, stream="scheme.text")["token"]
     )
     greedy = Speculative(
-        student, Frozen(teacher), {"forward_kl": ForwardKL()}, 1, END, temperature=0
+        student, Frozen(teacher), {"forward_kl": ForwardKL()}, 1, GREEDY
     ).before_step(timed())
     assert torch.equal(
         greedy["token"], generate_text(teacher, timed(), END, temperature=0)["token"]

@@ -7,14 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 
 from instil.core import Batch, Objective, Objectives, Outputs, Teacher, Update, closest
-from instil.schemes.bases.generation_options import (
-    EndToken,
-    NewTokens,
-    PromptTokens,
-    SamplingTemperature,
-    TopP,
-    Vocabulary,
-)
+from instil.generation.options import Sampling
 from instil.schemes.bases.writer import GenerativeScheme
 
 
@@ -34,12 +27,7 @@ class TwoTextsScheme(GenerativeScheme):
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
         student_text_objectives: Sequence[str],
-        end: EndToken = None,
-        min_prompt_tokens: PromptTokens = 1,
-        max_new_tokens: NewTokens = None,
-        temperature: SamplingTemperature = 1.0,
-        top_p: TopP = 1.0,
-        vocabulary: Vocabulary = None,
+        sampling: Sampling = Sampling(),
     ):
         every = objectives if isinstance(objectives, Objectives) else Objectives(objectives)
         unknown = [name for name in student_text_objectives if name not in every.weights]
@@ -57,12 +45,7 @@ class TwoTextsScheme(GenerativeScheme):
             student,
             teacher,
             select_objectives(every, student_text_objectives),
-            end,
-            min_prompt_tokens,
-            max_new_tokens,
-            temperature,
-            top_p,
-            vocabulary,
+            sampling,
         )
         self.student_text_objectives = tuple(student_text_objectives)
         self.data_objectives = select_objectives(

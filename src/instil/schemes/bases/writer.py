@@ -14,24 +14,25 @@ from instil.core import (
     Outputs,
     Scheme,
     Teacher,
-    at_progress,
 )
+from instil.generation.options import Sampling
 from instil.generation.rollout import ChooseTokens, generate_text, generate_with, stop_tokens
-from instil.schemes.bases.generation_options import (
-    EndToken,
-    NewTokens,
-    PromptTokens,
-    SamplingTemperature,
-    TopP,
-    Vocabulary,
-)
+from instil.generation.sampling import step_uniform
+
+TEXT_SOURCE_STREAM = "scheme.text_source"
+"""Random stream that decides whether a step uses the student's text or the text of the data."""
 
 
 class GenerativeScheme(Scheme):
     """Base class of schemes that generate text after the prompts of a batch of tokens.
 
-    Student, teacher or both generate. The options are those of ``generate_with`` and
-    ``sample_tokens``.
+    Student, teacher or both generate.
+
+    Args:
+        student: a language model, or its ``Net``.
+        teacher: the teacher.
+        objectives: the objectives by name.
+        sampling: options of the generated text.
     """
 
     on_policy_text = True
@@ -45,20 +46,12 @@ class GenerativeScheme(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        end: EndToken = None,
-        min_prompt_tokens: PromptTokens = 1,
-        max_new_tokens: NewTokens = None,
-        temperature: SamplingTemperature = 1.0,
-        top_p: TopP = 1.0,
-        vocabulary: Vocabulary = None,
+        sampling: Sampling = Sampling(),
     ):
         super().__init__(student, teacher, objectives)
-        self.end = end
-        self.min_prompt_tokens = min_prompt_tokens
-        self.max_new_tokens = max_new_tokens
-        self.temperature = temperature
-        self.top_p = top_p
-        self.vocabulary = vocabulary
+        self.sampling = sampling
+        # Number of tokens that may be generated; ``build`` sets it to what both networks have.
+        self.vocabulary = sampling.vocabulary
 
     def build(self, batch: Batch) -> None:
         self._check_batch(batch)
@@ -82,10 +75,11 @@ class GenerativeScheme(Scheme):
                 f"'{missing[0]}', got {', '.join(batch)}"
             )
         length = batch["input_ids"].shape[1]
-        if length <= self.min_prompt_tokens:
+        min_prompt_tokens = self.sampling.min_prompt_tokens
+        if length <= min_prompt_tokens:
             raise ValueError(
-                "scheme.min_prompt_tokens: the prompts leave no position to generate. Expected "
-                f"fewer than the {length} tokens of a row, got {self.min_prompt_tokens}"
+                "scheme.sampling.min_prompt_tokens: the prompts leave no position to generate. "
+                f"Expected fewer than the {length} tokens of a row, got {min_prompt_tokens}"
             )
         if "teacher_input_ids" in batch:
             raise ValueError(
@@ -103,16 +97,17 @@ class GenerativeScheme(Scheme):
         limit = min(limits)
         if self.vocabulary is not None and self.vocabulary > limit:
             raise ValueError(
-                "scheme.vocabulary: a network has fewer tokens. Expected at most "
+                "scheme.sampling.vocabulary: a network has fewer tokens. Expected at most "
                 f"{limit}, got {self.vocabulary}"
             )
         self.vocabulary = self.vocabulary or limit
-        wrong = [token for token in stop_tokens(self.end) if token >= self.vocabulary]
+        end_tokens = stop_tokens(self.sampling.eos_token_id)
+        wrong = [token for token in end_tokens if token >= self.vocabulary]
         if wrong:
             raise ValueError(
-                f"scheme.end: there is no such token. Expected a token from 0 to "
-                f"{self.vocabulary - 1}, got {wrong[0]}. Leave end out to use the end token of the "
-                "data's tokenizer"
+                "scheme.sampling.eos_token_id: there is no such token. Expected a token from 0 to "
+                f"{self.vocabulary - 1}, got {wrong[0]}. Leave eos_token_id out to use the end "
+                "token of the data's tokenizer"
             )
 
     def teacher_roles(self) -> set[str]:
@@ -132,17 +127,17 @@ class GenerativeScheme(Scheme):
         return generate_text(
             self.student,
             batch,
-            self.end,
-            self.min_prompt_tokens,
-            self.max_new_tokens,
-            *self.sampling_now(batch),
+            self.sampling.eos_token_id,
+            self.sampling.min_prompt_tokens,
+            self.sampling.max_new_tokens,
+            *self.sampling.distribution(batch),
             stream="scheme.text",
             vocabulary=self.vocabulary,
         )
 
-    def sampling_now(self, batch: Batch) -> tuple[float, float]:
-        """Return ``temperature`` and ``top_p`` at the progress of the batch."""
-        return at_progress(self.temperature, batch), at_progress(self.top_p, batch)
+    def draw_text_source(self, batch: Batch) -> float:
+        """Draw a number in [0, 1) per step; below a probability, the step uses student text."""
+        return step_uniform(batch, TEXT_SOURCE_STREAM)
 
     def generate_with(
         self,
@@ -166,9 +161,9 @@ class GenerativeScheme(Scheme):
             batch,
             nets,
             choose,
-            self.end,
-            self.min_prompt_tokens,
-            self.max_new_tokens,
+            self.sampling.eos_token_id,
+            self.sampling.min_prompt_tokens,
+            self.sampling.max_new_tokens,
             stream,
             self.vocabulary,
         )

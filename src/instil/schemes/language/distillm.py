@@ -22,21 +22,11 @@ from instil.core import (
     at_progress,
     keyed_uniform,
 )
+from instil.generation.options import Sampling, SamplingOption
 from instil.generation.reader import index_batch
-from instil.generation.sampling import step_uniform
 from instil.modules.synthetic_memory import SyntheticMemory
-from instil.schemes.bases.generation_options import (
-    EndToken,
-    NewTokens,
-    PromptTokens,
-    SamplingTemperature,
-    TopP,
-    Vocabulary,
-)
 from instil.schemes.bases.writer import GenerativeScheme
 
-CHOICE_STREAM = "scheme.text_source"
-"""Random stream that decides which text a step uses."""
 REPLAY_STREAM = "scheme.replay"
 """Random stream of the texts drawn from the memory."""
 VALIDATION_STREAM = "scheme.watched"
@@ -113,23 +103,13 @@ class DistiLLM(GenerativeScheme):
             Ge(1),
             Doc("steps between two checks of the validation loss, the mean over these steps"),
         ] = 50,
-        end: EndToken = None,
-        min_prompt_tokens: PromptTokens = 1,
-        max_new_tokens: NewTokens = None,
-        temperature: SamplingTemperature = 1.0,
-        top_p: TopP = 1.0,
-        vocabulary: Vocabulary = None,
+        sampling: SamplingOption = Sampling(),
     ):
         super().__init__(
             student,
             teacher,
             objectives,
-            end,
-            min_prompt_tokens,
-            max_new_tokens,
-            temperature,
-            top_p,
-            vocabulary,
+            sampling,
         )
         self.memory = memory
         self.initial_prob = initial_prob
@@ -152,7 +132,7 @@ class DistiLLM(GenerativeScheme):
         assert self.replay is not None
         is_held_out = self._is_held_out(batch)
         training = batch | {"valid": batch["valid"] & ~is_held_out[:, None]}
-        draw = step_uniform(batch, "scheme.text_source")
+        draw = self.draw_text_source(batch)
         student_text_prob = float(self.student_text_prob)
         use_student_text = draw < student_text_prob
         new_text_prob = student_text_prob * (1 - float(batch.get("progress", 0.0)))
@@ -168,7 +148,7 @@ class DistiLLM(GenerativeScheme):
         # A constant step makes the draw depend on seed and sample only: the held-out samples are
         # the same in every epoch.
         at_first_step = batch | {"step": torch.tensor(0)}
-        return keyed_uniform(at_first_step, 1, "scheme.watched").squeeze(1) < self.held_out
+        return keyed_uniform(at_first_step, 1, VALIDATION_STREAM).squeeze(1) < self.held_out
 
     def replayed_text(self, batch: Batch) -> Batch:
         """Replace each row that counts by a text of the memory, without labels.
@@ -180,7 +160,7 @@ class DistiLLM(GenerativeScheme):
             The batch with ``input_ids``, ``attention_mask`` and ``valid`` of the drawn texts.
         """
         assert self.replay is not None
-        text = self.replay.draw(batch, "scheme.replay")
+        text = self.replay.draw(batch, REPLAY_STREAM)
         counts = batch["valid"].any(1, keepdim=True)
         replayed = {
             "valid": (text["valid"] > 0) & counts,

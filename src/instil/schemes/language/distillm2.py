@@ -31,14 +31,7 @@ from instil.functional.text_pairs import (
     skewed_forward,
     skewed_reverse,
 )
-from instil.schemes.bases.generation_options import (
-    EndToken,
-    NewTokens,
-    PromptTokens,
-    SamplingTemperature,
-    TopP,
-    Vocabulary,
-)
+from instil.generation.options import Sampling, SamplingOption
 from instil.schemes.language.sequence_level import SequenceLevel
 
 GAP_DECAY = 0.9
@@ -129,23 +122,13 @@ class DistiLLM2(SequenceLevel):
         gradual: Annotated[
             bool, Doc("raise b from 1 to 1.5 in the first half of training; false: b is 1")
         ] = True,
-        end: EndToken = None,
-        min_prompt_tokens: PromptTokens = 1,
-        max_new_tokens: NewTokens = None,
-        temperature: SamplingTemperature = 1.0,
-        top_p: TopP = 1.0,
-        vocabulary: Vocabulary = None,
+        sampling: SamplingOption = Sampling(),
     ):
         super().__init__(
             student,
             teacher,
             objectives,
-            end,
-            min_prompt_tokens,
-            max_new_tokens,
-            temperature,
-            top_p,
-            vocabulary,
+            sampling,
         )
         self.base_skew = base_skew
         self.contrast_weight = contrast_weight

@@ -25,13 +25,8 @@ from instil.core import (
     to_float32,
 )
 from instil.functional.token_log_probs import token_log_probs
+from instil.generation.options import Sampling, SamplingOption
 from instil.generation.sampling import sample_top_p
-from instil.schemes.bases.generation_options import (
-    EndToken,
-    NewTokens,
-    PromptTokens,
-    Vocabulary,
-)
 from instil.schemes.bases.two_texts import TwoTextsScheme
 
 
@@ -168,20 +163,20 @@ class MiniLLM(TwoTextsScheme):
             float, Gt(0), Doc("largest distance of the probability ratio of a token from 1")
         ] = 0.2,
         policy_weight: Annotated[Positive, Doc("weight of the loss ``policy``")] = 1.0,
-        end: EndToken = None,
-        min_prompt_tokens: PromptTokens = 1,
-        max_new_tokens: NewTokens = None,
-        vocabulary: Vocabulary = None,
+        sampling: SamplingOption = Sampling(),
     ):
+        if (sampling.temperature, sampling.top_p) != (1, 1):
+            raise ValueError(
+                "scheme.sampling: minillm samples from a mixture of student and teacher at "
+                "temperature 1, which its importance weights assume. Expected temperature 1 and "
+                f"top_p 1, got {sampling.temperature} and {sampling.top_p}. Leave both out"
+            )
         super().__init__(
             student,
             teacher,
             objectives,
             student_text_objectives,
-            end,
-            min_prompt_tokens,
-            max_new_tokens,
-            vocabulary=vocabulary,
+            sampling,
         )
         self.teacher_mix = teacher_mix
         self.clip = clip

@@ -10,19 +10,8 @@ from torch import nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update, at_progress
-from instil.generation.sampling import step_uniform
-from instil.schemes.bases.generation_options import (
-    EndToken,
-    NewTokens,
-    PromptTokens,
-    SamplingTemperature,
-    TopP,
-    Vocabulary,
-)
+from instil.generation.options import Sampling, SamplingOption
 from instil.schemes.bases.writer import GenerativeScheme
-
-CHOICE_STREAM = "scheme.text_source"
-"""Random stream that decides which text a step uses."""
 
 
 class OnPolicy(GenerativeScheme):
@@ -65,28 +54,18 @@ class OnPolicy(GenerativeScheme):
             Le(1),
             Doc("share of the steps that use the student's own text, the paper's lambda"),
         ] = 0.5,
-        end: EndToken = None,
-        min_prompt_tokens: PromptTokens = 1,
-        max_new_tokens: NewTokens = None,
-        temperature: SamplingTemperature = 1.0,
-        top_p: TopP = 1.0,
-        vocabulary: Vocabulary = None,
+        sampling: SamplingOption = Sampling(),
     ):
         super().__init__(
             student,
             teacher,
             objectives,
-            end,
-            min_prompt_tokens,
-            max_new_tokens,
-            temperature,
-            top_p,
-            vocabulary,
+            sampling,
         )
         self.share = share
 
     def before_step(self, batch: Batch) -> Batch:
-        if step_uniform(batch, "scheme.text_source") < at_progress(self.share, batch):
+        if self.draw_text_source(batch) < at_progress(self.share, batch):
             return self.student_text(batch)
         return batch
 

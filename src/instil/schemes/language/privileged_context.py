@@ -28,21 +28,11 @@ from instil.core import (
     at_progress,
     side_effect_free,
 )
+from instil.generation.options import Sampling, SamplingOption
 from instil.generation.reader import TEXT_KEYS
-from instil.generation.sampling import step_uniform
-from instil.schemes.bases.generation_options import (
-    EndToken,
-    NewTokens,
-    PromptTokens,
-    SamplingTemperature,
-    TopP,
-    Vocabulary,
-)
 from instil.schemes.bases.writer import GenerativeScheme
 from instil.teachers.ema import Ema
 
-CHOICE_STREAM = "scheme.text_source"
-"""Random stream that decides which text a step uses."""
 ContextReader = Literal["average", "adapter_off", "teacher"]
 
 
@@ -106,12 +96,7 @@ class PrivilegedContext(GenerativeScheme):
                 "other steps use the text of the data"
             ),
         ] = 1.0,
-        end: EndToken = None,
-        min_prompt_tokens: PromptTokens = 1,
-        max_new_tokens: NewTokens = None,
-        temperature: SamplingTemperature = 1.0,
-        top_p: TopP = 1.0,
-        vocabulary: Vocabulary = None,
+        sampling: SamplingOption = Sampling(),
     ):
         student = as_net(student)
         if reader == "average":
@@ -122,12 +107,7 @@ class PrivilegedContext(GenerativeScheme):
             student,
             teacher,
             objectives,
-            end,
-            min_prompt_tokens,
-            max_new_tokens,
-            temperature,
-            top_p,
-            vocabulary,
+            sampling,
         )
         self.share = share
 
@@ -143,7 +123,7 @@ class PrivilegedContext(GenerativeScheme):
             self.teacher.roles = frozenset(self.teacher_roles())
 
     def before_step(self, batch: Batch) -> Batch:
-        if step_uniform(batch, "scheme.text_source") < at_progress(self.share, batch):
+        if self.draw_text_source(batch) < at_progress(self.share, batch):
             return self.student_text(batch)
         return batch
 

@@ -8,16 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Teacher, Update
+from instil.generation.options import Sampling, SamplingOption
 from instil.generation.reader import index_batch
 from instil.generation.sampling import sample_tokens
-from instil.schemes.bases.generation_options import (
-    EndToken,
-    NewTokens,
-    PromptTokens,
-    SamplingTemperature,
-    TopP,
-    Vocabulary,
-)
 from instil.schemes.bases.writer import GenerativeScheme
 
 TEXT = ("input_ids", "attention_mask", "valid", "token")
@@ -55,23 +48,13 @@ class SequenceLevel(GenerativeScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        end: EndToken = None,
-        min_prompt_tokens: PromptTokens = 1,
-        max_new_tokens: NewTokens = None,
-        temperature: SamplingTemperature = 0.0,
-        top_p: TopP = 1.0,
-        vocabulary: Vocabulary = None,
+        sampling: SamplingOption = Sampling(temperature=0.0),
     ):
         super().__init__(
             student,
             teacher,
             objectives,
-            end,
-            min_prompt_tokens,
-            max_new_tokens,
-            temperature,
-            top_p,
-            vocabulary,
+            sampling,
         )
         # Sample index -> (4, T). Not part of the state: a lost text is generated again, unchanged.
         self.text_cache: dict[int, Tensor] = {}
@@ -125,7 +108,7 @@ class SequenceLevel(GenerativeScheme):
             batch,
             [self.teacher],
             lambda logits, uniforms: sample_tokens(
-                logits[0], uniforms[:, 0], *self.sampling_now(batch)
+                logits[0], uniforms[:, 0], *self.sampling.distribution(batch)
             ),
         )
 

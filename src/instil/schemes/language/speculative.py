@@ -11,15 +11,8 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update, side_effect_free
+from instil.generation.options import Sampling, SamplingOption
 from instil.generation.sampling import sample_tokens
-from instil.schemes.bases.generation_options import (
-    EndToken,
-    NewTokens,
-    PromptTokens,
-    SamplingTemperature,
-    TopP,
-    Vocabulary,
-)
 from instil.schemes.bases.writer import GenerativeScheme
 
 
@@ -106,23 +99,13 @@ class Speculative(GenerativeScheme):
             Ge(1),
             Doc("number of most likely teacher tokens; a student token among them is accepted"),
         ] = 25,
-        end: EndToken = None,
-        min_prompt_tokens: PromptTokens = 1,
-        max_new_tokens: NewTokens = None,
-        temperature: SamplingTemperature = 1.0,
-        top_p: TopP = 1.0,
-        vocabulary: Vocabulary = None,
+        sampling: SamplingOption = Sampling(),
     ):
         super().__init__(
             student,
             teacher,
             objectives,
-            end,
-            min_prompt_tokens,
-            max_new_tokens,
-            temperature,
-            top_p,
-            vocabulary,
+            sampling,
         )
         self.top_k = top_k
 
@@ -130,7 +113,11 @@ class Speculative(GenerativeScheme):
         def choose(logits: Sequence[Tensor], uniforms: Tensor) -> tuple[Tensor, Tensor]:
             student_logits, teacher_logits = logits
             return sample_interleaved(
-                student_logits, teacher_logits, uniforms, self.top_k, *self.sampling_now(batch)
+                student_logits,
+                teacher_logits,
+                uniforms,
+                self.top_k,
+                *self.sampling.distribution(batch),
             )
 
         assert self.teacher is not None

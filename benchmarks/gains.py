@@ -24,7 +24,7 @@ from rich.console import Console
 
 from instil import catalogue, recipe
 from instil.files.atomic import atomic
-from instil.plan.recording import record
+from instil.plan.recording import record_outputs
 from instil.plan.run import run
 
 HERE = Path(__file__).parent
@@ -57,7 +57,7 @@ def measured(command: str) -> dict[str, Any]:
                         )
                     }
                 )
-                record(made, Console(quiet=True))
+                record_outputs(made, Console(quiet=True))
             result = json.loads(
                 (
                     run(made, Path(folder) / "run", None, Console(quiet=True)) / "result.json"

@@ -11,7 +11,7 @@ from typing import Any
 from formatting import table
 from recipe_pages import recipe_anchor
 
-from instil.plan.statistics import gain
+from instil.plan.statistics import paired_gain
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 Row = dict[str, Any]
@@ -220,7 +220,7 @@ def _default_row(row: Row) -> list[str]:
 
 def _paired_difference(treated: list[float], control: list[float]) -> str:
     """Mean paired difference in points and half the width of its interval; bold outside noise."""
-    result = gain(treated, control)
+    result = paired_gain(treated, control)
     half_width = 100 * (result["interval"][1] - result["mean"])
     text = f"{100 * result['mean']:+.1f}"
     return f"{f'**{text}**' if result['significant'] else text} ± {half_width:.1f}"

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from instil.cli import summary_table
-from instil.plan.statistics import gain, summary
+from instil.plan.statistics import paired_gain, summarize
 
 
 def _result(distilled: list[float], alone: list[float]) -> dict[str, Any]:
@@ -19,13 +19,13 @@ def _result(distilled: list[float], alone: list[float]) -> dict[str, Any]:
         "headline": "perplexity",
         "higher_is_better": False,
         "secondary": ["bits_per_byte"],
-        "teacher": {"perplexity": summary([11.5]), "bits_per_byte": summary([0.91])},
-        "alone": {"perplexity": summary(alone), "bits_per_byte": summary([2.41] * len(alone))},
+        "teacher": {"perplexity": summarize([11.5]), "bits_per_byte": summarize([0.91])},
+        "alone": {"perplexity": summarize(alone), "bits_per_byte": summarize([2.41] * len(alone))},
         "distilled": {
-            "perplexity": summary(distilled),
-            "bits_per_byte": summary([2.398] * len(distilled)),
+            "perplexity": summarize(distilled),
+            "bits_per_byte": summarize([2.398] * len(distilled)),
         },
-        "gain": gain(distilled, alone, higher_is_better=False),
+        "gain": paired_gain(distilled, alone, higher_is_better=False),
         "gains": {},
         "cost": {"teacher": cost, "student": cost},
         "warnings": [],

@@ -14,7 +14,7 @@ from instil.experiment import trained_teachers as trained
 from instil.experiment.dry_run import rehearse
 from instil.experiment.experiment import Experiment
 from instil.plan.arms import Arms
-from instil.plan.recording import record
+from instil.plan.recording import record_outputs
 from instil.plan.run_folder import RunFolder
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
@@ -120,7 +120,7 @@ def test_losses_from_a_store_are_those_of_the_live_teacher_to_the_last_bit(
     sections: dict[str, Any], here: Path
 ) -> None:
     stored = spoken("store.path=store", **sections)
-    record(stored, Console(quiet=True))
+    record_outputs(stored, Console(quiet=True))
     assert losses(stored, here / "recorded") == losses(spoken(**sections), here / "live")
 
 
@@ -138,7 +138,7 @@ def test_every_codec_teaches_what_the_live_teacher_does(
         "objectives": {objective: options},
         "teacher": {"model": "causal_transformer", "options": {"width": 16, "depth": 2}},
     }
-    record(spoken(*changes, **goals), Console(quiet=True))
+    record_outputs(spoken(*changes, **goals), Console(quiet=True))
     live, stored = (
         losses(spoken("train.epochs=8", **goals), here / "live"),
         losses(spoken(*changes, **goals), here / "recorded"),
@@ -154,9 +154,9 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
         RecipeError,
         match=r"store\.codec: 'top' does not keep what objectives\.forward_kl reads: .* holds only some classes; use top_k",
     ):
-        record(spoken("store.path=none", "store.codec=top"), Console(quiet=True))
+        record_outputs(spoken("store.path=none", "store.codec=top"), Console(quiet=True))
     assert not (here / "none").exists(), "before anything is asked"
-    record(spoken("store.path=store"), Console(quiet=True))
+    record_outputs(spoken("store.path=store"), Console(quiet=True))
 
     def refused(message: str, *changes: str, **sections: Any) -> None:
         with pytest.raises(RecipeError, match=message):
@@ -195,4 +195,4 @@ def test_what_cannot_be_learned_from_is_not_recorded(
     changes: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        record(spoken("store.path=store", *changes), Console(quiet=True))
+        record_outputs(spoken("store.path=store", *changes), Console(quiet=True))

@@ -17,7 +17,7 @@ from instil.core import Net
 from instil.experiment.dry_run import rehearse
 from instil.experiment.experiment import Experiment
 from instil.networks.factory import build as network
-from instil.plan.recording import record
+from instil.plan.recording import record_outputs
 from instil.recipe import to_yaml
 from instil.recipe.sections import Recipe
 from instil.tasks import language
@@ -96,7 +96,9 @@ def test_recorded_answers_are_those_of_the_live_teacher(
         live = run_of(taught(server, texts), tmp_path / "live")
         asked = sum(server.answered.values())
         assert asked <= 24 * (1 if kind == "vllm" else 16) + 3, "the second epoch asks for nothing"
-        record(taught(server, texts, f"store.path={tmp_path / 'store'}"), Console(quiet=True))
+        record_outputs(
+            taught(server, texts, f"store.path={tmp_path / 'store'}"), Console(quiet=True)
+        )
         assert sum(server.answered.values()) <= asked + 3, (
             "what the live teacher answered is in its log"
         )
@@ -129,11 +131,11 @@ def test_a_recording_goes_on_where_the_budget_ended(texts: Path, tmp_path: Path)
             ValueError,
             match=r"request_budget: 12 of 12 requests are spent; allow more and start again: .* in .*log\.jsonl",
         ):
-            record(
+            record_outputs(
                 taught(server, texts, *changes, "teacher.options.request_budget=12"),
                 Console(quiet=True),
             )
-        record(
+        record_outputs(
             taught(server, texts, *changes, "teacher.options.request_budget=40"),
             Console(quiet=True),
         )

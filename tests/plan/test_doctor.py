@@ -15,7 +15,7 @@ from instil.experiment import build
 from instil.experiment.dry_run import rehearse
 from instil.experiment.experiment import Experiment
 from instil.experiment.trained_teachers import place
-from instil.plan.doctor import doctor, examine
+from instil.plan.doctor import doctor, examine_stage
 from tests.experiment.small import SMALL, recipe, run_of
 
 CNN = {"model": "cnn", "options": {"width": 2}}
@@ -144,7 +144,9 @@ def test_a_part_of_the_teacher_in_train_mode() -> None:
 
     original.__class__ = Stubborn
     original.train()
-    assert "teacher: a part of it is in train mode" in examine(stage, scheme, True)["problems"]
+    assert (
+        "teacher: a part of it is in train mode" in examine_stage(stage, scheme, True)["problems"]
+    )
 
 
 SCHEMES: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.plan.pictures import png, sheet
+from instil.plan.pictures import encode_png, image_grid
 
 
 def read(data: bytes) -> Tensor:
@@ -35,7 +35,7 @@ def read(data: bytes) -> Tensor:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_stand_in_rows_of_eight_and_are_enlarged(channels: int) -> None:
     images = torch.rand(11, channels, 8, 6)
-    pixels = read(png(sheet(images)))
+    pixels = read(encode_png(image_grid(images)))
     height, width = 8 * 6 + 4, 6 * 6 + 4
     assert pixels.shape == (2 * height, 8 * width, channels)
     ninth = pixels[height + 2 : 2 * height - 2, 2 : width - 2][::6, ::6].permute(2, 0, 1)
@@ -45,4 +45,4 @@ def test_images_stand_in_rows_of_eight_and_are_enlarged(channels: int) -> None:
 
 def test_other_channels_are_shown_as_their_mean() -> None:
     images = torch.rand(2, 5, 64, 64)
-    assert torch.equal(sheet(images), sheet(images.mean(1, keepdim=True)))
+    assert torch.equal(image_grid(images), image_grid(images.mean(1, keepdim=True)))

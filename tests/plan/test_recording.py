@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from instil.plan.doctor import doctor
-from instil.plan.recording import record
+from instil.plan.recording import record_outputs
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
 from instil.store import files, writer
@@ -44,7 +44,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The answers of the small recipe's teacher in two views."""
     folder = tmp_path_factory.mktemp("answers") / "store"
-    assert record(stored(folder, *VIEWS), Console(quiet=True)) == folder
+    assert record_outputs(stored(folder, *VIEWS), Console(quiet=True)) == folder
     return str(folder)
 
 
@@ -112,7 +112,7 @@ def test_precision_reaches_the_recorded_and_the_plain_teacher(
         "baselines": [],
     }
     live = run_of(recipe(**sections), tmp_path / "live")
-    record(recipe("store.path=store", **sections), Console(quiet=True))
+    record_outputs(recipe("store.path=store", **sections), Console(quiet=True))
     recorded = run_of(recipe("store.path=store", **sections), tmp_path / "recorded")
     run_of(recipe("teacher.precompute=true", **sections), tmp_path / "plain")
     assert losses_of(tmp_path / "recorded") == losses_of(tmp_path / "live")
@@ -219,7 +219,7 @@ def test_a_recording_that_was_stopped_goes_on(
 
     monkeypatch.setattr(files, "write", stopping)
     with pytest.raises(KeyboardInterrupt):
-        record(one, Console(quiet=True))
+        record_outputs(one, Console(quiet=True))
     with pytest.raises(
         ValueError,
         match="is not complete: its recording was stopped; go on with it by the same command",
@@ -228,7 +228,7 @@ def test_a_recording_that_was_stopped_goes_on(
     there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("train-0*")}
     assert there
     monkeypatch.setattr(files, "write", write)
-    record(one, Console(quiet=True))
+    record_outputs(one, Console(quiet=True))
     now = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("train-0*")}
     assert len(now) > len(there)
     assert all(now[name] == moment for name, moment in there.items())
@@ -240,7 +240,7 @@ def test_new_views_in_every_epoch_cannot_be_recorded(tmp_path: Path) -> None:
         ValueError,
         match=r"data.augment.views: new views in every epoch cannot be recorded; say how many there are",
     ):
-        record(stored(tmp_path / "store", "data.augment.crop=1"), Console(quiet=True))
+        record_outputs(stored(tmp_path / "store", "data.augment.crop=1"), Console(quiet=True))
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_answers_are_recorded_into_an_empty_folder_of_this_machine(
         file.write_text("x")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(RecipeError, match=message):
-        record(stored(path, "baselines=[]"), Console(quiet=True))
+        record_outputs(stored(path, "baselines=[]"), Console(quiet=True))
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -271,7 +271,7 @@ def test_what_cannot_be_encoded_leaves_no_store_behind(tmp_path: Path) -> None:
     with pytest.raises(
         RecipeError, match=r"store.size: the 64 largest of 10 classes are all of them"
     ):
-        record(
+        record_outputs(
             stored(tmp_path / "store", "baselines=[]", "store.codec=top", objectives={"top_k": {}}),
             Console(quiet=True),
         )
@@ -342,7 +342,7 @@ def test_answers_to_a_causal_language_model_are_its_hidden_states_and_head(tmp_p
     small["data"] |= {"rows": 64, "held_out": 32}
     small["objectives"] = {"forward_kl": {}}
     one = stored(tmp_path / "store", **small)
-    record(one, Console(quiet=True))
+    record_outputs(one, Console(quiet=True))
     sections = json.loads((tmp_path / "store" / "manifest.json").read_text())["sections"]
     assert set(sections["train"]["outputs"]) == {"projection"}
     recorded = run_of(one, tmp_path / "recorded")

@@ -29,7 +29,7 @@ def assembled(
         name: [arm(value) for value in values.get(name, [])]
         for name in ("alone", "label_smoothing", "pseudo_labels", "distilled")
     }
-    return results.assemble(BENCH, teacher, arms, status)
+    return results.assemble_result(BENCH, teacher, arms, status)
 
 
 def test_a_clear_gain_has_no_warning() -> None:
@@ -81,8 +81,8 @@ def test_of_nothing_nothing_is_said() -> None:
 
 def test_the_shipped_student_is_chosen_on_the_validation_split() -> None:
     done = [arm(0.9, validation=0.1), arm(0.2, validation=0.8), arm(0.5, validation=0.3)]
-    assert results.exported_seed(BENCH, done) == 1
-    found = results.assemble(BENCH, None, {"distilled": done}, "complete")
+    assert results.exported_seed_index(BENCH, done) == 1
+    found = results.assemble_result(BENCH, None, {"distilled": done}, "complete")
     assert found["exported_seed"] == 1
     assert found["details"]["distilled"] == {"confusion": [[0.2]]}
 
@@ -90,7 +90,7 @@ def test_the_shipped_student_is_chosen_on_the_validation_split() -> None:
 def test_seconds_are_those_of_one_seed_on_average() -> None:
     done = [arm(0.5), arm(0.5)]
     done[1].seconds = 4.0
-    cost = results.assemble(BENCH, None, {"distilled": done}, "complete")["cost"]["student"]
+    cost = results.assemble_result(BENCH, None, {"distilled": done}, "complete")["cost"]["student"]
     assert cost["seconds"] == 3.0
     assert cost["latency"]["batch_size"] == 1
 
@@ -103,7 +103,7 @@ def test_how_long_an_answer_takes_is_measured_once_a_net(monkeypatch: pytest.Mon
     )
     teacher, arms = arm(0.9), {"alone": [arm(0.5)], "distilled": [arm(0.7)]}
     for _ in range(2):
-        found = results.assemble(BENCH, teacher, arms, "running")
+        found = results.assemble_result(BENCH, teacher, arms, "running")
         arms["distilled"].append(arm(0.7))
     assert measured == [teacher.net, arms["distilled"][0].net]
     assert found["cost"]["student"]["latency"] == {"median_ms": 1.0}

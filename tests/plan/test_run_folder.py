@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from instil.plan.run_folder import RunFolder, environment
+from instil.plan.run_folder import RunFolder, collect_environment
 
 
 def record(arm: str, seed: int | None, step: int) -> dict[str, object]:
@@ -24,12 +24,12 @@ def steps(folder: RunFolder) -> list[tuple[str, int | None, int]]:
 
 def test_lines_of_one_arm_and_seed_are_forgotten(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.forget("alone", 0)
+    folder.remove_records("alone", 0)
     assert list(tmp_path.iterdir()) == []
     for arm, seed in (("teacher", None), ("alone", 0), ("alone", 1), ("distilled", 0)):
         folder.log(record(arm, seed, 1))
-    folder.forget("alone", 0)
-    folder.forget("teacher", None)
+    folder.remove_records("alone", 0)
+    folder.remove_records("teacher", None)
     assert steps(folder) == [("alone", 1, 1), ("distilled", 0, 1)]
 
 
@@ -47,7 +47,7 @@ def test_half_a_line_of_a_run_that_was_killed_is_dropped(half: str, tmp_path: Pa
     folder.log(record("distilled", 0, 1))
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(half)
-    folder.forget("alone", 0)
+    folder.remove_records("alone", 0)
     folder.log(record("alone", 0, 2))
     assert steps(folder) == [("distilled", 0, 1), ("alone", 0, 2)]
 
@@ -67,7 +67,7 @@ def test_outside_of_a_repository_there_is_no_commit(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    found = environment([4])
+    found = collect_environment([4])
     assert found["git"] is None
     assert found["seeds"] == [4]
     assert found["hardware"]["cores"] >= 1

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from instil.plan.statistics import gain, summary
+from instil.plan.statistics import paired_gain, summarize
 
 TREATED, CONTROL = [0.91, 0.88, 0.93, 0.90], [0.84, 0.86, 0.85, 0.87]
 
 
 def test_mean_and_sample_deviation() -> None:
-    found = summary(TREATED)
+    found = summarize(TREATED)
     assert found["mean"] == pytest.approx(np.mean(TREATED))
     assert found["std"] == pytest.approx(np.std(TREATED, ddof=1))
     assert found["values"] == TREATED
 
 
 def test_the_gain_is_the_paired_t_interval() -> None:
-    found = gain(TREATED, CONTROL)
+    found = paired_gain(TREATED, CONTROL)
     expected = stats.ttest_rel(TREATED, CONTROL).confidence_interval(0.95)
     difference = np.subtract(TREATED, CONTROL)
     assert found["mean"] == pytest.approx(difference.mean())
@@ -31,14 +31,14 @@ def test_the_gain_is_the_paired_t_interval() -> None:
 @pytest.mark.parametrize("treated", [[0.9, 0.8, 0.85], [0.85, 0.87, 0.83]])
 def test_significant_is_what_the_t_test_says(treated: list[float]) -> None:
     control = [0.80, 0.81, 0.82]
-    assert gain(treated, control)["significant"] == (
+    assert paired_gain(treated, control)["significant"] == (
         stats.ttest_rel(treated, control).pvalue < 0.05
     )
 
 
 def test_one_seed_has_no_noise_to_compare_with() -> None:
-    assert summary([0.5]) == {"mean": 0.5, "std": None, "values": [0.5]}
-    assert gain([0.5], [0.25]) == {
+    assert summarize([0.5]) == {"mean": 0.5, "std": None, "values": [0.5]}
+    assert paired_gain([0.5], [0.25]) == {
         "mean": 0.25,
         "std": None,
         "interval": None,
@@ -50,12 +50,12 @@ def test_one_seed_has_no_noise_to_compare_with() -> None:
 
 def test_seeds_that_are_not_pairs() -> None:
     with pytest.raises(ValueError, match="zip"):
-        gain([0.5, 0.6], [0.5])
+        paired_gain([0.5, 0.6], [0.5])
 
 
 def test_a_gain_is_positive_for_an_improvement_whichever_direction_is_better() -> None:
-    lower = gain([668.0, 660.0, 671.0], [709.0, 700.0, 713.0], higher_is_better=False)
+    lower = paired_gain([668.0, 660.0, 671.0], [709.0, 700.0, 713.0], higher_is_better=False)
     assert lower["mean"] == pytest.approx(41.0)
     assert lower["interval"][0] > 0
     assert lower["significant"]
-    assert gain([0.5], [0.4], higher_is_better=True)["mean"] == pytest.approx(0.1)
+    assert paired_gain([0.5], [0.4], higher_is_better=True)["mean"] == pytest.approx(0.1)

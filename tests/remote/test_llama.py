@@ -15,7 +15,7 @@ from instil.data.paths import located
 from instil.data.sources.text import text
 from instil.data.tokenizers import Tokenizer, tokenizer
 from instil.networks.gguf import gguf
-from instil.plan.recording import record
+from instil.plan.recording import record_outputs
 from instil.remote import Refused, Server
 from instil.remote.generation import generate
 from tests.experiment.small import recipe, run_of
@@ -120,5 +120,5 @@ def test_a_student_learns_from_recorded_answers(
         train={"epochs": 3, "optimizer": {"lr": 1e-2}},
         seeds=[0],
     )
-    record(one, Console(quiet=True))
+    record_outputs(one, Console(quiet=True))
     assert run_of(one, tmp_path / "run")["status"] == "complete"

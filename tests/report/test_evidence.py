@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from instil.cli import summary_table
-from instil.plan.results import warnings
+from instil.plan.results import result_warnings
 from instil.report import evidence, text, trust
 from instil.report.page import render
 from instil.report.record import Record, read_run
@@ -83,7 +83,7 @@ def test_without_a_simpler_method_only_the_student_alone_is_named(tmp_path: Path
 
 def test_the_warning_tells_worse_from_not_better(tmp_path: Path) -> None:
     record = record_of(tmp_path, BETTER, NOISE, WORSE, headline="accuracy", higher_is_better=True)
-    assert warnings(record.result) == [
+    assert result_warnings(record.result) == [
         "distillation does not do clearly better than label smoothing here",
         "distillation does clearly worse than the teacher's hard pseudo-labels here",
     ]

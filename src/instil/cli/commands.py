@@ -60,7 +60,7 @@ def run(
 def record(arguments: Arguments = None) -> None:
     """Record the teacher's outputs for all samples at store.path, or continue a recording."""
     recipe = load_recipe(arguments)
-    from instil.plan.recording import record as record_outputs
+    from instil.plan.recording import record_outputs
 
     folder = record_outputs(recipe, console())
     size = sum(file.stat().st_size for file in folder.iterdir())

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from instil.data.pictures import Files, Pictures, extensions
 
-FORMS = "a tensor or array (N, C, H, W) or (N, H, W, C), a file, a PIL image, or a list of these"
+INPUT_FORMS = (
+    "a tensor or array (N, C, H, W) or (N, H, W, C), a file, a PIL image, or a list of these"
+)
 
 
 def as_images(inputs: Any, channels: int, size: tuple[int, int] | None) -> Tensor:
@@ -39,12 +41,12 @@ def as_images(inputs: Any, channels: int, size: tuple[int, int] | None) -> Tenso
     if isinstance(inputs, (str, Path)):
         path = Path(inputs)
         if not path.is_file():
-            raise FileNotFoundError(f"inputs: there is no file {path}. Expected {FORMS}")
+            raise FileNotFoundError(f"inputs: there is no file {path}. Expected {INPUT_FORMS}")
         extensions()  # an error that names the package where PIL is missing
         return _from_picture(Pictures(Files((path,)), _mode(channels), size))
     if hasattr(inputs, "convert") and hasattr(inputs, "mode"):
         return _from_picture(Pictures(lambda _row: inputs, _mode(channels), size))
-    raise ValueError(f"inputs: unknown type. Expected {FORMS}, got {type(inputs).__name__}")
+    raise ValueError(f"inputs: unknown type. Expected {INPUT_FORMS}, got {type(inputs).__name__}")
 
 
 def _mode(channels: int) -> str:

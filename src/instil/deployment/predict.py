@@ -104,7 +104,7 @@ class Student:
         return [name for name, value in zip(self.classes, row, strict=True) if value > 0.5]
 
 
-class Description(BaseModel):
+class StudentDescription(BaseModel):
     """Description of a student in the header of its weights file."""
 
     model_config = ConfigDict(strict=False, allow_inf_nan=False)
@@ -151,9 +151,9 @@ def load(run: Path | str, *, trust_code: bool = False) -> Student:
     return Student(net.eval(), tuple(about.classes), about.kind, recipe, tuple(about.shape))
 
 
-def _description(path: Path) -> Description:
+def _description(path: Path) -> StudentDescription:
     try:
-        return Description.model_validate(read_description(path))
+        return StudentDescription.model_validate(read_description(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))

@@ -30,8 +30,8 @@ from instil.experiment.teachers import class_names, introduced, school, together
 from instil.export.student import save_student
 from instil.files.atomic import atomic
 from instil.plan import finished_arms as finished
-from instil.plan.divergence import diverged
-from instil.plan.pictures import made_images, png, sheet
+from instil.plan.divergence import divergence_message
+from instil.plan.pictures import encode_png, image_grid, synthetic_images
 from instil.plan.run_folder import RunFolder
 from instil.recipe import build_objectives, label_objectives, origin_stage
 from instil.recipe.defaults import DATA_FREE_BASELINES
@@ -42,7 +42,7 @@ from instil.teachers.frozen import Frozen
 from instil.training.fit import FitResult, Training, TrainState, fit
 from instil.training.monitor import NotFiniteError
 
-PICTURES = 16
+NUM_SAVED_IMAGES = 16
 Tick = Callable[[str, "int | None", TrainState], None]
 
 
@@ -171,7 +171,7 @@ class Arms:
                 self._log_again(name, seed, done.records)
                 finished.delete_checkpoints(self.folder, name, seed, len(self.stages))
                 return Arm(net, done.test, done.validation, done.details, done.seconds)
-        self.folder.forget(name, seed)
+        self.folder.remove_records(name, seed)
         self._records = []
         net, seconds = self.students[name](seed)
         validation, _ = self._evaluate(net, "validation")
@@ -196,7 +196,7 @@ class Arms:
 
     def _log_again(self, name: str, seed: int | None, records: Sequence[dict[str, Any]]) -> None:
         """Put the lines of a finished arm where they stand in an uninterrupted run."""
-        self.folder.forget(name, seed)
+        self.folder.remove_records(name, seed)
         for record in records:
             self.folder.log(record)
 
@@ -284,12 +284,12 @@ class Arms:
                 self._logged[name] = path
             finished.delete_checkpoints(self.folder, name, None, 1)
             return net, cached.seconds
-        self.folder.forget(name, None)
+        self.folder.remove_records(name, None)
         self._logged[name] = path
         moments = trained_teachers.moments_of(self.stages, stage, spec, number)
         for earlier in (moment for moment in moments if moment < spec.checkpoint_at):
             self._teacher_net(stage, spec.model_copy(update={"checkpoint_at": earlier}), number)
-            self.folder.forget(name, None)
+            self.folder.remove_records(name, None)
         if len(moments) > 1 or catalogue.find("scheme", spec.scheme.type).exports_new_architecture:
             # Built again: training starts from the bare network, with the random state of its seed.
             net = trained_teachers.untrained(stage, spec, number)
@@ -389,10 +389,10 @@ class Arms:
 
     def _draw(self, scheme: Scheme, stage: Experiment, seed: int) -> None:
         """Some of the images that a student without training images learnt from, beside its weights."""
-        images = made_images(scheme, stage, seed)
+        images = synthetic_images(scheme, stage, seed)
         if images is not None and rank() == 0:
-            with atomic(self.folder.arm("distilled", seed, ".png")) as temporary:
-                temporary.write_bytes(png(sheet(images[:PICTURES])))
+            with atomic(self.folder.arm_file("distilled", seed, ".png")) as temporary:
+                temporary.write_bytes(encode_png(image_grid(images[:NUM_SAVED_IMAGES])))
 
     def _stage_teacher(self, stage: Experiment, made: dict[str, Net]) -> Teacher | None:
         """The teacher of a stage; ``made``: the nets of earlier stages by the names that specifications know them by."""
@@ -495,7 +495,9 @@ class Arms:
                 on_step=lambda clock: self.on_step(name, seed, clock),
             )
         except NotFiniteError as error:
-            raise RuntimeError(diverged(error, name, seed, experiment.recipe, training)) from error
+            raise RuntimeError(
+                divergence_message(error, name, seed, experiment.recipe, training)
+            ) from error
 
     def _log(self, record: dict[str, Any]) -> None:
         self._records.append(record)

@@ -7,7 +7,7 @@ from instil.training.fit import Training
 from instil.training.monitor import NotFiniteError
 
 
-def diverged(
+def divergence_message(
     error: NotFiniteError, arm: str, seed: int | None, recipe: Recipe, training: Training
 ) -> str:
     """Say whose training diverged, where, and what can be done.

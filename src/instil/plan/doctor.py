@@ -29,7 +29,7 @@ from instil.experiment.dry_run import rehearse
 from instil.experiment.experiment import Experiment
 from instil.experiment.trained_teachers import known
 from instil.experiment.weighting_advice import weighting_advice
-from instil.plan.run_estimate import run_estimate
+from instil.plan.run_estimate import estimate_run
 from instil.recipe.learning_rate import learning_rate_note
 from instil.recipe.sections import Recipe
 from instil.training.step import train_step
@@ -47,13 +47,14 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
     """
     experiment = Experiment.of(recipe)
     found = [
-        examine(stage, scheme, trained) for stage, scheme, trained in rehearse(experiment, known)
+        examine_stage(stage, scheme, trained)
+        for stage, scheme, trained in rehearse(experiment, known)
     ]
     student_seconds = sum(stage["forecast"]["seconds"] for stage in found)
     return {
         "recipe": recipe.name,
         "data": data_summary(experiment),
-        "run": run_estimate(experiment, student_seconds),
+        "run": estimate_run(experiment, student_seconds),
         "stages": found,
         "notes": [
             *getattr(experiment.examples, "about", ()),
@@ -74,7 +75,7 @@ def _learning_rates(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def examine(experiment: Experiment, scheme: Scheme, trained: bool) -> dict[str, Any]:
+def examine_stage(experiment: Experiment, scheme: Scheme, trained: bool) -> dict[str, Any]:
     """What one stage does on its first batch; ``trained``: its teachers are."""
     stage = experiment.recipe
     seed = stage.seeds[0]

@@ -48,7 +48,7 @@ def read(folder: RunFolder, name: str, seed: int) -> FinishedArm | None:
 
 
 def _read(folder: RunFolder, name: str, seed: int) -> FinishedArm | None:
-    path = folder.arm(name, seed, ".json")
+    path = folder.arm_file(name, seed, ".json")
     if not path.exists():
         return None
     try:
@@ -78,7 +78,7 @@ def load_weights(folder: RunFolder, name: str, seed: int, net: nn.Module) -> boo
     Raises:
         ValueError: if the weights are those of another architecture.
     """
-    path = folder.arm(name, seed, ".safetensors")
+    path = folder.arm_file(name, seed, ".safetensors")
     problem: str | None = None
     try:
         load_student(net, path)
@@ -103,7 +103,7 @@ def write(
         arm: the fields of ``FinishedArm``.
         stages: number of trainings that have a checkpoint.
     """
-    path = folder.arm(name, seed, ".json")
+    path = folder.arm_file(name, seed, ".json")
     if rank() == 0:
         save_student(net, path.with_suffix(".safetensors"))
     folder.write_json(f"checkpoint/{path.name}", arm)
@@ -119,4 +119,4 @@ def delete_checkpoints(folder: RunFolder, name: str, seed: int | None, stages: i
 
 def checkpoint(folder: RunFolder, name: str, seed: int | None, stage: int) -> Path:
     """Where the checkpoint of a stage of an arm is."""
-    return folder.arm(name, seed, f"-stage{stage}.pt")
+    return folder.arm_file(name, seed, f"-stage{stage}.pt")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from instil.experiment.experiment import Experiment
 from instil.files.atomic import atomic
-from instil.plan.pictures import png
+from instil.plan.pictures import encode_png
 from instil.plan.run_folder import RunFolder
 
 SMALLEST, LARGEST = 64, 128
@@ -29,7 +29,7 @@ def write_mistakes(experiment: Experiment, folder: RunFolder) -> None:
     images = experiment.splits.test.__getitems__([mistake["row"] for mistake in mistakes])["image"]
     for index, image in enumerate(images):
         with atomic(folder.path / "checkpoint" / f"mistake-{index}.png") as temporary:
-            temporary.write_bytes(png(thumbnail(image)))
+            temporary.write_bytes(encode_png(thumbnail(image)))
 
 
 def thumbnail(image: Tensor) -> Tensor:

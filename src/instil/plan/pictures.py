@@ -19,7 +19,7 @@ ACROSS, SMALLEST = 8, 48
 """Images in a row, and the least pixels that each is shown in."""
 
 
-def sheet(images: Tensor) -> Tensor:
+def image_grid(images: Tensor) -> Tensor:
     """Images (N, C, H, W) in [0, 1] side by side on white, small ones enlarged, as bytes (H, W, 1 or 3); other channels than three as their mean."""
     images = images.detach().float().cpu().clamp(0, 1)
     images = images if images.shape[1] == 3 else images.mean(1, keepdim=True)
@@ -32,7 +32,7 @@ def sheet(images: Tensor) -> Tensor:
     return (rows * 255).round().to(torch.uint8).reshape(-1, ACROSS * width, channels)
 
 
-def png(pixels: Tensor) -> bytes:
+def encode_png(pixels: Tensor) -> bytes:
     """Bytes (H, W, 1 or 3) as a PNG file."""
     height, width, channels = pixels.shape
     lines = torch.cat(
@@ -46,7 +46,7 @@ def png(pixels: Tensor) -> bytes:
     )
 
 
-def made_images(scheme: Scheme, stage: Experiment, seed: int) -> Tensor | None:
+def synthetic_images(scheme: Scheme, stage: Experiment, seed: int) -> Tensor | None:
     """Images that a scheme made at the end of its training; all ranks must call it.
 
     Args:

@@ -23,7 +23,7 @@ from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.experiment.stored_teacher import binding, check_recordable
 from instil.plan.arm_progress import ArmProgress, trainings
 from instil.plan.arms import Arm, Arms
-from instil.plan.results import cost
+from instil.plan.results import measure_costs
 from instil.plan.run_folder import RunFolder
 from instil.progress import RunProgress
 from instil.recipe.errors import RecipeError, error_context
@@ -34,7 +34,7 @@ from instil.tasks.bases.task import to_device
 
 
 @on_device_of_recipe
-def record(recipe: Recipe, console: Console) -> Path:
+def record_outputs(recipe: Recipe, console: Console) -> Path:
     """Record the answers of the recipe's teacher, trained first where it must be, into the folder that ``store`` names; go on where it stopped.
 
     Raises ValueError for a recipe without ``store`` or teacher, or whose answers cannot be recorded.
@@ -64,7 +64,7 @@ def record(recipe: Recipe, console: Console) -> Path:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "checkpoint").mkdir()
             run_folder = RunFolder(Path(folder))
-            run_folder.on_record = shown.observe
+            run_folder.on_log = shown.observe
             teacher = Arms(live, run_folder, shown).teacher()
         assert teacher is not None
         sections = _sections(live, bool(teacher.test))
@@ -179,5 +179,5 @@ def _facts(experiment: Experiment, teacher: Arm) -> dict[str, Any]:
         "validation": teacher.validation,
         "details": teacher.details,
         "seconds": teacher.seconds,
-        "cost": cost(experiment, teacher, {"distilled": []}).get("teacher"),
+        "cost": measure_costs(experiment, teacher, {"distilled": []}).get("teacher"),
     }

@@ -11,12 +11,12 @@ from instil.experiment.weighting_advice import weighting_advice
 from instil.export.latency import measure
 from instil.plan.arms import Arm
 from instil.plan.label_facts import label_facts
-from instil.plan.statistics import gain, summary
+from instil.plan.statistics import paired_gain, summarize
 
-Arms = Mapping[str, Sequence[Arm]]
+ArmsByName = Mapping[str, Sequence[Arm]]
 
 
-SIMPLER = {
+BASELINE_PHRASES = {
     "label_smoothing": "label smoothing",
     "pseudo_labels": "the teacher's hard pseudo-labels",
     "noise": "the teacher's answers to white noise",
@@ -25,8 +25,8 @@ SIMPLER = {
 """What distillation must beat, in words."""
 
 
-def assemble(
-    experiment: Experiment, teacher: Arm | None, arms: Arms, status: str
+def assemble_result(
+    experiment: Experiment, teacher: Arm | None, arms: ArmsByName, status: str
 ) -> dict[str, Any]:
     """Everything that reports and leaderboards read of a run, from the arms that are finished."""
     recipe, splits = experiment.recipe, experiment.splits
@@ -60,7 +60,7 @@ def assemble(
     for name, done in {**scored, **arms}.items():
         if done:
             result[name] = {
-                metric: summary([arm.test[metric] for arm in done]) for metric in done[0].test
+                metric: summarize([arm.test[metric] for arm in done]) for metric in done[0].test
             }
     if teacher is not None and teacher.privacy_cost:
         result["privacy"] = teacher.privacy_cost
@@ -68,15 +68,17 @@ def assemble(
     result["higher_is_better"] = experiment.task.higher_is_better
     result["secondary"] = list(experiment.task.secondary)
     gains = {
-        name: gain(*_paired(arms["distilled"], done, headline), experiment.task.higher_is_better)
+        name: paired_gain(
+            *_paired(arms["distilled"], done, headline), experiment.task.higher_is_better
+        )
         for name, done in arms.items()
         if name != "distilled" and done and arms["distilled"]
     }
     if "alone" in gains:
         result["gain"] = gains.pop("alone")
     result["gains"] = gains
-    result["cost"] = cost(experiment, teacher, arms)
-    drawn = exported_seed(experiment, arms["distilled"]) if arms["distilled"] else 0
+    result["cost"] = measure_costs(experiment, teacher, arms)
+    drawn = exported_seed_index(experiment, arms["distilled"]) if arms["distilled"] else 0
     result["details"] = {
         name: done[min(drawn, len(done) - 1)].details
         for name, done in {**scored, **arms}.items()
@@ -85,7 +87,7 @@ def assemble(
     result["exported_seed"] = recipe.seeds[drawn] if arms["distilled"] else None
     advice = [sentence for stage in experiment.stages for sentence in weighting_advice(stage)]
     notes = [*experiment.notes, *experiment.doubts, *dict.fromkeys(advice)]
-    result["warnings"] = [*warnings(result), *notes]
+    result["warnings"] = [*result_warnings(result), *notes]
     return result
 
 
@@ -96,14 +98,14 @@ def _paired(
     return [a.test[metric] for a, _ in pairs], [b.test[metric] for _, b in pairs]
 
 
-def exported_seed(experiment: Experiment, distilled: Sequence[Arm]) -> int:
+def exported_seed_index(experiment: Experiment, distilled: Sequence[Arm]) -> int:
     """Index of the seed whose student is shipped: the best one on the validation split."""
     best = max if experiment.task.higher_is_better else min
     headline = experiment.task.headline
     return best(range(len(distilled)), key=lambda index: distilled[index].validation[headline])
 
 
-def cost(experiment: Experiment, teacher: Arm | None, arms: Arms) -> dict[str, Any]:
+def measure_costs(experiment: Experiment, teacher: Arm | None, arms: ArmsByName) -> dict[str, Any]:
     """Parameters, bytes of the weights, latency of one sample, and training seconds of each net."""
     arms_of: dict[str, tuple[Arm, float]] = {}
     known = {} if teacher is None or teacher.cost is None else {"teacher": teacher.cost}
@@ -134,7 +136,7 @@ def _latency(arm: Arm, one: Batch) -> dict[str, Any]:
     return arm.latency
 
 
-def warnings(result: Mapping[str, Any]) -> list[str]:
+def result_warnings(result: Mapping[str, Any]) -> list[str]:
     """What a reader must know before trusting the numbers."""
     found = []
     seeds = len(result["seeds"])
@@ -144,7 +146,7 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
         )
     if "gain" in result and not result["gain"]["significant"] and seeds > 1:
         found.append("the gain over the student alone is within noise")
-    for name, words in SIMPLER.items():
+    for name, words in BASELINE_PHRASES.items():
         other = result["gains"].get(name)
         if other is not None and other["significant"] and other["mean"] < 0:
             found.append(f"distillation does clearly worse than {words} here")

@@ -27,7 +27,7 @@ from instil.plan.arm_progress import ArmProgress, trainings
 from instil.plan.arms import Arm, Arms
 from instil.plan.mistakes import write_mistakes
 from instil.plan.onnx_export import export_onnx
-from instil.plan.run_folder import RunFolder, environment
+from instil.plan.run_folder import RunFolder, collect_environment
 from instil.progress import RunProgress
 from instil.recipe.sections import Recipe
 from instil.report.page import write_report
@@ -94,7 +94,7 @@ def _enter(path: Path, lock: begun.Lock, check: Callable[[], None]) -> None:
 def _run(experiment: Experiment, folder: RunFolder, resumed: bool, console: Console) -> Path:
     recipe = experiment.recipe
     on_first(functools.partial(begun.write, folder, experiment))
-    folder.write_json("environment.json", environment(recipe.seeds))
+    folder.write_json("environment.json", collect_environment(recipe.seeds))
     if resumed and rank() == 0 and not (folder.path / "metrics.jsonl").exists():
         log.warning(
             "%s: metrics.jsonl is missing; the lines of finished arms are written again",
@@ -106,14 +106,14 @@ def _run(experiment: Experiment, folder: RunFolder, resumed: bool, console: Cons
     try:
         with RunProgress(console, trainings(experiment).total, enabled=rank() == 0) as progress:
             shown = ArmProgress(progress)
-            folder.on_record = shown.observe
+            folder.on_log = shown.observe
             arms = Arms(experiment, folder, shown)
             teacher = arms.teacher()
             for seed in recipe.seeds:
                 for name in arms.planned():
                     done[name].append(arms.student(name, seed))
                 if rank() == 0:
-                    result = results.assemble(experiment, teacher, done, "running")
+                    result = results.assemble_result(experiment, teacher, done, "running")
                     folder.write_json("result.json", result)
         if rank() == 0:
             _finish(experiment, folder, done["distilled"])
@@ -122,7 +122,9 @@ def _run(experiment: Experiment, folder: RunFolder, resumed: bool, console: Cons
         status = "failed"
         raise
     finally:
-        _conclude(folder, functools.partial(results.assemble, experiment, teacher, done), status)
+        _conclude(
+            folder, functools.partial(results.assemble_result, experiment, teacher, done), status
+        )
     return folder.path
 
 
@@ -174,7 +176,7 @@ def _tell_pairs(scheme: Scheme, console: Console) -> None:
 
 def _finish(experiment: Experiment, folder: RunFolder, distilled: list[Arm]) -> None:
     """Ship the student and export it."""
-    net = distilled[results.exported_seed(experiment, distilled)].net
+    net = distilled[results.exported_seed_index(experiment, distilled)].net
     assert isinstance(net, Net)
     about = {
         "classes": list(experiment.splits.classes),

@@ -21,7 +21,7 @@ from instil.training.step import train_step
 TIMED_STEPS = 3
 
 
-def run_estimate(experiment: Experiment, student_seconds: float) -> dict[str, Any]:
+def estimate_run(experiment: Experiment, student_seconds: float) -> dict[str, Any]:
     """Estimate a whole run from a few timed steps.
 
     Args:

@@ -31,7 +31,7 @@ PACKAGES = (
     "onnxruntime",
 )
 
-REWRITE = "Restore it from a copy, or go on with the run (--resume), which writes it again"
+RESUME_REMEDY = "Restore it from a copy, or go on with the run (--resume), which writes it again"
 
 
 class RunFolder:
@@ -39,7 +39,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self.on_record: Callable[[dict[str, Any]], None] = lambda record: None
+        self.on_log: Callable[[dict[str, Any]], None] = lambda record: None
         """Called with every record that is logged, on every rank."""
 
     def write(self, name: str, text: str) -> None:
@@ -52,7 +52,7 @@ class RunFolder:
         """Replace a JSON file of an object; it gets a checksum."""
         self.write(name, json_with_checksum(value))
 
-    def read_json(self, name: str, remedy: str = REWRITE) -> dict[str, Any] | None:
+    def read_json(self, name: str, remedy: str = RESUME_REMEDY) -> dict[str, Any] | None:
         """Read a JSON file and verify its checksum.
 
         Args:
@@ -70,12 +70,12 @@ class RunFolder:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``."""
-        self.on_record(record)
+        self.on_log(record)
         if rank() == 0:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
-    def forget(self, arm: str, seed: int | None) -> None:
+    def remove_records(self, arm: str, seed: int | None) -> None:
         """Take an arm's lines out of ``metrics.jsonl``: it is trained anew, or logs again what a checkpoint remembers."""
         path = self.path / "metrics.jsonl"
         if path.exists():
@@ -86,7 +86,7 @@ class RunFolder:
             ]
             self.write("metrics.jsonl", "".join(line + "\n" for line in kept))
 
-    def arm(self, arm: str, seed: int | None, suffix: str) -> Path:
+    def arm_file(self, arm: str, seed: int | None, suffix: str) -> Path:
         """A file of one arm and seed in ``checkpoint/``."""
         return self.path / "checkpoint" / f"{arm}{'' if seed is None else f'-{seed}'}{suffix}"
 
@@ -100,7 +100,7 @@ def _whose(line: str) -> tuple[str, int | None] | None:
         return None
 
 
-def environment(seeds: list[int]) -> dict[str, Any]:
+def collect_environment(seeds: list[int]) -> dict[str, Any]:
     """Versions, hardware, seeds and the state of the git checkout, if there is one."""
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

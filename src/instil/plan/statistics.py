@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 
 
-def summary(values: Sequence[float]) -> dict[str, Any]:
+def summarize(values: Sequence[float]) -> dict[str, Any]:
     """``mean``, ``std`` (ddof 1; None for one value) and the ``values``."""
     mean = sum(values) / len(values)
     return {"mean": mean, "std": _std(values, mean), "values": list(values)}
 
 
-def gain(
+def paired_gain(
     treated: Sequence[float], control: Sequence[float], higher_is_better: bool = True
 ) -> dict[str, Any]:
     """Return mean, standard deviation and Student's interval of the paired improvements.
@@ -37,14 +37,18 @@ def gain(
     if std is not None:
         from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
 
-        half = float(t.ppf(0.5 + LEVEL / 2, len(differences) - 1)) * std / len(differences) ** 0.5
+        half = (
+            float(t.ppf(0.5 + CONFIDENCE_LEVEL / 2, len(differences) - 1))
+            * std
+            / len(differences) ** 0.5
+        )
         interval = [mean - half, mean + half]
     significant = interval is not None and not interval[0] <= 0 <= interval[1]
     return {
         "mean": mean,
         "std": std,
         "interval": interval,
-        "level": LEVEL,
+        "level": CONFIDENCE_LEVEL,
         "paired": True,
         "significant": significant,
     }

@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Projection
 from instil.objectives.logits.forward_kl import forward_kl_loss
 from instil.objectives.logits.jsd import jsd_loss
 from instil.objectives.logits.reverse_kl import reverse_kl_loss
+from instil.roles import Projection
 
 BETA = 0.5
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from loss_references import WHERE, contrastive, kl, kl_values, sides, through, unit
 from torch import Tensor, nn
 
-from instil.core import Sampled
 from instil.functional.logits import standardize
 from instil.objectives.features.fbkd import DetectionFeatures
+from instil.roles import Sampled
 
 SIZES: dict[str, dict[str, Any]] = {
     "logits": {"shape": (1024, 1000)},

@@ -16,18 +16,7 @@ from instil import catalogue
 from instil.balances.gradient_norm import GradientNorm
 from instil.balances.uncertainty import Uncertainty
 from instil.catalogue.signatures import parameters
-from instil.core import (
-    SHARED_ROLES,
-    Balance,
-    Batch,
-    Card,
-    Net,
-    Objective,
-    Objectives,
-    Outputs,
-    Schedule,
-    Scheme,
-)
+from instil.core import Balance, Batch, Card, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization, rank
 from instil.networks.slimmable_cnn import slimmable_cnn
 from instil.objectives.features.attention_transfer import AttentionTransfer
@@ -49,6 +38,7 @@ from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.objectives.relations.crd import CRD
 from instil.objectives.relations.pkt import PKT
 from instil.objectives.relations.sskd import SSKD
+from instil.roles import SHARED_ROLES
 from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.adversarial.boundary_samples import BoundarySamples
 from instil.schemes.data_free.cmi import CMI

@@ -16,6 +16,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "instil"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = (
+    ("cards",),
+    ("roles",),
+    ("items",),
+    ("taps",),
     ("core",),
     ("files",),
     ("functional",),
@@ -59,6 +63,7 @@ OPTIONAL = {
     "xllamacpp",
     "zstandard",
 }
+LOWER = ("cards", "roles", "items", "taps", "core", "functional", "objectives")
 TORCH_ONLY = {"torch", "annotated_types", "typing_extensions"}
 
 
@@ -222,7 +227,7 @@ def test_functional_defines_no_module() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in FILES if package_of(name_of(path)) in ("core", "functional", "objectives")],
+    [path for path in FILES if package_of(name_of(path)) in LOWER],
     ids=name_of,
 )
 def test_the_lower_layers_need_torch_alone(path: Path) -> None:

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 import instil
-from instil.core import Batch, Objectives, batch, keyed_uniform
+from instil.core import Batch, Objectives
+from instil.functional import keyed_random
+from instil.functional.keyed_random import keyed_uniform
 from instil.objectives.relations.crd import CRD
 from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
@@ -21,7 +23,7 @@ from tests import parity
 from tests.nets import net
 
 SOURCE = Path(instil.__file__).parent
-HELPERS = ("core/batch.py", "functional/", "modules/", "generation/")
+HELPERS = ("functional/", "modules/", "generation/")
 """Files whose functions draw for a caller, which names the stream."""
 BANK: dict[str, Any] = {"dim": 8, "negatives": 16, "size": 64, "memory": "bank"}
 SCHEMES = {
@@ -49,13 +51,13 @@ def component(frame: FrameType | None) -> Component:
 def draws(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[Component]]:
     """Stream -> components that drew from it."""
     drawn: dict[str, set[Component]] = defaultdict(set)
-    stream_key = batch.stream_key
+    stream_key = keyed_random.stream_key
 
     def record(stream: str) -> int:
         drawn[stream].add(component(sys._getframe(1)))
         return int(stream_key(stream))
 
-    monkeypatch.setattr(batch, "stream_key", record)
+    monkeypatch.setattr(keyed_random, "stream_key", record)
     return drawn
 
 

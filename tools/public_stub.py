@@ -13,11 +13,13 @@ from instil import catalogue
 STUB = Path(__file__).parents[1] / "src" / "instil" / "__init__.pyi"
 
 NAMES = {
-    "core": ("Card", "Net", "Objective", "Objectives", "Schedule", "Scheme", "Teacher", "Update"),
+    "cards": ("Card", "Schedule"),
+    "core": ("Net", "Objective", "Objectives", "Scheme", "Teacher", "Update"),
     "deployment.predict": ("load",),
     "distillation": ("distil",),
     "engine": ("Optimization",),
     "generation.options": ("Sampling",),
+    "items": ("Batch", "Outputs"),
     "training.fit": ("Training", "fit"),
 }
 KINDS = ("scheme", "objective", "teacher", "task", "weighting", "balance")

@@ -29,7 +29,7 @@ def __getattr__(name: str) -> Any:
     if value is None:
         message = f"module 'instil' has no attribute '{name}'"
         if not name.startswith("_"):
-            closest = importlib.import_module("instil.core").closest
+            closest = importlib.import_module("instil.cards").closest
             message = f"{message}; {closest(name, __dir__())}"
         raise AttributeError(message)
     globals()[name] = value

@@ -18,6 +18,7 @@ from .objectives.relations.augmented_feature import AugmentedFeature as Augmente
 from .objectives.logits.bake import BAKE as BAKE
 from .objectives.logits.bdkd import BDKD as BDKD
 from .schemes.self_distillation.byot import BYOT as BYOT
+from .items import Batch as Batch
 from .objectives.logits.bild import BiLD as BiLD
 from .schemes.adversarial.boundary_samples import BoundarySamples as BoundarySamples
 from .objectives.features.camkd import CAMKD as CAMKD
@@ -31,7 +32,7 @@ from .objectives.relations.crd import CRD as CRD
 from .objectives.logits.cs_kd import CSKD as CSKD
 from .objectives.logits.ctkd import CTKD as CTKD
 from .objectives.features.cwd import CWD as CWD
-from .core import Card as Card
+from .cards import Card as Card
 from .objectives.features.cat_kd import CatKD as CatKD
 from .tasks.classification import Classification as Classification
 from .objectives.relations.compress import CompRess as CompRess
@@ -144,6 +145,7 @@ from .core import Objectives as Objectives
 from .schemes.offline.offline import Offline as Offline
 from .schemes.language.on_policy import OnPolicy as OnPolicy
 from .engine import Optimization as Optimization
+from .items import Outputs as Outputs
 from .objectives.features.pad import PAD as PAD
 from .schemes.offline.pate import PATE as PATE
 from .schemes.online.pcl import PCL as PCL
@@ -179,7 +181,7 @@ from .objectives.relations.sskd import SSKD as SSKD
 from .objectives.logits.sampled_kd import SampledKD as SampledKD
 from .generation.options import Sampling as Sampling
 from .schemes.self_distillation.sandwich import Sandwich as Sandwich
-from .core import Schedule as Schedule
+from .cards import Schedule as Schedule
 from .core import Scheme as Scheme
 from .tasks.segmentation import Segmentation as Segmentation
 from .objectives.features.semckd import SemCKD as SemCKD
@@ -409,6 +411,7 @@ __all__ = [
     "BAKE",
     "BDKD",
     "BYOT",
+    "Batch",
     "BiLD",
     "BoundarySamples",
     "CAMKD",
@@ -535,6 +538,7 @@ __all__ = [
     "Offline",
     "OnPolicy",
     "Optimization",
+    "Outputs",
     "PAD",
     "PATE",
     "PCL",

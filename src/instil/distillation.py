@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from instil import catalogue
-from instil.core import Batch, LazyOutputs, Net, Objective, Objectives, Outputs, Schedule, Teacher
+from instil.core import Batch, Net, Objective, Objectives, Outputs, Schedule, Teacher
 from instil.engine import Optimization, rank
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.presets import taps_for
 from instil.progress import RunProgress
+from instil.roles import LazyOutputs
 from instil.schemes.offline.offline import Offline
 from instil.tasks.bases.loader import TaskLoader, task_loader
 from instil.tasks.bases.task import Task

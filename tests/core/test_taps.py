@@ -91,7 +91,7 @@ def test_a_wrong_path_is_answered_with_the_closest_names() -> None:
 
 @pytest.mark.parametrize("text", ["stem[1]", "stem:out", "stem:in[*]", "stem[*"])
 def test_a_path_that_cannot_be_read(text: str) -> None:
-    with pytest.raises(ValueError, match=r"taps\.one: '.*' is not a path; write path, path\[\*\]"):
+    with pytest.raises(ValueError, match=r"taps\.one: '.*' is not a path\. Write path, path\[\*\]"):
         Net(model(), taps={"one": text})
 
 
@@ -166,14 +166,14 @@ def test_no_tensor_is_kept_alive_where_the_forward_fails() -> None:
     net = Net(model(), fails, taps={"one": "stem"})
     with pytest.raises(KeyError):
         net(batch())
-    assert net._recording is None
+    assert net._recorder.active is None
     assert seen[0]() is None
 
 
 def test_a_forward_outside_of_the_net_records_nothing() -> None:
     net = Net(model(), taps={"one": "stem"})
     net.model(batch()["x"])
-    assert net._recording is None
+    assert net._recorder.active is None
 
 
 def test_two_nets_around_one_model_have_taps_of_their_own() -> None:

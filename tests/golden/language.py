@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Top
+from instil.core import UNLABELLED
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.support import Support
 from instil.objectives.logits.akl import akl_loss
@@ -20,6 +20,7 @@ from instil.objectives.logits.taid import next_time, taid_loss
 from instil.objectives.logits.top_k import DivergenceName, top_k_loss
 from instil.objectives.logits.top_k_ranking import PairwiseLoss, top_k_ranking_loss
 from instil.objectives.logits.tvd import tvd_loss
+from instil.roles import Top
 from tests.golden.cases import Case
 
 Answer = tuple[Tensor, dict[str, Tensor]]

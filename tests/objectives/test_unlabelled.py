@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, drop_unlabelled_gradient
+from instil.core import UNLABELLED
+from instil.items import drop_unlabelled_gradient
 from instil.objectives.features.camkd import camkd_feature_loss, camkd_logit_loss
 from instil.objectives.features.ifvd import ifvd_loss
 from instil.objectives.features.ofa import ofa_loss

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Outputs, Projection, Sampled, Top
+from instil.core import Batch, Outputs
+from instil.roles import Projection, Sampled, Top
 from instil.store import codecs, writer
 from instil.store.codecs import encoded, kept
 from instil.store.reader import Store, checksums

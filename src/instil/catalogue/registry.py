@@ -43,7 +43,7 @@ def named(kind: str, class_name: str) -> type[Any] | None:
 
 def unknown(kind: str, name: str) -> str:
     """Return the error message for a name that no method of this kind has."""
-    from instil.core import closest
+    from instil.cards import closest
 
     other_kinds = [other for other in kinds() if other != kind and name in names(other)]
     if not other_kinds:

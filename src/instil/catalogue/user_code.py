@@ -92,7 +92,7 @@ def user_function(
         ValueError: if the module or the function is not there, or the import fails.
         ModuleNotFoundError: if the module itself imports a module that does not exist.
     """
-    from instil.core import closest
+    from instil.cards import closest
 
     is_local = module_file(module, folder) is not None or module in imports
     if not is_local and f"{module}:{name}" not in declared_models():

@@ -32,7 +32,7 @@ def select(name: str | None = None, kind: str | None = None) -> list[Method]:
     kinds = [kind] if kind else list(catalogue.kinds())
     methods = [catalogue.describe(each, name) for each in kinds if name in catalogue.names(each)]
     if not methods:
-        from instil.core import closest
+        from instil.cards import closest
 
         names: list[str] = []
         for each in kinds:

@@ -1,40 +1,28 @@
-"""The six ideas: Batch and Outputs, Net, Teacher, Objective, Scheme with its Updates, Card."""
+"""The protocol of a training step: Net, Teacher, Objective, Objectives, Scheme and Update.
 
-from instil.core.batch import (
-    SHARED_ROLES,
+Types of batches, cards and options come from the packages below and are listed here too.
+"""
+
+from typing import NoReturn
+
+from instil.cards import Card, NonNegative, Positive, Schedule
+from instil.core.net import Call, Net, as_net, plain_call
+from instil.core.objective import Average, LabelObjective, Objective, Weighting
+from instil.core.objectives import Balance, Gather, Objectives, Update
+from instil.core.scheme import Perturbation, Scheme, side_effect_free
+from instil.core.teacher import Teacher
+from instil.items import (
     UNLABELLED,
     Batch,
     Outputs,
     batch_size,
     first_tensor,
-    graph_preserving_zero,
-    inverse_cdf_sample,
     item_weights,
-    keyed_normal,
-    keyed_uniform,
     mean,
     to_float32,
 )
-from instil.core.card import Card, NonNegative, Positive, Schedule, at_progress, closest
-from instil.core.lazy_outputs import LazyOutputs
-from instil.core.net import Call, Net, as_net, plain_call
-from instil.core.objective import Average, LabelObjective, Objective, Weighting
-from instil.core.objectives import Balance, Gather, Objectives, Update
-from instil.core.scheme import Perturbation, Scheme, side_effect_free
-from instil.core.signals import SIGNALS, Projection, Sampled, Top
-from instil.core.teacher import Teacher
-from instil.core.uncounted import (
-    drop_gradient,
-    drop_unlabelled_gradient,
-    every_item_counts,
-    replace_invalid,
-    replace_invalid_outputs,
-    replace_uncounted,
-)
 
 __all__ = [
-    "SHARED_ROLES",
-    "SIGNALS",
     "UNLABELLED",
     "Average",
     "Balance",
@@ -43,7 +31,6 @@ __all__ = [
     "Card",
     "Gather",
     "LabelObjective",
-    "LazyOutputs",
     "Net",
     "NonNegative",
     "Objective",
@@ -51,32 +38,39 @@ __all__ = [
     "Outputs",
     "Perturbation",
     "Positive",
-    "Projection",
-    "Sampled",
     "Schedule",
     "Scheme",
     "Teacher",
-    "Top",
     "Update",
     "Weighting",
     "as_net",
-    "at_progress",
     "batch_size",
-    "closest",
-    "drop_gradient",
-    "drop_unlabelled_gradient",
-    "every_item_counts",
     "first_tensor",
-    "graph_preserving_zero",
-    "inverse_cdf_sample",
     "item_weights",
-    "keyed_normal",
-    "keyed_uniform",
     "mean",
     "plain_call",
-    "replace_invalid",
-    "replace_invalid_outputs",
-    "replace_uncounted",
     "side_effect_free",
     "to_float32",
 ]
+
+MOVED = {
+    "instil.cards": "at_progress closest",
+    "instil.functional.keyed_random": "inverse_cdf_sample keyed_normal keyed_uniform",
+    "instil.items": "drop_gradient drop_unlabelled_gradient every_item_counts "
+    "graph_preserving_zero replace_invalid replace_invalid_outputs replace_uncounted",
+    "instil.roles": "SHARED_ROLES SIGNALS LazyOutputs Projection Sampled Top",
+}
+"""New module -> names that ``instil.core`` had."""
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Explain a name that has moved.
+
+    Raises:
+        ImportError: for a name in ``MOVED``.
+        AttributeError: for any other name.
+    """
+    for module, names in MOVED.items():
+        if name in names.split():
+            raise ImportError(f"instil.core.{name} has moved. Import it from {module}.")
+    raise AttributeError(f"module 'instil.core' has no attribute '{name}'")

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from instil.core.batch import UNLABELLED, Batch, Outputs, item_weights
-from instil.core.card import Card
-from instil.core.keywords import ClearKeywords
+from instil.cards import Card
+from instil.cards.keywords import ClearKeywords
+from instil.items.batch import UNLABELLED, Batch, Outputs, item_weights
 
 Average = Literal["batch", "labelled"]
 """Items that a label loss is averaged over: all items of the batch, or those with a label."""

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from instil.core.batch import (
-    SHARED_ROLES,
+from instil.cards import Card, Schedule, at_progress, closest
+from instil.cards.keywords import ClearKeywords
+from instil.core.objective import LabelObjective, Objective, RoleConsumer, Weighting
+from instil.items.batch import (
     Batch,
     Outputs,
     first_tensor,
@@ -19,10 +21,8 @@ from instil.core.batch import (
     mean,
     to_float32,
 )
-from instil.core.card import Card, Schedule, at_progress, closest
-from instil.core.keywords import ClearKeywords
-from instil.core.objective import LabelObjective, Objective, RoleConsumer, Weighting
-from instil.core.uncounted import replace_in_batch, replace_in_outputs
+from instil.items.uncounted import replace_in_batch, replace_in_outputs
+from instil.roles.signals import SHARED_ROLES
 
 CLOCK_KEYS = ("step", "progress", "seed")
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from instil.core.batch import Batch, Outputs, first_tensor
-from instil.core.card import Card
-from instil.core.keywords import ClearKeywords
+from instil.cards import Card
+from instil.cards.keywords import ClearKeywords
 from instil.core.net import Net, as_net
 from instil.core.objective import Objective
 from instil.core.objectives import Objectives, Update
 from instil.core.teacher import Teacher
+from instil.items.batch import Batch, Outputs, first_tensor
 
 MOST_MODULES = 12
 """Number of modules that an error about missing taps lists."""

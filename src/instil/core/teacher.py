@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from instil.core.batch import Batch, Outputs
-from instil.core.card import Card
-from instil.core.keywords import ClearKeywords
+from instil.cards import Card
+from instil.cards.keywords import ClearKeywords
+from instil.items.batch import Batch, Outputs
 
 
 class Teacher(ClearKeywords, nn.Module):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, keyed_uniform
+from instil.core import UNLABELLED, Batch
 from instil.data.samples import Samples
+from instil.functional.keyed_random import keyed_uniform
 
 STREAM = "data.mixup"
 

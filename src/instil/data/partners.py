@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from instil.core import Batch, keyed_uniform
+from instil.core import Batch
 from instil.data.samples import Samples
+from instil.functional.keyed_random import keyed_uniform
 
 
 class Partners:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from instil.core import closest
+from instil.cards import closest
 
 PACKAGE = "package:"
 

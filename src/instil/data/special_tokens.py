@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from instil.core import closest
+from instil.cards import closest
 
 EndOption = str | int | list[str | int]
 """A token, its id, or a list of them: the first is appended to texts, each one ends generation."""

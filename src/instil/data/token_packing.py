@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from instil.core import closest
+from instil.cards import closest
 from instil.data.documents import Document
 from instil.data.fitting import REFUSED, Fitted, TooLong
 from instil.data.splits import Splits

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from instil.core import closest
+from instil.cards import closest
 
 Options = dict[str, Any]
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from instil.cards import closest
 from instil.catalogue.user_code import UntrustedCode, module_file, user_function
-from instil.core import closest
 from instil.data import sources
 from instil.data.samples import Samples
 from instil.data.splits import Splits

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from instil import catalogue
-from instil.core import Net, Teacher, closest
+from instil.cards import closest
+from instil.core import Net, Teacher
 from instil.data.labels import few_labels
 from instil.data.splits import numbered
 from instil.engine import init_distributed

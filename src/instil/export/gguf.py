@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Net, closest
+from instil.cards import closest
+from instil.core import Batch, Net
 from instil.data.tokenizers import CONTROL, PRE, UNUSED, USER_DEFINED
 from instil.export.transformers import TOLERANCE, difference, standard
 from instil.files.atomic import atomic

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from instil.core import as_net, closest
+from instil.cards import closest
+from instil.core import as_net
 from instil.files.atomic import atomic
 from instil.files.checksums import (
     NO_DIGEST,

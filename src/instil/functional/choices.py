@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from instil.core import closest
+from instil.cards import closest
 
 
 def require_choice(option: str, value: str, choices: Sequence[str]) -> None:

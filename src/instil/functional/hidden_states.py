@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Outputs, every_item_counts, replace_uncounted, to_float32
+from instil.core import Batch, Outputs, to_float32
 from instil.functional.pairs import checked_pairs
+from instil.items import every_item_counts, replace_uncounted
 
 Layers = Literal["uniform", "last"] | list[list[int]]
 """``uniform``, ``last``, or [[student layer, teacher layer], ...].

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, closest, mean, to_float32
+from instil.cards import closest
+from instil.core import UNLABELLED, mean, to_float32
 
 STANDARD_DEVIATION_EPSILON = 1e-7
 

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from instil.core import Batch, keyed_uniform
+from instil.core import Batch
+from instil.functional.keyed_random import keyed_uniform
 
 
 def box_muller(batch: Batch, shape: tuple[int, ...], stream: str) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, drop_unlabelled_gradient, to_float32
+from instil.core import UNLABELLED, to_float32
+from instil.items import drop_unlabelled_gradient
 
 
 def token_log_probs(logits: Tensor, token: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 from typing_extensions import Doc
 
-from instil.core import Batch, NonNegative, at_progress
+from instil.cards import at_progress
+from instil.core import Batch, NonNegative
 
 Token = Annotated[int, Ge(0)]
 

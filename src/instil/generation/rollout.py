@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Net, keyed_uniform, side_effect_free
+from instil.core import UNLABELLED, Batch, Net, side_effect_free
+from instil.functional.keyed_random import keyed_uniform
 from instil.generation.reader import TEXT_KEYS, CachedDecoder, ForwardFunction
 from instil.generation.sampling import sample_tokens
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import Batch, inverse_cdf_sample, keyed_uniform, to_float32
+from instil.core import Batch, to_float32
+from instil.functional.keyed_random import inverse_cdf_sample, keyed_uniform
 
 
 def sample_tokens(

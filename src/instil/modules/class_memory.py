@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, keyed_uniform, to_float32
+from instil.core import Batch, to_float32
 from instil.functional.feature_maps import as_map
+from instil.functional.keyed_random import keyed_uniform
 from instil.modules.memory import Queue
 
 

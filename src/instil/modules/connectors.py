@@ -9,7 +9,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import closest, to_float32
+from instil.cards import closest
+from instil.core import to_float32
 from instil.functional.feature_maps import as_map, resize
 from instil.modules.adapters import match_dtype
 

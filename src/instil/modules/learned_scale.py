@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from instil.core import closest, to_float32
+from instil.cards import closest
+from instil.core import to_float32
 
 Form = Literal["code", "paper"]
 FORMS = ("code", "paper")

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, keyed_uniform
+from instil.core import Batch
+from instil.functional.keyed_random import keyed_uniform
 
 
 class Memory(nn.Module):

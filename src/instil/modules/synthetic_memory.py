@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, keyed_uniform
+from instil.core import Batch
+from instil.functional.keyed_random import keyed_uniform
 
 
 class SyntheticMemory(nn.Module):

@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from instil import networks
+from instil.cards import closest
 from instil.catalogue.user_code import UntrustedCode, declared_models, user_function
-from instil.core import closest
 from instil.networks.inputs import input_of, timm_input, torchvision_input
 from instil.networks.weights import load_weights
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from instil.core import closest
+from instil.cards import closest
 
 EXPECTED = ("size", "mean", "std")
 GREY_TO_COLOUR = {

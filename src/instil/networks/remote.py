@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import LazyOutputs, Outputs, Top
+from instil.core import Outputs
 from instil.remote.log import NOTE, key_of
 from instil.remote.server import KEY, Server
+from instil.roles import LazyOutputs, Top
 
 MATTERS = ("name", "size")
 """Options on which the answers depend; the others say where and how they are asked for."""

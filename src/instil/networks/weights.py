@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from instil.core import closest
+from instil.cards import closest
 
 PREFIXES = ("module.", "_orig_mod.")
 KEYS = ("state_dict", "model")

@@ -9,18 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import (
-    UNLABELLED,
-    Batch,
-    LabelObjective,
-    Net,
-    Outputs,
-    Projection,
-    Sampled,
-    Scheme,
-    Top,
-    Update,
-)
+from instil.core import UNLABELLED, Batch, LabelObjective, Net, Outputs, Scheme, Update
 from instil.engine import Engine
 from instil.experiment import build
 from instil.experiment.data_checks import data_problems, data_summary, weight_problems
@@ -32,6 +21,7 @@ from instil.experiment.weighting_advice import weighting_advice
 from instil.plan.run_estimate import estimate_run
 from instil.recipe.learning_rate import learning_rate_note
 from instil.recipe.sections import Recipe
+from instil.roles import Projection, Sampled, Top
 from instil.training.step import train_step
 
 TIMED_STEPS = 5

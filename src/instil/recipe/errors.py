@@ -167,7 +167,7 @@ def unknown_option(option: str, owner: str, options: Sequence[str]) -> str:
         owner: name of the section or method.
         options: options of the owner.
     """
-    from instil.core import closest
+    from instil.cards import closest
 
     if not options:
         return f"{owner} has no such option; it has none"

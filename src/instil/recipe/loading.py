@@ -12,9 +12,9 @@ import yaml
 from pydantic import BaseModel
 
 from instil import catalogue
+from instil.cards import closest
 from instil.catalogue.signatures import plain
 from instil.catalogue.user_code import UntrustedCode
-from instil.core import closest
 from instil.recipe.checking import parse_recipe, validation_errors
 from instil.recipe.defaults import resolve_defaults
 from instil.recipe.errors import RecipeError

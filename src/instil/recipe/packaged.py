@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from instil.core import closest
+from instil.cards import closest
 from instil.recipe.errors import RecipeError
 
 FOLDER = Path(__file__).parents[1] / "recipes"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from instil.core import closest
+from instil.cards import closest
 from instil.recipe.checking import parse_recipe, validation_errors
 from instil.recipe.defaults import resolve_defaults
 from instil.recipe.errors import unknown_option

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Len
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from instil.core import Top, closest
+from instil.cards import closest
 from instil.remote.answers import (
     POSITIONS,
     TEXT,
@@ -25,6 +25,7 @@ from instil.remote.budget import Budget
 from instil.remote.connection import Connection, Refused, Unreachable
 from instil.remote.log import NOTE, Log, key_of
 from instil.remote.tops import WAYS, Position, Question, Way, positions, top_of
+from instil.roles import Top
 
 KEY = "INSTIL_REMOTE_KEY"
 WHOLE = {"top_p": 1.0, "top_k": -1, "min_p": 0.0}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from instil.core import Top
+from instil.roles import Top
 
 Position = tuple[list[int], list[float]]
 """Token numbers and their log-probabilities."""

@@ -10,16 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from instil.core import (
-    Batch,
-    Outputs,
-    Projection,
-    Sampled,
-    Top,
-    inverse_cdf_sample,
-    keyed_uniform,
-    to_float32,
-)
+from instil.core import Batch, Outputs, to_float32
+from instil.functional.keyed_random import inverse_cdf_sample, keyed_uniform
+from instil.roles import Projection, Sampled, Top
 
 Codec = Literal["exact", "float16", "top", "sampled"]
 WHOLE = ("logits", "projection")

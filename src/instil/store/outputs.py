@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from instil.core import SHARED_ROLES, Projection, Sampled, Top
+from instil.roles import SHARED_ROLES, Projection, Sampled, Top
 
 Tensors = dict[str, Tensor]
 SIGNALS: dict[str, type] = {signal.__name__: signal for signal in (Projection, Top, Sampled)}

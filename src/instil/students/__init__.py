@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from instil.core import Outputs, closest
+from instil.cards import closest
+from instil.core import Outputs
 
 Observe = Callable[[nn.Module], Iterable[Outputs]] | None
 """Function that runs a model on some samples and returns the outputs of each batch.

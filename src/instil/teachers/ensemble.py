@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LazyOutputs, Outputs, Teacher, to_float32
+from instil.core import Batch, Card, Outputs, Teacher, to_float32
+from instil.roles import LazyOutputs
 from instil.teachers.frozen import Frozen
 
 

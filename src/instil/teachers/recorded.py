@@ -10,17 +10,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    Outputs,
-    Projection,
-    Sampled,
-    Teacher,
-    Top,
-    closest,
-    first_tensor,
-)
+from instil.cards import closest
+from instil.core import Batch, Card, Outputs, Teacher, first_tensor
+from instil.roles import Projection, Sampled, Top
 
 
 class Answers(Protocol):

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, LazyOutputs, Outputs, Teacher, closest, to_float32
+from instil.cards import closest
+from instil.core import UNLABELLED, Batch, Card, Outputs, Teacher, to_float32
+from instil.roles import LazyOutputs
 from instil.teachers.ensemble import lazy_prediction
 from instil.teachers.frozen import Frozen
 

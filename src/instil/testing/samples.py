@@ -8,16 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import (
-    SHARED_ROLES,
-    UNLABELLED,
-    Batch,
-    Objective,
-    Outputs,
-    batch_size,
-    closest,
-    to_float32,
-)
+from instil.cards import closest
+from instil.core import UNLABELLED, Batch, Objective, Outputs, batch_size, to_float32
+from instil.roles import SHARED_ROLES
 
 CLASSES = 7
 WIDTHS = {"student": 12, "teacher": 16}

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import SHARED_ROLES, Batch, Net, Outputs, Scheme, Teacher, batch_size, item_weights
+from instil.core import Batch, Net, Outputs, Scheme, Teacher, batch_size, item_weights
 from instil.engine import Engine, Optimization
+from instil.roles import SHARED_ROLES
 from instil.testing.samples import rows_of, tensors
 from instil.training.step import train_step
 

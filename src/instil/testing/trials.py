@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.core import SHARED_ROLES, Batch, Objective, Objectives, Outputs
+from instil.core import Batch, Objective, Objectives, Outputs
+from instil.roles import SHARED_ROLES
 from instil.testing.samples import asked, flat, leaves, sample_outputs
 
 

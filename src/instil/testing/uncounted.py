@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from instil.core import (
-    SHARED_ROLES,
     UNLABELLED,
     Batch,
     LabelObjective,
@@ -19,6 +18,7 @@ from instil.core import (
     Outputs,
     batch_size,
 )
+from instil.roles import SHARED_ROLES
 from instil.testing.samples import assert_close, rows_of
 from instil.testing.trials import built, has_rows, loss_and_gradient, samples
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instil.core import Net, Objectives, Scheme, closest
+from instil.cards import closest
+from instil.core import Net, Objectives, Scheme
 from instil.engine import Engine, checkpoints
 from instil.training.batches import Batches
 from instil.training.monitor import LossMonitor

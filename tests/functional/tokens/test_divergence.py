@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from instil import catalogue
-from instil.core import Batch, Objectives, Projection, Sampled, Top
+from instil.core import Batch, Objectives
 from instil.functional.tokens import chunks
 from instil.objectives.bases.token_objective import TokenObjective
 from instil.objectives.logits.akl import akl_loss
@@ -31,6 +31,7 @@ from instil.objectives.logits.todi import todi_loss
 from instil.objectives.logits.top_k import top_k_loss
 from instil.objectives.logits.top_k_ranking import top_k_ranking_loss
 from instil.objectives.logits.tvd import tvd_loss
+from instil.roles import Projection, Sampled, Top
 
 TOKENS, VOCABULARY, WIDTH, RANK = (2, 7), 19, 6, 2
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import Projection
 from instil.functional.tokens.heads import HeadLogits, LinearHeadTensors
 from instil.functional.tokens.signals import flatten_tokens
+from instil.roles import Projection
 
 TOKENS, WIDTH, RANK, CLASSES = 5, 3, 2, 7
 

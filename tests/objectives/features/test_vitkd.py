@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from instil.core import Objective, keyed_uniform
+from instil.core import Objective
+from instil.functional.keyed_random import keyed_uniform
 from instil.objectives.features.vitkd import (
     MaskedTokenGenerator,
     ViTKD,

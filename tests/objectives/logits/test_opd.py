@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Objectives, Projection
+from instil.core import Batch, Objectives
 from instil.objectives.logits.forward_kl import forward_kl_loss
 from instil.objectives.logits.opd import OPD, opd_loss, prefix_weights
 from instil.objectives.logits.reverse_kl import reverse_kl_loss
+from instil.roles import Projection
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

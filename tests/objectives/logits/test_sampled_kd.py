@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Objectives, Sampled
+from instil.core import Batch, Objectives
 from instil.objectives.logits.forward_kl import forward_kl_loss
 from instil.objectives.logits.sampled_kd import SampledKD, sampled_kd_loss
+from instil.roles import Sampled
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

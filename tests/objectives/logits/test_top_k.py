@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import Projection, Top
 from instil.objectives.logits.forward_kl import forward_kl_loss
 from instil.objectives.logits.reverse_kl import reverse_kl_loss
 from instil.objectives.logits.top_k import DivergenceName, TopK, top_k_loss
 from instil.objectives.logits.top_k_ranking import top_k_ranking_loss
+from instil.roles import Projection, Top
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from instil.core import keyed_normal
 from instil.engine import Engine, Optimization
+from instil.functional.keyed_random import keyed_normal
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.bases.inversion import decision_adversarial_loss

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from instil.core import Net, keyed_normal
+from instil.core import Net
 from instil.engine import Engine, Optimization
+from instil.functional.keyed_random import keyed_normal
 from instil.objectives.features.jacobian import Jacobian
 from instil.objectives.logits.kd import KD
 from instil.schemes.data_free.dafl import DAFL

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.core import closest
+from instil.cards import closest
 from instil.data.samples import Samples
 
 Sampler = Callable[[Samples, int, torch.Generator], tuple[Tensor, Tensor]]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import closest
+from instil.cards import closest
 from instil.data.images import ArrayData
 from instil.data.sources.digits import digit_parts
 from instil.data.splits import Splits, numbered

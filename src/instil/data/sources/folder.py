@@ -10,7 +10,8 @@ from typing import Annotated
 import torch
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, closest
+from instil.cards import closest
+from instil.core import UNLABELLED
 from instil.data.images import LazyData
 from instil.data.masks import masked_pictures
 from instil.data.paths import located

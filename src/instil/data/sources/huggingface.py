@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, closest
+from instil.cards import closest
+from instil.core import UNLABELLED
 from instil.data.images import ImageData, LazyData
 from instil.data.pictures import ChannelsOption, Size, SizeOption, pictures
 from instil.data.splits import Splits, TestOption, ValidationOption, splits

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, closest
+from instil.cards import closest
+from instil.core import UNLABELLED
 from instil.data.archive import read_arrays
 from instil.data.images import ArrayData
 from instil.data.masks import masked_arrays

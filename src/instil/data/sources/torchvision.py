@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import closest
+from instil.cards import closest
 from instil.data.images import ArrayData, ImageData, LazyData
 from instil.data.pictures import ChannelsOption, Size, SizeOption, pictures
 from instil.data.sources.npz import channels_first

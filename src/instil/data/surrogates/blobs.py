@@ -9,8 +9,9 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, keyed_normal
+from instil.core import Batch
 from instil.data.surrogate_images import ImageSource
+from instil.functional.keyed_random import keyed_normal
 
 STREAM = "data.surrogate_blobs"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instil.core import Batch, keyed_uniform
+from instil.core import Batch
 from instil.data.surrogate_images import ImageSource
+from instil.functional.keyed_random import keyed_uniform
 
 
 class Noise(ImageSource):

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from instil.core import Projection, to_float32
+from instil.core import to_float32
+from instil.roles import Projection
 
 Signal = Tensor | Projection
 """Logits (..., V), or the hidden states and the linear head that give them."""

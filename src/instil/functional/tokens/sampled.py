@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import Sampled, inverse_cdf_sample, to_float32
+from instil.core import to_float32
+from instil.functional.keyed_random import inverse_cdf_sample
 from instil.functional.tokens.heads import LogitSource, Rows
 from instil.functional.tokens.signals import at_temperature
 from instil.functional.tokens.terms import FLOOR, TokenDistribution
+from instil.roles import Sampled
 
 
 class SampledForwardKL:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from instil.core import Projection
 from instil.functional.tokens.heads import (
     DenseLogits,
     HeadLogits,
@@ -18,6 +17,7 @@ from instil.functional.tokens.heads import (
     Signal,
 )
 from instil.functional.tokens.terms import TokenDistribution
+from instil.roles import Projection
 
 MakeSource = Callable[[Sequence[Tensor | None], Sequence[bool]], LogitSource]
 """Function of the tensors, and whether each needs a gradient, that returns their logit source."""

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from instil.core import Top, to_float32
+from instil.core import to_float32
 from instil.functional.tokens.heads import LogitSource, Rows, Signal
 from instil.functional.tokens.sampled import log_probs_at
 from instil.functional.tokens.signals import (
@@ -19,6 +19,7 @@ from instil.functional.tokens.signals import (
     require_teacher_tokens,
 )
 from instil.functional.tokens.terms import FLOOR, Divergence, TokenDistribution
+from instil.roles import Top
 
 Support = Literal["teacher", "student", "both"]
 """Side whose most likely classes are compared."""

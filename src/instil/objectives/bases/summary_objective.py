@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Outputs, keyed_uniform
+from instil.core import Batch, Outputs
 from instil.functional.ensembles import members, sample_teacher_mask
+from instil.functional.keyed_random import keyed_uniform
 from instil.modules.adapters import linear_adapter
 from instil.objectives.bases.patch_objective import PatchObjective
 

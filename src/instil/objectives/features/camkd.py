@@ -10,16 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    LabelObjective,
-    NonNegative,
-    Outputs,
-    Positive,
-    drop_unlabelled_gradient,
-    to_float32,
-)
+from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, Positive, to_float32
 from instil.functional.ensembles import (
     inverse_share_weights,
     members,
@@ -31,6 +22,7 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction, require_class_target
 from instil.functional.pairs import describe_pair, feature_levels
+from instil.items import drop_unlabelled_gradient
 from instil.modules.adapters import Adapter
 
 ROLES = ("features", "logits", "head")

@@ -9,11 +9,12 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, keyed_uniform, to_float32
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.diffusion import TIMES, add_noise, denoise
 from instil.functional.divergences import kl_divergence
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.noise import box_muller
 from instil.functional.pairs import Pairs, feature_levels

@@ -11,7 +11,8 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, NonNegative, at_progress, to_float32
+from instil.cards import at_progress
+from instil.core import Card, NonNegative, to_float32
 from instil.functional.attention_maps import attention_map
 from instil.functional.choices import require_choice
 from instil.functional.errors import sample_mean, squared_error

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, drop_unlabelled_gradient
+from instil.core import UNLABELLED, Batch, Card, Outputs
 from instil.functional.directions import cosine
 from instil.functional.feature_maps import downsample_labels, flatten_spatial, resize_to_common
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
+from instil.items import drop_unlabelled_gradient
 from instil.objectives.bases.dense_objective import DenseObjective, PixelLabelObjective
 
 

@@ -10,10 +10,11 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, keyed_uniform, to_float32
+from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.adapters import Adapter, match_dtype

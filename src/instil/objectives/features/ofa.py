@@ -9,20 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    LabelObjective,
-    Outputs,
-    Positive,
-    drop_unlabelled_gradient,
-    to_float32,
-)
+from instil.core import Batch, Card, LabelObjective, Outputs, Positive, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.functional.pairs import feature_levels
+from instil.items import drop_unlabelled_gradient
 from instil.modules.connectors import require_norm
 from instil.modules.exits import MapExit, TokenExit
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, every_item_counts
+from instil.core import Batch, Card, NonNegative, Outputs
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import (
@@ -22,6 +22,7 @@ from instil.functional.hidden_states import (
     token_mask,
 )
 from instil.functional.logits import apply_reduction
+from instil.items import every_item_counts
 from instil.objectives.bases.hidden_objective import HiddenObjective
 
 MASKED_SCORE = -100.0

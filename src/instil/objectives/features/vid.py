@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, Positive, at_progress, to_float32
+from instil.cards import at_progress
+from instil.core import Card, Positive, to_float32
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import as_map, require_same_shape, resize
 from instil.functional.logits import apply_reduction

@@ -11,8 +11,9 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, keyed_uniform, to_float32
+from instil.core import Batch, Card, NonNegative, Outputs, to_float32
 from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, describe_pair, feature_levels
 from instil.modules.adapters import Adapter, match_dtype

@@ -9,17 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import (
-    UNLABELLED,
-    Average,
-    Batch,
-    Card,
-    LabelObjective,
-    Outputs,
-    drop_unlabelled_gradient,
-    to_float32,
-)
+from instil.core import UNLABELLED, Average, Batch, Card, LabelObjective, Outputs, to_float32
 from instil.functional.logits import apply_reduction, require_class_target
+from instil.items import drop_unlabelled_gradient
 
 
 def cross_entropy_loss(student_logits: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

@@ -8,17 +8,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import (
-    UNLABELLED,
-    Average,
-    Batch,
-    Card,
-    LabelObjective,
-    Outputs,
-    drop_unlabelled_gradient,
-    to_float32,
-)
+from instil.core import UNLABELLED, Average, Batch, Card, LabelObjective, Outputs, to_float32
 from instil.functional.logits import apply_reduction
+from instil.items import drop_unlabelled_gradient
 
 
 def distribution_focal_loss(student_logits: Tensor, box: Tensor, reduction: str = "mean") -> Tensor:

@@ -8,16 +8,9 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import (
-    Average,
-    Batch,
-    Card,
-    LabelObjective,
-    Outputs,
-    drop_unlabelled_gradient,
-    to_float32,
-)
+from instil.core import Average, Batch, Card, LabelObjective, Outputs, to_float32
 from instil.functional.logits import apply_reduction, require_class_target, require_classes
+from instil.items import drop_unlabelled_gradient
 
 
 def label_smoothing_loss(

@@ -9,7 +9,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, to_float32
+from instil.cards import closest
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, clamp_to_finite, require_same_logits
 from instil.modules.adapters import match_dtype

@@ -9,8 +9,9 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, keyed_uniform
+from instil.core import Batch, Card, Positive
 from instil.functional.ensembles import teacher_divergences
+from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
 from instil.objectives.bases.several_teachers_objective import SeveralTeachersObjective
 

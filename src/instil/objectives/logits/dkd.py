@@ -7,9 +7,10 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, drop_unlabelled_gradient
+from instil.core import Batch, Card, LabelObjective, NonNegative, Positive
 from instil.functional.divergences import decoupled_kl
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
+from instil.items import drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 

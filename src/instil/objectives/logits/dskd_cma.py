@@ -8,17 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import (
-    UNLABELLED,
-    Batch,
-    Card,
-    Outputs,
-    Positive,
-    item_weights,
-    mean,
-    replace_uncounted,
-    to_float32,
-)
+from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, item_weights, mean, to_float32
 from instil.functional.logits import apply_reduction
 from instil.functional.tokens.cross_attention import (
     cross_attention,
@@ -31,6 +21,7 @@ from instil.functional.tokens.dual_space import (
     student_space,
     teacher_space,
 )
+from instil.items import replace_uncounted
 from instil.objectives.bases.dual_space_objective import DualSpace
 
 

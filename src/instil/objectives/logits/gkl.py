@@ -9,19 +9,11 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import (
-    UNLABELLED,
-    Batch,
-    Card,
-    NonNegative,
-    Outputs,
-    Positive,
-    closest,
-    every_item_counts,
-    to_float32,
-)
+from instil.cards import closest
+from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
+from instil.items import every_item_counts
 from instil.objectives.bases.logit_objective import LogitObjective
 
 Normalize = Literal["sample", "batch"]

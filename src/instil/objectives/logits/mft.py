@@ -9,17 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    LabelObjective,
-    NonNegative,
-    Positive,
-    drop_unlabelled_gradient,
-    to_float32,
-)
+from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, to_float32
 from instil.functional.divergences import expectation, tempered_log_softmax
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
+from instil.items import drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 MIXING_EPSILON = 1e-7

@@ -7,9 +7,10 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, to_float32
+from instil.core import Batch, Card, LabelObjective, Positive, to_float32
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.functional.plackett_luce import choice_nll
+from instil.items import drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 

@@ -9,17 +9,11 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    LabelObjective,
-    Positive,
-    closest,
-    drop_unlabelled_gradient,
-    to_float32,
-)
+from instil.cards import closest
+from instil.core import Batch, Card, LabelObjective, Positive, to_float32
 from instil.functional.divergences import kl_from_log_probs
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
+from instil.items import drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 CORRECTIONS = ("shift", "smooth")

@@ -8,9 +8,10 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, drop_unlabelled_gradient, to_float32
+from instil.core import Batch, Card, LabelObjective, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
+from instil.items import drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 

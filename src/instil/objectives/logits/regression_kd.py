@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, drop_gradient, to_float32
+from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, to_float32
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.real_labels import real_target
+from instil.items import drop_gradient
 from instil.objectives.bases.real_label_objective import RealLabelObjective
 
 

@@ -8,15 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    LabelObjective,
-    NonNegative,
-    Positive,
-    drop_unlabelled_gradient,
-    to_float32,
-)
+from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, to_float32
 from instil.functional.divergences import binary_log_probs, expectation, kl_divergence
 from instil.functional.logits import (
     apply_reduction,
@@ -24,6 +16,7 @@ from instil.functional.logits import (
     require_same_logits,
     without_target,
 )
+from instil.items import drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 

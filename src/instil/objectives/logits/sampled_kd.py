@@ -8,7 +8,8 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Sampled, batch_size, keyed_uniform
+from instil.core import Batch, Card, batch_size
+from instil.functional.keyed_random import keyed_uniform
 from instil.functional.tokens.chunks import chunked_loss
 from instil.functional.tokens.divergence import reduce_tokens
 from instil.functional.tokens.heads import Signal
@@ -20,6 +21,7 @@ from instil.functional.tokens.signals import (
     token_shape,
 )
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
+from instil.roles import Sampled
 
 
 def sampled_kd_loss(

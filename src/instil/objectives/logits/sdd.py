@@ -10,17 +10,8 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    LabelObjective,
-    NonNegative,
-    Outputs,
-    Positive,
-    closest,
-    drop_unlabelled_gradient,
-    to_float32,
-)
+from instil.cards import closest
+from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, Positive, to_float32
 from instil.functional.divergences import (
     decoupled_kl,
     rest_cross_entropy,
@@ -30,6 +21,7 @@ from instil.functional.divergences import (
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.functional.pairs import feature_levels
+from instil.items import drop_unlabelled_gradient
 
 RegionLoss = Literal["kd", "dkd", "nkd"]
 

@@ -9,7 +9,8 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, closest, to_float32
+from instil.cards import closest
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective

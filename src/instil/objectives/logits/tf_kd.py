@@ -9,9 +9,10 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, Outputs, Positive, drop_unlabelled_gradient
+from instil.core import Batch, Card, LabelObjective, Outputs, Positive
 from instil.functional.divergences import tempered_log_softmax
 from instil.functional.logits import apply_reduction, require_class_target, require_classes
+from instil.items import drop_unlabelled_gradient
 
 
 def tf_kd_loss(

@@ -8,13 +8,14 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, Top
+from instil.core import Batch, Card, Positive
 from instil.functional.tokens.chunks import chunked_loss
 from instil.functional.tokens.divergence import reduce_tokens
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.support import Support, TopKWithTailKL, top_k_support
 from instil.functional.tokens.terms import Divergence, forward_kl, jsd, reverse_kl, total_variation
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
+from instil.roles import Top
 
 DivergenceName = Literal["forward_kl", "reverse_kl", "jsd", "tvd"]
 

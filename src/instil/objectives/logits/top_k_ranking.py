@@ -8,12 +8,13 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, Top
+from instil.core import Batch, Card, Positive
 from instil.functional.tokens.chunks import chunked_loss
 from instil.functional.tokens.divergence import reduce_tokens
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.support import PairwiseRanking, top_k_support
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
+from instil.roles import Top
 
 PairwiseLoss = Literal["logistic", "hinge"]
 

@@ -8,21 +8,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    LabelObjective,
-    NonNegative,
-    Outputs,
-    closest,
-    mean,
-    replace_uncounted,
-    to_float32,
-)
+from instil.cards import closest
+from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, mean, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import require_class_target, require_same_logits
 from instil.functional.pairs import feature_levels
+from instil.items import replace_uncounted
 from instil.modules.adapters import match_dtype
 
 ZipfForm = Literal["code", "paper"]

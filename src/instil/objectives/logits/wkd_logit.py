@@ -18,7 +18,6 @@ from instil.core import (
     NonNegative,
     Outputs,
     Positive,
-    drop_unlabelled_gradient,
     to_float32,
 )
 from instil.functional.divergences import target_cross_entropy
@@ -29,6 +28,7 @@ from instil.functional.logits import (
     without_target,
 )
 from instil.functional.transport import sinkhorn_cost
+from instil.items import drop_unlabelled_gradient
 from instil.modules.memory import Queue
 
 

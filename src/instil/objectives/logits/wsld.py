@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, to_float32
+from instil.core import Batch, Card, LabelObjective, Positive, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
+from instil.items import drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 TEACHER_LOSS_EPSILON = 1e-7

@@ -9,16 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import (
-    UNLABELLED,
-    Batch,
-    Card,
-    NonNegative,
-    Outputs,
-    Positive,
-    keyed_uniform,
-    to_float32,
-)
+from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.class_pixels import class_regions, sample_class_pixels
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
@@ -28,6 +19,7 @@ from instil.functional.feature_maps import (
     flatten_spatial,
     resize_to_common,
 )
+from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.adapters import match_dtype

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, closest, to_float32
+from instil.cards import closest
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.directions import pairwise_dot
 from instil.functional.similarities import centred, inner_products, pairwise_squared_distances
 from instil.objectives.bases.relation_objective import RelationObjective

@@ -8,7 +8,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, closest
+from instil.cards import closest
+from instil.core import Batch, Card, Positive
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction

@@ -10,7 +10,8 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, closest, to_float32
+from instil.cards import closest
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.directions import l2_normalize
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.similarities import inner_products

@@ -11,7 +11,8 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, to_float32
+from instil.cards import closest
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.directions import pairwise_dot
 from instil.functional.logits import apply_reduction
 from instil.modules.memory import Bank, Memory, Queue

@@ -10,7 +10,8 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, closest, to_float32
+from instil.cards import closest
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.directions import l2_normalize
 from instil.functional.divergences import kl_divergence
 from instil.functional.plackett_luce import choice_nll

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, closest
+from instil.cards import closest
+from instil.core import Batch, Card, Positive
 from instil.functional.directions import l2_normalize
 from instil.functional.similarities import (
     inner_products,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, to_float32
+from instil.cards import closest
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.pairs import Pairs, feature_levels
 from instil.functional.similarities import inner_products, pairwise_squared_distances
 from instil.objectives.bases.feature_objective import FeatureObjective

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, closest, replace_uncounted
+from instil.cards import closest
+from instil.core import UNLABELLED, Batch, Card, Outputs, Positive
 from instil.functional.directions import l2_normalize
 from instil.functional.graph import edge_index, log_softmax_into
 from instil.functional.logits import apply_reduction
+from instil.items import replace_uncounted
 from instil.objectives.bases.graph_objective import EdgeObjective
 
 Kernel = Literal["laplacian", "gaussian", "euclidean", "cosine", "polynomial"]

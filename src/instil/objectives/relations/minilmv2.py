@@ -10,7 +10,8 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, closest, to_float32
+from instil.cards import closest
+from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import (

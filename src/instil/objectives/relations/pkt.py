@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, closest, to_float32
+from instil.cards import closest
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.similarities import inner_products
 from instil.objectives.bases.relation_objective import RelationObjective
 

@@ -9,7 +9,8 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, closest
+from instil.cards import closest
+from instil.core import Card
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import flatten_spatial, resize_to_common

@@ -24,7 +24,6 @@ from instil.core import (
     Update,
     item_weights,
     mean,
-    replace_invalid,
     to_float32,
 )
 from instil.functional.critic_losses import (
@@ -33,6 +32,7 @@ from instil.functional.critic_losses import (
     generator_loss,
     gradient_penalty,
 )
+from instil.items import replace_invalid
 from instil.modules.critics import apply_spectral_norm, default_critic, spectral_norms
 from instil.modules.stage_adapter import StageAdapter
 

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
+from instil.cards import at_progress
 from instil.core import (
     UNLABELLED,
     Batch,
@@ -23,16 +24,14 @@ from instil.core import (
     Scheme,
     Teacher,
     Update,
-    at_progress,
     item_weights,
-    keyed_uniform,
     mean,
-    replace_invalid,
-    replace_uncounted,
     to_float32,
 )
 from instil.functional.boundary_attack import boundary_step, other_class
+from instil.functional.keyed_random import keyed_uniform
 from instil.functional.robust_losses import soft_label_loss
+from instil.items import replace_invalid, replace_uncounted
 from instil.modules.eval_mode import eval_mode
 
 NO_TAPS: frozenset[str] = frozenset()

@@ -7,8 +7,9 @@ import functools
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Teacher, keyed_uniform, to_float32
+from instil.core import UNLABELLED, Batch, Teacher, to_float32
 from instil.functional.attacks import fgsm, pgd
+from instil.functional.keyed_random import keyed_uniform
 
 EVALUATION_STEPS = 20
 """Steps of the PGD attack that the report evaluates."""

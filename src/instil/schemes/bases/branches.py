@@ -7,17 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from instil.core import (
-    Batch,
-    Objective,
-    Objectives,
-    Outputs,
-    Scheme,
-    Update,
-    replace_invalid_outputs,
-    to_float32,
-)
+from instil.core import Batch, Objective, Objectives, Outputs, Scheme, Update, to_float32
 from instil.functional.pooling import global_average_pool
+from instil.items import replace_invalid_outputs
 from instil.modules.stage_adapter import StageAdapter
 
 TRUNK_ROLES = ("logits", "features")

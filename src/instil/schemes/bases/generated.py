@@ -21,9 +21,8 @@ from instil.core import (
     Update,
     as_net,
     item_weights,
-    keyed_normal,
-    keyed_uniform,
 )
+from instil.functional.keyed_random import keyed_normal, keyed_uniform
 from instil.modules.batch_statistics import (
     BatchNormStatistics,
     bn_statistics_loss,

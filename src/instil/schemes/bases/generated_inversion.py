@@ -21,10 +21,10 @@ from instil.core import (
     Update,
     as_net,
     item_weights,
-    keyed_normal,
     mean,
     to_float32,
 )
+from instil.functional.keyed_random import keyed_normal
 from instil.modules.batch_statistics import (
     BatchNormStatistics,
     bn_statistics_loss,

@@ -11,7 +11,8 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Objective, Objectives, Scheme, Teacher, keyed_uniform, to_float32
+from instil.core import Batch, Objective, Objectives, Scheme, Teacher, to_float32
+from instil.functional.keyed_random import keyed_uniform
 from instil.modules.synthetic_memory import SyntheticMemory
 
 Count = Annotated[int, Ge(1)]

@@ -19,12 +19,12 @@ from instil.core import (
     Teacher,
     Update,
     item_weights,
-    keyed_uniform,
     mean,
-    replace_invalid,
 )
 from instil.functional.attacks import AttackLoss, pgd
+from instil.functional.keyed_random import keyed_uniform
 from instil.functional.robust_losses import label_loss, soft_label_loss
+from instil.items import replace_invalid
 from instil.modules.eval_mode import eval_mode
 from instil.schemes.bases.attack_evaluation import attacked_batch
 from instil.schemes.bases.robust_options import AttackSteps, Epsilon, RobustWeight, StepSize

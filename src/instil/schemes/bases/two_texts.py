@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from instil.core import Batch, Objective, Objectives, Outputs, Teacher, Update, closest
+from instil.cards import closest
+from instil.core import Batch, Objective, Objectives, Outputs, Teacher, Update
 from instil.generation.options import Sampling
 from instil.schemes.bases.writer import GenerativeScheme
 

@@ -18,13 +18,13 @@ from instil.core import (
     Positive,
     Teacher,
     item_weights,
-    keyed_uniform,
 )
 from instil.functional.image_contrast import (
     bank_contrastive_loss,
     pair_contrastive_loss,
     random_resized_views,
 )
+from instil.functional.keyed_random import keyed_uniform
 from instil.modules.batch_statistics import BatchNormStatistics, record_statistics
 from instil.modules.projectors import UnitProjector
 from instil.modules.synthetic_memory import SyntheticMemory

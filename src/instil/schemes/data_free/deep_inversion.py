@@ -21,10 +21,10 @@ from instil.core import (
     Teacher,
     Update,
     item_weights,
-    keyed_uniform,
     to_float32,
 )
 from instil.functional.image_priors import image_norm, total_variation
+from instil.functional.keyed_random import keyed_uniform
 from instil.modules.batch_statistics import bn_statistics_loss, record_statistics
 from instil.modules.eval_mode import eval_mode
 from instil.schemes.bases.inversion import (

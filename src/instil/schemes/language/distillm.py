@@ -10,18 +10,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import (
-    UNLABELLED,
-    Batch,
-    Card,
-    NonNegative,
-    Objective,
-    Objectives,
-    Teacher,
-    Update,
-    at_progress,
-    keyed_uniform,
-)
+from instil.cards import at_progress
+from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Objectives, Teacher, Update
+from instil.functional.keyed_random import keyed_uniform
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.reader import index_batch
 from instil.modules.synthetic_memory import SyntheticMemory

@@ -10,6 +10,7 @@ from annotated_types import Gt, Lt
 from torch import Tensor, nn
 from typing_extensions import Doc
 
+from instil.cards import at_progress
 from instil.core import (
     Batch,
     Card,
@@ -19,8 +20,6 @@ from instil.core import (
     Outputs,
     Teacher,
     Update,
-    at_progress,
-    drop_unlabelled_gradient,
     mean,
     to_float32,
 )
@@ -32,6 +31,7 @@ from instil.functional.text_pairs import (
     skewed_reverse,
 )
 from instil.generation.options import Sampling, SamplingOption
+from instil.items import drop_unlabelled_gradient
 from instil.schemes.language.sequence_level import SequenceLevel
 
 GAP_DECAY = 0.9

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from typing_extensions import Doc
 
+from instil.cards import at_progress
 from instil.core import (
     Batch,
     Card,
@@ -18,7 +19,6 @@ from instil.core import (
     Positive,
     Teacher,
     Update,
-    at_progress,
     item_weights,
     mean,
     side_effect_free,

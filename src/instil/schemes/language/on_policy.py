@@ -9,7 +9,8 @@ from annotated_types import Ge, Le
 from torch import nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Objectives, Teacher, Update, at_progress
+from instil.cards import at_progress
+from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
 from instil.generation.options import Sampling, SamplingOption
 from instil.schemes.bases.writer import GenerativeScheme
 

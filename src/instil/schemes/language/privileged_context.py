@@ -12,24 +12,22 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
+from instil.cards import at_progress
 from instil.core import (
-    SHARED_ROLES,
     Batch,
     Card,
-    LazyOutputs,
     Net,
     Objective,
     Objectives,
     Outputs,
-    Projection,
     Teacher,
     Update,
     as_net,
-    at_progress,
     side_effect_free,
 )
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.reader import TEXT_KEYS
+from instil.roles import SHARED_ROLES, LazyOutputs, Projection
 from instil.schemes.bases.writer import GenerativeScheme
 from instil.teachers.ema import Ema
 

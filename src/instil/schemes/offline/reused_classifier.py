@@ -19,10 +19,10 @@ from instil.core import (
     Scheme,
     Teacher,
     Update,
-    replace_invalid_outputs,
     to_float32,
 )
 from instil.functional.pooling import global_average_pool
+from instil.items import replace_invalid_outputs
 
 ROLES = ("logits", "features", "embedding")
 """Roles that modules other than the objectives read."""

@@ -23,9 +23,9 @@ from instil.core import (
     as_net,
     item_weights,
     mean,
-    replace_invalid_outputs,
     to_float32,
 )
+from instil.items import replace_invalid_outputs
 from instil.modules.stage_adapter import StageAdapter
 from instil.schemes.bases.branches import TRUNK_ROLES, stage_features
 from instil.schemes.bases.stage_pairs import StagePairs, resolve_stage_pairs, stage_paths

@@ -24,13 +24,12 @@ from instil.core import (
     Teacher,
     Update,
     item_weights,
-    keyed_uniform,
     mean,
-    replace_invalid_outputs,
-    replace_uncounted,
     to_float32,
 )
+from instil.functional.keyed_random import keyed_uniform
 from instil.functional.pooling import global_average_pool
+from instil.items import replace_invalid_outputs, replace_uncounted
 from instil.modules.eval_mode import eval_mode
 from instil.modules.stage_adapter import StageAdapter
 from instil.schemes.bases.branches import TRUNK_ROLES

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import SHARED_ROLES, Batch, Card, Outputs, Scheme, Update, batch_size
+from instil.core import Batch, Card, Outputs, Scheme, Update, batch_size
+from instil.roles import SHARED_ROLES
 
 TURNS = (1, 2, 3)
 """Rotations of the three views of an image, in units of 90 degrees."""

@@ -11,17 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    Objective,
-    Objectives,
-    Outputs,
-    mean,
-    replace_uncounted,
-    to_float32,
-)
+from instil.core import Batch, Card, Objective, Objectives, Outputs, mean, to_float32
 from instil.functional.pooling import global_average_pool
+from instil.items import replace_uncounted
 from instil.schemes.bases.branches import BranchedScheme
 from instil.schemes.bases.ensemble_labels import EnsembleAverage, labelled_weights, num_items
 

@@ -11,18 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    Objective,
-    Objectives,
-    Outputs,
-    mean,
-    replace_invalid_outputs,
-    to_float32,
-)
+from instil.core import Batch, Card, Objective, Objectives, Outputs, mean, to_float32
 from instil.functional.crops import random_crops
 from instil.functional.pooling import global_average_pool
+from instil.items import replace_invalid_outputs
 from instil.schemes.bases.branches import TRUNK_ROLES, BranchedScheme, stage_features
 from instil.schemes.bases.ensemble_labels import EnsembleAverage, labelled_weights, num_items
 from instil.teachers.ema import Ema

@@ -21,11 +21,11 @@ from instil.core import (
     Update,
     item_weights,
     mean,
-    replace_invalid_outputs,
     to_float32,
 )
 from instil.functional.mixup_losses import discriminator_loss, mixed_label_loss
 from instil.functional.pooling import global_average_pool
+from instil.items import replace_invalid_outputs
 from instil.schemes.bases.branches import Branch, BranchedScheme, stage_features
 from instil.schemes.bases.mixup import first_key, mix_with_partner, split_thirds
 

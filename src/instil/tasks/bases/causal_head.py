@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from instil.core import Projection, side_effect_free
+from instil.core import side_effect_free
+from instil.roles import Projection
 
 Fields = tuple[tuple[str, Callable[[float], float]], ...]
 """Names of configuration fields, each with the number that it stands for."""

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, LazyOutputs, Outputs, Projection, side_effect_free
+from instil.core import Batch, Outputs, side_effect_free
+from instil.roles import LazyOutputs, Projection
 from instil.tasks.bases import causal_head
 
 CHUNK = 2**24

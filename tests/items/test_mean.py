@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instil.core import batch_size, graph_preserving_zero, item_weights, mean, to_float32
+from instil.core import batch_size, item_weights, mean, to_float32
+from instil.items import graph_preserving_zero
 
 
 def test_weights() -> None:

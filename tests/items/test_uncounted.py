@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Objectives, Outputs, replace_uncounted
+from instil.core import Batch, Card, Objective, Objectives, Outputs
+from instil.items import replace_uncounted
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.logits.kd import KD
 from instil.weightings.entropy import Entropy

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instil.core import Schedule, at_progress, closest
+from instil.cards import at_progress, closest
+from instil.core import Schedule
 
 NUMBERS = st.floats(-1e6, 1e6)
 SHARES = st.floats(0, 1)

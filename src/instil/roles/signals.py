@@ -1,4 +1,4 @@
-"""Alternatives to logits: each has a role of its own, so that an objective can name what it accepts."""
+"""Shared roles, and alternatives to logits that have a role of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+SHARED_ROLES = frozenset({"head", "logit_scale", "token_embedding"})
+"""Roles that belong to a model, not to samples: they have no rows to select or gather. ``head`` is
+the (weight, bias) of the classifier, ``token_embedding`` (V, E) the embedding of each token."""
 
 SIGNALS = ("logits", "projection", "top", "sampled", "text")
 """Roles that describe the probabilities of classes or tokens for one text. ``text`` is a tuple of

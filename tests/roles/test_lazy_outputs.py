@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from instil.core import LazyOutputs
+from instil.roles import LazyOutputs
 
 
 class Made:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs, item_weights
+from instil.items.batch import UNLABELLED, Batch, Outputs, item_weights
+from instil.roles.signals import SHARED_ROLES
 
 LABEL_KEYS = ("label", "box")
 """Batch entries in which -100 stands for an unknown value."""

@@ -7,7 +7,8 @@ import hashlib
 import pytest
 import torch
 
-from instil.core import Batch, keyed_uniform
+from instil.core import Batch
+from instil.functional.keyed_random import keyed_uniform
 
 
 def batch(number: int = 1000, step: int = 0, seed: int = 0) -> Batch:

@@ -1,0 +1,17 @@
+"""Descriptions of methods: cards, types of options, schedules, and errors about names."""
+
+from instil.cards.card import Card
+from instil.cards.closest import closest
+from instil.cards.keywords import ClearKeywords
+from instil.cards.options import NonNegative, Positive
+from instil.cards.schedule import Schedule, at_progress
+
+__all__ = [
+    "Card",
+    "ClearKeywords",
+    "NonNegative",
+    "Positive",
+    "Schedule",
+    "at_progress",
+    "closest",
+]

@@ -1,0 +1,77 @@
+"""Paths of tapped modules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+Taps = Mapping[str, str | list[str]]
+"""Role -> path of a module, or a list of paths for a tuple."""
+
+Side = Literal["out", "in", "weight"]
+
+PATH = re.compile(r"([^\[\]:]*)(?:(\[\*\])?(:in)?|(:weight))")
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")
+"""Names that DistributedDataParallel, ``torch.compile`` and FSDP insert into a module path."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Part of a module that is recorded.
+
+    Attributes:
+        index: position in the list of all taps of the model.
+        role: role of the recorded value.
+        is_part: the value is one element of the role's tuple, not the role itself.
+        path: path of the module, without wrappers.
+        side: output, first input, or weight and bias of the module.
+        every_call: record all calls of the module, not only the last one.
+    """
+
+    index: int
+    role: str
+    is_part: bool
+    path: str
+    side: Side
+    every_call: bool
+
+
+def parse_taps(taps: Taps) -> list[Tap]:
+    """Parse the paths of all roles.
+
+    Args:
+        taps: role -> path or list of paths.
+
+    Raises:
+        ValueError: for a text that is not a path.
+    """
+    parsed: list[Tap] = []
+    for role, value in taps.items():
+        is_part = not isinstance(value, str)
+        for text in [value] if isinstance(value, str) else value:
+            match = PATH.fullmatch(text)
+            if match is None:
+                raise ValueError(
+                    f"taps.{role}: '{text}' is not a path. Write path, path[*] (all calls), "
+                    "path:in (its input), path[*]:in or path:weight (its weight and bias)"
+                )
+            path, star, is_input, is_weight = match.groups()
+            side: Side = "in" if is_input else "out"
+            if is_weight:
+                side = "weight"
+            parsed.append(Tap(len(parsed), role, is_part, path, side, bool(star)))
+    return parsed
+
+
+def without_wrappers(name: str) -> str:
+    """Name of a module or parameter without the parts that wrappers add."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def modules_by_path(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules of a model by their path without wrappers; the path of the model itself is empty."""
+    return {without_wrappers(name): module for name, module in model.named_modules()}

@@ -23,9 +23,9 @@ from instil.data.images import ArrayData
 from instil.data.loader import Loader
 from instil.networks.presets import taps_for
 from instil.networks.resnet import resnet
-from instil.store.codecs import Codec, encoded
-from instil.store.reader import Store, checksums
-from instil.store.writer import Writer
+from instil.store.codecs import Codec, encode_outputs
+from instil.store.reader import Store, row_checksums
+from instil.store.writer import StoreWriter
 from instil.teachers.recorded import Recorded
 
 BATCH, CLASSES = 64, 100
@@ -51,11 +51,11 @@ def net(depth: int) -> Net:
 
 def recorded(samples: ArrayData, teacher: Teacher, codec: Codec, folder: Path) -> Recorded:
     """The teacher's logits and embedding, on disk."""
-    writer = Writer(folder / codec, {})
+    writer = StoreWriter(folder / codec, {})
 
     def answer(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         outputs = teacher(batch)
-        return encoded(
+        return encode_outputs(
             {"logits": outputs["logits"], "embedding": outputs["embedding"]}, batch, codec
         )
 
@@ -64,7 +64,7 @@ def recorded(samples: ArrayData, teacher: Teacher, codec: Codec, folder: Path) -
     ):
         pass
     writer.finish({})
-    return Recorded(Store(str(folder / codec)), checksums)
+    return Recorded(Store(str(folder / codec)), row_checksums)
 
 
 def seconds(samples: ArrayData, teacher: Teacher | None) -> float:

@@ -89,7 +89,7 @@ from instil.schemes.self_distillation.sandwich import Sandwich
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.teachers.private_votes import PrivateVotes
-from instil.testing.samples import flat, sample_outputs
+from instil.testing.samples import named_tensors, sample_outputs
 from instil.training.fit import Training, fit
 from instil.training.step import train_step
 from instil.weightings.difficulty import Difficulty
@@ -241,7 +241,7 @@ class Roles(nn.Module):
         samples = {role: value for role, value in samples.items() if role != "members"}
         self.shapes = {
             name: tensor.shape[1:]
-            for name, tensor in flat(samples)
+            for name, tensor in named_tensors(samples)
             if name.partition(".")[0] not in SHARED_ROLES
         }
         self.tuples = {role for role, value in samples.items() if isinstance(value, tuple)}
@@ -253,7 +253,7 @@ class Roles(nn.Module):
         )
         shared = {role: value for role, value in samples.items() if role in SHARED_ROLES}
         self.shared = nn.ParameterDict(
-            {name.replace(".", "_"): nn.Parameter(tensor) for name, tensor in flat(shared)}
+            {name.replace(".", "_"): nn.Parameter(tensor) for name, tensor in named_tensors(shared)}
         )
 
     def forward(self, x: Tensor) -> Outputs:

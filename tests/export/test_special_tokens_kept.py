@@ -12,7 +12,7 @@ import torch
 
 from instil.core import Net
 from instil.data.sources.text import text
-from instil.data.tokenizers import from_gguf
+from instil.data.tokenizers import load_gguf_tokenizer
 from instil.export.gguf import to_gguf
 from instil.export.transformers import to_transformers
 from instil.students.vocabulary import keep_tokens
@@ -120,7 +120,7 @@ def test_a_gguf_file_has_ends_beginning_and_template(
     _, samples = source_and_samples(tmp_path, True, begins_with)
     net, tokenizer = student_of(samples, True)
     to_gguf(net, samples.__getitems__([0]), tmp_path / "student.gguf", tokenizer, "f32")
-    read: Any = from_gguf(tmp_path / "student.gguf")
+    read: Any = load_gguf_tokenizer(tmp_path / "student.gguf")
     names = [read.inner.id_to_token(end) for end in read.ends]
     assert names == ["<|im_end|>", "<|endoftext|>"]
     assert read.files.token("bos") == "<s>"

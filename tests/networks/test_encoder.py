@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from instil.data.tokenizers import tokenizer
+from instil.data.tokenizers import load_tokenizer
 from instil.networks.encoder import encoder
 from instil.students.depth import depth
 from instil.tasks.sentence_embedding import call
@@ -25,7 +25,7 @@ def minilm() -> nn.Module:
 
 
 def embedded(model: nn.Module, *texts: str) -> torch.Tensor:
-    read = tokenizer(f"{FOLDER}/tokenizer.json", [])
+    read = load_tokenizer(f"{FOLDER}/tokenizer.json", [])
     rows = [[read.start, *read.encode(text)[0], read.end] for text in texts]
     with torch.no_grad():
         found = [

@@ -12,7 +12,7 @@ import torch
 from instil.core import Net
 from instil.data.loader import Loader
 from instil.data.sources.text import text
-from instil.data.tokenizers import tokenizer
+from instil.data.tokenizers import load_tokenizer
 from instil.networks.gguf import _halves, gguf
 from instil.tasks.language import Language, call
 
@@ -38,7 +38,7 @@ def model() -> Any:
 @there
 @pytest.mark.slow
 def test_it_says_what_llama_cpp_says(model: Any) -> None:
-    words = tokenizer(FILE, [])
+    words = load_tokenizer(FILE, [])
     ids, each = words.encode("The capital of France is")
     assert (ids, sum(each)) == ([504, 3575, 282, 4649, 314], 24)
     with torch.no_grad():

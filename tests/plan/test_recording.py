@@ -207,9 +207,9 @@ def test_the_doctor_reads_a_store(store: str) -> None:
 def test_a_recording_that_was_stopped_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "SHARD", 10_000)
+    monkeypatch.setattr(writer, "SHARD_BYTES", 10_000)
     one = stored(tmp_path / "store", "baselines=[]")
-    write, left = files.write, [4]
+    write, left = files.write_tensors, [4]
 
     def stopping(path: Path, tensors: dict[str, Tensor]) -> str:
         left[0] -= 1
@@ -217,7 +217,7 @@ def test_a_recording_that_was_stopped_goes_on(
             raise KeyboardInterrupt
         return write(path, tensors)
 
-    monkeypatch.setattr(files, "write", stopping)
+    monkeypatch.setattr(files, "write_tensors", stopping)
     with pytest.raises(KeyboardInterrupt):
         record_outputs(one, Console(quiet=True))
     with pytest.raises(
@@ -227,7 +227,7 @@ def test_a_recording_that_was_stopped_goes_on(
         doctor_of(one)
     there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("train-0*")}
     assert there
-    monkeypatch.setattr(files, "write", write)
+    monkeypatch.setattr(files, "write_tensors", write)
     record_outputs(one, Console(quiet=True))
     now = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("train-0*")}
     assert len(now) > len(there)

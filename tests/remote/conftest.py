@@ -9,4 +9,4 @@ from instil.remote import connection
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "LONGEST", 0.01)
+    monkeypatch.setattr(connection, "MAX_WAIT", 0.01)

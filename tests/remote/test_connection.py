@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from instil.remote import Refused, Server, Unreachable
+from instil.remote import RequestRefusedError, Server, ServerUnreachableError
 from instil.remote.connection import Connection
 from tests.remote.stub import Fault, dropped, half_json, saying, slow, status, stub, truncated
 
@@ -38,7 +38,8 @@ def test_what_does_not_pass_ends_after_the_last_attempt(fault: Fault) -> None:
         teacher = Server(server.url, timeout=0.2, retries=2)
         server.faults = [fault] * 3
         with pytest.raises(
-            Unreachable, match=r"/v1/chat/completions gave no answer in 3 attempts; the last: "
+            ServerUnreachableError,
+            match=r"/v1/chat/completions gave no answer in 3 attempts; the last: ",
         ):
             teacher.complete(["hello"])
         assert not server.faults
@@ -57,7 +58,7 @@ def test_the_server_says_how_long_to_wait() -> None:
             assert teacher.complete([odd])[0].text == f"re: {odd} (0)"
         server.faults = [status(429, Retry_After="7200")]
         with pytest.raises(
-            Unreachable, match="in 1 attempt; it asks to wait 7200 s; the last: 429 busy"
+            ServerUnreachableError, match="in 1 attempt; it asks to wait 7200 s; the last: 429 busy"
         ):
             teacher.complete(["hello again"])
 
@@ -66,10 +67,12 @@ def test_what_the_server_refuses_is_not_tried_again() -> None:
     with stub() as server:
         teacher = Server(server.url)
         server.faults = [status(400, "this is too long")]
-        with pytest.raises(Refused, match=r"the server refuses \(400\): this is too long"):
+        with pytest.raises(
+            RequestRefusedError, match=r"the server refuses \(400\): this is too long"
+        ):
             teacher.complete(["hello"])
         server.faults = [status(302, "over there", Location="http://127.0.0.1:1/")]
-        with pytest.raises(Refused, match=r"\(302\): over there"):
+        with pytest.raises(RequestRefusedError, match=r"\(302\): over there"):
             teacher.complete(["hello"])
 
 
@@ -121,7 +124,7 @@ def test_the_key_is_sent_and_written_nowhere(
         teacher.complete(["hello"])
         assert server.keys == {"Bearer very-secret"}
         server.faults = [status(401, "no")]
-        with pytest.raises(Refused) as error:
+        with pytest.raises(RequestRefusedError) as error:
             teacher.complete(["again"])
         assert (
             str(error.value)
@@ -132,7 +135,7 @@ def test_the_key_is_sent_and_written_nowhere(
     monkeypatch.delenv("MY_KEY")
     with (
         stub(faults=[status(401, "no")]) as server,
-        pytest.raises(Refused, match="the environment variable MY_KEY is not set"),
+        pytest.raises(RequestRefusedError, match="the environment variable MY_KEY is not set"),
     ):
         Server(server.url, key="MY_KEY")
     with pytest.raises(

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from instil.files.printable import printable
-from instil.remote import Refused, Server, Unreachable, exchange
-from instil.remote.budget import Budget, Spent
+from instil.remote import RequestRefusedError, Server, ServerUnreachableError, exchange
+from instil.remote.budget import Budget, BudgetExceededError
 from instil.remote.claims import Claims
-from instil.remote.generation import generate, read_prompts
-from instil.remote.log import Log, key_of
+from instil.remote.generation import generate_file, read_prompts
+from instil.remote.log import Log, question_key
 from tests.cli.test_cli import called
 from tests.remote.stub import Handler, likeliest, saying, status, stub, text, vllm
 
@@ -74,27 +74,27 @@ def test_the_timeout_is_of_the_whole_answer(parts: list[bytes]) -> None:
         assert teacher.complete(["a"])[0].text == "re: a (0)", "the second attempt"
         assert 0.5 <= time.perf_counter() - started < 3
         server.faults = [trickling(parts), trickling(parts)]
-        with pytest.raises(Unreachable, match=r"no (whole )?answer within 0\.5 s"):
+        with pytest.raises(ServerUnreachableError, match=r"no (whole )?answer within 0\.5 s"):
             teacher.complete(["b"])
 
 
 def test_the_size_of_an_answer_is_bounded_before_and_after_decompression(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exchange, "LARGEST", 2**20)
+    monkeypatch.setattr(exchange, "MAX_BYTES", 2**20)
     bomb = gzip.compress(bytes(2**26))
     assert len(bomb) < 2**17
     with stub() as server:
         teacher = Server(server.url, retries=0)
         for fault in (lambda handler: handler.say(b" " * 2**22), encoded(bomb, "gzip")):
             server.faults = [fault]
-            with pytest.raises(Refused, match="the answer is longer than 1 MiB"):
+            with pytest.raises(RequestRefusedError, match="the answer is longer than 1 MiB"):
                 teacher.complete(["a"])
         server.faults = [encoded(gzip.compress(json.dumps(GOOD).encode()), "gzip")]
         assert teacher.complete(["a"])[0].text == "fine"
         for body, encoding in ((b"{}", "br"), (b"{}", "gzip"), (bomb[:1000], "gzip")):
             server.faults = [encoded(body, encoding)]
-            with pytest.raises(Unreachable, match=r"an answer with (the encoding|a )"):
+            with pytest.raises(ServerUnreachableError, match=r"an answer with (the encoding|a )"):
                 teacher.complete(["b"])
 
 
@@ -103,10 +103,10 @@ def test_a_body_that_cannot_be_parsed(body: bytes) -> None:
     with stub() as server:
         teacher = Server(server.url, retries=0)
         server.faults = [lambda handler: handler.say(body)]
-        with pytest.raises(Unreachable, match="an answer that is no whole JSON"):
+        with pytest.raises(ServerUnreachableError, match="an answer that is no whole JSON"):
             teacher.complete(["a"])
         server.faults = [lambda handler: handler.say(body, 400)]
-        with pytest.raises(Refused, match=r"the server refuses \(400\)"):
+        with pytest.raises(RequestRefusedError, match=r"the server refuses \(400\)"):
             teacher.complete(["a"])
 
 
@@ -166,7 +166,7 @@ def test_budgets_hold_whatever_the_usage_says(tmp_path: Path) -> None:
     with stub() as server:
         teacher = Server(server.url, log=tmp_path / "a", request_budget=2, concurrency=1)
         server.faults = [saying(GOOD | {"usage": {"total_tokens": -1}})] * 10
-        with pytest.raises(Spent, match="request_budget: 2 of 2 requests are spent"):
+        with pytest.raises(BudgetExceededError, match="request_budget: 2 of 2 requests are spent"):
             teacher.complete(prompts)
         assert len(server.faults) == 8
         server.faults = [saying({"data": [{"id": "m"}]}), *[saying(GOOD | {"usage": None})] * 10]
@@ -231,7 +231,7 @@ def test_half_a_character_does_not_lose_the_file(tmp_path: Path) -> None:
             saying({"data": [{"id": "m"}]}),
             saying({"choices": [{"message": {"content": "x\ud800y"}}]}),
         ]
-        generate(prompts, out, Server(server.url))
+        generate_file(prompts, out, Server(server.url))
     assert json.loads(out.read_text(encoding="utf-8"))["completion"] == "x\ufffdy"
     for content, message in (
         (b'{"prompt": "\\ud800"}\n', "prompts.jsonl, line 1 holds half a character"),
@@ -259,12 +259,12 @@ SHARING = """
 import sys
 from pathlib import Path
 from instil.remote import Server
-from instil.remote.budget import Spent
+from instil.remote.budget import BudgetExceededError
 url, log, budget = sys.argv[1:]
 server = Server(url, log=log, concurrency=4, request_budget=int(budget) or None)
 try:
     server.complete([str(number) for number in range(40)])
-except Spent:
+except BudgetExceededError:
     sys.exit(3)
 """
 
@@ -302,8 +302,8 @@ def test_two_users_of_a_log_in_one_process_share_its_claims(tmp_path: Path) -> N
     assert first.claims is second.claims is Claims.of(tmp_path / "log")
     with first.spending(5):
         assert second._exceeded(5, 1, 5).startswith("request_budget: 0 of 1")
-        log.put(key_of("/", {}), "answer", 5)
-    with pytest.raises(Spent), second.spending(5):
+        log.put(question_key("/", {}), "answer", 5)
+    with pytest.raises(BudgetExceededError), second.spending(5):
         pass
 
 
@@ -360,7 +360,7 @@ def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_damaged_line_of_a_log_is_asked_for_again(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    keys = [key_of("/", {"n": number}) for number in range(3)]
+    keys = [question_key("/", {"n": number}) for number in range(3)]
     for key in keys:
         Log(path).put(key, "the answer", 5)
     content = path.read_bytes()
@@ -377,7 +377,7 @@ def test_a_damaged_line_of_a_log_is_asked_for_again(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="line 2"):
         assert Log(path).get(keys[1]) == "again"
     with pytest.raises(ValueError, match="tokens: Expected a number of at least 0, got -3"):
-        log.put(key_of("/", {}), "x", -3)
+        log.put(question_key("/", {}), "x", -3)
 
 
 VALUES = [None, True, -1, 2**70, 1.5, float("nan"), "", "x", "\ud800", [], {}, [[]]]
@@ -412,7 +412,7 @@ def test_no_mutation_of_an_answer_ends_in_an_unclear_error() -> None:
                     teacher.complete([str(number)])
                 else:
                     teacher.top([[number % 250, 7, number]], 2)
-            except (ValueError, Unreachable) as error:
+            except (ValueError, ServerUnreachableError) as error:
                 messages.append(str(error))
         assert teacher.complete(["a"])
     assert len(messages) > 80

@@ -15,7 +15,7 @@ import pytest
 
 from instil.data.sources.text import text
 from instil.remote import Server
-from instil.remote.generation import _useless, generate
+from instil.remote.generation import _useless, generate_file
 from instil.remote.server import Completion
 from tests.cli.test_cli import called
 from tests.remote.stub import Stub, saying, status, stub
@@ -42,7 +42,7 @@ def test_a_student_learns_from_what_the_teacher_wrote(prompts: Path, tmp_path: P
     seen: list[tuple[int, int]] = []
     with stub() as server:
         assert (
-            generate(
+            generate_file(
                 prompts,
                 out,
                 Server(server.url),
@@ -74,12 +74,12 @@ def test_lines_that_cannot_be_learned_from_are_named(prompts: Path, tmp_path: Pa
             ValueError,
             match=r"prompts\.jsonl, line 1 \(and 1 other lines\) cannot be learned from: .*context of 512 exceeded\. Take it out",
         ):
-            generate(prompts, out, teacher)
+            generate_file(prompts, out, teacher)
         assert sum(server.answered.values()) == 28
         with pytest.raises(
             ValueError, match=r"prompts\.jsonl, line 2 cannot be learned from: the answer is empty"
         ):
-            generate(prompts, out, teacher)
+            generate_file(prompts, out, teacher)
     with stub(
         faults=[saying({"data": [{"id": "m"}]}), *[status(400, "no argument top_k")] * 30]
     ) as server:
@@ -88,7 +88,7 @@ def test_lines_that_cannot_be_learned_from_are_named(prompts: Path, tmp_path: Pa
             ValueError,
             match=r"none of the 30 prompts has an answer to learn from: .*no argument top_k",
         ):
-            generate(prompts, out, teacher)
+            generate_file(prompts, out, teacher)
     assert not out.exists()
 
 

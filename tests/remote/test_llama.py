@@ -13,11 +13,11 @@ from rich.console import Console
 
 from instil.data.paths import located
 from instil.data.sources.text import text
-from instil.data.tokenizers import Tokenizer, tokenizer
+from instil.data.tokenizers import Tokenizer, load_tokenizer
 from instil.networks.gguf import gguf
 from instil.plan.recording import record_outputs
-from instil.remote import Refused, Server
-from instil.remote.generation import generate
+from instil.remote import RequestRefusedError, Server
+from instil.remote.generation import generate_file
 from tests.experiment.small import recipe, run_of
 from tests.llama_cpp import needed, serving
 
@@ -40,7 +40,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def words() -> Tokenizer:
-    return tokenizer(WEIGHTS, [])
+    return load_tokenizer(WEIGHTS, [])
 
 
 def test_texts(url: str, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_texts(url: str, tmp_path: Path) -> None:
     )
     options = {"length": 4, "temperature": 0.0, "plain": True}
     teacher = Server(url, log=tmp_path / "log.jsonl", concurrency=2)
-    generate(tmp_path / "prompts.jsonl", tmp_path / "taught.jsonl", teacher, **options)
+    generate_file(tmp_path / "prompts.jsonl", tmp_path / "taught.jsonl", teacher, **options)
     said = [json.loads(line) for line in (tmp_path / "taught.jsonl").read_text().splitlines()]
     assert [one["completion"].split(".")[0].strip() for one in said] == ["Madrid", "Tokyo", "Rome"]
     assert {one["finish_reason"] for one in said} == {"length"}
@@ -64,7 +64,7 @@ def test_texts(url: str, tmp_path: Path) -> None:
 
 
 def test_a_prompt_longer_than_the_context_is_refused(url: str) -> None:
-    with pytest.raises(Refused, match="exceeds the available context size"):
+    with pytest.raises(RequestRefusedError, match="exceeds the available context size"):
         Server(url).complete(["word " * 400], length=2)
 
 

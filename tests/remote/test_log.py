@@ -10,14 +10,23 @@ from pathlib import Path
 import pytest
 
 from instil.remote import log as module
-from instil.remote.log import Log, key_of
+from instil.remote.log import Log, question_key
 
-KEYS = [key_of("/", {"n": number}) for number in range(400)]
+KEYS = [question_key("/", {"n": number}) for number in range(400)]
 
 
 def test_what_is_asked_has_one_name() -> None:
-    assert key_of("/a", {"x": 1, "y": [2]}) == key_of("/a", {"y": [2], "x": 1})
-    assert len({key_of("/a", {"x": 1}), key_of("/b", {"x": 1}), key_of("/a", {"x": 2})}) == 3
+    assert question_key("/a", {"x": 1, "y": [2]}) == question_key("/a", {"y": [2], "x": 1})
+    assert (
+        len(
+            {
+                question_key("/a", {"x": 1}),
+                question_key("/b", {"x": 1}),
+                question_key("/a", {"x": 2}),
+            }
+        )
+        == 3
+    )
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from instil.remote import Server, Unreachable
-from instil.remote.budget import Spent
+from instil.remote import Server, ServerUnreachableError
+from instil.remote.budget import BudgetExceededError
 from tests.remote.stub import likeliest, saying, status, stub
 
 ROWS = [[3, 4, 5, 9], [7], [49, 0]]
@@ -63,22 +63,23 @@ def test_the_budget_holds_over_processes_and_names_its_argument(tmp_path: Path) 
     prompts = [str(number) for number in range(10)]
     with stub(delay=0.01) as server:
         with pytest.raises(
-            Spent,
+            BudgetExceededError,
             match=r"request_budget: 4 of 4 requests are spent; allow more .* kept in .*log.jsonl",
         ):
             Server(server.url, log=tmp_path / "log.jsonl", request_budget=4).complete(prompts)
         assert sum(server.answered.values()) == 4
-        with pytest.raises(Spent, match="request_budget: 6 of 6"):
+        with pytest.raises(BudgetExceededError, match="request_budget: 6 of 6"):
             Server(server.url, log=tmp_path / "log.jsonl", request_budget=6).complete(prompts)
         assert sum(server.answered.values()) == 6
         with pytest.raises(
-            Spent, match="token_budget: 60 of 75 tokens are spent, and the next request may take 21"
+            BudgetExceededError,
+            match="token_budget: 60 of 75 tokens are spent, and the next request may take 21",
         ):
             Server(server.url, log=tmp_path / "log.jsonl", token_budget=75).complete(
                 prompts, length=20
             )
         assert sum(server.answered.values()) == 6
-        with pytest.raises(Spent, match="token_budget: 70 of 80"):
+        with pytest.raises(BudgetExceededError, match="token_budget: 70 of 80"):
             Server(server.url, log=tmp_path / "log.jsonl", token_budget=80).complete(
                 prompts, length=10
             )
@@ -113,7 +114,7 @@ def test_one_failure_loses_no_other_answer(tmp_path: Path) -> None:
     with stub(delay=0.01) as server:
         teacher = Server(server.url, log=tmp_path / "log.jsonl", concurrency=2, retries=0)
         server.faults = [status(500)]
-        with pytest.raises(Unreachable):
+        with pytest.raises(ServerUnreachableError):
             teacher.complete(prompts)
         assert sum(server.answered.values()) == teacher.log.requests
         teacher.complete(prompts)

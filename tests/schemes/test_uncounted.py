@@ -19,7 +19,7 @@ from instil.schemes.robust.ard import ARD
 from instil.schemes.robust.iad import IAD
 from instil.schemes.robust.rslad import RSLAD
 from instil.teachers.frozen import Frozen
-from instil.testing.samples import mapped
+from instil.testing.samples import map_structure
 from instil.training.step import train_step
 from tests import nets
 from tests.schemes import image_nets as robust
@@ -36,7 +36,7 @@ class NotFinite(Frozen):
             invalid = ~batch["valid"].view(-1, *[1] * (value.ndim - 1))
             return value.masked_fill(invalid, torch.nan)
 
-        return mapped(outputs, spoiled)
+        return map_structure(outputs, spoiled)
 
 
 def attacked(kind: Callable[..., Scheme]) -> Callable[[type[Frozen]], Scheme]:

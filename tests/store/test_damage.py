@@ -15,9 +15,9 @@ import zstandard
 from safetensors.torch import save, save_file
 
 from instil.files.checksums import json_with_checksum
-from instil.store.files import StoredFile, fetched, write
-from instil.store.reader import Store, checksums
-from instil.store.writer import Writer
+from instil.store.files import StoredFile, fetch_unpacked, write_tensors
+from instil.store.reader import Store, row_checksums
+from instil.store.writer import StoreWriter
 from instil.teachers.recorded import Recorded
 from tests.store.test_store import INDEX, answer, asked, batches, recorded
 
@@ -60,7 +60,7 @@ def read(folder: Path) -> None:
     store = Store(str(folder))
     store.check({"teacher": "a"})
     batch = asked([8, 3, 3], [2, 0, 1])
-    got = Recorded(store, checksums)(batch)
+    got = Recorded(store, row_checksums)(batch)
     assert torch.equal(got["logits"], answer(batch)["logits"])
 
 
@@ -130,17 +130,17 @@ def test_decompression_stops_at_the_size_of_the_manifest(tmp_path: Path) -> None
     bomb = tmp_path / "bomb.zst"
     bomb.write_bytes(zstandard.ZstdCompressor().compress(bytes(2**26)))
     with pytest.raises(ValueError, match="unpacks to more than the 1000 bytes of the manifest"):
-        fetched(str(bomb), StoredFile(sha256="0" * 64, size=1000))
+        fetch_unpacked(str(bomb), StoredFile(sha256="0" * 64, size=1000))
     claims = zstandard.ZstdCompressor().compressobj(size=2**40)
     start = claims.compress(b"x" * 10) + claims.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
     bomb.write_bytes(start)
     with pytest.raises(ValueError, match="is damaged"):
-        fetched(str(bomb), StoredFile(sha256="0" * 64, size=1000))
+        fetch_unpacked(str(bomb), StoredFile(sha256="0" * 64, size=1000))
     window = zstandard.ZstdCompressionParameters(window_log=30, write_content_size=False)
     large = zstandard.ZstdCompressor(compression_params=window).compressobj()
     bomb.write_bytes(large.compress(b"x" * 10) + large.flush())
     with pytest.raises(ValueError, match="is damaged"):
-        fetched(str(bomb), StoredFile(sha256="0" * 64, size=1000))
+        fetch_unpacked(str(bomb), StoredFile(sha256="0" * 64, size=1000))
 
 
 def test_an_unpacked_file_that_was_damaged_is_unpacked_again(tmp_path: Path, cache: Path) -> None:
@@ -180,7 +180,7 @@ def test_recording_again_makes_a_damaged_file_anew(
         calls.append(len(batch["index"]))
         return answer(batch)
 
-    again = Writer(folder, {"teacher": "a"})
+    again = StoreWriter(folder, {"teacher": "a"})
     list(again.record("train", INDEX, 3, batches, counted))
     again.finish({})
     assert sum(calls) <= len(INDEX), "what is intact is not asked for again"
@@ -198,7 +198,7 @@ def test_tensors_that_do_not_fit_their_manifest_are_told(tmp_path: Path) -> None
         "another shape": tensors | {"logits": torch.zeros(7, 9)},
     }
     for content in forged.values():
-        stored = write(tmp_path / "s" / SHARD, content)
+        stored = write_tensors(tmp_path / "s" / SHARD, content)
         entries["files"][SHARD] = stored.model_dump()
         (tmp_path / "s" / "manifest.json").write_text(json_with_checksum(entries))
         with pytest.raises(ValueError, match=f"{SHARD} does not fit its manifest: "):

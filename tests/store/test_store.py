@@ -15,9 +15,9 @@ from torch import Tensor
 from instil.core import Batch, Outputs
 from instil.roles import Projection, Sampled, Top
 from instil.store import codecs, writer
-from instil.store.codecs import encoded, kept
-from instil.store.reader import Store, checksums
-from instil.store.writer import Writer
+from instil.store.codecs import encode_outputs, encoded_roles
+from instil.store.reader import Store, row_checksums
+from instil.store.writer import StoreWriter
 from instil.teachers.recorded import Recorded
 
 INDEX = torch.tensor([3, 0, 9, 4, 7, 1, 8])
@@ -50,7 +50,7 @@ def answer(batch: Batch) -> Outputs:
 
 
 def recorded(folder: Path, binding: dict[str, object] | None = None) -> Store:
-    under_way = Writer(folder, binding or {"teacher": "a"})
+    under_way = StoreWriter(folder, binding or {"teacher": "a"})
     list(under_way.record("train", INDEX, 3, batches, answer))
     under_way.finish({"test": {"accuracy": 0.5}})
     return Store(str(folder))
@@ -62,11 +62,11 @@ def asked(index: list[int], view: list[int]) -> Batch:
 
 
 def test_answers_come_back_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SHARD", 100)  # several shards
+    monkeypatch.setattr(writer, "SHARD_BYTES", 100)  # several shards
     store = recorded(tmp_path / "s")
     assert len(list((tmp_path / "s").glob("train-0000*"))) > 3
     batch = asked([8, 3, 3, 0], [2, 0, 1, 2])
-    got, expected = Recorded(store, checksums)(batch), answer(batch)
+    got, expected = Recorded(store, row_checksums)(batch), answer(batch)
     assert torch.equal(got["logits"], expected["logits"])
     assert all(
         torch.equal(a, b) for a, b in zip(got["features"], expected["features"], strict=True)
@@ -78,7 +78,7 @@ def test_answers_come_back_bit_by_bit(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_another_input_than_the_one_answered_is_refused(tmp_path: Path) -> None:
-    teacher = Recorded(recorded(tmp_path / "s"), checksums)
+    teacher = Recorded(recorded(tmp_path / "s"), row_checksums)
     batch = asked([8, 3], [2, 0])
     batch["image"][1, 2] = torch.nextafter(batch["image"][1, 2], torch.tensor(9.0))
     with pytest.raises(ValueError, match="the input of sample 3 is not the recorded one"):
@@ -90,7 +90,7 @@ def test_another_input_than_the_one_answered_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
-    teacher = Recorded(recorded(tmp_path / "s"), checksums)
+    teacher = Recorded(recorded(tmp_path / "s"), row_checksums)
     with pytest.raises(ValueError, match="sample 2 is not in the store"):
         teacher(asked([2], [0]))
     with pytest.raises(ValueError, match="sample 77 is not in the store"):
@@ -118,17 +118,17 @@ def test_a_store_of_something_else_is_refused(tmp_path: Path) -> None:
     ):
         store.check({"teacher": "a", "data": {"crop": 2}})
     with pytest.raises(ValueError, match='holds other answers: teacher was "a" and is "b"'):
-        Writer(tmp_path / "s", {"teacher": "b", "data": {"crop": 1}})
+        StoreWriter(tmp_path / "s", {"teacher": "b", "data": {"crop": 1}})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("x")
     with pytest.raises(FileExistsError, match="not empty and no store"):
-        Writer(tmp_path / "other", {})
+        StoreWriter(tmp_path / "other", {})
 
 
 def test_a_recording_that_was_killed_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "SHARD", 100)
+    monkeypatch.setattr(writer, "SHARD_BYTES", 100)
     whole = recorded(tmp_path / "whole")
     seen: list[int] = []
 
@@ -138,7 +138,7 @@ def test_a_recording_that_was_killed_goes_on(
             raise KeyboardInterrupt
         return answer(batch)
 
-    under_way = Writer(tmp_path / "s", {"teacher": "a"})
+    under_way = StoreWriter(tmp_path / "s", {"teacher": "a"})
     with pytest.raises(KeyboardInterrupt):
         list(under_way.record("train", INDEX, 3, batches, noting))
     with pytest.raises(ValueError, match="is not complete"):
@@ -146,7 +146,7 @@ def test_a_recording_that_was_killed_goes_on(
     done = set(under_way.manifest.files)
     (tmp_path / "s" / "train-00000-0000000000.safetensors.zst").unlink()  # and a file was lost
     asked_again: list[int] = []
-    again = Writer(tmp_path / "s", {"teacher": "a"})
+    again = StoreWriter(tmp_path / "s", {"teacher": "a"})
     list(
         again.record(
             "train",
@@ -185,7 +185,7 @@ def test_read_over_the_network_and_in_other_processes(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "s")
     store = Store("memory://answers")
     batch = asked([8, 3], [2, 0])
-    assert torch.equal(Recorded(store, checksums)(batch)["logits"], answer(batch)["logits"])
+    assert torch.equal(Recorded(store, row_checksums)(batch)["logits"], answer(batch)["logits"])
     with multiprocessing.get_context("spawn").Pool(2) as pool:  # what was unpacked is shared
         for logits in pool.map(_logits, [store, store]):
             assert torch.equal(torch.tensor(logits), answer(batch)["logits"])
@@ -204,14 +204,14 @@ def _logits(store: Store) -> list[list[float]]:
 )
 def test_checksums_know_rows_alone(dtype: torch.dtype) -> None:
     values = (torch.rand(50, 3, 7) * 200).to(dtype)
-    whole = checksums(values)
-    assert torch.equal(whole[10:20], checksums(values[10:20])), (
+    whole = row_checksums(values)
+    assert torch.equal(whole[10:20], row_checksums(values[10:20])), (
         "the batch around a row changes nothing"
     )
-    assert torch.equal(whole, checksums(values.transpose(1, 2).contiguous().transpose(1, 2)))
+    assert torch.equal(whole, row_checksums(values.transpose(1, 2).contiguous().transpose(1, 2)))
     other = values.clone()
     other[5] = other[5].flip(1)
-    assert (checksums(other) != whole).nonzero().flatten().tolist() in ([5], [])
+    assert (row_checksums(other) != whole).nonzero().flatten().tolist() in ([5], [])
     if dtype != torch.bool:
         assert len(whole.unique()) == 50
 
@@ -221,21 +221,21 @@ def test_top_and_sampled_are_made_of_the_teachers_distribution() -> None:
     logits = torch.randn(400, 3, 12) * 3
     batch = {"index": torch.arange(400), "view": torch.zeros(400, dtype=torch.int64)}
     p = logits.double().softmax(-1)
-    top: Top = encoded({"logits": logits}, batch, "top", 4)["top"]
+    top: Top = encode_outputs({"logits": logits}, batch, "top", 4)["top"]
     largest, order = p.sort(-1, descending=True)
     assert torch.equal(top.indices.long(), order[..., :4])
     assert torch.allclose(top.values.double(), largest[..., :4].log(), atol=1e-5)
     assert torch.allclose(top.log_tail.double(), largest[..., 4:].sum(-1).log(), atol=1e-5)
-    sampled: Sampled = encoded({"logits": logits}, batch, "sampled", 500)["sampled"]
+    sampled: Sampled = encode_outputs({"logits": logits}, batch, "sampled", 500)["sampled"]
     assert torch.allclose(sampled.log_p.double(), p.log().gather(-1, sampled.ids.long()), atol=1e-5)
     share = torch.zeros_like(p).scatter_add_(
         -1, sampled.ids.long(), torch.full_like(sampled.log_p.double(), 1 / 500)
     )
     assert (share - p).abs().max() < 0.13  # 5 sigma of the worst of 14,400 shares
     assert (share - p).mean(0).abs().max() < 0.01, "unbiased"
-    again: Sampled = encoded({"logits": logits}, batch, "sampled", 500)["sampled"]
+    again: Sampled = encode_outputs({"logits": logits}, batch, "sampled", 500)["sampled"]
     assert torch.equal(again.ids, sampled.ids)
-    half = encoded({"logits": logits, "features": (logits, logits.long())}, batch, "float16")
+    half = encode_outputs({"logits": logits, "features": (logits, logits.long())}, batch, "float16")
     assert half["logits"].dtype == half["features"][0].dtype == torch.float16
     assert half["features"][1].dtype == torch.int64
 
@@ -245,15 +245,15 @@ def test_codecs_that_cannot_be() -> None:
     with pytest.raises(
         ValueError, match="the codec 'top' is of logits, and the teacher's outputs are embedding"
     ):
-        encoded({"embedding": torch.rand(2, 3)}, batch, "top")
+        encode_outputs({"embedding": torch.rand(2, 3)}, batch, "top")
     with pytest.raises(ValueError, match="the 64 largest of 10 classes are all of them"):
-        encoded({"logits": torch.rand(2, 10)}, batch, "top")
+        encode_outputs({"logits": torch.rand(2, 10)}, batch, "top")
 
 
 def test_hidden_states_and_a_head_are_kept_as_their_logits_would_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(codecs, "AT_ONCE", 7 * 12)  # not a whole number of rows
+    monkeypatch.setattr(codecs, "MAX_LOGITS", 7 * 12)  # not a whole number of rows
     torch.manual_seed(0)
     batch = {"index": torch.arange(5), "view": torch.zeros(5, dtype=torch.int64)}
     signal = Projection(
@@ -267,13 +267,14 @@ def test_hidden_states_and_a_head_are_kept_as_their_logits_would_be(
     outputs = {"projection": signal, "features": torch.rand(5, 2)}
     for codec in ("top", "sampled"):
         small, whole = (
-            encoded(given, batch, codec, 4) for given in (outputs, {"logits": signal.logits()})
+            encode_outputs(given, batch, codec, 4)
+            for given in (outputs, {"logits": signal.logits()})
         )
-        assert set(small) == kept(outputs, codec) == {codec, "features"}
+        assert set(small) == encoded_roles(outputs, codec) == {codec, "features"}
         for field in dataclasses.fields(small[codec]):
             mine, theirs = (getattr(one[codec], field.name) for one in (small, whole))
             assert mine is theirs is None or torch.allclose(mine, theirs, atol=1e-5)
-    halved = encoded(outputs, batch, "float16")["projection"]
+    halved = encode_outputs(outputs, batch, "float16")["projection"]
     assert (halved.hidden.dtype, halved.weight.dtype) == (torch.float16, torch.float32)
 
 
@@ -289,11 +290,11 @@ def test_a_tensor_in_two_roles_is_kept_once(tmp_path: Path) -> None:
             "token_embedding": weight,
         }
 
-    under_way = Writer(tmp_path / "s", {})
+    under_way = StoreWriter(tmp_path / "s", {})
     list(under_way.record("train", INDEX, 3, batches, tied))
     under_way.finish({})
     store, batch = Store(str(tmp_path / "s")), asked([8, 3], [2, 0])
-    got = Recorded(store, checksums)(batch)
+    got = Recorded(store, row_checksums)(batch)
     assert torch.equal(got["embedding"], batch["image"].cos())
     for found in (got["projection"].weight, got["head"][0], got["token_embedding"]):
         assert torch.equal(found, weight)

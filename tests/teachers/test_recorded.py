@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from instil.store.reader import checksums
+from instil.store.reader import row_checksums
 from instil.teachers.recorded import Recorded
 from instil.testing import check_teacher
 from tests.store.test_store import asked, recorded
@@ -15,4 +15,6 @@ from tests.store.test_store import asked, recorded
 def test_contracts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     store = recorded(tmp_path / "store")
-    check_teacher(lambda: Recorded(store, checksums), asked([8, 3], [2, 0]), differentiable=False)
+    check_teacher(
+        lambda: Recorded(store, row_checksums), asked([8, 3], [2, 0]), differentiable=False
+    )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, LabelObjective, Objective, Objectives, Outputs
 from instil.testing import check_objective, loss_and_gradient, sample_outputs
 from instil.testing.objective import CONTRACTS
-from instil.testing.samples import strided
+from instil.testing.samples import make_strided
 
 
 class Sound(Objective):
@@ -270,7 +270,7 @@ def test_samples_repeat_and_a_third_has_no_label() -> None:
 def test_a_strided_sample_stays_strided_in_a_clone() -> None:
     student = sample_outputs()[0]
     for before, after in zip(
-        (student["logits"], *student["features"]), _flat(strided(student)), strict=True
+        (student["logits"], *student["features"]), _flat(make_strided(student)), strict=True
     ):
         assert torch.equal(before, after)
         assert not after.clone().is_contiguous()

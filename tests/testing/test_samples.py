@@ -8,7 +8,14 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
 from instil.testing import check_objective, sample_outputs
-from instil.testing.samples import LAYERS, MEMBERS, TASKS, rows_of, scaled, with_noise
+from instil.testing.samples import (
+    NUM_LAYERS,
+    NUM_MEMBERS,
+    TASKS,
+    scale_tensors,
+    select_rows,
+    with_noise,
+)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -25,8 +32,8 @@ def test_every_task_has_rows_alike_and_repeats(task: str) -> None:
 def test_text_is_as_transformers_returns_it() -> None:
     student, teacher, batch = sample_outputs(task="text_classification")
     for side, outputs in (("student", student), ("teacher", teacher)):
-        assert len(outputs["hidden_states"]) == LAYERS[side] + 1
-        assert len(outputs["attentions"]) == len(outputs["queries"]) == LAYERS[side]
+        assert len(outputs["hidden_states"]) == NUM_LAYERS[side] + 1
+        assert len(outputs["attentions"]) == len(outputs["queries"]) == NUM_LAYERS[side]
         assert torch.allclose(outputs["attentions"][0].sum(-1), torch.ones(()))
     mask = batch["attention_mask"]
     assert mask.shape == student["hidden_states"][0].shape[:2]
@@ -52,7 +59,7 @@ def test_rows_of_a_graph_are_the_edges_among_them() -> None:
     rows = [6, 0, 2, 4]
     for chosen in (torch.tensor(rows), torch.isin(torch.arange(10), torch.tensor(rows))):
         order = rows if chosen.dtype == torch.int64 else sorted(rows)
-        found = {tuple(edge) for edge in rows_of(batch, chosen)["edge_index"].T.tolist()}
+        found = {tuple(edge) for edge in select_rows(batch, chosen)["edge_index"].T.tolist()}
         assert {(order[a], order[b]) for a, b in found} == {
             (a, b) for a, b in edges if {a, b} <= set(rows)
         }
@@ -72,10 +79,10 @@ def test_shared_roles_have_no_rows() -> None:
         "logit_scale": torch.ones(1),
     }
     rows = torch.tensor([True, False, False, True])
-    for changed in (rows_of(outputs, rows), with_noise(outputs, rows)):
+    for changed in (select_rows(outputs, rows), with_noise(outputs, rows)):
         assert changed["head"] is outputs["head"]
         assert changed["logit_scale"] is outputs["logit_scale"]
-    assert rows_of(outputs, rows)["logits"].shape == (2, 3)
+    assert select_rows(outputs, rows)["logits"].shape == (2, 3)
     assert with_noise(outputs, rows)["logits"].abs().sum(1).bool().equal(rows)
 
 
@@ -156,14 +163,14 @@ def test_what_takes_gradients_is_given_outputs_that_hang_on_the_input() -> None:
 
 def test_members_are_cut_with_their_teacher_and_keep_their_heads() -> None:
     _, teacher, _ = sample_outputs()
-    assert len(teacher["members"]) == MEMBERS
+    assert len(teacher["members"]) == NUM_MEMBERS
     rows = torch.tensor([5, 2])
-    for cut, whole in zip(rows_of(teacher, rows)["members"], teacher["members"], strict=True):
+    for cut, whole in zip(select_rows(teacher, rows)["members"], teacher["members"], strict=True):
         assert torch.equal(cut["logits"], whole["logits"][rows])
         assert torch.equal(cut["features"][1], whole["features"][1][rows])
         assert cut["head"] is whole["head"]
     assert torch.equal(
-        scaled(teacher, 2.0)["members"][1]["logits"], 2 * teacher["members"][1]["logits"]
+        scale_tensors(teacher, 2.0)["members"][1]["logits"], 2 * teacher["members"][1]["logits"]
     )
 
 
@@ -194,7 +201,9 @@ def test_members_are_gathered_with_the_batch() -> None:
     few = torch.arange(3)
     assert torch.allclose(
         loss,
-        objectives(rows_of(student, few), rows_of(teacher, few), rows_of(batch, few)).losses["it"],
+        objectives(
+            select_rows(student, few), select_rows(teacher, few), select_rows(batch, few)
+        ).losses["it"],
     )
     objectives.gather = lambda rows: torch.cat([rows, rows])
     assert torch.allclose(objectives(student, teacher, valid).losses["it"], loss)

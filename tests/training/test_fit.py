@@ -549,7 +549,7 @@ def test_several_ranks_look_at_the_clock_rarely_and_in_time(
         return answer
 
     monkeypatch.setattr(checkpoint_timer, "world_size", lambda: 2)
-    monkeypatch.setattr(checkpoint_timer, "from_first", sent)
+    monkeypatch.setattr(checkpoint_timer, "broadcast_object", sent)
     seconds = [0.0]
     timer = CheckpointTimer(10, lambda: seconds[0])
     due = []

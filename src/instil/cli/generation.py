@@ -12,8 +12,7 @@ from rich.progress import Progress
 
 from instil.recipe.yaml_text import parse
 from instil.remote import Server
-from instil.remote.generation import generate as generate_completions
-from instil.remote.generation import read_prompts
+from instil.remote.generation import generate_file, read_prompts
 
 
 def generate(
@@ -57,7 +56,7 @@ def generate(
         )
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("generating", total=None)
-        generate_completions(
+        generate_file(
             prompts,
             out,
             Server(url, name, **server),

@@ -23,11 +23,14 @@ END = "<|endoftext|>"
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5
 """Types of special, added and unused tokens in a GGUF file."""
 _LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-PRE = {"gpt-2": [_LEVEL], "smollm": [{"type": "Digits", "individual_digits": True}, _LEVEL]}
+PRE_TOKENIZERS = {
+    "gpt-2": [_LEVEL],
+    "smollm": [{"type": "Digits", "individual_digits": True}, _LEVEL],
+}
 """Pre-tokenizers of the library ``tokenizers`` by their name in llama.cpp."""
-LARGEST_LEARNED = 1_000_000
+MAX_TRAINED_VOCABULARY = 1_000_000
 """Largest vocabulary to train; the trainer reserves memory for all tokens."""
-TRAINED_ON = 200
+NUM_TRAINING_TEXTS = 200
 """Number of documents that a tokenizer is trained on."""
 
 
@@ -61,7 +64,7 @@ class Tokenizer(Protocol):
         """
 
 
-class Bytes:
+class ByteTokenizer:
     """Tokenizer of UTF-8 bytes, with one more token that ends a document."""
 
     size, end = 257, 256
@@ -80,7 +83,7 @@ class Bytes:
         return {*tokens, self.end}
 
 
-class Learned:
+class SubwordTokenizer:
     """Tokenizer of the library ``tokenizers``.
 
     Args:
@@ -160,7 +163,7 @@ class Learned:
         ids |= set(self.inner.encode("", add_special_tokens=True).ids)
         return ids | ({self.bos} if self.bos is not None else set())
 
-    def pruned(self, tokens: Sequence[int]) -> Learned:
+    def pruned(self, tokens: Sequence[int]) -> SubwordTokenizer:
         """Return the tokenizer of these tokens only, with new ids in this order.
 
         The tokens must be ``closed``. Texts of these tokens are then encoded as before.
@@ -185,7 +188,7 @@ class Learned:
         ends = [new[token] for token in self.ends if token in new]
         inner = type(self.inner).from_str(json.dumps(whole))
         start, bos = (None if one is None else new.get(one) for one in (self.start, self.bos))
-        return Learned(inner, ends, start, bos, self.files, self.source)
+        return SubwordTokenizer(inner, ends, start, bos, self.files, self.source)
 
 
 def _renumber_template(processor: dict[str, Any] | None, ids: Mapping[str, int]) -> None:
@@ -200,7 +203,7 @@ def _renumber_template(processor: dict[str, Any] | None, ids: Mapping[str, int])
                 part[role] = [part[role][0], ids[part[role][0]]]
 
 
-def tokenizer(
+def load_tokenizer(
     name: str,
     texts: Iterable[str],
     base: Path = Path(),
@@ -228,7 +231,7 @@ def tokenizer(
                 f"{option}: the tokenizer {name} has no special token but its own end. "
                 f"Expected no {option} for it. Leave it out"
             )
-        return Bytes() if name == "bytes" else _learned(name, texts)
+        return ByteTokenizer() if name == "bytes" else _learned(name, texts)
     try:
         path = located(name, base)
     except ValueError as error:
@@ -237,25 +240,25 @@ def tokenizer(
         ) from error
     if path.is_dir():
         path = located("tokenizer.json", path)
-    read = from_gguf if path.suffix == ".gguf" else _from_json
+    read = load_gguf_tokenizer if path.suffix == ".gguf" else _from_json
     return read(path, end, bos)
 
 
 def _learned(name: str, texts: Iterable[str]) -> Tokenizer:
     library = _library(name)
     size = name.removeprefix("bpe:")
-    if not (size.isascii() and size.isdecimal() and 257 <= int(size[:9]) <= LARGEST_LEARNED):
+    if not (size.isascii() and size.isdecimal() and 257 <= int(size[:9]) <= MAX_TRAINED_VOCABULARY):
         raise ValueError(
             f"bpe: takes the number of tokens, at least 257 (256 bytes and the end) and at most"
-            f" {LARGEST_LEARNED}, not '{size[:40]}'"
+            f" {MAX_TRAINED_VOCABULARY}, not '{size[:40]}'"
         )
     alphabet = library.pre_tokenizers.ByteLevel.alphabet()
     trainer = library.trainers.BpeTrainer(
         vocab_size=int(size), special_tokens=[END], initial_alphabet=alphabet, show_progress=False
     )
     inner = _byte_level(library, library.models.BPE())
-    inner.train_from_iterator(islice(texts, TRAINED_ON), trainer)
-    return Learned(inner, inner.token_to_id(END))
+    inner.train_from_iterator(islice(texts, NUM_TRAINING_TEXTS), trainer)
+    return SubwordTokenizer(inner, inner.token_to_id(END))
 
 
 def _from_json(path: Path, end: EndOption | None = None, bos: BosOption = "auto") -> Tokenizer:
@@ -269,7 +272,7 @@ def _from_json(path: Path, end: EndOption | None = None, bos: BosOption = "auto"
     inner.no_truncation()
     inner.no_padding()
     files = SpecialTokenFiles.of_folder(path.parent)
-    return Learned(
+    return SubwordTokenizer(
         inner,
         end_tokens(inner, files, path.name, end),
         inner.token_to_id("[CLS]"),
@@ -279,7 +282,9 @@ def _from_json(path: Path, end: EndOption | None = None, bos: BosOption = "auto"
     )
 
 
-def from_gguf(path: Path, end: EndOption | None = None, bos: BosOption = "auto") -> Tokenizer:
+def load_gguf_tokenizer(
+    path: Path, end: EndOption | None = None, bos: BosOption = "auto"
+) -> Tokenizer:
     """Return the tokenizer in the metadata of a GGUF file.
 
     Args:
@@ -291,10 +296,10 @@ def from_gguf(path: Path, end: EndOption | None = None, bos: BosOption = "auto")
         ValueError: for a tokenizer of an unsupported kind.
     """
     library = _library(path.name)
-    fields = metadata(path)
+    fields = gguf_metadata(path)
     kind = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
-    if kind[0] != "gpt2" or kind[1] not in PRE:
-        supported = " and ".join(f"gpt2/{name}" for name in PRE)
+    if kind[0] != "gpt2" or kind[1] not in PRE_TOKENIZERS:
+        supported = " and ".join(f"gpt2/{name}" for name in PRE_TOKENIZERS)
         raise ValueError(
             f"{path} has a tokenizer of the kind {kind[0]}/{kind[1]}; only {supported} are known "
             "here; give its tokenizer.json"
@@ -315,7 +320,7 @@ def from_gguf(path: Path, end: EndOption | None = None, bos: BosOption = "auto")
         ]
     )
     files = SpecialTokenFiles.of_gguf(fields)
-    return Learned(
+    return SubwordTokenizer(
         inner,
         end_tokens(inner, files, path.name, end),
         None,
@@ -328,12 +333,12 @@ def from_gguf(path: Path, end: EndOption | None = None, bos: BosOption = "auto")
 def vocabulary_of_file(path: Path) -> dict[int, str]:
     """Return the tokens of a ``tokenizer.json`` or a GGUF file by their ids."""
     if path.suffix == ".gguf":
-        return dict(enumerate(metadata(path)["tokenizer.ggml.tokens"]))
+        return dict(enumerate(gguf_metadata(path)["tokenizer.ggml.tokens"]))
     inner = _library(path.name).Tokenizer.from_file(str(path))
     return {index: word for word, index in inner.get_vocab().items()}
 
 
-def metadata(path: Path) -> dict[str, Any]:
+def gguf_metadata(path: Path) -> dict[str, Any]:
     """Return the fields of a GGUF file, without its tensors.
 
     Raises:
@@ -341,12 +346,12 @@ def metadata(path: Path) -> dict[str, Any]:
     """
     return {
         name: field.contents()
-        for name, field in opened_gguf(path, path.stat().st_mtime).fields.items()
+        for name, field in open_gguf(path, path.stat().st_mtime).fields.items()
     }
 
 
 @functools.lru_cache(maxsize=1)
-def opened_gguf(path: Path, _changed: float) -> Any:
+def open_gguf(path: Path, _changed: float) -> Any:
     """Return the reader of a GGUF file, which is cached: reading a vocabulary takes seconds.
 
     Args:

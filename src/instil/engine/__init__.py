@@ -1,7 +1,7 @@
 """Devices, precision, processes, sharding and checkpoints: the only package that knows a distributed library."""
 
 from instil.engine.engine import Engine
-from instil.engine.optimization import Optimization, optimizer_named
+from instil.engine.optimization import Optimization, find_optimizer
 from instil.engine.processes import (
     RankError,
     clear_rank_errors,
@@ -19,9 +19,9 @@ __all__ = [
     "RankError",
     "check_shardable",
     "clear_rank_errors",
+    "find_optimizer",
     "gather_rows",
     "init_distributed",
-    "optimizer_named",
     "rank",
     "wait_for_ranks",
     "world_size",

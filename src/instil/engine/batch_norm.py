@@ -117,7 +117,7 @@ def _move(
     running_var.lerp_(unbiased.to(running_var.dtype), moving.to(running_var.dtype))
 
 
-def synchronise(module: nn.Module) -> None:
+def synchronize_batch_norm(module: nn.Module) -> None:
     """Let every BatchNorm layer that trains use the statistics of all processes.
 
     Args:
@@ -128,8 +128,8 @@ def synchronise(module: nn.Module) -> None:
         layer.__class__ = type(kind.__name__, (_OverRanks, kind), {})
 
 
-def separate(module: nn.Module) -> None:
-    """Undo ``synchronise``."""
+def restore_batch_norm(module: nn.Module) -> None:
+    """Undo ``synchronize_batch_norm``."""
     for layer in module.modules():
         if isinstance(layer, _OverRanks):
             layer.__class__ = type(layer).__bases__[1]

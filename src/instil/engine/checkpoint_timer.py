@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from instil.engine.processes import from_first, world_size
+from instil.engine.processes import broadcast_object, world_size
 
-MOST_STEPS = 1000  # between two looks at the clock of several processes
+MAX_STEPS = 1000  # between two looks at the clock of several processes
 
 
 class CheckpointTimer:
@@ -39,7 +39,7 @@ class CheckpointTimer:
         self._num_steps += 1
         if self._num_steps < self._next_look:
             return False
-        is_over, steps = from_first(self._look(self.seconds))
+        is_over, steps = broadcast_object(self._look(self.seconds))
         self._next_look = self._num_steps + steps
         return bool(is_over)
 
@@ -51,4 +51,4 @@ class CheckpointTimer:
         # Half of the remaining steps at the mean speed: a step that is slower than the mean does
         # not make the checkpoint late.
         remaining_steps = (seconds - elapsed) * self._num_steps / max(elapsed, 1e-6)
-        return False, min(max(int(remaining_steps / 2), 1), MOST_STEPS)
+        return False, min(max(int(remaining_steps / 2), 1), MAX_STEPS)

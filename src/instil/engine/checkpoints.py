@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from instil.core import Scheme, Teacher
-from instil.engine.processes import from_first, of_every_rank, rank, world_size
+from instil.engine.processes import broadcast_object, gather_objects, rank, world_size
 from instil.engine.sharding import gather_full, shard_like
 from instil.files.atomic import atomic
 from instil.files.checksums import DamagedFileError, append_checksum, check_appended
@@ -24,7 +24,7 @@ REMEDY = "Delete it, and the training starts from the checkpoint before it or an
 log = logging.getLogger("instil")
 
 
-class Contents(BaseModel):
+class CheckpointContents(BaseModel):
     """What a checkpoint holds: the scheme's state, its optimizers, a dictionary of each rank, and ``extra``."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", strict=True)
@@ -35,19 +35,19 @@ class Contents(BaseModel):
     extra: dict[str, Any]
 
 
-def previous(path: Path) -> Path:
+def previous_path(path: Path) -> Path:
     """Where the checkpoint before the newest one is kept."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def delete(path: Path) -> None:
+def delete_checkpoint_files(path: Path) -> None:
     """Remove a checkpoint and the one before it; of several ranks only the first does."""
     if rank() == 0:
         path.unlink(missing_ok=True)
-        previous(path).unlink(missing_ok=True)
+        previous_path(path).unlink(missing_ok=True)
 
 
-def newest_good(path: Path) -> Path | None:
+def newest_intact(path: Path) -> Path | None:
     """The newest undamaged checkpoint at ``path``, the same on every rank.
 
     Args:
@@ -56,11 +56,11 @@ def newest_good(path: Path) -> Path | None:
     Returns:
         Its path, or None if there is none. A damaged file is named in the log.
     """
-    return from_first(_newest_good(path) if rank() == 0 else None)  # type: ignore[no-any-return]
+    return broadcast_object(_newest_good(path) if rank() == 0 else None)  # type: ignore[no-any-return]
 
 
 def _newest_good(path: Path) -> Path | None:
-    for candidate in (path, previous(path)):
+    for candidate in (path, previous_path(path)):
         if not candidate.exists():
             continue
         try:
@@ -98,7 +98,7 @@ def save(
     contents = {
         "scheme": gather_full(trainable_state(scheme)),
         "optimizers": {name: gather_full(one.state_dict()) for name, one in optimizers.items()},
-        "ranks": of_every_rank(own),
+        "ranks": gather_objects(own),
         "extra": extra,
     }
     if rank() != 0:
@@ -118,15 +118,15 @@ def _keep_previous(path: Path) -> None:
     """Give the newest checkpoint a second name, so that at every moment one of both is whole."""
     if not path.exists():
         return
-    link = previous(path).with_name(f".{path.stem}.{os.getpid():08d}.part{path.suffix}")
+    link = previous_path(path).with_name(f".{path.stem}.{os.getpid():08d}.part{path.suffix}")
     try:
         os.link(path, link)
-        os.replace(link, previous(path))
+        os.replace(link, previous_path(path))
     except OSError:  # a file system without hard links
-        os.replace(path, previous(path))
+        os.replace(path, previous_path(path))
 
 
-def read(path: Path, device: torch.device) -> Contents:
+def read(path: Path, device: torch.device) -> CheckpointContents:
     """Read and verify a checkpoint.
 
     Args:
@@ -142,7 +142,9 @@ def read(path: Path, device: torch.device) -> Contents:
     """
     check_appended(path, REMEDY)
     try:
-        return Contents.model_validate(torch.load(path, map_location=device, weights_only=True))
+        return CheckpointContents.model_validate(
+            torch.load(path, map_location=device, weights_only=True)
+        )
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "the whole"
@@ -157,7 +159,7 @@ def read(path: Path, device: torch.device) -> Contents:
 
 
 def restore(
-    contents: Contents, path: Path, scheme: Scheme, optimizers: dict[str, Optimizer]
+    contents: CheckpointContents, path: Path, scheme: Scheme, optimizers: dict[str, Optimizer]
 ) -> dict[str, Any] | None:
     """Copy the contents of a checkpoint into a scheme and its optimizers.
 

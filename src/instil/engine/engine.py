@@ -65,7 +65,7 @@ class Engine:
             ValueError: if they do not, or the scheme cannot be sharded.
         """
         scheme.to(self.device)
-        processes.send_from_first([*scheme.parameters(), *scheme.buffers()])
+        processes.broadcast_tensors([*scheme.parameters(), *scheme.buffers()])
         if processes.world_size() > 1:
             for part in scheme.modules():
                 if isinstance(part, Objectives):
@@ -74,7 +74,7 @@ class Engine:
             sharding.check_shardable(scheme)
             self._blueprint = sharding.Blueprint(scheme)
         if self.sync_batch_norm:
-            batch_norm.synchronise(scheme)
+            batch_norm.synchronize_batch_norm(scheme)
         if self.shard:
             sharding.shard(scheme, self.device)
         owner: dict[nn.Parameter, str] = {}
@@ -121,7 +121,7 @@ class Engine:
 
     def all_reduce_max(self, number: int) -> int:
         """The largest of the ranks' numbers."""
-        return processes.largest(number, self.device)
+        return processes.max_over_ranks(number, self.device)
 
     def backward(self, update: Update, share: dict[str, Tensor], last: bool) -> None:
         """Add the gradients of this micro-batch's part of the losses."""
@@ -189,7 +189,7 @@ class Engine:
             with whole weights; its fixed teachers are without values.
         """
         self.clear()
-        batch_norm.separate(scheme)
+        batch_norm.restore_batch_norm(scheme)
         if self._blueprint is None:
             return scheme
         fixed = checkpoints.fixed_teachers(scheme)

@@ -15,7 +15,7 @@ from instil.cards import closest
 Options = dict[str, Any]
 
 
-def optimizer_named(name: str) -> type[Optimizer]:
+def find_optimizer(name: str) -> type[Optimizer]:
     """Find an optimizer of torch by its name in any case.
 
     Args:
@@ -62,6 +62,6 @@ class Optimization:
     def make(self, groups: list[Options]) -> Optimizer:
         """The optimizer over ``groups``; ValueError for an unknown name or option."""
         try:
-            return optimizer_named(self.type)(groups, **self.options)
+            return find_optimizer(self.type)(groups, **self.options)
         except TypeError as error:
             raise ValueError(f"optimizer '{self.type}': {error}") from error

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 TIMEOUT_VARIABLE = "INSTIL_RANK_TIMEOUT"
 DEFAULT_TIMEOUT = 600.0
 # How the back ends describe a process that is gone or stuck; they raise a plain RuntimeError.
-LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Timed out")
+LOST_PROCESS_MARKS = (
+    "gloo",
+    "NCCL",
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Timed out",
+)
 
 
 class RankError(RuntimeError):
@@ -58,7 +64,7 @@ def wait_for_ranks() -> None:
         dist.barrier()
 
 
-def from_first(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """The value that the first process has; it must be picklable."""
     if world_size() == 1:
         return value
@@ -67,7 +73,7 @@ def from_first(value: Any) -> Any:
     return values[0]
 
 
-def on_first(action: Callable[[], None]) -> None:
+def run_on_first_rank(action: Callable[[], None]) -> None:
     """Do something in the first process only; if it fails, it fails in every process.
 
     Args:
@@ -82,11 +88,11 @@ def on_first(action: Callable[[], None]) -> None:
             action()
         except Exception as raised:
             error = raised
-    if (error := from_first(error)) is not None:
+    if (error := broadcast_object(error)) is not None:
         raise error
 
 
-def of_every_rank(value: Any) -> list[Any]:
+def gather_objects(value: Any) -> list[Any]:
     """The values of all processes in order; they must be picklable."""
     values: list[Any] = [value]
     if world_size() > 1:
@@ -108,7 +114,9 @@ def clear_rank_errors(advice: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        lost = isinstance(error, dist.DistError) or any(mark in str(error) for mark in LOST)
+        lost = isinstance(error, dist.DistError) or any(
+            mark in str(error) for mark in LOST_PROCESS_MARKS
+        )
         if world_size() == 1 or not lost:
             raise
         raise RankError(
@@ -124,7 +132,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
-def largest(number: int, device: torch.device) -> int:
+def max_over_ranks(number: int, device: torch.device) -> int:
     """The largest of the processes' numbers."""
     if world_size() == 1:
         return number
@@ -133,7 +141,7 @@ def largest(number: int, device: torch.device) -> int:
     return int(numbers)
 
 
-def send_from_first(tensors: Sequence[Tensor]) -> None:
+def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
     """Overwrite tensors with those of the first process."""
     if world_size() > 1:
         for tensor in tensors:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from instil.core import Batch, Outputs, Teacher
 from instil.engine import init_distributed
-from instil.store.outputs import put_together, taken_apart
+from instil.store.outputs import flatten_outputs, unflatten_outputs
 from instil.tasks.bases.task import to_device
 
 
@@ -27,7 +27,7 @@ class Remembered(Teacher):
         for batch in batches:
             index, self.last = batch["index"], max(self.last, int(batch["index"].max()))
             outputs, parts = teacher(to_device(batch, init_distributed())), dict[str, Tensor]()
-            self.how = {role: taken_apart(outputs[role], role, parts, shared) for role in roles}
+            self.how = {role: flatten_outputs(outputs[role], role, parts, shared) for role in roles}
             rows = (
                 batch["valid"]
                 if "valid" in batch and batch["valid"].shape == index.shape
@@ -57,7 +57,7 @@ class Remembered(Teacher):
             name: self.get_buffer(_buffer(name)).to(index.device)[index] for name in self.rows
         }
         shared = {name: self.get_buffer(_buffer(name)).to(index.device) for name in self.shared}
-        return {role: put_together(how, answers | shared) for role, how in self.how.items()}
+        return {role: unflatten_outputs(how, answers | shared) for role, how in self.how.items()}
 
 
 def _buffer(name: str) -> str:

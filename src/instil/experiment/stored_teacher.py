@@ -18,7 +18,7 @@ from instil.teachers.recorded import Recorded
 
 def recorded(stage: Experiment, section: str = "train") -> Recorded:
     """The teacher whose answers the recipe's ``store`` holds."""
-    return Recorded(opened(stage), reader.checksums, section)
+    return Recorded(opened(stage), reader.row_checksums, section)
 
 
 def opened(stage: Experiment) -> reader.Store:

@@ -17,7 +17,7 @@ from instil.core import Net
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples
 from instil.engine import rank
-from instil.engine.processes import from_first
+from instil.engine.processes import broadcast_object
 from instil.experiment import build
 from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
@@ -62,7 +62,7 @@ def read_cached(net: Net, path: Path) -> CachedTeacher | None:
         What is known of its training, or None if the file is missing or damaged, which is logged:
         the teacher is trained again then. All ranks get the same answer.
     """
-    cached = from_first(_read_cached(net, path) if rank() == 0 else None)
+    cached = broadcast_object(_read_cached(net, path) if rank() == 0 else None)
     if cached is not None and rank() != 0:
         load_student(net, path)
     return cached  # type: ignore[no-any-return]

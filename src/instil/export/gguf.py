@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from instil.cards import closest
 from instil.core import Batch, Net
-from instil.data.tokenizers import CONTROL, PRE, UNUSED, USER_DEFINED
+from instil.data.tokenizers import CONTROL, PRE_TOKENIZERS, UNUSED, USER_DEFINED
 from instil.export.transformers import TOLERANCE, difference, standard
 from instil.files.atomic import atomic
 from instil.networks.gguf import MISSING, NAMES, gguf
@@ -203,7 +203,7 @@ def _pairs_of_bytes(tokenizer: Any) -> tuple[str, list[str], dict[str, int]]:
         {key: value for key, value in step.items() if key != "trim_offsets"}
         for step in first.get("pretokenizers", [first])
     ]
-    pre = next((name for name, known in PRE.items() if known == steps), None)
+    pre = next((name for name, known in PRE_TOKENIZERS.items() if known == steps), None)
     if model["type"] != "BPE" or pre is None or whole["normalizer"]:
         raise ValueError(
             f"gguf: llama.cpp is known to read texts alike by byte pairs (BPE) of what ByteLevel, or Digits one by one and ByteLevel, cut; the "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from instil.core import Batch, Net, side_effect_free
-from instil.data.tokenizers import Learned
+from instil.data.tokenizers import SubwordTokenizer
 from instil.files.atomic import make_readable
 from instil.students.low_rank import LowRank
 
@@ -52,7 +52,7 @@ def standard(model: nn.Module) -> Any:
 
 
 def to_transformers(
-    net: Net, batch: Batch, folder: str | Path, tokenizer: Learned | None = None
+    net: Net, batch: Batch, folder: str | Path, tokenizer: SubwordTokenizer | None = None
 ) -> dict[str, Any]:
     """Write configuration, weights and, where there is one of the library ``tokenizers``, the tokenizer; the net itself is left as it is.
 
@@ -87,7 +87,7 @@ TOKENIZER_OPTIONS = ("model_max_length", "clean_up_tokenization_spaces", "add_bo
 """Further keys of ``tokenizer_config.json`` that belong to the texts and not to a class."""
 
 
-def _set_special_tokens(model: Any, tokenizer: Learned) -> None:
+def _set_special_tokens(model: Any, tokenizer: SubwordTokenizer) -> None:
     """Write into the configurations which tokens begin, end and pad a text.
 
     The generation configuration of the folder that the tokenizer comes from stays as it is, but
@@ -109,7 +109,7 @@ def _set_special_tokens(model: Any, tokenizer: Learned) -> None:
                 setattr(config, name, value)
 
 
-def _ids_of_roles(tokenizer: Learned) -> dict[str, Any]:
+def _ids_of_roles(tokenizer: SubwordTokenizer) -> dict[str, Any]:
     """``eos_token_id`` (a list where several tokens end a text), ``pad_token_id``, ``bos_token_id``."""
     ends = list(tokenizer.ends)
     ids: dict[str, Any] = {"eos_token_id": ends if len(ends) > 1 else ends[0]}
@@ -120,7 +120,7 @@ def _ids_of_roles(tokenizer: Learned) -> dict[str, Any]:
     return ids
 
 
-def _write(tokenizer: Learned, folder: Path, config: Any) -> None:
+def _write(tokenizer: SubwordTokenizer, folder: Path, config: Any) -> None:
     """Write the tokenizer with the special tokens and the chat template of its own folder."""
     from transformers import PreTrainedTokenizerFast
 

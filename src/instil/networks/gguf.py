@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.data.paths import located
-from instil.data.tokenizers import opened_gguf
+from instil.data.tokenizers import open_gguf
 from instil.students.vocabulary import keep_tokens
 
 MISSING = 'a GGUF file needs the package {}: pip install "instil[text]"'
@@ -43,7 +43,7 @@ def gguf(file: str, tokens: Sequence[int] = (), base: Path = Path()) -> nn.Modul
     except ImportError as error:
         raise ValueError(MISSING.format(error.name)) from error
     path = located(file, base)
-    reader = opened_gguf(path, path.stat().st_mtime)
+    reader = open_gguf(path, path.stat().st_mtime)
     config = _config(reader, path)
     with torch.device("meta"):  # weights that are drawn to be thrown away take longer than the file
         model = LlamaForCausalLM(config)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Outputs
-from instil.remote.log import NOTE, key_of
+from instil.remote.log import NOTE, question_key
 from instil.remote.server import KEY, Server
 from instil.roles import LazyOutputs, Top
 
@@ -38,7 +38,7 @@ class RemoteModel(nn.Module):
 
     def _look(self, ids: Tensor, there: Tensor) -> None:
         """The first rows are asked about at once, so that what cannot be is known before anything is trained."""
-        seen = key_of("seen", {"model": self.server.name, "vocabulary": self.vocabulary})
+        seen = question_key("seen", {"model": self.server.name, "vocabulary": self.vocabulary})
         if self.server.log.get(seen) is None:
             positions = there.cpu().sum(1).cumsum(0)
             rows = int((positions < 2 * ENOUGH).sum()) + 1

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from instil.engine import rank, wait_for_ranks
-from instil.engine.checkpoints import delete
-from instil.engine.processes import from_first
+from instil.engine.checkpoints import delete_checkpoint_files
+from instil.engine.processes import broadcast_object
 from instil.export.student import load_student, save_student
 from instil.files.checksums import DamagedFileError, read_json_with_checksum
 from instil.plan.run_folder import RunFolder
@@ -44,7 +44,7 @@ def read(folder: RunFolder, name: str, seed: int) -> FinishedArm | None:
         The arm, or None if it is not finished or its files are damaged, which is logged: the arm is
         trained again then. All ranks get the same answer.
     """
-    return from_first(_read(folder, name, seed) if rank() == 0 else None)  # type: ignore[no-any-return]
+    return broadcast_object(_read(folder, name, seed) if rank() == 0 else None)  # type: ignore[no-any-return]
 
 
 def _read(folder: RunFolder, name: str, seed: int) -> FinishedArm | None:
@@ -84,7 +84,7 @@ def load_weights(folder: RunFolder, name: str, seed: int, net: nn.Module) -> boo
         load_student(net, path)
     except DamagedFileError as error:
         problem = str(error)
-    problem = from_first(problem)
+    problem = broadcast_object(problem)
     if problem is not None and rank() == 0:
         log.warning("%s The arm is trained again now.", problem)
     return problem is None
@@ -114,7 +114,7 @@ def write(
 def delete_checkpoints(folder: RunFolder, name: str, seed: int | None, stages: int) -> None:
     """Delete the checkpoints of an arm; of several ranks only the first does."""
     for stage in range(stages):
-        delete(checkpoint(folder, name, seed, stage))
+        delete_checkpoint_files(checkpoint(folder, name, seed, stage))
 
 
 def checkpoint(folder: RunFolder, name: str, seed: int | None, stage: int) -> Path:

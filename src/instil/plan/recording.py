@@ -28,8 +28,8 @@ from instil.plan.run_folder import RunFolder
 from instil.progress import RunProgress
 from instil.recipe.errors import RecipeError, error_context
 from instil.recipe.sections import Recipe, StoreConfig
-from instil.store.codecs import encoded, kept
-from instil.store.writer import Writer
+from instil.store.codecs import encode_outputs, encoded_roles
+from instil.store.writer import StoreWriter
 from instil.tasks.bases.task import to_device
 
 
@@ -58,7 +58,7 @@ def record_outputs(recipe: Recipe, console: Console) -> Path:
     roles = scheme.objectives.reads("teacher") - {"input"}
     _check_codec(scheme.objectives, recipe.store)
     with error_context("store.path"):
-        writer = Writer(Path(recipe.store.path), binding(live, recipe.store))
+        writer = StoreWriter(Path(recipe.store.path), binding(live, recipe.store))
     with RunProgress(console, trainings(live).teachers) as progress:
         shown = ArmProgress(progress)
         with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def _check_codec(objectives: Objectives, store: StoreConfig) -> None:
     for name, objective in objectives.named():
         try:
             objective.resolve(
-                objective.reads["student"], kept(objective.reads["teacher"], store.codec)
+                objective.reads["student"], encoded_roles(objective.reads["teacher"], store.codec)
             )
         except ValueError as error:
             raise RecipeError(
@@ -167,7 +167,7 @@ class _Asked:
             outputs = self.teacher(to_device(whole, init_distributed()))
         codec = self.store.codec if self.trained_on else "exact"
         with error_context("store.size"):
-            return encoded(
+            return encode_outputs(
                 {role: outputs[role] for role in self.roles}, whole, codec, self.store.size
             )
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from instil.core import Net, Scheme
 from instil.engine import clear_rank_errors, init_distributed, rank
-from instil.engine.processes import from_first, on_first
+from instil.engine.processes import broadcast_object, run_on_first_rank
 from instil.experiment import threads
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import rehearse
@@ -43,17 +43,17 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     anything is trained; where a run fails or is stopped, its folder stays usable and says so.
     """
     init_distributed()
-    out, resume = from_first((out, resume))
+    out, resume = broadcast_object((out, resume))
     if (path := resume or out) is None:
         raise ValueError("a run needs a folder: out or resume")
     check = functools.partial(_check_folder, recipe, out, resume)
     lock = begun.Lock(path)
     with clear_rank_errors(f"Go on with: instil run --resume {path}"):
-        on_first(check)
+        run_on_first_rank(check)
         experiment, resumed = _rehearsed(recipe, RunFolder(path), console)
         try:
             # Only now: a recipe that is refused leaves no folder.
-            on_first(functools.partial(_enter, path, lock, check))
+            run_on_first_rank(functools.partial(_enter, path, lock, check))
             return _run(experiment, RunFolder(path), resumed, console)
         finally:
             lock.release()
@@ -93,7 +93,7 @@ def _enter(path: Path, lock: begun.Lock, check: Callable[[], None]) -> None:
 
 def _run(experiment: Experiment, folder: RunFolder, resumed: bool, console: Console) -> Path:
     recipe = experiment.recipe
-    on_first(functools.partial(begun.write, folder, experiment))
+    run_on_first_rank(functools.partial(begun.write, folder, experiment))
     folder.write_json("environment.json", collect_environment(recipe.seeds))
     if resumed and rank() == 0 and not (folder.path / "metrics.jsonl").exists():
         log.warning(

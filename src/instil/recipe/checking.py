@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from instil import catalogue
 from instil.catalogue.signatures import plain
-from instil.engine import optimizer_named
+from instil.engine import find_optimizer
 from instil.recipe.errors import EntryPath, RecipeError, join, problem_lines
 from instil.recipe.options import check
 from instil.recipe.overrides import merge
@@ -145,7 +145,7 @@ def build_options(kind: str, name: str, options: Mapping[str, Any], path: str) -
         RecipeError: for an unknown name, and with one line per wrong option.
     """
     try:
-        target = optimizer_named(name) if kind == "optimizer" else catalogue.find(kind, name)
+        target = find_optimizer(name) if kind == "optimizer" else catalogue.find(kind, name)
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from None
     return check(target, options, path, schedules=kind != "optimizer")

@@ -98,7 +98,7 @@ def used_tokens(answer: Mapping[str, Any]) -> int | None:
     return None
 
 
-def text_of(answer: Any) -> Text:
+def completion_text(answer: Any) -> Text:
     """Text of a completion, and why it ended.
 
     Args:
@@ -120,10 +120,10 @@ def text_of(answer: Any) -> Text:
     content = choice.text if choice.message is None else choice.message.content
     reason = choice.finish_reason
     text = _joined(content, answer) if isinstance(content, list) else content or ""
-    return whole_characters(text), reason if isinstance(reason, str) and reason else "stop"
+    return replace_surrogates(text), reason if isinstance(reason, str) and reason else "stop"
 
 
-def whole_characters(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Replace lone surrogates, which are no characters and cannot be written to a file.
 
     Args:

@@ -10,7 +10,7 @@ from instil.remote.claims import Claims
 from instil.remote.log import Log
 
 
-class Spent(ValueError):
+class BudgetExceededError(ValueError):
     """The next question could exceed the budget."""
 
 
@@ -40,7 +40,7 @@ class Budget:
             return self._exceeded(most, requests, tokens)
 
         if reason := self.claims.reserve(most, exceeded, self.stopped):
-            raise Spent(reason)
+            raise BudgetExceededError(reason)
         try:
             yield
         finally:

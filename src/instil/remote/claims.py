@@ -14,16 +14,16 @@ try:
 except ImportError:  # Windows has no such locks; there one process at a time may use a log
     fcntl = None  # type: ignore[assignment]
 
-POLL = 0.05  # seconds between two looks at what other processes do
+POLL_INTERVAL = 0.05  # seconds between two looks at what other processes do
 # Layout of the lock file. A byte is locked by the process that owns it, and the operating system
 # unlocks it when the process ends, however it ends.
 BUDGET_BYTE = 0
-MOST_SLOTS = 1000  # processes; slot i is owned by locking byte i
+MAX_SLOTS = 1000  # processes; slot i is owned by locking byte i
 SLOTS_START, SLOT_BYTES = 4096, 64  # where slot i says what its process has under way
 QUESTIONS_START = 2**40  # a byte for each question
 
 
-class Stopped(RuntimeError):
+class WaitStoppedError(RuntimeError):
     """The wait for another process was given up, because the caller is to end."""
 
 
@@ -73,8 +73,8 @@ class Claims:
         try:
             byte = QUESTIONS_START + int(key[:15], 16)
             while not self._lock(byte):
-                if stopped.wait(POLL):
-                    raise Stopped("the wait for another process's answer was stopped")
+                if stopped.wait(POLL_INTERVAL):
+                    raise WaitStoppedError("the wait for another process's answer was stopped")
             try:
                 yield
             finally:
@@ -128,9 +128,9 @@ class Claims:
             self._changed.notify_all()
 
     def _wait(self, stopped: threading.Event) -> None:
-        self._changed.wait(POLL)
+        self._changed.wait(POLL_INTERVAL)
         if stopped.is_set():
-            raise Stopped("the wait for another request was stopped")
+            raise WaitStoppedError("the wait for another request was stopped")
 
     def _file(self) -> int:
         """The lock file, opened once a process: closing it anywhere would unlock its bytes."""
@@ -169,7 +169,7 @@ class Claims:
             return
         file = self._file()
         if not self._slot:
-            self._slot = next(slot for slot in range(1, MOST_SLOTS + 1) if self._lock(slot))
+            self._slot = next(slot for slot in range(1, MAX_SLOTS + 1) if self._lock(slot))
         entry = f"{len(self._under_way)} {sum(self._under_way)}".ljust(SLOT_BYTES).encode()
         os.pwrite(file, entry, SLOTS_START + self._slot * SLOT_BYTES)
 
@@ -178,7 +178,7 @@ class Claims:
         if self.path is None:
             return 0, 0
         file = self._file()
-        content = os.pread(file, MOST_SLOTS * SLOT_BYTES, SLOTS_START + SLOT_BYTES)
+        content = os.pread(file, MAX_SLOTS * SLOT_BYTES, SLOTS_START + SLOT_BYTES)
         requests = tokens = 0
         for start in range(0, len(content), SLOT_BYTES):
             slot = start // SLOT_BYTES + 1

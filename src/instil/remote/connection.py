@@ -11,20 +11,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from instil.files.printable import printable
-from instil.remote.exchange import Exchanges, TooLarge, Undecodable, urllib3
+from instil.remote.exchange import DecodingError, Exchanges, ResponseTooLargeError, urllib3
 
-AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same request may succeed."""
-LONGEST = 60.0
+MAX_WAIT = 60.0
 """Seconds between two attempts, unless the server asks for more."""
-LONGEST_TIMEOUT = 86_400.0
-SECRET = re.compile(r"(sk|pk|hf|gsk|ghp|xai|r8|key)[-_]|AKIA[A-Z0-9]|AIza")
+MAX_TIMEOUT = 86_400.0
+SECRET_PREFIX = re.compile(r"(sk|pk|hf|gsk|ghp|xai|r8|key)[-_]|AKIA[A-Z0-9]|AIza")
 """How keys of services begin."""
-PATIENCE = 3600.0
+MAX_RETRY_AFTER = 3600.0
 """Seconds that a server may ask us to wait before we give up."""
 
 
-class Refused(ValueError):
+class RequestRefusedError(ValueError):
     """The server understood a request and will not answer it; the same request would be refused again."""
 
     def __init__(self, message: str, status: int):
@@ -32,7 +32,7 @@ class Refused(ValueError):
         self.status = status
 
 
-class Unreachable(RuntimeError):
+class ServerUnreachableError(RuntimeError):
     """No whole answer came, however often the server was asked."""
 
 
@@ -52,9 +52,9 @@ class Connection:
             raise ValueError(
                 f"url: '{shown}' is no address such as http://127.0.0.1:8080/v1 (a key goes into ${_variable(key)})"
             )
-        if not 0 < timeout <= LONGEST_TIMEOUT:
+        if not 0 < timeout <= MAX_TIMEOUT:
             raise ValueError(
-                f"timeout: Expected seconds above 0 and at most {LONGEST_TIMEOUT:.0f}, got {timeout:g}"
+                f"timeout: Expected seconds above 0 and at most {MAX_TIMEOUT:.0f}, got {timeout:g}"
             )
         self.url, self.key, self.timeout, self.retries, self.wait = (
             url.rstrip("/"),
@@ -84,38 +84,40 @@ class Connection:
         trouble, least = "", 0.0
         for attempt in range(retries + 1):
             if attempt and self.stopped.wait(
-                max(least, random.uniform(0.5, 1) * min(LONGEST, self.wait * 2 ** (attempt - 1)))
+                max(least, random.uniform(0.5, 1) * min(MAX_WAIT, self.wait * 2 ** (attempt - 1)))
             ):
                 break
             try:
                 answer = self._exchanges.send(method, address, body, self._headers(), self.timeout)
-            except TooLarge as error:
-                raise Refused(f"{address}: {error}", 200) from error
+            except ResponseTooLargeError as error:
+                raise RequestRefusedError(f"{address}: {error}", 200) from error
             except TimeoutError:
                 trouble, least = f"no whole answer within {self.timeout:g} s", 0.0
                 continue
-            except Undecodable as error:
+            except DecodingError as error:
                 trouble, least = f"an answer with {error}", 0.0
                 continue
             except urllib3().exceptions.HTTPError as error:
                 trouble, least = _short(error, self.timeout), 0.0
                 continue
-            if answer.status in AGAIN:
+            if answer.status in RETRYABLE_STATUSES:
                 trouble, least = (
                     f"{answer.status} {_said(answer.data)}",
                     _asked_for(answer.headers.get("Retry-After")),
                 )
-                if least > PATIENCE:
+                if least > MAX_RETRY_AFTER:
                     break
                 continue
             if answer.status != 200:
-                raise Refused(self._hint(answer.status) + _said(answer.data), answer.status)
+                raise RequestRefusedError(
+                    self._hint(answer.status) + _said(answer.data), answer.status
+                )
             try:
                 return json.loads(answer.data)
             except (ValueError, RecursionError):
                 trouble, least = f"an answer that is no whole JSON: {answer.data[:60]!r}", 0.0
-        asked = f"; it asks to wait {least:.0f} s" if least > PATIENCE else ""
-        raise Unreachable(
+        asked = f"; it asks to wait {least:.0f} s" if least > MAX_RETRY_AFTER else ""
+        raise ServerUnreachableError(
             f"{address} gave no answer in {attempt + 1} attempt{'s' * (attempt > 0)}{asked}; the last: {trouble}"
         )
 
@@ -153,7 +155,7 @@ class Connection:
 def _variable(key: str) -> str:
     """The name of an environment variable; ValueError, which does not show it, for what may be a key itself."""
     is_name = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) is not None
-    looks_secret = SECRET.match(key) is not None or (
+    looks_secret = SECRET_PREFIX.match(key) is not None or (
         len(key) >= 20 and re.search("[a-z]", key) and re.search("[0-9]", key)
     )
     if is_name and (key in os.environ or not looks_secret):

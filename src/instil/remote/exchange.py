@@ -10,13 +10,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-LARGEST = 2**28
+MAX_BYTES = 2**28
 """Bytes of an answer, after decompression too; 20 log-probabilities of 100,000 positions take fewer."""
-BLOCK = 2**16
+BLOCK_BYTES = 2**16
 _thread = threading.local()
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """Status, headers and body of an answer."""
 
     status: int
@@ -24,11 +24,11 @@ class Answer(NamedTuple):
     data: bytes
 
 
-class TooLarge(ValueError):
-    """An answer of more than ``LARGEST`` bytes."""
+class ResponseTooLargeError(ValueError):
+    """An answer of more than ``MAX_BYTES`` bytes."""
 
 
-class Undecodable(ValueError):
+class DecodingError(ValueError):
     """A body that is not compressed as its header says."""
 
 
@@ -85,7 +85,7 @@ class Exchanges:
         body: bytes | None,
         headers: Mapping[str, str],
         timeout: float,
-    ) -> Answer:
+    ) -> HttpResponse:
         """Send a request and read the whole answer.
 
         Args:
@@ -100,7 +100,7 @@ class Exchanges:
 
         Raises:
             TimeoutError: if the answer is not whole in time, or the request was cut.
-            TooLarge: if it is longer than ``LARGEST``.
+            TooLarge: if it is longer than ``MAX_BYTES``.
             Undecodable: if its compression is damaged, or none that was asked for.
             urllib3.exceptions.HTTPError: if the connection breaks.
         """
@@ -123,7 +123,7 @@ class Exchanges:
         body: bytes | None,
         headers: Mapping[str, str],
         timeout: float,
-    ) -> Answer:
+    ) -> HttpResponse:
         if self._pool is None:
             self._pool = urllib3().PoolManager(maxsize=64)
             self._pool.pool_classes_by_scheme = _watched_pools()
@@ -142,7 +142,7 @@ class Exchanges:
         try:
             data = _body(response)
             is_whole = True
-            return Answer(response.status, response.headers, data)
+            return HttpResponse(response.status, response.headers, data)
         finally:
             if is_whole:
                 response.release_conn()
@@ -206,16 +206,16 @@ def _watched_pools() -> dict[str, Any]:
 def _body(response: Any) -> bytes:
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
-        raise Undecodable(f"the encoding {encoding[:20]!r}, which was not asked for")
+        raise DecodingError(f"the encoding {encoding[:20]!r}, which was not asked for")
     inflater = None if encoding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 16)
     data = bytearray()
-    while block := response.read(BLOCK, decode_content=False):
+    while block := response.read(BLOCK_BYTES, decode_content=False):
         try:
-            data += block if inflater is None else inflater.decompress(block, LARGEST + 1)
+            data += block if inflater is None else inflater.decompress(block, MAX_BYTES + 1)
         except zlib.error as error:
-            raise Undecodable("a damaged gzip stream") from error
-        if len(data) > LARGEST:
-            raise TooLarge(f"the answer is longer than {LARGEST // 2**20} MiB")
+            raise DecodingError("a damaged gzip stream") from error
+        if len(data) > MAX_BYTES:
+            raise ResponseTooLargeError(f"the answer is longer than {MAX_BYTES // 2**20} MiB")
     if inflater is not None and data and not inflater.eof:
-        raise Undecodable("a gzip stream that is cut off")
+        raise DecodingError("a gzip stream that is cut off")
     return bytes(data)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from instil.files.atomic import atomic
-from instil.remote.connection import Refused
+from instil.remote.connection import RequestRefusedError
 from instil.remote.server import Completion, Server
 
 Tick = Callable[[int, int], None]
 
 
-def generate(
+def generate_file(
     prompts: Path, out: Path, server: Server, tick: Tick = lambda done, of: None, **options: Any
 ) -> int:
     """Answer the ``prompt`` of every line of ``prompts`` (.jsonl); returns how many lines are in ``out``.
@@ -25,7 +25,7 @@ def generate(
     Raises ValueError for lines of another form, and names the lines whose prompt the server refuses or answers with nothing.
     """
     entries = read_prompts(prompts)
-    found: dict[int, Completion | Refused] = {}
+    found: dict[int, Completion | RequestRefusedError] = {}
     for number, answer in server.completions([entry["prompt"] for _, entry in entries], **options):
         found[number] = answer
         tick(len(found), len(entries))
@@ -51,9 +51,9 @@ def generate(
     return len(found)
 
 
-def _useless(answer: Completion | Refused) -> str:
+def _useless(answer: Completion | RequestRefusedError) -> str:
     """Why there is nothing to learn of an answer, or nothing."""
-    if isinstance(answer, Refused):
+    if isinstance(answer, RequestRefusedError):
         return str(answer)
     if answer.text.strip():
         return ""
@@ -65,7 +65,7 @@ def _useless(answer: Completion | Refused) -> str:
     return "the answer is empty"
 
 
-def _said(answer: Completion | Refused) -> dict[str, str]:
+def _said(answer: Completion | RequestRefusedError) -> dict[str, str]:
     assert isinstance(answer, Completion)
     return {"completion": answer.text, "finish_reason": answer.finish_reason}
 

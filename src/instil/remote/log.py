@@ -28,7 +28,7 @@ NOTE = -1
 """The tokens of what nobody was asked for."""
 
 
-def key_of(address: str, body: Mapping[str, Any]) -> str:
+def question_key(address: str, body: Mapping[str, Any]) -> str:
     """The name of a question: the hash of where and what is asked."""
     return hashlib.sha256(json.dumps([address, body], sort_keys=True).encode()).hexdigest()
 

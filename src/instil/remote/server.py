@@ -16,14 +16,14 @@ from instil.cards import closest
 from instil.remote.answers import (
     POSITIONS,
     TEXT,
+    completion_text,
     model_names,
-    text_of,
+    replace_surrogates,
     used_tokens,
-    whole_characters,
 )
 from instil.remote.budget import Budget
-from instil.remote.connection import Connection, Refused, Unreachable
-from instil.remote.log import NOTE, Log, key_of
+from instil.remote.connection import Connection, RequestRefusedError, ServerUnreachableError
+from instil.remote.log import NOTE, Log, question_key
 from instil.remote.tops import WAYS, Position, Question, Way, positions, top_of
 from instil.roles import Top
 
@@ -97,7 +97,7 @@ class Server:
         plain: bool = False,
         system: str | None = None,
         options: Mapping[str, Any] | None = None,
-    ) -> Iterator[tuple[int, Completion | Refused]]:
+    ) -> Iterator[tuple[int, Completion | RequestRefusedError]]:
         """The number of a prompt and its answer of at most ``length`` tokens, or why the server refuses this one, as they come.
 
         Each prompt is what a user says in a chat (after ``system``), or with ``plain`` a text to be continued. At temperature 0 the likeliest token
@@ -114,7 +114,7 @@ class Server:
         address = f"{self.connection.url}/{'completions' if plain else 'chat/completions'}"
         before = [] if system is None else [{"role": "system", "content": system}]
 
-        def answered(prompt: str) -> Completion | Refused:
+        def answered(prompt: str) -> Completion | RequestRefusedError:
             asked = (
                 {"prompt": prompt}
                 if plain
@@ -124,9 +124,9 @@ class Server:
                 address, given | asked, _bytes(prompt) + _bytes(system or "") + length
             )
             try:
-                text, reason = self._answer(question, text_of, TEXT)
-                return Completion(whole_characters(text), reason)
-            except Refused as refusal:
+                text, reason = self._answer(question, completion_text, TEXT)
+                return Completion(replace_surrogates(text), reason)
+            except RequestRefusedError as refusal:
                 return refusal
 
         yield from self._each(answered, prompts)
@@ -152,7 +152,7 @@ class Server:
 
         try:
             return [top for _, top in sorted(self._each(answered, rows), key=lambda pair: pair[0])]
-        except Refused as error:
+        except RequestRefusedError as error:
             raise ValueError(
                 f"{error} (asked for the {size} likeliest tokens after each of up to {max(map(len, rows))})"
             ) from error
@@ -162,9 +162,9 @@ class Server:
         try:
             listed = self.connection.get(f"{self.connection.url}/models")
             known = model_names(listed)
-        except Unreachable as error:
+        except ServerUnreachableError as error:
             raise ValueError(f"url: {error}; start the server, or correct the address") from error
-        except Refused as error:
+        except RequestRefusedError as error:
             if error.status in (401, 403):
                 raise
             hint = (
@@ -200,13 +200,13 @@ class Server:
             try:
                 answer = self.connection.post(question.address, question.body)
                 ((ids, values),) = positions(way, answer, 1, 1)
-            except Refused as error:
+            except RequestRefusedError as error:
                 if error.status in (401, 403):
                     raise
             except ValueError:
                 pass
             else:
-                key = key_of("first", {"model": self.name} | question.body)
+                key = question_key("first", {"model": self.name} | question.body)
                 before = self._logged(key, FIRST)
                 if before is None:
                     self.log.put(key, [ids, values], NOTE, replace=True)
@@ -259,7 +259,7 @@ class Server:
         self, question: Question, read: Callable[[Any], Any], schema: TypeAdapter[Any]
     ) -> Any:
         """What ``read`` makes of the answer: from the log, from whoever asks the same just now, or from the server."""
-        key = key_of(
+        key = question_key(
             question.address.removeprefix(self.connection.root),
             {"model": self.name} | question.body,
         )
@@ -292,7 +292,9 @@ class Server:
                 result = read(answer)
             except ValueError:
                 # It is of no use, but it was answered and counts.
-                self.log.put(key_of("useless", {"key": key, "of": time.time_ns()}), None, tokens)
+                self.log.put(
+                    question_key("useless", {"key": key, "of": time.time_ns()}), None, tokens
+                )
                 raise
             self.log.put(key, result, tokens, replace=True)
             if used is None and self.budget.tokens is not None:

@@ -15,16 +15,18 @@ from instil.functional.keyed_random import inverse_cdf_sample, keyed_uniform
 from instil.roles import Projection, Sampled, Top
 
 Codec = Literal["exact", "float16", "top", "sampled"]
-WHOLE = ("logits", "projection")
+LOGIT_ROLES = ("logits", "projection")
 """Roles of which a codec makes a smaller signal."""
-AT_ONCE = 2**24
+MAX_LOGITS = 2**24
 """Logits that are there at the same time."""
 
 
-def encoded(outputs: Outputs, batch: Batch, codec: Codec = "exact", size: int = 64) -> Outputs:
+def encode_outputs(
+    outputs: Outputs, batch: Batch, codec: Codec = "exact", size: int = 64
+) -> Outputs:
     """The outputs as they are recorded: ``exact`` as they are, ``float16`` halved, or logits (..., C), made or not, as a smaller signal.
 
-    ``top``: the ``size`` largest log-probabilities, their classes, and the logarithm of what the others hold together. ``sampled``: so many
+    ``top_k_signal``: the ``size`` largest log-probabilities, their classes, and the logarithm of what the others hold together. ``sampled``: so many
     classes drawn from the teacher by (seed, index, position), with the log-probability of each.
 
     Raises ValueError where a codec of logits finds none, or fewer classes than ``size``.
@@ -34,7 +36,7 @@ def encoded(outputs: Outputs, batch: Batch, codec: Codec = "exact", size: int = 
     if codec == "float16":
         return {role: _halved(value) for role, value in outputs.items()}
     given: Tensor | Projection | None = next(
-        (outputs[role] for role in WHOLE if role in outputs), None
+        (outputs[role] for role in LOGIT_ROLES if role in outputs), None
     )
     if given is None:
         raise ValueError(
@@ -44,11 +46,13 @@ def encoded(outputs: Outputs, batch: Batch, codec: Codec = "exact", size: int = 
         raise ValueError(
             f"the {size} largest of {_classes(given)} classes are all of them; record fewer, or take the codec 'float16'"
         )
-    signal = top(given, size) if codec == "top" else drawn(given, batch, size)
-    return {role: value for role, value in outputs.items() if role not in WHOLE} | {codec: signal}
+    signal = top_k_signal(given, size) if codec == "top" else sampled_signal(given, batch, size)
+    return {role: value for role, value in outputs.items() if role not in LOGIT_ROLES} | {
+        codec: signal
+    }
 
 
-def top(given: Tensor | Projection, size: int) -> Top:
+def top_k_signal(given: Tensor | Projection, size: int) -> Top:
     """Of logits (..., C) the ``size`` largest log-probabilities (..., K), their classes, and the logarithm of the rest (...)."""
     *shape, _ = _items(given).shape
     found = [_largest(log_p, size) for log_p in _log_probabilities(given)]
@@ -66,7 +70,7 @@ def _classes(given: Tensor | Projection) -> int:
 
 def _log_probabilities(given: Tensor | Projection) -> Iterator[Tensor]:
     """(n, C) of some items at a time."""
-    for part in torch.split(_items(given).flatten(0, -2), max(1, AT_ONCE // _classes(given))):
+    for part in torch.split(_items(given).flatten(0, -2), max(1, MAX_LOGITS // _classes(given))):
         logits = (
             dataclasses.replace(given, hidden=part).logits()
             if isinstance(given, Projection)
@@ -83,7 +87,7 @@ def _largest(log_p: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     return values, indices.int(), tail
 
 
-def drawn(given: Tensor | Projection, batch: Batch, size: int) -> Sampled:
+def sampled_signal(given: Tensor | Projection, batch: Batch, size: int) -> Sampled:
     """``size`` classes drawn for each item from logits (..., C), with their log-probabilities: (..., S) each."""
     *shape, _ = _items(given).shape
     numbers = keyed_uniform(
@@ -101,10 +105,10 @@ def drawn(given: Tensor | Projection, batch: Batch, size: int) -> Sampled:
     return Sampled(ids.view(*shape, size), log_p.view(*shape, size))
 
 
-def kept(roles: Iterable[str], codec: Codec) -> set[str]:
-    """The roles of what is ``encoded``."""
+def encoded_roles(roles: Iterable[str], codec: Codec) -> set[str]:
+    """The roles of what is ``encode_outputs``."""
     small = codec not in ("exact", "float16")
-    return {codec if small and role in WHOLE else role for role in roles}
+    return {codec if small and role in LOGIT_ROLES else role for role in roles}
 
 
 def _halved(value: Any) -> Any:

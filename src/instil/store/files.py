@@ -17,8 +17,8 @@ from instil.files.checksums import BLOCK_BYTES, DamagedFileError, check_sha256
 from instil.store.manifest import StoredFile
 from instil.store.outputs import Tensors
 
-LEVEL = 3  # more costs time and gains little: these are noisy numbers
-LARGEST_WINDOW = 2**27  # bytes of memory that a frame may make the decompressor use
+COMPRESSION_LEVEL = 3  # more costs time and gains little: these are noisy numbers
+MAX_WINDOW_BYTES = 2**27  # bytes of memory that a frame may make the decompressor use
 REMEDY = "Record again (instil record RECIPE), which makes missing and damaged files anew"
 
 
@@ -32,7 +32,7 @@ def _zstandard() -> Any:
     return zstandard
 
 
-def write(path: Path, tensors: Tensors) -> StoredFile:
+def write_tensors(path: Path, tensors: Tensors) -> StoredFile:
     """Write a file whole or not at all.
 
     Args:
@@ -44,7 +44,7 @@ def write(path: Path, tensors: Tensors) -> StoredFile:
     """
     data = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
     with atomic(path) as temporary:
-        temporary.write_bytes(_zstandard().ZstdCompressor(level=LEVEL).compress(data))
+        temporary.write_bytes(_zstandard().ZstdCompressor(level=COMPRESSION_LEVEL).compress(data))
     return StoredFile(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
@@ -63,7 +63,7 @@ def is_intact(path: Path, expected: StoredFile) -> bool:
     return True
 
 
-def fetched(url: str, expected: StoredFile) -> Path:
+def fetch_unpacked(url: str, expected: StoredFile) -> Path:
     """Unpack a file at a path or URL into ``$INSTIL_CACHE`` or ``~/.cache/instil``, once.
 
     An unpacked file is verified whenever it is opened; a damaged one is unpacked again.
@@ -106,7 +106,7 @@ def fetched(url: str, expected: StoredFile) -> Path:
 def _unpack(source: BinaryIO, target: BinaryIO | None, expected: StoredFile) -> None:
     """Decompress block by block, never more than expected; ValueError for other content."""
     zstandard = _zstandard()
-    decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
     hasher, size = hashlib.sha256(), 0
     try:
         with decompressor.stream_reader(source, closefd=False) as reader:
@@ -127,7 +127,7 @@ def _unpack(source: BinaryIO, target: BinaryIO | None, expected: StoredFile) -> 
         )
 
 
-def mapped(path: Path, url: str) -> dict[str, Tensor]:
+def map_tensors(path: Path, url: str) -> dict[str, Tensor]:
     """Map the tensors of an unpacked file into memory: only what is read of them is loaded.
 
     Args:

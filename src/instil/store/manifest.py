@@ -18,10 +18,10 @@ from instil.store.outputs import check_description
 FORMAT: Literal[2] = 2
 NAME = "manifest.json"
 REMEDY = "Delete the folder and record it again (instil record RECIPE)"
-LARGEST_MANIFEST = 2**28  # bytes
-LARGEST_FILE = 2**36  # bytes of a file after decompression
-LARGEST_COUNT = 2**40  # samples, views, rows
-SHOWN_CHANGES = 2
+MAX_MANIFEST_BYTES = 2**28  # bytes
+MAX_FILE_BYTES = 2**36  # bytes of a file after decompression
+MAX_COUNT = 2**40  # samples, views, rows
+NUM_SHOWN_CHANGES = 2
 """Changes of a text that a message shows."""
 HASH = re.compile("[0-9a-f]{16,}")
 HASHED = {
@@ -34,7 +34,7 @@ HASHED = {
 # Names of files have no separator and no leading dot, so that none leads out of the store.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]
 SectionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
-Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
 
 class _Strict(BaseModel):
@@ -45,10 +45,10 @@ class StoredFile(_Strict):
     """What a file holds before compression: its SHA-256 and its size in bytes."""
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    size: Annotated[int, Field(ge=0, le=LARGEST_FILE)]
+    size: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 
 
-class Section(_Strict):
+class StoreSection(_Strict):
     """The answers to one set of samples, in ``views`` views of each: the same ``index`` (a file) in every view, ``rows`` samples a shard.
 
     ``outputs`` says how the tensors in a shard become outputs again (``outputs.put_together``); ``constants`` is the file of what all rows share.
@@ -80,7 +80,7 @@ class Manifest(_Strict):
     """``binding``: what the answers depend on, by name; ``files``: the content of each file; ``teacher``: its scores and cost."""
 
     binding: dict[str, Any]
-    sections: dict[SectionName, Section] = {}
+    sections: dict[SectionName, StoreSection] = {}
     files: dict[FileName, StoredFile] = {}
     teacher: TeacherFacts = TeacherFacts()
     complete: bool = False
@@ -112,12 +112,12 @@ def read_manifest(folder: str) -> Manifest:
     path = f"{folder.rstrip('/')}/{NAME}"
     try:
         with fsspec.open(path, "rb") as file:
-            data = file.read(LARGEST_MANIFEST + 1)
+            data = file.read(MAX_MANIFEST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(
             f"{folder} is no store: it has no {NAME}; make one with: instil record RECIPE"
         ) from None
-    if len(data) > LARGEST_MANIFEST:
+    if len(data) > MAX_MANIFEST_BYTES:
         raise ValueError(f"{path}: the file is larger than any manifest. {REMEDY}.")
     _check_format(data, path)
     content = parse_json_with_checksum(data, path, REMEDY)
@@ -187,7 +187,7 @@ def changed_lines(before: str, now: str) -> str:
     blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     changes = [block for block in blocks if block[0] != "equal"]
     sentences = []
-    for _, start, stop, new_start, new_stop in changes[:SHOWN_CHANGES]:
+    for _, start, stop, new_start, new_stop in changes[:NUM_SHOWN_CHANGES]:
         if stop > start and new_stop > new_start:
             change = f"was {_short(old[start])} and is {_short(new[new_start])}"
         elif stop > start:

@@ -16,7 +16,7 @@ SHARED_FIELDS = frozenset({"weight", "bias", "scale", "low_rank"})
 """Fields of a signal that belong to the model, not to samples."""
 
 
-def taken_apart(value: Any, name: str, rows: Tensors, constants: Tensors) -> dict[str, Any]:
+def flatten_outputs(value: Any, name: str, rows: Tensors, constants: Tensors) -> dict[str, Any]:
     """Put the tensors of ``value`` into ``rows`` (one row a sample) or ``constants``, each once, and say how to put it together again."""
     if isinstance(value, Tensor):
         shared = name.partition(".")[0] in SHARED_ROLES or not SHARED_FIELDS.isdisjoint(
@@ -31,13 +31,13 @@ def taken_apart(value: Any, name: str, rows: Tensors, constants: Tensors) -> dic
     if isinstance(value, Mapping):
         return {
             "mapping": {
-                key: taken_apart(part, f"{name}.{key}", rows, constants)
+                key: flatten_outputs(part, f"{name}.{key}", rows, constants)
                 for key, part in value.items()
             }
         }
     if type(value).__name__ in SIGNALS:
         parts = {
-            field.name: taken_apart(
+            field.name: flatten_outputs(
                 getattr(value, field.name), f"{name}.{field.name}", rows, constants
             )
             for field in fields(value)
@@ -46,7 +46,7 @@ def taken_apart(value: Any, name: str, rows: Tensors, constants: Tensors) -> dic
     if isinstance(value, (tuple, list)):
         return {
             "tuple": [
-                taken_apart(part, f"{name}.{number}", rows, constants)
+                flatten_outputs(part, f"{name}.{number}", rows, constants)
                 for number, part in enumerate(value)
             ]
         }
@@ -65,24 +65,24 @@ def _same(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def put_together(how: Mapping[str, Any], tensors: Tensors) -> Any:
-    """The value that ``taken_apart`` described, from these tensors."""
+def unflatten_outputs(how: Mapping[str, Any], tensors: Tensors) -> Any:
+    """The value that ``flatten_outputs`` described, from these tensors."""
     (kind, what), *_ = how.items()
     if kind in ("rows", "constant"):
         return tensors[what]
     if kind == "mapping":
-        return {key: put_together(part, tensors) for key, part in what.items()}
+        return {key: unflatten_outputs(part, tensors) for key, part in what.items()}
     if kind == "signal":
         return SIGNALS[what](
-            **{key: put_together(part, tensors) for key, part in how["fields"].items()}
+            **{key: unflatten_outputs(part, tensors) for key, part in how["fields"].items()}
         )
     if kind == "tuple":
-        return tuple(put_together(part, tensors) for part in what)
+        return tuple(unflatten_outputs(part, tensors) for part in what)
     return what
 
 
 def check_description(outputs: dict[str, Any]) -> dict[str, Any]:
-    """Check that every entry of ``outputs`` is a description as ``taken_apart`` writes it.
+    """Check that every entry of ``outputs`` is a description as ``flatten_outputs`` writes it.
 
     Args:
         outputs: role -> description.

@@ -12,8 +12,8 @@ from torch import Tensor
 from instil.core import Outputs
 from instil.store import files
 from instil.store.files import REMEDY
-from instil.store.manifest import Section, read_manifest
-from instil.store.outputs import Tensors, put_together, tensor_names
+from instil.store.manifest import StoreSection, read_manifest
+from instil.store.outputs import Tensors, tensor_names, unflatten_outputs
 
 
 class Store:
@@ -70,9 +70,11 @@ class Store:
                 parts[key][among] = tensor[local]
         checksum = parts.pop("checksum")
         parts |= self._constants(section)
-        return {role: put_together(how, parts) for role, how in section.outputs.items()}, checksum
+        return {
+            role: unflatten_outputs(how, parts) for role, how in section.outputs.items()
+        }, checksum
 
-    def _section(self, name: str) -> Section:
+    def _section(self, name: str) -> StoreSection:
         sections = self.manifest.sections
         if name not in sections:
             raise ValueError(
@@ -81,7 +83,7 @@ class Store:
             )
         return sections[name]
 
-    def _row(self, name: str, section: Section, index: Tensor, view: Tensor) -> Tensor:
+    def _row(self, name: str, section: StoreSection, index: Tensor, view: Tensor) -> Tensor:
         """Where in a view each sample stands."""
         if name not in self._rows:
             self._rows[name] = self._recorded_index(section).sort()
@@ -98,13 +100,13 @@ class Store:
             )
         return order[position]
 
-    def _recorded_index(self, section: Section) -> Tensor:
+    def _recorded_index(self, section: StoreSection) -> Tensor:
         index = self._tensors(section.index).get("index")
         if index is None or index.dtype != torch.int64 or index.shape != (section.count,):
             raise self._inconsistent(section.index, f"there are no {section.count} sample numbers")
         return index
 
-    def _shard(self, file: str, section: Section, start: int) -> Tensors:
+    def _shard(self, file: str, section: StoreSection, start: int) -> Tensors:
         """The tensors of a shard, of which each has a row for each of its samples."""
         tensors = self._tensors(file)
         count = min(section.rows, section.count - start)
@@ -115,7 +117,7 @@ class Store:
             raise self._inconsistent(file, "'checksum' does not hold a number for each row")
         return {name: tensor for name, tensor in tensors.items() if tensor.ndim}
 
-    def _constants(self, section: Section) -> Tensors:
+    def _constants(self, section: StoreSection) -> Tensors:
         """The tensors that all rows share."""
         tensors = {} if section.constants is None else self._tensors(section.constants)
         for name in tensor_names(section.outputs, "constant"):
@@ -130,8 +132,8 @@ class Store:
                 raise ValueError(f"the store {self.place} does not list {file}. {REMEDY}")
             url = f"{self.place}/{file}"
             _check_inside(self.place, file)
-            path = files.fetched(url, self.manifest.files[file])
-            self._open[file] = files.mapped(path, url)
+            path = files.fetch_unpacked(url, self.manifest.files[file])
+            self._open[file] = files.map_tensors(path, url)
         return self._open[file]
 
     def _inconsistent(self, file: str, problem: str) -> ValueError:
@@ -150,7 +152,7 @@ def _check_inside(place: str, file: str) -> None:
         )
 
 
-def checksums(values: Tensor) -> Tensor:
+def row_checksums(values: Tensor) -> Tensor:
     """A number (N,) for each row of a tensor, exact whatever the batch around it: of the bits, each weighed by its place."""
     flat = (
         values.detach().cpu().flatten(1).contiguous()

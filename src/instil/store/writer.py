@@ -11,18 +11,18 @@ from torch import Tensor
 
 from instil.core import Batch, Outputs, batch_size, first_tensor
 from instil.store import files
-from instil.store.manifest import NAME, Manifest, Section, TeacherFacts, read_manifest
-from instil.store.outputs import Tensors, taken_apart
-from instil.store.reader import checksums
+from instil.store.manifest import NAME, Manifest, StoreSection, TeacherFacts, read_manifest
+from instil.store.outputs import Tensors, flatten_outputs
+from instil.store.reader import row_checksums
 
-SHARD = 64 * 2**20
+SHARD_BYTES = 64 * 2**20
 """Bytes of a shard, about, before compression."""
 
 Batches = Callable[[int, int, int], Iterable[Batch]]
 """The batches of a view, from one sample to another."""
 
 
-class Writer:
+class StoreWriter:
     """A store under way in a local ``folder``; ``binding`` says what its answers depend on.
 
     Raises FileExistsError where the folder holds something else, ValueError where it holds answers of another teacher or other data.
@@ -80,7 +80,7 @@ class Writer:
         views: int,
         batches: Batches,
         answer: Callable[[Batch], Outputs],
-    ) -> Section:
+    ) -> StoreSection:
         section = self.manifest.sections.get(name)
         if section is not None and self._has(section.index) and self._has(section.constants):
             return section
@@ -89,11 +89,11 @@ class Writer:
         each = sum(tensor[0].numel() * tensor.element_size() for tensor in rows.values())
         self._save()  # the folder is a store from here on; before the first answer it is nothing
         if section is None:
-            section = Section(
+            section = StoreSection(
                 index=f"{name}-index.safetensors.zst",
                 count=len(index),
                 views=views,
-                rows=max(1, SHARD // max(each, 1)),
+                rows=max(1, SHARD_BYTES // max(each, 1)),
                 outputs=outputs,
             )
         self._write(section.index, {"index": index})
@@ -107,7 +107,7 @@ class Writer:
     def _shard(
         self,
         file: str,
-        section: Section,
+        section: StoreSection,
         batches: Iterable[Batch],
         answer: Callable[[Batch], Outputs],
     ) -> None:
@@ -118,7 +118,7 @@ class Writer:
                 raise ValueError(
                     f"the teacher's outputs changed their kind during recording: {outputs}, before {section.outputs}"
                 )
-            for key, tensor in (rows | {"checksum": checksums(first_tensor(batch))}).items():
+            for key, tensor in (rows | {"checksum": row_checksums(first_tensor(batch))}).items():
                 parts.setdefault(key, []).append(tensor[: batch_size(batch)].cpu())
         try:
             self._write(file, {key: torch.cat(values) for key, values in parts.items()})
@@ -129,7 +129,7 @@ class Writer:
         self._save()
 
     def _write(self, file: str, tensors: Tensors) -> None:
-        self.manifest.files[file] = files.write(self.folder / file, tensors)
+        self.manifest.files[file] = files.write_tensors(self.folder / file, tensors)
 
     def _has(self, file: str | None) -> bool:
         """Whether a file is there and undamaged; no file is always there."""
@@ -145,5 +145,5 @@ class Writer:
 def _apart(outputs: Outputs) -> tuple[Tensors, Tensors, dict[str, Any]]:
     rows: Tensors = {}
     constants: Tensors = {}
-    how = {role: taken_apart(value, role, rows, constants) for role, value in outputs.items()}
+    how = {role: flatten_outputs(value, role, rows, constants) for role, value in outputs.items()}
     return rows, constants, how

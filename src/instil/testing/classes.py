@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Objective, Objectives, Outputs
-from instil.testing.samples import asked, assert_close, leaves, sample_outputs
-from instil.testing.trials import built, loss_and_gradient, samples
+from instil.testing.samples import assert_close, leaves, link_if_needed, sample_outputs
+from instil.testing.trials import build_objective, loss_and_gradient, sample_trial
 
 
-def any_rank(make: Callable[[], Objective]) -> None:
+def check_position_shapes(make: Callable[[], Objective]) -> None:
     """Logits (3, 4, C) of positions give the loss of logits (12, C): classes, pixels, tokens and nodes are one code.
 
     Positions that are not valid hold NaN on both sides, which changes nothing.
@@ -89,8 +89,8 @@ def impossible_class(make: Callable[[], Objective]) -> None:
         return
     if objective.card.finite_logits or standardizes or "real" in objective.card.labels:
         return
-    objective = built(make)
-    student, teacher, batch = samples(objective)
+    objective = build_objective(make)
+    student, teacher, batch = sample_trial(objective)
     last = student["logits"].shape[-1] - 1
     student, teacher = _without_class(student, last), _without_class(teacher, last)
     if "label" in batch:
@@ -143,6 +143,6 @@ def _by_logits(
     with torch.no_grad():
         objectives.build(student, teacher)
     student = leaves(student)
-    loss = objectives(*asked(objective, student, teacher), batch).losses["it"]
+    loss = objectives(*link_if_needed(objective, student, teacher), batch).losses["it"]
     (gradient,) = torch.autograd.grad(loss, student["logits"], allow_unused=True)
     return loss.detach(), torch.zeros_like(student["logits"]) if gradient is None else gradient

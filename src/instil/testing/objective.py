@@ -11,8 +11,16 @@ from torch import Tensor
 
 from instil.core import Objective, Objectives, batch_size
 from instil.testing.classes import few_classes, impossible_class
-from instil.testing.samples import asked, assert_close, flat, leaves, rows_of, scaled, strided
-from instil.testing.trials import built, has_rows, loss_and_gradient, samples
+from instil.testing.samples import (
+    assert_close,
+    leaves,
+    link_if_needed,
+    make_strided,
+    named_tensors,
+    scale_tensors,
+    select_rows,
+)
+from instil.testing.trials import build_objective, has_sample_axis, loss_and_gradient, sample_trial
 from instil.testing.uncounted import only_counted_items, only_counted_positions, other_tasks
 
 
@@ -29,10 +37,10 @@ def check_objective(make: Callable[[], Objective]) -> None:
 
 def _finite_at_extremes(make: Callable[[], Objective]) -> None:
     for dtype, scale in itertools.product((torch.float32, torch.bfloat16), (1.0, 1e4)):
-        student, teacher, batch = samples(make(), dtype=dtype)
-        student, teacher = scaled(student, scale), scaled(teacher, scale)
-        for other in (teacher, scaled(student, -1.0) if not _adapts(make) else teacher):
-            loss, grads = loss_and_gradient(built(make, other), student, other, batch)
+        student, teacher, batch = sample_trial(make(), dtype=dtype)
+        student, teacher = scale_tensors(student, scale), scale_tensors(teacher, scale)
+        for other in (teacher, scale_tensors(student, -1.0) if not _adapts(make) else teacher):
+            loss, grads = loss_and_gradient(build_objective(make, other), student, other, batch)
             assert loss.dtype == torch.float32, f"loss is {loss.dtype} for {dtype} inputs"
             assert torch.isfinite(loss), f"loss is {loss} at scale {scale} in {dtype}"
             for name, grad in grads.items():
@@ -49,53 +57,53 @@ def _zero_at_match(make: Callable[[], Objective]) -> None:
     objective = make()
     if not objective.card.zero_at_match or not objective.needs["teacher"]:
         return
-    student, _, batch = samples(objective)
-    loss, _ = loss_and_gradient(built(make, student), student, student, batch)
+    student, _, batch = sample_trial(objective)
+    loss, _ = loss_and_gradient(build_objective(make, student), student, student, batch)
     assert loss.abs() < 1e-5, (
         f"loss is {loss} where student and teacher say the same; the card says it is zero (zero_at_match)"
     )
 
 
 def _inputs_untouched(make: Callable[[], Objective]) -> None:
-    objective = built(make)
-    student, teacher, batch = samples(objective)
+    objective = build_objective(make)
+    student, teacher, batch = sample_trial(objective)
     before = copy.deepcopy((student, teacher, batch))
     loss_and_gradient(objective, student, teacher, batch)
     for old, new in zip(before, (student, teacher, batch), strict=True):
-        for (name, a), (_, b) in zip(flat(old), flat(new), strict=True):
+        for (name, a), (_, b) in zip(named_tensors(old), named_tensors(new), strict=True):
             assert torch.equal(a, b), f"{name} was changed in place"
 
 
 def _order_of_the_batch(make: Callable[[], Objective]) -> None:
-    objective = built(make)
-    student, teacher, batch = samples(objective)
+    objective = build_objective(make)
+    student, teacher, batch = sample_trial(objective)
     order = torch.randperm(batch_size(batch), generator=torch.Generator().manual_seed(1))
     loss, grads = loss_and_gradient(objective, student, teacher, batch)
     again, moved = loss_and_gradient(
-        objective, *(rows_of(part, order) for part in (student, teacher, batch))
+        objective, *(select_rows(part, order) for part in (student, teacher, batch))
     )
     assert_close(loss, again, "the loss depends on the order of the batch")
     for name, grad in grads.items():
         assert_close(
-            grad[order] if has_rows(name, objective) else grad,
+            grad[order] if has_sample_axis(name, objective) else grad,
             moved[name],
             f"the gradient of {name} depends on the order of the batch",
         )
 
 
 def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
-    objective = built(make)
+    objective = build_objective(make)
     if objective.couples:
         return
-    student, teacher, batch = samples(objective, number=10)
+    student, teacher, batch = sample_trial(objective, number=10)
     loss, grads = loss_and_gradient(objective, student, teacher, batch)
     count = objective.num_items(batch)
     total = torch.zeros(())
     parts: list[dict[str, Tensor]] = []
     for rows in torch.split(torch.arange(10), [1, 6, 3]):
-        piece = rows_of(batch, rows)
+        piece = select_rows(batch, rows)
         value, grad = loss_and_gradient(
-            objective, rows_of(student, rows), rows_of(teacher, rows), piece
+            objective, select_rows(student, rows), select_rows(teacher, rows), piece
         )
         share = objective.num_items(piece) / count
         total = total + value * share
@@ -109,14 +117,14 @@ def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
         cut = [part[name] for part in parts]
         assert_close(
             whole,
-            torch.cat(cut) if has_rows(name, objective) else torch.stack(cut).sum(0),
+            torch.cat(cut) if has_sample_axis(name, objective) else torch.stack(cut).sum(0),
             f"the gradient of {name} depends on how the batch is cut",
         )
 
 
 def _empty_and_single(make: Callable[[], Objective]) -> None:
-    objective = built(make)
-    student, teacher, batch = samples(objective)
+    objective = build_objective(make)
+    student, teacher, batch = sample_trial(objective)
     nothing = batch | {"valid": torch.zeros(batch_size(batch), dtype=torch.bool)}
     loss, grads = loss_and_gradient(objective, student, teacher, nothing)
     assert loss == 0, f"the loss of no items is {loss}, not 0"
@@ -125,7 +133,7 @@ def _empty_and_single(make: Callable[[], Objective]) -> None:
     )
     one = torch.tensor([1])
     loss, grads = loss_and_gradient(
-        objective, *(rows_of(part, one) for part in (student, teacher, batch))
+        objective, *(select_rows(part, one) for part in (student, teacher, batch))
     )
     assert torch.isfinite(loss), f"the loss of one item is {loss}"
     assert all(torch.isfinite(grad).all() for grad in grads.values()), (
@@ -134,16 +142,16 @@ def _empty_and_single(make: Callable[[], Objective]) -> None:
 
 
 def _layout(make: Callable[[], Objective]) -> None:
-    objective = built(make)
-    student, teacher, batch = samples(objective)
+    objective = build_objective(make)
+    student, teacher, batch = sample_trial(objective)
     loss, _ = loss_and_gradient(objective, student, teacher, batch)
-    again, _ = loss_and_gradient(objective, strided(student), strided(teacher), batch)
+    again, _ = loss_and_gradient(objective, make_strided(student), make_strided(teacher), batch)
     assert_close(loss, again, "the loss depends on the memory layout")
 
 
 def _state_moves_after_the_step(make: Callable[[], Objective]) -> None:
-    objective = built(make)
-    student, teacher, batch = samples(objective)
+    objective = build_objective(make)
+    student, teacher, batch = sample_trial(objective)
     before = copy.deepcopy(objective.state_dict())
     loss_and_gradient(objective, student, teacher, batch)
     with torch.no_grad():
@@ -160,7 +168,7 @@ def _state_moves_after_the_step(make: Callable[[], Objective]) -> None:
 
 
 def _parameters_are_seen(make: Callable[[], Objective]) -> None:
-    objective, other = built(make), built(make)
+    objective, other = build_objective(make), build_objective(make)
     assert all(
         torch.equal(a, b)
         for a, b in zip(objective.state_dict().values(), other.state_dict().values(), strict=True)
@@ -175,18 +183,19 @@ def _parameters_are_seen(make: Callable[[], Objective]) -> None:
 
 def _loss_falls(make: Callable[[], Objective]) -> None:
     """Gradient steps on the student's own outputs bring the loss down."""
-    objective = built(make)
-    student, teacher, batch = samples(objective)
+    objective = build_objective(make)
+    student, teacher, batch = sample_trial(objective)
     student = leaves(student)
     objectives = Objectives({"it": objective})
     tensors = [
-        tensor for _, tensor in flat({role: student[role] for role in objective.reads["student"]})
+        tensor
+        for _, tensor in named_tensors({role: student[role] for role in objective.reads["student"]})
     ]
     optimizer = torch.optim.Adam([*tensors, *objective.parameters()], 0.02)
     losses = []
     for _ in range(21):
         optimizer.zero_grad()
-        loss = objectives(*asked(objective, student, teacher), batch).losses["it"]
+        loss = objectives(*link_if_needed(objective, student, teacher), batch).losses["it"]
         losses.append(float(loss.detach()))
         loss.backward()
         optimizer.step()
@@ -196,7 +205,7 @@ def _loss_falls(make: Callable[[], Objective]) -> None:
 
 
 def _adapts(make: Callable[[], Objective]) -> bool:
-    return any(True for _ in built(make).parameters())
+    return any(True for _ in build_objective(make).parameters())
 
 
 CONTRACTS: tuple[Callable[[Callable[[], Objective]], None], ...] = (

@@ -12,23 +12,26 @@ from instil.cards import closest
 from instil.core import UNLABELLED, Batch, Objective, Outputs, batch_size, to_float32
 from instil.roles import SHARED_ROLES
 
-CLASSES = 7
+NUM_CLASSES = 7
 WIDTHS = {"student": 12, "teacher": 16}
-STAGES = {
+FEATURE_SHAPES = {
     "student": ((4, 8), (6, 4), (WIDTHS["student"], 2)),
     "teacher": ((6, 8), (8, 4), (WIDTHS["teacher"], 2)),
 }
 """Channels and height = width of the stages, shallow to deep; the last are as wide as the embedding, which the head reads."""
-LAYERS = {"student": 2, "teacher": 4}
-HIDDEN = {"student": 48, "teacher": 96}  # of a text model: both can be cut into 48 relation heads
-HEADS, TOKENS = 4, 6
-PIXELS = 8
-MEMBERS = 3  # of a teacher that is several
-SCALES = {"student": 12.0, "teacher": 16.0}  # of image-text similarities
+NUM_LAYERS = {"student": 2, "teacher": 4}
+HIDDEN_WIDTHS = {
+    "student": 48,
+    "teacher": 96,
+}  # of a text model: both can be cut into 48 relation heads
+NUM_HEADS, NUM_TOKENS = 4, 6
+IMAGE_SIZE = 8
+NUM_MEMBERS = 3  # of a teacher that is several
+LOGIT_SCALES = {"student": 12.0, "teacher": 16.0}  # of image-text similarities
 
 Draw = Callable[..., Tensor]
 """``draw(*shape)`` gives a normal tensor (number, *shape)."""
-Maker = Callable[[Draw, str], Outputs]
+MakeOutputs = Callable[[Draw, str], Outputs]
 """The outputs of one side, student or teacher."""
 
 
@@ -48,10 +51,10 @@ def sample_outputs(
 
     make, more = TASKS[task]
     student, teacher = make(draw, "student"), make(draw, "teacher")
-    label = torch.randint(0, CLASSES, (number,), generator=generator)
+    label = torch.randint(0, NUM_CLASSES, (number,), generator=generator)
     label[::3] = UNLABELLED
     if task == "classification":  # as an ensemble gives them
-        teacher["members"] = tuple(make(draw, "teacher") for _ in range(MEMBERS))
+        teacher["members"] = tuple(make(draw, "teacher") for _ in range(NUM_MEMBERS))
     clock = {"step": torch.tensor(3), "progress": torch.tensor(0.5), "seed": torch.tensor(0)}
     return (
         student,
@@ -61,12 +64,14 @@ def sample_outputs(
 
 
 def _classification(draw: Draw, side: str) -> Outputs:
-    logits = 2 * draw(CLASSES)
+    logits = 2 * draw(NUM_CLASSES)
     return {
         "logits": logits,
         "embedding": draw(WIDTHS[side]),
-        "features": tuple(draw(channels, height, height) for channels, height in STAGES[side]),
-        "head": (draw(CLASSES, WIDTHS[side])[0], draw(CLASSES)[0]),
+        "features": tuple(
+            draw(channels, height, height) for channels, height in FEATURE_SHAPES[side]
+        ),
+        "head": (draw(NUM_CLASSES, WIDTHS[side])[0], draw(NUM_CLASSES)[0]),
         "input": _input(len(logits), logits.dtype),
     }
 
@@ -76,7 +81,7 @@ def _input(number: int, dtype: torch.dtype) -> Tensor:
     return (3 * torch.arange(number * 9)).sin().view(number, 1, 3, 3).to(dtype)
 
 
-def linked(outputs: Outputs) -> Outputs:
+def link_to_input(outputs: Outputs) -> Outputs:
     """The outputs as a net gives them that was asked about ``input``: stages depend on it and logits on it and the deepest stage.
 
     For objectives that take gradients: the dependence is smooth, bounded, of each sample alone and the same for equal outputs.
@@ -101,23 +106,25 @@ def linked(outputs: Outputs) -> Outputs:
     return outputs | {"features": features, "logits": logits.to(outputs["logits"].dtype)}
 
 
-def asked(objective: Objective, student: Outputs, teacher: Outputs) -> tuple[Outputs, Outputs]:
+def link_if_needed(
+    objective: Objective, student: Outputs, teacher: Outputs
+) -> tuple[Outputs, Outputs]:
     """The outputs; for an objective that takes gradients by the input, as nets give them that were asked about one leaf."""
     if not objective.needs_input_grad:
         return student, teacher
-    return linked(student), linked(teacher | {"input": student["input"]})
+    return link_to_input(student), link_to_input(teacher | {"input": student["input"]})
 
 
 def _text(draw: Draw, side: str) -> Outputs:
     """As transformers returns it: the embedding output leads ``hidden_states``, ``attentions`` are probabilities."""
-    layers, width = range(LAYERS[side]), HIDDEN[side]
+    layers, width = range(NUM_LAYERS[side]), HIDDEN_WIDTHS[side]
     return {
-        "logits": 2 * draw(CLASSES),
+        "logits": 2 * draw(NUM_CLASSES),
         "embedding": draw(width),
-        "hidden_states": tuple(draw(TOKENS, width) for _ in (-1, *layers)),
-        "attentions": tuple(draw(HEADS, TOKENS, TOKENS).softmax(-1) for _ in layers),
+        "hidden_states": tuple(draw(NUM_TOKENS, width) for _ in (-1, *layers)),
+        "attentions": tuple(draw(NUM_HEADS, NUM_TOKENS, NUM_TOKENS).softmax(-1) for _ in layers),
         **{
-            role: tuple(draw(TOKENS, width) for _ in layers)
+            role: tuple(draw(NUM_TOKENS, width) for _ in layers)
             for role in ("queries", "keys", "values")
         },
     }
@@ -125,28 +132,28 @@ def _text(draw: Draw, side: str) -> Outputs:
 
 def _padding(number: int) -> Batch:
     """From three tokens to all."""
-    lengths = TOKENS - torch.arange(number) % (TOKENS - 2)
-    return {"attention_mask": (torch.arange(TOKENS) < lengths[:, None]).long()}
+    lengths = NUM_TOKENS - torch.arange(number) % (NUM_TOKENS - 2)
+    return {"attention_mask": (torch.arange(NUM_TOKENS) < lengths[:, None]).long()}
 
 
 def _language(draw: Draw, side: str) -> Outputs:
     """Of each token what follows it, and what that is made from."""
     width = WIDTHS[side]
-    head = draw(CLASSES, width)[0], draw(CLASSES)[0]
+    head = draw(NUM_CLASSES, width)[0], draw(NUM_CLASSES)[0]
     return {
-        "logits": 2 * draw(TOKENS, CLASSES),
-        "embedding": draw(TOKENS, width),
+        "logits": 2 * draw(NUM_TOKENS, NUM_CLASSES),
+        "embedding": draw(NUM_TOKENS, width),
         "head": head,
-        "token_embedding": draw(CLASSES, width)[0],
+        "token_embedding": draw(NUM_CLASSES, width)[0],
     }
 
 
 def _tokens(number: int) -> Batch:
     """Every third row has no label, the others have none at some of their tokens."""
-    row, place = torch.meshgrid(torch.arange(number), torch.arange(TOKENS), indexing="ij")
-    label = (row + place * place) % CLASSES
+    row, place = torch.meshgrid(torch.arange(number), torch.arange(NUM_TOKENS), indexing="ij")
+    label = (row + place * place) % NUM_CLASSES
     return {
-        "input_ids": (row * 3 + place) % CLASSES,
+        "input_ids": (row * 3 + place) % NUM_CLASSES,
         "label": label.masked_fill((row % 3 == 0) | ((row + place) % 5 == 0), UNLABELLED),
     }
 
@@ -154,26 +161,28 @@ def _tokens(number: int) -> Batch:
 def _segmentation(draw: Draw, side: str) -> Outputs:
     """Logits of each pixel, channel-last, and the stages that they were made from."""
     return {
-        "logits": 2 * draw(PIXELS, PIXELS, CLASSES),
-        "features": tuple(draw(channels, height, height) for channels, height in STAGES[side]),
+        "logits": 2 * draw(IMAGE_SIZE, IMAGE_SIZE, NUM_CLASSES),
+        "features": tuple(
+            draw(channels, height, height) for channels, height in FEATURE_SHAPES[side]
+        ),
     }
 
 
 def _pixel_labels(number: int) -> Batch:
     """Regions of a few classes; every third image has no label, the others lack some of their pixels."""
     image, row, column = torch.meshgrid(
-        torch.arange(number), torch.arange(PIXELS), torch.arange(PIXELS), indexing="ij"
+        torch.arange(number), torch.arange(IMAGE_SIZE), torch.arange(IMAGE_SIZE), indexing="ij"
     )
-    label = (image + (row + column) // 5) % CLASSES
+    label = (image + (row + column) // 5) % NUM_CLASSES
     return {
         "label": label.masked_fill((image % 3 == 0) | ((image + row * column) % 5 == 0), UNLABELLED)
     }
 
 
 def _nodes(draw: Draw, side: str) -> Outputs:
-    widths = range(WIDTHS[side], WIDTHS[side] + LAYERS[side])
+    widths = range(WIDTHS[side], WIDTHS[side] + NUM_LAYERS[side])
     return {
-        "logits": 2 * draw(CLASSES),
+        "logits": 2 * draw(NUM_CLASSES),
         "embedding": draw(WIDTHS[side]),
         "features": tuple(draw(width) for width in widths),
     }
@@ -193,7 +202,7 @@ def _image_text(draw: Draw, side: str) -> Outputs:
     return {
         "image_embedding": image,
         "text_embedding": text + image / 2,
-        "logit_scale": torch.full((1,), SCALES[side], dtype=image.dtype),
+        "logit_scale": torch.full((1,), LOGIT_SCALES[side], dtype=image.dtype),
     }
 
 
@@ -202,14 +211,14 @@ def _sentences(draw: Draw, side: str) -> Outputs:
     return {
         "sentence_embedding": first,
         "partner_embedding": partner + first / 2,
-        "logit_scale": torch.full((1,), SCALES[side], dtype=first.dtype),
+        "logit_scale": torch.full((1,), LOGIT_SCALES[side], dtype=first.dtype),
     }
 
 
 def _detection(draw: Draw, side: str) -> Outputs:
     """One location of an image: its class, and of each of the box's four edges a distribution over five distances."""
     return {
-        "logits": 2 * draw(CLASSES),
+        "logits": 2 * draw(NUM_CLASSES),
         "box_logits": 2 * draw(4 * 5),
         "embedding": draw(WIDTHS[side]),
     }
@@ -235,7 +244,7 @@ def _views(draw: Draw, side: str) -> Outputs:
     """A classifier's outputs, and those of three transformed views of each sample."""
     return {
         **_classification(draw, side),
-        "view_logits": 2 * draw(3, CLASSES),
+        "view_logits": 2 * draw(3, NUM_CLASSES),
         "view_embedding": draw(3, WIDTHS[side]),
     }
 
@@ -244,7 +253,7 @@ def _nothing(number: int) -> Batch:
     return {}
 
 
-TASKS: dict[str, tuple[Maker, Callable[[int], Batch]]] = {
+TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "classification": (_classification, _nothing),
     "view_classification": (_views, _nothing),
     "text_classification": (_text, _padding),
@@ -270,7 +279,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
         yield from tensors(list(value.values()))
 
 
-def flat(outputs: Outputs) -> Iterator[tuple[str, Tensor]]:
+def named_tensors(outputs: Outputs) -> Iterator[tuple[str, Tensor]]:
     """Name and tensor of everything in outputs."""
     for role, value in outputs.items():
         for number, tensor in enumerate(tensors(value)):
@@ -279,27 +288,27 @@ def flat(outputs: Outputs) -> Iterator[tuple[str, Tensor]]:
 
 def leaves(outputs: Outputs) -> Outputs:
     """Copies that ask for gradients."""
-    return mapped(outputs, lambda tensor: tensor.detach().clone().requires_grad_())
+    return map_structure(outputs, lambda tensor: tensor.detach().clone().requires_grad_())
 
 
-def mapped(outputs: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+def map_structure(outputs: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """The same structure with every tensor changed."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, dict):
-            return mapped(value, change)
+            return map_structure(value, change)
         return tuple(map(changed, value)) if isinstance(value, tuple) else change(value)
 
     return {role: changed(value) for role, value in outputs.items()}
 
 
-def rows_of(outputs: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+def select_rows(outputs: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     """These rows of everything that has rows; of a graph the edges among these nodes, which are numbered anew."""
-    chosen = outputs | mapped(
+    chosen = outputs | map_structure(
         _with_rows(outputs), lambda tensor: tensor[rows] if tensor.ndim else tensor
     )
     if "members" in outputs:
-        chosen["members"] = tuple(rows_of(member, rows) for member in outputs["members"])
+        chosen["members"] = tuple(select_rows(member, rows) for member in outputs["members"])
     if "edge_index" in outputs:
         number = torch.full((batch_size(outputs),), -1)
         number[rows] = torch.arange(batch_size(chosen))
@@ -316,14 +325,14 @@ def _with_rows(outputs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def scaled(outputs: Outputs, factor: float) -> Outputs:
+def scale_tensors(outputs: Outputs, factor: float) -> Outputs:
     """Everything times a factor."""
-    return mapped(outputs, lambda tensor: tensor * factor)
+    return map_structure(outputs, lambda tensor: tensor * factor)
 
 
-def strided(outputs: Outputs) -> Outputs:
+def make_strided(outputs: Outputs) -> Outputs:
     """The same values, not contiguous, in a layout that a clone keeps."""
-    return mapped(
+    return map_structure(
         outputs,
         lambda tensor: (
             tensor.transpose(0, -1).contiguous().transpose(0, -1) if tensor.ndim > 1 else tensor
@@ -333,13 +342,15 @@ def strided(outputs: Outputs) -> Outputs:
 
 def with_noise(outputs: Outputs, rows: Tensor) -> Outputs:
     """Outputs with noise in these rows of everything that has rows."""
-    return outputs | {role: spoiled(value, rows) for role, value in _with_rows(outputs).items()}
+    return outputs | {
+        role: replace_with_noise(value, rows) for role, value in _with_rows(outputs).items()
+    }
 
 
-def spoiled(value: Any, rows: Tensor) -> Any:
+def replace_with_noise(value: Any, rows: Tensor) -> Any:
     """The same values with noise in these rows."""
     if isinstance(value, tuple):
-        return tuple(spoiled(part, rows) for part in value)
+        return tuple(replace_with_noise(part, rows) for part in value)
     noise = 100 * torch.randn(value.shape, generator=torch.Generator().manual_seed(5)).to(
         value.dtype
     )

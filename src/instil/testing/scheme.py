@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Net, Outputs, Scheme, Teacher, batch_size, item_weights
 from instil.engine import Engine, Optimization
 from instil.roles import SHARED_ROLES
-from instil.testing.samples import rows_of, tensors
+from instil.testing.samples import select_rows, tensors
 from instil.training.step import train_step
 
 
@@ -67,7 +67,7 @@ def _run(
             "seed": torch.tensor(0),
             "epoch_ends": torch.tensor(step % 2 == 1),
         }
-        parts = train_step(engine, scheme, [rows_of(whole, part) | clock for part in rows])
+        parts = train_step(engine, scheme, [select_rows(whole, part) | clock for part in rows])
         losses.append({name: float(value) for name, value in parts.items()})
     return scheme, engine, losses
 

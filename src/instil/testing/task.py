@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Net, batch_size, first_tensor
-from instil.testing.samples import rows_of, spoiled
+from instil.testing.samples import replace_with_noise, select_rows
 
 Make = Callable[[], Any]
 
@@ -65,14 +65,14 @@ def _part(batch: Batch, rows: Tensor) -> Batch:
     """These samples; of a graph with the edges among them."""
     edges: Tensor | None = batch.get("edge_index")
     if edges is None:
-        return rows_of(batch, rows)
+        return select_rows(batch, rows)
     kept = torch.arange(batch_size(batch))[rows]
     place = torch.full((batch_size(batch),), -1)
     place[kept] = torch.arange(len(kept))
     edges = place[edges]
-    return rows_of({key: value for key, value in batch.items() if key != "edge_index"}, rows) | {
-        "edge_index": edges[:, (edges >= 0).all(0)]
-    }
+    return select_rows(
+        {key: value for key, value in batch.items() if key != "edge_index"}, rows
+    ) | {"edge_index": edges[:, (edges >= 0).all(0)]}
 
 
 def _measured(make: Make, net: nn.Module, batches: list[Batch]) -> dict[str, float]:
@@ -202,7 +202,7 @@ def _only_labelled_items(make: Make, batch: Batch, model: nn.Module) -> None:
     net, rows = Net(model, make().call), torch.arange(batch_size(batch)) % 3 == 0
     label = batch["label"].masked_fill(rows.view(-1, *[1] * (batch["label"].ndim - 1)), UNLABELLED)
     inputs = {
-        key: spoiled(value, rows)
+        key: replace_with_noise(value, rows)
         for key, value in batch.items()
         if isinstance(value, Tensor) and value.is_floating_point() and value.ndim
     }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Teacher
-from instil.testing.samples import flat
+from instil.testing.samples import named_tensors
 
 
 def check_teacher(make: Callable[[], Teacher], batch: Batch, differentiable: bool = True) -> None:
@@ -22,13 +22,15 @@ def check_teacher(make: Callable[[], Teacher], batch: Batch, differentiable: boo
         "train() of its parent put the teacher in train mode"
     )
     outputs = teacher(batch)
-    assert all(not tensor.requires_grad for _, tensor in flat(outputs)), (
+    assert all(not tensor.requires_grad for _, tensor in named_tensors(outputs)), (
         "the outputs carry a graph without grad=True"
     )
     assert not any(parameter.requires_grad for parameter in teacher.parameters()), (
         "a parameter of the teacher can be trained"
     )
-    for (name, a), (_, b) in zip(flat(outputs), flat(teacher(batch)), strict=True):
+    for (name, a), (_, b) in zip(
+        named_tensors(outputs), named_tensors(teacher(batch)), strict=True
+    ):
         assert torch.equal(a, b), f"'{name}' differs between two calls"
     if "logits" not in outputs:  # answers, such as votes, that have no gradient
         return

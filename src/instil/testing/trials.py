@@ -9,7 +9,7 @@ from torch import Tensor
 
 from instil.core import Batch, Objective, Objectives, Outputs
 from instil.roles import SHARED_ROLES
-from instil.testing.samples import asked, flat, leaves, sample_outputs
+from instil.testing.samples import leaves, link_if_needed, named_tensors, sample_outputs
 
 
 def loss_and_gradient(
@@ -17,8 +17,10 @@ def loss_and_gradient(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean loss as the engine would take it, and its gradient by every student tensor read and every parameter that learns."""
     student = leaves(student)
-    loss = Objectives({"it": objective})(*asked(objective, student, teacher), batch).losses["it"]
-    tensors = dict(flat({role: student[role] for role in objective.reads["student"]}))
+    loss = Objectives({"it": objective})(
+        *link_if_needed(objective, student, teacher), batch
+    ).losses["it"]
+    tensors = dict(named_tensors({role: student[role] for role in objective.reads["student"]}))
     tensors |= {
         name: parameter
         for name, parameter in objective.named_parameters()
@@ -31,7 +33,7 @@ def loss_and_gradient(
     }
 
 
-def built(
+def build_objective(
     make: Callable[[], Objective], teacher: Outputs | None = None, task: str | None = None
 ) -> Objective:
     """Build an objective with its adapters on sample outputs.
@@ -43,7 +45,7 @@ def built(
     """
     torch.manual_seed(0)
     objective = make()
-    student, usual, _ = samples(objective, task=task)
+    student, usual, _ = sample_trial(objective, task=task)
     with torch.no_grad():
         Objectives({"it": objective}).build(student, usual if teacher is None else teacher)
         before = sample_outputs(seed=1, task=task or objective.card.tasks[0])
@@ -54,7 +56,7 @@ def built(
     return objective.train()
 
 
-def samples(
+def sample_trial(
     objective: Objective,
     number: int = 8,
     dtype: torch.dtype = torch.float32,
@@ -71,7 +73,7 @@ def samples(
     return student, teacher, batch
 
 
-def has_rows(name: str, objective: Objective) -> bool:
+def has_sample_axis(name: str, objective: Objective) -> bool:
     """Whether a gradient of ``loss_and_gradient`` has one row a sample: no parameter, and no role that all samples share."""
     return (
         name not in dict(objective.named_parameters())

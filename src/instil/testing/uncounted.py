@@ -19,8 +19,8 @@ from instil.core import (
     batch_size,
 )
 from instil.roles import SHARED_ROLES
-from instil.testing.samples import assert_close, rows_of
-from instil.testing.trials import built, has_rows, loss_and_gradient, samples
+from instil.testing.samples import assert_close, select_rows
+from instil.testing.trials import build_objective, has_sample_axis, loss_and_gradient, sample_trial
 
 Poison = Literal["noise", "nan", "inf"]
 POISONS: tuple[Poison, ...] = ("noise", "nan", "inf")
@@ -43,7 +43,7 @@ def other_tasks(make: Callable[[], Objective]) -> None:
     """Invalid samples that are not finite change nothing for the further tasks on the card."""
     for task in make().card.tasks[1:]:
         try:
-            objective = built(make, task=task)
+            objective = build_objective(make, task=task)
             loss_and_gradient(objective, *_trial_of(objective, task))
         except ValueError:  # the objective refuses these samples, for example for their roles
             continue
@@ -56,10 +56,10 @@ def other_tasks(make: Callable[[], Objective]) -> None:
 def _only_valid_samples(
     make: Callable[[], Objective], poisons: tuple[Poison, ...], task: str | None = None
 ) -> None:
-    objective = built(make, task=task)
+    objective = build_objective(make, task=task)
     trial = _trial_of(objective, task)
     rows = torch.tensor([True, False] * (batch_size(trial[2]) // 2))
-    student, teacher, batch = (rows_of(part, rows) for part in trial)
+    student, teacher, batch = (select_rows(part, rows) for part in trial)
     valid = rows
     if "valid" in batch:
         valid = rows.view(-1, *[1] * (batch["valid"].ndim - 1)).expand_as(trial[2]["valid"])
@@ -72,7 +72,7 @@ def _only_valid_samples(
         again, other = loss_and_gradient(copy.deepcopy(objective), *poisoned)
         assert_close(loss, again, f"{message} changes the loss")
         for name, grad in grads.items():
-            if not has_rows(name, objective):
+            if not has_sample_axis(name, objective):
                 assert_close(grad, other[name], f"{message} changes the gradient of {name}")
                 continue
             assert_close(
@@ -89,7 +89,7 @@ def _only_valid_samples(
 
 def _trial_of(objective: Objective, task: str | None) -> Trial:
     """Sample outputs of a task, with ``valid`` where the items of the objective are positions."""
-    student, teacher, batch = samples(objective, task=task)
+    student, teacher, batch = sample_trial(objective, task=task)
     items = student["logits"].shape[:-1] if "logits" in student else ()
     if task is not None and not objective.per_sample and len(items) > 1:
         # Without "valid" the objective would take the samples for its items.
@@ -98,10 +98,10 @@ def _trial_of(objective: Objective, task: str | None) -> Trial:
 
 
 def _only_labelled_items(make: Callable[[], Objective]) -> None:
-    objective = built(make)
+    objective = build_objective(make)
     if not isinstance(objective, LabelObjective):
         return
-    trial = samples(objective)
+    trial = sample_trial(objective)
     loss, grads = loss_and_gradient(objective, *trial)
     labelled = trial[2]["label"] != UNLABELLED
     items = objective.weight(trial[2]).ndim
@@ -120,8 +120,8 @@ def only_counted_positions(make: Callable[[], Objective]) -> None:
 
     For an objective whose items are positions noise must not change anything either.
     """
-    objective = built(make)
-    for name, trial, counted in _with_positions(samples(objective)):
+    objective = build_objective(make)
+    for name, trial, counted in _with_positions(sample_trial(objective)):
         loss, grads = loss_and_gradient(objective, *trial)
         noisy, _ = loss_and_gradient(
             objective, *_poisoned_trial(objective, trial, ~counted, "noise")

@@ -92,7 +92,7 @@ def fit(
     _prepare(scheme, batches, training)
     monitor = LossMonitor(engine)
     run = Run(scheme, engine, training, state, monitor, evaluate, report, on_step, checkpoint)
-    good = None if checkpoint is None else checkpoints.newest_good(checkpoint)
+    good = None if checkpoint is None else checkpoints.newest_intact(checkpoint)
     if good is None:
         batches.collect_statistics(scheme)
     else:

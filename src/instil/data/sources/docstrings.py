@@ -17,7 +17,7 @@ from instil.data.documents import Document, documents
 from instil.data.samples import TensorData
 from instil.data.splits import Splits
 from instil.data.tokenizers import Tokenizer
-from instil.data.tokenizers import tokenizer as build_tokenizer
+from instil.data.tokenizers import load_tokenizer as build_tokenizer
 
 MIN_WORDS = 4
 """Smallest number of words of each text of a pair."""

@@ -12,7 +12,7 @@ from typing_extensions import Doc
 from instil.data.documents import Document
 from instil.data.splits import Splits
 from instil.data.token_packing import Context, of_documents
-from instil.data.tokenizers import Bytes
+from instil.data.tokenizers import ByteTokenizer
 
 SEED = 0
 """Seed of the prompts, independent of the run: all runs are evaluated on the same rows."""
@@ -74,7 +74,7 @@ def sorting(
     parts = examples[:rows], examples[rows : rows + held_out], examples[rows + held_out :]
     length = 2 * letters + 1 + (letters + 1) * (context == "read")
     return of_documents(
-        parts, Bytes(), length, prune=True, context=context or "beside", domain=domain
+        parts, ByteTokenizer(), length, prune=True, context=context or "beside", domain=domain
     )
 
 

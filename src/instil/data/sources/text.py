@@ -13,7 +13,7 @@ from instil.data.fitting import TooLong, TooLongPolicy
 from instil.data.special_tokens import BosOption, EndOption
 from instil.data.splits import Splits
 from instil.data.token_packing import Context, Count, of_documents
-from instil.data.tokenizers import tokenizer as build_tokenizer
+from instil.data.tokenizers import load_tokenizer as build_tokenizer
 
 
 def text(

@@ -28,9 +28,10 @@ from torch import Tensor
 from instil import catalogue, recipe
 from instil.core import Batch, Scheme
 from instil.engine import Engine, Optimization
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
-from instil.experiment.teachers import introduced, school, together
+from instil.experiment.networks import build_network
+from instil.experiment.schemes import build_scheme
+from instil.experiment.teachers import combine_teachers, prepare_teacher, teacher_training_data
 from instil.files.atomic import atomic
 from instil.plan.arms import Arms
 from instil.plan.run_folder import RunFolder
@@ -130,15 +131,15 @@ def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
 
 def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
     """The scheme of a recipe with an untrained teacher, and its first batches, with their clock."""
-    experiment = Experiment.of(made)
+    experiment = Experiment.from_recipe(made)
     torch.manual_seed(0)
-    student = build.net(made.student, experiment, "student")
+    student = build_network(made.student, experiment, "student")
     nets = [
-        build.net(spec, school(experiment, spec, number), "teacher")
+        build_network(spec, teacher_training_data(experiment, spec, number), "teacher")
         for number, spec in enumerate(made.teachers)
     ]
-    teacher = introduced(together(experiment, nets), experiment)
-    scheme = build.scheme(experiment, student, teacher)
+    teacher = prepare_teacher(combine_teachers(experiment, nets), experiment)
+    scheme = build_scheme(experiment, student, teacher)
     clock = {
         "step": torch.tensor(0),
         "progress": torch.tensor(0.5),
@@ -184,7 +185,7 @@ def weight_of(task: str, name: str) -> float:
 def trained(task: str, name: str) -> dict[str, Any]:
     """The test metric of every seed, with the weight that the rule gives."""
     weight = 1.0 if name in (ALONE, REFERENCE) else weight_of(task, name)
-    experiment = Experiment.of(recipe_of(task, name, weight))
+    experiment = Experiment.from_recipe(recipe_of(task, name, weight))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
         arms = Arms(experiment, RunFolder(Path(folder)), lambda *_: None)
@@ -297,7 +298,9 @@ def trained_teacher(task: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
         Arms(
-            Experiment.of(recipe_of(task, REFERENCE)), RunFolder(Path(folder)), lambda *_: None
+            Experiment.from_recipe(recipe_of(task, REFERENCE)),
+            RunFolder(Path(folder)),
+            lambda *_: None,
         ).teacher()
 
 

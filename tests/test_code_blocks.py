@@ -376,7 +376,7 @@ def test_source_of_data(folder: Path) -> None:
     Path("my.yaml").write_text(
         "data: {name: 'my_data:build', count: 80}\nstudent: mlp\nobjectives: {cross_entropy: null}\n"
     )
-    splits = Experiment.of(recipes.load("my.yaml")).splits
+    splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
     assert sum(map(len, (splits.train, splits.validation, splits.test))) == 80
 
 

@@ -11,8 +11,8 @@ import torch
 
 import instil
 from instil.data.sources.digits import digits
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
 from instil.export.student import load_student
 from tests.experiment.small import recipe, result, run_of
 
@@ -27,8 +27,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_answers_as_the_arm_that_is_shipped(run: Path) -> None:
-    experiment = Experiment.of(recipe(student=CNN))
-    net = build.net(experiment.recipe.student, experiment, "student")
+    experiment = Experiment.from_recipe(recipe(student=CNN))
+    net = build_network(experiment.recipe.student, experiment, "student")
     load_student(net, run / "checkpoint" / f"distilled-{result(run)['exported_seed']}.safetensors")
     image = digits().test.image[:7]
     with torch.no_grad():

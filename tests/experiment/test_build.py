@@ -19,8 +19,8 @@ from torch import Tensor
 
 import instil
 from instil.cli import main
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
 from tests.experiment.small import SMALL, lines, recipe, result, run_of
 
 Command = Callable[..., tuple[int, str, str]]
@@ -287,14 +287,14 @@ def test_two_processes_give_the_accuracies_of_one(tmp_path: Path) -> None:
 
 def test_an_index_is_the_row_of_its_image() -> None:
     """What a teacher is remembered by."""
-    splits = Experiment.of(recipe()).splits
+    splits = Experiment.from_recipe(recipe()).splits
     for part in (splits.train, splits.validation, splits.test):
         assert torch.equal(part.index, torch.arange(len(part)))
 
 
 def test_grey_pictures_for_a_colour_model(here: Path) -> None:
-    experiment = Experiment.of(recipe(student={"model": "torchvision:shufflenet_v2_x0_5"}))
-    net = build.net(experiment.recipe.student, experiment, "student").eval()
+    experiment = Experiment.from_recipe(recipe(student={"model": "torchvision:shufflenet_v2_x0_5"}))
+    net = build_network(experiment.recipe.student, experiment, "student").eval()
     image: Tensor = experiment.splits.test.image[:2]
     with torch.no_grad():
         assert net({"image": image})["logits"].shape == (2, 10)

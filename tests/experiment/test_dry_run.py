@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from instil.cli import main
-from instil.experiment.dry_run import rehearse
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from tests.experiment.small import SMALL, recipe
 
@@ -259,7 +259,7 @@ def test_is_one_error_with_its_place_and_leaves_nothing(
 
 
 def test_the_stages_are_tried_with_the_nets_that_they_will_have() -> None:
-    experiment = Experiment.of(
+    experiment = Experiment.from_recipe(
         recipe(
             student={"model": "cnn", "options": {"width": 2}},
             stages=[
@@ -268,7 +268,7 @@ def test_the_stages_are_tried_with_the_nets_that_they_will_have() -> None:
             ],
         )
     )
-    (_, first, _), (_, second, trained) = rehearse(experiment)
+    (_, first, _), (_, second, trained) = dry_run(experiment)
     assert first.student.model.stages[0][0].out_channels == 5
     assert second.teacher is not None
     assert second.teacher.net.model.stages[0][0].out_channels == 5
@@ -291,8 +291,10 @@ def test_labels_are_not_asked_for_where_nothing_learns_from_them(here: Path) -> 
     assert (
         len(
             list(
-                rehearse(
-                    Experiment.of(recipe(*changes, data={"name": "npz:few.npz"}, folder=str(here)))
+                dry_run(
+                    Experiment.from_recipe(
+                        recipe(*changes, data={"name": "npz:few.npz"}, folder=str(here))
+                    )
                 )
             )
         )

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from instil.experiment.dry_run import rehearse
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.experiment.trained_teachers import known
+from instil.experiment.trained_teachers import load_if_trained
 from instil.recipe.errors import RecipeError
 from tests.experiment.small import among_texts
 from tests.experiment.test_language_teachers import spoken
@@ -89,7 +89,7 @@ TEACHER = LLAMA | {"is_trained": True}
 def test_what_cannot_be_distilled_is_refused(sections: dict[str, Any], message: str) -> None:
     recipe = spoken(**{"student": LLAMA, "teacher": TEACHER} | sections)
     with pytest.raises(RecipeError, match=message):
-        list(rehearse(Experiment.of(recipe), known))
+        list(dry_run(Experiment.from_recipe(recipe), load_if_trained))
 
 
 def test_a_padded_teacher_writes_the_tokens_of_the_data_alone() -> None:
@@ -99,5 +99,5 @@ def test_a_padded_teacher_writes_the_tokens_of_the_data_alone() -> None:
         objectives={"reverse_kl": {"vocabulary": 257}},
         scheme={"type": "minillm"},
     )
-    ((_, scheme, _),) = rehearse(Experiment.of(recipe), known)
+    ((_, scheme, _),) = dry_run(Experiment.from_recipe(recipe), load_if_trained)
     assert scheme.vocabulary == 257

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from instil.experiment import trained_teachers as trained
-from instil.experiment.dry_run import rehearse
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.plan.arms import Arms
 from instil.plan.recording import record_outputs
@@ -60,9 +60,9 @@ def test_a_teacher_that_is_not_trained_is_loaded_once_and_let_go(
     monkeypatch.setattr(
         trained,
         "untrained",
-        lambda *given, make=trained.untrained: loaded.append(1) or make(*given),
+        lambda *given, make=trained.build_teacher: loaded.append(1) or make(*given),
     )
-    experiment = Experiment.of(
+    experiment = Experiment.from_recipe(
         spoken(student={"model": "teacher", "changes": {"lora": {"rank": 2}}})
     )
     made = Arms(experiment, RunFolder(here / "run"), lambda *_: None)
@@ -160,7 +160,7 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
 
     def refused(message: str, *changes: str, **sections: Any) -> None:
         with pytest.raises(RecipeError, match=message):
-            list(rehearse(Experiment.of(spoken("store.path=store", *changes, **sections))))
+            list(dry_run(Experiment.from_recipe(spoken("store.path=store", *changes, **sections))))
 
     refused(
         "DistilBERT needs hidden_states of the teacher, which gives projection; the store does not hold it: record again",

@@ -65,11 +65,13 @@ def test_a_function_of_the_user_is_a_source_of_every_task(tmp_path: Path, by_imp
     (tmp_path / "my_data.py").write_text(MY_DATA)
     options: dict[str, Any] = {"imports": ["my_data"]} if by_import else {}
     data = {"name": "my_data:build", "count": 40}
-    experiment = Experiment.of(recipe_of(tmp_path, data, **options))
+    experiment = Experiment.from_recipe(recipe_of(tmp_path, data, **options))
     assert len(experiment.splits.train) + len(experiment.splits.validation) == 32
-    segmented = Experiment.of(recipe_of(tmp_path, data, "segmentation", student="segmenter"))
+    segmented = Experiment.from_recipe(
+        recipe_of(tmp_path, data, "segmentation", student="segmenter")
+    )
     assert segmented.splits.train.__getitems__([0])["label"].shape == (1, 8, 8)
-    real = Experiment.of(
+    real = Experiment.from_recipe(
         recipe_of(tmp_path, data, "regression", objectives={"mean_squared_error": None})
     )
     assert real.splits.classes == ("x", "y")
@@ -112,7 +114,7 @@ def test_a_run_learns_real_targets_from_an_archive(
 def test_what_is_no_source_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "my_data.py").write_text(MY_DATA)
     with pytest.raises(RecipeError) as caught:
-        Experiment.of(recipe_of(tmp_path, name))
+        Experiment.from_recipe(recipe_of(tmp_path, name))
     assert message in str(caught.value)
     assert "samples" not in str(caught.value)
 
@@ -120,18 +122,18 @@ def test_what_is_no_source_is_refused(tmp_path: Path, name: str, message: str) -
 def test_a_function_of_the_user_is_not_called_without_trust(tmp_path: Path) -> None:
     (tmp_path / "my_data.py").write_text("raise SystemExit")
     with pytest.raises(UntrustedCode, match=r"data\.name: 'my_data:build' is code of"):
-        Experiment.of(recipe_of(tmp_path, "my_data:build"), trust_code=False)
+        Experiment.from_recipe(recipe_of(tmp_path, "my_data:build"), trust_code=False)
 
 
 def test_an_unknown_option_of_the_users_function_is_named(tmp_path: Path) -> None:
     (tmp_path / "my_data.py").write_text(MY_DATA)
     with pytest.raises(RecipeError, match=r"data\.cuont: my_data:build has no such option"):
-        Experiment.of(recipe_of(tmp_path, {"name": "my_data:build", "cuont": 3}))
+        Experiment.from_recipe(recipe_of(tmp_path, {"name": "my_data:build", "cuont": 3}))
 
 
 def test_a_task_for_other_labels_is_told_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        Experiment.of(recipe_of(tmp_path, "digits", "regression"))
+        Experiment.from_recipe(recipe_of(tmp_path, "digits", "regression"))
     message = str(caught.value)
     assert "regression learns labels of the kind real, but the labels of 'digits' are" in message
     assert "task.kind" not in message

@@ -13,9 +13,10 @@ from rich.console import Console
 from instil import load
 from instil.cli import summary_table
 from instil.deployment.export import export
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
 from instil.networks.gguf import gguf
+from instil.networks.weights import load_weights
 from instil.recipe import RecipeError
 from instil.recipe import build as read
 from instil.recipe.overrides import override
@@ -63,12 +64,12 @@ def spoken(*changes: str, **sections: Any) -> Recipe:
 def test_a_student_begins_as_layers_of_the_trained_teacher(here: Path) -> None:
     run_of(spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2"), here / "run")
     kept = load(here / "run").net.model
-    experiment = Experiment.of(
+    experiment = Experiment.from_recipe(
         spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2")
     )
-    teacher = build.net(experiment.recipe.teachers[0], experiment, "teacher").model
+    teacher = build_network(experiment.recipe.teachers[0], experiment, "teacher").model
     (path,) = (here / "cache" / "teachers").glob("*.safetensors")
-    build.load_weights(teacher, path)
+    load_weights(teacher, path)
     for place, number in enumerate((0, 3)):
         for name, weight in kept.base_model.stages[place].named_parameters():
             torch.testing.assert_close(
@@ -104,7 +105,7 @@ def test_changes_follow_one_another_and_are_there_when_the_student_is_loaded(her
     }
     recipe = spoken(student={"model": "teacher", "changes": changes})
     found = run_of(recipe, here / "run")
-    batch = Experiment.of(recipe).splits.test.__getitems__([0, 1])
+    batch = Experiment.from_recipe(recipe).splits.test.__getitems__([0, 1])
     student = load(here / "run")
     assert student.net.model.head.down.weight.shape == (4, 16)
     assert found["cost"]["student"]["parameters"] == sum(
@@ -139,7 +140,7 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
     assert "student.gguf" in console.export_text()
     assert (
         gguf(str(here / "run" / "student.gguf")).config.vocab_size
-        == Experiment.of(recipe).facts["vocabulary"]
+        == Experiment.from_recipe(recipe).facts["vocabulary"]
     )
     model = transformers.AutoModelForCausalLM.from_pretrained(here / "run" / "student")
     ids = transformers.AutoTokenizer.from_pretrained(here / "run" / "student")(

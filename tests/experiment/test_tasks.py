@@ -15,9 +15,11 @@ import instil
 from instil import recipe as recipes
 from instil.cli import summary_table
 from instil.deployment.export import export
-from instil.experiment import build
-from instil.experiment.cached_teacher import Remembered
+from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
+from instil.experiment.schemes import samples_for_objectives
+from instil.experiment.teachers import as_teacher
 from instil.plan.doctor import doctor
 from instil.recipe import label_objectives
 from instil.recipe.errors import RecipeError
@@ -156,27 +158,27 @@ def test_what_cannot_be_exported_says_so_before_and_after(
 ) -> None:
     message = f"cannot be exported to ONNX: it is not a graph from {what} to logits"
     with pytest.raises(RecipeError, match=f"^export: a student of .* {message}"):
-        Experiment.of(small(task, "export=true"))
+        Experiment.from_recipe(small(task, "export=true"))
     with pytest.raises(ValueError, match=message):
         export(runs[task], int8=False)
 
 
 def test_the_shipped_student_answers(runs: dict[str, Path]) -> None:
-    scenes = Experiment.of(small("segmentation")).splits.test.__getitems__(range(3))
+    scenes = Experiment.from_recipe(small("segmentation")).splits.test.__getitems__(range(3))
     student = instil.load(runs["segmentation"])
     assert student(scenes["image"]).shape == (3, 8, 8, 11)
     assert [one.shape for one in student.predict(torch.rand(2, 1, 12, 9))] == [(12, 9)] * 2
-    texts = Experiment.of(small("text_classification")).splits.test.__getitems__(range(3))
+    texts = Experiment.from_recipe(small("text_classification")).splits.test.__getitems__(range(3))
     student = instil.load(runs["text_classification"])
     torch.testing.assert_close(student(texts).sum(1), torch.ones(3))
     assert set(student.predict(texts["input_ids"][:, :9])) <= set(student.classes)
-    nodes = Experiment.of(small("node_classification")).splits.test.__getitems__(range(3))
+    nodes = Experiment.from_recipe(small("node_classification")).splits.test.__getitems__(range(3))
     assert len(instil.load(runs["node_classification"]).predict(nodes)) == len(nodes["x"])
-    scenes = Experiment.of(small("detection")).splits.test.__getitems__(range(3))
+    scenes = Experiment.from_recipe(small("detection")).splits.test.__getitems__(range(3))
     student = instil.load(runs["detection"])
     assert set(student.predict(scenes["image"])) <= set(student.classes)
     assert student.net(scenes)["box_logits"].shape == (3, 4 * 17)
-    poses = Experiment.of(small("regression")).splits.test.__getitems__(range(3))
+    poses = Experiment.from_recipe(small("regression")).splits.test.__getitems__(range(3))
     student = instil.load(runs["regression"])
     assert [list(one.values()) for one in student.predict(poses["image"])] == student(
         poses
@@ -186,7 +188,7 @@ def test_the_shipped_student_answers(runs: dict[str, Path]) -> None:
 
 def test_a_student_without_classes_says_what_it_gives(runs: dict[str, Path]) -> None:
     student = instil.load(runs["image_text"])
-    batch = Experiment.of(small("image_text")).splits.test.__getitems__(range(3))
+    batch = Experiment.from_recipe(small("image_text")).splits.test.__getitems__(range(3))
     with pytest.raises(
         ValueError,
         match=r"gives image_embedding and text_embedding, no classes; call its net: student\.net\(batch\)",
@@ -209,10 +211,10 @@ def test_the_doctor_finds_nothing_wrong(task: str) -> None:
 
 
 def test_what_a_teacher_said_of_a_node_is_what_it_says_of_it() -> None:
-    experiment = Experiment.of(small("node_classification"))
-    teacher = build.teacher([build.net(experiment.recipe.teachers[0], experiment, "teacher")])
+    experiment = Experiment.from_recipe(small("node_classification"))
+    teacher = as_teacher([build_network(experiment.recipe.teachers[0], experiment, "teacher")])
     assert teacher is not None
-    said = Remembered(
+    said = CachedTeacher(
         teacher,
         experiment.task.roles,
         experiment.loader(experiment.splits.validation, shuffle=False),
@@ -224,13 +226,15 @@ def test_what_a_teacher_said_of_a_node_is_what_it_says_of_it() -> None:
 
 
 def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
-    experiment = Experiment.of(small("image_text", "data.num_labeled=50"))
+    experiment = Experiment.from_recipe(small("image_text", "data.num_labeled=50"))
     samples = experiment.train_data(0)
     assert (
-        len(build.learnt_from(label_objectives(experiment.recipe, "contrastive"), samples)) == 1000
+        len(samples_for_objectives(label_objectives(experiment.recipe, "contrastive"), samples))
+        == 1000
     )
     assert (
-        len(build.learnt_from(label_objectives(experiment.recipe, "cross_entropy"), samples)) == 50
+        len(samples_for_objectives(label_objectives(experiment.recipe, "cross_entropy"), samples))
+        == 50
     )
 
 
@@ -267,7 +271,7 @@ def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
 )
 def test_data_and_task_must_fit(task: str, changes: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        Experiment.of(small(task, *changes))
+        Experiment.from_recipe(small(task, *changes))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rich.console import Console
 from instil import recipe as recipes
 from instil.data.aligned import AlignedRows
 from instil.data.token_rows import TokenRows
-from instil.experiment.dry_run import rehearse
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.plan.run import run
 from instil.recipe.errors import RecipeError
@@ -32,13 +32,13 @@ SHORT = [*SMALL, "train.epochs=1", "seeds=[0]", "export=false", "baselines=[]"]
 
 
 def test_teacher_and_student_read_the_same_texts_in_their_own_tokens() -> None:
-    experiment = Experiment.of(recipes.load(RECIPE, SMALL))
-    ((stage, scheme, _),) = rehearse(experiment)
+    experiment = Experiment.from_recipe(recipes.load(RECIPE, SMALL))
+    ((stage, scheme, _),) = dry_run(experiment)
     spec = experiment.recipe.teachers[0]
     assert isinstance(experiment.splits.train, AlignedRows)
-    assert type(experiment.read_by(spec).splits.train) is TokenRows
-    assert experiment.read_by(experiment.recipe.student) is experiment
-    assert (experiment.facts["vocabulary"], experiment.read_by(spec).facts["vocabulary"]) == (
+    assert type(experiment.for_network(spec).splits.train) is TokenRows
+    assert experiment.for_network(experiment.recipe.student) is experiment
+    assert (experiment.facts["vocabulary"], experiment.for_network(spec).facts["vocabulary"]) == (
         300,
         257,
     )
@@ -95,22 +95,22 @@ def test_what_cannot_be_aligned_is_refused() -> None:
         ),
     ):
         with pytest.raises(RecipeError, match=words):
-            Experiment.of(recipes.load(RECIPE, overrides))
+            Experiment.from_recipe(recipes.load(RECIPE, overrides))
 
 
 def test_a_student_cut_from_its_teacher_reads_its_tokens() -> None:
-    experiment = Experiment.of(recipes.load(RECIPE, [*SMALL, "student={model: teacher}"]))
+    experiment = Experiment.from_recipe(recipes.load(RECIPE, [*SMALL, "student={model: teacher}"]))
     with pytest.raises(
         RecipeError,
         match=r"student: model: a student that begins as its teacher reads the same tokens; set data\.tokenizer",
     ):
-        list(rehearse(experiment))
+        list(dry_run(experiment))
 
 
 def test_a_loss_of_one_tokenizer_says_what_is_wrong() -> None:
-    experiment = Experiment.of(recipes.load(RECIPE, [*SMALL, "objectives.kd={}"]))
+    experiment = Experiment.from_recipe(recipes.load(RECIPE, [*SMALL, "objectives.kd={}"]))
     with pytest.raises(
         RecipeError,
         match=r"objectives\.kd: KD compares token by token, and the teacher has a tokenizer of its own; uld, gold, dskd",
     ):
-        list(rehearse(experiment))
+        list(dry_run(experiment))

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from instil.cli.summary_table import label_counts
-from instil.experiment.dry_run import rehearse
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.experiment.teachers import school
-from instil.experiment.trained_teachers import place
+from instil.experiment.teachers import teacher_training_data
+from instil.experiment.trained_teachers import cache_path
 from instil.recipe import RecipeError
 from instil.teachers.amalgamated import Amalgamated
 from instil.teachers.ensemble import Ensemble
@@ -33,31 +33,38 @@ PRIVATE = (
 
 
 def experiment(*changes: str) -> Experiment:
-    return Experiment.of(recipe(*changes))
+    return Experiment.from_recipe(recipe(*changes))
 
 
 def teacher_of(one: Experiment) -> torch.nn.Module | None:
-    *_, (_, scheme, _) = rehearse(one)
+    *_, (_, scheme, _) = dry_run(one)
     return scheme.teacher
 
 
 def test_a_teacher_is_trained_on_the_data_that_it_names() -> None:
     one = experiment("teacher.data={name: digit_domains, look: inverted}")
-    own = school(one, one.recipe.teachers[0], 0)
+    own = teacher_training_data(one, one.recipe.teachers[0], 0)
     image = one.splits.train.__getitems__([3])["image"]
     assert torch.equal(own.splits.train.__getitems__([3])["image"], 1 - image)
     assert own.recipe.data.name == "digit_domains"
-    assert place(one, one.recipe.teachers[0], 0) != place(experiment(), recipe().teachers[0], 0)
-    assert school(experiment(), recipe().teachers[0], 0).splits.train is not own.splits.train
+    assert cache_path(one, one.recipe.teachers[0], 0) != cache_path(
+        experiment(), recipe().teachers[0], 0
+    )
+    assert (
+        teacher_training_data(experiment(), recipe().teachers[0], 0).splits.train
+        is not own.splits.train
+    )
 
 
 def test_copies_begin_anew_and_are_kept_apart() -> None:
     one = experiment("teacher.num_replicas=3")
-    assert len({place(one, spec, number) for number, spec in enumerate(one.recipe.teachers)}) == 3
-    assert isinstance(teacher_of(one), Ensemble)
-    assert place(one, one.recipe.teachers[0], 0) == place(experiment(), recipe().teachers[0], 0), (
-        "the first is the one that there would be alone"
+    assert (
+        len({cache_path(one, spec, number) for number, spec in enumerate(one.recipe.teachers)}) == 3
     )
+    assert isinstance(teacher_of(one), Ensemble)
+    assert cache_path(one, one.recipe.teachers[0], 0) == cache_path(
+        experiment(), recipe().teachers[0], 0
+    ), "the first is the one that there would be alone"
 
 
 def test_several_answer_as_the_recipe_says() -> None:
@@ -105,7 +112,8 @@ def test_logits_of_other_classes_are_no_answer() -> None:
 def test_members_whose_votes_are_private_share_no_sample() -> None:
     one = experiment(*PRIVATE, "teacher.num_replicas=4", "ensemble={type: private_votes, noise: 2}")
     parts = [
-        school(one, spec, number).splits.train for number, spec in enumerate(one.recipe.teachers)
+        teacher_training_data(one, spec, number).splits.train
+        for number, spec in enumerate(one.recipe.teachers)
     ]
     images = torch.cat([part.__getitems__(range(len(part)))["image"] for part in parts])
     assert len(images) == 700
@@ -116,7 +124,7 @@ def test_members_whose_votes_are_private_share_no_sample() -> None:
     assert isinstance(teacher_of(one), PrivateVotes)
     many = experiment(*PRIVATE, "teacher.num_replicas=701", "ensemble={type: private_votes}")
     with pytest.raises(ValueError, match="701 members share 700 samples"):
-        school(many, many.recipe.teachers[0], 0)
+        teacher_training_data(many, many.recipe.teachers[0], 0)
 
 
 def test_what_private_answers_cost_is_in_the_result(
@@ -169,8 +177,10 @@ def test_every_one_of_several_students_is_scored_and_kept(
 
 
 def test_a_teacher_with_as_many_labels_as_the_student_knows_the_same_samples() -> None:
-    experiment = Experiment.of(recipe("teacher.data={num_labeled: 100}"))
-    teacher = school(experiment.stages[0], experiment.recipe.teachers[0], 0).splits.train
+    experiment = Experiment.from_recipe(recipe("teacher.data={num_labeled: 100}"))
+    teacher = teacher_training_data(
+        experiment.stages[0], experiment.recipe.teachers[0], 0
+    ).splits.train
     for seed in experiment.recipe.seeds:
         student = experiment.train_data(seed)
         assert torch.equal(student.label, teacher.label)
@@ -178,8 +188,10 @@ def test_a_teacher_with_as_many_labels_as_the_student_knows_the_same_samples() -
 
 
 def test_a_student_with_fewer_labels_than_the_teacher_knows_a_part_of_them() -> None:
-    experiment = Experiment.of(recipe("teacher.data={num_labeled: 300}"))
-    teacher = school(experiment.stages[0], experiment.recipe.teachers[0], 0).splits.train
+    experiment = Experiment.from_recipe(recipe("teacher.data={num_labeled: 300}"))
+    teacher = teacher_training_data(
+        experiment.stages[0], experiment.recipe.teachers[0], 0
+    ).splits.train
     student = experiment.train_data(1)
     assert int((teacher.label != -100).sum()) == 300
     known = student.label != -100
@@ -187,7 +199,7 @@ def test_a_student_with_fewer_labels_than_the_teacher_knows_a_part_of_them() -> 
 
 
 def test_without_a_limit_every_seed_has_labels_of_its_own() -> None:
-    experiment = Experiment.of(recipe())
+    experiment = Experiment.from_recipe(recipe())
     assert not torch.equal(experiment.train_data(0).label, experiment.train_data(1).label)
 
 
@@ -229,5 +241,5 @@ def test_labels_that_a_teacher_cannot_have_are_refused(
     teacher: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        list(rehearse(Experiment.of(recipe(teacher={"model": "cnn", **teacher}))))
+        list(dry_run(Experiment.from_recipe(recipe(teacher={"model": "cnn", **teacher}))))
     assert message in str(caught.value)

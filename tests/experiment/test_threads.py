@@ -30,7 +30,7 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
         monkeypatch.setattr(threads, "_seconds", seconds)
         scheme = Offline(net(), None, {"cross_entropy": CrossEntropy()})
-        return threads.choose(scheme, batch())
+        return threads.choose_num_threads(scheme, batch())
 
     yield chosen
     torch.set_num_threads(before)

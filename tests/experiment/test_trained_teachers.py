@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from instil.experiment.experiment import Experiment
-from instil.experiment.trained_teachers import known, place
+from instil.experiment.trained_teachers import cache_path, load_if_trained
 from instil.plan import arms as module
 from instil.recipe.sections import Recipe
 from tests.experiment.small import SMALL, lines, recipe, result, run_of
@@ -34,8 +34,8 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def where(one: Recipe) -> Path:
-    experiment = Experiment.of(one)
-    return place(experiment.stages[0], one.teachers[0], 0)
+    experiment = Experiment.from_recipe(one)
+    return cache_path(experiment.stages[0], one.teachers[0], 0)
 
 
 def test_once_and_with_its_curve_in_every_run(trained: list[str], tmp_path: Path) -> None:
@@ -134,11 +134,11 @@ def test_given_weights_are_used_and_not_trained(
     suffix: str, trained: list[str], tmp_path: Path
 ) -> None:
     first = run_of(recipe(*SHORT), tmp_path / "first")
-    experiment = Experiment.of(recipe())
-    net = known(experiment, experiment.recipe.teachers[0], 0)
+    experiment = Experiment.from_recipe(recipe())
+    net = load_if_trained(experiment, experiment.recipe.teachers[0], 0)
     assert net is None, "its training had another length"
-    experiment = Experiment.of(recipe(*SHORT))
-    net = known(experiment, experiment.recipe.teachers[0], 0)
+    experiment = Experiment.from_recipe(recipe(*SHORT))
+    net = load_if_trained(experiment, experiment.recipe.teachers[0], 0)
     assert net is not None
     weights = tmp_path / f"teacher{suffix}"
     if suffix == ".pt":
@@ -195,8 +195,8 @@ def test_a_teacher_that_cannot_be_trained_for_want_of_classes(tmp_path: Path) ->
 
 def test_the_teachers_row_is_its_score_on_the_test_set(tmp_path: Path) -> None:
     run_of(recipe(*SHORT), tmp_path / "run")
-    experiment = Experiment.of(recipe(*SHORT))
-    net = known(experiment, experiment.recipe.teachers[0], 0)
+    experiment = Experiment.from_recipe(recipe(*SHORT))
+    net = load_if_trained(experiment, experiment.recipe.teachers[0], 0)
     assert net is not None
     with torch.no_grad():
         right = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from instil.experiment.dry_run import rehearse
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.plan.doctor import doctor
 from instil.recipe import RecipeError
@@ -61,14 +61,14 @@ def taught(tokenizer: str, **sections: Any) -> Recipe:
 
 
 def test_another_tokenizer_of_the_same_size_is_refused_by_its_token() -> None:
-    list(rehearse(Experiment.of(taught("model"))))
+    list(dry_run(Experiment.from_recipe(taught("model"))))
     message = (
         r"^data\.tokenizer: token 40 is '.+' here and '.+' for the teacher, whose tokenizer is in"
     )
     with pytest.raises(RecipeError, match=message):
-        list(rehearse(Experiment.of(taught("other"))))
+        list(dry_run(Experiment.from_recipe(taught("other"))))
     with pytest.raises(RecipeError, match=r"data\.tokenizer: token 0 is 'byte 0' here and '<s>'"):
-        list(rehearse(Experiment.of(taught("bytes"))))
+        list(dry_run(Experiment.from_recipe(taught("bytes"))))
 
 
 def test_the_doctor_refuses_it_too() -> None:
@@ -83,7 +83,7 @@ def test_the_student_is_compared_too() -> None:
         "student": {"model": "own_model:build", "options": {"folder": "model"}},
     }
     with pytest.raises(RecipeError, match="for the student, whose tokenizer is in"):
-        list(rehearse(Experiment.of(taught("other", **sections))))
+        list(dry_run(Experiment.from_recipe(taught("other", **sections))))
 
 
 def test_a_teacher_that_guesses_worse_than_chance_is_named_by_doctor_and_run(
@@ -101,6 +101,6 @@ def test_a_teacher_that_guesses_worse_than_chance_is_named_by_doctor_and_run(
 
 
 def test_a_net_that_knows_the_text_raises_no_doubt() -> None:
-    experiment = Experiment.of(taught("bytes", teacher={"model": "causal_transformer"}))
-    list(rehearse(experiment))
-    assert experiment.doubts == [], "what is trained later may guess now"
+    experiment = Experiment.from_recipe(taught("bytes", teacher={"model": "causal_transformer"}))
+    list(dry_run(experiment))
+    assert experiment.warnings == [], "what is trained later may guess now"

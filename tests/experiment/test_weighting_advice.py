@@ -12,7 +12,7 @@ LABELLED = "objectives.cross_entropy.average=labelled"
 
 
 def advice(*overrides: str) -> list[str]:
-    return weighting_advice(Experiment.of(recipes.load("digits", overrides)))
+    return weighting_advice(Experiment.from_recipe(recipes.load("digits", overrides)))
 
 
 def test_few_labels_that_weigh_as_much_as_the_batch() -> None:

@@ -135,7 +135,7 @@ def test_a_run_on_training_images_shows_none(tmp_path: Path) -> None:
 
 def test_images_of_another_source_are_borrowed_without_their_labels(tmp_path: Path) -> None:
     one = without_data(surrogate={"name": "digit_domains", "look": "inverted"})
-    experiment = Experiment.of(one)
+    experiment = Experiment.from_recipe(one)
     assert torch.equal(
         experiment.samples.__getitems__([0])["image"], 1 - digits().train.__getitems__([0])["image"]
     )

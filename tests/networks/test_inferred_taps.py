@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from instil import recipe as recipes
 from instil.core import Net
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
 from instil.networks.cnn import cnn
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.mlp import mlp
@@ -90,8 +90,8 @@ def test_a_recipe_finds_the_stages_of_a_users_model(
         Path("my.yaml").write_text(
             f"data: digits\nteacher: cnn\nstudent: 'my_models:tiny'\nobjectives: {objectives}\n"
         )
-        experiment = Experiment.of(recipes.load("my.yaml"))
-        return dict(build.net(experiment.recipe.student, experiment, "student").taps)
+        experiment = Experiment.from_recipe(recipes.load("my.yaml"))
+        return dict(build_network(experiment.recipe.student, experiment, "student").taps)
 
     assert taps("{cross_entropy: {}, fitnet: {}}") == {
         "features": ["0", "2"],

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from instil.core import Net
-from instil.experiment.dry_run import rehearse
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.networks.factory import build as network
 from instil.plan.recording import record_outputs
@@ -169,7 +169,7 @@ def test_an_objective_of_whole_distributions_is_refused(texts: Path) -> None:
         stub("vllm") as server,
         pytest.raises(ValueError, match=r"objectives\.forward_kl: .*top.*top_k"),
     ):
-        list(rehearse(Experiment.of(taught(server, texts, objectives={"forward_kl": {}}))))
+        list(dry_run(Experiment.from_recipe(taught(server, texts, objectives={"forward_kl": {}}))))
 
 
 def test_a_server_that_only_writes_is_refused_before_training(texts: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_server_that_only_writes_is_refused_before_training(texts: Path) -> No
             match=r"^teacher: .*http.* gives no log-probabilities of given text.*instil generate",
         ),
     ):
-        list(rehearse(Experiment.of(taught(server, texts))))
+        list(dry_run(Experiment.from_recipe(taught(server, texts))))
 
 
 def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: 
             ValueError,
             match=r"vocabulary: only 0% of 1\d\d tokens are among the 5 that the server's model expected: .*data\.tokenizer",
         ):
-            list(rehearse(Experiment.of(taught(server, tmp_path / "back"))))
+            list(dry_run(Experiment.from_recipe(taught(server, tmp_path / "back"))))
         small = network("remote", {"url": server.url, "size": 3}, vocabulary=100)
         with pytest.raises(
             ValueError,
@@ -203,7 +203,7 @@ def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: 
             ValueError,
             match=r"teacher: data\.prune: the server's model speaks of its whole vocabulary",
         ):
-            list(rehearse(Experiment.of(taught(server, texts, "data.prune=true"))))
+            list(dry_run(Experiment.from_recipe(taught(server, texts, "data.prune=true"))))
         with pytest.raises(
             ValueError, match="a server's model reads tokens, and these data have none"
         ):
@@ -215,7 +215,7 @@ def test_a_server_that_is_down_names_the_argument(texts: Path) -> None:
         ValueError,
         match=r"teacher: url: http://127\.0\.0\.1:9/v1/models gave no answer in 1 attempt; the last: nothing answers there",
     ):
-        list(rehearse(Experiment.of(taught("http://127.0.0.1:9/v1", texts))))
+        list(dry_run(Experiment.from_recipe(taught("http://127.0.0.1:9/v1", texts))))
 
 
 @pytest.mark.slow
@@ -249,7 +249,7 @@ def test_objectives_that_need_more_say_so(texts: Path) -> None:
             with pytest.raises(
                 ValueError, match=rf"objectives\.{name}: .* of the teacher, which gives top"
             ):
-                list(rehearse(Experiment.of(taught(server, texts, objectives={name: {}}))))
+                list(dry_run(Experiment.from_recipe(taught(server, texts, objectives={name: {}}))))
 
 
 def test_the_doctor_says_that_the_server_is_down(

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Scheme
 from instil.data.sources.digits import digits
-from instil.experiment import build
-from instil.experiment.cached_teacher import Remembered
+from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
+from instil.experiment.teachers import as_teacher
 from instil.plan import arms as module
 from instil.schemes.offline.offline import Offline
 from instil.tasks.classification import Classification
@@ -334,11 +335,11 @@ def test_two_learners_and_an_optimizer_for_one(tmp_path: Path) -> None:
 
 
 def test_the_teacher_is_asked_once_about_each_image() -> None:
-    experiment = Experiment.of(recipe())
-    net = build.net(experiment.recipe.teachers[0], experiment, "teacher")
-    teacher = build.teacher([net])
+    experiment = Experiment.from_recipe(recipe())
+    net = build_network(experiment.recipe.teachers[0], experiment, "teacher")
+    teacher = as_teacher([net])
     assert teacher is not None
-    said = Remembered(
+    said = CachedTeacher(
         teacher, experiment.task.roles, experiment.loader(experiment.splits.test, shuffle=False)
     )
     rows = torch.tensor([3, 499, 0])

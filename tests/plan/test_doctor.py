@@ -11,7 +11,6 @@ import torch
 
 from instil.cli import main
 from instil.core import Net
-from instil.experiment import build
 from instil.experiment.dry_run import rehearse
 from instil.experiment.experiment import Experiment
 from instil.experiment.trained_teachers import place

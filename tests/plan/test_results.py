@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
 from instil.plan import results
 from instil.plan.arms import Arm
 from tests.experiment.small import recipe
 
-BENCH = Experiment.of(recipe("seeds=[0,1,2]"))
+BENCH = Experiment.from_recipe(recipe("seeds=[0,1,2]"))
 
 
 def arm(accuracy: float, validation: float = 0.5) -> Arm:
-    net = build.net(BENCH.recipe.student, BENCH, "student")
+    net = build_network(BENCH.recipe.student, BENCH, "student")
     return Arm(
         net, {"accuracy": accuracy}, {"accuracy": validation}, {"confusion": [[accuracy]]}, 2.0
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from instil import recipe as recipes
 from instil.core import Batch, Net
 from instil.experiment.experiment import Experiment
-from instil.experiment.teachers import school
+from instil.experiment.teachers import teacher_training_data
 from instil.objectives.logits.ebkd import EBKD
 from instil.objectives.logits.kd import KD
 from instil.schemes.offline.offline import Offline
@@ -125,9 +125,9 @@ def test_a_recipe_teaches_each_teacher_its_own_domain() -> None:
     ]
     path = Path(__file__).parents[2] / "src/instil/recipes" / "language" / "routed_domains.yaml"
     recipe = recipes.load(path, [*small, "seeds=[0]"])
-    experiment = Experiment.of(recipe)
+    experiment = Experiment.from_recipe(recipe)
     for number, spec in enumerate(recipe.teachers):
-        rows = school(experiment, spec, number).splits.train
+        rows = teacher_training_data(experiment, spec, number).splits.train
         assert torch.equal(
             rows.label,
             experiment.splits.train.label[experiment.splits.train.tensors["domain"] == number],

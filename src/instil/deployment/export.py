@@ -39,7 +39,7 @@ def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool 
             f"(instil run --resume {path})"
         )
     student = load(path, trust_code=trust_code)
-    experiment = Experiment.of(student.recipe, trust_code)
+    experiment = Experiment.from_recipe(student.recipe, trust_code)
     is_transformers = hasattr(student.net.model, "save_pretrained")
     missing = ""
     if gguf is not None:

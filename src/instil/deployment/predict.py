@@ -14,7 +14,7 @@ from instil import recipe as recipes
 from instil.core import Net, side_effect_free
 from instil.data.samples import Facts
 from instil.deployment.image_inputs import as_images
-from instil.experiment import build
+from instil.experiment.exported_network import build_exported_network
 from instil.export.student import load_student, read_description
 from instil.plan import resume as begun
 from instil.recipe.sections import Recipe
@@ -146,7 +146,7 @@ def load(run: Path | str, *, trust_code: bool = False) -> Student:
         key: tuple(value) if isinstance(value, list) else value
         for key, value in about.facts.items()
     }
-    net = build.bare_net(recipe, facts, about.shape, trust_code)
+    net = build_exported_network(recipe, facts, about.shape, trust_code)
     load_student(net, path)
     return Student(net.eval(), tuple(about.classes), about.kind, recipe, tuple(about.shape))
 

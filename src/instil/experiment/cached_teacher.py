@@ -14,7 +14,7 @@ from instil.store.outputs import flatten_outputs, unflatten_outputs
 from instil.tasks.bases.task import to_device
 
 
-class Remembered(Teacher):
+class CachedTeacher(Teacher):
     """What a teacher said about each sample of ``batches``, by its index, whatever becomes of the sample afterwards: of these ``roles``."""
 
     def __init__(self, teacher: Teacher, roles: Sequence[str], batches: Iterable[Batch]):

@@ -18,7 +18,7 @@ OBSERVED, AT_ONCE = 16, 4
 """Samples by which layers or parts are chosen that a student keeps, and how many of them are looked at at once."""
 
 
-def changed(model: nn.Module, spec: ModelConfig, observe: students.Observe) -> nn.Module:
+def compress(model: nn.Module, spec: ModelConfig, observe: students.Observe) -> nn.Module:
     """The model after the changes of a recipe, each with checked options."""
     for name, options in spec.changes.items():
         try:
@@ -33,7 +33,7 @@ def changed(model: nn.Module, spec: ModelConfig, observe: students.Observe) -> n
     return model
 
 
-def observer(
+def make_observer(
     call: Callable[[nn.Module, Batch], Outputs], samples: Samples
 ) -> Callable[[nn.Module], Iterator[Outputs]]:
     """What a model says of the first samples, asked by ``call``."""

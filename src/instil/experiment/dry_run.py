@@ -11,11 +11,23 @@ from instil.core import Batch, Net, Scheme, first_tensor, side_effect_free
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples
 from instil.engine import Engine, check_shardable
-from instil.experiment import build
-from instil.experiment import stored_teacher as answers
 from instil.experiment.experiment import Experiment
-from instil.experiment.teachers import class_names, kind_of, school, together
-from instil.experiment.vocabularies import check_vocabulary, note_doubts
+from instil.experiment.networks import build_network
+from instil.experiment.schemes import (
+    build_scheme,
+    build_teacher_scheme,
+    samples_for_objectives,
+    samples_for_scheme,
+)
+from instil.experiment.stored_teacher import stored_teacher
+from instil.experiment.teachers import (
+    combine_teachers,
+    combiner_class,
+    teacher_class_names,
+    teacher_training_data,
+)
+from instil.experiment.training_options import build_training
+from instil.experiment.vocabularies import add_output_warnings, check_vocabulary
 from instil.recipe import error_context, label_objectives
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig, TrainConfig
@@ -24,7 +36,7 @@ from instil.training.fit import check
 Ready = Callable[[Experiment, TeacherConfig, int], "Net | None"]
 
 
-def rehearse(
+def dry_run(
     experiment: Experiment, ready: Ready = lambda stage, spec, number: None
 ) -> Iterator[tuple[Experiment, Scheme, bool]]:
     """Each stage with its prepared scheme and whether its teachers are trained; ``ready`` gives those that are.
@@ -63,19 +75,19 @@ def _prepared(
         net = (
             copy.deepcopy(earlier[spec.model])
             if spec.earlier
-            else build.net(spec, experiment, path, teacher)
+            else build_network(spec, experiment, path, teacher)
         )
         with error_context(path):
             net.freeze(spec.freeze)
-            experiment.task.check_model(net.model, experiment.read_by(spec).facts)
-        check_vocabulary(net, experiment.read_by(spec), spec, path)
+            experiment.task.check_model(net.model, experiment.for_network(spec).facts)
+        check_vocabulary(net, experiment.for_network(spec), spec, path)
         _answers(net, batch, path)
         return net
 
     _check_ready(experiment, ready)
     specs = [] if stage.store else stage.teachers
     cut = stage.student.model == "teacher" and not any(spec.earlier for spec in specs[:1])
-    schools = [school(experiment, spec, number) for number, spec in enumerate(specs)]
+    schools = [teacher_training_data(experiment, spec, number) for number, spec in enumerate(specs)]
     nets = (
         [
             ready.get(n) or made(spec, "teacher", experiment=own)
@@ -93,24 +105,28 @@ def _prepared(
         if not (spec.ready or spec.earlier):
             own_batch = batch if own is experiment else next(iter(own.loader(own.splits.train)))
             _check_schooling(own, net, spec, own_batch)
-    note_doubts(experiment, [*zip(nets, specs, strict=True), (student, stage.student)], batch)
+    add_output_warnings(
+        experiment, [*zip(nets, specs, strict=True), (student, stage.student)], batch
+    )
     if any(spec.precompute for spec in specs):
         _check_plain(experiment)
     with error_context(""):
-        teacher = answers.recorded(experiment) if stage.store else together(experiment, nets)
+        teacher = stored_teacher(experiment) if stage.store else combine_teachers(experiment, nets)
     if teacher is not None:
         teacher.precompute([batch])
-    scheme = build.scheme(experiment, student, teacher)
+    scheme = build_scheme(experiment, student, teacher)
     _prepare(scheme, batch)
-    sets = [build.learnt_by(scheme, samples), *_samples_of_baselines(experiment, samples)]
+    sets = [samples_for_scheme(scheme, samples), *_samples_of_baselines(experiment, samples)]
     _check_training(experiment, scheme, stage.train, "train", *sets)
     _check_classes(experiment, student, batch, "student", stage.student.classes)
     if (
         "logits" in scheme.objectives.reads("teacher")
-        and not kind_of(experiment).merges_class_spaces
+        and not combiner_class(experiment).merges_class_spaces
     ):
         for index, net in enumerate(nets):
-            _check_classes(experiment, net, batch, "teacher", class_names(experiment, index))
+            _check_classes(
+                experiment, net, batch, "teacher", teacher_class_names(experiment, index)
+            )
     return scheme
 
 
@@ -119,29 +135,29 @@ def _samples_of_baselines(experiment: Experiment, samples: Samples) -> Iterator[
     goals = {"alone": experiment.task.label_objectives, "label_smoothing": ("label_smoothing",)}
     for name in goals:
         if name in experiment.recipe.baselines:
-            yield build.learnt_from(label_objectives(experiment.recipe, *goals[name]), samples)
+            yield samples_for_objectives(label_objectives(experiment.recipe, *goals[name]), samples)
 
 
 def _check_ready(experiment: Experiment, ready: Mapping[int, Net]) -> None:
     """RecipeError where a teacher that needs no training cannot take data of these facts."""
     for index, net in ready.items():
         with error_context("teacher"):
-            facts = experiment.read_by(experiment.recipe.teachers[index]).facts
+            facts = experiment.for_network(experiment.recipe.teachers[index]).facts
             experiment.task.check_model(net.model, facts)
         spec = experiment.recipe.teachers[index]
-        check_vocabulary(net, experiment.read_by(spec), spec, "teacher")
+        check_vocabulary(net, experiment.for_network(spec), spec, "teacher")
 
 
 def _check_schooling(experiment: Experiment, net: Net, spec: TeacherConfig, batch: Batch) -> None:
     """What would go wrong where a teacher is trained first."""
     stage = experiment.recipe
     _check_classes(experiment, net, batch, "teacher", None)
-    scheme = build.teacher_scheme(experiment, net, spec)
+    scheme = build_teacher_scheme(experiment, net, spec)
     with error_context("teacher.scheme"):
         scheme.prepare(read_by_teacher(batch) if spec.tokenizer else batch)
     own = stage.teacher_train or stage.train
     path = "train" if own == stage.train else "teacher_train"
-    samples = build.learnt_by(scheme, experiment.splits.train)
+    samples = samples_for_scheme(scheme, experiment.splits.train)
     _check_training(experiment, scheme, own, path, samples, learners=list(scheme.learners))
 
 
@@ -198,7 +214,7 @@ def _check_training(
     learners: Sequence[str] | None = None,
 ) -> None:
     """What ``fit`` would refuse: optimizers, learners, and batches that cannot be cut."""
-    training = build.training(train, 0, learners=learners)
+    training = build_training(train, 0, learners=learners)
     check(scheme, training)
     with error_context(path):
         if train.shard:

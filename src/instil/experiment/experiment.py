@@ -23,7 +23,7 @@ from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits
 from instil.data.surrogate_images import SurrogateDataset, SyntheticImages
 from instil.engine import rank, world_size
-from instil.experiment.sources import data_source, substitutes
+from instil.experiment.sources import data_source, surrogate_samples
 from instil.recipe import RecipeError, build_options, error_context, label_objectives, stages
 from instil.recipe.defaults import DATA_FREE_BASELINES
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
@@ -39,13 +39,13 @@ class Experiment:
     sources: dict[str, Splits] = field(
         default_factory=dict
     )  # of teachers that are trained on other data
-    doubts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     """Sentences on what is probably a mistake in the recipe, found on the first batch."""
     label_seed: int | None = None
     """Seed of the choice of labelled samples, the same for every run; None: the seed of each run."""
 
     @classmethod
-    def of(cls, recipe: Recipe, trust_code: bool = True) -> Experiment:
+    def from_recipe(cls, recipe: Recipe, trust_code: bool = True) -> Experiment:
         """Load the data of a recipe; errors begin with ``data`` or ``task``.
 
         Without ``trust_code`` data that a function of the user makes are refused (UntrustedCode).
@@ -63,7 +63,7 @@ class Experiment:
                 **build_options("task", recipe.task.name, recipe.task.options, "task")
             )
             _check_kind(task, splits, recipe)
-            task.check_data(cls(recipe, task, splits).examples.__getitems__([0]))
+            task.check_data(cls(recipe, task, splits).visible_samples.__getitems__([0]))
         with error_context("data"):
             if splits.kind == "single" and len(splits.classes) < 2:
                 raise ValueError(
@@ -93,7 +93,7 @@ class Experiment:
         return [dataclasses.replace(self, recipe=stage) for stage in stages(self.recipe)]
 
     @property
-    def examples(self) -> Samples:
+    def visible_samples(self) -> Samples:
         """Samples that may be looked at: to train on, or to validate where the student must do without the former."""
         return self.splits.train if self.recipe.data.surrogate is None else self.splits.validation
 
@@ -104,7 +104,7 @@ class Experiment:
         if images is None:
             return self.splits.train
         with error_context("data.surrogate"):
-            return substitutes(images, self.splits, self.recipe)
+            return surrogate_samples(images, self.splits, self.recipe)
 
     @property
     def notes(self) -> list[str]:
@@ -116,15 +116,15 @@ class Experiment:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample's first input: channels, height and width of an image."""
-        inputs = self.examples.inputs(torch.zeros(1, dtype=torch.int64))
+        inputs = self.visible_samples.inputs(torch.zeros(1, dtype=torch.int64))
         return tuple(first_tensor(inputs).shape[1:])
 
     @property
     def facts(self) -> Facts:
         """What builders of networks are told of the data."""
-        return self.examples.facts
+        return self.visible_samples.facts
 
-    def read_by(self, spec: ModelConfig) -> Experiment:
+    def for_network(self, spec: ModelConfig) -> Experiment:
         """This experiment as a net reads it: of a teacher that has a tokenizer of its own, the same texts in its tokens."""
         own = isinstance(spec, TeacherConfig) and spec.tokenizer is not None
         return dataclasses.replace(self, splits=of_teacher(self.splits)) if own else self
@@ -159,7 +159,7 @@ class Experiment:
         if not shuffle:
             return Loader(samples, self.task.eval_batch_size, shuffle=False, workers=workers)
         augment = self.recipe.data.augment
-        changed = self.changes(samples, seed)
+        changed = self.augmentation_for(samples, seed)
         if mixes and augment.mixup:
             changed = Mixup(samples, changed, seed)
         if mixes and augment.partner:
@@ -181,7 +181,7 @@ class Experiment:
                 sampler=drawn,
             )
 
-    def changes(self, samples: Samples, seed: int = 0) -> Callable[[Batch], Batch] | None:
+    def augmentation_for(self, samples: Samples, seed: int = 0) -> Callable[[Batch], Batch] | None:
         """What happens to a batch of training samples by ``index`` and ``view``; where the views are numbered, the same for every seed."""
         augment = self.recipe.data.augment
         changed = any((augment.crop, augment.flip, augment.mixup, augment.partner))

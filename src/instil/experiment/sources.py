@@ -22,16 +22,20 @@ from instil.data.surrogates.noise import Noise
 from instil.recipe.options import check
 from instil.recipe.sections import DataConfig, Recipe, SurrogateConfig
 
-MAKERS: dict[str, type[ImageSource]] = {"noise": Noise, "blobs": Blobs, "scheme": Placeholder}
+IMAGE_SOURCES: dict[str, type[ImageSource]] = {
+    "noise": Noise,
+    "blobs": Blobs,
+    "scheme": Placeholder,
+}
 
 
-def substitutes(images: SurrogateConfig, splits: Splits, recipe: Recipe) -> Samples:
+def surrogate_samples(images: SurrogateConfig, splits: Splits, recipe: Recipe) -> Samples:
     """What stands for the training samples: as many images that are made, or all training images of another source, without their labels."""
     if recipe.data.num_labeled is not None:
         raise ValueError("such images have no labels; leave data.num_labeled out")
-    if images.name in MAKERS:
+    if images.name in IMAGE_SOURCES:
         return SyntheticImages(
-            splits.validation, len(splits.train), maker(images.name, images.options)
+            splits.validation, len(splits.train), image_source(images.name, images.options)
         )
     try:
         return ForeignImages(
@@ -40,14 +44,14 @@ def substitutes(images: SurrogateConfig, splits: Splits, recipe: Recipe) -> Samp
         )
     except UnknownSource as error:
         raise ValueError(
-            f"there are no such images, and {error}; without a source there are {', '.join(MAKERS)}"
+            f"there are no such images, and {error}; without a source there are {', '.join(IMAGE_SOURCES)}"
         ) from error
 
 
-def maker(name: str, options: Mapping[str, Any]) -> ImageSource:
+def image_source(name: str, options: Mapping[str, Any]) -> ImageSource:
     """What makes images of this kind."""
-    made: ImageSource = MAKERS[name](
-        **check(MAKERS[name], options, "data.surrogate", name, schedules=False)
+    made: ImageSource = IMAGE_SOURCES[name](
+        **check(IMAGE_SOURCES[name], options, "data.surrogate", name, schedules=False)
     )
     return made
 

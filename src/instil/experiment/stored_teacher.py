@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.experiment.experiment import Experiment
-from instil.experiment.trained_teachers import contents, place
+from instil.experiment.trained_teachers import cache_path, data_fingerprint
 from instil.networks.factory import code_of
 from instil.networks.remote import MATTERS
 from instil.recipe.errors import RecipeError, error_context
@@ -16,19 +16,19 @@ from instil.store import reader
 from instil.teachers.recorded import Recorded
 
 
-def recorded(stage: Experiment, section: str = "train") -> Recorded:
+def stored_teacher(stage: Experiment, section: str = "train") -> Recorded:
     """The teacher whose answers the recipe's ``store`` holds."""
-    return Recorded(opened(stage), reader.row_checksums, section)
+    return Recorded(open_store(stage), reader.row_checksums, section)
 
 
-def opened(stage: Experiment) -> reader.Store:
+def open_store(stage: Experiment) -> reader.Store:
     """The recorded answers that a recipe learns from. Raises ValueError where they are of other weights, data or views, and says what has changed."""
     recipe = stage.recipe
     assert recipe.store is not None
     check_recordable(recipe)
     with error_context("store.path"):
         found = reader.Store(recipe.store.path)
-    wanted = binding(stage, recipe.store)
+    wanted = store_fingerprint(stage, recipe.store)
     theirs = found.manifest.binding.get("weights", [])
     if isinstance(theirs, list) and len(theirs) == len(
         wanted["weights"]
@@ -56,13 +56,17 @@ def check_recordable(recipe: Recipe) -> None:
         )
 
 
-def binding(stage: Experiment, store: StoreConfig) -> dict[str, Any]:
+def store_fingerprint(stage: Experiment, store: StoreConfig) -> dict[str, Any]:
     """What recorded answers depend on: the teachers with their weights and code, the task's call, the data and how they are changed, the codec."""
     recipe = stage.recipe
     teachers = [_identity(spec) for spec in recipe.teachers]
     return {
         "task": recipe.task.model_dump(mode="json"),
-        "data": {"name": recipe.data.name, **recipe.data.options, "contents": contents(stage)},
+        "data": {
+            "name": recipe.data.name,
+            **recipe.data.options,
+            "contents": data_fingerprint(stage),
+        },
         "augmentation": recipe.data.augment.model_dump(exclude={"partner"}),
         "teacher": teachers[0] if len(teachers) == 1 else teachers,
         "ensemble": None if recipe.ensemble is None else recipe.ensemble.model_dump(mode="json"),
@@ -88,7 +92,7 @@ def _weights(stage: Experiment, spec: TeacherConfig, number: int) -> str | None:
     if spec.is_trained or spec.remote:
         return None
     if spec.weights is None:
-        return place(stage, spec, number).stem
+        return cache_path(stage, spec, number).stem
     try:
         path = stage.recipe.locate(spec.weights)
     except FileNotFoundError:

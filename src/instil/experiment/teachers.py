@@ -15,22 +15,22 @@ from instil.core import Net, Teacher
 from instil.data.labels import few_labels
 from instil.data.splits import numbered
 from instil.engine import init_distributed
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
 from instil.experiment.sources import data_source
 from instil.recipe import RecipeError, build_options, error_context
 from instil.recipe.sections import DataConfig, TeacherConfig
 from instil.tasks.bases.task import to_device
 from instil.teachers.ensemble import Ensemble
+from instil.teachers.frozen import Frozen
 
 
-def school(stage: Experiment, spec: TeacherConfig, number: int) -> Experiment:
+def teacher_training_data(stage: Experiment, spec: TeacherConfig, number: int) -> Experiment:
     """What a teacher is trained on first: the recipe's data or those that it names; where members must not share samples, a part of these.
 
     Raises RecipeError for data whose samples or labels are not of the kind of the recipe's.
     """
     experiment = _with_own_labels(_own_data(stage, spec), spec)
-    if not kind_of(stage).disjoint_training_data or spec.ready:
+    if not combiner_class(stage).disjoint_training_data or spec.ready:
         return experiment
     sharing = [
         n
@@ -93,13 +93,13 @@ def _own(stage: Experiment, name: str, options: dict[str, Any]) -> Experiment:
     return dataclasses.replace(stage, recipe=recipe, splits=splits)
 
 
-def class_names(stage: Experiment, number: int) -> Sequence[str]:
+def teacher_class_names(stage: Experiment, number: int) -> Sequence[str]:
     """The classes of a teacher's logits: those that the recipe says, or of what it is trained on."""
     spec = stage.recipe.teachers[number]
     return spec.classes or _own_data(stage, spec).splits.classes
 
 
-def kind_of(stage: Experiment) -> type[Teacher]:
+def combiner_class(stage: Experiment) -> type[Teacher]:
     """How the teachers of a stage answer as one. Raises RecipeError for what is no way of several to do so."""
     if stage.recipe.ensemble is None:
         return Ensemble
@@ -115,15 +115,17 @@ def kind_of(stage: Experiment) -> type[Teacher]:
     return kind
 
 
-def together(stage: Experiment, nets: Sequence[Net | Teacher]) -> Teacher | None:
-    """The teachers of a stage as one; errors begin with ``together``."""
-    asked, kind = stage.recipe.ensemble, kind_of(stage)
+def combine_teachers(stage: Experiment, nets: Sequence[Net | Teacher]) -> Teacher | None:
+    """The teachers of a stage as one; errors begin with ``combine_teachers``."""
+    asked, kind = stage.recipe.ensemble, combiner_class(stage)
     if asked is None or not nets:
-        return build.teacher(nets)
+        return as_teacher(nets)
     options = build_options("teacher", asked.type, asked.options, "ensemble")
     if kind.merges_class_spaces:
         options |= {
-            "member_class_names": [class_names(stage, number) for number in range(len(nets))],
+            "member_class_names": [
+                teacher_class_names(stage, number) for number in range(len(nets))
+            ],
             "class_names": stage.splits.classes,
         }
     with error_context("ensemble"):
@@ -131,7 +133,7 @@ def together(stage: Experiment, nets: Sequence[Net | Teacher]) -> Teacher | None
     return made
 
 
-def introduced(teacher: Teacher | None, stage: Experiment) -> Teacher | None:
+def prepare_teacher(teacher: Teacher | None, stage: Experiment) -> Teacher | None:
     """The teacher, on its device, after it has met what it will be asked about."""
     if teacher is not None:
         device = init_distributed()
@@ -140,3 +142,9 @@ def introduced(teacher: Teacher | None, stage: Experiment) -> Teacher | None:
             to_device(batch, device) for batch in stage.loader(stage.samples, shuffle=False)
         )
     return teacher
+
+
+def as_teacher(nets: Sequence[Net | Teacher]) -> Teacher | None:
+    """One net as a fixed teacher, several as an ensemble, none as None."""
+    members = [member if isinstance(member, Teacher) else Frozen(member) for member in nets]
+    return None if not members else members[0] if len(members) == 1 else Ensemble(members)

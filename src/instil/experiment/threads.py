@@ -16,7 +16,7 @@ SMALL = 0.02  # seconds of a pass: below, threads that wait for each other cost 
 CLEARLY = 0.8  # of the time with one thread
 
 
-def choose(scheme: Scheme, batch: Batch) -> int:
+def choose_num_threads(scheme: Scheme, batch: Batch) -> int:
     """Set and return torch's number of threads: all, or one where that is not clearly slower, or where the nets are small.
 
     Tries the nets of a prepared scheme on ``batch``; leaves things as they are where there is an accelerator or ``OMP_NUM_THREADS`` is set.

@@ -15,13 +15,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from instil import catalogue
 from instil.core import Net
 from instil.data.aligned import read_by_teacher
-from instil.data.samples import Samples
 from instil.engine import rank
 from instil.engine.processes import broadcast_object
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
 from instil.experiment.sample_digest import sample_digest
-from instil.experiment.teachers import school
+from instil.experiment.schemes import build_teacher_scheme
+from instil.experiment.teachers import teacher_training_data
 from instil.export.student import load_student
 from instil.files.checksums import DamagedFileError
 from instil.networks.factory import code_of
@@ -31,18 +31,18 @@ from instil.recipe.sections import ModelConfig, TeacherConfig
 log = logging.getLogger("instil")
 
 
-def known(stage: Experiment, spec: TeacherConfig, number: int) -> Net | None:
+def load_if_trained(stage: Experiment, spec: TeacherConfig, number: int) -> Net | None:
     """A teacher that need not be trained: it has weights, is trained as built, or an earlier run trained it; else None."""
     given = spec.ready
     if spec.earlier:
         return None
-    net = trained_form(stage, spec, number)
+    net = build_final_architecture(stage, spec, number)
     if given:
         return net
-    return None if read_cached(net, place(stage, spec, number)) is None else net
+    return None if read_cached(net, cache_path(stage, spec, number)) is None else net
 
 
-class CachedTeacher(BaseModel):
+class TrainedTeacherRecord(BaseModel):
     """What is kept with the weights of a trained teacher: seconds and records of its training."""
 
     model_config = ConfigDict(extra="forbid")
@@ -51,12 +51,12 @@ class CachedTeacher(BaseModel):
     records: list[dict[str, Any]]
 
 
-def read_cached(net: Net, path: Path) -> CachedTeacher | None:
+def read_cached(net: Net, path: Path) -> TrainedTeacherRecord | None:
     """Fill a net with the weights of a teacher that an earlier run trained.
 
     Args:
         net: the untrained teacher.
-        path: of ``place``.
+        path: of ``cache_path``.
 
     Returns:
         What is known of its training, or None if the file is missing or damaged, which is logged:
@@ -68,11 +68,11 @@ def read_cached(net: Net, path: Path) -> CachedTeacher | None:
     return cached  # type: ignore[no-any-return]
 
 
-def _read_cached(net: Net, path: Path) -> CachedTeacher | None:
+def _read_cached(net: Net, path: Path) -> TrainedTeacherRecord | None:
     if not path.exists():
         return None
     try:
-        return CachedTeacher.model_validate(load_student(net, path))
+        return TrainedTeacherRecord.model_validate(load_student(net, path))
     except (DamagedFileError, ValidationError) as error:
         reason = "its description is not that of this version"
         reason = str(error) if isinstance(error, DamagedFileError) else f"{path}: {reason}."
@@ -80,13 +80,13 @@ def _read_cached(net: Net, path: Path) -> CachedTeacher | None:
     return None
 
 
-def untrained(stage: Experiment, spec: TeacherConfig, number: int) -> Net:
+def build_teacher(stage: Experiment, spec: TeacherConfig, number: int) -> Net:
     """A teacher as it is built, with the weights that the recipe gives it."""
     torch.manual_seed(number)
-    return build.net(spec, school(stage, spec, number), "teacher")
+    return build_network(spec, teacher_training_data(stage, spec, number), "teacher")
 
 
-def trained_form(stage: Experiment, spec: TeacherConfig, index: int) -> Net:
+def build_final_architecture(stage: Experiment, spec: TeacherConfig, index: int) -> Net:
     """Build a network of the architecture that the training of a teacher returns.
 
     It is the teacher as it is built, unless its scheme exports another architecture.
@@ -96,19 +96,19 @@ def trained_form(stage: Experiment, spec: TeacherConfig, index: int) -> Net:
         spec: the teacher.
         index: index of the teacher among those of the stage.
     """
-    net = untrained(stage, spec, index)
+    net = build_teacher(stage, spec, index)
     if spec.ready or not catalogue.find("scheme", spec.scheme.type).exports_new_architecture:
         return net
-    own = school(stage, spec, index).read_by(spec)
-    scheme = build.teacher_scheme(own, net, spec)
+    own = teacher_training_data(stage, spec, index).for_network(spec)
+    scheme = build_teacher_scheme(own, net, spec)
     batch = next(iter(own.loader(own.splits.train)))
     scheme.prepare(read_by_teacher(batch) if spec.tokenizer else batch)
     return scheme.export()
 
 
-def place(stage: Experiment, spec: TeacherConfig, number: int) -> Path:
+def cache_path(stage: Experiment, spec: TeacherConfig, number: int) -> Path:
     """Where a trained teacher is kept: named by the hash of all that made it, in ``$INSTIL_CACHE`` or ``~/.cache/instil``."""
-    stage = school(stage, spec, number)
+    stage = teacher_training_data(stage, spec, number)
     recipe = stage.recipe
     made_of: list[Any] = [
         recipe.task,
@@ -121,7 +121,7 @@ def place(stage: Experiment, spec: TeacherConfig, number: int) -> Path:
                 "augment": {"mixup", "partner"},
             }
         ),
-        contents(stage),
+        data_fingerprint(stage),
         spec.model_dump(
             exclude={"taps", "precompute", "data", "num_replicas"}, exclude_defaults=True
         ),
@@ -140,13 +140,13 @@ def place(stage: Experiment, spec: TeacherConfig, number: int) -> Path:
     return cache / "teachers" / f"{fingerprint(*made_of)}.safetensors"
 
 
-def begins_as_teacher(spec: ModelConfig, stage: Experiment) -> bool:
+def starts_from_teacher(spec: ModelConfig, stage: Experiment) -> bool:
     """Whether a student is made of its teacher, which no earlier stage made."""
     teachers = stage.recipe.teachers
     return spec.model == "teacher" and bool(teachers) and not teachers[0].earlier
 
 
-def moments_of(
+def checkpoint_shares(
     stages: Sequence[Experiment], stage: Experiment, spec: TeacherConfig, number: int
 ) -> list[float]:
     """The parts of a teacher's training after which a stage of the recipe wants it.
@@ -160,22 +160,17 @@ def moments_of(
     Returns:
         Shares of the training in (0, 1], in order.
     """
-    whole = place(stage, spec.model_copy(update={"checkpoint_at": 1.0}), number)
+    whole = cache_path(stage, spec.model_copy(update={"checkpoint_at": 1.0}), number)
     moments = {spec.checkpoint_at}
     for other in stages:
         for index, teacher in enumerate(other.recipe.teachers):
             if teacher.earlier or teacher.ready:
                 continue
-            if place(other, teacher.model_copy(update={"checkpoint_at": 1.0}), index) == whole:
+            if cache_path(other, teacher.model_copy(update={"checkpoint_at": 1.0}), index) == whole:
                 moments.add(teacher.checkpoint_at)
     return sorted(moments)
 
 
-def contents(stage: Experiment) -> str:
+def data_fingerprint(stage: Experiment) -> str:
     """Fingerprint of a experiment's training samples: two folders may hold different data under one name."""
-    return contents_of(stage.splits.train)
-
-
-def contents_of(samples: Samples) -> str:
-    """Fingerprint of samples (``sample_digest``)."""
-    return sample_digest(samples)
+    return sample_digest(stage.splits.train)

@@ -19,7 +19,7 @@ PRETRAINED_BUILDERS = ("gguf", "networks:gguf")
 """Models that are always read from trained weights."""
 
 
-def is_trained(spec: ModelConfig) -> bool:
+def has_trained_weights(spec: ModelConfig) -> bool:
     """Whether a model is built with trained weights, as far as the recipe says."""
     has_weights = spec.weights is not None or spec.is_trained or spec.pretrained
     return has_weights or spec.model in PRETRAINED_BUILDERS
@@ -38,7 +38,7 @@ def check_vocabulary(net: Net, experiment: Experiment, spec: ModelConfig, whose:
     Raises:
         RecipeError: if an id stands for two different tokens.
     """
-    tokenizer: Tokenizer | None = getattr(experiment.examples, "tokenizer", None)
+    tokenizer: Tokenizer | None = getattr(experiment.visible_samples, "tokenizer", None)
     file = _tokenizer_file(net.model)
     if tokenizer is None or file is None:
         return
@@ -78,18 +78,18 @@ def _tokenizer_file(model: nn.Module) -> Path | None:
     return file if file.is_file() else None
 
 
-def note_doubts(
+def add_output_warnings(
     experiment: Experiment, nets: Sequence[tuple[Net, ModelConfig]], batch: Batch
 ) -> None:
     """Add a sentence to ``experiment.doubts`` for each trained net that does worse than guessing."""
     for net, spec in nets:
         whose = "teacher" if isinstance(spec, TeacherConfig) else "student"
         changed = bool(spec.changes) and not set(spec.changes) <= {"lora"}
-        if not is_trained(spec) or changed:
+        if not has_trained_weights(spec) or changed:
             continue
         own = isinstance(spec, TeacherConfig) and spec.tokenizer is not None
         own_batch = read_by_teacher(batch) if own else batch
         with side_effect_free(net):
             sentence = experiment.task.output_warning(net(own_batch), own_batch)
-        if sentence and (line := f"{whose}: {sentence}") not in experiment.doubts:
-            experiment.doubts.append(line)
+        if sentence and (line := f"{whose}: {sentence}") not in experiment.warnings:
+            experiment.warnings.append(line)

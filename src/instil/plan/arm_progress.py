@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instil.experiment.experiment import Experiment
-from instil.experiment.trained_teachers import place
+from instil.experiment.trained_teachers import cache_path
 from instil.progress import RunProgress
 from instil.training.fit import TrainState
 
@@ -47,7 +47,7 @@ def trainings(experiment: Experiment) -> Trainings:
         for stage in experiment.stages:
             for index, spec in enumerate(stage.recipe.teachers):
                 if not (spec.earlier or spec.ready):
-                    file = place(stage, spec, index)
+                    file = cache_path(stage, spec, index)
                     cached[str(file)] = file.exists()
     num_cached = sum(cached.values())
     arms = (*recipe.baselines, "distilled")

@@ -19,14 +19,26 @@ from instil.data.loader import Repeated
 from instil.data.samples import Samples
 from instil.data.surrogate_images import SyntheticImages
 from instil.engine import init_distributed, rank, wait_for_ranks
-from instil.experiment import build
-from instil.experiment import stored_teacher as answers
 from instil.experiment import trained_teachers as trained_teachers
-from instil.experiment.cached_teacher import Remembered
-from instil.experiment.dry_run import rehearse
+from instil.experiment.cached_teacher import CachedTeacher
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.experiment.sources import MAKERS
-from instil.experiment.teachers import class_names, introduced, school, together
+from instil.experiment.networks import build_network
+from instil.experiment.schemes import (
+    build_scheme,
+    build_teacher_scheme,
+    samples_for_objectives,
+    samples_for_scheme,
+)
+from instil.experiment.sources import IMAGE_SOURCES
+from instil.experiment.stored_teacher import open_store, stored_teacher
+from instil.experiment.teachers import (
+    combine_teachers,
+    prepare_teacher,
+    teacher_class_names,
+    teacher_training_data,
+)
+from instil.experiment.training_options import autocast_context, build_training, num_training_steps
 from instil.export.student import save_student
 from instil.files.atomic import atomic
 from instil.plan import finished_arms as finished
@@ -70,7 +82,7 @@ class Arms:
     def __init__(self, experiment: Experiment, folder: RunFolder, on_step: Tick):
         self.experiment, self.folder, self.on_step = experiment, folder, on_step
         self.stages = experiment.stages
-        self.steps = [build.steps(stage) for stage in self.stages]
+        self.steps = [num_training_steps(stage) for stage in self.stages]
         self.students: dict[str, Callable[[int], tuple[Net, float]]] = {
             "alone": lambda seed: self._on_labels(
                 seed, self.experiment.task.label_objectives, "alone"
@@ -85,7 +97,7 @@ class Arms:
             },
             "distilled": self._distilled,
         }
-        self._remembered: dict[str, Remembered] = {}
+        self._remembered: dict[str, CachedTeacher] = {}
         self._teacher: Teacher | None = None
         self._others: dict[str, Net] = {}
         self._records: list[dict[str, Any]] = []  # of the arm that is being trained
@@ -115,8 +127,8 @@ class Arms:
         members = [
             self._teacher_net(self.stages[last], spec, number) for number, spec in named[last]
         ]
-        teacher = introduced(
-            together(self.stages[last], [net for net, _ in members]), self.stages[last]
+        teacher = prepare_teacher(
+            combine_teachers(self.stages[last], [net for net, _ in members]), self.stages[last]
         )
         if teacher is None:
             return None
@@ -133,7 +145,7 @@ class Arms:
         )
         parts |= {"validation": splits.validation, "test": splits.test}
         load = functools.partial(self.experiment.loader, shuffle=False)
-        with build.autocast(self.stages[last].recipe.train):
+        with autocast_context(self.stages[last].recipe.train):
             self._remembered = {
                 name: self._remember(teacher, samples) for name, samples in parts.items()
             }
@@ -144,7 +156,7 @@ class Arms:
 
     def _recorded(self) -> Arm:
         """The teacher whose answers are recorded, with the scores and the cost that it had then."""
-        facts = answers.opened(self.experiment).manifest.teacher.model_dump()
+        facts = open_store(self.experiment).manifest.teacher.model_dump()
         splits = self.experiment.splits
         parts = (
             {"train": ("plain", splits.train)}
@@ -157,10 +169,10 @@ class Arms:
             else {}
         )
         self._remembered = {
-            name: self._remember(answers.recorded(self.experiment, section), samples)
+            name: self._remember(stored_teacher(self.experiment, section), samples)
             for name, (section, samples) in parts.items()
         }
-        return Arm(answers.recorded(self.experiment), **facts)
+        return Arm(stored_teacher(self.experiment), **facts)
 
     def student(self, name: str, seed: int) -> Arm:
         """One arm for one seed: as its files in the run folder tell it, or trained and then written there."""
@@ -191,7 +203,7 @@ class Arms:
         scheme = self.stages[-1].recipe.scheme.type
         if name != "distilled" or not catalogue.find("scheme", scheme).exports_new_architecture:
             return self._new_student(seed)
-        *_, (_, rehearsed, _) = rehearse(self.experiment)
+        *_, (_, rehearsed, _) = dry_run(self.experiment)
         return rehearsed.export()
 
     def _log_again(self, name: str, seed: int | None, records: Sequence[dict[str, Any]]) -> None:
@@ -251,7 +263,10 @@ class Arms:
             teacher.disjoint_training_data
         ):  # it answers what it met alone, and every answer has its price
             return False
-        named = [tuple(class_names(stage, number)) for number in range(len(stage.recipe.teachers))]
+        named = [
+            tuple(teacher_class_names(stage, number))
+            for number in range(len(stage.recipe.teachers))
+        ]
         if not teacher.merges_class_spaces and any(
             names != tuple(self.experiment.splits.classes) for names in named
         ):
@@ -272,9 +287,9 @@ class Arms:
         """
         if spec.ready:
             return self._ready_net(stage, spec, number), 0.0
-        net = trained_teachers.trained_form(stage, spec, number)
+        net = trained_teachers.build_final_architecture(stage, spec, number)
         train = stage.recipe.teacher_train or stage.recipe.train
-        path = trained_teachers.place(stage, spec, number)
+        path = trained_teachers.cache_path(stage, spec, number)
         is_only = sum(not one.earlier for one in stage.recipe.teachers) == 1
         name = "teacher" if is_only else f"teacher{number}"
         if (cached := trained_teachers.read_cached(net, path)) is not None:
@@ -286,19 +301,19 @@ class Arms:
             return net, cached.seconds
         self.folder.remove_records(name, None)
         self._logged[name] = path
-        moments = trained_teachers.moments_of(self.stages, stage, spec, number)
+        moments = trained_teachers.checkpoint_shares(self.stages, stage, spec, number)
         for earlier in (moment for moment in moments if moment < spec.checkpoint_at):
             self._teacher_net(stage, spec.model_copy(update={"checkpoint_at": earlier}), number)
             self.folder.remove_records(name, None)
         if len(moments) > 1 or catalogue.find("scheme", spec.scheme.type).exports_new_architecture:
             # Built again: training starts from the bare network, with the random state of its seed.
-            net = trained_teachers.untrained(stage, spec, number)
-        own = school(stage, spec, number).read_by(spec)
-        scheme = build.teacher_scheme(own, net, spec)
-        training = build.training(
+            net = trained_teachers.build_teacher(stage, spec, number)
+        own = teacher_training_data(stage, spec, number).for_network(spec)
+        scheme = build_teacher_scheme(own, net, spec)
+        training = build_training(
             train, number, learners=list(scheme.learners), until=spec.checkpoint_at
         )
-        samples = build.learnt_by(scheme, own.splits.train)
+        samples = samples_for_scheme(scheme, own.splits.train)
         trained = self._fit(name, None, scheme, samples, training, own)
         if rank() == 0:
             save_student(
@@ -314,12 +329,12 @@ class Arms:
         key = repr((spec, number, stage.recipe.data))
         net = None if stage.recipe.train.shard else self._ready.get(key)
         if net is None:
-            net = self._ready[key] = trained_teachers.untrained(stage, spec, number)
+            net = self._ready[key] = trained_teachers.build_teacher(stage, spec, number)
         return net
 
     def _on_labels(self, seed: int, objectives: tuple[str, ...], name: str) -> tuple[Net, float]:
         """The student on its labels alone, with as many steps and the same initial weights as the distilled one."""
-        samples = build.learnt_from(
+        samples = samples_for_objectives(
             label_objectives(self.experiment.recipe, *objectives), self.stages[-1].train_data(seed)
         )
         return self._without_teacher(seed, objectives, name, samples)
@@ -338,9 +353,11 @@ class Arms:
         """The student by the recipe's objectives, on noise or blobs."""
         stage, objectives = self.stages[-1], build_objectives(self.experiment.recipe.objectives)
         student = self._new_student(seed)
-        samples = SyntheticImages(stage.splits.validation, len(stage.splits.train), MAKERS[name]())
+        samples = SyntheticImages(
+            stage.splits.validation, len(stage.splits.train), IMAGE_SOURCES[name]()
+        )
         scheme = Offline(student, copy.deepcopy(self._teacher), objectives)
-        training = build.training(stage.recipe.train, seed, sum(self.steps), list(scheme.learners))
+        training = build_training(stage.recipe.train, seed, sum(self.steps), list(scheme.learners))
         trained = self._fit(name, seed, scheme, samples, training, stage)
         return trained.net, trained.seconds
 
@@ -351,7 +368,7 @@ class Arms:
         scheme = Offline(
             self._new_student(seed), None, label_objectives(self.experiment.recipe, *objectives)
         )
-        training = build.training(stage.recipe.train, seed, sum(self.steps), list(scheme.learners))
+        training = build_training(stage.recipe.train, seed, sum(self.steps), list(scheme.learners))
         trained = self._fit(name, seed, scheme, samples, training, stage)
         return trained.net, trained.seconds
 
@@ -369,14 +386,14 @@ class Arms:
                 torch.manual_seed(seed + 1_000_003 * number)
             else:
                 student = self._new_student(seed, number)
-            scheme = build.scheme(stage, student, teacher)
-            samples = build.learnt_by(scheme, stage.train_data(seed))
+            scheme = build_scheme(stage, student, teacher)
+            samples = samples_for_scheme(scheme, stage.train_data(seed))
             trained = self._fit(
                 "distilled",
                 seed,
                 scheme,
                 samples,
-                build.training(stage.recipe.train, seed),
+                build_training(stage.recipe.train, seed),
                 stage,
                 number,
             )
@@ -397,7 +414,7 @@ class Arms:
     def _stage_teacher(self, stage: Experiment, made: dict[str, Net]) -> Teacher | None:
         """The teacher of a stage; ``made``: the nets of earlier stages by the names that specifications know them by."""
         if stage.recipe.store is not None:
-            return answers.recorded(stage)
+            return stored_teacher(stage)
         members: list[Net | Teacher] = []
         for number, spec in enumerate(stage.recipe.teachers):
             net = (
@@ -410,9 +427,9 @@ class Arms:
                 if spec.precompute
                 else net
             )
-        return introduced(together(stage, members), stage)
+        return prepare_teacher(combine_teachers(stage, members), stage)
 
-    def _asked_once(self, teacher: Teacher, stage: Experiment) -> Remembered:
+    def _asked_once(self, teacher: Teacher, stage: Experiment) -> CachedTeacher:
         """A plain teacher's answers about the training samples: what the stage's objectives read, and what the task compares."""
         there = teacher(
             to_device(
@@ -429,14 +446,16 @@ class Arms:
             for roles in needs
             if there.keys() & set(roles)
         ]
-        with build.autocast(stage.recipe.train):
+        with autocast_context(stage.recipe.train):
             return self._remember(teacher, stage.samples, read)
 
-    def _remember(self, teacher: Teacher, samples: Samples, read: Sequence[str] = ()) -> Remembered:
+    def _remember(
+        self, teacher: Teacher, samples: Samples, read: Sequence[str] = ()
+    ) -> CachedTeacher:
         roles = dict.fromkeys(
             [*read, *(self.experiment.task.teacher_eval_roles or self.experiment.task.roles)]
         )
-        return Remembered(teacher, tuple(roles), self.experiment.loader(samples, shuffle=False))
+        return CachedTeacher(teacher, tuple(roles), self.experiment.loader(samples, shuffle=False))
 
     def _new_student(self, seed: int, number: int = -1) -> Net:
         """The student of a stage (by default the last) before training: for one seed the one that is shipped starts alike in every arm."""
@@ -445,13 +464,13 @@ class Arms:
         spec, stage = recipes[number if number >= 0 else began].student, self.stages[number]
         teacher = (
             self._teacher_net(stage, stage.recipe.teachers[0], 0)[0]
-            if trained_teachers.begins_as_teacher(spec, stage)
+            if trained_teachers.starts_from_teacher(spec, stage)
             else None
         )
         torch.manual_seed(
             seed + 1_000_003 * (abs(began - number) if number >= 0 else 0)
         )  # after the teacher, who is made from a seed of its own
-        net = build.net(spec, stage, "student", teacher)
+        net = build_network(spec, stage, "student", teacher)
         if number < 0:  # what no stage of it trains is not trained in the baselines either
             own = [
                 recipe.student.freeze

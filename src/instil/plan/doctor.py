@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, LabelObjective, Net, Outputs, Scheme, Update
 from instil.engine import Engine
-from instil.experiment import build
 from instil.experiment.data_checks import data_problems, data_summary, weight_problems
 from instil.experiment.device import on_device_of_recipe
-from instil.experiment.dry_run import rehearse
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.experiment.trained_teachers import known
+from instil.experiment.schemes import samples_for_scheme
+from instil.experiment.trained_teachers import load_if_trained
+from instil.experiment.training_options import build_training, num_training_steps
 from instil.experiment.weighting_advice import weighting_advice
 from instil.plan.run_estimate import estimate_run
 from instil.recipe.learning_rate import learning_rate_note
@@ -35,10 +36,10 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
 
     Raises ValueError for what would stop a run before its first step; what would let it run badly is among the ``problems``.
     """
-    experiment = Experiment.of(recipe)
+    experiment = Experiment.from_recipe(recipe)
     found = [
         examine_stage(stage, scheme, trained)
-        for stage, scheme, trained in rehearse(experiment, known)
+        for stage, scheme, trained in dry_run(experiment, load_if_trained)
     ]
     student_seconds = sum(stage["forecast"]["seconds"] for stage in found)
     return {
@@ -47,13 +48,13 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
         "run": estimate_run(experiment, student_seconds),
         "stages": found,
         "notes": [
-            *getattr(experiment.examples, "about", ()),
+            *getattr(experiment.visible_samples, "about", ()),
             *experiment.notes,
             *_learning_rates(experiment),
         ],
         "problems": [
             *(problem for stage in found for problem in stage["problems"]),
-            *experiment.doubts,
+            *experiment.warnings,
         ],
     }
 
@@ -70,7 +71,7 @@ def examine_stage(experiment: Experiment, scheme: Scheme, trained: bool) -> dict
     stage = experiment.recipe
     seed = stage.seeds[0]
     engine = Engine(precision=stage.train.precision)
-    training = build.training(stage.train, seed)
+    training = build_training(stage.train, seed)
     engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
     clock = {
         "step": torch.tensor(0),
@@ -78,7 +79,7 @@ def examine_stage(experiment: Experiment, scheme: Scheme, trained: bool) -> dict
         "seed": torch.tensor(seed),
         "epoch_ends": torch.tensor(False),
     }
-    samples = build.learnt_by(scheme, experiment.train_data(seed))
+    samples = samples_for_scheme(scheme, experiment.train_data(seed))
     loader = experiment.loader(
         samples, seed, accumulate=stage.train.accumulate, sampler=stage.data.sampler, mixes=True
     )
@@ -247,7 +248,7 @@ def _forecast(
         for t in s.values()
         if isinstance(t, Tensor)
     )
-    steps = build.steps(experiment)
+    steps = num_training_steps(experiment)
     activations = sum(size for place, size in kept.items() if place not in weights)
     return {
         "steps": steps,

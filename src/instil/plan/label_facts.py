@@ -8,9 +8,9 @@ from instil import catalogue
 from instil.core import Scheme
 from instil.data.labels import num_labelled
 from instil.data.samples import Samples
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
-from instil.experiment.teachers import school
+from instil.experiment.schemes import samples_for_objectives
+from instil.experiment.teachers import teacher_training_data
 from instil.recipe import build_objectives, label_objectives
 
 
@@ -59,7 +59,7 @@ def _teacher(stage: Experiment, index: int) -> dict[str, Any]:
     spec = stage.recipe.teachers[index]
     if spec.ready:
         return {"model": spec.model, "data": None, "samples": None, "labelled": None}
-    own = school(stage, spec, index)
+    own = teacher_training_data(stage, spec, index)
     train = own.splits.train
     # a student without training data must not open their labels, not even to count them
     is_closed = stage.recipe.data.surrogate is not None
@@ -79,10 +79,12 @@ def _samples_seen(experiment: Experiment, samples: Samples) -> dict[str, int]:
     for arm in experiment.recipe.baselines:
         if arm in on_labels:
             objectives = label_objectives(stage, *on_labels[arm])
-            seen[arm] = len(build.learnt_from(objectives, samples))
+            seen[arm] = len(samples_for_objectives(objectives, samples))
         else:
             seen[arm] = len(samples)
     uses_labels_only = catalogue.find("scheme", stage.scheme.type).counts is Scheme.counts
     objectives = build_objectives(stage.objectives)
-    seen["distilled"] = len(build.learnt_from(objectives, samples) if uses_labels_only else samples)
+    seen["distilled"] = len(
+        samples_for_objectives(objectives, samples) if uses_labels_only else samples
+    )
     return seen

@@ -70,6 +70,6 @@ def _call_session(model: nn.Module, batch: Batch) -> Outputs:
 
 
 def _calibration_batches(experiment: Experiment) -> Iterator[dict[str, Any]]:
-    batches = experiment.loader(experiment.examples)
+    batches = experiment.loader(experiment.visible_samples)
     for _, batch in zip(range(NUM_CALIBRATION_BATCHES), batches, strict=False):
         yield batch

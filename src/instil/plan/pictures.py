@@ -11,8 +11,8 @@ from torch import Tensor
 
 from instil.core import Scheme, side_effect_free
 from instil.engine import init_distributed
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
+from instil.experiment.training_options import num_training_steps
 from instil.tasks.bases.task import to_device
 
 ACROSS, SMALLEST = 8, 48
@@ -59,7 +59,7 @@ def synthetic_images(scheme: Scheme, stage: Experiment, seed: int) -> Tensor | N
     """
     batch = next(iter(stage.loader(stage.samples, seed)))
     clock = {
-        "step": torch.tensor(build.steps(stage)),
+        "step": torch.tensor(num_training_steps(stage)),
         "progress": torch.tensor(1.0),
         "seed": torch.tensor(seed),
     }

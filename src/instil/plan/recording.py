@@ -15,12 +15,13 @@ from instil.core import Batch, Objectives, Outputs, Teacher, batch_size
 from instil.data.loader import Loader
 from instil.data.samples import Samples
 from instil.engine import init_distributed, world_size
-from instil.experiment import build
 from instil.experiment.device import on_device_of_recipe
-from instil.experiment.dry_run import rehearse
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
-from instil.experiment.stored_teacher import binding, check_recordable
+from instil.experiment.scheme_checks import check_teacher_reads_texts
+from instil.experiment.stored_teacher import check_recordable, store_fingerprint
+from instil.experiment.training_options import autocast_context
 from instil.plan.arm_progress import ArmProgress, trainings
 from instil.plan.arms import Arm, Arms
 from instil.plan.results import measure_costs
@@ -28,9 +29,9 @@ from instil.plan.run_folder import RunFolder
 from instil.progress import RunProgress
 from instil.recipe.errors import RecipeError, error_context
 from instil.recipe.sections import Recipe, StoreConfig
+from instil.tasks.bases.task import to_device
 from instil.store.codecs import encode_outputs, encoded_roles
 from instil.store.writer import StoreWriter
-from instil.tasks.bases.task import to_device
 
 
 @on_device_of_recipe
@@ -51,14 +52,14 @@ def record_outputs(recipe: Recipe, console: Console) -> Path:
     if not recipe.teachers:
         raise RecipeError("teacher: there is none whose answers could be recorded")
     check_recordable(recipe)
-    build.check_texts(recipe)
+    check_teacher_reads_texts(recipe)
     check_predictions_by_index(recipe)
-    live = Experiment.of(recipe.model_copy(update={"store": None}))
-    *_, (_, scheme, _) = rehearse(live)
+    live = Experiment.from_recipe(recipe.model_copy(update={"store": None}))
+    *_, (_, scheme, _) = dry_run(live)
     roles = scheme.objectives.reads("teacher") - {"input"}
     _check_codec(scheme.objectives, recipe.store)
     with error_context("store.path"):
-        writer = StoreWriter(Path(recipe.store.path), binding(live, recipe.store))
+        writer = StoreWriter(Path(recipe.store.path), store_fingerprint(live, recipe.store))
     with RunProgress(console, trainings(live).teachers) as progress:
         shown = ArmProgress(progress)
         with tempfile.TemporaryDirectory() as folder:
@@ -139,7 +140,7 @@ class _Asked:
 
     def batches(self, samples: Samples) -> Any:
         """Of a view, the batches from one sample to another."""
-        changed = self.experiment.changes(samples) if self.trained_on else None
+        changed = self.experiment.augmentation_for(samples) if self.trained_on else None
 
         def of(view: int, start: int, end: int) -> Iterable[Batch]:
             part = samples.subset(torch.arange(start, end))
@@ -163,7 +164,7 @@ class _Asked:
             else value
             for key, value in batch.items()
         }
-        with build.autocast(self.experiment.recipe.train):
+        with autocast_context(self.experiment.recipe.train):
             outputs = self.teacher(to_device(whole, init_distributed()))
         codec = self.store.codec if self.trained_on else "exact"
         with error_context("store.size"):

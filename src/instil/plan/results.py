@@ -86,7 +86,7 @@ def assemble_result(
     }
     result["exported_seed"] = recipe.seeds[drawn] if arms["distilled"] else None
     advice = [sentence for stage in experiment.stages for sentence in weighting_advice(stage)]
-    notes = [*experiment.notes, *experiment.doubts, *dict.fromkeys(advice)]
+    notes = [*experiment.notes, *experiment.warnings, *dict.fromkeys(advice)]
     result["warnings"] = [*result_warnings(result), *notes]
     return result
 

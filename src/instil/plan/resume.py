@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from instil import recipe as recipes
 from instil.experiment.experiment import Experiment
-from instil.experiment.trained_teachers import contents_of
+from instil.experiment.sample_digest import sample_digest
 from instil.files.atomic import remove_temporary_files
 from instil.files.checksums import file_sha256
 from instil.networks.factory import code_of
@@ -157,7 +157,7 @@ def fingerprints(experiment: Experiment) -> dict[str, str]:
     recipe, splits = experiment.recipe, experiment.splits
     base = Path(recipe.folder)
     inputs = {
-        f"data ({name} split)": contents_of(getattr(splits, name))
+        f"data ({name} split)": sample_digest(getattr(splits, name))
         for name in _opened_splits(experiment)
     }
     for module in recipe.imports:

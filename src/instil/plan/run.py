@@ -17,7 +17,7 @@ from instil.engine import clear_rank_errors, init_distributed, rank
 from instil.engine.processes import broadcast_object, run_on_first_rank
 from instil.experiment import threads
 from instil.experiment.device import on_device_of_recipe
-from instil.experiment.dry_run import rehearse
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.weighting_advice import weighting_advice
 from instil.export.student import save_student
@@ -61,13 +61,13 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
 
 def _rehearsed(recipe: Recipe, folder: RunFolder, console: Console) -> tuple[Experiment, bool]:
     """The data of a recipe that was tried, and whether its run was begun before."""
-    experiment = Experiment.of(recipe)
-    *_, (_, scheme, _) = rehearse(experiment)
+    experiment = Experiment.from_recipe(recipe)
+    *_, (_, scheme, _) = dry_run(experiment)
     resumed = _set_threads(folder)
     if not resumed:
-        threads.choose(scheme, next(iter(experiment.loader(experiment.samples))))
+        threads.choose_num_threads(scheme, next(iter(experiment.loader(experiment.samples))))
     if rank() == 0:
-        for sentence in experiment.doubts:
+        for sentence in experiment.warnings:
             console.print(f"[yellow]Warning:[/yellow] {escape(sentence)}.", highlight=False)
         _tell_pairs(scheme, console)
         for stage in experiment.stages:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from instil.engine import Engine
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
-from instil.experiment.teachers import school
-from instil.experiment.trained_teachers import place, untrained
+from instil.experiment.schemes import build_teacher_scheme
+from instil.experiment.teachers import teacher_training_data
+from instil.experiment.trained_teachers import build_teacher, cache_path
+from instil.experiment.training_options import build_training
 from instil.plan.arm_progress import trainings
 from instil.recipe.sections import TeacherConfig
 from instil.training.step import train_step
@@ -54,16 +55,16 @@ def _untrained(experiment: Experiment) -> Sequence[tuple[Experiment, TeacherConf
     for stage in experiment.stages if experiment.recipe.store is None else ():
         for index, spec in enumerate(stage.recipe.teachers):
             if not (spec.earlier or spec.ready):
-                untrained_teachers[place(stage, spec, index)] = stage, spec, index
+                untrained_teachers[cache_path(stage, spec, index)] = stage, spec, index
     return [entry for file, entry in untrained_teachers.items() if not file.exists()]
 
 
 def _teacher_seconds(stage: Experiment, spec: TeacherConfig, index: int) -> float:
     """Time of all steps of a teacher's training, from a few of them."""
-    own = school(stage, spec, index).read_by(spec)
+    own = teacher_training_data(stage, spec, index).for_network(spec)
     train = stage.recipe.teacher_train or stage.recipe.train
-    scheme = build.teacher_scheme(own, untrained(stage, spec, index), spec)
-    training = build.training(train, index, learners=list(scheme.learners))
+    scheme = build_teacher_scheme(own, build_teacher(stage, spec, index), spec)
+    training = build_training(train, index, learners=list(scheme.learners))
     engine = Engine(precision=train.precision)
     loader = own.loader(own.splits.train, accumulate=train.accumulate)
     batch = engine.move(next(iter(loader)))

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from instil import recipe as recipes
-from instil.experiment import build
 from instil.experiment.experiment import Experiment
 from instil.generation.options import Sampling
 from instil.objectives.labels.cross_entropy import CrossEntropy

@@ -169,13 +169,13 @@ def test_a_recipe_with_other_samples_is_refused(change: dict[str, object], messa
 
 
 def test_weights_of_the_teacher_are_read_into_the_form_that_was_saved(tmp_path: object) -> None:
-    experiment = Experiment.of(recipe.build(settings())).stages[0]
+    experiment = Experiment.from_recipe(recipe.build(settings())).stages[0]
     spec = experiment.recipe.teachers[0]
-    first = trained.trained_form(experiment, spec, 0)
+    first = trained.build_final_architecture(experiment, spec, 0)
     table = first.model.table.average
     assert table.shape == (int(experiment.splits.train.index.max()) + 1, 10)
     table[3] = 0.1
     path = save_student(first, f"{tmp_path}/teacher.safetensors")
-    second = trained.trained_form(experiment, spec, 0)
+    second = trained.build_final_architecture(experiment, spec, 0)
     load_student(second, path)
     assert torch.equal(second.model.table.average, table)

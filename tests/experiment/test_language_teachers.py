@@ -59,7 +59,7 @@ def test_a_teacher_that_is_not_trained_is_loaded_once_and_let_go(
     loaded = []
     monkeypatch.setattr(
         trained,
-        "untrained",
+        "build_teacher",
         lambda *given, make=trained.build_teacher: loaded.append(1) or make(*given),
     )
     experiment = Experiment.from_recipe(

@@ -11,9 +11,10 @@ import torch
 
 from instil.cli import main
 from instil.core import Net
-from instil.experiment.dry_run import rehearse
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.experiment.trained_teachers import place
+from instil.experiment.networks import build_network
+from instil.experiment.trained_teachers import cache_path
 from instil.plan.doctor import doctor, examine_stage
 from tests.experiment.small import SMALL, recipe, run_of
 
@@ -48,7 +49,9 @@ def test_the_findings_of_a_healthy_recipe() -> None:
     }
     assert stage["student"]["parameters"] == sum(
         p.numel()
-        for p in build.net(recipe(student=CNN).student, Experiment.of(recipe()), "s").parameters()
+        for p in build_network(
+            recipe(student=CNN).student, Experiment.from_recipe(recipe()), "s"
+        ).parameters()
     )
     assert stage["student"]["roles"]["logits"] == [250, 10]
     assert stage["student"]["roles"]["features"] == [[250, 2, 8, 8], [250, 4, 4, 4], [250, 8, 2, 2]]
@@ -67,8 +70,8 @@ def test_the_findings_of_a_healthy_recipe() -> None:
 def test_values_and_gradients_by_hand() -> None:
     one = recipe()
     found = doctor(one)["stages"][0]["objectives"]
-    experiment = Experiment.of(one)
-    _, scheme, _ = next(rehearse(experiment))
+    experiment = Experiment.from_recipe(one)
+    _, scheme, _ = next(dry_run(experiment))
     batch = next(iter(experiment.loader(experiment.train_data(0), 0)))
     logits = scheme.student.train()(batch)["logits"]
     known = batch["label"] != -100
@@ -132,8 +135,8 @@ def test_a_teacher_that_knows_less_than_chance(tmp_path: Path) -> None:
 
 
 def test_a_part_of_the_teacher_in_train_mode() -> None:
-    experiment = Experiment.of(recipe(student=CNN))
-    stage, scheme, _ = next(rehearse(experiment))
+    experiment = Experiment.from_recipe(recipe(student=CNN))
+    stage, scheme, _ = next(dry_run(experiment))
     assert scheme.teacher is not None
     original = scheme.teacher.net.model.stages[0]
 
@@ -204,7 +207,7 @@ def test_nothing_is_trained_or_written(tmp_path: Path, monkeypatch: pytest.Monke
     assert doctor(one)["stages"][0]["teacher_trained"] is False
     assert list(tmp_path.iterdir()) == []
     run_of(one, tmp_path / "run")
-    kept = place(Experiment.of(one), one.teachers[0], 0)
+    kept = cache_path(Experiment.from_recipe(one), one.teachers[0], 0)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     state = torch.get_rng_state()
     found = doctor(one)
@@ -231,7 +234,7 @@ def test_it_says_what_a_kept_teacher_really_says(
 
 
 def test_an_inner_net_is_looked_into() -> None:
-    experiment = Experiment.of(recipe(student=CNN))
-    _, scheme, _ = next(rehearse(experiment))
+    experiment = Experiment.from_recipe(recipe(student=CNN))
+    _, scheme, _ = next(dry_run(experiment))
     assert isinstance(scheme.student, Net)
     assert doctor(recipe(student=CNN))["stages"][0]["teacher"]["taps"]["embedding"] == "head:in"

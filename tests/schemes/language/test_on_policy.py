@@ -8,6 +8,8 @@ import pytest
 
 from instil import recipe as recipes
 from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
+from instil.experiment.schemes import build_scheme
 from instil.generation.options import Sampling
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.jsd import JSD
@@ -88,11 +90,11 @@ def test_the_default_end_is_the_end_token_of_the_data() -> None:
         ROOT / "src/instil/recipes" / "language" / "on_policy.yaml",
         ["data.rows=64", "data.held_out=8"],
     )
-    experiment = Experiment.of(recipe)
+    experiment = Experiment.from_recipe(recipe)
     student, teacher = (
-        build.net(spec, experiment, "student") for spec in (recipe.student, *recipe.teachers)
+        build_network(spec, experiment, "student") for spec in (recipe.student, *recipe.teachers)
     )
-    scheme = build.scheme(experiment, student, Frozen(teacher))
+    scheme = build_scheme(experiment, student, Frozen(teacher))
     assert isinstance(scheme, OnPolicy)
     assert scheme.sampling.eos_token_id == experiment.facts["end"]
     assert experiment.splits.train.text_of([experiment.facts["end"]]) == ""

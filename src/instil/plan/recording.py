@@ -29,9 +29,9 @@ from instil.plan.run_folder import RunFolder
 from instil.progress import RunProgress
 from instil.recipe.errors import RecipeError, error_context
 from instil.recipe.sections import Recipe, StoreConfig
-from instil.tasks.bases.task import to_device
 from instil.store.codecs import encode_outputs, encoded_roles
 from instil.store.writer import StoreWriter
+from instil.tasks.bases.task import to_device
 
 
 @on_device_of_recipe

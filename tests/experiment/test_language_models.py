@@ -65,11 +65,11 @@ TEACHER = LLAMA | {"is_trained": True}
         ({"student": model("t5")}, r"student: T5ForConditionalGeneration is an encoder-decoder"),
         (
             {"student": model("llama", tokens=100)},
-            r"student: it knows 100 tokens, the tokenizer of the data has 257",
+            r"student: its vocabulary has 100 tokens, the tokenizer of the data has 257",
         ),
         (
             {"teacher": model("llama", tokens=100) | {"is_trained": True}},
-            r"teacher: it knows 100 tokens, the tokenizer of the data has 257",
+            r"teacher: its vocabulary has 100 tokens, the tokenizer of the data has 257",
         ),
         (
             {"scheme": {"type": "on_policy", "end": 9999}},

@@ -9,7 +9,7 @@ from instil.report.record import Record
 
 
 def record(*arms: str) -> Record:
-    said = {"prompt": "def <f>", "text": "(x):", "said": "(y) & more"}
+    said = {"prompt": "def <f>", "text": "(x):", "generated": "(y) & more"}
     details = {
         arm: {"continuations": [said, said], "written_per_second": 12.4, "writing_bytes": 2_000_000}
         for arm in arms

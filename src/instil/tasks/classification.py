@@ -1,4 +1,4 @@
-"""Images to classes: one, several or yes-or-no."""
+"""Image classification: one class, several classes or a yes-or-no decision."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
 
+ROLES = ("logits", "hidden_states", "attentions")
+"""Outputs of a transformers model that are used."""
+
 
 def call(
     model: nn.Module,
@@ -19,19 +22,24 @@ def call(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Outputs:
-    """``logits`` for ``image`` (N, C, H, W) in [0, 1], resized (bilinear, antialiased) and normalised as this model expects it.
+    """Compute the outputs of an image classifier.
 
-    Grey images become colour where ``mean`` has three values. Of a transformers model ``hidden_states`` and, where its config asks for them,
-    ``attentions`` come too.
+    Args:
+        model: a model that maps images to logits, as a tensor or by name.
+        batch: ``image`` (N, C, H, W) in [0, 1]; it is resized (bilinear, antialiased) and
+            normalised for this model.
+        size: side, or height and width, of the model's images; None for no resizing.
+        mean: mean of each channel. Grey images become colour images for three values.
+        std: standard deviation of each channel.
+
+    Returns:
+        ``logits`` (N, C); of a transformers model also ``hidden_states`` and, if its configuration
+        enables them, ``attentions``.
     """
-    answer = model(preprocess(batch["image"], size, mean, std), **forward_kwargs(model))
-    if isinstance(answer, Mapping):
-        return {
-            role: answer[role]
-            for role in ("logits", "hidden_states", "attentions")
-            if answer.get(role) is not None
-        }
-    return {"logits": answer[0] if isinstance(answer, (tuple, list)) else answer}
+    result = model(preprocess(batch["image"], size, mean, std), **forward_kwargs(model))
+    if isinstance(result, Mapping):
+        return {role: result[role] for role in ROLES if result.get(role) is not None}
+    return {"logits": result[0] if isinstance(result, (tuple, list)) else result}
 
 
 def preprocess(
@@ -40,11 +48,21 @@ def preprocess(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Tensor:
-    """The image at (``size``, ``size``) or ``size`` = (H, W), less ``mean`` and over ``std``, each one number a channel."""
+    """Resize and normalise images.
+
+    Args:
+        image: (N, C, H, W).
+        size: side, or height and width; None for no resizing.
+        mean: subtracted from each channel; None for 0.
+        std: divisor of each channel; None for 1.
+
+    Returns:
+        (N, D, h, w), with D = C, or more if C = 1 and there are several means.
+    """
     if size is not None:
-        wanted = (size, size) if isinstance(size, int) else tuple(size)
-        if image.shape[-2:] != wanted:
-            image = F.interpolate(image, wanted, mode="bilinear", antialias=True)
+        shape = (size, size) if isinstance(size, int) else tuple(size)
+        if image.shape[-2:] != shape:
+            image = F.interpolate(image, shape, mode="bilinear", antialias=True)
     if mean is not None:
         image = image - image.new_tensor(mean)[:, None, None]
     if std is not None:
@@ -53,35 +71,51 @@ def preprocess(
 
 
 def check_images(images: Tensor, channels: int) -> Tensor:
-    """Images (N, C, H, W) as float32 in [0, 1]; ValueError for another shape or range."""
+    """Return images as float32 in [0, 1].
+
+    Args:
+        images: (N, C, H, W), uint8 or floating point in [0, 1].
+        channels: expected number of channels.
+
+    Raises:
+        ValueError: if shape, type or range differ.
+    """
     if images.ndim != 4 or images.shape[1] != channels:
         raise ValueError(
             f"images must have the shape (N, {channels}, H, W), not {tuple(images.shape)}"
         )
     if images.dtype == torch.uint8:
         images = images.float() / 255
-    if not images.is_floating_point() or (
-        images.numel() and not (images.min() >= 0 and images.max() <= 1)
-    ):
+    # The comparison is negated, so that NaN is refused too.
+    is_outside = images.numel() > 0 and not (images.min() >= 0 and images.max() <= 1)
+    if not images.is_floating_point() or is_outside:
+        dtype = str(images.dtype).removeprefix("torch.")
         raise ValueError(
-            f"images must be uint8, or floating point in [0, 1], not {str(images.dtype).removeprefix('torch.')} outside of it"
+            f"images must be uint8, or floating point in [0, 1], not {dtype} outside of it"
         )
     return images.float()
 
 
 def forward_kwargs(model: nn.Module) -> dict[str, bool]:
-    """What a transformers model is asked besides its logits."""
-    return (
-        {"output_hidden_states": True}
-        if hasattr(getattr(model, "config", None), "model_type")
-        else {}
-    )
+    """Return the arguments that make a transformers model return its hidden states."""
+    is_transformers = hasattr(getattr(model, "config", None), "model_type")
+    return {"output_hidden_states": True} if is_transformers else {}
+
+
+def resized_images(batch: Batch, shape: Sequence[int]) -> Batch:
+    """Return a batch whose images have the shape (C, H, W) of those in training."""
+    images = check_images(batch["image"], shape[0])
+    return batch | {"image": preprocess(images, (shape[1], shape[2]), None, None)}
 
 
 class Classification(ClassTask):
-    """What the loop and the command line ask of the task; ``kind`` is that of the labels: ``single``, ``multi`` or ``binary``.
+    """Image classification.
 
-    Labels are int64 (N,) for ``single``, float (N, C) for ``multi``, (N, 1) for ``binary``; -100 where there is none.
+    Labels are int64 (N,) for ``single``, float (N, C) for ``multi``, float (N, 1) for ``binary``;
+    -100 for no label.
+
+    Args:
+        kind: kind of the labels: ``single``, ``multi`` or ``binary``.
     """
 
     card = Card("Image classification")
@@ -90,11 +124,6 @@ class Classification(ClassTask):
     inputs = ("image",)
     call = staticmethod(call)
 
-    def to_batch(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
-        """Images (N, C, H, W): uint8, or float in [0, 1]; resized to those that the student was trained on."""
-        batch = super().to_batch(given, shape)
-        return batch | {
-            "image": preprocess(
-                check_images(batch["image"], shape[0]), (shape[1], shape[2]), None, None
-            )
-        }
+    def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
+        """Return images (N, C, H, W), uint8 or float in [0, 1], in the size of training."""
+        return resized_images(super().to_batch(inputs, shape), shape)

@@ -1,4 +1,4 @@
-"""Text to the next token: causal language models."""
+"""Causal language modelling: text to the next token."""
 
 from __future__ import annotations
 
@@ -17,25 +17,42 @@ from instil.tasks.bases.continuations import texts_after_prompts
 from instil.tasks.bases.task import Evaluation, Task
 
 CAUSAL_TOKENS = 8
-"""Tokens of the row on which a model is tested to be causal."""
+"""Length of the row on which a model is tested to be causal."""
+LARGEST_EXPONENT = 700
+"""Largest loss of a finite perplexity in float64."""
 
 
 def token_losses(outputs: Outputs, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each position (N, T) minus the log-probability of its label, 0 where it has none, and the likeliest token.
+    """Compute the loss and the most likely token of each position.
 
-    From ``projection``, some positions at a time, or from ``logits``. Raises ValueError where a logit is not finite.
+    A ``projection`` is evaluated a few positions at a time.
+
+    Args:
+        outputs: ``projection`` or ``logits`` (N, T, V).
+        label: token ids (N, T); -100 for no label.
+
+    Returns:
+        Negative log-probability of the label (N, T), 0 without a label, and the most likely token
+        (N, T).
+
+    Raises:
+        ValueError: if a logit of a labelled position is not finite.
     """
-    whole = "projection" not in outputs
-    rest, lost, said = label.reshape(-1), [], []
-    for part in (
-        [outputs["logits"].flatten(0, -2)] if whole else chunked_logits(outputs["projection"])
-    ):
-        logits, (target, rest) = to_float32(part), rest.tensor_split([len(part)])
+    if "projection" in outputs:
+        chunks: Iterable[Tensor] = chunked_logits(outputs["projection"])
+    else:
+        chunks = [outputs["logits"].flatten(0, -2)]
+    rest = label.reshape(-1)
+    losses: list[Tensor] = []
+    tokens: list[Tensor] = []
+    for chunk in chunks:
+        logits = to_float32(chunk)
+        target, rest = rest.tensor_split([len(chunk)])
         if not logits[target != UNLABELLED].isfinite().all():
             raise ValueError("the net gives logits that are not finite")
-        lost.append(F.cross_entropy(logits, target, reduction="none", ignore_index=UNLABELLED))
-        said.append(logits.argmax(-1))
-    return torch.cat(lost).view(label.shape), torch.cat(said).view(label.shape)
+        losses.append(F.cross_entropy(logits, target, reduction="none", ignore_index=UNLABELLED))
+        tokens.append(logits.argmax(-1))
+    return torch.cat(losses).view(label.shape), torch.cat(tokens).view(label.shape)
 
 
 def vocabulary_size(outputs: Outputs) -> int:
@@ -46,9 +63,13 @@ def vocabulary_size(outputs: Outputs) -> int:
 
 
 class Language(Task):
-    """What the loop and the command line ask of the task.
+    """Causal language modelling.
 
-    ``label`` (N, T) is the token that follows each position, -100 where none is learned; ``valid`` (N, T) is False for padding and prompts.
+    ``label`` (N, T) is the token that follows each position, -100 where none is learned. ``valid``
+    (N, T) is False for padding and prompts.
+
+    Args:
+        kind: kind of the labels: ``token``.
     """
 
     card = Card("Causal language modelling", tasks=("language",))
@@ -69,34 +90,41 @@ class Language(Task):
         super().__init__(kind)
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
-        """ValueError for an objective that is not defined for one class an item, which a token is."""
+        """Raise ValueError for an objective that is undefined for one label per token."""
         for name, objective in objectives.items():
             assert isinstance(objective, Objective)
+            # A token is an item with one class, so objectives of single labels are defined too.
             if not {"single", self.kind} & set(objective.card.labels):
                 raise ValueError(
-                    f"objectives.{name}: {type(objective).__name__} is undefined for {self.title}, where every token has one label"
+                    f"objectives.{name}: {type(objective).__name__} is undefined for {self.title}, "
+                    "where every token has one label"
                 )
 
     def check_data(self, batch: Batch) -> None:
-        """ValueError where labels are not one token a position, or are the tokens themselves instead of those that follow."""
+        """Raise ValueError for labels of another shape, or that are the input tokens themselves."""
         super().check_data(batch)
-        ids, label = batch["input_ids"], batch["label"]
+        ids = batch["input_ids"]
+        label = batch["label"]
         if label.shape != ids.shape or label.is_floating_point():
             raise ValueError(
-                f"{self.title} needs a token for each position of {tuple(ids.shape)}; labels are {label.dtype} {tuple(label.shape)}"
+                f"{self.title} needs a token for each position of {tuple(ids.shape)}; labels are "
+                f"{label.dtype} {tuple(label.shape)}"
             )
-        known = (label != UNLABELLED) & (batch["attention_mask"] > 0)
-        if known[:, 1:].any() and torch.equal(label[known], ids[known]):
+        is_labelled = (label != UNLABELLED) & (batch["attention_mask"] > 0)
+        if is_labelled[:, 1:].any() and torch.equal(label[is_labelled], ids[is_labelled]):
             raise ValueError(
-                "the label of a position is the token that follows it; these labels are the tokens themselves"
+                "the label of a position is the token that follows it; these labels are the "
+                "tokens themselves"
             )
 
     def check_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
-        """Check that a model is a causal language model of the data's tokens; more tokens may be padding.
+        """Check that a model is a causal language model of the data's tokens.
+
+        More tokens than those of the data may be padding of the model's vocabulary.
 
         Args:
             model: the model of a student or a teacher.
-            facts: of the data; ``vocabulary`` is the number of tokens of its tokenizer.
+            facts: properties of the data; ``vocabulary`` is the number of tokens of its tokenizer.
 
         Raises:
             ValueError: if the model has fewer tokens, is an encoder-decoder or reads later tokens.
@@ -105,8 +133,9 @@ class Language(Task):
         num_tokens = facts["vocabulary"] if embedding is None else len(embedding().weight)
         if num_tokens < facts["vocabulary"]:
             raise ValueError(
-                f"it knows {num_tokens} tokens, the tokenizer of the data has {facts['vocabulary']}; "
-                "teacher, student and data need one tokenizer (data.tokenizer)"
+                f"its vocabulary has {num_tokens} tokens, the tokenizer of the data has "
+                f"{facts['vocabulary']}; teacher, student and data need one tokenizer "
+                "(data.tokenizer)"
             )
         if embedding is not None:
             device = next(model.parameters()).device
@@ -122,14 +151,13 @@ class Language(Task):
         names: Sequence[str] | None = None,
         whose: str = "teacher",
     ) -> None:
-        """The classes are the tokens, of which ``check_model`` counts."""
+        """Do nothing: the classes are the tokens, and ``check_model`` counts them."""
 
     def output_warning(self, outputs: Outputs, batch: Batch) -> str:
-        """Sentence on a net that expects the text less than a uniform distribution would."""
+        """Return a sentence on a network that predicts worse than a uniform distribution."""
         if "projection" not in outputs and "logits" not in outputs:
             return ""
-        label = batch["label"]
-        label = label.masked_fill(~batch["valid"], UNLABELLED) if "valid" in batch else label
+        label = _counted_labels(batch)
         num_tokens = int((label != UNLABELLED).sum())
         loss = token_losses(outputs, label)[0].double().sum().item() / max(num_tokens, 1)
         size = vocabulary_size(outputs)
@@ -147,10 +175,9 @@ class Language(Task):
     def evaluate_generation(
         self, net: nn.Module, samples: Any, teacher: nn.Module | None = None
     ) -> Evaluation:
-        """What ``net`` writes, its likeliest token each time, after prompts, or after the first half of a row of text.
+        """Generate text after prompts, or after the first half of rows of text, and measure it.
 
-        Metric ``rouge_l`` (Lin 2004) where prompts have answers. Details: ``continuations``, some of them with what was there, ``written_per_second``
-        tokens and ``writing_bytes``, the most memory that this takes beyond the weights; with a teacher ``exposure_bias_gap``.
+        Metrics and details are those of ``texts_after_prompts``; none for samples without text.
         """
         if not hasattr(samples, "text_of"):
             return {}, {}
@@ -159,34 +186,62 @@ class Language(Task):
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
     ) -> Evaluation:
-        """Metrics over what is learned: ``loss`` (nats per token), ``perplexity`` = exp(loss), ``accuracy``.
+        """Compute metrics and details of a language model in eval mode.
 
-        Where the batches have ``bytes``, ``bits_per_byte``, which compares models of other tokenizers; with a teacher ``agreement``, how often
-        both find the same token likeliest. Details: ``tokens_per_second`` of this evaluation. Raises ValueError where no token has a label.
+        Metrics, over the labelled tokens:
+
+        - ``loss`` in nats per token, ``perplexity`` = exp(loss), and ``accuracy``;
+        - ``bits_per_byte``, if the batches have ``bytes``; comparable across tokenizers;
+        - ``agreement``: share of the valid positions where the teacher has the same most likely
+          token.
+
+        Details: ``tokens_per_second`` of this evaluation.
+
+        Args:
+            net: network to evaluate.
+            batches: batches of the test data.
+            teacher: teacher for ``agreement``, if there is one.
+
+        Raises:
+            ValueError: if no token has a label, or a logit is not finite.
         """
-        lost = right = tokens = said = same = positions = 0.0
-        began = time.perf_counter()
-        for batch, mine, theirs in self.iter_outputs(net, batches, teacher):
-            label = batch["label"]
-            label = label.masked_fill(~batch["valid"], UNLABELLED) if "valid" in batch else label
-            known, counted = label != UNLABELLED, batch.get("valid", label != UNLABELLED)
-            values, prediction = token_losses(mine, label)
-            lost, tokens = lost + values.double().sum().item(), tokens + known.sum().item()
-            right += (prediction == label).sum().item()
-            said += (batch["bytes"] * known).sum().item() if "bytes" in batch else 0
+        start = time.perf_counter()
+        totals = dict.fromkeys(("loss", "correct", "tokens", "bytes", "equal", "positions"), 0.0)
+        for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
+            label = _counted_labels(batch)
+            is_labelled = label != UNLABELLED
+            losses, prediction = token_losses(outputs, label)
+            totals["loss"] += losses.double().sum().item()
+            totals["tokens"] += is_labelled.sum().item()
+            totals["correct"] += (prediction == label).sum().item()
+            if "bytes" in batch:
+                totals["bytes"] += (batch["bytes"] * is_labelled).sum().item()
             if teacher is not None:
-                same, positions = (
-                    same + ((prediction == theirs["prediction"]) & counted).sum().item(),
-                    positions + counted.sum().item(),
-                )
-        if not tokens:
+                is_valid = batch.get("valid", is_labelled)
+                is_equal = (prediction == teacher_outputs["prediction"]) & is_valid
+                totals["equal"] += is_equal.sum().item()
+                totals["positions"] += is_valid.sum().item()
+        if not totals["tokens"]:
             raise ValueError("no token to evaluate on has a label")
-        loss = lost / tokens
-        metrics = {
-            "perplexity": math.exp(min(loss, 700)),
-            "accuracy": right / tokens,
-            "loss": loss,
-        }
-        metrics |= {"bits_per_byte": lost / math.log(2) / said} if said else {}
-        metrics |= {"agreement": same / max(positions, 1)} if teacher is not None else {}
-        return metrics, {"tokens_per_second": tokens / (time.perf_counter() - began)}
+        metrics = _metrics(totals)
+        if teacher is not None:
+            metrics["agreement"] = totals["equal"] / max(totals["positions"], 1)
+        return metrics, {"tokens_per_second": totals["tokens"] / (time.perf_counter() - start)}
+
+
+def _counted_labels(batch: Batch) -> Tensor:
+    """Labels (N, T) of a batch, -100 where ``valid`` is False."""
+    label: Tensor = batch["label"]
+    return label.masked_fill(~batch["valid"], UNLABELLED) if "valid" in batch else label
+
+
+def _metrics(totals: Mapping[str, float]) -> dict[str, float]:
+    loss = totals["loss"] / totals["tokens"]
+    metrics = {
+        "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
+        "accuracy": totals["correct"] / totals["tokens"],
+        "loss": loss,
+    }
+    if totals["bytes"]:
+        metrics["bits_per_byte"] = totals["loss"] / math.log(2) / totals["bytes"]
+    return metrics

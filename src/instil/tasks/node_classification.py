@@ -1,4 +1,4 @@
-"""Nodes of a graph to classes."""
+"""Classification of the nodes of a graph."""
 
 from __future__ import annotations
 
@@ -11,22 +11,31 @@ from instil.tasks.bases.classes import ClassTask
 
 
 def call(model: nn.Module, batch: Batch) -> Outputs:
-    """``logits`` (n, C) for the features ``x`` (n, F) and, of a model whose forward takes it, ``edge_index`` (2, E), from and to.
+    """Compute the logits of nodes.
 
-    A model without ``edge_index`` sees each node alone, as the student of GLNN (Zhang et al. 2022).
+    A model without the parameter ``edge_index`` classifies each node by its own features, like the
+    student of GLNN (Zhang et al. 2022).
+
+    Args:
+        model: a model that maps ``x``, and optionally ``edge_index``, to logits.
+        batch: features ``x`` (n, F) and ``edge_index`` (2, E), from and to.
+
+    Returns:
+        ``logits`` (n, C).
     """
-    edges = (
-        {"edge_index": batch["edge_index"]}
-        if "edge_index" in inspect.signature(model.forward).parameters
-        else {}
-    )
-    return {"logits": model(batch["x"], **edges)}
+    if "edge_index" in inspect.signature(model.forward).parameters:
+        return {"logits": model(batch["x"], edge_index=batch["edge_index"])}
+    return {"logits": model(batch["x"])}
 
 
 class NodeClassification(ClassTask):
-    """What the loop and the command line ask of the task; ``kind`` is that of the labels: ``single``, ``multi`` or ``binary``.
+    """Classification of nodes.
 
-    A batch is a part of the graph: ``x``, ``edge_index``, ``label`` (n,), and ``valid``, False for nodes that are only there for their neighbours.
+    A batch is a part of the graph: ``x``, ``edge_index``, ``label`` (n,), and ``valid``, which is
+    False for nodes that are in the batch as neighbours only.
+
+    Args:
+        kind: kind of the labels: ``single``, ``multi`` or ``binary``.
     """
 
     card = Card("Node classification", tasks=("node_classification",))

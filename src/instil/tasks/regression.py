@@ -1,8 +1,9 @@
-"""Images to real numbers."""
+"""Image regression: one or several real numbers per image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -14,9 +15,12 @@ from instil.tasks.classification import Classification, call
 
 
 class Regression(Classification):
-    """What the loop and the command line ask of the task; ``logits`` (N, D) are the outputs themselves.
+    """Image regression; ``logits`` (N, D) are the predicted numbers.
 
-    Labels are float (N, D); -100 or NaN where one is unknown.
+    Labels are float (N, D); -100 or NaN for an unknown number.
+
+    Args:
+        kind: kind of the labels: ``real``.
     """
 
     card = Card("Image regression", tasks=("regression",))
@@ -31,72 +35,97 @@ class Regression(Classification):
         super().__init__(kind)
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
-        """ValueError for an objective of logits or labels that is not defined for real numbers."""
-        super().check(
-            {
-                name: objective
-                for name, objective in objectives.items()
-                if isinstance(objective, Objective) and _of_outputs(objective)
-            }
-        )
+        """Raise ValueError for an objective of logits or labels that is undefined for numbers."""
+        checked: dict[str, Objective] = {}
+        for name, objective in objectives.items():
+            if isinstance(objective, Objective) and _reads_predictions(objective):
+                checked[name] = objective
+        super().check(checked)
 
     def check_data(self, batch: Batch) -> None:
+        # The base class of classification expects classes.
         Task.check_data(self, batch)
-        if batch["label"].ndim != 2 or not batch["label"].is_floating_point():
+        label = batch["label"]
+        if label.ndim != 2 or not label.is_floating_point():
             raise ValueError(
-                f"regression needs real labels (N, D); these are {batch['label'].dtype} of the shape {tuple(batch['label'].shape)}"
+                f"regression needs real labels (N, D); these are {label.dtype} of the shape "
+                f"{tuple(label.shape)}"
             )
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
     ) -> Evaluation:
-        """``r2`` (coefficient of determination, the mean over the outputs), ``mae`` and ``loss`` (mean absolute and squared error) of what is known.
+        """Compute metrics of a regression network in eval mode.
 
-        ``agreement``: the teacher's outputs in place of the label, in ``r2``. Raises ValueError where no output is known twice, or one is not finite.
+        Metrics, over the known labels:
+
+        - ``r2``: coefficient of determination, averaged over the outputs;
+        - ``mae`` and ``loss``: mean absolute and mean squared error;
+        - ``agreement``: ``r2`` with the teacher's outputs in place of the labels.
+
+        Args:
+            net: network to evaluate.
+            batches: batches of the test data; items with ``valid`` False are ignored.
+            teacher: teacher for ``agreement``, if there is one.
+
+        Raises:
+            ValueError: if no output has two known labels, or an output is not finite.
         """
         collected: list[tuple[Tensor, ...]] = []
-        for batch, mine, theirs in self.iter_outputs(net, batches, teacher):
-            rows = (
-                to_float32(mine["logits"]),
-                batch["label"],
-                *([] if teacher is None else [theirs["logits"]]),
-            )
-            collected.append(
-                tuple(part[batch["valid"]] if "valid" in batch else part for part in rows)
-            )
-        outputs, label, *others = (
-            torch.cat(parts).double().cpu() for parts in zip(*collected, strict=True)
-        )
-        label = label.reshape(outputs.shape)
-        if not outputs.isfinite().all():
+        for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
+            parts = [to_float32(outputs["logits"]), batch["label"]]
+            if teacher is not None:
+                parts.append(teacher_outputs["logits"])
+            if "valid" in batch:
+                parts = [part[batch["valid"]] for part in parts]
+            collected.append(tuple(parts))
+        columns = [torch.cat(parts).double().cpu() for parts in zip(*collected, strict=True)]
+        predictions, label, *others = columns
+        label = label.reshape(predictions.shape)
+        is_finite = predictions.isfinite().all(1)
+        if not is_finite.all():
             raise ValueError(
-                f"{int((~outputs.isfinite()).any(1).sum())} of {len(outputs)} samples have outputs that are not finite"
+                f"{int((~is_finite).sum())} of {len(predictions)} samples have outputs that are "
+                "not finite"
             )
-        known = (label != UNLABELLED) & ~label.isnan()
-        error = (outputs - label)[known]
+        is_labelled = (label != UNLABELLED) & ~label.isnan()
+        error = (predictions - label)[is_labelled]
         metrics = {
-            "r2": mean_r2(outputs, label, known),
+            "r2": mean_r2(predictions, label, is_labelled),
             "mae": error.abs().mean().item(),
             "loss": error.square().mean().item(),
         }
         if others:
-            metrics["agreement"] = mean_r2(outputs, others[0], torch.ones_like(known))
+            metrics["agreement"] = mean_r2(predictions, others[0], torch.ones_like(is_labelled))
         return metrics, {}
 
 
-def mean_r2(outputs: Tensor, label: Tensor, known: Tensor) -> float:
-    """R² of outputs (N, D), averaged over those of which two or more labels are known; 1 is perfect, 0 as good as the mean of the labels."""
+def mean_r2(predictions: Tensor, label: Tensor, is_labelled: Tensor) -> float:
+    """Return the coefficient of determination, averaged over the outputs.
+
+    1 is perfect; 0 is as good as the mean of the labels.
+
+    Args:
+        predictions: (N, D).
+        label: (N, D).
+        is_labelled: boolean (N, D). An output with fewer than two labels is left out.
+
+    Raises:
+        ValueError: if every output is left out.
+    """
     from torchmetrics.functional.regression import r2_score
 
-    columns = [
-        (o[k], y[k]) for o, y, k in zip(outputs.T, label.T, known.T, strict=True) if k.sum() > 1
-    ]
-    if not columns:
+    values = []
+    for prediction, target, is_used in zip(predictions.T, label.T, is_labelled.T, strict=True):
+        # The variance of the labels, by which R² divides, needs two of them.
+        if is_used.sum() > 1:
+            values.append(r2_score(prediction[is_used], target[is_used]))
+    if not values:
         raise ValueError("no output to evaluate on has two known labels")
-    return torch.stack([r2_score(o, y) for o, y in columns]).mean().item()
+    return torch.stack(values).mean().item()
 
 
-def _of_outputs(objective: Objective) -> bool:
-    return isinstance(objective, LabelObjective) or any(
-        "logits" in roles for needs in objective.needs.values() for roles in needs
-    )
+def _reads_predictions(objective: Objective) -> bool:
+    if isinstance(objective, LabelObjective):
+        return True
+    return any("logits" in roles for roles in chain.from_iterable(objective.needs.values()))

@@ -1,4 +1,4 @@
-"""Images to one class a pixel."""
+"""Semantic segmentation: one class per pixel."""
 
 from __future__ import annotations
 
@@ -21,25 +21,37 @@ def call(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Outputs:
-    """``logits`` (N, H, W, C) for ``image`` (N, C, H, W) in [0, 1], resized and normalised as this model expects it.
+    """Compute the logits of each pixel.
 
-    The model gives logits (N, C, h, w), as a tensor, under ``out`` (torchvision) or as ``logits`` (transformers); they are brought to the image's
-    own height and width (bilinear).
+    Args:
+        model: a model that returns logits (N, C, h, w), as a tensor, as ``out`` (torchvision) or as
+            ``logits`` (transformers); they are resized to the image (bilinear).
+        batch: ``image`` (N, C, H, W) in [0, 1]; it is resized and normalised for this model.
+        size: side, or height and width, of the model's images; None for no resizing.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+
+    Returns:
+        ``logits`` (N, H, W, C).
     """
     image: Tensor = batch["image"]
-    answer = model(preprocess(image, size, mean, std))
-    if isinstance(answer, Mapping):
-        answer = answer["out"] if "out" in answer else answer["logits"]
-    logits: Tensor = answer[0] if isinstance(answer, (tuple, list)) else answer
+    result = model(preprocess(image, size, mean, std))
+    if isinstance(result, Mapping):
+        result = result["out"] if "out" in result else result["logits"]
+    logits: Tensor = result[0] if isinstance(result, (tuple, list)) else result
     if logits.shape[-2:] != image.shape[-2:]:
         logits = F.interpolate(logits, image.shape[-2:], mode="bilinear")
     return {"logits": logits.movedim(1, -1)}
 
 
 class Segmentation(Task):
-    """What the loop and the command line ask of the task.
+    """Semantic segmentation.
 
-    Labels are int64 (N, H, W), -100 where there is none; ``valid`` (N, H, W) is False for void pixels, that nothing learns from.
+    Labels are int64 (N, H, W), -100 for no label. ``valid`` (N, H, W) is False for void pixels,
+    which no loss reads.
+
+    Args:
+        kind: kind of the labels: ``single``.
     """
 
     card = Card("Semantic segmentation", tasks=("segmentation",))
@@ -52,62 +64,88 @@ class Segmentation(Task):
     label_hint = "If 255 marks void pixels, add a boolean 'valid' (N, H, W) that is False there"
 
     def adapt_batch(self, batch: Batch) -> Batch:
-        """Adds ``valid``, by default True for every pixel; a mask may be (N, 1, H, W)."""
+        """Add ``valid``, by default True for every pixel, and accept masks (N, 1, H, W)."""
         adapted = super().adapt_batch(batch)
         label = adapted.get("label")
         if label is not None and label.ndim == 4 and label.shape[1] == 1:
-            adapted["label"] = label = label.squeeze(1)
+            label = label.squeeze(1)
+            adapted["label"] = label
         if label is not None and "valid" not in adapted:
             adapted["valid"] = torch.ones_like(label, dtype=torch.bool)
         return adapted
 
-    def to_batch(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
-        """Images (N, C, H, W): uint8, or float in [0, 1]; of any size that the student takes."""
-        batch = super().to_batch(given, shape)
+    def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
+        """Return images (N, C, H, W), uint8 or float in [0, 1], of any size."""
+        batch = super().to_batch(inputs, shape)
         return batch | {"image": check_images(batch["image"], shape[0])}
 
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)
         if batch["label"].ndim != 3 or "valid" not in batch:
             raise ValueError(
-                f"segmentation needs a label and valid (N, H, W) for each pixel; the label has the shape {tuple(batch['label'].shape)}"
+                "segmentation needs a label and valid (N, H, W) for each pixel; the label has the "
+                f"shape {tuple(batch['label'].shape)}"
             )
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
     ) -> Evaluation:
-        """``miou`` (mean over the classes seen of intersection over union), ``accuracy`` and ``loss`` of the labelled pixels, and ``agreement``.
+        """Compute metrics and details of a segmentation network in eval mode.
 
-        Details: ``confusion`` of pixels (true class x predicted class). Raises ValueError where no pixel is labelled or a logit is not finite.
+        Metrics:
+
+        - ``miou``: intersection over union, averaged over the classes in the data;
+        - ``accuracy`` and ``loss`` over the labelled pixels;
+        - ``agreement`` with the teacher over the valid pixels.
+
+        Details: ``confusion`` of the pixels (true class x predicted class).
+
+        Args:
+            net: network to evaluate.
+            batches: batches of the test data.
+            teacher: teacher for ``agreement``, if there is one.
+
+        Raises:
+            ValueError: if no pixel is labelled, or a logit is not finite.
         """
         from torchmetrics.classification import MulticlassJaccardIndex
 
-        overlap: MulticlassJaccardIndex | None = None
-        loss, alike = 0.0, torch.zeros(2, dtype=torch.float64)
-        for batch, mine, theirs in self.iter_outputs(net, batches, teacher):
-            logits, label = to_float32(mine["logits"]), batch["label"]
-            valid = batch.get("valid", torch.ones_like(label, dtype=torch.bool))
-            if not logits.isfinite().all():
-                raise ValueError(
-                    f"{int((~logits.isfinite()).any(-1).sum())} of {logits[..., 0].numel()} pixels have logits that are not finite"
-                )
-            label, predicted = label.masked_fill(~valid, UNLABELLED), logits.argmax(-1)
-            overlap = overlap or MulticlassJaccardIndex(logits.shape[-1], ignore_index=UNLABELLED)
-            overlap.update(predicted.cpu(), label.cpu())
+        jaccard: MulticlassJaccardIndex | None = None
+        loss = 0.0
+        num_equal = 0
+        num_valid = 0
+        for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
+            logits = _finite_logits(outputs)
+            is_valid = batch.get("valid", torch.ones_like(batch["label"], dtype=torch.bool))
+            label = batch["label"].masked_fill(~is_valid, UNLABELLED)
+            predicted = logits.argmax(-1)
+            jaccard = jaccard or MulticlassJaccardIndex(logits.shape[-1], ignore_index=UNLABELLED)
+            jaccard.update(predicted.cpu(), label.cpu())
             loss += F.cross_entropy(logits.movedim(-1, 1), label, reduction="sum").item()
             if teacher is not None:
-                alike += torch.stack(
-                    [((predicted == theirs["logits"].argmax(-1)) & valid).sum(), valid.sum()]
-                ).cpu()
-        confusion = torch.zeros(1, 1) if overlap is None else overlap.confmat
+                is_equal = (predicted == teacher_outputs["logits"].argmax(-1)) & is_valid
+                num_equal += int(is_equal.sum())
+                num_valid += int(is_valid.sum())
+        confusion = torch.zeros(1, 1) if jaccard is None else jaccard.confmat
         count = int(confusion.sum())
-        if overlap is None or not count:
+        if jaccard is None or not count:
             raise ValueError("no pixel to evaluate on has a label")
         metrics = {
-            "miou": overlap.compute().item(),
+            "miou": jaccard.compute().item(),
             "accuracy": int(confusion.diag().sum()) / count,
             "loss": loss / count,
         }
         if teacher is not None:
-            metrics["agreement"] = float(alike[0] / alike[1].clamp_min(1))
+            metrics["agreement"] = num_equal / max(num_valid, 1)
         return metrics, {"confusion": confusion.tolist()}
+
+
+def _finite_logits(outputs: Outputs) -> Tensor:
+    logits = to_float32(outputs["logits"])
+    is_finite = logits.isfinite().all(-1)
+    if not is_finite.all():
+        raise ValueError(
+            f"{int((~is_finite).sum())} of {is_finite.numel()} pixels have logits that are not "
+            "finite"
+        )
+    return logits

@@ -1,8 +1,9 @@
-"""Texts to points, so that texts which belong together lie close."""
+"""Sentence embeddings: texts to vectors that are close for texts that belong together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -14,48 +15,57 @@ from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import forward_kwargs
 
 SCALE = 20.0
-"""What cosines are multiplied with in a contrast of pairs, as in sentence-transformers."""
+"""Factor of the cosines in a contrast of pairs, as in sentence-transformers."""
 
 
 def call(model: nn.Module, batch: Batch) -> Outputs:
-    """``sentence_embedding`` (N, D) of ``input_ids`` and ``attention_mask`` (N, L); ``partner_embedding`` of ``partner_input_ids`` and its mask.
+    """Compute the embeddings of texts and of their partners.
 
-    An embedding is the mean of the last hidden state over the tokens that are there (Reimers & Gurevych 2019), unless the model gives one itself.
-    ``hidden_states`` and ``attentions`` are those of the first text. ``logit_scale`` (1,) is 20.
+    An embedding is the mean of the last hidden state over the tokens without padding (Reimers &
+    Gurevych 2019), unless the model returns ``sentence_embedding`` itself.
+
+    Args:
+        model: a transformers model, or one that is called like it.
+        batch: ``input_ids`` and optionally ``attention_mask`` (N, L); for pairs also
+            ``partner_input_ids`` and ``partner_attention_mask``.
+
+    Returns:
+        ``sentence_embedding`` and, for pairs, ``partner_embedding`` (N, D); ``logit_scale`` (1,),
+        which is 20; ``hidden_states`` and ``attentions`` of the first texts.
     """
-    outputs = _embedded(model, batch["input_ids"], batch.get("attention_mask"))
+    outputs = _embed(model, batch["input_ids"], batch.get("attention_mask"))
     if "partner_input_ids" in batch:
-        partner = _embedded(model, batch["partner_input_ids"], batch.get("partner_attention_mask"))
+        partner = _embed(model, batch["partner_input_ids"], batch.get("partner_attention_mask"))
         outputs["partner_embedding"] = partner["sentence_embedding"]
     return outputs | {"logit_scale": outputs["sentence_embedding"].new_full((1,), SCALE)}
 
 
-def _embedded(model: nn.Module, ids: Tensor, mask: Tensor | None) -> Outputs:
-    wanted = {} if mask is None else {"attention_mask": mask}
-    answer = model(input_ids=ids, **wanted, **forward_kwargs(model))
-    if not isinstance(answer, Mapping):
-        return {"sentence_embedding": answer[0] if isinstance(answer, (tuple, list)) else answer}
-    inside = {
-        role: answer[role]
-        for role in ("hidden_states", "attentions")
-        if answer.get(role) is not None
-    }
-    if answer.get("sentence_embedding") is not None:
-        return {"sentence_embedding": answer["sentence_embedding"], **inside}
-    states = (
-        answer["last_hidden_state"]
-        if "last_hidden_state" in answer
-        else answer["hidden_states"][-1]
-    )
-    there = torch.ones_like(ids) if mask is None else mask
-    weight = there[..., None].to(states.dtype)
-    return {"sentence_embedding": (states * weight).sum(1) / weight.sum(1).clamp_min(1), **inside}
+def _embed(model: nn.Module, ids: Tensor, mask: Tensor | None) -> Outputs:
+    masks = {} if mask is None else {"attention_mask": mask}
+    result = model(input_ids=ids, **masks, **forward_kwargs(model))
+    if not isinstance(result, Mapping):
+        return {"sentence_embedding": result[0] if isinstance(result, (tuple, list)) else result}
+    roles = ("sentence_embedding", "hidden_states", "attentions")
+    outputs = {role: result[role] for role in roles if result.get(role) is not None}
+    if "sentence_embedding" in outputs:
+        return outputs
+    if "last_hidden_state" in result:
+        states = result["last_hidden_state"]
+    else:
+        states = result["hidden_states"][-1]
+    weight = (torch.ones_like(ids) if mask is None else mask)[..., None].to(states.dtype)
+    mean = (states * weight).sum(1) / weight.sum(1).clamp_min(1)
+    return {"sentence_embedding": mean, **outputs}
 
 
 class SentenceEmbedding(Task):
-    """What the loop and the command line ask of the task.
+    """Sentence embeddings.
 
-    A sample is a pair of texts that belong together; ``label`` (N,), -100 for a pair that is not judged, says what it is about.
+    A sample is a pair of texts that belong together. ``label`` (N,) is their topic, -100 for a
+    pair that is not evaluated.
+
+    Args:
+        kind: kind of the labels: ``single``.
     """
 
     card = Card(
@@ -76,73 +86,100 @@ class SentenceEmbedding(Task):
     call = staticmethod(call)
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
-        """ValueError for an objective that reads ``embedding``, which is what a tap sees of the text that the net read last."""
+        """Raise ValueError for an objective that reads ``embedding``.
+
+        A tap records that role for one text only: the one that the network read last.
+        """
         for name, objective in objectives.items():
             assert isinstance(objective, Objective)
-            if any("embedding" in roles for needs in objective.needs.values() for roles in needs):
-                own = f"{type(objective).__name__} reads the embedding of one item, and a sample of {self.title} is two texts"
+            needs = chain.from_iterable(objective.needs.values())
+            if any("embedding" in roles for roles in needs):
                 raise ValueError(
-                    f"objectives.{name}: {own}; take contrastive or embedding_regression"
+                    f"objectives.{name}: {type(objective).__name__} reads the embedding of one "
+                    f"item, and a sample of {self.title} is two texts; choose contrastive or "
+                    "embedding_regression"
                 )
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
     ) -> Evaluation:
-        """Metrics of the cosines between first texts and partners: is the nearest of the other side the own one?
+        """Compute metrics of the cosines between texts and partners in eval mode.
 
-        ``recall`` (at 1) and ``mrr`` (mean reciprocal rank), of both sides; ``accuracy``: of first texts whose nearest partner is about the same.
-        With a teacher ``spearman``, the rank correlation of all cosines with the teacher's, and ``agreement`` in the nearest partner. Raises
-        ValueError where no pair is labelled or an embedding is not finite.
+        Metrics:
+
+        - ``recall`` (at 1) and ``mrr`` (mean reciprocal rank) of the own partner, averaged over
+          both directions;
+        - ``accuracy``: share of the texts whose closest partner has the same label;
+        - with a teacher, ``spearman``, the rank correlation of all cosines with the teacher's, and
+          ``agreement`` in the closest partner.
+
+        Args:
+            net: network to evaluate.
+            batches: batches of the test data.
+            teacher: teacher for comparisons, if there is one.
+
+        Raises:
+            ValueError: if no pair is labelled, or an embedding is not finite.
         """
-        kept: dict[str, list[Tensor]] = {}
-        for batch, mine, theirs in self.iter_outputs(net, batches, teacher):
-            known = batch["label"] != UNLABELLED
-            found = {"label": batch["label"], **{role: mine[role] for role in self.roles}}
-            found |= {f"teacher {role}": theirs[role] for role in self.roles if role in theirs}
-            for key, value in found.items():
-                kept.setdefault(key, []).append(value.detach()[known].cpu())
-        columns = {key: torch.cat(parts) for key, parts in kept.items()}
+        columns = self._collect(net, batches, teacher)
         label = columns["label"]
         if not len(label):
             raise ValueError("no pair to evaluate on has a label")
-        closeness = _closeness(columns["sentence_embedding"], columns["partner_embedding"])
-        ranks = torch.cat([_ranks(closeness), _ranks(closeness.T)])
+        cosines = _cosines(columns["sentence_embedding"], columns["partner_embedding"])
+        ranks = torch.cat([_ranks(cosines), _ranks(cosines.T)])
         metrics = {
             "recall": (ranks == 1).double().mean().item(),
             "mrr": (1 / ranks.double()).mean().item(),
-            "accuracy": (label[closeness.argmax(1)] == label).double().mean().item(),
+            "accuracy": (label[cosines.argmax(1)] == label).double().mean().item(),
         }
         if "teacher sentence_embedding" in columns:
-            metrics |= _beside(
-                closeness,
-                _closeness(
-                    columns["teacher sentence_embedding"], columns["teacher partner_embedding"]
-                ),
+            teacher_cosines = _cosines(
+                columns["teacher sentence_embedding"], columns["teacher partner_embedding"]
             )
+            metrics |= _teacher_metrics(cosines, teacher_cosines)
         return metrics, {}
 
+    def _collect(
+        self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None
+    ) -> dict[str, Tensor]:
+        """Labels and embeddings of the labelled pairs of all batches."""
+        collected: dict[str, list[Tensor]] = {}
+        for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
+            is_labelled = batch["label"] != UNLABELLED
+            parts = {"label": batch["label"]}
+            for role in self.roles:
+                parts[role] = outputs[role]
+                if role in teacher_outputs:
+                    parts[f"teacher {role}"] = teacher_outputs[role]
+            for key, value in parts.items():
+                collected.setdefault(key, []).append(value.detach()[is_labelled].cpu())
+        return {key: torch.cat(parts) for key, parts in collected.items()}
 
-def _closeness(first: Tensor, partner: Tensor) -> Tensor:
-    """The cosines (N, N) of every first text with every partner."""
-    for side in (first, partner):
-        if not side.isfinite().all():
+
+def _cosines(sentence: Tensor, partner: Tensor) -> Tensor:
+    """Cosines (N, N) of every text with every partner."""
+    for embedding in (sentence, partner):
+        is_finite = embedding.isfinite().all(-1)
+        if not is_finite.all():
             raise ValueError(
-                f"{int((~side.isfinite()).any(-1).sum())} of {len(side)} texts have embeddings that are not finite"
+                f"{int((~is_finite).sum())} of {len(embedding)} texts have embeddings that are "
+                "not finite"
             )
-    return F.normalize(to_float32(first), dim=-1) @ F.normalize(to_float32(partner), dim=-1).T
+    return F.normalize(to_float32(sentence), dim=-1) @ F.normalize(to_float32(partner), dim=-1).T
 
 
-def _ranks(closeness: Tensor) -> Tensor:
-    """Of each row, the rank of its own partner, 1 for the nearest."""
-    return 1 + (closeness > closeness.diagonal()[:, None]).sum(1)
+def _ranks(cosines: Tensor) -> Tensor:
+    """Rank (N,) of the own partner of each row, 1 for the closest."""
+    return 1 + (cosines > cosines.diagonal()[:, None]).sum(1)
 
 
-def _beside(mine: Tensor, theirs: Tensor) -> dict[str, float]:
+def _teacher_metrics(cosines: Tensor, teacher_cosines: Tensor) -> dict[str, float]:
     from torchmetrics.functional.regression import spearman_corrcoef
 
-    found = {"agreement": (mine.argmax(1) == theirs.argmax(1)).double().mean().item()}
-    return found | (
-        {"spearman": spearman_corrcoef(mine.flatten(), theirs.flatten()).item()}
-        if mine.numel() > 1
-        else {}
-    )
+    is_equal = cosines.argmax(1) == teacher_cosines.argmax(1)
+    metrics = {"agreement": is_equal.double().mean().item()}
+    # The correlation of one number is undefined.
+    if cosines.numel() > 1:
+        correlation = spearman_corrcoef(cosines.flatten(), teacher_cosines.flatten())
+        metrics["spearman"] = correlation.item()
+    return metrics

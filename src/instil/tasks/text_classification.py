@@ -1,4 +1,4 @@
-"""Texts to classes: one, several or yes-or-no."""
+"""Text classification: one class, several classes or a yes-or-no decision."""
 
 from __future__ import annotations
 
@@ -12,28 +12,41 @@ from instil.tasks.bases.classes import ClassTask
 from instil.tasks.classification import forward_kwargs
 
 ROLES = ("logits", "hidden_states", "attentions", "embedding")
+"""Outputs of a transformers model that are used."""
 
 
 def call(model: nn.Module, batch: Batch) -> Outputs:
-    """``logits`` (N, C) for ``input_ids`` and ``attention_mask`` (N, L), where the batch has one, of a transformers model or one that answers alike.
+    """Compute the outputs of a text classifier.
 
-    ``hidden_states`` (the embeddings, then the output of each layer) and ``attentions`` (N, H, L, L), softmaxed, come where the model gives them;
-    ``embedding`` (N, D) is the last hidden state of the first token, unless the model has its own or a tap names another.
+    Args:
+        model: a transformers model, or one that is called like it.
+        batch: ``input_ids`` and optionally ``attention_mask`` (N, L).
+
+    Returns:
+        - ``logits`` (N, C);
+        - ``hidden_states`` (the embeddings, then the output of each layer) and ``attentions``
+          (N, H, L, L), after the softmax, if the model returns them;
+        - ``embedding`` (N, D): the model's own, or the last hidden state of the first token. A tap
+          replaces it.
     """
-    wanted = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
-    answer = model(input_ids=batch["input_ids"], **wanted, **forward_kwargs(model))
-    if not isinstance(answer, Mapping):
-        return {"logits": answer[0] if isinstance(answer, (tuple, list)) else answer}
-    outputs = {role: answer[role] for role in ROLES if answer.get(role) is not None}
+    mask = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
+    result = model(input_ids=batch["input_ids"], **mask, **forward_kwargs(model))
+    if not isinstance(result, Mapping):
+        return {"logits": result[0] if isinstance(result, (tuple, list)) else result}
+    outputs = {role: result[role] for role in ROLES if result.get(role) is not None}
     if "embedding" not in outputs and "hidden_states" in outputs:
         outputs["embedding"] = outputs["hidden_states"][-1][:, 0]
     return outputs
 
 
 class TextClassification(ClassTask):
-    """What the loop and the command line ask of the task; ``kind`` is that of the labels: ``single``, ``multi`` or ``binary``.
+    """Text classification.
 
-    Labels are int64 (N,) for ``single``, float (N, C) for ``multi``, (N, 1) for ``binary``; -100 where there is none.
+    Labels are int64 (N,) for ``single``, float (N, C) for ``multi``, float (N, 1) for ``binary``;
+    -100 for no label.
+
+    Args:
+        kind: kind of the labels: ``single``, ``multi`` or ``binary``.
     """
 
     card = Card("Text classification", tasks=("text_classification",))
@@ -42,9 +55,9 @@ class TextClassification(ClassTask):
     inputs = ("input_ids", "attention_mask")
     call = staticmethod(call)
 
-    def to_batch(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
-        """Token numbers (N, L), without padding unless ``attention_mask`` comes too."""
-        batch = dict(given) if isinstance(given, Mapping) else {"input_ids": given}
+    def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
+        """Return token ids (N, L), without padding unless ``attention_mask`` is given."""
+        batch = dict(inputs) if isinstance(inputs, Mapping) else {"input_ids": inputs}
         if "input_ids" in batch:
             batch.setdefault("attention_mask", torch.ones_like(batch["input_ids"]))
         return super().to_batch(batch, shape)

@@ -43,7 +43,7 @@ def test_texts_are_gone_on_with_from_their_middle(tmp_path: Path) -> None:
     first = details["continuations"][0]
     assert first["prompt"] == "abcdefgh"
     assert first["text"].startswith("abcdefgh")
-    assert first["said"].startswith("ijklmnop")
+    assert first["generated"].startswith("ijklmnop")
     assert details["written_per_second"] > 0
 
 
@@ -56,7 +56,7 @@ def test_answers_are_judged_by_what_they_share_with_the_ones_given(tmp_path: Pat
     metrics, details = Language().evaluate_generation(Net(Parrot(), said), samples)
     one = details["continuations"][0]
     assert (one["prompt"], one["text"]) == ("k k w", "xy")
-    assert one["said"] == "xyz", "and then the end"
+    assert one["generated"] == "xyz", "and then the end"
     assert metrics == {"rouge_l": 0.0}, "one word, and another"
     path.write_text(
         "\n".join(json.dumps({"prompt": "k k w", "completion": "xyz"}) for _ in range(3))

@@ -14,41 +14,46 @@ from torch import Tensor, nn
 from instil.core import Batch, Outputs, side_effect_free
 from instil.roles import LazyOutputs, Projection
 from instil.tasks.bases import causal_head
+from instil.tasks.bases.linear_head import linear_head
 
 CHUNK = 2**24
-"""Logits that are computed at a time where one number of each token is needed."""
+"""Number of logits in memory at a time where each token needs one number only."""
 IS_CAUSAL = "_instil_is_causal"
-"""Attribute of a model that was found to be causal."""
+"""Attribute of a model that passed the test of causality."""
 LAYERS = frozenset({"hidden_states", "attentions"})
-"""Roles that make a model keep the outputs of all its layers."""
+"""Roles that make a model return the outputs of all its layers."""
 
 
 def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -> Outputs:
-    """Outputs of a causal language model; position t of ``logits`` predicts the token at t + 1.
+    """Compute outputs of a causal language model; position t of ``logits`` predicts token t + 1.
 
-    On the first batch of each model its head is tested: see ``causal_head.head_rule``. Where a matrix product
-    of the last hidden state gives the model's logits, the role ``projection`` holds both factors, and
-    ``logits`` and ``prediction`` are computed when they are read. Otherwise ``logits`` are the model's own.
+    The head of each model is tested on its first batch: see ``causal_head.head_rule``. If a matrix
+    product of the last hidden state gives the model's logits, the role ``projection`` holds both
+    factors, and ``logits`` and ``prediction`` are computed when they are read. Otherwise ``logits``
+    are the model's own.
 
     Args:
-        model: a transformers model, one of peft around it, or any module that maps ``input_ids`` and
-            ``attention_mask`` to logits.
-        batch: ``input_ids`` and ``attention_mask`` (N, T). With the key ``past`` (None at first) the rows are
-            the next tokens of texts at ``position_ids`` (N, T), and the mask covers all tokens so far.
-        roles: roles that will be read; None stands for all. Outputs of all layers are computed only for
-            ``hidden_states`` and ``attentions``.
+        model: a transformers model, one of peft around it, or any module that maps ``input_ids``
+            and ``attention_mask`` to logits.
+        batch: ``input_ids`` and ``attention_mask`` (N, T). With the key ``past`` (None at first)
+            the rows are the next tokens of texts at ``position_ids`` (N, T), and the mask covers
+            all tokens so far.
+        roles: roles that will be read; None stands for all. Outputs of all layers are computed
+            only for ``hidden_states`` and ``attentions``.
 
     Returns:
-        ``projection`` or ``logits`` (N, T, V), ``prediction`` (N, T), ``embedding`` (N, T, H),
-        ``token_embedding`` (V, E), ``head`` where logits are a matrix product with a bias and nothing more,
-        ``hidden_states`` and ``attentions`` where the model gives them. With ``past`` in the batch, the cache
-        comes back as ``past`` if the model has one, and layers do not.
+        - ``projection`` or ``logits`` (N, T, V), ``prediction`` (N, T), ``embedding`` (N, T, H) and
+          ``token_embedding`` (V, E);
+        - ``head``, where logits are a matrix product with a bias and nothing more;
+        - ``hidden_states`` and ``attentions``, if the model returns them;
+        - with ``past`` in the batch, the cache as ``past`` if the model has one, and no layers.
 
     Raises:
         ValueError: if rows are longer than the model's context, or the model is not causal.
     """
     bare: Any = model
-    if hasattr(bare, "get_base_model"):  # inside the wrapper of peft
+    # Adapters of peft are inside the model; its wrapper hides body and head.
+    if hasattr(bare, "get_base_model"):
         bare = bare.get_base_model()
     _check_length(bare, batch)
     inputs: dict[str, Any] = {"input_ids": batch["input_ids"]}
@@ -61,15 +66,15 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
     options = _cache_options(bare if rule is None else _body(bare), batch, roles)
     if rule is None:
         return _own_outputs(bare, inputs | options, batch, roles)
-    answer = _body(bare)(**inputs | options)
-    head = causal_head.linear_head(bare.get_output_embeddings())
+    outputs = _body(bare)(**inputs | options)
+    head = linear_head(bare.get_output_embeddings())
     assert head is not None
-    projection = head.project(answer["last_hidden_state"], *rule)
-    return _projected_outputs(bare, projection, _extra(_body(bare), answer, batch, roles))
+    projection = head.project(outputs["last_hidden_state"], *rule)
+    return _projected_outputs(bare, projection, _extra(_body(bare), outputs, batch, roles))
 
 
 def projected(projection: Projection, grad: bool = True) -> Tensor:
-    """The logits (..., V), differentiable if ``grad`` is set and gradients are enabled."""
+    """Compute the logits (..., V), differentiable if ``grad`` is set and gradients are enabled."""
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
         return projection.logits()
 
@@ -85,18 +90,19 @@ def _check_length(bare: Any, batch: Batch) -> None:
     context = getattr(getattr(bare, "config", None), "max_position_embeddings", None)
     if context is not None and 0 < context < length:
         raise ValueError(
-            f"rows of {length} tokens are longer than the context of {type(bare).__name__}, {context} tokens"
+            f"rows of {length} tokens are longer than the context of {type(bare).__name__}, "
+            f"{context} tokens"
         )
 
 
 def _plain_outputs(model: nn.Module, inputs: dict[str, Tensor]) -> Outputs:
-    """Outputs of a module that has no head to look at: logits, or a mapping with other roles."""
-    answer = model(**inputs)
-    if isinstance(answer, Mapping) and "logits" not in answer:
-        return answer  # type: ignore[return-value]
+    """Outputs of a module without a known head: logits, or a mapping with other roles."""
+    outputs = model(**inputs)
+    if isinstance(outputs, Mapping) and "logits" not in outputs:
+        return outputs  # type: ignore[return-value]
     if not getattr(model, IS_CAUSAL, False):
         _test_causal(model, inputs)
-    logits = answer["logits"] if isinstance(answer, Mapping) else answer
+    logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs
     return LazyOutputs({"logits": logits}, {"prediction": lambda: logits.argmax(-1)})
 
 
@@ -106,27 +112,31 @@ def _own_outputs(
     """Outputs of a model whose own logits are used."""
     reads_layers = roles is None or not {*LAYERS, "embedding"}.isdisjoint(roles)
     if "past" in batch:
+        # Sampling reads the last position only: the logits of a long prompt need much memory.
         if "logits_to_keep" in _parameters_of(bare):
             arguments["logits_to_keep"] = 1
     elif reads_layers:
         arguments["output_hidden_states"] = True
-    answer = bare(**arguments)
-    logits, extra = answer["logits"], _extra(bare, answer, batch, roles)
+    outputs = bare(**arguments)
+    logits = outputs["logits"]
+    extra = _extra(bare, outputs, batch, roles)
     tokens = bare.get_input_embeddings().weight
     later: dict[str, Callable[[], Any]] = {
         "prediction": lambda: logits.argmax(-1),
         "token_embedding": lambda: tokens.view_as(tokens),
     }
-    if "past" not in batch and (states := answer.get("hidden_states")) is not None:
+    if "past" not in batch and (states := outputs.get("hidden_states")) is not None:
         last_state = states[-1]
         later["embedding"] = lambda: last_state
     return LazyOutputs({"logits": logits, **extra}, later)
 
 
 def _projected_outputs(bare: Any, projection: Projection, extra: Outputs) -> Outputs:
-    """Outputs of a model whose logits are a projection; a head that does more is no ``head`` to losses."""
+    """Outputs of a model whose logits are a projection; ``head`` only for a plain linear head."""
+    # Roles are computed later, perhaps in another gradient mode than this one.
     grad = torch.is_grad_enabled()
-    weight, bias = projection.weight, projection.bias
+    weight = projection.weight
+    bias = projection.bias
     tokens = bare.get_input_embeddings().weight
     later: dict[str, Callable[[], Any]] = {
         "logits": lambda: projected(projection, grad),
@@ -135,24 +145,24 @@ def _projected_outputs(bare: Any, projection: Projection, extra: Outputs) -> Out
         "token_embedding": lambda: tokens.view_as(tokens),
     }
     if projection.scale is None and projection.softcap is None and projection.low_rank is None:
-        zeros = len(weight)
-        later["head"] = lambda: (weight, weight.new_zeros(zeros) if bias is None else bias)
+        num_tokens = len(weight)
+        later["head"] = lambda: (weight, weight.new_zeros(num_tokens) if bias is None else bias)
     return LazyOutputs({"projection": projection, **extra}, later)
 
 
-def _extra(module: nn.Module, answer: Any, batch: Batch, roles: Collection[str] | None) -> Outputs:
-    """The cache where texts go on, else what the model gives of its layers."""
+def _extra(module: nn.Module, outputs: Any, batch: Batch, roles: Collection[str] | None) -> Outputs:
+    """The cache with ``past`` in the batch, else the outputs of the layers."""
     if "past" in batch:
-        cache = answer.get(_cache_name(module))
+        cache = outputs.get(_cache_name(module))
         return {} if cache is None else {"past": cache}
     layers = LAYERS if roles is None else LAYERS.intersection(roles)
-    return {role: answer[role] for role in sorted(layers) if answer.get(role) is not None}
+    return {role: outputs[role] for role in sorted(layers) if outputs.get(role) is not None}
 
 
 def _cache_options(
     module: nn.Module, batch: Batch, roles: Collection[str] | None
 ) -> dict[str, Any]:
-    """Arguments about layers, or about the tokens that were read before."""
+    """Arguments for the outputs of layers, or for the cache of earlier tokens."""
     if "past" not in batch:
         is_configured = hasattr(getattr(module, "config", None), "model_type")
         reads_layers = roles is None or not LAYERS.isdisjoint(roles)
@@ -163,25 +173,26 @@ def _cache_options(
     options = {_cache_name(module): batch["past"], "use_cache": True}
     if "position_ids" in names:
         options["position_ids"] = batch["position_ids"]
+    # A recurrent state holds the earlier tokens already: only the new ones need a mask.
     if "attention_mask" in batch and _is_recurrent(batch["past"]):
         options["attention_mask"] = batch["attention_mask"][:, -batch["input_ids"].shape[1] :]
     return options
 
 
 def _is_recurrent(cache: Any) -> bool:
-    """Whether a cache holds states alone: then a mask is one of the new tokens, not of all tokens so far."""
+    """Whether a cache has recurrent states only, no keys."""
     layers = getattr(cache, "layers", None) or ()
     return len(layers) > 0 and not any(hasattr(layer, "keys") for layer in layers)
 
 
 def _cache_name(module: nn.Module) -> str:
-    """The cache's argument in this version of transformers."""
+    """Name of the cache argument in this version of transformers."""
     return "cache" if "cache" in _parameters_of(module) else "past_key_values"
 
 
 def _parameters_of(module: nn.Module) -> frozenset[str]:
-    """Names of the arguments of a forward; looked up for each token, computed once."""
-    # The function, not the bound method: the memory of results must not keep a model alive.
+    """Parameter names of a forward; read for each token, inspected once."""
+    # The function and not the bound method: the cache of results must not keep a model alive.
     return _parameters(getattr(module.forward, "__func__", module.forward))
 
 
@@ -191,7 +202,7 @@ def _parameters(function: Callable[..., Any]) -> frozenset[str]:
 
 
 def require_causal(model: Any, inputs: dict[str, Tensor]) -> None:
-    """Check that a model predicts tokens from earlier ones alone; the test runs once for each model.
+    """Check that a model predicts tokens from earlier ones; the test runs once per model.
 
     Args:
         model: a module that maps ``input_ids`` and ``attention_mask`` to logits.
@@ -202,8 +213,8 @@ def require_causal(model: Any, inputs: dict[str, Tensor]) -> None:
     """
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False) is True:
         raise ValueError(
-            f"{type(model).__name__} is an encoder-decoder. Expected a decoder that reads one text, such as the "
-            "classes of AutoModelForCausalLM. Choose a decoder; encoder-decoders are not supported"
+            f"{type(model).__name__} is an encoder-decoder, which is not supported. Expected a "
+            "decoder that reads one text, such as the classes of AutoModelForCausalLM"
         )
     if not getattr(model, IS_CAUSAL, False):
         _test_causal(model, inputs)
@@ -215,9 +226,9 @@ def _test_causal(model: Any, inputs: dict[str, Tensor]) -> None:
         return
 
     def logits(ids: Tensor) -> Tensor:
-        answer = model(**{**probe, "input_ids": ids})
-        own: Tensor = answer["logits"] if isinstance(answer, Mapping) else answer
-        return own
+        outputs = model(**{**probe, "input_ids": ids})
+        result: Tensor = outputs["logits"] if isinstance(outputs, Mapping) else outputs
+        return result
 
     with side_effect_free(model):
         causal_head.check_causal(logits, probe["input_ids"], type(model).__name__)
@@ -225,14 +236,14 @@ def _test_causal(model: Any, inputs: dict[str, Tensor]) -> None:
 
 
 def predicted(projection: Projection) -> Tensor:
-    """The most likely token (...) of each position, without gradients, in chunks of positions."""
+    """Return the most likely token (...) of each position, without gradients, in chunks."""
     with torch.no_grad():
         tokens = torch.cat([part.argmax(-1) for part in chunked_logits(projection)])
     return tokens.view(projection.hidden.shape[:-1])
 
 
 def chunked_logits(projection: Projection) -> Iterator[Tensor]:
-    """The logits (n, V) of consecutive positions, about ``CHUNK`` numbers at a time."""
+    """Iterate over the logits (n, V) of consecutive positions, about ``CHUNK`` at a time."""
     hidden = projection.hidden.reshape(-1, projection.hidden.shape[-1])
     rows = max(1, CHUNK // len(projection.weight))
     for start in range(0, len(hidden), rows):

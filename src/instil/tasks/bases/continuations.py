@@ -1,4 +1,4 @@
-"""What a language model writes after the prompts of some samples, how like the answers it is, how fast, and in how much memory."""
+"""Quality, speed and memory of the texts that a language model generates."""
 
 from __future__ import annotations
 
@@ -18,35 +18,55 @@ from instil.generation.rollout import EndTokens, generate_text, generate_with
 from instil.generation.sampling import sample_tokens
 from instil.tasks.bases.peak_memory import PeakMemory
 
-JUDGED, SHOWN, LENGTH = 16, 4, 32
-"""Rows that are gone on with where prompts have answers, rows that are shown, and tokens that are written where texts have no prompt."""
+SCORED_ROWS = 16
+"""Number of rows with generated text where prompts have answers."""
+SHOWN_ROWS = 4
+"""Number of rows with generated text in the report."""
+TEXT_TOKENS = 32
+"""Number of generated tokens where the rows have no prompts."""
 
 
 def texts_after_prompts(
     net: nn.Module, samples: Any, teacher: nn.Module | None = None
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """``rouge_l`` where prompts have answers; ``continuations``, ``written_per_second``, ``writing_bytes``, with a teacher ``exposure_bias_gap``.
+    """Generate the most likely text after the prompts of some samples, and measure it.
 
-    ``samples``: rows of tokens that know what their numbers say (``text_of``).
+    Rows without prompts are continued from their middle.
+
+    Args:
+        net: language model.
+        samples: rows of tokens with ``has_prompts``, ``text_of``, ``ends`` and ``vocabulary``.
+        teacher: teacher of the model, if there is one.
+
+    Returns:
+        - Metrics: ``rouge_l`` where prompts have answers.
+        - Details: ``continuations`` (dicts of ``prompt``, ``text`` and ``generated``),
+          ``written_per_second`` (tokens), ``writing_bytes`` (peak memory beyond the weights) and,
+          with a teacher, ``exposure_bias_gap``.
     """
-    batch = samples.__getitems__(range(min(JUDGED, len(samples))))
-    answers = bool(samples.has_prompts)
-    batch = batch if answers else {key: value[:SHOWN] for key, value in batch.items()}
-    half = 1 if answers else batch["input_ids"].shape[1] // 2
+    has_answers = bool(samples.has_prompts)
+    batch = samples.__getitems__(range(min(SCORED_ROWS, len(samples))))
+    min_prompt_tokens = 1
+    max_new_tokens = None
+    if not has_answers:
+        batch = {key: value[:SHOWN_ROWS] for key, value in batch.items()}
+        min_prompt_tokens = batch["input_ids"].shape[1] // 2
+        max_new_tokens = TEXT_TOKENS
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
     batch = {key: value.to(device) for key, value in batch.items()}
     with side_effect_free(net):
-        said, seconds = _written(net, batch, samples, half, None if answers else LENGTH)
+        generated, seconds = _generate(net, batch, samples, min_prompt_tokens, max_new_tokens)
+        # The measurement intercepts every operation, so it is kept out of the timed generation.
         with PeakMemory() as memory:
-            _written(net, {key: value[:1] for key, value in batch.items()}, samples, half, LENGTH)
+            first_row = {key: value[:1] for key, value in batch.items()}
+            _generate(net, first_row, samples, min_prompt_tokens, TEXT_TOKENS)
     rows = [
-        _row(samples, batch, said["token"], number, None if answers else LENGTH)
-        for number in range(batch_size(batch))
+        _row_texts(samples, batch, generated["token"], i, max_new_tokens)
+        for i in range(batch_size(batch))
     ]
-    speed = (said["token"] >= 0).sum().item() / seconds
     details = {
-        "continuations": rows[:SHOWN],
-        "written_per_second": speed,
+        "continuations": rows[:SHOWN_ROWS],
+        "written_per_second": (generated["token"] >= 0).sum().item() / seconds,
         "writing_bytes": memory.peak,
     }
     if teacher is not None:
@@ -55,11 +75,11 @@ def texts_after_prompts(
             teacher,
             batch,
             samples.ends,
-            half,
-            None if answers else LENGTH,
+            min_prompt_tokens,
+            max_new_tokens,
             samples.vocabulary,
         )
-    return ({"rouge_l": _rouge(rows)} if answers else {}), details
+    return ({"rouge_l": _rouge(rows)} if has_answers else {}), details
 
 
 @torch.no_grad()
@@ -68,29 +88,32 @@ def exposure_bias_gap(
     teacher: nn.Module,
     batch: Batch,
     end: EndTokens,
-    prompt: int = 1,
+    min_prompt_tokens: int = 1,
     max_new_tokens: int | None = None,
     vocabulary: int | None = None,
 ) -> float:
-    """How much further a net is from its teacher on text of its own than on the text of the data (Arora et al. 2022).
+    """Measure the exposure bias of a student (Arora et al. 2022).
 
-    The paper divides the difference by the second of the two divergences.
+    This is the divergence from the teacher on the student's own text minus the divergence on the
+    text of the data. The paper divides the difference by the second divergence.
 
     Args:
         net: the student.
-        teacher: what it is compared with; it gives logits or a projection.
+        teacher: the teacher, with ``logits`` or a ``projection``.
         batch: rows of tokens with prompts.
-        end: see ``generation.rollout.roll_out``.
-        prompt: see ``generation.rollout.roll_out``.
-        max_new_tokens: see ``generation.rollout.roll_out``.
-        vocabulary: see ``generation.rollout.roll_out``.
+        end: see ``generation.rollout.generate_with``.
+        min_prompt_tokens: see ``generation.rollout.generate_with``.
+        max_new_tokens: see ``generation.rollout.generate_with``.
+        vocabulary: see ``generation.rollout.generate_with``.
 
     Returns:
-        KL(teacher | net) on text that the net samples, minus that on the given text after the same prompts, in
-        nats a token; zero where its own text leads the net nowhere worse.
+        KL(teacher | student) on text that the student samples, minus that on the text of the data
+        after the same prompts, in nats per token. 0: its own text does not increase the divergence.
     """
     with side_effect_free(net):
-        own = generate_text(as_net(net), batch, end, prompt, max_new_tokens, vocabulary=vocabulary)
+        own = generate_text(
+            as_net(net), batch, end, min_prompt_tokens, max_new_tokens, vocabulary=vocabulary
+        )
         column = torch.arange(batch["valid"].shape[1], device=batch["valid"].device)[None]
         begin = own["valid"].int().argmax(1, keepdim=True)
         length = max_new_tokens or column.numel()
@@ -102,14 +125,14 @@ def exposure_bias_gap(
 def _mean_divergence(
     net: nn.Module, teacher: nn.Module, batch: Batch, is_compared: Tensor
 ) -> float:
-    """KL(teacher | net) in nats a token, over the tokens that both nets have: other ones are padding.
-
-    One row after the other, each through the chunked divergence: logits of many rows would not fit into memory.
-    """
+    """KL(teacher | student) in nats per token, over the tokens of both vocabularies."""
     total = 0.0
+    # One row at a time, in chunks: the logits of many rows would not fit into memory.
     for i in range(batch_size(batch)):
         row = index_batch(batch, torch.tensor([i], device=is_compared.device))
-        student_signal, teacher_signal = _signal(net(row)), _signal(teacher(row))
+        student_signal = _signal(net(row))
+        teacher_signal = _signal(teacher(row))
+        # Tokens that only one of the models has are padding of its vocabulary.
         common = min(num_classes(student_signal), num_classes(teacher_signal))
         divergence = token_divergence(
             student_signal,
@@ -123,41 +146,45 @@ def _mean_divergence(
 
 
 def _signal(outputs: Outputs) -> Signal:
-    """What the chunked divergence reads of a net."""
     signal: Signal = outputs["projection"] if "projection" in outputs else outputs["logits"]
     return signal
 
 
-def _written(
-    net: nn.Module, batch: Batch, samples: Any, prompt: int, max_new_tokens: int | None
+def _generate(
+    net: nn.Module, batch: Batch, samples: Any, min_prompt_tokens: int, max_new_tokens: int | None
 ) -> tuple[Batch, float]:
-    """The most likely continuations, and the seconds that they took."""
+    """The most likely continuations, and the time in seconds."""
     start = time.perf_counter()
     text = generate_with(
         batch,
         [net],
-        lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0], 0.0),
+        lambda logits, uniforms: sample_tokens(logits[0], uniforms[:, 0], 0.0),
         samples.ends,
-        prompt,
+        min_prompt_tokens,
         max_new_tokens,
         vocabulary=samples.vocabulary,
     )
     return text, time.perf_counter() - start
 
 
-def _row(
-    samples: Any, batch: Batch, token: Tensor, number: int, most: int | None
+def _row_texts(
+    samples: Any, batch: Batch, token: Tensor, i: int, max_new_tokens: int | None
 ) -> dict[str, str]:
-    """The prompt, what was there, and what was written."""
-    ids, label, valid = batch["input_ids"][number], batch["label"][number], batch["valid"][number]
-    start = int((token[number] >= 0).int().argmax()) + 1
-    there = label[start - 1 :][valid[start - 1 :]][:most]
-    new = token[number][token[number] >= 0]
-    parts = {"prompt": ids[:start], "text": there, "said": new}
-    return {
-        name: samples.text_of([one for one in part.tolist() if one not in samples.ends])
-        for name, part in parts.items()
+    """Prompt, text of the data and generated text of row ``i``."""
+    is_generated = token[i] >= 0
+    start = int(is_generated.int().argmax()) + 1
+    rest = slice(start - 1, None)
+    parts = {
+        "prompt": batch["input_ids"][i][:start],
+        "text": batch["label"][i][rest][batch["valid"][i][rest]][:max_new_tokens],
+        "generated": token[i][is_generated],
     }
+    return {name: _text_of(samples, part) for name, part in parts.items()}
+
+
+def _text_of(samples: Any, token_ids: Tensor) -> str:
+    text: str = samples.text_of([one for one in token_ids.tolist() if one not in samples.ends])
+    return text
 
 
 def _rouge(rows: list[dict[str, str]]) -> float:
@@ -165,5 +192,5 @@ def _rouge(rows: list[dict[str, str]]) -> float:
     from torchmetrics.text import ROUGEScore
 
     score = ROUGEScore(rouge_keys=("rougeL",))
-    score.update([row["said"] for row in rows], [row["text"] for row in rows])
+    score.update([row["generated"] for row in rows], [row["text"] for row in rows])
     return float(score.compute()["rougeL_fmeasure"])

@@ -185,7 +185,9 @@ def test_what_cannot_be_is_refused() -> None:
         task.check_data(batch | {"label": batch["input_ids"]})
     with pytest.raises(ValueError, match=r"needs a token for each position of \(12, 5\)"):
         task.check_data(batch | {"label": batch["label"][:, 0]})
-    with pytest.raises(ValueError, match="its vocabulary has 11 tokens, the tokenizer of the data has 12"):
+    with pytest.raises(
+        ValueError, match="its vocabulary has 11 tokens, the tokenizer of the data has 12"
+    ):
         task.check_model(causal_transformer(11), {"vocabulary": 12})
     task.check_model(causal_transformer(16), {"vocabulary": 12})
     with pytest.raises(

@@ -27,7 +27,9 @@ def continuations(record: Record) -> str:
 
 def _one(row: dict[str, Any], said: dict[str, dict[str, Any]]) -> str:
     parts = [("Prompt", row.get("prompt")), ("What was there", row.get("text"))]
-    parts += [(text.display_name(arm).capitalize(), one.get("generated")) for arm, one in said.items()]
+    parts += [
+        (text.display_name(arm).capitalize(), one.get("generated")) for arm, one in said.items()
+    ]
     terms = "".join(
         f"<dt>{escape(term)}</dt><dd><pre tabindex=0>{escape(str(words or ''))}</pre></dd>"
         for term, words in parts

@@ -194,7 +194,9 @@ def test_an_encoder_decoder_is_refused() -> None:
 
 
 def test_fewer_tokens_than_the_tokenizer() -> None:
-    with pytest.raises(ValueError, match="its vocabulary has 60 tokens, the tokenizer of the data has 61"):
+    with pytest.raises(
+        ValueError, match="its vocabulary has 60 tokens, the tokenizer of the data has 61"
+    ):
         Language().check_model(tiny_model("llama"), {"vocabulary": 61})
 
 

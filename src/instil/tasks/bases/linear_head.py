@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from instil.core import Projection
+from instil.roles import Projection
 
 
 class LinearHead(NamedTuple):

@@ -1,14 +1,20 @@
-"""Time forward and backward of the loss functions, each beside torchdistill's of the same method and beside a few lines of plain PyTorch.
+"""Time forward and backward of every objective and loss function.
 
 python benchmarks/losses.py [NAME ...] [--json] [--rounds 7] [--device cpu]
 
-NAME is a part of a loss function's name; without one, all are measured. The columns of a ratio are ours over theirs: the median over rounds in
-each of which all formulations take a turn, so that a machine that slows down slows all. The time is the median of ours. On a CPU it is processor
-time of one thread (other work on the machine does not count), on a GPU elapsed time. Memory is the most that forward and backward hold beyond the
-inputs. A plain formulation has no checks, no unlabelled items and no care for large values; torchdistill's column is there if it is installed.
+NAME is a part of a row's name; without one, all rows are measured. Rows ``objective NAME`` are
+generated from the catalogue (``objective_cases.py``). The other rows compare a loss function with
+a few lines of plain PyTorch, and with torchdistill if it is installed (``loss_cases.py``).
 
-At some megabytes a tensor the C library may or may not give pages back after each use, which moves a ratio by a third: for steady numbers set
-MALLOC_MMAP_THRESHOLD_=4000000000 and MALLOC_TRIM_THRESHOLD_=8000000000 in the environment.
+A ratio is our time over the other time: the median over rounds, in each of which all formulations
+take a turn, so that a machine that slows down slows all of them. ``ms`` is the median of our times.
+On a CPU it is processor time of one thread, on a GPU elapsed time. Memory is the maximum that
+forward and backward allocate beyond the inputs. A plain formulation has no checks, no unlabelled
+items and no care for large values.
+
+With tensors of some megabytes the C library may return pages to the system after each use, which
+moves a ratio by a third. For steady figures set MALLOC_MMAP_THRESHOLD_=4000000000 and
+MALLOC_TRIM_THRESHOLD_=8000000000 in the environment.
 """
 
 from __future__ import annotations
@@ -18,81 +24,96 @@ import importlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace as Inputs
 from typing import Any
 
 import torch
 from loss_cases import CASES, SIZES, inputs
+from objective_cases import objective_case, objective_cases
 from torch import Tensor
 
 from instil import catalogue
 
 Run = Callable[[], Tensor]
+Runs = dict[str, Run]
 TURN = 0.05
-"""A turn takes at least about so many seconds, of as many passes as that needs."""
+"""Shortest duration of a turn in seconds; short passes are repeated."""
 
 
-def function(name: str) -> Callable[..., Tensor]:
-    """A plain loss function by its name."""
-    found: Callable[..., Tensor] = getattr(importlib.import_module(catalogue.losses()[name]), name)
-    return found
+def loss_function(name: str) -> Callable[..., Tensor]:
+    """A loss function of the catalogue by its name."""
+    module = importlib.import_module(catalogue.losses()[name])
+    function: Callable[..., Tensor] = getattr(module, name)
+    return function
 
 
-def formulations(name: str, given: Inputs) -> dict[str, Run]:
-    """What is compared: ``ours``, and ``torchdistill`` and ``plain`` where there is one."""
+def formulations(name: str, given: Inputs) -> Runs:
+    """``ours``, and ``torchdistill`` and ``plain`` where the case has them."""
     case = CASES[name]
-    found: dict[str, Run] = {"ours": lambda: case.ours(function(name.split()[0]), given)}
+    runs: Runs = {"ours": lambda: case.ours(loss_function(name.split()[0]), given)}
     if case.torchdistill is not None:
         try:
-            theirs = case.torchdistill(
-                importlib.import_module("torchdistill.losses.mid_level"), given
-            )
+            mid_level = importlib.import_module("torchdistill.losses.mid_level")
+            runs["torchdistill"] = case.torchdistill(mid_level, given)
         except ImportError:
             pass
-        else:
-            found["torchdistill"] = theirs
     if case.plain is not None:
         plain = case.plain
-        found["plain"] = lambda: plain(given)
-    return found
+        runs["plain"] = lambda: plain(given)
+    return runs
+
+
+def cases(
+    names: Iterable[str], sizes: dict[str, dict[str, Any]], device: str = "cpu"
+) -> Iterator[tuple[str, Inputs, Runs]]:
+    """Name, inputs and formulations of each row."""
+    for name in names:
+        if name not in CASES:
+            given, run = objective_case(name, device=device)
+            yield name, given, {"ours": run}
+            continue
+        for kind in CASES[name].kinds:
+            given = inputs(kind, sizes[kind], device)
+            yield name, given, formulations(name, given)
 
 
 def gradients(run: Run, given: Inputs) -> tuple[Tensor, list[Tensor], tuple[Tensor | None, ...]]:
-    """The loss, the inputs that want a gradient, and theirs; None for what the loss does not read."""
-    wanted = [
+    """The loss, the inputs that require a gradient, and their gradients (None: not read)."""
+    leaves = [
         value for value in vars(given).values() if isinstance(value, Tensor) and value.requires_grad
     ]
     loss = run()
-    return loss.detach(), wanted, torch.autograd.grad(loss, wanted, allow_unused=True)
+    return loss.detach(), leaves, torch.autograd.grad(loss, leaves, allow_unused=True)
 
 
 def gradient(run: Run, given: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The loss, and its gradient for all inputs that want one (zeros where the loss does not read them)."""
-    loss, wanted, found = gradients(run, given)
-    return loss, tuple(
-        torch.zeros_like(value) if one is None else one
-        for value, one in zip(wanted, found, strict=True)
-    )
+    """The loss and the gradient of all inputs that require one; zeros for inputs that are unused."""
+    loss, leaves, grads = gradients(run, given)
+    complete = []
+    for leaf, grad in zip(leaves, grads, strict=True):
+        complete.append(torch.zeros_like(leaf) if grad is None else grad)
+    return loss, tuple(complete)
 
 
 def seconds(run: Run, given: Inputs, times: int = 1) -> float:
-    """Of one forward and backward pass, the mean over some; of many, the first is not timed: it finds the memory as another left it."""
+    """Mean seconds of a forward and backward pass over several passes."""
     on_gpu = given.student.device.type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time
     wait = torch.cuda.synchronize if on_gpu else lambda: None
+    # The first of several passes is not timed: it finds the memory as another formulation left it.
     if times > 1:
         gradients(run, given)
     wait()
-    began = clock()
+    start = clock()
     for _ in range(times):
         gradients(run, given)
     wait()
-    return (clock() - began) / times
+    return (clock() - start) / times
 
 
-def most_memory(run: Run, given: Inputs) -> float:
-    """MiB that forward and backward hold at most, beyond what is there before."""
+def peak_memory(run: Run, given: Inputs) -> float:
+    """Maximum MiB that forward and backward allocate beyond the inputs."""
     if given.student.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -105,59 +126,63 @@ def most_memory(run: Run, given: Inputs) -> float:
         for event in profile.kineto_results.events()
         if event.name() == "[memory]"
     )
-    held = most = 0
+    allocated = 0
+    peak = 0
     for _, change in events:
-        held += change
-        most = max(most, held)
-    return most / 2**20
+        allocated += change
+        peak = max(peak, allocated)
+    return peak / 2**20
 
 
 def measure(
     names: list[str], rounds: int, sizes: dict[str, dict[str, Any]], device: str = "cpu"
 ) -> Iterator[dict[str, Any]]:
-    """A row for each case and size: what, how large, milliseconds, ratios, MiB."""
-    for name in names:
-        for kind in CASES[name].kinds:
-            given = inputs(kind, sizes[kind], device)
-            runs = formulations(name, given)
-            warm = max(seconds(run, given) for run in runs.values())
-            times = max(1, round(TURN / max(warm, 1e-5)))
-            taken: dict[str, list[float]] = {which: [] for which in runs}
-            for turn in range(rounds):
-                for which in sorted(runs, reverse=turn % 2 == 1):
-                    taken[which].append(seconds(runs[which], given, times))
-            row = {
-                "loss": name,
-                "size": given.size,
-                "ms": round(1000 * statistics.median(taken["ours"]), 2),
-            }
-            for which in ("torchdistill", "plain"):
-                pairs = zip(taken["ours"], taken.get(which, []), strict=False)
-                row[which] = (
-                    round(statistics.median(ours / theirs for ours, theirs in pairs), 2)
-                    if which in runs
-                    else None
-                )
-            for which in ("ours", "plain"):
-                row[f"MiB_{which}"] = (
-                    round(most_memory(runs[which], given), 1) if which in runs else None
-                )
-            yield row
+    """A row of figures for each case and size."""
+    for name, given, runs in cases(names, sizes, device):
+        row: dict[str, Any] = {"loss": name, "size": given.size}
+        times = turns(runs, given, rounds)
+        row["ms"] = round(1000 * statistics.median(times["ours"]), 2)
+        for other in ("torchdistill", "plain"):
+            row[other] = ratio(times["ours"], times.get(other, []))
+        for formulation in ("ours", "plain"):
+            run = runs.get(formulation)
+            row[f"MiB_{formulation}"] = None if run is None else round(peak_memory(run, given), 1)
+        yield row
+
+
+def turns(runs: Runs, given: Inputs, rounds: int) -> dict[str, list[float]]:
+    """Seconds per pass of each formulation in each round, in alternating order."""
+    warm = max(seconds(run, given) for run in runs.values())
+    times = max(1, round(TURN / max(warm, 1e-5)))
+    measured: dict[str, list[float]] = {formulation: [] for formulation in runs}
+    for turn in range(rounds):
+        for formulation in sorted(runs, reverse=turn % 2 == 1):
+            measured[formulation].append(seconds(runs[formulation], given, times))
+    return measured
+
+
+def ratio(ours: list[float], others: list[float]) -> float | None:
+    """Median ratio of the times; None without another formulation."""
+    if not others:
+        return None
+    pairs = zip(ours, others, strict=True)
+    return round(statistics.median(own / other for own, other in pairs), 2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="parts of the loss functions' names")
-    parser.add_argument("--json", action="store_true", help="print one object and nothing else")
+    parser.add_argument("names", nargs="*", help="parts of the names of rows")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each formulation")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    names = [
-        name for name in CASES if not options.names or any(part in name for part in options.names)
-    ]
+    parts = options.names or [""]
+    every = [*CASES, *objective_cases()]
+    names = [name for name in every if any(part in name for part in parts)]
     rows = measure(names, options.rounds, SIZES, options.device)
-    left_out = sorted(set(catalogue.losses()) - {name.split()[0] for name in CASES})
+    compared = {name.split()[0] for name in CASES}
+    not_compared = sorted(set(catalogue.losses()) - compared)
     if options.json:
         about = {
             "device": options.device,
@@ -165,7 +190,7 @@ def main() -> None:
             "torch": torch.__version__,
             "rounds": options.rounds,
         }
-        print(json.dumps(about | {"rows": list(rows), "not_measured": left_out}))
+        print(json.dumps(about | {"rows": list(rows), "not_compared": not_compared}))
         return
     print(
         f"{'loss':34} {'size':22} {'ms':>9} {'to torchdistill':>16} {'to plain':>9} {'MiB':>8} {'plain MiB':>10}"
@@ -178,8 +203,8 @@ def main() -> None:
             ),
             flush=True,
         )
-    if left_out:
-        print(f"Not measured: {', '.join(left_out)}")
+    if not_compared:
+        print(f"Without another formulation: {', '.join(not_compared)}")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,13 @@ from instil.files.atomic import atomic
 from instil.plan.arms import Arms
 from instil.plan.run_folder import RunFolder
 from instil.recipe.sections import Recipe
+from instil.testing.recipes import (
+    THREE_TEACHERS,
+    needs_members,
+    needs_several_labels,
+    own_recipe,
+    small_options,
+)
 from instil.training.step import train_step
 
 ROOT = Path(__file__).parents[1]
@@ -54,20 +61,12 @@ RECIPES = {
 SEEDS = [0, 1, 2]
 HOLD_THE_LABEL = ("ps_kd", "pld")
 """Losses that have the label's part within."""
-SCHEMES = {"sskd": "views", "simkd": "reused_classifier", "norm": "folded_transform"}
-"""Objectives that need another scheme than the offline one."""
-TEACHERS = ("ebkd", "camkd", "dgkd", "amtml_kd")
-"""Objectives of several teachers, which get three of unlike widths in the place of the recipe's; the reference has its one."""
-SEVERAL = "teacher=[{model: cnn, options: {width: 16}}, {model: cnn, options: {width: 12}}, {model: cnn, options: {width: 8}}]"
 LOADERS = {
     "cs_kd": ["sampler=class_pairs"],
     "dlb": ["sampler=last_batch"],
     "ddgsd": ["sampler=two_views", "augment.crop=1"],
 }
 """Objectives that learn from other samples, or other looks at one, in the same batch."""
-OPTIONS = dict.fromkeys(("minilm", "minilmv2"), ", heads: 4")
-"""Where the default does not fit the widths of a tiny net."""
-NEED_OTHER_DATA = ("multi_label_kd",)
 ALONE, REFERENCE = (
     "alone",
     "reference",
@@ -75,10 +74,17 @@ ALONE, REFERENCE = (
 
 
 def task_of(name: str) -> str | None:
-    """The first task on the card that has a recipe; None where there is none."""
-    return next(
-        (task for task in catalogue.find("objective", name).card.tasks if task in RECIPES), None
-    )
+    """The first task on the card that has a recipe here; None without one."""
+    tasks = catalogue.find("objective", name).card.tasks
+    return next((task for task in tasks if task in RECIPES), None)
+
+
+def scheme_of(name: str) -> list[str]:
+    """Override with the scheme of the objective's own recipe, if that trains with a teacher."""
+    own = own_recipe(name)
+    scheme = "offline" if own is None else recipe.load(own).scheme.type
+    learns_from_teacher = catalogue.find("scheme", scheme).card.source == "offline"
+    return [f"scheme={scheme}"] if learns_from_teacher and scheme != "offline" else []
 
 
 def rows() -> list[tuple[str, str]]:
@@ -87,7 +93,7 @@ def rows() -> list[tuple[str, str]]:
     found = [
         (task_of(name), name)
         for name, card in cards.items()
-        if card.source != "labels" and name not in ("kd", *NEED_OTHER_DATA)
+        if card.source != "labels" and name != "kd" and not needs_several_labels(name)
     ]
     return [
         (task, name)
@@ -114,11 +120,13 @@ def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
             f"objectives.{key}=null" for key, source in sources.items() if source == "labels"
         ]
     if name not in (ALONE, REFERENCE):
-        options.append(f"objectives.{name}={{weight: {weight}{OPTIONS.get(name, '')}}}")
-    if name in TEACHERS:
-        options.append(SEVERAL)
-    if name in SCHEMES:
-        options.append(f"scheme={SCHEMES[name]}")
+        options.append(f"objectives.{name}={{weight: {weight}}}")
+        # The default number of heads does not fit the width of a tiny network.
+        if "heads" in small_options(name):
+            options.append(f"objectives.{name}.heads={small_options(name)['heads']}")
+        if needs_members(name):
+            options.append(THREE_TEACHERS)
+        options += scheme_of(name)
     options += [f"data.{option}" for option in LOADERS.get(name, [])]
     options += (
         ["train.epochs=20", "teacher_train.epochs=40"] if task == "classification" else []

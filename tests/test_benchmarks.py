@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from instil import catalogue
 from instil.functional.tokens.chunks import CHUNK
 
 STEP = Path(__file__).parents[1] / "benchmarks" / "step.py"
@@ -146,6 +147,17 @@ def test_every_formulation_of_a_loss_is_the_same_loss(losses: dict[str, object])
                     assert torch.nn.functional.cosine_similarity(theirs, slope, dim=0) > 0.9999, (
                         name
                     )
+
+
+def test_every_objective_has_a_case_with_a_gradient(losses: dict[str, object]) -> None:
+    cases, gradients = losses["cases"], losses["gradients"]
+    names = losses["objective_cases"]()  # type: ignore[operator]
+    assert names == [f"objective {name}" for name in catalogue.names("objective")]
+    for name, given, runs in cases(names, {}):  # type: ignore[operator]
+        loss, leaves, grads = gradients(runs["ours"], given)  # type: ignore[operator]
+        assert loss.isfinite(), name
+        assert leaves, name
+        assert any(grad is not None and grad.any() for grad in grads), name
 
 
 def test_losses(

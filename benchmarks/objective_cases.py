@@ -1,0 +1,60 @@
+"""Generated cases of ``losses.py``: every objective of the catalogue on sample outputs.
+
+The inputs follow from the objective's needs and card, so a new method is measured without another
+line. ``loss_cases.py`` adds comparisons with other formulations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace as Inputs
+
+import torch
+from torch import Tensor
+
+from instil import catalogue
+from instil.core import Objectives
+from instil.testing.samples import asked, flat, leaves, mapped
+from instil.testing.trials import built, samples
+
+NUMBER = 128
+"""Number of samples. Some losses take time and memory with its cube."""
+PREFIX = "objective "
+
+
+def objective_cases() -> list[str]:
+    """Names of the generated cases, such as ``objective dkd``."""
+    return [f"{PREFIX}{name}" for name in catalogue.names("objective")]
+
+
+def objective_case(
+    case: str, number: int = NUMBER, device: str = "cpu"
+) -> tuple[Inputs, Callable[[], Tensor]]:
+    """Build an objective and its inputs.
+
+    Args:
+        case: name of a generated case.
+        number: number of samples.
+        device: device of the tensors.
+
+    Returns:
+        The inputs, with an attribute for each student tensor that the objective reads, and a
+        function that computes the loss.
+    """
+    objective = built(catalogue.find("objective", case.removeprefix(PREFIX)))
+    student, teacher, batch = (
+        mapped(part, lambda tensor: tensor.to(device)) for part in samples(objective, number)
+    )
+    student = leaves(student)
+    read = {role: student[role] for role in objective.reads["student"]}
+    given = Inputs(
+        size=f"{number} samples",
+        student=torch.empty(0, device=device),
+        **{name.replace(".", "_"): tensor for name, tensor in flat(read)},
+    )
+    objectives = Objectives({"loss": objective}).to(device)
+
+    def run() -> Tensor:
+        return objectives(*asked(objective, student, teacher), batch).losses["loss"]
+
+    return given, run

@@ -43,7 +43,10 @@ def packaged_recipe(name: str) -> str:
 
 def overrides(name: str, recipe: str, folder: Path) -> list[str]:
     """Changes of the recipe that follow from the objective's card, needs and options."""
-    changes = [] if name in recipes.load(recipe).objectives else [f"objectives.{name}={{}}"]
+    configs = recipes.load(recipe).objectives
+    changes = [] if name in configs else [f"objectives.{name}={{}}"]
+    if name in configs and not isinstance(configs[name].weight, float):
+        changes.append(f"objectives.{name}.weight=1")  # a rising weight would hide a falling loss
     for option, value in small_options(name).items():
         changes.append(f"objectives.{name}.{option}={value}")
     if needs_members(name):

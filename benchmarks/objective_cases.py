@@ -14,8 +14,8 @@ from torch import Tensor
 
 from instil import catalogue
 from instil.core import Objectives
-from instil.testing.samples import asked, flat, leaves, mapped
-from instil.testing.trials import built, samples
+from instil.testing.samples import leaves, link_if_needed, map_structure, named_tensors
+from instil.testing.trials import build_objective, sample_trial
 
 NUMBER = 128
 """Number of samples. Some losses take time and memory with its cube."""
@@ -41,20 +41,21 @@ def objective_case(
         The inputs, with an attribute for each student tensor that the objective reads, and a
         function that computes the loss.
     """
-    objective = built(catalogue.find("objective", case.removeprefix(PREFIX)))
+    objective = build_objective(catalogue.find("objective", case.removeprefix(PREFIX)))
     student, teacher, batch = (
-        mapped(part, lambda tensor: tensor.to(device)) for part in samples(objective, number)
+        map_structure(part, lambda tensor: tensor.to(device))
+        for part in sample_trial(objective, number)
     )
     student = leaves(student)
     read = {role: student[role] for role in objective.reads["student"]}
     given = Inputs(
         size=f"{number} samples",
         student=torch.empty(0, device=device),
-        **{name.replace(".", "_"): tensor for name, tensor in flat(read)},
+        **{name.replace(".", "_"): tensor for name, tensor in named_tensors(read)},
     )
     objectives = Objectives({"loss": objective}).to(device)
 
     def run() -> Tensor:
-        return objectives(*asked(objective, student, teacher), batch).losses["loss"]
+        return objectives(*link_if_needed(objective, student, teacher), batch).losses["loss"]
 
     return given, run

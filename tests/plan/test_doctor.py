@@ -1,4 +1,4 @@
-"""The doctor: what it finds in a healthy recipe, which ailments it names, and that it leaves everything as it was."""
+"""Findings of the doctor: healthy recipes, problems, and no change of any file or random state."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from tests.experiment.small import SMALL, recipe, run_of
 CNN = {"model": "cnn", "options": {"width": 2}}
 
 
-def ailments(*changes: str, **sections: Any) -> str:
+def problems_of(*changes: str, **sections: Any) -> str:
     return "\n".join(doctor(recipe(*changes, **sections))["problems"])
 
 
 def test_the_findings_of_a_healthy_recipe() -> None:
-    found = doctor(
+    findings = doctor(
         recipe(
             student=CNN,
             objectives={"cross_entropy": {}, "kd": {"weight": 2}, "fitnet": {"weight": 0.5}},
         )
     )
-    assert set(found) == {"recipe", "data", "run", "stages", "notes", "problems"}
-    assert found["notes"][-1] == (
+    assert set(findings) == {"recipe", "data", "run", "stages", "notes", "problems"}
+    assert findings["notes"][-1] == (
         "Learning rate of the student: 0.01 (adamw), as the recipe sets it."
     )
-    (stage,) = found["stages"]
+    (stage,) = findings["stages"]
     assert set(stage) == {
         "scheme",
         "teacher_trained",
@@ -64,23 +64,23 @@ def test_the_findings_of_a_healthy_recipe() -> None:
     assert stage["forecast"]["steps"] == 2 * 4
     assert stage["forecast"]["seconds"] == pytest.approx(8 * stage["forecast"]["seconds_per_step"])
     assert stage["forecast"]["bytes"] > stage["forecast"]["activation_bytes"] > 250 * 64 * 4
-    json.dumps(found, allow_nan=False)
+    json.dumps(findings, allow_nan=False)
 
 
 def test_values_and_gradients_by_hand() -> None:
     one = recipe()
-    found = doctor(one)["stages"][0]["objectives"]
+    findings = doctor(one)["stages"][0]["objectives"]
     experiment = Experiment.from_recipe(one)
     _, scheme, _ = next(dry_run(experiment))
     batch = next(iter(experiment.loader(experiment.train_data(0), 0)))
     logits = scheme.student.train()(batch)["logits"]
-    known = batch["label"] != -100
+    is_labelled = batch["label"] != -100
     loss = torch.nn.functional.cross_entropy(
-        logits[known], batch["label"][known], reduction="sum"
-    ) / len(known)
-    entry = found["student/cross_entropy"]
+        logits[is_labelled], batch["label"][is_labelled], reduction="sum"
+    ) / len(is_labelled)
+    entry = findings["student/cross_entropy"]
     assert entry["value"] == pytest.approx(loss.item(), rel=1e-5)
-    assert entry["count"] == len(known)
+    assert entry["count"] == len(is_labelled)
     norms = [grad.norm() for grad in torch.autograd.grad(loss, list(scheme.student.parameters()))]
     assert entry["gradient"] == pytest.approx(float(torch.stack(norms).norm()), rel=1e-4)
 
@@ -90,28 +90,31 @@ def test_values_and_gradients_by_hand() -> None:
     [
         (
             ["objectives.kd.weight=0"],
-            "objectives.kd: its gradient does not reach learner 'student'",
+            "objectives.kd: the gradient of this loss does not reach learner 'student'",
         ),
         (
             ["data.num_labeled=1", "data.batch_size=2"],
-            "objectives.cross_entropy: nothing in the batch counts for it",
+            "objectives.cross_entropy: no item of the first batch contributes to this loss",
         ),
-        (["objectives.kd.weight={start: 0, end: 1}"], "objectives.kd: its gradient does not reach"),
+        (
+            ["objectives.kd.weight={start: 0, end: 1}"],
+            "objectives.kd: the gradient of this loss does not reach",
+        ),
     ],
 )
-def test_ailments(changes: list[str], message: str) -> None:
-    assert message in ailments(*changes)
+def test_problems(changes: list[str], message: str) -> None:
+    assert message in problems_of(*changes)
 
 
 def test_few_labels_may_have_a_small_share_of_the_gradient() -> None:
     few = ["data.num_labeled=10", "objectives.cross_entropy.weight=1e-4"]
-    assert "objectives.cross_entropy" not in ailments(*few)
+    assert "objectives.cross_entropy" not in problems_of(*few)
     labelled = [*few, "objectives.cross_entropy.average=labelled"]
-    assert "objectives.cross_entropy.average: labelled gives 10 labels" in ailments(*labelled)
+    assert "objectives.cross_entropy.average: labelled gives 10 labels" in problems_of(*labelled)
 
 
-def test_a_teacher_that_knows_less_than_chance(tmp_path: Path) -> None:
-    """Its classes are in another order, which no name gives away."""
+def test_a_teacher_that_is_worse_than_chance(tmp_path: Path) -> None:
+    """Its classes are in another order, and no name shows it."""
     (tmp_path / "crooked.py").write_text(
         "import torch\nfrom torch import nn\nfrom instil.networks.mlp import mlp\n"
         "class Good(nn.Module):\n"
@@ -134,7 +137,8 @@ def test_a_teacher_that_knows_less_than_chance(tmp_path: Path) -> None:
     )
 
 
-def test_a_part_of_the_teacher_in_train_mode() -> None:
+def test_a_submodule_of_the_teacher_in_train_mode() -> None:
+    problem = "teacher: a submodule is in train mode. Expected the whole teacher in eval mode"
     experiment = Experiment.from_recipe(recipe(student=CNN))
     stage, scheme, _ = next(dry_run(experiment))
     assert scheme.teacher is not None
@@ -146,9 +150,7 @@ def test_a_part_of_the_teacher_in_train_mode() -> None:
 
     original.__class__ = Stubborn
     original.train()
-    assert (
-        "teacher: a part of it is in train mode" in examine_stage(stage, scheme, True)["problems"]
-    )
+    assert problem in examine_stage(stage, scheme, True)["problems"]
 
 
 SCHEMES: dict[str, dict[str, Any]] = {
@@ -184,17 +186,17 @@ def test_every_scheme_on_the_terminal_and_as_json(
     one = recipe(**SCHEMES[name])
     from instil.recipe import to_yaml
 
-    (tmp_path / "mine.yaml").write_text(to_yaml(one))
+    (tmp_path / "recipe.yaml").write_text(to_yaml(one))
     for words in ([], ["--json"]):
         with pytest.raises(SystemExit) as ended:
-            main(["doctor", str(tmp_path / "mine.yaml"), *words])
+            main(["doctor", str(tmp_path / "recipe.yaml"), *words])
         out, err = capsys.readouterr()
         assert (ended.value.code, err) == (0, "")
-    found = json.loads(out)
-    assert len(found["stages"]) == (4 if name == "stages" else 1)
-    for stage in found["stages"]:
+    findings = json.loads(out)
+    assert len(findings["stages"]) == (4 if name == "stages" else 1)
+    for stage in findings["stages"]:
         assert all(entry["gradient"] >= 0 for entry in stage["objectives"].values())
-    learners = {key.split("/")[0] for key in found["stages"][0]["objectives"]}
+    learners = {key.split("/")[0] for key in findings["stages"][0]["objectives"]}
     assert learners == {"mutual": {"student", "peer0"}, "adversarial": {"student", "critic"}}.get(
         name, {"student"}
     )
@@ -207,17 +209,17 @@ def test_nothing_is_trained_or_written(tmp_path: Path, monkeypatch: pytest.Monke
     assert doctor(one)["stages"][0]["teacher_trained"] is False
     assert list(tmp_path.iterdir()) == []
     run_of(one, tmp_path / "run")
-    kept = cache_path(Experiment.from_recipe(one), one.teachers[0], 0)
+    cached = cache_path(Experiment.from_recipe(one), one.teachers[0], 0)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     state = torch.get_rng_state()
-    found = doctor(one)
+    findings = doctor(one)
     assert torch.equal(torch.get_rng_state(), state)
-    assert found["stages"][0]["teacher_trained"] is True
-    assert kept in before
+    assert findings["stages"][0]["teacher_trained"] is True
+    assert cached in before
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_it_says_what_a_kept_teacher_really_says(
+def test_a_cached_teacher_is_evaluated_with_its_trained_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
@@ -233,7 +235,7 @@ def test_it_says_what_a_kept_teacher_really_says(
     assert doctor(one)["stages"][0]["match"]["teacher_accuracy"] > 0.6
 
 
-def test_an_inner_net_is_looked_into() -> None:
+def test_the_taps_of_a_frozen_net_are_listed() -> None:
     experiment = Experiment.from_recipe(recipe(student=CNN))
     _, scheme, _ = next(dry_run(experiment))
     assert isinstance(scheme.student, Net)

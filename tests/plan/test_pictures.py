@@ -1,4 +1,4 @@
-"""A sheet of images, read back from its file."""
+"""A grid of images, read back from its PNG file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from instil.plan.pictures import encode_png, image_grid
 
 
 def read(data: bytes) -> Tensor:
-    """The pixels of an unfiltered PNG file, every checksum tested."""
+    """Pixels of an unfiltered PNG file; all checksums are verified."""
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    parts, place = {}, 8
-    while place < len(data):
-        (length,) = struct.unpack(">I", data[place : place + 4])
-        name, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
-        assert struct.unpack(">I", data[place + 8 + length : place + 12 + length]) == (
+    chunks, offset = {}, 8
+    while offset < len(data):
+        (length,) = struct.unpack(">I", data[offset : offset + 4])
+        name, body = data[offset + 4 : offset + 8], data[offset + 8 : offset + 8 + length]
+        assert struct.unpack(">I", data[offset + 8 + length : offset + 12 + length]) == (
             zlib.crc32(name + body),
         )
-        parts[name], place = body, place + 12 + length
-    width, height, depth, kind = struct.unpack(">IIBB", parts[b"IHDR"][:10])
+        chunks[name], offset = body, offset + 12 + length
+    width, height, depth, kind = struct.unpack(">IIBB", chunks[b"IHDR"][:10])
     assert depth == 8
-    lines = torch.frombuffer(bytearray(zlib.decompress(parts[b"IDAT"])), dtype=torch.uint8).view(
+    lines = torch.frombuffer(bytearray(zlib.decompress(chunks[b"IDAT"])), dtype=torch.uint8).view(
         height, -1
     )
     assert not lines[:, 0].any()
@@ -33,7 +33,7 @@ def read(data: bytes) -> Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_stand_in_rows_of_eight_and_are_enlarged(channels: int) -> None:
+def test_images_are_arranged_in_rows_of_eight_and_enlarged(channels: int) -> None:
     images = torch.rand(11, channels, 8, 6)
     pixels = read(encode_png(image_grid(images)))
     height, width = 8 * 6 + 4, 6 * 6 + 4

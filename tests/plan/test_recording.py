@@ -1,4 +1,4 @@
-"""Recorded answers: a student learns from them as from the teacher itself, and only from those that are of its teacher and data."""
+"""Recorded teacher outputs: equal training, and a clear error for another teacher or other data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The answers of the small recipe's teacher in two views."""
+    """Recorded outputs of the small recipe's teacher, in two views."""
     folder = tmp_path_factory.mktemp("answers") / "store"
     assert record_outputs(stored(folder, *VIEWS), Console(quiet=True)) == folder
     return str(folder)
@@ -52,26 +52,26 @@ def stored(folder: str | Path, *changes: str, **sections: Any) -> Recipe:
     return recipe(f"store.path={folder}", *changes, **sections)
 
 
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Notes which samples a live teacher is asked about."""
-    noted: list[Tensor] = []
+def observed_batches(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Collect the sample indices of every batch that a live teacher sees."""
+    batches: list[Tensor] = []
     forward = Frozen.forward
 
-    def noting(self: Frozen, batch: Any, grad: bool = False) -> Any:
-        noted.append(batch["index"])
+    def observing(self: Frozen, batch: Any, grad: bool = False) -> Any:
+        batches.append(batch["index"])
         return forward(self, batch, grad)
 
-    monkeypatch.setattr(Frozen, "forward", noting)
-    return noted
+    monkeypatch.setattr(Frozen, "forward", observing)
+    return batches
 
 
 def test_losses_and_scores_are_those_of_the_live_teacher_to_the_last_bit(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = run_of(recipe(*VIEWS), tmp_path / "live")
-    noted = asked(monkeypatch)
+    batches = observed_batches(monkeypatch)
     recorded = run_of(stored(store, *VIEWS), tmp_path / "recorded")
-    assert noted == []
+    assert batches == []
     assert numbers(recorded) == numbers(live)
 
     def losses(out: Path) -> list[Any]:
@@ -120,7 +120,9 @@ def test_precision_reaches_the_recorded_and_the_plain_teacher(
     assert recorded["teacher"] == live["teacher"]
     in_full = run_of(recipe("train.precision=float32", **sections), tmp_path / "float32")
     assert losses_of(tmp_path / "float32") != losses_of(tmp_path / "live")
-    assert in_full["teacher"] != live["teacher"], "the teacher is scored as it teaches"
+    assert in_full["teacher"] != live["teacher"], (
+        "the teacher is evaluated in the precision of its outputs"
+    )
     with pytest.raises(RecipeError, match='precision was "bfloat16" and is "float32"'):
         run_of(recipe("store.path=store", "train.precision=float32", **sections), tmp_path / "no")
 
@@ -131,9 +133,7 @@ def test_the_teacher_of_images_is_scored_in_bfloat16(tmp_path: Path) -> None:
     assert 0 < scores["accuracy"]["mean"] <= 1
 
 
-def test_two_micro_batches_and_reading_processes_get_the_same_answers(
-    store: str, tmp_path: Path
-) -> None:
+def test_micro_batches_and_workers_do_not_change_the_training(store: str, tmp_path: Path) -> None:
     whole = run_of(stored(store, *VIEWS, "baselines=[]"), tmp_path / "whole")
     cut = run_of(
         stored(store, *VIEWS, "baselines=[]", "train.accumulate=2", "data.workers=1"),
@@ -145,7 +145,7 @@ def test_two_micro_batches_and_reading_processes_get_the_same_answers(
 
 
 @pytest.mark.parametrize(
-    ("changes", "what"),
+    ("changes", "message"),
     [
         (("data.augment.crop=2",), "augmentation.crop was 1 and is 2"),
         (("data.augment.views=3",), "augmentation.views was 2 and is 3"),
@@ -161,18 +161,18 @@ def test_two_micro_batches_and_reading_processes_get_the_same_answers(
         (("data.name=digit_domains",), "data.name was .* and is .*digit_domains"),
     ],
 )
-def test_answers_of_another_teacher_or_other_data_are_refused_with_what_has_changed(
-    store: str, changes: tuple[str, ...], what: str
+def test_a_store_of_another_teacher_or_other_data_is_refused_with_the_difference(
+    store: str, changes: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=what):
+    with pytest.raises(ValueError, match=message):
         doctor_of(stored(store, *VIEWS, *changes))
 
 
 def doctor_of(one: Recipe) -> dict[str, Any]:
-    found = doctor(one)
-    if found["problems"]:
-        raise ValueError("\n".join(found["problems"]))
-    return found
+    findings = doctor(one)
+    if findings["problems"]:
+        raise ValueError("\n".join(findings["problems"]))
+    return findings
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def doctor_of(one: Recipe) -> dict[str, Any]:
         ),
     ],
 )
-def test_what_recorded_answers_cannot_do_is_said_before_training(
+def test_recorded_outputs_that_do_not_suffice_are_refused_before_training(
     store: str, changes: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -238,7 +238,7 @@ def test_a_recording_that_was_stopped_goes_on(
 def test_new_views_in_every_epoch_cannot_be_recorded(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"data.augment.views: new views in every epoch cannot be recorded; say how many there are",
+        match=r"data.augment.views: new views in every epoch cannot be recorded. Expected the number",
     ):
         record_outputs(stored(tmp_path / "store", "data.augment.crop=1"), Console(quiet=True))
 
@@ -248,13 +248,13 @@ def test_new_views_in_every_epoch_cannot_be_recorded(tmp_path: Path) -> None:
     [
         (
             "s3://bucket/answers",
-            "store.path: answers are recorded into a folder of this machine, not to s3://bucket/answers",
+            "store.path: teacher outputs can only be recorded in a local folder. .* got s3://bucket/answers",
         ),
         ("notes.txt", "store.path: .*notes.txt is a file; take another folder"),
         ("thesis", "store.path: .*thesis is not empty and no store; take another folder"),
     ],
 )
-def test_answers_are_recorded_into_an_empty_folder_of_this_machine(
+def test_outputs_are_recorded_in_an_empty_local_folder(
     path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -267,7 +267,7 @@ def test_answers_are_recorded_into_an_empty_folder_of_this_machine(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_cannot_be_encoded_leaves_no_store_behind(tmp_path: Path) -> None:
+def test_no_store_is_left_if_the_outputs_cannot_be_encoded(tmp_path: Path) -> None:
     with pytest.raises(
         RecipeError, match=r"store.size: the 64 largest of 10 classes are all of them"
     ):
@@ -283,7 +283,8 @@ def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     code, _, err = called(capsys, "record", str(tmp_path / "small.yaml"))
     assert (code, err) == (
         2,
-        "Error: store: say where the answers are to be kept: store.path=answers\n",
+        "Error: store: missing. Expected the folder for the teacher's outputs. "
+        "Set it, such as store.path=outputs\n",
     )
     code, out, _ = called(
         capsys, "record", str(tmp_path / "small.yaml"), f"store.path={tmp_path / 'store'}"
@@ -335,7 +336,7 @@ def test_a_damaged_file_is_refused(
         doctor_of(stored(damaged, *VIEWS))
 
 
-def test_answers_to_a_causal_language_model_are_its_hidden_states_and_head(tmp_path: Path) -> None:
+def test_a_causal_language_model_is_recorded_as_hidden_states_and_head(tmp_path: Path) -> None:
     path = Path(__file__).parents[2] / "src/instil/recipes/language/language.yaml"
     small = yaml.safe_load(path.read_text()) | {"seeds": [0], "baselines": [], "export": False}
     small["train"] = {"epochs": 1, "optimizer": {"lr": 5e-3}}

@@ -1,4 +1,4 @@
-"""What a reader is warned of, and what is put together of a run that is not complete."""
+"""Warnings of a result, and the result of a run that is not complete."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from instil.plan import results
 from instil.plan.arms import Arm
 from tests.experiment.small import recipe
 
-BENCH = Experiment.from_recipe(recipe("seeds=[0,1,2]"))
+EXPERIMENT = Experiment.from_recipe(recipe("seeds=[0,1,2]"))
 
 
 def arm(accuracy: float, validation: float = 0.5) -> Arm:
-    net = build_network(BENCH.recipe.student, BENCH, "student")
+    net = build_network(EXPERIMENT.recipe.student, EXPERIMENT, "student")
     return Arm(
         net, {"accuracy": accuracy}, {"accuracy": validation}, {"confusion": [[accuracy]]}, 2.0
     )
 
 
-def assembled(
+def assemble(
     status: str = "complete", teacher: Arm | None = None, **values: list[float]
 ) -> dict[str, Any]:
     arms = {
         name: [arm(value) for value in values.get(name, [])]
         for name in ("alone", "label_smoothing", "pseudo_labels", "distilled")
     }
-    return results.assemble_result(BENCH, teacher, arms, status)
+    return results.assemble_result(EXPERIMENT, teacher, arms, status)
 
 
 def test_a_clear_gain_has_no_warning() -> None:
-    found = assembled(teacher=arm(0.95), alone=[0.5, 0.52, 0.51], distilled=[0.7, 0.71, 0.72])
-    assert found["warnings"] == []
-    assert found["gain"]["significant"] is True
-    assert found["gain"]["mean"] == pytest.approx(0.2)
+    result = assemble(teacher=arm(0.95), alone=[0.5, 0.52, 0.51], distilled=[0.7, 0.71, 0.72])
+    assert result["warnings"] == []
+    assert result["gain"]["significant"] is True
+    assert result["gain"]["mean"] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,11 @@ def test_a_clear_gain_has_no_warning() -> None:
         ),
         (
             {"label_smoothing": [0.7, 0.71, 0.72], "distilled": [0.7, 0.71, 0.71]},
-            "distillation does not do clearly better than label smoothing here",
+            "distillation is not clearly better than label smoothing on this data",
         ),
         (
             {"pseudo_labels": [0.8, 0.81, 0.82], "distilled": [0.7, 0.71, 0.72]},
-            "distillation does clearly worse than the teacher's hard pseudo-labels here",
+            "distillation is clearly worse than the teacher's hard pseudo-labels on this data",
         ),
         (
             {"teacher": [0.3], "alone": [0.5, 0.5, 0.5], "distilled": [0.7, 0.71, 0.72]},
@@ -62,48 +62,50 @@ def test_a_clear_gain_has_no_warning() -> None:
 )
 def test_warnings(values: dict[str, list[float]], warning: str) -> None:
     teacher = arm(values.pop("teacher")[0]) if "teacher" in values else None
-    assert warning in assembled(teacher=teacher, **values)["warnings"]
+    assert warning in assemble(teacher=teacher, **values)["warnings"]
 
 
-def test_of_a_stopped_run_only_pairs_are_compared() -> None:
-    found = assembled("interrupted", alone=[0.5, 0.9], label_smoothing=[0.6], distilled=[0.7])
-    assert found["gain"]["mean"] == pytest.approx(0.2)
-    assert found["gain"]["std"] is None
-    assert found["alone"]["accuracy"]["values"] == [0.5, 0.9]
-    assert "pseudo_labels" not in found
+def test_a_stopped_run_compares_only_seeds_that_both_arms_have() -> None:
+    result = assemble("interrupted", alone=[0.5, 0.9], label_smoothing=[0.6], distilled=[0.7])
+    assert result["gain"]["mean"] == pytest.approx(0.2)
+    assert result["gain"]["std"] is None
+    assert result["alone"]["accuracy"]["values"] == [0.5, 0.9]
+    assert "pseudo_labels" not in result
 
 
-def test_of_nothing_nothing_is_said() -> None:
-    found = assembled("failed")
-    assert not {"gain", "teacher", "alone", "distilled"} & set(found)
-    assert (found["cost"], found["details"], found["exported_seed"]) == ({}, {}, None)
+def test_a_run_without_finished_arms_has_no_metrics() -> None:
+    result = assemble("failed")
+    assert not {"gain", "teacher", "alone", "distilled"} & set(result)
+    assert (result["cost"], result["details"], result["exported_seed"]) == ({}, {}, None)
 
 
-def test_the_shipped_student_is_chosen_on_the_validation_split() -> None:
+def test_the_exported_student_is_chosen_on_the_validation_split() -> None:
     done = [arm(0.9, validation=0.1), arm(0.2, validation=0.8), arm(0.5, validation=0.3)]
-    assert results.exported_seed_index(BENCH, done) == 1
-    found = results.assemble_result(BENCH, None, {"distilled": done}, "complete")
-    assert found["exported_seed"] == 1
-    assert found["details"]["distilled"] == {"confusion": [[0.2]]}
+    assert results.exported_seed_index(EXPERIMENT, done) == 1
+    result = results.assemble_result(EXPERIMENT, None, {"distilled": done}, "complete")
+    assert result["exported_seed"] == 1
+    assert result["details"]["distilled"] == {"confusion": [[0.2]]}
 
 
-def test_seconds_are_those_of_one_seed_on_average() -> None:
+def test_training_seconds_are_the_mean_over_the_seeds() -> None:
     done = [arm(0.5), arm(0.5)]
     done[1].seconds = 4.0
-    cost = results.assemble_result(BENCH, None, {"distilled": done}, "complete")["cost"]["student"]
+    cost = results.assemble_result(EXPERIMENT, None, {"distilled": done}, "complete")["cost"][
+        "student"
+    ]
     assert cost["seconds"] == 3.0
     assert cost["latency"]["batch_size"] == 1
 
 
-def test_how_long_an_answer_takes_is_measured_once_a_net(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results are put together after every seed."""
+def test_the_latency_of_each_net_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result is assembled after every seed."""
     measured = []
     monkeypatch.setattr(
         results, "measure", lambda net, *_, **__: measured.append(net) or {"median_ms": 1.0}
     )
     teacher, arms = arm(0.9), {"alone": [arm(0.5)], "distilled": [arm(0.7)]}
     for _ in range(2):
-        found = results.assemble_result(BENCH, teacher, arms, "running")
+        result = results.assemble_result(EXPERIMENT, teacher, arms, "running")
         arms["distilled"].append(arm(0.7))
     assert measured == [teacher.net, arms["distilled"][0].net]
-    assert found["cost"]["student"]["latency"] == {"median_ms": 1.0}
+    assert result["cost"]["student"]["latency"] == {"median_ms": 1.0}

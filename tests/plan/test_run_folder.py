@@ -1,4 +1,4 @@
-"""The run folder's files: whole or not at all, and lines that are taken back."""
+"""Files of a run folder: always complete, and records that are removed again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from instil.plan.run_folder import RunFolder, collect_environment
+from instil.plan.run_folder import RunFolder
 
 
 def record(arm: str, seed: int | None, step: int) -> dict[str, object]:
@@ -22,7 +22,7 @@ def steps(folder: RunFolder) -> list[tuple[str, int | None, int]]:
     ]
 
 
-def test_lines_of_one_arm_and_seed_are_forgotten(tmp_path: Path) -> None:
+def test_the_records_of_one_arm_and_seed_are_removed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.remove_records("alone", 0)
     assert list(tmp_path.iterdir()) == []
@@ -42,7 +42,7 @@ def test_lines_of_one_arm_and_seed_are_forgotten(tmp_path: Path) -> None:
         "17}",
     ],
 )
-def test_half_a_line_of_a_run_that_was_killed_is_dropped(half: str, tmp_path: Path) -> None:
+def test_an_incomplete_line_of_a_killed_run_is_removed(half: str, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.log(record("distilled", 0, 1))
     with (tmp_path / "metrics.jsonl").open("a") as file:
@@ -52,7 +52,7 @@ def test_half_a_line_of_a_run_that_was_killed_is_dropped(half: str, tmp_path: Pa
     assert steps(folder) == [("distilled", 0, 1), ("alone", 0, 2)]
 
 
-def test_json_is_strict_and_whole(tmp_path: Path) -> None:
+def test_json_is_strict_and_complete(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.read_json("result.json") is None
     folder.write_json("result.json", {"name": "Zürich"})
@@ -60,15 +60,3 @@ def test_json_is_strict_and_whole(tmp_path: Path) -> None:
         folder.write_json("result.json", {"loss": math.nan})
     assert folder.read_json("result.json") == {"name": "Zürich"}
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
-
-
-def test_outside_of_a_repository_there_is_no_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    found = collect_environment([4])
-    assert found["git"] is None
-    assert found["seeds"] == [4]
-    assert found["hardware"]["cores"] >= 1
-    json.dumps(found)

@@ -1,4 +1,4 @@
-"""Means and gains against numpy and scipy."""
+"""Means and gains, compared with numpy and scipy."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ TREATED, CONTROL = [0.91, 0.88, 0.93, 0.90], [0.84, 0.86, 0.85, 0.87]
 
 
 def test_mean_and_sample_deviation() -> None:
-    found = summarize(TREATED)
-    assert found["mean"] == pytest.approx(np.mean(TREATED))
-    assert found["std"] == pytest.approx(np.std(TREATED, ddof=1))
-    assert found["values"] == TREATED
+    result = summarize(TREATED)
+    assert result["mean"] == pytest.approx(np.mean(TREATED))
+    assert result["std"] == pytest.approx(np.std(TREATED, ddof=1))
+    assert result["values"] == TREATED
 
 
 def test_the_gain_is_the_paired_t_interval() -> None:
-    found = paired_gain(TREATED, CONTROL)
+    result = paired_gain(TREATED, CONTROL)
     expected = stats.ttest_rel(TREATED, CONTROL).confidence_interval(0.95)
     difference = np.subtract(TREATED, CONTROL)
-    assert found["mean"] == pytest.approx(difference.mean())
-    assert found["std"] == pytest.approx(difference.std(ddof=1))
-    assert found["interval"] == pytest.approx([expected.low, expected.high])
-    assert (found["level"], found["paired"], found["significant"]) == (0.95, True, True)
+    assert result["mean"] == pytest.approx(difference.mean())
+    assert result["std"] == pytest.approx(difference.std(ddof=1))
+    assert result["interval"] == pytest.approx([expected.low, expected.high])
+    assert (result["level"], result["paired"], result["significant"]) == (0.95, True, True)
 
 
 @pytest.mark.parametrize("treated", [[0.9, 0.8, 0.85], [0.85, 0.87, 0.83]])
-def test_significant_is_what_the_t_test_says(treated: list[float]) -> None:
+def test_significance_agrees_with_the_t_test(treated: list[float]) -> None:
     control = [0.80, 0.81, 0.82]
     assert paired_gain(treated, control)["significant"] == (
         stats.ttest_rel(treated, control).pvalue < 0.05
     )
 
 
-def test_one_seed_has_no_noise_to_compare_with() -> None:
+def test_one_seed_has_neither_deviation_nor_interval() -> None:
     assert summarize([0.5]) == {"mean": 0.5, "std": None, "values": [0.5]}
     assert paired_gain([0.5], [0.25]) == {
         "mean": 0.25,
@@ -48,7 +48,7 @@ def test_one_seed_has_no_noise_to_compare_with() -> None:
     }
 
 
-def test_seeds_that_are_not_pairs() -> None:
+def test_unequal_numbers_of_values_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         paired_gain([0.5, 0.6], [0.5])
 

@@ -10,29 +10,33 @@ from instil.training.monitor import NotFiniteError
 def divergence_message(
     error: NotFiniteError, arm: str, seed: int | None, recipe: Recipe, training: Training
 ) -> str:
-    """Say whose training diverged, where, and what can be done.
+    """Describe a diverged training, its position and the remedies.
 
     Args:
-        error: step, objective, value and batch indices.
-        arm: name of the arm; a teacher's is ``teacher`` or ``teacher0``, ``teacher1``, ...
-        seed: of the arm, None for a teacher.
-        recipe: of the stage.
-        training: of the arm.
+        error: error with step, objective, value and batch indices.
+        arm: name of the arm; a teacher is ``teacher`` or ``teacher0``, ``teacher1``, ...
+        seed: seed of the arm, None for a teacher.
+        recipe: recipe of the stage.
+        training: settings of the training.
 
     Returns:
         Two or three sentences.
     """
-    of_teacher = seed is None
-    section = "teacher_train" if of_teacher and recipe.teacher_train is not None else "train"
-    who = f"the training of the {arm}" if of_teacher else f"arm {arm}, seed {seed}"
-    text = str(error)
-    if of_teacher:
-        # Every scheme calls the net that it trains the student.
-        text = text.replace(f"'{error.objective}'", f"'{error.objective.rpartition('/')[2]}'", 1)
+    is_teacher = seed is None
+    if is_teacher:
+        section = "train" if recipe.teacher_train is None else "teacher_train"
+        subject = f"the training of the {arm}"
+        # Every scheme calls the net that it trains the student: drop that name for a teacher.
+        objective = error.objective.rpartition("/")[2]
+        text = str(error).replace(f"'{error.objective}'", f"'{objective}'", 1)
+    else:
+        section = "train"
+        subject = f"arm {arm}, seed {seed}"
+        text = str(error)
     lr = training.optimizer.options.get("lr")
-    rate = f" ({section}.optimizer.lr is {lr:g})" if isinstance(lr, float) else ""
+    current = f" ({section}.optimizer.lr is {lr:g})" if isinstance(lr, float) else ""
     clip = "" if training.clip is not None else f", set {section}.clip=1.0"
     return (
-        f"{who}: {text}. The learning rate may be too high{rate}: try a tenth of it{clip}, "
-        "or look at these samples for values that are not finite"
+        f"{subject}: {text}. The learning rate may be too high{current}: try a tenth of it{clip}, "
+        "or check these samples for values that are not finite"
     )

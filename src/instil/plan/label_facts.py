@@ -1,4 +1,4 @@
-"""Who learns from how many labels and samples in a run."""
+"""Numbers of labels and samples that teacher, student and baselines learn from."""
 
 from __future__ import annotations
 
@@ -15,32 +15,37 @@ from instil.recipe import build_objectives, label_objectives
 
 
 def label_facts(experiment: Experiment) -> dict[str, Any]:
-    """Number of labels that teacher and student learn from, and of samples that each arm sees.
+    """Count the labels of teacher and student, and the samples of each arm.
 
     Args:
-        experiment: the experiment of the whole recipe.
+        experiment: experiment of the whole recipe.
 
     Returns:
-        ``student``: labelled training samples of the student.
+        Dictionary with four keys.
+
+        ``student``: number of labelled training samples of the student.
+
         ``teachers``: one entry per teacher of the last stage that has any, with ``model``,
-        ``data`` (name of the source), ``samples`` and ``labelled``; both counts are None for a
-        teacher that is not trained in the run, because they are unknown. ``labelled`` is also None
-        where ``data.surrogate`` replaces the training data, whose labels are not opened.
+        ``data`` (name of the source), ``samples`` and ``labelled``. Both counts are None for a
+        teacher that is not trained in the run, because they are unknown. ``labelled`` is also
+        None if ``data.surrogate`` replaces the training data, whose labels must not be read.
+
         ``same_for_all_seeds``: whether every seed has the same labelled samples.
-        ``samples_seen``: arm -> number of training samples that an epoch goes through. It is
-        smaller than the training set for an arm that learns from labels only.
+
+        ``samples_seen``: arm -> number of training samples in an epoch. It is smaller than the
+        training set for an arm that learns from labels only.
     """
     samples = experiment.stages[-1].train_data(experiment.recipe.seeds[0])
     num_student = num_labelled(samples)
     return {
         "student": num_student,
-        "teachers": _teachers(experiment),
+        "teachers": _facts_of_teachers(experiment),
         "same_for_all_seeds": experiment.label_seed is not None or num_student == len(samples),
         "samples_seen": _samples_seen(experiment, samples),
     }
 
 
-def _teachers(experiment: Experiment) -> list[dict[str, Any]]:
+def _facts_of_teachers(experiment: Experiment) -> list[dict[str, Any]]:
     stages = [
         stage
         for stage in experiment.stages
@@ -49,36 +54,39 @@ def _teachers(experiment: Experiment) -> list[dict[str, Any]]:
     if not stages or experiment.recipe.store is not None:
         return []
     return [
-        _teacher(stages[-1], index)
+        _teacher_facts(stages[-1], index)
         for index, spec in enumerate(stages[-1].recipe.teachers)
         if not spec.earlier
     ]
 
 
-def _teacher(stage: Experiment, index: int) -> dict[str, Any]:
+def _teacher_facts(stage: Experiment, index: int) -> dict[str, Any]:
     spec = stage.recipe.teachers[index]
     if spec.ready:
         return {"model": spec.model, "data": None, "samples": None, "labelled": None}
-    own = teacher_training_data(stage, spec, index)
-    train = own.splits.train
-    # a student without training data must not open their labels, not even to count them
-    is_closed = stage.recipe.data.surrogate is not None
+    teacher_data = teacher_training_data(stage, spec, index)
+    train = teacher_data.splits.train
+    # In data-free training the labels of the training data must not be read, even to count them.
+    is_data_free = stage.recipe.data.surrogate is not None
     return {
         "model": spec.model,
-        "data": own.recipe.data.name,
+        "data": teacher_data.recipe.data.name,
         "samples": len(train),
-        "labelled": None if is_closed else num_labelled(train),
+        "labelled": None if is_data_free else num_labelled(train),
     }
 
 
 def _samples_seen(experiment: Experiment, samples: Samples) -> dict[str, int]:
-    """Training samples of each student arm; of the last stage where there are several."""
-    on_labels = {"alone": experiment.task.label_objectives, "label_smoothing": ("label_smoothing",)}
+    """Number of training samples of each student arm, in the last stage."""
+    loss_names = {
+        "alone": experiment.task.label_objectives,
+        "label_smoothing": ("label_smoothing",),
+    }
     stage = experiment.stages[-1].recipe
     seen: dict[str, int] = {}
     for arm in experiment.recipe.baselines:
-        if arm in on_labels:
-            objectives = label_objectives(stage, *on_labels[arm])
+        if arm in loss_names:
+            objectives = label_objectives(stage, *loss_names[arm])
             seen[arm] = len(samples_for_objectives(objectives, samples))
         else:
             seen[arm] = len(samples)

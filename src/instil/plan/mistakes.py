@@ -1,4 +1,4 @@
-"""Pictures of the test images that the shipped student gets wrong."""
+"""Images of the test samples that the exported student classifies wrongly."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from instil.files.atomic import atomic
 from instil.plan.pictures import encode_png
 from instil.plan.run_folder import RunFolder
 
-SMALLEST, LARGEST = 64, 128
-"""Pixels of the longer side: smaller images are enlarged, larger ones reduced."""
+MIN_SIZE = 64
+"""Pixels of the longer side; smaller images are enlarged by a whole factor."""
+
+MAX_SIZE = 128
+"""Pixels of the longer side; larger images are reduced to this."""
 
 
 def write_mistakes(experiment: Experiment, folder: RunFolder) -> None:
-    """Write ``checkpoint/mistake-N.png`` for each mistake that the result lists.
+    """Write ``checkpoint/mistake-N.png`` for each mistake that ``result.json`` lists.
 
     Nothing is written for a task without images.
     """
@@ -33,16 +36,22 @@ def write_mistakes(experiment: Experiment, folder: RunFolder) -> None:
 
 
 def thumbnail(image: Tensor) -> Tensor:
-    """An image (C, H, W) in [0, 1] as bytes (H, W, 1 or 3) of a size that is easy to look at.
+    """Resize an image so that its longer side has between 64 and 128 pixels.
 
-    Other numbers of channels than three become their mean.
+    Images with other than three channels are shown as the mean of their channels.
+
+    Args:
+        image: (C, H, W) in [0, 1].
+
+    Returns:
+        Pixels (H, W, 1 or 3), uint8.
     """
     image = image.detach().float().cpu().clamp(0, 1)
     image = image if len(image) == 3 else image.mean(0, keepdim=True)
     longest = max(image.shape[1:])
-    if longest < SMALLEST:
-        image = F.interpolate(image[None], scale_factor=-(-SMALLEST // longest))[0]
-    elif longest > LARGEST:
-        size = [max(1, round(side * LARGEST / longest)) for side in image.shape[1:]]
+    if longest < MIN_SIZE:
+        image = F.interpolate(image[None], scale_factor=-(-MIN_SIZE // longest))[0]
+    elif longest > MAX_SIZE:
+        size = [max(1, round(side * MAX_SIZE / longest)) for side in image.shape[1:]]
         image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
     return (image * 255).round().to(torch.uint8).permute(1, 2, 0)

@@ -1,4 +1,4 @@
-"""Export of a student to ONNX, evaluated and timed."""
+"""Export of a student to ONNX, with metrics and latency of the exported files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ NUM_CALIBRATION_BATCHES = 8
 def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool) -> None:
     """Write ``student.onnx``, and with ``int8`` also ``student.int8.onnx``.
 
-    Metrics on the test split and latency of each file are added to the result.
+    Test metrics and latency of each file are added to ``result.json``.
+
+    Args:
+        folder: run folder to write to.
+        experiment: experiment of the whole recipe.
+        net: the student.
+        int8: also write a quantized file.
 
     Raises:
-        ValueError: if the task or the student has no ONNX form.
+        ValueError: if the task or the student cannot be exported to ONNX.
         ImportError: without the extra ``export``.
     """
     from instil.export.int8 import quantize
@@ -36,10 +42,10 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
         "int8": folder.path / "student.int8.onnx",
     }
     inputs = experiment.task.inputs
-    about = describe(
+    metadata = describe(
         net, experiment.recipe.task.name, experiment.splits.classes, experiment.shape, inputs
     )
-    exports: dict[str, Any] = {"onnx": to_onnx(net, batch, paths["onnx"], inputs, about)}
+    exports: dict[str, Any] = {"onnx": to_onnx(net, batch, paths["onnx"], inputs, metadata)}
     if int8:
         exports["int8"] = quantize(paths["onnx"], _calibration_batches(experiment), paths["int8"])
     for name, export in exports.items():
@@ -50,16 +56,16 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
 
 
 def evaluate_export(experiment: Experiment, net: Net) -> dict[str, Any]:
-    """Return headline and secondary metrics of an exported student on the test split."""
+    """Compute headline and secondary metrics of an exported student on the test split."""
     metrics, _ = experiment.task.evaluate(
         net, experiment.loader(experiment.splits.test, shuffle=False)
     )
-    shown = (experiment.task.headline, *experiment.task.secondary)
-    return {name: metrics[name] for name in shown if name in metrics}
+    names = (experiment.task.headline, *experiment.task.secondary)
+    return {name: metrics[name] for name in names if name in metrics}
 
 
 def add_exports(folder: RunFolder, exports: dict[str, Any]) -> None:
-    """Add facts about exported files to the result of a run."""
+    """Add facts about exported files to ``result.json``, under the key ``export``."""
     result = folder.read_json("result.json") or {}
     folder.write_json("result.json", result | {"export": result.get("export", {}) | exports})
 

@@ -1,4 +1,4 @@
-"""Some of the images that a student learnt from, as a file that a browser shows."""
+"""A grid of images as a PNG file, and the images that a data-free scheme generates."""
 
 from __future__ import annotations
 
@@ -15,47 +15,73 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import num_training_steps
 from instil.tasks.bases.task import to_device
 
-ACROSS, SMALLEST = 8, 48
-"""Images in a row, and the least pixels that each is shown in."""
+NUM_COLUMNS = 8
+"""Images in a row of a grid."""
+
+MIN_SIZE = 48
+"""Pixels of the longer side; smaller images are enlarged by a whole factor."""
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def image_grid(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) in [0, 1] side by side on white, small ones enlarged, as bytes (H, W, 1 or 3); other channels than three as their mean."""
+    """Arrange images in rows of eight on white.
+
+    Small images are enlarged. Images with other than three channels are shown as the mean of
+    their channels.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+
+    Returns:
+        Pixels (rows, columns, 1 or 3), uint8.
+    """
     images = images.detach().float().cpu().clamp(0, 1)
     images = images if images.shape[1] == 3 else images.mean(1, keepdim=True)
-    images = F.interpolate(images, scale_factor=-(-SMALLEST // max(images.shape[2:])))
+    images = F.interpolate(images, scale_factor=-(-MIN_SIZE // max(images.shape[2:])))
     images = F.pad(images, (2, 2, 2, 2), value=1.0)
-    missing = -len(images) % ACROSS
-    images = torch.cat([images, images.new_ones(missing, *images.shape[1:])])
-    number, channels, height, width = images.shape
-    rows = images.view(number // ACROSS, ACROSS, channels, height, width).permute(0, 3, 1, 4, 2)
-    return (rows * 255).round().to(torch.uint8).reshape(-1, ACROSS * width, channels)
+    num_missing = -len(images) % NUM_COLUMNS
+    images = torch.cat([images, images.new_ones(num_missing, *images.shape[1:])])
+    num_images, channels, height, width = images.shape
+    grid = images.view(num_images // NUM_COLUMNS, NUM_COLUMNS, channels, height, width)
+    pixels = (grid.permute(0, 3, 1, 4, 2) * 255).round().to(torch.uint8)
+    return pixels.reshape(-1, NUM_COLUMNS * width, channels)
 
 
 def encode_png(pixels: Tensor) -> bytes:
-    """Bytes (H, W, 1 or 3) as a PNG file."""
+    """Encode pixels (H, W, 1 or 3), uint8, as a PNG file."""
     height, width, channels = pixels.shape
-    lines = torch.cat(
-        [torch.zeros(height, 1, dtype=torch.uint8), pixels.flatten(1)], 1
-    )  # each line says first that it is not filtered
-    header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.numpy().tobytes())), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in parts
+    # Each line starts with the type of its filter; 0 means no filter.
+    no_filter = torch.zeros(height, 1, dtype=torch.uint8)
+    lines = torch.cat([no_filter, pixels.flatten(1)], 1)
+    color_type = 2 if channels == 3 else 0
+    header = struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0)
+    chunks = (
+        _png_chunk(b"IHDR", header),
+        _png_chunk(b"IDAT", zlib.compress(lines.numpy().tobytes())),
+        _png_chunk(b"IEND", b""),
     )
+    return PNG_SIGNATURE + b"".join(chunks)
+
+
+def _png_chunk(name: bytes, data: bytes) -> bytes:
+    """Length, name, data and checksum of a chunk."""
+    checksum = struct.pack(">I", zlib.crc32(name + data))
+    return struct.pack(">I", len(data)) + name + data + checksum
 
 
 def synthetic_images(scheme: Scheme, stage: Experiment, seed: int) -> Tensor | None:
-    """Images that a scheme made at the end of its training; all ranks must call it.
+    """Generate images with a data-free scheme, as at the end of its training.
+
+    All ranks must call this function.
 
     Args:
-        scheme: after training.
-        stage: whose samples give the form of the images.
-        seed: of the arm.
+        scheme: the trained scheme.
+        stage: stage of the scheme; its samples determine the shape of the images.
+        seed: seed of the arm.
 
     Returns:
-        (N, C, H, W) in [0, 1], None if it makes none.
+        (N, C, H, W) in [0, 1], or None if the scheme generates no images.
     """
     batch = next(iter(stage.loader(stage.samples, seed)))
     clock = {

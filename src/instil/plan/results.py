@@ -1,11 +1,12 @@
-"""``result.json``: the arms over their seeds, what was gained, what it cost, what to beware of."""
+"""Content of ``result.json``: metrics over the seeds, gains, costs and warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from instil.core import UNLABELLED, Batch
+from instil.core import Batch
+from instil.data.labels import num_labelled
 from instil.experiment.experiment import Experiment
 from instil.experiment.weighting_advice import weighting_advice
 from instil.export.latency import measure
@@ -14,147 +15,206 @@ from instil.plan.label_facts import label_facts
 from instil.plan.statistics import paired_gain, summarize
 
 ArmsByName = Mapping[str, Sequence[Arm]]
-
+"""Arm name -> finished arms in the order of the seeds; it must have the key ``distilled``."""
 
 BASELINE_PHRASES = {
     "label_smoothing": "label smoothing",
     "pseudo_labels": "the teacher's hard pseudo-labels",
-    "noise": "the teacher's answers to white noise",
-    "blobs": "the teacher's answers to smooth noise",
+    "noise": "the teacher's outputs for white noise",
+    "blobs": "the teacher's outputs for smooth noise",
 }
-"""What distillation must beat, in words."""
+"""Baselines that distillation must beat, as they are named in warnings."""
+
+MIN_SEEDS = 3
+"""Number of seeds below which a run warns about noise."""
 
 
 def assemble_result(
     experiment: Experiment, teacher: Arm | None, arms: ArmsByName, status: str
 ) -> dict[str, Any]:
-    """Everything that reports and leaderboards read of a run, from the arms that are finished."""
-    recipe, splits = experiment.recipe, experiment.splits
-    samples = experiment.train_data(recipe.seeds[0])
-    counted = samples.label != UNLABELLED
-    result: dict[str, Any] = {
-        "status": status,
-        "name": recipe.name,
-        "task": recipe.task.name,
-        "kind": splits.kind,
-        "classes": list(splits.classes),
-        "shape": list(experiment.shape),
-        "data": {
-            "name": recipe.data.name,
-            "noun": samples.noun,
-            "train": len(samples),
-            "labelled": int((counted.flatten(1).any(1) if counted.ndim > 1 else counted).sum()),
-            "validation": len(splits.validation),
-            "test": len(splits.test),
-            "surrogate": recipe.data.surrogate.name if recipe.data.surrogate is not None else None,
-        },
-        "labels": label_facts(experiment),
-        "scheme": recipe.scheme.type,
-        "objectives": {
-            name: goal.model_dump(mode="json") for name, goal in recipe.objectives.items()
-        },
-        "seeds": recipe.seeds,
-        "exports": experiment.task.exports,
-    }
-    scored = {"teacher": [teacher]} if teacher is not None and teacher.test else {}
-    for name, done in {**scored, **arms}.items():
-        if done:
-            result[name] = {
-                metric: summarize([arm.test[metric] for arm in done]) for metric in done[0].test
-            }
+    """Assemble everything that reports and leaderboards read about a run.
+
+    Args:
+        experiment: experiment of the whole recipe.
+        teacher: the teacher, None if the recipe has none or it is not trained yet.
+        arms: finished arms. The latency of each net is measured once and kept in its arm.
+        status: ``running``, ``interrupted``, ``failed`` or ``complete``.
+
+    Returns:
+        The content of ``result.json``.
+    """
+    evaluated = {name: of_seeds for name, of_seeds in arms.items() if of_seeds}
+    if teacher is not None and teacher.test:
+        evaluated = {"teacher": [teacher], **evaluated}
+    result = {"status": status, **_experiment_facts(experiment)}
+    result |= {name: _metrics_over_seeds(of_seeds) for name, of_seeds in evaluated.items()}
     if teacher is not None and teacher.privacy_cost:
         result["privacy"] = teacher.privacy_cost
-    headline = result["headline"] = experiment.task.headline
+    result["headline"] = experiment.task.headline
     result["higher_is_better"] = experiment.task.higher_is_better
     result["secondary"] = list(experiment.task.secondary)
-    gains = {
-        name: paired_gain(
-            *_paired(arms["distilled"], done, headline), experiment.task.higher_is_better
-        )
-        for name, done in arms.items()
-        if name != "distilled" and done and arms["distilled"]
-    }
+    gains = _gains(experiment, arms)
     if "alone" in gains:
         result["gain"] = gains.pop("alone")
     result["gains"] = gains
     result["cost"] = measure_costs(experiment, teacher, arms)
-    drawn = exported_seed_index(experiment, arms["distilled"]) if arms["distilled"] else 0
+    distilled = arms["distilled"]
+    index = exported_seed_index(experiment, distilled) if distilled else 0
+    # In a run that is not complete, an arm may lack the seed of the exported student.
     result["details"] = {
-        name: done[min(drawn, len(done) - 1)].details
-        for name, done in {**scored, **arms}.items()
-        if done
+        name: of_seeds[min(index, len(of_seeds) - 1)].details
+        for name, of_seeds in evaluated.items()
     }
-    result["exported_seed"] = recipe.seeds[drawn] if arms["distilled"] else None
-    advice = [sentence for stage in experiment.stages for sentence in weighting_advice(stage)]
-    notes = [*experiment.notes, *experiment.warnings, *dict.fromkeys(advice)]
-    result["warnings"] = [*result_warnings(result), *notes]
+    result["exported_seed"] = experiment.recipe.seeds[index] if distilled else None
+    result["warnings"] = [*result_warnings(result), *_recipe_notes(experiment)]
     return result
 
 
-def _paired(
-    treated: Sequence[Arm], control: Sequence[Arm], metric: str
-) -> tuple[list[float], list[float]]:
-    pairs = list(zip(treated, control, strict=False))
-    return [a.test[metric] for a, _ in pairs], [b.test[metric] for _, b in pairs]
-
-
 def exported_seed_index(experiment: Experiment, distilled: Sequence[Arm]) -> int:
-    """Index of the seed whose student is shipped: the best one on the validation split."""
+    """Index of the seed with the best validation metric, whose student is exported."""
     best = max if experiment.task.higher_is_better else min
     headline = experiment.task.headline
     return best(range(len(distilled)), key=lambda index: distilled[index].validation[headline])
 
 
-def measure_costs(experiment: Experiment, teacher: Arm | None, arms: ArmsByName) -> dict[str, Any]:
-    """Parameters, bytes of the weights, latency of one sample, and training seconds of each net."""
-    arms_of: dict[str, tuple[Arm, float]] = {}
-    known = {} if teacher is None or teacher.cost is None else {"teacher": teacher.cost}
-    if (
-        teacher is not None and not known and any(True for _ in teacher.net.parameters())
-    ):  # of one that is elsewhere nothing is known
-        arms_of["teacher"] = teacher, teacher.seconds
-    if done := arms["distilled"]:
-        arms_of["student"] = done[0], sum(arm.seconds for arm in done) / len(done)
-    one = experiment.splits.validation.__getitems__([0])
-    return known | {
-        name: {
-            "parameters": sum(parameter.numel() for parameter in arm.net.parameters()),
-            "bytes": sum(
-                tensor.numel() * tensor.element_size() for tensor in arm.net.state_dict().values()
-            ),
-            "latency": _latency(arm, one),
-            "seconds": seconds,
-        }
-        for name, (arm, seconds) in arms_of.items()
-    }
+def measure_costs(
+    experiment: Experiment, teacher: Arm | None, arms: ArmsByName
+) -> dict[str, dict[str, Any]]:
+    """Measure size, latency and training time of teacher and student.
 
+    Args:
+        experiment: experiment of the whole recipe.
+        teacher: the teacher, or None.
+        arms: finished arms.
 
-def _latency(arm: Arm, one: Batch) -> dict[str, Any]:
-    """Measured once: results are put together after every seed."""
-    if arm.latency is None:
-        arm.latency = measure(arm.net.cpu(), one, whole=True)
-    return arm.latency
+    Returns:
+        ``teacher`` and ``student``, each with ``parameters``, ``bytes`` (of the weights),
+        ``latency`` (of one sample) and ``seconds`` (training time, for the student the mean over
+        the seeds). An entry is missing if there is no such net in this process.
+    """
+    costs: dict[str, dict[str, Any]] = {}
+    sample = experiment.splits.validation.__getitems__([0])
+    # A teacher without parameters runs elsewhere: its size and latency are unknown.
+    if teacher is not None and teacher.cost is not None:
+        costs["teacher"] = teacher.cost
+    elif teacher is not None and any(True for _ in teacher.net.parameters()):
+        costs["teacher"] = _cost(teacher, sample, teacher.seconds)
+    if distilled := arms["distilled"]:
+        mean_seconds = sum(arm.seconds for arm in distilled) / len(distilled)
+        costs["student"] = _cost(distilled[0], sample, mean_seconds)
+    return costs
 
 
 def result_warnings(result: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before trusting the numbers."""
-    found = []
-    seeds = len(result["seeds"])
-    if seeds < 3:
-        found.append(
-            f"{seeds} seed{'s' * (seeds > 1)} cannot tell a gain from noise; use 3 or more"
+    """List the reasons to doubt the numbers of a result, as sentences without a full stop."""
+    warnings = []
+    num_seeds = len(result["seeds"])
+    if num_seeds < MIN_SEEDS:
+        noun = "seed is" if num_seeds == 1 else "seeds are"
+        warnings.append(
+            f"{num_seeds} {noun} too few to distinguish a gain from noise; use {MIN_SEEDS} or more"
         )
-    if "gain" in result and not result["gain"]["significant"] and seeds > 1:
-        found.append("the gain over the student alone is within noise")
-    for name, words in BASELINE_PHRASES.items():
-        other = result["gains"].get(name)
-        if other is not None and other["significant"] and other["mean"] < 0:
-            found.append(f"distillation does clearly worse than {words} here")
-        elif other is not None and not other["significant"]:
-            found.append(f"distillation does not do clearly better than {words} here")
-    if "teacher" in result and "alone" in result:
-        means = [result[arm][result["headline"]]["mean"] for arm in ("teacher", "alone")]
-        best = max if result["higher_is_better"] else min
-        if means[0] != best(means):
-            found.append("the teacher is worse than the student alone")
-    return found
+    if "gain" in result and not result["gain"]["significant"] and num_seeds > 1:
+        warnings.append("the gain over the student alone is within noise")
+    warnings.extend(_baseline_warnings(result["gains"]))
+    if _is_teacher_worse(result):
+        warnings.append("the teacher is worse than the student alone")
+    return warnings
+
+
+def _experiment_facts(experiment: Experiment) -> dict[str, Any]:
+    """Facts about recipe and data that do not depend on any training."""
+    recipe = experiment.recipe
+    objectives = {
+        name: config.model_dump(mode="json") for name, config in recipe.objectives.items()
+    }
+    return {
+        "name": recipe.name,
+        "task": recipe.task.name,
+        "kind": experiment.splits.kind,
+        "classes": list(experiment.splits.classes),
+        "shape": list(experiment.shape),
+        "data": _data_facts(experiment),
+        "labels": label_facts(experiment),
+        "scheme": recipe.scheme.type,
+        "objectives": objectives,
+        "seeds": recipe.seeds,
+        "exports": experiment.task.exports,
+    }
+
+
+def _data_facts(experiment: Experiment) -> dict[str, Any]:
+    recipe, splits = experiment.recipe, experiment.splits
+    samples = experiment.train_data(recipe.seeds[0])
+    surrogate = recipe.data.surrogate
+    return {
+        "name": recipe.data.name,
+        "noun": samples.noun,
+        "train": len(samples),
+        "labelled": num_labelled(samples),
+        "validation": len(splits.validation),
+        "test": len(splits.test),
+        "surrogate": None if surrogate is None else surrogate.name,
+    }
+
+
+def _metrics_over_seeds(of_seeds: Sequence[Arm]) -> dict[str, Any]:
+    return {
+        metric: summarize([arm.test[metric] for arm in of_seeds]) for metric in of_seeds[0].test
+    }
+
+
+def _gains(experiment: Experiment, arms: ArmsByName) -> dict[str, Any]:
+    """Gain of the distilled student over each other arm, on the seeds that both have."""
+    gains = {}
+    metric = experiment.task.headline
+    for name, of_seeds in arms.items():
+        pairs = list(zip(arms["distilled"], of_seeds, strict=False))
+        if name == "distilled" or not pairs:
+            continue
+        treated = [distilled.test[metric] for distilled, _ in pairs]
+        control = [other.test[metric] for _, other in pairs]
+        gains[name] = paired_gain(treated, control, experiment.task.higher_is_better)
+    return gains
+
+
+def _cost(arm: Arm, sample: Batch, seconds: float) -> dict[str, Any]:
+    tensors = arm.net.state_dict().values()
+    # Kept in the arm: a result is assembled after every seed.
+    if arm.latency is None:
+        arm.latency = measure(arm.net.cpu(), sample, whole=True)
+    return {
+        "parameters": sum(parameter.numel() for parameter in arm.net.parameters()),
+        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        "latency": arm.latency,
+        "seconds": seconds,
+    }
+
+
+def _recipe_notes(experiment: Experiment) -> list[str]:
+    """Warnings about the recipe, without duplicates among the advice of several stages."""
+    advice: dict[str, None] = {}
+    for stage in experiment.stages:
+        advice |= dict.fromkeys(weighting_advice(stage))
+    return [*experiment.notes, *experiment.warnings, *advice]
+
+
+def _baseline_warnings(gains: Mapping[str, Any]) -> Iterator[str]:
+    """Warnings about simple baselines that distillation does not clearly beat."""
+    for name, phrase in BASELINE_PHRASES.items():
+        gain = gains.get(name)
+        if gain is None:
+            continue
+        if not gain["significant"]:
+            yield f"distillation is not clearly better than {phrase} on this data"
+        elif gain["mean"] < 0:
+            yield f"distillation is clearly worse than {phrase} on this data"
+
+
+def _is_teacher_worse(result: Mapping[str, Any]) -> bool:
+    """Whether the student alone has a better mean headline metric than the teacher."""
+    if "teacher" not in result or "alone" not in result:
+        return False
+    teacher, alone = (result[arm][result["headline"]]["mean"] for arm in ("teacher", "alone"))
+    best = max if result["higher_is_better"] else min
+    return bool(teacher != best(teacher, alone))

@@ -1,13 +1,10 @@
-"""Number of trainings that a run means, and the time that they take."""
+"""Number of trainings in a run, and an estimate of their duration."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from instil.engine import Engine
 from instil.experiment.experiment import Experiment
@@ -16,27 +13,30 @@ from instil.experiment.teachers import teacher_training_data
 from instil.experiment.trained_teachers import build_teacher, cache_path
 from instil.experiment.training_options import build_training
 from instil.plan.arm_progress import trainings
+from instil.plan.step_timer import first_step_clock, seconds_per_step
 from instil.recipe.sections import TeacherConfig
 from instil.training.step import train_step
 
-TIMED_STEPS = 3
+NUM_TIMED_STEPS = 3
 
 
 def estimate_run(experiment: Experiment, student_seconds: float) -> dict[str, Any]:
-    """Estimate a whole run from a few timed steps.
+    """Estimate the duration of a whole run from a few timed steps.
 
     Args:
-        experiment: the experiment of the whole recipe.
-        student_seconds: estimate for the distilled student of one seed, all stages. The other students
-            are counted with the same time, though a step without a teacher is faster.
+        experiment: experiment of the whole recipe.
+        student_seconds: estimate for the distilled student of one seed, all stages. The other
+            students are assumed to take the same time, though a step without a teacher is faster.
 
     Returns:
-        ``teachers`` (to train), ``cached`` (teachers from earlier runs), ``seeds``, ``arms`` (students of
-        each seed), ``trainings``, ``teacher_seconds`` and ``seconds``. Evaluations are not counted.
+        ``teachers`` (number to train), ``cached`` (number trained by earlier runs), ``seeds``
+        (number), ``arms`` (names of the students of each seed), ``trainings`` (total number),
+        ``teacher_seconds`` and ``seconds``. The time of evaluations is not included.
     """
     count = trainings(experiment)
     teacher_seconds = sum(
-        _teacher_seconds(stage, spec, index) for stage, spec, index in _untrained(experiment)
+        _teacher_seconds(stage, spec, index)
+        for stage, spec, index in _untrained_teachers(experiment)
     )
     return {
         "teachers": count.teachers,
@@ -49,38 +49,35 @@ def estimate_run(experiment: Experiment, student_seconds: float) -> dict[str, An
     }
 
 
-def _untrained(experiment: Experiment) -> Sequence[tuple[Experiment, TeacherConfig, int]]:
-    """Each teacher that a run would train; one that several stages share stands once."""
-    untrained_teachers: dict[Path, tuple[Experiment, TeacherConfig, int]] = {}
-    for stage in experiment.stages if experiment.recipe.store is None else ():
+def _untrained_teachers(
+    experiment: Experiment,
+) -> Sequence[tuple[Experiment, TeacherConfig, int]]:
+    """Teachers that a run would train; a teacher shared by several stages is listed once."""
+    if experiment.recipe.store is not None:
+        return []
+    by_file: dict[Path, tuple[Experiment, TeacherConfig, int]] = {}
+    for stage in experiment.stages:
         for index, spec in enumerate(stage.recipe.teachers):
             if not (spec.earlier or spec.ready):
-                untrained_teachers[cache_path(stage, spec, index)] = stage, spec, index
-    return [entry for file, entry in untrained_teachers.items() if not file.exists()]
+                by_file[cache_path(stage, spec, index)] = stage, spec, index
+    return [entry for file, entry in by_file.items() if not file.exists()]
 
 
 def _teacher_seconds(stage: Experiment, spec: TeacherConfig, index: int) -> float:
-    """Time of all steps of a teacher's training, from a few of them."""
-    own = teacher_training_data(stage, spec, index).for_network(spec)
+    """Estimated seconds of the whole training of a teacher."""
+    teacher_data = teacher_training_data(stage, spec, index).for_network(spec)
     train = stage.recipe.teacher_train or stage.recipe.train
-    scheme = build_teacher_scheme(own, build_teacher(stage, spec, index), spec)
+    scheme = build_teacher_scheme(teacher_data, build_teacher(stage, spec, index), spec)
     training = build_training(train, index, learners=list(scheme.learners))
     engine = Engine(precision=train.precision)
-    loader = own.loader(own.splits.train, accumulate=train.accumulate)
+    loader = teacher_data.loader(teacher_data.splits.train, accumulate=train.accumulate)
     batch = engine.move(next(iter(loader)))
     scheme.prepare(batch)
     engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
     scheme.train()
-    clock = {
-        "step": torch.tensor(0),
-        "progress": torch.tensor(0.0),
-        "seed": torch.tensor(index),
-        "epoch_ends": torch.tensor(False),
-    }
-    train_step(engine, scheme, [batch | clock])
-    began = time.perf_counter()
-    for _ in range(TIMED_STEPS):
-        train_step(engine, scheme, [batch | clock])
-    seconds = (time.perf_counter() - began) / TIMED_STEPS * train.accumulate
+    batch = batch | first_step_clock(index)
+    # The first step allocates the state of the optimizers and is not timed.
+    train_step(engine, scheme, [batch])
+    seconds = seconds_per_step(engine, scheme, batch, NUM_TIMED_STEPS) * train.accumulate
     steps = train.steps or (train.epochs or 0) * loader.steps
     return seconds * steps * spec.checkpoint_at

@@ -1,4 +1,4 @@
-"""Means over seeds, and gains that are told apart from noise."""
+"""Means over seeds, and paired gains with a confidence interval."""
 
 from __future__ import annotations
 
@@ -9,52 +9,60 @@ CONFIDENCE_LEVEL = 0.95
 
 
 def summarize(values: Sequence[float]) -> dict[str, Any]:
-    """``mean``, ``std`` (ddof 1; None for one value) and the ``values``."""
+    """Compute mean and sample standard deviation.
+
+    Args:
+        values: one value per seed, at least one.
+
+    Returns:
+        ``mean``, ``std`` (with ``ddof=1``; None for a single value) and ``values``.
+    """
     mean = sum(values) / len(values)
-    return {"mean": mean, "std": _std(values, mean), "values": list(values)}
+    return {"mean": mean, "std": _sample_std(values, mean), "values": list(values)}
 
 
 def paired_gain(
     treated: Sequence[float], control: Sequence[float], higher_is_better: bool = True
 ) -> dict[str, Any]:
-    """Return mean, standard deviation and Student's interval of the paired improvements.
+    """Compute the mean paired improvement with the confidence interval of Student's t.
 
     Args:
         treated: one value per seed.
-        control: the values to compare with, of the same seeds.
+        control: values to compare with, of the same seeds.
         higher_is_better: False for a metric such as perplexity. A positive gain is always an
             improvement: ``treated - control``, or ``control - treated``.
 
     Returns:
         ``mean``, ``std``, ``interval``, ``level``, ``paired`` and ``significant`` (the interval
-        does not contain zero). One seed has neither ``std`` nor ``interval``.
+        does not contain zero). With a single seed, ``std`` and ``interval`` are None.
+
+    Raises:
+        ValueError: if the numbers of values differ.
     """
     sign = 1 if higher_is_better else -1
     differences = [sign * (a - b) for a, b in zip(treated, control, strict=True)]
     mean = sum(differences) / len(differences)
-    std = _std(differences, mean)
-    interval = None
-    if std is not None:
-        from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
-
-        half = (
-            float(t.ppf(0.5 + CONFIDENCE_LEVEL / 2, len(differences) - 1))
-            * std
-            / len(differences) ** 0.5
-        )
-        interval = [mean - half, mean + half]
-    significant = interval is not None and not interval[0] <= 0 <= interval[1]
+    std = _sample_std(differences, mean)
+    interval = None if std is None else _interval(mean, std, len(differences))
     return {
         "mean": mean,
         "std": std,
         "interval": interval,
         "level": CONFIDENCE_LEVEL,
         "paired": True,
-        "significant": significant,
+        "significant": interval is not None and not interval[0] <= 0 <= interval[1],
     }
 
 
-def _std(values: Sequence[float], mean: float) -> float | None:
+def _interval(mean: float, std: float, num_values: int) -> list[float]:
+    from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
+
+    quantile = float(t.ppf(0.5 + CONFIDENCE_LEVEL / 2, num_values - 1))
+    half_width = quantile * std / num_values**0.5
+    return [mean - half_width, mean + half_width]
+
+
+def _sample_std(values: Sequence[float], mean: float) -> float | None:
     if len(values) < 2:
         return None
     return float((sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5)

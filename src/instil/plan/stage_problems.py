@@ -1,0 +1,76 @@
+"""Problems of a stage that do not stop its training, but make the result bad."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from instil.core import LabelObjective, Scheme
+
+MIN_SHARE = 0.01
+"""Share of the gradient below which an objective has almost no effect."""
+
+
+def stage_problems(findings: Mapping[str, Any], scheme: Scheme) -> Iterator[str]:
+    """Find problems of the losses and of the teacher.
+
+    Args:
+        findings: ``teacher_trained``, ``objectives`` and ``match`` of ``examine_stage``.
+        scheme: prepared scheme of the stage.
+
+    Yields:
+        Sentences without a full stop, each with its recipe path.
+    """
+    for key, facts in findings["objectives"].items():
+        name = key.partition("/")[2]
+        path = f"objectives.{name}" if name in scheme.objectives else key
+        problem = _loss_problem(facts, name, scheme, findings["teacher_trained"])
+        if problem:
+            yield f"{path}: {problem}"
+    if scheme.teacher is not None and any(part.training for part in scheme.teacher.modules()):
+        yield "teacher: a submodule is in train mode. Expected the whole teacher in eval mode"
+    if _is_teacher_worse(findings, scheme):
+        yield (
+            "teacher: on the first batch it is right less often than the untrained student. Check "
+            "the order of its classes and the normalization of its inputs"
+        )
+
+
+def _loss_problem(
+    facts: Mapping[str, Any], name: str, scheme: Scheme, is_teacher_trained: bool
+) -> str:
+    """Problem of one loss, empty if it has none."""
+    objective = dict(scheme.objectives.named()).get(name)
+    label_objective = objective if isinstance(objective, LabelObjective) else None
+    # With average=batch, the count of a label loss includes unlabelled items: then the value is 0.
+    if not facts["count"] or (facts["value"] == 0 and label_objective is not None):
+        return (
+            "no item of the first batch contributes to this loss. Expected at least one labelled "
+            "or valid item"
+        )
+    if facts["constant"]:
+        return f"the loss is constant: it does not depend on learner '{facts['learner']}'"
+    if not math.isfinite(facts["value"]):
+        return f"the loss is {facts['value']}. Expected a finite value"
+    if facts["gradient"] == 0 and scheme.card.source != "self":
+        return f"the gradient of this loss does not reach learner '{facts['learner']}'"
+    # With average=batch, few labels are meant to have a small share of the gradient.
+    averages_over_batch = label_objective is not None and label_objective.average == "batch"
+    has_small_share = facts["share"] < MIN_SHARE and facts["gradient"] > 0
+    if is_teacher_trained and has_small_share and not averages_over_batch:
+        return (
+            f"contributes only {100 * facts['share']:.2g} % of the gradient. Increase its weight, "
+            "or remove the objective"
+        )
+    return ""
+
+
+def _is_teacher_worse(findings: Mapping[str, Any], scheme: Scheme) -> bool:
+    """Whether a trained teacher has a lower accuracy on the batch than the untrained student."""
+    # A teacher that is trained together with the student is still untrained here.
+    is_fixed = scheme.teacher is not None and not scheme.teacher.changes
+    if not (is_fixed and findings["teacher_trained"]):
+        return False
+    match: Mapping[str, float] = findings["match"]
+    return match.get("teacher_accuracy", 1.0) < match.get("student_accuracy", 0.0)

@@ -71,7 +71,7 @@ def test_shares_are_judged_with_a_trained_teacher_only(
     one = recipe("objectives.kd.weight=1e-6", "seeds=[0]", "baselines=[]")
     assert doctor(one)["problems"] == []
     run_of(one, tmp_path / "run")
-    assert "objectives.kd: has " in "".join(doctor(one)["problems"])
+    assert "objectives.kd: contributes only " in "".join(doctor(one)["problems"])
 
 
 def test_counts_and_the_length_of_a_run() -> None:

@@ -187,7 +187,7 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
         ),
         (
             ("teacher=null", "objectives={cross_entropy: {}}"),
-            "teacher: there is none whose answers could be recorded",
+            "teacher: missing. Expected the teacher whose outputs are recorded",
         ),
     ],
 )

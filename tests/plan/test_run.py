@@ -197,7 +197,7 @@ def test_one_seed_crashes_nothing_and_claims_nothing(
         None,
         False,
     )
-    assert "1 seed cannot tell a gain from noise; use 3 or more" in found["warnings"]
+    assert "1 seed is too few to distinguish a gain from noise; use 3 or more" in found["warnings"]
     assert called(capsys, "report", str(tmp_path / "run"))[0] == 0
 
 

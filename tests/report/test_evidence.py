@@ -84,8 +84,8 @@ def test_without_a_simpler_method_only_the_student_alone_is_named(tmp_path: Path
 def test_the_warning_tells_worse_from_not_better(tmp_path: Path) -> None:
     record = record_of(tmp_path, BETTER, NOISE, WORSE, headline="accuracy", higher_is_better=True)
     assert result_warnings(record.result) == [
-        "distillation does not do clearly better than label smoothing here",
-        "distillation does clearly worse than the teacher's hard pseudo-labels here",
+        "distillation is not clearly better than label smoothing on this data",
+        "distillation is clearly worse than the teacher's hard pseudo-labels on this data",
     ]
     sentences = [sentence for _, sentence in trust.trust_checks(record)]
     assert any("clearly worse than pseudo-labels" in sentence for sentence in sentences)

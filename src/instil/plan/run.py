@@ -25,9 +25,10 @@ from instil.plan import results
 from instil.plan import resume as begun
 from instil.plan.arm_progress import ArmProgress, trainings
 from instil.plan.arms import Arm, Arms
+from instil.plan.environment import collect_environment
 from instil.plan.mistakes import write_mistakes
 from instil.plan.onnx_export import export_onnx
-from instil.plan.run_folder import RunFolder, collect_environment
+from instil.plan.run_folder import RunFolder
 from instil.progress import RunProgress
 from instil.recipe.sections import Recipe
 from instil.report.page import write_report

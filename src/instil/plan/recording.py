@@ -51,10 +51,12 @@ def record_outputs(recipe: Recipe, console: Console) -> Path:
     store = _check_recordable(recipe)
     live = Experiment.from_recipe(recipe.model_copy(update={"store": None}))
     *_, (_, scheme, _) = dry_run(live)
+    # Read before the codec is checked: the check changes what the objectives read.
+    roles = scheme.objectives.reads("teacher") - {"input"}
     _check_codec(scheme.objectives, store)
     with error_context("store.path"):
         writer = StoreWriter(Path(store.path), store_fingerprint(live, store))
-    sections = [_train_section(live, store, scheme.objectives.reads("teacher") - {"input"})]
+    sections = [_train_section(live, store, roles)]
     with RunProgress(console, trainings(live).teachers) as progress:
         teacher = _trained_teacher(live, progress)
         # Nothing is compared with a teacher that has no metrics on this data.

@@ -129,7 +129,7 @@ def test_a_recording_goes_on_where_the_budget_ended(texts: Path, tmp_path: Path)
     with stub("vllm") as server:
         with pytest.raises(
             ValueError,
-            match=r"request_budget: 12 of 12 requests are spent; allow more and start again: .* in .*log\.jsonl",
+            match=r"request_budget: 12 of 12 requests are spent; raise the limit and start again: .* in .*log\.jsonl",
         ):
             record_outputs(
                 taught(server, texts, *changes, "teacher.options.request_budget=12"),
@@ -177,7 +177,7 @@ def test_a_server_that_only_writes_is_refused_before_training(texts: Path) -> No
         stub("text") as server,
         pytest.raises(
             ValueError,
-            match=r"^teacher: .*http.* gives no log-probabilities of given text.*instil generate",
+            match=r"^teacher: .*http.* returns no log-probabilities of a text.*instil generate",
         ),
     ):
         list(dry_run(Experiment.from_recipe(taught(server, texts))))
@@ -213,7 +213,7 @@ def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: 
 def test_a_server_that_is_down_names_the_argument(texts: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"teacher: url: http://127\.0\.0\.1:9/v1/models gave no answer in 1 attempt; the last: nothing answers there",
+        match=r"teacher: url: http://127\.0\.0\.1:9/v1/models: no response in 1 attempt; the last error: no server listens there",
     ):
         list(dry_run(Experiment.from_recipe(taught("http://127.0.0.1:9/v1", texts))))
 
@@ -258,5 +258,5 @@ def test_the_doctor_says_that_the_server_is_down(
     (tmp_path / "one.yaml").write_text(to_yaml(taught("http://127.0.0.1:9/v1", texts)))
     code, out, err = called(capsys, "doctor", str(tmp_path / "one.yaml"))
     assert (code, out) == (2, "")
-    assert err.startswith("Error: teacher: url: http://127.0.0.1:9/v1/models gave no answer")
-    assert err.endswith("nothing answers there; start the server, or correct the address\n")
+    assert err.startswith("Error: teacher: url: http://127.0.0.1:9/v1/models: no response")
+    assert err.endswith("no server listens there. Start the server, or correct the address\n")

@@ -1,4 +1,4 @@
-"""Waits are short in tests."""
+"""Short waits for all tests of remote teachers."""
 
 from __future__ import annotations
 

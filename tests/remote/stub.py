@@ -1,4 +1,4 @@
-"""Servers that misbehave as told, and otherwise answer like vLLM, SGLang or llama.cpp, with a model that is a formula."""
+"""Stub servers in the formats of vLLM, SGLang and llama.cpp, with faults on request."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Fault = Callable[["Handler"], None]
 
 
 def likeliest(ids: Sequence[int], size: int) -> list[tuple[int, float]]:
-    """What the model expects after ``ids``: the next number with 1/2, the one after with 1/4, and so on."""
+    """Most likely next tokens: the next id with probability 1/2, the one after with 1/4, ..."""
     return [
         ((ids[-1] + 1 + number) % VOCABULARY, -(number + 1) * math.log(2)) for number in range(size)
     ]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers a request, or does what the next fault says."""
+    """Request handler that applies the next fault, if there is one."""
 
     server: Stub
     protocol_version = "HTTP/1.1"
@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Stub(ThreadingHTTPServer):
-    """``faults``: what the next requests meet; ``answered``: how often each question was answered whole."""
+    """Stub server. ``faults``: of the next requests; ``answered``: complete responses per question."""
 
     daemon_threads = True
 
@@ -105,11 +105,11 @@ class Stub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def handle_error(self, *_: Any) -> None:
-        """A client that went away is no news."""
+        """Ignore a client that closed its connection."""
 
 
 def text(path: str, body: dict[str, Any]) -> Any:
-    """Only texts."""
+    """Chat and text completions only."""
     usage = {"total_tokens": 10}
     if path == "/v1/chat/completions":
         said = body["messages"][-1]["content"]
@@ -215,7 +215,7 @@ def slow(handler: Handler) -> None:
 
 
 def truncated(handler: Handler) -> None:
-    """The connection ends before the answer does."""
+    """Close the connection in the middle of the response."""
     handler.say({"choices": [{"text": "half of this", "finish_reason": "stop"}]}, missing=20)
 
 

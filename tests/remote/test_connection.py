@@ -1,4 +1,4 @@
-"""What is tried again, what is not, and what an error says."""
+"""Retries, refusals and error messages of a connection."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_what_does_not_pass_ends_after_the_last_attempt(fault: Fault) -> None:
         server.faults = [fault] * 3
         with pytest.raises(
             ServerUnreachableError,
-            match=r"/v1/chat/completions gave no answer in 3 attempts; the last: ",
+            match=r"/v1/chat/completions: no response in 3 attempts; the last error: ",
         ):
             teacher.complete(["hello"])
         assert not server.faults
@@ -58,7 +58,8 @@ def test_the_server_says_how_long_to_wait() -> None:
             assert teacher.complete([odd])[0].text == f"re: {odd} (0)"
         server.faults = [status(429, Retry_After="7200")]
         with pytest.raises(
-            ServerUnreachableError, match="in 1 attempt; it asks to wait 7200 s; the last: 429 busy"
+            ServerUnreachableError,
+            match="in 1 attempt; it requests a wait of 7200 s; the last error: 429 busy",
         ):
             teacher.complete(["hello again"])
 
@@ -68,7 +69,7 @@ def test_what_the_server_refuses_is_not_tried_again() -> None:
         teacher = Server(server.url)
         server.faults = [status(400, "this is too long")]
         with pytest.raises(
-            RequestRefusedError, match=r"the server refuses \(400\): this is too long"
+            RequestRefusedError, match=r"the server refused the request \(400\): this is too long"
         ):
             teacher.complete(["hello"])
         server.faults = [status(302, "over there", Location="http://127.0.0.1:1/")]
@@ -81,17 +82,18 @@ def test_a_server_that_is_not_there() -> None:
         url = server.url
     with pytest.raises(
         ValueError,
-        match=rf"url: {url}/models gave no answer in 1 attempt; the last: nothing answers there; start the server",
+        match=rf"url: {url}/models: no response in 1 attempt; the last error: no server listens there. Start the server",
     ):
         Server(url)
     with pytest.raises(
-        ValueError, match=r"url: 'localhost:8080' is no address such as http://127\.0\.0\.1:8080/v1"
+        ValueError,
+        match=r"url: 'localhost:8080' is not a valid address\. Expected one such as http://127\.0\.0\.1:8080/v1",
     ):
         Server("localhost:8080")
     with (
         stub(faults=[status(404, "Not Found")]) as server,
         pytest.raises(
-            ValueError, match=r"is no OpenAI-compatible server .* have their API at .*/v1"
+            ValueError, match=r"is not an OpenAI-compatible server .* have their API at .*/v1"
         ),
     ):
         Server(server.url.removesuffix("/v1"))
@@ -110,7 +112,8 @@ def test_the_model_is_one_that_is_there() -> None:
         ):
             Server(server.url, "teacher-8b")
         with pytest.raises(
-            ValueError, match="name: say which model; known: teacher-7b, teacher-70b"
+            ValueError,
+            match="name: the server has several models. Set one; known: teacher-7b, teacher-70b",
         ):
             Server(server.url)
 
@@ -128,7 +131,7 @@ def test_the_key_is_sent_and_written_nowhere(
             teacher.complete(["again"])
         assert (
             str(error.value)
-            == "key: the server wants a key, and the environment variable MY_KEY is not accepted; no"
+            == "key: the server requires a key, and the environment variable MY_KEY is not accepted; no"
         )
     assert "very-secret" not in (tmp_path / "log.jsonl").read_text()
     assert "very-secret" not in repr(vars(teacher)) + repr(vars(teacher.connection))
@@ -139,6 +142,7 @@ def test_the_key_is_sent_and_written_nowhere(
     ):
         Server(server.url, key="MY_KEY")
     with pytest.raises(
-        ValueError, match=r"'http://\*\*\*@host/v1' is no address .* \(a key goes into \$MY_KEY\)"
+        ValueError,
+        match=r"'http://\*\*\*@host/v1' is not a valid address.* \(set the key in \$MY_KEY\)",
     ):
         Connection("http://user:very-secret@host/v1", "MY_KEY")

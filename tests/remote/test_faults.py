@@ -1,4 +1,4 @@
-"""Servers that are slow, huge, odd or hostile: requests end in time, paid answers are kept, keys and terminals are safe."""
+"""Slow, oversized, invalid and hostile responses: deadlines, logged responses, keys and terminals."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_timeout_is_of_the_whole_answer(parts: list[bytes]) -> None:
         assert teacher.complete(["a"])[0].text == "re: a (0)", "the second attempt"
         assert 0.5 <= time.perf_counter() - started < 3
         server.faults = [trickling(parts), trickling(parts)]
-        with pytest.raises(ServerUnreachableError, match=r"no (whole )?answer within 0\.5 s"):
+        with pytest.raises(ServerUnreachableError, match=r"no (complete )?response within 0\.5 s"):
             teacher.complete(["b"])
 
 
@@ -88,13 +88,13 @@ def test_the_size_of_an_answer_is_bounded_before_and_after_decompression(
         teacher = Server(server.url, retries=0)
         for fault in (lambda handler: handler.say(b" " * 2**22), encoded(bomb, "gzip")):
             server.faults = [fault]
-            with pytest.raises(RequestRefusedError, match="the answer is longer than 1 MiB"):
+            with pytest.raises(RequestRefusedError, match="the response is larger than 1 MiB"):
                 teacher.complete(["a"])
         server.faults = [encoded(gzip.compress(json.dumps(GOOD).encode()), "gzip")]
         assert teacher.complete(["a"])[0].text == "fine"
         for body, encoding in ((b"{}", "br"), (b"{}", "gzip"), (bomb[:1000], "gzip")):
             server.faults = [encoded(body, encoding)]
-            with pytest.raises(ServerUnreachableError, match=r"an answer with (the encoding|a )"):
+            with pytest.raises(ServerUnreachableError, match=r"the response has (the encoding|a )"):
                 teacher.complete(["b"])
 
 
@@ -103,10 +103,10 @@ def test_a_body_that_cannot_be_parsed(body: bytes) -> None:
     with stub() as server:
         teacher = Server(server.url, retries=0)
         server.faults = [lambda handler: handler.say(body)]
-        with pytest.raises(ServerUnreachableError, match="an answer that is no whole JSON"):
+        with pytest.raises(ServerUnreachableError, match="the response is not complete JSON"):
             teacher.complete(["a"])
         server.faults = [lambda handler: handler.say(body, 400)]
-        with pytest.raises(RequestRefusedError, match=r"the server refuses \(400\)"):
+        with pytest.raises(RequestRefusedError, match=r"the server refused the request \(400\)"):
             teacher.complete(["a"])
 
 
@@ -132,7 +132,9 @@ def test_a_key_is_never_shown(
             assert "key: Expected the name of an environment variable" in error
             assert key not in out + error
     assert not any(key in file.read_text() for file in tmp_path.iterdir())
-    with pytest.raises(ValueError, match=r"url: 'http://host/v1\?\*\*\*' is no address") as caught:
+    with pytest.raises(
+        ValueError, match=r"url: 'http://host/v1\?\*\*\*' is not a valid address"
+    ) as caught:
         Server("http://host/v1?api_key=very-secret")
     assert "very-secret" not in str(caught.value)
 
@@ -171,11 +173,13 @@ def test_budgets_hold_whatever_the_usage_says(tmp_path: Path) -> None:
         assert len(server.faults) == 8
         server.faults = [saying({"data": [{"id": "m"}]}), *[saying(GOOD | {"usage": None})] * 10]
         unknown = Server(server.url, log=tmp_path / "b", token_budget=1000, concurrency=2)
-        with pytest.raises(ValueError, match="does not say how many tokens it used"):
+        with pytest.raises(
+            ValueError, match="responses of this server have no number of used tokens"
+        ):
             unknown.complete(prompts)
         assert unknown.log.requests == 10 - len(server.faults), "what was answered is kept"
         server.faults = [saying({"data": [{"id": "m"}]}), saying({"choices": []})]
-        with pytest.raises(ValueError, match="holds no text"):
+        with pytest.raises(ValueError, match="has no text"):
             Server(server.url, log=tmp_path / "c").complete(["x"])
         assert Log(tmp_path / "c").requests == 1, "an answer of no use counts"
 
@@ -205,7 +209,7 @@ def test_what_is_no_text_is_an_error_and_asked_again(content: Any, tmp_path: Pat
     with stub() as server:
         teacher = Server(server.url, log=tmp_path / "log.jsonl")
         server.faults = [saying({"choices": [{"message": {"content": content}}]})]
-        with pytest.raises(ValueError, match="the server's answer holds no text"):
+        with pytest.raises(ValueError, match="the server's response has no text"):
             teacher.complete(["a"])
         assert teacher.complete(["a"])[0].text == "re: a (0)"
 
@@ -214,7 +218,7 @@ def test_an_answer_of_another_form_in_the_log_is_asked_for_again(tmp_path: Path)
     with stub() as server:
         teacher = Server(server.url, log=tmp_path / "log.jsonl")
         teacher.complete(["a"])
-        (key,) = teacher.log._places
+        (key,) = teacher.log._offsets
         teacher.log.put(key, [[{"type": "text"}], "stop"], 3, replace=True)
         again = Server(server.url, log=tmp_path / "log.jsonl")
         assert again.complete(["a"])[0].text == "re: a (0)"
@@ -234,9 +238,9 @@ def test_half_a_character_does_not_lose_the_file(tmp_path: Path) -> None:
         generate_file(prompts, out, Server(server.url))
     assert json.loads(out.read_text(encoding="utf-8"))["completion"] == "x\ufffdy"
     for content, message in (
-        (b'{"prompt": "\\ud800"}\n', "prompts.jsonl, line 1 holds half a character"),
-        (b'{"prompt": "a"}\n\xff', "prompts.jsonl: byte 16 is no UTF-8"),
-        (b"[" * 100_000, "prompts.jsonl, line 1 is no JSON"),
+        (b'{"prompt": "\\ud800"}\n', "prompts.jsonl, line 1: there is half a character"),
+        (b'{"prompt": "a"}\n\xff', "prompts.jsonl: byte 16 is not UTF-8"),
+        (b"[" * 100_000, "prompts.jsonl, line 1: this is not JSON"),
     ):
         prompts.write_bytes(content)
         with pytest.raises(ValueError, match=message):
@@ -251,7 +255,7 @@ def test_token_numbers_that_no_token_has(token: str) -> None:
         teacher = Server(server.url)
         teacher.top([[1]], 1)
         server.faults = [saying(answer)]
-        with pytest.raises(ValueError, match="vLLM gave the token number"):
+        with pytest.raises(ValueError, match="vLLM: the token id"):
             teacher.top([[5]], 2)
 
 
@@ -300,10 +304,10 @@ def test_two_users_of_a_log_in_one_process_share_its_claims(tmp_path: Path) -> N
     log = Log(tmp_path / "log")
     first, second = Budget(log, requests=1), Budget(Log(tmp_path / "log"), requests=1)
     assert first.claims is second.claims is Claims.of(tmp_path / "log")
-    with first.spending(5):
-        assert second._exceeded(5, 1, 5).startswith("request_budget: 0 of 1")
+    with first.reserve(5):
+        assert second._reason_against(5, 1, 5).startswith("request_budget: 0 of 1")
         log.put(question_key("/", {}), "answer", 5)
-    with pytest.raises(BudgetExceededError), second.spending(5):
+    with pytest.raises(BudgetExceededError), second.reserve(5):
         pass
 
 
@@ -370,7 +374,9 @@ def test_a_damaged_line_of_a_log_is_asked_for_again(tmp_path: Path) -> None:
         damaged = bytearray(content)
         damaged[position] ^= 2
         path.write_bytes(damaged)
-        with pytest.warns(UserWarning, match=r"line 2 of .*log\.jsonl is damaged; its question is"):
+        with pytest.warns(
+            UserWarning, match=r"line 2 of .*log\.jsonl is damaged; its question is sent"
+        ):
             log = Log(path)
         assert [log.get(key) for key in keys] == ["the answer", None, "the answer"]
     log.put(keys[1], "again", 5)

@@ -1,4 +1,4 @@
-"""Prompts become a file to learn from, whatever happens on the way."""
+"""Files of prompts are completed, also after errors and interrupts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from instil.data.sources.text import text
 from instil.remote import Server
-from instil.remote.generation import _useless, generate_file
+from instil.remote.generation import _problem_of, generate_file
 from instil.remote.server import Completion
 from tests.cli.test_cli import called
 from tests.remote.stub import Stub, saying, status, stub
@@ -72,12 +72,13 @@ def test_lines_that_cannot_be_learned_from_are_named(prompts: Path, tmp_path: Pa
         ]
         with pytest.raises(
             ValueError,
-            match=r"prompts\.jsonl, line 1 \(and 1 other lines\) cannot be learned from: .*context of 512 exceeded\. Take it out",
+            match=r"prompts\.jsonl, line 1 \(and 1 other lines\): there is no usable completion: .*context of 512 exceeded\. Remove it",
         ):
             generate_file(prompts, out, teacher)
         assert sum(server.answered.values()) == 28
         with pytest.raises(
-            ValueError, match=r"prompts\.jsonl, line 2 cannot be learned from: the answer is empty"
+            ValueError,
+            match=r"prompts\.jsonl, line 2: there is no usable completion: the completion is empty",
         ):
             generate_file(prompts, out, teacher)
     with stub(
@@ -86,7 +87,7 @@ def test_lines_that_cannot_be_learned_from_are_named(prompts: Path, tmp_path: Pa
         teacher = Server(server.url)
         with pytest.raises(
             ValueError,
-            match=r"none of the 30 prompts has an answer to learn from: .*no argument top_k",
+            match=r"none of the 30 prompts has a usable completion: .*no argument top_k",
         ):
             generate_file(prompts, out, teacher)
     assert not out.exists()
@@ -95,9 +96,9 @@ def test_lines_that_cannot_be_learned_from_are_named(prompts: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("hello", "line 2 is no JSON"),
-        ('{"text": "hello"}', "line 2 needs a 'prompt'"),
-        ('{"prompt": " "}', "line 2 needs a 'prompt'"),
+        ("hello", "line 2: this is not JSON"),
+        ('{"text": "hello"}', "line 2: there is no 'prompt'"),
+        ('{"prompt": " "}', "line 2: there is no 'prompt'"),
     ],
 )
 def test_prompts_of_another_form_are_refused_before_the_server_is_asked(
@@ -125,7 +126,7 @@ def test_prompts_of_another_form_are_refused_before_the_server_is_asked(
         "--out",
         str(tmp_path / "out.jsonl"),
     )
-    assert (code, "has no prompts" in error) == (2, True)
+    assert (code, "there are no prompts" in error) == (2, True)
 
 
 def test_the_command_says_what_is_wrong(
@@ -137,7 +138,7 @@ def test_the_command_says_what_is_wrong(
     )
     assert code == 2
     assert error.startswith(
-        "Error: url: http://127.0.0.1:9/v1/models gave no answer in 1 attempt; the last: nothing answers there; start the server"
+        "Error: url: http://127.0.0.1:9/v1/models: no response in 1 attempt; the last error: no server listens there. Start the server"
     )
     with stub() as server:
         code, _, error = called(
@@ -228,7 +229,7 @@ def test_a_killed_command_goes_on_and_asks_nothing_twice(prompts: Path, tmp_path
 
 
 def test_an_empty_answer_at_the_limit_says_what_spent_the_tokens() -> None:
-    cut = _useless(Completion("", "length"))
-    assert cut.startswith("the answer is empty although it reached the limit of tokens")
-    assert _useless(Completion(" ", "stop")) == "the answer is empty"
-    assert _useless(Completion("yes", "length")) == ""
+    cut = _problem_of(Completion("", "length"))
+    assert cut.startswith("the completion is empty although it reached the token limit")
+    assert _problem_of(Completion(" ", "stop")) == "the completion is empty"
+    assert _problem_of(Completion("yes", "length")) == ""

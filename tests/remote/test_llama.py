@@ -1,4 +1,4 @@
-"""A real server: llama.cpp with SmolLM2 over HTTP, beside the same weights in this process."""
+"""A real server: llama.cpp with SmolLM2 over HTTP against the same weights in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers are lost or counted twice by nothing: half a line, another process, a process that is killed."""
+"""The log loses and repeats no response: half lines, several processes, killed processes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_file_of_another_kind_is_refused_and_kept(tmp_path: Path) -> None:
     path.write_text('{"prompt": "hello"}\n')
     with pytest.raises(
         ValueError,
-        match=r"log: line 1 of .*log.jsonl is no answer of a server: .*; take another file",
+        match=r"log: line 1 of .*log.jsonl is not a server response: .*. Set another file",
     ):
         Log(path)
     assert path.read_text() == '{"prompt": "hello"}\n'

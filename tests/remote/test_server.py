@@ -1,4 +1,4 @@
-"""Questions are asked once, some at a time, within the budget; answers mean what they say."""
+"""Each question is sent once, in parallel and within the budget; values of completions and tops."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_budget_holds_over_processes_and_names_its_argument(tmp_path: Path) 
     with stub(delay=0.01) as server:
         with pytest.raises(
             BudgetExceededError,
-            match=r"request_budget: 4 of 4 requests are spent; allow more .* kept in .*log.jsonl",
+            match=r"request_budget: 4 of 4 requests are spent; raise the limit .* are in .*log.jsonl",
         ):
             Server(server.url, log=tmp_path / "log.jsonl", request_budget=4).complete(prompts)
         assert sum(server.answered.values()) == 4
@@ -93,7 +93,7 @@ def test_tokens_that_nobody_counts_have_no_budget() -> None:
         server.faults = [saying({"data": [{"id": "m"}]}), saying(answer)]
         with pytest.raises(
             ValueError,
-            match="token_budget: this server does not say how many tokens it used; set request_budget",
+            match="token_budget: the responses of this server have no number of used tokens. Set request_budget",
         ):
             Server(server.url, token_budget=1000).complete(["a"])
 
@@ -103,7 +103,7 @@ def test_an_answer_without_text_is_an_error_and_not_kept() -> None:
         teacher = Server(server.url)
         server.faults = [saying({"choices": []})]
         with pytest.raises(
-            ValueError, match=r"the server's answer holds no text: {'choices': \[\]}"
+            ValueError, match=r"the server's response has no text: {'choices': \[\]}"
         ):
             teacher.complete(["a"])
         assert teacher.complete(["a"])[0].text == "re: a (0)"
@@ -166,7 +166,7 @@ def test_a_server_that_only_writes_is_refused() -> None:
         stub("text") as server,
         pytest.raises(
             ValueError,
-            match=r"gives no log-probabilities of given text, .*: it cannot say 'top'.* instil generate",
+            match=r"returns no log-probabilities of a text, .*the role 'top' is not available.* instil generate",
         ),
     ):
         Server(server.url).top(ROWS, 3)
@@ -182,21 +182,21 @@ def _vllm(*listed: dict[str, Any]) -> dict[str, Any]:
     [
         (
             {"choices": [{"text": "x"}]},
-            "the answer has no log-probabilities as vLLM gives them: KeyError: 'prompt_logprobs'",
+            "the response has no log-probabilities in the format of vLLM: KeyError: 'prompt_logprobs'",
         ),
-        (_vllm({"1": -1.0}), "vLLM gave 1 log-probabilities of a token, 2 were asked for"),
+        (_vllm({"1": -1.0}), "vLLM: too few log-probabilities at a position. Expected 2, got 1"),
         (
             _vllm({"1": -1.0, "2": None}),
-            "the answer has no log-probabilities as vLLM gives them: TypeError",
+            "the response has no log-probabilities in the format of vLLM: TypeError",
         ),
-        (_vllm({"1": -1.0, "2": -math.inf}), "vLLM gave 2 log-probabilities of a token"),
+        (_vllm({"1": -1.0, "2": -math.inf}), "vLLM: too few log-probabilities at a position. Expected 2, got 1"),
         (
             _vllm({"1": -0.1, "2": -0.2}),
-            "sum to more than 1: they are not of a whole softmax at temperature 1",
+            "sum to more than 1. Expected a softmax over the whole vocabulary at temperature 1",
         ),
         (
             _vllm({"1": -1.0, "2": -2.0}, {"1": -1.0, "2": -2.0}),
-            "vLLM answered 2 positions, 1 were asked for",
+            "vLLM: wrong number of positions. Expected 1, got 2",
         ),
     ],
 )
@@ -219,7 +219,7 @@ def test_more_than_the_server_gives() -> None:
         ]
         with pytest.raises(
             ValueError,
-            match=r"greater than max allowed: 20 \(asked for the 64 likeliest tokens after each of up to 1\)",
+            match=r"greater than max allowed: 20 \(the request was for the 64 most likely tokens after each of up to 1 tokens\)",
         ):
             teacher.top([[5]], 64)
 
@@ -231,7 +231,7 @@ def test_answers_of_another_model_are_not_mixed(tmp_path: Path) -> None:
         server.faults = [saying(_vllm({"1": -3.0}))]
         with pytest.raises(
             ValueError,
-            match=r"log: .*log.jsonl has answers of another model than 'teacher' at the server now; take another file",
+            match=r"log: .*log.jsonl has responses of another model than 'teacher' at the server now. Set another file",
         ):
             other.top(ROWS, 3)
 

@@ -1,4 +1,4 @@
-"""Teachers behind an OpenAI-compatible server: their texts, and their likeliest tokens for given text."""
+"""Teachers behind an OpenAI-compatible server: completions and log-probabilities of texts."""
 
 from instil.remote.connection import RequestRefusedError, ServerUnreachableError
 from instil.remote.server import Completion, Server

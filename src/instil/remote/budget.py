@@ -1,4 +1,4 @@
-"""What may be asked of a server before somebody has to say that it may be more."""
+"""Limits on the number of requests and tokens."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from instil.remote.log import Log
 
 
 class BudgetExceededError(ValueError):
-    """The next question could exceed the budget."""
+    """The next request could exceed the budget."""
 
 
 class Budget:
-    """At most so many ``requests`` and ``tokens`` (None: any number), of which the answers in ``log`` are spent, whoever asked for them.
+    """Limit on requests and tokens, which all users of a log share.
 
-    A question is let through only where its largest answer still fits beside those under way, in this process and in others that share the log;
-    until they are back it waits, unless ``stopped`` is set.
+    A request starts only if its longest response still fits in the budget together with all
+    requests in progress, in this process and in others that use the log. Until then it waits.
+
+    Args:
+        log: responses so far; all of them count.
+        requests: maximum number of requests; None: no limit.
+        tokens: maximum number of tokens; None: no limit.
+        stopped: event that ends the wait.
     """
 
     def __init__(
@@ -28,37 +34,48 @@ class Budget:
         tokens: int | None = None,
         stopped: threading.Event | None = None,
     ):
-        self.log, self.requests, self.tokens = log, requests, tokens
+        self.log = log
+        self.requests = requests
+        self.tokens = tokens
         self.claims = Claims.of(log.path)
         self.stopped = stopped or threading.Event()
 
     @contextlib.contextmanager
-    def spending(self, most: int) -> Iterator[None]:
-        """Room for one request of at most so many tokens. Raises Spent where there is none."""
+    def reserve(self, tokens: int) -> Iterator[None]:
+        """Reserve one request for the duration of a ``with`` block.
 
-        def exceeded(requests: int, tokens: int) -> str:
-            return self._exceeded(most, requests, tokens)
+        Args:
+            tokens: maximum number of tokens of the request.
 
-        if reason := self.claims.reserve(most, exceeded, self.stopped):
+        Raises:
+            BudgetExceededError: if the request does not fit in the budget.
+        """
+
+        def reason_against(requests_in_progress: int, tokens_in_progress: int) -> str:
+            return self._reason_against(tokens, requests_in_progress, tokens_in_progress)
+
+        if reason := self.claims.reserve(tokens, reason_against, self.stopped):
             raise BudgetExceededError(reason)
         try:
             yield
         finally:
-            self.claims.release(most)
+            self.claims.release(tokens)
 
-    def _exceeded(self, most: int, requests: int, tokens: int) -> str:
-        """Why one request more does not fit beside so many, or nothing."""
+    def _reason_against(
+        self, tokens: int, requests_in_progress: int, tokens_in_progress: int
+    ) -> str:
+        """Return why one more request does not fit, or an empty string."""
         self.log.refresh()
-        kept = (
-            f"what was answered is kept in {self.log.path}"
-            if self.log.path
-            else "give a log to keep what was answered"
-        )
-        more = f"allow more and start again: {kept}"
-        if self.requests is not None and self.log.requests + requests + 1 > self.requests:
+        storage = "set a log file to keep the responses"
+        if self.log.path:
+            storage = f"all responses are in {self.log.path}"
+        remedy = f"raise the limit and start again: {storage}"
+        num_requests, num_tokens = self.log.requests, self.log.tokens
+        if self.requests is not None and num_requests + requests_in_progress + 1 > self.requests:
+            return f"request_budget: {num_requests} of {self.requests} requests are spent; {remedy}"
+        if self.tokens is not None and num_tokens + tokens_in_progress + tokens > self.tokens:
             return (
-                f"request_budget: {self.log.requests} of {self.requests} requests are spent; {more}"
+                f"token_budget: {num_tokens} of {self.tokens} tokens are spent, and the next "
+                f"request may take {tokens}; {remedy}"
             )
-        if self.tokens is not None and self.log.tokens + tokens + most > self.tokens:
-            return f"token_budget: {self.log.tokens} of {self.tokens} tokens are spent, and the next request may take {most}; {more}"
         return ""

@@ -1,4 +1,4 @@
-"""What several users of one log agree on: who asks which question, and what is under way."""
+"""Claims on questions and reservations of a budget, shared by all users of one log."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from typing import ClassVar
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks; there one process at a time may use a log
+except ImportError:  # Windows has no such locks: only one process at a time may use a log
     fcntl = None  # type: ignore[assignment]
 
-POLL_INTERVAL = 0.05  # seconds between two looks at what other processes do
-# Layout of the lock file. A byte is locked by the process that owns it, and the operating system
-# unlocks it when the process ends, however it ends.
+POLL_INTERVAL = 0.05  # seconds between two checks of other processes
+# Layout of the lock file. A process locks its bytes, and the operating system unlocks them when
+# the process ends, however it ends.
 BUDGET_BYTE = 0
-MAX_SLOTS = 1000  # processes; slot i is owned by locking byte i
-SLOTS_START, SLOT_BYTES = 4096, 64  # where slot i says what its process has under way
-QUESTIONS_START = 2**40  # a byte for each question
+MAX_SLOTS = 1000  # processes; the owner of slot i locks byte i
+SLOTS_START, SLOT_BYTES = 4096, 64  # slot i holds the reservations of its process
+QUESTIONS_START = 2**40  # one byte for each question
 
 
 class WaitStoppedError(RuntimeError):
-    """The wait for another process was given up, because the caller is to end."""
+    """The wait for another process was stopped because the caller is about to end."""
 
 
 class Claims:
     """Claims on questions and reservations of a budget, for all users of one log.
 
-    Within a process they are shared by ``Claims.of``. Other processes see them through a file beside
-    the log, ``<log>.lock``. A process that is killed leaves no claim behind.
+    Threads of a process share the object of ``Claims.of``. Other processes see the claims through
+    the file ``<log>.lock`` next to the log. A killed process leaves no claim behind.
+
+    Args:
+        path: lock file; None for a log in memory.
     """
 
     _of_path: ClassVar[dict[Path, Claims]] = {}
@@ -40,15 +43,17 @@ class Claims:
         self.path = path
         self._changed = threading.Condition()
         self._keys: set[str] = set()
-        self._under_way: list[int] = []
-        self._process, self._descriptor, self._slot = 0, -1, 0
+        self._reservations: list[int] = []
+        self._process = 0
+        self._descriptor = -1
+        self._slot = 0
 
     @classmethod
     def of(cls, log: Path | None) -> Claims:
-        """The claims on a log; those of a log in memory belong to one user.
+        """Return the claims on a log.
 
         Args:
-            log: path of the log, or None.
+            log: path of the log; None for a log in memory, whose claims are not shared.
         """
         if log is None or fcntl is None:
             return cls(None)
@@ -57,14 +62,14 @@ class Claims:
 
     @contextlib.contextmanager
     def question(self, key: str, stopped: threading.Event) -> Iterator[None]:
-        """Wait until nobody else asks this question, and keep others from asking it.
+        """Claim a question for the duration of a ``with`` block, after all other claims on it.
 
         Args:
             key: hash of the question, in hexadecimal digits.
-            stopped: ends the wait.
+            stopped: event that ends the wait.
 
         Raises:
-            Stopped: if ``stopped`` was set.
+            WaitStoppedError: if ``stopped`` was set.
         """
         with self._changed:
             while key in self._keys:
@@ -74,7 +79,7 @@ class Claims:
             byte = QUESTIONS_START + int(key[:15], 16)
             while not self._lock(byte):
                 if stopped.wait(POLL_INTERVAL):
-                    raise WaitStoppedError("the wait for another process's answer was stopped")
+                    raise WaitStoppedError("the wait for a response of another process was stopped")
             try:
                 yield
             finally:
@@ -85,46 +90,47 @@ class Claims:
                 self._changed.notify_all()
 
     def reserve(
-        self, tokens: int, exceeded: Callable[[int, int], str], stopped: threading.Event
+        self, tokens: int, reason_against: Callable[[int, int], str], stopped: threading.Event
     ) -> str:
-        """Wait until a request fits beside those that are under way, in whatever process.
+        """Wait until a request fits next to all requests in progress, in any process.
 
         Args:
-            tokens: the most tokens that the request can take.
-            exceeded: says why it does not fit beside so many requests and tokens, or nothing.
-            stopped: ends the wait.
+            tokens: maximum number of tokens of the request.
+            reason_against: ``(requests, tokens)`` in progress -> why the request does not fit, or
+                an empty string.
+            stopped: event that ends the wait.
 
         Returns:
-            Why the request cannot fit, also when nothing else is under way; else nothing, and
-            ``release`` must follow.
+            An empty string if the request fits; ``release`` must follow. Otherwise the reason why
+            it does not fit even if no other request is in progress.
 
         Raises:
-            Stopped: if ``stopped`` was set.
+            WaitStoppedError: if ``stopped`` was set.
         """
         with self._changed:
             while True:
                 with self._budget_lock():
-                    requests, others = self._of_others()
-                    requests += len(self._under_way)
-                    reason = exceeded(requests, others + sum(self._under_way))
+                    requests, tokens_of_others = self._reservations_of_others()
+                    requests += len(self._reservations)
+                    reason = reason_against(requests, tokens_of_others + sum(self._reservations))
                     if not reason:
-                        self._under_way.append(tokens)
-                        self._announce()
+                        self._reservations.append(tokens)
+                        self._publish()
                         return ""
                 if not requests:
                     return reason
                 self._wait(stopped)
 
     def release(self, tokens: int) -> None:
-        """End a reservation; what the request took is in the log by now.
+        """End a reservation. Add the response to the log first.
 
         Args:
-            tokens: what ``reserve`` was given.
+            tokens: number of tokens of the reservation.
         """
         with self._changed:
-            self._under_way.remove(tokens)
+            self._reservations.remove(tokens)
             with self._budget_lock():
-                self._announce()
+                self._publish()
             self._changed.notify_all()
 
     def _wait(self, stopped: threading.Event) -> None:
@@ -133,11 +139,13 @@ class Claims:
             raise WaitStoppedError("the wait for another request was stopped")
 
     def _file(self) -> int:
-        """The lock file, opened once a process: closing it anywhere would unlock its bytes."""
+        """Return the descriptor of the lock file, opened once in each process."""
         assert self.path is not None
+        # A process that closes any descriptor of the file loses all of its locks on it.
         if self._process != os.getpid():
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            self._process, self._slot = os.getpid(), 0
+            self._process = os.getpid()
+            self._slot = 0
         return self._descriptor
 
     def _lock(self, byte: int, wait: bool = False) -> bool:
@@ -147,7 +155,7 @@ class Claims:
             fcntl.lockf(self._file(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
         except BlockingIOError:
             return False
-        except PermissionError:  # how some systems say that it is locked
+        except PermissionError:  # the error of some systems for a byte that is locked
             return False
         return True
 
@@ -163,18 +171,18 @@ class Claims:
         finally:
             self._unlock(BUDGET_BYTE)
 
-    def _announce(self) -> None:
-        """Write what this process has under way where the others read it."""
+    def _publish(self) -> None:
+        """Write the reservations of this process to its slot, for other processes."""
         if self.path is None:
             return
         file = self._file()
         if not self._slot:
             self._slot = next(slot for slot in range(1, MAX_SLOTS + 1) if self._lock(slot))
-        entry = f"{len(self._under_way)} {sum(self._under_way)}".ljust(SLOT_BYTES).encode()
+        entry = f"{len(self._reservations)} {sum(self._reservations)}".ljust(SLOT_BYTES).encode()
         os.pwrite(file, entry, SLOTS_START + self._slot * SLOT_BYTES)
 
-    def _of_others(self) -> tuple[int, int]:
-        """Requests and tokens that other processes have under way."""
+    def _reservations_of_others(self) -> tuple[int, int]:
+        """Return the requests and tokens that other processes have reserved."""
         if self.path is None:
             return 0, 0
         file = self._file()
@@ -182,11 +190,13 @@ class Claims:
         requests = tokens = 0
         for start in range(0, len(content), SLOT_BYTES):
             slot = start // SLOT_BYTES + 1
-            numbers = content[start : start + SLOT_BYTES].split()
-            if slot == self._slot or len(numbers) != 2 or not all(map(bytes.isdigit, numbers)):
+            fields = content[start : start + SLOT_BYTES].split()
+            if slot == self._slot or len(fields) != 2 or not all(map(bytes.isdigit, fields)):
                 continue
-            if int(numbers[0]) and self._lock(slot):
-                self._unlock(slot)  # its process has ended without a word
+            if int(fields[0]) and self._lock(slot):
+                # The lock was free: the process ended without a release.
+                self._unlock(slot)
             else:
-                requests, tokens = requests + int(numbers[0]), tokens + int(numbers[1])
+                requests += int(fields[0])
+                tokens += int(fields[1])
         return requests, tokens

@@ -1,4 +1,4 @@
-"""One request over HTTP that ends in time: with a deadline for the whole answer, and a bound on its size."""
+"""HTTP requests with a deadline for the complete response and a bound on its size."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 MAX_BYTES = 2**28
-"""Bytes of an answer, after decompression too; 20 log-probabilities of 100,000 positions take fewer."""
+"""Maximum size of a response, also after decompression.
+
+20 log-probabilities at each of 100,000 positions take less.
+"""
 BLOCK_BYTES = 2**16
 _thread = threading.local()
 
 
 class HttpResponse(NamedTuple):
-    """Status, headers and body of an answer."""
+    """Status, headers and decompressed body of a response."""
 
     status: int
     headers: Any
@@ -25,15 +28,15 @@ class HttpResponse(NamedTuple):
 
 
 class ResponseTooLargeError(ValueError):
-    """An answer of more than ``MAX_BYTES`` bytes."""
+    """A response is larger than ``MAX_BYTES``."""
 
 
 class DecodingError(ValueError):
-    """A body that is not compressed as its header says."""
+    """The body of a response is not compressed in the way that its header states."""
 
 
 class Exchange:
-    """A request that another thread can end by closing its connection."""
+    """One request, which another thread can end by closing its connection."""
 
     def __init__(self) -> None:
         self.is_cut = False
@@ -41,15 +44,19 @@ class Exchange:
         self._socket: Any = None
         self._lock = threading.Lock()
 
-    def uses(self, connection: Any) -> None:
-        """Note the connection that the request is sent over, and its socket where there is one."""
+    def set_connection(self, connection: Any) -> None:
+        """Store the connection of the request, and its socket if it is open.
+
+        Args:
+            connection: connection of urllib3.
+        """
         with self._lock:
             self._connection = connection
-            # Of an answer that ends with its connection, only the socket is left to be closed.
+            # urllib3 drops the socket of a response that ends with its connection: keep it here.
             self._socket = getattr(connection, "sock", None) or self._socket
 
     def cut(self) -> None:
-        """Close the connection, so that whoever reads from it stops at once."""
+        """Close the connection, so that a thread that reads from it stops at once."""
         with self._lock:
             self.is_cut = True
             sock = getattr(self._connection, "sock", None) or self._socket
@@ -58,24 +65,25 @@ class Exchange:
                     sock.shutdown(socket.SHUT_RDWR)
 
     def finish(self) -> None:
-        """The connection belongs to others from here on."""
+        """Forget the connection, which other requests may use from now on."""
         with self._lock:
-            self._connection = self._socket = None
+            self._connection = None
+            self._socket = None
 
 
 class Exchanges:
-    """The requests that are under way, over one pool of connections."""
+    """All requests in progress, over one pool of connections."""
 
     def __init__(self) -> None:
-        self._under_way: set[Exchange] = set()
+        self._in_progress: set[Exchange] = set()
         self._lock = threading.Lock()
         self._pool: Any = None
 
     def cut(self) -> None:
-        """End all of them."""
+        """End all requests."""
         with self._lock:
-            under_way = list(self._under_way)
-        for exchange in under_way:
+            in_progress = list(self._in_progress)
+        for exchange in in_progress:
             exchange.cut()
 
     def send(
@@ -86,37 +94,38 @@ class Exchanges:
         headers: Mapping[str, str],
         timeout: float,
     ) -> HttpResponse:
-        """Send a request and read the whole answer.
+        """Send a request and read the complete response.
 
         Args:
             method: ``GET`` or ``POST``.
-            address: the URL.
+            address: URL.
             body: content of the request.
-            headers: its headers.
-            timeout: seconds until the last byte of the answer must be there.
+            headers: headers of the request.
+            timeout: seconds until the last byte of the response.
 
         Returns:
-            The answer, decompressed.
+            The response, decompressed.
 
         Raises:
-            TimeoutError: if the answer is not whole in time, or the request was cut.
-            TooLarge: if it is longer than ``MAX_BYTES``.
-            Undecodable: if its compression is damaged, or none that was asked for.
+            TimeoutError: if the response is not complete in time, or the request was cut.
+            ResponseTooLargeError: if the response is larger than ``MAX_BYTES``.
+            DecodingError: if its compression is damaged or was not requested.
             urllib3.exceptions.HTTPError: if the connection breaks.
         """
         errors = urllib3().exceptions
-        with self._watched(timeout) as exchange:
+        with self._deadline(timeout) as exchange:
             try:
-                answer = self._sent(method, address, body, headers, timeout)
+                response = self._send(method, address, body, headers, timeout)
             except errors.HTTPError as error:
                 if exchange.is_cut:
                     raise TimeoutError from error
                 raise
-            if exchange.is_cut:  # a body that ends where the connection does looks whole
+            # A body that ends with its connection looks complete after a cut.
+            if exchange.is_cut:
                 raise TimeoutError
-            return answer
+            return response
 
-    def _sent(
+    def _send(
         self,
         method: str,
         address: str,
@@ -126,7 +135,7 @@ class Exchanges:
     ) -> HttpResponse:
         if self._pool is None:
             self._pool = urllib3().PoolManager(maxsize=64)
-            self._pool.pool_classes_by_scheme = _watched_pools()
+            self._pool.pool_classes_by_scheme = _observed_pools()
         response = self._pool.request(
             method,
             address,
@@ -138,25 +147,26 @@ class Exchanges:
             preload_content=False,
             decode_content=False,
         )
-        is_whole = False
+        is_complete = False
         try:
-            data = _body(response)
-            is_whole = True
+            data = _read_body(response)
+            is_complete = True
             return HttpResponse(response.status, response.headers, data)
         finally:
-            if is_whole:
+            # A connection with unread bytes must not be used again.
+            if is_complete:
                 response.release_conn()
             else:
                 response.close()
 
     @contextlib.contextmanager
-    def _watched(self, timeout: float) -> Iterator[Exchange]:
-        """An exchange for this thread's request, which ends with its time."""
+    def _deadline(self, timeout: float) -> Iterator[Exchange]:
+        """Register the request of this thread and cut it at its deadline."""
         exchange = Exchange()
         timer = threading.Timer(timeout, exchange.cut)
         timer.daemon = True
         with self._lock:
-            self._under_way.add(exchange)
+            self._in_progress.add(exchange)
         _thread.exchange = exchange
         timer.start()
         try:
@@ -166,11 +176,15 @@ class Exchanges:
             exchange.finish()
             _thread.exchange = None
             with self._lock:
-                self._under_way.remove(exchange)
+                self._in_progress.remove(exchange)
 
 
 def urllib3() -> Any:
-    """The library, with an ImportError that says how to install it."""
+    """Return the library.
+
+    Raises:
+        ImportError: with the command that installs it.
+    """
     try:
         import urllib3
     except ImportError as error:
@@ -181,41 +195,43 @@ def urllib3() -> Any:
 
 
 @functools.cache
-def _watched_pools() -> dict[str, Any]:
-    """Connection pools whose connections tell the exchange of the thread which one it uses."""
+def _observed_pools() -> dict[str, Any]:
+    """Return connection pools whose connections register with the exchange of their thread."""
     library = urllib3()
 
-    def watched(pool: Any) -> Any:
+    def observed(pool: Any) -> Any:
         class Connection(pool.ConnectionCls):  # type: ignore[misc]
             def request(self, *arguments: Any, **options: Any) -> None:
                 exchange = getattr(_thread, "exchange", None)
                 if exchange is not None:
-                    exchange.uses(self)
+                    exchange.set_connection(self)
                 super().request(*arguments, **options)
+                # The socket may be new after the request.
                 if exchange is not None:
-                    exchange.uses(self)
+                    exchange.set_connection(self)
 
         return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
     return {
-        "http": watched(library.HTTPConnectionPool),
-        "https": watched(library.HTTPSConnectionPool),
+        "http": observed(library.HTTPConnectionPool),
+        "https": observed(library.HTTPSConnectionPool),
     }
 
 
-def _body(response: Any) -> bytes:
+def _read_body(response: Any) -> bytes:
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
-        raise DecodingError(f"the encoding {encoding[:20]!r}, which was not asked for")
+        raise DecodingError(f"the encoding {encoding[:20]!r}, which was not requested")
     inflater = None if encoding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 16)
     data = bytearray()
     while block := response.read(BLOCK_BYTES, decode_content=False):
         try:
+            # The bound keeps a small compressed body from filling the memory.
             data += block if inflater is None else inflater.decompress(block, MAX_BYTES + 1)
         except zlib.error as error:
             raise DecodingError("a damaged gzip stream") from error
         if len(data) > MAX_BYTES:
-            raise ResponseTooLargeError(f"the answer is longer than {MAX_BYTES // 2**20} MiB")
+            raise ResponseTooLargeError(f"the response is larger than {MAX_BYTES // 2**20} MiB")
     if inflater is not None and data and not inflater.eof:
-        raise DecodingError("a gzip stream that is cut off")
+        raise DecodingError("a truncated gzip stream")
     return bytes(data)

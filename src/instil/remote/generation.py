@@ -1,4 +1,4 @@
-"""Prompts of a file, answered by a teacher behind a server, as a file to learn from."""
+"""A file of prompts in, a file with completions of a remote teacher out."""
 
 from __future__ import annotations
 
@@ -11,98 +11,137 @@ from instil.files.atomic import atomic
 from instil.remote.connection import RequestRefusedError
 from instil.remote.server import Completion, Server
 
-Tick = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
+Entry = dict[str, Any]
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Report nothing."""
 
 
 def generate_file(
-    prompts: Path, out: Path, server: Server, tick: Tick = lambda done, of: None, **options: Any
+    prompts: Path,
+    out: Path,
+    server: Server,
+    on_progress: OnProgress = _no_progress,
+    **options: Any,
 ) -> int:
-    """Answer the ``prompt`` of every line of ``prompts`` (.jsonl); returns how many lines are in ``out``.
+    """Complete the ``prompt`` of every line of a file.
 
-    A line of ``out`` is that of the prompt with ``completion`` and ``finish_reason``; ``options`` are those of ``Server.completions``. ``out``
-    appears when all is answered; until then the answers are in the server's log, from which the same call goes on.
+    The output file appears once all completions are there. Until then they are in the log of the
+    server, and the same call continues from it.
 
-    Raises ValueError for lines of another form, and names the lines whose prompt the server refuses or answers with nothing.
+    Args:
+        prompts: JSON lines with a ``prompt``.
+        out: file of the same lines with ``completion`` and ``finish_reason``.
+        server: server of the teacher.
+        on_progress: called with the number of completions and of prompts.
+        options: options of ``Server.completions``.
+
+    Returns:
+        The number of lines in ``out``.
+
+    Raises:
+        ValueError: for lines in another format, and for prompts that the server refuses or
+            completes with an empty text.
     """
     entries = read_prompts(prompts)
-    found: dict[int, Completion | RequestRefusedError] = {}
-    for number, answer in server.completions([entry["prompt"] for _, entry in entries], **options):
-        found[number] = answer
-        tick(len(found), len(entries))
-    wrong = {
-        entries[number][0]: why
-        for number, answer in sorted(found.items())
-        if (why := _useless(answer))
-    }
-    if wrong:
-        line, why = next(iter(wrong.items()))
-        if len(wrong) == len(entries) > 1:
-            raise ValueError(f"none of the {len(wrong)} prompts has an answer to learn from: {why}")
-        others = f" (and {len(wrong) - 1} other lines)" * (len(wrong) > 1)
-        raise ValueError(
-            f"{prompts.name}, line {line}{others} cannot be learned from: {why}. Take it out; the other answers are kept in the log"
-        )
+    answers: dict[int, Completion | RequestRefusedError] = {}
+    for index, answer in server.completions([entry["prompt"] for _, entry in entries], **options):
+        answers[index] = answer
+        on_progress(len(answers), len(entries))
+    _check_answers(prompts.name, entries, answers)
+    lines = []
+    for index, (_, entry) in enumerate(entries):
+        lines.append(json.dumps(entry | _completion_entry(answers[index]), ensure_ascii=False))
     with atomic(out) as temporary:
-        lines = (
-            json.dumps(entry | _said(found[number]), ensure_ascii=False)
-            for number, (_, entry) in enumerate(entries)
-        )
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return len(found)
+    return len(answers)
 
 
-def _useless(answer: Completion | RequestRefusedError) -> str:
-    """Why there is nothing to learn of an answer, or nothing."""
+def _check_answers(
+    name: str,
+    entries: list[tuple[int, Entry]],
+    answers: dict[int, Completion | RequestRefusedError],
+) -> None:
+    """Raise ValueError if a prompt has no usable completion."""
+    problems: dict[int, str] = {}
+    for index, answer in sorted(answers.items()):
+        if problem := _problem_of(answer):
+            problems[entries[index][0]] = problem
+    if not problems:
+        return
+    line, problem = next(iter(problems.items()))
+    if len(problems) == len(entries) > 1:
+        raise ValueError(f"none of the {len(problems)} prompts has a usable completion: {problem}")
+    others = f" (and {len(problems) - 1} other lines)" if len(problems) > 1 else ""
+    raise ValueError(
+        f"{name}, line {line}{others}: there is no usable completion: {problem}. Remove it; the "
+        "other completions are in the log"
+    )
+
+
+def _problem_of(answer: Completion | RequestRefusedError) -> str:
+    """Return why a completion cannot be used for training, or an empty string."""
     if isinstance(answer, RequestRefusedError):
         return str(answer)
     if answer.text.strip():
         return ""
     if answer.finish_reason == "length":
         return (
-            "the answer is empty although it reached the limit of tokens; a model that reasons "
-            "spends them before it answers. Raise --length"
+            "the completion is empty although it reached the token limit; a reasoning model spends "
+            "tokens before it answers. Raise --length"
         )
-    return "the answer is empty"
+    return "the completion is empty"
 
 
-def _said(answer: Completion | RequestRefusedError) -> dict[str, str]:
+def _completion_entry(answer: Completion | RequestRefusedError) -> dict[str, str]:
     assert isinstance(answer, Completion)
     return {"completion": answer.text, "finish_reason": answer.finish_reason}
 
 
-def read_prompts(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The lines of a file with their numbers.
+def read_prompts(path: Path) -> list[tuple[int, Entry]]:
+    """Read a file of prompts.
 
-    Raises ValueError where one has no ``prompt`` or is no text that can be written again, FileNotFoundError where there is no file.
+    Args:
+        path: JSON lines with a ``prompt``.
+
+    Returns:
+        The line number and the content of each line that is not empty.
+
+    Raises:
+        ValueError: for a line without ``prompt``, or with text that cannot be written again.
+        FileNotFoundError: if there is no file.
     """
-    found = []
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path.name}: byte {error.start} is no UTF-8. Expected JSON lines in UTF-8"
+            f"{path.name}: byte {error.start} is not UTF-8. Expected JSON lines in UTF-8"
         ) from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path.name}, line {number} is no JSON: {error}") from error
-        if (
-            not isinstance(entry, dict)
-            or not isinstance(entry.get("prompt"), str)
-            or not entry["prompt"].strip()
-        ):
-            raise ValueError(f"{path.name}, line {number} needs a 'prompt', a text")
-        try:
-            json.dumps(entry, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{path.name}, line {number} holds half a character (a lone surrogate). Expected whole"
-                " characters; take it out"
-            ) from error
-        found.append((number, entry))
-    if not found:
-        raise ValueError(f"{path.name} has no prompts")
-    return found
+    entries = []
+    for line_number, line in enumerate(lines, start=1):
+        if line.strip():
+            entries.append((line_number, _parse_prompt(line, f"{path.name}, line {line_number}")))
+    if not entries:
+        raise ValueError(f"{path.name}: there are no prompts")
+    return entries
+
+
+def _parse_prompt(line: str, location: str) -> Entry:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{location}: this is not JSON: {error}") from error
+    prompt = entry.get("prompt") if isinstance(entry, dict) else None
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError(f"{location}: there is no 'prompt'. Expected a text that is not empty")
+    try:
+        json.dumps(entry, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{location}: there is half a character (a lone surrogate). Expected complete "
+            "characters. Remove it"
+        ) from error
+    parsed: Entry = entry
+    return parsed

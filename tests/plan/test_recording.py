@@ -155,7 +155,7 @@ def test_micro_batches_and_workers_do_not_change_the_training(store: str, tmp_pa
         ),
         (
             ("teacher_train.epochs=4",),
-            r"^store.path: .*weights.0 \(the teacher's weights, or how and on what it is trained\) has changed\. Record",
+            r"^store.path: .*weights.0 \(the teacher's weights, or its training\) has changed\. Record",
         ),
         (("store.codec=float16",), "store.codec was"),
         (("data.name=digit_domains",), "data.name was .* and is .*digit_domains"),
@@ -222,7 +222,7 @@ def test_a_recording_that_was_stopped_goes_on(
         record_outputs(one, Console(quiet=True))
     with pytest.raises(
         ValueError,
-        match="is not complete: its recording was stopped; go on with it by the same command",
+        match="is not complete: its recording was stopped. Continue it with the same command",
     ):
         doctor_of(one)
     there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("train-0*")}
@@ -301,7 +301,7 @@ def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     )
     assert code == 2
     assert err.startswith(
-        f"Error: store.path: {tmp_path / 'none'} is no store: it has no manifest.json; make one with: instil record RECIPE"
+        f"Error: store.path: {tmp_path / 'none'} is not a store: it has no manifest.json. Create one: instil record RECIPE"
     )
     assert not (tmp_path / "run").exists()
     code, _, err = called(

@@ -1,4 +1,4 @@
-"""A store that is damaged, or that somebody forged, ends in one clear error or is repaired, and reads nothing outside itself."""
+"""Damaged and forged stores: one clear error or a repair, and no access outside the store."""
 
 from __future__ import annotations
 
@@ -93,14 +93,14 @@ def _set(value: Any, *path: str) -> Change:
         (_set("../index", "sections", "train", "index"), r"sections\.train\.index: String"),
         (_set(0, "sections", "train", "rows"), r"sections\.train\.rows: "),
         (_set("7", "sections", "train", "count"), r"sections\.train\.count: "),
-        (_set({"logits": 3}, "sections", "train", "outputs"), "'logits' is no description"),
+        (_set({"logits": 3}, "sections", "train", "outputs"), "'logits' is not a description"),
         (_set({"signal": "Net"}, "sections", "train", "outputs", "logits"), "'logits' is no"),
         (_set({"rows": "absent"}, "sections", "train", "outputs", "logits"), "'absent' does not"),
         (_set({"constant": "absent"}, "sections", "train", "outputs", "x"), "there is no 'absent'"),
-        (_set(8, "sections", "train", "count"), "there are no 8 sample numbers"),
+        (_set(8, "sections", "train", "count"), "there are no 8 sample indices"),
         (_set([], "teacher"), "teacher: Input should be"),
         (_set("anything", "teacher", "test"), r"teacher\.test: "),
-        (_set(1, "format"), "has format 1, this version reads format 2"),
+        (_set(1, "format"), "Expected 2, got 1"),
     ],
 )
 def test_a_forged_manifest_is_one_clear_error(
@@ -201,7 +201,7 @@ def test_tensors_that_do_not_fit_their_manifest_are_told(tmp_path: Path) -> None
         stored = write_tensors(tmp_path / "s" / SHARD, content)
         entries["files"][SHARD] = stored.model_dump()
         (tmp_path / "s" / "manifest.json").write_text(json_with_checksum(entries))
-        with pytest.raises(ValueError, match=f"{SHARD} does not fit its manifest: "):
+        with pytest.raises(ValueError, match=f"{SHARD} does not match its manifest: "):
             read(tmp_path / "s")
     data = zstandard.ZstdCompressor().compress(b"no tensors")
     assert data != save({})
@@ -211,7 +211,7 @@ def test_tensors_that_do_not_fit_their_manifest_are_told(tmp_path: Path) -> None
     digest = hashlib.sha256(b"no tensors").hexdigest()
     entries["files"][SHARD] = {"sha256": digest, "size": 10}
     (tmp_path / "s" / "manifest.json").write_text(json_with_checksum(entries))
-    with pytest.raises(ValueError, match=f"{SHARD} holds no tensors"):
+    with pytest.raises(ValueError, match=f"{SHARD} has no tensors"):
         read(tmp_path / "s")
 
 

@@ -1,8 +1,9 @@
-"""What has changed since a store was recorded is said so that it can be seen."""
+"""Descriptions of what has changed since a store was recorded."""
 
 from __future__ import annotations
 
-from instil.store.manifest import Manifest, changed_lines
+from instil.store.differences import changed_lines
+from instil.store.manifest import Manifest
 
 
 def test_a_changed_module_is_shown_by_its_lines() -> None:
@@ -13,7 +14,7 @@ def test_a_changed_module_is_shown_by_its_lines() -> None:
     assert sentence == 'code.0 has changed: line 43 was "    return 1" and is "    return 2"'
 
 
-def test_new_and_lost_lines_are_told_apart() -> None:
+def test_new_and_lost_lines() -> None:
     assert changed_lines("a\nb\n", "a\nb\nc\n") == 'line 3 "c" is new'
     assert changed_lines("a\nb\n", "a\n") == 'line 2 "b" is gone'
     many = changed_lines("a\nb\nc\nd\ne\n", "1\nb\n2\nd\n3\n")

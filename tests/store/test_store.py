@@ -1,4 +1,4 @@
-"""Answers come back as they were given, each to its sample and view, and only to the input that it answers."""
+"""A store returns outputs bit for bit, by sample and view, and only for the recorded input."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_another_input_than_the_one_answered_is_refused(tmp_path: Path) -> None:
         teacher(asked([8, 3], [2, 0]) | {"view": torch.tensor([1, 0])})
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_samples_views_and_roles_are_errors(tmp_path: Path) -> None:
     teacher = Recorded(recorded(tmp_path / "s"), row_checksums)
     with pytest.raises(ValueError, match="sample 2 is not in the store"):
         teacher(asked([2], [0]))
@@ -106,7 +106,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         teacher(asked([3], [0]), grad=True)
     with pytest.raises(ValueError, match="no 'view'"):
         teacher({"image": torch.zeros(1, 4), "index": torch.zeros(1, dtype=torch.int64)})
-    with pytest.raises(FileNotFoundError, match="is no store"):
+    with pytest.raises(FileNotFoundError, match="is not a store"):
         Store(str(tmp_path))
 
 
@@ -114,14 +114,16 @@ def test_a_store_of_something_else_is_refused(tmp_path: Path) -> None:
     store = recorded(tmp_path / "s", {"teacher": "a", "data": {"crop": 1}})
     store.check({"teacher": "a", "data": {"crop": 1}})
     with pytest.raises(
-        ValueError, match=r"does not fit this recipe: data\.crop was 1 and is 2\. Record it anew"
+        ValueError, match=r"does not match this recipe: data\.crop was 1 and is 2\. Record it again"
     ):
         store.check({"teacher": "a", "data": {"crop": 2}})
-    with pytest.raises(ValueError, match='holds other answers: teacher was "a" and is "b"'):
+    with pytest.raises(
+        ValueError, match='has outputs of another recording: teacher was "a" and is "b"'
+    ):
         StoreWriter(tmp_path / "s", {"teacher": "b", "data": {"crop": 1}})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("x")
-    with pytest.raises(FileExistsError, match="not empty and no store"):
+    with pytest.raises(FileExistsError, match="not empty and not a store"):
         StoreWriter(tmp_path / "other", {})
 
 
@@ -162,7 +164,7 @@ def test_a_recording_that_was_killed_goes_on(
     assert again.manifest.files == whole.manifest.files, "as if it had never been stopped"
 
 
-def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     store = recorded(tmp_path / "s")
     file = tmp_path / "s" / "train-00001-0000000000.safetensors.zst"
     data = bytearray(file.read_bytes())
@@ -243,7 +245,8 @@ def test_top_and_sampled_are_made_of_the_teachers_distribution() -> None:
 def test_codecs_that_cannot_be() -> None:
     batch = {"index": torch.arange(2), "view": torch.zeros(2, dtype=torch.int64)}
     with pytest.raises(
-        ValueError, match="the codec 'top' is of logits, and the teacher's outputs are embedding"
+        ValueError,
+        match=r"the codec 'top' needs logits\. Expected logits or projection, got embedding",
     ):
         encode_outputs({"embedding": torch.rand(2, 3)}, batch, "top")
     with pytest.raises(ValueError, match="the 64 largest of 10 classes are all of them"):
@@ -272,8 +275,8 @@ def test_hidden_states_and_a_head_are_kept_as_their_logits_would_be(
         )
         assert set(small) == encoded_roles(outputs, codec) == {codec, "features"}
         for field in dataclasses.fields(small[codec]):
-            mine, theirs = (getattr(one[codec], field.name) for one in (small, whole))
-            assert mine is theirs is None or torch.allclose(mine, theirs, atol=1e-5)
+            value, expected = (getattr(one[codec], field.name) for one in (small, whole))
+            assert value is expected is None or torch.allclose(value, expected, atol=1e-5)
     halved = encode_outputs(outputs, batch, "float16")["projection"]
     assert (halved.hidden.dtype, halved.weight.dtype) == (torch.float16, torch.float32)
 

@@ -1,4 +1,4 @@
-"""How a teacher's logits are made smaller before they are recorded, and what the student reads instead."""
+"""Compression of teacher outputs before they are recorded."""
 
 from __future__ import annotations
 
@@ -16,106 +16,137 @@ from instil.roles import Projection, Sampled, Top
 
 Codec = Literal["exact", "float16", "top", "sampled"]
 LOGIT_ROLES = ("logits", "projection")
-"""Roles of which a codec makes a smaller signal."""
+"""Roles that ``top`` and ``sampled`` replace by a smaller signal."""
 MAX_LOGITS = 2**24
-"""Logits that are there at the same time."""
+"""Maximum number of logits in memory at a time."""
 
 
 def encode_outputs(
     outputs: Outputs, batch: Batch, codec: Codec = "exact", size: int = 64
 ) -> Outputs:
-    """The outputs as they are recorded: ``exact`` as they are, ``float16`` halved, or logits (..., C), made or not, as a smaller signal.
+    """Compress teacher outputs.
 
-    ``top_k_signal``: the ``size`` largest log-probabilities, their classes, and the logarithm of what the others hold together. ``sampled``: so many
-    classes drawn from the teacher by (seed, index, position), with the log-probability of each.
+    Args:
+        outputs: outputs of a batch; logits (..., C), or the projection that gives them.
+        batch: batch with ``index`` and ``view``, which key the random draws of ``sampled``.
+        codec: ``exact``: unchanged. ``float16``: half precision. ``top``: the largest
+            log-probabilities and the log-probability of all other classes. ``sampled``: classes
+            sampled from the teacher, with their log-probabilities.
+        size: number of classes of ``top`` and ``sampled``.
 
-    Raises ValueError where a codec of logits finds none, or fewer classes than ``size``.
+    Returns:
+        The outputs; ``top`` and ``sampled`` replace the logits by the role of that name.
+
+    Raises:
+        ValueError: if ``top`` or ``sampled`` is used without logits, or ``top`` with too few
+            classes.
     """
     if codec == "exact":
         return outputs
     if codec == "float16":
-        return {role: _halved(value) for role, value in outputs.items()}
-    given: Tensor | Projection | None = next(
+        return {role: _to_half(value) for role, value in outputs.items()}
+    logits: Tensor | Projection | None = next(
         (outputs[role] for role in LOGIT_ROLES if role in outputs), None
     )
-    if given is None:
+    if logits is None:
         raise ValueError(
-            f"the codec '{codec}' is of logits, and the teacher's outputs are {', '.join(outputs) or 'none'}"
+            f"the codec '{codec}' needs logits. Expected {' or '.join(LOGIT_ROLES)}, got "
+            f"{', '.join(outputs) or 'no outputs'}"
         )
-    if codec == "top" and size >= _classes(given):
+    if codec == "top" and size >= _num_classes(logits):
         raise ValueError(
-            f"the {size} largest of {_classes(given)} classes are all of them; record fewer, or take the codec 'float16'"
+            f"the {size} largest of {_num_classes(logits)} classes are all of them; record fewer, "
+            "or use the codec 'float16'"
         )
-    signal = top_k_signal(given, size) if codec == "top" else sampled_signal(given, batch, size)
-    return {role: value for role, value in outputs.items() if role not in LOGIT_ROLES} | {
-        codec: signal
-    }
+    signal = top_k_signal(logits, size) if codec == "top" else sampled_signal(logits, batch, size)
+    others = {role: value for role, value in outputs.items() if role not in LOGIT_ROLES}
+    return others | {codec: signal}
 
 
-def top_k_signal(given: Tensor | Projection, size: int) -> Top:
-    """Of logits (..., C) the ``size`` largest log-probabilities (..., K), their classes, and the logarithm of the rest (...)."""
-    *shape, _ = _items(given).shape
-    found = [_largest(log_p, size) for log_p in _log_probabilities(given)]
-    values, indices, tail = (torch.cat(parts) for parts in zip(*found, strict=True))
+def top_k_signal(logits: Tensor | Projection, size: int) -> Top:
+    """Return the largest log-probabilities.
+
+    Args:
+        logits: (..., C), or the projection that gives them.
+        size: number K of classes.
+
+    Returns:
+        Log-probabilities and classes (..., K), and the log-probability of all other classes (...).
+    """
+    *shape, _ = _hidden(logits).shape
+    chunks = [_top_k(log_probs, size) for log_probs in _log_prob_chunks(logits)]
+    values, indices, tail = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     return Top(values.view(*shape, size), indices.view(*shape, size), tail.view(shape))
 
 
-def _items(given: Tensor | Projection) -> Tensor:
-    return given.hidden if isinstance(given, Projection) else given
+def sampled_signal(logits: Tensor | Projection, batch: Batch, size: int) -> Sampled:
+    """Sample classes from the softmax of logits.
 
+    Args:
+        logits: (N, ..., C), or the projection that gives them.
+        batch: batch with ``index`` and ``view`` (N,), which key the random draws.
+        size: number S of classes.
 
-def _classes(given: Tensor | Projection) -> int:
-    return len(given.weight) if isinstance(given, Projection) else given.shape[-1]
-
-
-def _log_probabilities(given: Tensor | Projection) -> Iterator[Tensor]:
-    """(n, C) of some items at a time."""
-    for part in torch.split(_items(given).flatten(0, -2), max(1, MAX_LOGITS // _classes(given))):
-        logits = (
-            dataclasses.replace(given, hidden=part).logits()
-            if isinstance(given, Projection)
-            else part
-        )
-        yield to_float32(logits).log_softmax(-1)
-
-
-def _largest(log_p: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    values, indices = log_p.topk(size, -1)
-    tail = log_p.scatter(-1, indices, -torch.inf).logsumexp(
-        -1
-    )  # not log(1 - inside), which loses all digits near 1
-    return values, indices.int(), tail
-
-
-def sampled_signal(given: Tensor | Projection, batch: Batch, size: int) -> Sampled:
-    """``size`` classes drawn for each item from logits (..., C), with their log-probabilities: (..., S) each."""
-    *shape, _ = _items(given).shape
-    numbers = keyed_uniform(
-        {"index": batch["index"] + (batch["view"] << 40)},
-        math.prod(shape[1:]) * size,
-        "store.sampled",
-    ).view(-1, size)
-    found, done = [], 0
-    for log_p in _log_probabilities(given):
-        ids = inverse_cdf_sample(
-            log_p.exp().cumsum(-1), numbers[done : (done := done + len(log_p))]
-        )
-        found.append((ids.int(), log_p.gather(-1, ids)))
-    ids, log_p = (torch.cat(parts) for parts in zip(*found, strict=True))
+    Returns:
+        Sampled classes and their log-probabilities (N, ..., S).
+    """
+    *shape, _ = _hidden(logits).shape
+    # The draws of a sample depend on its index and view only, not on the batch or the recording.
+    key = {"index": batch["index"] + (batch["view"] << 40)}
+    uniforms = keyed_uniform(key, math.prod(shape[1:]) * size, "store.sampled").view(-1, size)
+    chunks = []
+    start = 0
+    for log_probs in _log_prob_chunks(logits):
+        end = start + len(log_probs)
+        ids = inverse_cdf_sample(log_probs.exp().cumsum(-1), uniforms[start:end])
+        chunks.append((ids.int(), log_probs.gather(-1, ids)))
+        start = end
+    ids, log_p = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     return Sampled(ids.view(*shape, size), log_p.view(*shape, size))
 
 
 def encoded_roles(roles: Iterable[str], codec: Codec) -> set[str]:
-    """The roles of what is ``encode_outputs``."""
-    small = codec not in ("exact", "float16")
-    return {codec if small and role in LOGIT_ROLES else role for role in roles}
+    """Return the roles of the outputs that ``encode_outputs`` returns.
+
+    Args:
+        roles: roles before compression.
+        codec: codec of ``encode_outputs``.
+    """
+    if codec in ("exact", "float16"):
+        return set(roles)
+    return {codec if role in LOGIT_ROLES else role for role in roles}
 
 
-def _halved(value: Any) -> Any:
+def _hidden(logits: Tensor | Projection) -> Tensor:
+    return logits.hidden if isinstance(logits, Projection) else logits
+
+
+def _num_classes(logits: Tensor | Projection) -> int:
+    return len(logits.weight) if isinstance(logits, Projection) else logits.shape[-1]
+
+
+def _log_prob_chunks(logits: Tensor | Projection) -> Iterator[Tensor]:
+    """Return log-probabilities (n, C) of some items at a time, to limit memory."""
+    num_items = max(1, MAX_LOGITS // _num_classes(logits))
+    for part in torch.split(_hidden(logits).flatten(0, -2), num_items):
+        chunk = part
+        if isinstance(logits, Projection):
+            chunk = dataclasses.replace(logits, hidden=part).logits()
+        yield to_float32(chunk).log_softmax(-1)
+
+
+def _top_k(log_probs: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    values, indices = log_probs.topk(size, -1)
+    # log(1 - sum of the largest) would lose all digits where the sum is near 1.
+    tail = log_probs.scatter(-1, indices, -torch.inf).logsumexp(-1)
+    return values, indices.int(), tail
+
+
+def _to_half(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.half() if value.dtype in (torch.float32, torch.float64) else value
     if isinstance(value, Projection):
-        return dataclasses.replace(value, hidden=_halved(value.hidden))
-    return (
-        type(value)(_halved(part) for part in value) if isinstance(value, (tuple, list)) else value
-    )
+        return dataclasses.replace(value, hidden=_to_half(value.hidden))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_to_half(part) for part in value)
+    return value

@@ -1,4 +1,4 @@
-"""Files of tensors, compressed, with the checksum of what they hold."""
+"""Compressed files of tensors, with the checksum of their content."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from instil.files.checksums import BLOCK_BYTES, DamagedFileError, check_sha256
 from instil.store.manifest import StoredFile
 from instil.store.outputs import Tensors
 
-COMPRESSION_LEVEL = 3  # more costs time and gains little: these are noisy numbers
-MAX_WINDOW_BYTES = 2**27  # bytes of memory that a frame may make the decompressor use
-REMEDY = "Record again (instil record RECIPE), which makes missing and damaged files anew"
+# Higher levels cost time and gain little: the content is noisy.
+COMPRESSION_LEVEL = 3
+MAX_WINDOW_BYTES = 2**27
+"""Memory that a compressed frame may make the decompressor use."""
+REMEDY = "Record again (instil record RECIPE), which repeats missing and damaged files"
 
 
 def _zstandard() -> Any:
@@ -27,17 +29,17 @@ def _zstandard() -> Any:
         import zstandard
     except ImportError as error:
         raise ImportError(
-            'stores of teachers\' answers need zstandard: pip install "instil[record]"'
+            'stores of teacher outputs need zstandard: pip install "instil[record]"'
         ) from error
     return zstandard
 
 
 def write_tensors(path: Path, tensors: Tensors) -> StoredFile:
-    """Write a file whole or not at all.
+    """Write a file completely or not at all.
 
     Args:
-        path: the file.
-        tensors: its content.
+        path: file.
+        tensors: content.
 
     Returns:
         Checksum and size of the content before compression.
@@ -49,10 +51,10 @@ def write_tensors(path: Path, tensors: Tensors) -> StoredFile:
 
 
 def is_intact(path: Path, expected: StoredFile) -> bool:
-    """Whether a compressed file is there and holds what the manifest says.
+    """Whether a compressed file exists and has the expected content.
 
     Args:
-        path: the file.
+        path: file.
         expected: checksum and size of its content.
     """
     try:
@@ -66,7 +68,7 @@ def is_intact(path: Path, expected: StoredFile) -> bool:
 def fetch_unpacked(url: str, expected: StoredFile) -> Path:
     """Unpack a file at a path or URL into ``$INSTIL_CACHE`` or ``~/.cache/instil``, once.
 
-    An unpacked file is verified whenever it is opened; a damaged one is unpacked again.
+    An unpacked file is verified whenever it is opened. A damaged one is unpacked again.
 
     Args:
         url: path or URL of the compressed file.
@@ -76,10 +78,11 @@ def fetch_unpacked(url: str, expected: StoredFile) -> Path:
         The unpacked file.
 
     Raises:
-        ValueError: if the compressed file is damaged, or unpacks to more than the manifest says.
-        FileNotFoundError: if it is not there.
+        ValueError: if the compressed file is damaged, or its content is larger than expected.
+        FileNotFoundError: if there is no such file.
     """
     cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
+    # The checksum is the name, so that stores share equal files and a new recording gets a new one.
     unpacked = cache / "stores" / f"{expected.sha256}.safetensors"
     if unpacked.exists():
         try:
@@ -96,7 +99,7 @@ def fetch_unpacked(url: str, expected: StoredFile) -> Path:
             _unpack(source, target, expected)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"the store lacks {url}; its manifest names it, so it was lost. {REMEDY}"
+            f"the store lacks {url}, which its manifest lists; the file was lost. {REMEDY}"
         ) from None
     except ValueError as error:
         raise ValueError(f"{url} is damaged: {error}. {REMEDY}") from error
@@ -104,14 +107,16 @@ def fetch_unpacked(url: str, expected: StoredFile) -> Path:
 
 
 def _unpack(source: BinaryIO, target: BinaryIO | None, expected: StoredFile) -> None:
-    """Decompress block by block, never more than expected; ValueError for other content."""
+    """Decompress the expected content block by block; ValueError for any other content."""
     zstandard = _zstandard()
     decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
-    hasher, size = hashlib.sha256(), 0
+    hasher = hashlib.sha256()
+    size = 0
     try:
         with decompressor.stream_reader(source, closefd=False) as reader:
             while block := reader.read(BLOCK_BYTES):
                 size += len(block)
+                # A small file may unpack to any size: stop before it fills the disk.
                 if size > expected.size:
                     raise ValueError(
                         f"it unpacks to more than the {expected.size} bytes of the manifest"
@@ -123,25 +128,26 @@ def _unpack(source: BinaryIO, target: BinaryIO | None, expected: StoredFile) -> 
         raise ValueError(str(error)) from error
     if hasher.hexdigest() != expected.sha256:
         raise ValueError(
-            f"its checksum is {hasher.hexdigest()[:12]}, the manifest says {expected.sha256[:12]}"
+            f"wrong checksum. Expected {expected.sha256[:12]} by the manifest, got "
+            f"{hasher.hexdigest()[:12]}"
         )
 
 
 def map_tensors(path: Path, url: str) -> dict[str, Tensor]:
-    """Map the tensors of an unpacked file into memory: only what is read of them is loaded.
+    """Map the tensors of an unpacked file into memory; only the parts that are read are loaded.
 
     Args:
-        path: the unpacked file.
-        url: where it came from, for messages.
+        path: unpacked file.
+        url: original file, for messages.
 
     Returns:
         The tensors by name.
 
     Raises:
-        ValueError: if it is no safetensors file.
+        ValueError: if it is not a safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     except SafetensorError as error:
-        raise ValueError(f"{url} holds no tensors: {error}. {REMEDY}") from error
+        raise ValueError(f"{url} has no tensors: {error}. {REMEDY}") from error

@@ -1,4 +1,4 @@
-"""Reads recorded answers by sample and view, from memory-mapped files."""
+"""Recorded outputs by sample and view, from memory-mapped files."""
 
 from __future__ import annotations
 
@@ -15,110 +15,150 @@ from instil.store.files import REMEDY
 from instil.store.manifest import StoreSection, read_manifest
 from instil.store.outputs import Tensors, tensor_names, unflatten_outputs
 
+MIXER = 0x5851F42D4C957F2D
+"""Multiplier that turns positions into weights that look random."""
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Store:
-    """The recorded answers at a path or URL; ``read`` may be called in any process, each opens the files for itself.
+    """Recorded outputs at a path or URL.
 
-    Raises FileNotFoundError where there is no store, ValueError for one that is not complete or of another format.
+    Any process may read; each one opens the files for itself.
+
+    Args:
+        url: path or URL of the folder.
+
+    Raises:
+        FileNotFoundError: if there is no store.
+        ValueError: if the store is not complete, is damaged, or has another format.
     """
 
-    def __init__(self, place: str):
-        self.place, self.manifest = place.rstrip("/"), read_manifest(place)
+    def __init__(self, url: str):
+        self.url = url.rstrip("/")
+        self.manifest = read_manifest(url)
         if not self.manifest.complete:
             raise ValueError(
-                f"the store {place} is not complete: its recording was stopped; go on with it by the same command (instil record)"
+                f"the store {url} is not complete: its recording was stopped. Continue it with the "
+                "same command (instil record)"
             )
-        self._open: dict[str, Tensors] = {}
-        # Of each section the sample numbers in ascending order, and where each of them stands.
+        self._files: dict[str, Tensors] = {}
+        # For each section, the sample indices in ascending order and the row of each one.
         self._rows: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": {}, "_rows": {}}
+        # Memory maps cannot be pickled: the other process opens the files again.
+        return self.__dict__ | {"_files": {}, "_rows": {}}
 
-    def check(self, wanted: Mapping[str, Any]) -> None:
-        """ValueError that says what has changed since the answers were recorded."""
-        if changed := self.manifest.differences(wanted):
+    def check(self, binding: Mapping[str, Any]) -> None:
+        """Check that the outputs were recorded from the same inputs.
+
+        Args:
+            binding: current values of the inputs.
+
+        Raises:
+            ValueError: with all differences.
+        """
+        if differences := self.manifest.differences(binding):
             raise ValueError(
-                f"the store {self.place} does not fit this recipe: {'; '.join(changed)}. Record it anew (instil record)"
+                f"the store {self.url} does not match this recipe: {'; '.join(differences)}. "
+                "Record it again (instil record)"
             )
 
     def roles(self, section: str) -> set[str]:
-        """What the answers of a section hold."""
+        """Return the roles of the outputs in a section.
+
+        Args:
+            section: name of the section.
+        """
         return set(self._section(section).outputs)
 
     def read(self, name: str, index: Tensor, view: Tensor) -> tuple[Outputs, Tensor]:
-        """The answers to samples ``index`` (N,) in their ``view`` (N,), and the checksum (N,) of the input that each answers.
+        """Read recorded outputs.
 
-        Raises ValueError for a sample or view that was not recorded, and for damaged files.
+        Args:
+            name: name of the section.
+            index: sample indices (N,).
+            view: view of each sample (N,).
+
+        Returns:
+            The outputs, and the checksum (N,) of the input that each row was recorded for.
+
+        Raises:
+            ValueError: for a sample or view that was not recorded, and for damaged files.
         """
         section = self._section(name)
-        rows = self._row(name, section, index, view)
-        shards = torch.div(rows, section.rows, rounding_mode="floor")
-        parts: dict[str, Tensor] = {}
-        keys = torch.stack([view, shards], 1)
-        for one in torch.unique(keys, dim=0):
-            among = (keys == one).all(1)
-            start = int(one[1]) * section.rows
-            file = section.shard(name, int(one[0]), start)
-            tensors = self._shard(file, section, start)
-            local = rows[among] - start
-            for key, tensor in tensors.items():
-                if key not in parts:
-                    parts[key] = tensor.new_empty(len(rows), *tensor.shape[1:])
-                if tensor.shape[1:] != parts[key].shape[1:]:
-                    raise self._inconsistent(file, f"'{key}' has another shape than elsewhere")
-                parts[key][among] = tensor[local]
+        rows = self._find_rows(name, section, index, view)
+        parts = self._gather(name, section, rows, view)
         checksum = parts.pop("checksum")
         parts |= self._constants(section)
-        return {
-            role: unflatten_outputs(how, parts) for role, how in section.outputs.items()
-        }, checksum
+        outputs = {role: unflatten_outputs(how, parts) for role, how in section.outputs.items()}
+        return outputs, checksum
+
+    def _gather(self, name: str, section: StoreSection, rows: Tensor, view: Tensor) -> Tensors:
+        """Collect the tensors of rows, one shard at a time."""
+        shards = torch.div(rows, section.rows, rounding_mode="floor")
+        keys = torch.stack([view, shards], 1)
+        parts: Tensors = {}
+        for key in torch.unique(keys, dim=0):
+            in_shard = (keys == key).all(1)
+            start = int(key[1]) * section.rows
+            file = section.shard(name, int(key[0]), start)
+            local = rows[in_shard] - start
+            for role, tensor in self._shard(file, section, start).items():
+                if role not in parts:
+                    parts[role] = tensor.new_empty(len(rows), *tensor.shape[1:])
+                if tensor.shape[1:] != parts[role].shape[1:]:
+                    raise self._inconsistent(file, f"'{role}' has another shape than elsewhere")
+                parts[role][in_shard] = tensor[local]
+        return parts
 
     def _section(self, name: str) -> StoreSection:
         sections = self.manifest.sections
         if name not in sections:
             raise ValueError(
-                f"the store {self.place} has no section '{name}', only {', '.join(sections)}."
+                f"the store {self.url} has no section '{name}', only {', '.join(sections)}."
                 f" {REMEDY}"
             )
         return sections[name]
 
-    def _row(self, name: str, section: StoreSection, index: Tensor, view: Tensor) -> Tensor:
-        """Where in a view each sample stands."""
+    def _find_rows(self, name: str, section: StoreSection, index: Tensor, view: Tensor) -> Tensor:
+        """Return the row of each sample within a view."""
         if name not in self._rows:
             self._rows[name] = self._recorded_index(section).sort()
         recorded, order = self._rows[name]
         position = torch.searchsorted(recorded, index).clamp_max(len(recorded) - 1)
-        if len(lost := index[recorded[position] != index]):
+        if len(missing := index[recorded[position] != index]):
             raise ValueError(
-                f"sample {int(lost[0])} is not in the store {self.place}, which has {section.count} samples; record it anew"
+                f"sample {int(missing[0])} is not in the store {self.url}, which has "
+                f"{section.count} samples; record it again"
             )
-        if len(later := view[view >= section.views]):
+        if len(missing := view[view >= section.views]):
             raise ValueError(
-                f"view {int(later[0])} is not in the store {self.place}, which has {section.views}; "
-                "set data.augment.views to the number of views to record, and record them"
+                f"view {int(missing[0])} is not in the store {self.url}, which has "
+                f"{section.views}; set data.augment.views to the number of views to record, and "
+                "record them"
             )
         return order[position]
 
     def _recorded_index(self, section: StoreSection) -> Tensor:
         index = self._tensors(section.index).get("index")
         if index is None or index.dtype != torch.int64 or index.shape != (section.count,):
-            raise self._inconsistent(section.index, f"there are no {section.count} sample numbers")
+            raise self._inconsistent(section.index, f"there are no {section.count} sample indices")
         return index
 
     def _shard(self, file: str, section: StoreSection, start: int) -> Tensors:
-        """The tensors of a shard, of which each has a row for each of its samples."""
+        """Return the tensors of a shard, after a check that each has one row for each sample."""
         tensors = self._tensors(file)
         count = min(section.rows, section.count - start)
         for name in {"checksum", *tensor_names(section.outputs, "rows")}:
             if name not in tensors or tensors[name].ndim < 1 or len(tensors[name]) != count:
                 raise self._inconsistent(file, f"'{name}' does not have {count} rows")
         if tensors["checksum"].dtype != torch.int64 or tensors["checksum"].ndim != 1:
-            raise self._inconsistent(file, "'checksum' does not hold a number for each row")
+            raise self._inconsistent(file, "'checksum' is not one integer for each row")
         return {name: tensor for name, tensor in tensors.items() if tensor.ndim}
 
     def _constants(self, section: StoreSection) -> Tensors:
-        """The tensors that all rows share."""
+        """Return the tensors that all rows share."""
         tensors = {} if section.constants is None else self._tensors(section.constants)
         for name in tensor_names(section.outputs, "constant"):
             if name not in tensors:
@@ -127,41 +167,46 @@ class Store:
         return tensors
 
     def _tensors(self, file: str) -> Tensors:
-        if file not in self._open:
+        if file not in self._files:
             if file not in self.manifest.files:
-                raise ValueError(f"the store {self.place} does not list {file}. {REMEDY}")
-            url = f"{self.place}/{file}"
-            _check_inside(self.place, file)
+                raise ValueError(f"the store {self.url} does not list {file}. {REMEDY}")
+            url = f"{self.url}/{file}"
+            _check_inside(self.url, file)
             path = files.fetch_unpacked(url, self.manifest.files[file])
-            self._open[file] = files.map_tensors(path, url)
-        return self._open[file]
+            self._files[file] = files.map_tensors(path, url)
+        return self._files[file]
 
     def _inconsistent(self, file: str, problem: str) -> ValueError:
-        return ValueError(f"{self.place}/{file} does not fit its manifest: {problem}. {REMEDY}")
+        return ValueError(f"{self.url}/{file} does not match its manifest: {problem}. {REMEDY}")
 
 
-def _check_inside(place: str, file: str) -> None:
-    """ValueError where a file of a local store is a link to a file outside it."""
-    if "://" in place and not place.startswith("file://"):
+def _check_inside(url: str, file: str) -> None:
+    """Raise ValueError if a file of a local store is a link to a file outside the store."""
+    if "://" in url and not url.startswith("file://"):
         return
-    folder = Path(place.removeprefix("file://")).expanduser().resolve()
+    folder = Path(url.removeprefix("file://")).expanduser().resolve()
     if (folder / file).resolve().parent != folder:
         raise ValueError(
-            f"{place}/{file}: the file is a link out of the store. Expected a file of its own;"
-            " put a copy in its place"
+            f"{url}/{file}: the file is a link out of the store. Expected a regular file. Replace "
+            "the link by a copy"
         )
 
 
 def row_checksums(values: Tensor) -> Tensor:
-    """A number (N,) for each row of a tensor, exact whatever the batch around it: of the bits, each weighed by its place."""
-    flat = (
-        values.detach().cpu().flatten(1).contiguous()
-        if values.ndim > 1
-        else values.detach().cpu()[:, None].contiguous()
-    )
-    kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()]
-    bits = (flat.to(torch.uint8) if flat.dtype == torch.bool else flat).view(kind).to(torch.int64)
-    places = (
-        torch.arange(1, bits.shape[1] + 1) * 0x5851F42D4C957F2D
-    ) | 1  # odd numbers that look random
-    return (bits * places).sum(1)
+    """Compute an exact checksum of the bits of each row, independent of the other rows.
+
+    Args:
+        values: (N, ...) of any type.
+
+    Returns:
+        Weighted sums of the bits as integers (N,), where the weights depend on the position.
+    """
+    rows = values.detach().cpu()
+    rows = (rows.flatten(1) if rows.ndim > 1 else rows[:, None]).contiguous()
+    integers = INTEGERS[rows.element_size()]
+    if rows.dtype == torch.bool:
+        rows = rows.to(torch.uint8)
+    bits = rows.view(integers).to(torch.int64)
+    # Odd weights are invertible modulo 2**64, so any change of one entry changes the sum.
+    weights = (torch.arange(1, bits.shape[1] + 1) * MIXER) | 1
+    return (bits * weights).sum(1)

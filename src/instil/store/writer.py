@@ -1,4 +1,4 @@
-"""Records answers shard by shard; what is there already is kept, so that a recording that was killed goes on."""
+"""Recording of outputs shard by shard, which can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -16,30 +16,39 @@ from instil.store.outputs import Tensors, flatten_outputs
 from instil.store.reader import row_checksums
 
 SHARD_BYTES = 64 * 2**20
-"""Bytes of a shard, about, before compression."""
+"""Approximate size of a shard before compression."""
 
 Batches = Callable[[int, int, int], Iterable[Batch]]
-"""The batches of a view, from one sample to another."""
+"""``(view, start, end)`` -> batches of the samples ``start`` to ``end`` in a view."""
+Predict = Callable[[Batch], Outputs]
+"""Batch -> teacher outputs to record."""
 
 
 class StoreWriter:
-    """A store under way in a local ``folder``; ``binding`` says what its answers depend on.
+    """Recording of a store in a local folder.
 
-    Raises FileExistsError where the folder holds something else, ValueError where it holds answers of another teacher or other data.
+    Args:
+        folder: folder of the store.
+        binding: values that the outputs depend on, by name.
+
+    Raises:
+        FileExistsError: if the folder has other content.
+        ValueError: if the folder has outputs of another teacher or other data.
     """
 
     def __init__(self, folder: Path, binding: Mapping[str, Any]):
         self.folder = folder
         if (folder / NAME).exists():
             self.manifest = read_manifest(str(folder))
-            if changed := self.manifest.differences(binding):
+            if differences := self.manifest.differences(binding):
                 raise ValueError(
-                    f"{folder} holds other answers: {'; '.join(changed)}. Take another folder, or delete this one"
+                    f"{folder} has outputs of another recording: {'; '.join(differences)}. Set "
+                    "another folder, or delete this one"
                 )
             return
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            what = "is not empty and no store" if folder.is_dir() else "is a file"
-            raise FileExistsError(f"{folder} {what}; take another folder")
+            problem = "is not empty and not a store" if folder.is_dir() else "is a file"
+            raise FileExistsError(f"{folder} {problem}. Set another folder")
         self.manifest = Manifest(binding=dict(binding))
 
     def record(
@@ -48,52 +57,68 @@ class StoreWriter:
         index: Tensor,
         views: int,
         batches: Batches,
-        answer: Callable[[Batch], Outputs],
+        predict: Predict,
     ) -> Iterator[int]:
-        """Record what ``answer`` gives for the samples of ``index`` in every view; yields how many answers are done.
+        """Record the outputs for all samples in every view.
 
-        Shards that are there are not asked for again. Raises ValueError where two batches give outputs of unlike kinds.
+        Shards that exist are not computed again.
+
+        Args:
+            name: name of the section.
+            index: sample indices (N,).
+            views: number of views of each sample.
+            batches: batches of a range of samples in a view.
+            predict: batch -> outputs.
+
+        Returns:
+            Iterator over the number of rows that are done.
+
+        Raises:
+            ValueError: if two batches have outputs of different structure, or samples have
+                different shapes.
         """
-        section = self._begun(name, index, views, batches, answer)
+        section = self._begin(name, index, views, batches, predict)
         for view in range(views):
             for start in range(0, len(index), section.rows):
+                end = min(start + section.rows, len(index))
                 file = section.shard(name, view, start)
                 if not self._has(file):
-                    self._shard(
-                        file,
-                        section,
-                        batches(view, start, min(start + section.rows, len(index))),
-                        answer,
-                    )
-                yield view * len(index) + min(start + section.rows, len(index))
+                    self._record_shard(file, section, batches(view, start, end), predict)
+                yield view * len(index) + end
 
     def finish(self, teacher: Mapping[str, Any]) -> None:
-        """Say that all is there, and what the teacher scored and cost."""
+        """Mark the store as complete.
+
+        Args:
+            teacher: fields of ``TeacherFacts``.
+        """
         self.manifest.teacher = TeacherFacts.model_validate(dict(teacher))
         self.manifest.complete = True
         self._save()
 
-    def _begun(
+    def _begin(
         self,
         name: str,
         index: Tensor,
         views: int,
         batches: Batches,
-        answer: Callable[[Batch], Outputs],
+        predict: Predict,
     ) -> StoreSection:
+        """Return the section of an earlier recording, or describe a new one by its first batch."""
         section = self.manifest.sections.get(name)
         if section is not None and self._has(section.index) and self._has(section.constants):
             return section
         batch = next(iter(batches(0, 0, len(index))))
-        rows, constants, outputs = _apart(answer(batch))
-        each = sum(tensor[0].numel() * tensor.element_size() for tensor in rows.values())
-        self._save()  # the folder is a store from here on; before the first answer it is nothing
+        rows, constants, outputs = _flatten_roles(predict(batch))
+        row_bytes = sum(tensor[0].numel() * tensor.element_size() for tensor in rows.values())
+        # Only now: a teacher that fails at its first batch must not leave a folder behind.
+        self._save()
         if section is None:
             section = StoreSection(
                 index=f"{name}-index.safetensors.zst",
                 count=len(index),
                 views=views,
-                rows=max(1, SHARD_BYTES // max(each, 1)),
+                rows=max(1, SHARD_BYTES // max(row_bytes, 1)),
                 outputs=outputs,
             )
         self._write(section.index, {"index": index})
@@ -104,35 +129,34 @@ class StoreWriter:
         self._save()
         return section
 
-    def _shard(
-        self,
-        file: str,
-        section: StoreSection,
-        batches: Iterable[Batch],
-        answer: Callable[[Batch], Outputs],
+    def _record_shard(
+        self, file: str, section: StoreSection, batches: Iterable[Batch], predict: Predict
     ) -> None:
         parts: dict[str, list[Tensor]] = {}
         for batch in batches:
-            rows, _, outputs = _apart(answer(batch))
+            rows, _, outputs = _flatten_roles(predict(batch))
             if outputs != section.outputs:
                 raise ValueError(
-                    f"the teacher's outputs changed their kind during recording: {outputs}, before {section.outputs}"
+                    "the structure of the teacher's outputs changed during recording. Expected "
+                    f"{section.outputs}, got {outputs}"
                 )
-            for key, tensor in (rows | {"checksum": row_checksums(first_tensor(batch))}).items():
+            rows["checksum"] = row_checksums(first_tensor(batch))
+            for key, tensor in rows.items():
                 parts.setdefault(key, []).append(tensor[: batch_size(batch)].cpu())
         try:
-            self._write(file, {key: torch.cat(values) for key, values in parts.items()})
+            self._write(file, {key: torch.cat(tensors) for key, tensors in parts.items()})
         except RuntimeError as error:
             raise ValueError(
-                f"samples of unlike shapes cannot be recorded; pad them to one length: {error}"
+                f"samples of different shapes cannot be recorded; pad them to one length: {error}"
             ) from error
+        # After the file: a manifest never lists a file that is not there.
         self._save()
 
     def _write(self, file: str, tensors: Tensors) -> None:
         self.manifest.files[file] = files.write_tensors(self.folder / file, tensors)
 
     def _has(self, file: str | None) -> bool:
-        """Whether a file is there and undamaged; no file is always there."""
+        """Whether a file exists and is not damaged; True for None."""
         if file is None:
             return True
         expected = self.manifest.files.get(file)
@@ -142,8 +166,11 @@ class StoreWriter:
         self.manifest.write(str(self.folder))
 
 
-def _apart(outputs: Outputs) -> tuple[Tensors, Tensors, dict[str, Any]]:
+def _flatten_roles(outputs: Outputs) -> tuple[Tensors, Tensors, dict[str, Any]]:
+    """Return the tensors of rows, shared tensors, and the description of each role."""
     rows: Tensors = {}
     constants: Tensors = {}
-    how = {role: flatten_outputs(value, role, rows, constants) for role, value in outputs.items()}
-    return rows, constants, how
+    descriptions = {
+        role: flatten_outputs(value, role, rows, constants) for role, value in outputs.items()
+    }
+    return rows, constants, descriptions

@@ -189,7 +189,10 @@ def _vllm(*listed: dict[str, Any]) -> dict[str, Any]:
             _vllm({"1": -1.0, "2": None}),
             "the response has no log-probabilities in the format of vLLM: TypeError",
         ),
-        (_vllm({"1": -1.0, "2": -math.inf}), "vLLM: too few log-probabilities at a position. Expected 2, got 1"),
+        (
+            _vllm({"1": -1.0, "2": -math.inf}),
+            "vLLM: too few log-probabilities at a position. Expected 2, got 1",
+        ),
         (
             _vllm({"1": -0.1, "2": -0.2}),
             "sum to more than 1. Expected a softmax over the whole vocabulary at temperature 1",

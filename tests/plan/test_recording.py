@@ -222,7 +222,7 @@ def test_a_recording_that_was_stopped_goes_on(
         record_outputs(one, Console(quiet=True))
     with pytest.raises(
         ValueError,
-        match="is not complete: its recording was stopped. Continue it with the same command",
+        match=r"is not complete: its recording was stopped\. Continue it with the same command",
     ):
         doctor_of(one)
     there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("train-0*")}

@@ -113,7 +113,7 @@ def test_the_model_is_one_that_is_there() -> None:
             Server(server.url, "teacher-8b")
         with pytest.raises(
             ValueError,
-            match="name: the server has several models. Set one; known: teacher-7b, teacher-70b",
+            match=r"name: the server has several models\. Set one; known: teacher-7b, teacher-70b",
         ):
             Server(server.url)
 

@@ -93,7 +93,7 @@ def test_tokens_that_nobody_counts_have_no_budget() -> None:
         server.faults = [saying({"data": [{"id": "m"}]}), saying(answer)]
         with pytest.raises(
             ValueError,
-            match="token_budget: the responses of this server have no number of used tokens. Set request_budget",
+            match=r"token_budget: the responses of this server have no number of used tokens\. Set request_budget",
         ):
             Server(server.url, token_budget=1000).complete(["a"])
 

@@ -68,7 +68,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "code that raises": (
         {},
         ["student={model: code_of_mine:raises}"],
-        "student: code_of_mine:raises cannot be made: KeyError: 'width'",
+        "student: code_of_mine:raises cannot be built: KeyError: 'width'",
     ),
     "code that gives no model": (
         {},
@@ -218,7 +218,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "no weights to be had": (
         {},
         ["teacher.pretrained=true"],
-        "teacher: pretrained: only timm: and torchvision: models bring weights",
+        "teacher: pretrained: only timm: and torchvision: models have weights",
     ),
 }
 

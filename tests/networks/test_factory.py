@@ -98,7 +98,7 @@ def test_the_same_module_name_in_another_folder_is_another_module(recipe, tmp_pa
         ("my_modul:build", {}, "no module 'my_modul' in"),
         ("my_module:biuld", {}, "my_module has no function 'biuld'; closest: build"),
         ("my_module:narrow", {"width": 3}, "no option 'width'"),
-        ("my_module:nothing", {}, "gave a NoneType, not a torch.nn.Module"),
+        ("my_module:nothing", {}, "returned a NoneType, not a torch.nn.Module"),
         ("my_module:needy", {}, "needs the option rate"),
     ],
 )
@@ -127,7 +127,7 @@ def test_timm():
     assert input_of(build("timm:vit_tiny_patch16_224", {"img_size": 32}, **DATA)) == {"size": 32}
     with pytest.raises(ValueError, match="timm has no model 'resnet81'; closest"):
         build("timm:resnet81", **DATA)
-    with pytest.raises(ValueError, match=r"timm:resnet18 cannot be made: .*foo"):
+    with pytest.raises(ValueError, match=r"timm:resnet18 cannot be built: .*foo"):
         build("timm:resnet18", {"foo": 1}, **DATA)
 
 
@@ -140,7 +140,7 @@ def test_torchvision():
         ValueError, match="torchvision has no classification model 'resnet19'; closest"
     ):
         build("torchvision:resnet19", **DATA)
-    with pytest.raises(ValueError, match=r"torchvision:resnet18 cannot be made: .*foo"):
+    with pytest.raises(ValueError, match=r"torchvision:resnet18 cannot be built: .*foo"):
         build("torchvision:resnet18", {"foo": 1}, **DATA)
     with pytest.raises(ValueError, match="not 5 channels"):
         build("torchvision:resnet18", classes=5, channels=5, size=32)

@@ -196,12 +196,12 @@ def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: 
         small = network("remote", {"url": server.url, "size": 3}, vocabulary=100)
         with pytest.raises(
             ValueError,
-            match=r"vocabulary: the server's model knows a token 101, the tokenizer of the data has 100 tokens",
+            match=r"vocabulary: the server's model has a token 101, the tokenizer of the data has 100 tokens",
         ):
             _ = small(torch.tensor([[97, 98]]))["top"]
         with pytest.raises(
             ValueError,
-            match=r"teacher: data\.prune: the server's model speaks of its whole vocabulary",
+            match=r"teacher: data\.prune: the server's model predicts its whole vocabulary",
         ):
             list(dry_run(Experiment.from_recipe(taught(server, texts, "data.prune=true"))))
         with pytest.raises(

@@ -101,7 +101,7 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("w.bin", b"", "come as .safetensors, .pt or .pth, not w.bin"),
+        ("w.bin", b"", "weights are .safetensors, .pt or .pth files, not w.bin"),
         ("w.pt", b"nonsense", "cannot be read as plain weights"),
         ("w.pt", b"", "cannot be read as plain weights"),
         ("w.safetensors", b"nonsense", "cannot be read as safetensors"),

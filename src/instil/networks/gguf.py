@@ -1,4 +1,4 @@
-"""A causal language model from a GGUF file, as transformers has it, in float32."""
+"""A causal language model from a GGUF file, as a transformers model in float32."""
 
 from __future__ import annotations
 
@@ -28,14 +28,20 @@ NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-"""What llama.cpp calls a part, and what transformers calls it."""
+"""Names of the parts of a model in llama.cpp, each with its name in transformers."""
 
 
 def gguf(file: str, tokens: Sequence[int] = (), base: Path = Path()) -> nn.Module:
-    """A model of the family Llama with the weights of ``file`` (``package:NAME/FILE`` for one that a package brings), of whatever quantisation.
+    """Load a model of the family Llama, of any quantisation.
 
-    ``tokens``: keep only these of the vocabulary, in this order. Raises ValueError for another file or family, for tensors that do not fit, and
-    without the packages ``gguf`` and ``transformers``.
+    Args:
+        file: path of the file; ``package:NAME/FILE`` for one in a package.
+        tokens: token ids to keep, in their new order; empty for the whole vocabulary.
+        base: start of a relative path.
+
+    Raises:
+        ValueError: for another file or family, for tensors that do not fit, and without the
+            packages ``gguf`` and ``transformers``.
     """
     try:
         from transformers import LlamaForCausalLM
@@ -45,19 +51,25 @@ def gguf(file: str, tokens: Sequence[int] = (), base: Path = Path()) -> nn.Modul
     path = located(file, base)
     reader = open_gguf(path, path.stat().st_mtime)
     config = _config(reader, path)
-    with torch.device("meta"):  # weights that are drawn to be thrown away take longer than the file
+    # Random weights, which the file replaces, would take longer than the file itself.
+    with torch.device("meta"):
         model = LlamaForCausalLM(config)
-    given = dict(_tensors(reader, config))
-    wanted = set(model.state_dict()) - ({"lm_head.weight"} if config.tie_word_embeddings else set())
-    if missing := sorted(wanted ^ given.keys()):
+    weights = dict(_tensors(reader, config))
+    expected = set(model.state_dict())
+    if config.tie_word_embeddings:
+        expected -= {"lm_head.weight"}
+    differing = sorted(expected ^ weights.keys())
+    if differing:
         raise ValueError(
-            f"{path} does not fit LlamaForCausalLM: {', '.join(missing[:3])} only on one side"
+            f"{path} does not fit LlamaForCausalLM: {', '.join(differing[:3])} only on one side"
         )
-    model.load_state_dict(given, strict=False, assign=True)
+    model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
-    model.model.rotary_emb = LlamaRotaryEmbedding(config)  # its buffers are in no file
+    # The buffers of the rotary embedding are in no file; on the meta device they have no values.
+    model.model.rotary_emb = LlamaRotaryEmbedding(config)
     model.train(False)
-    object.__setattr__(model, "tokenizer_file", path)  # the weights are made for its ids
+    # The weights belong to the token ids of this file.
+    object.__setattr__(model, "tokenizer_file", path)
     return keep_tokens(model, tokens) if tokens else model
 
 
@@ -85,73 +97,86 @@ def _config(reader: Any, path: Path) -> Any:
             pad_token_id=value("tokenizer.ggml.padding_token_id"),
             tie_word_embeddings="output.weight" not in {tensor.name for tensor in reader.tensors},
         )
-    except Exception as error:  # transformers checks its entries in many ways
+    except Exception as error:
+        # transformers raises errors of many types for a wrong configuration.
         raise ValueError(f"{path} describes no model of the family llama: {error}") from error
 
 
 def _sizes(reader: Any, value: Callable[..., Any], path: Path) -> dict[str, Any]:
-    """Sizes of the model, each compared with a tensor: a file that claims more than it holds must not be built."""
+    """Sizes of the model, each compared with a tensor of the file."""
 
     def count(key: str, default: Any = None) -> int:
-        claimed = value(f"llama.{key}", default)
-        if isinstance(claimed, bool) or not isinstance(claimed, int) or claimed < 1:
-            raise ValueError(f"{path}: llama.{key}: Expected a number of at least 1, got {claimed}")
-        return claimed
-
-    shapes = {tensor.name: [int(size) for size in tensor.shape] for tensor in reader.tensors}
-    layers = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
-    tokens = reader.get_field("tokenizer.ggml.tokens")
-    width, heads = count("embedding_length"), count("attention.head_count")
-    key_heads = count("attention.head_count_kv", heads)
-    head_width = count("attention.key_length", width // heads)
-    vocabulary = 0 if tokens is None else len(tokens.data)
-    inner = count("feed_forward_length")
-    claims = {
-        "token_embd.weight": [width, vocabulary],
-        "blk.0.ffn_gate.weight": [width, inner],
-        "blk.0.attn_q.weight": [width, heads * head_width],
-        "blk.0.attn_k.weight": [width, key_heads * head_width],
-    }
-    for name, claimed in claims.items():
-        if shapes.get(name) != claimed:
+        value_in_file = value(f"llama.{key}", default)
+        is_int = isinstance(value_in_file, int) and not isinstance(value_in_file, bool)
+        if not is_int or value_in_file < 1:
             raise ValueError(
-                f"{path}: its description needs '{name}' of the shape {claimed}, the file has"
-                f" {shapes.get(name, 'no such tensor')}"
+                f"{path}: llama.{key}: Expected a number of at least 1, got {value_in_file}"
             )
-    if count("block_count") != len(layers):
-        raise ValueError(
-            f"{path}: llama.block_count is {count('block_count')}, the file has {len(layers)} layers"
-        )
-    return {
-        "vocab_size": vocabulary,
+        return int(value_in_file)
+
+    tokens = reader.get_field("tokenizer.ggml.tokens")
+    width = count("embedding_length")
+    heads = count("attention.head_count")
+    sizes = {
+        "vocab_size": 0 if tokens is None else len(tokens.data),
         "hidden_size": width,
-        "intermediate_size": inner,
-        "num_hidden_layers": len(layers),
+        "intermediate_size": count("feed_forward_length"),
+        "num_hidden_layers": count("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": key_heads,
-        "head_dim": head_width,
+        "num_key_value_heads": count("attention.head_count_kv", heads),
+        "head_dim": count("attention.key_length", width // heads),
         "max_position_embeddings": count("context_length"),
     }
+    _check_sizes(reader, sizes, path)
+    return sizes
+
+
+def _check_sizes(reader: Any, sizes: dict[str, int], path: Path) -> None:
+    """Refuse a file whose description is larger than its tensors: the model could fill memory."""
+    width = sizes["hidden_size"]
+    head_width = sizes["head_dim"]
+    described = {
+        "token_embd.weight": [width, sizes["vocab_size"]],
+        "blk.0.ffn_gate.weight": [width, sizes["intermediate_size"]],
+        "blk.0.attn_q.weight": [width, sizes["num_attention_heads"] * head_width],
+        "blk.0.attn_k.weight": [width, sizes["num_key_value_heads"] * head_width],
+    }
+    shapes = {tensor.name: [int(size) for size in tensor.shape] for tensor in reader.tensors}
+    for name, shape in described.items():
+        if shapes.get(name) != shape:
+            raise ValueError(
+                f"{path}: its description needs '{name}' of the shape {shape}, the file has"
+                f" {shapes.get(name, 'no such tensor')}"
+            )
+    layers = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
+    if sizes["num_hidden_layers"] != len(layers):
+        raise ValueError(
+            f"{path}: llama.block_count is {sizes['num_hidden_layers']}, the file has "
+            f"{len(layers)} layers"
+        )
 
 
 def _tensors(reader: Any, config: Any) -> Iterator[tuple[str, Tensor]]:
-    """Name in transformers and values of every tensor; the library gives (out, in) whatever the file says of the shape."""
+    """Name in transformers and values of each tensor."""
     from gguf import dequantize
 
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     for tensor in reader.tensors:
+        # The file lists shapes as (in, out); the library returns arrays of (out, in).
         weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
         name = tensor.name.removesuffix(".weight")
         block, part = name.split(".")[1:] if name.startswith("blk.") else ("", name)
-        if part in ("attn_q", "attn_k"):
-            weight = _halves(
-                weight,
-                config.num_attention_heads if part == "attn_q" else config.num_key_value_heads,
-            )
+        if part in heads:
+            weight = _halves(weight, heads[part])
         if part in NAMES:
-            yield (f"model.layers.{block}." if block else "") + NAMES[part] + ".weight", weight
+            prefix = f"model.layers.{block}." if block else ""
+            yield f"{prefix}{NAMES[part]}.weight", weight
 
 
 def _halves(weight: Tensor, heads: int) -> Tensor:
-    """Rows of queries or keys, of which llama.cpp keeps the two that are rotated together side by side, as two halves of each head."""
+    """Reorder the rows of queries or keys from pairs to two halves of each head.
+
+    The rotary embedding rotates two rows together. llama.cpp stores them next to each other.
+    """
     rows, width = weight.shape
     return weight.view(heads, rows // heads // 2, 2, width).transpose(1, 2).reshape(rows, width)

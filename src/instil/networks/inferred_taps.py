@@ -38,8 +38,8 @@ def infer_taps(model: nn.Module, call: Callable[[nn.Module, Batch], Outputs], ba
         with side_effect_free(model):
             outputs = call(model, batch)
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError):
-        # A model that does not read this batch, such as a generator of images, has no taps to
-        # find; where it ought to read it, the first forward pass names the error.
+        # A model that does not read this batch, such as a generator of images, has no taps. If it
+        # should read the batch, the first forward pass raises the error.
         return {}
     finally:
         for hook in hooks:
@@ -48,7 +48,7 @@ def infer_taps(model: nn.Module, call: Callable[[nn.Module, Batch], Outputs], ba
     if stages := recorder.stages():
         taps["features"] = stages
     logits = outputs.get("logits")
-    if isinstance(logits, Tensor) and (classifier := recorder.linear_that_made(logits, model)):
+    if isinstance(logits, Tensor) and (classifier := recorder.linear_with_output(logits, model)):
         taps["embedding"] = f"{classifier}:in"
         taps["head"] = f"{classifier}:weight"
     return taps
@@ -78,7 +78,7 @@ class _Recorder:
                 last_of_resolution[output.shape[2:]] = name
         return list(last_of_resolution.values())
 
-    def linear_that_made(self, logits: Tensor, model: nn.Module) -> str:
+    def linear_with_output(self, logits: Tensor, model: nn.Module) -> str:
         modules = dict(model.named_modules())
         for name, output, _ in reversed(self.outputs):
             is_linear = isinstance(modules[name], nn.Linear)
@@ -88,5 +88,5 @@ class _Recorder:
 
 
 def _version(value: Tensor) -> int:
-    """Number of in-place changes; tensors made in inference mode do not count them."""
+    """Number of in-place changes; tensors of inference mode do not count them."""
     return 0 if value.is_inference() else value._version

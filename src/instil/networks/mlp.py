@@ -1,4 +1,4 @@
-"""A multilayer perceptron on the pixels."""
+"""A multilayer perceptron on pixels or vectors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU (``stages``) and a linear head."""
+    """``stages`` of one linear layer with ReLU each, and a linear head.
+
+    Args:
+        classes: number of classes.
+        inputs: number of inputs.
+        width: width of the hidden layers.
+        depth: number of hidden layers.
+    """
 
     def __init__(self, classes: int, inputs: int, width: int, depth: int):
         super().__init__()
@@ -19,6 +26,7 @@ class MLP(nn.Module):
         self.head = nn.Linear(sizes[-1], classes)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Compute logits (N, classes) of images (N, C, H, W) or vectors (N, D)."""
         logits: Tensor = self.head(self.stages(image.flatten(1)))
         return logits
 
@@ -31,9 +39,16 @@ def mlp(
     depth: int = 1,
     features: int | None = None,
 ) -> nn.Module:
-    """2,410 parameters for 10 classes at the defaults; for images of ``size`` (one number, or H and W) or vectors of ``features`` numbers.
+    """Build an MLP: 2,410 parameters for 10 classes at the defaults.
 
-    ``depth``: hidden layers.
+    Args:
+        classes: number of classes.
+        channels: number of channels of the image.
+        size: side, or height and width, of the image.
+        width: width of the hidden layers.
+        depth: number of hidden layers.
+        features: length of vectors; None for images.
     """
     height, breadth = (size, size) if isinstance(size, int) else size
-    return MLP(classes, channels * height * breadth if features is None else features, width, depth)
+    inputs = channels * height * breadth if features is None else features
+    return MLP(classes, inputs, width, depth)

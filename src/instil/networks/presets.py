@@ -1,4 +1,4 @@
-"""Where the standard roles are in the models of known families."""
+"""Paths of the standard roles in models of known families."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 Taps = dict[str, "str | list[str]"]
-
-DEPTHS = 4  # of a transformer's equal blocks, so many are tapped
+"""Module path, or paths, of each role."""
+DEPTHS = 4
+"""Number of taps in a stack of equal blocks."""
 TORCHVISION_STAGES = {
     "ResNet": ["layer1", "layer2", "layer3", "layer4"],
     "RegNet": [
@@ -19,50 +20,53 @@ TORCHVISION_STAGES = {
         "trunk_output.block3",
         "trunk_output.block4",
     ],
-    "SwinTransformer": ["permute"],  # inside, maps are (N, H, W, C)
+    # The maps inside are (N, H, W, C).
+    "SwinTransformer": ["permute"],
 }
+"""Feature levels of classes of torchvision."""
+TORCHVISION_SEQUENTIAL = ("EfficientNet", "MobileNetV2", "MobileNetV3", "ConvNeXt", "VGG")
+"""Classes of torchvision whose layers are one ``features`` sequence."""
 PROJECTIONS = {
     "queries": ("query", "q_lin", "q_proj"),
     "keys": ("key", "k_lin", "k_proj"),
     "values": ("value", "v_lin", "v_proj"),
 }
-"""What the linear layers of an attention are called."""
-TORCHVISION_SEQUENTIAL = ("EfficientNet", "MobileNetV2", "MobileNetV3", "ConvNeXt", "VGG")
+"""Names of the linear layers of an attention."""
 
 
 def taps_for(model: nn.Module) -> Taps:
-    """Taps of a timm, torchvision, transformers or own model; of no known family, {}.
+    """Find taps of a timm, torchvision, transformers or own model without running it.
 
-    ``features`` (stages, shallow to deep), ``embedding`` (what goes into a linear classifier) and ``head`` (its weight); of a text model ``queries``,
-    ``keys`` and ``values``, one a layer. Only looks at the modules, runs nothing. A role whose place is not known is left out.
+    Returns:
+        - ``features``: levels, shallow to deep;
+        - ``embedding``: input of a linear classifier, and ``head``: its weight;
+        - ``queries``, ``keys`` and ``values`` of a text model, one per layer.
+
+        A role is left out if its path is unknown. Empty for other families.
     """
-    looks = {
-        "timm": _timm,
-        "torchvision": _torchvision,
-        "transformers": _transformers,
-        "instil": _own,
-    }
-    family = next(
-        (
-            base.__module__.split(".")[0]
-            for base in type(model).__mro__
-            if base.__module__.split(".")[0] in looks
-        ),
-        "",
-    )
+    family = _family(model)
     if not family:
         return {}
-    features, classifier = looks[family](model)
+    features, classifier = FAMILIES[family](model)
     taps: Taps = {"features": features} if features else {}
     if classifier:
         head = model.get_submodule(classifier)
-        if head is _language_head(
-            model
-        ):  # it is asked for when logits are read, not in the forward
-            return taps | _projections(model)
-        taps |= {"embedding": f"{classifier}:in"} if not isinstance(head, nn.Conv2d) else {}
-        taps |= {"head": f"{classifier}:weight"} if isinstance(head, (nn.Linear, nn.Conv2d)) else {}
+        # The head of a language model runs when logits are read, not in the forward: no hook on it
+        # fires.
+        if head is not _language_head(model):
+            if not isinstance(head, nn.Conv2d):
+                taps["embedding"] = f"{classifier}:in"
+            if isinstance(head, (nn.Linear, nn.Conv2d)):
+                taps["head"] = f"{classifier}:weight"
     return taps | _projections(model)
+
+
+def _family(model: nn.Module) -> str:
+    for base in type(model).__mro__:
+        package = base.__module__.split(".")[0]
+        if package in FAMILIES:
+            return package
+    return ""
 
 
 def _language_head(model: Any) -> nn.Module | None:
@@ -70,122 +74,116 @@ def _language_head(model: Any) -> nn.Module | None:
 
 
 def _own(model: nn.Module) -> tuple[list[str], str]:
-    path, staged = next(
-        ((name, part) for name, part in model.named_modules() if hasattr(part, "stages")),
-        ("", model),
-    )
-    stages: Any = getattr(staged, "stages", ())
-    flat = any(
-        isinstance(layer, nn.Linear)
-        for stage in stages
-        if isinstance(stage, nn.Sequential)
-        for layer in stage
-    )
+    candidates = [item for item in model.named_modules() if hasattr(item[1], "stages")]
+    path, part = candidates[0] if candidates else ("", model)
+    stages: Any = getattr(part, "stages", ())
     prefix = f"{path}.stages" if path else "stages"
-    return [] if flat else [
-        f"{prefix}.{number}" for number in range(len(stages))
-    ], "head" if hasattr(model, "head") else ""
+    features = [f"{prefix}.{i}" for i in range(len(stages))]
+    # Stages of vectors, as in an MLP, are no feature maps.
+    if any(_has_linear(stage) for stage in stages):
+        features = []
+    return features, "head" if hasattr(model, "head") else ""
+
+
+def _has_linear(stage: nn.Module) -> bool:
+    is_sequence = isinstance(stage, nn.Sequential)
+    return is_sequence and any(isinstance(layer, nn.Linear) for layer in stage.children())
 
 
 def _timm(model: Any) -> tuple[list[str], str]:
     info = list(getattr(model, "feature_info", None) or [])
-    paths = [stage["module"] for stage in info]
-    if len({stage["reduction"] for stage in info}) == 1:
+    paths = [level["module"] for level in info]
+    if len({level["reduction"] for level in info}) == 1:
         paths = _evenly(paths)
-    if getattr(model, "output_fmt", "") == "NHWC":  # Swin; its perceptrons see (N, L, C)
+    # Swin: its maps are (N, H, W, C), the inputs of its perceptrons (N, L, C).
+    if getattr(model, "output_fmt", "") == "NHWC":
         paths = [_last_mlp(model, path) for path in paths]
     classifier = model.get_classifier()
     classifier = classifier[0] if isinstance(classifier, tuple) else classifier
-    known = isinstance(classifier, (nn.Linear, nn.Identity))
-    names = dict(model.named_modules())
-    return [path for path in paths if path.removesuffix(":in") in names], next(
-        (n for n, m in names.items() if known and m is classifier), ""
-    )
+    modules = dict(model.named_modules())
+    features = [path for path in paths if path.removesuffix(":in") in modules]
+    if not isinstance(classifier, (nn.Linear, nn.Identity)):
+        return features, ""
+    names = [name for name, module in modules.items() if module is classifier]
+    return features, names[0] if names else ""
 
 
 def _last_mlp(model: nn.Module, path: str) -> str:
-    inside = [
-        name for name, _ in model.get_submodule(path).named_modules() if name.endswith(".mlp")
-    ]
-    return f"{path}.{inside[-1]}:in" if inside else ""
+    names = [name for name, _ in model.get_submodule(path).named_modules()]
+    perceptrons = [name for name in names if name.endswith(".mlp")]
+    return f"{path}.{perceptrons[-1]}:in" if perceptrons else ""
 
 
 def _torchvision(model: Any) -> tuple[list[str], str]:
     name = type(model).__name__
-    features = TORCHVISION_STAGES.get(name, [])
+    features = list(TORCHVISION_STAGES.get(name, []))
     if name in TORCHVISION_SEQUENTIAL:
-        features = [
-            f"features.{number}" for number in _ends_of_resolution(list(model.features.children()))
-        ]
+        ends = _ends_of_resolution(list(model.features.children()))
+        features = [f"features.{i}" for i in ends]
     if name == "VisionTransformer":
-        features = _evenly(
-            [f"encoder.layers.{block}" for block, _ in model.encoder.layers.named_children()]
-        )
-    return list(features), _last_linear(model)
-
-
-def _ends_of_resolution(children: Sequence[nn.Module]) -> list[int]:
-    """Children after which the resolution falls, and the last one unless it is itself a pooling."""
-
-    def halves(child: nn.Module) -> bool:
-        return any(getattr(part, "stride", 1) not in (1, (1, 1)) for part in child.modules())
-
-    ends = [number for number in range(len(children) - 1) if halves(children[number + 1])]
-    last = len(children) - 1
-    return [*ends, last] if not isinstance(children[last], nn.MaxPool2d) else ends
-
-
-def _transformers(model: nn.Module) -> tuple[list[str], str]:
-    lists = [
-        (name, len(module))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) > 1
-    ]
-    features = (
-        _evenly([f"{lists[0][0]}.{number}" for number in range(lists[0][1])]) if lists else []
-    )
+        blocks = [block for block, _ in model.encoder.layers.named_children()]
+        features = _evenly([f"encoder.layers.{block}" for block in blocks])
     return features, _last_linear(model)
 
 
+def _ends_of_resolution(children: Sequence[nn.Module]) -> list[int]:
+    """Children before a lower resolution, and the last one unless it is a pooling layer."""
+    last = len(children) - 1
+    ends = [i for i in range(last) if _halves(children[i + 1])]
+    return ends if isinstance(children[last], nn.MaxPool2d) else [*ends, last]
+
+
+def _halves(module: nn.Module) -> bool:
+    return any(getattr(part, "stride", 1) not in (1, (1, 1)) for part in module.modules())
+
+
+def _transformers(model: nn.Module) -> tuple[list[str], str]:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) > 1:
+            return _evenly([f"{name}.{i}" for i in range(len(module))]), _last_linear(model)
+    return [], _last_linear(model)
+
+
 def _projections(model: nn.Module) -> Taps:
-    """Where the layers of a text model make queries, keys and values."""
-    if not any(isinstance(part, nn.Embedding) for part in model.children()) and not _reads_tokens(
-        model
-    ):
+    """Paths of the linear layers for queries, keys and values of a text model."""
+    has_embedding = any(isinstance(part, nn.Embedding) for part in model.children())
+    if not has_embedding and not _reads_tokens(model):
         return {}
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    found = {
-        role: [name for name in linear if name.rpartition(".")[2] in names]
-        for role, names in PROJECTIONS.items()
-    }
-    return {
-        role: paths
-        for role, paths in found.items()
-        if paths and len(paths) == len(found["queries"])
-    }
+    taps: Taps = {}
+    num_layers = 0
+    for role, names in PROJECTIONS.items():
+        paths = [name for name in linear if name.rpartition(".")[2] in names]
+        if role == "queries":
+            num_layers = len(paths)
+        # A role has one path per layer, so its number of paths is that of the queries.
+        if paths and len(paths) == num_layers:
+            taps[role] = paths
+    return taps
 
 
 def _reads_tokens(model: Any) -> bool:
-    """Whether a transformers model is one of text."""
-    return (
-        hasattr(model, "get_input_embeddings")
-        and getattr(model, "main_input_name", "") == "input_ids"
-    )
+    """Whether a transformers model reads text."""
+    has_embeddings = hasattr(model, "get_input_embeddings")
+    return has_embeddings and getattr(model, "main_input_name", "") == "input_ids"
 
 
 def _evenly(paths: list[str]) -> list[str]:
-    """``DEPTHS`` of the paths, evenly spaced, with the last; all of a short list."""
+    """``DEPTHS`` evenly spaced paths, with the last; all of a short list."""
     if len(paths) <= DEPTHS:
         return paths
-    return [paths[ceil((number + 1) * len(paths) / DEPTHS) - 1] for number in range(DEPTHS)]
+    return [paths[ceil((i + 1) * len(paths) / DEPTHS) - 1] for i in range(DEPTHS)]
 
 
 def _last_linear(model: nn.Module) -> str:
-    return next(
-        (
-            name
-            for name, module in reversed(list(model.named_modules()))
-            if isinstance(module, nn.Linear)
-        ),
-        "",
-    )
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return names[-1] if names else ""
+
+
+FAMILIES = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "transformers": _transformers,
+    "instil": _own,
+}
+"""Function of each package that finds feature levels and the path of the classifier."""

@@ -1,4 +1,4 @@
-"""A causal language model behind a server, which says of every position the likeliest next tokens."""
+"""A causal language model behind a server, with the most likely next tokens of each position."""
 
 from __future__ import annotations
 
@@ -17,69 +17,95 @@ from instil.remote.log import NOTE, question_key
 from instil.remote.server import KEY, Server
 from instil.roles import LazyOutputs, Top
 
-MATTERS = ("name", "size")
-"""Options on which the answers depend; the others say where and how they are asked for."""
+ANSWER_OPTIONS = ("name", "size")
+"""Options that change the outputs; the others are about the connection."""
+MIN_TOKENS = 64
+"""Smallest number of tokens for the comparison of vocabularies."""
+MIN_HIT_RATE = 0.05
+"""A model with the same tokens expects more than this share of the tokens of any text."""
+OTHER_TOKENIZER = (
+    "log-probabilities of tokens need the same tokenizer (data.tokenizer) on both sides; from "
+    "another model learn by its texts (instil generate)"
+)
 
 
 class RemoteModel(nn.Module):
-    """``top`` (N, T, size) of ``input_ids`` (N, T), asked of a server when it is read; what it says of padding means nothing."""
+    """Model whose role ``top`` comes from a server when it is read.
+
+    Values at padding have no meaning.
+
+    Args:
+        server: connection to the server, with a log of its answers.
+        size: number of most likely tokens per position.
+        vocabulary: number of tokens of the data's tokenizer.
+    """
 
     def __init__(self, server: Server, size: int, vocabulary: int):
         super().__init__()
-        self.server, self.size, self.vocabulary = server, size, vocabulary
+        self.server = server
+        self.size = size
+        self.vocabulary = vocabulary
 
     def __deepcopy__(self, memo: Any) -> RemoteModel:
+        # There is no state to copy, and copies share the connection and the budget.
         return self
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Outputs:
-        there = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        self._look(input_ids, there)
-        return LazyOutputs({}, {"top": lambda: self._top(input_ids, there)})
+        """Return ``top`` (N, T, size), computed when it is read.
 
-    def _look(self, ids: Tensor, there: Tensor) -> None:
-        """The first rows are asked about at once, so that what cannot be is known before anything is trained."""
-        seen = question_key("seen", {"model": self.server.name, "vocabulary": self.vocabulary})
-        if self.server.log.get(seen) is None:
-            positions = there.cpu().sum(1).cumsum(0)
-            rows = int((positions < 2 * ENOUGH).sum()) + 1
-            self._top(ids[:rows], there[:rows])
-            if positions[-1] >= 2 * ENOUGH:
-                self.server.log.put(seen, True, NOTE)
+        Args:
+            input_ids: (N, T).
+            attention_mask: (N, T), 0 for padding.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        self._check_first_rows(input_ids, mask)
+        return LazyOutputs({}, {"top": lambda: self._top(input_ids, mask)})
 
-    def _top(self, ids: Tensor, there: Tensor) -> Top:
-        rows, places = ids.cpu(), there.cpu() > 0
+    def _check_first_rows(self, ids: Tensor, mask: Tensor) -> None:
+        """Request the first rows at once, to find another vocabulary before training starts."""
+        key = question_key("seen", {"model": self.server.name, "vocabulary": self.vocabulary})
+        if self.server.log.get(key) is None:
+            positions = mask.cpu().sum(1).cumsum(0)
+            rows = int((positions < 2 * MIN_TOKENS).sum()) + 1
+            self._top(ids[:rows], mask[:rows])
+            if positions[-1] >= 2 * MIN_TOKENS:
+                self.server.log.put(key, True, NOTE)
+
+    def _top(self, ids: Tensor, mask: Tensor) -> Top:
+        rows = ids.cpu()
+        is_token = mask.cpu() > 0
+        # Padding has a uniform distribution over ``size`` tokens and the tail.
         values = torch.full((*rows.shape, self.size), -math.log(self.size + 1))
         indices = torch.arange(self.size, dtype=torch.int32).expand(*rows.shape, -1).clone()
         tail = values[..., 0].clone()
-        asked = self.server.top(
-            [row[place].tolist() for row, place in zip(rows, places, strict=True)], self.size
-        )
-        for number, (top, place) in enumerate(zip(asked, places, strict=True)):
-            values[number, place], indices[number, place], tail[number, place] = (
-                top.values,
-                top.indices,
-                top.log_tail,
-            )
-        self._check(rows, indices, places)
+        texts = [row[selected].tolist() for row, selected in zip(rows, is_token, strict=True)]
+        for i, top in enumerate(self.server.top(texts, self.size)):
+            values[i, is_token[i]] = top.values
+            indices[i, is_token[i]] = top.indices
+            tail[i, is_token[i]] = top.log_tail
+        self._check_vocabulary(rows, indices, is_token)
         return Top(values.to(ids.device), indices.to(ids.device), tail.to(ids.device))
 
-    def _check(self, ids: Tensor, indices: Tensor, there: Tensor) -> None:
-        """ValueError where the numbers cannot be of the same tokens on both sides: what comes next is then hardly ever likely."""
-        if (most := int(indices.max())) >= self.vocabulary:
+    def _check_vocabulary(self, ids: Tensor, indices: Tensor, is_token: Tensor) -> None:
+        """Raise ValueError if token ids have another meaning on the server."""
+        largest = int(indices.max())
+        if largest >= self.vocabulary:
             raise ValueError(
-                f"vocabulary: the server's model knows a token {most}, the tokenizer of the data has {self.vocabulary} tokens; {OTHER}"
+                f"vocabulary: the server's model has a token {largest}, the tokenizer of the data "
+                f"has {self.vocabulary} tokens; {OTHER_TOKENIZER}"
             )
-        said = (indices[:, :-1] == ids[:, 1:, None]).any(-1)[there[:, 1:] & there[:, :-1]]
-        if len(said) >= ENOUGH and (share := float(said.float().mean())) < RIGHT:
-            many = f"only {share:.0%} of {len(said)} tokens are among the {self.size} that the server's model expected"
+        # With another vocabulary, the next token of a text is hardly ever a likely one.
+        is_followed = is_token[:, 1:] & is_token[:, :-1]
+        hits = (indices[:, :-1] == ids[:, 1:, None]).any(-1)[is_followed]
+        if len(hits) < MIN_TOKENS:
+            return
+        share = float(hits.float().mean())
+        if share < MIN_HIT_RATE:
             raise ValueError(
-                f"vocabulary: {many}: it reads another text in the numbers of the data's tokens; {OTHER}"
+                f"vocabulary: only {share:.0%} of {len(hits)} tokens are among the {self.size} "
+                "that the server's model expected: the token ids of the data are other tokens "
+                f"there; {OTHER_TOKENIZER}"
             )
-
-
-ENOUGH, RIGHT = 64, 0.05
-"""A model of the same tokens expects more than this share of so many tokens of any text."""
-OTHER = "log-probabilities of tokens need the same tokenizer (data.tokenizer) on both sides; from another model learn by its texts (instil generate)"
 
 
 def remote(
@@ -96,29 +122,46 @@ def remote(
     vocabulary: int = 0,
     tokens: Sequence[int] = (),
 ) -> nn.Module:
-    """The model ``name`` of the server at ``url``: of each position the ``size`` likeliest tokens, see ``Server`` for the other options.
+    """Connect to a language model on a server.
 
-    ``log`` is by default a file in ``$INSTIL_CACHE`` or ``~/.cache/instil``, named by url and name. Raises ValueError where the server is not there,
-    and for data whose vocabulary was pruned.
+    Args:
+        url: address, such as http://127.0.0.1:8080/v1.
+        name: name of the model; None for the only one on the server.
+        size: number of most likely tokens per position.
+        key: environment variable with the server's key.
+        log: file with all answers; None for one in ``$INSTIL_CACHE`` or ``~/.cache/instil``, named
+            after url and name.
+        concurrency: number of requests at a time.
+        request_budget: largest number of requests in the log; None for no limit.
+        token_budget: largest number of tokens in the log; None for no limit.
+        retries: number of retries per request.
+        timeout: seconds for one whole answer.
+        vocabulary: number of tokens of the data's tokenizer.
+        tokens: token ids of a pruned vocabulary; must be empty.
+
+    Raises:
+        ValueError: if the server does not answer, or the data have no tokens or a pruned
+            vocabulary.
     """
     if size < 1:
-        raise ValueError(f"size: at least one token of each position, not {size}")
+        raise ValueError(f"size: expected at least one token per position, got {size}")
     if tokens:
         raise ValueError(
-            "data.prune: the server's model speaks of its whole vocabulary, so the student must have it too; leave prune out"
+            "data.prune: the server's model predicts its whole vocabulary, so the student must "
+            "have it too; leave prune out"
         )
     if not vocabulary:
         raise ValueError(
-            "a server's model reads tokens, and these data have none; it teaches the task language"
+            "a server's model reads tokens, and these data have none; it can be a teacher of the "
+            "task language"
         )
-    cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
-    kept = (
-        cache / "remote" / f"{hashlib.sha256(f'{url} {name}'.encode()).hexdigest()[:16]}.jsonl"
-        if log is None
-        else Path(log)
+    if log is None:
+        cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
+        digest = hashlib.sha256(f"{url} {name}".encode()).hexdigest()[:16]
+        path = cache / "remote" / f"{digest}.jsonl"
+    else:
+        path = Path(log)
+    server = Server(
+        url, name, key, path, concurrency, request_budget, token_budget, retries, timeout
     )
-    return RemoteModel(
-        Server(url, name, key, kept, concurrency, request_budget, token_budget, retries, timeout),
-        size,
-        vocabulary,
-    )
+    return RemoteModel(server, size, vocabulary)

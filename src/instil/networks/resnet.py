@@ -1,4 +1,4 @@
-"""The residual nets for small images of He et al. 2016, section 4.2."""
+"""The residual networks for small images of He et al. 2016, section 4.2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut, which is a 1 x 1 convolution where the shape changes."""
+    """Two 3 x 3 convolutions and a shortcut, a 1 x 1 convolution if the shape changes.
+
+    Args:
+        inputs: number of input channels.
+        outputs: number of output channels.
+        stride: stride of the first convolution.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -17,40 +23,48 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
-        same = stride == 1 and inputs == outputs
-        self.shortcut = (
-            nn.Identity()
-            if same
-            else nn.Sequential(
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
-        )
 
     def forward(self, image: Tensor) -> Tensor:
+        """Compute the output map (N, outputs, h, w) of an input map."""
         return nn.functional.relu(self.body(image) + self.shortcut(image))
 
 
 class ResNet(nn.Module):
-    """A convolution, three stages of blocks at full, half and quarter resolution, the mean over space and a linear head."""
+    """A convolution, three stages of blocks, a mean over space and a linear head.
+
+    The stages have full, half and quarter resolution.
+
+    Args:
+        classes: number of classes.
+        channels: number of channels of the image.
+        width: width of the first stage.
+        depth: blocks per stage.
+    """
 
     def __init__(self, classes: int, channels: int, width: int, depth: int):
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
         )
-        inputs, stages = width, []
-        for number in range(3):
-            outputs = width * 2**number
-            blocks = [
-                ResidualBlock(inputs if n == 0 else outputs, outputs, 2 if n == 0 and number else 1)
-                for n in range(depth)
-            ]
-            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList()
+        inputs = width
+        for level in range(3):
+            outputs = width * 2**level
+            blocks: list[nn.Module] = []
+            for i in range(depth):
+                stride = 2 if i == 0 and level else 1
+                blocks.append(ResidualBlock(outputs if i else inputs, outputs, stride))
+            self.stages.append(nn.Sequential(*blocks))
             inputs = outputs
-        self.stages = nn.ModuleList(stages)
         self.head = nn.Linear(inputs, classes)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Compute logits (N, classes) of images (N, C, H, W)."""
         image = self.stem(image)
         for stage in self.stages:
             image = stage(image)
@@ -59,5 +73,14 @@ class ResNet(nn.Module):
 
 
 def resnet(classes: int, channels: int = 3, width: int = 16, depth: int = 3) -> nn.Module:
-    """272,474 parameters for 10 classes at the defaults, which are ResNet-20; ``depth`` blocks a stage give 6 * depth + 2 layers."""
+    """Build a residual network of 6 * depth + 2 layers.
+
+    The defaults give ResNet-20, with 272,474 parameters for 10 classes.
+
+    Args:
+        classes: number of classes.
+        channels: number of channels of the image.
+        width: width of the first stage.
+        depth: blocks per stage.
+    """
     return ResNet(classes, channels, width, depth)

@@ -22,27 +22,39 @@ class SlimmableLayer(nn.Module):
         self.norm = nn.GroupNorm(1, outputs)
 
     def forward(self, image: Tensor, outputs: int | None = None) -> Tensor:
-        """Compute the first ``outputs`` channels (all without it) of an input with any number of them."""
+        """Compute the first output channels.
+
+        Args:
+            image: (N, C, H, W), with any number C of the first input channels.
+            outputs: number of output channels; None for all.
+        """
         weight = self.convolution.weight[:outputs, : image.shape[1]]
-        scale, shift = self.norm.weight[:outputs], self.norm.bias[:outputs]
+        scale = self.norm.weight[:outputs]
+        shift = self.norm.bias[:outputs]
         return F.group_norm(F.conv2d(image, weight, padding=1), 1, scale, shift).relu()
 
 
 class SlimmableStage(nn.ModuleList):
-    """Layers of one stage, of which the first ``depth`` run."""
+    """Layers of one stage; a sub-network runs the first ``depth`` of them."""
 
     def forward(self, image: Tensor, outputs: int, depth: int) -> Tensor:
-        """Compute the first ``outputs`` channels of the layer ``depth``."""
+        """Compute the output of the first layers.
+
+        Args:
+            image: (N, C, H, W).
+            outputs: number of output channels of each layer.
+            depth: number of layers.
+        """
         for layer in self[:depth]:
             image = layer(image, outputs)
         return image
 
 
 class SlimmableHead(nn.Linear):
-    """Linear layer for the first features, as many as there are."""
+    """Linear layer that accepts any number of its first features."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """Outputs for features (N, D), with the first D columns of the weight."""
+        """Compute outputs for features (N, D) with the first D columns of the weight."""
         return F.linear(features, self.weight[:, : features.shape[1]], self.bias)
 
 
@@ -69,11 +81,11 @@ class SlimmableCNN(nn.Module):
         self.head = SlimmableHead(widths[-1], classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W)."""
+        """Compute logits (N, classes) of images (N, C, H, W)."""
         return self.forward_subnet(image, share=1.0, depth=self.depth)
 
     def forward_subnet(self, image: Tensor, share: float, depth: int) -> Tensor:
-        """Logits of the sub-network with the first channels and layers of each stage.
+        """Compute logits of the sub-network with the first channels and layers of each stage.
 
         Args:
             image: (N, C, H, W).
@@ -111,8 +123,13 @@ class SlimmableCNN(nn.Module):
 def slimmable_cnn(
     classes: int, channels: int = 1, width: int = 16, stages: int = 3, depth: int = 2
 ) -> nn.Module:
-    """72,666 parameters for 10 classes at the defaults; images of any size, (N, C, H, W).
+    """Build a supernet for images of any size: 72,666 parameters for 10 classes at the defaults.
 
-    ``width``: channels of the first stage. ``depth``: convolutions per stage.
+    Args:
+        classes: number of classes.
+        channels: number of channels of the image.
+        width: width of the first stage.
+        stages: number of stages.
+        depth: convolutions per stage.
     """
     return SlimmableCNN(classes, channels, [width * 2**i for i in range(stages)], depth)

@@ -6,60 +6,93 @@ import torch
 from torch import Tensor, nn
 
 KeyValueCache = list[Tensor]
-"""Keys and values of the tokens that one attention has read before, empty at first; it adds those that it reads."""
+"""Keys and values (N, H, S, D) of one attention for the S earlier tokens; empty at first."""
 
 
 class Attention(nn.Module):
-    """Self-attention among tokens (N, L, D) by ``query``, ``key`` and ``value``; gives the mixed tokens and the probabilities (N, H, L, L)."""
+    """Self-attention with the linear layers ``query``, ``key`` and ``value``.
+
+    Args:
+        width: width of the tokens.
+        heads: number of attention heads.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
         self.projection = nn.Linear(width, width)
 
     def forward(
-        self, tokens: Tensor, hidden: Tensor, read: KeyValueCache | None = None
+        self, tokens: Tensor, mask_bias: Tensor, cache: KeyValueCache | None = None
     ) -> tuple[Tensor, Tensor]:
-        """``hidden`` (N, 1, 1, L) is what is added to the scores: very negative for padding. The tokens see those in ``read`` too."""
-        query, key, value = (
-            part(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for part in (self.query, self.key, self.value)
-        )
-        if read is not None:
-            read[:] = (
-                [torch.cat(parts, 2) for parts in zip(read, (key, value), strict=True)]
-                if read
-                else [key, value]
-            )
-            key, value = read
+        """Compute the outputs (N, L, D) and the attention probabilities (N, H, L, S + L).
+
+        Args:
+            tokens: (N, L, D).
+            mask_bias: addend of the scores, broadcast to (N, H, L, S + L); very negative for
+                tokens that are not visible.
+            cache: keys and values of the S earlier tokens; those of ``tokens`` are added.
+        """
+        query = self._split_heads(self.query(tokens))
+        key = self._split_heads(self.key(tokens))
+        value = self._split_heads(self.value(tokens))
+        if cache is not None:
+            if cache:
+                key = torch.cat([cache[0], key], 2)
+                value = torch.cat([cache[1], value], 2)
+            cache[:] = [key, value]
         scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
-        probability = (scores + hidden).softmax(-1)
+        probability = (scores + mask_bias).softmax(-1)
         mixed: Tensor = self.projection((probability @ value).transpose(1, 2).flatten(2))
         return mixed, probability
 
+    def _split_heads(self, values: Tensor) -> Tensor:
+        heads: Tensor = values.unflatten(2, (self.heads, -1))  # type: ignore[no-untyped-call]
+        return heads.transpose(1, 2)
+
 
 class TransformerBlock(nn.Module):
-    """Attention and a two-layer perceptron, each after a layer norm and beside a shortcut."""
+    """Attention and a two-layer perceptron, each after a layer norm and with a shortcut.
+
+    Args:
+        width: width of the tokens.
+        heads: number of attention heads.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
     def forward(
-        self, tokens: Tensor, hidden: Tensor, read: KeyValueCache | None = None
+        self, tokens: Tensor, mask_bias: Tensor, cache: KeyValueCache | None = None
     ) -> tuple[Tensor, Tensor]:
-        mixed, probability = self.attention(self.norm1(tokens), hidden, read)
+        """Compute the outputs and the attention probabilities; arguments as in ``Attention``."""
+        mixed, probability = self.attention(self.norm1(tokens), mask_bias, cache)
         tokens = tokens + mixed
         return tokens + self.mlp(self.norm2(tokens)), probability
 
 
 class TextTransformer(nn.Module):
-    """Tokens with learned positions through ``stages`` of one block each; the first token goes to the head. Answers as transformers' models do."""
+    """Embeddings with learned positions, ``stages`` of one block each, and a head.
+
+    The head reads the first token. The model is called like those of transformers.
+
+    Args:
+        classes: number of classes.
+        vocabulary: number of tokens.
+        length: largest number of tokens per row.
+        width: width of the hidden states.
+        depth: number of blocks.
+        heads: number of attention heads.
+    """
 
     def __init__(
         self, classes: int, vocabulary: int, length: int, width: int, depth: int, heads: int
@@ -68,22 +101,34 @@ class TextTransformer(nn.Module):
         self.tokens = nn.Embedding(vocabulary, width)
         self.position = nn.Parameter(torch.randn(1, length, width) * 0.02)
         self.stages = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None
     ) -> dict[str, Tensor | tuple[Tensor, ...]]:
+        """Compute ``logits`` (N, classes), ``hidden_states`` and ``attentions``.
+
+        Args:
+            input_ids: (N, L).
+            attention_mask: (N, L), 0 for padding.
+
+        Raises:
+            ValueError: if the text is longer than ``length``.
+        """
         length = self.position.shape[1]
         if input_ids.shape[1] > length:
             raise ValueError(
-                f"a text of {input_ids.shape[1]} tokens is longer than the {length} that this net was built for"
+                f"a text of {input_ids.shape[1]} tokens is longer than the {length} that this net "
+                "was built for"
             )
         state = self.tokens(input_ids) + self.position[:, : input_ids.shape[1]]
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        hidden = (1 - mask[:, None, None].to(state.dtype)) * torch.finfo(state.dtype).min
-        states, attentions = [state], []
+        mask_bias = (1 - mask[:, None, None].to(state.dtype)) * torch.finfo(state.dtype).min
+        states = [state]
+        attentions = []
         for stage in self.stages:
-            state, probability = stage(state, hidden)
+            state, probability = stage(state, mask_bias)
             states.append(state)
             attentions.append(probability)
         return {
@@ -96,7 +141,19 @@ class TextTransformer(nn.Module):
 def text_transformer(
     classes: int, vocabulary: int, length: int = 64, width: int = 32, depth: int = 2, heads: int = 2
 ) -> nn.Module:
-    """29,962 parameters for 10 classes and 66 tokens of 64 at most, at the defaults; ``input_ids`` and ``attention_mask`` (N, L)."""
+    """Build a text transformer: 29,962 parameters for 10 classes and 66 tokens at the defaults.
+
+    Args:
+        classes: number of classes.
+        vocabulary: number of tokens.
+        length: largest number of tokens per row.
+        width: width of the hidden states, a multiple of ``heads``.
+        depth: number of blocks.
+        heads: number of attention heads.
+
+    Raises:
+        ValueError: if ``width`` is not a multiple of ``heads``.
+    """
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of heads {heads}")
     return TextTransformer(classes, vocabulary, length, width, depth, heads)

@@ -1,4 +1,4 @@
-"""Weights from a file into a model, with every difference named."""
+"""Loading of weights from a file into a model, with an error for every difference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from instil.cards import closest
 
 PREFIXES = ("module.", "_orig_mod.")
+"""Prefixes that wrappers such as DataParallel and torch.compile add to names."""
 KEYS = ("state_dict", "model")
+"""Keys of a checkpoint that may hold the weights."""
 DAMAGED = (
     RuntimeError,
     EOFError,
@@ -26,70 +28,78 @@ DAMAGED = (
     AttributeError,
     OSError,
 )
-"""Exceptions of PyTorch for files that are none of its own."""
+"""Exceptions of PyTorch for files of another format."""
+SHOWN_NAMES = 3
+"""Largest number of names per kind of difference in a message."""
 
 
 def load_weights(model: nn.Module, path: str | Path, base: Path = Path()) -> None:
-    """Load a ``.safetensors``, ``.pt`` or ``.pth`` file; a relative ``path`` starts at ``base``.
+    """Load weights into a model.
 
-    A checkpoint may hold the weights itself or under ``state_dict`` or ``model``; prefixes of wrappers are taken off.
-    Raises ValueError for a missing or unreadable file and for keys or shapes that do not fit, with how many and which.
+    A checkpoint may hold the weights itself or as ``state_dict`` or ``model``. Prefixes of wrappers
+    are removed.
+
+    Args:
+        model: model, which is changed in place.
+        path: a ``.safetensors``, ``.pt`` or ``.pth`` file.
+        base: start of a relative path.
+
+    Raises:
+        ValueError: for a missing or unreadable file, and for names or shapes that differ, with
+            their number and the first of them.
     """
     file = Path(base) / path
-    given = {_plain(key): value for key, value in _read(file).items()}
+    weights = {_without_prefixes(key): value for key, value in _read(file).items()}
     own = model.state_dict()
-    there = {
-        own[key].data_ptr() for key in given if key in own
-    }  # of tied weights one name is enough
-    missing = [
-        k
-        for k in own
-        if k not in given
-        and not k.endswith("num_batches_tracked")
-        and own[k].data_ptr() not in there
-    ]
-    unexpected = [key for key in given if key not in own]
+    missing = _missing(own, weights)
+    unexpected = [key for key in weights if key not in own]
     shapes = [
-        f"{k} {tuple(given[k].shape)} for {tuple(own[k].shape)}"
-        for k in given
-        if k in own and given[k].shape != own[k].shape
+        f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
+        for key, value in weights.items()
+        if key in own and value.shape != own[key].shape
     ]
-    if missing or unexpected or shapes:
-        hint = (
-            f"; for '{missing[0]}' {closest(missing[0], unexpected)}"
-            if missing and unexpected
-            else ""
-        )
-        parts = [
-            f"{len(names)} {what} ({_some(names)})"
-            for what, names in _named(missing, unexpected, shapes)
-            if names
-        ]
+    differences = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    parts = [
+        f"{len(names)} {kind} ({_first_names(names)})"
+        for kind, names in differences.items()
+        if names
+    ]
+    if parts:
+        hint = ""
+        if missing and unexpected:
+            hint = f"; for '{missing[0]}' {closest(missing[0], unexpected)}"
         raise ValueError(f"{file} does not fit {type(model).__name__}: {', '.join(parts)}{hint}")
-    model.load_state_dict(given, strict=False)
+    model.load_state_dict(weights, strict=False)
 
 
-def _named(
-    missing: list[str], unexpected: list[str], shapes: list[str]
-) -> list[tuple[str, list[str]]]:
-    return [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
+def _missing(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    # One name of tied weights is enough.
+    loaded = {own[key].data_ptr() for key in weights if key in own}
+    return [
+        key
+        for key, value in own.items()
+        if key not in weights
+        and not key.endswith("num_batches_tracked")
+        and value.data_ptr() not in loaded
+    ]
 
 
 def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
-        near = [name.name for name in file.parent.glob("*")] if file.parent.is_dir() else []
-        raise ValueError(f"there is no weights file {file}; {closest(file.name, near)}")
+        neighbours = [entry.name for entry in file.parent.glob("*")] if file.parent.is_dir() else []
+        raise ValueError(f"there is no weights file {file}; {closest(file.name, neighbours)}")
     if file.suffix == ".safetensors":
         try:
             return dict(load_file(file))
         except SafetensorError as error:
             raise ValueError(f"{file} cannot be read as safetensors: {error}") from error
     if file.suffix not in (".pt", ".pth"):
-        raise ValueError(f"weights come as .safetensors, .pt or .pth, not {file.name}")
+        raise ValueError(f"weights are .safetensors, .pt or .pth files, not {file.name}")
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # PyTorch's text recommends to load the file with its code, which is not for strangers' files.
+        # PyTorch's text recommends to load the file with its code, which is unsafe for files of
+        # others.
         raise ValueError(
             f"{file} cannot be read as plain weights: it is damaged or holds more than tensors, and"
             " code in it is not run. Expected a state_dict; save it as .safetensors"
@@ -101,27 +111,24 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _state(content: Any, file: Path) -> dict[str, Tensor]:
+    received = f"a {type(content).__name__}"
     if isinstance(content, Mapping):
-        content = next(
-            (content[key] for key in KEYS if isinstance(content.get(key), Mapping)), content
-        )
+        nested = [content[key] for key in KEYS if isinstance(content.get(key), Mapping)]
+        if nested:
+            content = nested[0]
         if content and all(isinstance(value, Tensor) for value in content.values()):
             return dict(content)
-    what = (
-        f"the keys {_some([str(key) for key in content])}"
-        if isinstance(content, Mapping)
-        else f"a {type(content).__name__}"
-    )
+        received = f"the keys {_first_names([str(key) for key in content])}"
     raise ValueError(
-        f"{file} holds no weights by name, itself or under {' or '.join(KEYS)}, but {what}"
+        f"{file} holds no weights by name, itself or as {' or '.join(KEYS)}, but {received}"
     )
 
 
-def _plain(key: str) -> str:
+def _without_prefixes(key: str) -> str:
     while key.startswith(PREFIXES):
         key = key.split(".", 1)[1]
     return key
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+def _first_names(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN_NAMES]) + (" ..." if len(names) > SHOWN_NAMES else "")

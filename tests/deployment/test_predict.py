@@ -1,4 +1,4 @@
-"""The shipped student, asked: it answers as the arm that was trained, in its own class names, about images such as it knows."""
+"""Predictions of the exported student: equal to those of the trained network, by class name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_it_answers_as_the_arm_that_is_shipped(run: Path) -> None:
+def test_probabilities_equal_those_of_the_exported_arm(run: Path) -> None:
     experiment = Experiment.from_recipe(recipe(student=CNN))
     net = build_network(experiment.recipe.student, experiment, "student")
     load_student(net, run / "checkpoint" / f"distilled-{result(run)['exported_seed']}.safetensors")
@@ -35,20 +35,20 @@ def test_it_answers_as_the_arm_that_is_shipped(run: Path) -> None:
         expected = net.eval()({"image": image})["logits"].softmax(-1)
     student = instil.load(run)
     torch.testing.assert_close(student(image), expected, rtol=0, atol=0)
-    assert student.predict(image) == [str(number) for number in expected.argmax(-1).tolist()]
+    assert student.predict(image) == [str(index) for index in expected.argmax(-1).tolist()]
     assert not student(image).requires_grad
 
 
-def test_its_accuracy_is_the_one_in_the_result(run: Path) -> None:
-    found, student, test = result(run), instil.load(str(run)), digits().test
-    right = student(test.image).argmax(-1) == test.label
-    place = found["seeds"].index(found["exported_seed"])
-    assert right.double().mean().item() == pytest.approx(
-        found["distilled"]["accuracy"]["values"][place]
+def test_its_accuracy_equals_the_one_in_the_result(run: Path) -> None:
+    content, student, test = result(run), instil.load(str(run)), digits().test
+    is_right = student(test.image).argmax(-1) == test.label
+    seed_index = content["seeds"].index(content["exported_seed"])
+    assert is_right.double().mean().item() == pytest.approx(
+        content["distilled"]["accuracy"]["values"][seed_index]
     )
 
 
-def test_bytes_and_fractions_and_halves(run: Path) -> None:
+def test_uint8_double_and_half_give_the_same_probabilities(run: Path) -> None:
     student = instil.load(run)
     whole = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8)
     torch.testing.assert_close(student(whole), student(whole / 255))
@@ -58,7 +58,7 @@ def test_bytes_and_fractions_and_halves(run: Path) -> None:
     assert student(whole[:0]).shape == (0, 10)
 
 
-def test_images_of_another_size_are_resized_to_those_it_was_trained_on(run: Path) -> None:
+def test_images_of_another_size_are_resized_to_the_training_size(run: Path) -> None:
     student = instil.load(run)
     image = torch.rand(2, 1, 20, 12)
     small = torch.nn.functional.interpolate(image, (8, 8), mode="bilinear", antialias=True)
@@ -115,7 +115,9 @@ def test_arrays_files_and_pil_images(run: Path, tmp_path: Path) -> None:
         assert student.predict(one) == student.predict(torch.from_numpy(pixels[1])[None, None])
 
 
-def test_files_of_another_size_are_resized_as_a_folder_does(run: Path, tmp_path: Path) -> None:
+def test_files_of_another_size_are_resized_as_in_a_folder_data_set(
+    run: Path, tmp_path: Path
+) -> None:
     from PIL import Image
 
     large = np.random.default_rng(0).integers(0, 256, (20, 12, 3), dtype=np.uint8)
@@ -130,7 +132,7 @@ def test_files_of_another_size_are_resized_as_a_folder_does(run: Path, tmp_path:
     ("inputs", "error", "message"),
     [
         (np.zeros((2, 3, 8, 8), np.uint8), ValueError, r"wrong shape\. Expected \(N, 1, H, W\)"),
-        ("no/such.png", FileNotFoundError, r"there is no file no/such\.png"),
+        ("no/such.png", FileNotFoundError, r"file no/such\.png not found"),
         (3, ValueError, r"inputs: unknown type\. Expected a tensor or array .* got int"),
         ([], ValueError, r"inputs: unknown type"),
         (
@@ -140,20 +142,20 @@ def test_files_of_another_size_are_resized_as_a_folder_does(run: Path, tmp_path:
         ),
     ],
 )
-def test_inputs_of_another_kind_are_named(
+def test_inputs_of_another_type_are_refused(
     inputs: Any, error: type[Exception], message: str, run: Path
 ) -> None:
     with pytest.raises(error, match=message):
         instil.load(run).predict(inputs)
 
 
-def test_a_file_that_is_no_picture(run: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image(run: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("text")
     with pytest.raises(ValueError, match=r"a\.png"):
         instil.load(run).predict(tmp_path / "a.png")
 
 
-def test_asking_changes_nothing(run: Path) -> None:
+def test_prediction_changes_no_weights(run: Path) -> None:
     student = instil.load(run)
     assert not any(part.training for part in student.net.modules())
     before = {name: value.clone() for name, value in student.net.state_dict().items()}
@@ -163,7 +165,7 @@ def test_asking_changes_nothing(run: Path) -> None:
 
 
 def test_the_student_of_the_last_stage(tmp_path: Path) -> None:
-    """Not that of the recipe, which a stage may replace."""
+    """A stage may replace the student of the recipe."""
     stages = [{}, {"student": {"model": "cnn", "options": {"width": 5}}, "teacher": "previous"}]
     run_of(recipe("seeds=[0]", "baselines=[]", stages=stages), tmp_path / "run")
     assert instil.load(tmp_path / "run").net.model.stages[0][0].out_channels == 5
@@ -172,6 +174,6 @@ def test_the_student_of_the_last_stage(tmp_path: Path) -> None:
 def test_a_folder_without_a_student(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError,
-        match=r"has no student\.safetensors: it is no run folder, or its run is not complete",
+        match=r"student\.safetensors is missing\. Expected the folder of a complete run",
     ):
         instil.load(tmp_path)

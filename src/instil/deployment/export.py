@@ -1,4 +1,4 @@
-"""Export of the student of a finished run: ONNX, a folder of transformers, GGUF."""
+"""Export of the student of a finished run to ONNX, transformers or GGUF."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from instil.report.page import write_report
 
 
 def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool = False) -> None:
-    """Export the student of a run, check and time the files, and write the report again.
+    """Export the student of a run, evaluate and time the files, and update the report.
 
-    A student of transformers is written as its folder, other students as ONNX. The folder is
-    written before a missing GGUF form is reported.
+    A model of the transformers library is saved as a folder that ``from_pretrained`` loads;
+    other students are exported to ONNX.
 
     Args:
         path: run folder.
-        int8: also write a quantised ONNX file, with its metrics.
-        gguf: also write a GGUF file with weights of this type.
-        trust_code: execute the modules that the run's recipe names.
+        int8: also write a quantized ONNX file.
+        gguf: also write a GGUF file; value: type of its weights. None: no GGUF file.
+        trust_code: whether to execute the Python modules that the run's recipe names.
 
     Raises:
-        ValueError: if the run is not complete, or the student does not have one of these forms.
+        ValueError: if the run is not complete, or the student cannot be exported to one of these
+            formats. The other files are written before the error is raised.
         ImportError: without the extra ``export``.
         UntrustedCode: if code of the folder would be executed without ``trust_code``.
     """
@@ -35,32 +36,33 @@ def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool 
     folder = RunFolder(path)
     if not (path / "student.safetensors").exists():
         raise ValueError(
-            f"{path} has no student.safetensors: the run is not complete; go on with it "
-            f"(instil run --resume {path})"
+            f"{path}: the run is not complete. Expected the file student.safetensors. Resume the "
+            f"run: instil run --resume {path}"
         )
     student = load(path, trust_code=trust_code)
     experiment = Experiment.from_recipe(student.recipe, trust_code)
     is_transformers = hasattr(student.net.model, "save_pretrained")
-    missing = ""
+    gguf_error = ""
     if gguf is not None:
         check_type(gguf)
     if is_transformers:
-        _export_folder(folder, experiment, student.net)
+        _export_transformers(folder, experiment, student.net)
     if gguf is not None:
         try:
             _export_gguf(folder, experiment, student.net, gguf)
         except ValueError as error:
             if not is_transformers:
                 raise
-            missing = f"{error}. {path / 'student'} is written; only student.gguf is missing"
+            gguf_error = f"{error}. {path / 'student'} is written; only student.gguf is missing"
     if experiment.task.exports or not is_transformers:
         export_onnx(folder, experiment, student.net, int8)
     write_report(path)
-    if missing:
-        raise ValueError(missing)
+    # Only now: a missing GGUF format must not prevent the other exports.
+    if gguf_error:
+        raise ValueError(gguf_error)
 
 
-def _export_folder(folder: RunFolder, experiment: Experiment, net: Net) -> None:
+def _export_transformers(folder: RunFolder, experiment: Experiment, net: Net) -> None:
     from instil.export.latency import measure
     from instil.export.transformers import to_transformers
 
@@ -83,7 +85,7 @@ def _export_gguf(folder: RunFolder, experiment: Experiment, net: Net, weight_typ
 
 
 def _tokenizer(experiment: Experiment) -> Any:
-    """Return the tokenizer of the data if it is one of the library ``tokenizers``."""
+    """Tokenizer of the data if it wraps one of the ``tokenizers`` library, else None."""
     samples: Any = experiment.splits.test
     tokenizer: Any = getattr(samples, "tokenizer", None)
     if hasattr(tokenizer, "pruned") and samples.tokens:

@@ -1,7 +1,8 @@
-"""Images in the forms that users have them, as the tensor that a student reads."""
+"""Conversion of arrays, files and PIL images to the tensor that a student reads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +18,55 @@ INPUT_FORMS = (
 
 
 def as_images(inputs: Any, channels: int, size: tuple[int, int] | None) -> Tensor:
-    """Images (N, C, H, W) from arrays, files or PIL images.
+    """Convert one or several images to a tensor.
 
     Args:
-        inputs: one or several; an array (H, W) or (H, W, C) is one image.
+        inputs: tensor or array (N, C, H, W) or (N, H, W, C), file, PIL image, or a list of these.
+            An array (H, W) or (H, W, C) is one image. A tensor is returned unchanged.
         channels: number of channels of the result, 1 or 3 for files and PIL images.
         size: (height, width) to which files and PIL images are resized; None keeps their size.
 
+    Returns:
+        (N, C, H, W).
+
     Raises:
-        ValueError: for another type, an array of another shape or a file that is no picture.
+        ValueError: for another type, an array of another shape, images of different sizes or a
+            file that is not an image.
+        FileNotFoundError: if a file does not exist.
     """
     if isinstance(inputs, Tensor):
         return inputs
     if isinstance(inputs, np.ndarray):
         return _from_array(inputs, channels)
     if isinstance(inputs, (list, tuple)) and inputs:
-        images = [as_images(one, channels, size) for one in inputs]
-        images = [image if image.ndim == 4 else image[None] for image in images]
-        if len({image.shape[1:] for image in images}) > 1:
-            shapes = sorted({tuple(image.shape[1:]) for image in images})
-            raise ValueError(f"inputs: images of several sizes. Expected one size, got {shapes}")
-        return torch.cat(images)
+        return _from_list(inputs, channels, size)
     if isinstance(inputs, (str, Path)):
         path = Path(inputs)
         if not path.is_file():
-            raise FileNotFoundError(f"inputs: there is no file {path}. Expected {INPUT_FORMS}")
-        extensions()  # an error that names the package where PIL is missing
+            raise FileNotFoundError(f"inputs: file {path} not found. Expected {INPUT_FORMS}")
+        # Raises an error that names the package to install if PIL is missing.
+        extensions()
         return _from_picture(Pictures(Files((path,)), _mode(channels), size))
     if hasattr(inputs, "convert") and hasattr(inputs, "mode"):
         return _from_picture(Pictures(lambda _row: inputs, _mode(channels), size))
     raise ValueError(f"inputs: unknown type. Expected {INPUT_FORMS}, got {type(inputs).__name__}")
 
 
+def _from_list(inputs: Sequence[Any], channels: int, size: tuple[int, int] | None) -> Tensor:
+    images = [as_images(item, channels, size) for item in inputs]
+    images = [image if image.ndim == 4 else image[None] for image in images]
+    shapes = sorted({tuple(image.shape[1:]) for image in images})
+    if len(shapes) > 1:
+        raise ValueError(f"inputs: images of several sizes. Expected one size, got {shapes}")
+    return torch.cat(images)
+
+
 def _mode(channels: int) -> str:
+    """PIL mode of images with this number of channels."""
     if channels not in (1, 3):
         raise ValueError(
-            f"inputs: this student reads {channels} channels, which no picture file has. "
-            f"Expected a tensor or array (N, {channels}, H, W)"
+            f"inputs: this student reads {channels} channels, but image files are read with 1 or "
+            f"3. Expected a tensor or array (N, {channels}, H, W)"
         )
     return "L" if channels == 1 else "RGB"
 
@@ -63,7 +76,10 @@ def _from_picture(pictures: Pictures) -> Tensor:
 
 
 def _from_array(array: np.ndarray[Any, Any], channels: int) -> Tensor:
-    """Channels first; the channels are the axis that has ``channels`` entries."""
+    """Add the batch axis and move the channels to axis 1.
+
+    The channel axis is the one of size ``channels``.
+    """
     shape = array.shape
     if array.ndim == 2 and channels == 1:
         array = array[None, None]

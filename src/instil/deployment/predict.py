@@ -22,15 +22,17 @@ from instil.tasks.classification import Classification
 
 
 class Student:
-    """A distilled student.
+    """A distilled student, ready for prediction.
 
-    ``student(images)`` returns probabilities, ``student.predict(images)`` class names. Students of
-    other tasks take the input of the task (``input_ids``), or a batch if it has several inputs.
+    ``student(images)`` returns probabilities, ``student.predict(images)`` class names. A student
+    of a task without images takes the input tensor of its task, such as ``input_ids``, or a batch
+    if the task has several inputs.
 
     Attributes:
         net: the network, in eval mode.
-        classes: names of the classes, or of the outputs of a regression.
-        kind: ``single``, ``multi`` or ``real``.
+        classes: names of the classes; for a regression, names of the outputs.
+        kind: kind of label: ``single`` (one class per item), ``multi`` (several classes) or
+            ``real`` (regression).
         recipe: recipe of the run.
         shape: shape of one input.
         task: task of the recipe.
@@ -50,24 +52,25 @@ class Student:
         """Compute probabilities.
 
         Args:
-            inputs: images (N, C, H, W) as a tensor or array, uint8 or float in [0, 1], arrays
-                (N, H, W, C), picture files, PIL images or a list of these; other tasks take their
-                input or a batch. Images are resized and normalised as the student expects them.
+            inputs: images (N, C, H, W) as a tensor or array, uint8 or float in [0, 1]; arrays
+                (N, H, W, C), image files, PIL images, or a list of these. For other tasks, the
+                input tensor of the task or a batch. Images are resized and normalized as in
+                training.
 
         Returns:
             (N, C), or (N, H, W, C) for segmentation; for a regression its outputs (N, D).
 
         Raises:
-            ValueError: for inputs of another form than the task's, and for a task without classes,
-                whose ``net`` takes a batch.
+            ValueError: if the inputs do not fit the task, or if the task has no classes. In the
+                second case call ``student.net(batch)``.
         """
         if self.task.inputs == ("image",) and not isinstance(inputs, Mapping):
             is_resized = isinstance(self.task, Classification)
             inputs = as_images(inputs, self.shape[0], self._size if is_resized else None)
         if "logits" not in self.task.roles:
             raise ValueError(
-                f"a student of {self.task.title} gives {' and '.join(self.task.roles)}, no "
-                "classes; call its net: student.net(batch)"
+                f"student: the outputs of {self.task.title} are {' and '.join(self.task.roles)}, "
+                "not classes. Call the network instead: student.net(batch)"
             )
         with side_effect_free(self.net):
             logits: Tensor = self.net(self.task.to_batch(inputs, self.shape))["logits"].float()
@@ -84,12 +87,12 @@ class Student:
         """Predict classes.
 
         Args:
-            inputs: as in a call.
+            inputs: inputs of ``student(inputs)``.
 
         Returns:
-            One entry per sample: the most likely class; the list of classes above 0.5 for a task
-            with several labels; class indices (H, W) for segmentation; outputs by name for a
-            regression.
+            One entry per sample: the most likely class; for a task with several labels the list
+            of classes with a probability above 0.5; for segmentation class indices (H, W); for a
+            regression a dictionary from output name to value.
         """
         probability = self(inputs)
         if self.kind == "real":
@@ -116,48 +119,50 @@ class StudentDescription(BaseModel):
 
 
 def load(run: Path | str, *, trust_code: bool = False) -> Student:
-    """Load the student that a run ships, in eval mode on the CPU.
+    """Load the student of a finished run, in eval mode on the CPU.
 
-    Nothing of the folder is executed unless ``trust_code`` is set: a run folder from somebody else
-    is data. A student that is built by a function of the user's, or a recipe with ``imports``,
-    needs it.
+    No code of the folder is executed unless ``trust_code`` is set, so that a folder from an
+    unknown source is safe to load. A student that is built by a user's function, or a recipe with
+    ``imports``, needs ``trust_code``.
 
     Args:
-        run: the run folder.
-        trust_code: execute the modules that the run's recipe names.
+        run: run folder.
+        trust_code: whether to execute the Python modules that the run's recipe names.
 
     Returns:
         The student.
 
     Raises:
-        FileNotFoundError: if the folder holds no student.
+        FileNotFoundError: if the folder has no student.
         UntrustedCode: if code of the folder would be executed without ``trust_code``.
         ValueError: if a file of the run is damaged.
     """
     path = Path(run) / "student.safetensors"
     if not path.exists():
         raise FileNotFoundError(
-            f"{run} has no student.safetensors: it is no run folder, or its run is not complete"
+            f"{run}: the file student.safetensors is missing. Expected the folder of a complete run"
         )
     begun.check_recipe_file(Path(run))
     recipe = recipes.load(Path(run), trust_code=trust_code)
-    about = _description(path)
+    description = _read_description(path)
     facts: Facts = {
         key: tuple(value) if isinstance(value, list) else value
-        for key, value in about.facts.items()
+        for key, value in description.facts.items()
     }
-    net = build_exported_network(recipe, facts, about.shape, trust_code)
+    net = build_exported_network(recipe, facts, description.shape, trust_code)
     load_student(net, path)
-    return Student(net.eval(), tuple(about.classes), about.kind, recipe, tuple(about.shape))
+    return Student(
+        net.eval(), tuple(description.classes), description.kind, recipe, tuple(description.shape)
+    )
 
 
-def _description(path: Path) -> StudentDescription:
+def _read_description(path: Path) -> StudentDescription:
     try:
         return StudentDescription.model_validate(read_description(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise ValueError(
-            f"{path}: the description of the student is damaged. {key}: {first['msg']}."
-            " Take an undamaged copy, or run the recipe again"
+            f"{path}: the description of the student is damaged. {key}: {first['msg']}. Restore "
+            "the file from a copy, or run the recipe again"
         ) from error

@@ -196,7 +196,7 @@ def test_what_cannot_be_is_said_before_training(
 def test_the_page_and_the_result_hold_what_was_written(here: Path) -> None:
     run_of(spoken(), here / "run")
     page = (here / "run" / "report.html").read_text()
-    assert "What they write after the same prompt" in page
+    assert "Generated continuations of the same prompts" in page
     assert (
         json.loads((here / "run" / "result.json").read_text())["details"]["teacher"][
             "written_per_second"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from instil.cli.summary_table import label_counts
+from instil.cli.summary_table import label_line
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.teachers import teacher_training_data
@@ -220,7 +220,7 @@ def test_a_run_says_who_knew_how_many_labels(
     everything = run_of(recipe(*changes), tmp_path / "other")
     assert everything["labels"]["teachers"][0]["labelled"] == 1000
     assert everything["labels"]["same_for_all_seeds"] is False
-    assert label_counts(found) == "Labels: teacher 200, student 100."
+    assert label_line(found) == "Labels: teacher 200, student 100."
     # two teachers, not one from the cache: other labels are another training
     assert len(list((tmp_path / "cache" / "teachers").glob("*.safetensors"))) == 2
 

@@ -109,3 +109,20 @@ def test_the_latency_of_each_net_is_measured_once(monkeypatch: pytest.MonkeyPatc
         arms["distilled"].append(arm(0.7))
     assert measured == [teacher.net, arms["distilled"][0].net]
     assert result["cost"]["student"]["latency"] == {"median_ms": 1.0}
+
+
+def test_an_arm_of_another_size_has_its_own_cost() -> None:
+    """A scheme may export a part of the student, while the student alone remains whole."""
+    arms = {name: [arm(0.5), arm(0.5)] for name in ("alone", "label_smoothing", "distilled")}
+    narrow = EXPERIMENT.recipe.student.model_copy(update={"options": {"width": 2}})
+    for name in ("label_smoothing", "distilled"):
+        for trained in arms[name]:
+            trained.net = build_network(narrow, EXPERIMENT, "student")
+    arms["alone"][1].seconds = 4.0
+    cost = results.measure_costs(EXPERIMENT, None, arms)
+    assert set(cost) == {"student", "alone"}, "label smoothing has the size of the student"
+    assert cost["student"]["parameters"] == 64 * 2 + 2 + 2 * 10 + 10
+    assert cost["alone"]["parameters"] == 64 * 4 + 4 + 4 * 10 + 10
+    assert cost["alone"]["bytes"] == 4 * cost["alone"]["parameters"]
+    assert cost["alone"]["seconds"] == 3.0
+    assert cost["alone"]["latency"]["median_ms"] > 0

@@ -1,4 +1,4 @@
-"""A run folder as a real run leaves it, made up: 3 seeds of a student distilled on few labels."""
+"""A run folder as a real run leaves it, result up: 3 seeds of a student distilled on few labels."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def curves(arm: str, seed: int | None, epochs: int, chance: random.Random) -> li
 
 def result(seeds: list[int], classes: list[str]) -> dict[str, Any]:
     chance = random.Random(0)
-    made: dict[str, Any] = {
+    result: dict[str, Any] = {
         "task": "classification",
         "kind": "single",
         "classes": classes,
@@ -141,23 +141,23 @@ def result(seeds: list[int], classes: list[str]) -> dict[str, Any]:
     }
     for arm, level in LEVELS.items():
         values = [level] if arm == "teacher" else [level + chance.gauss(0, 0.004) for _ in seeds]
-        made[arm] = {
+        result[arm] = {
             "accuracy": summary(values),
             "loss": summary([1.1 - v for v in values]),
             "ece": summary([ECE[arm] + chance.gauss(0, 0.002) for _ in values]),
         }
         if arm in AGREEMENT:
-            made[arm]["agreement"] = summary(
+            result[arm]["agreement"] = summary(
                 [AGREEMENT[arm] + chance.gauss(0, 0.003) for _ in seeds]
             )
-    distilled = made["distilled"]["accuracy"]["values"]
-    made["gain"] = difference(distilled, made["alone"]["accuracy"]["values"])
-    made["gains"] = {
-        arm: difference(distilled, made[arm]["accuracy"]["values"])
+    distilled = result["distilled"]["accuracy"]["values"]
+    result["gain"] = difference(distilled, result["alone"]["accuracy"]["values"])
+    result["gains"] = {
+        arm: difference(distilled, result[arm]["accuracy"]["values"])
         for arm in ("label_smoothing", "pseudo_labels")
     }
     latency = {"batch_size": 1, "threads": 2}
-    made["cost"] = {
+    result["cost"] = {
         "teacher": {
             "parameters": 93322,
             "bytes": 376100,
@@ -171,14 +171,14 @@ def result(seeds: list[int], classes: list[str]) -> dict[str, Any]:
             "seconds": 2.9,
         },
     }
-    made["details"] = {
+    result["details"] = {
         arm: {
             "calibration": bins(LEVELS[arm], ECE[arm], chance),
             "confusion": confusion(len(classes), LEVELS[arm], chance),
         }
         for arm in ("teacher", "alone", "distilled")
     }
-    made["export"] = {
+    result["export"] = {
         "onnx": {
             "file": "student.onnx",
             "bytes": 20310,
@@ -193,7 +193,7 @@ def result(seeds: list[int], classes: list[str]) -> dict[str, Any]:
             "latency": {"median_ms": 0.0207, "p90_ms": 0.0218, **latency},
         },
     }
-    return made
+    return result
 
 
 def make_run(
@@ -228,7 +228,7 @@ def make_run(
 
 def change(folder: Path, edit: Any) -> Path:
     """Rewrite result.json after ``edit(result)``."""
-    made = json.loads((folder / "result.json").read_text("utf-8"))
-    edit(made)
-    (folder / "result.json").write_text(json.dumps(made), "utf-8")
+    result = json.loads((folder / "result.json").read_text("utf-8"))
+    edit(result)
+    (folder / "result.json").write_text(json.dumps(result), "utf-8")
     return folder

@@ -1,4 +1,4 @@
-"""What networks write, side by side on the page."""
+"""Generated texts of the networks on the page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from instil.report.record import Record
 
 
 def record(*arms: str) -> Record:
-    said = {"prompt": "def <f>", "text": "(x):", "generated": "(y) & more"}
+    row = {"prompt": "def <f>", "text": "(x):", "generated": "(y) & more"}
     details = {
-        arm: {"continuations": [said, said], "written_per_second": 12.4, "writing_bytes": 2_000_000}
+        arm: {"continuations": [row, row], "written_per_second": 12.4, "writing_bytes": 2_000_000}
         for arm in arms
     }
     return Record(
@@ -35,7 +35,7 @@ def test_every_prompt_has_all_networks_and_no_text_is_markup() -> None:
 def test_how_much_further_from_the_teacher_own_text_is() -> None:
     one = record("distilled")
     one.result["details"]["distilled"]["exposure_bias_gap"] = 0.25
-    assert "+0.250 nats a token from the teacher on own text over given text" in continuations(one)
+    assert "exposure bias +0.250 nats per token" in continuations(one)
 
 
 def test_without_texts_there_is_nothing() -> None:

@@ -83,7 +83,7 @@ def test_two_learners_keep_their_names_apart() -> None:
 
 def test_nothing_to_draw_is_a_sentence() -> None:
     assert "no validation accuracy" in str(metric_plot(record([]), "accuracy", "curves", "Curves"))
-    assert "holds no losses" in str(loss_shares_plot(record([])))
-    assert "one loss alone, kd" in str(
+    assert "has no losses" in str(loss_shares_plot(record([])))
+    assert "one loss only, kd" in str(
         loss_shares_plot(record([row(1, 0, losses={"student/kd": 1.0})]))
     )

@@ -1,4 +1,4 @@
-"""The verdict in three steps, and what the page, the title and the terminal say of it."""
+"""The verdict in three steps, on the page, in its title and on the terminal."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from rich.console import Console
 
 from instil.cli import summary_table
 from instil.plan.results import result_warnings
-from instil.report import evidence, text, trust
+from instil.report import evidence
+from instil.report.headline import headline_sentence
+from instil.report.measurement import measurement_terms
 from instil.report.page import render
-from instil.report.record import Record, read_run
+from instil.report.record import Record
+from instil.report.run_files import read_run
+from instil.report.trust import trust_checks
 from tests.report.sample import change, make_run
 
 BETTER = {"mean": 0.1, "interval": [0.05, 0.15], "significant": True}
@@ -39,18 +43,18 @@ def record_of(folder: Path, alone: Any, smoothing: Any, pseudo: Any, **changes: 
         ),
         (
             *(BETTER, BETTER, NOISE, "open", "No better than pseudo-labels"),
-            "Better than the student alone, not clearly better than pseudo-labels.",
+            "Better than the student alone, but not clearly better than pseudo-labels.",
         ),
         (
             *(BETTER, BETTER, WORSE, "bad", "Worse than pseudo-labels"),
-            "Clearly worse than pseudo-labels, better than the student alone.",
+            "Clearly worse than pseudo-labels, but better than the student alone.",
         ),
         (
             *(NOISE, NOISE, WORSE, "bad", "Worse than pseudo-labels"),
             "Clearly worse than pseudo-labels, without a gain over the student alone.",
         ),
         (
-            *(NOISE, BETTER, BETTER, "open", "Not more than noise"),
+            *(NOISE, BETTER, BETTER, "open", "Within noise"),
             "The gain over the student alone is within the noise.",
         ),
         (
@@ -69,8 +73,8 @@ def test_badge_and_title_follow_the_evidence(
     sentence: str,
 ) -> None:
     record = record_of(tmp_path, alone, smoothing, pseudo)
-    found = evidence.verdict(record)
-    assert (found.tone, found.badge, found.sentence) == (tone, badge, sentence)
+    judgement = evidence.verdict(record)
+    assert (judgement.tone, judgement.badge, judgement.sentence) == (tone, badge, sentence)
     page = render(record)
     assert f'<span class="verdict {tone}">{badge}</span>' in page
     assert f": {badge.lower()} · instil</title>" in page
@@ -87,15 +91,17 @@ def test_the_warning_tells_worse_from_not_better(tmp_path: Path) -> None:
         "distillation is not clearly better than label smoothing on this data",
         "distillation is clearly worse than the teacher's hard pseudo-labels on this data",
     ]
-    sentences = [sentence for _, sentence in trust.trust_checks(record)]
-    assert any("clearly worse than pseudo-labels" in sentence for sentence in sentences)
+    sentences = [sentence for _, sentence in trust_checks(record)]
+    assert any(
+        "clearly worse than the baseline pseudo-labels" in sentence for sentence in sentences
+    )
 
 
 def test_the_terminal_says_the_verdict(tmp_path: Path) -> None:
     record = record_of(tmp_path, BETTER, BETTER, WORSE, headline="accuracy")
     console = Console(record=True, width=100)
     summary_table.show(record.result, console)
-    verdict = "Verdict: Clearly worse than pseudo-labels, better than the student alone."
+    verdict = "Verdict: Clearly worse than pseudo-labels, but better than the student alone."
     assert verdict in console.export_text()
 
 
@@ -107,25 +113,25 @@ def test_the_headline_says_who_knew_how_many_labels(tmp_path: Path) -> None:
     }
     data = {"name": "letters", "train": 3900, "labelled": 520}
     record = record_of(tmp_path, BETTER, BETTER, BETTER, labels=labels, data=data)
-    sentence = text.headline_sentence(record).replace("\u202f", " ")
+    sentence = headline_sentence(record).replace("\u202f", " ")
     assert sentence.startswith(
-        "With 520 of 3 900 labels, from a teacher that knew 3 900, the distilled student reaches"
+        "With 520 of 3 900 labels, from a teacher trained with 3 900, the distilled student reaches"
     )
-    terms = dict(trust.measurement_terms(record))
+    terms = dict(measurement_terms(record))
     assert "same order" not in terms["Same for all"]
     seen = terms["Samples seen"].replace("\u202f", " ")
     assert seen.startswith("student alone: 520; pseudo-labels, distilled student: 3 900.")
     labels["samples_seen"] = dict.fromkeys(labels["samples_seen"], 3900)
     record.result["labels"] = labels | {"student": 3900}
-    assert "same samples in the same order" in dict(trust.measurement_terms(record))["Same for all"]
-    assert text.headline_sentence(record).startswith("The distilled student reaches")
+    assert "same samples in the same order" in dict(measurement_terms(record))["Same for all"]
+    assert headline_sentence(record).startswith("The distilled student reaches")
 
 
 @pytest.mark.parametrize(
     ("level", "words"),
     [
-        (0.11, "; the teacher is no good: 11.0 % is hardly better than guessing."),
-        (0.7, "; that is more than its teacher has (70.0 %)."),
+        (0.11, "; the teacher itself (11.0 %) is hardly better than guessing."),
+        (0.7, "; that is more than its teacher reaches (70.0 %)."),
         (0.99, "% of the teacher’s accuracy"),
     ],
 )
@@ -134,7 +140,7 @@ def test_a_teacher_that_knows_nothing_is_not_what_a_student_keeps(
 ) -> None:
     teacher = {"accuracy": {"mean": level, "std": None, "values": [level]}}
     record = record_of(tmp_path, BETTER, BETTER, BETTER, teacher=teacher)
-    sentence = text.headline_sentence(record).replace("\u202f", " ")
+    sentence = headline_sentence(record).replace("\u202f", " ")
     assert words in sentence
     assert ("keeps" in sentence) == (level == 0.99)
 

@@ -13,7 +13,7 @@ from instil.data.sources.digits import digits
 from instil.plan.mistakes import thumbnail
 from instil.report.mistakes import class_accuracy_table, mistake_examples
 from instil.report.page import render
-from instil.report.record import read_run
+from instil.report.run_files import read_run
 from instil.tasks.bases.scores import mistakes
 from tests.experiment.small import recipe, run_of
 from tests.report.sample import change, make_run

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from instil.report.page import _json, render, write_report
-from instil.report.record import read_run
+from instil.report.figures import script_json
+from instil.report.page import render, write_report
+from instil.report.run_files import read_run
 from tests.report.sample import change, make_run
 
 HOSTILE = [
@@ -98,7 +99,7 @@ def test_the_page_is_whole_well_formed_and_accessible(run: Path) -> None:
     frames = [attrs for tag, attrs in outline.tags if attrs.get("class") == "plot"]
     figures = [attrs["class"] for tag, attrs in outline.tags if tag == "figure"]
     assert figures == [
-        *("gains", "curves", "trade", "agreement", "shares", "calibration", "confusion"),
+        *("gains", "curves", "speed-quality", "agreement", "shares", "calibration", "confusion"),
     ]
     assert all(frame["role"] == "img" and len(str(frame["aria-label"])) > 40 for frame in frames)
     ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
@@ -146,12 +147,12 @@ def test_the_headline_says_what_the_numbers_say(run: Path) -> None:
         in words
     )
     assert (
-        "It is 0.4 points below pseudo-labels (95 % interval −2.0 to 1.2, 3 paired seeds); that is within the noise."
+        "It is 0.4 points below pseudo-labels (95 % interval −2.0 to 1.2, 3 paired seeds), which is within the noise."
         in words
     )
     assert "No better than pseudo-labels" in words
     assert "It worked" not in words
-    assert "It is not better than pseudo-labels, a simpler way to the same end." in words
+    assert "It is not better than the baseline pseudo-labels." in words
     assert "The ONNX file gives the same logits as PyTorch, to within 5 × 10⁻⁷." in words
 
 
@@ -159,7 +160,7 @@ def test_the_headline_says_what_the_numbers_say(run: Path) -> None:
     ("gain", "words"),
     [
         ({"mean": -0.05, "interval": [-0.07, -0.03], "significant": True}, "Worse than alone"),
-        ({"mean": 0.01, "interval": [-0.01, 0.03], "significant": False}, "Not more than noise"),
+        ({"mean": 0.01, "interval": [-0.01, 0.03], "significant": False}, "Within noise"),
     ],
 )
 def test_a_gain_that_is_none_is_not_sold_as_one(
@@ -211,9 +212,9 @@ def test_names_from_outside_are_text_everywhere(tmp_path: Path) -> None:
 
 
 def test_json_in_a_script_cannot_end_it() -> None:
-    found = _json({"</script>": ["<!-- <script>", "a & b", float("nan"), float("inf")]})
-    assert not set(found) & set("<>&")
-    assert json.loads(found) == {"</script>": ["<!-- <script>", "a & b", None, None]}
+    text = script_json({"</script>": ["<!-- <script>", "a & b", float("nan"), float("inf")]})
+    assert not set(text) & set("<>&")
+    assert json.loads(text) == {"</script>": ["<!-- <script>", "a & b", None, None]}
 
 
 def _no(*keys: str) -> Callable[[dict[str, Any]], None]:
@@ -238,7 +239,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
         ["There is no confusion matrix", "Calibration was not measured"],
     ),
     "no cost": (_no("cost", "export"), ["The cost was not measured.", "Latency was not measured"]),
-    "no gain": (_no("gain", "gains", "alone"), ["Nothing to compare", "none is drawn"]),
+    "no gain": (_no("gain", "gains", "alone"), ["Nothing to compare", "no interval to draw"]),
     "no distilled": (
         _no("distilled", "gain", "gains", "details"),
         ["This run has no distilled student yet."],
@@ -257,7 +258,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     ),
     "warnings": (
         lambda result: result.update(warnings=["kd was constant for 3 epochs"]),
-        ["kd was constant for 3 epochs", "Read this first"],
+        ["kd was constant for 3 epochs", "Warnings"],
     ),
     "generic": (_generic, ["mIoU", "the distilled student reaches"]),
     "many classes": (
@@ -307,12 +308,9 @@ def test_what_is_missing_is_said_not_crashed_on(run: Path, name: str) -> None:
 
 def test_one_seed_has_no_spread_and_says_so(tmp_path: Path) -> None:
     words = Outline(page_of(make_run(tmp_path / "run", seeds=1))).words
-    assert "(one seed, so the noise is not known)" in words
+    assert "(one seed, so the noise is unknown)" in words
     assert "One seed only" in words
-    assert (
-        "It is better than label smoothing, a simpler way to the same end in this one seed."
-        in words
-    )
+    assert "It is better than the baseline label smoothing in this one seed." in words
     assert "±" not in words
     assert "It worked" not in words
 
@@ -339,9 +337,9 @@ def test_half_a_line_and_odd_rows_of_metrics_do_not_matter(run: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "has no result.json, so it is not a run folder.*it holds environment.json"),
+        (None, r"has no result\.json.*got a folder with environment\.json"),
         ("{", r"result\.json.* cannot be read"),
-        ("[]", "holds a list; expected an object"),
+        ("[]", "Expected an object .* got a list"),
     ],
 )
 def test_bad_run_folders_are_one_clear_error(run: Path, content: str | None, message: str) -> None:
@@ -377,7 +375,7 @@ def test_the_onnx_file_is_drawn_at_the_quality_of_the_seed_it_holds(run: Path) -
     plots = json.loads(plots_of(run))
     points = {
         trace["name"]: trace
-        for trace in next(plot for plot in plots if plot["key"] == "trade")["data"]
+        for trace in next(plot for plot in plots if plot["key"] == "speed-quality")["data"]
     }
     result = json.loads((run / "result.json").read_text("utf-8"))
     assert points["Distilled, ONNX"]["y"] == [result["distilled"]["accuracy"]["values"][-1]]
@@ -393,3 +391,9 @@ def test_the_price_of_int8_is_told_from_what_was_measured_on_both_files(run: Pat
 
     words = Outline(page_of(change(run, as_exported))).words.replace("\u202f", " ")
     assert "8-bit weights and activations cost 2.5 points (91.5 % on the test split)." in words
+
+
+def test_details_are_those_of_the_exported_seed(run: Path) -> None:
+    words = Outline(page_of(change(run, lambda result: result.update(exported_seed=1)))).words
+    assert words.count("(seed 1)") == 3, "reliability, confusion and accuracy of each class"
+    assert "(seed 0)" not in words

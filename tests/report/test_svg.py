@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from instil.report import plots, svg
 from instil.report.curves import loss_shares_plot, metric_plot
+from instil.report.gain_plot import gain_plot
 from instil.report.plots import Plot
 from instil.report.quality import calibration_plot, confusion_plot
-from instil.report.record import read_run
+from instil.report.run_files import read_run
 from instil.report.scales import Scale, linear_ticks, log_ticks, padded_range, tick_label
+from instil.report.speed_quality import speed_quality_plot
+from instil.report.svg import draw_svg
 from tests.report.sample import change, make_run
 
 
@@ -57,23 +59,23 @@ def test_ranges_and_scales() -> None:
 
 def drawn(run: Path) -> dict[str, Plot]:
     record = read_run(run)
-    made = [
-        plots.gain_plot(record),
-        plots.speed_quality_plot(record),
+    plots = [
+        gain_plot(record),
+        speed_quality_plot(record),
         metric_plot(record, "accuracy", "curves", "Learning curves"),
         loss_shares_plot(record),
         calibration_plot(record),
         confusion_plot(record),
     ]
-    return {plot.key: plot for plot in made if isinstance(plot, Plot)}
+    return {plot.key: plot for plot in plots if isinstance(plot, Plot)}
 
 
 @pytest.mark.parametrize("width", [980, 330])
 def test_every_plot_is_well_formed_and_inside_its_frame(tmp_path: Path, width: int) -> None:
-    found = drawn(make_run(tmp_path / "run"))
-    assert len(found) == 6
-    for plot in found.values():
-        root = ET.fromstring(svg.draw_svg(plot, width))
+    plots = drawn(make_run(tmp_path / "run"))
+    assert len(plots) == 6
+    for plot in plots.values():
+        root = ET.fromstring(draw_svg(plot, width))
         _, _, right, bottom = map(float, root.attrib["viewBox"].split())
         assert right == width
         for text in root.iter("text"):
@@ -87,11 +89,13 @@ def test_every_plot_is_well_formed_and_inside_its_frame(tmp_path: Path, width: i
 
 def test_a_gain_is_right_of_zero_by_its_size(tmp_path: Path) -> None:
     plot = drawn(make_run(tmp_path / "run"))["gains"]
-    image = svg.draw_svg(plot, 980)
+    image = draw_svg(plot, 980)
     zero = float(re.findall(r'class="zero" d="M([\d.]+)', image)[0])
-    places = [float(x) for x in re.findall(r"translate\(([\d.]+) [\d.]+\) scale", image)]
+    positions = [float(x) for x in re.findall(r"translate\(([\d.]+) [\d.]+\) scale", image)]
     means = [trace["x"][0] for trace in plot.data]
-    per_point = [(place - zero) / value for place, value in zip(places, means, strict=True)]
+    per_point = [
+        (position - zero) / value for position, value in zip(positions, means, strict=True)
+    ]
     assert per_point == pytest.approx([per_point[0]] * len(means), rel=0.02)
 
 
@@ -99,8 +103,8 @@ def test_a_busy_machine_is_named_and_stays_in_the_frame(tmp_path: Path) -> None:
     def busy(result: dict) -> None:  # type: ignore[type-arg]
         result["cost"]["student"]["latency"]["p90_ms"] = 16.7
 
-    plot = drawn(change(make_run(tmp_path / "run"), busy))["trade"]
+    plot = drawn(change(make_run(tmp_path / "run"), busy))["speed-quality"]
     assert "other programs used the processor" in plot.caption
-    image = svg.draw_svg(plot, 330)
+    image = draw_svg(plot, 330)
     ends = [float(end) for end in re.findall(r"H([\d.]+)M", image)]
     assert max(ends) <= 330

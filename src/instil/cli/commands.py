@@ -61,12 +61,13 @@ def record(arguments: Arguments = None) -> None:
     """Record the teacher's outputs for all samples at store.path, or continue a recording."""
     recipe = load_recipe(arguments)
     from instil.plan.recording import record_outputs
+    from instil.report.quantities import plain, size
 
     folder = record_outputs(recipe, console())
-    size = sum(file.stat().st_size for file in folder.iterdir())
+    num_bytes = sum(file.stat().st_size for file in folder.iterdir())
     echo(
-        f"The teacher's outputs are in {folder} ({size / 1e6:.1f} MB). Learn from them with the "
-        f"same recipe: instil run ... store.path={folder}"
+        f"The teacher's outputs are in {folder} ({plain(size(num_bytes))}). Learn from them with "
+        f"the same recipe: instil run ... store.path={folder}"
     )
 
 

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from instil.cli.quantities import kilobytes
+from instil.report.quantities import duration, milliseconds, plain, size
 
 if TYPE_CHECKING:
     from instil.recipe import Recipe
@@ -107,19 +107,12 @@ def _show_match(stage: Mapping[str, Any], console: Console) -> None:
 
 
 def _forecast_line(forecast: Mapping[str, float]) -> str:
-    milliseconds = 1000 * forecast["seconds_per_step"]
-    activations = kilobytes(forecast["activation_bytes"])
-    return (
-        f"{forecast['steps']:,} steps of {milliseconds:.1f} ms: about "
-        f"{_duration(forecast['seconds'])} for one distilled student; memory "
-        f"{kilobytes(forecast['bytes'])}, including {activations} of activations."
+    step = milliseconds(1000 * forecast["seconds_per_step"])
+    memory = f"{size(forecast['bytes'])}, including {size(forecast['activation_bytes'])}"
+    return plain(
+        f"{forecast['steps']:,} steps of {step}: about {duration(forecast['seconds'])} for one "
+        f"distilled student; memory {memory} of activations."
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _data_line(data: Mapping[str, Any]) -> str:
@@ -143,8 +136,8 @@ def _run_line(run: Mapping[str, Any]) -> str:
     names = ", ".join(name.replace("_", " ") for name in run["arms"])
     return (
         f"`instil run` means {run['trainings']} trainings: {teachers}{cached} and {num_students} "
-        f"students ({run['seeds']} seeds x {names}). About {_duration(run['seconds'])} in all, "
-        "without evaluations."
+        f"students ({run['seeds']} seeds x {names}). About {plain(duration(run['seconds']))} in "
+        "all, without evaluations."
     )
 
 

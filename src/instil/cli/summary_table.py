@@ -10,23 +10,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from instil.cli.quantities import change_text, kilobytes, metric_text, milliseconds, value_text
-from instil.report import evidence
-from instil.report.record import NUMBERS, Record
+from instil.report.evidence import verdict
+from instil.report.labels import label_counts
+from instil.report.names import ARM_NAMES
+from instil.report.quantities import NUMBERS, amount, milliseconds, plain, points, size
+from instil.report.record import Record
 
 Result = Mapping[str, Any]
 """Content of ``result.json``."""
-
-TITLES = {
-    "teacher": "teacher",
-    "alone": "student alone",
-    "label_smoothing": "label smoothing",
-    "pseudo_labels": "pseudo-labels",
-    "noise": "white noise",
-    "blobs": "smooth noise",
-    "distilled": "distilled",
-}
-"""Titles of the trained models, in the order of the rows."""
 
 
 def show(result: Result, console: Console) -> None:
@@ -35,16 +26,19 @@ def show(result: Result, console: Console) -> None:
     The table has the metrics, the gain over the student alone, parameters, size and latency.
     """
     console.print(_data_line(result), highlight=False)
-    if counts := label_counts(result):
-        console.print(counts, highlight=False)
+    if labels := label_line(result):
+        console.print(labels, highlight=False)
     console.print(_table(result))
     _print_direction(result, console)
     if "gain" in result:
         console.print(_gain_sentence(result), highlight=False)
-        verdict = evidence.verdict(Record(Path(), dict(result)))
-        console.print(f"[bold]Verdict:[/] {verdict.sentence}", highlight=False)
+        console.print(f"[bold]Verdict:[/] {verdict(_record(result)).sentence}", highlight=False)
     for warning in result["warnings"]:
         console.print(f"[yellow]Warning:[/yellow] {warning}.")
+
+
+def _record(result: Result) -> Record:
+    return Record(Path(), dict(result))
 
 
 def _data_line(result: Result) -> str:
@@ -63,6 +57,20 @@ def _data_line(result: Result) -> str:
     return f"{data['name']}: {training}, {data['test']:,} to test, {seeds}"
 
 
+def label_line(result: Result) -> str:
+    """Return the number of labels of each network.
+
+    Returns:
+        Such as ``Labels: teacher 1,000, student 100.``; empty if all networks see all labels.
+    """
+    counts = label_counts(_record(result))
+    if counts is None:
+        return ""
+    teachers = " and ".join(f"{value:,.0f}" for value in counts.teachers)
+    teacher_part = f"teacher {teachers}, " if teachers else ""
+    return f"Labels: {teacher_part}student {counts.student:,.0f}."
+
+
 def _table(result: Result) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
@@ -71,35 +79,23 @@ def _table(result: Result) -> Table:
     for column in (headline, "gain", "", *secondary, "parameters", "size", "latency"):
         title = column.replace("_", " ")
         table.add_column(title, justify="right" if column else "left", no_wrap=True)
-    for name, title in TITLES.items():
-        if name in result:
-            row = result[name]
+    record = _record(result)
+    for arm in ARM_NAMES:
+        if arm in result:
+            row = result[arm]
             table.add_row(
-                title,
-                metric_text(headline, row[headline]),
-                *_gain_cells(result, name),
-                *(metric_text(metric, row.get(metric)) for metric in secondary),
-                *_cost_cells(result, "teacher" if name == "teacher" else "student"),
+                _row_title(arm),
+                _metric_text(headline, row[headline]),
+                *_gain_cells(result, arm),
+                *(_metric_text(metric, row.get(metric)) for metric in secondary),
+                *_cost_cells(record, arm),
             )
     return table
 
 
-def label_counts(result: Result) -> str:
-    """Return a sentence on the number of labels of each network.
-
-    Returns:
-        Such as ``Labels: teacher 1,000, student 100.``; empty if all networks see all labels.
-    """
-    labels = result.get("labels")
-    if labels is None:
-        return ""
-    teachers = [teacher for teacher in labels["teachers"] if teacher["labelled"] is not None]
-    complete = all(teacher["labelled"] == teacher["samples"] for teacher in teachers)
-    if complete and labels["student"] == result["data"]["train"]:
-        return ""
-    counts = list(dict.fromkeys(f"{teacher['labelled']:,}" for teacher in teachers))
-    teacher_part = f"teacher {' and '.join(counts)}, " if counts else ""
-    return f"Labels: {teacher_part}student {labels['student']:,}."
+def _row_title(arm: str) -> str:
+    # The longer name of the distilled student would make the table wider than 80 columns.
+    return arm if arm == "distilled" else ARM_NAMES[arm].lower()
 
 
 def show_export(result: Result, console: Console) -> None:
@@ -117,38 +113,38 @@ def show_export(result: Result, console: Console) -> None:
 
 def _network_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str]]:
     """Return the rows of teacher and student in PyTorch."""
-    for title, name, side in (
+    for title, arm, side in (
         ("teacher, PyTorch", "teacher", "teacher"),
         ("student, PyTorch", "distilled", "student"),
     ):
-        if name not in result or side not in result["cost"]:
+        if arm not in result or side not in result["cost"]:
             continue
         index = result["seeds"].index(result["exported_seed"]) if side == "student" else 0
-        values = [_seed_value(metric, result[name].get(metric), index) for metric in metrics]
+        values = [_seed_value(metric, result[arm].get(metric), index) for metric in metrics]
         cost = result["cost"][side]
-        yield [title, kilobytes(cost["bytes"]), milliseconds(cost["latency"]), *values, ""]
+        yield [title, _size(cost["bytes"]), _latency(cost["latency"]), *values, ""]
 
 
 def _file_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str]]:
     """Return the rows of exported files."""
     for export in result["export"].values():
-        latency = milliseconds(export["latency"]) if "latency" in export else ""
+        latency = _latency(export["latency"]) if "latency" in export else ""
         difference = ""
         if "max_difference" in export:
             difference = f"{export['max_difference']:.1e}"
         values = [
-            value_text(metric, export[metric]) if metric in export else "" for metric in metrics
+            _value_text(metric, export[metric]) if metric in export else "" for metric in metrics
         ]
-        yield [export["file"], kilobytes(export["bytes"]), latency, *values, difference]
+        yield [export["file"], _size(export["bytes"]), latency, *values, difference]
 
 
 def _seed_value(metric: str, summary: Mapping[str, Any] | None, index: int) -> str:
-    return "" if summary is None else value_text(metric, summary["values"][index])
+    return "" if summary is None else _value_text(metric, summary["values"][index])
 
 
 def _secondary_metrics(result: Result) -> list[str]:
     """Return the secondary metrics that at least one trained model has."""
-    rows = [result[name] for name in TITLES if name in result]
+    rows = [result[arm] for arm in ARM_NAMES if arm in result]
     return [metric for metric in result.get("secondary", ()) if any(metric in row for row in rows)]
 
 
@@ -160,22 +156,22 @@ def _print_direction(result: Result, console: Console) -> None:
         console.print(text, highlight=False)
 
 
-def _gain_cells(result: Result, name: str) -> tuple[str, str]:
+def _gain_cells(result: Result, arm: str) -> tuple[str, str]:
     """Return the gain over the student alone, and its relation to noise.
 
     A baseline has the difference of means only. In a data-free run, the better noise baseline
     stands for the student alone.
     """
     headline = result["headline"]
-    if name == "distilled" and "alone" not in result and result["gains"]:
+    if arm == "distilled" and "alone" not in result and result["gains"]:
         smallest = min(result["gains"].values(), key=lambda gain: gain["mean"])
         return _gain_text(smallest, headline)
-    if name in ("teacher", "alone") or "alone" not in result:
+    if arm in ("teacher", "alone") or "alone" not in result:
         return "", ""
-    if name != "distilled":
-        sign = 1 if result.get("higher_is_better", True) else -1
-        difference = result[name][headline]["mean"] - result["alone"][headline]["mean"]
-        return change_text(headline, sign * difference), ""
+    if arm != "distilled":
+        record = _record(result)
+        means = (result[name][headline]["mean"] for name in (arm, "alone"))
+        return _change_text(headline, record.improvement(*means)), ""
     return _gain_text(result["gain"], headline)
 
 
@@ -183,31 +179,59 @@ def _gain_text(gain: Mapping[str, Any], headline: str) -> tuple[str, str]:
     noise = ""
     if gain["std"] is not None:
         noise = "> noise" if gain["significant"] else "in noise"
-    return change_text(headline, gain["mean"]), noise
+    return _change_text(headline, gain["mean"]), noise
 
 
-def _cost_cells(result: Result, side: str) -> tuple[str, str, str]:
-    cost = result["cost"].get(side)
+def _cost_cells(record: Record, arm: str) -> tuple[str, str, str]:
+    """Return parameters, size and latency of an arm."""
+    cost = record.get_dict(*record.cost_path(arm))
     if not cost:
         return "", "", ""
-    return f"{cost['parameters']:,}", kilobytes(cost["bytes"]), milliseconds(cost["latency"])
+    return f"{cost['parameters']:,}", _size(cost["bytes"]), _latency(cost["latency"])
 
 
 def _gain_sentence(result: Result) -> str:
     """Return the gain over the student alone with its interval."""
     gain = result["gain"]
     headline = result["headline"]
-    amount = change_text(headline, abs(gain["mean"])).removeprefix("+")
+    difference = _change_text(headline, abs(gain["mean"])).removeprefix("+")
     if result.get("higher_is_better", True):
         verb = "gains" if gain["mean"] >= 0 else "loses"
-        change = f"{verb} {amount}{'' if headline in NUMBERS else ' points'}"
+        change = f"{verb} {difference}{'' if headline in NUMBERS else ' points'}"
     else:
-        change = f"{'lowers' if gain['mean'] >= 0 else 'raises'} the {headline} by {amount}"
+        change = f"{'lowers' if gain['mean'] >= 0 else 'raises'} the {headline} by {difference}"
     control = "the same student alone (same initial weights, same number of steps)"
     claim = f"Distillation {change} against {control}"
     if gain["interval"] is None:
-        return f"{claim}; one seed cannot tell that from noise."
-    low, high = (change_text(headline, end) for end in gain["interval"])
-    verdict = "larger than noise" if gain["significant"] else "within noise"
+        return f"{claim}; one seed cannot distinguish that from noise."
+    low, high = (_change_text(headline, end) for end in gain["interval"])
+    relation = "larger than noise" if gain["significant"] else "within noise"
     interval = f"{100 * gain['level']:.0f} % interval of the gain {low} to {high}"
-    return f"{claim}, {interval}: {verdict}."
+    return f"{claim}, {interval}: {relation}."
+
+
+def _metric_text(metric: str, summary: Mapping[str, Any] | None) -> str:
+    """Return mean and standard deviation of a metric."""
+    if summary is None:
+        return ""
+    if summary["std"] is None:
+        return _value_text(metric, summary["mean"])
+    is_fraction = metric not in NUMBERS
+    mean, std = (amount(summary[key], is_fraction, unit=False) for key in ("mean", "std"))
+    return plain(f"{mean} ± {std}{' %' if is_fraction else ''}")
+
+
+def _value_text(metric: str, value: float) -> str:
+    return plain(amount(value, metric not in NUMBERS))
+
+
+def _change_text(metric: str, value: float) -> str:
+    return plain(points(value, metric not in NUMBERS))
+
+
+def _size(num_bytes: float) -> str:
+    return plain(size(num_bytes))
+
+
+def _latency(latency: Mapping[str, Any]) -> str:
+    return plain(milliseconds(latency["median_ms"]))

@@ -80,7 +80,7 @@ def exported_seed_index(experiment: Experiment, distilled: Sequence[Arm]) -> int
 def measure_costs(
     experiment: Experiment, teacher: Arm | None, arms: ArmsByName
 ) -> dict[str, dict[str, Any]]:
-    """Measure size, latency and training time of teacher and student.
+    """Measure size, latency and training time of the networks.
 
     Args:
         experiment: experiment of the whole recipe.
@@ -88,9 +88,11 @@ def measure_costs(
         arms: finished arms.
 
     Returns:
-        ``teacher`` and ``student``, each with ``parameters``, ``bytes`` (of the weights),
-        ``latency`` (of one sample) and ``seconds`` (training time, for the student the mean over
-        the seeds). An entry is missing if there is no such net in this process.
+        ``teacher`` and ``student`` (the distilled student), each with ``parameters``, ``bytes`` (of
+        the weights), ``latency`` (of one sample) and ``seconds`` (training time, for a student the
+        mean over the seeds). An entry is missing if there is no such net in this process. Another
+        arm has an entry only if its net has a different size, as where a scheme exports a part of
+        the student.
     """
     costs: dict[str, dict[str, Any]] = {}
     sample = experiment.splits.validation.__getitems__([0])
@@ -98,10 +100,14 @@ def measure_costs(
     if teacher is not None and teacher.cost is not None:
         costs["teacher"] = teacher.cost
     elif teacher is not None and any(True for _ in teacher.net.parameters()):
-        costs["teacher"] = _cost(teacher, sample, teacher.seconds)
-    if distilled := arms["distilled"]:
-        mean_seconds = sum(arm.seconds for arm in distilled) / len(distilled)
-        costs["student"] = _cost(distilled[0], sample, mean_seconds)
+        costs["teacher"] = _cost([teacher], sample)
+    distilled = arms["distilled"]
+    if not distilled:
+        return costs
+    costs["student"] = _cost(distilled, sample)
+    for name, trained in arms.items():
+        if trained and _net_size(trained[0]) != _net_size(distilled[0]):
+            costs[name] = _cost(trained, sample)
     return costs
 
 
@@ -178,16 +184,21 @@ def _gains(experiment: Experiment, arms: ArmsByName) -> dict[str, Any]:
     return gains
 
 
-def _cost(arm: Arm, sample: Batch, seconds: float) -> dict[str, Any]:
-    tensors = arm.net.state_dict().values()
+def _cost(arms: Sequence[Arm], sample: Batch) -> dict[str, Any]:
+    """Size and latency of the first seed, and the mean training time of all seeds."""
+    first = arms[0]
     # Kept in the arm: a result is assembled after every seed.
-    if arm.latency is None:
-        arm.latency = measure(arm.net.cpu(), sample, whole=True)
+    if first.latency is None:
+        first.latency = measure(first.net.cpu(), sample, whole=True)
+    seconds = sum(arm.seconds for arm in arms) / len(arms)
+    return {**_net_size(first), "latency": first.latency, "seconds": seconds}
+
+
+def _net_size(arm: Arm) -> dict[str, int]:
+    tensors = arm.net.state_dict().values()
     return {
         "parameters": sum(parameter.numel() for parameter in arm.net.parameters()),
         "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-        "latency": arm.latency,
-        "seconds": seconds,
     }
 
 

@@ -1,56 +1,65 @@
-"""What the networks write after the same prompts, side by side."""
+"""Texts that the networks generate for the same prompts."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import Any
 
-from instil.report import text
+from instil.report.names import display_name
+from instil.report.quantities import count, points, size
 from instil.report.record import Record
 
 
 def continuations(record: Record) -> str:
-    """A list of terms for each prompt: the prompt, what was there, and what teacher and students say; empty where nothing was written."""
+    """Section with prompt, reference and generated texts, and the speed of generation.
+
+    Returns:
+        HTML; empty for a run without generated texts.
+    """
     arms = [
-        arm for arm in record.arms if isinstance(record.at("details", arm, "continuations"), list)
+        arm for arm in record.arms if isinstance(record.get("details", arm, "continuations"), list)
     ]
     if not arms:
         return ""
-    told = {arm: record.at("details", arm, "continuations") for arm in arms}
-    first: list[dict[str, Any]] = told[arms[0]]
-    shown = "".join(
-        _one(row, {arm: rows[number] for arm, rows in told.items() if number < len(rows)})
-        for number, row in enumerate(first)
+    rows = {arm: record.get_list("details", arm, "continuations") for arm in arms}
+    lists = []
+    for index, row in enumerate(rows[arms[0]]):
+        generated = {arm: rows[arm][index] for arm in arms if index < len(rows[arm])}
+        lists.append(_term_list(row, generated))
+    return (
+        '<div class="continuations"><h3>Generated continuations of the same prompts</h3>'
+        f"{''.join(lists)}{_speed(record, arms)}</div>"
     )
-    return f'<div class="continuations"><h3>What they write after the same prompt</h3>{shown}{_speed(record, arms)}</div>'
 
 
-def _one(row: dict[str, Any], said: dict[str, dict[str, Any]]) -> str:
-    parts = [("Prompt", row.get("prompt")), ("What was there", row.get("text"))]
-    parts += [
-        (text.display_name(arm).capitalize(), one.get("generated")) for arm, one in said.items()
+def _term_list(row: dict[str, Any], generated: dict[str, dict[str, Any]]) -> str:
+    texts = [("Prompt", row.get("prompt")), ("Reference", row.get("text"))]
+    for arm, arm_row in generated.items():
+        texts.append((display_name(arm).capitalize(), arm_row.get("generated")))
+    terms = [
+        f"<dt>{escape(term)}</dt><dd><pre tabindex=0>{escape(str(text or ''))}</pre></dd>"
+        for term, text in texts
     ]
-    terms = "".join(
-        f"<dt>{escape(term)}</dt><dd><pre tabindex=0>{escape(str(words or ''))}</pre></dd>"
-        for term, words in parts
-    )
-    return f"<dl>{terms}</dl>"
+    return f"<dl>{''.join(terms)}</dl>"
 
 
 def _speed(record: Record, arms: list[str]) -> str:
-    """How fast each writes, in how much memory, and how much further it is from its teacher there than on the given text."""
-    found = []
+    """Speed and memory of generation, and the exposure bias of each network."""
+    sentences = []
     for arm in arms:
-        speed, memory = (
-            record.number("details", arm, key) for key in ("written_per_second", "writing_bytes")
+        speed = record.get_number("details", arm, "written_per_second")
+        memory = record.get_number("details", arm, "writing_bytes")
+        if speed is None or memory is None:
+            continue
+        text = (
+            f"{count(round(speed))} tokens per second, {size(memory)} of memory in addition to the "
+            "weights"
         )
-        if speed is not None and memory is not None:
-            words = f"{text.count(round(speed))} tokens per second, {text.size(memory)} of memory beyond the weights"
-            gap = record.number("details", arm, "exposure_bias_gap")
-            words += (
-                ""
-                if gap is None
-                else f", {text.points(gap, fraction=False)} nats a token from the teacher on own text over given text"
+        gap = record.get_number("details", arm, "exposure_bias_gap")
+        if gap is not None:
+            text += (
+                f", exposure bias {points(gap, is_fraction=False)} nats per token (divergence from "
+                "the teacher on its own text minus that on reference text)"
             )
-            found.append(f"{text.display_name(arm).capitalize()}: {words}")
-    return f"<p>{escape('; '.join(found))}.</p>" if found else ""
+        sentences.append(f"{display_name(arm).capitalize()}: {text}")
+    return f"<p>{escape('; '.join(sentences))}.</p>" if sentences else ""

@@ -1,31 +1,30 @@
-"""What the numbers of a run allow to say: the verdict, and whether the teacher is any good."""
+"""Verdict on a run, and whether its teacher is better than chance."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from instil.report.names import name_list
 from instil.report.record import Record
 
 Tone = Literal["good", "open", "bad"]
 Level = Literal["better", "within_noise", "worse"]
 
-NOUNS = {
-    "alone": "the student alone",
-    "label_smoothing": "label smoothing",
-    "pseudo_labels": "pseudo-labels",
-    "noise": "white noise",
-    "blobs": "smooth noise",
-}
-"""Arms in the middle of a sentence."""
 STATUS = {"running": "Still running", "failed": "Failed"}
 STEP_ABOVE_CHANCE = 0.1
-"""Share of the way from guessing to perfect below which a teacher counts as guessing."""
+"""Share of the way from chance to perfect accuracy that a useful teacher has gone at least."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Tone of the badge, the few words on it, and the sentence that says the same."""
+    """Verdict on a run.
+
+    Args:
+        tone: colour of the badge.
+        badge: the verdict in a few words.
+        sentence: the verdict as a sentence.
+    """
 
     tone: Tone
     badge: str
@@ -35,88 +34,86 @@ class Verdict:
 def verdict(record: Record) -> Verdict:
     """Judge a run in three steps.
 
-    The best verdict needs a gain larger than the noise over the student alone and over every
-    simpler method of the run; the second one over the student alone; all else is not better.
+    The best verdict needs gains larger than noise over the student alone and over every baseline.
+    The second one needs a gain over the student alone. Everything else is not better.
     """
-    status = record.at("status")
+    status = record.get("status")
     if status not in (None, "complete"):
         badge = STATUS.get(str(status), "Interrupted")
-        return Verdict("open", badge, f"{badge}: the numbers are what there is so far.")
-    if record.number(*record.main_gain, "mean") is None:
-        return Verdict("open", "Nothing to compare", "There is nothing to compare with.")
+        return Verdict("open", badge, f"{badge}: the numbers are preliminary.")
+    if record.get_number(*record.main_gain, "mean") is None:
+        return Verdict("open", "Nothing to compare", "The run has nothing to compare with.")
     if len(record.seeds) == 1:
-        return Verdict("open", "One seed only", "One seed cannot tell a gain from noise.")
+        return Verdict("open", "One seed only", "One seed cannot distinguish a gain from noise.")
     if record.main_gain != ("gain",):
-        return _without_alone(record)
+        return _data_free_verdict(record)
+    worse = [arm for arm in record.baselines if level(record, "gains", arm) == "worse"]
     over_alone = level(record, "gain")
     if over_alone == "worse":
         return Verdict("bad", "Worse than alone", "Distillation is worse than the student alone.")
-    worse = [arm for arm in simpler(record) if level(record, "gains", arm) == "worse"]
     if worse:
-        words = _listed(worse)
-        where = (
-            "better than the student alone"
-            if over_alone == "better"
-            else "without a gain over the student alone"
-        )
-        return Verdict("bad", f"Worse than {words}", f"Clearly worse than {words}, {where}.")
+        return _worse_than_baselines(worse, over_alone)
     if over_alone == "within_noise":
-        return Verdict(
-            "open", "Not more than noise", "The gain over the student alone is within the noise."
-        )
-    equal = [arm for arm in simpler(record) if level(record, "gains", arm) != "better"]
+        sentence = "The gain over the student alone is within the noise."
+        return Verdict("open", "Within noise", sentence)
+    return _better_than_alone(record)
+
+
+def _worse_than_baselines(baselines: list[str], over_alone: Level) -> Verdict:
+    names = name_list(baselines)
+    if over_alone == "better":
+        sentence = f"Clearly worse than {names}, but better than the student alone."
+    else:
+        sentence = f"Clearly worse than {names}, without a gain over the student alone."
+    return Verdict("bad", f"Worse than {names}", sentence)
+
+
+def _better_than_alone(record: Record) -> Verdict:
+    """Verdict of a run with a clear gain over the student alone."""
+    equal = [arm for arm in record.baselines if level(record, "gains", arm) != "better"]
     if equal:
-        words = _listed(equal)
-        sentence = f"Better than the student alone, not clearly better than {words}."
-        return Verdict("open", f"No better than {words}", sentence)
-    if not simpler(record):
-        sentence = "Better than the student alone; no simpler method was run beside it."
+        names = name_list(equal)
+        sentence = f"Better than the student alone, but not clearly better than {names}."
+        return Verdict("open", f"No better than {names}", sentence)
+    if not record.baselines:
+        sentence = "Better than the student alone. The run has no other baselines."
         return Verdict("good", "Better than alone", sentence)
-    words = _listed(simpler(record))
-    return Verdict("good", "It worked", f"Better than the student alone and than {words}.")
+    names = name_list(record.baselines)
+    return Verdict("good", "It worked", f"Better than the student alone and than {names}.")
 
 
-def _without_alone(record: Record) -> Verdict:
-    """Verdict of a run without training data: over the best of the methods that need none."""
-    words = NOUNS.get(record.main_gain[-1], record.main_gain[-1])
-    found = level(record, *record.main_gain)
-    if found == "better":
-        return Verdict("good", "It worked", f"Better than the answers to {words}.")
-    if found == "worse":
-        return Verdict("bad", f"Worse than {words}", f"Worse than the answers to {words}.")
-    return Verdict("open", "Not more than noise", f"Not clearly better than {words}.")
+def _data_free_verdict(record: Record) -> Verdict:
+    """Verdict of a data-free run: the best noise baseline stands in for the student alone."""
+    names = name_list([record.main_gain[-1]])
+    main_level = level(record, *record.main_gain)
+    if main_level == "better":
+        sentence = f"Better than a student trained on {names}."
+        return Verdict("good", "It worked", sentence)
+    if main_level == "worse":
+        sentence = f"Worse than a student trained on {names}."
+        return Verdict("bad", f"Worse than {names}", sentence)
+    sentence = f"Not clearly better than a student trained on {names}."
+    return Verdict("open", "Within noise", sentence)
 
 
 def level(record: Record, *keys: str) -> Level:
-    """Whether the gain at this path is larger than the noise, and in which direction."""
-    gain = record.number(*keys, "mean") or 0.0
-    if record.at(*keys, "significant") is not True or gain == 0:
+    """Compare the gain at a path of the result with the noise."""
+    gain = record.get_number(*keys, "mean") or 0.0
+    if record.get(*keys, "significant") is not True or gain == 0:
         return "within_noise"
     return "better" if gain > 0 else "worse"
 
 
-def simpler(record: Record) -> list[str]:
-    """Simpler methods of the run, with which the distilled student is compared."""
-    gains = record.at("gains")
-    arms = gains if isinstance(gains, dict) else {}
-    return [arm for arm in arms if record.number("gains", arm, "mean") is not None]
-
-
-def teacher_guesses(record: Record) -> bool:
+def is_near_chance(record: Record) -> bool:
     """Whether the teacher is hardly better than guessing a class.
 
     Known only for accuracy on single labels; False for other tasks.
     """
-    teacher = record.number("teacher", record.metric, "mean")
+    teacher = record.mean("teacher", record.metric)
     num_classes = len(record.classes)
     if teacher is None or record.metric != "accuracy" or num_classes < 2:
         return False
-    if record.at("kind") not in (None, "single"):
+    if record.get("kind") not in (None, "single"):
         return False
     chance = 1 / num_classes
     return teacher < chance + STEP_ABOVE_CHANCE * (1 - chance)
-
-
-def _listed(arms: list[str]) -> str:
-    words = [NOUNS.get(arm, arm.replace("_", " ")) for arm in arms]
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 2 else words)

@@ -1,4 +1,4 @@
-"""A plot's legend as an HTML list, which wraps where the screen is narrow."""
+"""Legend of a plot as an HTML list, which wraps on narrow screens."""
 
 from __future__ import annotations
 
@@ -13,29 +13,40 @@ SHAPES = {
     "triangle-up": '<path d="M13 1 18.5 10.5h-11z"/>',
     "cross": '<path d="M11 1h4v3h3v4h-3v3h-4V8H8V4h3z"/>',
 }
+"""Symbols of plotly as SVG in a box of 26 by 12 units, centred at (13, 6)."""
 STROKES = {"dot": "2 2.5", "dash": "6 4", "dashdot": "7 2.5 2 2.5"}
+"""Line styles of plotly as dash patterns of SVG."""
 
 
 def legend(plot: Plot) -> str:
-    """One entry for every named trace; nothing for a plot of one."""
+    """List with an entry for each named trace; empty if there is only one."""
     named = [trace for trace in plot.data if "name" in trace and trace.get("showlegend", True)]
-    entries = "".join(
-        f"<li>{_sample(trace)}{trace['name']}</li>" for trace in named
-    )  # names are escaped for plotly, which is escaped for HTML too
+    # Names are escaped for plotly already; escaping them again would show the entities.
+    entries = "".join(f"<li>{_sample(trace)}{trace['name']}</li>" for trace in named)
     return f'<ul class="legend">{entries}</ul>' if len(named) > 1 else ""
 
 
 def _sample(trace: dict[str, Any]) -> str:
-    line, marker = trace.get("line", {}), trace.get("marker", {})
+    """Line, marker or area of a trace."""
+    line = trace.get("line", {})
+    marker = trace.get("marker", {})
     color = line.get("color") or marker.get("color")
+    has_line = "lines" in trace["mode"]
     if "stackgroup" in trace:
-        drawn = f'<path fill="{color}" opacity=".55" d="M0 1h26v10H0z"/><path stroke="{color}" stroke-width="1.5" d="M0 1h26"/>'
-    else:
-        dash = STROKES.get(line.get("dash", ""))
-        stroke = f'<path stroke="{color}" stroke-width="2.25"{f" stroke-dasharray={dash!r}" if dash else ""} d="M0 6h26"/>'
-        shape = f'<g fill="{color}">{SHAPES[marker.get("symbol", "circle")]}</g>'
-        drawn = (stroke if "lines" in trace["mode"] else "") + (
-            shape if "markers" in trace["mode"] else ""
+        shapes = (
+            f'<path fill="{color}" opacity=".55" d="M0 1h26v10H0z"/>'
+            f'<path stroke="{color}" stroke-width="1.5" d="M0 1h26"/>'
         )
-    left, width = (0, 26) if "lines" in trace["mode"] else (7, 12)
-    return f'<svg width="{width}" height="12" viewBox="{left} 0 {width} 12" aria-hidden="true">{drawn}</svg>'
+    else:
+        shapes = _stroke(color, line.get("dash", "")) if has_line else ""
+        if "markers" in trace["mode"]:
+            shapes += f'<g fill="{color}">{SHAPES[marker.get("symbol", "circle")]}</g>'
+    left, width = (0, 26) if has_line else (7, 12)
+    box = f'width="{width}" height="12" viewBox="{left} 0 {width} 12"'
+    return f'<svg {box} aria-hidden="true">{shapes}</svg>'
+
+
+def _stroke(color: str, style: str) -> str:
+    pattern = STROKES.get(style)
+    dashes = f' stroke-dasharray="{pattern}"' if pattern else ""
+    return f'<path stroke="{color}" stroke-width="2.25"{dashes} d="M0 6h26"/>'

@@ -1,4 +1,4 @@
-"""What the distilled student gets wrong: examples, and its accuracy on each class."""
+"""Examples of mistakes of the distilled student, and its accuracy on each class."""
 
 from __future__ import annotations
 
@@ -6,89 +6,96 @@ from base64 import b64encode
 from html import escape
 from typing import Any
 
-from instil.report import tables, text
+from instil.report.names import display_name
 from instil.report.quality import seed_note
+from instil.report.quantities import amount, count
 from instil.report.record import Record, finite
+from instil.report.tables import Cell, table
 
 MOST_ROWS = 30
-"""Classes that the table shows; of more, those with the lowest accuracy."""
+"""Largest number of classes in the table; classes with the lowest accuracy are shown."""
 ARMS = ("teacher", "alone", "distilled")
+CAPTION = (
+    "Test images with the most confident wrong predictions of the exported student. Under each "
+    "image: the true class, the prediction of the student with its confidence, and the prediction "
+    "of the teacher."
+)
 
 
 def mistake_examples(record: Record) -> str:
-    """A grid of test images that the shipped student gets wrong; empty without pictures."""
-    mistakes = record.at("details", "distilled", "mistakes")
+    """Grid of test images that the exported student gets wrong.
+
+    Returns:
+        HTML; empty for a run without such images.
+    """
     figures = []
-    for index, mistake in enumerate(mistakes if isinstance(mistakes, list) else ()):
+    for index, mistake in enumerate(record.get_list("details", "distilled", "mistakes")):
         path = record.folder / "checkpoint" / f"mistake-{index}.png"
         if isinstance(mistake, dict) and path.is_file():
             figures.append(_example(record, mistake, path.read_bytes()))
     if not figures:
         return ""
-    caption = (
-        "The test images about which the shipped student is most confident and wrong. Under each: "
-        "the true class, the answer of the student with its confidence, and that of the teacher."
-    )
     return (
         '<figure class="mistakes"><h3>Examples of mistakes</h3>'
-        f"<ul>{''.join(figures)}</ul><figcaption>{caption}</figcaption></figure>"
+        f"<ul>{''.join(figures)}</ul><figcaption>{CAPTION}</figcaption></figure>"
     )
 
 
 def _example(record: Record, mistake: dict[str, Any], picture: bytes) -> str:
-    true, student, teacher = (
-        _class(record, mistake.get(key)) for key in ("true", "student", "teacher")
-    )
-    confidence = text.amount(finite(mistake.get("confidence")), digits=0)
+    true = _class_name(record, mistake.get("true"))
+    student = _class_name(record, mistake.get("student"))
+    confidence = amount(finite(mistake.get("confidence")), digits=0)
     lines = [f"<b>true: {escape(true)}</b>", f"student: {escape(student)} ({confidence})"]
     if mistake.get("teacher") is not None:
-        lines.append(f"teacher: {escape(teacher)}")
-    image = f'<img src="data:image/png;base64,{b64encode(picture).decode()}" alt="{escape(f"test image of class {true}")}">'
+        lines.append(f"teacher: {escape(_class_name(record, mistake['teacher']))}")
+    source = f"data:image/png;base64,{b64encode(picture).decode()}"
+    image = f'<img src="{source}" alt="{escape(f"test image of class {true}")}">'
     return f"<li>{image}<span>{'<br>'.join(lines)}</span></li>"
 
 
-def _class(record: Record, number: Any) -> str:
-    is_known = isinstance(number, int) and 0 <= number < len(record.classes)
-    return record.classes[number] if is_known else str(number)
+def _class_name(record: Record, index: Any) -> str:
+    is_class = isinstance(index, int) and 0 <= index < len(record.classes)
+    return record.classes[index] if is_class else str(index)
 
 
 def class_accuracy_table(record: Record) -> str:
-    """Accuracy of each class for teacher, student alone and distilled student."""
-    found = {arm: rows for arm in ARMS if (rows := _confusion(record, arm))}
-    if "distilled" not in found:
+    """Accuracy of teacher, student alone and distilled student on each class.
+
+    Returns:
+        HTML; empty for a run without a confusion matrix of the distilled student.
+    """
+    matrices = {arm: rows for arm in ARMS if (rows := _confusion(record, arm))}
+    if "distilled" not in matrices:
         return ""
-    num_classes = len(found["distilled"])
-    found = {arm: rows for arm, rows in found.items() if len(rows) == num_classes}
+    counts = matrices["distilled"]
+    num_classes = len(counts)
     shares = {
-        arm: [_accuracy(rows[i], i) for i in range(num_classes)] for arm, rows in found.items()
+        arm: [_accuracy(row, index) for index, row in enumerate(rows)]
+        for arm, rows in matrices.items()
+        if len(rows) == num_classes
     }
     order = [index for index in range(num_classes) if shares["distilled"][index] is not None]
     caption = f"Accuracy of each class on the test split{seed_note(record)}"
     if len(order) > MOST_ROWS:
         order = sorted(order, key=lambda index: shares["distilled"][index] or 0.0)[:MOST_ROWS]
         caption += f"; the {MOST_ROWS} classes with the lowest accuracy of {num_classes}"
-    lines: list[list[tables.Cell]] = [
-        [
-            _class(record, index),
-            text.count(sum(found["distilled"][index])),
-            *(text.amount(shares[arm][index]) for arm in found),
-        ]
-        for index in order
-    ]
-    header = ["Class", "Samples", *(text.display_name(arm) for arm in found)]
-    table = tables.table(caption, header, lines)
-    return f"<details><summary>Accuracy of each class</summary>{table}</details>"
+    cells: list[list[Cell]] = []
+    for index in order:
+        accuracies = [amount(values[index]) for values in shares.values()]
+        cells.append([_class_name(record, index), count(sum(counts[index])), *accuracies])
+    header = ["Class", "Samples", *(display_name(arm) for arm in shares)]
+    details = table(caption, header, cells)
+    return f"<details><summary>Accuracy of each class</summary>{details}</details>"
 
 
 def _confusion(record: Record, arm: str) -> list[list[float]]:
-    """The square confusion matrix of an arm; empty where there is none."""
-    rows = record.at("details", arm, "confusion")
-    size = len(rows) if isinstance(rows, list) else 0
+    """Square confusion matrix of an arm; empty if there is none."""
+    rows = record.get_list("details", arm, "confusion")
     is_square = all(
-        isinstance(row, list) and len(row) == size and all(finite(one) is not None for one in row)
-        for row in (rows if size else ())
+        isinstance(row, list) and len(row) == len(rows) and None not in map(finite, row)
+        for row in rows
     )
-    return rows if size and is_square else []
+    return rows if is_square else []
 
 
 def _accuracy(row: list[float], index: int) -> float | None:

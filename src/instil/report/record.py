@@ -1,8 +1,7 @@
-"""A run folder as it was found: what is missing or broken is known, never guessed."""
+"""Content of a run folder, with typed access to values that may be missing or malformed."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,29 +9,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from instil.files.checksums import JSON_KEY, DamagedFileError, read_json_with_checksum
+from instil.report.quantities import NUMBERS
 
 ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled")
-SIDE = (
-    "loss",
-    "ece",
-    "mae",
-    "agreement",
-    "perplexity",
-    "bits_per_byte",
-)  # metrics that are never the headline
-NUMBERS = ("perplexity", "bits_per_byte")  # which are no shares of one
-
-
-def decimals(value: float) -> int:
-    """Decimals that leave four significant digits, at most three."""
-    whole_digits = len(str(int(abs(value)))) if abs(value) < 1e15 else 16
-    return max(0, min(3, 4 - whole_digits))
+"""Arms in the order of the page; other arms follow."""
+SECONDARY = ("loss", "ece", "mae", "agreement", "perplexity", "bits_per_byte")
+"""Metrics that are never the headline metric unless the result names them."""
+OTHER_KEYS = ("gains", "cost", "details", "export")
+"""Keys of the result with the shape of an arm."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """``result``, ``metrics`` (a row a line), ``environment`` and the recipe's text; ``unread`` says in sentences what could not be read."""
+    """Files of a run.
+
+    Args:
+        folder: run folder.
+        result: content of ``result.json``.
+        metrics: rows of ``metrics.jsonl``.
+        environment: content of ``environment.json``.
+        recipe: text of ``recipe.yaml``.
+        unread: a sentence for each file or line that could not be read.
+    """
 
     folder: Path
     result: dict[str, Any]
@@ -41,56 +39,77 @@ class Record:
     recipe: str = ""
     unread: tuple[str, ...] = ()
 
-    def at(self, *keys: str) -> Any:
-        """What stands at this path in the result; None where the path ends early."""
+    def get(self, *keys: str) -> Any:
+        """Value at a path in the result; None if the path ends early."""
         value: Any = self.result
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
-    def number(self, *keys: str) -> float | None:
-        """The finite number at this path; None where there is none."""
-        return finite(self.at(*keys))
+    def get_number(self, *keys: str) -> float | None:
+        """Finite number at a path in the result; None if there is none."""
+        return finite(self.get(*keys))
 
-    def interval(self, *keys: str) -> tuple[float, float] | None:
-        """The two ends of the interval at this path; None where one of them is missing."""
-        ends = self.at(*keys, "interval")
-        low, high = (
-            [finite(end) for end in ends]
-            if isinstance(ends, list) and len(ends) == 2
-            else (None, None)
-        )
-        return None if low is None or high is None else (low, high)
+    def get_dict(self, *keys: str) -> dict[str, Any]:
+        """Mapping at a path in the result; empty if there is none."""
+        value = self.get(*keys)
+        return value if isinstance(value, dict) else {}
+
+    def get_list(self, *keys: str) -> list[Any]:
+        """List at a path in the result; empty if there is none."""
+        value = self.get(*keys)
+        return value if isinstance(value, list) else []
+
+    def get_interval(self, *keys: str) -> tuple[float, float] | None:
+        """Ends of the confidence interval at a path; None if one of them is missing."""
+        ends = [finite(end) for end in self.get_list(*keys, "interval")]
+        if len(ends) != 2 or ends[0] is None or ends[1] is None:
+            return None
+        return ends[0], ends[1]
+
+    def mean(self, arm: str, metric: str) -> float | None:
+        """Mean of a metric of an arm over the seeds; None if there is none."""
+        return self.get_number(arm, metric, "mean")
+
+    def values(self, arm: str, metric: str) -> list[float | None]:
+        """Value of a metric of an arm for each seed."""
+        return [finite(value) for value in self.get_list(arm, metric, "values")]
+
+    def cost_path(self, arm: str) -> tuple[str, str]:
+        """Path of the cost of an arm.
+
+        The entry ``student`` is the cost of the distilled student. Another arm has an entry of its
+        own if its network has a different size.
+        """
+        has_entry = arm == "teacher" or isinstance(self.get("cost", arm), dict)
+        return ("cost", arm if has_entry else "student")
 
     @cached_property
     def arms(self) -> list[str]:
-        """The networks that have a test result: the known ones first, others as they come."""
-        found = [
-            key
-            for key, value in self.result.items()
-            if isinstance(value, dict) and any(_summary(part) for part in value.values())
-        ]
-        found = [key for key in found if key not in ("gains", "cost", "details", "export")]
-        return [*(arm for arm in ARMS if arm in found), *(arm for arm in found if arm not in ARMS)]
+        """Arms that have a test result, in the order of ``ARMS``; others follow."""
+        arms = []
+        for key, value in self.result.items():
+            is_arm = isinstance(value, dict) and any(_is_summary(part) for part in value.values())
+            if is_arm and key not in OTHER_KEYS:
+                arms.append(key)
+        return [*(arm for arm in ARMS if arm in arms), *(arm for arm in arms if arm not in ARMS)]
 
     @cached_property
     def metric(self) -> str:
-        """The headline metric that the result names, or accuracy, or else the first one of the first arm."""
-        names = [
-            name for arm in self.arms for name, value in self.result[arm].items() if _summary(value)
-        ]
-        if self.at("headline") in names:
-            return str(self.at("headline"))
-        return (
-            "accuracy"
-            if "accuracy" in names
-            else next((name for name in names if name not in SIDE), "accuracy")
-        )
+        """Headline metric: the one that the result names, accuracy, or the first one."""
+        names: list[str] = []
+        for arm in self.arms:
+            names += [name for name, value in self.result[arm].items() if _is_summary(value)]
+        if self.get("headline") in names:
+            return str(self.get("headline"))
+        if "accuracy" in names:
+            return "accuracy"
+        return next((name for name in names if name not in SECONDARY), "accuracy")
 
     @cached_property
-    def fraction(self) -> bool:
-        """Whether the headline metric lies in [0, 1] everywhere, so that it reads as a percentage."""
-        values = [self.number(arm, self.metric, "mean") for arm in self.arms]
+    def is_fraction(self) -> bool:
+        """Whether the headline metric lies in [-1, 1] for all arms, and is shown in percent."""
+        values = [self.mean(arm, self.metric) for arm in self.arms]
         return self.metric not in NUMBERS and all(
             -1 <= value <= 1 for value in values if value is not None
         )
@@ -98,140 +117,63 @@ class Record:
     @cached_property
     def lower_is_better(self) -> bool:
         """Whether a smaller headline metric is better. Gains are positive for improvements."""
-        return self.at("higher_is_better") is False
+        return self.get("higher_is_better") is False
 
     def improvement(self, value: float, control: float) -> float:
-        """How much better one value of the headline metric is than another."""
+        """Difference of two values of the headline metric, positive for an improvement."""
         return control - value if self.lower_is_better else value - control
 
     @cached_property
     def classes(self) -> list[str]:
-        """Class names; empty where the task has none."""
-        classes = self.at("classes")
-        return [str(name) for name in classes] if isinstance(classes, list) else []
+        """Class names; empty if the task has none."""
+        return [str(name) for name in self.get_list("classes")]
+
+    @cached_property
+    def is_data_free(self) -> bool:
+        """Whether the student was trained without the training data."""
+        return self.get("data", "surrogate") is not None
+
+    @cached_property
+    def baselines(self) -> list[str]:
+        """Baselines of the run, other than the student alone, with a gain over each."""
+        gains = self.get_dict("gains")
+        return [arm for arm in gains if self.get_number("gains", arm, "mean") is not None]
 
     @cached_property
     def main_gain(self) -> tuple[str, ...]:
-        """Where the gain stands that decides: over the student alone, or, in a run without one, over the best of the simpler methods."""
-        gains = self.at("gains")
-        known = (
-            [("gains", arm) for arm in gains if self.number("gains", arm, "mean") is not None]
-            if isinstance(gains, dict)
-            else []
-        )
-        return (
-            ("gain",)
-            if self.at("data", "surrogate") is None or not known
-            else min(known, key=lambda path: self.number(*path, "mean") or 0.0)
-        )
+        """Path of the gain that decides the verdict.
+
+        It is the gain over the student alone. A data-free run has none; the smallest gain over its
+        baselines, which is the one over the best of them, stands in for it.
+        """
+        if not self.is_data_free or not self.baselines:
+            return ("gain",)
+        best = min(self.baselines, key=lambda arm: self.get_number("gains", arm, "mean") or 0.0)
+        return ("gains", best)
 
     @cached_property
-    def pictures(self) -> bytes:
-        """The PNG file of images that the shipped student learnt from instead of the data; empty where there is none."""
-        path = self.folder / "checkpoint" / f"distilled-{self.at('exported_seed')}.png"
+    def surrogate_images(self) -> bytes:
+        """PNG file of images that replaced the training data; empty if there is none."""
+        path = self.folder / "checkpoint" / f"distilled-{self.get('exported_seed')}.png"
         return path.read_bytes() if path.is_file() else b""
 
     @cached_property
     def seeds(self) -> list[Any]:
-        """The seeds of the run."""
-        seeds = self.at("seeds")
-        return seeds if isinstance(seeds, list) else []
-
-    def values(self, arm: str, metric: str) -> list[float | None]:
-        """The metric of each seed."""
-        values = self.at(arm, metric, "values")
-        return [finite(value) for value in values] if isinstance(values, list) else []
-
-
-def read_run(folder: str | Path) -> Record:
-    """The run in ``folder``; raises ValueError where it holds no readable result."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; expected the folder that `instil run` made")
-    if not (folder / "result.json").is_file():
-        there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-        raise ValueError(
-            f"{folder} has no result.json, so it is not a run folder, or its run wrote no result yet; it holds {there}"
-        )
-    try:
-        result = json.loads((folder / "result.json").read_text("utf-8"))
-        if isinstance(result, dict) and JSON_KEY in result:
-            remedy = "Restore it from a copy, or go on with the run (--resume)"
-            result = read_json_with_checksum(folder / "result.json", remedy)
-    except DamagedFileError:
-        raise
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{folder / 'result.json'} cannot be read: {error}") from error
-    if not isinstance(result, dict):
-        raise ValueError(
-            f"{folder / 'result.json'} holds a {type(result).__name__}; expected an object with teacher, alone, distilled, gain and cost"
-        )
-    unread: list[str] = []
-    metrics, environment = (
-        _metrics(folder / "metrics.jsonl", unread),
-        _environment(folder / "environment.json", unread),
-    )
-    return Record(
-        folder,
-        result,
-        metrics,
-        environment,
-        _text(folder / "recipe.yaml", unread) or "",
-        tuple(unread),
-    )
+        """Seeds of the run."""
+        return self.get_list("seeds")
 
 
 def finite(value: Any) -> float | None:
-    """A finite number, or None for everything else."""
-    return (
-        float(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        else None
-    )
+    """Return a finite number as a float, and None for everything else."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
 
 
-def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the numbers there are."""
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are not None; None if there are none."""
     numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers else None
 
 
-def _summary(value: Any) -> bool:
+def _is_summary(value: Any) -> bool:
     return isinstance(value, dict) and finite(value.get("mean")) is not None
-
-
-def _text(path: Path, unread: list[str]) -> str | None:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, ValueError):
-        unread.append(f"{path.name} is missing or cannot be read.")
-        return None
-
-
-def _environment(path: Path, unread: list[str]) -> dict[str, Any]:
-    text = _text(path, unread)
-    try:
-        found = json.loads(text) if text is not None else {}
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        unread.append(f"{path.name} is not a JSON object.")
-    return found if isinstance(found, dict) else {}
-
-
-def _metrics(path: Path, unread: list[str]) -> list[dict[str, Any]]:
-    rows, broken = [], 0
-    for line in (_text(path, unread) or "").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        elif line.strip():
-            broken += 1
-    if broken:
-        unread.append(
-            f"{broken} {'line' if broken == 1 else 'lines'} of {path.name} cannot be read (a run that was stopped may leave half a line)."
-        )
-    return rows

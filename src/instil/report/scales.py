@@ -12,7 +12,15 @@ STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values in [``low``, ``high``] to pixels between ``start`` and ``end``."""
+    """Mapping from values to pixels.
+
+    Args:
+        low: value at ``start``.
+        high: value at ``end``.
+        start: position in pixels.
+        end: position in pixels.
+        is_log: whether the scale is logarithmic.
+    """
 
     low: float
     high: float
@@ -23,13 +31,19 @@ class Scale:
     def __call__(self, value: float) -> float:
         low, high, position = self.low, self.high, value
         if self.is_log:
+            # Values of zero and below have no logarithm; they land left of the axis.
             low, high, position = math.log(low), math.log(high), math.log(max(value, self.low / 10))
         share = (position - low) / ((high - low) or 1.0)
         return self.start + share * (self.end - self.start)
 
 
 def linear_ticks(low: float, high: float, count: int) -> list[float]:
-    """About ``count`` round values in [``low``, ``high``].
+    """Round values between two ends.
+
+    Args:
+        low: lower end.
+        high: upper end.
+        count: approximate number of values.
 
     Example:
         >>> linear_ticks(0.0, 1.0, 5)
@@ -39,6 +53,7 @@ def linear_ticks(low: float, high: float, count: int) -> list[float]:
     if rough <= 0 or not math.isfinite(rough):
         return [low]
     power = 10.0 ** math.floor(math.log10(rough))
+    # The factors 0.999 and 1e-9 accept values that rounding moved by an ulp.
     step = next(step * power for step in STEPS if step * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
@@ -46,8 +61,9 @@ def linear_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten in [``low``, ``high``]; powers alone over many decades."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    """1, 2 and 5 times the powers of ten between two ends; only powers over many decades."""
+    first = math.floor(math.log10(low))
+    last = math.ceil(math.log10(high))
     factors = (1,) if last - first > 4 else (1, 2, 5)
     ticks = []
     for exponent in range(first, last + 1):
@@ -56,30 +72,45 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def padded_range(values: Sequence[float], from_zero: bool, is_log: bool) -> tuple[float, float]:
-    """Range of an axis that holds all values with a little air."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
+    """Range of an axis with a margin around all values.
+
+    Args:
+        values: values to show.
+        from_zero: include zero, without a margin where the axis ends there.
+        is_log: whether the axis is logarithmic.
+
+    Returns:
+        Lower and upper end.
+    """
+    low = min(values, default=0.0)
+    high = max(values, default=1.0)
     if is_log:
         return low / 1.25, high * 1.25
     if from_zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    air = 0.05 * ((high - low) or abs(high) or 1.0)
-    return (low if from_zero and low == 0 else low - air), (
-        high if from_zero and high == 0 else high + air
-    )
+    margin = 0.05 * ((high - low) or abs(high) or 1.0)
+    start = low if from_zero and low == 0 else low - margin
+    end = high if from_zero and high == 0 else high + margin
+    return start, end
 
 
 def tick_label(value: float, form: str) -> str:
-    """A tick as text; ``form`` is plotly's tickformat: a percentage or a plain number.
+    """Text of a tick.
+
+    Args:
+        value: value of the tick.
+        form: ``tickformat`` of plotly, for a percentage or a plain number.
 
     Example:
-        >>> label(0.875, ".1~%")
+        >>> tick_label(0.875, ".1~%")
         '87.5%'
-        >>> label(0.9, ".0%")
+        >>> tick_label(0.9, ".0%")
         '90%'
     """
+    text = f"{value:.6g}"
     if form.endswith("%"):
-        digits = f"{100 * value:.1f}" if "1" in form else f"{100 * value:.0f}"
-        text = (digits.rstrip("0").rstrip(".") if "." in digits else digits) + "%"
-    else:
-        text = f"{value:.6g}"
+        text = f"{100 * value:.{1 if '1' in form else 0}f}"
+        if "." in text:
+            text = text.rstrip("0").rstrip(".")
+        text += "%"
     return text.replace("-", "\N{MINUS SIGN}") if value else text.lstrip("-")

@@ -1,0 +1,61 @@
+"""Names of arms and metrics for readers of a report."""
+
+from __future__ import annotations
+
+ARM_NAMES = {
+    "teacher": "Teacher",
+    "alone": "Student alone",
+    "label_smoothing": "Label smoothing",
+    "pseudo_labels": "Pseudo-labels",
+    "noise": "White noise",
+    "blobs": "Smooth noise",
+    "distilled": "Distilled student",
+}
+"""Trained models, in the order of the rows of a table."""
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "ece": "calibration error",
+    "miou": "mIoU",
+    "auroc": "AUROC",
+    "map": "mAP",
+    "iou": "mean IoU",
+    "r2": "R²",
+    "mae": "mean absolute error",
+    "bits_per_byte": "bits per byte",
+    "fgsm": "accuracy under FGSM",
+    "pgd": "accuracy under PGD",
+}
+
+
+def display_name(key: str) -> str:
+    """Name of an arm or a metric.
+
+    Example:
+        >>> display_name("alone"), display_name("miou"), display_name("top_5")
+        ('Student alone', 'mIoU', 'top 5')
+    """
+    return ARM_NAMES.get(key) or METRIC_NAMES.get(key) or key.replace("_", " ")
+
+
+def display_title(key: str) -> str:
+    """Name of an arm or a metric with an initial capital, as a heading.
+
+    Example:
+        >>> display_title("accuracy"), display_title("miou")
+        ('Accuracy', 'mIoU')
+    """
+    name = display_name(key)
+    has_own_case = name[:2] != name[:2].lower()
+    return name if has_own_case else name[:1].upper() + name[1:]
+
+
+def name_list(arms: list[str]) -> str:
+    """Names of arms in the middle of a sentence.
+
+    Example:
+        >>> name_list(["label_smoothing", "noise", "pseudo_labels"])
+        'label smoothing, white noise and pseudo-labels'
+    """
+    names = [display_name(arm).lower() for arm in arms]
+    first = ", ".join(names[:-1])
+    return f"{first} and {names[-1]}" if first else "".join(names)

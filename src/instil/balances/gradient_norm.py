@@ -41,8 +41,6 @@ class GradientNorm(Balance):
         "rise, make the ratio to the first step unreliable. Training must not be sharded.",
     )
 
-    needs_input_grad = True
-
     def __init__(
         self,
         role: Annotated[
@@ -67,6 +65,10 @@ class GradientNorm(Balance):
         self.role = role
         self.asymmetry = asymmetry
         self.rate = rate
+
+    def sharding_obstacle(self) -> str | None:
+        """Reason why the nets cannot be sharded."""
+        return "takes gradients inside the student's graph"
 
     def build(self, couples: Mapping[str, bool]) -> None:
         self.couples = dict(couples)

@@ -1,6 +1,6 @@
 """Descriptions of methods: cards, types of options, schedules, and errors about names."""
 
-from instil.cards.card import Card
+from instil.cards.card import Card, Tag, has_tag
 from instil.cards.closest import closest
 from instil.cards.keywords import ClearKeywords
 from instil.cards.options import NonNegative, Positive
@@ -12,6 +12,8 @@ __all__ = [
     "NonNegative",
     "Positive",
     "Schedule",
+    "Tag",
     "at_progress",
     "closest",
+    "has_tag",
 ]

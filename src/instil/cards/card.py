@@ -3,6 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Tag = Literal[
+    "aligned_tokens",
+    "disjoint_data",
+    "merged_classes",
+    "new_architecture",
+    "predictions_by_index",
+    "related_positions",
+    "stateful",
+    "synthetic_labels",
+]
+"""Property of a method that needs no code of its own:
+
+- ``aligned_tokens``: the loss accepts a teacher with another tokenizer than the student.
+- ``disjoint_data``: each member of the teacher is trained on data that no other member sees.
+- ``merged_classes``: members of the teacher may have other classes than the student; classes are
+  matched by name.
+- ``new_architecture``: the scheme exports another architecture than the student's.
+- ``predictions_by_index``: the scheme trains a teacher whose outputs belong to training samples by
+  index.
+- ``related_positions``: the loss of a position depends on other positions of its sample.
+- ``stateful``: training changes the teacher, so that a checkpoint must hold it.
+- ``synthetic_labels``: the images that the scheme creates have a class.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,6 +48,8 @@ class Card:
         zero_at_match: the loss is zero if student and teacher outputs are equal.
         finite_logits: no logit may be minus infinity, such as that of an excluded class.
         holds_graph: the scheme keeps outputs and their graph across a ``yield``.
+        views_per_sample: number of views of each sample that a batch must contain.
+        tags: further capabilities and requirements, see ``Tag``.
         deviations: differences from the paper.
         equation: minimised function in LaTeX.
         use: when to use the method.
@@ -41,7 +68,20 @@ class Card:
     zero_at_match: bool = True
     finite_logits: bool = False
     holds_graph: bool = False
+    views_per_sample: int = 1
+    tags: tuple[Tag, ...] = ()
     deviations: str = ""
     equation: str = ""
     use: str = ""
     pitfalls: str = ""
+
+
+def has_tag(method: object, tag: Tag) -> bool:
+    """Whether the card of a method has a tag; False without a card.
+
+    Args:
+        method: a method or its class.
+        tag: the tag.
+    """
+    card = getattr(method, "card", None)
+    return isinstance(card, Card) and tag in card.tags

@@ -8,16 +8,19 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from instil.cards.removed import reject_removed
+
 
 class ClearKeywords:
     """Base class whose subclasses name the closest option if they get an unknown keyword argument.
 
-    The check runs only after a constructor has failed. Signatures and annotations stay those of
+    The check of keywords runs only after a constructor has failed. Signatures and annotations stay those of
     the class.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        reject_removed(cls)
         if "__init__" in vars(cls):
             cls.__init__ = _with_clear_error(cls.__init__)  # type: ignore[method-assign]
 

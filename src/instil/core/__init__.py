@@ -7,12 +7,15 @@ from typing import NoReturn
 
 from instil.cards import Card, NonNegative, Positive, Schedule
 from instil.core.net import Call, Net, as_net, plain_call
-from instil.core.objective import Average, LabelObjective, Objective, Weighting
-from instil.core.objectives import Balance, Gather, Objectives, Update
-from instil.core.scheme import Perturbation, Scheme, side_effect_free
+from instil.core.balance import Balance
+from instil.core.objective import Objective, Weighting
+from instil.core.objectives import Objectives
+from instil.core.scheme import Scheme, side_effect_free
 from instil.core.teacher import Teacher
+from instil.core.update import Gather, Update
 from instil.items import (
     UNLABELLED,
+    Average,
     Batch,
     Outputs,
     batch_size,
@@ -30,13 +33,11 @@ __all__ = [
     "Call",
     "Card",
     "Gather",
-    "LabelObjective",
     "Net",
     "NonNegative",
     "Objective",
     "Objectives",
     "Outputs",
-    "Perturbation",
     "Positive",
     "Schedule",
     "Scheme",
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 MOVED = {
+    "instil.capabilities": "Perturbation",
     "instil.cards": "at_progress closest",
     "instil.functional.keyed_random": "inverse_cdf_sample keyed_normal keyed_uniform",
     "instil.items": "drop_gradient drop_unlabelled_gradient every_item_counts "
@@ -64,12 +66,17 @@ MOVED = {
 
 
 def __getattr__(name: str) -> NoReturn:
-    """Explain a name that has moved.
+    """Explain a name that has been moved or removed.
 
     Raises:
-        ImportError: for a name in ``MOVED``.
+        ImportError: for a name that has been moved or removed.
         AttributeError: for any other name.
     """
+    if name == "LabelObjective":
+        raise ImportError(
+            "instil.core.LabelObjective has been removed. Derive from Objective and write "
+            "items = Items(labelled=True) (instil.items.Items)."
+        )
     for module, names in MOVED.items():
         if name in names.split():
             raise ImportError(f"instil.core.{name} has moved. Import it from {module}.")

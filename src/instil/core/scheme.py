@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +14,20 @@ from instil.cards import Card
 from instil.cards.keywords import ClearKeywords
 from instil.core.net import Net, as_net
 from instil.core.objective import Objective
-from instil.core.objectives import Objectives, Update
+from instil.core.objectives import Objectives
 from instil.core.teacher import Teacher
+from instil.core.update import Update
+from instil.roles import ExplainsMissingRoles
 from instil.items.batch import Batch, Outputs, first_tensor
 
 MOST_MODULES = 12
 """Number of modules that an error about missing taps lists."""
 
-Perturbation = Callable[[nn.Module, Batch], Batch]
-"""``(net, batch) -> batch``: a harder version of a test batch for this net, such as an attack."""
-
 
 class Scheme(ClearKeywords, nn.Module):
     """Base class of schemes; ``step`` is a generator, and every ``yield`` is one optimizer step.
+
+    Optional capabilities are protocols of ``instil.capabilities`` and tags of the card.
 
     Args:
         student: the student.
@@ -36,23 +37,9 @@ class Scheme(ClearKeywords, nn.Module):
     Attributes:
         learners: name of each learner -> submodules that it trains. Learners must partition the
             trainable parameters.
-        supports_sharding: uses parts of nets and objectives only through their forward pass, and
-            takes no second derivative.
-        synthetic_inputs: makes its own images, in the shape of the batch's.
-        synthetic_labels: its images have a class.
-        on_policy_text: learns from texts that are generated during training, so that no teacher
-            outputs can be recorded before.
-        exports_new_architecture: ``export`` returns another architecture than the student's.
-        predicts_by_index: trains a teacher whose outputs belong to training samples by index.
     """
 
     card: ClassVar[Card]
-    supports_sharding: bool = True
-    synthetic_inputs: ClassVar[bool] = False
-    synthetic_labels: ClassVar[bool] = False
-    on_policy_text: ClassVar[bool] = False
-    exports_new_architecture: ClassVar[bool] = False
-    predicts_by_index: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -67,7 +54,8 @@ class Scheme(ClearKeywords, nn.Module):
         if not isinstance(objectives, Objectives):
             objectives = Objectives(objectives)
         self.objectives = objectives
-        self.objectives.missing_role_hint = None if teacher is None else teacher.missing_role_hint
+        explains = isinstance(teacher, ExplainsMissingRoles)
+        self.objectives.missing_role_remedy = teacher.missing_role_remedy() if explains else None
         self.objectives.student_modules = _modules(self.student)
         self.prepared = False
 
@@ -149,24 +137,6 @@ class Scheme(ClearKeywords, nn.Module):
     def export(self) -> Net:
         """Net that is evaluated, timed and deployed."""
         return self.student
-
-    def other_students(self) -> dict[str, Net]:
-        """Further trained students by name; they are evaluated and stored like the exported one."""
-        return {}
-
-    def pictures(self, batch: Batch) -> Tensor | None:
-        """Images (N, C, H, W) in [0, 1] that ``step`` learns from, or None if there are none."""
-        image: Tensor | None = self.before_step(batch).get("image")
-        return image
-
-    @classmethod
-    def robustness_evaluations(cls, options: Mapping[str, Any]) -> dict[str, Perturbation]:
-        """Extra test conditions; each is reported as a metric of its name, like the main metric.
-
-        Args:
-            options: options of the scheme in the recipe.
-        """
-        return {}
 
 
 def _modules(net: Net) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from instil.cards import has_tag
 from instil.core import Teacher
 from instil.engine.processes import differentiable_sum
 
@@ -136,7 +137,7 @@ def restore_batch_norm(module: nn.Module) -> None:
 
 
 def _layers(module: nn.Module) -> Iterator[_BatchNorm]:
-    if isinstance(module, Teacher) and not module.changes:
+    if isinstance(module, Teacher) and not has_tag(module, "stateful"):
         return
     if isinstance(module, _BatchNorm) and not isinstance(module, (nn.SyncBatchNorm, _OverRanks)):
         yield module

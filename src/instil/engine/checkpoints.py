@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 from torch.optim import Optimizer
 
+from instil.cards import has_tag
 from instil.core import Scheme, Teacher
 from instil.engine.processes import broadcast_object, gather_objects, rank, world_size
 from instil.engine.sharding import gather_full, shard_like
@@ -213,7 +214,7 @@ def fixed_teachers(scheme: Scheme) -> tuple[str, ...]:
     return tuple(
         f"{name}."
         for name, part in scheme.named_modules()
-        if isinstance(part, Teacher) and not part.changes
+        if isinstance(part, Teacher) and not has_tag(part, "stateful")
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from instil.core import UNLABELLED, Batch
 from instil.functional.directions import l2_normalize, pairwise_dot
 
 
@@ -58,3 +59,37 @@ def class_regions(vectors: Tensor, in_class: Tensor) -> tuple[Tensor, Tensor]:
     """
     sums = pairwise_dot(in_class.to(vectors.dtype), vectors.mT)
     return l2_normalize(sums), in_class.any(2)
+
+
+def pixel_labels(batch: Batch, loss: object) -> Tensor:
+    """Labels (N, H, W) of a batch, with -100 for invalid pixels.
+
+    Args:
+        batch: the batch of the step.
+        loss: loss that needs the labels, for the error message.
+
+    Raises:
+        ValueError: if the batch has no labels, or one label per image.
+    """
+    label: Tensor | None = batch.get("label")
+    if label is None or label.ndim != 3:
+        got = "no label" if label is None else f"a label of shape {tuple(label.shape)}"
+        raise ValueError(
+            f"{type(loss).__name__} needs a label for every pixel, (N, H, W), and the batch has "
+            f"{got}"
+        )
+    valid: Tensor | None = batch.get("valid")
+    if valid is None:
+        return label
+    # ``valid`` has the shape of the samples or of the positions.
+    missing = [1] * (label.ndim - valid.ndim)
+    return label.masked_fill(~valid.bool().view(*valid.shape, *missing), UNLABELLED)
+
+
+def labelled_images(label: Tensor) -> Tensor:
+    """Weight (N,) of each image: 1 with at least one labelled pixel, else 0.
+
+    Args:
+        label: labels (N, H, W), -100 for unlabelled pixels.
+    """
+    return (label != UNLABELLED).flatten(1).any(1).float()

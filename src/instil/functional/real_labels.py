@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, to_float32
+from instil.core import UNLABELLED, Batch, to_float32
 
 
 def unlabelled_mask(target: Tensor) -> Tensor:
@@ -38,3 +38,11 @@ def real_target(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     is_labelled = ~unlabelled_mask(target)
     outputs = to_float32(outputs).detach()
     return torch.where(is_labelled, target.to(outputs.dtype), outputs), is_labelled
+
+
+def mark_unlabelled(batch: Batch) -> Batch:
+    """Return a batch with -100 in the place of every unknown entry of its label."""
+    if "label" not in batch:
+        return batch
+    label = batch["label"]
+    return batch | {"label": torch.where(unlabelled_mask(label), UNLABELLED, label)}

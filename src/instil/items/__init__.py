@@ -11,6 +11,7 @@ from instil.items.batch import (
     mean,
     to_float32,
 )
+from instil.items.rule import Average, Items, counted_label
 from instil.items.uncounted import (
     drop_gradient,
     drop_unlabelled_gradient,
@@ -22,9 +23,12 @@ from instil.items.uncounted import (
 
 __all__ = [
     "UNLABELLED",
+    "Average",
     "Batch",
+    "Items",
     "Outputs",
     "batch_size",
+    "counted_label",
     "drop_gradient",
     "drop_unlabelled_gradient",
     "every_item_counts",

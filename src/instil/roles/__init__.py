@@ -1,6 +1,23 @@
 """Roles of network outputs: shared roles, alternatives to logits, and deferred values."""
 
 from instil.roles.lazy_outputs import LazyOutputs
+from instil.roles.resolution import (
+    ExplainsMissingRoles,
+    Needs,
+    RejectsRoles,
+    resolve_needs,
+)
 from instil.roles.signals import SHARED_ROLES, SIGNALS, Projection, Sampled, Top
 
-__all__ = ["SHARED_ROLES", "SIGNALS", "LazyOutputs", "Projection", "Sampled", "Top"]
+__all__ = [
+    "SHARED_ROLES",
+    "SIGNALS",
+    "ExplainsMissingRoles",
+    "LazyOutputs",
+    "Needs",
+    "Projection",
+    "RejectsRoles",
+    "Sampled",
+    "Top",
+    "resolve_needs",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class Amalgamated(Teacher):
         2019,
         source="offline",
         algorithms=("multi-teacher",),
+        tags=("merged_classes",),
         deviations="The paper's two steps (compact features first, then the student layer by "
         "layer) are left out: the teachers' logits are concatenated, and the student learns them "
         "as a whole. Not verified against the authors' code.",
@@ -43,7 +44,6 @@ class Amalgamated(Teacher):
         "wrong class, and nothing indicates which member to trust. The members' logits need the "
         "same scale: train them in the same way. A few labels help more than any temperature.",
     )
-    merges_class_spaces: ClassVar = True
 
     def __init__(
         self,

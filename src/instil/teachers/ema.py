@@ -18,8 +18,14 @@ class Ema(Teacher):
     Buffers are copied. The attribute ``roles`` limits the roles that are computed; None: all.
     """
 
-    card = Card("Mean teacher", "https://arxiv.org/abs/1703.01780", "NeurIPS", 2017, source="self")
-    changes = True
+    card = Card(
+        "Mean teacher",
+        "https://arxiv.org/abs/1703.01780",
+        "NeurIPS",
+        2017,
+        source="self",
+        tags=("stateful",),
+    )
 
     def __init__(
         self,
@@ -52,3 +58,4 @@ class Ema(Teacher):
                 slow.lerp_(fast, (1 - decay).to(slow.dtype))
         for own, current in zip(self.net.buffers(), net.buffers(), strict=True):
             own.copy_(current)
+

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -35,6 +35,7 @@ class PrivateVotes(Teacher):
         source="offline",
         algorithms=("multi-teacher", "privacy"),
         labels=("single",),
+        tags=("disjoint_data",),
         deviations="The budget is the bound that holds for all data. The papers' smaller bound "
         "uses the margins of the votes, is itself private and is left out. With a threshold each "
         "of the allowed answers is charged, also those that were not given. Laplace votes are "
@@ -48,7 +49,6 @@ class PrivateVotes(Teacher):
         "noise is not the noise of the proof. Many members are needed: the noise must be smaller "
         "than the lead of the first class.",
     )
-    disjoint_training_data: ClassVar = True
 
     def __init__(
         self,

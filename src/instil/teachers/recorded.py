@@ -49,10 +49,6 @@ class Recorded(Teacher):
         "mixed or changed after the loader cannot be recorded.",
     )
 
-    missing_role_hint = (
-        "the store does not hold it: record again with this objective (instil record)"
-    )
-
     def __init__(
         self,
         answers: Annotated[Answers, Doc("source of the recorded outputs, such as a ``Store``")],
@@ -65,6 +61,10 @@ class Recorded(Teacher):
         self.answers = answers
         self.checksums = checksums
         self.section = section
+
+    def missing_role_remedy(self) -> str:
+        """End of the error for a role that was not recorded."""
+        return "the store does not hold it: record again with this objective (instil record)"
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         if grad:

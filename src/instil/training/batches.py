@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from instil.capabilities import Calibrated
 from instil.core import Batch, Objectives, Scheme, batch_size, side_effect_free
+from instil.core.objectives import rows_of
+from instil.items.selection import outputs_to_float32
 from instil.engine import Engine, gather_rows, world_size
 
 
@@ -68,8 +71,8 @@ class Batches:
             scheme: a prepared scheme after ``Engine.setup``.
         """
         parts = [part for part in scheme.modules() if isinstance(part, Objectives)]
-        counts = [one.calibration_samples for part in parts for _, one in part.named()]
-        num_samples = max(counts, default=0)
+        calibrated = [one for part in parts for one in _calibrated(part).values()]
+        num_samples = max((one.calibration_samples for one in calibrated), default=0)
         if not num_samples:
             return
         states = [generator.get_state() for generator in self.generators()]
@@ -81,7 +84,7 @@ class Batches:
                     unlabelled = {key: value for key, value in batch.items() if key != "label"}
                     with self.engine.autocast():
                         teacher = scheme.teacher_outputs(unlabelled)
-                    statistics = scheme.objectives.collect_statistics(teacher, unlabelled)
+                    statistics = _statistics(scheme.objectives, teacher, unlabelled)
                     for key, value in statistics.items():
                         rows.setdefault(key, []).append(value)
                     seen += batch_size(batch)
@@ -89,7 +92,8 @@ class Batches:
                     break
         gathered = {key: gather_rows(torch.cat(values)) for key, values in rows.items()}
         for part in parts:
-            part.load_statistics(gathered)
+            for name, objective in _calibrated(part).items():
+                objective.load_statistics(rows_of(name, gathered))
         for generator, state in zip(self.generators(), states, strict=True):
             generator.set_state(state)
 
@@ -154,3 +158,22 @@ class Batches:
         if "valid" in batch:
             return batch | {"valid": torch.zeros_like(batch["valid"])}
         return batch | {"valid": torch.zeros(batch_size(batch), dtype=torch.bool)}
+
+
+def _calibrated(objectives: Objectives) -> dict[str, Calibrated]:
+    """Objectives that need statistics of teacher outputs, by name."""
+    return {
+        name: objective
+        for name, objective in objectives.named()
+        if isinstance(objective, Calibrated) and objective.calibration_samples
+    }
+
+
+def _statistics(objectives: Objectives, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+    """Rows of teacher statistics of all objectives, under ``name.key``."""
+    teacher = outputs_to_float32(teacher, objectives.reads("teacher"))
+    statistics: dict[str, Tensor] = {}
+    for name, objective in _calibrated(objectives).items():
+        rows = objective.collect_statistics(teacher, batch)
+        statistics |= {f"{name}.{key}": value for key, value in rows.items()}
+    return statistics

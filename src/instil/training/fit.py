@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.cards import closest
+from instil.capabilities import TrainsOtherStudents
 from instil.core import Net, Objectives, Scheme
 from instil.engine import Engine, checkpoints
 from instil.training.batches import Batches
@@ -100,7 +101,8 @@ def fit(
     run.epochs(batches, batches.steps() if isinstance(loader, Sized) else None)
     scheme.eval()
     trained = engine.release(scheme).eval()
-    others = {name: net.eval() for name, net in trained.other_students().items()}
+    students = trained.other_students() if isinstance(trained, TrainsOtherStudents) else {}
+    others = {name: net.eval() for name, net in students.items()}
     return FitResult(trained.export().eval(), run.records, state.seconds, others)
 
 

@@ -24,8 +24,6 @@ class DualSpace(Objective):
         ("student", "teacher"), (("logits",), ("embedding",), ("head",))
     )
 
-    handles_token_alignment = True
-
     def __init__(
         self,
         temperature: Annotated[Positive, Doc("softmax temperature of the divergences")] = 2.0,

@@ -11,6 +11,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Objective, Outputs
 from instil.functional.pairs import Pairs, describe_pair, feature_levels, match_levels
+from instil.items import Items
 from instil.modules.adapters import Adapter
 
 
@@ -26,7 +27,7 @@ class FeatureObjective(Objective):
     """
 
     needs: ClassVar = {"student": (("features",),), "teacher": (("features",),)}
-    per_sample = True
+    items = Items(per_sample=True)
     deepest: ClassVar[bool] = False
     """Whether ``pairs: auto`` is the deepest pair only."""
 

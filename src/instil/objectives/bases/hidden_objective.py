@@ -12,6 +12,7 @@ from instil.core import Objective, Outputs
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import Layers, layer_map, layer_tensors, replace_padding
 from instil.functional.pairs import describe_pair
+from instil.items import Items
 from instil.modules.adapters import LinearAdapter, linear_adapter
 
 
@@ -27,7 +28,7 @@ class HiddenObjective(Objective):
     """
 
     needs: ClassVar = {"student": (("hidden_states",),), "teacher": (("hidden_states",),)}
-    per_sample = True
+    items = Items(per_sample=True)
     shares: ClassVar[bool] = False
     """Whether all layers share one adapter."""
 

@@ -14,7 +14,7 @@ from instil.functional.logits import standardize
 class LogitObjective(Objective):
     """Base class of losses on the logits of student and teacher.
 
-    Subclasses define ``loss``. Those that need the label inherit from ``LabelObjective`` too.
+    Subclasses define ``loss``. Those that need the label have ``items = Items(labelled=True)``.
     """
 
     def __init__(
@@ -26,10 +26,12 @@ class LogitObjective(Objective):
         super().__init__()
         self.standardize = standardize
 
-    @property
-    def handles_unlabelled(self) -> bool:
-        """Whether the loss may read unlabelled items; standardization may not."""
-        return not self.standardize
+    def item_mask(self, batch: Batch) -> Tensor | None:
+        """Mask of the items whose logits may be read.
+
+        The loss itself ignores unlabelled items; standardization would read them.
+        """
+        return super().item_mask(batch) if self.standardize else self.items.valid(batch)
 
     def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         """Loss of logits (..., C): one value per item, or a scalar if the loss couples items."""

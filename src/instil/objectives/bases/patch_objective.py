@@ -12,6 +12,7 @@ from instil.core import Batch, Objective, Outputs, item_weights
 from instil.functional.ensembles import members
 from instil.functional.feature_maps import patch_tokens
 from instil.functional.pairs import describe_pair, feature_levels
+from instil.items import Items
 from instil.modules.adapters import Adapter
 from instil.modules.normalizers import Normalizer
 
@@ -30,7 +31,7 @@ class PatchObjective(Objective):
     """
 
     needs: ClassVar = {"student": (("features",),), "teacher": (("members", "features"),)}
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(
         self,

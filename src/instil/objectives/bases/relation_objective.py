@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Objective, Outputs, to_float32
+from instil.items import Items
 from instil.modules.adapters import IdentityPair, NormalizedProjections, StudentProjection
 
 
@@ -22,7 +23,7 @@ class RelationObjective(Objective):
     """
 
     needs: ClassVar = {"student": (("embedding", "logits"),), "teacher": (("embedding", "logits"),)}
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(self) -> None:
         super().__init__()

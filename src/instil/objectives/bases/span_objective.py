@@ -22,8 +22,6 @@ class SpanObjective(Objective):
     both sides have the same positions.
     """
 
-    handles_token_alignment = True
-
     def weight(self, batch: Batch) -> Tensor:
         if "teacher_span" not in batch:
             return super().weight(batch)

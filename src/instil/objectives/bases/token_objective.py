@@ -28,14 +28,6 @@ class TokenObjective(Objective):
         "student": (("projection", "logits"),),
         "teacher": (("projection", "logits"),),
     }
-    unsupported_roles: ClassVar = {
-        "top": "it holds only some classes; use top_k",
-        "sampled": "sampled classes give only an estimate; use sampled_kd",
-        "text": "text has no probabilities of other classes; use cross_entropy",
-    }
-
-    # `chunked_loss` skips tokens of weight 0.
-    handles_uncounted = True
 
     def __init__(
         self,
@@ -55,6 +47,14 @@ class TokenObjective(Objective):
         self.temperature = temperature
         self.scale = scale
         self.vocabulary = vocabulary
+
+    def rejected_roles(self) -> dict[str, str]:
+        """Reason why each other signal cannot satisfy the needs."""
+        return {
+            "top": "it holds only some classes; use top_k",
+            "sampled": "sampled classes give only an estimate; use sampled_kd",
+            "text": "text has no probabilities of other classes; use cross_entropy",
+        }
 
     def term(self, batch: Batch) -> Divergence:
         """Divergence of the student's and the teacher's distributions."""
@@ -76,6 +76,10 @@ class TokenObjective(Objective):
             self.weight(batch),
             self.vocabulary,
         )
+
+    def item_mask(self, batch: Batch) -> Tensor | None:
+        """None: ``chunked_loss`` skips tokens of weight 0."""
+        return None
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         student_signal = student[self.reads["student"][0]]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, to_float32
 from instil.functional.ensembles import (
     inverse_share_weights,
     members,
@@ -22,7 +22,7 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction, require_class_target
 from instil.functional.pairs import describe_pair, feature_levels
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 from instil.modules.adapters import Adapter
 
 ROLES = ("features", "logits", "head")
@@ -134,7 +134,7 @@ def camkd_feature_loss(
     return apply_reduction((weights * values).sum(0), reduction, target)
 
 
-class CAMKD(LabelObjective):
+class CAMKD(Objective):
     """Logits and deepest features of several teachers, weighted per sample by correctness.
 
     After ``build``, ``describe_pair`` lists the adapter of each teacher.
@@ -167,8 +167,7 @@ class CAMKD(LabelObjective):
         "student": (("features",), ("logits",)),
         "teacher": (("members", "features"), ("members", "logits"), ("members", "head")),
     }
-    per_sample = True
-    supports_sharding: ClassVar = False
+    items = Items(per_sample=True, labelled=True)
 
     def __init__(
         self,
@@ -184,6 +183,10 @@ class CAMKD(LabelObjective):
         self.feature_weight = feature_weight
         self.adapters = nn.ModuleList()
         self.plan: list[str] = []
+
+    def sharding_obstacle(self) -> str | None:
+        """Reason why sharded nets cannot be trained with this loss."""
+        return "reads weights of the members, which are gone after their forward pass"
 
     def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
         """Create one adapter per teacher.

@@ -16,6 +16,7 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
+from instil.items import Items
 
 
 def class_activation_map(feature_map: Tensor, weight: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ class CatKD(Objective):
         "length they are 10 to 600. Published with the label loss, without kd.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("head",)))
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(
         self,

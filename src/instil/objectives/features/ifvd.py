@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs
+from instil.functional.class_pixels import labelled_images, pixel_labels
 from instil.functional.directions import cosine
 from instil.functional.feature_maps import downsample_labels, flatten_spatial, resize_to_common
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
-from instil.items import drop_unlabelled_gradient
-from instil.objectives.bases.dense_objective import DenseObjective, PixelLabelObjective
+from instil.items import Items, drop_unlabelled_gradient
+from instil.objectives.bases.dense_objective import DenseObjective
 
 
 def ifvd_loss(
@@ -69,13 +70,14 @@ def _prototype_cosine(feature_map: Tensor, label: Tensor, class_index: Tensor) -
     return cosine(features, prototype)
 
 
-class IFVD(DenseObjective, PixelLabelObjective):
+class IFVD(DenseObjective):
     """Similarity of each pixel's features to the prototype of its class, from the deepest levels.
 
     It needs a label for every pixel. Student and teacher may have any channels; the smaller of
     their grids is used.
     """
 
+    items = Items(per_sample=True, labelled=True)
     card = Card(
         "Intra-class Feature Variation Distillation for Semantic Segmentation",
         "https://doi.org/10.1007/978-3-030-58571-6_21",
@@ -96,10 +98,13 @@ class IFVD(DenseObjective, PixelLabelObjective):
         "one position has a cosine of 1 on both sides and transfers nothing.",
     )
 
+    def weight(self, batch: Batch) -> Tensor:
+        return labelled_images(pixel_labels(batch, self))
+
     def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         student_levels = feature_levels(student_outputs)
         teacher_levels = feature_levels(teacher_outputs)
-        label = self.pixels(batch)
+        label = pixel_labels(batch, self)
         terms = [
             ifvd_loss(student_levels[i], teacher_levels[j], label, reduction="none")
             for i, j in self.matched

@@ -15,6 +15,7 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.noise import box_muller
+from instil.items import Items
 
 
 def jacobian_loss(
@@ -110,7 +111,7 @@ class Jacobian(Objective):
         "need an index. In networks with ReLUs it trains weights but no biases.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("logits",), ("input",)))
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(
         self,

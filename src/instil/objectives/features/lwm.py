@@ -12,6 +12,7 @@ from instil.functional.attention_maps import scaled_l2_normalize
 from instil.functional.feature_maps import as_map, resize
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.pairs import feature_levels
+from instil.items import Items
 
 
 def lwm_loss(student_maps: Tensor, teacher_maps: Tensor, reduction: str = "mean") -> Tensor:
@@ -114,7 +115,7 @@ class LwM(Objective):
     needs: ClassVar = dict.fromkeys(
         ("student", "teacher"), (("features",), ("logits",), ("input",))
     )
-    per_sample = True
+    items = Items(per_sample=True)
 
     def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
         """Check the shapes of both sides.

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.functional.pairs import feature_levels
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 from instil.modules.connectors import require_norm
 from instil.modules.exits import MapExit, TokenExit
 
@@ -77,7 +77,7 @@ def ofa_loss(
     return apply_reduction(-expectation(weight, log_probability), reduction, target)
 
 
-class OFA(LabelObjective):
+class OFA(Objective):
     """Enhanced cross-entropy to the teacher, for the logits and an exit at each feature level.
 
     The sum over the logits and the exits. Features are never compared, so any architectures can be
@@ -110,7 +110,7 @@ class OFA(LabelObjective):
         "1. Values do not approach 0.",
     )
     needs: ClassVar = {"student": (("features",), ("logits",)), "teacher": (("logits",),)}
-    per_sample = True
+    items = Items(per_sample=True, labelled=True)
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
+from instil.items import Items
 from instil.modules.adapters import match_dtype
 from instil.modules.connectors import NormedLinear, require_norm
 
@@ -86,7 +87,7 @@ class PAD(Objective):
         "is 1.",
     )
     needs: ClassVar = {"student": (("embedding",),), "teacher": (("embedding",),)}
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(
         self,

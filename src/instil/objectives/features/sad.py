@@ -14,6 +14,7 @@ from instil.functional.choices import require_choice
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
+from instil.items import Items
 from instil.objectives.bases.stage_flow_objective import require_two_stages
 
 Upsample = Literal["attention", "features"]
@@ -102,7 +103,7 @@ class SAD(Objective):
         "and the gradient vanishes.",
     )
     needs: ClassVar = {"student": (("features",),), "teacher": ()}
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(
         self,

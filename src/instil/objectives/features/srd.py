@@ -12,6 +12,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Objective, Outputs
 from instil.functional.choices import require_choice
 from instil.functional.feature_maps import require_same_shape
+from instil.items import Items
 from instil.modules.adapters import LinearAdapter
 
 Form = Literal["difference", "correlation"]
@@ -113,7 +114,7 @@ class SRD(Objective):
         "width, gradients less.",
     )
     needs: ClassVar = {"student": (("embedding",),), "teacher": (("embedding",),)}
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(
         self,

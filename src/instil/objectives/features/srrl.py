@@ -13,6 +13,7 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
+from instil.items import Items
 from instil.modules.adapters import match_dtype
 from instil.modules.connectors import connector_end, convolutions, require_norm
 
@@ -99,7 +100,7 @@ class SRRL(Objective):
         "student": (("features", "embedding"),),
         "teacher": (("embedding",), ("head",), ("logits",)),
     }
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(
         self,

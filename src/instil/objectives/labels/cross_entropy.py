@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Average, Batch, Card, LabelObjective, Outputs, to_float32
+from instil.core import UNLABELLED, Average, Batch, Card, Objective, Outputs, to_float32
 from instil.functional.logits import apply_reduction, require_class_target
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, counted_label, drop_unlabelled_gradient
 
 
 def cross_entropy_loss(student_logits: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -62,12 +62,13 @@ def _binary_loss(student_logits: Tensor, target: Tensor, reduction: str) -> Tens
     return apply_reduction(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))
 
 
-class CrossEntropy(LabelObjective):
+class CrossEntropy(Objective):
     """Cross-entropy of the student's logits (..., C) with the label.
 
     The label holds class indices (...), or 0 and 1 for each class (..., C).
     """
 
+    items = Items(labelled=True)
     card = Card(
         "Cross-entropy with the label",
         source="labels",
@@ -81,7 +82,6 @@ class CrossEntropy(LabelObjective):
         "is a mean over the classes, so many absent classes make it small.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
-    handles_uncounted = True
 
     def __init__(
         self,
@@ -91,6 +91,11 @@ class CrossEntropy(LabelObjective):
     ) -> None:
         super().__init__()
         self.average = average
+        self.items = Items(labelled=True, average=average)
+
+    def item_mask(self, batch: Batch) -> Tensor | None:
+        """None: the loss ignores uncounted items, whatever they hold."""
+        return None
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return cross_entropy_loss(student["logits"], self.counted_label(batch), "none")
+        return cross_entropy_loss(student["logits"], counted_label(batch), "none")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Average, Batch, Card, LabelObjective, Outputs, to_float32
+from instil.core import UNLABELLED, Average, Batch, Card, Objective, Outputs, to_float32
 from instil.functional.logits import apply_reduction
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 
 
 def distribution_focal_loss(student_logits: Tensor, box: Tensor, reduction: str = "mean") -> Tensor:
@@ -70,7 +70,7 @@ def has_all_edges(box: Tensor) -> Tensor:
     return (box != UNLABELLED).all(-1)
 
 
-class DistributionFocal(LabelObjective):
+class DistributionFocal(Objective):
     """Distribution focal loss of the student's ``box_logits`` (..., 4 * bins).
 
     The target ``box`` (..., 4) has the left, top, right and bottom edge, in bins. Items without a
@@ -78,6 +78,7 @@ class DistributionFocal(LabelObjective):
     at least the entropy of the two bins.
     """
 
+    items = Items(labelled=True)
     card = Card(
         "Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for Dense "
         "Object Detection",
@@ -112,6 +113,7 @@ class DistributionFocal(LabelObjective):
     ) -> None:
         super().__init__()
         self.average = average
+        self.items = Items(labelled=True, average=average)
 
     def weight(self, batch: Batch) -> Tensor:
         if "box" not in batch:

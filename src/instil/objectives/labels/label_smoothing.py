@@ -8,9 +8,9 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Average, Batch, Card, LabelObjective, Outputs, to_float32
+from instil.core import Average, Batch, Card, Objective, Outputs, to_float32
 from instil.functional.logits import apply_reduction, require_class_target, require_classes
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, counted_label, drop_unlabelled_gradient
 
 
 def label_smoothing_loss(
@@ -53,12 +53,13 @@ def label_smoothing_loss(
     return apply_reduction((1 - smoothing) * label_loss + smoothing * spread, reduction, target)
 
 
-class LabelSmoothing(LabelObjective):
+class LabelSmoothing(Objective):
     """Cross-entropy with class indices (...) whose probability is partly spread over all classes.
 
     Logits are (..., C).
     """
 
+    items = Items(labelled=True)
     card = Card(
         "Rethinking the Inception Architecture for Computer Vision",
         "https://arxiv.org/abs/1512.00567",
@@ -78,7 +79,6 @@ class LabelSmoothing(LabelObjective):
         "2019).",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
-    handles_uncounted = True
 
     def __init__(
         self,
@@ -97,8 +97,13 @@ class LabelSmoothing(LabelObjective):
         self.smoothing = smoothing
         self.others_only = others_only
         self.average = average
+        self.items = Items(labelled=True, average=average)
+
+    def item_mask(self, batch: Batch) -> Tensor | None:
+        """None: the loss ignores uncounted items, whatever they hold."""
+        return None
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return label_smoothing_loss(
-            student["logits"], self.counted_label(batch), self.smoothing, self.others_only, "none"
+            student["logits"], counted_label(batch), self.smoothing, self.others_only, "none"
         )

@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Average, Batch, Card, Outputs, to_float32
+from instil.core import UNLABELLED, Average, Batch, Card, Objective, Outputs, to_float32
 from instil.functional.logits import apply_reduction
-from instil.functional.real_labels import real_target
-from instil.items import drop_gradient
-from instil.objectives.bases.real_label_objective import RealLabelObjective
+from instil.functional.real_labels import mark_unlabelled, real_target
+from instil.items import Items, drop_gradient
 
 
 def mean_squared_error_loss(
@@ -46,12 +45,13 @@ def mean_squared_error_loss(
     return apply_reduction(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))
 
 
-class MeanSquaredError(RealLabelObjective):
+class MeanSquaredError(Objective):
     """Mean squared error of the student's real outputs ``logits`` (..., D).
 
     The ``label`` has the same shape; -100 or NaN marks an unlabelled output.
     """
 
+    items = Items(labelled=True)
     card = Card(
         "Mean squared error with the label",
         source="labels",
@@ -76,6 +76,10 @@ class MeanSquaredError(RealLabelObjective):
     ) -> None:
         super().__init__()
         self.average = average
+        self.items = Items(labelled=True, average=average)
+
+    def weight(self, batch: Batch) -> Tensor:
+        return super().weight(mark_unlabelled(batch))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return mean_squared_error_loss(student["logits"], batch["label"], "none")

@@ -22,6 +22,7 @@ from instil.functional.teacher_mixture import (
     mixture_log_probability,
     teacher_log_weights,
 )
+from instil.items import Items
 from instil.modules.adapters import Adapter, match_dtype
 
 
@@ -150,7 +151,7 @@ class AMTMLKD(Objective):
         "student": (("features",), ("logits",)),
         "teacher": (("members", "features"), ("members", "logits")),
     }
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(
         self,

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, Outputs, Positive, mean, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, mean, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.logits import require_classes
+from instil.items import Items
 
 
 def cs_kd_loss(
@@ -65,13 +66,14 @@ def cs_kd_loss(
     return temperature**2 * mean(values, (count > 0).to(values.dtype))
 
 
-class CSKD(LabelObjective):
+class CSKD(Objective):
     """KL divergence from the student's own predictions for other samples of the same class.
 
     Logits are (..., C). Samples without another one of their class in the batch do not count, so a
     batch should hold several samples of a class.
     """
 
+    items = Items(labelled=True)
     card = Card(
         "Regularizing Class-wise Predictions via Self-knowledge Distillation",
         "https://arxiv.org/abs/2003.13964",

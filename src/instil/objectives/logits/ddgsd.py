@@ -81,6 +81,7 @@ class DDGSD(Objective):
         source="logits",
         labels=("single",),
         couples=True,
+        views_per_sample=2,
         deviations="A re-implementation measures the discrepancy between two scalars, the means of "
         "all features of all samples; here it is between mean vectors. The formulas were checked "
         "against that code, not against the paper's text.",
@@ -93,7 +94,6 @@ class DDGSD(Objective):
         "samples, so compare at equal steps.",
     )
     needs: ClassVar = {"student": (("logits",), ("embedding",)), "teacher": ()}
-    views_per_sample = 2
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.logits import apply_reduction
+from instil.items import Items
 
 
 def dino_loss(
@@ -86,7 +87,7 @@ class DINO(Objective):
         "zero. The paper warms sharpness up from 0.04 to 0.07: use a schedule.",
     )
     needs: ClassVar = {"student": (("view_logits",),), "teacher": (("view_logits",),)}
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(
         self,

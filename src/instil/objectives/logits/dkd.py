@@ -7,10 +7,10 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Positive
+from instil.core import Batch, Card, NonNegative, Positive
 from instil.functional.divergences import decoupled_kl
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -57,12 +57,13 @@ def dkd_loss(
     return apply_reduction((alpha * tckd + beta * nckd) * temperature**2, reduction, target)
 
 
-class DKD(LogitObjective, LabelObjective):
+class DKD(LogitObjective):
     """KD split at the target class, so that a confident teacher still transfers the other classes.
 
     Logits are (..., C).
     """
 
+    items = Items(labelled=True)
     card = Card(
         "Decoupled Knowledge Distillation",
         "https://arxiv.org/abs/2203.08679",

@@ -86,6 +86,7 @@ class DSKD(DualSpace):
         tasks=("classification", "language"),
         labels=("single",),
         zero_at_match=False,
+        tags=("aligned_tokens",),
         deviations="Tokens of two tokenizers are aligned exactly, by bytes (as in the authors' "
         "second version, arXiv 2504.11426); their first method is dskd_cma. There is no factor T², "
         "as in their code.",

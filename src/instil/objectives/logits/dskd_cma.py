@@ -21,7 +21,7 @@ from instil.functional.tokens.dual_space import (
     student_space,
     teacher_space,
 )
-from instil.items import replace_uncounted
+from instil.items import Items, replace_uncounted
 from instil.objectives.bases.dual_space_objective import DualSpace
 
 
@@ -94,7 +94,7 @@ class DSKDCMA(DualSpace):
     needs: ClassVar = {
         side: (*roles, ("token_embedding",)) for side, roles in DualSpace.needs.items()
     }
-    per_sample = True
+    items = Items(per_sample=True)
     card = Card(
         "Dual-Space Knowledge Distillation for Large Language Models (with cross-model attention)",
         "https://arxiv.org/abs/2406.17328",
@@ -104,6 +104,7 @@ class DSKDCMA(DualSpace):
         tasks=("language",),
         labels=("single",),
         zero_at_match=False,
+        tags=("aligned_tokens",),
         deviations="Keys, states and embeddings are divided by their standard deviation over the "
         "row, not over the batch, so that rows are independent. The code divides the projected "
         "logits by the temperature twice; here once.",

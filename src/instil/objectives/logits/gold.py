@@ -161,6 +161,7 @@ class GOLD(SpanObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
+        tags=("aligned_tokens",),
         deviations="TRL's default merge multiplies a span's first distribution, one position late, "
         "by the probabilities of the later tokens. Here the last distribution is multiplied by "
         "those of the earlier tokens (its bayesian merge). The published method trains on the "

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Positive, to_float32
 from instil.functional.divergences import expectation, tempered_log_softmax
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 MIXING_EPSILON = 1e-7
@@ -89,9 +89,10 @@ def correct_probs(probs: Tensor, target: Tensor, threshold: float) -> Tensor:
     return torch.lerp(probs, one_hot, share.clamp_max(1))
 
 
-class MFT(LogitObjective, LabelObjective):
+class MFT(LogitObjective):
     """KL divergence from the label-corrected teacher, for fine-tuning on few samples."""
 
+    items = Items(labelled=True)
     card = Card(
         "Minifinetuning: Low-Data Generation Domain Adaptation through Corrective "
         "Self-Distillation",

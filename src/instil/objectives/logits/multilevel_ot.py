@@ -180,7 +180,6 @@ class MultilevelOT(SpanObjective):
     that ends at a token boundary of both tokenizers.
     """
 
-    relates_positions = True
     card = Card(
         "Multi-Level Optimal Transport for Universal Cross-Tokenizer Knowledge Distillation on "
         "Language Models",
@@ -191,6 +190,7 @@ class MultilevelOT(SpanObjective):
         tasks=("classification", "language"),
         labels=("single",),
         zero_at_match=False,
+        tags=("aligned_tokens", "related_positions"),
         deviations="The authors' code ranks the vocabulary over the whole batch. Here each "
         "sequence has its own ranks, so the loss does not depend on how the batch is split. In "
         "the code, the logarithmic term exchanges student and teacher and applies a second "

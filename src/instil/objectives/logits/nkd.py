@@ -7,10 +7,10 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Positive
+from instil.core import Batch, Card, NonNegative, Positive
 from instil.functional.divergences import rest_cross_entropy, target_cross_entropy
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -57,9 +57,10 @@ def nkd_loss(
     return apply_reduction(target_loss + gamma * temperature**2 * rest_loss, reduction, target)
 
 
-class NKD(LogitObjective, LabelObjective):
+class NKD(LogitObjective):
     """Label loss weighted by the teacher, plus cross-entropy among the non-target classes."""
 
+    items = Items(labelled=True)
     card = Card(
         "From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with "
         "Normalized Loss and Customized Soft Labels",

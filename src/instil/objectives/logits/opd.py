@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, NonNegative
+from instil.core import Batch, Card, NonNegative
 from instil.functional.tokens.chunks import chunked_loss
 from instil.functional.tokens.divergence import reduce_tokens
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.sampled import SampledReverseKL
 from instil.functional.tokens.signals import as_constant, require_same_tokens, token_shape
+from instil.items import Items
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
@@ -97,12 +98,13 @@ def prefix_weights(
     return 1 + strength * (1 - share)
 
 
-class OPD(TokenObjective, LabelObjective):
+class OPD(TokenObjective):
     """Single-sample estimate of the reverse KL divergence; the labels are sampled by the student.
 
     Reads logits (..., V) or projections.
     """
 
+    items = Items(labelled=True)
     card = Card(
         "On-Policy Distillation",
         "https://thinkingmachines.ai/blog/on-policy-distillation/",

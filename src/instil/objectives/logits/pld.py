@@ -7,10 +7,10 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, Positive, to_float32
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.functional.plackett_luce import choice_nll
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -59,13 +59,14 @@ def pld_loss(
     return apply_reduction(values, reduction, target)
 
 
-class PLD(LogitObjective, LabelObjective):
+class PLD(LogitObjective):
     """Ranking loss that replaces both cross-entropy and KD; logits (..., C).
 
     The first choice of the ranking is the cross-entropy of the label. At a match the negative
     log-likelihood of the student's own ranking remains.
     """
 
+    items = Items(labelled=True)
     card = Card(
         "PLD: A Choice-Theoretic List-Wise Knowledge Distillation",
         "https://arxiv.org/abs/2506.12542",

@@ -10,10 +10,10 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.cards import closest
-from instil.core import Batch, Card, LabelObjective, Positive, to_float32
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.divergences import kl_from_log_probs
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 CORRECTIONS = ("shift", "smooth")
@@ -85,12 +85,13 @@ def exchange_top(logits: Tensor, label: Tensor) -> Tensor:
     return logits.scatter(-1, top, logits.gather(-1, label)).scatter(-1, label, highest)
 
 
-class ProbabilityShift(LogitObjective, LabelObjective):
+class ProbabilityShift(LogitObjective):
     """KD from a teacher whose wrong predictions are corrected; logits (..., C).
 
     At a match the loss is zero only for items that the teacher classifies correctly.
     """
 
+    items = Items(labelled=True)
     card = Card(
         "Preparing Lessons: Improve Knowledge Distillation with Better Supervision",
         "https://arxiv.org/abs/1911.07471",

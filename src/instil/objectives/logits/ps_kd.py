@@ -8,10 +8,10 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, to_float32
+from instil.core import Batch, Card, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -56,13 +56,14 @@ def ps_kd_loss(
     return apply_reduction(-(1 - alpha) * log_label - alpha * log_past, reduction, target)
 
 
-class PSKD(LogitObjective, LabelObjective):
+class PSKD(LogitObjective):
     """Cross-entropy with a mixture of the label and the student's own earlier prediction.
 
     The teacher is the student of the previous epoch. The loss includes the label loss. At a match
     the entropy of the target remains.
     """
 
+    items = Items(labelled=True)
     card = Card(
         "Self-Knowledge Distillation with Progressive Refinement of Targets",
         "https://arxiv.org/abs/2006.12000",

@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, to_float32
+from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Outputs, to_float32
 from instil.functional.logits import apply_reduction, require_same_logits
-from instil.functional.real_labels import real_target
-from instil.items import drop_gradient
-from instil.objectives.bases.real_label_objective import RealLabelObjective
+from instil.functional.real_labels import mark_unlabelled, real_target
+from instil.items import Items, drop_gradient
 
 
 def regression_kd_loss(
@@ -67,13 +66,14 @@ def _squared_error(predictions: Tensor, target: Tensor, labelled: Tensor) -> Ten
     return errors.where(labelled, 0.0).sum(-1)
 
 
-class RegressionKD(RealLabelObjective):
+class RegressionKD(Objective):
     """Squared error of the samples on which the student is not yet better than the teacher.
 
     Reads ``logits`` (..., D) as D real outputs, and ``label`` of the same shape. At a match the
     loss is zero for margin 0, otherwise the student's error.
     """
 
+    items = Items(labelled=True)
     card = Card(
         "Learning Efficient Object Detection Models with Knowledge Distillation",
         "https://papers.nips.cc/paper/"
@@ -107,6 +107,9 @@ class RegressionKD(RealLabelObjective):
     ):
         super().__init__()
         self.margin = margin
+
+    def weight(self, batch: Batch) -> Tensor:
+        return super().weight(mark_unlabelled(batch))
 
     def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         return regression_kd_loss(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Positive, to_float32
 from instil.functional.divergences import binary_log_probs, expectation, kl_divergence
 from instil.functional.logits import (
     apply_reduction,
@@ -16,7 +16,7 @@ from instil.functional.logits import (
     require_same_logits,
     without_target,
 )
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -90,9 +90,10 @@ def _masked_correlation(student: Tensor, teacher: Tensor, target: Tensor) -> Ten
     return torch.where(has_classes.squeeze(-1), correlation, 0.0)
 
 
-class RLD(LogitObjective, LabelObjective):
+class RLD(LogitObjective):
     """KD from a teacher refined by the label: no wrong class is taught; logits (..., C)."""
 
+    items = Items(labelled=True)
     card = Card(
         "Knowledge Distillation with Refined Logits",
         "https://arxiv.org/abs/2408.07703",

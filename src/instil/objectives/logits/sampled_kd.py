@@ -90,11 +90,6 @@ class SampledKD(TokenObjective):
         "student": (("projection", "logits"),),
         "teacher": (("sampled", "projection", "logits"),),
     }
-    unsupported_roles: ClassVar = {
-        "top": "top classes are not random samples, so the estimate would be biased: use top_k",
-        "text": "text holds one sampled token per position without its probability: "
-        "use cross_entropy",
-    }
 
     def __init__(
         self,
@@ -107,6 +102,14 @@ class SampledKD(TokenObjective):
     ):
         super().__init__(1.0, False, vocabulary)
         self.draws = draws
+
+    def rejected_roles(self) -> dict[str, str]:
+        """Reason why each other signal cannot satisfy the needs."""
+        return {
+            "top": "top classes are not random samples, so the estimate would be biased: use top_k",
+            "text": "text holds one sampled token per position without its probability: "
+            "use cross_entropy",
+        }
 
     def values(self, student_logits: Signal, teacher_signal: Any, batch: Batch) -> Tensor:
         if isinstance(teacher_signal, Sampled):

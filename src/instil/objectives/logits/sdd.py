@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.cards import closest
-from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, to_float32
 from instil.functional.divergences import (
     decoupled_kl,
     rest_cross_entropy,
@@ -21,7 +21,7 @@ from instil.functional.divergences import (
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.functional.pairs import feature_levels
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 
 RegionLoss = Literal["kd", "dkd", "nkd"]
 
@@ -126,7 +126,7 @@ def region_logits(features: Tensor, head: tuple[Tensor, Tensor], scales: int = 3
     return F.linear(regions.mT, weight, bias)
 
 
-class SDD(LabelObjective):
+class SDD(Objective):
     """Logit loss for each region at several scales, with more weight on complementary regions.
 
     Reads the last stage of ``features`` (map or tokens), and the ``head`` that is applied to its
@@ -158,7 +158,7 @@ class SDD(LabelObjective):
         "of the dkd form over the first epochs. Use temperature 1 with nkd.",
     )
     needs: ClassVar = {"student": (("features",), ("head",)), "teacher": (("features",), ("head",))}
-    per_sample = True
+    items = Items(per_sample=True, labelled=True)
 
     def __init__(
         self,

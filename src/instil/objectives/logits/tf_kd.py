@@ -9,10 +9,10 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, Outputs, Positive
+from instil.core import Batch, Card, Objective, Outputs, Positive
 from instil.functional.divergences import tempered_log_softmax
 from instil.functional.logits import apply_reduction, require_class_target, require_classes
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 
 
 def tf_kd_loss(
@@ -70,9 +70,10 @@ def _virtual_teacher(correct: float, others: int, temperature: float) -> tuple[f
     return label - total, other - total
 
 
-class TfKD(LabelObjective):
+class TfKD(Objective):
     """KD from a virtual teacher, without a network; logits (..., C) and class indices (...)."""
 
+    items = Items(labelled=True)
     card = Card(
         "Revisiting Knowledge Distillation via Label Smoothing Regularization",
         "https://arxiv.org/abs/1909.11723",

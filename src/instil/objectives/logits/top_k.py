@@ -120,10 +120,6 @@ class TopK(TokenObjective):
         "student": (("projection", "logits"),),
         "teacher": (("top", "projection", "logits"),),
     }
-    unsupported_roles: ClassVar = {
-        "sampled": "sampled classes are not the top classes: use sampled_kd",
-        "text": "text has no probabilities of other classes: use cross_entropy",
-    }
 
     def __init__(
         self,
@@ -154,6 +150,13 @@ class TopK(TokenObjective):
         self.beta = beta
         self.support = support
         self.tail = tail
+
+    def rejected_roles(self) -> dict[str, str]:
+        """Reason why each other signal cannot satisfy the needs."""
+        return {
+            "sampled": "sampled classes are not the top classes: use sampled_kd",
+            "text": "text has no probabilities of other classes: use cross_entropy",
+        }
 
     def values(self, student_logits: Signal, teacher_signal: Any, batch: Batch) -> Tensor:
         classes = top_k_support(

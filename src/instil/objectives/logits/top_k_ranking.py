@@ -92,10 +92,6 @@ class TopKRanking(TokenObjective):
         "student": (("projection", "logits"),),
         "teacher": (("top", "projection", "logits"),),
     }
-    unsupported_roles: ClassVar = {
-        "sampled": "sampled classes are not the top classes: use sampled_kd",
-        "text": "text has no probabilities of other classes: use cross_entropy",
-    }
 
     def __init__(
         self,
@@ -117,6 +113,13 @@ class TopKRanking(TokenObjective):
         super().__init__(temperature, False, vocabulary)
         self.k = k
         self.kind = kind
+
+    def rejected_roles(self) -> dict[str, str]:
+        """Reason why each other signal cannot satisfy the needs."""
+        return {
+            "sampled": "sampled classes are not the top classes: use sampled_kd",
+            "text": "text has no probabilities of other classes: use cross_entropy",
+        }
 
     def values(self, student_logits: Signal, teacher_signal: Any, batch: Batch) -> Tensor:
         classes = top_k_support(

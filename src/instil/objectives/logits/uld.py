@@ -61,6 +61,7 @@ class ULD(SpanObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
+        tags=("aligned_tokens",),
         deviations="The authors compare the n-th tokens of both answers, whatever their text. "
         "Here positions that end at the same byte are compared. A span of several tokens has "
         "the product of their probabilities (TRL's GOLD calls this bayesian). The paper's "

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.cards import closest
-from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, mean, to_float32
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, mean, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import require_class_target, require_same_logits
 from instil.functional.pairs import feature_levels
-from instil.items import replace_uncounted
+from instil.items import Items, replace_uncounted
 from instil.modules.adapters import match_dtype
 
 ZipfForm = Literal["code", "paper"]
@@ -140,7 +140,7 @@ def _relative(values: Tensor, is_label: Tensor) -> Tensor:
     return values / (1 - (values * is_label).sum(-1, keepdim=True) + DENOMINATOR_EPSILON)
 
 
-class USKD(LabelObjective):
+class USKD(Objective):
     """Self-distillation with soft labels from the student and a weak classifier on an early stage.
 
     Without ``features`` the weak classifier reads the embedding. The label may be shares of two
@@ -174,7 +174,7 @@ class USKD(LabelObjective):
         "probabilities.",
     )
     needs: ClassVar = {"student": (("logits",), ("features", "embedding")), "teacher": ()}
-    per_sample = True
+    items = Items(per_sample=True, labelled=True)
 
     def __init__(
         self,

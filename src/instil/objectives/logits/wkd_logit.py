@@ -14,8 +14,8 @@ from instil.core import (
     UNLABELLED,
     Batch,
     Card,
-    LabelObjective,
     NonNegative,
+    Objective,
     Outputs,
     Positive,
     to_float32,
@@ -28,7 +28,7 @@ from instil.functional.logits import (
     without_target,
 )
 from instil.functional.transport import sinkhorn_cost
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 from instil.modules.memory import Queue
 
 
@@ -117,7 +117,7 @@ def class_costs(rows: Tensor, valid: Tensor, sharpness: float = 1.0) -> Tensor:
     return -torch.expm1(-sharpness * (1 - similarity))
 
 
-class WKDLogit(LabelObjective):
+class WKDLogit(Objective):
     """Optimal transport between logits (N, C), plus the label loss weighted by the teacher.
 
     The transport covers all classes except the label. The similarity of two classes is computed
@@ -125,6 +125,7 @@ class WKDLogit(LabelObjective):
     is available, its similarity to other classes is 0.
     """
 
+    items = Items(labelled=True)
     card = Card(
         "Wasserstein Distance Rivals Kullback-Leibler Divergence for Knowledge Distillation",
         "https://arxiv.org/abs/2412.08139",

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, Positive, to_float32
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
-from instil.items import drop_unlabelled_gradient
+from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 TEACHER_LOSS_EPSILON = 1e-7
@@ -79,9 +79,10 @@ def _label_cross_entropy(logits: Tensor, index: Tensor) -> Tensor:
     return -to_float32(logits).detach().log_softmax(-1).gather(-1, index).squeeze(-1)
 
 
-class WSLD(LogitObjective, LabelObjective):
+class WSLD(LogitObjective):
     """KD with a weight per sample: larger if the student's label loss exceeds the teacher's."""
 
+    items = Items(labelled=True)
     card = Card(
         "Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective",
         "https://arxiv.org/abs/2102.00650",

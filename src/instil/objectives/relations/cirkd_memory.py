@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, to_float32
-from instil.functional.class_pixels import class_regions, sample_class_pixels
+from instil.functional.class_pixels import (
+    class_regions,
+    labelled_images,
+    pixel_labels,
+    sample_class_pixels,
+)
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
 from instil.functional.feature_maps import (
@@ -22,11 +27,11 @@ from instil.functional.feature_maps import (
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
+from instil.items import Items
 from instil.modules.adapters import match_dtype
 from instil.modules.class_memory import class_queues, draw_class_rows
 from instil.modules.connectors import convolutions
 from instil.modules.memory import Queue
-from instil.objectives.bases.dense_objective import PixelLabelObjective
 from instil.objectives.bases.normed_objective import NormedObjective
 
 MAX_PIXELS_PER_IMAGE = 16
@@ -72,7 +77,7 @@ def cirkd_memory_loss(
     return apply_reduction(values, reduction)
 
 
-class CIRKDMemory(PixelLabelObjective, NormedObjective):
+class CIRKDMemory(NormedObjective):
     """CIRKD's memory part: similarities of labelled pixels with stored teacher pixels and regions.
 
     The stored vectors come from earlier images and all classes. A region is the mean direction of
@@ -81,6 +86,7 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
     student's logits.
     """
 
+    items = Items(per_sample=True, labelled=True)
     card = Card(
         "Cross-Image Relational Knowledge Distillation for Semantic Segmentation",
         "https://arxiv.org/abs/2204.06986",
@@ -160,10 +166,13 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
         projector = convolutions([source, target, target], [1, 1], self.norm, "plain")
         return projector.to(student.device, to_float32(student).dtype), "two 1x1 convolutions"
 
+    def weight(self, batch: Batch) -> Tensor:
+        return labelled_images(pixel_labels(batch, self))
+
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         student_levels = feature_levels(student)
         teacher_levels = feature_levels(teacher)
-        label = self.pixels(batch)
+        label = pixel_labels(batch, self)
         total = torch.zeros(len(label), device=label.device)
         for index, (i, j) in enumerate(self.matched):
             student_map, teacher_map = resize_to_common(student_levels[i], teacher_levels[j])
@@ -206,7 +215,7 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
                 "index: cirkd_memory stores the image of each pixel, so it needs 'index' in the "
                 f"batch, which has {', '.join(batch)}."
             )
-        label = self.pixels(batch)
+        label = pixel_labels(batch, self)
         updates = {"index": batch["index"]}
         classes = torch.arange(student["logits"].shape[-1], device=label.device)
         for level, (i, j) in enumerate(self.matched):

@@ -25,6 +25,7 @@ from instil.functional.hidden_states import (
 )
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import describe_pair
+from instil.items import Items
 
 Relations = Literal["qq_kk_vv", "qk_vv"]
 PARTS: tuple[tuple[Relations, tuple[tuple[str, str], ...]], ...] = (
@@ -133,7 +134,7 @@ class MiniLMv2(Objective):
         "relation heads times the square of the length.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("queries",), ("keys",), ("values",)))
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from instil.core import (
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import require_same_logits
+from instil.items import Items
 from instil.modules.adapters import match_dtype
 
 READ = (("view_logits",), ("projection", "embedding"), ("view_projection", "view_embedding"))
@@ -182,7 +183,7 @@ class SSKD(Objective):
         "compared with.",
     )
     needs: ClassVar = {"student": READ, "teacher": READ}
-    per_sample = True
+    items = Items(per_sample=True)
 
     def __init__(
         self,

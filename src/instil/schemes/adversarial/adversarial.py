@@ -131,10 +131,12 @@ class Adversarial(Scheme):
         self.penalty_every = penalty_every
         self.bridge: nn.Module = nn.Identity()
         self.classes = 0
-        # The penalty differentiates the critic twice, which sharded parameters do not support.
-        self.supports_sharding = not penalty
         self.learners["student"] += ("bridge",)
         self.learners["critic"] = ("critic",)
+
+    def sharding_obstacle(self) -> str | None:
+        """Reason why the nets cannot be sharded; None without a penalty."""
+        return "differentiates the critic twice" if self.penalty else None
 
     def build(self, batch: Batch) -> None:
         # Both networks run before the objectives restrict the teacher's roles: the critic may read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
@@ -59,8 +59,6 @@ class GeneratorScheme(Scheme):
         memory: number of last images to remember; if > 0, half of the student's images are
             remembered ones.
     """
-
-    synthetic_inputs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -164,7 +162,8 @@ class GeneratorScheme(Scheme):
         if self.replay is not None and image is not None:
             self.replay.push(image=image)
 
-    def pictures(self, batch: Batch) -> Tensor:
+    def synthetic_images(self, batch: Batch) -> Tensor:
+        """Generate the images of the first turn."""
         return self.generate(batch)
 
     def _with_remembered(self, batch: Batch, image: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -55,9 +55,6 @@ class InversionScheme(Scheme):
     the student learns at once and which are remembered. In all other steps the student learns from
     remembered images. ``label`` is the class for which an image was created.
     """
-
-    synthetic_inputs: ClassVar[bool] = True
-    synthetic_labels: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -119,7 +116,7 @@ class InversionScheme(Scheme):
         drawn = self.memory.draw(batch, "scheme.replay")
         return batch | {"image": drawn["image"], "label": drawn["label"]}
 
-    def pictures(self, batch: Batch) -> Tensor:
+    def synthetic_images(self, batch: Batch) -> Tensor:
         """Return some of the images on which the student was trained."""
         image: Tensor = self.recall(batch)["image"]
         return image

@@ -63,11 +63,11 @@ class RoutingWeight(Weighting):
         self.spot = -1
 
     def resolve(
-        self, student: Iterable[str], teacher: Iterable[str], missing_role_hint: str | None = None
+        self, student: Iterable[str], teacher: Iterable[str], remedy: str | None = None
     ) -> None:
-        super().resolve(student, teacher, missing_role_hint)
+        super().resolve(student, teacher, remedy)
         if self.inner is not None:
-            self.inner.resolve(student, teacher, missing_role_hint)
+            self.inner.resolve(student, teacher, remedy)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         switched: Tensor = teacher["spots"][:, self.spot]

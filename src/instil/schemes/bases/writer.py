@@ -35,11 +35,8 @@ class GenerativeScheme(Scheme):
         sampling: options of the generated text.
     """
 
-    on_policy_text = True
     needs_teacher_logits: ClassVar[bool] = True
     """Whether the scheme reads the teacher's logits in addition to the roles of the objectives."""
-    # Ranks would run the shards of a network a different number of times.
-    supports_sharding = False
 
     def __init__(
         self,
@@ -52,6 +49,10 @@ class GenerativeScheme(Scheme):
         self.sampling = sampling
         # Number of tokens that may be generated; ``build`` sets it to what both networks have.
         self.vocabulary = sampling.vocabulary
+
+    def sharding_obstacle(self) -> str | None:
+        """Reason why the nets cannot be sharded."""
+        return "runs the network a different number of times on each rank"
 
     def build(self, batch: Batch) -> None:
         self._check_batch(batch)

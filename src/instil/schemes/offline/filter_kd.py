@@ -56,6 +56,7 @@ class FilterKD(Scheme):
         2022,
         source="offline",
         labels=("single",),
+        tags=("new_architecture", "predictions_by_index"),
         deviations="The table is the one at the end of the teacher's training, or at "
         "teacher.checkpoint_at. The authors' code also saves it at the epoch of the best test "
         "accuracy. It multiplies the student's loss by 2: set the weight of kd to 2 for its scale. "
@@ -70,8 +71,6 @@ class FilterKD(Scheme):
         "ignores the augmentation of the student's image. Only logits come from the table; "
         "features are those of the trained teacher.",
     )
-    exports_new_architecture = True
-    predicts_by_index = True
 
     def __init__(
         self,

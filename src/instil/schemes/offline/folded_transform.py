@@ -64,8 +64,6 @@ class FoldedTransform(Scheme):
         "without a layer norm or a hidden layer in between.",
     )
 
-    supports_sharding = False
-
     def __init__(
         self,
         student: nn.Module,
@@ -80,6 +78,10 @@ class FoldedTransform(Scheme):
         self.norm = norm
         self.contract: nn.Module = nn.Identity()
         self.learners["student"] += ("contract",)
+
+    def sharding_obstacle(self) -> str | None:
+        """Reason why the nets cannot be sharded."""
+        return "reads the weight of the classifier outside its forward pass"
 
     def build(self, batch: Batch) -> None:
         objective = self._objective()

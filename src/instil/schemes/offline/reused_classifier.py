@@ -83,6 +83,7 @@ class ReusedClassifier(Scheme):
         "CVPR",
         2022,
         source="offline",
+        tags=("new_architecture",),
         equation=r"\mathcal{L}_{simkd}(P f^s, f^t) + \mathcal{L}_{obj}(U^t\, \overline{P f^s}), "
         r"\quad U^t \text{ fixed}",
         use="For few labels, or a classifier of many classes, where the teacher's classifier is "
@@ -90,8 +91,6 @@ class ReusedClassifier(Scheme):
         pitfalls="The exported student also has the weights of the projector. The teacher's "
         "classifier must be linear in the mean of the stage that simkd learns from.",
     )
-    supports_sharding = False
-    exports_new_architecture = True
 
     def __init__(
         self,
@@ -104,6 +103,10 @@ class ReusedClassifier(Scheme):
         self.bias: Tensor
         self.register_buffer("weight", torch.empty(0))
         self.register_buffer("bias", torch.empty(0))
+
+    def sharding_obstacle(self) -> str | None:
+        """Reason why the nets cannot be sharded."""
+        return "reads the weight of the classifier outside its forward pass"
 
     def build(self, batch: Batch) -> None:
         self._objective()

@@ -66,6 +66,7 @@ class Sandwich(Scheme):
         2021,
         source="self",
         labels=("single", "multi", "binary"),
+        tags=("new_architecture",),
         deviations="Sub-networks differ in one share of the channels of all stages and one depth; "
         "the paper samples width, depth, kernel size and expansion per stage, and the resolution. "
         "The network normalizes each sample (GroupNorm), so no statistics of BatchNorm need "
@@ -83,9 +84,6 @@ class Sandwich(Scheme):
         "run train the whole supernet on the labels. Compare an exported sub-network with a network "
         "of its own size.",
     )
-    # It calls a method of the model other than its forward pass.
-    supports_sharding = False
-    exports_new_architecture = True
 
     def __init__(
         self,
@@ -112,6 +110,10 @@ class Sandwich(Scheme):
         self.random_subnets = random_subnets
         self.export_share = export_share
         self.export_depth = export_depth
+
+    def sharding_obstacle(self) -> str | None:
+        """Reason why the nets cannot be sharded."""
+        return "calls a method of the model other than its forward pass"
 
     def build(self, batch: Batch) -> None:
         model = self.student.model

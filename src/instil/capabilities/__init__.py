@@ -1,0 +1,31 @@
+"""Optional capabilities of methods: protocols that are checked with ``isinstance``.
+
+A method has a capability if it defines its methods; it inherits from nothing. Properties without
+code of their own are tags of the card (``instil.cards.Tag``).
+"""
+
+from instil.capabilities.objectives import Calibrated
+from instil.capabilities.schemes import (
+    EvaluatesRobustness,
+    GeneratesText,
+    Perturbation,
+    SynthesizesImages,
+    TrainsOtherStudents,
+)
+from instil.capabilities.sharding import RestrictsSharding
+from instil.capabilities.teachers import AccountsPrivacy, Precomputes
+from instil.roles import ExplainsMissingRoles, RejectsRoles
+
+__all__ = [
+    "AccountsPrivacy",
+    "Calibrated",
+    "EvaluatesRobustness",
+    "ExplainsMissingRoles",
+    "GeneratesText",
+    "Perturbation",
+    "Precomputes",
+    "RejectsRoles",
+    "RestrictsSharding",
+    "SynthesizesImages",
+    "TrainsOtherStudents",
+]

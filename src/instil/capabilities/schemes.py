@@ -1,0 +1,56 @@
+"""Optional capabilities of schemes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from instil.core import Batch, Net
+
+Perturbation = Callable[[nn.Module, Batch], Batch]
+"""``(net, batch) -> batch``: a harder version of a test batch for this net, such as an attack."""
+
+
+@runtime_checkable
+class SynthesizesImages(Protocol):
+    """Scheme that creates its images itself, in the shape of the batch's.
+
+    If the images have a class, its card has the tag ``synthetic_labels``.
+    """
+
+    def synthetic_images(self, batch: Batch) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] that the student learns from, for the report."""
+
+
+@runtime_checkable
+class GeneratesText(Protocol):
+    """Scheme that learns from text generated during training.
+
+    No teacher outputs can be recorded for it before.
+    """
+
+    def student_text(self, batch: Batch) -> Batch:
+        """Replace the text after each prompt by text that the student samples."""
+
+
+@runtime_checkable
+class TrainsOtherStudents(Protocol):
+    """Scheme that trains further students, which are evaluated and stored like the exported one."""
+
+    def other_students(self) -> dict[str, Net]:
+        """Further trained students by name."""
+
+
+@runtime_checkable
+class EvaluatesRobustness(Protocol):
+    """Scheme with extra test conditions, each reported like the main metric."""
+
+    @classmethod
+    def robustness_evaluations(cls, options: Mapping[str, Any]) -> dict[str, Perturbation]:
+        """Extra test conditions by name.
+
+        Args:
+            options: options of the scheme in the recipe.
+        """

@@ -1,0 +1,70 @@
+"""Rules that say which entries of a batch are items of a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from instil.items.batch import UNLABELLED, Batch, item_weights
+
+Average = Literal["batch", "labelled"]
+"""Items that a label loss is averaged over: all items of the batch, or those with a label."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """Entries of a batch that have a loss of their own.
+
+    Items are positions if ``valid`` has one entry per position, else samples.
+
+    Attributes:
+        per_sample: items are samples, whatever the shape of ``valid``.
+        labelled: items without a label (-100) have no loss.
+        average: ``"batch"`` divides the sum over the labelled items by the number of all items,
+            so that the labelled share of the batch is the weight of the loss; ``"labelled"``
+            divides it by the number of labelled items, so that a few labels weigh as much as a
+            batch of them.
+
+    Example:
+        >>> import torch
+        >>> Items(labelled=True).weights({"label": torch.tensor([3, -100])})
+        tensor([1., 0.])
+    """
+
+    per_sample: bool = False
+    labelled: bool = False
+    average: Average = "labelled"
+
+    def all_weights(self, batch: Batch) -> Tensor:
+        """Weight of each item, whether it has a label or not; 0 for invalid ones."""
+        weight = item_weights(batch)
+        return weight.flatten(1).amax(1) if self.per_sample and weight.ndim > 1 else weight
+
+    def weights(self, batch: Batch) -> Tensor:
+        """Weight of each item; 0 for those that do not count."""
+        weight = self.all_weights(batch)
+        if not self.labelled:
+            return weight
+        labelled = batch["label"] != UNLABELLED
+        if labelled.ndim > weight.ndim:
+            labelled = labelled.flatten(weight.ndim).any(-1)
+        return weight * labelled
+
+    def valid(self, batch: Batch) -> Tensor | None:
+        """Mask of the valid items, or None if the batch has no ``valid``."""
+        if "valid" not in batch:
+            return None
+        valid = item_weights(batch) > 0
+        return valid.flatten(1).any(1) if self.per_sample and valid.ndim > 1 else valid
+
+
+def counted_label(batch: Batch) -> Tensor:
+    """Label of a batch, with -100 for every item that is not valid."""
+    label: Tensor = batch["label"]
+    valid = item_weights(batch) > 0 if "valid" in batch else None
+    if valid is None or valid.ndim > label.ndim:
+        return label
+    valid = valid.view(*valid.shape, *[1] * (label.ndim - valid.ndim))
+    return label.masked_fill(~valid, UNLABELLED)

@@ -1,0 +1,93 @@
+"""Selection and conversion of outputs before a loss reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instil.items.batch import Batch, Outputs, to_float32
+from instil.roles.signals import SHARED_ROLES
+
+CLOCK_KEYS = ("step", "progress", "seed")
+"""Batch entries that belong to the step."""
+
+ITEM_KEYS = ("label", "index", "view")
+"""Batch entries that belong to items."""
+
+
+def outputs_to_float32(outputs: Outputs, roles: Iterable[str]) -> Outputs:
+    """Outputs whose ``roles`` are in float32 or better; roles that are not there are ignored."""
+
+    def converted(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(converted, value))
+        return to_float32(value) if isinstance(value, Tensor) else value
+
+    return outputs | {role: converted(outputs[role]) for role in roles if role in outputs}
+
+
+class CountedRows:
+    """Selection of the rows of counted items, gathered from all processes.
+
+    Args:
+        counted: mask of the items of this process.
+        has_uncounted: whether an item may not count. If none can, the mask is not read, because
+            that would wait for the device.
+        gather: function that gathers rows from all processes; None: this process only.
+    """
+
+    def __init__(
+        self, counted: Tensor, has_uncounted: bool, gather: Callable[[Tensor], Tensor] | None
+    ) -> None:
+        self.counted = counted
+        self.has_uncounted = has_uncounted
+        self.gather = gather
+
+    def select(self, value: Any, role: str = "") -> Any:
+        """Rows of one value; shared roles are returned unchanged."""
+        if role in SHARED_ROLES:
+            return value
+        if isinstance(value, tuple):
+            return tuple(self.select(part) for part in value)
+        if isinstance(value, dict):  # outputs of one of several teachers
+            return {name: self.select(part, name) for name, part in value.items()}
+        if self.has_uncounted:
+            has_positions = value.shape[: self.counted.ndim] == self.counted.shape
+            value = value[self.counted if has_positions else self.counted.flatten(1).any(1)]
+        return value if self.gather is None else self.gather(value)
+
+    def outputs(self, outputs: Outputs, roles: Iterable[str]) -> Outputs:
+        """Rows of some roles, without the others."""
+        return {role: self.select(outputs[role], role) for role in roles}
+
+    def batch(self, batch: Batch) -> Batch:
+        """Rows of the entries that belong to items, and the entries of the step."""
+        rows: Batch = {key: self.select(batch[key]) for key in ITEM_KEYS if key in batch}
+        if "valid" in batch and batch["valid"].ndim > self.counted.ndim:
+            # Items are samples, and some of their positions are not valid.
+            rows["valid"] = self.select(batch["valid"])
+        return rows | {key: batch[key] for key in CLOCK_KEYS if key in batch}
+
+
+def has_rows(outputs: Outputs) -> bool:
+    """Whether the first role that belongs to samples has rows."""
+    value = next(value for role, value in outputs.items() if role not in SHARED_ROLES)
+    return len(value[0] if isinstance(value, tuple) else value) > 0
+
+
+def mean_of_positions(factor: Tensor, valid: Tensor) -> Tensor:
+    """Mean (N,) of ``factor`` (N, ...) over the valid positions of each sample.
+
+    Args:
+        factor: (N, ...).
+        valid: (N, ...) to select positions, or another shape to use all.
+
+    Returns:
+        (N,).
+    """
+    counts = valid if valid.shape == factor.shape else torch.ones_like(factor)
+    total = counts.flatten(1).sum(1).clamp_min(1)
+    return torch.where(counts > 0, factor * counts, 0.0).flatten(1).sum(1) / total

@@ -23,6 +23,7 @@ import yaml
 from rich.console import Console
 
 from instil import catalogue, recipe
+from instil.capabilities import EvaluatesRobustness
 from instil.files.atomic import atomic
 from instil.plan.recording import record_outputs
 from instil.plan.run import run
@@ -65,7 +66,12 @@ def measured(command: str) -> dict[str, Any]:
             )
     except Exception as error:  # one recipe must not cost the table
         return {"command": command, "error": f"{type(error).__name__}: {error}"}
-    trials = catalogue.find("scheme", made.scheme.type).robustness_evaluations(made.scheme.options)
+    kind = catalogue.find("scheme", made.scheme.type)
+    trials = (
+        kind.robustness_evaluations(made.scheme.options)
+        if issubclass(kind, EvaluatesRobustness)
+        else {}
+    )
     metrics = [result["headline"], *(metric for metric in trials if metric in result["distilled"])]
     kept = {
         key: result[key]

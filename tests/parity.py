@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from instil import catalogue
 from instil.balances.gradient_norm import GradientNorm
 from instil.balances.uncertainty import Uncertainty
+from instil.capabilities import GeneratesText
 from instil.catalogue.signatures import parameters
 from instil.core import Balance, Batch, Card, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization, rank
@@ -565,7 +566,7 @@ def batch(seed: int, number: int = 64, task: str = "classification") -> Batch:
 
 def task_of(scheme: Scheme) -> str:
     """The task on the cards of its objectives, or writing."""
-    if scheme.on_policy_text:
+    if isinstance(scheme, GeneratesText):
         return "writing"
     parts = [part for part in scheme.modules() if isinstance(part, Objective)]
     return next(iter(part.card.tasks[0] for part in parts), "classification")

@@ -297,7 +297,6 @@ def test_d7_nothing_that_can_change_is_shared_on_a_class(kind: str, name: str) -
             mutable = isinstance(value, (list, set, bytearray, torch.Tensor, nn.Module, dict))
             declared = attribute in (
                 "needs",
-                "unsupported_roles",
                 "__annotations__",
                 "__annotations_cache__",
             )

@@ -21,6 +21,7 @@ LAYERS = (
     ("items",),
     ("taps",),
     ("core",),
+    ("capabilities",),
     ("files",),
     ("functional",),
     ("modules",),

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, Objective, Objectives, Outputs, Schedule
+from instil.core import Batch, Card, Objective, Objectives, Outputs, Schedule
+from instil.items import Items
 
 
 class Size(Objective):
@@ -37,8 +38,8 @@ class Gram(Objective):
         return values.square().mean()
 
 
-class LabelGram(LabelObjective, Gram):
-    pass
+class LabelGram(Gram):
+    items = Items(labelled=True)
 
 
 def outputs(seed: int = 0, number: int = 4) -> Outputs:
@@ -80,7 +81,7 @@ def test_weight_of_an_unknown_name() -> None:
 def test_a_name_that_a_module_needs_for_itself(name: str) -> None:
     with pytest.raises(
         ValueError,
-        match=rf"objectives\.{name}: this cannot be the name of an objective; give it another one",
+        match=rf"objectives\.{name}: not allowed as the name of an objective",
     ):
         Objectives({name: Size()})
 

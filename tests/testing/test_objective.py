@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, LabelObjective, Objective, Objectives, Outputs
+from instil.core import Batch, Card, Objective, Objectives, Outputs
+from instil.items import Items
 from instil.testing import check_objective, loss_and_gradient, sample_outputs
 from instil.testing.objective import CONTRACTS
 from instil.testing.samples import make_strided
@@ -84,9 +85,11 @@ class CountsAll(Sound):
         return torch.ones(len(batch["index"]))
 
 
-class CountsTheUnlabelled(LabelObjective, Sound):
+class CountsTheUnlabelled(Sound):
+    items = Items(labelled=True)
+
     def weight(self, batch: Batch) -> Tensor:
-        return Objective.weight(self, batch)
+        return self.items.all_weights(batch)
 
 
 class HearsTheUncounted(Sound):
@@ -100,12 +103,13 @@ class HearsTheUncounted(Sound):
 class DiscardsTooLate(Sound):
     """An adapter sees the uncounted items, and only their values are discarded."""
 
-    handles_uncounted = True
-
     def __init__(self) -> None:
         super().__init__()
         self.adapter = nn.Linear(7, 7, bias=False)
         nn.init.eye_(self.adapter.weight)
+
+    def item_mask(self, batch: Batch) -> Tensor | None:
+        return None
 
     def of(self, student: Tensor, teacher: Tensor) -> Tensor:
         return super().of(self.adapter(student), teacher)
@@ -116,7 +120,7 @@ class ReadsPadding(Objective):
 
     card = Card("padding", tasks=("text_classification",))
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("hidden_states",),))
-    per_sample = True
+    items = Items(per_sample=True)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = student["hidden_states"][-1], teacher["hidden_states"][-1]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
+from instil.items import Items
 from instil.testing import check_objective, sample_outputs
 from instil.testing.samples import (
     NUM_LAYERS,
@@ -138,7 +139,7 @@ class Slopes(Objective):
     needs: ClassVar = dict.fromkeys(
         ("student", "teacher"), (("logits",), ("features",), ("input",))
     )
-    per_sample = True
+    items = Items(per_sample=True)
 
     def forward(
         self, student: dict[str, Tensor], teacher: dict[str, Tensor], batch: Batch

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from instil.core import Batch, LabelObjective, Net, Objective, Objectives, Outputs, Schedule, Scheme
+from instil.core import Batch, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization, checkpoint_timer
 from instil.engine.checkpoint_timer import CheckpointTimer
 from instil.files.checksums import append_checksum
+from instil.items import Items
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.dist import DIST
 from instil.objectives.logits.kd import KD
@@ -365,7 +366,8 @@ def test_what_couples_is_not_cut_unknowingly() -> None:
 # --- trouble
 
 
-class Spoiled(LabelObjective):
+class Spoiled(Objective):
+    items = Items(labelled=True)
     """Not a number at one step."""
 
     card = KD.card

@@ -6,8 +6,8 @@ Types of batches, cards and options come from the packages below and are listed 
 from typing import NoReturn
 
 from instil.cards import Card, NonNegative, Positive, Schedule
-from instil.core.net import Call, Net, as_net, plain_call
 from instil.core.balance import Balance
+from instil.core.net import Call, Net, as_net, plain_call
 from instil.core.objective import Objective, Weighting
 from instil.core.objectives import Objectives
 from instil.core.scheme import Scheme, side_effect_free

@@ -17,8 +17,8 @@ from instil.core.objective import Objective
 from instil.core.objectives import Objectives
 from instil.core.teacher import Teacher
 from instil.core.update import Update
-from instil.roles import ExplainsMissingRoles
 from instil.items.batch import Batch, Outputs, first_tensor
+from instil.roles import ExplainsMissingRoles
 
 MOST_MODULES = 12
 """Number of modules that an error about missing taps lists."""
@@ -54,8 +54,9 @@ class Scheme(ClearKeywords, nn.Module):
         if not isinstance(objectives, Objectives):
             objectives = Objectives(objectives)
         self.objectives = objectives
-        explains = isinstance(teacher, ExplainsMissingRoles)
-        self.objectives.missing_role_remedy = teacher.missing_role_remedy() if explains else None
+        self.objectives.missing_role_remedy = (
+            teacher.missing_role_remedy() if isinstance(teacher, ExplainsMissingRoles) else None
+        )
         self.objectives.student_modules = _modules(self.student)
         self.prepared = False
 

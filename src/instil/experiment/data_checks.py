@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, LabelObjective, Schedule, Scheme
+from instil.core import UNLABELLED, Batch, Schedule, Scheme
 from instil.data.labels import num_labelled
 from instil.data.samples import Samples
 from instil.experiment.experiment import Experiment
@@ -121,7 +121,7 @@ def _labelled_share_problems(
     experiment: Experiment, samples: Samples, scheme: Scheme
 ) -> Iterator[str]:
     """Batches without any label, where an objective needs labels and goes through all samples."""
-    needing = [name for name, one in scheme.objectives.named() if isinstance(one, LabelObjective)]
+    needing = [name for name, one in scheme.objectives.named() if one.items.labelled]
     labelled = num_labelled(samples)
     if not needing or not labelled:
         return

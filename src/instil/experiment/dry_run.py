@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
+from instil.capabilities import Precomputes
+from instil.cards import has_tag
 from instil.core import Batch, Net, Scheme, first_tensor, side_effect_free
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples
@@ -112,16 +114,15 @@ def _prepared(
         _check_plain(experiment)
     with error_context(""):
         teacher = stored_teacher(experiment) if stage.store else combine_teachers(experiment, nets)
-    if teacher is not None:
+    if isinstance(teacher, Precomputes):
         teacher.precompute([batch])
     scheme = build_scheme(experiment, student, teacher)
     _prepare(scheme, batch)
     sets = [samples_for_scheme(scheme, samples), *_samples_of_baselines(experiment, samples)]
     _check_training(experiment, scheme, stage.train, "train", *sets)
     _check_classes(experiment, student, batch, "student", stage.student.classes)
-    if (
-        "logits" in scheme.objectives.reads("teacher")
-        and not combiner_class(experiment).merges_class_spaces
+    if "logits" in scheme.objectives.reads("teacher") and not has_tag(
+        combiner_class(experiment), "merged_classes"
     ):
         for index, net in enumerate(nets):
             _check_classes(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from instil import catalogue
+from instil.cards import has_tag
 from instil.core import Net, Scheme
 from instil.data.samples import Facts
 from instil.experiment.networks import model_network
@@ -48,7 +49,7 @@ def build_exported_network(
     with error_context("student"):
         student = make(every[origin_stage(every)].student, recipe, task.call, facts)
     kind: type[Scheme] = catalogue.find("scheme", last.scheme.type)
-    if not kind.exports_new_architecture:
+    if not has_tag(kind, "new_architecture"):
         return student
     if any(spec.earlier for spec in last.teachers):
         raise ValueError(

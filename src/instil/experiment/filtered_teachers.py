@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from instil import catalogue
+from instil.cards import has_tag
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
 
@@ -17,14 +18,16 @@ def check_predictions_by_index(recipe: Recipe) -> None:
         RecipeError: if the student's scheme is one for teachers, or if the student sees other
             samples than those whose predictions were recorded.
     """
-    if catalogue.find("scheme", recipe.scheme.type).predicts_by_index:
+    if has_tag(catalogue.find("scheme", recipe.scheme.type), "predictions_by_index"):
         raise RecipeError(
             f"scheme: {recipe.scheme.type} trains a teacher. Expected it in teacher.scheme, got it for "
             f"the student. Set teacher.scheme: {recipe.scheme.type}"
         )
     specs = [spec for spec in recipe.teachers if not (spec.ready or spec.earlier)]
     recording = [
-        spec for spec in specs if catalogue.find("scheme", spec.scheme.type).predicts_by_index
+        spec
+        for spec in specs
+        if has_tag(catalogue.find("scheme", spec.scheme.type), "predictions_by_index")
     ]
     if not recording:
         return

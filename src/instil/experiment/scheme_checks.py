@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from instil import catalogue
-from instil.core import LabelObjective, Objectives
+from instil.capabilities import GeneratesText
+from instil.cards import has_tag
+from instil.core import Objectives
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import (
     Recipe,
@@ -12,7 +14,7 @@ from instil.recipe.sections import (
 
 def check_teacher_reads_texts(recipe: Recipe) -> None:
     """RecipeError where a teacher cannot read the texts that are written during training, or cannot read them in time."""
-    writes = catalogue.find("scheme", recipe.scheme.type).on_policy_text
+    writes = issubclass(catalogue.find("scheme", recipe.scheme.type), GeneratesText)
     if writes and any(spec.tokenizer for spec in recipe.teachers):
         raise RecipeError(
             f"teacher.tokenizer: the scheme {recipe.scheme.type} writes text in the student's tokens, which a teacher "
@@ -31,16 +33,15 @@ def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
     other = [
         name
         for name, one in objectives.named()
-        if any(one.needs["teacher"]) and not one.handles_token_alignment
+        if any(one.needs["teacher"]) and not has_tag(one, "aligned_tokens")
     ]
     if other and any(spec.tokenizer for spec in recipe.teachers):
         what = f"{type(objectives[other[0]]).__name__} compares token by token, and the teacher has a tokenizer of its own"
         raise RecipeError(
             f"objectives.{other[0]}: {what}; uld, gold, dskd and dskd_cma find what belongs together"
         )
-    made = (
-        recipe.data.surrogate is not None
-        and not catalogue.find("scheme", recipe.scheme.type).synthetic_labels
+    made = recipe.data.surrogate is not None and not has_tag(
+        catalogue.find("scheme", recipe.scheme.type), "synthetic_labels"
     )
     none = "data.surrogate: such images have none" if made else "data.num_labeled is 0"
     none = (
@@ -48,9 +49,7 @@ def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
         if recipe.data.augment.mixup
         else none
     )
-    needing = [
-        name for name, objective in objectives.named() if isinstance(objective, LabelObjective)
-    ]
+    needing = [name for name, objective in objectives.named() if objective.items.labelled]
     if needing and (recipe.data.augment.mixup or recipe.data.num_labeled == 0 or made):
         raise RecipeError(
             f"objectives.{needing[0]}: {type(objectives[needing[0]]).__name__} needs labels, and {none}; leave one of the two out"

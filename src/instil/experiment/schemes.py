@@ -6,7 +6,8 @@ import inspect
 from typing import Any
 
 from instil import catalogue
-from instil.core import LabelObjective, Net, Objectives, Scheme, Teacher
+from instil.capabilities import SynthesizesImages
+from instil.core import Net, Objectives, Scheme, Teacher
 from instil.data import labels
 from instil.data.samples import Samples
 from instil.experiment.experiment import Experiment
@@ -35,7 +36,7 @@ def build_scheme(experiment: Experiment, student: Net, teacher: Teacher | None) 
     experiment.task.check(objectives)
     _check_labels(recipe, objectives)
     makes, images = (
-        catalogue.find("scheme", recipe.scheme.type).synthetic_inputs,
+        issubclass(catalogue.find("scheme", recipe.scheme.type), SynthesizesImages),
         recipe.data.surrogate,
     )
     if makes != (images is not None and images.name == "scheme"):
@@ -103,7 +104,7 @@ def _scheme(
 
 def samples_for_objectives(objectives: Objectives, samples: Samples) -> Samples:
     """The samples from which these objectives learn: those with a label, unless one needs none."""
-    needed = all(isinstance(objective, LabelObjective) for _, objective in objectives.named())
+    needed = all(objective.items.labelled for _, objective in objectives.named())
     return labels.labelled(samples) if needed else samples
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from instil import catalogue
-from instil.cards import closest
+from instil.capabilities import Precomputes
+from instil.cards import closest, has_tag
 from instil.core import Net, Teacher
 from instil.data.labels import few_labels
 from instil.data.splits import numbered
@@ -30,7 +31,7 @@ def teacher_training_data(stage: Experiment, spec: TeacherConfig, number: int) -
     Raises RecipeError for data whose samples or labels are not of the kind of the recipe's.
     """
     experiment = _with_own_labels(_own_data(stage, spec), spec)
-    if not combiner_class(stage).disjoint_training_data or spec.ready:
+    if not has_tag(combiner_class(stage), "disjoint_data") or spec.ready:
         return experiment
     sharing = [
         n
@@ -121,7 +122,7 @@ def combine_teachers(stage: Experiment, nets: Sequence[Net | Teacher]) -> Teache
     if asked is None or not nets:
         return as_teacher(nets)
     options = build_options("teacher", asked.type, asked.options, "ensemble")
-    if kind.merges_class_spaces:
+    if has_tag(kind, "merged_classes"):
         options |= {
             "member_class_names": [
                 teacher_class_names(stage, number) for number in range(len(nets))
@@ -138,9 +139,10 @@ def prepare_teacher(teacher: Teacher | None, stage: Experiment) -> Teacher | Non
     if teacher is not None:
         device = init_distributed()
         teacher = teacher.to(device)
-        teacher.precompute(
-            to_device(batch, device) for batch in stage.loader(stage.samples, shuffle=False)
-        )
+        if isinstance(teacher, Precomputes):
+            teacher.precompute(
+                to_device(batch, device) for batch in stage.loader(stage.samples, shuffle=False)
+            )
     return teacher
 
 

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from instil import catalogue
+from instil.cards import has_tag
 from instil.core import Net
 from instil.data.aligned import read_by_teacher
 from instil.engine import rank
@@ -97,7 +98,7 @@ def build_final_architecture(stage: Experiment, spec: TeacherConfig, index: int)
         index: index of the teacher among those of the stage.
     """
     net = build_teacher(stage, spec, index)
-    if spec.ready or not catalogue.find("scheme", spec.scheme.type).exports_new_architecture:
+    if spec.ready or not has_tag(catalogue.find("scheme", spec.scheme.type), "new_architecture"):
         return net
     own = teacher_training_data(stage, spec, index).for_network(spec)
     scheme = build_teacher_scheme(own, net, spec)

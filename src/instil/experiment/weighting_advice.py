@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instil.core import LabelObjective, Objective
+from instil.core import Objective
 from instil.data.labels import num_labelled
 from instil.experiment.experiment import Experiment
 from instil.recipe import build_objectives
@@ -25,9 +25,7 @@ def weighting_advice(stage: Experiment) -> list[str]:
     samples = stage.train_data(stage.recipe.seeds[0])
     num_labels = num_labelled(samples)
     objectives = dict(build_objectives(stage.recipe.objectives).named())
-    learns_without_labels = any(
-        not isinstance(objective, LabelObjective) for objective in objectives.values()
-    )
+    learns_without_labels = any(not objective.items.labelled for objective in objectives.values())
     if not learns_without_labels or not 0 < num_labels <= FEW_LABELS * len(samples):
         return []
     counts = f"{num_labels:,} labels of {len(samples):,} {samples.noun}s"
@@ -36,14 +34,14 @@ def weighting_advice(stage: Experiment) -> list[str]:
         "With 1 and 10 % of the labels and a teacher that knows all, that was below pseudo-labels "
         "in 12 of 14 cases, average: batch clearly in none (docs/defaults.md). Use average: batch"
         for name, objective in objectives.items()
-        if _is_label_loss(objective) and objective.average == "labelled"
+        if _is_label_loss(objective) and objective.items.average == "labelled"
     ]
 
 
 def _is_label_loss(objective: Objective) -> bool:
     """Whether the loss compares student and label alone, and has a choice of its average."""
     return (
-        isinstance(objective, LabelObjective)
+        objective.items.labelled
         and "average" in vars(objective)
         and not any(objective.needs["teacher"])
     )

@@ -47,7 +47,7 @@ class Items:
         weight = self.all_weights(batch)
         if not self.labelled:
             return weight
-        labelled = batch["label"] != UNLABELLED
+        labelled: Tensor = batch["label"] != UNLABELLED
         if labelled.ndim > weight.ndim:
             labelled = labelled.flatten(weight.ndim).any(-1)
         return weight * labelled

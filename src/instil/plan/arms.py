@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from instil import catalogue
+from instil.capabilities import AccountsPrivacy, EvaluatesRobustness
+from instil.cards import has_tag
 from instil.core import UNLABELLED, Net, Scheme, Teacher
 from instil.data.loader import Repeated
 from instil.data.samples import Samples
@@ -139,7 +141,7 @@ class Arms:
             spec.tokenizer for _, spec in named[last]
         )  # scores of other tokens do not compare
         if other or not self._can_be_scored(teacher, self.stages[last]):
-            return Arm(teacher, {}, {}, {}, seconds, privacy_cost=teacher.privacy_cost())
+            return Arm(teacher, {}, {}, {}, seconds, privacy_cost=_privacy_cost(teacher))
         parts = (
             {"train": splits.train} if "pseudo_labels" in self.experiment.recipe.baselines else {}
         )
@@ -201,7 +203,7 @@ class Arms:
     def _untrained(self, name: str, seed: int) -> Net:
         """A net of the architecture that an arm ships, to be filled with its weights."""
         scheme = self.stages[-1].recipe.scheme.type
-        if name != "distilled" or not catalogue.find("scheme", scheme).exports_new_architecture:
+        if name != "distilled" or not has_tag(catalogue.find("scheme", scheme), "new_architecture"):
             return self._new_student(seed)
         *_, (_, rehearsed, _) = dry_run(self.experiment)
         return rehearsed.export()
@@ -249,7 +251,9 @@ class Arms:
         """The headline metric of a net on the test samples as the last stage's scheme makes them harder for it."""
         task, scheme = self.experiment.task, self.stages[-1].recipe.scheme
         kind: type[Scheme] = catalogue.find("scheme", scheme.type)
-        found = {}
+        found: dict[str, float] = {}
+        if not issubclass(kind, EvaluatesRobustness):
+            return found
         for name, trial in kind.robustness_evaluations(scheme.options).items():
             batches = (
                 trial(net, to_device(task.as_dict(batch), init_distributed()))
@@ -259,15 +263,15 @@ class Arms:
         return found
 
     def _can_be_scored(self, teacher: Teacher, stage: Experiment) -> bool:
-        if (
-            teacher.disjoint_training_data
+        if has_tag(
+            teacher, "disjoint_data"
         ):  # it answers what it met alone, and every answer has its price
             return False
         named = [
             tuple(teacher_class_names(stage, number))
             for number in range(len(stage.recipe.teachers))
         ]
-        if not teacher.merges_class_spaces and any(
+        if not has_tag(teacher, "merged_classes") and any(
             names != tuple(self.experiment.splits.classes) for names in named
         ):
             return False
@@ -305,7 +309,9 @@ class Arms:
         for earlier in (moment for moment in moments if moment < spec.checkpoint_at):
             self._teacher_net(stage, spec.model_copy(update={"checkpoint_at": earlier}), number)
             self.folder.remove_records(name, None)
-        if len(moments) > 1 or catalogue.find("scheme", spec.scheme.type).exports_new_architecture:
+        if len(moments) > 1 or has_tag(
+            catalogue.find("scheme", spec.scheme.type), "new_architecture"
+        ):
             # Built again: training starts from the bare network, with the random state of its seed.
             net = trained_teachers.build_teacher(stage, spec, number)
         own = teacher_training_data(stage, spec, number).for_network(spec)
@@ -521,3 +527,8 @@ class Arms:
     def _log(self, record: dict[str, Any]) -> None:
         self._records.append(record)
         self.folder.log(record)
+
+
+def _privacy_cost(teacher: Teacher) -> dict[str, Any]:
+    """Privacy cost of a teacher's outputs; empty without one."""
+    return teacher.privacy_cost() if isinstance(teacher, AccountsPrivacy) else {}

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from instil.capabilities import SynthesizesImages
 from instil.core import Scheme, side_effect_free
 from instil.engine import init_distributed
 from instil.experiment.experiment import Experiment
@@ -90,4 +91,7 @@ def synthetic_images(scheme: Scheme, stage: Experiment, seed: int) -> Tensor | N
         "seed": torch.tensor(seed),
     }
     with side_effect_free(scheme):
-        return scheme.pictures(to_device(batch, init_distributed()) | clock)
+        batch = to_device(batch, init_distributed()) | clock
+        if isinstance(scheme, SynthesizesImages):
+            return scheme.synthetic_images(batch)
+        return scheme.before_step(batch).get("image")

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from instil.core import LabelObjective, Scheme
+from instil.cards import has_tag
+from instil.core import Scheme
 
 MIN_SHARE = 0.01
 """Share of the gradient below which an objective has almost no effect."""
@@ -42,7 +43,7 @@ def _loss_problem(
 ) -> str:
     """Problem of one loss, empty if it has none."""
     objective = dict(scheme.objectives.named()).get(name)
-    label_objective = objective if isinstance(objective, LabelObjective) else None
+    label_objective = objective if objective is not None and objective.items.labelled else None
     # With average=batch, the count of a label loss includes unlabelled items: then the value is 0.
     if not facts["count"] or (facts["value"] == 0 and label_objective is not None):
         return (
@@ -69,7 +70,7 @@ def _loss_problem(
 def _is_teacher_worse(findings: Mapping[str, Any], scheme: Scheme) -> bool:
     """Whether a trained teacher has a lower accuracy on the batch than the untrained student."""
     # A teacher that is trained together with the student is still untrained here.
-    is_fixed = scheme.teacher is not None and not scheme.teacher.changes
+    is_fixed = scheme.teacher is not None and not has_tag(scheme.teacher, "stateful")
     if not (is_fixed and findings["teacher_trained"]):
         return False
     match: Mapping[str, float] = findings["match"]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, LabelObjective, Objective, Objectives, to_float32
+from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, to_float32
 from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import Classification, call
 
@@ -126,6 +126,6 @@ def mean_r2(predictions: Tensor, label: Tensor, is_labelled: Tensor) -> float:
 
 
 def _reads_predictions(objective: Objective) -> bool:
-    if isinstance(objective, LabelObjective):
+    if objective.items.labelled:
         return True
     return any("logits" in roles for roles in chain.from_iterable(objective.needs.values()))

@@ -58,4 +58,3 @@ class Ema(Teacher):
                 slow.lerp_(fast, (1 - decay).to(slow.dtype))
         for own, current in zip(self.net.buffers(), net.buffers(), strict=True):
             own.copy_(current)
-

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from instil.cards import has_tag
 from instil.core import UNLABELLED, Batch, Objective, Objectives, Outputs
 from instil.testing.samples import assert_close, leaves, link_if_needed, sample_outputs
 from instil.testing.trials import build_objective, loss_and_gradient, sample_trial
@@ -19,7 +20,7 @@ def check_position_shapes(make: Callable[[], Objective]) -> None:
 
     A promise of the package's own losses on logits, which ``check_objective`` does not ask of others.
     """
-    if not _reads_logits_alone(make()) or make().relates_positions:
+    if not _reads_logits_alone(make()) or has_tag(make(), "related_positions"):
         return
     student, teacher, batch = sample_outputs(12)
     valid = torch.arange(12) % 5 > 0
@@ -124,7 +125,7 @@ def _reads_logits_alone(objective: Objective) -> bool:
     reads = {role for roles in objective.reads.values() for role in roles}
     return (
         reads == {"logits"}
-        and not objective.per_sample
+        and not objective.items.per_sample
         and objective.card.tasks[0] == "classification"
     )
 

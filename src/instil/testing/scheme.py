@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instil.capabilities import SynthesizesImages
 from instil.core import Batch, Net, Outputs, Scheme, Teacher, batch_size, item_weights
 from instil.engine import Engine, Optimization
 from instil.roles import SHARED_ROLES
@@ -174,7 +175,7 @@ def _uncounted_samples_change_nothing(
 
     Schemes that make their images are left out: none of their items is invalid.
     """
-    if make().synthetic_inputs:
+    if isinstance(make(), SynthesizesImages):
         return
 
     def masked(step: int) -> Batch:

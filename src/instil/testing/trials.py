@@ -65,10 +65,10 @@ def sample_trial(
     """Sample outputs of a task; of the first one on the objective's card if it is None."""
     task = task or objective.card.tasks[0]
     student, teacher, batch = sample_outputs(number, dtype=dtype, task=task)
-    if objective.views_per_sample > 1:
+    if objective.card.views_per_sample > 1:
         batch |= {
-            "index": batch["index"] // objective.views_per_sample,
-            "view": batch["index"] % objective.views_per_sample,
+            "index": batch["index"] // objective.card.views_per_sample,
+            "view": batch["index"] % objective.card.views_per_sample,
         }
     return student, teacher, batch
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from instil.core import (
     UNLABELLED,
     Batch,
-    LabelObjective,
     Objective,
     Objectives,
     Outputs,
@@ -91,7 +90,7 @@ def _trial_of(objective: Objective, task: str | None) -> Trial:
     """Sample outputs of a task, with ``valid`` where the items of the objective are positions."""
     student, teacher, batch = sample_trial(objective, task=task)
     items = student["logits"].shape[:-1] if "logits" in student else ()
-    if task is not None and not objective.per_sample and len(items) > 1:
+    if task is not None and not objective.items.per_sample and len(items) > 1:
         # Without "valid" the objective would take the samples for its items.
         batch = batch | {"valid": torch.ones(items, dtype=torch.bool)}
     return student, teacher, batch
@@ -99,7 +98,7 @@ def _trial_of(objective: Objective, task: str | None) -> Trial:
 
 def _only_labelled_items(make: Callable[[], Objective]) -> None:
     objective = build_objective(make)
-    if not isinstance(objective, LabelObjective):
+    if not objective.items.labelled:
         return
     trial = sample_trial(objective)
     loss, grads = loss_and_gradient(objective, *trial)
@@ -126,7 +125,7 @@ def only_counted_positions(make: Callable[[], Objective]) -> None:
         noisy, _ = loss_and_gradient(
             objective, *_poisoned_trial(objective, trial, ~counted, "noise")
         )
-        if objective.per_sample and not torch.equal(loss, noisy):
+        if objective.items.per_sample and not torch.equal(loss, noisy):
             continue
         assert_close(loss, noisy, f"noise at a position without {name} changes the loss")
         for poison in NOT_FINITE:

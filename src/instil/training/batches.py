@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from instil.capabilities import Calibrated
-from instil.core import Batch, Objectives, Scheme, batch_size, side_effect_free
+from instil.core import Batch, Objectives, Outputs, Scheme, batch_size, side_effect_free
 from instil.core.objectives import rows_of
-from instil.items.selection import outputs_to_float32
 from instil.engine import Engine, gather_rows, world_size
+from instil.items.selection import outputs_to_float32
 
 
 @dataclass

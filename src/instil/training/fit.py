@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instil.cards import closest
 from instil.capabilities import TrainsOtherStudents
+from instil.cards import closest
 from instil.core import Net, Objectives, Scheme
 from instil.engine import Engine, checkpoints
 from instil.training.batches import Batches

@@ -4,12 +4,17 @@ import pytest
 import torch
 
 from instil.core import UNLABELLED, Batch, Card
+from instil.functional.class_pixels import labelled_images, pixel_labels
 from instil.functional.feature_maps import downsample_labels, resize_to_common
-from instil.objectives.bases.dense_objective import DenseObjective, PixelLabelObjective
+from instil.objectives.bases.dense_objective import DenseObjective
 
 
-class Labelled(PixelLabelObjective):
-    card = Card("labelled")
+class Labelled:
+    """A loss that needs the label of every pixel."""
+
+
+def weights(batch: Batch) -> list[float]:
+    return labelled_images(pixel_labels(batch, Labelled())).tolist()
 
 
 def test_both_sides_come_to_the_smaller_grid() -> None:
@@ -38,14 +43,12 @@ def test_images_without_a_labelled_valid_pixel_do_not_count() -> None:
     label[1] = UNLABELLED
     label[2, 0] = UNLABELLED
     batch: Batch = {"label": label}
-    assert Labelled().weight(batch).tolist() == [1, 0, 1, 1]
-    assert Labelled().weight(
-        batch | {"valid": torch.tensor([True, True, True, False])}
-    ).tolist() == [1, 0, 1, 0]
+    assert weights(batch) == [1, 0, 1, 1]
+    assert weights(batch | {"valid": torch.tensor([True, True, True, False])}) == [1, 0, 1, 0]
     valid = torch.ones(4, 2, 2, dtype=torch.bool)
     valid[2, 1] = False  # of image 2 only the unlabelled pixels are left
-    assert Labelled().weight(batch | {"valid": valid}).tolist() == [1, 0, 0, 1]
-    assert (Labelled().pixels(batch | {"valid": valid})[2] == UNLABELLED).all()
+    assert weights(batch | {"valid": valid}) == [1, 0, 0, 1]
+    assert (pixel_labels(batch | {"valid": valid}, Labelled())[2] == UNLABELLED).all()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,7 @@ def test_labels_of_images_are_refused(batch: Batch, found: str) -> None:
         ValueError,
         match=rf"Labelled needs a label for every pixel, \(N, H, W\), and the batch has {found}",
     ):
-        Labelled().weight(batch)
+        weights(batch)
 
 
 def test_auto_is_the_deepest_pair_alone() -> None:

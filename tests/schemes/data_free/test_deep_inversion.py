@@ -86,7 +86,7 @@ def test_made_images_are_remembered_and_then_learnt_from() -> None:
             row = int((made - image).flatten(1).abs().sum(1).argmin())
             assert torch.equal(made[row], image)
             assert label == torch.cat([learnt[0]["label"], learnt[2]["label"]])[row]
-    assert torch.isin(it.pictures(blank(9)), made).all()
+    assert torch.isin(it.synthetic_images(blank(9)), made).all()
 
 
 def test_competition_makes_the_student_disagree() -> None:

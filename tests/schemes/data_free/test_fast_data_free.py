@@ -110,7 +110,7 @@ def test_steps_without_new_images_train_the_student_alone() -> None:
     ]
     assert int(it.memory.filled) == 32
     kept = it.memory["image"][:32]
-    assert torch.isin(it.pictures(blank(7)), kept).all()
+    assert torch.isin(it.synthetic_images(blank(7)), kept).all()
 
 
 def test_the_codes_learn_too() -> None:

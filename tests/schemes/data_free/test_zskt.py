@@ -106,7 +106,7 @@ def test_a_memory_mixes_images_of_earlier_steps_into_what_is_learnt() -> None:
 def test_the_report_is_shown_images_in_the_shape_of_the_datas() -> None:
     it = scheme()
     it.prepare(blank())
-    image = it.pictures(blank())
+    image = it.synthetic_images(blank())
     assert image.shape == (16, 1, 6, 6)
     assert 0 <= float(image.min().detach()) <= float(image.max().detach()) <= 1
 

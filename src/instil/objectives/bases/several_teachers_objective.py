@@ -14,7 +14,7 @@ class SeveralTeachersObjective(Objective):
     """Base class of losses on the logits of the student and of each member of an ensemble.
 
     A teacher that is no ensemble is its one member. Subclasses define ``loss``. Those that need the
-    label inherit from ``LabelObjective`` too.
+    label have ``items = Items(labelled=True)``.
     """
 
     needs: ClassVar = {"student": (("logits",),), "teacher": (("members", "logits"),)}

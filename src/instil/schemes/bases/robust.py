@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instil.capabilities import Perturbation
 from instil.core import (
     UNLABELLED,
     Batch,
     Objective,
     Objectives,
-    Perturbation,
     Scheme,
     Teacher,
     Update,

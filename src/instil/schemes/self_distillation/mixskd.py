@@ -12,7 +12,6 @@ from typing_extensions import Doc
 from instil.core import (
     Batch,
     Card,
-    LabelObjective,
     NonNegative,
     Objective,
     Objectives,
@@ -124,7 +123,7 @@ class MixSKD(BranchedScheme):
 
     def build(self, batch: Batch) -> None:
         for name, objective in self.objectives.named():
-            if isinstance(objective, LabelObjective) and any(objective.needs["teacher"]):
+            if objective.items.labelled and any(objective.needs["teacher"]):
                 raise ValueError(
                     f"objectives.{name}: a mixture has two labels. Expected objectives that read "
                     f"labels or a teacher, got {type(objective).__name__}, which reads both. Use kd"

@@ -14,7 +14,6 @@ from typing_extensions import Doc
 from instil.core import (
     Batch,
     Card,
-    LabelObjective,
     Net,
     Objective,
     Objectives,
@@ -129,7 +128,7 @@ class Sandwich(Scheme):
                     f"most {model.depth}, got {depth}"
                 )
         for name, objective in self.objectives.named():
-            if isinstance(objective, LabelObjective) and any(objective.needs["teacher"]):
+            if objective.items.labelled and any(objective.needs["teacher"]):
                 raise ValueError(
                     f"objectives.{name}: sub-networks learn from the largest network only. "
                     "Expected objectives that read labels or a teacher, got "

@@ -1,0 +1,84 @@
+"""Capabilities of methods: protocols, tags of the card, and errors for the class attributes before."""
+
+from __future__ import annotations
+
+import pytest
+
+from instil import capabilities, catalogue, core
+from instil.cards import Card, Tag, has_tag
+from instil.cards.removed import REMOVED
+from instil.core import Balance, Objective, Scheme, Teacher
+
+ROBUST = "adaad adversarial_training ard iad iad_ii rslad"
+GENERATIVE = "distillm distillm2 minillm on_policy privileged_context sequence_level speculative"
+INVERTING = "cmi dafl deep_inversion dfad dfq fast_data_free zskt"
+USERS = {
+    ("scheme", "EvaluatesRobustness"): ROBUST,
+    ("scheme", "GeneratesText"): GENERATIVE,
+    ("scheme", "SynthesizesImages"): INVERTING,
+    ("scheme", "TrainsOtherStudents"): "sandwich several_students",
+    ("scheme", "RestrictsSharding"): "adversarial folded_transform reused_classifier "
+    f"sandwich {GENERATIVE}",
+    ("objective", "RestrictsSharding"): "camkd",
+    ("balance", "RestrictsSharding"): "gradient_norm",
+    ("teacher", "Precomputes"): "private_votes",
+    ("teacher", "AccountsPrivacy"): "private_votes",
+    ("teacher", "ExplainsMissingRoles"): "recorded",
+}
+"""Kind and protocol -> names of all methods that have it."""
+
+
+@pytest.mark.parametrize(("kind", "protocol"), USERS)
+def test_a_protocol_is_found_by_its_methods(kind: str, protocol: str) -> None:
+    users = {
+        name
+        for name in catalogue.names(kind)
+        if issubclass(catalogue.find(kind, name), getattr(capabilities, protocol))
+    }
+    assert users == set(USERS[kind, protocol].split())
+
+
+def test_a_protocol_with_an_attribute_needs_an_instance() -> None:
+    assert isinstance(catalogue.find("objective", "theia")(), capabilities.Calibrated)
+    assert not isinstance(catalogue.find("objective", "kd")(), capabilities.Calibrated)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "tag"),
+    [
+        ("objective", "uld", "aligned_tokens"),
+        ("objective", "multilevel_ot", "related_positions"),
+        ("scheme", "deep_inversion", "synthetic_labels"),
+        ("scheme", "sandwich", "new_architecture"),
+        ("scheme", "filter_kd", "predictions_by_index"),
+        ("teacher", "ema", "stateful"),
+        ("teacher", "amalgamated", "merged_classes"),
+        ("teacher", "private_votes", "disjoint_data"),
+    ],
+)
+def test_tags(kind: str, name: str, tag: Tag) -> None:
+    assert has_tag(catalogue.find(kind, name), tag)
+    assert sum(has_tag(catalogue.find(kind, other), tag) for other in catalogue.names(kind)) <= 5
+
+
+def test_a_class_without_a_card_has_no_tag() -> None:
+    assert not has_tag(object(), "stateful")
+    assert not has_tag(Teacher, "stateful")
+
+
+@pytest.mark.parametrize("base", [Objective, Scheme, Teacher, Balance])
+@pytest.mark.parametrize("name", REMOVED)
+def test_an_attribute_that_a_protocol_replaced_is_an_error(base: type, name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Own\.{name}: this attribute has no effect\. ") as info:
+        type("Own", (base,), {name: True})
+    assert REMOVED[name] in str(info.value)
+
+
+def test_a_property_of_that_name_is_allowed() -> None:
+    cls = type("Own", (Scheme,), {"changes": property(lambda self: 1), "card": Card("own")})
+    assert issubclass(cls, Scheme)
+
+
+def test_the_base_class_of_label_losses_names_its_replacement() -> None:
+    with pytest.raises(ImportError, match=r"items = Items\(labelled=True\)"):
+        getattr(core, "LabelObjective")  # noqa: B009

@@ -1,4 +1,4 @@
-"""A real ImageNet model of a third party, through a user's own builder."""
+"""A real ImageNet model of another package, built by a user's function."""
 
 import sys
 from functools import partial
@@ -24,7 +24,7 @@ def build(classes):
     model.expects = {"size": 224, "mean": [127 / 255] * 3, "std": [128 / 255] * 3}
     return model
 """
-TAPS = {"features": [f"_blocks.{number}" for number in (0, 2, 4, 10, 15)], "embedding": "_fc:in"}
+TAPS = {"features": [f"_blocks.{index}" for index in (0, 2, 4, 10, 15)], "embedding": "_fc:in"}
 SHAPES = [(16, 112, 112), (24, 56, 56), (40, 28, 28), (112, 14, 14), (320, 7, 7)]
 
 
@@ -50,7 +50,7 @@ def test_features_are_tapped_and_a_tapped_forward_stops_early(teacher):
     torch.testing.assert_close(early["features"][-1], outputs["features"][-1])
 
 
-def test_it_knows_a_photograph(teacher):
+def test_a_photograph_is_classified(teacher):
     pictures = pytest.importorskip("sklearn.datasets").load_sample_images().images
     image = (
         torch.from_numpy(pictures[0].copy()).permute(2, 0, 1)[None] / 255

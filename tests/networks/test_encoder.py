@@ -1,4 +1,4 @@
-"""An encoder from a folder: real weights put texts that mean the same close, and it can be cut."""
+"""An encoder from a folder: real weights embed texts of equal meaning close together."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def embedded(model: nn.Module, *texts: str) -> torch.Tensor:
     read = load_tokenizer(f"{FOLDER}/tokenizer.json", [])
     rows = [[read.start, *read.encode(text)[0], read.end] for text in texts]
     with torch.no_grad():
-        found = [
+        similarity = [
             call(model, {"input_ids": torch.tensor([row])})["sentence_embedding"][0] for row in rows
         ]
-    return torch.nn.functional.normalize(torch.stack(found), dim=1)
+    return torch.nn.functional.normalize(torch.stack(similarity), dim=1)
 
 
-def test_texts_that_mean_the_same_are_close(minilm: nn.Module) -> None:
+def test_texts_of_equal_meaning_are_close(minilm: nn.Module) -> None:
     first, same, other = embedded(
         minilm,
         "A man is eating food.",
@@ -53,7 +53,7 @@ def test_it_can_be_cut(minilm: nn.Module) -> None:
     assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in minilm.parameters())
 
 
-def test_a_folder_that_holds_none_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_an_encoder_raises(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     with pytest.raises(ValueError, match="holds no encoder that transformers can read"):
         encoder(str(tmp_path))

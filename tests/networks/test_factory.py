@@ -40,7 +40,7 @@ def recipe(tmp_path):
         sys.modules.pop(name, None)
 
 
-def test_own_networks_by_name():
+def test_networks_of_the_package_by_name():
     own = [
         "causal_transformer",
         "cnn",
@@ -74,7 +74,7 @@ def test_own_code_from_the_recipes_folder(recipe, monkeypatch):
     assert model[1].out_features == 6
     assert build("my_module:narrow", base=recipe, **DATA)[1].in_features == 64
     assert sys.path == [*others, str(recipe)], (
-        "the folder comes last: it hides no installed package"
+        "the folder is last, so it hides no installed package"
     )
 
 
@@ -102,7 +102,7 @@ def test_the_same_module_name_in_another_folder_is_another_module(recipe, tmp_pa
         ("my_module:needy", {}, "needs the option rate"),
     ],
 )
-def test_mistakes_are_named(recipe, spec, options, message):
+def test_wrong_names_and_options_raise(recipe, spec, options, message):
     with pytest.raises(ValueError, match=message):
         build(spec, options, base=recipe, **DATA)
 
@@ -113,7 +113,7 @@ def test_an_error_inside_the_users_module_is_not_hidden(recipe):
         build("my_module:build", base=recipe, **DATA)
 
 
-def test_only_timm_and_torchvision_bring_weights():
+def test_only_timm_and_torchvision_have_weights():
     with pytest.raises(ValueError, match="pretrained: only timm: and torchvision:"):
         build("cnn", pretrained=True, **DATA)
 
@@ -146,18 +146,18 @@ def test_torchvision():
         build("torchvision:resnet18", classes=5, channels=5, size=32)
 
 
-def test_pretrained_timm_asks_timm_and_takes_its_input(monkeypatch):
+def test_pretrained_timm_loads_weights_and_expects_their_input(monkeypatch):
     timm = pytest.importorskip("timm")
-    asked = {}
+    arguments = {}
 
     def create(name, pretrained, **options):
-        asked.update(name=name, pretrained=pretrained, **options)
+        arguments.update(name=name, pretrained=pretrained, **options)
         return original(name, pretrained=False, **options)
 
     original = timm.create_model
     monkeypatch.setattr(timm, "create_model", create)
     model = build("timm:resnet18", pretrained=True, **DATA)
-    assert asked == {"name": "resnet18", "pretrained": True, "num_classes": 5, "in_chans": 1}
+    assert arguments == {"name": "resnet18", "pretrained": True, "num_classes": 5, "in_chans": 1}
     expected = {"size": (224, 224), "mean": (pytest.approx(0.449),), "std": (pytest.approx(0.226),)}
     assert input_of(model) == expected
     grey = {"image": torch.rand(2, 1, 8, 8)}
@@ -184,14 +184,14 @@ def test_pretrained_torchvision_gets_a_head_for_the_data(monkeypatch):
 
 
 @pytest.mark.parametrize("spec", ["timm:resnet18", "torchvision:resnet18"])
-def test_without_fetch_the_model_only_expects_what_the_weights_would(spec):
+def test_without_fetch_only_the_expected_input_is_set(spec):
     pytest.importorskip(spec.split(":")[0])
     model = build(spec, pretrained=True, fetch=False, classes=5, channels=3, size=8)
     assert model.fc.out_features == 5
     assert input_of(model)["mean"] == (0.485, 0.456, 0.406)
 
 
-def test_what_a_users_model_says_of_its_input():
+def test_expected_input_of_a_users_model():
     model = nn.Linear(1, 1)
     assert input_of(model) == {}
     model.expects = {"size": 32}

@@ -15,7 +15,7 @@ def test_images_can_be_black_and_white() -> None:
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
-def test_the_end_norm_gives_mean_0_and_deviation_1(norm: str) -> None:
+def test_the_end_norm_gives_mean_0_and_standard_deviation_1(norm: str) -> None:
     net = generator(3, (5, 7), latent=4, width=2, norm=norm, end="norm")
     image = net(torch.randn(16, 4, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(image.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-4)

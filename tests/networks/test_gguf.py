@@ -1,4 +1,4 @@
-"""SmolLM2 from its GGUF file: it says what llama.cpp says, a smaller vocabulary says the same, other files are refused."""
+"""SmolLM2 from its GGUF file: same outputs as llama.cpp, smaller vocabularies, errors."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def model() -> Any:
 
 @there
 @pytest.mark.slow
-def test_it_says_what_llama_cpp_says(model: Any) -> None:
+def test_outputs_equal_those_of_llama_cpp(model: Any) -> None:
     words = load_tokenizer(FILE, [])
     ids, each = words.encode("The capital of France is")
     assert (ids, sum(each)) == ([504, 3575, 282, 4649, 314], 24)
     with torch.no_grad():
         log_p = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
-    for word, wanted in LLAMA_CPP.items():
-        assert log_p[words.encode(word)[0][0]].item() == pytest.approx(wanted, abs=0.1), word
+    for word, expected in LLAMA_CPP.items():
+        assert log_p[words.encode(word)[0][0]].item() == pytest.approx(expected, abs=0.1), word
     assert words.decode([int(log_p.argmax())]) == " Paris"
 
 
@@ -66,7 +66,7 @@ def test_of_a_library_it_knows_what_was_measured_and_fewer_tokens_change_nothing
     assert 0.5 < scores[0]["bits_per_byte"] < 1.3, (
         "0.95 on other rows; rows that are not permuted back give twice as much"
     )
-    assert scores[1]["loss"] < scores[0]["loss"], "what is left out takes no probability"
+    assert scores[1]["loss"] < scores[0]["loss"], "removed tokens have no probability"
     logits = [
         Net(one, call)(rows.__getitems__([0]))["logits"]
         for one, rows in ((model, whole), (small, pruned))
@@ -74,13 +74,13 @@ def test_of_a_library_it_knows_what_was_measured_and_fewer_tokens_change_nothing
     torch.testing.assert_close(logits[1], logits[0][..., list(pruned.tokens)], rtol=1e-4, atol=1e-4)
 
 
-def test_rows_that_are_rotated_together_are_put_apart() -> None:
+def test_rotated_rows_are_reordered_to_halves() -> None:
     pairs = torch.tensor([[0.0], [4], [1], [5], [2], [6], [3], [7]])
     assert _halves(pairs, 1).flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
     assert _halves(pairs, 2).flatten().tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_other_files_raise(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     (tmp_path / "no.gguf").write_bytes(b"text")
     with pytest.raises(ValueError, match="cannot be read as GGUF"):
@@ -113,7 +113,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ({"left_out": "blk.0.attn_q.weight"}, "'blk.0.attn_q.weight' of the shape .* no such"),
     ],
 )
-def test_a_file_that_claims_more_than_it_holds_is_not_built(
+def test_a_file_that_describes_more_than_it_holds_raises(
     tmp_path: Path, claim: dict[str, Any], message: str
 ) -> None:
     library = pytest.importorskip("gguf")

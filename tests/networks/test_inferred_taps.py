@@ -1,4 +1,4 @@
-"""Taps of models of no known family: the last stable map of each resolution, the input of the head."""
+"""Taps of models of unknown families: the last map of each resolution, the input of the head."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from instil.tasks.classification import call
 BATCH = {"image": torch.rand(2, 3, 32, 32)}
 
 
-def test_the_stages_of_a_known_model_are_found_without_its_preset() -> None:
+def test_inferred_levels_equal_the_preset() -> None:
     torch.manual_seed(0)
     model = cnn(10, 3, width=4)
-    found = infer_taps(model, call, BATCH)
-    known = taps_for(model)
-    assert found["embedding"] == known["embedding"]
-    assert found["head"] == known["head"]
+    inferred = infer_taps(model, call, BATCH)
+    preset = taps_for(model)
+    assert inferred["embedding"] == preset["embedding"]
+    assert inferred["head"] == preset["head"]
     features = (
         Net(model, call, {"features": taps["features"]})(BATCH)["features"]
-        for taps in (found, known)
+        for taps in (inferred, preset)
     )
     sizes = [{maps.shape[2:] for maps in side} for side in features]
     assert sizes[0] >= sizes[1]
 
 
-def test_a_torchvision_model_that_has_no_preset_of_its_stages() -> None:
+def test_a_torchvision_model_without_a_preset() -> None:
     models = pytest.importorskip("torchvision.models")
     model = models.squeezenet1_1(num_classes=5).eval()
     assert "features" not in taps_for(model)
@@ -48,7 +48,7 @@ def test_a_torchvision_model_that_has_no_preset_of_its_stages() -> None:
 
 
 class Shared(nn.Module):
-    """A module that runs twice, a map that is changed in place, and an answer that no linear layer gives."""
+    """A module that runs twice, a map that is changed in place, and logits of no linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,12 +60,12 @@ class Shared(nn.Module):
         return self.twice(self.twice(maps)).mean((2, 3)) * 2
 
 
-def test_what_cannot_be_tapped_is_left_out() -> None:
+def test_modules_that_cannot_be_tapped_are_left_out() -> None:
     assert infer_taps(Shared(), call, BATCH) == {}
     assert "features" not in infer_taps(mlp(10, 3, size=32), call, BATCH)
 
 
-def test_the_model_and_its_mode_stay_as_they_are() -> None:
+def test_model_and_modes_are_unchanged() -> None:
     model = cnn(10, 3, width=2).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
@@ -76,7 +76,7 @@ def test_the_model_and_its_mode_stay_as_they_are() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_recipe_finds_the_stages_of_a_users_model(
+def test_a_recipe_infers_the_levels_of_a_users_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

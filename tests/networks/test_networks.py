@@ -83,7 +83,7 @@ OTHERS = [
     OTHERS,
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_nets_of_other_tasks(make, parameters, builder, inputs, shape):
+def test_networks_of_other_tasks(make, parameters, builder, inputs, shape):
     torch.manual_seed(0)
     model = make()
     assert sum(p.numel() for p in model.parameters()) == parameters
@@ -125,7 +125,7 @@ def test_options():
     )
 
 
-def test_the_resnet_is_that_of_the_paper():
+def test_the_default_resnet_has_20_layers():
     layers = [
         m
         for m in resnet(10).modules()
@@ -135,7 +135,7 @@ def test_the_resnet_is_that_of_the_paper():
     assert len(layers) == 20
 
 
-def test_attention_sees_all_patches():
+def test_attention_reads_all_patches():
     model = vit(3, depth=1).eval()
     image = torch.rand(1, 1, 8, 8, requires_grad=True)
     model(image)[0, 0].backward()
@@ -152,6 +152,6 @@ def test_attention_sees_all_patches():
         (lambda: vit(3, width=10), "not a multiple of heads 4"),
     ],
 )
-def test_impossible_options(make, message):
+def test_invalid_options_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()

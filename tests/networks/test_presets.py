@@ -127,7 +127,7 @@ def test_roles_of_known_families(spec, channels, size, features, embedding):
         assert outputs["logits"].shape == (2, 7)
 
 
-def test_the_embedding_is_what_the_classifier_reads():
+def test_the_embedding_is_the_input_of_the_classifier():
     pytest.importorskip("timm")
     model = build("timm:mobilenetv3_small_100", classes=7, channels=3, size=32).eval()
     outputs = Net(model, call, taps_for(model))({"image": torch.rand(2, 3, 32, 32)})

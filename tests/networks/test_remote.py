@@ -1,4 +1,4 @@
-"""A student learns from a model behind a server, live or recorded, and is told why where it cannot."""
+"""A student of a model behind a server, live or recorded, and the errors."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def texts(tmp_path: Path) -> Path:
     """Letters in the order that the server's model expects."""
     (tmp_path / "texts").mkdir()
-    for number in range(20):
-        (tmp_path / "texts" / f"{number}.txt").write_text(ALPHABET[number:] + ALPHABET * 3)
+    for i in range(20):
+        (tmp_path / "texts" / f"{i}.txt").write_text(ALPHABET[i:] + ALPHABET * 3)
     return tmp_path / "texts"
 
 
@@ -64,15 +64,14 @@ def taught(server: Stub | str, texts: Path, *changes: str, **sections: Any) -> R
 
 
 def losses(folder: Path) -> list[float]:
-    return [
-        value
-        for one in lines(folder)
-        if one["arm"] == "distilled"
-        for value in one["losses"].values()
-    ]
+    values: list[float] = []
+    for line in lines(folder):
+        if line["arm"] == "distilled":
+            values += line["losses"].values()
+    return values
 
 
-def test_positions_of_a_batch_and_nothing_of_padding() -> None:
+def test_top_tokens_of_all_positions_except_padding() -> None:
     ids, mask = torch.tensor([[97, 98, 99], [101, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
     with stub("vllm") as server:
         net = Net(network("remote", {"url": server.url, "size": 3}, vocabulary=257), language.call)
@@ -89,18 +88,20 @@ def test_positions_of_a_batch_and_nothing_of_padding() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vllm", "llama"])
-def test_recorded_answers_are_those_of_the_live_teacher(
+def test_recorded_outputs_equal_those_of_the_live_teacher(
     kind: str, texts: Path, tmp_path: Path
 ) -> None:
     with stub(kind) as server:
         live = run_of(taught(server, texts), tmp_path / "live")
-        asked = sum(server.answered.values())
-        assert asked <= 24 * (1 if kind == "vllm" else 16) + 3, "the second epoch asks for nothing"
+        num_requests = sum(server.answered.values())
+        assert num_requests <= 24 * (1 if kind == "vllm" else 16) + 3, (
+            "the second epoch sends no request"
+        )
         record_outputs(
             taught(server, texts, f"store.path={tmp_path / 'store'}"), Console(quiet=True)
         )
-        assert sum(server.answered.values()) <= asked + 3, (
-            "what the live teacher answered is in its log"
+        assert sum(server.answered.values()) <= num_requests + 3, (
+            "the answers of the live teacher are in its log"
         )
     stored = run_of(
         taught("http://127.0.0.1:9/v1", texts, f"store.path={tmp_path / 'store'}"),
@@ -109,7 +110,7 @@ def test_recorded_answers_are_those_of_the_live_teacher(
     assert losses(tmp_path / "stored") == losses(tmp_path / "live")
     assert losses(tmp_path / "live")[-1] < losses(tmp_path / "live")[0]
     assert set(live["cost"]) == set(stored["cost"]) == {"student"}, (
-        "what a model elsewhere costs is not known here"
+        "the cost of a remote model is unknown"
     )
     assert stored["distilled"]["loss"]["mean"] == live["distilled"]["loss"]["mean"]
     with pytest.raises(ValueError, match=r"teacher\.options\.size was 5 and is 4"):
@@ -124,7 +125,7 @@ def test_recorded_answers_are_those_of_the_live_teacher(
         )
 
 
-def test_a_recording_goes_on_where_the_budget_ended(texts: Path, tmp_path: Path) -> None:
+def test_a_recording_resumes_where_the_budget_ended(texts: Path, tmp_path: Path) -> None:
     changes = (f"store.path={tmp_path / 'store'}", f"teacher.options.log={tmp_path / 'log.jsonl'}")
     with stub("vllm") as server:
         with pytest.raises(
@@ -147,24 +148,24 @@ def test_a_recording_goes_on_where_the_budget_ended(texts: Path, tmp_path: Path)
         assert len(rows) > 12
         assert set(rows) == {1}
         assert len((tmp_path / "log.jsonl").read_text().splitlines()) == len(rows) + 2, (
-            "each row once, and two notes"
+            "one line per row, and two notes"
         )
     run_of(taught("http://127.0.0.1:9/v1", texts, *changes), tmp_path / "run")
 
 
-def test_what_nobody_reads_is_not_asked_for() -> None:
+def test_unread_outputs_are_not_requested() -> None:
     ids = torch.arange(200).view(2, 100)
     with stub("vllm") as server:
         net = network("remote", {"url": server.url, "size": 3}, vocabulary=257)
         net(ids)
-        asked = sum(server.answered.values())
+        num_requests = sum(server.answered.values())
         again = net(ids + 1)
-        assert sum(server.answered.values()) == asked == 3
+        assert sum(server.answered.values()) == num_requests == 3
         assert again["top"].indices[0, 0, 0] == 2
         assert sum(server.answered.values()) == 5
 
 
-def test_an_objective_of_whole_distributions_is_refused(texts: Path) -> None:
+def test_an_objective_of_whole_distributions_raises(texts: Path) -> None:
     with (
         stub("vllm") as server,
         pytest.raises(ValueError, match=r"objectives\.forward_kl: .*top.*top_k"),
@@ -172,7 +173,7 @@ def test_an_objective_of_whole_distributions_is_refused(texts: Path) -> None:
         list(dry_run(Experiment.from_recipe(taught(server, texts, objectives={"forward_kl": {}}))))
 
 
-def test_a_server_that_only_writes_is_refused_before_training(texts: Path) -> None:
+def test_a_server_without_log_probabilities_raises_before_training(texts: Path) -> None:
     with (
         stub("text") as server,
         pytest.raises(
@@ -183,20 +184,22 @@ def test_a_server_that_only_writes_is_refused_before_training(texts: Path) -> No
         list(dry_run(Experiment.from_recipe(taught(server, texts))))
 
 
-def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: Path) -> None:
+def test_another_vocabulary_raises(texts: Path, tmp_path: Path) -> None:
     with stub("vllm") as server:
         (tmp_path / "back").mkdir()
-        for number in range(20):
-            (tmp_path / "back" / f"{number}.txt").write_text(ALPHABET[::-1] * 4)
+        for i in range(20):
+            (tmp_path / "back" / f"{i}.txt").write_text(ALPHABET[::-1] * 4)
         with pytest.raises(
             ValueError,
-            match=r"vocabulary: only 0% of 1\d\d tokens are among the 5 that the server's model expected: .*data\.tokenizer",
+            match=r"vocabulary: only 0% of 1\d\d tokens are among the 5 that the server's model "
+            r"expected: .*data\.tokenizer",
         ):
             list(dry_run(Experiment.from_recipe(taught(server, tmp_path / "back"))))
         small = network("remote", {"url": server.url, "size": 3}, vocabulary=100)
         with pytest.raises(
             ValueError,
-            match=r"vocabulary: the server's model has a token 101, the tokenizer of the data has 100 tokens",
+            match=r"vocabulary: the server's model has a token 101, the tokenizer of the data has "
+            "100 tokens",
         ):
             _ = small(torch.tensor([[97, 98]]))["top"]
         with pytest.raises(
@@ -210,7 +213,7 @@ def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: 
             network("remote", {"url": server.url}, classes=10)
 
 
-def test_a_server_that_is_down_names_the_argument(texts: Path) -> None:
+def test_an_unreachable_server_raises(texts: Path) -> None:
     with pytest.raises(
         ValueError,
         match=r"teacher: url: http://127\.0\.0\.1:9/v1/models: no response in 1 attempt; the last error: no server listens there",
@@ -219,7 +222,7 @@ def test_a_server_that_is_down_names_the_argument(texts: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_recording_goes_on_and_asks_nothing_twice(texts: Path, tmp_path: Path) -> None:
+def test_a_killed_recording_resumes_without_repeated_requests(texts: Path, tmp_path: Path) -> None:
     with stub("vllm", delay=0.05) as server:
         one = taught(
             server, texts, f"store.path={tmp_path / 'store'}", "teacher.options.concurrency=2"
@@ -239,11 +242,11 @@ def test_a_killed_recording_goes_on_and_asks_nothing_twice(texts: Path, tmp_path
             if '"prompt_logprobs": 5' in question
         ]
     assert len(rows) > 14
-    assert sum(rows) - len(rows) <= 2, "only what was under way is asked again"
+    assert sum(rows) - len(rows) <= 2, "only requests in progress are repeated"
     assert run_of(one, tmp_path / "run")["status"] == "complete"
 
 
-def test_objectives_that_need_more_say_so(texts: Path) -> None:
+def test_objectives_of_other_roles_raise(texts: Path) -> None:
     with stub("vllm") as server:
         for name in ("kd", "patient_kd", "fitnet"):
             with pytest.raises(
@@ -252,7 +255,7 @@ def test_objectives_that_need_more_say_so(texts: Path) -> None:
                 list(dry_run(Experiment.from_recipe(taught(server, texts, objectives={name: {}}))))
 
 
-def test_the_doctor_says_that_the_server_is_down(
+def test_doctor_reports_an_unreachable_server(
     texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "one.yaml").write_text(to_yaml(taught("http://127.0.0.1:9/v1", texts)))

@@ -59,7 +59,8 @@ def test_one_name_of_tied_weights_is_enough(tmp_path):
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.a = nn.Linear(3, 3)
+            self.b = nn.Linear(3, 3)
             self.b.weight = self.a.weight
 
     trained, fresh = Tied(), Tied()
@@ -68,7 +69,7 @@ def test_one_name_of_tied_weights_is_enough(tmp_path):
     assert same(trained, fresh)
 
 
-def test_differences_are_counted_and_named(tmp_path):
+def test_differences_are_counted_and_listed(tmp_path):
     trained, fresh = nets()
     state = trained.state_dict()
     state["haed.weight"] = state.pop("head.weight")
@@ -76,7 +77,8 @@ def test_differences_are_counted_and_named(tmp_path):
     torch.save(state, tmp_path / "w.pt")
     before = copy.deepcopy(fresh)
     expected = (
-        r"does not fit CNN: 1 missing \(head\.weight\), 1 unexpected \(haed\.weight\), 1 of another shape \(head\.bias \(7,\) for \(4,\)\)"
+        r"does not fit CNN: 1 missing \(head\.weight\), 1 unexpected \(haed\.weight\), "
+        r"1 of another shape \(head\.bias \(7,\) for \(4,\)\)"
         r"; for 'head\.weight' closest: haed\.weight"
     )
     with pytest.raises(ValueError, match=expected):
@@ -89,7 +91,7 @@ class Danger:
         return print, ("code was run",)
 
 
-def test_code_in_a_file_is_not_run(tmp_path, capsys):
+def test_code_in_a_file_is_not_executed(tmp_path, capsys):
     torch.save({"w": Danger()}, tmp_path / "w.pt")
     with pytest.raises(
         ValueError, match=r"w\.pt cannot be read as plain weights: .* code in it is not run"
@@ -107,7 +109,7 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys):
         ("w.safetensors", b"nonsense", "cannot be read as safetensors"),
     ],
 )
-def test_other_files(tmp_path, name, content, message):
+def test_other_files_raise(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load_weights(nets()[1], name, tmp_path)
@@ -116,20 +118,20 @@ def test_other_files(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("content", "what"), [({"epoch": 3}, "the keys epoch"), ([1], "a list"), ({}, "the keys")]
 )
-def test_checkpoints_without_weights(tmp_path, content, what):
+def test_checkpoints_without_weights_raise(tmp_path, content, what):
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=f"holds no weights by name.*but {what}"):
         load_weights(nets()[1], tmp_path / "w.pt")
 
 
-def test_a_missing_file_is_answered_with_the_closest(tmp_path):
+def test_a_missing_file_raises_with_the_closest_name(tmp_path):
     (tmp_path / "student.pt").write_bytes(pickle.dumps(1))
     with pytest.raises(ValueError, match=r"no weights file .*studnet\.pt; closest: student\.pt"):
         load_weights(nets()[1], "studnet.pt", tmp_path)
 
 
-def test_no_damage_of_a_file_ends_in_an_unclear_error(tmp_path):
-    """Nor in PyTorch's advice to run the code in it."""
+def test_every_damaged_file_raises_a_clear_error(tmp_path):
+    """PyTorch's own message recommends to run the code in the file."""
     messages = []
     torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "good.pt")
     content = (tmp_path / "good.pt").read_bytes()

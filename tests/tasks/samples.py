@@ -1,4 +1,4 @@
-"""A small batch of each task, and a net that takes it, with all that an evaluation could leave a trace in."""
+"""A small batch of each task, and a network with dropout and running statistics for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def images(kind: str = "single") -> Batch:
 class PixelProbe(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.norm, self.drop, self.head = nn.BatchNorm2d(1), nn.Dropout(), nn.Conv2d(1, 3, 1)
+        self.norm = nn.BatchNorm2d(1)
+        self.drop = nn.Dropout()
+        self.head = nn.Conv2d(1, 3, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.head(self.drop(self.norm(image)))
@@ -33,22 +35,24 @@ class PixelProbe(nn.Module):
 
 
 class TextProbe(nn.Module):
-    """The mean of the tokens that are there."""
+    """Network of the mean embedding without padding."""
 
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
-        self.tokens, self.head = nn.Embedding(9, 6), Probe(6, classes)
+        self.tokens = nn.Embedding(9, 6)
+        self.head = Probe(6, classes)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        there = attention_mask[..., None].float()
-        logits: Tensor = self.head((self.tokens(input_ids) * there).sum(1) / there.sum(1))
+        is_token = attention_mask[..., None].float()
+        logits: Tensor = self.head((self.tokens(input_ids) * is_token).sum(1) / is_token.sum(1))
         return logits
 
 
 class PairProbe(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.image, self.text = Probe(16, 5), TextProbe(5)
+        self.image = Probe(16, 5)
+        self.text = TextProbe(5)
         self.logit_scale = nn.Parameter(torch.ones(1))
 
     def forward(
@@ -61,7 +65,7 @@ class PairProbe(nn.Module):
 
 
 def pixels() -> Batch:
-    """Some pixels are void, of some only the label is missing."""
+    """Images with void pixels and with valid pixels that have no label."""
     label = torch.arange(12 * 16).reshape(12, 4, 4) % 3
     label[:, 0, :2] = -100
     valid = torch.ones(12, 4, 4, dtype=torch.bool)
@@ -77,21 +81,21 @@ def texts() -> Batch:
 
 
 def text_pairs() -> Batch:
-    """Each text with another of the same sample's tokens, in another order."""
-    made = texts()
-    ids, mask = (made[key].flip(1).roll(1, 1) for key in ("input_ids", "attention_mask"))
-    return made | {"partner_input_ids": ids, "partner_attention_mask": mask}
+    """Each text with a partner of the same tokens in another order."""
+    batch = texts()
+    ids, mask = (batch[key].flip(1).roll(1, 1) for key in ("input_ids", "attention_mask"))
+    return batch | {"partner_input_ids": ids, "partner_attention_mask": mask}
 
 
 def nodes() -> Batch:
-    """A ring; the last nodes are only there for the others."""
-    number = torch.arange(12)
+    """A ring whose last nodes are neighbours only."""
+    index = torch.arange(12)
     x = torch.randn(12, 6, generator=torch.Generator().manual_seed(2))
     return {
         "x": x,
-        "edge_index": torch.stack([number, (number + 1) % 12]),
+        "edge_index": torch.stack([index, (index + 1) % 12]),
         "label": images()["label"],
-        "valid": number < 9,
+        "valid": index < 9,
     }
 
 
@@ -100,7 +104,7 @@ def pairs() -> Batch:
 
 
 class BoxProbe(nn.Module):
-    """One class and six bins for each edge."""
+    """Detector of one class with six bins per edge."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,8 +115,8 @@ class BoxProbe(nn.Module):
         return logits, box_logits
 
 
-def found() -> Batch:
-    """A box an image, of one unknown."""
+def boxed_images() -> Batch:
+    """One box per image; one box is unknown."""
     start = torch.randint(0, 3, (12, 2), generator=torch.Generator().manual_seed(4))
     box = torch.cat([start, start + 2 + torch.arange(12)[:, None] % 2], 1).float()
     box[5] = -100
@@ -120,18 +124,19 @@ def found() -> Batch:
 
 
 def reals() -> Batch:
-    """Two outputs; of some samples one or both are unknown."""
+    """Two numbers per sample; some are unknown."""
     label = torch.randn(12, 2, generator=torch.Generator().manual_seed(3))
     label[0, 0], label[3, 1], label[7] = -100, torch.nan, -100
     return images() | {"label": label}
 
 
 class NextTokenProbe(nn.Module):
-    """What follows a token, by itself alone."""
+    """Language model that reads one token only."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.tokens, self.head = nn.Embedding(9, 6), Probe(6, 9)
+        self.tokens = nn.Embedding(9, 6)
+        self.head = Probe(6, 9)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         logits: Tensor = self.head(self.tokens(input_ids).flatten(0, 1)).unflatten(
@@ -141,18 +146,18 @@ class NextTokenProbe(nn.Module):
 
 
 def rows() -> Batch:
-    """Padded rows of tokens, of some of which the beginning is a prompt."""
-    made = texts()
-    ids, there = made["input_ids"], made["attention_mask"].bool()
-    valid = torch.zeros_like(there)
-    valid[:, :-1] = there[:, 1:]
+    """Padded rows of tokens; some begin with a prompt."""
+    batch = texts()
+    ids, is_token = batch["input_ids"], batch["attention_mask"].bool()
+    valid = torch.zeros_like(is_token)
+    valid[:, :-1] = is_token[:, 1:]
     valid[::4, 0] = False
     label = torch.zeros_like(ids)
     label[:, :-1] = ids[:, 1:]
     label[1, 0] = 8
     return {
         "input_ids": ids,
-        "attention_mask": made["attention_mask"],
+        "attention_mask": batch["attention_mask"],
         "label": label.masked_fill(~valid, -100),
         "valid": valid,
     }
@@ -164,7 +169,7 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "text_classification": (texts, TextProbe),
     "node_classification": (nodes, None),
     "regression": (reals, None),
-    "detection": (found, BoxProbe),
+    "detection": (boxed_images, BoxProbe),
     "language": (rows, NextTokenProbe),
     "image_text": (pairs, PairProbe),
     "sentence_embedding": (text_pairs, TextProbe),

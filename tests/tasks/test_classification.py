@@ -16,7 +16,7 @@ from instil.teachers.frozen import Frozen
 
 
 class Means(nn.Module):
-    """Logits are the mean of each channel; keeps the image that came."""
+    """Logits are the mean of each channel; the last image is stored."""
 
     def forward(self, image):
         self.image = image
@@ -34,7 +34,7 @@ def test_the_call_resizes_with_antialiasing_and_normalises():
     assert not torch.allclose(expected, F.interpolate(image, (8, 8), mode="bilinear"), atol=1e-3)
 
 
-def test_the_call_leaves_alone_what_fits():
+def test_the_call_keeps_images_of_the_right_size():
     model, image = Means(), torch.rand(2, 3, 8, 8)
     call(model, {"image": image}, size=(8, 8))
     assert model.image is image
@@ -64,7 +64,7 @@ def test_the_first_of_several_answers_is_the_logits():
     assert call(Two(), {"image": torch.rand(2, 3, 4, 4)})["logits"].shape == (2, 3)
 
 
-def test_a_transformers_model_gives_its_hidden_states():
+def test_a_transformers_model_returns_its_hidden_states():
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
         hidden_size=8,
@@ -113,7 +113,7 @@ def test_agreement_with_a_teacher():
     assert task.evaluate(net, batches, Frozen(other))[0]["agreement"] < 1
 
 
-def test_plain_modules_and_tuples_are_taken():
+def test_plain_modules_and_tuples_are_accepted():
     data, model = digits().test, cnn(10, width=4)
     pairs = [(data.image[:300], data.label[:300]), (data.image[300:], data.label[300:])]
     assert Classification().evaluate(model, pairs) == Classification().evaluate(
@@ -124,12 +124,12 @@ def test_plain_modules_and_tuples_are_taken():
 @pytest.mark.parametrize(
     "batch", [(torch.zeros(1), torch.zeros(1), torch.zeros(1)), torch.zeros(1)]
 )
-def test_other_batches_are_refused(batch):
+def test_other_batches_raise(batch):
     with pytest.raises(ValueError, match="a tuple of image and label, not"):
         Classification().as_dict(batch)
 
 
-def test_nothing_to_evaluate_on():
+def test_an_empty_loader_raises():
     with pytest.raises(ValueError, match="no batches"):
         Classification().evaluate(cnn(10), [])
 
@@ -146,11 +146,12 @@ class KD(Objective):
         self.multi_label = multi_label
 
 
-def test_undefined_objectives_are_named():
+def test_undefined_objectives_raise():
     Classification("single").check({"dkd": DKD(), "kd": KD()})
     with pytest.raises(
         ValueError,
-        match=r"^objectives\.deep: DKD is undefined for multi-label classification \(it is defined for single\)$",
+        match=r"^objectives\.deep: DKD is undefined for multi-label classification "
+        r"\(it is defined for single\)$",
     ):
         Classification("multi").check({"deep": DKD()})
     with pytest.raises(ValueError, match=r"objectives\.kd: set multi_label: true"):
@@ -159,12 +160,12 @@ def test_undefined_objectives_are_named():
     Classification("binary").check({"kd": KD()})
 
 
-def test_an_unknown_kind():
+def test_an_unknown_kind_raises():
     with pytest.raises(ValueError, match="not 'many'"):
         Classification("many")
 
 
-def test_class_counts_and_names_are_compared():
+def test_other_class_counts_or_names_raise():
     task, outputs = Classification(), {"logits": torch.zeros(2, 3)}
     task.check_classes(outputs, ["cat", "dog", "owl"])
     task.check_classes(outputs, ["cat", "dog", "owl"], ("cat", "dog", "owl"))

@@ -1,4 +1,4 @@
-"""Images and texts in one space: the call, zero-shot accuracy and recall against loops."""
+"""Image-text alignment: the call; zero-shot accuracy and recall compared with loops."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from instil.teachers.frozen import Frozen
 from tests.tasks.samples import pairs
 
 
-def given(_: nn.Module, batch: Batch) -> Outputs:
+def embeddings(_: nn.Module, batch: Batch) -> Outputs:
     return {
         "image_embedding": batch["image"].flatten(1),
-        "text_embedding": batch["said"],
+        "text_embedding": batch["text"],
         "logit_scale": torch.ones(1),
     }
 
 
-def sample(number: int = 9) -> Batch:
+def sample(size: int = 9) -> Batch:
     generator = torch.Generator().manual_seed(0)
-    image, said = (
-        torch.randn(number, 1, 2, 2, generator=generator),
-        torch.randn(number, 4, generator=generator),
+    image, text = (
+        torch.randn(size, 1, 2, 2, generator=generator),
+        torch.randn(size, 4, generator=generator),
     )
-    ids = torch.arange(number)[:, None] // 2  # texts in twos
-    return {"image": image, "said": said, "input_ids": ids, "label": torch.arange(number) % 3}
+    ids = torch.arange(size)[:, None] // 2  # each text occurs twice
+    return {"image": image, "text": text, "input_ids": ids, "label": torch.arange(size) % 3}
 
 
 def closest(one: Tensor, others: list[Tensor]) -> int:
@@ -37,21 +37,19 @@ def closest(one: Tensor, others: list[Tensor]) -> int:
     return values.index(max(values))
 
 
-def test_the_metrics_are_those_of_loops() -> None:
+def test_metrics_equal_loops() -> None:
     batch = sample()
     batch["label"][4] = -100
     metrics, details = ImageText().evaluate(
-        Net(nn.Identity(), given),
+        Net(nn.Identity(), embeddings),
         [{k: v[:5] for k, v in batch.items()}, {k: v[5:] for k, v in batch.items()}],
     )
     images, texts, ids = (
         list(batch["image"].flatten(1)),
-        list(batch["said"]),
+        list(batch["text"]),
         batch["input_ids"][:, 0].tolist(),
     )
-    classes = [
-        F.normalize(batch["said"][batch["label"] == number], dim=1).mean(0) for number in range(3)
-    ]
+    classes = [F.normalize(batch["text"][batch["label"] == c], dim=1).mean(0) for c in range(3)]
     right = [
         closest(image, classes) == int(label)
         for image, label in zip(images, batch["label"], strict=True)
@@ -67,34 +65,34 @@ def test_the_metrics_are_those_of_loops() -> None:
     assert sum(map(sum, details["confusion"])) == 8
 
 
-def test_a_class_without_a_text_is_never_chosen() -> None:
+def test_a_class_without_a_text_is_never_predicted() -> None:
     image = F.normalize(torch.randn(20, 4), dim=1)
     label = torch.tensor([0, 2] * 10)
     assert set(zero_shot(image, -image, label).tolist()) <= {0, 2}
 
 
-def test_agreement_is_in_the_class() -> None:
+def test_agreement_compares_zero_shot_classes() -> None:
     batch = sample()
-    net = Net(nn.Identity(), given)
+    net = Net(nn.Identity(), embeddings)
     other = Net(
-        nn.Identity(), lambda model, asked: given(model, asked | {"image": -asked["image"]})
+        nn.Identity(), lambda model, batch: embeddings(model, batch | {"image": -batch["image"]})
     )
     assert ImageText().evaluate(net, [batch], Frozen(net))[0]["agreement"] == 1
     assert ImageText().evaluate(net, [batch], Frozen(other))[0]["agreement"] < 1
 
 
-def test_nothing_to_judge() -> None:
+def test_data_without_labels_and_infinite_outputs_raise() -> None:
     with pytest.raises(ValueError, match="no image to evaluate on has a label"):
         ImageText().evaluate(
-            Net(nn.Identity(), given), [sample() | {"label": torch.full((9,), -100)}]
+            Net(nn.Identity(), embeddings), [sample() | {"label": torch.full((9,), -100)}]
         )
     with pytest.raises(ValueError, match="9 of 9 items have embeddings that are not finite"):
         ImageText().evaluate(
-            Net(nn.Identity(), given), [sample() | {"said": torch.full((9, 4), torch.nan)}]
+            Net(nn.Identity(), embeddings), [sample() | {"text": torch.full((9, 4), torch.nan)}]
         )
 
 
-def test_the_call_on_ours() -> None:
+def test_two_towers() -> None:
     model = two_towers(9, length=5, channels=1, dimension=6, width=2, stages=2, text_width=8).eval()
     outputs = call(model, pairs())
     for role in ("image_embedding", "text_embedding"):
@@ -104,7 +102,7 @@ def test_the_call_on_ours() -> None:
     with torch.no_grad():
         model.logit_scale += 10
     assert call(model, pairs())["logit_scale"].item() == pytest.approx(100), (
-        "section 2.5: never more than 100"
+        "the largest scale in section 2.5"
     )
 
 

@@ -1,4 +1,4 @@
-"""Language models: metrics against loops, what the call gives of several families, and what is refused."""
+"""Language modelling: metrics compared with loops, outputs of several families, errors."""
 
 from __future__ import annotations
 
@@ -50,32 +50,32 @@ def family(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_projection_and_logits_are_those_of_the_model(name: str) -> None:
+def test_projection_and_logits_equal_those_of_the_model(name: str) -> None:
     model = family(name)
     with torch.no_grad():
-        outputs, wanted = call(model, IDS), model(**IDS).logits
-        torch.testing.assert_close(outputs["logits"], wanted)
-        assert torch.equal(outputs["prediction"], wanted.argmax(-1))
+        outputs, expected = call(model, IDS), model(**IDS).logits
+        torch.testing.assert_close(outputs["logits"], expected)
+        assert torch.equal(outputs["prediction"], expected.argmax(-1))
     assert len(outputs["hidden_states"]) == 3
     assert not isinstance(outputs["projection"].weight, nn.Parameter)
 
 
 def test_the_head_is_not_applied_before_logits_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, made = causal_transformer(11, width=8), []
+    model, calls = causal_transformer(11, width=8), []
     original = causal_model.projected
     monkeypatch.setattr(
-        causal_model, "projected", lambda *args: made.append(args) or original(*args)
+        causal_model, "projected", lambda *args: calls.append(args) or original(*args)
     )
     outputs = Net(model, call)(IDS)
     assert "logits" in outputs
-    assert made == []
+    assert calls == []
     torch.testing.assert_close(outputs["logits"], model(**IDS)["logits"])
     outputs["logits"].sum().backward()
     assert model.head.weight.grad is not None
-    assert len(made) == 1
+    assert len(calls) == 1
 
 
-def test_logits_of_a_teacher_have_no_gradient_wherever_they_are_read() -> None:
+def test_deferred_logits_of_a_teacher_have_no_gradient() -> None:
     model = causal_transformer(11, width=8)
     with torch.no_grad():
         outputs = call(model, IDS)
@@ -83,10 +83,9 @@ def test_logits_of_a_teacher_have_no_gradient_wherever_they_are_read() -> None:
     assert not Frozen(Net(model, call))(IDS)["logits"].requires_grad
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*is_gradient_checkpointing.*:FutureWarning"
-)  # peft asks transformers by the older name
-def test_an_adapter_on_the_head_is_felt() -> None:
+# peft reads an attribute of transformers by its older name.
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_an_adapter_on_the_head_changes_the_logits() -> None:
     peft = pytest.importorskip("peft")
     model = family("llama")
     adapted = peft.get_peft_model(
@@ -100,7 +99,7 @@ def test_an_adapter_on_the_head_is_felt() -> None:
         torch.testing.assert_close(call(adapted, IDS)["logits"], adapted(**IDS).logits)
 
 
-def test_ours_does_not_look_ahead_nor_at_padding() -> None:
+def test_causal_transformer_ignores_later_tokens_and_padding() -> None:
     model = causal_transformer(11, width=8).eval()
     changed = {**IDS, "input_ids": IDS["input_ids"].clone()}
     changed["input_ids"][:, 4:] = 0
@@ -113,7 +112,7 @@ def test_ours_does_not_look_ahead_nor_at_padding() -> None:
     )
 
 
-def said(logits: Tensor) -> Net:
+def fixed_net(logits: Tensor) -> Net:
     return Net(
         nn.Identity(),
         lambda _, batch: {
@@ -123,25 +122,35 @@ def said(logits: Tensor) -> Net:
     )
 
 
-def test_the_metrics_are_of_what_is_learned() -> None:
+def test_metrics_equal_loops_over_the_labelled_tokens() -> None:
     batch = rows() | {"index": torch.arange(12)}
     batch["bytes"] = torch.arange(60).view(12, 5) % 4
-    mine, theirs = torch.randn(2, 12, 5, 9, generator=torch.Generator().manual_seed(0))
-    metrics = Language().evaluate(said(mine), [batch], Frozen(said(theirs)))[0]
-    places = [(n, t) for n in range(12) for t in range(5) if batch["valid"][n, t]]
-    losses = [-math.log(float(mine[n, t].softmax(0)[batch["label"][n, t]])) for n, t in places]
-    right = [int(mine[n, t].argmax()) == int(batch["label"][n, t]) for n, t in places]
-    same = [int(mine[n, t].argmax()) == int(theirs[n, t].argmax()) for n, t in places]
-    loss = sum(losses) / len(losses)
-    wanted = {"loss": loss, "perplexity": math.exp(loss)}
-    wanted |= {"accuracy": sum(right) / len(right), "agreement": sum(same) / len(same)}
-    wanted["bits_per_byte"] = (
-        sum(losses) / math.log(2) / sum(int(batch["bytes"][n, t]) for n, t in places)
+    student_logits, teacher_logits = torch.randn(
+        2, 12, 5, 9, generator=torch.Generator().manual_seed(0)
     )
-    assert metrics == pytest.approx(wanted, rel=1e-5)
+    metrics = Language().evaluate(
+        fixed_net(student_logits), [batch], Frozen(fixed_net(teacher_logits))
+    )[0]
+    positions = [(n, t) for n in range(12) for t in range(5) if batch["valid"][n, t]]
+    losses = [
+        -math.log(float(student_logits[n, t].softmax(0)[batch["label"][n, t]]))
+        for n, t in positions
+    ]
+    right = [int(student_logits[n, t].argmax()) == int(batch["label"][n, t]) for n, t in positions]
+    same = [
+        int(student_logits[n, t].argmax()) == int(teacher_logits[n, t].argmax())
+        for n, t in positions
+    ]
+    loss = sum(losses) / len(losses)
+    expected = {"loss": loss, "perplexity": math.exp(loss)}
+    expected |= {"accuracy": sum(right) / len(right), "agreement": sum(same) / len(same)}
+    expected["bits_per_byte"] = (
+        sum(losses) / math.log(2) / sum(int(batch["bytes"][n, t]) for n, t in positions)
+    )
+    assert metrics == pytest.approx(expected, rel=1e-5)
 
 
-def test_metrics_in_pieces_are_those_of_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = causal_transformer(9, length=5, width=8).eval(), rows()
     whole = Language().evaluate(Net(model, call), [batch])[0]
     monkeypatch.setattr(causal_model, "CHUNK", 40)
@@ -158,7 +167,7 @@ def test_metrics_in_pieces_are_those_of_all_logits(monkeypatch: pytest.MonkeyPat
     assert logits[0] == pytest.approx(whole)
 
 
-def test_where_nothing_is_learned() -> None:
+def test_a_batch_without_labels() -> None:
     batch = rows() | {"label": torch.full((12, 5), -100)}
     with pytest.raises(ValueError, match="no token to evaluate on has a label"):
         Language().evaluate(Net(NextTokenProbe(), call), [batch])
@@ -175,7 +184,7 @@ def test_where_nothing_is_learned() -> None:
     assert all(p.grad is None or p.grad.abs().sum() == 0 for p in model.parameters())
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_invalid_objectives_data_and_models_raise() -> None:
     task = Language()
     task.check({"kd": KD(), "cross_entropy": CrossEntropy()})
     with pytest.raises(ValueError, match="RegressionKD is undefined for language modelling"):
@@ -196,7 +205,7 @@ def test_what_cannot_be_is_refused() -> None:
         call(causal_transformer(11, length=4), IDS)
 
 
-def test_rows_longer_than_the_context_are_refused() -> None:
+def test_rows_longer_than_the_context_raise() -> None:
     model = family("llama")
     model.config.max_position_embeddings = 4
     with pytest.raises(

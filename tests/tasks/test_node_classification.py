@@ -1,4 +1,4 @@
-"""Nodes: nets with and without the graph, and only nodes that count."""
+"""Node classification: networks with and without edges; neighbour nodes do not count."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def test_a_convolution_is_the_mean_over_a_node_and_its_neighbours() -> None:
     torch.testing.assert_close(call(net, {"x": x, "edge_index": edges})["logits"], expected)
 
 
-def test_a_net_without_edges_sees_each_node_alone() -> None:
+def test_a_network_without_edges_reads_each_node_separately() -> None:
     net = mlp(4, features=6)
     batch = nodes()
     outputs = call(net, batch)["logits"]
     torch.testing.assert_close(outputs[3:5], net(batch["x"][3:5]))
 
 
-def test_nodes_that_are_there_for_others_do_not_count() -> None:
+def test_neighbour_nodes_do_not_count() -> None:
     def sure(_: torch.nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         right = torch.nn.functional.one_hot(batch["label"], 4).float()
         return {"logits": torch.where(batch["valid"][:, None], right, -right)}
@@ -39,10 +39,11 @@ def test_nodes_that_are_there_for_others_do_not_count() -> None:
     assert sum(map(sum, details["confusion"])) == int(batch["valid"].sum())
 
 
-def test_its_students_are_no_onnx_graphs() -> None:
+def test_export_of_a_student_raises() -> None:
     with pytest.raises(
         ValueError,
-        match="a student of node classification cannot be exported to ONNX: it is not a graph from x, edge_index to logits",
+        match="a student of node classification cannot be exported to ONNX: it is not a graph from "
+        "x, edge_index to logits",
     ):
         NodeClassification().check_export()
     with pytest.raises(ValueError, match="Expected a dict of x, edge_index, got a Tensor"):

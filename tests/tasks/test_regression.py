@@ -1,4 +1,4 @@
-"""Real outputs: metrics against loops, and what fits."""
+"""Regression: metrics compared with loops; errors."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from instil.teachers.frozen import Frozen
 from tests.tasks.samples import images, reals
 
 
-def said(outputs: Tensor) -> Net:
+def fixed_net(outputs: Tensor) -> Net:
     return Net(nn.Identity(), lambda _, batch: {"logits": outputs[batch["index"]]})
 
 
-def measured(outputs: Tensor, label: Tensor, teacher: Any = None) -> dict[str, float]:
+def evaluate(outputs: Tensor, label: Tensor, teacher: Any = None) -> dict[str, float]:
     batch = {
         "image": torch.rand(len(label), 1, 2, 2),
         "label": label,
@@ -34,7 +34,7 @@ def measured(outputs: Tensor, label: Tensor, teacher: Any = None) -> dict[str, f
         {key: value[:3] for key, value in batch.items()},
         {key: value[3:] for key, value in batch.items()},
     ]
-    return Regression().evaluate(said(outputs), pieces, teacher)[0]
+    return Regression().evaluate(fixed_net(outputs), pieces, teacher)[0]
 
 
 def r2(outputs: list[float], label: list[float]) -> float:
@@ -43,12 +43,12 @@ def r2(outputs: list[float], label: list[float]) -> float:
     return 1 - sum((z - y) ** 2 for z, y in pairs) / sum((y - middle) ** 2 for _, y in pairs)
 
 
-def test_the_metrics_are_of_what_is_known() -> None:
+def test_metrics_count_labelled_items_only() -> None:
     label = reals()["label"]
     outputs, others = (
         torch.randn(12, 2, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)
     )
-    metrics = measured(outputs, label, Frozen(said(others)))
+    metrics = evaluate(outputs, label, Frozen(fixed_net(others)))
     columns = list(zip(outputs.T.tolist(), label.T.tolist(), others.T.tolist(), strict=True))
     errors = [
         z - y
@@ -61,28 +61,28 @@ def test_the_metrics_are_of_what_is_known() -> None:
     assert metrics["mae"] == pytest.approx(sum(map(abs, errors)) / 20)
     assert metrics["loss"] == pytest.approx(sum(error**2 for error in errors) / 20)
     assert metrics["agreement"] == pytest.approx(
-        sum(r2(ours, theirs) for ours, _, theirs in columns) / 2
+        sum(r2(ours, teacher_outputs) for ours, _, teacher_outputs in columns) / 2
     )
 
 
 def test_one_output() -> None:
     label = torch.arange(6).float()
-    assert measured(label[:, None], label[:, None])["r2"] == 1
-    assert measured(label[:, None].mean(0, keepdim=True).expand(6, 1), label[:, None])[
+    assert evaluate(label[:, None], label[:, None])["r2"] == 1
+    assert evaluate(label[:, None].mean(0, keepdim=True).expand(6, 1), label[:, None])[
         "r2"
     ] == pytest.approx(0)
 
 
-def test_nothing_to_judge() -> None:
+def test_data_without_labels_and_infinite_outputs_raise() -> None:
     with pytest.raises(ValueError, match="no output to evaluate on has two known labels"):
-        measured(torch.zeros(6, 2), torch.full((6, 2), math.nan))
+        evaluate(torch.zeros(6, 2), torch.full((6, 2), math.nan))
     with pytest.raises(ValueError, match="2 of 6 samples have outputs that are not finite"):
-        measured(
+        evaluate(
             torch.zeros(6, 2).index_fill_(0, torch.tensor([1, 4]), math.inf), torch.zeros(6, 2)
         )
 
 
-def test_losses_of_classes_are_refused() -> None:
+def test_losses_of_classes_raise() -> None:
     task = Regression()
     task.check({"regression_kd": RegressionKD(), "logit_mse": LogitMSE(), "fitnet": FitNet()})
     for objective in (KD(), CrossEntropy()):
@@ -90,7 +90,7 @@ def test_losses_of_classes_are_refused() -> None:
             task.check({"it": objective})
 
 
-def test_data_of_other_tasks_are_refused() -> None:
+def test_data_of_other_tasks_raise() -> None:
     with pytest.raises(
         ValueError, match=r"needs real labels \(N, D\); these are torch.int64 of the shape \(12,\)"
     ):

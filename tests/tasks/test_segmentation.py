@@ -1,4 +1,4 @@
-"""A class a pixel: the call, and metrics against loops."""
+"""Segmentation: the call; metrics compared with loops."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from instil.teachers.frozen import Frozen
 from tests.tasks.samples import PixelProbe, pixels
 
 
-def said(logits: torch.Tensor) -> Net:
+def fixed_net(logits: torch.Tensor) -> Net:
     return Net(nn.Identity(), lambda _, batch: {"logits": logits[batch["index"]]})
 
 
-def measured(
+def evaluate(
     logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, teacher: Any = None
 ) -> tuple[dict[str, float], dict[str, Any]]:
     batch = {
@@ -32,17 +32,17 @@ def measured(
         {key: value[:2] for key, value in batch.items()},
         {key: value[2:] for key, value in batch.items()},
     ]
-    return Segmentation().evaluate(said(logits), pieces, teacher)
+    return Segmentation().evaluate(fixed_net(logits), pieces, teacher)
 
 
-def test_the_metrics_are_over_all_pixels() -> None:
+def test_metrics_equal_loops_over_all_pixels() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, label = (
         torch.randn(5, 2, 3, 4, generator=generator),
         torch.randint(0, 3, (5, 2, 3), generator=generator),
     )
     label[0, 0], valid = -100, torch.rand(5, 2, 3, generator=generator) > 0.2
-    metrics, details = measured(logits, label, valid)
+    metrics, details = evaluate(logits, label, valid)
     counted = [
         (int(guess), int(true))
         for guess, true, ok in zip(
@@ -52,9 +52,9 @@ def test_the_metrics_are_over_all_pixels() -> None:
     ]
     counted = [(guess, true) for guess, true in counted if true != -100]
     overlaps = []
-    for number in range(4):
-        both = sum(guess == true == number for guess, true in counted)
-        either = sum(number in pair for pair in counted)
+    for index in range(4):
+        both = sum(guess == true == index for guess, true in counted)
+        either = sum(index in pair for pair in counted)
         overlaps += [both / either] if either else []
     assert metrics["miou"] == pytest.approx(sum(overlaps) / len(overlaps), rel=1e-5)
     assert metrics["accuracy"] == pytest.approx(
@@ -69,30 +69,30 @@ def test_the_metrics_are_over_all_pixels() -> None:
     assert "agreement" not in metrics
 
 
-def test_a_class_that_nobody_names_does_not_count() -> None:
+def test_an_absent_class_does_not_count() -> None:
     label = torch.tensor([[[0, 0, 1], [1, 1, 1]]] * 3)
-    metrics, _ = measured(
+    metrics, _ = evaluate(
         5 * F.one_hot(label, 4).float(), label, torch.ones_like(label, dtype=torch.bool)
     )
     assert metrics["miou"] == 1
 
 
-def test_agreement_is_over_valid_pixels_labelled_or_not() -> None:
+def test_agreement_is_over_all_valid_pixels() -> None:
     label, valid = torch.full((4, 2, 3), -100), torch.ones(4, 2, 3, dtype=torch.bool)
     label[0, 0, 0], valid[:, 1] = 1, False
     logits, others = torch.zeros(4, 2, 3, 2), torch.zeros(4, 2, 3, 2)
     logits[..., 0], others[..., 0] = 1, 1
     others[0, 0, :, 1] = 2
-    metrics, _ = measured(logits, label, valid, Frozen(said(others)))
+    metrics, _ = evaluate(logits, label, valid, Frozen(fixed_net(others)))
     assert metrics["agreement"] == pytest.approx(9 / 12)
 
 
-def test_nothing_to_judge() -> None:
+def test_data_without_labels_and_infinite_outputs_raise() -> None:
     label, valid = torch.full((3, 2, 3), -100), torch.ones(3, 2, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="no pixel to evaluate on has a label"):
-        measured(torch.zeros(3, 2, 3, 2), label, valid)
+        evaluate(torch.zeros(3, 2, 3, 2), label, valid)
     with pytest.raises(ValueError, match="2 of 12 pixels have logits that are not finite"):
-        measured(
+        evaluate(
             torch.zeros(3, 2, 3, 2)
             .index_fill_(3, torch.tensor(1), 0)
             .masked_fill(torch.arange(6).reshape(1, 2, 3, 1) == 4, float("nan")),
@@ -101,7 +101,7 @@ def test_nothing_to_judge() -> None:
         )
 
 
-def test_the_call_gives_channel_last_logits_of_the_images_size() -> None:
+def test_the_call_returns_channel_last_logits_of_the_image_size() -> None:
     model = PixelProbe().eval()
     image = torch.rand(2, 1, 8, 6)
     logits = call(model, {"image": image})["logits"]
@@ -115,8 +115,8 @@ def test_the_call_gives_channel_last_logits_of_the_images_size() -> None:
     )
 
 
-def test_other_libraries_answers() -> None:
-    class Theirs(nn.Module):
+def test_outputs_of_torchvision_and_transformers() -> None:
+    class NamedOutput(nn.Module):
         def __init__(self, role: str) -> None:
             super().__init__()
             self.role = role
@@ -125,13 +125,19 @@ def test_other_libraries_answers() -> None:
             return {self.role: image[..., ::2, ::2].repeat(1, 5, 1, 1)}
 
     for role in ("out", "logits"):
-        assert call(Theirs(role), {"image": torch.rand(2, 1, 8, 8)})["logits"].shape == (2, 8, 8, 5)
+        assert call(NamedOutput(role), {"image": torch.rand(2, 1, 8, 8)})["logits"].shape == (
+            2,
+            8,
+            8,
+            5,
+        )
 
 
-def test_data_of_other_tasks_are_refused() -> None:
+def test_data_of_other_tasks_raise() -> None:
     with pytest.raises(
         ValueError,
-        match=r"needs a label and valid \(N, H, W\) for each pixel; the label has the shape \(12,\)",
+        match=r"needs a label and valid \(N, H, W\) for each pixel; the label has the shape "
+        r"\(12,\)",
     ):
         Segmentation().check_data(pixels() | {"label": torch.zeros(12)})
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Sentence embeddings: the call, and recall, rank and correlation against loops."""
+"""Sentence embeddings: the call; recall, rank and correlation compared with loops."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from instil.teachers.frozen import Frozen
 from tests.tasks.samples import text_pairs
 
 
-def given(_: nn.Module, batch: Batch) -> Outputs:
+def embeddings(_: nn.Module, batch: Batch) -> Outputs:
     return {"sentence_embedding": batch["first"], "partner_embedding": batch["second"]}
 
 
-def near(_: nn.Module, batch: Batch) -> Outputs:
+def noisy_embeddings(_: nn.Module, batch: Batch) -> Outputs:
     return {
         "sentence_embedding": batch["first"] + 0.5 * batch["noise"],
         "partner_embedding": batch["second"],
     }
 
 
-def sample(number: int = 9) -> Batch:
+def sample(size: int = 9) -> Batch:
     generator = torch.Generator().manual_seed(0)
-    first, noise = torch.randn(2, number, 4, generator=generator)
-    second = first + torch.randn(number, 4, generator=generator)
-    return {"first": first, "second": second, "noise": noise, "label": torch.arange(number) % 3}
+    first, noise = torch.randn(2, size, 4, generator=generator)
+    second = first + torch.randn(size, 4, generator=generator)
+    return {"first": first, "second": second, "noise": noise, "label": torch.arange(size) % 3}
 
 
-def test_the_metrics_are_those_of_loops() -> None:
+def test_metrics_equal_loops() -> None:
     batch = sample()
     metrics, _ = SentenceEmbedding().evaluate(
-        Net(nn.Identity(), given),
+        Net(nn.Identity(), embeddings),
         [{k: v[:5] for k, v in batch.items()}, {k: v[5:] for k, v in batch.items()}],
     )
     table = [
@@ -54,25 +54,25 @@ def test_the_metrics_are_those_of_loops() -> None:
     assert metrics["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / len(ranks))
     nearest = [row.index(max(row)) for row in table]
     assert metrics["accuracy"] == pytest.approx(
-        sum(n % 3 == place % 3 for place, n in enumerate(nearest)) / len(nearest)
+        sum(n % 3 == index % 3 for index, n in enumerate(nearest)) / len(nearest)
     )
     assert 0 < metrics["recall"] < 1
 
 
-def test_a_teacher_s_order_of_similarities() -> None:
-    batch, teacher = sample(), Frozen(Net(nn.Identity(), near))
-    metrics, _ = SentenceEmbedding().evaluate(Net(nn.Identity(), given), [batch], teacher)
+def test_rank_correlation_with_a_teacher() -> None:
+    batch, teacher = sample(), Frozen(Net(nn.Identity(), noisy_embeddings))
+    metrics, _ = SentenceEmbedding().evaluate(Net(nn.Identity(), embeddings), [batch], teacher)
     unit = [F.normalize(batch[key], dim=1) for key in ("first", "second")]
     other = F.normalize(batch["first"] + 0.5 * batch["noise"], dim=1)
     expected = spearmanr((unit[0] @ unit[1].T).flatten(), (other @ unit[1].T).flatten()).statistic
     assert metrics["spearman"] == pytest.approx(expected, abs=1e-5)
     same, _ = SentenceEmbedding().evaluate(
-        Net(nn.Identity(), given), [batch], Frozen(Net(nn.Identity(), given))
+        Net(nn.Identity(), embeddings), [batch], Frozen(Net(nn.Identity(), embeddings))
     )
     assert (same["spearman"], same["agreement"]) == (pytest.approx(1), 1)
 
 
-def test_padding_is_in_no_embedding() -> None:
+def test_padding_does_not_change_an_embedding() -> None:
     torch.manual_seed(0)
     model, batch = text_transformer(4, 9, length=5, width=8, depth=1).eval(), text_pairs()
     outputs = call(model, batch)
@@ -89,18 +89,18 @@ def test_padding_is_in_no_embedding() -> None:
     assert "partner_embedding" not in alone
 
 
-def test_vectors_that_are_not_finite_are_refused() -> None:
+def test_infinite_embeddings_and_missing_labels_raise() -> None:
     batch = sample()
     batch["second"][2, 0] = torch.nan
     with pytest.raises(ValueError, match="1 of 9 texts have embeddings that are not finite"):
-        SentenceEmbedding().evaluate(Net(nn.Identity(), given), [batch])
+        SentenceEmbedding().evaluate(Net(nn.Identity(), embeddings), [batch])
     with pytest.raises(ValueError, match="no pair to evaluate on has a label"):
         SentenceEmbedding().evaluate(
-            Net(nn.Identity(), given), [sample() | {"label": torch.full((9,), -100)}]
+            Net(nn.Identity(), embeddings), [sample() | {"label": torch.full((9,), -100)}]
         )
 
 
-def test_what_a_tap_sees_is_not_taken_for_the_sentence() -> None:
+def test_a_tapped_embedding_is_not_the_sentence_embedding() -> None:
     torch.manual_seed(0)
     model, batch = text_transformer(4, 9, length=5, width=8, depth=1).eval(), text_pairs()
     net = Net(model, call, taps_for(model))
@@ -109,7 +109,8 @@ def test_what_a_tap_sees_is_not_taken_for_the_sentence() -> None:
     )
     with pytest.raises(
         ValueError,
-        match=r"objectives\.rkd: RKD reads the embedding of one item, and a sample of sentence embedding is two texts",
+        match=r"objectives\.rkd: RKD reads the embedding of one item, and a sample of sentence "
+        "embedding is two texts",
     ):
         SentenceEmbedding().check({"rkd": RKD()})
     SentenceEmbedding().check({"regress": EmbeddingRegression()})

@@ -1,4 +1,4 @@
-"""Texts: the call on ours, on a plain module and on transformers' models."""
+"""Text classification: the call on the package's network, plain modules and transformers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from instil.tasks.text_classification import TextClassification, call
 from tests.tasks.samples import TextProbe, texts
 
 
-def test_a_plain_module_gives_logits_alone() -> None:
+def test_a_plain_module_returns_logits_only() -> None:
     assert set(call(TextProbe().eval(), texts())) == {"logits"}
 
 
-def test_ours_gives_states_and_attentions() -> None:
+def test_text_transformer_returns_states_and_attentions() -> None:
     model = text_transformer(4, 9, length=5, width=8, depth=2)
     batch = texts()
     outputs = Net(model.eval(), call, taps_for(model))(batch)
@@ -26,12 +26,12 @@ def test_ours_gives_states_and_attentions() -> None:
         assert attention.shape == (12, 2, 5, 5)
         torch.testing.assert_close(attention.sum(-1), torch.ones(12, 2, 5))
         padding = (batch["attention_mask"] == 0)[:, None, None]
-        assert attention.masked_select(padding).abs().max() == 0, "nobody looks at padding"
+        assert attention.masked_select(padding).abs().max() == 0, "no token attends to padding"
     assert [len(outputs[role]) for role in ("queries", "keys", "values")] == [2, 2, 2]
     torch.testing.assert_close(model.head(outputs["embedding"]), outputs["logits"])
 
 
-def test_padding_changes_nothing() -> None:
+def test_padding_does_not_change_the_outputs() -> None:
     model = text_transformer(4, 9, length=5, width=8).eval()
     ids = torch.tensor([[1, 4, 7]])
     alone = call(model, {"input_ids": ids})["logits"]
@@ -66,7 +66,7 @@ def test_transformers_models() -> None:
     assert set(call(model, texts())) == {"logits", "hidden_states", "attentions", "embedding"}
 
 
-def test_what_a_user_asks_with() -> None:
+def test_inputs_of_an_exported_student() -> None:
     ids = torch.tensor([[1, 4, 7]])
     batch = TextClassification().to_batch(ids, (5,))
     assert batch["attention_mask"].tolist() == [[1, 1, 1]]
@@ -84,7 +84,7 @@ def test_what_a_user_asks_with() -> None:
         TextClassification().to_batch({"words": ids}, (5,))
 
 
-def test_labels_of_pixels_are_refused() -> None:
+def test_pixel_labels_raise() -> None:
     with pytest.raises(
         ValueError,
         match=r"text classification needs one label a sample\..*got torch.int64 \(12, 5\)",
@@ -92,14 +92,14 @@ def test_labels_of_pixels_are_refused() -> None:
         TextClassification().check_data(texts() | {"label": torch.zeros(12, 5, dtype=torch.int64)})
 
 
-def test_a_text_that_is_too_long() -> None:
+def test_a_text_beyond_the_length_raises() -> None:
     with pytest.raises(ValueError, match="a text of 6 tokens is longer than the 5"):
         text_transformer(2, 9, length=5)(torch.ones(1, 6, dtype=torch.int64))
     with pytest.raises(ValueError, match="width 9 is not a multiple of heads 2"):
         text_transformer(2, 9, width=9)
 
 
-def test_a_plain_answer_as_a_tuple() -> None:
+def test_the_first_value_of_a_tuple_is_the_logits() -> None:
     class Two(nn.Module):
         def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, int]:
             return input_ids.float(), 1

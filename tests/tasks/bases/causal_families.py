@@ -83,12 +83,10 @@ SIZES: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-"""Values that a configuration takes where it has the field."""
+"""Values of the fields that a configuration has."""
 
 READS_MORE = "its configuration is of a model that also reads pictures, sound or bytes"
-NESTED = (
-    "its sizes are nested or derived from one another, so that these values make no small model"
-)
+NESTED = "its sizes are nested or depend on one another, so these values do not give a small model"
 NOT_BUILT: dict[str, str] = {
     **dict.fromkeys(
         (
@@ -108,7 +106,7 @@ NOT_BUILT: dict[str, str] = {
         NESTED,
     ),
 }
-"""Families that are left out, and why."""
+"""Families that are left out, each with the reason."""
 NOT_CAUSAL = ("cpmant", "xlnet")
 """Families whose plain forward reads later tokens."""
 OMITTED = object()
@@ -151,7 +149,7 @@ OWN: dict[str, dict[str, Any]] = {
     "xmod": {"default_language": "en_XX"},
     "zaya": {"num_experts_per_tok": 1},
 }
-"""What single families need beside or instead of ``SIZES``."""
+"""Values of single families in addition to ``SIZES`` or in place of them."""
 
 
 def tiny_model(name: str, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Every class of transformers' ``AutoModelForCausalLM`` that can be built small gives its own logits."""
+"""Logits of all classes of ``AutoModelForCausalLM`` that can be built small."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ OWN_LOGITS = {
     *("megatron-bert", "modernbert-decoder", "prophetnet", "rembert", "roberta"),
     *("roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
-"""Families with more than a matrix, a scale and a soft cap between the last hidden state and the logits."""
+"""Families whose logits are more than a matrix product, a scale and a soft cap."""
 
 
 def names() -> list[object]:
-    """All families of the installed version; those that are not quick are marked slow."""
+    """All families of the installed version; most are marked slow."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     cases: list[object] = []
@@ -35,7 +35,7 @@ def names() -> list[object]:
 
 @pytest.mark.filterwarnings("ignore")  # each family warns of its own matters
 @pytest.mark.parametrize("name", names())
-def test_logits_are_those_of_the_model(name: str) -> None:
+def test_logits_equal_those_of_the_model(name: str) -> None:
     model = tiny_model(name)
     with torch.no_grad():
         own, outputs = model(**BATCH)["logits"], call(model, BATCH)
@@ -46,6 +46,6 @@ def test_logits_are_those_of_the_model(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NOT_CAUSAL)
-def test_families_that_read_later_tokens_are_refused(name: str) -> None:
+def test_families_that_read_later_tokens_raise(name: str) -> None:
     with pytest.raises(ValueError, match="the logits of a position depend on later tokens"):
         call(tiny_model(name), BATCH)

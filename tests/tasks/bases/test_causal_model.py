@@ -1,4 +1,4 @@
-"""What a causal language model gives: its own logits, whatever its head is made of; what is no causal model is refused."""
+"""Outputs of causal language models: any head gives the model's own logits; others raise."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OWN = ("bert", "roberta", "modernbert-decoder", "electra", "rembert", "prophetne
 
 
 @pytest.mark.parametrize("name", PROJECTED)
-def test_heads_with_a_scale_or_a_cap_are_projections(name: str) -> None:
+def test_heads_with_a_scale_or_a_soft_cap_are_projections(name: str) -> None:
     model = tiny_model(name, **PROJECTED[name])
     with torch.no_grad():
         outputs, logits = call(model, IDS), model(**IDS)["logits"]
@@ -47,7 +47,7 @@ def test_heads_with_a_scale_or_a_cap_are_projections(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_other_heads_give_their_own_logits_and_one_warning(name: str) -> None:
+def test_other_heads_use_their_own_logits_and_warn_once(name: str) -> None:
     model = tiny_model(name)
     with pytest.warns(UserWarning, match=f"{type(model).__name__}: its logits are not a matrix"):
         outputs = call(model, IDS)
@@ -65,7 +65,7 @@ def test_other_heads_give_their_own_logits_and_one_warning(name: str) -> None:
         assert "embedding" not in call(model, IDS, roles={"logits"})
 
 
-def test_a_cap_is_seen_where_the_logits_are_too_small_to_feel_it() -> None:
+def test_a_soft_cap_is_detected_for_small_logits() -> None:
     model = tiny_model("gemma2", final_logit_softcapping=30.0, head_dim=8)
     outputs = call(model, IDS)
     assert outputs["projection"].softcap == 30.0
@@ -102,7 +102,7 @@ def adapted(**options: Any) -> Any:
 
 
 def disturb(model: nn.Module) -> None:
-    """Move all adapters away from where they begin, at which they do nothing."""
+    """Give all adapters random weights: initial adapters do not change the outputs."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora" in name:
@@ -112,7 +112,7 @@ def disturb(model: nn.Module) -> None:
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
 @pytest.mark.parametrize("name", LORA)
-def test_adapters_that_are_no_product_give_the_models_own_logits(name: str) -> None:
+def test_adapters_without_an_exact_product_use_the_models_own_logits(name: str) -> None:
     model = adapted(**LORA[name])
     with pytest.warns(UserWarning, match="its own logits are used"):
         call(model, IDS)  # before training, when the adapter does nothing yet
@@ -141,12 +141,12 @@ def test_two_adapters_at_once() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_rounding_of_a_type_is_no_difference(dtype: torch.dtype) -> None:
+def test_rounding_of_a_dtype_is_not_a_difference(dtype: torch.dtype) -> None:
     model = tiny_model("cohere", logit_scale=0.0625).to(dtype)
     assert "projection" in call(model, IDS)
 
 
-def test_an_encoder_is_no_causal_model() -> None:
+def test_an_encoder_raises() -> None:
     model = tiny_model("bert", is_decoder=False)
     refused = "BertLMHeadModel: the logits of a position depend on later tokens"
     with pytest.raises(ValueError, match=refused):
@@ -161,11 +161,12 @@ def test_an_encoder_is_no_causal_model() -> None:
 
 
 class Bidirectional(nn.Module):
-    """A model of a user: each position sees all tokens."""
+    """A user's model whose positions attend to all tokens."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.tokens, self.head = nn.Embedding(11, 4), nn.Linear(4, 11)
+        self.tokens = nn.Embedding(11, 4)
+        self.head = nn.Linear(4, 11)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         state = self.tokens(input_ids)
@@ -173,12 +174,12 @@ class Bidirectional(nn.Module):
         return logits
 
 
-def test_a_model_without_a_head_is_tested_too() -> None:
+def test_a_model_without_a_head_is_tested_for_causality() -> None:
     with pytest.raises(ValueError, match="Bidirectional: the logits of a position depend on later"):
         call(Bidirectional(), IDS)
 
 
-def test_an_encoder_decoder_is_refused() -> None:
+def test_an_encoder_decoder_raises() -> None:
     import transformers
 
     config = transformers.T5Config(
@@ -193,14 +194,14 @@ def test_an_encoder_decoder_is_refused() -> None:
             refuse()
 
 
-def test_fewer_tokens_than_the_tokenizer() -> None:
+def test_fewer_tokens_than_the_tokenizer_raises() -> None:
     with pytest.raises(
         ValueError, match="its vocabulary has 60 tokens, the tokenizer of the data has 61"
     ):
         Language().check_model(tiny_model("llama"), {"vocabulary": 61})
 
 
-def test_a_teacher_keeps_the_layers_only_where_they_are_read() -> None:
+def test_a_teacher_computes_layer_outputs_only_on_request() -> None:
     requests: list[bool] = []
     model = tiny_model("llama")
     model.model.register_forward_pre_hook(

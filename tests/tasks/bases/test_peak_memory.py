@@ -1,4 +1,4 @@
-"""Memory of a computation: what is there at once, without what was there before."""
+"""Peak memory of a computation, without the tensors that existed before."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from instil.tasks.bases.peak_memory import PeakMemory
 
 
-def test_the_most_that_is_there_at_once() -> None:
+def test_peak_memory_is_the_largest_size_at_once() -> None:
     weight = torch.randn(100, 10)
     with PeakMemory() as memory:
         one = weight.T  # a view of what was there
@@ -15,7 +15,7 @@ def test_the_most_that_is_there_at_once() -> None:
             two = one * 2
             two = two.T
         three = torch.zeros(50)
-    assert memory.peak == 2 * 4000, "the next product is there before the last one has gone"
+    assert memory.peak == 2 * 4000, "the next product exists before the last one is freed"
     assert memory.now == 4000 + 200
     del two, three
     assert memory.now == 0

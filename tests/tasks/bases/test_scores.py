@@ -14,7 +14,7 @@ def single(count: int = 400, classes: int = 5):
     return logits, label
 
 
-def test_single_label_numbers_by_hand():
+def test_single_label_metrics_by_hand():
     logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]])
     metrics, details = scores(logits, torch.tensor([0, 1, 2, -100]))
     log_probability = [
@@ -32,8 +32,8 @@ def test_calibration_error_by_a_plain_loop():
     metrics, details = scores(logits, label)
     confidence, predicted = logits.softmax(1).max(1)
     expected, rows = 0.0, []
-    for number in range(15):
-        inside = (confidence > number / 15) & (confidence <= (number + 1) / 15)
+    for i in range(15):
+        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
         if inside.any():
             share, mean = (
                 (predicted == label)[inside].double().mean().item(),
@@ -44,11 +44,11 @@ def test_calibration_error_by_a_plain_loop():
     assert metrics["ece"] == pytest.approx(expected, abs=1e-6)
     assert metrics["ece"] > 0.05
     assert [(row["count"]) for row in details["calibration"]] == [row[2] for row in rows]
-    for mine, (mean, share, _) in zip(details["calibration"], rows, strict=True):
-        assert (mine["confidence"], mine["accuracy"]) == (pytest.approx(mean), pytest.approx(share))
+    for row, (mean, share, _) in zip(details["calibration"], rows, strict=True):
+        assert (row["confidence"], row["accuracy"]) == (pytest.approx(mean), pytest.approx(share))
 
 
-def test_certain_and_impossible_predictions_fall_into_the_outer_bins():
+def test_confidences_0_and_1_belong_to_the_outer_bins():
     assert calibration(torch.tensor([0.0, 1.0]), torch.tensor([False, True])) == [
         {"confidence": 0.0, "accuracy": 0.0, "count": 1},
         {"confidence": 1.0, "accuracy": 1.0, "count": 1},
@@ -63,7 +63,7 @@ def test_agreement_counts_unlabelled_items_too():
     assert scores(logits, label, teacher)[0]["agreement"] == pytest.approx(0.9)
 
 
-def test_many_labels_against_scikit_learn():
+def test_multi_label_metrics_equal_scikit_learn():
     reference = pytest.importorskip("sklearn.metrics")
     generator = torch.Generator().manual_seed(1)
     label = (torch.rand(200, 4, generator=generator) < 0.3).float()
@@ -83,7 +83,7 @@ def test_many_labels_against_scikit_learn():
     )
 
 
-def test_missing_entries_of_many_labels_do_not_count():
+def test_missing_multi_label_entries_do_not_count():
     label = torch.tensor([[1.0, -100.0], [0.0, 1.0], [-100.0, -100.0], [1.0, 0.0]])
     logits = torch.tensor([[1.0, -9.0], [-1.0, 2.0], [5.0, 5.0], [-1.0, 1.0]])
     metrics, details = scores(logits, label, kind="multi")
@@ -96,7 +96,7 @@ def test_missing_entries_of_many_labels_do_not_count():
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])
-def test_yes_or_no(shape):
+def test_binary_labels(shape):
     metrics, details = scores(
         torch.tensor([2.0, -1, 3, 1]).reshape(shape),
         torch.tensor([1.0, 0, 0, 1]).reshape(shape),
@@ -107,26 +107,26 @@ def test_yes_or_no(shape):
     assert "map" not in metrics
 
 
-def test_half_precision_is_raised():
+def test_half_precision_is_converted_to_float32():
     logits, label = single()
     assert scores(logits.bfloat16(), label)[0]["loss"] == pytest.approx(
         scores(logits.bfloat16().float(), label)[0]["loss"]
     )
 
 
-def test_what_cannot_be_measured_is_an_error():
+def test_unlabelled_items_and_infinite_logits_raise():
     with pytest.raises(ValueError, match="no item to evaluate on has a label"):
         scores(torch.zeros(3, 2), torch.full((3,), -100))
     with pytest.raises(ValueError, match="1 of 3 items have logits that are not finite"):
         scores(torch.tensor([[0.0, torch.nan], [0, 0], [0, 0]]), torch.zeros(3, dtype=torch.int64))
 
 
-def test_every_value_is_plain():
+def test_every_value_can_be_written_as_json():
     metrics, details = scores(*single())
     assert all(type(value) is float for value in metrics.values())
     assert all(type(row["count"]) is int for row in details["calibration"])
 
 
-def test_low_confidences_have_bins_of_their_own():
+def test_low_confidences_have_separate_bins():
     rows = calibration(torch.tensor([0.03, 0.05, 0.08, 0.13, 0.14]), torch.ones(5))
     assert [row["count"] for row in rows] == [2, 2, 1]

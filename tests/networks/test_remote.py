@@ -130,7 +130,8 @@ def test_a_recording_resumes_where_the_budget_ended(texts: Path, tmp_path: Path)
     with stub("vllm") as server:
         with pytest.raises(
             ValueError,
-            match=r"request_budget: 12 of 12 requests are spent; raise the limit and start again: .* in .*log\.jsonl",
+            match=r"request_budget: 12 of 12 requests are spent; raise the limit and start "
+            r"again: .* in .*log\.jsonl",
         ):
             record_outputs(
                 taught(server, texts, *changes, "teacher.options.request_budget=12"),
@@ -216,7 +217,8 @@ def test_another_vocabulary_raises(texts: Path, tmp_path: Path) -> None:
 def test_an_unreachable_server_raises(texts: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"teacher: url: http://127\.0\.0\.1:9/v1/models: no response in 1 attempt; the last error: no server listens there",
+        match=r"teacher: url: http://127\.0\.0\.1:9/v1/models: no response in 1 attempt; the last "
+        "error: no server listens there",
     ):
         list(dry_run(Experiment.from_recipe(taught("http://127.0.0.1:9/v1", texts))))
 

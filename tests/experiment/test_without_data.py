@@ -22,7 +22,7 @@ from instil.networks.cnn import cnn
 from instil.plan.doctor import doctor
 from instil.recipe.errors import RecipeError
 from tests.experiment.small import recipe, run_of
-from tests.experiment.test_pictures import read
+from tests.plan.test_pictures import read
 
 GENERATOR = {"model": "generator", "options": {"latent": 8, "width": 4}}
 FEW = {"memory": 64, "iterations": 2}

@@ -1,1 +1,1 @@
-"""A recipe carried out: data, nets, arms, results, and what can be said before."""
+"""Data, networks, schemes and training options of a recipe, and checks of them before training."""

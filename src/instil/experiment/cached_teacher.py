@@ -1,4 +1,4 @@
-"""A teacher that is asked once."""
+"""Teacher whose outputs are computed once, before training."""
 
 from __future__ import annotations
 
@@ -15,49 +15,75 @@ from instil.tasks.bases.task import to_device
 
 
 class CachedTeacher(Teacher):
-    """What a teacher said about each sample of ``batches``, by its index, whatever becomes of the sample afterwards: of these ``roles``."""
+    """Outputs of a teacher for each sample, computed once and looked up by the sample's ``index``.
+
+    They do not depend on later changes of a sample, such as augmentation.
+
+    Args:
+        teacher: teacher that is evaluated.
+        roles: roles that are cached.
+        batches: samples without augmentation. Rows that ``valid`` marks as padding are left out.
+    """
 
     def __init__(self, teacher: Teacher, roles: Sequence[str], batches: Iterable[Batch]):
         super().__init__()
-        self.how: dict[str, Any] = {}
-        self.last = 0
-        answers: dict[str, list[Tensor]] = {}
+        self.structure: dict[str, Any] = {}
+        self.last_index = 0
+        rows: dict[str, list[Tensor]] = {}
         shared: dict[str, Tensor] = {}
         indices: list[Tensor] = []
         for batch in batches:
-            index, self.last = batch["index"], max(self.last, int(batch["index"].max()))
-            outputs, parts = teacher(to_device(batch, init_distributed())), dict[str, Tensor]()
-            self.how = {role: flatten_outputs(outputs[role], role, parts, shared) for role in roles}
-            rows = (
-                batch["valid"]
-                if "valid" in batch and batch["valid"].shape == index.shape
-                else torch.ones_like(index, dtype=torch.bool)
-            )
-            indices.append(index[rows])
-            for name, part in parts.items():
-                answers.setdefault(name, []).append(part[rows.to(part.device)])
-        for name, kept in answers.items():
-            every = torch.cat(kept)
-            said = every.new_zeros(self.last + 1, *every.shape[1:])
-            self.register_buffer(
-                _buffer(name), said.index_copy_(0, torch.cat(indices).to(said.device), every)
-            )
-        for name, part in shared.items():
-            self.register_buffer(_buffer(name), part)
-        self.rows, self.shared = tuple(answers), tuple(shared)
+            index = batch["index"]
+            self.last_index = max(self.last_index, int(index.max()))
+            outputs = teacher(to_device(batch, init_distributed()))
+            tensors: dict[str, Tensor] = {}
+            self.structure = {
+                role: flatten_outputs(outputs[role], role, tensors, shared) for role in roles
+            }
+            is_sample = _is_sample(batch)
+            indices.append(index[is_sample])
+            for name, tensor in tensors.items():
+                rows.setdefault(name, []).append(tensor[is_sample.to(tensor.device)])
+        for name, parts in rows.items():
+            self.register_buffer(_buffer(name), self._table(torch.cat(parts), torch.cat(indices)))
+        for name, tensor in shared.items():
+            self.register_buffer(_buffer(name), tensor)
+        self.row_names = tuple(rows)
+        self.shared_names = tuple(shared)
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
-        """The remembered answers; ValueError where they are to be differentiated."""
+        """Return the cached outputs of a batch.
+
+        Raises:
+            ValueError: for ``grad``, since cached outputs have no gradient.
+        """
         if grad:
             raise ValueError(
-                "a plain teacher was asked before the stage began: there is no gradient by its input; leave plain out"
+                "teacher.precompute: the outputs of the teacher were computed before the stage, so "
+                "they have no gradient with respect to its input. Leave precompute out"
             )
         index = batch["index"]
-        answers = {
-            name: self.get_buffer(_buffer(name)).to(index.device)[index] for name in self.rows
-        }
-        shared = {name: self.get_buffer(_buffer(name)).to(index.device) for name in self.shared}
-        return {role: unflatten_outputs(how, answers | shared) for role, how in self.how.items()}
+        tensors: dict[str, Tensor] = {}
+        for name in self.row_names:
+            tensors[name] = self.get_buffer(_buffer(name)).to(index.device)[index]
+        for name in self.shared_names:
+            tensors[name] = self.get_buffer(_buffer(name)).to(index.device)
+        return {role: unflatten_outputs(part, tensors) for role, part in self.structure.items()}
+
+    def _table(self, rows: Tensor, indices: Tensor) -> Tensor:
+        """Tensor with the row of a sample at its index; rows without a sample are 0."""
+        table = rows.new_zeros(self.last_index + 1, *rows.shape[1:])
+        return table.index_copy_(0, indices.to(table.device), rows)
+
+
+def _is_sample(batch: Batch) -> Tensor:
+    """Mask (N,) of the rows that are samples, not padding."""
+    index: Tensor = batch["index"]
+    valid: Tensor | None = batch.get("valid")
+    # In dense tasks ``valid`` marks pixels or tokens, and every row is a sample.
+    if valid is None or valid.shape != index.shape:
+        return torch.ones_like(index, dtype=torch.bool)
+    return valid
 
 
 def _buffer(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A model after the changes that a recipe makes to it."""
+"""Compression of a model into a student, as a recipe describes it."""
 
 from __future__ import annotations
 
@@ -14,34 +14,48 @@ from instil.recipe import RecipeError
 from instil.recipe.options import check
 from instil.recipe.sections import ModelConfig
 
-OBSERVED, AT_ONCE = 16, 4
-"""Samples by which layers or parts are chosen that a student keeps, and how many of them are looked at at once."""
+NUM_OBSERVED = 16
+"""Number of samples whose outputs decide which layers or parts a student keeps."""
+
+OBSERVED_BATCH_SIZE = 4
+"""Number of these samples in memory at the same time."""
 
 
-def compress(model: nn.Module, spec: ModelConfig, observe: students.Observe) -> nn.Module:
-    """The model after the changes of a recipe, each with checked options."""
-    for name, options in spec.changes.items():
+def compress(model: nn.Module, config: ModelConfig, observe: students.Observe) -> nn.Module:
+    """Apply the compressions of a recipe to a model.
+
+    Args:
+        model: the model, which may be changed.
+        config: section of the network; ``changes`` has the compressions with their options.
+        observe: outputs of a model on some samples; None if only the architecture is needed.
+
+    Raises:
+        ValueError: for an unknown compression, or options that do not fit.
+    """
+    for name, options in config.changes.items():
         try:
             change = students.find(name)
-            seen = {"observe": observe} if "observe" in inspect.signature(change).parameters else {}
-            model = change(model, **check(change, options, schedules=False), **seen)
+            arguments = check(change, options, schedules=False)
+            if "observe" in inspect.signature(change).parameters:
+                arguments["observe"] = observe
+            model = change(model, **arguments)
         except ValueError as error:
-            begins = "." if isinstance(error, RecipeError) else ": "
-            raise ValueError(
-                f"changes.{name}{begins}{'; '.join(str(error).splitlines())}"
-            ) from error
+            separator = "." if isinstance(error, RecipeError) else ": "
+            message = "; ".join(str(error).splitlines())
+            raise ValueError(f"changes.{name}{separator}{message}") from error
     return model
 
 
 def make_observer(
     call: Callable[[nn.Module, Batch], Outputs], samples: Samples
 ) -> Callable[[nn.Module], Iterator[Outputs]]:
-    """What a model says of the first samples, asked by ``call``."""
+    """Return a function that yields the outputs of a model for the first samples, in batches."""
 
     def observe(model: nn.Module) -> Iterator[Outputs]:
-        rows = range(min(OBSERVED, len(samples)))
+        rows = range(min(NUM_OBSERVED, len(samples)))
         with side_effect_free(model):
-            for begin in range(0, len(rows), AT_ONCE):
-                yield call(model, samples.__getitems__(rows[begin : begin + AT_ONCE]))
+            for start in range(0, len(rows), OBSERVED_BATCH_SIZE):
+                batch = samples.__getitems__(rows[start : start + OBSERVED_BATCH_SIZE])
+                yield call(model, batch)
 
     return observe

@@ -1,4 +1,4 @@
-"""Checks of a recipe's data and weights, before anything is trained on them."""
+"""Checks of a recipe's data and loss weights before training."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from instil.data.labels import num_labelled
 from instil.data.samples import Samples
 from instil.experiment.experiment import Experiment
 
-MAX_NAMED = 5  # classes in a message
+MAX_NAMED = 5
+"""Number of classes that a message names."""
 
 
 def data_summary(experiment: Experiment) -> dict[str, Any]:
-    """Number of samples, labels and classes that were found.
+    """Return the numbers of samples, labels and classes of the data.
 
     Returns:
         ``noun`` (such as image), ``classes`` and, for each of ``train``, ``validation`` and
         ``test``, ``samples`` and ``labelled`` (None where ``data.surrogate`` replaces the training
-        data). ``student_labels`` is the number of labels that the student sees.
+        data). ``student_labels`` is the number of labels for the student.
     """
     splits = experiment.splits
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     seen = experiment.stages[-1].train_data(experiment.recipe.seeds[0])
-    # a student without training data must not open their labels, not even to count them
+    # A student without training data must not open their labels, not even to count them.
     is_closed = experiment.recipe.data.surrogate is not None
     return {
         "noun": splits.train.noun,
@@ -44,12 +45,12 @@ def data_summary(experiment: Experiment) -> dict[str, Any]:
 def data_problems(
     experiment: Experiment, samples: Samples, batch: Batch, scheme: Scheme
 ) -> Iterator[str]:
-    """Problems of the data of one stage, each with its recipe path.
+    """Yield the problems of the data of one stage, each with its recipe path.
 
     Args:
         experiment: the experiment of the stage.
-        samples: what the distilled student goes through.
-        batch: a batch of it.
+        samples: training samples of the distilled student.
+        batch: a batch of them.
         scheme: the prepared scheme of the stage.
     """
     image = batch.get("image")
@@ -61,34 +62,34 @@ def data_problems(
 
 
 def weight_problems(experiment: Experiment) -> Iterator[str]:
-    """Objectives whose weight is negative at some time."""
+    """Yield the objectives whose weight is negative at some time."""
     for name, goal in experiment.recipe.objectives.items():
         weight = goal.weight
         ends = (weight.start, weight.end) if isinstance(weight, Schedule) else (weight,)
         if min(ends) < 0:
             yield (
-                f"objectives.{name}.weight: {min(ends):g} is negative, so that training makes the "
-                "loss larger. Expected a weight of at least 0"
+                f"objectives.{name}.weight: {min(ends):g} is negative, so that training "
+                "increases the loss. Expected a weight of at least 0"
             )
 
 
 def _image_problems(experiment: Experiment, image: Tensor) -> Iterator[str]:
     if len(image) > 1 and bool((image == image[:1]).all()):
         yield (
-            f"data: all {len(image)} images of the first batch are equal. Expected images that "
-            "differ; look at how they are read"
+            f"data: all {len(image)} images of the first batch are equal. Expected different "
+            "images. Check how they are read"
         )
     crop = experiment.recipe.data.augment.crop
     height, width = image.shape[-2:]
     if crop >= min(height, width):
         yield (
             f"data.augment.crop: shifts of up to {crop} pixels move images of {height} x {width} "
-            f"out of sight. Expected less than {min(height, width)}"
+            f"out of the picture. Expected less than {min(height, width)}"
         )
 
 
 def _class_problems(experiment: Experiment, samples: Samples) -> Iterator[str]:
-    """Classes without any sample in a split, or without a label that the student sees."""
+    """Classes without a sample in a split, or without a label for the student."""
     splits = experiment.splits
     if splits.kind != "single" or splits.train.label.ndim != 1 or len(splits.classes) < 2:
         return
@@ -106,8 +107,8 @@ def _class_problems(experiment: Experiment, samples: Samples) -> Iterator[str]:
 
 
 def _missing_classes(part: Samples, classes: tuple[str, ...]) -> list[str]:
-    known = part.label[part.label != UNLABELLED].to(torch.int64)
-    counts = torch.bincount(known, minlength=len(classes))
+    labels = part.label[part.label != UNLABELLED].to(torch.int64)
+    counts = torch.bincount(labels, minlength=len(classes))
     return [classes[index] for index in (counts == 0).nonzero().flatten().tolist()]
 
 
@@ -120,7 +121,7 @@ def _listed(missing: list[str], classes: tuple[str, ...]) -> str:
 def _labelled_share_problems(
     experiment: Experiment, samples: Samples, scheme: Scheme
 ) -> Iterator[str]:
-    """Batches without any label, where an objective needs labels and goes through all samples."""
+    """Batches without a label, if an objective needs labels and the batches have all samples."""
     needing = [name for name, one in scheme.objectives.named() if one.items.labelled]
     labelled = num_labelled(samples)
     if not needing or not labelled:
@@ -130,5 +131,5 @@ def _labelled_share_problems(
         yield (
             f"data.num_labeled: {labelled} of {len(samples)} {samples.noun}s have a label, "
             f"{mean:.2g} a batch, so that about {100 * math.exp(-mean):.0f} % of the batches have "
-            f"nothing for objectives.{needing[0]}. Take a larger data.batch_size, or more labels"
+            f"nothing for objectives.{needing[0]}. Use a larger data.batch_size, or more labels"
         )

@@ -1,4 +1,4 @@
-"""The device that a recipe names, for the whole of a command."""
+"""Device of a recipe, for a whole command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 def on_device_of_recipe(
     command: Callable[Concatenate[Recipe, Options], Result],
 ) -> Callable[Concatenate[Recipe, Options], Result]:
-    """Run a command on the recipe's ``device``, which is checked before anything else.
+    """Decorate a command to run on the recipe's ``device``, which is checked first.
 
     Raises:
         RecipeError: if this machine has no such device.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -11,57 +10,68 @@ import torch
 
 from instil import catalogue
 from instil.cards import has_tag
-from instil.core import Net, Scheme
+from instil.core import Batch, Net, Scheme
 from instil.data.samples import Facts
-from instil.experiment.networks import model_network
+from instil.experiment.networks import NetworkBuilder
 from instil.experiment.teachers import as_teacher
-from instil.recipe import (
-    build_objectives,
-    build_options,
-    error_context,
-    origin_stage,
-    stages,
-)
-from instil.recipe.sections import (
-    Recipe,
-)
+from instil.recipe import build_objectives, build_options, error_context, origin_stage, stages
+from instil.recipe.sections import Recipe
 
 
 def build_exported_network(
     recipe: Recipe, facts: Facts, shape: Sequence[int] = (), trust_code: bool = True
 ) -> Net:
-    """The net that a recipe ships, without its data: for data of these facts, whose samples' first input has this ``shape``.
+    """Build the network that a recipe exports, with random weights and without the data.
 
-    Where the scheme ships another net than the student, it is prepared once more, with a teacher that knows nothing. Raises ValueError where
-    that teacher was itself made by an earlier stage, UntrustedCode where code of the recipe would be
-    executed without ``trust_code``.
+    If the scheme exports another architecture than the student's, the scheme is prepared again,
+    with an untrained teacher.
+
+    Args:
+        recipe: the recipe.
+        facts: arguments for builders of networks, such as the number of classes.
+        shape: shape of the first input of a sample.
+        trust_code: whether code of the recipe may be executed.
+
+    Raises:
+        ValueError: if the export has parts of a teacher that an earlier stage trained.
+        UntrustedCode: if code of the recipe would be executed without ``trust_code``.
     """
-    every = stages(recipe)
-    last, task = every[-1], catalogue.find("task", recipe.task.name)
-    example = {
+    all_stages = stages(recipe)
+    last = all_stages[-1]
+    task = catalogue.find("task", recipe.task.name)
+    batch = {
         task.inputs[0]: torch.rand(2, *shape),
         "label": torch.zeros(2, dtype=torch.int64),
         "index": torch.arange(2),
     }
-    make = functools.partial(
-        model_network, fetch=False, trust_code=trust_code, example=lambda: example
-    )
+
+    def builder(stage: Recipe) -> NetworkBuilder:
+        return NetworkBuilder(
+            stage, task.call, facts, example=lambda: batch, fetch=False, trust_code=trust_code
+        )
+
     with error_context("student"):
-        student = make(every[origin_stage(every)].student, recipe, task.call, facts)
-    kind: type[Scheme] = catalogue.find("scheme", last.scheme.type)
-    if not has_tag(kind, "new_architecture"):
+        student = builder(recipe).build(all_stages[origin_stage(all_stages)].student)
+    scheme_class: type[Scheme] = catalogue.find("scheme", last.scheme.type)
+    if not has_tag(scheme_class, "new_architecture"):
         return student
-    if any(spec.earlier for spec in last.teachers):
+    if any(config.earlier for config in last.teachers):
         raise ValueError(
-            f"the scheme {last.scheme.type} ships parts of a teacher that an earlier stage made; it cannot be put together anew"
+            f"the scheme {last.scheme.type} exports parts of its teacher, which an earlier stage "
+            "trained. Expected a teacher that can be built without that stage"
         )
     with error_context("teacher"):
-        teachers = [make(spec, last, task.call, facts) for spec in last.teachers]
-    parts: dict[str, Any] = {"objectives": build_objectives(last.objectives)}
-    if "teacher" in inspect.signature(kind).parameters:
+        teachers = [builder(last).build(config) for config in last.teachers]
+    return _export(last, student, teachers, batch)
+
+
+def _export(stage: Recipe, student: Net, teachers: Sequence[Net], batch: Batch) -> Net:
+    """Export of the stage's scheme, prepared with an example batch."""
+    scheme_class: type[Scheme] = catalogue.find("scheme", stage.scheme.type)
+    parts: dict[str, Any] = {"objectives": build_objectives(stage.objectives)}
+    if "teacher" in inspect.signature(scheme_class).parameters:
         parts["teacher"] = as_teacher(teachers)
-    made: Scheme = kind(
-        student, **parts, **build_options("scheme", last.scheme.type, last.scheme.options, "scheme")
-    )
-    made.prepare(example)
-    return made.export()
+    options = build_options("scheme", stage.scheme.type, stage.scheme.options, "scheme")
+    scheme = scheme_class(student, **parts, **options)
+    scheme.prepare(batch)
+    return scheme.export()

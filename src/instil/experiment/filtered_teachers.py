@@ -1,4 +1,4 @@
-"""Check of recipes whose teacher returns predictions recorded during its training."""
+"""Check of recipes with a teacher that returns predictions recorded during its training."""
 
 from __future__ import annotations
 
@@ -9,39 +9,41 @@ from instil.recipe.sections import Recipe
 
 
 def check_predictions_by_index(recipe: Recipe) -> None:
-    """Check the recipe of a teacher that returns predictions recorded during its training.
+    """Check a recipe whose teacher returns predictions recorded during its training.
 
     Args:
         recipe: one stage.
 
     Raises:
-        RecipeError: if the student's scheme is one for teachers, or if the student sees other
-            samples than those whose predictions were recorded.
+        RecipeError: if the student's scheme is one for teachers, or if the student sees samples
+            without recorded predictions.
     """
     if has_tag(catalogue.find("scheme", recipe.scheme.type), "predictions_by_index"):
         raise RecipeError(
-            f"scheme: {recipe.scheme.type} trains a teacher. Expected it in teacher.scheme, got it for "
-            f"the student. Set teacher.scheme: {recipe.scheme.type}"
+            f"scheme: {recipe.scheme.type} trains a teacher. Expected it in teacher.scheme, got it "
+            f"for the student. Set teacher.scheme: {recipe.scheme.type}"
         )
-    specs = [spec for spec in recipe.teachers if not (spec.ready or spec.earlier)]
     recording = [
-        spec
-        for spec in specs
-        if has_tag(catalogue.find("scheme", spec.scheme.type), "predictions_by_index")
+        config
+        for config in recipe.teachers
+        if not (config.ready or config.earlier)
+        and has_tag(catalogue.find("scheme", config.scheme.type), "predictions_by_index")
     ]
     if not recording:
         return
     conflicts = {
         "store": recipe.store is not None,
-        "teacher.precompute": any(spec.precompute for spec in recording),
-        "teacher.data.name": any(spec.data is not None and spec.data.name for spec in recording),
+        "teacher.precompute": any(config.precompute for config in recording),
+        "teacher.data.name": any(
+            config.data is not None and config.data.name for config in recording
+        ),
         "data.surrogate": recipe.data.surrogate is not None,
         "data.augment.mixup": recipe.data.augment.mixup,
     }
     for key, is_set in conflicts.items():
         if is_set:
             raise RecipeError(
-                f"{key}: the teacher's scheme {recording[0].scheme.type} returns predictions recorded "
-                "for the recipe's training samples in training steps. Expected no other samples. "
+                f"{key}: the teacher's scheme {recording[0].scheme.type} returns predictions "
+                "recorded for the recipe's training samples. Expected no other samples. "
                 f"Remove {key}"
             )

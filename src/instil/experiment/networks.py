@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,132 +23,168 @@ from instil.networks.inferred_taps import infer_taps
 from instil.networks.inputs import input_of
 from instil.networks.presets import taps_for
 from instil.networks.weights import load_weights
-from instil.recipe import (
-    error_context,
-)
-from instil.recipe.sections import (
-    ModelConfig,
-    Recipe,
-    TeacherConfig,
-)
+from instil.recipe import error_context
+from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
 
 
 def build_network(
-    spec: ModelConfig, experiment: Experiment, path: str, teacher: Net | None = None
+    config: ModelConfig, experiment: Experiment, path: str, teacher: Net | None = None
 ) -> Net:
-    """A net as a recipe describes it, with the task's call, the taps of its family and those of the recipe; errors begin with ``path``.
+    """Build a network of a recipe with its weights, taps and frozen parts.
 
-    ``teacher``: what a student begins as that is made of its teacher; by default the recipe's first, as it is built.
+    Args:
+        config: section of the network.
+        experiment: data that the network reads.
+        path: recipe path of the section, for messages.
+        teacher: teacher that a student with ``model: teacher`` is a copy of. None: the first
+            teacher of the recipe, built here.
+
+    Raises:
+        RecipeError: for options, weights or taps that do not fit.
     """
     with error_context(path):
-        observe = make_observer(experiment.task.call, experiment.visible_samples)
-        made = model_network(
-            spec,
+        samples = experiment.visible_samples
+        builder = NetworkBuilder(
             experiment.recipe,
             experiment.task.call,
-            experiment.for_network(spec).facts,
-            observe=observe,
-            teacher=teacher,
-            example=functools.partial(experiment.visible_samples.__getitems__, [0]),
+            experiment.for_network(config).facts,
+            example=functools.partial(samples.__getitems__, [0]),
+            observe=make_observer(experiment.task.call, samples),
         )
-        if spec.weights is not None:
-            load_weights(made.model, experiment.recipe.locate(spec.weights))
-        made.freeze(spec.freeze)
-        return made
+        net = builder.build(config, teacher)
+        if config.weights is not None:
+            load_weights(net.model, experiment.recipe.locate(config.weights))
+        net.freeze(config.freeze)
+        return net
 
 
-def model_network(
-    spec: ModelConfig,
-    recipe: Recipe,
-    call: Callable[..., Any],
-    facts: Facts,
-    fetch: bool = True,
-    observe: students.Observe = None,
-    teacher: Net | None = None,
-    trust_code: bool = True,
-    example: Callable[[], Batch] | None = None,
-) -> Net:
-    given = {key: value for key, value in spec.input.model_dump().items() if value is not None}
-    if other := [key for key in given if key not in inspect.signature(call).parameters]:
-        raise ValueError(
-            f"input.{other[0]}: a model of {recipe.task.name} takes its input as the data are"
+@dataclass(frozen=True)
+class NetworkBuilder:
+    """Builder of networks for data of known facts, without loading the weights of a file.
+
+    Args:
+        recipe: recipe of the networks.
+        call: forward pass of the task, ``call(model, batch, roles=...)``.
+        facts: arguments for builders of networks.
+        example: function that returns a batch, from which missing taps are inferred.
+        observe: outputs of a model on some samples, for compressions.
+        fetch: whether pretrained weights may be downloaded.
+        trust_code: whether code of the recipe may be executed.
+    """
+
+    recipe: Recipe
+    call: Callable[..., Any]
+    facts: Facts
+    example: Callable[[], Batch]
+    observe: students.Observe = None
+    fetch: bool = True
+    trust_code: bool = True
+
+    def build(self, config: ModelConfig, teacher: Net | None = None) -> Net:
+        """Build a network.
+
+        Args:
+            config: section of the network.
+            teacher: teacher that a student with ``model: teacher`` is a copy of.
+
+        Raises:
+            ValueError: for options or taps that do not fit.
+            UntrustedCode: if code of the recipe would be executed without ``trust_code``.
+        """
+        input_options = self._input_options(config)
+        model = compress(self._build_model(config, teacher), config, self.observe)
+        call = functools.partial(self.call, **{**input_of(model), **input_options})
+        taps: dict[str, Any] = dict(taps_for(model))
+        if "features" not in taps and _needs_inner_outputs(self.recipe, config):
+            batch = self.example()
+            # Without images there is no resolution that tells the stages apart.
+            if "image" in batch:
+                taps = infer_taps(model, call, batch) | taps
+        for role, modules in config.taps.items():
+            taps[role] = _module_paths(modules)
+        if isinstance(config, TeacherConfig) and config.tokenizer:
+            return Net(model, functools.partial(_call_with_teacher_tokens, call), taps)
+        return Net(model, call, taps)
+
+    def _build_model(self, config: ModelConfig, teacher: Net | None) -> nn.Module:
+        if config.model == "teacher":
+            return self._copy_teacher(config, teacher)
+        return factory.build(
+            config.model,
+            config.options,
+            base=Path(self.recipe.folder),
+            imports=self.recipe.imports,
+            pretrained=config.pretrained,
+            fetch=self.fetch,
+            trust_code=self.trust_code,
+            **(self.facts | _input_size(config)),
         )
-    if wanted := given.get("size"):
-        facts = facts | {"size": (wanted[0], wanted[-1]) if isinstance(wanted, list) else wanted}
-    if spec.model == "teacher":
-        model = _of_teacher(spec, recipe, call, facts, fetch, teacher, trust_code)
-    else:
-        model = factory.build(
-            spec.model,
-            spec.options,
-            base=Path(recipe.folder),
-            imports=recipe.imports,
-            pretrained=spec.pretrained,
-            fetch=fetch,
-            trust_code=trust_code,
-            **facts,
-        )
-    model = compress(model, spec, observe)
-    asked = functools.partial(call, **{**input_of(model), **given})
-    taps = taps_for(model)
-    if "features" not in taps and example is not None and _reads_inside(recipe, spec):
-        batch = example()
-        # Maps of other inputs than images have no stages to tell apart by their resolution.
-        taps = infer_taps(model, asked, batch) | taps if "image" in batch else taps
-    taps = taps | {role: _paths(where) for role, where in spec.taps.items()}
-    return Net(
-        model,
-        functools.partial(_in_its_tokens, asked)
-        if isinstance(spec, TeacherConfig) and spec.tokenizer
-        else asked,
-        taps,
-    )
+
+    def _copy_teacher(self, config: ModelConfig, teacher: Net | None) -> nn.Module:
+        """Copy of the teacher, for a student that starts from it."""
+        teachers = self.recipe.teachers
+        if isinstance(config, TeacherConfig) or not teachers or teachers[0].earlier:
+            raise ValueError(
+                "model: 'teacher' initialises the student from its teacher; this needs a teacher "
+                "that is not the output of an earlier stage"
+            )
+        teacher_config = teachers[0]
+        if teacher_config.tokenizer is not None:
+            raise ValueError(
+                "model: 'teacher' needs a student with the tokens of its teacher. Set "
+                "data.tokenizer, and leave teacher.tokenizer out"
+            )
+        if teacher is not None:
+            model = teacher.model
+        else:
+            model = compress(self._build_model(teacher_config, None), teacher_config, None)
+            if self.fetch and teacher_config.weights is not None:
+                load_weights(model, self.recipe.locate(teacher_config.weights))
+        return copy.deepcopy(model).requires_grad_(True)
+
+    def _input_options(self, config: ModelConfig) -> dict[str, Any]:
+        """Options of the section ``input`` that are set; the task must have all of them."""
+        options = config.input.model_dump(exclude_none=True)
+        unknown = [key for key in options if key not in inspect.signature(self.call).parameters]
+        if unknown:
+            raise ValueError(
+                f"input.{unknown[0]}: a model of {self.recipe.task.name} gets its input as the "
+                f"data are. Leave input.{unknown[0]} out"
+            )
+        return options
 
 
-def _reads_inside(recipe: Recipe, spec: ModelConfig) -> bool:
-    """Whether an objective of the recipe, or its scheme, reads more of this net than its logits."""
-    side = "teacher" if isinstance(spec, TeacherConfig) else "student"
+def _input_size(config: ModelConfig) -> Facts:
+    """Height and width of the images after resizing, if the section ``input`` has a size."""
+    size = config.input.size
+    if not size:
+        return {}
+    return {"size": (size[0], size[-1]) if isinstance(size, list) else size}
+
+
+def _needs_inner_outputs(recipe: Recipe, config: ModelConfig) -> bool:
+    """Whether an objective of the recipe, or its scheme, reads more of a network than logits."""
+    side = "teacher" if isinstance(config, TeacherConfig) else "student"
     if recipe.scheme.type != "offline":
         return True
-    kinds = [catalogue.find("objective", goal.type) for goal in recipe.objectives.values()]
-    return any(set(need) - {"logits"} for kind in kinds for need in kind.needs.get(side, ()))
+    for objective in recipe.objectives.values():
+        for roles in catalogue.find("objective", objective.type).needs.get(side, ()):
+            if set(roles) - {"logits"}:
+                return True
+    return False
 
 
-def _in_its_tokens(
+def _call_with_teacher_tokens(
     call: Callable[..., Any],
     model: nn.Module,
     batch: Batch,
     roles: Collection[str] | None = None,
 ) -> Any:
-    """Outputs of a teacher with a tokenizer of its own, for its part of the batch."""
+    """Outputs of a teacher with its own tokenizer, for its part of the batch."""
     return call(model, read_by_teacher(batch), roles=roles)
 
 
-def _of_teacher(
-    spec: ModelConfig,
-    recipe: Recipe,
-    call: Callable[..., Any],
-    facts: Facts,
-    fetch: bool,
-    teacher: Net | None,
-    trust_code: bool,
-) -> nn.Module:
-    """A copy of the teacher to make a student of."""
-    if isinstance(spec, TeacherConfig) or not recipe.teachers or recipe.teachers[0].earlier:
-        raise ValueError(
-            "model: 'teacher' is what a student begins as whose recipe has a teacher that no stage made"
-        )
-    first_of = recipe.teachers[0]
-    if first_of.tokenizer is not None:
-        raise ValueError(
-            "model: a student that begins as its teacher reads the same tokens; set data.tokenizer, and leave teacher.tokenizer out"
-        )
-    if teacher is None:
-        teacher = model_network(first_of, recipe, call, facts, fetch, trust_code=trust_code)
-        if fetch and first_of.weights is not None:
-            load_weights(teacher.model, recipe.locate(first_of.weights))
-    return copy.deepcopy(teacher.model).requires_grad_(True)
-
-
-def _paths(where: str | int | Sequence[str | int]) -> str | list[str]:
-    return str(where) if isinstance(where, (str, int)) else [str(one) for one in where]
+def _module_paths(modules: str | int | Sequence[str | int]) -> str | list[str]:
+    if isinstance(modules, (str, int)):
+        return str(modules)
+    return [str(module) for module in modules]

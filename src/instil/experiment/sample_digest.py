@@ -15,23 +15,30 @@ from instil.data.masks import MaskedImages
 from instil.data.pictures import Files, Pictures
 from instil.data.samples import Samples, TensorData
 
-LARGEST_BYTES = 1 << 30  # of inputs that are read of one split: about a second
+LARGEST_BYTES = 1 << 30
+"""Bytes of inputs that are read from one split, which takes about a second."""
+
 FEWEST_SAMPLES = 64
-MOST_COMPUTED = 2048  # samples of a source that decodes or computes its inputs
-ROWS = 256  # samples that are in memory at the same time
+"""Number of samples that are read from larger splits at least."""
+
+MOST_COMPUTED = 2048
+"""Number of samples that are read at most from a source that decodes or computes its inputs."""
+
+ROWS = 256
+"""Number of samples in memory at the same time."""
 
 _digests: WeakKeyDictionary[Samples, str] = WeakKeyDictionary()
 
 
 def sample_digest(samples: Samples) -> str:
-    """SHA-256 of samples: all labels, and all inputs if they have at most 1 GiB.
+    """Return the SHA-256 of all labels, and of all inputs up to 1 GiB.
 
-    Of larger inputs evenly spread samples are read, 1 GiB of them. Of picture files the bytes of
-    the files count, and the sizes of all of them whatever their number. Sources that decode or
-    compute their inputs in another way are read at no more than 2048 samples.
+    For larger inputs, 1 GiB of evenly spread samples is read. For picture files, the digest is of
+    the bytes of the files, and of the sizes of all files. Sources that decode or compute their
+    inputs in another way are read at 2048 samples at most.
 
     Args:
-        samples: of any task. They must not change afterwards: the digest is remembered.
+        samples: samples of any task. They must not change afterwards: the digest is cached.
 
     Returns:
         64 hexadecimal digits.
@@ -62,10 +69,11 @@ def _update(digest: hashlib._Hash, value: Tensor) -> None:
 
 
 def _rows(samples: Samples) -> Tensor:
-    """Rows whose inputs are read."""
-    one = samples.inputs(torch.zeros(1, dtype=torch.long))
-    num_bytes = sum(value.numel() * value.element_size() for value in one.values())
+    """Rows (N,) whose inputs are read."""
+    first = samples.inputs(torch.zeros(1, dtype=torch.long))
+    num_bytes = sum(value.numel() * value.element_size() for value in first.values())
     num_rows = _affordable(len(samples), num_bytes * len(samples))
+    # Decoding or computing inputs takes far longer than reading their bytes.
     images = _images(samples)
     if not isinstance(images, (TensorData, ArrayData)):
         num_rows = min(num_rows, MOST_COMPUTED)
@@ -73,7 +81,7 @@ def _rows(samples: Samples) -> Tensor:
 
 
 def _affordable(num_samples: int, num_bytes: int) -> int:
-    """Number of samples that are read of a split whose inputs have ``num_bytes`` in all."""
+    """Number of samples that are read from a split whose inputs have ``num_bytes`` in total."""
     if num_bytes <= LARGEST_BYTES:
         return num_samples
     return min(max(num_samples * LARGEST_BYTES // num_bytes, FEWEST_SAMPLES), num_samples)
@@ -90,7 +98,7 @@ def _images(samples: Samples) -> Samples:
 
 
 def _files(samples: Samples) -> Sequence[Path] | None:
-    """Picture files of the samples, None if they have other inputs."""
+    """Picture files of the samples, None for other inputs."""
     images = _images(samples)
     if not isinstance(images, LazyData) or not isinstance(images.read, Pictures):
         return None

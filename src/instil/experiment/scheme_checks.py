@@ -1,56 +1,100 @@
-"""Checks."""
+"""Checks that the scheme and the objectives of a stage fit its data and its teachers."""
 
 from __future__ import annotations
 
 from instil import catalogue
-from instil.capabilities import GeneratesText
+from instil.capabilities import GeneratesText, SynthesizesImages
 from instil.cards import has_tag
 from instil.core import Objectives
 from instil.recipe.errors import RecipeError
-from instil.recipe.sections import (
-    Recipe,
-)
+from instil.recipe.sections import Recipe
 
 
 def check_teacher_reads_texts(recipe: Recipe) -> None:
-    """RecipeError where a teacher cannot read the texts that are written during training, or cannot read them in time."""
-    writes = issubclass(catalogue.find("scheme", recipe.scheme.type), GeneratesText)
-    if writes and any(spec.tokenizer for spec in recipe.teachers):
+    """Check that the teachers can read texts that the scheme generates during training.
+
+    Args:
+        recipe: one stage.
+
+    Raises:
+        RecipeError: if a teacher has its own tokenizer, or if its outputs are computed before
+            training.
+    """
+    if not issubclass(catalogue.find("scheme", recipe.scheme.type), GeneratesText):
+        return
+    if any(config.tokenizer for config in recipe.teachers):
         raise RecipeError(
-            f"teacher.tokenizer: the scheme {recipe.scheme.type} writes text in the student's tokens, which a teacher "
-            "with another tokenizer cannot read. Expected one tokenizer for both. Leave teacher.tokenizer out, or use "
-            "scheme: offline"
+            f"teacher.tokenizer: the scheme {recipe.scheme.type} writes text in the student's "
+            "tokens, which a teacher with another tokenizer cannot read. Expected one tokenizer "
+            "for both. Leave teacher.tokenizer out, or use scheme: offline"
         )
-    if writes and (recipe.store or any(spec.precompute for spec in recipe.teachers)):
-        before = "store" if recipe.store else "teacher.precompute"
+    if recipe.store or any(config.precompute for config in recipe.teachers):
+        key = "store" if recipe.store else "teacher.precompute"
         raise RecipeError(
-            f"{before}: the scheme {recipe.scheme.type} asks the teacher about texts that are written during training; leave it out"
+            f"{key}: the scheme {recipe.scheme.type} needs teacher outputs for texts that are "
+            f"generated during training. Leave {key} out"
         )
 
 
-def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
-    """RecipeError for an objective that would look for labels where there are none."""
-    other = [
-        name
-        for name, one in objectives.named()
-        if any(one.needs["teacher"]) and not has_tag(one, "aligned_tokens")
-    ]
-    if other and any(spec.tokenizer for spec in recipe.teachers):
-        what = f"{type(objectives[other[0]]).__name__} compares token by token, and the teacher has a tokenizer of its own"
-        raise RecipeError(
-            f"objectives.{other[0]}: {what}; uld, gold, dskd and dskd_cma find what belongs together"
-        )
-    made = recipe.data.surrogate is not None and not has_tag(
-        catalogue.find("scheme", recipe.scheme.type), "synthetic_labels"
-    )
-    none = "data.surrogate: such images have none" if made else "data.num_labeled is 0"
-    none = (
-        "data.augment.mixup: a mixture of two images has none"
-        if recipe.data.augment.mixup
-        else none
-    )
-    needing = [name for name, objective in objectives.named() if objective.items.labelled]
-    if needing and (recipe.data.augment.mixup or recipe.data.num_labeled == 0 or made):
-        raise RecipeError(
-            f"objectives.{needing[0]}: {type(objectives[needing[0]]).__name__} needs labels, and {none}; leave one of the two out"
-        )
+def check_token_alignment(recipe: Recipe, objectives: Objectives) -> None:
+    """Check that all objectives support a teacher with another tokenizer, if there is one.
+
+    Args:
+        recipe: one stage.
+        objectives: objectives of its student.
+
+    Raises:
+        RecipeError: for an objective that compares token by token.
+    """
+    if not any(config.tokenizer for config in recipe.teachers):
+        return
+    for name, objective in objectives.named():
+        if any(objective.needs["teacher"]) and not has_tag(objective, "aligned_tokens"):
+            raise RecipeError(
+                f"objectives.{name}: {type(objectives[name]).__name__} compares token by token, "
+                "but the teacher has its own tokenizer. Use uld, gold, dskd or dskd_cma, which "
+                "align the tokens"
+            )
+
+
+def check_label_objectives(recipe: Recipe, objectives: Objectives) -> None:
+    """Check that there are labels for the objectives that need them.
+
+    Args:
+        recipe: one stage.
+        objectives: objectives of its student.
+
+    Raises:
+        RecipeError: for an objective that needs labels, if the student sees none.
+    """
+    scheme_class = catalogue.find("scheme", recipe.scheme.type)
+    if recipe.data.augment.mixup:
+        reason = "data.augment.mixup: a mixture of two images has none"
+    elif recipe.data.surrogate is not None and not has_tag(scheme_class, "synthetic_labels"):
+        reason = "data.surrogate: such images have none"
+    elif recipe.data.num_labeled == 0:
+        reason = "data.num_labeled is 0"
+    else:
+        return
+    for name, objective in objectives.named():
+        if objective.items.labelled:
+            raise RecipeError(
+                f"objectives.{name}: {type(objectives[name]).__name__} needs labels, but {reason}. "
+                "Remove one of the two"
+            )
+
+
+def check_surrogate(recipe: Recipe) -> None:
+    """Check that ``data.surrogate`` is ``scheme`` if and only if the scheme makes its own images.
+
+    Raises:
+        RecipeError: if it is not.
+    """
+    makes_images = issubclass(catalogue.find("scheme", recipe.scheme.type), SynthesizesImages)
+    surrogate = recipe.data.surrogate
+    if makes_images == (surrogate is not None and surrogate.name == "scheme"):
+        return
+    problem = "makes no images. Expected noise, blobs or a data source"
+    if makes_images:
+        problem = "makes its own images, so this must be scheme"
+    raise RecipeError(f"data.surrogate: the scheme {recipe.scheme.type} {problem}")

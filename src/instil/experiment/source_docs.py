@@ -1,4 +1,4 @@
-"""Documentation of the data sources, read off their signatures and docstrings."""
+"""Documentation of the data sources, from their signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ def describe_source(name: str) -> dict[str, Any]:
         name: name of a source of the package.
 
     Returns:
-        ``name``, ``kind`` (data), ``summary`` (first sentence), ``text`` (the rest of the description,
-        without Returns and Raises) and ``options``: name, type, default and description of each.
+        ``name``, ``kind`` (data), ``summary`` (first sentence), ``text`` (the rest of the
+        description, without Returns and Raises) and ``options``: name, type, default and
+        description of each.
 
     Raises:
         UnknownSource: for a name that no source has.
@@ -37,7 +38,7 @@ def describe_source(name: str) -> dict[str, Any]:
 
 
 def _joined(paragraph: str) -> str:
-    """A paragraph in one line; items of a list stay apart."""
+    """Paragraph in one line; each item of a list keeps its own line."""
     return re.sub(r"\s*\n(?!- )\s*", " ", paragraph)
 
 

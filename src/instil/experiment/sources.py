@@ -1,4 +1,4 @@
-"""Where samples come from: the sources that a recipe names, and what stands for samples that a student must not see."""
+"""Data sources of a recipe, and images that replace training data that the student must not see."""
 
 from __future__ import annotations
 
@@ -30,49 +30,57 @@ IMAGE_SOURCES: dict[str, type[ImageSource]] = {
 
 
 def surrogate_samples(images: SurrogateConfig, splits: Splits, recipe: Recipe) -> Samples:
-    """What stands for the training samples: as many images that are made, or all training images of another source, without their labels."""
+    """Return the unlabelled images that replace the training samples of the student.
+
+    Args:
+        images: the section ``data.surrogate``: a generator of images, or a data source.
+        splits: data of the recipe. Generators make as many images as there are training samples.
+        recipe: the recipe.
+
+    Raises:
+        ValueError: for a source that does not exist, or if the recipe has ``data.num_labeled``.
+    """
     if recipe.data.num_labeled is not None:
-        raise ValueError("such images have no labels; leave data.num_labeled out")
+        raise ValueError(
+            f"surrogate images have no labels, got data.num_labeled: {recipe.data.num_labeled}. "
+            "Leave data.num_labeled out"
+        )
     if images.name in IMAGE_SOURCES:
-        return SyntheticImages(
-            splits.validation, len(splits.train), image_source(images.name, images.options)
-        )
+        source = image_source(images.name, images.options)
+        return SyntheticImages(splits.validation, len(splits.train), source)
     try:
-        return ForeignImages(
-            splits.validation,
-            data_source(images.name, images.options, recipe, "data.surrogate").train,
-        )
+        other = data_source(images.name, images.options, recipe, "data.surrogate")
     except UnknownSource as error:
         raise ValueError(
-            f"there are no such images, and {error}; without a source there are {', '.join(IMAGE_SOURCES)}"
+            f"there are no images '{images.name}': {error}. Expected a data source or one of "
+            f"{', '.join(IMAGE_SOURCES)}"
         ) from error
+    return ForeignImages(splits.validation, other.train)
 
 
 def image_source(name: str, options: Mapping[str, Any]) -> ImageSource:
-    """What makes images of this kind."""
-    made: ImageSource = IMAGE_SOURCES[name](
-        **check(IMAGE_SOURCES[name], options, "data.surrogate", name, schedules=False)
-    )
-    return made
+    """Build a source of synthetic images with checked options."""
+    source_class = IMAGE_SOURCES[name]
+    return source_class(**check(source_class, options, "data.surrogate", name, schedules=False))
 
 
 def data_source(
     name: str,
-    given: Mapping[str, Any],
+    options: Mapping[str, Any],
     recipe: Recipe,
     path: str = "data",
     tokenizer: str | None = None,
     trust_code: bool = True,
 ) -> Splits:
-    """Train, validation and test data of a source.
+    """Load the training, validation and test data of a source.
 
     Args:
         name: name of a source of the package, with its first option after a colon, or
             ``my_module:function`` for a function of the user that returns ``Splits``.
-        given: options of the source.
-        recipe: recipe whose folder paths are seen from, and whose task the labels are for.
+        options: options of the source.
+        recipe: recipe; paths are relative to its folder, and the labels are for its task.
         path: recipe path, for messages.
-        tokenizer: tokenizer of a teacher that has one of its own.
+        tokenizer: tokenizer of the teachers, if they have their own.
         trust_code: whether a function of the user may be called.
 
     Raises:
@@ -87,47 +95,45 @@ def data_source(
     function = source_function(source) if is_builtin else _user_source(source, detail, recipe)
     signature = inspect.signature(function).parameters
     first, *others = signature or [""]
-    if "teacher_tokenizer" in given:
-        raise ValueError("which tokenizer the teacher has is said by teacher.tokenizer")
+    if "teacher_tokenizer" in options:
+        raise ValueError("teacher_tokenizer is not an option of the data. Set teacher.tokenizer")
     if tokenizer is not None and "teacher_tokenizer" not in others:
         raise ValueError(
-            f"'{source}' does not come in the tokens of two tokenizers; leave teacher.tokenizer out"
+            f"'{source}' cannot give the tokens of a second tokenizer. Leave teacher.tokenizer out"
         )
     other_keys = DataConfig.model_fields if path == "data" else ("name",)
     first_option = {first: detail} if detail and is_builtin else {}
-    shown = source if is_builtin else name
-    options = check(function, dict(given) | first_option, path, shown, other_keys=other_keys)
+    title = source if is_builtin else name
+    arguments = check(function, dict(options) | first_option, path, title, other_keys=other_keys)
     if tokenizer is not None:
-        options["teacher_tokenizer"] = tokenizer
+        arguments["teacher_tokenizer"] = tokenizer
     if "base" in signature:
-        options.setdefault("base", Path(recipe.folder))
+        arguments.setdefault("base", Path(recipe.folder))
     if "task_name" in signature:
-        options["task_name"] = recipe.task.name
-    return _called(function, options, name, is_builtin)
+        arguments["task_name"] = recipe.task.name
+    return function(**arguments) if is_builtin else _call_user_source(function, arguments, name)
 
 
-def _called(
-    function: Callable[..., Splits], options: dict[str, Any], name: str, is_builtin: bool
+def _call_user_source(
+    function: Callable[..., Splits], arguments: dict[str, Any], name: str
 ) -> Splits:
-    """Result of a source; whatever a user's own function raises is an error of the data."""
-    if is_builtin:
-        return function(**options)
+    """Call a user's function; all that it raises is an error of the data."""
     try:
-        made = function(**options)
+        splits = function(**arguments)
     except ValueError:
         raise
     except Exception as error:  # code of the user may raise anything
         raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(made, Splits):
+    if not isinstance(splits, Splits):
         raise ValueError(
-            f"{name} returned {type(made).__name__}. Expected instil.data.splits.Splits, "
+            f"{name} returned {type(splits).__name__}. Expected instil.data.splits.Splits, "
             "for example of splits({'train': ArrayData(image, label, classes)}, 0.15, 0.15)"
         )
-    return made
+    return splits
 
 
 class UnknownSource(ValueError):
-    """A name that no source of data has."""
+    """Name of a data source that does not exist."""
 
 
 @functools.cache
@@ -137,7 +143,11 @@ def source_names() -> list[str]:
 
 
 def source_function(name: str) -> Callable[..., Splits]:
-    """Return the function of a data source."""
+    """Return the function of a data source.
+
+    Raises:
+        UnknownSource: for a name that no source has.
+    """
     names = source_names()
     if name not in names:
         raise UnknownSource(
@@ -149,7 +159,7 @@ def source_function(name: str) -> Callable[..., Splits]:
 
 
 def _user_source(module: str, name: str, recipe: Recipe) -> Callable[..., Splits]:
-    """A function of a module beside the recipe, or of the recipe's ``imports``."""
+    """Function of a module in the recipe's folder, or of the recipe's ``imports``."""
     folder = Path(recipe.folder)
     if module_file(module, folder) is None and module not in recipe.imports:
         raise UnknownSource(

@@ -1,4 +1,4 @@
-"""Recorded answers, and what they depend on."""
+"""Teacher of a recipe with a ``store``: recorded outputs, and all that they depend on."""
 
 from __future__ import annotations
 
@@ -16,85 +16,101 @@ from instil.store import reader
 from instil.teachers.recorded import Recorded
 
 
-def stored_teacher(stage: Experiment, section: str = "train") -> Recorded:
-    """The teacher whose answers the recipe's ``store`` holds."""
-    return Recorded(open_store(stage), reader.row_checksums, section)
+def stored_teacher(experiment: Experiment, section: str = "train") -> Recorded:
+    """Return the teacher that reads a section of the recipe's store."""
+    return Recorded(open_store(experiment), reader.row_checksums, section)
 
 
-def open_store(stage: Experiment) -> reader.Store:
-    """The recorded answers that a recipe learns from. Raises ValueError where they are of other weights, data or views, and says what has changed."""
-    recipe = stage.recipe
+def open_store(experiment: Experiment) -> reader.Store:
+    """Open the store of a recipe.
+
+    Raises:
+        RecipeError: if there is no such store, if it was recorded with other weights, data or
+            views, or if the recipe cannot use a store.
+    """
+    recipe = experiment.recipe
     assert recipe.store is not None
     check_recordable(recipe)
     with error_context("store.path"):
-        found = reader.Store(recipe.store.path)
-    wanted = store_fingerprint(stage, recipe.store)
-    theirs = found.manifest.binding.get("weights", [])
-    if isinstance(theirs, list) and len(theirs) == len(
-        wanted["weights"]
-    ):  # the file of a teacher's weights need not be here
-        wanted["weights"] = [
-            mine or their for mine, their in zip(wanted["weights"], theirs, strict=True)
+        store = reader.Store(recipe.store.path)
+    expected = store_fingerprint(experiment, recipe.store)
+    recorded_weights = store.manifest.binding.get("weights", [])
+    # The file of a teacher's weights may be missing here: its recorded hash is valid then.
+    if isinstance(recorded_weights, list) and len(recorded_weights) == len(expected["weights"]):
+        expected["weights"] = [
+            own or recorded
+            for own, recorded in zip(expected["weights"], recorded_weights, strict=True)
         ]
     with error_context("store.path"):
-        found.check(wanted)
-    return found
+        store.check(expected)
+    return store
 
 
 def check_recordable(recipe: Recipe) -> None:
-    """RecipeError where what the student learns from is not known before it does."""
-    if recipe.stages or recipe.data.surrogate is not None or recipe.data.augment.mixup:
-        other = (
-            "stages"
-            if recipe.stages
-            else "data.surrogate"
-            if recipe.data.surrogate is not None
-            else "data.augment.mixup"
-        )
-        raise RecipeError(
-            f"store: recorded answers belong to one teacher and to training samples as the loader gives them; leave {other} out"
-        )
+    """Check that the inputs of the student are fixed before training.
+
+    Raises:
+        RecipeError: for stages, and for images that do not exist before training.
+    """
+    conflicts = {
+        "stages": bool(recipe.stages),
+        "data.surrogate": recipe.data.surrogate is not None,
+        "data.augment.mixup": recipe.data.augment.mixup,
+    }
+    for key, is_set in conflicts.items():
+        if is_set:
+            raise RecipeError(
+                "store: recorded outputs belong to one teacher and to the training samples of the "
+                f"loader. Leave {key} out"
+            )
 
 
-def store_fingerprint(stage: Experiment, store: StoreConfig) -> dict[str, Any]:
-    """What recorded answers depend on: the teachers with their weights and code, the task's call, the data and how they are changed, the codec."""
-    recipe = stage.recipe
-    teachers = [_identity(spec) for spec in recipe.teachers]
+def store_fingerprint(experiment: Experiment, store: StoreConfig) -> dict[str, Any]:
+    """Return all that recorded outputs depend on.
+
+    These are the teachers with their weights and code, the task, the data and their augmentation,
+    and the options of the store.
+    """
+    recipe = experiment.recipe
+    teachers = [_teacher_options(config) for config in recipe.teachers]
     return {
         "task": recipe.task.model_dump(mode="json"),
         "data": {
             "name": recipe.data.name,
             **recipe.data.options,
-            "contents": data_fingerprint(stage),
+            "contents": data_fingerprint(experiment),
         },
         "augmentation": recipe.data.augment.model_dump(exclude={"partner"}),
         "teacher": teachers[0] if len(teachers) == 1 else teachers,
         "ensemble": None if recipe.ensemble is None else recipe.ensemble.model_dump(mode="json"),
-        "weights": [_weights(stage, spec, number) for number, spec in enumerate(recipe.teachers)],
-        "code": [code_of(spec.model, Path(recipe.folder)) for spec in recipe.teachers],
+        "weights": [
+            _weights_hash(experiment, config, index) for index, config in enumerate(recipe.teachers)
+        ],
+        "code": [code_of(config.model, Path(recipe.folder)) for config in recipe.teachers],
         "store": store.model_dump(exclude={"path"}),
         "precision": recipe.train.precision,
     }
 
 
-def _identity(spec: TeacherConfig) -> dict[str, Any]:
-    """What the recipe says of a teacher, but not when it is asked; of one behind a server not where and how either."""
-    said = spec.model_dump(mode="json", exclude={"precompute"})
-    return (
-        said | {"options": {name: said["options"].get(name) for name in ANSWER_OPTIONS}}
-        if spec.remote
-        else said
-    )
+def _teacher_options(config: TeacherConfig) -> dict[str, Any]:
+    """Options of a teacher on which its outputs depend; not, for example, the URL of a server."""
+    section = config.model_dump(mode="json", exclude={"precompute"})
+    if config.remote:
+        section["options"] = {name: section["options"].get(name) for name in ANSWER_OPTIONS}
+    return section
 
 
-def _weights(stage: Experiment, spec: TeacherConfig, number: int) -> str | None:
-    """The hash of a file of weights, or of all that the training of a teacher depends on; None where its file is not at hand, or it needs none."""
-    if spec.is_trained or spec.remote:
+def _weights_hash(experiment: Experiment, config: TeacherConfig, index: int) -> str | None:
+    """Hash of a teacher's weights, or of all that its training depends on.
+
+    None if the file is missing here, and for models that bring their weights.
+    """
+    if config.is_trained or config.remote:
         return None
-    if spec.weights is None:
-        return cache_path(stage, spec, number).stem
+    if config.weights is None:
+        return cache_path(experiment, config, index).stem
     try:
-        path = stage.recipe.locate(spec.weights)
+        path = experiment.recipe.locate(config.weights)
     except FileNotFoundError:
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -1,4 +1,4 @@
-"""What teachers are trained on before they teach, and how several of them answer as one."""
+"""Training data of the teachers of a stage, and their combination into one teacher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from instil.capabilities import Precomputes
 from instil.cards import closest, has_tag
 from instil.core import Net, Teacher
 from instil.data.labels import few_labels
-from instil.data.splits import numbered
+from instil.data.splits import Splits, numbered
 from instil.engine import init_distributed
 from instil.experiment.experiment import Experiment
 from instil.experiment.sources import data_source
@@ -25,64 +25,136 @@ from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 
 
-def teacher_training_data(stage: Experiment, spec: TeacherConfig, number: int) -> Experiment:
-    """What a teacher is trained on first: the recipe's data or those that it names; where members must not share samples, a part of these.
+def teacher_training_data(
+    experiment: Experiment, teacher_config: TeacherConfig, index: int
+) -> Experiment:
+    """Return the experiment with the data that a teacher is trained on.
 
-    Raises RecipeError for data whose samples or labels are not of the kind of the recipe's.
+    These are the recipe's data or those of ``teacher.data``, or a part of them if members of the
+    ensemble must not share training samples.
+
+    Args:
+        experiment: experiment of the teacher's stage.
+        teacher_config: section of the teacher.
+        index: index of the teacher in the stage.
+
+    Raises:
+        RecipeError: for data of another kind than the recipe's, or with too few samples for the
+            members.
     """
-    experiment = _with_own_labels(_own_data(stage, spec), spec)
-    if not has_tag(combiner_class(stage), "disjoint_data") or spec.ready:
-        return experiment
+    own = _with_own_labels(_with_own_source(experiment, teacher_config), teacher_config)
+    if not has_tag(combiner_class(experiment), "disjoint_data") or teacher_config.ready:
+        return own
     sharing = [
-        n
-        for n, other in enumerate(stage.recipe.teachers)
-        if other.data == spec.data and not (other.ready or other.earlier)
+        other_index
+        for other_index, other in enumerate(experiment.recipe.teachers)
+        if other.data == teacher_config.data and not (other.ready or other.earlier)
     ]
-    order = torch.randperm(len(experiment.splits.train), generator=torch.Generator().manual_seed(0))
+    train = own.splits.train
+    # The order is the same for all members, so that their parts do not overlap.
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     if len(sharing) > len(order):
         raise RecipeError(
-            f"teacher: {len(sharing)} members share {len(order)} samples, of which each needs its own; take fewer members"
+            f"teacher: {len(sharing)} members share {len(order)} samples. Expected a sample for "
+            "each member. Use fewer members"
         )
-    part = torch.tensor_split(order, len(sharing))[sharing.index(number)]
+    part = torch.tensor_split(order, len(sharing))[sharing.index(index)]
     return dataclasses.replace(
-        experiment,
-        splits=dataclasses.replace(
-            experiment.splits, train=numbered(experiment.splits.train, part)
-        ),
+        own, splits=dataclasses.replace(own.splits, train=numbered(train, part))
     )
 
 
-def _own_data(stage: Experiment, spec: TeacherConfig) -> Experiment:
-    """The experiment with the source that a teacher names; the stage's own without one."""
-    if spec.data is None or spec.data.name is None:
-        return stage
-    return _own(stage, spec.data.name, spec.data.options)
+def teacher_class_names(experiment: Experiment, index: int) -> Sequence[str]:
+    """Return the class names of a teacher's logits.
+
+    Args:
+        experiment: experiment of the teacher's stage.
+        index: index of the teacher in the stage.
+    """
+    teacher_config = experiment.recipe.teachers[index]
+    return teacher_config.classes or _with_own_source(experiment, teacher_config).splits.classes
 
 
-def _with_own_labels(experiment: Experiment, spec: TeacherConfig) -> Experiment:
-    """The experiment with as many labels as ``teacher.data.num_labeled`` lets a teacher see."""
-    if spec.data is None or spec.data.num_labeled is None:
+def combiner_class(experiment: Experiment) -> type[Teacher]:
+    """Return the class that combines the teachers of a stage.
+
+    Raises:
+        RecipeError: if ``ensemble`` names a teacher that has no members.
+    """
+    if experiment.recipe.ensemble is None:
+        return Ensemble
+    name = experiment.recipe.ensemble.type
+    teacher_class: type[Teacher] = catalogue.find("teacher", name)
+    if not _has_members(teacher_class):
+        names = [
+            other
+            for other in catalogue.names("teacher")
+            if _has_members(catalogue.find("teacher", other))
+        ]
+        raise RecipeError(
+            f"ensemble: '{name}' is one teacher. Expected a combination; {closest(name, names)}"
+        )
+    return teacher_class
+
+
+def combine_teachers(experiment: Experiment, nets: Sequence[Net | Teacher]) -> Teacher | None:
+    """Combine the teachers of a stage into one.
+
+    Args:
+        experiment: experiment of the stage.
+        nets: the teachers, in the order of the recipe.
+
+    Returns:
+        The teacher, None for a stage without teachers.
+
+    Raises:
+        RecipeError: for options of ``ensemble`` that do not fit.
+    """
+    ensemble = experiment.recipe.ensemble
+    teacher_class = combiner_class(experiment)
+    if ensemble is None or not nets:
+        return as_teacher(nets)
+    options = build_options("teacher", ensemble.type, ensemble.options, "ensemble")
+    if has_tag(teacher_class, "merged_classes"):
+        options["member_class_names"] = [
+            teacher_class_names(experiment, index) for index in range(len(nets))
+        ]
+        options["class_names"] = experiment.splits.classes
+    with error_context("ensemble"):
+        return teacher_class(nets, **options)
+
+
+def prepare_teacher(teacher: Teacher | None, experiment: Experiment) -> Teacher | None:
+    """Move the teacher of a stage to its device and show it the student's samples once."""
+    if teacher is not None:
+        device = init_distributed()
+        teacher = teacher.to(device)
+        if isinstance(teacher, Precomputes):
+            loader = experiment.loader(experiment.samples, shuffle=False)
+            teacher.precompute(to_device(batch, device) for batch in loader)
+    return teacher
+
+
+def as_teacher(nets: Sequence[Net | Teacher]) -> Teacher | None:
+    """Return one network as a frozen teacher, several as an ensemble, and none as None."""
+    members = [member if isinstance(member, Teacher) else Frozen(member) for member in nets]
+    if not members:
+        return None
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
+def _has_members(teacher_class: type[Teacher]) -> bool:
+    return "members" in inspect.signature(teacher_class).parameters
+
+
+def _with_own_source(experiment: Experiment, teacher_config: TeacherConfig) -> Experiment:
+    """The experiment with the data source of a teacher, if it names one."""
+    if teacher_config.data is None or teacher_config.data.name is None:
         return experiment
-    seed = experiment.recipe.seeds[0] if experiment.label_seed is None else experiment.label_seed
-    with error_context("teacher.data"):
-        train = few_labels(experiment.splits.train, spec.data.num_labeled, seed)
-    return dataclasses.replace(
-        experiment, splits=dataclasses.replace(experiment.splits, train=train)
-    )
-
-
-def _own(stage: Experiment, name: str, options: dict[str, Any]) -> Experiment:
-    """The experiment of a teacher that has data of its own."""
-    recipe = stage.recipe
-    key = repr((name, sorted(options.items())))
-    with error_context("teacher.data"):
-        if key not in stage.sources:
-            stage.sources[key] = data_source(name, options, recipe, "teacher.data")
-        splits = stage.sources[key]
-        if splits.kind != stage.splits.kind:
-            raise ValueError(
-                f"the labels of '{name}' are '{splits.kind}', those of '{recipe.data.name}' are '{stage.splits.kind}'"
-            )
+    name = teacher_config.data.name
+    options = teacher_config.data.options
+    splits = _load_source(experiment, name, options)
+    recipe = experiment.recipe
     data = DataConfig(
         name=name,
         batch_size=recipe.data.batch_size,
@@ -90,63 +162,34 @@ def _own(stage: Experiment, name: str, options: dict[str, Any]) -> Experiment:
         augment=recipe.data.augment,
         **options,
     )
-    recipe = recipe.model_copy(update={"data": data})
-    return dataclasses.replace(stage, recipe=recipe, splits=splits)
+    return dataclasses.replace(
+        experiment, recipe=recipe.model_copy(update={"data": data}), splits=splits
+    )
 
 
-def teacher_class_names(stage: Experiment, number: int) -> Sequence[str]:
-    """The classes of a teacher's logits: those that the recipe says, or of what it is trained on."""
-    spec = stage.recipe.teachers[number]
-    return spec.classes or _own_data(stage, spec).splits.classes
-
-
-def combiner_class(stage: Experiment) -> type[Teacher]:
-    """How the teachers of a stage answer as one. Raises RecipeError for what is no way of several to do so."""
-    if stage.recipe.ensemble is None:
-        return Ensemble
-    name = stage.recipe.ensemble.type
-    kind: type[Teacher] = catalogue.find("teacher", name)
-    if "members" not in inspect.signature(kind).parameters:
-        several = [
-            one
-            for one in catalogue.names("teacher")
-            if "members" in inspect.signature(catalogue.find("teacher", one)).parameters
-        ]
-        raise RecipeError(f"ensemble: '{name}' is one net; {closest(name, several)}")
-    return kind
-
-
-def combine_teachers(stage: Experiment, nets: Sequence[Net | Teacher]) -> Teacher | None:
-    """The teachers of a stage as one; errors begin with ``combine_teachers``."""
-    asked, kind = stage.recipe.ensemble, combiner_class(stage)
-    if asked is None or not nets:
-        return as_teacher(nets)
-    options = build_options("teacher", asked.type, asked.options, "ensemble")
-    if has_tag(kind, "merged_classes"):
-        options |= {
-            "member_class_names": [
-                teacher_class_names(stage, number) for number in range(len(nets))
-            ],
-            "class_names": stage.splits.classes,
-        }
-    with error_context("ensemble"):
-        made: Teacher = kind(nets, **options)
-    return made
-
-
-def prepare_teacher(teacher: Teacher | None, stage: Experiment) -> Teacher | None:
-    """The teacher, on its device, after it has met what it will be asked about."""
-    if teacher is not None:
-        device = init_distributed()
-        teacher = teacher.to(device)
-        if isinstance(teacher, Precomputes):
-            teacher.precompute(
-                to_device(batch, device) for batch in stage.loader(stage.samples, shuffle=False)
+def _load_source(experiment: Experiment, name: str, options: dict[str, Any]) -> Splits:
+    """Data of a source, loaded once for all stages and teachers."""
+    recipe = experiment.recipe
+    key = repr((name, sorted(options.items())))
+    with error_context("teacher.data"):
+        if key not in experiment.sources:
+            experiment.sources[key] = data_source(name, options, recipe, "teacher.data")
+        splits = experiment.sources[key]
+        if splits.kind != experiment.splits.kind:
+            raise ValueError(
+                f"the labels of '{name}' are '{splits.kind}'. Expected '{experiment.splits.kind}', "
+                f"as those of '{recipe.data.name}'"
             )
-    return teacher
+    return splits
 
 
-def as_teacher(nets: Sequence[Net | Teacher]) -> Teacher | None:
-    """One net as a fixed teacher, several as an ensemble, none as None."""
-    members = [member if isinstance(member, Teacher) else Frozen(member) for member in nets]
-    return None if not members else members[0] if len(members) == 1 else Ensemble(members)
+def _with_own_labels(experiment: Experiment, teacher_config: TeacherConfig) -> Experiment:
+    """The experiment with the number of labels that ``teacher.data.num_labeled`` sets."""
+    if teacher_config.data is None or teacher_config.data.num_labeled is None:
+        return experiment
+    seed = experiment.recipe.seeds[0] if experiment.label_seed is None else experiment.label_seed
+    with error_context("teacher.data"):
+        train = few_labels(experiment.splits.train, teacher_config.data.num_labeled, seed)
+    return dataclasses.replace(
+        experiment, splits=dataclasses.replace(experiment.splits, train=train)
+    )

@@ -1,4 +1,4 @@
-"""How many threads a small net is best trained with."""
+"""Number of threads for training small networks."""
 
 from __future__ import annotations
 
@@ -9,46 +9,64 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Scheme, to_float32
+from instil.core import Batch, Outputs, Scheme, to_float32
 
-REPEATS = 7
-SMALL = 0.02  # seconds of a pass: below, threads that wait for each other cost minutes where other work has a core
-CLEARLY = 0.8  # of the time with one thread
+NUM_PASSES = 7
+"""Timed passes per number of threads; the first warms up."""
+
+SMALL_NET_SECONDS = 0.02
+"""Seconds of a pass below which one thread is used.
+
+Threads that wait for each other cost such networks minutes if other programs use a core.
+"""
+
+REQUIRED_SPEEDUP = 0.8
+"""Share of the time with one thread that several threads may take at most."""
 
 
 def choose_num_threads(scheme: Scheme, batch: Batch) -> int:
-    """Set and return torch's number of threads: all, or one where that is not clearly slower, or where the nets are small.
+    """Set torch's number of threads to all or one, by timing the networks of a scheme.
 
-    Tries the nets of a prepared scheme on ``batch``; leaves things as they are where there is an accelerator or ``OMP_NUM_THREADS`` is set.
+    One thread is used for small networks, and if several threads are not clearly faster. The
+    number stays as it is if there is an accelerator or ``OMP_NUM_THREADS`` is set.
+
+    Args:
+        scheme: prepared scheme.
+        batch: batch of its student.
+
+    Returns:
+        Number of threads.
     """
-    most = torch.get_num_threads()
-    if most == 1 or torch.cuda.is_available() or "OMP_NUM_THREADS" in os.environ:
-        return most
+    num_threads = torch.get_num_threads()
+    if num_threads == 1 or torch.cuda.is_available() or "OMP_NUM_THREADS" in os.environ:
+        return num_threads
 
-    def ask() -> None:
-        outputs = scheme.student(batch)
-        answer = (
-            [outputs["logits"]]
-            if "logits" in outputs
-            else [value for value in outputs.values() if isinstance(value, Tensor)]
-        )
-        loss = torch.stack([to_float32(value).sum() for value in answer]).sum()
-        torch.autograd.grad(
-            loss, [p for p in scheme.student.parameters() if p.requires_grad], allow_unused=True
-        )
+    def run_networks() -> None:
+        loss = _sum_of_outputs(scheme.student(batch))
+        parameters = [part for part in scheme.student.parameters() if part.requires_grad]
+        torch.autograd.grad(loss, parameters, allow_unused=True)
         scheme.teacher_outputs(batch)
 
-    one = _seconds(ask, 1)
-    if one > SMALL:
-        torch.set_num_threads(most if _seconds(ask, most) < CLEARLY * one else 1)
+    seconds = _seconds(run_networks, 1)
+    if seconds > SMALL_NET_SECONDS:
+        is_faster = _seconds(run_networks, num_threads) < REQUIRED_SPEEDUP * seconds
+        torch.set_num_threads(num_threads if is_faster else 1)
     return torch.get_num_threads()
 
 
-def _seconds(ask: Callable[[], None], threads: int) -> float:
-    torch.set_num_threads(threads)
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        ask()
-        times.append(time.perf_counter() - began)
-    return min(times[1:])
+def _sum_of_outputs(outputs: Outputs) -> Tensor:
+    """Scalar that depends on the logits, or on all outputs of a network without logits."""
+    tensors = [value for value in outputs.values() if isinstance(value, Tensor)]
+    if "logits" in outputs:
+        tensors = [outputs["logits"]]
+    return torch.stack([to_float32(tensor).sum() for tensor in tensors]).sum()
+
+
+def _seconds(function: Callable[[], None], num_threads: int) -> float:
+    torch.set_num_threads(num_threads)
+    seconds = []
+    for _ in range(NUM_PASSES):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])

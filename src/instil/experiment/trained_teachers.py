@@ -1,11 +1,11 @@
-"""Teachers that need not be trained: an earlier run did it, or somebody else."""
+"""Teachers that need no training: they have weights, or an earlier run trained them."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +27,25 @@ from instil.export.student import load_student
 from instil.files.checksums import DamagedFileError
 from instil.networks.factory import code_of
 from instil.recipe import fingerprint, label_objective_configs
-from instil.recipe.sections import ModelConfig, TeacherConfig
+from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
 
 log = logging.getLogger("instil")
 
+DATA_OF_STUDENT: Mapping[str, bool | set[str]] = {
+    "surrogate": True,
+    "num_labeled": True,
+    "sampler": True,
+    "workers": True,
+    "augment": {"mixup", "partner"},
+}
+"""Options of the section ``data`` on which no teacher depends."""
 
-def load_if_trained(stage: Experiment, spec: TeacherConfig, number: int) -> Net | None:
-    """A teacher that need not be trained: it has weights, is trained as built, or an earlier run trained it; else None."""
-    given = spec.ready
-    if spec.earlier:
-        return None
-    net = build_final_architecture(stage, spec, number)
-    if given:
-        return net
-    return None if read_cached(net, cache_path(stage, spec, number)) is None else net
+USE_OF_TEACHER = {"taps", "precompute", "data", "num_replicas"}
+"""Options of a teacher on which its weights do not depend."""
 
 
 class TrainedTeacherRecord(BaseModel):
-    """What is kept with the weights of a trained teacher: seconds and records of its training."""
+    """Data stored with the weights of a trained teacher: seconds and records of its training."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,21 +53,144 @@ class TrainedTeacherRecord(BaseModel):
     records: list[dict[str, Any]]
 
 
+def load_if_trained(
+    experiment: Experiment, teacher_config: TeacherConfig, index: int
+) -> Net | None:
+    """Return a teacher with its final weights if it needs no training, else None.
+
+    A teacher needs no training if it has weights, if it is trained as built, or if an earlier run
+    trained it.
+
+    Args:
+        experiment: experiment of the teacher's stage.
+        teacher_config: section of the teacher.
+        index: index of the teacher in the stage.
+    """
+    if teacher_config.earlier:
+        return None
+    net = build_final_architecture(experiment, teacher_config, index)
+    if teacher_config.ready:
+        return net
+    record = read_cached(net, cache_path(experiment, teacher_config, index))
+    return None if record is None else net
+
+
 def read_cached(net: Net, path: Path) -> TrainedTeacherRecord | None:
-    """Fill a net with the weights of a teacher that an earlier run trained.
+    """Load the weights of a teacher that an earlier run trained.
 
     Args:
         net: the untrained teacher.
-        path: of ``cache_path``.
+        path: file of ``cache_path``.
 
     Returns:
-        What is known of its training, or None if the file is missing or damaged, which is logged:
-        the teacher is trained again then. All ranks get the same answer.
+        The record of its training, or None if the file is missing or damaged, which is logged: the
+        teacher is trained again then. The result is the same on all ranks.
     """
-    cached = broadcast_object(_read_cached(net, path) if rank() == 0 else None)
-    if cached is not None and rank() != 0:
+    # The first rank decides for all: the file may appear while other ranks look for it.
+    record = broadcast_object(_read_cached(net, path) if rank() == 0 else None)
+    if record is not None and rank() != 0:
         load_student(net, path)
-    return cached  # type: ignore[no-any-return]
+    return record  # type: ignore[no-any-return]
+
+
+def build_teacher(experiment: Experiment, teacher_config: TeacherConfig, index: int) -> Net:
+    """Build a teacher with the weights of the recipe, or with random ones.
+
+    Args:
+        experiment: experiment of the teacher's stage.
+        teacher_config: section of the teacher.
+        index: index of the teacher in the stage, which is the seed of random weights.
+    """
+    torch.manual_seed(index)
+    data = teacher_training_data(experiment, teacher_config, index)
+    return build_network(teacher_config, data, "teacher")
+
+
+def build_final_architecture(
+    experiment: Experiment, teacher_config: TeacherConfig, index: int
+) -> Net:
+    """Build a network of the architecture that the training of a teacher returns.
+
+    It is the teacher as it is built, unless its scheme exports another architecture.
+
+    Args:
+        experiment: experiment of the teacher's stage.
+        teacher_config: section of the teacher.
+        index: index of the teacher in the stage.
+    """
+    net = build_teacher(experiment, teacher_config, index)
+    scheme_class = catalogue.find("scheme", teacher_config.scheme.type)
+    if teacher_config.ready or not has_tag(scheme_class, "new_architecture"):
+        return net
+    data = teacher_training_data(experiment, teacher_config, index).for_network(teacher_config)
+    scheme = build_teacher_scheme(data, net, teacher_config)
+    batch = next(iter(data.loader(data.splits.train)))
+    scheme.prepare(read_by_teacher(batch) if teacher_config.tokenizer else batch)
+    return scheme.export()
+
+
+def cache_path(experiment: Experiment, teacher_config: TeacherConfig, index: int) -> Path:
+    """Return the file of a trained teacher, which is named after all that its weights depend on.
+
+    It is in ``$INSTIL_CACHE`` or ``~/.cache/instil``.
+
+    Args:
+        experiment: experiment of the teacher's stage.
+        teacher_config: section of the teacher.
+        index: index of the teacher in the stage.
+    """
+    data = teacher_training_data(experiment, teacher_config, index)
+    recipe = data.recipe
+    objectives = label_objective_configs(recipe, *data.task.label_objectives)
+    dependencies: list[Any] = [
+        recipe.task,
+        recipe.data.model_dump(exclude=DATA_OF_STUDENT),
+        data_fingerprint(data),
+        teacher_config.model_dump(exclude=USE_OF_TEACHER, exclude_defaults=True),
+        _weights_file_hash(recipe, teacher_config),
+        code_of(teacher_config.model, Path(recipe.folder)),
+        {name: objective.model_dump(mode="json") for name, objective in objectives.items()},
+        recipe.teacher_train or recipe.train,
+        index,
+    ]
+    cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
+    return cache / "teachers" / f"{fingerprint(*dependencies)}.safetensors"
+
+
+def starts_from_teacher(student_config: ModelConfig, experiment: Experiment) -> bool:
+    """Whether a student is a copy of a teacher that is not the output of an earlier stage."""
+    teachers = experiment.recipe.teachers
+    return student_config.model == "teacher" and bool(teachers) and not teachers[0].earlier
+
+
+def checkpoint_shares(
+    stages: Sequence[Experiment], experiment: Experiment, teacher_config: TeacherConfig, index: int
+) -> list[float]:
+    """Return the shares of a teacher's training after which a stage of the recipe uses it.
+
+    Args:
+        stages: experiments of all stages of the recipe.
+        experiment: experiment of the teacher's stage.
+        teacher_config: section of the teacher.
+        index: index of the teacher in the stage.
+
+    Returns:
+        Shares of the training in (0, 1], in ascending order.
+    """
+    path = _full_training_path(experiment, teacher_config, index)
+    shares = {teacher_config.checkpoint_at}
+    for stage in stages:
+        for other_index, other in enumerate(stage.recipe.teachers):
+            if other.earlier or other.ready:
+                continue
+            if _full_training_path(stage, other, other_index) == path:
+                shares.add(other.checkpoint_at)
+    return sorted(shares)
+
+
+def data_fingerprint(experiment: Experiment) -> str:
+    """Return the digest of the training samples: equal names do not mean equal data."""
+    return sample_digest(experiment.splits.train)
 
 
 def _read_cached(net: Net, path: Path) -> TrainedTeacherRecord | None:
@@ -74,104 +198,20 @@ def _read_cached(net: Net, path: Path) -> TrainedTeacherRecord | None:
         return None
     try:
         return TrainedTeacherRecord.model_validate(load_student(net, path))
-    except (DamagedFileError, ValidationError) as error:
-        reason = "its description is not that of this version"
-        reason = str(error) if isinstance(error, DamagedFileError) else f"{path}: {reason}."
-        log.warning("%s The cached teacher is trained again now.", reason)
+    except DamagedFileError as error:
+        reason = str(error)
+    except ValidationError:
+        reason = f"{path}: its description is not that of this version."
+    log.warning("%s The cached teacher is trained again now.", reason)
     return None
 
 
-def build_teacher(stage: Experiment, spec: TeacherConfig, number: int) -> Net:
-    """A teacher as it is built, with the weights that the recipe gives it."""
-    torch.manual_seed(number)
-    return build_network(spec, teacher_training_data(stage, spec, number), "teacher")
+def _full_training_path(experiment: Experiment, config: TeacherConfig, index: int) -> Path:
+    """File of the teacher after its whole training; the same for all ``checkpoint_at``."""
+    return cache_path(experiment, config.model_copy(update={"checkpoint_at": 1.0}), index)
 
 
-def build_final_architecture(stage: Experiment, spec: TeacherConfig, index: int) -> Net:
-    """Build a network of the architecture that the training of a teacher returns.
-
-    It is the teacher as it is built, unless its scheme exports another architecture.
-
-    Args:
-        stage: whose teacher it is.
-        spec: the teacher.
-        index: index of the teacher among those of the stage.
-    """
-    net = build_teacher(stage, spec, index)
-    if spec.ready or not has_tag(catalogue.find("scheme", spec.scheme.type), "new_architecture"):
-        return net
-    own = teacher_training_data(stage, spec, index).for_network(spec)
-    scheme = build_teacher_scheme(own, net, spec)
-    batch = next(iter(own.loader(own.splits.train)))
-    scheme.prepare(read_by_teacher(batch) if spec.tokenizer else batch)
-    return scheme.export()
-
-
-def cache_path(stage: Experiment, spec: TeacherConfig, number: int) -> Path:
-    """Where a trained teacher is kept: named by the hash of all that made it, in ``$INSTIL_CACHE`` or ``~/.cache/instil``."""
-    stage = teacher_training_data(stage, spec, number)
-    recipe = stage.recipe
-    made_of: list[Any] = [
-        recipe.task,
-        recipe.data.model_dump(
-            exclude={
-                "images": True,
-                "num_labeled": True,
-                "sampler": True,
-                "workers": True,
-                "augment": {"mixup", "partner"},
-            }
-        ),
-        data_fingerprint(stage),
-        spec.model_dump(
-            exclude={"taps", "precompute", "data", "num_replicas"}, exclude_defaults=True
-        ),
-        None
-        if spec.weights is None
-        else hashlib.sha256(recipe.locate(spec.weights).read_bytes()).hexdigest(),
-        code_of(spec.model, Path(recipe.folder)),
-        {
-            name: goal.model_dump(mode="json")
-            for name, goal in label_objective_configs(recipe, *stage.task.label_objectives).items()
-        },
-        recipe.teacher_train or recipe.train,
-        number,
-    ]
-    cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
-    return cache / "teachers" / f"{fingerprint(*made_of)}.safetensors"
-
-
-def starts_from_teacher(spec: ModelConfig, stage: Experiment) -> bool:
-    """Whether a student is made of its teacher, which no earlier stage made."""
-    teachers = stage.recipe.teachers
-    return spec.model == "teacher" and bool(teachers) and not teachers[0].earlier
-
-
-def checkpoint_shares(
-    stages: Sequence[Experiment], stage: Experiment, spec: TeacherConfig, number: int
-) -> list[float]:
-    """The parts of a teacher's training after which a stage of the recipe wants it.
-
-    Args:
-        stages: of the recipe.
-        stage: whose teacher it is.
-        spec: the teacher.
-        number: its index among the teachers of the stage.
-
-    Returns:
-        Shares of the training in (0, 1], in order.
-    """
-    whole = cache_path(stage, spec.model_copy(update={"checkpoint_at": 1.0}), number)
-    moments = {spec.checkpoint_at}
-    for other in stages:
-        for index, teacher in enumerate(other.recipe.teachers):
-            if teacher.earlier or teacher.ready:
-                continue
-            if cache_path(other, teacher.model_copy(update={"checkpoint_at": 1.0}), index) == whole:
-                moments.add(teacher.checkpoint_at)
-    return sorted(moments)
-
-
-def data_fingerprint(stage: Experiment) -> str:
-    """Fingerprint of a experiment's training samples: two folders may hold different data under one name."""
-    return sample_digest(stage.splits.train)
+def _weights_file_hash(recipe: Recipe, config: TeacherConfig) -> str | None:
+    if config.weights is None:
+        return None
+    return hashlib.sha256(recipe.locate(config.weights).read_bytes()).hexdigest()

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Any
 
 from instil.engine import Engine, Optimization
 from instil.experiment.experiment import Experiment
-from instil.recipe.sections import (
-    OptimizerConfig,
-    TrainConfig,
-)
+from instil.recipe.sections import OptimizerConfig, TrainConfig
 from instil.training.fit import Training
 
 
 def build_training(
     train: TrainConfig,
     seed: int,
-    length: int | None = None,
-    learners: Sequence[str] | None = None,
+    num_steps: int | None = None,
+    learners: Collection[str] | None = None,
     until: float = 1.0,
 ) -> Training:
-    """The recipe's ``train`` section as ``fit`` takes it; ``length``: so many steps instead of its own; ``learners``: those there are."""
+    """Build the training options of ``fit`` from a ``train`` section.
+
+    Args:
+        train: the section.
+        seed: seed of the run.
+        num_steps: number of optimizer steps; None: the length of the section.
+        learners: names of the learners that exist. Optimizers of others are left out; None: none
+            are left out.
+        until: share of the steps after which the training stops.
+    """
     return Training(
-        epochs=None if length else train.epochs,
-        steps=length or train.steps,
+        epochs=None if num_steps else train.epochs,
+        steps=num_steps or train.steps,
         until=until,
         optimizer=_optimization(train.optimizer),
         optimizers={
@@ -51,21 +57,22 @@ def build_training(
     )
 
 
-def _optimization(optimizer: OptimizerConfig) -> Optimization:
-    options = {"lr": optimizer.lr, **optimizer.options}
-    return Optimization(optimizer.type, options, tuple(optimizer.groups))
-
-
 def num_training_steps(experiment: Experiment) -> int:
-    """Optimizer steps that the ``train`` section asks for on all samples of the student."""
+    """Return the number of optimizer steps of the student on all samples."""
     train = experiment.recipe.train
     if train.steps is not None:
         return train.steps
-    return (train.epochs or 0) * experiment.loader(
+    loader = experiment.loader(
         experiment.samples, accumulate=train.accumulate, sampler=experiment.recipe.data.sampler
-    ).steps
+    )
+    return (train.epochs or 0) * loader.steps
 
 
 def autocast_context(train: TrainConfig) -> AbstractContextManager[Any]:
-    """The context in which a teacher is asked outside of training, so that it computes as in it."""
+    """Return the context that runs a teacher outside training in the precision of training."""
     return Engine(precision=train.precision).autocast()
+
+
+def _optimization(optimizer: OptimizerConfig) -> Optimization:
+    options = {"lr": optimizer.lr, **optimizer.options}
+    return Optimization(optimizer.type, options, tuple(optimizer.groups))

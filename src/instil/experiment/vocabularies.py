@@ -1,4 +1,4 @@
-"""Whether a model and the data mean the same token by the same id."""
+"""Checks that a model and the data use the same tokens and the same ids."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from instil.recipe.errors import RecipeError
 from instil.recipe.sections import ModelConfig, TeacherConfig
 
 PRETRAINED_BUILDERS = ("gguf", "networks:gguf")
-"""Models that are always read from trained weights."""
+"""Builders of models that always have trained weights."""
 
 
-def has_trained_weights(spec: ModelConfig) -> bool:
-    """Whether a model is built with trained weights, as far as the recipe says."""
-    has_weights = spec.weights is not None or spec.is_trained or spec.pretrained
-    return has_weights or spec.model in PRETRAINED_BUILDERS
+def has_trained_weights(config: ModelConfig) -> bool:
+    """Whether a model is built with trained weights, according to its section of the recipe."""
+    has_weights = config.weights is not None or config.is_trained or config.pretrained
+    return has_weights or config.model in PRETRAINED_BUILDERS
 
 
-def check_vocabulary(net: Net, experiment: Experiment, spec: ModelConfig, whose: str) -> None:
+def check_vocabulary(net: Net, experiment: Experiment, config: ModelConfig, path: str) -> None:
     """Compare the tokenizer in a model's own folder with that of the data.
 
     Args:
-        net: the model; one that transformers read from a folder, or from a GGUF file, knows where
-            it comes from. Nothing is compared for others.
-        experiment: task and data as this net reads them.
-        spec: the model's entry in the recipe.
-        whose: ``teacher`` or ``student``.
+        net: the model. It is checked if transformers read it from a folder, or if it was read from
+            a GGUF file.
+        experiment: experiment with the data as this network reads them.
+        config: section of the network.
+        path: ``teacher`` or ``student``, for messages.
 
     Raises:
         RecipeError: if an id stands for two different tokens.
@@ -42,30 +42,59 @@ def check_vocabulary(net: Net, experiment: Experiment, spec: ModelConfig, whose:
     file = _tokenizer_file(net.model)
     if tokenizer is None or file is None:
         return
-    if (source := getattr(tokenizer, "source", None)) is not None and source.samefile(file):
+    source: Path | None = getattr(tokenizer, "source", None)
+    if source is not None and source.samefile(file):
         return
     option = "data.tokenizer"
-    if isinstance(spec, TeacherConfig) and spec.tokenizer is not None:
+    if isinstance(config, TeacherConfig) and config.tokenizer is not None:
         option = "teacher.tokenizer"
-    words = _words(tokenizer)
-    for index, word in sorted(vocabulary_of_file(file).items()):
-        if words.get(index, word) != word:
+    tokens = _tokens(tokenizer)
+    for index, token in sorted(vocabulary_of_file(file).items()):
+        if tokens.get(index, token) != token:
             raise RecipeError(
-                f"{option}: token {index} is {words[index]!r} here and {word!r} for the {whose}, "
-                f"whose tokenizer is in {file.parent}. Expected the tokenizer of the {whose}. "
+                f"{option}: token {index} is {tokens[index]!r} here and {token!r} for the {path}, "
+                f"whose tokenizer is in {file.parent}. Expected the tokenizer of the {path}. "
                 f"Set {option} to its folder"
             )
 
 
-def _words(tokenizer: Tokenizer) -> dict[int, str]:
+def add_output_warnings(
+    experiment: Experiment, nets: Sequence[tuple[Net, ModelConfig]], batch: Batch
+) -> None:
+    """Add a sentence to ``experiment.warnings`` for each trained network that is worse than chance.
+
+    Args:
+        experiment: experiment of the stage.
+        nets: networks with their sections.
+        batch: batch of the student.
+    """
+    for net, config in nets:
+        side = "teacher" if isinstance(config, TeacherConfig) else "student"
+        # Low-rank adapters start as the identity; other changes may ruin the outputs of a model.
+        is_changed = bool(set(config.changes) - {"lora"})
+        if not has_trained_weights(config) or is_changed:
+            continue
+        has_tokenizer = isinstance(config, TeacherConfig) and config.tokenizer is not None
+        own_batch = read_by_teacher(batch) if has_tokenizer else batch
+        with side_effect_free(net):
+            sentence = experiment.task.output_warning(net(own_batch), own_batch)
+        if not sentence:
+            continue
+        warning = f"{side}: {sentence}"
+        if warning not in experiment.warnings:
+            experiment.warnings.append(warning)
+
+
+def _tokens(tokenizer: Tokenizer) -> dict[int, str]:
+    """Token of each id."""
     inner: Any = getattr(tokenizer, "inner", None)
-    if inner is None:  # bytes
+    if inner is None:  # a tokenizer of bytes
         return {index: f"byte {index}" for index in range(tokenizer.size)}
-    return {index: word for word, index in inner.get_vocab().items()}
+    return {index: token for token, index in inner.get_vocab().items()}
 
 
 def _tokenizer_file(model: nn.Module) -> Path | None:
-    """The file with the tokenizer of the folder that a model was read from, None where unknown."""
+    """Tokenizer file in the folder that a model was read from, None if there is none."""
     bare: Any = model
     if hasattr(bare, "get_base_model"):  # inside the wrapper of peft
         bare = bare.get_base_model()
@@ -76,20 +105,3 @@ def _tokenizer_file(model: nn.Module) -> Path | None:
         return None
     file = Path(folder) / "tokenizer.json"
     return file if file.is_file() else None
-
-
-def add_output_warnings(
-    experiment: Experiment, nets: Sequence[tuple[Net, ModelConfig]], batch: Batch
-) -> None:
-    """Add a sentence to ``experiment.doubts`` for each trained net that does worse than guessing."""
-    for net, spec in nets:
-        whose = "teacher" if isinstance(spec, TeacherConfig) else "student"
-        changed = bool(spec.changes) and not set(spec.changes) <= {"lora"}
-        if not has_trained_weights(spec) or changed:
-            continue
-        own = isinstance(spec, TeacherConfig) and spec.tokenizer is not None
-        own_batch = read_by_teacher(batch) if own else batch
-        with side_effect_free(net):
-            sentence = experiment.task.output_warning(net(own_batch), own_batch)
-        if sentence and (line := f"{whose}: {sentence}") not in experiment.warnings:
-            experiment.warnings.append(line)

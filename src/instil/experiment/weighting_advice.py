@@ -1,4 +1,4 @@
-"""Weightings of a recipe that lost to a simpler one where they were measured."""
+"""Weightings of a recipe that were worse than a simpler one in measurements."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from instil.experiment.experiment import Experiment
 from instil.recipe import build_objectives
 
 FEW_LABELS = 0.2
-"""Labelled share up to which a label loss over labelled items is known to lose; 0.01 and 0.1 were
-measured, 1 is the same loss."""
+"""Labelled share up to which averaging a label loss over labelled items is known to be worse.
+
+Measured at 0.01 and 0.1; at 1 both averages are the same.
+"""
 
 
 def weighting_advice(stage: Experiment) -> list[str]:
-    """Return one sentence for each weighting of a stage that is known to lose.
+    """Return one sentence for each weighting of a stage that is known to be worse.
 
     Args:
         stage: experiment of one stage of the recipe.
 
     Returns:
-        Sentences that begin with the path in the recipe and state what was measured; empty where
-        the recipe has none of these weightings.
+        Sentences with the recipe path and the measurement; empty if the recipe has none of these
+        weightings.
     """
     samples = stage.train_data(stage.recipe.seeds[0])
     num_labels = num_labelled(samples)
@@ -39,7 +41,7 @@ def weighting_advice(stage: Experiment) -> list[str]:
 
 
 def _is_label_loss(objective: Objective) -> bool:
-    """Whether the loss compares student and label alone, and has a choice of its average."""
+    """Whether the loss compares only student and label, and its average can be chosen."""
     return (
         objective.items.labelled
         and "average" in vars(objective)

@@ -498,7 +498,7 @@ class Arms:
     ) -> FitResult:
         """One fit of an arm: logged, checkpointed, and resumed where it stopped."""
         own: dict[str, Any] = (
-            {"sampler": experiment.recipe.data.sampler, "mixes": True}
+            {"sampler": experiment.recipe.data.sampler, "with_mixing": True}
             if name == "distilled"
             else {}
         )

@@ -1,0 +1,178 @@
+"""Checks of the dry run: networks, classes, schemes and training options on one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from instil.core import Batch, Net, Scheme, first_tensor, side_effect_free
+from instil.data.aligned import read_by_teacher
+from instil.data.samples import Samples
+from instil.engine import Engine, check_shardable
+from instil.experiment.experiment import Experiment
+from instil.experiment.schemes import build_teacher_scheme, samples_for_scheme
+from instil.experiment.training_options import build_training
+from instil.experiment.vocabularies import check_vocabulary
+from instil.recipe import error_context
+from instil.recipe.errors import RecipeError
+from instil.recipe.sections import Recipe, TeacherConfig, TrainConfig
+from instil.training.fit import check
+
+
+def check_trained_teacher(experiment: Experiment, net: Net, index: int) -> None:
+    """Check that a trained teacher can read the data.
+
+    Args:
+        experiment: experiment of the stage.
+        net: the teacher.
+        index: index of the teacher in the stage.
+
+    Raises:
+        RecipeError: for data with other facts, or tokens with other ids.
+    """
+    config = experiment.recipe.teachers[index]
+    data = experiment.for_network(config)
+    with error_context("teacher"):
+        experiment.task.check_model(net.model, data.facts)
+    check_vocabulary(net, data, config, "teacher")
+
+
+def check_teacher_training(
+    experiment: Experiment, net: Net, teacher_config: TeacherConfig, batch: Batch
+) -> None:
+    """Check that a teacher can be trained before the stage.
+
+    Args:
+        experiment: data of the teacher.
+        net: the untrained teacher.
+        teacher_config: section of the teacher.
+        batch: batch of its training samples.
+
+    Raises:
+        RecipeError: for classes, a scheme or training options that do not fit.
+    """
+    recipe = experiment.recipe
+    check_classes(experiment, net, batch, "teacher", None)
+    scheme = build_teacher_scheme(experiment, net, teacher_config)
+    with error_context("teacher.scheme"):
+        scheme.prepare(read_by_teacher(batch) if teacher_config.tokenizer else batch)
+    train = recipe.teacher_train or recipe.train
+    path = "train" if train == recipe.train else "teacher_train"
+    samples = samples_for_scheme(scheme, experiment.splits.train)
+    check_training(experiment, scheme, train, path, [samples], learners=scheme.learners)
+
+
+def prepare_scheme(scheme: Scheme, batch: Batch) -> None:
+    """Prepare a scheme with a batch.
+
+    Args:
+        scheme: the scheme.
+        batch: batch of the student.
+
+    Raises:
+        RecipeError: if the parts of the scheme do not fit each other or the batch. Errors without
+            a recipe path get that of the scheme, or of the teacher for errors of its server.
+    """
+    try:
+        scheme.prepare(batch)
+    except ValueError as error:
+        message = str(error)
+        first_key = message.partition(":")[0].partition(".")[0]
+        if first_key in Recipe.model_fields:
+            raise RecipeError(message) from error
+        path = "teacher" if message.startswith(("http://", "https://")) else "scheme"
+        raise RecipeError(f"{path}: {message}") from error
+
+
+def check_precompute(recipe: Recipe) -> None:
+    """Check that the inputs of a precomputed teacher exist before the stage.
+
+    Raises:
+        RecipeError: for images that are made during training.
+    """
+    conflicts = {
+        "data.augment.mixup": recipe.data.augment.mixup,
+        "data.surrogate": recipe.data.surrogate is not None,
+    }
+    for key, is_set in conflicts.items():
+        if is_set:
+            raise RecipeError(
+                f"teacher.precompute: {key} makes images that do not exist before the stage. "
+                f"Remove {key} or teacher.precompute"
+            )
+
+
+def check_forward(net: Net, batch: Batch, path: str) -> None:
+    """Check that a network can read a batch.
+
+    Args:
+        net: the network.
+        batch: the batch.
+        path: ``student`` or ``teacher``, for messages.
+
+    Raises:
+        RecipeError: for any error of the forward pass.
+    """
+    try:
+        with side_effect_free(net):
+            net(batch)
+    except Exception as error:  # a model of the user may raise anything
+        inputs = "images" if "image" in batch else next(iter(batch))
+        shape = " x ".join(str(size) for size in first_tensor(batch).shape[1:])
+        raise RecipeError(
+            f"{path}: {type(net.model).__name__} fails on {inputs} of {shape}: {error}"
+        ) from error
+
+
+def check_classes(
+    experiment: Experiment, net: Net, batch: Batch, path: str, names: Sequence[str] | None
+) -> None:
+    """Check the classes of a network's logits, if it returns any.
+
+    Args:
+        experiment: experiment of the stage.
+        net: the network.
+        batch: the batch.
+        path: ``student`` or ``teacher``, for messages.
+        names: class names of the network; None: those of the data.
+
+    Raises:
+        RecipeError: for another number or another order of classes than in the data.
+    """
+    with side_effect_free(net), error_context(path):
+        outputs = net(batch)
+        if "logits" in outputs:
+            classes = experiment.splits.classes
+            experiment.task.check_classes(outputs, classes, names=names, whose=path)
+
+
+def check_training(
+    experiment: Experiment,
+    scheme: Scheme,
+    train: TrainConfig,
+    path: str,
+    sample_sets: Iterable[Samples],
+    learners: Collection[str] | None = None,
+) -> None:
+    """Check that ``fit`` accepts the training options.
+
+    Args:
+        experiment: data of the training.
+        scheme: scheme that is trained.
+        train: training options.
+        path: recipe path of the training options.
+        sample_sets: sets of samples that the scheme or a baseline is trained on.
+        learners: learners that the scheme has; None: every optimizer must have its learner.
+
+    Raises:
+        RecipeError: for optimizers or learners that do not fit, and for batches that cannot be cut.
+    """
+    training = build_training(train, 0, learners=learners)
+    check(scheme, training)
+    with error_context(path):
+        if train.shard:
+            check_shardable(scheme)
+        Engine(precision=train.precision).setup(
+            scheme, lambda learner: training.optimizers.get(learner, training.optimizer)
+        )
+        for samples in sample_sets:
+            experiment.loader(samples, accumulate=train.accumulate)

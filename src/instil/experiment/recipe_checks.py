@@ -1,0 +1,111 @@
+"""Checks of a recipe against its task and data."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from instil.data.images import ImageData
+from instil.data.samples import Samples
+from instil.data.splits import Splits
+from instil.data.surrogate_images import SurrogateDataset
+from instil.recipe import RecipeError, error_context, label_objectives, stages
+from instil.recipe.defaults import DATA_FREE_BASELINES
+from instil.recipe.sections import Recipe
+
+
+def check_label_kind(task: Any, splits: Splits, recipe: Recipe) -> None:
+    """Check that the labels of the data have the kind that the task is trained on.
+
+    Args:
+        task: task of the recipe.
+        splits: data of the recipe.
+        recipe: the recipe, for messages.
+
+    Raises:
+        ValueError: if they have another kind.
+    """
+    if task.kind == splits.kind:
+        return
+    labels_are = f"the labels of '{recipe.data.name}' are '{splits.kind}'"
+    if splits.kind in task.kinds:
+        raise ValueError(f"kind is '{task.kind}', but {labels_are}. Set task.kind: {splits.kind}")
+    raise ValueError(
+        f"{recipe.task.name} needs labels of the kind {' or '.join(task.kinds)}, but {labels_are}. "
+        "Use another task, or data with such labels"
+    )
+
+
+def check_several_classes(splits: Splits) -> None:
+    """Check that data with one class per sample have at least two classes.
+
+    Raises:
+        ValueError: if there is only one class.
+    """
+    if splits.kind == "single" and len(splits.classes) < 2:
+        raise ValueError(
+            f"all {splits.train.noun}s are of one class ({splits.classes[0]}). Expected samples "
+            "of two classes or more"
+        )
+
+
+def check_baselines(task: Any, recipe: Recipe) -> None:
+    """Check that the task defines the baselines of the recipe.
+
+    Args:
+        task: task of the recipe.
+        recipe: the recipe.
+
+    Raises:
+        RecipeError: for a baseline that is undefined for the task, its labels, or a student
+            without data.
+    """
+    with error_context("baselines"):
+        if "label_smoothing" in recipe.baselines:
+            task.check(label_objectives(recipe, "label_smoothing"))
+        if recipe.data.surrogate is None:
+            _check_defined(recipe, task.baselines[task.kind], task.title)
+        else:
+            _check_defined(recipe, DATA_FREE_BASELINES, "a student that sees no data")
+
+
+def check_can_augment(samples: Samples, recipe: Recipe) -> None:
+    """Check that samples can be augmented as the recipe wants.
+
+    Args:
+        samples: training samples.
+        recipe: the recipe.
+
+    Raises:
+        RecipeError: for an augmentation of samples that are not images with one label each.
+    """
+    options = recipe.data.augment
+    is_augmented = any((options.crop, options.flip, options.mixup, options.partner))
+    if is_augmented and not isinstance(samples, (ImageData, SurrogateDataset)):
+        raise RecipeError(
+            "data.augment: crop, flip, mixup and partner need images with one label per image. "
+            f"'{recipe.data.name}' has other samples. Remove data.augment"
+        )
+
+
+def common_teacher_tokenizer(recipe: Recipe) -> str | None:
+    """Return the tokenizer of all teachers, None if it is the tokenizer of the data.
+
+    Raises:
+        ValueError: if teachers have different tokenizers.
+    """
+    tokenizers: dict[str | None, None] = {}
+    for stage in stages(recipe):
+        tokenizers.update(dict.fromkeys(config.tokenizer for config in stage.teachers))
+    if len(tokenizers) > 1:
+        names = ", ".join(name or "the tokenizer of the data" for name in tokenizers)
+        raise ValueError(f"the teachers have several tokenizers. Expected one for all, got {names}")
+    return next(iter(tokenizers), None)
+
+
+def _check_defined(recipe: Recipe, defined: Collection[str], title: str) -> None:
+    undefined = [name for name in recipe.baselines if name not in defined]
+    if undefined:
+        raise ValueError(
+            f"{undefined[0]} is undefined for {title}. Expected one of {', '.join(defined)}"
+        )

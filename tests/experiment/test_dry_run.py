@@ -178,7 +178,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "a teacher for a scheme that makes its own": (
         {},
         ["scheme=ema"],
-        "scheme: Ema takes no teacher; leave the recipe's teacher out",
+        "scheme: Ema takes no teacher. Set teacher: null",
     ),
     "a scheme of texts for images": (
         {},

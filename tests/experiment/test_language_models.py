@@ -72,8 +72,8 @@ TEACHER = LLAMA | {"is_trained": True}
             r"teacher: its vocabulary has 100 tokens, the tokenizer of the data has 257",
         ),
         (
-            {"scheme": {"type": "on_policy", "end": 9999}},
-            r"scheme\.end: there is no such token\. Expected a token from 0 to 256, got 9999",
+            {"scheme": {"type": "on_policy", "sampling": {"eos_token_id": 9999}}},
+            r"scheme\.sampling\.eos_token_id: there is no such token\. Expected a token from 0 to 256, got 9999",
         ),
         (
             {

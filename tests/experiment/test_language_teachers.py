@@ -179,11 +179,11 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
     [
         (
             ("scheme=on_policy",),
-            "store: the scheme on_policy asks the teacher about texts that are written during training",
+            "store: the scheme on_policy needs teacher outputs for texts that are generated during training",
         ),
         (
             ("stages=[{objectives: {forward_kl: {}}}]",),
-            "store: recorded answers belong to one teacher .* leave stages out",
+            "store: recorded outputs belong to one teacher .* Leave stages out",
         ),
         (
             ("teacher=null", "objectives={cross_entropy: {}}"),

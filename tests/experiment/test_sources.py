@@ -135,7 +135,7 @@ def test_a_task_for_other_labels_is_told_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         Experiment.from_recipe(recipe_of(tmp_path, "digits", "regression"))
     message = str(caught.value)
-    assert "regression learns labels of the kind real, but the labels of 'digits' are" in message
+    assert "regression needs labels of the kind real, but the labels of 'digits' are" in message
     assert "task.kind" not in message
 
 

@@ -165,7 +165,7 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
     [
         (
             {"teacher": None, "objectives": {"cross_entropy": {}}},
-            "student: model: 'teacher' is what a student begins as whose recipe has a teacher",
+            "student: model: 'teacher' initialises the student from its teacher",
         ),
         (
             {"student": {"model": "teacher", "changes": {"dept": {}}}},

@@ -260,7 +260,7 @@ def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
         (
             "segmentation",
             ["baselines=[alone,pseudo_labels]"],
-            "baselines: pseudo_labels is undefined for segmentation; there is alone",
+            "baselines: pseudo_labels is undefined for segmentation. Expected one of alone",
         ),
         (
             "segmentation",
@@ -290,12 +290,12 @@ def test_data_and_task_must_fit(task: str, changes: list[str], message: str) -> 
         (
             "text_classification",
             "student.input={mean: [0.5]}",
-            r"(student|teacher): input\.mean: a model of text_classification takes its input as",
+            r"(student|teacher): input\.mean: a model of text_classification gets its input as",
         ),
         (
             "segmentation",
             "data.augment={crop: 1}",
-            r"data\.augment: only images with a label for the whole can be shifted, mirrored and mixed",
+            r"data\.augment: crop, flip, mixup and partner need images with one label per image",
         ),
     ],
 )

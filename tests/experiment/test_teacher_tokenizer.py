@@ -81,17 +81,17 @@ def test_what_cannot_be_aligned_is_refused() -> None:
     for overrides, words in (
         (
             ["task=classification", "data={name: digits}"],
-            "data: 'digits' does not come in the tokens of two tokenizers; leave teacher.tokenizer out",
+            "data: 'digits' cannot give the tokens of a second tokenizer. Leave teacher.tokenizer out",
         ),
         (
             ["data.teacher_tokenizer=bytes"],
-            "data: which tokenizer the teacher has is said by teacher.tokenizer",
+            "data: teacher_tokenizer is not an option of the data. Set teacher.tokenizer",
         ),
         (
             [
                 "teacher=[{model: causal_transformer, tokenizer: bytes}, {model: causal_transformer}]"
             ],
-            "data: all teachers of a recipe have one tokenizer, these have bytes, that of the data",
+            "data: the teachers have several tokenizers. Expected one for all, got bytes, the tokenizer of the data",
         ),
     ):
         with pytest.raises(RecipeError, match=words):
@@ -102,7 +102,7 @@ def test_a_student_cut_from_its_teacher_reads_its_tokens() -> None:
     experiment = Experiment.from_recipe(recipes.load(RECIPE, [*SMALL, "student={model: teacher}"]))
     with pytest.raises(
         RecipeError,
-        match=r"student: model: a student that begins as its teacher reads the same tokens; set data\.tokenizer",
+        match=r"student: model: 'teacher' needs a student with the tokens of its teacher\. Set data\.tokenizer",
     ):
         list(dry_run(experiment))
 
@@ -111,6 +111,6 @@ def test_a_loss_of_one_tokenizer_says_what_is_wrong() -> None:
     experiment = Experiment.from_recipe(recipes.load(RECIPE, [*SMALL, "objectives.kd={}"]))
     with pytest.raises(
         RecipeError,
-        match=r"objectives\.kd: KD compares token by token, and the teacher has a tokenizer of its own; uld, gold, dskd",
+        match=r"objectives\.kd: KD compares token by token, but the teacher has its own tokenizer\. Use uld, gold, dskd",
     ):
         list(dry_run(experiment))

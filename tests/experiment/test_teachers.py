@@ -92,7 +92,10 @@ def test_a_way_to_answer_that_there_is_not_is_told() -> None:
         ValueError, match=r"ensemble\.by: 'entropy', 'label' or 'domain' was expected"
     ):
         recipe("teacher.num_replicas=2", "ensemble={type: routed, by: size}")
-    with pytest.raises(ValueError, match=r"ensemble: 'frozen' is one net; closest: routed"):
+    with pytest.raises(
+        ValueError,
+        match=r"ensemble: 'frozen' is one teacher\. Expected a combination; closest: routed",
+    ):
         teacher_of(experiment("teacher.num_replicas=2", "ensemble=frozen"))
     with pytest.raises(ValueError, match=r"ensemble: no member has the class '5'"):
         teacher_of(experiment(f"teacher=[{LOW}]", "ensemble=amalgamated"))

@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no such option": ({"surrogate": {"name": "blobs", "cell": 4}}, r"data\.surrogate\.cell"),
     "labels": (
         {"surrogate": "noise", "data": {"name": "digits", "surrogate": "noise", "num_labeled": 10}},
-        "leave data.num_labeled out",
+        "Leave data.num_labeled out",
     ),
     "a student on labels": (
         {"surrogate": "noise", "baselines": ["alone"]},

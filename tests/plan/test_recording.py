@@ -180,7 +180,7 @@ def doctor_of(one: Recipe) -> dict[str, Any]:
     [
         (
             ("data.augment.mixup=true", "objectives.cross_entropy=null"),
-            "store: recorded answers belong to .* leave data.augment.mixup out",
+            "store: recorded outputs belong to .* Leave data.augment.mixup out",
         ),
         (
             ("objectives.fitnet={}", "student={model: cnn, options: {width: 2}}"),

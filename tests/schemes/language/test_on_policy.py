@@ -80,7 +80,7 @@ def test_precomputed_teacher_outputs_are_an_error() -> None:
     )
     with pytest.raises(
         ValueError,
-        match=r"teacher\.precompute: the scheme on_policy asks the teacher about texts that are written during training",
+        match=r"teacher\.precompute: the scheme on_policy needs teacher outputs for texts that are generated during training",
     ):
         doctor(recipe)
 

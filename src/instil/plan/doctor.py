@@ -86,7 +86,11 @@ def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> d
     engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
     samples = samples_for_scheme(scheme, experiment.train_data(seed))
     loader = experiment.loader(
-        samples, seed, accumulate=recipe.train.accumulate, sampler=recipe.data.sampler, with_mixing=True
+        samples,
+        seed,
+        accumulate=recipe.train.accumulate,
+        sampler=recipe.data.sampler,
+        with_mixing=True,
     )
     batch = engine.move(next(iter(loader))) | first_step_clock(seed)
     with torch.no_grad():

@@ -118,7 +118,8 @@ def test_a_teacher_that_is_worse_than_chance(tmp_path: Path) -> None:
     (tmp_path / "crooked.py").write_text(
         "import torch\nfrom torch import nn\nfrom instil.networks.mlp import mlp\n"
         "class Good(nn.Module):\n"
-        "    def __init__(self, shift):\n        super().__init__()\n        self.scale, self.shift = nn.Parameter(torch.ones(1)), shift\n"
+        "    def __init__(self, shift):\n        super().__init__()\n"
+        "        self.scale, self.shift = nn.Parameter(torch.ones(1)), shift\n"
         "    def forward(self, image):\n"
         "        from instil.data.sources.digits import digits\n        train = digits().train\n"
         "        near = torch.cdist(image.flatten(1), train.image.flatten(1)).argmin(1)\n"

@@ -142,6 +142,7 @@ def load(run: Path | str, *, trust_code: bool = False) -> Student:
         raise FileNotFoundError(
             f"{run}: the file student.safetensors is missing. Expected the folder of a complete run"
         )
+    # Weights must be loaded into the network that was trained: an edited recipe builds another.
     begun.check_recipe_file(Path(run))
     recipe = recipes.load(Path(run), trust_code=trust_code)
     description = _read_description(path)

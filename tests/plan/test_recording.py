@@ -253,8 +253,8 @@ def test_new_views_in_every_epoch_cannot_be_recorded(tmp_path: Path) -> None:
             r"store\.path: teacher outputs can only be recorded in a local folder\. "
             r".* got s3://bucket/answers",
         ),
-        ("notes.txt", "store.path: .*notes.txt is a file; take another folder"),
-        ("thesis", "store.path: .*thesis is not empty and no store; take another folder"),
+        ("notes.txt", "store.path: .*notes.txt is a file. Set another folder"),
+        ("thesis", "store.path: .*thesis is not empty and not a store. Set another folder"),
     ],
 )
 def test_outputs_are_recorded_in_an_empty_local_folder(

@@ -12,8 +12,12 @@ from instil.core.balance import Balance
 from instil.core.objective import Objective, RoleConsumer, Weighting
 from instil.core.update import Gather, Update
 from instil.items import Batch, Outputs, first_tensor, graph_preserving_zero, item_weights, mean
+from instil.items.scheduled import extract_schedules, values_at, with_options
 from instil.items.selection import CountedRows, has_rows, mean_of_positions, outputs_to_float32
 from instil.items.uncounted import replace_in_batch, replace_in_outputs
+
+PROGRESS = "progress"
+"""Row of the progress at which scheduled options had their values in this step."""
 
 
 class Objectives(nn.ModuleDict):
@@ -68,14 +72,7 @@ class Objectives(nn.ModuleDict):
         self.update(objectives)
         self.name_streams("objectives")
         self.balance = balance
-        self.schedules = [
-            (part, option, value)
-            for part in self.modules()
-            for option, value in vars(part).items()
-            if isinstance(value, Schedule)
-        ]
-        for part, option, schedule in self.schedules:
-            setattr(part, option, schedule.start)  # adapters are built with the first value
+        self.schedules = extract_schedules(self)  # adapters are built with the first values
 
     def _check_names(self, names: Mapping[str, Objective]) -> None:
         for name in names:
@@ -159,9 +156,10 @@ class Objectives(nn.ModuleDict):
             outputs_to_float32(student, self.reads("student")),
             outputs_to_float32(teacher, self.reads("teacher")),
         )
-        for part, option, schedule in self.schedules:
-            setattr(part, option, schedule.at(float(batch.get("progress", 0.0))))
-        for name, objective in self.named():
+        progress = torch.as_tensor(batch.get("progress", 0.0))
+        options = values_at(self.schedules, progress)
+        for name, unscheduled in self.named():
+            objective = with_options(unscheduled, options)
             # A gradient is taken with respect to the output of the net, not to a copy of it.
             outputs = original if objective.needs_input_grad else converted
             harmless = _without_uncounted(objective, *outputs, batch)
@@ -175,8 +173,11 @@ class Objectives(nn.ModuleDict):
                     rows = objective.state_updates(*harmless)
             state_updates |= {f"{name}.{key}": value for key, value in rows.items()}
         if self.balance is not None:
-            losses, rows = self.balance(losses, self.counts(batch), student)
+            balance = with_options(self.balance, options)
+            losses, rows = balance(losses, self.counts(batch), student)
             state_updates |= {f"balance.{key}": value for key, value in rows.items()}
+        if self.schedules:
+            state_updates[PROGRESS] = progress.view(1)
         return Update(losses, learner, state_updates)
 
     def _coupled(
@@ -199,10 +200,12 @@ class Objectives(nn.ModuleDict):
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """Pass its own rows to every objective and to the balance."""
+        options = values_at(self.schedules, gathered_rows.get(PROGRESS))
         for name, objective in self.named():
-            objective.after_step(rows_of(name, gathered_rows))
+            with_options(objective, options).after_step(rows_of(name, gathered_rows))
         if self.balance is not None:
-            self.balance.after_step(rows_of("balance", gathered_rows))
+            balance = with_options(self.balance, options)
+            balance.after_step(rows_of("balance", gathered_rows))
 
     def named(self) -> Iterator[tuple[str, Objective]]:
         """Name and objective, in order."""

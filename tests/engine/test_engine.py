@@ -1,4 +1,4 @@
-"""Learners, optimizers, precision, clipping: what stands behind a step on one process."""
+"""Learners, optimizers, precision, clipping: one step on one process."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def test_each_learner_has_an_optimizer_of_its_own_and_rates_move_together() -> N
 
 
 def test_precision() -> None:
-    with pytest.raises(ValueError, match="precision is float32 or bfloat16, not 'float16'"):
+    with pytest.raises(ValueError, match="precision: Expected float32 or bfloat16, got 'float16'"):
         Engine("cpu", "float16")
     scheme = offline(CrossEntropy(average="labelled"), KD())
     engine = ready(scheme, Optimization("adam", {"lr": 0.02}), precision="bfloat16")
@@ -311,7 +311,7 @@ def test_d12_a_student_that_is_its_own_teacher() -> None:
     same = net(4)
     with pytest.raises(
         ValueError,
-        match=r"learner 'student' .* has no parameter to train: its weights are those of 'teacher', which never learns",
+        match=r"learner 'student' .* has no parameter to train: its weights are those of 'teacher', which is not trained",
     ):
         ready(Offline(same, Frozen(same), {"kd": KD()}))
     with pytest.raises(
@@ -327,7 +327,7 @@ def test_d12_a_teacher_that_would_learn_with_the_student() -> None:
     same.requires_grad_(True)
     with pytest.raises(
         ValueError,
-        match=r"parameter 'student\.model\.stem\.weight' is one of 'teacher' too, which would learn with it; give the",
+        match=r"parameter 'student\.model\.stem\.weight' is also a parameter of 'teacher', which would be trained with it; use",
     ):
         ready(scheme)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from instil.engine import init_distributed
-from instil.engine.processes import check_device, default_device
+from instil.engine.devices import check_device, default_device
 from instil.experiment.device import on_device_of_recipe
 from instil.plan.doctor import doctor
 from instil.recipe import RecipeError

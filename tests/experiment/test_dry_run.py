@@ -168,7 +168,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "an optimizer with a closure": (
         {},
         ["train.optimizer.type=lbfgs"],
-        "train.optimizer: LBFGS asks for the loss several times a step",
+        "train.optimizer: LBFGS evaluates the loss several times in a step",
     ),
     "an optimizer of matrices": (
         {},

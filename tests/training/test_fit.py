@@ -611,7 +611,7 @@ def flip(path: Path, bit: int) -> None:
 def test_no_flipped_bit_of_a_checkpoint_changes_the_result(
     both: bool, stopped: tuple[Path, dict[str, torch.Tensor]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The checkpoint before it is used, or the training starts anew; 33 of 60 flips passed once."""
+    """The checkpoint before it is used, or the training starts again; 33 of 60 flips passed once."""
     path, expected = stopped
     before = path.with_name("checkpoint.previous.pt")
     contents = {file: file.read_bytes() for file in (path, before)}
@@ -624,7 +624,7 @@ def test_no_flipped_bit_of_a_checkpoint_changes_the_result(
         caplog.clear()
         found = resumed_from(path)
         assert all(torch.equal(value, found[name]) for name, value in expected.items())
-        words = "starts anew" if both else "goes on from the checkpoint before it"
+        words = "starts from the beginning" if both else "continues from the checkpoint before it"
         assert (
             "checkpoint.pt: the file is damaged" in caplog.text or "has no checksum" in caplog.text
         )

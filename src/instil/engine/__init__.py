@@ -1,11 +1,14 @@
-"""Devices, precision, processes, sharding and checkpoints: the only package that knows a distributed library."""
+"""Devices, precision, processes, sharding and checkpoints.
 
+No other package imports ``torch.distributed``.
+"""
+
+from instil.engine.differentiable import gather_rows
 from instil.engine.engine import Engine
 from instil.engine.optimization import Optimization, find_optimizer
 from instil.engine.processes import (
     RankError,
     clear_rank_errors,
-    gather_rows,
     init_distributed,
     rank,
     wait_for_ranks,

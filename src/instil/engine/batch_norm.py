@@ -1,8 +1,8 @@
-"""BatchNorm whose statistics are those of the global batch, over all processes.
+"""BatchNorm with the statistics of the global batch, over all processes.
 
-``torch.nn.SyncBatchNorm`` has no CPU version, cannot be differentiated twice and is no subclass of
-the layer that it replaces. Here the class of each layer is replaced for the time of a training: its
-parameters, hooks and name stay, and layers with a forward of their own (``timm``) work too.
+``torch.nn.SyncBatchNorm`` has no CPU version, cannot be differentiated twice and is not a subclass
+of the layer that it replaces. Here the class of each layer is replaced during training: its
+parameters, hooks and name stay, and layers with their own ``forward`` (``timm``) work too.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch.overrides import TorchFunctionMode
 
 from instil.cards import has_tag
 from instil.core import Teacher
-from instil.engine.processes import differentiable_sum
+from instil.engine.differentiable import differentiable_sum
 
 
 class _OverRanks(_BatchNorm):
-    """Mixin: in training mode, the layer's ``F.batch_norm`` uses the statistics of all processes."""
+    """Mixin whose ``F.batch_norm`` uses the statistics of all processes in training mode."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
@@ -51,8 +51,8 @@ def _synchronised(layer: _BatchNorm, forward: Callable[[Tensor], Tensor], input:
     before = None if counter is None else counter.clone()
     with _Intercepted(layer):
         output = forward(input)
-    # A layer that uses its running statistics for a lone value does not count the batch, while the
-    # other processes, which have more values, do.
+    # With a single value a layer uses its running statistics and does not count the batch; the
+    # other processes, which have more values, count it.
     if counter is not None and before is not None:
         counter.copy_(before + 1)
     return output
@@ -72,23 +72,24 @@ def _normalised(
     """``F.batch_norm`` in training mode, over the rows of all processes.
 
     Sums are weighted by the number of values of each process, so that uneven and empty parts of a
-    batch give the result of the whole batch. Two sums instead of one of squares: no cancellation.
+    batch give the result of the whole batch.
     """
     values = input if input.dtype == torch.float64 else input.float()
     axes = [axis for axis in range(values.ndim) if axis != 1]
     shape = [1, -1] + [1] * (values.ndim - 2)
     own_count = values.new_full((1,), values.numel() / max(values.shape[1], 1))
+    # A second sum of centred values: a single sum of squares would lose digits by cancellation.
     packed = differentiable_sum(torch.cat([values.sum(axes), own_count]))
     count = packed[-1].detach()
     mean = packed[:-1] / count.clamp(min=1)
     centred = values - mean.view(shape)
     variance = differentiable_sum(centred.square().sum(axes)) / count.clamp(min=1)
     if running_mean is not None and running_var is not None:
-        # One value a channel has no variance: the running statistics are used and stay.
-        lone = count <= 1
-        _move(layer, running_mean, running_var, mean, variance, count, momentum, training)
-        centred = torch.where(lone, values - running_mean.view(shape), centred)
-        variance = torch.where(lone, running_var, variance)
+        # One value per channel has no variance: use the running statistics and keep them.
+        is_single = count <= 1
+        _update_running(layer, running_mean, running_var, mean, variance, count, momentum, training)
+        centred = torch.where(is_single, values - running_mean.view(shape), centred)
+        variance = torch.where(is_single, running_var, variance)
     output = centred * torch.rsqrt(variance + eps).view(shape)
     if weight is not None:
         output = output * weight.view(shape)
@@ -98,7 +99,7 @@ def _normalised(
 
 
 @torch.no_grad()
-def _move(
+def _update_running(
     layer: _BatchNorm,
     running_mean: Tensor,
     running_var: Tensor,
@@ -109,8 +110,8 @@ def _move(
     training: bool,
 ) -> None:
     """Move the running statistics towards those of the batch, with the unbiased variance."""
-    # The factor that the layer computed belongs to a call in training mode; a lone value of this
-    # process gives another call, and the other processes move by the layer's own factor.
+    # The layer computes ``momentum`` for a call in training mode. A process with a single value
+    # makes another call, and has to use the layer's own factor as the other processes do.
     factor = momentum if training or layer.momentum is None else float(layer.momentum)
     unbiased = variance * (count / (count - 1).clamp(min=1))
     moving = (count > 1).to(mean.dtype) * factor
@@ -119,10 +120,10 @@ def _move(
 
 
 def synchronize_batch_norm(module: nn.Module) -> None:
-    """Let every BatchNorm layer that trains use the statistics of all processes.
+    """Make every trained BatchNorm layer use the statistics of all processes.
 
     Args:
-        module: a scheme; the layers of its fixed teachers are left alone.
+        module: scheme; the layers of its fixed teachers are not changed.
     """
     for layer in _layers(module):
         kind = type(layer)
@@ -130,7 +131,11 @@ def synchronize_batch_norm(module: nn.Module) -> None:
 
 
 def restore_batch_norm(module: nn.Module) -> None:
-    """Undo ``synchronize_batch_norm``."""
+    """Undo ``synchronize_batch_norm``.
+
+    Args:
+        module: the same module.
+    """
     for layer in module.modules():
         if isinstance(layer, _OverRanks):
             layer.__class__ = type(layer).__bases__[1]

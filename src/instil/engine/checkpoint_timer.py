@@ -7,18 +7,19 @@ from collections.abc import Callable
 
 from instil.engine.processes import broadcast_object, world_size
 
-MAX_STEPS = 1000  # between two looks at the clock of several processes
+MAX_STEPS = 1000
+"""Maximum number of steps between two checks of the clock."""
 
 
 class CheckpointTimer:
-    """Decides after each step whether a checkpoint is due, with the same answer on every rank.
+    """Decides after each step whether a checkpoint is due, equally on every rank.
 
-    The first rank looks at its clock and sends the answer. Several ranks do so rarely while there
-    is time, and at every step near the end of the interval.
+    The first rank checks its clock and sends the result. With several ranks it does so rarely while
+    there is time, and at every step near the end of the interval.
 
     Args:
         minutes: longest time without a checkpoint; None: never due.
-        clock: seconds of a clock that never goes back.
+        clock: returns seconds, never decreasing.
     """
 
     def __init__(self, minutes: float | None, clock: Callable[[], float] = time.monotonic):
@@ -27,28 +28,28 @@ class CheckpointTimer:
         self.restart()
 
     def restart(self) -> None:
-        """Start the interval again, after a checkpoint."""
+        """Start a new interval, after a checkpoint."""
         self._start = self._clock()
         self._num_steps = 0
-        self._next_look = 1
+        self._next_check = 1
 
     def is_due(self) -> bool:
-        """Whether the interval is over. Call it once after each step, on every rank."""
+        """Return whether the interval is over. Call it once after each step, on every rank."""
         if self.seconds is None:
             return False
         self._num_steps += 1
-        if self._num_steps < self._next_look:
+        if self._num_steps < self._next_check:
             return False
-        is_over, steps = broadcast_object(self._look(self.seconds))
-        self._next_look = self._num_steps + steps
+        is_over, steps = broadcast_object(self._check_clock(self.seconds))
+        self._next_check = self._num_steps + steps
         return bool(is_over)
 
-    def _look(self, seconds: float) -> tuple[bool, int]:
-        """Whether the interval is over, and the number of steps until the next look."""
+    def _check_clock(self, seconds: float) -> tuple[bool, int]:
+        """Return whether the interval is over, and the number of steps until the next check."""
         elapsed = self._clock() - self._start
         if elapsed >= seconds or world_size() == 1:
             return elapsed >= seconds, 1
-        # Half of the remaining steps at the mean speed: a step that is slower than the mean does
-        # not make the checkpoint late.
+        # Half of the remaining steps at the mean speed, so that slower steps do not delay the
+        # checkpoint.
         remaining_steps = (seconds - elapsed) * self._num_steps / max(elapsed, 1e-6)
         return False, min(max(int(remaining_steps / 2), 1), MAX_STEPS)

@@ -1,11 +1,9 @@
-"""Checkpoints: all that training changes, in one file with a checksum, beside the one before it."""
+"""Checkpoints: the state that training changes, in a file with a checksum."""
 
 from __future__ import annotations
 
 import logging
 import os
-import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +12,26 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 from torch.optim import Optimizer
 
-from instil.cards import has_tag
-from instil.core import Scheme, Teacher
+from instil.core import Scheme
 from instil.engine.processes import broadcast_object, gather_objects, rank, world_size
 from instil.engine.sharding import gather_full, shard_like
+from instil.engine.state import trainable_state
 from instil.files.atomic import atomic
 from instil.files.checksums import DamagedFileError, append_checksum, check_appended
 
-REMEDY = "Delete it, and the training starts from the checkpoint before it or anew"
+REMEDY = "Delete it to start from the checkpoint before it, or from the beginning"
 log = logging.getLogger("instil")
 
 
 class CheckpointContents(BaseModel):
-    """What a checkpoint holds: the scheme's state, its optimizers, a dictionary of each rank, and ``extra``."""
+    """Content of a checkpoint.
+
+    Attributes:
+        scheme: state of the scheme, without fixed teachers.
+        optimizers: state of the optimizer of each learner.
+        ranks: random state and other values of each rank.
+        extra: values that all ranks share.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", strict=True)
 
@@ -37,27 +42,36 @@ class CheckpointContents(BaseModel):
 
 
 def previous_path(path: Path) -> Path:
-    """Where the checkpoint before the newest one is kept."""
+    """Return the path of the checkpoint before the newest one.
+
+    Args:
+        path: path of the newest one.
+    """
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def delete_checkpoint_files(path: Path) -> None:
-    """Remove a checkpoint and the one before it; of several ranks only the first does."""
+    """Remove a checkpoint and the one before it, on the first rank.
+
+    Args:
+        path: path of the newest one.
+    """
     if rank() == 0:
         path.unlink(missing_ok=True)
         previous_path(path).unlink(missing_ok=True)
 
 
 def newest_intact(path: Path) -> Path | None:
-    """The newest undamaged checkpoint at ``path``, the same on every rank.
+    """Return the newest undamaged checkpoint, the same on every rank.
 
     Args:
-        path: of the newest checkpoint; the one before it lies beside it.
+        path: path of the newest checkpoint.
 
     Returns:
-        Its path, or None if there is none. A damaged file is named in the log.
+        This path, that of the checkpoint before it, or None. The log names damaged files.
     """
-    return broadcast_object(_newest_good(path) if rank() == 0 else None)  # type: ignore[no-any-return]
+    newest: Path | None = broadcast_object(_newest_good(path) if rank() == 0 else None)
+    return newest
 
 
 def _newest_good(path: Path) -> Path | None:
@@ -70,10 +84,10 @@ def _newest_good(path: Path) -> Path | None:
             log.warning("%s", error)
         else:
             if candidate != path:
-                log.warning("%s: training goes on from the checkpoint before it", path)
+                log.warning("%s: training continues from the checkpoint before it", path)
             return candidate
     if path.exists():
-        log.warning("%s: there is no good checkpoint; this training starts anew", path)
+        log.warning("%s: no undamaged checkpoint; training starts from the beginning", path)
     return None
 
 
@@ -84,17 +98,17 @@ def save(
     own: dict[str, Any],
     extra: dict[str, Any],
 ) -> None:
-    """Write a checkpoint; every rank takes part, the first writes, and the last good one is kept.
+    """Write a checkpoint and keep the one before it. Call it on every rank; the first one writes.
 
     Args:
-        path: the file.
-        scheme: its state, without teachers that do not change.
-        optimizers: by learner.
-        own: what this rank needs again; picklable.
-        extra: what all ranks share.
+        path: file of the checkpoint.
+        scheme: scheme; teachers that do not change are not saved.
+        optimizers: optimizer of each learner.
+        own: picklable values of this rank.
+        extra: values that all ranks share.
 
     Raises:
-        OSError: if the file cannot be written; the last good one stays.
+        OSError: if the file cannot be written; the last undamaged one stays.
     """
     contents = {
         "scheme": gather_full(trainable_state(scheme)),
@@ -109,21 +123,23 @@ def save(
             torch.save(contents, temporary)
             append_checksum(temporary)
             _keep_previous(path)
-    except RuntimeError as error:  # what torch makes of an error of the file system
+    # torch raises it for an error of the file system.
+    except RuntimeError as error:
         raise OSError(
             f"checkpoint {path} could not be written; the last good one stays: {error}"
         ) from error
 
 
 def _keep_previous(path: Path) -> None:
-    """Give the newest checkpoint a second name, so that at every moment one of both is whole."""
+    """Give the newest checkpoint a second name, so that a complete file always exists."""
     if not path.exists():
         return
     link = previous_path(path).with_name(f".{path.stem}.{os.getpid():08d}.part{path.suffix}")
     try:
         os.link(path, link)
         os.replace(link, previous_path(path))
-    except OSError:  # a file system without hard links
+    # A file system without hard links.
+    except OSError:
         os.replace(path, previous_path(path))
 
 
@@ -131,14 +147,11 @@ def read(path: Path, device: torch.device) -> CheckpointContents:
     """Read and verify a checkpoint.
 
     Args:
-        path: the file.
-        device: where its tensors go.
-
-    Returns:
-        Its contents.
+        path: file of the checkpoint.
+        device: device of the tensors.
 
     Raises:
-        DamagedFileError: if the file is damaged or no checkpoint of this version; code in it is
+        DamagedFileError: if the file is damaged or not a checkpoint of this version. Code in it is
             not run.
     """
     check_appended(path, REMEDY)
@@ -148,11 +161,12 @@ def read(path: Path, device: torch.device) -> CheckpointContents:
         )
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "the whole"
+        field = ".".join(str(part) for part in problem["loc"]) or "the file"
         raise DamagedFileError(
-            f"{path}: not a checkpoint of this version ({where}: {problem['msg']}). {REMEDY}."
+            f"{path}: not a checkpoint of this version ({field}: {problem['msg']}). {REMEDY}."
         ) from None
-    except Exception as error:  # whatever the reader meets in a file that is none
+    # The reader raises many types of errors for a file of another kind.
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedFileError(
             f"{path}: not a checkpoint ({type(error).__name__}); code in it is not run. {REMEDY}."
@@ -165,16 +179,16 @@ def restore(
     """Copy the contents of a checkpoint into a scheme and its optimizers.
 
     Args:
-        contents: of ``read``.
-        path: for messages.
-        scheme: a scheme like the saved one, under any number of ranks.
-        optimizers: by learner.
+        contents: result of ``read``.
+        path: file of the checkpoint, for messages.
+        scheme: scheme of the same structure, with any number of ranks.
+        optimizers: optimizer of each learner.
 
     Returns:
-        What ``save`` was given as ``own`` on this rank, None under another number of ranks.
+        ``own`` of ``save`` on this rank; None if the number of ranks differs.
 
     Raises:
-        ValueError: if the checkpoint is of another scheme; nothing has changed then.
+        ValueError: if the checkpoint is of another scheme, which then has not changed.
     """
     state = trainable_state(scheme)
     if differing := sorted(set(contents.scheme) ^ set(state)):
@@ -196,7 +210,9 @@ def restore(
 
 
 def _restore_optimizer(optimizer: Optimizer, saved: dict[str, Any], path: Path) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters: list[Tensor] = []
+    for group in optimizer.param_groups:
+        parameters += group["params"]
     try:
         for index, moments in saved["state"].items():
             for key, moment in moments.items():
@@ -207,43 +223,3 @@ def _restore_optimizer(optimizer: Optimizer, saved: dict[str, Any], path: Path) 
         raise ValueError(
             f"checkpoint {path}: the state of an optimizer does not fit ({error}). {REMEDY}."
         ) from error
-
-
-def fixed_teachers(scheme: Scheme) -> tuple[str, ...]:
-    """Prefixes of the names of all teachers that training does not change."""
-    return tuple(
-        f"{name}."
-        for name, part in scheme.named_modules()
-        if isinstance(part, Teacher) and not has_tag(part, "stateful")
-    )
-
-
-def trainable_state(scheme: Scheme) -> dict[str, Tensor]:
-    """The state of what training changes: all but the teachers that stay."""
-    fixed = fixed_teachers(scheme)
-    return {
-        name: value for name, value in scheme.state_dict().items() if not name.startswith(fixed)
-    }
-
-
-def random_state(generators: Sequence[torch.Generator]) -> dict[str, Any]:
-    """The random states of this process."""
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "python": random.getstate(),
-        "generators": [generator.get_state() for generator in generators],
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: dict[str, Any], generators: Sequence[torch.Generator]) -> None:
-    """Set what ``random_state`` returned."""
-    torch.set_rng_state(state["torch"].cpu())
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    for generator, own in zip(generators, state["generators"], strict=False):
-        generator.set_state(own.cpu())
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())

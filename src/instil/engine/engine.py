@@ -1,4 +1,4 @@
-"""Runs the updates of a scheme: devices, precision, processes, sharding and exact gradients."""
+"""Updates of a scheme: devices, precision, processes, sharding and exact gradients."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ import instil.engine.learners as learners
 import instil.engine.processes as processes
 import instil.engine.sharding as sharding
 from instil.core import Batch, Objectives, Scheme, Update
+from instil.engine.differentiable import gather_rows
+from instil.engine.loss_weights import loss_weights
 from instil.engine.optimization import Optimization, Options
+from instil.engine.state import fixed_teachers, moving_buffers, random_state, set_random_state
 
 
 class Engine:
-    """Runs the updates of one scheme so that the result does not depend on how the batch was cut.
+    """Runs the updates of one scheme. The result does not depend on how the batch is split.
 
     Args:
-        device: a torch device, or ``auto``.
+        device: torch device, or ``auto``.
         precision: ``float32``, or ``bfloat16`` for forward passes under autocast.
-        shard: spread weights, gradients and optimizer states over processes.
-        clip: largest norm of a learner's gradient.
-        sync_batch_norm: BatchNorm layers use the statistics of the global batch, over processes.
+        shard: whether to shard weights, gradients and optimizer states over processes.
+        clip: maximum norm of a learner's gradient; None: no clipping.
+        sync_batch_norm: whether BatchNorm layers use the statistics of the global batch.
     """
 
     def __init__(
@@ -40,160 +43,162 @@ class Engine:
         sync_batch_norm: bool = True,
     ):
         if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision is float32 or bfloat16, not '{precision}'")
+            raise ValueError(f"precision: Expected float32 or bfloat16, got '{precision}'")
         self.device = processes.init_distributed(device)
-        self.precision, self.clip = precision, clip
+        self.precision = precision
+        self.clip = clip
         self.shard = shard and processes.world_size() > 1
         self.sync_batch_norm = sync_batch_norm and processes.world_size() > 1
         self.nets: dict[str, list[nn.Parameter]] = {}
         self.parameters: dict[str, list[nn.Parameter]] = {}
         self.optimizers: dict[str, Optimizer] = {}
         self.modules: dict[str, list[nn.Module]] = {}
-        self._gradients_are_old = False
+        self._grads_stale = False
         self._blueprint: sharding.Blueprint | None = None
         # Further random states that a checkpoint holds, such as the loader's.
         self.generators: list[torch.Generator] = []
 
     def setup(self, scheme: Scheme, optimizations: Callable[[str], Optimization]) -> None:
-        """Move, replicate or shard a prepared scheme and make the optimizers of its learners.
+        """Move, replicate or shard a prepared scheme, and create the optimizers of its learners.
 
         Args:
-            scheme: its learners must partition its trainable parameters.
-            optimizations: the optimization of each learner.
+            scheme: prepared scheme, whose learners partition its trainable parameters.
+            optimizations: learner -> its optimization.
 
         Raises:
             ValueError: if they do not, or the scheme cannot be sharded.
         """
         scheme.to(self.device)
+        # Random initial weights must be equal before each process keeps its own copy or shard.
         processes.broadcast_tensors([*scheme.parameters(), *scheme.buffers()])
         if processes.world_size() > 1:
             for part in scheme.modules():
                 if isinstance(part, Objectives):
-                    part.gather = processes.gather_rows
+                    part.gather = gather_rows
         if self.shard:
             sharding.check_shardable(scheme)
             self._blueprint = sharding.Blueprint(scheme)
+        # Before sharding, which replaces the class of a module too.
         if self.sync_batch_norm:
             batch_norm.synchronize_batch_norm(scheme)
         if self.shard:
             sharding.shard(scheme, self.device)
+        # Optimizers come last: sharding replaces the parameters.
         owner: dict[nn.Parameter, str] = {}
         for name, paths in scheme.learners.items():
             self.modules[name] = [scheme.get_submodule(path) for path in paths]
             learner = learners.create_learner(name, paths, scheme, optimizations(name), owner)
-            self.nets[name], self.parameters[name] = learner.nets, learner.parameters
+            self.nets[name] = learner.nets
+            self.parameters[name] = learner.parameters
             self.optimizers[name] = learner.optimizer
         learners.check_owners(scheme, owner)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Forward passes run inside this."""
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
+        """Return the context of forward passes."""
+        is_enabled = self.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_enabled)
 
     def move(self, batch: Batch) -> Batch:
-        """The batch on this engine's device."""
+        """Move the tensors of a batch to the device of this process."""
         return {
             key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
             for key, value in batch.items()
         }
 
     def loss_weights(self, counts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """The part of each micro-batch in the mean over all micro-batches of all ranks, loss by loss, update by update."""
-        if not counts[0]:
-            return [{} for _ in counts]
-        sizes = [count.numel() for count in counts[0].values()]
-        local = torch.stack(
-            [
-                torch.cat([count.reshape(-1).float() for count in count_of.values()])
-                for count_of in counts
-            ]
-        )
-        total = self.sum_over_ranks(local.sum(0))
-        return [
-            dict(zip(counts[0], row.split(sizes), strict=True))
-            for row in torch.where(total > 0, local / total, 0)
-        ]
+        """Compute the weight of each micro-batch, see ``engine.loss_weights``."""
+        return loss_weights(counts, self.sum_over_ranks)
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
-        """The sum over ranks."""
+        """Sum a tensor over ranks, in place."""
         return processes.sum_over_ranks(values)
 
-    def all_reduce_max(self, number: int) -> int:
-        """The largest of the ranks' numbers."""
-        return processes.max_over_ranks(number, self.device)
+    def all_reduce_max(self, value: int) -> int:
+        """Return the maximum of an integer over ranks."""
+        return processes.max_over_ranks(value, self.device)
 
     def backward(self, update: Update, share: dict[str, Tensor], last: bool) -> None:
-        """Add the gradients of this micro-batch's part of the losses."""
-        if self._gradients_are_old:
+        """Add the gradients of one micro-batch.
+
+        Args:
+            update: losses of the micro-batch.
+            share: loss -> weight of the micro-batch in this update.
+            last: whether it is the last micro-batch of the step.
+        """
+        if self._grads_stale:
             # Only now: freed at the end of a step, their memory would be allocated again for the
             # next step's forward pass.
             self.clear()
         if self.shard:
-            every = (module for modules in self.modules.values() for module in modules)
-            sharding.set_gradient_sync(every, last)
+            for modules in self.modules.values():
+                sharding.set_gradient_sync(iter(modules), last)
         loss = torch.stack([value * share[name] for name, value in update.losses.items()]).sum()
-        # FSDP averages over ranks, but a share asks for the sum.
+        # FSDP averages over ranks, but the weights of all ranks sum to 1.
         loss = loss * processes.world_size() if self.shard else loss
         loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, learner: str | tuple[str, ...]) -> None:
-        """One optimizer step of the learner (or learners) on the gradients added since the update before."""
+        """Run one optimizer step on the gradients since the last update.
+
+        Args:
+            learner: name of the learner, or names of several learners.
+
+        Raises:
+            RuntimeError: if no parameter of a learner has a gradient.
+        """
         for name in (learner,) if isinstance(learner, str) else learner:
             parameters = self.parameters[name]
             if processes.world_size() > 1 and not self.shard:
                 processes.sum_gradients(parameters)
             if all(parameter.grad is None for parameter in parameters):
                 raise RuntimeError(
-                    f"no gradient reached learner '{name}': its losses do not depend on its parameters"
+                    f"no gradient reached learner '{name}': its losses do not depend on its "
+                    "parameters"
                 )
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.nets[name], self.clip)
             self.optimizers[name].step()
-        self._gradients_are_old = True
+        self._grads_stale = True
 
     def clear(self) -> None:
-        """Forget the gradients of the update before: this one's, and what its loss did to the weights of other learners."""
+        """Clear the gradients of all learners, since a loss also reaches other learners."""
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
-        self._gradients_are_old = False
+        self._grads_stale = False
 
-    def finish_step(self, scheme: Scheme, kept: dict[str, list[Tensor]]) -> None:
-        """Hand the rows of all micro-batches of all ranks, in global order, to ``after_step``."""
+    def finish_step(self, scheme: Scheme, state_updates: dict[str, list[Tensor]]) -> None:
+        """Pass the rows of all micro-batches of all ranks, in global order, to ``after_step``.
+
+        Args:
+            scheme: scheme of ``setup``.
+            state_updates: rows of each micro-batch by name.
+        """
         if self.shard:
             sharding.reshard(scheme)
         with torch.no_grad():
             scheme.after_step(
-                {key: processes.gather_rows(torch.cat(rows)) for key, rows in kept.items()}
+                {key: gather_rows(torch.cat(rows)) for key, rows in state_updates.items()}
             )
 
     def sync_buffers(self, scheme: Scheme) -> None:
-        """Average over ranks what each moved by itself: buffers of learners and of teachers that move."""
-        fixed = checkpoints.fixed_teachers(scheme)
-        processes.average_over_ranks(
-            [
-                buffer
-                for name, buffer in scheme.named_buffers()
-                if buffer.is_floating_point() and not name.startswith(fixed)
-            ]
-        )
+        """Average the buffers of learners and of teachers that change over ranks."""
+        processes.average_over_ranks(moving_buffers(scheme))
 
     def release(self, scheme: Scheme) -> Scheme:
-        """Undo what ``setup`` did to the modules of a scheme; every rank takes part.
+        """Undo the changes of ``setup`` to a scheme. Call it on every rank.
 
         Args:
-            scheme: the trained scheme.
+            scheme: trained scheme.
 
         Returns:
-            The scheme, with plain modules on this engine's device. Of a sharded one it is a copy
-            with whole weights; its fixed teachers are without values.
+            The scheme with plain modules on the device of this process. For a sharded scheme it is
+            a copy with full weights, whose fixed teachers have no values.
         """
         self.clear()
         batch_norm.restore_batch_norm(scheme)
         if self._blueprint is None:
             return scheme
-        fixed = checkpoints.fixed_teachers(scheme)
-        return self._blueprint.filled(scheme, fixed, self.device)
+        return self._blueprint.fill(scheme, fixed_teachers(scheme), self.device)
 
     def set_lr_factor(self, factor: float) -> None:
         """Set every learning rate to ``factor`` times its initial value."""
@@ -202,40 +207,36 @@ class Engine:
                 group["lr"] = group["initial_lr"] * factor
 
     def random_state(self) -> dict[str, Any]:
-        """The random states of this process: torch's, Python's and those of ``generators``."""
-        return checkpoints.random_state(self.generators)
+        """Return the random states of this process: torch, Python and ``generators``."""
+        return random_state(self.generators)
 
     def set_random_state(self, state: dict[str, Any]) -> None:
-        """Set what ``random_state`` returned."""
-        checkpoints.set_random_state(state, self.generators)
+        """Set the result of ``random_state``."""
+        set_random_state(state, self.generators)
 
     def save(
-        self,
-        scheme: Scheme,
-        path: Path,
-        extra: Options,
-        own: Mapping[str, Any] | None = None,
+        self, scheme: Scheme, path: Path, extra: Options, own: Mapping[str, Any] | None = None
     ) -> None:
-        """Write all that training changes, whole or not at all; every rank takes part, the first writes.
+        """Write a checkpoint completely or not at all. Call it on every rank; the first one writes.
 
         Args:
-            scheme: the scheme of ``setup``.
-            path: the file; the checkpoint that it replaces is kept beside it.
-            extra: what ``load`` returns on every rank.
-            own: what ``load`` returns on this rank, if there are as many ranks as now.
+            scheme: scheme of ``setup``.
+            path: file; the checkpoint before it is kept under another name.
+            extra: values that ``load`` returns on every rank.
+            own: values that ``load`` returns on this rank, if the number of ranks is the same.
         """
-        mine = {"random": self.random_state(), **(own or {})}
-        checkpoints.save(path, scheme, self.optimizers, mine, extra)
+        rank_state = {"random": self.random_state(), **(own or {})}
+        checkpoints.save(path, scheme, self.optimizers, rank_state, extra)
 
     def load(self, scheme: Scheme, path: Path) -> Options:
-        """Restore what ``save`` wrote, under any number of ranks.
+        """Restore a checkpoint, with any number of ranks.
 
         Args:
-            scheme: a scheme like the saved one, after ``setup``.
-            path: the file.
+            scheme: scheme of the same structure, after ``setup``.
+            path: file.
 
         Returns:
-            ``extra``, and the entries of ``own`` if there are as many ranks as there were.
+            ``extra`` of ``save``, and ``own`` if the number of ranks is the same.
 
         Raises:
             ValueError: if the file is damaged or of another scheme.

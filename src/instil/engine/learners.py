@@ -1,4 +1,4 @@
-"""Learners of a scheme: which parameters each one trains, and its optimizer."""
+"""Learners of a scheme: parameters and optimizer of each one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from instil.engine.optimization import Optimization, Options
 
 @dataclass(frozen=True)
 class Learner:
-    """Parameters of a learner's nets, all its parameters with those of adapters, and their optimizer."""
+    """Parameters and optimizer of a learner.
+
+    Attributes:
+        nets: parameters of its networks.
+        parameters: ``nets`` and the parameters of adapters.
+        optimizer: optimizer of ``parameters``.
+    """
 
     nets: list[nn.Parameter]
     parameters: list[nn.Parameter]
@@ -30,20 +36,17 @@ def create_learner(
     optimization: Optimization,
     owner: dict[nn.Parameter, str],
 ) -> Learner:
-    """Make the optimizer of a learner.
+    """Create the optimizer of a learner.
 
     Args:
-        name: of the learner.
-        paths: of its modules in the scheme.
-        scheme: the scheme.
-        optimization: type, options and parameter groups.
-        owner: learner of each parameter; this one's are added.
-
-    Returns:
-        The learner.
+        name: name of the learner.
+        paths: paths of its modules in the scheme.
+        scheme: scheme.
+        optimization: type, options and parameter groups of the optimizer.
+        owner: learner of each parameter; the parameters of this learner are added.
 
     Raises:
-        ValueError: if it has no parameter, shares one, or a group matches none.
+        ValueError: if the learner has no parameter or shares one, or a group matches none.
     """
     modules = [scheme.get_submodule(path) for path in paths]
     groups: list[Options] = [
@@ -69,19 +72,21 @@ def create_learner(
                 f"optimizer group '{spec['match']}' matches no parameter of learner '{name}' "
                 f"({', '.join(paths)})"
             )
-    own = [parameter for group in (nets, *groups) for parameter in group["params"]]
-    every = [*own, *adapters["params"]]
-    if not every:
-        why = _shared_with_teacher(scheme, modules)
-        raise ValueError(f"learner '{name}' ({', '.join(paths)}) has no parameter to train{why}")
+    net_parameters: list[nn.Parameter] = []
+    for group in (nets, *groups):
+        net_parameters += group["params"]
+    parameters = [*net_parameters, *adapters["params"]]
+    if not parameters:
+        reason = _shared_with_teacher(scheme, modules)
+        raise ValueError(f"learner '{name}' ({', '.join(paths)}) has no parameter to train{reason}")
     optimizer = optimization.make([group for group in (nets, *groups, adapters) if group["params"]])
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    return Learner(own, every, optimizer)
+    return Learner(net_parameters, parameters, optimizer)
 
 
 def _group_of(path: str, groups: Sequence[Mapping[str, Any]]) -> int | None:
-    """Index of the first parameter group whose pattern matches a parameter's name."""
+    """Return the index of the first parameter group whose pattern matches a parameter's name."""
     name = path.removeprefix("model.")
     return next(
         (i for i, group in enumerate(groups) if fnmatch.fnmatch(name, group["match"])), None
@@ -89,30 +94,36 @@ def _group_of(path: str, groups: Sequence[Mapping[str, Any]]) -> int | None:
 
 
 def _shared_with_teacher(scheme: Scheme, modules: Sequence[nn.Module]) -> str:
-    """Why a learner has nothing to train, if a teacher holds its parameters."""
-    teachers = {
-        id(parameter): path
-        for path, part in scheme.named_modules()
-        if isinstance(part, Teacher)
-        for parameter in part.parameters()
-    }
+    """Return why a learner has nothing to train, if a teacher has its parameters."""
+    teachers: dict[int, str] = {}
+    for path, part in scheme.named_modules():
+        if isinstance(part, Teacher):
+            teachers |= {id(parameter): path for parameter in part.parameters()}
     for module in modules:
         for parameter in module.parameters():
             if id(parameter) in teachers:
                 return (
-                    f": its weights are those of '{teachers[id(parameter)]}', which never learns; "
-                    "give the two nets of their own"
+                    f": its weights are those of '{teachers[id(parameter)]}', which is not "
+                    "trained; use two separate networks"
                 )
     return ""
 
 
 def check_owners(scheme: Scheme, owner: dict[nn.Parameter, str]) -> None:
-    """ValueError for a trainable parameter without a learner, and for one that a teacher holds."""
+    """Check that each trainable parameter has one learner and belongs to no teacher.
+
+    Args:
+        scheme: scheme.
+        owner: learner of each parameter.
+
+    Raises:
+        ValueError: for a parameter without a learner, and for one of a teacher.
+    """
     for path, parameter in scheme.named_parameters():
         if parameter.requires_grad and parameter not in owner:
             raise ValueError(
                 f"parameter '{path}' can be trained but belongs to no learner "
-                f"({', '.join(scheme.learners)}); freeze it or name it"
+                f"({', '.join(scheme.learners)}); freeze it, or add it to a learner"
             )
     names = {parameter: path for path, parameter in scheme.named_parameters()}
     for path, part in scheme.named_modules():
@@ -120,6 +131,6 @@ def check_owners(scheme: Scheme, owner: dict[nn.Parameter, str]) -> None:
             continue
         if (shared := next((p for p in part.parameters() if p in owner), None)) is not None:
             raise ValueError(
-                f"parameter '{names[shared]}' is one of '{path}' too, which would learn with it; "
-                "give the two nets of their own"
+                f"parameter '{names[shared]}' is also a parameter of '{path}', which would be "
+                "trained with it; use two separate networks"
             )

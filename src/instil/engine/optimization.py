@@ -1,4 +1,4 @@
-"""Optimizers of torch by their name, with options and parameter groups."""
+"""Optimizers of torch by name, with options and parameter groups."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Options = dict[str, Any]
 
 
 def find_optimizer(name: str) -> type[Optimizer]:
-    """Find an optimizer of torch by its name in any case.
+    """Find an optimizer of torch by its name.
 
     Args:
-        name: such as ``adamw``.
+        name: name in any case, such as ``adamw``.
 
     Returns:
         The class.
 
     Raises:
         ValueError: for an unknown name, and for an optimizer that evaluates the loss several
-            times a step.
+            times in a step.
     """
     kinds = {
         key.lower(): kind
@@ -41,18 +41,21 @@ def find_optimizer(name: str) -> type[Optimizer]:
     closure = inspect.signature(kind.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(
-            f"{kind.__name__} asks for the loss several times a step, which a step on a global "
-            "batch does not give; take adamw or sgd"
+            f"{kind.__name__} evaluates the loss several times in a step, which is not supported. "
+            "Use adamw or sgd"
         )
     return kind
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """Optimizer of a learner: a name in ``torch.optim`` (any case), its options, and ``groups`` of parameters with options of their own.
+    """Optimizer of a learner.
 
-    A group is ``{match: pattern, ...options}``; the pattern is matched against the parameter's
-    name in its model (``head.*``).
+    Attributes:
+        type: name in ``torch.optim``, in any case.
+        options: options of the optimizer.
+        groups: groups of parameters with their own options, ``{match: pattern, ...options}``. The
+            pattern is matched against the name of a parameter in its model (``head.*``).
     """
 
     type: str = "adamw"
@@ -60,7 +63,14 @@ class Optimization:
     groups: tuple[Mapping[str, Any], ...] = ()
 
     def make(self, groups: list[Options]) -> Optimizer:
-        """The optimizer over ``groups``; ValueError for an unknown name or option."""
+        """Create the optimizer.
+
+        Args:
+            groups: parameter groups of torch.
+
+        Raises:
+            ValueError: for an unknown name or option.
+        """
         try:
             return find_optimizer(self.type)(groups, **self.options)
         except TypeError as error:

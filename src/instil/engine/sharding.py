@@ -1,4 +1,4 @@
-"""Weights that are spread over processes (FSDP2), and whole copies of them."""
+"""Sharding of weights over processes (FSDP2), and gathering of full weights."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
-from instil.capabilities import RestrictsSharding
 from instil.core import Net, Objectives, Scheme
 from instil.engine.processes import world_size
 
 
 def check_shardable(scheme: Scheme) -> None:
-    """Refuse what cannot be sharded.
+    """Check that a scheme can be sharded.
 
     Args:
-        scheme: a scheme with its objectives.
+        scheme: scheme with its objectives.
 
     Raises:
         ValueError: if the scheme or one of its objectives uses weights outside a forward pass.
     """
     remedy = "set train.shard: false"
-    _check_obstacle(type(scheme).__name__, scheme, remedy)
+    if not scheme.supports_sharding:
+        reason = "uses a part of a net or objective separately, or differentiates it twice"
+        raise ValueError(
+            f"{type(scheme).__name__} {reason}, which sharding does not support; {remedy}"
+        )
     for part in scheme.modules():
         if not isinstance(part, Objectives):
             continue
@@ -39,26 +42,21 @@ def check_shardable(scheme: Scheme) -> None:
                 f"not have; {remedy}"
             )
         for name, objective in part.named():
-            _check_obstacle(f"objectives.{name}", objective, remedy)
-        if part.balance is not None:
-            _check_obstacle("balance", part.balance, remedy)
-
-
-def _check_obstacle(name: str, method: nn.Module, remedy: str) -> None:
-    """ValueError with the reason if a method cannot train sharded nets."""
-    obstacle = method.sharding_obstacle() if isinstance(method, RestrictsSharding) else None
-    if obstacle is not None:
-        raise ValueError(f"{name} {obstacle}, which sharding forbids; {remedy}")
+            if not objective.supports_sharding:
+                raise ValueError(
+                    f"objectives.{name} reads weights of the members, which are freed after their "
+                    f"forward pass; {remedy}"
+                )
 
 
 def shard(scheme: Scheme, device: torch.device) -> None:
-    """Spread the weights of every part of a scheme over all processes, in place.
+    """Shard the weights of every part of a scheme over all processes, in place.
 
     Args:
-        scheme: a prepared scheme that ``check_shardable`` accepts.
-        device: the device of this process.
+        scheme: prepared scheme that ``check_shardable`` accepts.
+        device: device of this process.
     """
-    # Taps return views, and nothing of ours changes an output in place.
+    # Taps return views, which the package never changes in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (world_size(),))
     for child in scheme.children():
@@ -66,7 +64,12 @@ def shard(scheme: Scheme, device: torch.device) -> None:
 
 
 def set_gradient_sync(modules: Iterator[nn.Module], last: bool) -> None:
-    """Exchange gradients after the last micro-batch only."""
+    """Synchronize gradients after the last micro-batch only.
+
+    Args:
+        modules: modules of all learners.
+        last: whether the next micro-batch is the last one.
+    """
     for module in modules:
         for part in module.modules():
             if isinstance(part, FSDPModule):
@@ -74,47 +77,63 @@ def set_gradient_sync(modules: Iterator[nn.Module], last: bool) -> None:
 
 
 def reshard(scheme: Scheme) -> None:
-    """Free the whole weights that a forward pass left."""
+    """Free the full weights that a forward pass has gathered.
+
+    Args:
+        scheme: sharded scheme.
+    """
     for part in scheme.modules():
         if isinstance(part, FSDPModule):
             part.reshard()
 
 
 def gather_full(state: Any) -> Any:
-    """A nested state in which every sharded tensor is whole; all processes must call it."""
+    """Return a nested state with full tensors in place of sharded ones. Call it on every rank.
+
+    Args:
+        state: nested state, such as that of an optimizer.
+    """
     return tree_map(lambda leaf: leaf.full_tensor() if isinstance(leaf, DTensor) else leaf, state)
 
 
 def shard_like(tensor: Tensor, reference: Tensor) -> Tensor:
-    """A whole tensor, spread as ``reference`` is."""
+    """Shard a full tensor in the way of another one.
+
+    Args:
+        tensor: full tensor.
+        reference: sharded or plain tensor.
+    """
     if not isinstance(reference, DTensor):
         return tensor
     return distribute_tensor(tensor, reference.device_mesh, reference.placements)
 
 
 class Blueprint:
-    """A scheme without values: what a sharded scheme is copied into when its training has ended.
+    """Copy of a scheme without values, which receives the weights of the trained sharded scheme.
 
-    A sharded net can be neither copied nor exported, and its parts of weights cannot be written to
-    one file. The blueprint is taken before sharding and costs no memory.
+    A sharded net can be neither copied nor exported, and its shards cannot be written to one file.
+
+    Args:
+        scheme: prepared scheme, before sharding.
     """
 
     def __init__(self, scheme: Scheme):
         state = scheme.state_dict(keep_vars=True)
-        # Tensors that the state holds become empty; others, such as tables of positions, are copied.
+        # Tensors of the state become empty and take no memory; others, such as position tables, are
+        # copied.
         memo: dict[int, Any] = {}
         for tensor in (*state.values(), *scheme.parameters()):
             if id(tensor) not in memo:
                 memo[id(tensor)] = _empty(tensor)
         self._scheme = copy.deepcopy(scheme, memo)
 
-    def filled(self, trained: Scheme, fixed: tuple[str, ...], device: torch.device) -> Scheme:
-        """The scheme with whole weights; all processes must call it.
+    def fill(self, trained: Scheme, fixed: tuple[str, ...], device: torch.device) -> Scheme:
+        """Return the scheme with full weights. Call it on every rank.
 
         Args:
-            trained: the sharded scheme.
-            fixed: prefixes of names that stay empty: teachers that do not change.
-            device: where the weights go; each is gathered, moved and freed by itself.
+            trained: sharded scheme.
+            fixed: name prefixes of the tensors that stay empty: teachers that do not change.
+            device: device of the weights.
         """
         state = trained.state_dict(keep_vars=True)
         done: set[int] = set()
@@ -122,6 +141,7 @@ class Blueprint:
             if name.startswith(fixed) or id(empty) in done:
                 continue
             done.add(id(empty))
+            # One tensor at a time: all full weights together may not fit in memory.
             value = gather_full(state[name].detach()).to(device, copy=True)
             if isinstance(empty, nn.Parameter):
                 value = nn.Parameter(value, empty.requires_grad)
@@ -136,15 +156,16 @@ def _empty(tensor: Tensor) -> Tensor:
 
 
 def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Repeated blocks are units of their own; the rest (embeddings, head) is in the root's unit."""
+    """Shard each repeated block as one unit, and the rest (embeddings, head) as another one."""
     if type(module) is nn.ModuleList:
         for child in module:
             _shard(child, mesh)
         return
     for part in module.modules():
         if isinstance(part, Net):
-            part.early_stop = False  # a forward that is cut short would leave its weights unsharded
-    # An objective may use a part of its adapter without calling the whole.
+            # A forward pass that ends early would leave its weights unsharded.
+            part.early_stop = False
+    # An objective may call a part of its adapter directly, which would not gather the weights.
     for block in () if isinstance(module, Objectives) else _blocks(module):
         fully_shard(block, mesh=mesh)
     if any(True for _ in module.parameters()):
@@ -152,7 +173,7 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost members of lists and sequences that have parameters and parts of their own."""
+    """Find the outermost members of lists and sequences with parameters and child modules."""
     for child in module.children():
         if (
             isinstance(module, (nn.ModuleList, nn.Sequential))

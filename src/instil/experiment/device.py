@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
-from instil.engine.processes import check_device, default_device
+from instil.engine.devices import check_device, default_device
 from instil.recipe import RecipeError
 from instil.recipe.sections import Recipe
 

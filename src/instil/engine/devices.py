@@ -1,0 +1,67 @@
+"""Device of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import torch
+
+_DEFAULT_DEVICE: ContextVar[str] = ContextVar("default_device", default="auto")
+
+
+@contextlib.contextmanager
+def default_device(name: str) -> Iterator[None]:
+    """Set the device that ``auto`` stands for, for the duration of a ``with`` block.
+
+    Args:
+        name: name of the device; ``auto`` changes nothing.
+    """
+    token = _DEFAULT_DEVICE.set(name)
+    try:
+        yield
+    finally:
+        _DEFAULT_DEVICE.reset(token)
+
+
+def check_device(name: str) -> None:
+    """Check that a device exists.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+    Raises:
+        ValueError: with the devices that exist.
+    """
+    present = ["auto", "cpu"]
+    if torch.cuda.is_available():
+        present += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    if name not in present:
+        raise ValueError(
+            f"device: this machine has no such device. Expected {', '.join(present)}, got {name}"
+        )
+    if ":" in name and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError(
+            f"device: several processes cannot share one device. Expected auto or "
+            f"{name.partition(':')[0]}, got {name}. Each process then takes its own"
+        )
+
+
+def local_device(name: str) -> torch.device:
+    """Return the device of this process.
+
+    Args:
+        name: name of a torch device; ``auto`` stands for the default device of the recipe, or CUDA
+            or MPS if available.
+    """
+    name = _DEFAULT_DEVICE.get() if name == "auto" else name
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        # torchrun starts one process for each device of a machine.
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,83 @@
+"""State of a scheme that training changes, and random states."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instil.core import Scheme, Teacher
+
+
+def fixed_teachers(scheme: Scheme) -> tuple[str, ...]:
+    """Return the name prefixes of all teachers that training does not change.
+
+    Args:
+        scheme: scheme with its teachers.
+    """
+    return tuple(
+        f"{name}."
+        for name, part in scheme.named_modules()
+        if isinstance(part, Teacher) and not part.changes
+    )
+
+
+def trainable_state(scheme: Scheme) -> dict[str, Tensor]:
+    """Return the state that training changes: all but the fixed teachers.
+
+    Args:
+        scheme: scheme with its teachers.
+    """
+    fixed = fixed_teachers(scheme)
+    return {
+        name: value for name, value in scheme.state_dict().items() if not name.startswith(fixed)
+    }
+
+
+def moving_buffers(scheme: Scheme) -> list[Tensor]:
+    """Return the real buffers of learners and of teachers that training changes.
+
+    Args:
+        scheme: scheme with its teachers.
+    """
+    fixed = fixed_teachers(scheme)
+    return [
+        buffer
+        for name, buffer in scheme.named_buffers()
+        if buffer.is_floating_point() and not name.startswith(fixed)
+    ]
+
+
+def random_state(generators: Sequence[torch.Generator]) -> dict[str, Any]:
+    """Return the random states of this process.
+
+    Args:
+        generators: further generators of torch.
+    """
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "generators": [generator.get_state() for generator in generators],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any], generators: Sequence[torch.Generator]) -> None:
+    """Set the random states of this process.
+
+    Args:
+        state: result of ``random_state``.
+        generators: further generators of torch, in the same order.
+    """
+    torch.set_rng_state(state["torch"].cpu())
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    for generator, saved in zip(generators, state["generators"], strict=False):
+        generator.set_state(saved.cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())

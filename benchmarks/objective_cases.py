@@ -14,7 +14,8 @@ from torch import Tensor
 
 from instil import catalogue
 from instil.core import Objectives
-from instil.testing.samples import leaves, link_if_needed, map_structure, named_tensors
+from instil.testing.linked import link_if_needed
+from instil.testing.structures import leaves, map_structure, named_tensors
 from instil.testing.trials import build_objective, sample_trial
 
 NUMBER = 128

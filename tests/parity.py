@@ -90,7 +90,8 @@ from instil.schemes.self_distillation.sandwich import Sandwich
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.teachers.private_votes import PrivateVotes
-from instil.testing.samples import named_tensors, sample_outputs
+from instil.testing.samples import sample_outputs
+from instil.testing.structures import named_tensors
 from instil.training.fit import Training, fit
 from instil.training.step import train_step
 from instil.weightings.difficulty import Difficulty

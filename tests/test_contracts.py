@@ -22,7 +22,8 @@ from instil.recipe.overrides import parse
 from instil.teachers.frozen import Frozen
 from instil.testing import check_objective, check_scheme, check_task, check_teacher
 from instil.testing.classes import check_position_shapes
-from instil.testing.samples import leaves, sample_outputs, scale_tensors
+from instil.testing.samples import sample_outputs
+from instil.testing.structures import leaves, scale_tensors
 from tests.nets import batch, net
 from tests.tasks.samples import SAMPLES
 

@@ -19,7 +19,7 @@ from instil.schemes.robust.ard import ARD
 from instil.schemes.robust.iad import IAD
 from instil.schemes.robust.rslad import RSLAD
 from instil.teachers.frozen import Frozen
-from instil.testing.samples import map_structure
+from instil.testing.structures import map_structure
 from instil.training.step import train_step
 from tests import nets
 from tests.schemes import image_nets as robust

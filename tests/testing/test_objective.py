@@ -13,7 +13,7 @@ from instil.core import Batch, Card, Objective, Objectives, Outputs
 from instil.items import Items
 from instil.testing import check_objective, loss_and_gradient, sample_outputs
 from instil.testing.objective import CONTRACTS
-from instil.testing.samples import make_strided
+from instil.testing.structures import make_strided
 
 
 class Sound(Objective):

@@ -9,14 +9,9 @@ from torch import Tensor
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
 from instil.items import Items
 from instil.testing import check_objective, sample_outputs
-from instil.testing.samples import (
-    NUM_LAYERS,
-    NUM_MEMBERS,
-    TASKS,
-    scale_tensors,
-    select_rows,
-    with_noise,
-)
+from instil.testing.sample_sides import NUM_LAYERS
+from instil.testing.samples import NUM_MEMBERS, TASKS
+from instil.testing.structures import scale_tensors, select_rows, with_noise
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,4 +1,4 @@
-"""The contracts that every method keeps, shipped so that a third party can run them on its own: ``check_objective(MyLoss)``."""
+"""Contracts of all methods, shipped for methods of other packages: ``check_objective(MyLoss)``."""
 
 from instil.testing.objective import check_objective
 from instil.testing.samples import sample_outputs

@@ -1,4 +1,4 @@
-"""What a loss on logits promises of its items and classes."""
+"""Contracts about the items and classes of losses on logits."""
 
 from __future__ import annotations
 
@@ -7,82 +7,102 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.cards import has_tag
 from instil.core import UNLABELLED, Batch, Objective, Objectives, Outputs
-from instil.testing.samples import assert_close, leaves, link_if_needed, sample_outputs
+from instil.testing.linked import link_if_needed
+from instil.testing.samples import sample_outputs
+from instil.testing.structures import assert_close, leaves
 from instil.testing.trials import build_objective, loss_and_gradient, sample_trial
 
 
 def check_position_shapes(make: Callable[[], Objective]) -> None:
-    """Logits (3, 4, C) of positions give the loss of logits (12, C): classes, pixels, tokens and nodes are one code.
+    """Check that logits (3, 4, C) of positions give the loss of logits (12, C).
 
-    Positions that are not valid hold NaN on both sides, which changes nothing.
+    So classes, pixels, tokens and nodes share one implementation. Invalid positions hold NaN on
+    both sides, which must change nothing. This contract holds for the losses of this package;
+    ``check_objective`` does not require it of others.
 
-    A promise of the package's own losses on logits, which ``check_objective`` does not ask of others.
+    Args:
+        make: returns a new objective.
+
+    Raises:
+        AssertionError: if loss or gradient differ.
     """
-    if not _reads_logits_alone(make()) or has_tag(make(), "related_positions"):
+    if not _reads_logits_only(make()) or make().relates_positions:
         return
     student, teacher, batch = sample_outputs(12)
     valid = torch.arange(12) % 5 > 0
-    whole = {key: value for key, value in batch.items() if key != "index"} | {"valid": valid}
+    flat = {key: value for key, value in batch.items() if key != "index"} | {"valid": valid}
     try:
-        loss, gradient = _by_logits(make, student, teacher, whole)
+        loss, gradient = _loss_and_logit_gradient(make, student, teacher, flat)
     except ValueError as error:
-        if "index" in str(error):  # what is drawn or remembered is drawn for a sample
+        # An objective that samples or remembers needs the index of a sample, not of a position.
+        if "index" in str(error):
             return
         raise
-    grid = {key: value.view(3, 4) if value.ndim else value for key, value in whole.items()}
-    positions = [
-        {"logits": side["logits"].masked_fill(~grid["valid"][..., None], torch.nan)}
-        for side in (_gridded(student), _gridded(teacher))
-    ]
-    again, other = _by_logits(make, positions[0], positions[1], grid)
-    assert_close(loss, again, "the loss of positions (3, 4) is not that of 12 items")
-    assert_close(
-        gradient, other.flatten(0, 1), "the gradient of positions (3, 4) is not that of 12 items"
+    grid = {key: value.view(3, 4) if value.ndim else value for key, value in flat.items()}
+    student, teacher = (
+        {"logits": side["logits"].view(3, 4, -1).masked_fill(~grid["valid"][..., None], torch.nan)}
+        for side in (student, teacher)
     )
+    grid_loss, grid_gradient = _loss_and_logit_gradient(make, student, teacher, grid)
+    message = "of positions (3, 4) is not that of 12 items"
+    assert_close(loss, grid_loss, f"the loss {message}")
+    assert_close(gradient, grid_gradient.flatten(0, 1), f"the gradient {message}")
 
 
 def few_classes(make: Callable[[], Objective]) -> None:
-    """With two classes, and with one, the loss and its gradient are finite, or a ValueError says how many there must be."""
+    """Check one and two classes: finite values, or a ValueError about the number of classes.
+
+    Args:
+        make: returns a new objective.
+
+    Raises:
+        AssertionError: for other values or errors.
+    """
     if "logits" not in make().reads["student"] or make().card.tasks[0] != "classification":
         return
     student, teacher, batch = sample_outputs()
-    for classes in (2, 1):
-
-        def cut(value: Tensor, count: int = classes) -> Tensor:
-            return value[..., :count] if value.shape[-1] > count else value
-
-        label = torch.where(batch["label"] == UNLABELLED, UNLABELLED, batch["label"] % classes)
-
-        def fewer(side: Outputs, count: int = classes) -> Outputs:
-            return {
-                **side,
-                "logits": cut(side["logits"]),
-                "head": tuple(part[:count] for part in side["head"]),
-            }
-
-        mine, theirs = (
-            fewer(student),
-            fewer(teacher) | {"members": tuple(map(fewer, teacher["members"]))},
-        )
+    for num_classes in (2, 1):
+        is_unlabelled = batch["label"] == UNLABELLED
+        label = torch.where(is_unlabelled, UNLABELLED, batch["label"] % num_classes)
+        members = tuple(_first_classes(member, num_classes) for member in teacher["members"])
+        few_teacher = _first_classes(teacher, num_classes) | {"members": members}
+        few_student = _first_classes(student, num_classes)
         try:
-            loss, gradient = _by_logits(make, mine, theirs, batch | {"label": label})
+            loss, gradient = _loss_and_logit_gradient(
+                make, few_student, few_teacher, batch | {"label": label}
+            )
         except ValueError as error:
             if "class" not in str(error):
                 raise AssertionError(
-                    f"with {classes} classes the error says nothing of classes: {error}"
+                    f"with {num_classes} classes the error does not name classes: {error}"
                 ) from error
             continue
-        assert torch.isfinite(loss), f"the loss of {classes} classes is {loss}"
-        assert torch.isfinite(gradient).all(), f"the gradient of {classes} classes is not finite"
+        assert torch.isfinite(loss), f"the loss of {num_classes} classes is {loss}"
+        assert torch.isfinite(gradient).all(), (
+            f"the gradient of {num_classes} classes is not finite"
+        )
+
+
+def _first_classes(outputs: Outputs, num_classes: int) -> Outputs:
+    logits = outputs["logits"]
+    if logits.shape[-1] > num_classes:
+        logits = logits[..., :num_classes]
+    head = tuple(part[:num_classes] for part in outputs["head"])
+    return {**outputs, "logits": logits, "head": head}
 
 
 def impossible_class(make: Callable[[], Objective]) -> None:
-    """Loss and gradient are finite where a class has the logit minus infinity on both sides.
+    """Check that loss and gradient are finite if a class has the logit minus infinity.
 
-    Such a class is excluded, for example padding of a vocabulary. Not asked of an objective whose
-    card says ``finite_logits``, of real outputs, and with ``standardize``.
+    Such a class is excluded on both sides, for example the padding of a vocabulary. The contract
+    does not apply to cards with ``finite_logits``, to real outputs, and to ``standardize``.
+
+    Args:
+        make: returns a new objective.
+
+    Raises:
+        AssertionError: if a value is not finite.
     """
     objective = make()
     standardizes = getattr(objective, "standardize", False)
@@ -93,26 +113,27 @@ def impossible_class(make: Callable[[], Objective]) -> None:
     objective = build_objective(make)
     student, teacher, batch = sample_trial(objective)
     last = student["logits"].shape[-1] - 1
-    student, teacher = _without_class(student, last), _without_class(teacher, last)
+    student = _without_class(student, last)
+    teacher = _without_class(teacher, last)
     if "label" in batch:
         batch = batch | {"label": batch["label"].masked_fill(batch["label"] == last, 0)}
     if type(objective).state_updates is not Objective.state_updates:
-        # What it remembers of earlier samples must not have the class either.
+        # The memory of earlier samples must not have the class either.
         with torch.no_grad():
             objective.after_step(objective.state_updates(student, teacher, batch))
     loss, gradients = loss_and_gradient(objective, student, teacher, batch)
     assert torch.isfinite(loss), (
-        f"the loss is {loss} where a class is minus infinity on both sides; if it reads logits "
-        "otherwise than through a softmax, its card says so (finite_logits)"
+        f"the loss is {loss} if a class is minus infinity on both sides; a loss that reads logits "
+        "without a softmax declares it on the card (finite_logits)"
     )
     for name, gradient in gradients.items():
         assert torch.isfinite(gradient).all(), (
-            f"the gradient of {name} is not finite where a class is minus infinity on both sides"
+            f"the gradient of {name} is not finite if a class is minus infinity on both sides"
         )
 
 
 def _without_class(outputs: Outputs, index: int) -> Outputs:
-    """Outputs of one side whose logits exclude a class."""
+    """Return outputs of one side whose logits exclude a class."""
     logits = outputs["logits"].clone()
     logits[..., index] = -torch.inf
     changed = outputs | {"logits": logits}
@@ -121,29 +142,25 @@ def _without_class(outputs: Outputs, index: int) -> Outputs:
     return changed
 
 
-def _reads_logits_alone(objective: Objective) -> bool:
-    reads = {role for roles in objective.reads.values() for role in roles}
-    return (
-        reads == {"logits"}
-        and not objective.items.per_sample
-        and objective.card.tasks[0] == "classification"
-    )
+def _reads_logits_only(objective: Objective) -> bool:
+    reads: set[str] = set()
+    for roles in objective.reads.values():
+        reads |= set(roles)
+    is_classification = objective.card.tasks[0] == "classification"
+    return reads == {"logits"} and not objective.per_sample and is_classification
 
 
-def _gridded(outputs: Outputs) -> Outputs:
-    return {"logits": outputs["logits"].view(3, 4, -1)}
-
-
-def _by_logits(
+def _loss_and_logit_gradient(
     make: Callable[[], Objective], student: Outputs, teacher: Outputs, batch: Batch
 ) -> tuple[Tensor, Tensor]:
-    """The loss of a new objective, and its gradient by the student's logits."""
+    """Return the loss of a new objective and its gradient by the student's logits."""
     torch.manual_seed(0)
     objective = make()
     objectives = Objectives({"it": objective})
     with torch.no_grad():
         objectives.build(student, teacher)
     student = leaves(student)
-    loss = objectives(*link_if_needed(objective, student, teacher), batch).losses["it"]
+    sides = link_if_needed(objective, student, teacher)
+    loss = objectives(*sides, batch).losses["it"]
     (gradient,) = torch.autograd.grad(loss, student["logits"], allow_unused=True)
     return loss.detach(), torch.zeros_like(student["logits"]) if gradient is None else gradient

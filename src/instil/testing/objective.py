@@ -1,4 +1,4 @@
-"""What an objective promises."""
+"""Contracts of objectives."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from instil.core import Objective, Objectives, batch_size
 from instil.testing.classes import few_classes, impossible_class
-from instil.testing.samples import (
+from instil.testing.linked import link_if_needed
+from instil.testing.structures import (
     assert_close,
     leaves,
-    link_if_needed,
     make_strided,
     named_tensors,
     scale_tensors,
@@ -23,9 +23,18 @@ from instil.testing.samples import (
 from instil.testing.trials import build_objective, has_sample_axis, loss_and_gradient, sample_trial
 from instil.testing.uncounted import only_counted_items, only_counted_positions, other_tasks
 
+NUM_STEPS = 20
+
 
 def check_objective(make: Callable[[], Objective]) -> None:
-    """Every contract of an objective that ``make`` builds with its options; AssertionError names the one that is broken."""
+    """Check all contracts of an objective.
+
+    Args:
+        make: returns a new objective with its options.
+
+    Raises:
+        AssertionError: for the first broken contract, with its name.
+    """
     for contract in CONTRACTS:
         try:
             contract(make)
@@ -38,8 +47,11 @@ def check_objective(make: Callable[[], Objective]) -> None:
 def _finite_at_extremes(make: Callable[[], Objective]) -> None:
     for dtype, scale in itertools.product((torch.float32, torch.bfloat16), (1.0, 1e4)):
         student, teacher, batch = sample_trial(make(), dtype=dtype)
-        student, teacher = scale_tensors(student, scale), scale_tensors(teacher, scale)
-        for other in (teacher, scale_tensors(student, -1.0) if not _adapts(make) else teacher):
+        student = scale_tensors(student, scale)
+        teacher = scale_tensors(teacher, scale)
+        # The opposite of the student is the largest difference; an adapter needs the teacher's width.
+        opposite = teacher if _has_adapter(make) else scale_tensors(student, -1.0)
+        for other in (teacher, opposite):
             loss, grads = loss_and_gradient(build_objective(make, other), student, other, batch)
             assert loss.dtype == torch.float32, f"loss is {loss.dtype} for {dtype} inputs"
             assert torch.isfinite(loss), f"loss is {loss} at scale {scale} in {dtype}"
@@ -48,7 +60,7 @@ def _finite_at_extremes(make: Callable[[], Objective]) -> None:
                     f"gradient of {name} is not finite at scale {scale} in {dtype}"
                 )
             if scale == 1 and other is teacher:
-                assert any(grad.abs().sum() > 0 for name, grad in grads.items()), (
+                assert any(grad.abs().sum() > 0 for grad in grads.values()), (
                     "no gradient reaches the student"
                 )
 
@@ -60,7 +72,8 @@ def _zero_at_match(make: Callable[[], Objective]) -> None:
     student, _, batch = sample_trial(objective)
     loss, _ = loss_and_gradient(build_objective(make, student), student, student, batch)
     assert loss.abs() < 1e-5, (
-        f"loss is {loss} where student and teacher say the same; the card says it is zero (zero_at_match)"
+        f"loss is {loss} for equal outputs of student and teacher. Expected 0, by the card "
+        "(zero_at_match)"
     )
 
 
@@ -76,64 +89,59 @@ def _inputs_untouched(make: Callable[[], Objective]) -> None:
 
 def _order_of_the_batch(make: Callable[[], Objective]) -> None:
     objective = build_objective(make)
-    student, teacher, batch = sample_trial(objective)
-    order = torch.randperm(batch_size(batch), generator=torch.Generator().manual_seed(1))
-    loss, grads = loss_and_gradient(objective, student, teacher, batch)
-    again, moved = loss_and_gradient(
-        objective, *(select_rows(part, order) for part in (student, teacher, batch))
+    trial = sample_trial(objective)
+    order = torch.randperm(batch_size(trial[2]), generator=torch.Generator().manual_seed(1))
+    loss, grads = loss_and_gradient(objective, *trial)
+    permuted_loss, permuted_grads = loss_and_gradient(
+        objective, *(select_rows(part, order) for part in trial)
     )
-    assert_close(loss, again, "the loss depends on the order of the batch")
+    assert_close(loss, permuted_loss, "the loss depends on the order of the batch")
     for name, grad in grads.items():
-        assert_close(
-            grad[order] if has_sample_axis(name, objective) else grad,
-            moved[name],
-            f"the gradient of {name} depends on the order of the batch",
-        )
+        expected = grad[order] if has_sample_axis(name, objective) else grad
+        message = f"the gradient of {name} depends on the order of the batch"
+        assert_close(expected, permuted_grads[name], message)
 
 
 def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
     objective = build_objective(make)
     if objective.couples:
         return
-    student, teacher, batch = sample_trial(objective, number=10)
+    student, teacher, batch = sample_trial(objective, num_samples=10)
     loss, grads = loss_and_gradient(objective, student, teacher, batch)
     count = objective.num_items(batch)
     total = torch.zeros(())
-    parts: list[dict[str, Tensor]] = []
+    part_grads: list[dict[str, Tensor]] = []
     for rows in torch.split(torch.arange(10), [1, 6, 3]):
-        piece = select_rows(batch, rows)
+        part = select_rows(batch, rows)
         value, grad = loss_and_gradient(
-            objective, select_rows(student, rows), select_rows(teacher, rows), piece
+            objective, select_rows(student, rows), select_rows(teacher, rows), part
         )
-        share = objective.num_items(piece) / count
+        share = objective.num_items(part) / count
         total = total + value * share
-        parts.append({name: g * share for name, g in grad.items()})
+        part_grads.append({name: g * share for name, g in grad.items()})
+    message = "depends on how the batch is split"
     assert_close(
-        loss,
-        total,
-        "the loss depends on how the batch is cut; a loss that couples its items says so (couples)",
+        loss, total, f"the loss {message}; a loss that couples its items declares it (couples)"
     )
     for name, whole in grads.items():
-        cut = [part[name] for part in parts]
-        assert_close(
-            whole,
-            torch.cat(cut) if has_sample_axis(name, objective) else torch.stack(cut).sum(0),
-            f"the gradient of {name} depends on how the batch is cut",
-        )
+        parts = [grad[name] for grad in part_grads]
+        has_rows = has_sample_axis(name, objective)
+        combined = torch.cat(parts) if has_rows else torch.stack(parts).sum(0)
+        assert_close(whole, combined, f"the gradient of {name} {message}")
 
 
 def _empty_and_single(make: Callable[[], Objective]) -> None:
     objective = build_objective(make)
     student, teacher, batch = sample_trial(objective)
-    nothing = batch | {"valid": torch.zeros(batch_size(batch), dtype=torch.bool)}
-    loss, grads = loss_and_gradient(objective, student, teacher, nothing)
+    empty = batch | {"valid": torch.zeros(batch_size(batch), dtype=torch.bool)}
+    loss, grads = loss_and_gradient(objective, student, teacher, empty)
     assert loss == 0, f"the loss of no items is {loss}, not 0"
     assert all(torch.isfinite(grad).all() for grad in grads.values()), (
         "the gradient of no items is not finite"
     )
-    one = torch.tensor([1])
+    single = torch.tensor([1])
     loss, grads = loss_and_gradient(
-        objective, *(select_rows(part, one) for part in (student, teacher, batch))
+        objective, *(select_rows(part, single) for part in (student, teacher, batch))
     )
     assert torch.isfinite(loss), f"the loss of one item is {loss}"
     assert all(torch.isfinite(grad).all() for grad in grads.values()), (
@@ -145,8 +153,8 @@ def _layout(make: Callable[[], Objective]) -> None:
     objective = build_objective(make)
     student, teacher, batch = sample_trial(objective)
     loss, _ = loss_and_gradient(objective, student, teacher, batch)
-    again, _ = loss_and_gradient(objective, make_strided(student), make_strided(teacher), batch)
-    assert_close(loss, again, "the loss depends on the memory layout")
+    strided, _ = loss_and_gradient(objective, make_strided(student), make_strided(teacher), batch)
+    assert_close(loss, strided, "the loss depends on the memory layout")
 
 
 def _state_moves_after_the_step(make: Callable[[], Objective]) -> None:
@@ -155,56 +163,56 @@ def _state_moves_after_the_step(make: Callable[[], Objective]) -> None:
     before = copy.deepcopy(objective.state_dict())
     loss_and_gradient(objective, student, teacher, batch)
     with torch.no_grad():
-        kept = objective.state_updates(student, teacher, batch)
+        updates = objective.state_updates(student, teacher, batch)
     for name, value in objective.state_dict().items():
         if "running_" not in name and "num_batches" not in name:
             assert torch.equal(value, before[name]), (
-                f"forward or keep moved the state '{name}'; only after_step may"
+                f"forward or state_updates moved the state '{name}'; only after_step may"
             )
-    assert all(len(rows) == batch_size(batch) for rows in kept.values()), (
-        "keep returns one row for every sample"
+    assert all(len(rows) == batch_size(batch) for rows in updates.values()), (
+        "state_updates does not return one row for each sample"
     )
-    objective.after_step(kept)
+    objective.after_step(updates)
 
 
 def _parameters_are_seen(make: Callable[[], Objective]) -> None:
-    objective, other = build_objective(make), build_objective(make)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(objective.state_dict().values(), other.state_dict().values(), strict=True)
-    ), "two builds from one seed differ"
-    assert {name for name, _ in objective.named_parameters()} <= set(objective.state_dict()), (
+    first = build_objective(make)
+    second = build_objective(make)
+    states = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in states), "two builds from one seed differ"
+    assert {name for name, _ in first.named_parameters()} <= set(first.state_dict()), (
         "a parameter is missing from the state"
     )
-    assert all(parameter.ndim for parameter in objective.parameters()), (
-        "a learned scalar has shape (1,), not ()"
+    # Sharding needs at least one dimension.
+    assert all(parameter.ndim for parameter in first.parameters()), (
+        "a trainable scalar has the shape (). Expected (1,)"
     )
 
 
 def _loss_falls(make: Callable[[], Objective]) -> None:
-    """Gradient steps on the student's own outputs bring the loss down."""
+    """Check that gradient steps on the student outputs themselves lower the loss."""
     objective = build_objective(make)
     student, teacher, batch = sample_trial(objective)
     student = leaves(student)
     objectives = Objectives({"it": objective})
-    tensors = [
-        tensor
-        for _, tensor in named_tensors({role: student[role] for role in objective.reads["student"]})
-    ]
-    optimizer = torch.optim.Adam([*tensors, *objective.parameters()], 0.02)
+    read = {role: student[role] for role in objective.reads["student"]}
+    inputs = [tensor for _, tensor in named_tensors(read)]
+    optimizer = torch.optim.Adam([*inputs, *objective.parameters()], 0.02)
     losses = []
-    for _ in range(21):
+    for _ in range(NUM_STEPS + 1):
         optimizer.zero_grad()
-        loss = objectives(*link_if_needed(objective, student, teacher), batch).losses["it"]
+        sides = link_if_needed(objective, student, teacher)
+        loss = objectives(*sides, batch).losses["it"]
         losses.append(float(loss.detach()))
         loss.backward()
         optimizer.step()
     assert losses[-1] < losses[0], (
-        f"the loss does not fall in 20 steps on free outputs: {losses[0]:.4g} -> {losses[-1]:.4g}"
+        f"the loss does not fall in {NUM_STEPS} steps on free outputs: "
+        f"{losses[0]:.4g} -> {losses[-1]:.4g}"
     )
 
 
-def _adapts(make: Callable[[], Objective]) -> bool:
+def _has_adapter(make: Callable[[], Objective]) -> bool:
     return any(True for _ in build_objective(make).parameters())
 
 
@@ -225,4 +233,4 @@ CONTRACTS: tuple[Callable[[Callable[[], Objective]], None], ...] = (
     few_classes,
     impossible_class,
 )
-"""The contracts of an objective, in the order in which ``check_objective`` runs them."""
+"""Contracts of an objective, in the order of ``check_objective``."""

@@ -1,4 +1,4 @@
-"""What a scheme promises."""
+"""Contracts of schemes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,23 @@ from instil.capabilities import SynthesizesImages
 from instil.core import Batch, Net, Outputs, Scheme, Teacher, batch_size, item_weights
 from instil.engine import Engine, Optimization
 from instil.roles import SHARED_ROLES
-from instil.testing.samples import select_rows, tensors
+from instil.testing.structures import select_rows, tensors
 from instil.training.step import train_step
 
+MakeScheme = Callable[[], Scheme]
+Batches = Callable[[int], Batch]
+"""Step -> batch."""
 
-def check_scheme(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
-    """Every contract of a scheme (without dropout, BatchNorm and coupled objectives); AssertionError names the one that is broken.
 
-    ``batches(step)`` gives at least 16 samples a step.
+def check_scheme(make: MakeScheme, batches: Batches) -> None:
+    """Check all contracts of a scheme without dropout, BatchNorm and coupled objectives.
+
+    Args:
+        make: returns a new scheme.
+        batches: step -> batch of at least 16 samples.
+
+    Raises:
+        AssertionError: for the first broken contract, with its name.
     """
     for contract in (
         _same_for_any_cut,
@@ -44,13 +53,14 @@ def check_scheme(make: Callable[[], Scheme], batches: Callable[[int], Batch]) ->
 
 
 def _run(
-    make: Callable[[], Scheme],
-    batches: Callable[[int], Batch],
-    steps: int,
+    make: MakeScheme,
+    batches: Batches,
+    num_steps: int,
     cut: tuple[int, ...] = (),
     start: int = 0,
     resume: Path | None = None,
 ) -> tuple[Scheme, Engine, list[dict[str, float]]]:
+    """Train a new scheme from one seed; ``cut``: sizes of the first micro-batches."""
     torch.manual_seed(0)
     scheme = make()
     scheme.train().prepare(batches(0))
@@ -59,7 +69,7 @@ def _run(
     if resume is not None:
         engine.load(scheme, resume)
     losses = []
-    for step in range(start, steps):
+    for step in range(start, num_steps):
         whole = batches(step)
         rows = torch.split(torch.arange(batch_size(whole)), [*cut, batch_size(whole) - sum(cut)])
         clock = {
@@ -73,107 +83,113 @@ def _run(
     return scheme, engine, losses
 
 
-def _same_for_any_cut(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
-    whole, pieces = (
-        _run(make, batches, 5)[0].state_dict(),
-        _run(make, batches, 5, (7, 1, 4))[0].state_dict(),
-    )
+def _first_batch(scheme: Scheme, batches: Batches) -> Batch:
+    clock = {"step": torch.tensor(0), "progress": torch.tensor(0.0), "seed": torch.tensor(0)}
+    return scheme.before_step(batches(0) | clock)
+
+
+def _same_for_any_cut(make: MakeScheme, batches: Batches) -> None:
+    whole = _run(make, batches, 5)[0].state_dict()
+    split = _run(make, batches, 5, (7, 1, 4))[0].state_dict()
     for name, tensor in whole.items():
-        assert (tensor - pieces[name]).abs().max() < 1e-5, (
-            f"'{name}' depends on how the batch is cut into micro-batches"
+        assert (tensor - split[name]).abs().max() < 1e-5, (
+            f"'{name}' depends on how the batch is split into micro-batches"
         )
 
 
-def _each_learner_moves_in_its_own_update(
-    make: Callable[[], Scheme], batches: Callable[[int], Batch]
-) -> None:
+def _each_learner_moves_in_its_own_update(make: MakeScheme, batches: Batches) -> None:
     scheme, engine, _ = _run(make, batches, 0)
-    clock = {"step": torch.tensor(0), "progress": torch.tensor(0.0), "seed": torch.tensor(0)}
-    batch = scheme.before_step(batches(0) | clock)
+    batch = _first_batch(scheme, batches)
     assert all(parameter.grad is None for parameter in scheme.parameters()), (
-        "before_step left a gradient behind"
+        "before_step leaves a gradient"
     )
-    shares = engine.loss_weights([scheme.counts(batch)])[0]
+    weights = engine.loss_weights([scheme.counts(batch)])[0]
     updated: set[str] = set()
     before = copy.deepcopy(scheme.state_dict())
     for update in scheme.step(batch):
         names = (update.learner,) if isinstance(update.learner, str) else update.learner
         for name in update.losses:
-            assert name in shares, f"loss '{name}' has no count"
-        engine.backward(update, {name: shares[name][0] for name in update.losses}, last=True)
-        _unmoved(scheme, before, "step changed the state; only after_step and the optimizers may")
+            assert name in weights, f"loss '{name}' has no count"
+        engine.backward(update, {name: weights[name][0] for name in update.losses}, last=True)
+        _check_unmoved(scheme, before)
         engine.step(update.learner)
-        moved = {id(parameter) for name in names for parameter in engine.parameters[name]}
-        for path, parameter in scheme.named_parameters():
-            if id(parameter) not in moved:
-                assert torch.equal(parameter, before[path]), (
-                    f"'{path}' moved in an update of {names}"
-                )
-        before, updated = copy.deepcopy(scheme.state_dict()), updated | set(names)
+        _check_only_moved(scheme, before, engine, names)
+        before = copy.deepcopy(scheme.state_dict())
+        updated |= set(names)
     assert updated == set(scheme.learners), (
         f"learners {sorted(set(scheme.learners) - updated)} are never updated"
     )
 
 
-def _unmoved(scheme: Scheme, before: dict[str, Tensor], message: str) -> None:
+def _check_unmoved(scheme: Scheme, before: dict[str, Tensor]) -> None:
     for name, tensor in scheme.state_dict().items():
         if "running_" not in name and "num_batches" not in name:
-            assert torch.equal(tensor, before[name]), f"{message}: '{name}'"
+            assert torch.equal(tensor, before[name]), (
+                f"step changed the state '{name}'; only after_step and the optimizers may"
+            )
 
 
-def _nothing_held_across_a_yield(
-    make: Callable[[], Scheme], batches: Callable[[int], Batch]
+def _check_only_moved(
+    scheme: Scheme, before: dict[str, Tensor], engine: Engine, names: tuple[str, ...]
 ) -> None:
+    """Check that an optimizer step changed parameters of these learners only."""
+    moved: set[int] = set()
+    for name in names:
+        moved |= {id(parameter) for parameter in engine.parameters[name]}
+    for path, parameter in scheme.named_parameters():
+        if id(parameter) not in moved:
+            assert torch.equal(parameter, before[path]), f"'{path}' moved in an update of {names}"
+
+
+def _nothing_held_across_a_yield(make: MakeScheme, batches: Batches) -> None:
     scheme = _run(make, batches, 0)[0]
-    clock = {"step": torch.tensor(0), "progress": torch.tensor(0.0), "seed": torch.tensor(0)}
-    run: Any = scheme.step(scheme.before_step(batches(0) | clock))
-    for _ in run:
+    steps: Any = scheme.step(_first_batch(scheme, batches))
+    for _ in steps:
+        # Local variables of the suspended generator keep their graphs in memory.
         held = [
             name
-            for name, value in run.gi_frame.f_locals.items()
+            for name, value in steps.gi_frame.f_locals.items()
             if any(tensor.grad_fn is not None for tensor in tensors(value))
         ]
         assert scheme.card.holds_graph or not held, (
-            f"'{held[0]}' is held across a yield; say holds_graph on the card, or compute it again"
+            f"'{held[0]}' is held across a yield; set holds_graph on the card, or compute it again"
         )
 
 
-def _resumes_exactly(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
-    whole = _run(make, batches, 6)[0].state_dict()
+def _resumes_exactly(make: MakeScheme, batches: Batches) -> None:
+    expected = _run(make, batches, 6)[0].state_dict()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint.pt"
         scheme, engine, _ = _run(make, batches, 3)
         engine.save(scheme, path, {})
-        again = _run(make, batches, 6, start=3, resume=path)[0].state_dict()
-    for name, tensor in whole.items():
-        assert torch.equal(tensor, again[name]), f"'{name}' differs after a resume from the middle"
+        resumed = _run(make, batches, 6, start=3, resume=path)[0].state_dict()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, resumed[name]), f"'{name}' differs after a resumed training"
 
 
-def _learns(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
-    losses = _run(make, lambda step: batches(0), 30)[2]
-    own = [
-        sum(value for name, value in record.items() if name.startswith("student/"))
-        for record in losses
-    ]
-    assert min(own[-5:]) < own[1] or own[1] == 0, (
-        f"the student's loss does not fall on one repeated batch: {own[1]:.4g} -> {own[-1]:.4g}"
+def _learns(make: MakeScheme, batches: Batches) -> None:
+    losses = []
+    for record in _run(make, lambda step: batches(0), 30)[2]:
+        losses.append(sum(value for name, value in record.items() if name.startswith("student/")))
+    # Step 1, since memories may be empty at step 0.
+    assert min(losses[-5:]) < losses[1] or losses[1] == 0, (
+        f"the student's loss does not fall on one repeated batch: {losses[1]:.4g} -> "
+        f"{losses[-1]:.4g}"
     )
 
 
-def _teachers_get_no_gradient(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
+def _teachers_get_no_gradient(make: MakeScheme, batches: Batches) -> None:
     for name, part in _run(make, batches, 2)[0].named_modules():
         if isinstance(part, Teacher):
             assert all(parameter.grad is None for parameter in part.parameters()), (
-                f"a gradient leaked into teacher '{name}'"
+                f"teacher '{name}' has a gradient"
             )
 
 
-def _uncounted_samples_change_nothing(
-    make: Callable[[], Scheme], batches: Callable[[int], Batch]
-) -> None:
-    """Invalid samples whose outputs are not finite do not change the trained state.
+def _uncounted_samples_change_nothing(make: MakeScheme, batches: Batches) -> None:
+    """Check that invalid samples with NaN or infinite outputs do not change the trained state.
 
-    Schemes that make their images are left out: none of their items is invalid.
+    Schemes that generate images are excluded: all of their items are valid.
     """
     if isinstance(make(), SynthesizesImages):
         return
@@ -195,11 +211,8 @@ def _uncounted_samples_change_nothing(
             )
 
 
-def _poisoned(make: Callable[[], Scheme], poison: float) -> Scheme:
-    """Add ``poison`` to the outputs of every network at invalid samples, after the dry run.
-
-    Gradients pass the sum unchanged, so that a gradient that is not 0 reaches the network.
-    """
+def _poisoned(make: MakeScheme, poison: float) -> Scheme:
+    """Add ``poison`` to the outputs of every network at invalid samples, after the dry run."""
     scheme = make()
 
     def hook(module: nn.Module, arguments: tuple[Any, ...], outputs: Outputs) -> Outputs:
@@ -208,22 +221,7 @@ def _poisoned(make: Callable[[], Scheme], poison: float) -> Scheme:
             return outputs
         invalid = item_weights(batch) <= 0
         invalid = invalid.flatten(1).all(1) if invalid.ndim > 1 else invalid
-
-        def changed(value: Any, role: str = "") -> Any:
-            if isinstance(value, tuple):
-                return tuple(changed(part) for part in value)
-            if (
-                role in SHARED_ROLES
-                or not isinstance(value, Tensor)
-                or not value.is_floating_point()
-            ):
-                return value
-            if value.shape[:1] != invalid.shape:
-                return value
-            added = torch.zeros(len(value), dtype=value.dtype).masked_fill(invalid, poison)
-            return value + added.view(-1, *[1] * (value.ndim - 1))
-
-        return {role: changed(value, role) for role, value in outputs.items()}
+        return {role: _add(value, invalid, poison, role) for role, value in outputs.items()}
 
     for part in scheme.modules():
         if isinstance(part, Net):
@@ -231,6 +229,18 @@ def _poisoned(make: Callable[[], Scheme], poison: float) -> Scheme:
     return scheme
 
 
-def _exports_a_net(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
+def _add(value: Any, rows: Tensor, poison: float, role: str = "") -> Any:
+    if isinstance(value, tuple):
+        return tuple(_add(part, rows, poison) for part in value)
+    if role in SHARED_ROLES or not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    if value.shape[:1] != rows.shape:
+        return value
+    # A sum passes gradients unchanged, so a gradient that is not 0 would reach the network.
+    added = torch.zeros(len(value), dtype=value.dtype).masked_fill(rows, poison)
+    return value + added.view(-1, *[1] * (value.ndim - 1))
+
+
+def _exports_a_net(make: MakeScheme, batches: Batches) -> None:
     exported = _run(make, batches, 1)[0].export()
-    assert isinstance(exported, Net), f"export gives a {type(exported).__name__}, not a Net"
+    assert isinstance(exported, Net), f"export returns a {type(exported).__name__}, not a Net"

@@ -1,4 +1,4 @@
-"""What a task promises."""
+"""Contracts of tasks."""
 
 from __future__ import annotations
 
@@ -11,36 +11,49 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Net, batch_size, first_tensor
-from instil.testing.samples import replace_with_noise, select_rows
+from instil.testing.perfect_outputs import check_perfect_outputs
+from instil.testing.structures import replace_with_noise, select_rows
 
-Make = Callable[[], Any]
+MakeTask = Callable[[], Any]
 
 
 class Probe(nn.Module):
-    """A model of flat inputs with all that an evaluation could leave a trace in: dropout and running statistics."""
+    """Linear model of flat inputs with dropout and running statistics.
+
+    An evaluation that leaves it in another mode or state changes its outputs.
+
+    Args:
+        inputs: number of inputs.
+        classes: number of classes.
+    """
 
     def __init__(self, inputs: int, classes: int):
         super().__init__()
-        self.norm, self.drop, self.head = (
-            nn.BatchNorm1d(inputs),
-            nn.Dropout(),
-            nn.Linear(inputs, classes),
-        )
+        self.norm = nn.BatchNorm1d(inputs)
+        self.drop = nn.Dropout()
+        self.head = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.drop(self.norm(x.flatten(1))))
         return logits
 
 
-def check_task(make: Make, batch: Batch, model: nn.Module | None = None) -> None:
-    """Every contract of a task that ``make`` builds; AssertionError names the one that is broken.
+def check_task(make: MakeTask, batch: Batch, model: nn.Module | None = None) -> None:
+    """Check all contracts of a task.
 
-    ``batch`` has at least eight samples, some of them labelled; ``model`` is one that the task's ``call`` can ask, by default a linear one of the
-    flat first tensor; of a graph it asks each node alone. Metrics are floats, ``accuracy`` and the headline among them in [0, 1] (a headline of which
-    lower is better is at least 0); of real labels there is only the headline, at most 1.
+    Metrics are floats. ``accuracy`` and the headline metric are in [0, 1]; a headline that is
+    better when lower is at least 0. With real labels there is only the headline, at most 1.
+
+    Args:
+        make: returns a new task.
+        batch: batch of at least eight samples, some of them labelled.
+        model: model for the task's ``call``; None: a linear model of the first tensor, flattened.
+
+    Raises:
+        AssertionError: for the first broken contract, with its name.
     """
-    classes = _classes(batch["label"])
-    model = model or Probe(first_tensor(batch).flatten(1).shape[1], classes)
+    num_classes = _num_classes(batch["label"])
+    model = model or Probe(first_tensor(batch).flatten(1).shape[1], num_classes)
     for contract in (
         _call_gives_its_roles,
         _metrics_are_floats,
@@ -57,174 +70,120 @@ def check_task(make: Make, batch: Batch, model: nn.Module | None = None) -> None
             ) from error
 
 
-def _classes(label: Tensor) -> int:
+def _num_classes(label: Tensor) -> int:
     return label.shape[1] if label.is_floating_point() else int(label.max()) + 1
 
 
-def _part(batch: Batch, rows: Tensor) -> Batch:
-    """These samples; of a graph with the edges among them."""
+def _select(batch: Batch, rows: Tensor) -> Batch:
+    """Select samples; a graph keeps the edges between them."""
     edges: Tensor | None = batch.get("edge_index")
     if edges is None:
         return select_rows(batch, rows)
-    kept = torch.arange(batch_size(batch))[rows]
-    place = torch.full((batch_size(batch),), -1)
-    place[kept] = torch.arange(len(kept))
-    edges = place[edges]
-    return select_rows(
-        {key: value for key, value in batch.items() if key != "edge_index"}, rows
-    ) | {"edge_index": edges[:, (edges >= 0).all(0)]}
+    selected = torch.arange(batch_size(batch))[rows]
+    new_index = torch.full((batch_size(batch),), -1)
+    new_index[selected] = torch.arange(len(selected))
+    edges = new_index[edges]
+    others = {key: value for key, value in batch.items() if key != "edge_index"}
+    return select_rows(others, rows) | {"edge_index": edges[:, (edges >= 0).all(0)]}
 
 
-def _measured(make: Make, net: nn.Module, batches: list[Batch]) -> dict[str, float]:
+def _evaluate(make: MakeTask, net: nn.Module, batches: list[Batch]) -> dict[str, float]:
     metrics: dict[str, float] = make().evaluate(net, batches)[0]
     return metrics
 
 
-def _call_gives_its_roles(make: Make, batch: Batch, model: nn.Module) -> None:
+def _call_gives_its_roles(make: MakeTask, batch: Batch, model: nn.Module) -> None:
     with torch.no_grad():
         outputs = make().call(model, batch)
-    assert isinstance(outputs, dict), f"call gives a {type(outputs).__name__}, not a dict of roles"
+    assert isinstance(outputs, dict), (
+        f"call returns a {type(outputs).__name__}. Expected a dict of roles"
+    )
     for role in make().roles:
-        assert role in outputs, f"call gives {', '.join(outputs) or 'nothing'}, and no {role}"
-        shape = outputs[role].shape
-        assert len(shape) >= 2, (
-            f"{role} have shape {tuple(shape)}; expected (samples, ..., classes)"
-        )
+        assert role in outputs, f"call returns {', '.join(outputs) or 'nothing'}, without {role}"
+        shape = tuple(outputs[role].shape)
+        assert len(shape) >= 2, f"{role} have shape {shape}. Expected (samples, ..., classes)"
         assert shape[0] == batch_size(batch), (
-            f"call gives {role} {tuple(shape)} for {batch_size(batch)} samples"
+            f"call returns {role} {shape} for {batch_size(batch)} samples"
         )
     make().check_data(batch)
 
 
-def _metrics_are_floats(make: Make, batch: Batch, model: nn.Module) -> None:
-    metrics = _measured(make, Net(model, make().call), [batch])
+def _metrics_are_floats(make: MakeTask, batch: Batch, model: nn.Module) -> None:
+    metrics = _evaluate(make, Net(model, make().call), [batch])
     for name, value in metrics.items():
         assert type(value) is float, f"metric '{name}' is a {type(value).__name__}, not a float"
         assert math.isfinite(value), f"metric '{name}' is {value}"
-    least, names = (-math.inf, []) if make().kind == "real" else (0, ["accuracy"])
+    is_real = make().kind == "real"
+    minimum = -math.inf if is_real else 0
+    names = [] if is_real else ["accuracy"]
+    headline = make().headline
     if make().higher_is_better:
-        names = [*names, make().headline]
+        names = [*names, headline]
     else:
-        lowest = metrics[make().headline]
-        assert lowest >= 0, f"{make().headline} is {lowest}, not at least 0"
+        assert metrics[headline] >= 0, f"{headline} is {metrics[headline]}, not at least 0"
     for name in names:
-        assert least <= metrics[name] <= 1, f"{name} is {metrics[name]}, not in [{least}, 1]"
+        assert minimum <= metrics[name] <= 1, f"{name} is {metrics[name]}, not in [{minimum}, 1]"
 
 
-def _perfect_logits(make: Make, batch: Batch, model: nn.Module) -> None:
-    """Answers that are sure of every label have accuracy 1; those that are sure of the contrary, 0. Real outputs at the label have headline 1."""
-    if make().kind == "real":
-        return _perfect_outputs(make, batch)
-    label, classes = batch["label"], _classes(batch["label"])
-    sure = label.clamp_min(0)
-    sure = (
-        sure.float()
-        if label.is_floating_point()
-        else torch.nn.functional.one_hot(sure, classes).float()
-    )
-    for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
-        first = dict.fromkeys(("image_embedding", "sentence_embedding"), sign * sure)
-        second = dict.fromkeys(("text_embedding", "partner_embedding"), sure)
-        said = {
-            **_sharp_boxes(batch, sign),
-            "logits": sign * 20 * (2 * sure - 1),
-            **first,
-            **second,
-        }
-        net = Net(
-            nn.Identity(), lambda _, asked: {role: asked[f"sure {role}"] for role in make().roles}
-        )
-        accuracy = _measured(
-            make, net, [batch | {f"sure {role}": value for role, value in said.items()}]
-        )["accuracy"]
-        assert accuracy == wanted, (
-            f"accuracy is {accuracy}, not {wanted}, for logits that are sure of {'the' if sign > 0 else 'no'} label"
-        )
+def _perfect_logits(make: MakeTask, batch: Batch, model: nn.Module) -> None:
+    check_perfect_outputs(make, batch, _num_classes(batch["label"]))
 
 
-def _sharp_boxes(batch: Batch, sign: float) -> Batch:
-    """Sure of the edges of boxes that lie on bins, or of the contrary."""
-    if "box" not in batch:
-        return {}
-    edges = batch["box"].clamp_min(0).round().long()
-    return {
-        "box_logits": sign * 20 * (2 * torch.nn.functional.one_hot(edges).float() - 1).flatten(1)
-    }
-
-
-def _perfect_outputs(make: Make, batch: Batch) -> None:
-    label, headline = batch["label"].nan_to_num(), make().headline
-    net = Net(nn.Identity(), lambda _, asked: {"logits": asked["said"]})
-    perfect, other = (
-        _measured(make, net, [batch | {"said": said}])[headline]
-        for said in (label, label.roll(1, 0))
-    )
-    assert math.isclose(perfect, 1, abs_tol=1e-6), (
-        f"{headline} is {perfect}, not 1, for outputs at the label"
-    )
-    assert other < 1, f"{headline} is {other} for outputs at the labels of other samples"
-
-
-def _evaluation_leaves_no_trace(make: Make, batch: Batch, model: nn.Module) -> None:
+def _evaluation_leaves_no_trace(make: MakeTask, batch: Batch, model: nn.Module) -> None:
     model.train()
     net = Net(model, make().call)
+    # One part in another mode: an evaluation must restore the mode of each module.
     if parts := list(model.children()):
         parts[0].eval()
-    modes, state, random = (
-        {n: m.training for n, m in net.named_modules()},
-        copy.deepcopy(net.state_dict()),
-        torch.get_rng_state(),
-    )
-    held = {key: value.clone() for key, value in batch.items() if isinstance(value, Tensor)}
-    one, two = _measured(make, net, [batch]), _measured(make, net, [batch])
-    assert one == two, "two evaluations differ: the net was not in eval mode"
-    assert {n: m.training for n, m in net.named_modules()} == modes, (
+    modes = {name: module.training for name, module in net.named_modules()}
+    state = copy.deepcopy(net.state_dict())
+    random_state = torch.get_rng_state()
+    inputs = {key: value.clone() for key, value in batch.items() if isinstance(value, Tensor)}
+    first = _evaluate(make, net, [batch])
+    second = _evaluate(make, net, [batch])
+    assert first == second, "two evaluations differ: the net was not in eval mode"
+    assert {name: module.training for name, module in net.named_modules()} == modes, (
         "a module was left in another mode"
     )
-    assert torch.equal(torch.get_rng_state(), random), "the random state moved"
+    assert torch.equal(torch.get_rng_state(), random_state), "the random state moved"
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items()), (
         "the state of the net moved"
     )
-    for key, value in held.items():
-        torch.testing.assert_close(
-            batch[key],
-            value,
-            rtol=0,
-            atol=0,
-            equal_nan=True,
-            msg=f"the batch's {key} was changed in place",
-        )
-    assert torch.is_grad_enabled(), "gradients were left switched off"
+    for key, value in inputs.items():
+        message = f"the batch's {key} was changed in place"
+        torch.testing.assert_close(batch[key], value, rtol=0, atol=0, equal_nan=True, msg=message)
+    assert torch.is_grad_enabled(), "gradients were left disabled"
 
 
-def _only_labelled_items(make: Make, batch: Batch, model: nn.Module) -> None:
-    """What has no label changes no metric of labels, whatever is in it."""
-    net, rows = Net(model, make().call), torch.arange(batch_size(batch)) % 3 == 0
+def _only_labelled_items(make: MakeTask, batch: Batch, model: nn.Module) -> None:
+    """Check that unlabelled samples change no metric of labels, whatever their inputs are."""
+    net = Net(model, make().call)
+    rows = torch.arange(batch_size(batch)) % 3 == 0
     label = batch["label"].masked_fill(rows.view(-1, *[1] * (batch["label"].ndim - 1)), UNLABELLED)
-    inputs = {
+    noise = {
         key: replace_with_noise(value, rows)
         for key, value in batch.items()
         if isinstance(value, Tensor) and value.is_floating_point() and value.ndim
     }
-    unlabelled = batch | inputs | {"label": label}
-    with_noise, without = (
-        _measured(make, net, [unlabelled]),
-        _measured(make, net, [_part(batch, ~rows)]),
-    )
-    of_labels = list(without) if "logits" in make().roles else ["accuracy", make().headline]
-    _same({name: with_noise[name] for name in of_labels}, without, "an unlabelled item changes")
+    unlabelled = batch | noise | {"label": label}
+    with_noise = _evaluate(make, net, [unlabelled])
+    without = _evaluate(make, net, [_select(batch, ~rows)])
+    names = list(without) if "logits" in make().roles else ["accuracy", make().headline]
+    subset = {name: with_noise[name] for name in names}
+    _check_same(subset, without, "an unlabelled item changes")
 
 
-def _cut_into_batches(make: Make, batch: Batch, model: nn.Module) -> None:
-    net, number = Net(model, make().call), batch_size(batch)
-    pieces = [_part(batch, rows) for rows in torch.split(torch.arange(number), [1, 4, number - 5])]
-    _same(
-        _measured(make, net, [batch]), _measured(make, net, pieces), "the cut into batches changes"
-    )
+def _cut_into_batches(make: MakeTask, batch: Batch, model: nn.Module) -> None:
+    net = Net(model, make().call)
+    num_samples = batch_size(batch)
+    parts = torch.split(torch.arange(num_samples), [1, 4, num_samples - 5])
+    batches = [_select(batch, rows) for rows in parts]
+    whole = _evaluate(make, net, [batch])
+    _check_same(whole, _evaluate(make, net, batches), "the split into batches changes")
 
 
-def _same(one: dict[str, float], two: dict[str, float], message: str) -> None:
-    for name in one:
-        assert math.isclose(one[name], two[name], rel_tol=1e-4, abs_tol=1e-5), (
-            f"{message} '{name}': {one[name]:.6g} and {two[name]:.6g}"
+def _check_same(actual: dict[str, float], expected: dict[str, float], message: str) -> None:
+    for name, value in actual.items():
+        assert math.isclose(value, expected[name], rel_tol=1e-4, abs_tol=1e-5), (
+            f"{message} '{name}': {value:.6g} and {expected[name]:.6g}"
         )

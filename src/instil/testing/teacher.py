@@ -1,4 +1,4 @@
-"""What a teacher promises."""
+"""Contracts of teachers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Teacher
-from instil.testing.samples import named_tensors
+from instil.testing.structures import named_tensors
 
 
 def check_teacher(make: Callable[[], Teacher], batch: Batch, differentiable: bool = True) -> None:
-    """Every contract of a teacher: in eval mode for good, no graph unless asked, the same answer twice, nothing of it trained.
+    """Check all contracts of a teacher.
 
-    ``differentiable``: whether it can be asked for a graph; one that cannot refuses.
+    It stays in eval mode, builds a graph only with ``grad=True``, repeats its outputs, and has no
+    trainable parameter.
+
+    Args:
+        make: returns a new teacher.
+        batch: batch that the teacher accepts.
+        differentiable: whether the teacher can build a graph. Otherwise ``grad=True`` must be a
+            ValueError.
+
+    Raises:
+        AssertionError: for the first broken contract.
     """
     teacher = make()
     nn.ModuleList([teacher]).train()
@@ -23,30 +33,35 @@ def check_teacher(make: Callable[[], Teacher], batch: Batch, differentiable: boo
     )
     outputs = teacher(batch)
     assert all(not tensor.requires_grad for _, tensor in named_tensors(outputs)), (
-        "the outputs carry a graph without grad=True"
+        "the outputs have a graph without grad=True"
     )
     assert not any(parameter.requires_grad for parameter in teacher.parameters()), (
-        "a parameter of the teacher can be trained"
+        "a parameter of the teacher is trainable"
     )
-    for (name, a), (_, b) in zip(
-        named_tensors(outputs), named_tensors(teacher(batch)), strict=True
-    ):
+    repeated = teacher(batch)
+    for (name, a), (_, b) in zip(named_tensors(outputs), named_tensors(repeated), strict=True):
         assert torch.equal(a, b), f"'{name}' differs between two calls"
-    if "logits" not in outputs:  # answers, such as votes, that have no gradient
-        return
-    key = next(
-        key
-        for key, value in batch.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim
-    )
-    asked = batch | {key: batch[key].clone().requires_grad_()}
+    # Outputs such as votes have no gradient.
+    if "logits" in outputs:
+        _check_gradient(teacher, batch, differentiable)
+
+
+def _check_gradient(teacher: Teacher, batch: Batch, differentiable: bool) -> None:
+    key = next(key for key, value in batch.items() if _is_real_input(value))
+    inputs = batch | {key: batch[key].clone().requires_grad_()}
     if not differentiable:
         try:
-            teacher(asked, grad=True)
+            teacher(inputs, grad=True)
         except ValueError:
             return
-        raise AssertionError("asked for a graph that it cannot give, the teacher does not refuse")
-    logits = teacher(asked, grad=True)["logits"]
-    assert torch.autograd.grad(logits.sum(), asked[key])[0].abs().sum() > 0, (
+        raise AssertionError(
+            "grad=True is accepted by a teacher without gradients. Expected a ValueError"
+        )
+    logits = teacher(inputs, grad=True)["logits"]
+    assert torch.autograd.grad(logits.sum(), inputs[key])[0].abs().sum() > 0, (
         "grad=True gives no gradient to the input"
     )
+
+
+def _is_real_input(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0

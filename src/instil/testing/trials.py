@@ -1,4 +1,4 @@
-"""Trial runs of an objective on sample outputs."""
+"""Evaluation of an objective on sample outputs."""
 
 from __future__ import annotations
 
@@ -9,28 +9,42 @@ from torch import Tensor
 
 from instil.core import Batch, Objective, Objectives, Outputs
 from instil.roles import SHARED_ROLES
-from instil.testing.samples import leaves, link_if_needed, named_tensors, sample_outputs
+from instil.testing.linked import link_if_needed
+from instil.testing.samples import sample_outputs
+from instil.testing.structures import leaves, named_tensors
+
+Trial = tuple[Outputs, Outputs, Batch]
+"""Student outputs, teacher outputs and batch."""
 
 
 def loss_and_gradient(
     objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The mean loss as the engine would take it, and its gradient by every student tensor read and every parameter that learns."""
+    """Compute the mean loss of a training step and its gradients.
+
+    Args:
+        objective: objective with its adapters.
+        student: student outputs.
+        teacher: teacher outputs.
+        batch: batch.
+
+    Returns:
+        The loss, and the gradient by each student tensor that the objective reads and by each
+        trainable parameter; zeros for one that the loss does not depend on.
+    """
     student = leaves(student)
-    loss = Objectives({"it": objective})(
-        *link_if_needed(objective, student, teacher), batch
-    ).losses["it"]
-    tensors = dict(named_tensors({role: student[role] for role in objective.reads["student"]}))
-    tensors |= {
-        name: parameter
-        for name, parameter in objective.named_parameters()
-        if parameter.requires_grad
+    sides = link_if_needed(objective, student, teacher)
+    loss = Objectives({"it": objective})(*sides, batch).losses["it"]
+    inputs = dict(named_tensors({role: student[role] for role in objective.reads["student"]}))
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            inputs[name] = parameter
+    grads = torch.autograd.grad(loss, list(inputs.values()), allow_unused=True)
+    gradients = {
+        name: torch.zeros_like(tensor) if grad is None else grad
+        for (name, tensor), grad in zip(inputs.items(), grads, strict=True)
     }
-    grads = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
-    return loss.detach(), {
-        name: torch.zeros_like(t) if g is None else g
-        for (name, t), g in zip(tensors.items(), grads, strict=True)
-    }
+    return loss.detach(), gradients
 
 
 def build_objective(
@@ -40,42 +54,51 @@ def build_objective(
 
     Args:
         make: returns a new objective.
-        teacher: teacher outputs to build for, in place of the sample outputs.
-        task: task of the sample outputs; the first one on the card if it is None.
+        teacher: teacher outputs to build for; None: the sample outputs.
+        task: task of the sample outputs; None: the first one on the card.
     """
     torch.manual_seed(0)
     objective = make()
-    student, usual, _ = sample_trial(objective, task=task)
+    student, sample_teacher, _ = sample_trial(objective, task=task)
     with torch.no_grad():
-        Objectives({"it": objective}).build(student, usual if teacher is None else teacher)
+        Objectives({"it": objective}).build(student, sample_teacher if teacher is None else teacher)
         before = sample_outputs(seed=1, task=task or objective.card.tasks[0])
-        if not bool(
-            objective.weight(before[2]).any()
-        ):  # it learns from the step before: let there be one
+        # An objective without counted items may compare with the step before: run one.
+        if not bool(objective.weight(before[2]).any()):
             objective.after_step(objective.state_updates(*before))
     return objective.train()
 
 
 def sample_trial(
     objective: Objective,
-    number: int = 8,
+    num_samples: int = 8,
     dtype: torch.dtype = torch.float32,
     task: str | None = None,
-) -> tuple[Outputs, Outputs, Batch]:
-    """Sample outputs of a task; of the first one on the objective's card if it is None."""
+) -> Trial:
+    """Return sample outputs for an objective.
+
+    Args:
+        objective: objective, which decides the number of views of a sample.
+        num_samples: number of rows.
+        dtype: type of the outputs.
+        task: task of the outputs; None: the first one on the card.
+    """
     task = task or objective.card.tasks[0]
-    student, teacher, batch = sample_outputs(number, dtype=dtype, task=task)
-    if objective.card.views_per_sample > 1:
+    student, teacher, batch = sample_outputs(num_samples, dtype=dtype, task=task)
+    if objective.views_per_sample > 1:
         batch |= {
-            "index": batch["index"] // objective.card.views_per_sample,
-            "view": batch["index"] % objective.card.views_per_sample,
+            "index": batch["index"] // objective.views_per_sample,
+            "view": batch["index"] % objective.views_per_sample,
         }
     return student, teacher, batch
 
 
 def has_sample_axis(name: str, objective: Objective) -> bool:
-    """Whether a gradient of ``loss_and_gradient`` has one row a sample: no parameter, and no role that all samples share."""
-    return (
-        name not in dict(objective.named_parameters())
-        and name.partition(".")[0] not in SHARED_ROLES
-    )
+    """Whether a gradient of ``loss_and_gradient`` has one row for each sample.
+
+    Args:
+        name: name of the gradient.
+        objective: objective; its parameters and shared roles have no such axis.
+    """
+    is_parameter = name in dict(objective.named_parameters())
+    return not is_parameter and name.partition(".")[0] not in SHARED_ROLES

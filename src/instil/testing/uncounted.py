@@ -1,4 +1,4 @@
-"""Contracts about items that do not count: whatever they hold changes nothing."""
+"""Contracts about items that do not count: their values change nothing."""
 
 from __future__ import annotations
 
@@ -11,40 +11,54 @@ from torch import Tensor
 
 from instil.core import (
     UNLABELLED,
-    Batch,
+    LabelObjective,
     Objective,
     Objectives,
-    Outputs,
     batch_size,
 )
 from instil.roles import SHARED_ROLES
-from instil.testing.samples import assert_close, select_rows
-from instil.testing.trials import build_objective, has_sample_axis, loss_and_gradient, sample_trial
+from instil.testing.structures import assert_close, select_rows
+from instil.testing.trials import (
+    Trial,
+    build_objective,
+    has_sample_axis,
+    loss_and_gradient,
+    sample_trial,
+)
 
 Poison = Literal["noise", "nan", "inf"]
 POISONS: tuple[Poison, ...] = ("noise", "nan", "inf")
 NOT_FINITE: tuple[Poison, ...] = ("nan", "inf")
-Trial = tuple[Outputs, Outputs, Batch]
-"""Student outputs, teacher outputs and batch."""
 
 
 def only_counted_items(make: Callable[[], Objective]) -> None:
-    """Invalid samples, and samples without a label for a loss of labels, change nothing.
+    """Check that invalid samples, and unlabelled ones for a loss with labels, change nothing.
 
     They hold noise, NaN or infinite values in the outputs of both sides and in real labels. Loss,
     gradients and state must be those of the batch without these samples.
+
+    Args:
+        make: returns a new objective.
     """
     _only_valid_samples(make, POISONS)
     _only_labelled_items(make)
 
 
 def other_tasks(make: Callable[[], Objective]) -> None:
-    """Invalid samples that are not finite change nothing for the further tasks on the card."""
+    """Check that invalid samples with NaN change nothing, for the further tasks on the card.
+
+    Args:
+        make: returns a new objective.
+
+    Raises:
+        AssertionError: with the name of the task.
+    """
     for task in make().card.tasks[1:]:
         try:
             objective = build_objective(make, task=task)
             loss_and_gradient(objective, *_trial_of(objective, task))
-        except ValueError:  # the objective refuses these samples, for example for their roles
+        # The objective does not accept these samples, for example because of their roles.
+        except ValueError:
             continue
         try:
             _only_valid_samples(make, ("nan",), task)
@@ -68,8 +82,8 @@ def _only_valid_samples(
     for poison in poisons:
         message = f"an invalid sample that holds {poison}"
         poisoned = _poisoned_trial(objective, whole, ~rows, poison)
-        again, other = loss_and_gradient(copy.deepcopy(objective), *poisoned)
-        assert_close(loss, again, f"{message} changes the loss")
+        poisoned_loss, other = loss_and_gradient(copy.deepcopy(objective), *poisoned)
+        assert_close(loss, poisoned_loss, f"{message} changes the loss")
         for name, grad in grads.items():
             if not has_sample_axis(name, objective):
                 assert_close(grad, other[name], f"{message} changes the gradient of {name}")
@@ -78,7 +92,7 @@ def _only_valid_samples(
                 grad, other[name][rows], f"{message} changes the gradient of other rows of {name}"
             )
             if not objective.needs_input_grad:
-                # Such a gradient runs through the net itself, which the noise is part of.
+                # A gradient by the input runs through the network itself, which the noise is part of.
                 assert (other[name][~rows] == 0).all(), f"{message} has a gradient in {name}"
         for name, value in _next_state(objective, poisoned).items():
             assert_close(
@@ -87,18 +101,18 @@ def _only_valid_samples(
 
 
 def _trial_of(objective: Objective, task: str | None) -> Trial:
-    """Sample outputs of a task, with ``valid`` where the items of the objective are positions."""
+    """Return sample outputs, with ``valid`` if the items of the objective are positions."""
     student, teacher, batch = sample_trial(objective, task=task)
     items = student["logits"].shape[:-1] if "logits" in student else ()
-    if task is not None and not objective.items.per_sample and len(items) > 1:
-        # Without "valid" the objective would take the samples for its items.
+    if task is not None and not objective.per_sample and len(items) > 1:
+        # Without "valid" the objective would count samples instead of positions.
         batch = batch | {"valid": torch.ones(items, dtype=torch.bool)}
     return student, teacher, batch
 
 
 def _only_labelled_items(make: Callable[[], Objective]) -> None:
     objective = build_objective(make)
-    if not objective.items.labelled:
+    if not isinstance(objective, LabelObjective):
         return
     trial = sample_trial(objective)
     loss, grads = loss_and_gradient(objective, *trial)
@@ -108,16 +122,20 @@ def _only_labelled_items(make: Callable[[], Objective]) -> None:
     for poison in POISONS:
         message = f"an unlabelled item that holds {poison}"
         outputs = _poisoned_trial(objective, trial, ~labelled, poison)[:2]
-        again, other = loss_and_gradient(objective, *outputs, trial[2])
-        assert_close(loss, again, f"{message} changes the loss")
+        poisoned_loss, other = loss_and_gradient(objective, *outputs, trial[2])
+        assert_close(loss, poisoned_loss, f"{message} changes the loss")
         for name, grad in grads.items():
             assert_close(grad, other[name], f"{message} changes the gradient of {name}")
 
 
 def only_counted_positions(make: Callable[[], Objective]) -> None:
-    """Invalid or padded positions that are not finite change nothing, where noise in them does not.
+    """Check that NaN or infinite values at invalid or padded positions change nothing.
 
-    For an objective whose items are positions noise must not change anything either.
+    An objective with one value for each sample may use these positions; it is checked only if noise
+    in them changes nothing.
+
+    Args:
+        make: returns a new objective.
     """
     objective = build_objective(make)
     for name, trial, counted in _with_positions(sample_trial(objective)):
@@ -125,20 +143,20 @@ def only_counted_positions(make: Callable[[], Objective]) -> None:
         noisy, _ = loss_and_gradient(
             objective, *_poisoned_trial(objective, trial, ~counted, "noise")
         )
-        if objective.items.per_sample and not torch.equal(loss, noisy):
+        if objective.per_sample and not torch.equal(loss, noisy):
             continue
         assert_close(loss, noisy, f"noise at a position without {name} changes the loss")
         for poison in NOT_FINITE:
             message = f"a position without {name} that holds {poison}"
             poisoned = _poisoned_trial(objective, trial, ~counted, poison)
-            again, other = loss_and_gradient(objective, *poisoned)
-            assert_close(loss, again, f"{message} changes the loss")
+            poisoned_loss, other = loss_and_gradient(objective, *poisoned)
+            assert_close(loss, poisoned_loss, f"{message} changes the loss")
             for role, grad in grads.items():
                 assert_close(grad, other[role], f"{message} changes the gradient of {role}")
 
 
 def _with_positions(trial: Trial) -> Iterator[tuple[str, Trial, Tensor]]:
-    """Name of the mask, trial and mask for each way to mask positions."""
+    """Return the name of the mask, the trial and the mask for each way to mask positions."""
     student, teacher, batch = trial
     if "attention_mask" in batch:
         yield "attention_mask", trial, batch["attention_mask"] > 0
@@ -149,7 +167,7 @@ def _with_positions(trial: Trial) -> Iterator[tuple[str, Trial, Tensor]]:
 
 
 def _next_state(objective: Objective, trial: Trial) -> dict[str, Tensor]:
-    """State after a step; nothing for an objective that keeps nothing."""
+    """Return the state after a step; empty for an objective without state updates."""
     if type(objective).state_updates is Objective.state_updates:
         return {}
     moved = copy.deepcopy(objective)
@@ -160,11 +178,11 @@ def _next_state(objective: Objective, trial: Trial) -> dict[str, Tensor]:
 
 
 def _poisoned_trial(objective: Objective, trial: Trial, rows: Tensor, poison: Poison) -> Trial:
-    """The trial with ``poison`` in these items of both sides and of real labels."""
+    """Return the trial with ``poison`` in some items of both sides and of real labels."""
     student, teacher, batch = trial
     labels: dict[str, Any] = {key: batch[key] for key in ("label", "box") if key in batch}
     if objective.needs_input_grad:
-        # NaN in the student would be NaN inside the net, which no objective can undo.
+        # NaN in the student would be NaN inside the network, which no objective can undo.
         return student, poisoned(teacher, rows, poison), batch
     return (
         poisoned(student, rows, poison),
@@ -174,12 +192,12 @@ def _poisoned_trial(objective: Objective, trial: Trial, rows: Tensor, poison: Po
 
 
 def poisoned(outputs: dict[str, Any], rows: Tensor, poison: Poison) -> dict[str, Any]:
-    """Outputs with noise, NaN or infinite values in some items of everything that has items.
+    """Replace some items by noise, NaN or infinite values, in everything that has items.
 
     Args:
         outputs: outputs of one side, or entries of a batch.
         rows: True for the items to change: samples (N), or positions (N, ...).
-        poison: what to put there.
+        poison: replacement.
     """
 
     def changed(value: Any, role: str = "") -> Any:

@@ -1,0 +1,90 @@
+"""Contract of tasks: metrics of outputs that are right or wrong with certainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Net
+
+LOGIT = 20.0
+"""Logit of a certain output."""
+
+
+def check_perfect_outputs(make: Callable[[], Any], batch: Batch, num_classes: int) -> None:
+    """Check that certain outputs have accuracy 1 if they are right, and 0 if they are wrong.
+
+    Real outputs at the labels must have a headline metric of 1.
+
+    Args:
+        make: returns a new task.
+        batch: batch of the task.
+        num_classes: number of classes.
+
+    Raises:
+        AssertionError: for another metric.
+    """
+    if make().kind == "real":
+        _check_real_outputs(make, batch)
+        return
+    label = batch["label"]
+    target = label.clamp_min(0)
+    if not label.is_floating_point():
+        target = torch.nn.functional.one_hot(target, num_classes)
+    target = target.float()
+    for sign, expected in ((1.0, 1.0), (-1.0, 0.0)):
+        outputs = _certain_outputs(batch, target, sign)
+        inputs = {f"certain {role}": value for role, value in outputs.items()}
+        accuracy = _evaluate(make, _echo(make().roles), batch | inputs)["accuracy"]
+        direction = "right" if sign > 0 else "wrong"
+        assert accuracy == expected, (
+            f"accuracy is {accuracy}, not {expected}, for outputs that are {direction} with "
+            "certainty"
+        )
+
+
+def _certain_outputs(batch: Batch, target: Tensor, sign: float) -> dict[str, Tensor]:
+    """Return outputs of all roles that are right (sign 1) or wrong (sign -1)."""
+    first = dict.fromkeys(("image_embedding", "sentence_embedding"), sign * target)
+    second = dict.fromkeys(("text_embedding", "partner_embedding"), target)
+    logits = sign * LOGIT * (2 * target - 1)
+    return {**_certain_boxes(batch, sign), "logits": logits, **first, **second}
+
+
+def _certain_boxes(batch: Batch, sign: float) -> dict[str, Tensor]:
+    """Return distributions of box edges for boxes whose edges lie on bins."""
+    if "box" not in batch:
+        return {}
+    edges = batch["box"].clamp_min(0).round().long()
+    one_hot = torch.nn.functional.one_hot(edges).float()
+    return {"box_logits": sign * LOGIT * (2 * one_hot - 1).flatten(1)}
+
+
+def _echo(roles: Any) -> Net:
+    """Return a net whose outputs are entries of the batch."""
+
+    def call(_model: nn.Module, batch: Batch) -> dict[str, Any]:
+        return {role: batch[f"certain {role}"] for role in roles}
+
+    return Net(nn.Identity(), call)
+
+
+def _check_real_outputs(make: Callable[[], Any], batch: Batch) -> None:
+    label = batch["label"].nan_to_num()
+    headline = make().headline
+    net = _echo(("logits",))
+    perfect = _evaluate(make, net, batch | {"certain logits": label})[headline]
+    assert math.isclose(perfect, 1, abs_tol=1e-6), (
+        f"{headline} is {perfect}, not 1, for outputs at the label"
+    )
+    shifted = _evaluate(make, net, batch | {"certain logits": label.roll(1, 0)})[headline]
+    assert shifted < 1, f"{headline} is {shifted} for outputs at the labels of other samples"
+
+
+def _evaluate(make: Callable[[], Any], net: Net, batch: Batch) -> dict[str, float]:
+    metrics: dict[str, float] = make().evaluate(net, [batch])[0]
+    return metrics

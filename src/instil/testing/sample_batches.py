@@ -1,0 +1,72 @@
+"""Entries of sample batches for each task, in addition to ``label`` and ``index``."""
+
+from __future__ import annotations
+
+import torch
+
+from instil.core import UNLABELLED, Batch
+from instil.testing.sample_sides import IMAGE_SIZE, NUM_CLASSES, NUM_TOKENS
+
+
+def no_entries(num_samples: int) -> Batch:
+    """No further entries."""
+    return {}
+
+
+def padding(num_samples: int) -> Batch:
+    """Attention masks of texts with three to all tokens."""
+    lengths = NUM_TOKENS - torch.arange(num_samples) % (NUM_TOKENS - 2)
+    return {"attention_mask": (torch.arange(NUM_TOKENS) < lengths[:, None]).long()}
+
+
+def tokens(num_samples: int) -> Batch:
+    """Token ids and labels; every third row has no label, the others lack some labels."""
+    row, position = torch.meshgrid(
+        torch.arange(num_samples), torch.arange(NUM_TOKENS), indexing="ij"
+    )
+    label = (row + position * position) % NUM_CLASSES
+    is_unlabelled = (row % 3 == 0) | ((row + position) % 5 == 0)
+    return {
+        "input_ids": (row * 3 + position) % NUM_CLASSES,
+        "label": label.masked_fill(is_unlabelled, UNLABELLED),
+    }
+
+
+def pixel_labels(num_samples: int) -> Batch:
+    """Labels of pixels; every third image has no label, the others lack some labels."""
+    image, row, column = torch.meshgrid(
+        torch.arange(num_samples),
+        torch.arange(IMAGE_SIZE),
+        torch.arange(IMAGE_SIZE),
+        indexing="ij",
+    )
+    label = (image + (row + column) // 5) % NUM_CLASSES
+    is_unlabelled = (image % 3 == 0) | ((image + row * column) % 5 == 0)
+    return {"label": label.masked_fill(is_unlabelled, UNLABELLED)}
+
+
+def graph(num_samples: int) -> Batch:
+    """Edges ``edge_index`` (2, E) within groups of nodes.
+
+    The first node has no neighbours. The next six form a group, and the rest another one, with
+    most edges and self-loops.
+    """
+    index = torch.arange(num_samples)
+    group = torch.bucketize(index, torch.tensor([1, 7]), right=True)
+    is_inside = (group[:, None] == group) & (group > 0)
+    is_edge = (2 * index[:, None] + index) % 5 != 1
+    return {"edge_index": (is_inside & is_edge).nonzero().T}
+
+
+def boxes(num_samples: int) -> Batch:
+    """Edges of boxes, between the bins and on them; every fourth sample has no box."""
+    box = 2 + 2 * torch.arange(4 * num_samples).sin().view(num_samples, 4)
+    box[1] = box[1].round()
+    is_unlabelled = torch.arange(num_samples)[:, None] % 4 == 3
+    return {"box": box.masked_fill(is_unlabelled, UNLABELLED)}
+
+
+def real_labels(num_samples: int) -> Batch:
+    """Real labels; every third sample has none."""
+    index = torch.arange(num_samples)
+    return {"label": index.sin().where(index % 3 > 0, UNLABELLED)}

@@ -1,0 +1,148 @@
+"""Sample outputs of one side for each task.
+
+The order of the draws in a function decides the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from instil.core import Outputs
+
+NUM_CLASSES = 7
+WIDTHS = {"student": 12, "teacher": 16}
+FEATURE_SHAPES = {
+    "student": ((4, 8), (6, 4), (WIDTHS["student"], 2)),
+    "teacher": ((6, 8), (8, 4), (WIDTHS["teacher"], 2)),
+}
+"""Channels and height (= width) of each feature level, shallow to deep.
+
+The deepest level has the width of the embedding, which the head reads.
+"""
+NUM_LAYERS = {"student": 2, "teacher": 4}
+HIDDEN_WIDTHS = {"student": 48, "teacher": 96}
+"""Widths of a text model; both can be split into 48 relation heads."""
+NUM_HEADS = 4
+NUM_TOKENS = 6
+IMAGE_SIZE = 8
+NUM_DISTANCES = 5
+LOGIT_SCALES = {"student": 12.0, "teacher": 16.0}
+"""Scales of image-text similarities."""
+
+Draw = Callable[..., Tensor]
+"""``draw(*shape)`` returns a normal tensor (N, *shape)."""
+MakeOutputs = Callable[[Draw, str], Outputs]
+"""``(draw, side)`` -> outputs of one side, ``student`` or ``teacher``."""
+
+
+def classification(draw: Draw, side: str) -> Outputs:
+    """Outputs of an image classifier."""
+    logits = 2 * draw(NUM_CLASSES)
+    return {
+        "logits": logits,
+        "embedding": draw(WIDTHS[side]),
+        "features": tuple(draw(channels, size, size) for channels, size in FEATURE_SHAPES[side]),
+        "head": (draw(NUM_CLASSES, WIDTHS[side])[0], draw(NUM_CLASSES)[0]),
+        "input": _input(len(logits), logits.dtype),
+    }
+
+
+def _input(num_samples: int, dtype: torch.dtype) -> Tensor:
+    """Return images (N, 1, 3, 3), the same for both sides and any number of samples."""
+    return (3 * torch.arange(num_samples * 9)).sin().view(num_samples, 1, 3, 3).to(dtype)
+
+
+def text_classification(draw: Draw, side: str) -> Outputs:
+    """Outputs in the format of transformers.
+
+    The embedding output is the first of ``hidden_states``; ``attentions`` are probabilities.
+    """
+    layers = range(NUM_LAYERS[side])
+    width = HIDDEN_WIDTHS[side]
+    outputs: Outputs = {
+        "logits": 2 * draw(NUM_CLASSES),
+        "embedding": draw(width),
+        "hidden_states": tuple(draw(NUM_TOKENS, width) for _ in (-1, *layers)),
+        "attentions": tuple(draw(NUM_HEADS, NUM_TOKENS, NUM_TOKENS).softmax(-1) for _ in layers),
+    }
+    for role in ("queries", "keys", "values"):
+        outputs[role] = tuple(draw(NUM_TOKENS, width) for _ in layers)
+    return outputs
+
+
+def language(draw: Draw, side: str) -> Outputs:
+    """Logits of the next token at each position, and the embedding and head that they come from."""
+    width = WIDTHS[side]
+    head = draw(NUM_CLASSES, width)[0], draw(NUM_CLASSES)[0]
+    return {
+        "logits": 2 * draw(NUM_TOKENS, NUM_CLASSES),
+        "embedding": draw(NUM_TOKENS, width),
+        "head": head,
+        "token_embedding": draw(NUM_CLASSES, width)[0],
+    }
+
+
+def segmentation(draw: Draw, side: str) -> Outputs:
+    """Logits of each pixel, channel-last, and feature levels."""
+    return {
+        "logits": 2 * draw(IMAGE_SIZE, IMAGE_SIZE, NUM_CLASSES),
+        "features": tuple(draw(channels, size, size) for channels, size in FEATURE_SHAPES[side]),
+    }
+
+
+def node_classification(draw: Draw, side: str) -> Outputs:
+    """Outputs of each node of a graph."""
+    widths = range(WIDTHS[side], WIDTHS[side] + NUM_LAYERS[side])
+    return {
+        "logits": 2 * draw(NUM_CLASSES),
+        "embedding": draw(WIDTHS[side]),
+        "features": tuple(draw(width) for width in widths),
+    }
+
+
+def image_text(draw: Draw, side: str) -> Outputs:
+    """Embeddings of N pairs of image and text, and the scale of all similarities."""
+    image = draw(WIDTHS[side])
+    text = draw(WIDTHS[side])
+    return {
+        "image_embedding": image,
+        "text_embedding": text + image / 2,
+        "logit_scale": torch.full((1,), LOGIT_SCALES[side], dtype=image.dtype),
+    }
+
+
+def sentence_embedding(draw: Draw, side: str) -> Outputs:
+    """Embeddings of N pairs of sentences, and the scale of all similarities."""
+    first = draw(WIDTHS[side])
+    partner = draw(WIDTHS[side])
+    return {
+        "sentence_embedding": first,
+        "partner_embedding": partner + first / 2,
+        "logit_scale": torch.full((1,), LOGIT_SCALES[side], dtype=first.dtype),
+    }
+
+
+def detection(draw: Draw, side: str) -> Outputs:
+    """Class logits of one location, and a distribution over distances for each edge of its box."""
+    return {
+        "logits": 2 * draw(NUM_CLASSES),
+        "box_logits": 2 * draw(4 * NUM_DISTANCES),
+        "embedding": draw(WIDTHS[side]),
+    }
+
+
+def regression(draw: Draw, side: str) -> Outputs:
+    """One real output of each sample."""
+    return {"logits": draw(1), "embedding": draw(WIDTHS[side])}
+
+
+def view_classification(draw: Draw, side: str) -> Outputs:
+    """Outputs of a classifier for each sample and for three transformed views of it."""
+    return {
+        **classification(draw, side),
+        "view_logits": 2 * draw(3, NUM_CLASSES),
+        "view_embedding": draw(3, WIDTHS[side]),
+    }

@@ -209,11 +209,11 @@ BROKEN: dict[type[Objective], str] = {
     LogOfSoftmax: "finite at extremes: .*(loss is nan|not finite)",
     InfiniteGradient: "finite at extremes: gradient of logits.0 is not finite",
     Deaf: "finite at extremes: no gradient reaches the student",
-    NotZero: "zero at match: loss is 1.0 where student and teacher say the same",
+    NotZero: "zero at match: loss is 1.0 for equal outputs of student and teacher",
     ChangesTheTeacher: "inputs untouched: logits.0 was changed in place",
     Ordered: "order of the batch: the loss depends on the order of the batch",
-    BatchMean: "cut of the batch: the loss depends on how the batch is cut",
-    SumOfAll: "cut of the batch: the loss depends on how the batch is cut",
+    BatchMean: "cut of the batch: the loss depends on how the batch is split",
+    SumOfAll: "cut of the batch: the loss depends on how the batch is split",
     CountsAll: "only counted items: an invalid sample that holds noise changes the loss",
     CountsTheUnlabelled: "only counted items: an unlabelled item that holds noise changes the loss",
     HearsTheUncounted: "only counted items: an invalid sample that holds noise changes the loss",
@@ -222,11 +222,11 @@ BROKEN: dict[type[Objective], str] = {
     AnotherTask: "other tasks: segmentation: an invalid sample that holds nan has a gradient",
     OneIsNoVariance: "empty and single: .*(one item|degrees of freedom)",
     WantsContiguous: "layout: ",
-    MovesInForward: "state moves after the step: forward or keep moved the state 'seen'",
-    KeepsTooMuch: "state moves after the step: keep returns one row for every sample",
-    Scalar: r"parameters are seen: a learned scalar has shape \(1,\), not \(\)",
+    MovesInForward: "state moves after the step: forward or state_updates moved the state 'seen'",
+    KeepsTooMuch: "state moves after the step: state_updates does not return one row",
+    Scalar: r"parameters are seen: a trainable scalar has the shape \(\)\. Expected \(1,\)",
     OutsideOfTheState: "parameters are seen: a parameter is missing from the state",
-    ZeroTimesInfinity: "impossible class: the loss is nan where a class is minus infinity on both",
+    ZeroTimesInfinity: "impossible class: the loss is nan if a class is minus infinity on both",
     Uphill: "loss falls: the loss does not fall in 20 steps on free outputs",
 }
 
@@ -249,11 +249,11 @@ def test_every_contract_is_broken_by_one() -> None:
     assert names == {message.partition(":")[0] for message in BROKEN.values()}
 
 
-def test_what_is_said_on_the_card_is_not_asked() -> None:
-    class Says(NotZero):
+def test_the_card_decides_which_contracts_apply() -> None:
+    class DeclaresIt(NotZero):
         card = dataclasses.replace(Sound.card, zero_at_match=False)
 
-    check_objective(Says)
+    check_objective(DeclaresIt)
 
 
 def test_loss_and_gradient() -> None:

@@ -143,29 +143,29 @@ class Leaky(Frozen):
 
 
 BROKEN: dict[str, tuple[Callable[[], Scheme], str]] = {
-    "cut": (CutMatters, "'student.model.* depends on how the batch is cut into micro-batches"),
+    "cut": (CutMatters, "'student.model.* depends on how the batch is split into micro-batches"),
     "wrong count": (
         WrongCount,
-        "'student.model.* depends on how the batch is cut into micro-batches",
+        "'student.model.* depends on how the batch is split into micro-batches",
     ),
     "no count": (NoCount, "^same for any cut: loss 'kd' has no count"),
-    "leaves a gradient": (LeavesGradient, "before_step left a gradient behind"),
+    "leaves a gradient": (LeavesGradient, "before_step leaves a gradient"),
     "moves in step": (
         MovesInStep,
-        "step changed the state; only after_step and the optimizers may: 'seen'",
+        "step changed the state 'seen'; only after_step and the optimizers may",
     ),
     "never updated": (NeverUpdated, r"learners \['critic'\] are never updated"),
     "moves another": (
         MovesAnother,
-        "^each learner moves in its own update: step changed the state; .*: 'critic.bias'",
+        "^each learner moves in its own update: step changed the state 'critic.bias'",
     ),
-    "holds outputs": (Holds, "'outputs' is held across a yield; say holds_graph on the card"),
-    "forgets": (Forgets, "differs after a resume from the middle"),
+    "holds outputs": (Holds, "'outputs' is held across a yield; set holds_graph on the card"),
+    "forgets": (Forgets, "differs after a resumed training"),
     "uphill": (Uphill, "the student's loss does not fall on one repeated batch"),
-    "exports the model": (ExportsTheModel, "export gives a Body, not a Net"),
+    "exports the model": (ExportsTheModel, "export returns a Body, not a Net"),
     "gradient into the teacher": (
         lambda: Broken(Leaky(net(8, 1))),
-        "a gradient leaked into teacher 'teacher'",
+        "teacher 'teacher' has a gradient",
     ),
 }
 
@@ -181,19 +181,19 @@ def test_a_broken_one_is_named(name: str) -> None:
         check_scheme(make, lambda step: batch(seed=step))
 
 
-def test_what_is_said_on_the_card_is_not_asked() -> None:
-    class Says(Holds):
-        card = Card("says", holds_graph=True)
+def test_the_card_decides_which_contracts_apply() -> None:
+    class DeclaresIt(Holds):
+        card = Card("declares_it", holds_graph=True)
 
-    check_scheme(Says, lambda step: batch(seed=step))
+    check_scheme(DeclaresIt, lambda step: batch(seed=step))
 
 
-def test_the_scheme_is_made_anew_for_each_contract() -> None:
-    made: list[Any] = []
+def test_each_contract_gets_a_new_scheme() -> None:
+    calls: list[Any] = []
 
     def make() -> Scheme:
-        made.append(copy.copy(0))
+        calls.append(copy.copy(0))
         return Adversarial(net(4), Frozen(net(8, 1)), {"kd": KD()})
 
     check_scheme(make, lambda step: batch(seed=step))
-    assert len(made) > 5
+    assert len(calls) > 5

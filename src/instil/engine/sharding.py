@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
+from instil.capabilities import RestrictsSharding
 from instil.core import Net, Objectives, Scheme
 from instil.engine.processes import world_size
 
@@ -28,11 +29,7 @@ def check_shardable(scheme: Scheme) -> None:
         ValueError: if the scheme or one of its objectives uses weights outside a forward pass.
     """
     remedy = "set train.shard: false"
-    if not scheme.supports_sharding:
-        reason = "uses a part of a net or objective separately, or differentiates it twice"
-        raise ValueError(
-            f"{type(scheme).__name__} {reason}, which sharding does not support; {remedy}"
-        )
+    _check_obstacle(type(scheme).__name__, scheme, remedy)
     for part in scheme.modules():
         if not isinstance(part, Objectives):
             continue
@@ -42,11 +39,16 @@ def check_shardable(scheme: Scheme) -> None:
                 f"not have; {remedy}"
             )
         for name, objective in part.named():
-            if not objective.supports_sharding:
-                raise ValueError(
-                    f"objectives.{name} reads weights of the members, which are freed after their "
-                    f"forward pass; {remedy}"
-                )
+            _check_obstacle(f"objectives.{name}", objective, remedy)
+        if part.balance is not None:
+            _check_obstacle("balance", part.balance, remedy)
+
+
+def _check_obstacle(name: str, method: nn.Module, remedy: str) -> None:
+    """Raise ValueError with the reason if a method cannot train sharded nets."""
+    obstacle = method.sharding_obstacle() if isinstance(method, RestrictsSharding) else None
+    if obstacle is not None:
+        raise ValueError(f"{name} {obstacle}, which sharding does not support; {remedy}")
 
 
 def shard(scheme: Scheme, device: torch.device) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from instil.cards import has_tag
 from instil.core import Scheme, Teacher
 
 
@@ -21,7 +22,7 @@ def fixed_teachers(scheme: Scheme) -> tuple[str, ...]:
     return tuple(
         f"{name}."
         for name, part in scheme.named_modules()
-        if isinstance(part, Teacher) and not part.changes
+        if isinstance(part, Teacher) and not has_tag(part, "stateful")
     )
 
 

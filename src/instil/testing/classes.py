@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from instil.cards import has_tag
 from instil.core import UNLABELLED, Batch, Objective, Objectives, Outputs
 from instil.testing.linked import link_if_needed
 from instil.testing.samples import sample_outputs
@@ -27,7 +28,7 @@ def check_position_shapes(make: Callable[[], Objective]) -> None:
     Raises:
         AssertionError: if loss or gradient differ.
     """
-    if not _reads_logits_only(make()) or make().relates_positions:
+    if not _reads_logits_only(make()) or has_tag(make(), "related_positions"):
         return
     student, teacher, batch = sample_outputs(12)
     valid = torch.arange(12) % 5 > 0
@@ -147,7 +148,7 @@ def _reads_logits_only(objective: Objective) -> bool:
     for roles in objective.reads.values():
         reads |= set(roles)
     is_classification = objective.card.tasks[0] == "classification"
-    return reads == {"logits"} and not objective.per_sample and is_classification
+    return reads == {"logits"} and not objective.items.per_sample and is_classification
 
 
 def _loss_and_logit_gradient(

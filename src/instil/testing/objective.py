@@ -49,7 +49,7 @@ def _finite_at_extremes(make: Callable[[], Objective]) -> None:
         student, teacher, batch = sample_trial(make(), dtype=dtype)
         student = scale_tensors(student, scale)
         teacher = scale_tensors(teacher, scale)
-        # The opposite of the student is the largest difference; an adapter needs the teacher's width.
+        # The opposite of the student is the largest difference. An adapter needs a real teacher.
         opposite = teacher if _has_adapter(make) else scale_tensors(student, -1.0)
         for other in (teacher, opposite):
             loss, grads = loss_and_gradient(build_objective(make, other), student, other, batch)

@@ -85,10 +85,10 @@ def sample_trial(
     """
     task = task or objective.card.tasks[0]
     student, teacher, batch = sample_outputs(num_samples, dtype=dtype, task=task)
-    if objective.views_per_sample > 1:
+    if objective.card.views_per_sample > 1:
         batch |= {
-            "index": batch["index"] // objective.views_per_sample,
-            "view": batch["index"] % objective.views_per_sample,
+            "index": batch["index"] // objective.card.views_per_sample,
+            "view": batch["index"] % objective.card.views_per_sample,
         }
     return student, teacher, batch
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from instil.core import (
     UNLABELLED,
-    LabelObjective,
     Objective,
     Objectives,
     batch_size,
@@ -92,7 +91,7 @@ def _only_valid_samples(
                 grad, other[name][rows], f"{message} changes the gradient of other rows of {name}"
             )
             if not objective.needs_input_grad:
-                # A gradient by the input runs through the network itself, which the noise is part of.
+                # A gradient by the input passes the network itself, which the noise is part of.
                 assert (other[name][~rows] == 0).all(), f"{message} has a gradient in {name}"
         for name, value in _next_state(objective, poisoned).items():
             assert_close(
@@ -104,7 +103,7 @@ def _trial_of(objective: Objective, task: str | None) -> Trial:
     """Return sample outputs, with ``valid`` if the items of the objective are positions."""
     student, teacher, batch = sample_trial(objective, task=task)
     items = student["logits"].shape[:-1] if "logits" in student else ()
-    if task is not None and not objective.per_sample and len(items) > 1:
+    if task is not None and not objective.items.per_sample and len(items) > 1:
         # Without "valid" the objective would count samples instead of positions.
         batch = batch | {"valid": torch.ones(items, dtype=torch.bool)}
     return student, teacher, batch
@@ -112,7 +111,7 @@ def _trial_of(objective: Objective, task: str | None) -> Trial:
 
 def _only_labelled_items(make: Callable[[], Objective]) -> None:
     objective = build_objective(make)
-    if not isinstance(objective, LabelObjective):
+    if not objective.items.labelled:
         return
     trial = sample_trial(objective)
     loss, grads = loss_and_gradient(objective, *trial)
@@ -143,7 +142,7 @@ def only_counted_positions(make: Callable[[], Objective]) -> None:
         noisy, _ = loss_and_gradient(
             objective, *_poisoned_trial(objective, trial, ~counted, "noise")
         )
-        if objective.per_sample and not torch.equal(loss, noisy):
+        if objective.items.per_sample and not torch.equal(loss, noisy):
             continue
         assert_close(loss, noisy, f"noise at a position without {name} changes the loss")
         for poison in NOT_FINITE:

@@ -92,7 +92,7 @@ class RunProgress:
     Args:
         console: console to write to.
         total: number of jobs, such as trainings.
-        enabled: False to show nothing, on the ranks beside the first.
+        enabled: False to show nothing, as on all ranks except the first.
         line_seconds: longest time between two lines where there is no terminal; by default
             ``LINE_SECONDS``.
     """

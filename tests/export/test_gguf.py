@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Net
 from instil.data.sources.text import text
 from instil.data.tokenizers import ByteTokenizer, SubwordTokenizer, gguf_metadata, load_tokenizer
-from instil.export import gguf as export
+from instil.export import gguf_weights
 from instil.export.gguf import to_gguf
 from instil.networks.gguf import gguf
 from instil.remote import Server
@@ -283,10 +283,10 @@ def of_two_signs(_: Any) -> Any:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (without, "the data's tokenizer has BPE of what Whitespace cut, normalised by nothing"),
-        (normalised, "has BPE of what ByteLevel cut, normalised by NFC"),
-        (ignoring, "have no ignore_merges, which the tokenizer sets to True"),
-        (stripped, "llama.cpp finds '<mask>' in any text; the tokenizer ties it to the spaces"),
+        (without, "got BPE after Whitespace with the normaliser none"),
+        (normalised, "got BPE after ByteLevel with the normaliser NFC"),
+        (ignoring, "no option ignore_merges of byte pairs. Expected it unset, got True"),
+        (stripped, "llama.cpp matches '<mask>' in any context"),
     ],
 )
 def test_tokenizers_that_llama_cpp_reads_otherwise_are_refused(
@@ -316,28 +316,38 @@ def gpt2() -> Net:
 @pytest.mark.parametrize(
     ("net", "known", "type", "message"),
     [
-        (lambda: student(310), words, "q8", "there are no weights of the type 'q8'; closest: q8_0"),
-        (lambda: student(310), ByteTokenizer, "f16", "the data's tokenizer is none of byte pairs"),
-        (lambda: student(310), lambda: None, "f16", "the data's tokenizer is none of byte pairs"),
+        (lambda: student(310), words, "q8", "unknown type of weights 'q8'.*; closest: q8_0"),
+        (lambda: student(310), ByteTokenizer, "f16", "Expected byte pairs .* got ByteTokenizer"),
+        (lambda: student(310), lambda: None, "f16", "Expected byte pairs .* got NoneType"),
         (
             lambda: student(310),
             lambda: of_two_signs(None),
             "f16",
-            "leaves out bytes that are no token; the tokenizer says '\\?' for them",
+            "drops bytes that are no token. .* got the unknown token '\\?'",
         ),
-        (lambda: student(290), words, "f16", "the tokenizer has 300 tokens, the student 290"),
+        (
+            lambda: student(290),
+            words,
+            "f16",
+            "Expected at most 290, the vocabulary of the student, got 300",
+        ),
         (
             lambda: student(310, hidden_size=48),
             words,
             "q8_0",
-            "rounds 32 weights together, but a row of token_embd.weight has 48; f16 takes any",
+            "blocks of 32 weights. .* got 48 in token_embd.weight. Use f16",
         ),
-        (lambda: student(310, hidden_act="gelu"), words, "f16", "the activation silu, not gelu"),
+        (
+            lambda: student(310, hidden_act="gelu"),
+            words,
+            "f16",
+            "Expected silu as in llama.cpp, got gelu",
+        ),
         (
             lambda: student(310, attention_bias=True),
             words,
             "f16",
-            "without biases, but there is model.layers.0.self_attn.q_proj.bias",
+            "Expected none, got model.layers.0.self_attn.q_proj.bias",
         ),
         (
             lambda: student(
@@ -345,16 +355,21 @@ def gpt2() -> Net:
             ),
             words,
             "f16",
-            "unscaled.* not .*linear",
+            "unsupported rotary embedding.* got .*linear",
         ),
-        (lambda: without_layers(student(310)), words, "f16", "this LlamaForCausalLM has no layers"),
+        (lambda: without_layers(student(310)), words, "f16", "the model has no layers"),
         (
             gpt2,
             words,
             "f16",
-            r"only the family Llama can be written \(LlamaForCausalLM\), not GPT2LMHeadModel",
+            "Expected LlamaForCausalLM, got GPT2LMHeadModel",
         ),
-        (lambda: Net(nn.Linear(2, 2), call), words, "f16", "Linear is no model of transformers"),
+        (
+            lambda: Net(nn.Linear(2, 2), call),
+            words,
+            "f16",
+            "Expected a model of transformers, got Linear",
+        ),
     ],
 )
 def test_what_gguf_cannot_say_is_refused(
@@ -370,10 +385,10 @@ def test_a_file_that_answers_otherwise_does_not_take_the_place_of_the_older_one(
 ) -> None:
     (tmp_path / "student.gguf").write_text("older")
     known = words()
-    monkeypatch.setattr(export, "_pairs", lambda weight, heads: weight)
+    monkeypatch.setattr(gguf_weights, "interleave_halves", lambda weight, num_heads: weight)
     with pytest.raises(
         ValueError,
-        match=r"written as f16, a weight of model\.layers\.0\.self_attn\.q_proj\.weight is off by",
+        match=r"wrong weights in the f16 file. Expected model\.layers\.0\.self_attn\.q_proj\.weight",
     ):
         to_gguf(
             student(known.size), batch_of(known.encode(TEXT)[0]), tmp_path / "student.gguf", known

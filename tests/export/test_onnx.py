@@ -71,7 +71,7 @@ def test_a_difference_is_an_error_and_leaves_the_older_file(
             },
         )
         with pytest.raises(
-            RuntimeError, match=r"logits differ from PyTorch's by .* at batch size 1"
+            RuntimeError, match=r"logits of the ONNX file differ from PyTorch at batch size 1"
         ):
             to_onnx(net, batch, path)
         assert path.read_bytes() == b"older"
@@ -85,7 +85,7 @@ def test_a_call_that_needs_more_than_images_is_refused(
         return {"logits": model(batch["image"] * batch["mask"])}
 
     with pytest.raises(
-        ValueError, match="reads 'mask' of the batch, but the exported graph is given 'image' alone"
+        ValueError, match=r"reads 'mask' of the batch. Expected a call that reads only .*'image'"
     ):
         to_onnx(Net(net.model, needs_mask), batch, tmp_path / "s.onnx")
 
@@ -120,7 +120,7 @@ def test_int8_is_smaller_work_and_close(
 def test_int8_errors(file: Path, batch: Batch, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one batch"):
         quantize(file, [], tmp_path / "int8.onnx")
-    with pytest.raises(ValueError, match=r"no ONNX file .*absent\.onnx"):
+    with pytest.raises(ValueError, match=r"Expected an ONNX file, got .*absent\.onnx"):
         quantize(tmp_path / "absent.onnx", [batch], tmp_path / "int8.onnx")
 
 
@@ -139,12 +139,12 @@ def test_latency_counts_what_it_says(batch: Batch) -> None:
     )
     assert sizes == [40] * 10
     assert found["batch_size"] == 40
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="Expected at least 1"):
         measure(lambda part: None, batch, batch_size=0)
 
 
 def test_session_refuses_what_is_no_graph_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no file"):
+    with pytest.raises(ValueError, match="no such file"):
         Session(tmp_path / "absent.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"broken")
     with pytest.raises(

@@ -89,5 +89,5 @@ def test_with_its_pruned_tokenizer_it_goes_on_in_a_text(tmp_path: Path) -> None:
 
 
 def test_what_is_not_of_transformers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="CausalTransformer is no model of transformers"):
+    with pytest.raises(ValueError, match="Expected a model of transformers, got CausalTransformer"):
         to_transformers(Net(causal_transformer(23), call), IDS, tmp_path)

@@ -31,7 +31,7 @@ def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool 
         ImportError: without the extra ``export``.
         UntrustedCode: if code of the folder would be executed without ``trust_code``.
     """
-    from instil.export.gguf import check_type
+    from instil.export.gguf import check_weight_type
 
     folder = RunFolder(path)
     if not (path / "student.safetensors").exists():
@@ -44,7 +44,7 @@ def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool 
     is_transformers = hasattr(student.net.model, "save_pretrained")
     gguf_error = ""
     if gguf is not None:
-        check_type(gguf)
+        check_weight_type(gguf)
     if is_transformers:
         _export_transformers(folder, experiment, student.net)
     if gguf is not None:

@@ -1,63 +1,87 @@
-"""An ONNX file in 8 bits: weights per channel, activations by calibration."""
+"""Quantisation of an ONNX file: 8-bit weights per channel, activations by calibration."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from instil.core import Batch
-from instil.export.session import Session, arrays
+from instil.export.session import Session, to_arrays
 from instil.files.atomic import atomic
 
 OPERATIONS = ["Conv", "Gemm", "MatMul"]
-"""Where the arithmetic is; the rest (norms, gates, sums) loses accuracy in int8 and gains no time."""
+"""Quantised operations.
+
+They do most of the arithmetic. Norms, gates and sums lose accuracy in int8 and gain no time.
+"""
 
 
-class Inputs:
-    """Hands onnxruntime one calibration batch after the other."""
+class CalibrationReader:
+    """Source of calibration batches for onnxruntime.
 
-    def __init__(self, inputs: list[dict[str, Any]]):
-        self.rest = iter(inputs)
+    Args:
+        inputs: inputs of the graph for each batch.
+    """
+
+    def __init__(self, inputs: Iterable[dict[str, Any]]):
+        self._iterator: Iterator[dict[str, Any]] = iter(inputs)
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next batch as the graph's inputs, None after the last."""
-        return next(self.rest, None)
+        """Return the inputs of the next batch; None after the last one."""
+        return next(self._iterator, None)
 
 
 def quantize(onnx_path: str | Path, batches: Iterable[Batch], path: str | Path) -> dict[str, Any]:
-    """Write ``path``: ``onnx_path`` with static int8 weights and activations (QDQ), ranges taken from ``batches`` of training samples.
+    """Write an ONNX file with static int8 weights and activations (QDQ format).
 
-    Returns ``file`` and ``bytes``. Raises ImportError without the extra ``export``, ValueError without a batch or without the ONNX file.
+    Args:
+        onnx_path: ONNX file of the student.
+        batches: training samples that give the ranges of the activations.
+        path: file to write.
+
+    Returns:
+        ``file`` and ``bytes``.
+
+    Raises:
+        ImportError: without the extra ``export``.
+        ValueError: without a batch or without the ONNX file.
     """
     try:
-        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static  # type: ignore[import-untyped, unused-ignore]
-        from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped, unused-ignore]
+        from onnxruntime import quantization  # type: ignore[import-untyped, unused-ignore]
+        from onnxruntime.quantization import (  # type: ignore[import-untyped, unused-ignore]
+            shape_inference,
+        )
     except ImportError as error:
         raise ImportError(
-            'quantizing needs onnx and onnxruntime: pip install "instil[export]"'
+            'quantising needs onnx and onnxruntime: pip install "instil[export]"'
         ) from error
+    path = Path(path)
     if not Path(onnx_path).is_file():
-        raise ValueError(f"there is no ONNX file {onnx_path} to quantize; export the student first")
+        raise ValueError(
+            f"onnx_path: no such file. Expected an ONNX file, got {onnx_path}. Export the student "
+            "first"
+        )
     names = Session(onnx_path).names
-    inputs = [arrays(batch, names) for batch in batches]
+    inputs = [to_arrays(batch, names) for batch in batches]
     if not inputs:
         raise ValueError(
-            "quantizing needs at least one batch of training samples, to learn the ranges of the activations"
+            "batches: the ranges of the activations need samples. Expected at least one batch of "
+            "training samples, got none"
         )
-
-    with atomic(path) as temporary, tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+    with atomic(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent) as folder:
         prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(str(onnx_path), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
+        # Symbolic shapes are skipped: the free batch axis would make their inference fail.
+        shape_inference.quant_pre_process(str(onnx_path), str(prepared), skip_symbolic_shape=True)
+        quantization.quantize_static(
             str(prepared),
             str(temporary),
-            Inputs(inputs),
-            quant_format=QuantFormat.QDQ,
+            CalibrationReader(inputs),
+            quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=OPERATIONS,
             per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
+            activation_type=quantization.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
         )
-    return {"file": Path(path).name, "bytes": Path(path).stat().st_size}
+    return {"file": path.name, "bytes": path.stat().st_size}

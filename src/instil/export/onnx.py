@@ -1,4 +1,4 @@
-"""The student as one ONNX file, proven to give the same logits."""
+"""Export of the student as one ONNX file, checked against PyTorch."""
 
 from __future__ import annotations
 
@@ -17,19 +17,28 @@ from torch import Tensor, nn
 from instil.core import Batch, Net, batch_size
 from instil.export.latency import resized
 from instil.export.onnx_labels import label_file
-from instil.export.session import Session, arrays
+from instil.export.session import Session, to_arrays
 from instil.files.atomic import atomic
 
 TOLERANCE = 1e-4
-"""Largest difference between the two runtimes' logits, as a share of the largest logit."""
+"""Largest difference between the logits of the two runtimes, as a share of the largest logit."""
+NOISY_MODULES = (
+    r"torch\.(onnx|export|fx|_|utils\._pytree)",
+    r"onnxscript",
+    r"onnx_ir",
+    r"copyreg",
+)
+"""Modules whose warnings concern the exporter itself."""
 
 
 class _Graph(nn.Module):
-    """What is exported: the task's inputs in, logits out, through the task's call."""
+    """Function from the inputs of the task to logits, through the task's call."""
 
     def __init__(self, net: Net, names: Sequence[str]):
         super().__init__()
-        self.model, self.call, self.names = net.model, net.call, tuple(names)
+        self.model = net.model
+        self.call = net.call
+        self.names = tuple(names)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         logits: Tensor = self.call(self.model, dict(zip(self.names, inputs, strict=True)))["logits"]
@@ -43,12 +52,12 @@ def to_onnx(
     names: Sequence[str] = ("image",),
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write a graph from the inputs ``names``, any number of rows, to ``logits``.
+    """Write a graph from the inputs ``names``, with any number of rows, to ``logits``.
 
     Args:
-        net: left as it is.
+        net: student; it is not changed.
         batch: an example. An ``image`` is (N, C, H, W), float in [0, 1].
-        path: of the ONNX file.
+        path: file to write.
         names: keys of the batch that are the inputs of the graph.
         metadata: stored in the file as ``metadata_props``, such as that of ``describe``.
 
@@ -62,16 +71,17 @@ def to_onnx(
         RuntimeError: if the logits differ.
     """
     path = Path(path)
-    _needs_export()
+    _check_packages()
     import onnx
 
     graph = _Graph(copy.deepcopy(net), names).cpu().float().eval()
-    inputs = {name: torch.from_numpy(array) for name, array in arrays(batch, names).items()}
+    inputs = {name: torch.from_numpy(array) for name, array in to_arrays(batch, names).items()}
     with atomic(path) as temporary:
+        # The exporter treats an axis of length 1 as fixed, so the example has two rows at least.
         _export(graph, resized(inputs, max(2, min(8, batch_size(inputs)))), temporary)
         label_file(temporary, metadata or {})
         onnx.checker.check_model(str(temporary), full_check=True)
-        difference = _parity(graph, Session(temporary), inputs)
+        difference = _largest_difference(graph, Session(temporary), inputs)
     return {"file": path.name, "bytes": path.stat().st_size, "max_difference": difference}
 
 
@@ -80,9 +90,10 @@ def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
         with torch.no_grad():
             graph(*inputs.values())
     except KeyError as error:
-        alone = " and ".join(f"'{name}'" for name in graph.names)
+        names = " and ".join(f"'{name}'" for name in graph.names)
         raise ValueError(
-            f"the student's call reads {error} of the batch, but the exported graph is given {alone} alone"
+            f"the call of the student reads {error} of the batch. Expected a call that reads only "
+            f"the inputs of the graph, {names}"
         ) from error
     shapes = (tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),)
     with _quiet(), torch.no_grad():
@@ -96,52 +107,55 @@ def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
                 dynamo=True,
                 verbose=False,
             )
-        except Exception as error:  # whatever the exporter and the tracer under it raise
+        # The exporter and the tracer below it raise errors of many classes.
+        except Exception as error:
             reason = str(error.__cause__ or error).strip().partition("\n")[0]
             raise ValueError(f"torch.onnx cannot export this student: {reason}") from error
         assert program is not None
+        # The metadata of a node are traces of the source code with paths of this machine.
         for node in program.model.graph:
-            node.metadata_props.clear()  # traces of the source code, with the paths of this machine
+            node.metadata_props.clear()
         program.save(path, external_data=False)
 
 
-def _parity(graph: _Graph, session: Session, inputs: Batch) -> float:
-    worst = 0.0
-    for n in (1, 2, 3, max(4, batch_size(inputs))):
-        sample = resized(inputs, n)
+def _largest_difference(graph: _Graph, session: Session, inputs: Batch) -> float:
+    """Compare the logits of PyTorch and ONNX at several batch sizes."""
+    largest_difference = 0.0
+    for num_samples in (1, 2, 3, max(4, batch_size(inputs))):
+        sample = resized(inputs, num_samples)
         with torch.no_grad():
             expected = graph(*sample.values())
-        found = session(sample)["logits"]
-        if found.shape != expected.shape:
+        logits = session(sample)["logits"]
+        if logits.shape != expected.shape:
             raise RuntimeError(
-                f"for {n} samples the ONNX file gives logits {tuple(found.shape)}, PyTorch {tuple(expected.shape)}"
+                f"the ONNX file gives logits of another shape at batch size {num_samples}. "
+                f"Expected {tuple(expected.shape)} as in PyTorch, got {tuple(logits.shape)}"
             )
-        difference, largest = (found - expected).abs().max().item(), expected.abs().max().item()
-        if not difference <= TOLERANCE * max(largest, 1e-6):  # also where it is NaN
-            allowed = f"{TOLERANCE:g} of the largest logit, {largest:.4g}, is allowed"
+        difference = (logits - expected).abs().max().item()
+        largest = expected.abs().max().item()
+        # The negated comparison is also true for NaN.
+        if not difference <= TOLERANCE * max(largest, 1e-6):
             raise RuntimeError(
-                f"the ONNX file's logits differ from PyTorch's by {difference:.3g} at batch size {n}; {allowed}"
+                f"the logits of the ONNX file differ from PyTorch at batch size {num_samples}. "
+                f"Expected at most {TOLERANCE:g} of the largest logit, {largest:.4g}, got a "
+                f"difference of {difference:.3g}"
             )
-        worst = max(worst, difference)
-    return worst
+        largest_difference = max(largest_difference, difference)
+    return largest_difference
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's own notes: warnings raised in its modules, its progress lines, and the logs of some forty torch loggers."""
+    """Suppress warnings, progress lines and logs of the exporter."""
     disabled = logging.root.manager.disable
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
-        for module in (
-            r"torch\.(onnx|export|fx|_|utils\._pytree)",
-            r"onnxscript",
-            r"onnx_ir",
-            r"copyreg",
-        ):
+        for module in NOISY_MODULES:
             warnings.filterwarnings("ignore", module=module)
+        # The exporter logs through some forty loggers, so all of them are disabled at once.
         logging.disable(logging.ERROR)
         try:
             yield
@@ -149,7 +163,7 @@ def _quiet() -> Iterator[None]:
             logging.disable(disabled)
 
 
-def _needs_export() -> None:
+def _check_packages() -> None:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401

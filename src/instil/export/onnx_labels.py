@@ -1,4 +1,4 @@
-"""Names inside an ONNX file: its axes, and metadata that says what goes in and what comes out."""
+"""Names of the axes of an ONNX file, and metadata on its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -17,35 +17,39 @@ IMAGE_AXES = ("batch", "channels", "height", "width")
 def describe(
     net: Net, task: str, classes: Sequence[str], shape: Sequence[int], inputs: Sequence[str]
 ) -> dict[str, str]:
-    """Metadata of a student's ONNX file; values other than text are JSON.
+    """Return the metadata of an ONNX file. Values other than text are JSON.
 
     Args:
-        net: the student; its call may hold ``size``, ``mean`` and ``std``.
+        net: student; its call may hold ``size``, ``mean`` and ``std``.
         task: name of the task.
         classes: class names in the order of the logits.
-        shape: of one sample's first input.
+        shape: shape of the first input of one sample.
         inputs: names of the inputs.
 
     Returns:
-        ``instil_version``, ``task``, ``classes`` and, for images, ``input_shape`` (channels,
-        height, width), ``input_range`` and ``normalisation``, which the graph does itself.
+        ``instil_version``, ``task``, ``classes``, ``input_shape`` (of an image: channels, height,
+        width) and, for images, ``input_range`` and ``normalisation``, which is part of the graph.
     """
-    described: dict[str, Any] = {"classes": list(classes), "input_shape": list(shape)}
+    facts: dict[str, Any] = {"classes": list(classes), "input_shape": list(shape)}
     if "image" in inputs:
         options = getattr(net.call, "keywords", {})
-        described["input_range"] = [0.0, 1.0]
-        described["normalisation"] = {
+        facts["input_range"] = [0.0, 1.0]
+        facts["normalisation"] = {
             "where": "inside the graph",
             **{key: options[key] for key in ("size", "mean", "std") if key in options},
         }
-    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in described.items()}
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()}
     return {"instil_version": version("instil"), "task": task, **texts}
 
 
 def label_file(path: Path, metadata: Mapping[str, str]) -> None:
-    """Write ``metadata`` into an ONNX file and name its axes ``batch``, ``height`` and so on.
+    """Write metadata into an ONNX file and name its free axes ``batch``, ``height`` and so on.
 
-    The exporter calls a free axis after its symbol, such as ``s21``.
+    The exporter names a free axis after its symbol, such as ``s21``.
+
+    Args:
+        path: ONNX file, which is replaced.
+        metadata: entries of ``metadata_props``.
     """
     import onnx
 
@@ -53,7 +57,8 @@ def label_file(path: Path, metadata: Mapping[str, str]) -> None:
     _rename_axes(model)
     for key, value in metadata.items():
         entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
+        entry.key = key
+        entry.value = value
     onnx.save(model, str(path))
 
 
@@ -70,4 +75,5 @@ def _rename_axes(model: Any) -> None:
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param:
-                dimension.dim_param = symbol.sub(lambda found: names[found[0]], dimension.dim_param)
+                # A symbol may be part of an expression, such as "2*s21".
+                dimension.dim_param = symbol.sub(lambda match: names[match[0]], dimension.dim_param)

@@ -1,4 +1,4 @@
-"""An ONNX file that answers batches as a net does."""
+"""ONNX file as a network."""
 
 from __future__ import annotations
 
@@ -14,54 +14,77 @@ from instil.core import Batch, Outputs, first_tensor
 
 
 class Session(nn.Module):
-    """Runs an .onnx file on the CPU: ``session(batch)`` gives ``logits`` on the batch's device, so what scores a net scores it too.
+    """ONNX file that runs on the CPU with as many threads as torch.
 
-    Uses as many threads as torch does. Raises ImportError without the extra ``export``, ValueError for a file that is not an ONNX graph of ours.
+    Args:
+        path: ONNX file with the output ``logits``.
+
+    Attributes:
+        names: names of the inputs, which are keys of a batch.
+
+    Raises:
+        ImportError: without the extra ``export``.
+        ValueError: for a missing file, or one that is not such a graph.
     """
 
     def __init__(self, path: str | Path):
         super().__init__()
-        runtime = _runtime()
+        runtime = _import_runtime()
         options = runtime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
         options.log_severity_level = 3
         if not Path(path).is_file():
-            raise ValueError(f"there is no file {path}")
+            raise ValueError(f"path: no such file. Expected an ONNX file, got {path}")
         try:
             self.session = runtime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its exceptions share no base class of their own
+        # The exceptions of onnxruntime have no base class of their own.
+        except Exception as error:
             raise ValueError(
                 f"{path} is not an ONNX file that onnxruntime can run: {error}"
             ) from error
-        self.names, gives = (
-            [value.name for value in self.session.get_inputs()],
-            [value.name for value in self.session.get_outputs()],
-        )
-        if gives != ["logits"]:
+        self.names = [value.name for value in self.session.get_inputs()]
+        outputs = [value.name for value in self.session.get_outputs()]
+        if outputs != ["logits"]:
             raise ValueError(
-                f"{path} takes {self.names} and gives {gives}; expected a graph to 'logits'"
+                f"{path}: wrong outputs. Expected a graph with the output 'logits', got {outputs}"
             )
 
     def forward(self, batch: Batch) -> Outputs:
-        """``logits`` of what the file takes, by its names in the batch: ``image`` (N, C, H, W) in [0, 1], or ``input_ids`` ..."""
-        (logits,) = self.session.run(["logits"], arrays(batch, self.names))
+        """Compute the ``logits`` of a batch.
+
+        Args:
+            batch: a tensor for each name in ``names``, such as ``image`` (N, C, H, W) in [0, 1].
+
+        Returns:
+            ``logits`` on the device of the batch.
+        """
+        (logits,) = self.session.run(["logits"], to_arrays(batch, self.names))
         return {"logits": torch.from_numpy(logits).to(first_tensor(batch).device)}
 
 
-def arrays(batch: Batch, names: Sequence[str]) -> dict[str, Any]:
-    """These tensors as onnxruntime takes them: float32, or whole numbers."""
-    tensors = {name: batch[name].detach().cpu() for name in names}
-    return {
-        name: (
-            value.float() if value.is_floating_point() or value.dtype == torch.uint8 else value
-        ).numpy()
-        for name, value in tensors.items()
-    }
+def to_arrays(batch: Batch, names: Sequence[str]) -> dict[str, Any]:
+    """Convert tensors of a batch to NumPy arrays for onnxruntime.
+
+    Args:
+        batch: batch with these keys.
+        names: keys to convert.
+
+    Returns:
+        Arrays of float32, or of whole numbers; uint8 (an image) becomes float32, too.
+    """
+    arrays = {}
+    for name in names:
+        tensor = batch[name].detach().cpu()
+        if tensor.is_floating_point() or tensor.dtype == torch.uint8:
+            tensor = tensor.float()
+        arrays[name] = tensor.numpy()
+    return arrays
 
 
-def _runtime() -> ModuleType:
+def _import_runtime() -> ModuleType:
     try:
         import onnxruntime  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:

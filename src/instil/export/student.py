@@ -1,4 +1,4 @@
-"""The student as one safetensors file: its weights, and the description that says how to build it."""
+"""Safetensors file with the weights of a student and a description of how to build it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from instil.files.checksums import (
 )
 
 TIED = "instil.tied"
+"""Key of the metadata that maps the name of a tied weight to the name that is stored."""
 RESERVED = ("format", TIED, TENSORS_KEY)
 REMEDY = "Restore the file from a copy, or delete it and run again"
 
@@ -30,39 +31,63 @@ REMEDY = "Restore the file from a copy, or delete it and run again"
 def save_student(
     net: nn.Module, path: str | Path, description: dict[str, Any] | None = None
 ) -> Path:
-    """Write the weights of the net's model and ``description`` (one JSON string a key, in the file's metadata).
+    """Write the weights of a model and a description. Tied weights are written once.
 
-    Tied weights are written once. Raises OSError where the disk is full, with an older file left intact; TypeError for what is not JSON.
+    Args:
+        net: net or model.
+        path: file to write; an older file is replaced only by a complete one.
+        description: values for the metadata of the file, each written as JSON.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        OSError: if the disk is full.
+        TypeError: if a value of the description is not JSON, or the state has other values than
+            tensors.
     """
-    tensors, tied = _untied(_bare(net).state_dict())
-    metadata = {
-        key: json.dumps(value) for key, value in {**(description or {}), TIED: tied}.items()
-    }
+    tensors, tied = _split_tied(_unwrap(net).state_dict())
+    metadata = {key: json.dumps(value) for key, value in (description or {}).items()}
+    metadata[TIED] = json.dumps(tied)
     with atomic(path) as temporary:
+        # The digest has a fixed length, so it is filled in after the file is written.
         save_file(tensors, temporary, {"format": "pt", **metadata, TENSORS_KEY: NO_DIGEST})
         seal_tensors(temporary)
     return Path(path)
 
 
 def load_student(net: nn.Module, path: str | Path) -> dict[str, Any]:
-    """Fill the net's model with the weights in ``path`` and return their description.
+    """Load the weights in a file into a model.
 
-    Raises DamagedFileError for a file whose content differs from its checksum, ValueError for one
-    that cannot be read and for weights of another model (missing, unknown or differently shaped
-    tensors).
+    Args:
+        net: net or model of the same architecture.
+        path: file of ``save_student``, or another safetensors file with the same names.
+
+    Returns:
+        Description in the file.
+
+    Raises:
+        DamagedFileError: if the file cannot be read or its content differs from its checksum.
+        ValueError: for weights of another model (missing, unknown or differently shaped tensors).
     """
-    description, model = read_description(path), _bare(net)
+    description = read_description(path)
+    model = _unwrap(net)
     with safe_open(str(path), "pt") as file:
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = file.keys()
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
         tied = json.loads((file.metadata() or {}).get(TIED, "{}"))
-    tensors |= {name: tensors[first] for name, first in tied.items()}
-    _check(model, tensors, path)
+    tensors |= {name: tensors[stored] for name, stored in tied.items()}
+    _check_names_and_shapes(model, tensors, path)
     model.load_state_dict(tensors)
     return description
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
-    """What ``save_student`` was told about the student, without reading the weights."""
+    """Return the description that was given to ``save_student``, without reading the weights.
+
+    Raises:
+        DamagedFileError: if the file cannot be read or its content differs from its checksum.
+    """
     try:
         with safe_open(str(path), "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -76,8 +101,8 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return {key: json.loads(value) for key, value in metadata.items() if key not in RESERVED}
 
 
-def _bare(net: nn.Module) -> nn.Module:
-    """The model as its author wrote it, without compile and replication wrappers, so that names in the file are the author's."""
+def _unwrap(net: nn.Module) -> nn.Module:
+    """Model without the wrappers of compilation and replication, which prefix the names."""
     model: Any = as_net(net).model
     while True:
         if hasattr(model, "_orig_mod"):
@@ -88,35 +113,48 @@ def _bare(net: nn.Module) -> nn.Module:
             return model  # type: ignore[no-any-return]
 
 
-def _untied(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Every distinct tensor once, on the CPU and in memory of its own; and for the others the name of their twin."""
+def _split_tied(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Separate distinct tensors from those that share memory with an earlier one.
+
+    Returns:
+        Distinct tensors, copied to the CPU, and for each other tensor the name of the earlier one.
+    """
     tensors: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
-    seen: dict[tuple[Any, ...], str] = {}
+    names: dict[tuple[Any, ...], str] = {}
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise TypeError(
-                f"'{name}' in the student's state is a {type(value).__name__}; only tensors can be written"
+                f"'{name}' in the state of the student has the wrong type. Expected a tensor, got "
+                f"a {type(value).__name__}"
             )
-        place = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
-        if value.numel() and place in seen:
-            tied[name] = seen[place]
+        memory = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+        # All empty tensors have the address 0, so they are never tied.
+        if value.numel() and memory in names:
+            tied[name] = names[memory]
         else:
-            seen[place] = name
+            names[memory] = name
             tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     return tensors, tied
 
 
-def _check(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
-    wanted, kind = model.state_dict(), type(model).__name__
-    if unknown := [name for name in tensors if name not in wanted]:
+def _check_names_and_shapes(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    expected = model.state_dict()
+    kind = type(model).__name__
+    unknown = [name for name in tensors if name not in expected]
+    if unknown:
         raise ValueError(
-            f"{path} holds '{unknown[0]}', which {kind} does not have; {closest(unknown[0], wanted)}"
+            f"{path}: unknown tensor '{unknown[0]}'. Expected the tensors of {kind}; "
+            f"{closest(unknown[0], expected)}"
         )
-    if missing := [name for name in wanted if name not in tensors]:
-        raise ValueError(f"{path} lacks '{missing[0]}' of {kind}; {closest(missing[0], tensors)}")
-    for name, value in wanted.items():
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        raise ValueError(
+            f"{path}: missing tensor '{missing[0]}' of {kind}; {closest(missing[0], tensors)}"
+        )
+    for name, value in expected.items():
         if tensors[name].shape != value.shape:
             raise ValueError(
-                f"'{name}' has shape {tuple(tensors[name].shape)} in {path}, but {tuple(value.shape)} in {kind}"
+                f"{path}: wrong shape of '{name}'. Expected {tuple(value.shape)} as in {kind}, got "
+                f"{tuple(tensors[name].shape)}"
             )

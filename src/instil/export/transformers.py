@@ -1,4 +1,4 @@
-"""The student as a folder that transformers reads, proven to give the same answers."""
+"""Export of the student as a folder for transformers, checked against the model."""
 
 from __future__ import annotations
 
@@ -17,85 +17,138 @@ from instil.students.low_rank import LowRank
 
 TOLERANCE = 1e-4
 """Largest difference between the logits before and after, as a share of the largest logit."""
-
-
-def standard(model: nn.Module) -> Any:
-    """A copy of which transformers knows every part: adapters are added to their weights, rounded weights are as they round, a head of low rank is
-    multiplied out. ValueError where the model is none of transformers.
-    """
-    made: Any = copy.deepcopy(model)
-    if hasattr(made, "merge_and_unload"):
-        made = made.merge_and_unload()
-    if not any(
-        base.__module__.startswith("transformers.") for base in type(made).__mro__
-    ) or not hasattr(made, "save_pretrained"):
-        raise ValueError(
-            f"{type(model).__name__} is no model of transformers, as which it could be written"
-        )
-    for path, part in list(made.named_modules()):
-        if parametrize.is_parametrized(part, "weight"):
-            weight = part.weight.detach()
-            part.__class__ = type(part).__bases__[
-                0
-            ]  # remove_parametrizations changes the class, which the copy shares with its model
-            del part.parametrizations
-            part.weight = nn.Parameter(weight)
-        if isinstance(part, LowRank):
-            head = nn.Linear(
-                part.down.in_features, part.out_features, part.bias is not None, device="meta"
-            )
-            head.weight = nn.Parameter(part.weight.detach() @ part.down.weight.detach())
-            if part.bias is not None:
-                head.bias = part.bias
-            made.set_submodule(path, head)
-    return made.eval()
+ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+"""Special tokens of the class ``PreTrainedTokenizerFast``."""
+TOKENIZER_OPTIONS = ("model_max_length", "clean_up_tokenization_spaces", "add_bos_token")
+"""Other keys of ``tokenizer_config.json`` that any tokenizer class reads."""
 
 
 def to_transformers(
     net: Net, batch: Batch, folder: str | Path, tokenizer: SubwordTokenizer | None = None
 ) -> dict[str, Any]:
-    """Write configuration, weights and, where there is one of the library ``tokenizers``, the tokenizer; the net itself is left as it is.
+    """Write configuration, weights and tokenizer.
 
-    Gives ``file``, ``bytes`` and ``max_difference`` of the logits of ``batch`` by the model as it is read again. Raises ValueError where it is no
-    model of transformers, or answers otherwise than before.
+    Args:
+        net: student; it is not changed.
+        batch: inputs on which the written model is compared with the student.
+        folder: folder to write.
+        tokenizer: tokenizer of the student. None: no tokenizer is written.
+
+    Returns:
+        ``file``, ``bytes``, ``max_difference`` (of the logits of ``batch``) and ``model``, the
+        model that the folder holds.
+
+    Raises:
+        ValueError: if the student is not a model of transformers, or if the logits differ.
     """
-    folder, made = Path(folder), standard(net.model)
+    folder = Path(folder)
+    model = to_standard_model(net.model)
     if tokenizer is not None:
-        _set_special_tokens(made, tokenizer)
-        _write(tokenizer, folder, made.config)
-    made.save_pretrained(folder)
+        _set_special_tokens(model, tokenizer)
+        _write_tokenizer(tokenizer, folder, model.config)
+    model.save_pretrained(folder)
     make_readable(folder)
-    again = type(made).from_pretrained(folder)
-    found = difference(net, Net(again, net.call), batch, TOLERANCE, folder)
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    return {"file": f"{folder.name}/", "bytes": size, "max_difference": found, "model": again}
+    reloaded = type(model).from_pretrained(folder)
+    difference = logit_difference(net, Net(reloaded, net.call), batch, TOLERANCE, folder)
+    return {
+        "file": f"{folder.name}/",
+        "bytes": sum(file.stat().st_size for file in folder.iterdir()),
+        "max_difference": difference,
+        "model": reloaded,
+    }
 
 
-def difference(net: Net, again: Net, batch: Batch, tolerance: float, place: Path) -> float:
-    """The largest one of the logits before and after. Raises ValueError beyond this share of the largest logit."""
-    before, after = (_logits(one, batch) for one in (net, again))
-    found, largest = (before - after).abs().max().item(), before.abs().max().item()
-    if not found <= tolerance * max(largest, 1.0):
+def to_standard_model(model: nn.Module) -> Any:
+    """Return a copy that consists of modules of transformers only.
+
+    Adapters are merged into their weights, quantised weights have their rounded values, and a head
+    of low rank is multiplied out.
+
+    Raises:
+        ValueError: if the model is not one of transformers.
+    """
+    copied: Any = copy.deepcopy(model)
+    if hasattr(copied, "merge_and_unload"):
+        copied = copied.merge_and_unload()
+    is_transformers = any(
+        base.__module__.startswith("transformers.") for base in type(copied).__mro__
+    )
+    if not is_transformers or not hasattr(copied, "save_pretrained"):
         raise ValueError(
-            f"the student in {place} answers otherwise than the one that was trained: logits differ by {found:.2g}"
+            f"model: unsupported class. Expected a model of transformers, got "
+            f"{type(model).__name__}"
         )
-    return found
+    for path, part in list(copied.named_modules()):
+        if parametrize.is_parametrized(part, "weight"):
+            _fold_parametrization(part)
+        if isinstance(part, LowRank):
+            copied.set_submodule(path, _multiplied_out(part))
+    return copied.eval()
 
 
-ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-TOKENIZER_OPTIONS = ("model_max_length", "clean_up_tokenization_spaces", "add_bos_token")
-"""Further keys of ``tokenizer_config.json`` that belong to the texts and not to a class."""
+def _fold_parametrization(part: Any) -> None:
+    """Replace a parametrised weight by its value."""
+    weight = part.weight.detach()
+    # remove_parametrizations would change the class itself, which the original model shares.
+    part.__class__ = type(part).__bases__[0]
+    del part.parametrizations
+    part.weight = nn.Parameter(weight)
+
+
+def _multiplied_out(part: LowRank) -> nn.Linear:
+    # No memory is allocated on the meta device; the weights are replaced at once.
+    head = nn.Linear(part.down.in_features, part.out_features, part.bias is not None, device="meta")
+    head.weight = nn.Parameter(part.weight.detach() @ part.down.weight.detach())
+    if part.bias is not None:
+        head.bias = part.bias
+    return head
+
+
+def logit_difference(net: Net, exported: Net, batch: Batch, tolerance: float, path: Path) -> float:
+    """Compare the logits of the student and of its exported model.
+
+    Args:
+        net: student.
+        exported: model in the file.
+        batch: inputs.
+        tolerance: largest allowed difference as a share of the largest logit, or of 1 if all logits
+            are smaller.
+        path: exported file or folder, for the message.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        ValueError: if the difference exceeds the tolerance.
+    """
+    before = _logits(net, batch)
+    after = _logits(exported, batch)
+    difference = (before - after).abs().max().item()
+    largest = before.abs().max().item()
+    # The negated comparison is also true for NaN.
+    if not difference <= tolerance * max(largest, 1.0):
+        raise ValueError(
+            f"{path}: the exported student differs from the trained one. Expected logits within "
+            f"{tolerance:g} of the largest, got a difference of {difference:.2g}"
+        )
+    return difference
+
+
+def _logits(net: Net, batch: Batch) -> Tensor:
+    with side_effect_free(net):
+        logits: Tensor = net(batch)["logits"]
+    return torch.as_tensor(logits).double()
 
 
 def _set_special_tokens(model: Any, tokenizer: SubwordTokenizer) -> None:
-    """Write into the configurations which tokens begin, end and pad a text.
+    """Set the tokens that begin, end and pad a text in the configurations of a model.
 
-    The generation configuration of the folder that the tokenizer comes from stays as it is, but
-    for the ids, which a smaller vocabulary changes.
+    Other generation options are those of the folder that the tokenizer comes from.
     """
     from transformers import GenerationConfig
 
     ids = _ids_of_roles(tokenizer)
+    # A smaller vocabulary changes the ids, so those of the folder are left out.
     source = {
         key: value
         for key, value in tokenizer.files.generation_config.items()
@@ -110,7 +163,7 @@ def _set_special_tokens(model: Any, tokenizer: SubwordTokenizer) -> None:
 
 
 def _ids_of_roles(tokenizer: SubwordTokenizer) -> dict[str, Any]:
-    """``eos_token_id`` (a list where several tokens end a text), ``pad_token_id``, ``bos_token_id``."""
+    """Ids for the configurations; ``eos_token_id`` is a list if several tokens end a text."""
     ends = list(tokenizer.ends)
     ids: dict[str, Any] = {"eos_token_id": ends if len(ends) > 1 else ends[0]}
     for role, default in (("bos", tokenizer.bos), ("pad", tokenizer.end)):
@@ -120,7 +173,7 @@ def _ids_of_roles(tokenizer: SubwordTokenizer) -> dict[str, Any]:
     return ids
 
 
-def _write(tokenizer: SubwordTokenizer, folder: Path, config: Any) -> None:
+def _write_tokenizer(tokenizer: SubwordTokenizer, folder: Path, config: Any) -> None:
     """Write the tokenizer with the special tokens and the chat template of its own folder."""
     from transformers import PreTrainedTokenizerFast
 
@@ -150,9 +203,3 @@ def _write(tokenizer: SubwordTokenizer, folder: Path, config: Any) -> None:
     written = fast(tokenizer_object=tokenizer.inner, **options)
     written.chat_template = files.chat_template
     written.save_pretrained(folder)
-
-
-def _logits(net: Net, batch: Batch) -> Tensor:
-    with side_effect_free(net):
-        logits: Tensor = net(batch)["logits"]
-    return torch.as_tensor(logits).double()

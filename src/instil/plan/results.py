@@ -189,7 +189,7 @@ def _cost(arms: Sequence[Arm], sample: Batch) -> dict[str, Any]:
     first = arms[0]
     # Kept in the arm: a result is assembled after every seed.
     if first.latency is None:
-        first.latency = measure(first.net.cpu(), sample, whole=True)
+        first.latency = measure(first.net.cpu(), sample, keep_rows=True)
     seconds = sum(arm.seconds for arm in arms) / len(arms)
     return {**_net_size(first), "latency": first.latency, "seconds": seconds}
 

@@ -1,0 +1,166 @@
+"""Tokenizer of a GGUF file: only tokenizers that llama.cpp reproduces exactly are written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from instil.data.tokenizers import CONTROL, PRE_TOKENIZERS, UNUSED, USER_DEFINED
+
+NORMAL = 1
+"""Type of a token that texts are cut into."""
+NUM_BYTES = 256
+UNSUPPORTED_OPTIONS = (
+    "dropout",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "byte_fallback",
+    "ignore_merges",
+)
+"""Options of a byte-pair model that llama.cpp does not have."""
+
+
+@dataclass(frozen=True)
+class BytePairs:
+    """Byte-pair encoding in the terms of llama.cpp.
+
+    Args:
+        pre: name of the pre-tokenizer.
+        merges: pairs of tokens, each as one text with a space.
+        added: added tokens with their types.
+    """
+
+    pre: str
+    merges: list[str]
+    added: dict[str, int]
+
+
+def add_tokenizer(writer: Any, tokenizer: Any, config: Any) -> None:
+    """Write tokens, merges, special tokens and chat template.
+
+    Token ids that only the embeddings have are marked as unused.
+
+    Args:
+        writer: ``gguf.GGUFWriter``.
+        tokenizer: tokenizer of the data.
+        config: configuration of the model.
+
+    Raises:
+        ValueError: if llama.cpp would cut texts differently, or for more tokens than embeddings.
+    """
+    pairs = byte_pairs(tokenizer)
+    num_tokens = max(tokenizer.inner.get_vocab().values()) + 1
+    if num_tokens > config.vocab_size:
+        raise ValueError(
+            f"gguf: the tokenizer has too many tokens. Expected at most {config.vocab_size}, the "
+            f"vocabulary of the student, got {num_tokens}"
+        )
+    tokens = [tokenizer.inner.id_to_token(index) for index in range(config.vocab_size)]
+    types = [UNUSED if token is None else pairs.added.get(token, NORMAL) for token in tokens]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pairs.pre)
+    writer.add_token_list(
+        [f"[PAD{index}]" if token is None else token for index, token in enumerate(tokens)]
+    )
+    writer.add_token_types(types)
+    writer.add_token_merges(pairs.merges)
+    _add_special_tokens(writer, tokenizer, config, types)
+    writer.add_add_space_prefix(False)
+    if tokenizer.files.chat_template is not None:
+        writer.add_chat_template(tokenizer.files.chat_template)
+
+
+def _add_special_tokens(writer: Any, tokenizer: Any, config: Any, types: list[int]) -> None:
+    # An id of the configuration that is no control token belongs to another tokenizer.
+    control = {index for index, kind in enumerate(types) if kind == CONTROL}
+    writer.add_eos_token_id(tokenizer.end)
+    if len(tokenizer.ends) > 1:
+        writer.add_eot_token_id(tokenizer.ends[1])
+    bos, pad = (_id_of_role(tokenizer, role, config, control) for role in ("bos", "pad"))
+    writer.add_bos_token_id(bos if tokenizer.bos is None else tokenizer.bos)
+    writer.add_pad_token_id(pad)
+    # llama.cpp puts the same token before a text as training did, or none.
+    writer.add_add_bos_token(tokenizer.bos is not None)
+
+
+def _id_of_role(tokenizer: Any, role: str, config: Any, control: set[int]) -> int:
+    """Special token of a role: that of the tokenizer, of the configuration, or the end token."""
+    token = tokenizer.files.token(role)
+    index = None if token is None else tokenizer.inner.token_to_id(token)
+    if index is None:
+        index = getattr(config, f"{role}_token_id")
+    return int(index) if index in control else int(tokenizer.end)
+
+
+def byte_pairs(tokenizer: Any) -> BytePairs:
+    """Describe a tokenizer in the terms of llama.cpp.
+
+    Raises:
+        ValueError: if llama.cpp would cut texts differently.
+    """
+    if not hasattr(tokenizer, "inner"):
+        raise ValueError(
+            "gguf: unsupported tokenizer of the data. Expected byte pairs ('bpe:SIZE', or files "
+            f"such as those of SmolLM2), got {type(tokenizer).__name__}"
+        )
+    content = json.loads(tokenizer.inner.to_str())
+    pre = _pre_tokenizer(content)
+    _check_byte_pairs(content["model"])
+    for token in content["added_tokens"]:
+        if token["lstrip"] or token["rstrip"] or token["single_word"]:
+            raise ValueError(
+                f"gguf: llama.cpp matches {token['content']!r} in any context. Expected an added "
+                "token without lstrip, rstrip and single_word, got one with one of them"
+            )
+    merges = [
+        merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]
+    ]
+    added = {
+        token["content"]: CONTROL if token["special"] else USER_DEFINED
+        for token in content["added_tokens"]
+    }
+    return BytePairs(pre, merges, added)
+
+
+def _pre_tokenizer(content: dict[str, Any]) -> str:
+    """Name of the pre-tokenizer in llama.cpp."""
+    pre_tokenizer = content["pre_tokenizer"] or {}
+    steps = []
+    for step in pre_tokenizer.get("pretokenizers", [pre_tokenizer]):
+        # Offsets into the text do not change the tokens.
+        steps.append({key: value for key, value in step.items() if key != "trim_offsets"})
+    names = [name for name, known_steps in PRE_TOKENIZERS.items() if known_steps == steps]
+    model_type = content["model"]["type"]
+    if model_type != "BPE" or not names or content["normalizer"]:
+        raise ValueError(
+            "gguf: unsupported tokenizer of the data. Expected BPE after ByteLevel, or after "
+            "Digits (one by one) and ByteLevel, without a normaliser; got "
+            f"{model_type} after {_step_types(pre_tokenizer)} with the normaliser "
+            f"{_step_types(content['normalizer'])}"
+        )
+    return names[0]
+
+
+def _check_byte_pairs(model: dict[str, Any]) -> None:
+    """Check the options of a byte-pair model."""
+    num_single = sum(len(token) == 1 for token in model["vocab"])
+    if model.get("unk_token") and num_single < NUM_BYTES:
+        raise ValueError(
+            "gguf: llama.cpp drops bytes that are no token. Expected a token for each byte, got "
+            f"the unknown token {model['unk_token']!r} for some"
+        )
+    for option in UNSUPPORTED_OPTIONS:
+        if model.get(option):
+            raise ValueError(
+                f"gguf: llama.cpp has no option {option} of byte pairs. Expected it unset, got "
+                f"{model[option]!r}"
+            )
+
+
+def _step_types(part: dict[str, Any] | None) -> str:
+    """Types of the steps of a pre-tokenizer or normaliser."""
+    if not part:
+        return "none"
+    steps = next((value for value in part.values() if isinstance(value, list)), [part])
+    return " and ".join(step["type"] for step in steps)

@@ -33,8 +33,8 @@ from instil.experiment.networks import build_network
 from instil.experiment.schemes import build_scheme
 from instil.experiment.teachers import combine_teachers, prepare_teacher, teacher_training_data
 from instil.files.atomic import atomic
-from instil.plan.arms import Arms
 from instil.plan.run_folder import RunFolder
+from instil.plan.runner import Runner
 from instil.recipe.sections import Recipe
 from instil.testing.recipes import (
     THREE_TEACHERS,
@@ -196,7 +196,7 @@ def trained(task: str, name: str) -> dict[str, Any]:
     experiment = Experiment.from_recipe(recipe_of(task, name, weight))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
-        arms = Arms(experiment, RunFolder(Path(folder)), lambda *_: None)
+        arms = Runner(experiment, RunFolder(Path(folder)), lambda *_: None)
         arms.teacher()
         values = [arms.student("distilled", seed).test[experiment.task.headline] for seed in SEEDS]
     return {
@@ -305,7 +305,7 @@ def trained_teacher(task: str) -> None:
     """Train the teacher of a task's recipe into the cache."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
-        Arms(
+        Runner(
             Experiment.from_recipe(recipe_of(task, REFERENCE)),
             RunFolder(Path(folder)),
             lambda *_: None,

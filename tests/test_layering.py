@@ -35,6 +35,7 @@ LAYERS = (
     ("data",),
     ("networks",),
     ("tasks",),
+    ("baselines",),
     ("recipe",),
     ("export", "report"),
     ("experiment",),

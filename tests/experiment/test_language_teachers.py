@@ -10,12 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from instil.experiment import trained_teachers as trained
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.plan.arms import Arms
+from instil.plan import teacher_training
 from instil.plan.recording import record_outputs
 from instil.plan.run_folder import RunFolder
+from instil.plan.runner import Runner
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
 from tests.experiment.small import among_texts, lines, recipe, run_of
@@ -58,18 +58,18 @@ def test_a_teacher_that_is_not_trained_is_loaded_once_and_let_go(
 ) -> None:
     loaded = []
     monkeypatch.setattr(
-        trained,
+        teacher_training,
         "build_teacher",
-        lambda *given, make=trained.build_teacher: loaded.append(1) or make(*given),
+        lambda *args, build=teacher_training.build_teacher: loaded.append(1) or build(*args),
     )
     experiment = Experiment.from_recipe(
         spoken(student={"model": "teacher", "changes": {"lora": {"rank": 2}}})
     )
-    made = Arms(experiment, RunFolder(here / "run"), lambda *_: None)
-    teacher = made.teacher()
-    students = [made._new_student(seed) for seed in (0, 1, 0)]
+    runner = Runner(experiment, RunFolder(here / "run"), lambda *_: None)
+    teacher = runner.teacher()
+    students = [runner.students.exported(seed) for seed in (0, 1, 0)]
     assert len(loaded) == 1
-    assert len(made._ready) == 1
+    assert len(runner.teachers._ready_nets) == 1
     weights = [
         {name: one for name, one in student.named_parameters() if "lora_A" in name}
         for student in students
@@ -79,9 +79,10 @@ def test_a_teacher_that_is_not_trained_is_loaded_once_and_let_go(
         "what is drawn is the seed's, not the teacher's"
     )
     del teacher, students
-    made._teacher, made._remembered = None, {}
+    runner.scores.teacher = None
+    runner.evaluator.teacher_outputs.clear()
     gc.collect()
-    assert len(made._ready) == 0, "it may be large"
+    assert len(runner.teachers._ready_nets) == 0, "it may be large"
 
 
 def losses(one: Recipe, out: Path) -> list[dict[str, float]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from instil.plan import arms
+from instil.plan import fitting
 from instil.recipe.sections import Recipe
 from tests.experiment.small import lines, numbers, recipe, result, run_of
 
@@ -56,7 +56,7 @@ def test_stopped_in_the_middle_of_any_stage_it_ends_bit_for_bit_alike(
     ]
     assert len(wanted) == 2
     seen: list[int] = []
-    fit = arms.fit
+    fit = fitting.fit
 
     def stopped(*given: Any, on_step: Any, **options: Any) -> Any:
         name = options["checkpoint"].stem
@@ -71,7 +71,7 @@ def test_stopped_in_the_middle_of_any_stage_it_ends_bit_for_bit_alike(
         return fit(*given, on_step=counted, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(arms, "fit", stopped)
+        patch.setattr(fitting, "fit", stopped)
         with pytest.raises(KeyboardInterrupt):
             run_of(staged(), tmp_path / "run")
     assert seen == list(range(1, wanted[0] + 2)), "it stopped a step after the first checkpoint"

@@ -12,7 +12,7 @@ import torch
 
 from instil.experiment.experiment import Experiment
 from instil.experiment.trained_teachers import cache_path, load_if_trained
-from instil.plan import arms as module
+from instil.plan import fitting as module
 from instil.recipe.sections import Recipe
 from tests.experiment.small import SMALL, lines, recipe, result, run_of
 

@@ -92,7 +92,7 @@ for name, arguments in json.loads(sys.argv[1]).items():
 """
 DIES = """
 import os, signal
-from instil.plan import finished_arms as finished
+from instil.plan import finished_students as finished
 def save(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 finished.save_student = save

@@ -9,21 +9,21 @@ import pytest
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
 from instil.plan import results
-from instil.plan.arms import Arm
+from instil.plan.trained_model import TrainedModel
 from tests.experiment.small import recipe
 
 EXPERIMENT = Experiment.from_recipe(recipe("seeds=[0,1,2]"))
 
 
-def arm(accuracy: float, validation: float = 0.5) -> Arm:
+def arm(accuracy: float, validation: float = 0.5) -> TrainedModel:
     net = build_network(EXPERIMENT.recipe.student, EXPERIMENT, "student")
-    return Arm(
+    return TrainedModel(
         net, {"accuracy": accuracy}, {"accuracy": validation}, {"confusion": [[accuracy]]}, 2.0
     )
 
 
 def assemble(
-    status: str = "complete", teacher: Arm | None = None, **values: list[float]
+    status: str = "complete", teacher: TrainedModel | None = None, **values: list[float]
 ) -> dict[str, Any]:
     arms = {
         name: [arm(value) for value in values.get(name, [])]

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 
 import instil
 from instil import recipe as recipes
-from instil.plan.resume import Lock
+from instil.plan.resume import run_lock
 from tests.experiment.small import SMALL, lines, numbers, recipe, result, run_of
-from tests.experiment.test_run import called, stop_at
+from tests.plan.test_run import called, stop_at
 
 SHORT = ("seeds=[0]", "baselines=[alone]")
 
@@ -195,8 +195,8 @@ def test_a_run_of_a_scheme_that_ships_another_net_can_be_gone_on_with(
 
 
 def hold(folder: Path, ready: Any, done: Any) -> None:
-    lock = Lock(folder)
-    lock.take()
+    lock = run_lock(folder)
+    lock.acquire()
     ready.set()
     done.wait(60)
 
@@ -297,5 +297,5 @@ def test_termination_is_a_stop_that_can_be_gone_on_with(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"Stopped. Go on with: instil run --resume {out}" in err
+    assert f"Stopped. Continue with: instil run --resume {out}" in err
     assert json.loads((out / "result.json").read_text())["status"] == "interrupted"

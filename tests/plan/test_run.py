@@ -224,7 +224,7 @@ def test_a_folder_with_another_run_is_left_alone(whole: Path) -> None:
     before = (whole / "result.json").read_bytes()
     with pytest.raises(
         FileExistsError,
-        match=r"already holds a run; go on with it \(--resume .*\) or take another --out",
+        match=r"already holds a run; continue it \(--resume .*\) or use another --out",
     ):
         run_of(recipe(), whole)
     assert (whole / "result.json").read_bytes() == before
@@ -235,11 +235,11 @@ def test_a_run_is_not_gone_on_with_by_another_recipe(
 ) -> None:
     with pytest.raises(
         ValueError,
-        match=r"train\.epochs is not what the run in .* was begun with\. Expected 2, got 3",
+        match=r"train\.epochs differs from the recipe of the run in .*\. Expected 2, got 3",
     ):
         run_of(recipe("export=true", "train.epochs=3"), whole, resume=True)
     code, _, err = called(capsys, "run", "--resume", str(whole), "objectives.kd.temperature=1")
-    assert (code, err.startswith("Error: objectives.kd.temperature is not what")) == (2, True)
+    assert (code, err.startswith("Error: objectives.kd.temperature differs")) == (2, True)
 
 
 def test_seeds_can_be_added(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def stop_at(
     monkeypatch: pytest.MonkeyPatch, arm: str, seed: int | None, step: int, error: BaseException
 ) -> None:
     """Raise in the middle of the training of an arm."""
-    original = experiment.Arms
+    original = experiment.Runner
 
     def arms(experiment: Any, folder: Any, on_step: Any) -> Any:
         def bomb(name: str, at: int | None, clock: Any) -> None:
@@ -264,7 +264,7 @@ def stop_at(
 
         return original(experiment, folder, bomb)
 
-    monkeypatch.setattr(experiment, "Arms", arms)
+    monkeypatch.setattr(experiment, "Runner", arms)
 
 
 LONG: dict[str, Any] = {
@@ -352,13 +352,16 @@ def test_a_stopped_run_has_a_page_and_says_how_to_go_on(
     code, _, err = called(
         capsys, "run", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "run")
     )
-    assert (code, err) == (130, f"\nStopped. Go on with: instil run --resume {tmp_path / 'run'}\n")
+    assert (code, err) == (
+        130,
+        f"\nStopped. Continue with: instil run --resume {tmp_path / 'run'}\n",
+    )
     code, out, _ = called(capsys, "report", str(tmp_path / "run"))
     assert code == 0
     assert "This run was interrupted" in Path(out.strip()).read_text()
     code, _, err = called(capsys, "export", str(tmp_path / "run"))
     assert code == 2
-    assert "go on with it (instil run --resume" in err
+    assert "--resume" in err
 
 
 def test_a_stop_before_the_first_result_has_a_page_too(
@@ -516,7 +519,7 @@ def test_a_real_signal(
     _, err = process.communicate(timeout=60)
     if number is signal.SIGINT:
         assert process.returncode == 130
-        assert f"Go on with: instil run --resume {tmp_path / 'run'}" in err
+        assert f"Continue with: instil run --resume {tmp_path / 'run'}" in err
         assert "Traceback" not in err
         assert result(tmp_path / "run")["status"] == "interrupted"
     else:

@@ -139,7 +139,7 @@ def problem(*changes: str, **sections: Any) -> str:
         ("seeds=[a]", "seeds.0: a whole number was expected, not 'a'"),
         (
             "baselines=[alon]",
-            "baselines.0: 'alone', 'label_smoothing', 'pseudo_labels', 'noise' or 'blobs' was expected, not 'alon'",
+            "baselines.0: No baseline named 'alon'; closest: alone",
         ),
         ("imports=[no_such_module_here]", "imports: there is no module 'no_such_module_here' in "),
         (

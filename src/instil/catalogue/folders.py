@@ -28,12 +28,13 @@ FOLDERS = {
     ),
     "teacher": ("teachers",),
     "task": ("tasks",),
+    "baseline": ("baselines",),
 }
 """Folders of each kind. They hold one method per file and nothing else."""
 
 
 def kinds() -> tuple[str, ...]:
-    """Return the kinds: objective, weighting, balance, scheme, teacher and task."""
+    """Return the kinds: objective, weighting, balance, scheme, teacher, task and baseline."""
     return tuple(FOLDERS)
 
 

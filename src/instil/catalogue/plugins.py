@@ -55,8 +55,8 @@ def add(modules: Iterable[str], folder: Path = Path()) -> None:
         new = {_key(cls): cls for cls in classes_with_card(module)}
         if not new and not _public_functions(module):
             raise ValueError(
-                f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher or "
-                "task with a card, and no function"
+                f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher, "
+                "task or baseline with a card, and no function"
             )
         _refuse_names_of_package(new, name)
         imported.update(new)
@@ -137,9 +137,11 @@ def _key(cls: type[Any]) -> Key:
         "scheme": Scheme,
         "teacher": Teacher,
     }
-    kind = next((kind for kind, base in bases.items() if issubclass(cls, base)), "task")
+    of_class = getattr(cls, "catalogue_kind", "task")
+    kind = next((kind for kind, base in bases.items() if issubclass(cls, base)), of_class)
+    title = cls.__name__.removesuffix("Baseline") if kind == "baseline" else cls.__name__
     file = cls.__module__.rpartition(".")[2]
-    if file.replace("_", "") == cls.__name__.lower():
+    if file.replace("_", "") == title.lower():
         return kind, file
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__)
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", title)
     return kind, words.lower()

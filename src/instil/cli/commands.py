@@ -35,6 +35,17 @@ def run(
         Path | None,
         typer.Option(metavar="DIR", parser=_folder, help="Folder of a stopped run to continue."),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Processes that train teachers and students.")
+    ] = 1,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLUSTER",
+            show_default=False,
+            help="Train on a Ray cluster: its address, or ray for one on this machine.",
+        ),
+    ] = None,
 ) -> None:
     """Train teacher, baselines and distilled student, and write a run folder."""
     from instil.cli import run_folders
@@ -42,16 +53,18 @@ def run(
     run_folders.check_one(out, resume)
     default = "digits" if resume is None else str(run_folders.existing(resume))
     recipe = load_recipe(arguments, default=default)
+    from instil.plan.executors.selection import select_executor
     from instil.plan.run import run as run_recipe
 
+    executor = select_executor(jobs, on)
     folder = resume or out or run_folders.new(recipe.name)
     run_folders.stop_on_termination()
     try:
-        run_recipe(recipe, None if resume else folder, resume, console())
+        run_recipe(recipe, None if resume else folder, resume, console(), executor)
         _show_result(folder)
     except KeyboardInterrupt:
         has_begun = (folder / "recipe.yaml").exists()
-        hint = f"Go on with: instil run --resume {folder}" if has_begun else "Nothing was written."
+        hint = f"Continue with: instil run --resume {folder}" if has_begun else "Nothing was written."
         echo(f"\nStopped. {hint}", err=True)
         sys.exit(INTERRUPTED)
 
@@ -79,7 +92,7 @@ def methods(
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help="objective, scheme, teacher, task or data.", show_default=False),
+        typer.Option(help="objective, scheme, teacher, task, baseline or data.", show_default=False),
     ] = None,
     json: AsJson = False,
 ) -> None:

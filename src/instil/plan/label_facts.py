@@ -78,18 +78,13 @@ def _teacher_facts(stage: Experiment, index: int) -> dict[str, Any]:
 
 def _samples_seen(experiment: Experiment, samples: Samples) -> dict[str, int]:
     """Number of training samples of each student arm, in the last stage."""
-    loss_names = {
-        "alone": experiment.task.label_objectives,
-        "label_smoothing": ("label_smoothing",),
-    }
     stage = experiment.stages[-1].recipe
     seen: dict[str, int] = {}
     for arm in experiment.recipe.baselines:
-        if arm in loss_names:
-            objectives = label_objectives(stage, *loss_names[arm])
-            seen[arm] = len(samples_for_objectives(objectives, samples))
-        else:
-            seen[arm] = len(samples)
+        baseline = catalogue.find("baseline", arm)
+        losses = label_objectives(stage, *baseline.label_objectives(experiment.task))
+        sees_all = baseline.sees_unlabeled
+        seen[arm] = len(samples if sees_all else samples_for_objectives(losses, samples))
     uses_labels_only = catalogue.find("scheme", stage.scheme.type).counts is Scheme.counts
     objectives = build_objectives(stage.objectives)
     seen["distilled"] = len(

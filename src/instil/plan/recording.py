@@ -16,8 +16,9 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.experiment.scheme_checks import check_teacher_reads_texts
 from instil.experiment.stored_teacher import check_recordable, store_fingerprint
-from instil.plan.arm_progress import ArmProgress, trainings
-from instil.plan.arms import Arm, Arms
+from instil.plan.training_progress import TrainingProgress, trainings
+from instil.plan.runner import Runner
+from instil.plan.trained_model import TrainedModel
 from instil.plan.results import measure_costs
 from instil.plan.run_folder import RunFolder
 from instil.plan.section_recorder import SectionPlan, SectionRecorder
@@ -106,14 +107,14 @@ def _check_codec(objectives: Objectives, store: StoreConfig) -> None:
             ) from error
 
 
-def _trained_teacher(experiment: Experiment, progress: RunProgress) -> Arm:
+def _trained_teacher(experiment: Experiment, progress: RunProgress) -> TrainedModel:
     """Train the teacher in a temporary folder, or read it from the cache."""
-    arm_progress = ArmProgress(progress)
+    training_progress = TrainingProgress(progress)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
         run_folder = RunFolder(Path(folder))
-        run_folder.on_log = arm_progress.observe
-        teacher = Arms(experiment, run_folder, arm_progress).teacher()
+        run_folder.on_log = training_progress.observe
+        teacher = Runner(experiment, run_folder, training_progress).teacher()
     assert teacher is not None
     return teacher
 
@@ -153,7 +154,7 @@ def _evaluation_sections(experiment: Experiment) -> list[SectionPlan]:
 def _record_section(
     writer: StoreWriter,
     experiment: Experiment,
-    teacher: Arm,
+    teacher: TrainedModel,
     section: SectionPlan,
     progress: RunProgress,
 ) -> None:
@@ -170,7 +171,7 @@ def _record_section(
         progress.update(num_recorded, section.num_outputs)
 
 
-def _teacher_facts(experiment: Experiment, teacher: Arm) -> dict[str, Any]:
+def _teacher_facts(experiment: Experiment, teacher: TrainedModel) -> dict[str, Any]:
     """Metrics, training time and costs of the teacher, for the manifest of the store."""
     return {
         "test": teacher.test,

@@ -10,27 +10,19 @@ from instil.data.labels import num_labelled
 from instil.experiment.experiment import Experiment
 from instil.experiment.weighting_advice import weighting_advice
 from instil.export.latency import measure
-from instil.plan.arms import Arm
+from instil.plan.trained_model import TrainedModel
 from instil.plan.label_facts import label_facts
 from instil.plan.statistics import paired_gain, summarize
 
-ArmsByName = Mapping[str, Sequence[Arm]]
+ArmsByName = Mapping[str, Sequence[TrainedModel]]
 """Arm name -> finished arms in the order of the seeds; it must have the key ``distilled``."""
-
-BASELINE_PHRASES = {
-    "label_smoothing": "label smoothing",
-    "pseudo_labels": "the teacher's hard pseudo-labels",
-    "noise": "the teacher's outputs for white noise",
-    "blobs": "the teacher's outputs for smooth noise",
-}
-"""Baselines that distillation must beat, as they are named in warnings."""
 
 MIN_SEEDS = 3
 """Number of seeds below which a run warns about noise."""
 
 
 def assemble_result(
-    experiment: Experiment, teacher: Arm | None, arms: ArmsByName, status: str
+    experiment: Experiment, teacher: TrainedModel | None, arms: ArmsByName, status: str
 ) -> dict[str, Any]:
     """Assemble everything that reports and leaderboards read about a run.
 
@@ -57,6 +49,7 @@ def assemble_result(
     if "alone" in gains:
         result["gain"] = gains.pop("alone")
     result["gains"] = gains
+    result["arms"] = {name: _baseline_facts(name) for name in experiment.recipe.baselines}
     result["cost"] = measure_costs(experiment, teacher, arms)
     distilled = arms["distilled"]
     index = exported_seed_index(experiment, distilled) if distilled else 0
@@ -70,7 +63,7 @@ def assemble_result(
     return result
 
 
-def exported_seed_index(experiment: Experiment, distilled: Sequence[Arm]) -> int:
+def exported_seed_index(experiment: Experiment, distilled: Sequence[TrainedModel]) -> int:
     """Index of the seed with the best validation metric, whose student is exported."""
     best = max if experiment.task.higher_is_better else min
     headline = experiment.task.headline
@@ -78,7 +71,7 @@ def exported_seed_index(experiment: Experiment, distilled: Sequence[Arm]) -> int
 
 
 def measure_costs(
-    experiment: Experiment, teacher: Arm | None, arms: ArmsByName
+    experiment: Experiment, teacher: TrainedModel | None, arms: ArmsByName
 ) -> dict[str, dict[str, Any]]:
     """Measure size, latency and training time of the networks.
 
@@ -164,7 +157,7 @@ def _data_facts(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _metrics_over_seeds(of_seeds: Sequence[Arm]) -> dict[str, Any]:
+def _metrics_over_seeds(of_seeds: Sequence[TrainedModel]) -> dict[str, Any]:
     return {
         metric: summarize([arm.test[metric] for arm in of_seeds]) for metric in of_seeds[0].test
     }
@@ -184,7 +177,7 @@ def _gains(experiment: Experiment, arms: ArmsByName) -> dict[str, Any]:
     return gains
 
 
-def _cost(arms: Sequence[Arm], sample: Batch) -> dict[str, Any]:
+def _cost(arms: Sequence[TrainedModel], sample: Batch) -> dict[str, Any]:
     """Size and latency of the first seed, and the mean training time of all seeds."""
     first = arms[0]
     # Kept in the arm: a result is assembled after every seed.
@@ -194,12 +187,18 @@ def _cost(arms: Sequence[Arm], sample: Batch) -> dict[str, Any]:
     return {**_net_size(first), "latency": first.latency, "seconds": seconds}
 
 
-def _net_size(arm: Arm) -> dict[str, int]:
+def _net_size(arm: TrainedModel) -> dict[str, int]:
     tensors = arm.net.state_dict().values()
     return {
         "parameters": sum(parameter.numel() for parameter in arm.net.parameters()),
         "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
     }
+
+
+def _baseline_facts(name: str) -> dict[str, str | None]:
+    """Names and color of a baseline; reports need no plugin that defines it."""
+    kind = catalogue.find("baseline", name)
+    return {"title": kind.display_name, "noun": kind.noun, "color": kind.color}
 
 
 def _recipe_notes(experiment: Experiment) -> list[str]:
@@ -212,10 +211,8 @@ def _recipe_notes(experiment: Experiment) -> list[str]:
 
 def _baseline_warnings(gains: Mapping[str, Any]) -> Iterator[str]:
     """Warnings about simple baselines that distillation does not clearly beat."""
-    for name, phrase in BASELINE_PHRASES.items():
-        gain = gains.get(name)
-        if gain is None:
-            continue
+    for name, gain in gains.items():
+        phrase = catalogue.find("baseline", name).phrase()
         if not gain["significant"]:
             yield f"distillation is not clearly better than {phrase} on this data"
         elif gain["mean"] < 0:

@@ -25,11 +25,13 @@ class RunFolder:
         path: path of the folder.
 
     Attributes:
+        metrics_file: name of the file of all records; every worker has one of its own.
         on_log: callback for every logged record, called on every rank.
     """
 
     def __init__(self, path: Path):
         self.path = path
+        self.metrics_file = METRICS
         self.on_log: Callable[[dict[str, Any]], None] = lambda record: None
 
     def write(self, name: str, text: str) -> None:
@@ -62,7 +64,7 @@ class RunFolder:
         """Append a record to ``metrics.jsonl``."""
         self.on_log(record)
         if rank() == 0:
-            with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            with (self.path / self.metrics_file).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def remove_records(self, arm: str, seed: int | None) -> None:
@@ -75,12 +77,12 @@ class RunFolder:
             arm: name of the arm.
             seed: seed of the arm, None for a teacher.
         """
-        path = self.path / METRICS
+        path = self.path / self.metrics_file
         if not path.exists():
             return
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         remaining = [line for line in lines if _arm_and_seed(line) not in (None, (arm, seed))]
-        self.write(METRICS, "".join(line + "\n" for line in remaining))
+        self.write(self.metrics_file, "".join(line + "\n" for line in remaining))
 
     def arm_file(self, arm: str, seed: int | None, suffix: str) -> Path:
         """Path of a file of an arm in ``checkpoint/``.

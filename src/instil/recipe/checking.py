@@ -57,6 +57,17 @@ def validation_errors(whole: Mapping[str, Any]) -> list[str]:
             build_options(kind, name, options, path)
         except RecipeError as error:
             lines.append(str(error))
+    return lines + _baseline_errors(whole.get("baselines"))
+
+
+def _baseline_errors(names: Any) -> list[str]:
+    """Return one line for each name that no baseline has."""
+    lines = []
+    for index, name in enumerate(names if isinstance(names, list) else []):
+        try:
+            catalogue.find("baseline", str(name))
+        except ValueError as error:
+            lines.append(f"baselines.{index}: {error}")
     return lines
 
 

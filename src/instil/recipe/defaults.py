@@ -12,7 +12,6 @@ from instil.recipe.learning_rate import default_learning_rate
 from instil.recipe.overrides import merge
 
 DEFAULT_BASELINES = ("alone",)
-DATA_FREE_BASELINES = ("noise", "blobs")
 GENERAL: dict[str, Any] = {
     "task": {"name": "classification"},
     "scheme": {"type": "offline"},
@@ -60,7 +59,9 @@ def _baselines(whole: Mapping[str, Any], task: Any) -> list[str]:
     assert isinstance(data, Mapping)
     surrogate = data.get("surrogate")
     if isinstance(surrogate, Mapping):
-        return [name for name in DATA_FREE_BASELINES if name != surrogate.get("name")]
+        kinds = {name: catalogue.find("baseline", name) for name in catalogue.files("baseline")}
+        data_free = [name for name, kind in kinds.items() if kind.is_data_free]
+        return [name for name in data_free if name != surrogate.get("name")]
     if data.get("num_labeled") == 0:
         return []
     kind = "single"

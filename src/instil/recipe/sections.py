@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -80,7 +80,6 @@ def _require_device(name: str) -> str:
 
 
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_require_distinct)]
-BaselineName = Literal["alone", "label_smoothing", "pseudo_labels", "noise", "blobs"]
 
 
 class Recipe(Section):
@@ -137,7 +136,7 @@ class Recipe(Section):
     seeds: Seeds = [0, 1, 2]
     """Seeds; all students are trained once per seed."""
 
-    baselines: list[BaselineName] = []
+    baselines: list[str] = []
     """Students to compare with. Default: those of the task."""
 
     export: bool = True

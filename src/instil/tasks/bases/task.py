@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import (
+    UNLABELLED,
     Batch,
     Card,
     Net,
@@ -177,6 +178,22 @@ class Task:
     def output_warning(self, outputs: Outputs, batch: Batch) -> str:
         """Return a sentence on outputs of a trained network that suggest a mistake, else ``""``."""
         return ""
+
+    def pseudo_labels(self, outputs: Outputs, label: Tensor) -> Tensor:
+        """Fill in the labels of unlabelled samples with the teacher's decisions.
+
+        Args:
+            outputs: teacher outputs with ``logits`` (N, ..., C).
+            label: labels; unlabelled items are -100.
+
+        Returns:
+            Labels of the same shape and type: the likeliest class, or each class with a positive
+            logit where a sample may have several.
+        """
+        logits = outputs["logits"].to(label.device)
+        is_single = self.kind in ("single", "token")
+        decisions = logits.argmax(-1) if is_single else (logits > 0).to(label)
+        return torch.where(label == UNLABELLED, decisions, label)
 
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
         """Whether these metrics are defined: all roles, and one logit per class of the data."""

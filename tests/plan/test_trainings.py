@@ -20,7 +20,7 @@ from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
 from instil.experiment.teachers import as_teacher
-from instil.plan import arms as module
+from instil.plan import fitting as module
 from instil.schemes.offline.offline import Offline
 from instil.tasks.classification import Classification
 from tests.experiment.small import lines, recipe, result, run_of

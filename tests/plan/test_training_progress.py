@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from instil.experiment.experiment import Experiment
-from instil.plan.arm_progress import trainings
 from instil.plan.run import run
+from instil.plan.training_progress import trainings
 from tests.experiment.small import recipe
 
 

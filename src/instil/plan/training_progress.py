@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instil.experiment.experiment import Experiment
-from instil.experiment.trained_teachers import cache_path
+from instil.plan.plan import Plan
 from instil.progress import RunProgress
 from instil.training.fit import TrainState
 
 
 @dataclass(frozen=True)
 class Trainings:
-    """Number of trainings that ``instil run`` means.
+    """Number of trainings of a run.
 
     Args:
         teachers: teachers that are trained in the run.
@@ -41,22 +41,16 @@ class Trainings:
 
 def trainings(experiment: Experiment) -> Trainings:
     """Count the trainings of a run; a teacher that several stages share counts once."""
+    plan = Plan.compile(experiment)
+    num_cached = sum(plan.is_done(job, None) for job in plan.teachers)
     recipe = experiment.recipe
-    cached: dict[str, bool] = {}
-    if recipe.store is None:
-        for stage in experiment.stages:
-            for index, spec in enumerate(stage.recipe.teachers):
-                if not (spec.earlier or spec.ready):
-                    file = cache_path(stage, spec, index)
-                    cached[str(file)] = file.exists()
-    num_cached = sum(cached.values())
     arms = (*recipe.baselines, "distilled")
-    return Trainings(len(cached) - num_cached, num_cached, len(recipe.seeds), arms)
+    return Trainings(len(plan.teachers) - num_cached, num_cached, len(recipe.seeds), arms)
 
 
 @dataclass
-class ArmProgress:
-    """Callback of ``Arms`` that moves a display from training to training.
+class TrainingProgress:
+    """Callback of a ``Runner`` that moves a display from training to training.
 
     Args:
         progress: display of the whole run.
@@ -65,13 +59,13 @@ class ArmProgress:
     progress: RunProgress
     _current: tuple[str, int | None] | None = field(default=None, init=False)
 
-    def __call__(self, name: str, seed: int | None, clock: TrainState) -> None:
+    def __call__(self, name: str, seed: int | None, state: TrainState) -> None:
         """Show one more step of the training ``name`` with ``seed`` (None for a teacher)."""
         if (name, seed) != self._current:
             self._current = name, seed
             title = name.replace("_", " ")
             self.progress.start(title if seed is None else f"{title}, seed {seed}")
-        self.progress.update(clock.step, clock.steps)
+        self.progress.update(state.step, state.steps)
 
     def observe(self, record: Mapping[str, Any]) -> None:
         """Show the losses of an epoch, without the learner in their names."""

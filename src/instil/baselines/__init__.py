@@ -1,0 +1,1 @@
+"""Baselines: trainings of the student that distillation must beat, one per file."""

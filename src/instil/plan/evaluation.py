@@ -1,0 +1,106 @@
+"""Evaluation of the networks of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from instil import catalogue
+from instil.core import Net, Scheme, Teacher
+from instil.data.samples import Samples
+from instil.engine import init_distributed, rank
+from instil.experiment.cached_teacher import CachedTeacher
+from instil.experiment.experiment import Experiment
+from instil.export.student import save_student
+from instil.plan.run_folder import RunFolder
+from instil.tasks.bases.task import to_device
+
+
+class Evaluator:
+    """Measures networks on the validation and test data of a recipe.
+
+    Args:
+        experiment: data and task of the recipe.
+
+    Attributes:
+        teacher_outputs: outputs of the teacher by split, for metrics that compare student and
+            teacher; empty where the teacher cannot be scored.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.task = experiment.task
+        self.teacher_outputs: dict[str, CachedTeacher] = {}
+
+    def evaluate(
+        self, net: nn.Module, split: str, experiment: Experiment | None = None
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return metrics and details of a network.
+
+        Args:
+            net: network to evaluate.
+            split: ``validation`` or ``test``.
+            experiment: experiment of a teacher with data of its own, to which the recorded
+                teacher outputs do not belong.
+        """
+        splits = (experiment or self.experiment).splits
+        samples = splits.test if split == "test" else splits.validation
+        is_own = splits is self.experiment.splits
+        teacher_outputs = self.teacher_outputs.get(split) if is_own else None
+        loader = self.experiment.loader(samples, shuffle=False)
+        metrics, details = self.task.evaluate(net, loader, teacher_outputs)
+        return metrics, details
+
+    def evaluate_completely(
+        self, net: nn.Module, teacher: Teacher | None = None
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return test metrics of a network, those of attacks and of its own text included."""
+        metrics, details = self.evaluate(net, "test")
+        metrics |= self.evaluate_robustness(net)
+        generation_metrics, texts = self.task.evaluate_generation(
+            net, self.experiment.splits.test, teacher
+        )
+        details |= texts
+        return metrics | generation_metrics, details
+
+    def evaluate_robustness(self, net: nn.Module) -> dict[str, float]:
+        """Return the headline metric on test samples as the last stage's scheme perturbs them."""
+        scheme = self.experiment.stages[-1].recipe.scheme
+        kind: type[Scheme] = catalogue.find("scheme", scheme.type)
+        metrics = {}
+        for name, perturb in kind.robustness_evaluations(scheme.options).items():
+            loader = self.experiment.loader(self.experiment.splits.test, shuffle=False)
+            batches = (
+                perturb(net, to_device(self.task.as_dict(batch), init_distributed()))
+                for batch in loader
+            )
+            metrics[name] = self.task.evaluate(net, batches)[0][self.task.headline]
+        return metrics
+
+    def evaluate_others(
+        self, nets: Mapping[str, Net], folder: RunFolder, seed: int
+    ) -> dict[str, float]:
+        """Return the headline metric of each further student, and write its weights."""
+        metrics = {}
+        for learner, net in nets.items():
+            headline = self.task.headline
+            metrics[f"{learner}_{headline}"] = self.evaluate(net, "test")[0][headline]
+            if rank() == 0:
+                save_student(net, folder.path / f"{learner}-{seed}.safetensors")
+        return metrics
+
+    def cache_outputs(
+        self, teacher: Teacher, samples: Samples, roles: Sequence[str] = ()
+    ) -> CachedTeacher:
+        """Compute the outputs of a teacher for samples once.
+
+        Args:
+            teacher: the teacher, on its device.
+            samples: samples, each with its index.
+            roles: roles in addition to those that the task compares.
+        """
+        compared = self.task.teacher_eval_roles or self.task.roles
+        loader = self.experiment.loader(samples, shuffle=False)
+        return CachedTeacher(teacher, tuple(dict.fromkeys([*roles, *compared])), loader)

@@ -1,0 +1,104 @@
+"""Fingerprints of all that a job depends on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from instil.experiment.experiment import Experiment
+from instil.experiment.sample_digest import sample_digest
+from instil.files.checksums import file_sha256
+from instil.networks.factory import code_of
+from instil.recipe.sections import ModelConfig
+
+SECTIONS = {
+    "teacher_scores": ("task", "data", "teacher", "ensemble", "store", "device"),
+    "baseline": ("task", "data", "student", "train", "device"),
+    "distilled": (
+        "task",
+        "data",
+        "teacher",
+        "ensemble",
+        "store",
+        "student",
+        "scheme",
+        "objectives",
+        "balance",
+        "train",
+        "teacher_train",
+        "device",
+    ),
+}
+"""Sections of a recipe that the result of each kind of job depends on."""
+
+
+def recipe_parts(experiment: Experiment, kind: str) -> list[Any]:
+    """Return the sections of each stage that the result of a job depends on.
+
+    Args:
+        experiment: data and task of the recipe.
+        kind: key of ``SECTIONS``.
+    """
+    parts: list[Any] = []
+    for stage in experiment.stages:
+        values = stage.recipe.model_dump(mode="json")
+        parts.append({name: values[name] for name in SECTIONS[kind]})
+    return parts
+
+
+def input_fingerprints(experiment: Experiment) -> dict[str, str]:
+    """Return a fingerprint for everything that a recipe reads: data, the user's code and weights.
+
+    Args:
+        experiment: data and task of the recipe.
+    """
+    recipe, splits = experiment.recipe, experiment.splits
+    base = Path(recipe.folder)
+    inputs = {
+        f"data ({name} split)": sample_digest(getattr(splits, name))
+        for name in _opened_splits(experiment)
+    }
+    for module in recipe.imports:
+        inputs[f"imports ({module})"] = _digest(code_of(f"{module}:", base))
+    for path, spec in _models(recipe, ""):
+        inputs[f"{path}.model ({spec.model})"] = _digest(code_of(spec.model, base))
+        if spec.weights is not None:
+            inputs[f"{path}.weights ({spec.weights})"] = file_sha256(recipe.locate(spec.weights))
+    return inputs
+
+
+def _opened_splits(experiment: Experiment) -> tuple[str, ...]:
+    """Return the splits that a run reads.
+
+    Training images are not read where ``data.surrogate`` replaces them.
+    """
+    teachers = [spec for stage in experiment.stages for spec in stage.recipe.teachers]
+    if experiment.recipe.data.surrogate is not None and all(spec.ready for spec in teachers):
+        return ("validation", "test")
+    return ("train", "validation", "test")
+
+
+def _models(value: Any, path: str) -> Iterator[tuple[str, ModelConfig]]:
+    """Yield every network that a recipe describes, with its path."""
+    if isinstance(value, ModelConfig):
+        yield path, value
+    for name, item in _children(value):
+        yield from _models(item, f"{path}.{name}" if path else name)
+
+
+def _children(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, BaseModel):
+        return [(name, getattr(value, name)) for name in type(value).model_fields]
+    if isinstance(value, dict):
+        return list(value.items())
+    if isinstance(value, (list, tuple)):
+        return [(str(index), item) for index, item in enumerate(value)]
+    return []
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,129 @@
+"""Plan of a recipe: its jobs in the order in which one process executes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from instil import catalogue
+from instil.experiment.experiment import Experiment
+from instil.experiment.trained_teachers import cache_path
+from instil.plan import finished_students
+from instil.plan.fingerprints import input_fingerprints, recipe_parts
+from instil.plan.job import Job
+from instil.plan.run_folder import RunFolder
+from instil.recipe import fingerprint
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a recipe.
+
+    Attributes:
+        experiment: data and task of the recipe.
+        jobs: jobs in an order in which every job follows its inputs.
+    """
+
+    experiment: Experiment
+    jobs: tuple[Job, ...]
+
+    @classmethod
+    def compile(cls, experiment: Experiment) -> Plan:
+        """Compile the plan of a recipe; trains nothing.
+
+        Args:
+            experiment: data and task of the recipe.
+        """
+        teachers = tuple(_teacher_jobs(experiment))
+        scores = _scores_jobs(experiment, teachers)
+        students = tuple(_student_jobs(experiment, (*teachers, *scores)))
+        distilled = [job for job in students if job.arm == "distilled"]
+        export = _following("export", "export", distilled)
+        report = _following("report", "report", [*scores, *students, export])
+        return cls(experiment, (*teachers, *scores, *students, export, report))
+
+    @property
+    def teachers(self) -> tuple[Job, ...]:
+        """Trainings of teachers."""
+        return tuple(job for job in self.jobs if job.kind == "teacher")
+
+    @property
+    def students(self) -> tuple[Job, ...]:
+        """Trainings of students: for each seed the baselines and the distilled student."""
+        return tuple(job for job in self.jobs if job.kind == "student")
+
+    @property
+    def trainings(self) -> tuple[Job, ...]:
+        """All trainings."""
+        return (*self.teachers, *self.students)
+
+    def is_done(self, job: Job, folder: Path | None) -> bool:
+        """Whether the result of a training is on the disk.
+
+        Args:
+            job: a training.
+            folder: run folder, where students are; None for a run that has not begun.
+        """
+        if job.kind == "teacher":
+            return self.teacher_path(job).exists()
+        if job.kind != "student" or folder is None:
+            return False
+        return finished_students.is_written(RunFolder(folder), job.arm, job.seed)
+
+    def teacher_path(self, job: Job) -> Path:
+        """Return the file of a trained teacher, which all runs share."""
+        stage = self.experiment.stages[job.stage_index]
+        spec = stage.recipe.teachers[job.teacher_index]
+        return cache_path(stage, spec, job.teacher_index)
+
+
+def _teacher_jobs(experiment: Experiment) -> Iterator[Job]:
+    """Yield the teachers that need a training; one that several stages share stands once."""
+    if experiment.recipe.store is not None:
+        return
+    paths: dict[Path, tuple[int, int]] = {}
+    for stage_index, stage in enumerate(experiment.stages):
+        for index, spec in enumerate(stage.recipe.teachers):
+            if not (spec.earlier or spec.ready):
+                paths.setdefault(cache_path(stage, spec, index), (stage_index, index))
+    for number, (path, (stage_index, index)) in enumerate(paths.items()):
+        name = "teacher" if len(paths) == 1 else f"teacher/{number}"
+        yield Job(name, "teacher", (), path.stem, stage_index=stage_index, teacher_index=index)
+
+
+def _scores_jobs(experiment: Experiment, teachers: tuple[Job, ...]) -> tuple[Job, ...]:
+    """Return the evaluation of the teacher, if the recipe has a teacher of its own."""
+    recipe = experiment.recipe
+    specs = [spec for stage in experiment.stages for spec in stage.recipe.teachers]
+    if recipe.store is None and all(spec.earlier for spec in specs):
+        return ()
+    parts = recipe_parts(experiment, "teacher_scores")
+    hashed = fingerprint(
+        parts, input_fingerprints(experiment), [job.fingerprint for job in teachers]
+    )
+    inputs = tuple(job.name for job in teachers)
+    return (Job("evaluate/teacher", "teacher_scores", inputs, hashed),)
+
+
+def _student_jobs(experiment: Experiment, before: tuple[Job, ...]) -> Iterator[Job]:
+    """Yield for every seed the baselines and the distilled student."""
+    recipe = experiment.recipe
+    hashes = input_fingerprints(experiment)
+    for seed in recipe.seeds:
+        for arm in (*recipe.baselines, "distilled"):
+            # Metrics compare every student with the teacher, so that all read its scores.
+            inputs = tuple(job.name for job in before)
+            uses_method = arm == "distilled" or catalogue.find("baseline", arm).is_data_free
+            parts = recipe_parts(experiment, "distilled" if uses_method else "baseline")
+            fingerprints = [job.fingerprint for job in before]
+            hashed = fingerprint(parts, hashes, fingerprints, [arm, seed])
+            name = f"student/{arm}/seed-{seed}"
+            yield Job(name, "student", inputs, hashed, arm=arm, seed=seed)
+
+
+def _following(name: str, kind: str, inputs: list[Job]) -> Job:
+    """Return a job that depends on nothing but its inputs."""
+    hashed = fingerprint(kind, [job.fingerprint for job in inputs])
+    names = tuple(job.name for job in inputs)
+    return Job(name, "export" if kind == "export" else "report", names, hashed)

@@ -1,0 +1,125 @@
+"""Execution of the training jobs of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instil import catalogue
+from instil.core import Net, Teacher
+from instil.engine import init_distributed
+from instil.experiment.dry_run import dry_run
+from instil.experiment.experiment import Experiment
+from instil.plan import finished_students
+from instil.plan.baseline_training import BaselineTraining
+from instil.plan.distillation import Distillation
+from instil.plan.evaluation import Evaluator
+from instil.plan.fitting import Fitter, OnStep
+from instil.plan.job import Job
+from instil.plan.run_folder import RunFolder
+from instil.plan.students import StudentBuilder
+from instil.plan.teacher_scores import TeacherScores
+from instil.plan.teacher_training import TeacherTrainer
+from instil.plan.trained_model import TrainedModel
+
+
+class Runner:
+    """Trains the networks of a recipe into its run folder; finished ones are read from there.
+
+    Args:
+        experiment: data and task of the recipe.
+        folder: run folder.
+        on_step: called after every training step.
+    """
+
+    def __init__(self, experiment: Experiment, folder: RunFolder, on_step: OnStep) -> None:
+        self.experiment = experiment
+        self.folder = folder
+        self.stages = experiment.stages
+        self.evaluator = Evaluator(experiment)
+        self.fitter = Fitter(folder, self.evaluator, on_step)
+        self.teachers = TeacherTrainer(self.stages, self.fitter)
+        self.students = StudentBuilder(self.stages, self.teachers)
+        self.distillation = Distillation(self.stages, self.fitter, self.teachers, self.students)
+        self.scores = TeacherScores(self.evaluator, self.stages, self.teachers)
+
+    def execute(self, job: Job) -> None:
+        """Execute one training, unless its result is on the disk.
+
+        Args:
+            job: training of a teacher or student. A student needs ``teacher`` before.
+        """
+        if job.kind == "student":
+            self.student(job.arm, job.seed)
+            return
+        stage = self.stages[job.stage_index]
+        self.teachers.network(stage, stage.recipe.teachers[job.teacher_index], job.teacher_index)
+
+    def teacher(self) -> TrainedModel | None:
+        """Build and score the teacher; None for a recipe without one."""
+        return self.scores.measure()
+
+    def names(self) -> list[str]:
+        """Return baselines and ``distilled`` in the order of their training.
+
+        A baseline that reads the teacher's outputs needs a teacher that could be scored.
+        """
+        names = []
+        for name in self.experiment.recipe.baselines:
+            kind = catalogue.find("baseline", name)
+            if kind.is_data_free or not kind.needs_teacher or self.evaluator.teacher_outputs:
+                names.append(name)
+        return [*names, "distilled"]
+
+    def student(self, name: str, seed: int) -> TrainedModel:
+        """Return a student of one seed: from its files in the run folder, or trained.
+
+        Args:
+            name: name of a baseline, or ``distilled``.
+            seed: seed of the training.
+        """
+        return self._finished(name, seed) or self._train(name, seed)
+
+    def _finished(self, name: str, seed: int) -> TrainedModel | None:
+        record = finished_students.read(self.folder, name, seed)
+        if record is None:
+            return None
+        net = self._untrained(name, seed)
+        if not finished_students.load_weights(self.folder, name, seed, net):
+            return None
+        self.fitter.log_again(name, seed, record.records)
+        finished_students.delete_checkpoints(self.folder, name, seed, len(self.stages))
+        return TrainedModel(net, record.test, record.validation, record.details, record.seconds)
+
+    def _train(self, name: str, seed: int) -> TrainedModel:
+        self.folder.remove_records(name, seed)
+        self.fitter.records = []
+        if name == "distilled":
+            net, seconds = self.distillation.train(seed)
+        else:
+            training = BaselineTraining(name, seed, self.fitter, self.students, self.scores.teacher)
+            result = catalogue.find("baseline", name)().train(training)
+            net, seconds = result.net, result.seconds
+        validation, _ = self.evaluator.evaluate(net, "validation")
+        test, details = self.evaluator.evaluate_completely(net, self._scored_teacher())
+        if name == "distilled":
+            test |= self.evaluator.evaluate_others(self.distillation.others, self.folder, seed)
+        metrics: dict[str, Any] = {"test": test, "validation": validation, "details": details}
+        record = metrics | {"seconds": seconds, "records": self.fitter.records}
+        finished_students.write(self.folder, name, seed, net, record, len(self.stages))
+        return TrainedModel(net, test, validation, details, seconds)
+
+    def _scored_teacher(self) -> Teacher | None:
+        """Return the teacher on its device, if it could be scored."""
+        teacher = self.scores.teacher
+        if teacher is None or not self.evaluator.teacher_outputs:
+            return None
+        # Measuring its latency has moved it to the CPU.
+        return teacher.to(init_distributed())
+
+    def _untrained(self, name: str, seed: int) -> Net:
+        """Build a network of the architecture that a training returns, for its weights."""
+        scheme = self.stages[-1].recipe.scheme.type
+        if name != "distilled" or not catalogue.find("scheme", scheme).exports_new_architecture:
+            return self.students.exported(seed)
+        *_, (_, prepared_scheme, _) = dry_run(self.experiment)
+        return prepared_scheme.export()

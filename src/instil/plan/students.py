@@ -1,0 +1,59 @@
+"""Students of a run before their training."""
+
+from __future__ import annotations
+
+import torch
+
+from instil.core import Net
+from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
+from instil.experiment.trained_teachers import starts_from_teacher
+from instil.plan.teacher_training import TeacherTrainer
+from instil.recipe import origin_stage
+
+STAGE_SEED_STEP = 1_000_003
+"""Difference of the random seeds of two successive stages."""
+
+
+class StudentBuilder:
+    """Builds the students of a recipe with the initial weights of a seed.
+
+    Args:
+        stages: experiment of each training stage.
+        teachers: builds the teacher that a student may start from.
+    """
+
+    def __init__(self, stages: list[Experiment], teachers: TeacherTrainer) -> None:
+        self.stages = stages
+        self.recipes = [stage.recipe for stage in stages]
+        self.teachers = teachers
+        self.origin = origin_stage(self.recipes)
+        """Index of the stage whose student, after all later stages, is exported."""
+
+    def exported(self, seed: int) -> Net:
+        """Build the student that is exported, as all baselines of a seed start.
+
+        Layers that no stage trains are frozen.
+        """
+        net = self._build(self.origin, self.stages[-1], seed)
+        frozen = [
+            recipe.student.freeze
+            for index, recipe in enumerate(self.recipes)
+            if origin_stage(self.recipes, index) == self.origin
+        ]
+        net.freeze([path for path in frozen[0] if all(path in paths for paths in frozen)])
+        return net
+
+    def of_stage(self, index: int, seed: int) -> Net:
+        """Build the student of a stage that has one of its own."""
+        offset = STAGE_SEED_STEP * abs(self.origin - index)
+        return self._build(index, self.stages[index], seed + offset)
+
+    def _build(self, index: int, stage: Experiment, seed: int) -> Net:
+        spec = self.recipes[index].student
+        teacher = None
+        if starts_from_teacher(spec, stage):
+            teacher, _ = self.teachers.network(stage, stage.recipe.teachers[0], 0)
+        # After the teacher, which is built with a random state of its own.
+        torch.manual_seed(seed)
+        return build_network(spec, stage, "student", teacher)

@@ -1,0 +1,33 @@
+"""Result of one job that trains a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass
+class TrainedModel:
+    """A trained network with its metrics.
+
+    Attributes:
+        net: the network.
+        test: metrics on the test split.
+        validation: metrics on the validation split.
+        details: data of plots and examples in the report.
+        seconds: time of its training.
+        cost: size and latency where they cannot be measured on ``net``; else None.
+        privacy_cost: privacy loss of its answers for training samples; empty without privacy.
+        latency: latency of one sample once it has been measured.
+    """
+
+    net: nn.Module
+    test: dict[str, float]
+    validation: dict[str, float]
+    details: dict[str, Any]
+    seconds: float
+    cost: dict[str, Any] | None = None
+    privacy_cost: dict[str, Any] = field(default_factory=dict)
+    latency: dict[str, Any] | None = None

@@ -139,7 +139,7 @@ def problem(*changes: str, **sections: Any) -> str:
         ("seeds=[a]", "seeds.0: a whole number was expected, not 'a'"),
         (
             "baselines=[alon]",
-            "baselines.0: No baseline named 'alon'; closest: alone",
+            "baselines.0: No baseline named 'alon'; closest: alone, blobs",
         ),
         ("imports=[no_such_module_here]", "imports: there is no module 'no_such_module_here' in "),
         (

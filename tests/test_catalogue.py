@@ -286,7 +286,7 @@ def test_imports_that_cannot_be_used(tmp_path: Path) -> None:
         catalogue.add(["missing_losses"], tmp_path)
     with pytest.raises(
         ValueError,
-        match="imports: 'empty_losses' defines no objective, weighting, balance, scheme, teacher or task with a card",
+        match="imports: 'empty_losses' defines no objective, weighting, balance, scheme, teacher, task or baseline with a card",
     ):
         catalogue.add([module(tmp_path, "empty_losses", "")], tmp_path)
     taken = (

@@ -19,7 +19,7 @@ METHODS = [(kind, name) for kind in catalogue.kinds() for name in catalogue.file
 FORBIDDEN = re.compile(r"^_?(utils?|common|helpers?|misc)$")
 LONGEST_FUNCTION, LONGEST_FILE = 60, 400
 # Sizes of the files that were longer than the limit when the width went from 150 to 100 columns.
-LARGER = {"experiment/arms.py": 484}
+LARGER: dict[str, int] = {}
 PLACES = r"/work\b|\.\./shared|/tmp/|https?://[^ ]*(?:/simple\b|internal|localhost)"
 
 
@@ -45,7 +45,8 @@ def test_class_file_and_name_are_one(kind: str, name: str) -> None:
         for value in vars(module).values()
         if inspect.isclass(value) and value.__module__ == module.__name__ and "card" in vars(value)
     ]
-    assert [value.__name__.lower() for value in with_card] == [name.replace("_", "")]
+    suffix = "baseline" if kind == "baseline" else ""
+    assert [value.__name__.lower() for value in with_card] == [name.replace("_", "") + suffix]
     assert catalogue.find(kind, name) is with_card[0]
 
 
@@ -54,6 +55,9 @@ def test_the_card_says_where_the_method_comes_from(kind: str, name: str) -> None
     card = catalogue.find(kind, name).card
     assert card.title
     if kind == "task":
+        return
+    if kind == "baseline":
+        assert card.use
         return
     if kind in ("weighting", "balance"):
         assert card.paper.startswith("https://")

@@ -70,14 +70,13 @@ def show_all(methods: list[Method], console: Console) -> None:
     )
 
 
-KINDS = ("objective", "weighting", "balance", "scheme", "teacher", "task")
 SOURCES = ("labels", "logits", "features", "relations", "offline", "online", "self", "")
 
 
 def _rank(method: Method) -> tuple[int, int]:
     """Return the sort key of a method's group."""
     source = method["source"] if method["kind"] in ("objective", "scheme") else ""
-    return KINDS.index(method["kind"]), SOURCES.index(source)
+    return catalogue.kinds().index(method["kind"]), SOURCES.index(source)
 
 
 def _group(method: Method) -> str:

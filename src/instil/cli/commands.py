@@ -64,7 +64,9 @@ def run(
         _show_result(folder)
     except KeyboardInterrupt:
         has_begun = (folder / "recipe.yaml").exists()
-        hint = f"Continue with: instil run --resume {folder}" if has_begun else "Nothing was written."
+        hint = (
+            f"Continue with: instil run --resume {folder}" if has_begun else "Nothing was written."
+        )
         echo(f"\nStopped. {hint}", err=True)
         sys.exit(INTERRUPTED)
 
@@ -92,7 +94,9 @@ def methods(
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help="objective, scheme, teacher, task, baseline or data.", show_default=False),
+        typer.Option(
+            help="objective, scheme, teacher, task, baseline or data.", show_default=False
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:

@@ -16,12 +16,12 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.experiment.scheme_checks import check_teacher_reads_texts
 from instil.experiment.stored_teacher import check_recordable, store_fingerprint
-from instil.plan.training_progress import TrainingProgress, trainings
-from instil.plan.runner import Runner
-from instil.plan.trained_model import TrainedModel
 from instil.plan.results import measure_costs
 from instil.plan.run_folder import RunFolder
+from instil.plan.runner import Runner
 from instil.plan.section_recorder import SectionPlan, SectionRecorder
+from instil.plan.trained_model import TrainedModel
+from instil.plan.training_progress import TrainingProgress, trainings
 from instil.progress import RunProgress
 from instil.recipe.errors import RecipeError, error_context
 from instil.recipe.sections import Recipe, StoreConfig

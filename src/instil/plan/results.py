@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from instil import catalogue
 from instil.core import Batch
 from instil.data.labels import num_labelled
 from instil.experiment.experiment import Experiment
 from instil.experiment.weighting_advice import weighting_advice
 from instil.export.latency import measure
-from instil.plan.trained_model import TrainedModel
 from instil.plan.label_facts import label_facts
 from instil.plan.statistics import paired_gain, summarize
+from instil.plan.trained_model import TrainedModel
 
 ArmsByName = Mapping[str, Sequence[TrainedModel]]
 """Arm name -> finished arms in the order of the seeds; it must have the key ``distilled``."""

@@ -23,11 +23,11 @@ from instil.export.student import save_student
 from instil.files.locks import FileLock
 from instil.plan import results
 from instil.plan import resume as run_state
+from instil.plan.environment import collect_environment
 from instil.plan.executors import Executor, LocalExecutor
 from instil.plan.mistakes import write_mistakes
 from instil.plan.onnx_export import export_onnx
 from instil.plan.plan import Plan
-from instil.plan.environment import collect_environment
 from instil.plan.run_folder import RunFolder
 from instil.plan.runner import Runner
 from instil.plan.thread_count import restore_threads

@@ -12,8 +12,8 @@ from instil.experiment.schemes import build_teacher_scheme
 from instil.experiment.teachers import teacher_training_data
 from instil.experiment.trained_teachers import build_teacher, cache_path
 from instil.experiment.training_options import build_training
-from instil.plan.training_progress import trainings
 from instil.plan.step_timer import first_step_clock, seconds_per_step
+from instil.plan.training_progress import trainings
 from instil.recipe.sections import TeacherConfig
 from instil.training.step import train_step
 

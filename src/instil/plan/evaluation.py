@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from instil import catalogue
+from instil.capabilities import EvaluatesRobustness
 from instil.core import Net, Scheme, Teacher
 from instil.data.samples import Samples
 from instil.engine import init_distributed, rank
@@ -69,7 +70,9 @@ class Evaluator:
         """Return the headline metric on test samples as the last stage's scheme perturbs them."""
         scheme = self.experiment.stages[-1].recipe.scheme
         kind: type[Scheme] = catalogue.find("scheme", scheme.type)
-        metrics = {}
+        metrics: dict[str, float] = {}
+        if not issubclass(kind, EvaluatesRobustness):
+            return metrics
         for name, perturb in kind.robustness_evaluations(scheme.options).items():
             loader = self.experiment.loader(self.experiment.splits.test, shuffle=False)
             batches = (

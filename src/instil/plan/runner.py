@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from instil import catalogue
+from instil.cards import has_tag
 from instil.core import Net, Teacher
 from instil.engine import init_distributed
 from instil.experiment.dry_run import dry_run
@@ -119,7 +120,7 @@ class Runner:
     def _untrained(self, name: str, seed: int) -> Net:
         """Build a network of the architecture that a training returns, for its weights."""
         scheme = self.stages[-1].recipe.scheme.type
-        if name != "distilled" or not catalogue.find("scheme", scheme).exports_new_architecture:
+        if name != "distilled" or not has_tag(catalogue.find("scheme", scheme), "new_architecture"):
             return self.students.exported(seed)
         *_, (_, prepared_scheme, _) = dry_run(self.experiment)
         return prepared_scheme.export()

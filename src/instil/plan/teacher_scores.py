@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from instil import catalogue
+from instil.capabilities import AccountsPrivacy
+from instil.cards import has_tag
 from instil.core import Teacher
 from instil.data.samples import Samples
 from instil.engine import init_distributed
@@ -57,7 +59,7 @@ class TeacherScores:
         seconds = sum(seconds for _, seconds in networks)
         has_own_tokens = any(spec.tokenizer for _, spec in members)
         if has_own_tokens or not self._can_be_scored(teacher, stage):
-            privacy_cost = teacher.privacy_cost()
+            privacy_cost = teacher.privacy_cost() if isinstance(teacher, AccountsPrivacy) else {}
             return TrainedModel(teacher, {}, {}, {}, seconds, privacy_cost=privacy_cost)
         with autocast_context(stage.recipe.train):
             self._cache_outputs(teacher)
@@ -122,14 +124,14 @@ class TeacherScores:
         return TrainedModel(stored_teacher.stored_teacher(self.experiment), **facts)
 
     def _can_be_scored(self, teacher: Teacher, stage: Experiment) -> bool:
-        if teacher.disjoint_training_data:
+        if has_tag(teacher, "disjoint_data"):
             # It has answered all that it met, and every further answer costs privacy.
             return False
         class_spaces = [
             tuple(teacher_class_names(stage, index)) for index in range(len(stage.recipe.teachers))
         ]
         own_classes = tuple(self.experiment.splits.classes)
-        if not teacher.merges_class_spaces and any(
+        if not has_tag(teacher, "merged_classes") and any(
             classes != own_classes for classes in class_spaces
         ):
             return False

@@ -6,6 +6,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from instil import catalogue
+from instil.cards import has_tag
 from instil.core import Net
 from instil.engine import rank, wait_for_ranks
 from instil.experiment.experiment import Experiment
@@ -91,7 +92,8 @@ class TeacherTrainer:
                 earlier = spec.model_copy(update={"checkpoint_at": share})
                 self.network(stage, earlier, index)
                 self.folder.remove_records(name, None)
-        if len(shares) > 1 or catalogue.find("scheme", spec.scheme.type).exports_new_architecture:
+        kind = catalogue.find("scheme", spec.scheme.type)
+        if len(shares) > 1 or has_tag(kind, "new_architecture"):
             # Built again: training starts from the bare network, with the random state of its seed.
             net = build_teacher(stage, spec, index)
         own = teacher_training_data(stage, spec, index).for_network(spec)

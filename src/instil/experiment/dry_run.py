@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from instil import catalogue
 from instil.capabilities import Precomputes
 from instil.cards import has_tag
 from instil.core import Batch, Net, Scheme, Teacher
@@ -194,10 +195,8 @@ def _combined_teacher(
 
 def _baseline_samples(experiment: Experiment, samples: Samples) -> Iterator[Samples]:
     """Training samples of each baseline that is trained on labels."""
-    objectives = {
-        "alone": experiment.task.label_objectives,
-        "label_smoothing": ("label_smoothing",),
-    }
-    for baseline, names in objectives.items():
-        if baseline in experiment.recipe.baselines:
-            yield samples_for_objectives(label_objectives(experiment.recipe, *names), samples)
+    for name in experiment.recipe.baselines:
+        kind = catalogue.find("baseline", name)
+        if not kind.sees_unlabeled:
+            losses = kind.label_objectives(experiment.task)
+            yield samples_for_objectives(label_objectives(experiment.recipe, *losses), samples)

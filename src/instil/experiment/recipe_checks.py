@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from instil import catalogue
 from instil.data.images import ImageData
 from instil.data.samples import Samples
 from instil.data.splits import Splits
 from instil.data.surrogate_images import SurrogateDataset
 from instil.recipe import RecipeError, error_context, label_objectives, stages
-from instil.recipe.defaults import DATA_FREE_BASELINES
 from instil.recipe.sections import Recipe
 
 
@@ -60,13 +60,18 @@ def check_baselines(task: Any, recipe: Recipe) -> None:
         RecipeError: for a baseline that is undefined for the task, its labels, or a student
             without data.
     """
+    is_data_free = recipe.data.surrogate is not None
+    kinds = {name: catalogue.find("baseline", name) for name in catalogue.names("baseline")}
+    defined = []
+    for name, kind in kinds.items():
+        if kind.is_data_free == is_data_free and kind.applies(task):
+            defined.append(name)
     with error_context("baselines"):
-        if "label_smoothing" in recipe.baselines:
-            task.check(label_objectives(recipe, "label_smoothing"))
-        if recipe.data.surrogate is None:
-            _check_defined(recipe, task.baselines[task.kind], task.title)
-        else:
-            _check_defined(recipe, DATA_FREE_BASELINES, "a student that sees no data")
+        _check_defined(
+            recipe, defined, "a student that sees no data" if is_data_free else task.title
+        )
+        for name in recipe.baselines:
+            task.check(label_objectives(recipe, *kinds[name].label_objectives(task)))
 
 
 def check_can_augment(samples: Samples, recipe: Recipe) -> None:

@@ -65,7 +65,7 @@ class Fitter:
         options: dict[str, Any] = {}
         if name == "distilled":
             # Samplers and mixed images are part of the method; baselines have plain batches.
-            options = {"sampler": experiment.recipe.data.sampler, "mixes": True}
+            options = {"sampler": experiment.recipe.data.sampler, "with_mixing": True}
         loader = experiment.loader(
             samples, training.seed, accumulate=training.accumulate, **options
         )

@@ -77,11 +77,15 @@ class Card:
 
 
 def has_tag(method: object, tag: Tag) -> bool:
-    """Whether the card of a method has a tag; False without a card.
+    """Whether the card of a method, or of one of its base classes, has a tag.
+
+    A subclass with a card of its own inherits the tags of its base classes, as it inherits their
+    code.
 
     Args:
-        method: a method or its class.
+        method: a method or its class; it may have no card.
         tag: the tag.
     """
-    card = getattr(method, "card", None)
-    return isinstance(card, Card) and tag in card.tags
+    cls = method if isinstance(method, type) else type(method)
+    cards = [vars(base).get("card") for base in cls.__mro__]
+    return any(isinstance(card, Card) and tag in card.tags for card in cards)

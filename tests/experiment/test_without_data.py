@@ -130,7 +130,10 @@ def test_the_test_above_would_fail_for_a_student_that_sees_them(
 
 def test_a_run_on_training_images_shows_none(tmp_path: Path) -> None:
     run_of(recipe("seeds=[0]", "baselines=[]", "train.epochs=1"), tmp_path / "with")
-    assert "Images that the student was trained on" not in (tmp_path / "with" / "report.html").read_text()
+    assert (
+        "Images that the student was trained on"
+        not in (tmp_path / "with" / "report.html").read_text()
+    )
     assert not list((tmp_path / "with").rglob("distilled-*.png"))
 
 

@@ -170,7 +170,7 @@ def test_an_installed_module_is_used_where_the_recipe_imports_it_or_its_package_
 
 def test_a_builder_that_gives_no_module_is_refused(tmp_path: Path) -> None:
     (tmp_path / "stranger_net.py").write_text(NET)
-    with pytest.raises(ValueError, match=r"gave a int, not a torch\.nn\.Module"):
+    with pytest.raises(ValueError, match=r"returned a int, not a torch\.nn\.Module"):
         build("stranger_net:number", base=tmp_path, **DATA)
 
 

@@ -73,7 +73,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "code that gives no model": (
         {},
         ["student={model: code_of_mine:number}"],
-        "student: code_of_mine:number gave a int, not a torch.nn.Module",
+        "student: code_of_mine:number returned a int, not a torch.nn.Module",
     ),
     "code with a slip": (
         {},

@@ -21,6 +21,7 @@ from instil.engine.differentiable import gather_rows
 from instil.engine.loss_weights import loss_weights
 from instil.engine.optimization import Optimization, Options
 from instil.engine.state import fixed_teachers, moving_buffers, random_state, set_random_state
+from instil.items import to_device
 
 
 class Engine:
@@ -100,10 +101,7 @@ class Engine:
 
     def move(self, batch: Batch) -> Batch:
         """Move the tensors of a batch to the device of this process."""
-        return {
-            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
-            for key, value in batch.items()
-        }
+        return to_device(batch, self.device)
 
     def loss_weights(self, counts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """Compute the weight of each micro-batch, see ``engine.loss_weights``."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from instil.core import Batch, Outputs, Teacher
 from instil.engine import init_distributed
+from instil.items import to_device
 from instil.store.outputs import flatten_outputs, unflatten_outputs
-from instil.tasks.bases.task import to_device
 
 
 class CachedTeacher(Teacher):

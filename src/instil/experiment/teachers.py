@@ -18,9 +18,9 @@ from instil.data.splits import Splits, numbered
 from instil.engine import init_distributed
 from instil.experiment.experiment import Experiment
 from instil.experiment.sources import data_source
+from instil.items import to_device
 from instil.recipe import RecipeError, build_options, error_context
 from instil.recipe.sections import DataConfig, TeacherConfig
-from instil.tasks.bases.task import to_device
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 

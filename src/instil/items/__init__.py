@@ -9,6 +9,7 @@ from instil.items.batch import (
     graph_preserving_zero,
     item_weights,
     mean,
+    to_device,
     to_float32,
 )
 from instil.items.rule import Average, Items, counted_label
@@ -39,5 +40,6 @@ __all__ = [
     "replace_invalid",
     "replace_invalid_outputs",
     "replace_uncounted",
+    "to_device",
     "to_float32",
 ]

@@ -40,6 +40,14 @@ def batch_size(batch: Batch) -> int:
     return len(first_tensor(batch))
 
 
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch with its tensors on ``device``; other values are kept."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }
+
+
 def item_weights(batch: Batch) -> Tensor:
     """Weight of each item: ``valid`` as float, or ones (N,) for a batch without it."""
     valid: Tensor | None = batch.get("valid")

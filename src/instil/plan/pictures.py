@@ -14,7 +14,7 @@ from instil.core import Scheme, side_effect_free
 from instil.engine import init_distributed
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import num_training_steps
-from instil.tasks.bases.task import to_device
+from instil.items import to_device
 
 NUM_COLUMNS = 8
 """Images in a row of a grid."""

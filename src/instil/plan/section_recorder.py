@@ -14,9 +14,9 @@ from instil.data.samples import Samples
 from instil.engine import init_distributed
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import autocast_context
+from instil.items import to_device
 from instil.recipe.errors import error_context
 from instil.store.codecs import Codec, encode_outputs
-from instil.tasks.bases.task import to_device
 
 
 @dataclass(frozen=True)

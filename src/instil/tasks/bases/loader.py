@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Net, side_effect_free
-from instil.tasks.bases.task import Task, to_device
+from instil.items import to_device
+from instil.tasks.bases.task import Task
 
 
 class TaskLoader:

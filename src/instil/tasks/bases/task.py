@@ -20,6 +20,7 @@ from instil.core import (
     batch_size,
     side_effect_free,
 )
+from instil.items import to_device
 from instil.tasks.bases.checks import check_class_names, check_objectives
 
 Evaluation = tuple[dict[str, float], dict[str, Any]]
@@ -253,11 +254,3 @@ class Task:
                 yield batch, outputs, {} if teacher is None else teacher(batch)
         if is_empty:
             raise ValueError("there are no batches to evaluate on")
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return a batch with its tensors on ``device``."""
-    return {
-        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for key, value in batch.items()
-    }

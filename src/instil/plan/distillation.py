@@ -16,12 +16,12 @@ from instil.experiment.schemes import build_scheme, samples_for_scheme
 from instil.experiment.teachers import combine_teachers, prepare_teacher
 from instil.experiment.training_options import autocast_context, build_training
 from instil.files.atomic import atomic
+from instil.items import to_device
 from instil.plan.fitting import Fitter
 from instil.plan.pictures import encode_png, image_grid, synthetic_images
 from instil.plan.students import STAGE_SEED_STEP, StudentBuilder
 from instil.plan.teacher_training import TeacherTrainer
 from instil.recipe import build_objectives
-from instil.tasks.bases.task import to_device
 from instil.teachers.frozen import Frozen
 
 NUM_IMAGES = 16

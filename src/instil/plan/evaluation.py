@@ -15,8 +15,8 @@ from instil.engine import init_distributed, rank
 from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
 from instil.export.student import save_student
+from instil.items import to_device
 from instil.plan.run_folder import RunFolder
-from instil.tasks.bases.task import to_device
 
 
 class Evaluator:

@@ -14,11 +14,11 @@ from instil.experiment import stored_teacher
 from instil.experiment.experiment import Experiment
 from instil.experiment.teachers import combine_teachers, prepare_teacher, teacher_class_names
 from instil.experiment.training_options import autocast_context
+from instil.items import to_device
 from instil.plan.evaluation import Evaluator
 from instil.plan.teacher_training import TeacherTrainer
 from instil.plan.trained_model import TrainedModel
 from instil.recipe.sections import TeacherConfig
-from instil.tasks.bases.task import to_device
 
 
 class TeacherScores:

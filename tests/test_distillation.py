@@ -1,4 +1,4 @@
-"""Distillation in one call: what it takes, what it refuses, that it resumes, and that it helps."""
+"""Distillation in one call: inputs, errors, resumption and gain."""
 
 from __future__ import annotations
 

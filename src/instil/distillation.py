@@ -1,4 +1,4 @@
-"""Distillation in one call, for a loop's worth of Python and no recipe."""
+"""Distillation in one call, without a recipe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from instil.training.fit import FitResult, Record, Training, fit
 ObjectiveSpec = (
     float | Schedule | Objective | Mapping[str, Any] | tuple[Objective, float | Schedule] | None
 )
-"""A weight, an objective, an objective and its weight, or options and weight as in a recipe."""
+"""Weight, objective, objective and weight, or options and weight as in a recipe."""
 ObjectiveSpecs = str | Sequence[str] | Mapping[str, ObjectiveSpec]
 DEFAULT_OBJECTIVES = {"cross_entropy": 1.0, "kd": 1.0}
 
@@ -49,16 +49,17 @@ def distil(
 ) -> FitResult:
     """Train ``student`` to reproduce ``teacher`` on the batches of ``loader``.
 
-    The student is trained in place and left in eval mode, ready to be used; so is the net of the
-    result, which wraps it as the task runs it.
+    The student is trained in place and left in eval mode. The net of the result wraps it for the
+    task, and is also in eval mode.
 
     Args:
-        teacher: a module, or several, whose logits are averaged.
-        student: a module. A model of an unknown family gets its taps from one forward pass if an
-            objective reads features; a ``Net`` keeps the taps that it has.
-        loader: yields dicts, or tuples in the order of the task: ``(image, label)`` of
-            classification, ``(image, mask)`` of segmentation. Batches of Hugging Face
-            (``pixel_values``, ``labels``) and uint8 images are accepted. -100 marks a missing label.
+        teacher: module, or several modules, whose logits are averaged.
+        student: module. The taps of an unknown model come from one forward pass if an objective
+            reads features; a ``Net`` keeps its taps.
+        loader: yields dicts, or tuples in the order of the task: ``(image, label)`` for
+            classification, ``(image, mask)`` for segmentation. Batches of Hugging Face
+            (``pixel_values``, ``labels``) and uint8 images are accepted. -100 marks a missing
+            label.
         objectives: ``"kd"``, ``["cross_entropy", "kd"]``, or name -> weight, objective,
             ``(objective, weight)`` or options as in a recipe (``{"kd": {"temperature": 4, "weight":
             0.5}}``). Default: cross-entropy on labelled samples and KD on all samples.
@@ -66,14 +67,14 @@ def distil(
         lr: learning rate of AdamW with a cosine schedule.
         training: replaces ``epochs`` and ``lr``.
         task: name of the task, such as ``"segmentation"`` or ``"regression"``.
-        names: of the values of a tuple, if the loader yields others than the task expects, such as
-            ``("image", "label", "index")``.
-        validation: batches; each record then has the student's metrics and its agreement with the
-            teacher.
+        names: keys of the values of a tuple, such as ``("image", "label", "index")``; None: those
+            that the task expects.
+        validation: validation batches; with them, each record has the student's metrics and its
+            agreement with the teacher.
         checkpoint: file; training continues from it if it exists.
         report: called with each record.
-        progress: show step, losses and the time left on stderr; without a terminal one line every
-            30 seconds.
+        progress: whether to show step, losses and remaining time on stderr; without a terminal,
+            one line every 30 seconds.
 
     Returns:
         The net, one record per epoch, and the training time.
@@ -81,7 +82,17 @@ def distil(
     Raises:
         ValueError: for unknown names, wrong options or labels, and settings that contradict each
             other.
-        RuntimeError: if a loss or the teacher's output is not finite.
+        RuntimeError: if a loss or an output of the teacher is not finite.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> teacher = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+        >>> student = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+        >>> loader = [(torch.randn(8, 3, 2, 2), torch.tensor([0, 1] * 4))]
+        >>> result = distil(teacher, student, loader, "kd", epochs=2, progress=False)
+        >>> len(result.records)
+        2
     """
     task_of_run: Task = catalogue.find("task", task)()
     built = _objectives(DEFAULT_OBJECTIVES if objectives is None else objectives)
@@ -113,7 +124,7 @@ def distil(
 
 
 def _progress(is_shown: bool) -> RunProgress:
-    """Display of one training on stderr, of the first process only."""
+    """Return the progress display on stderr; only the first process shows it."""
     from rich.console import Console
 
     return RunProgress(Console(stderr=True), 1, enabled=is_shown and rank() == 0)
@@ -122,7 +133,7 @@ def _progress(is_shown: bool) -> RunProgress:
 def _teacher(
     teacher: nn.Module | Sequence[nn.Module], batches: TaskLoader, objectives: Objectives
 ) -> Teacher:
-    """One module as a fixed teacher, several as an ensemble, a ``Teacher`` as it is."""
+    """Return a fixed teacher for one module, an ensemble for several; keep a ``Teacher``."""
     if isinstance(teacher, (list, tuple)):
         return Ensemble([_teacher(member, batches, objectives) for member in teacher])
     if isinstance(teacher, Teacher):
@@ -131,7 +142,8 @@ def _teacher(
         return Frozen(teacher)
     if not isinstance(teacher, nn.Module):
         raise ValueError(
-            f"teacher: unknown type. Expected a module or a list of modules, got {type(teacher).__name__}"
+            f"teacher: unknown type. Expected a module or a list of modules, got "
+            f"{type(teacher).__name__}"
         )
     taps = _taps(teacher, batches, objectives, "teacher")
     return Frozen(Net(teacher, batches.task.call, taps))
@@ -140,14 +152,12 @@ def _teacher(
 def _taps(
     model: nn.Module, batches: TaskLoader, objectives: Objectives, side: str
 ) -> dict[str, str | list[str]]:
-    """Taps of a known family; of another model those found by a forward pass, if one is read."""
+    """Return the taps of a known model; infer those of another one if an objective reads them."""
     taps = taps_for(model)
-    roles = {
-        role
-        for _, objective in objectives.named()
-        for need in objective.needs.get(side, ())
-        for role in need
-    }
+    roles: set[str] = set()
+    for _, objective in objectives.named():
+        for need in objective.needs.get(side, ()):
+            roles |= set(need)
     is_known = "features" in taps or not roles - {"logits"}
     if is_known or "image" not in batches.task.inputs:
         return taps
@@ -155,7 +165,7 @@ def _taps(
 
 
 def _objectives(specs: ObjectiveSpecs) -> Objectives:
-    """Objectives and weights from any of the forms that ``distil`` takes."""
+    """Build objectives and weights from any form that ``distil`` accepts."""
     if isinstance(specs, str):
         specs = [specs]
     if not isinstance(specs, Mapping):
@@ -170,7 +180,7 @@ def _objectives(specs: ObjectiveSpecs) -> Objectives:
 
 
 def _objective(name: str, spec: ObjectiveSpec) -> tuple[Objective, float | Schedule]:
-    """One objective and its weight."""
+    """Return an objective and its weight."""
     if isinstance(spec, tuple):
         return spec
     if isinstance(spec, Objective):
@@ -195,21 +205,21 @@ def _objective(name: str, spec: ObjectiveSpec) -> tuple[Objective, float | Sched
 
 @contextmanager
 def _watched(teacher: Teacher) -> Iterator[None]:
-    """Name the teacher, not the student's loss, if its logits were NaN when training stopped."""
-    seen: list[Tensor] = []
+    """Name the teacher in the error of a training that stopped because its logits are NaN."""
+    flags: list[Tensor] = []
 
-    def note(_module: nn.Module, _inputs: Any, outputs: Outputs | Batch) -> None:
+    def check(_module: nn.Module, _inputs: Any, outputs: Outputs | Batch) -> None:
         logits = None if isinstance(outputs, LazyOutputs) else outputs.get("logits")
         if isinstance(logits, Tensor):
-            # Kept on the device: a comparison here would wait for it in every step.
+            # A comparison on the host would wait for the device in every step.
             is_nan = logits.detach().isnan().any()
-            seen[:] = [is_nan | seen[0] if seen else is_nan]
+            flags[:] = [is_nan | flags[0] if flags else is_nan]
 
-    hook = teacher.register_forward_hook(note)
+    hook = teacher.register_forward_hook(check)
     try:
         yield
     except RuntimeError as error:
-        if seen and bool(seen[0]):
+        if flags and bool(flags[0]):
             raise RuntimeError(
                 f"teacher: its logits are NaN. Expected finite logits. Check the teacher in eval "
                 f"mode on these inputs, or its weights ({error})"

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from instil.data.sources.text import text
-from instil.data.tokenizers import SubwordTokenizer, load_tokenizer
+from instil.data.subword_tokenizer import SubwordTokenizer
+from instil.data.tokenizers import load_tokenizer
 from tests.data.small_tokenizer import folder_of
 
 CHAT = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"]

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Net
+from instil.data.gguf_tokenizer import gguf_metadata
 from instil.data.sources.text import text
-from instil.data.tokenizers import ByteTokenizer, SubwordTokenizer, gguf_metadata, load_tokenizer
+from instil.data.subword_tokenizer import SubwordTokenizer
+from instil.data.tokenizers import ByteTokenizer, load_tokenizer
 from instil.export import gguf_weights
 from instil.export.gguf import to_gguf
 from instil.networks.gguf import gguf

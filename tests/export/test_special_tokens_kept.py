@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from instil.core import Net
+from instil.data.gguf_tokenizer import load_gguf_tokenizer
 from instil.data.sources.text import text
-from instil.data.tokenizers import load_gguf_tokenizer
 from instil.export.gguf import to_gguf
 from instil.export.transformers import to_transformers
 from instil.students.vocabulary import keep_tokens

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from instil.data.tokenizers import CONTROL, PRE_TOKENIZERS, UNUSED, USER_DEFINED
+from instil.data.gguf_tokenizer import CONTROL, PRE_TOKENIZERS, UNUSED, USER_DEFINED
 
 NORMAL = 1
 """Type of a token that texts are cut into."""

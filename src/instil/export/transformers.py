@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from instil.core import Batch, Net, side_effect_free
-from instil.data.tokenizers import SubwordTokenizer
+from instil.data.subword_tokenizer import SubwordTokenizer
 from instil.files.atomic import make_readable
 from instil.students.low_rank import LowRank
 

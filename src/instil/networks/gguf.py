@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instil.data.gguf_tokenizer import open_gguf
 from instil.data.paths import located
-from instil.data.tokenizers import open_gguf
 from instil.students.vocabulary import keep_tokens
 
 MISSING = 'a GGUF file needs the package {}: pip install "instil[text]"'

@@ -133,7 +133,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "a baseline that is undefined": (
         {"task": {"kind": "multi"}, "objectives": {"cross_entropy": {}}},
         ["data={name: npz:multi.npz}", "baselines=[label_smoothing]"],
-        "baselines: objectives.label_smoothing: LabelSmoothing is undefined for multi-label",
+        "baselines: label_smoothing is undefined for classification with 'multi' labels",
     ),
     "more labels than images": (
         {},

@@ -125,7 +125,7 @@ def test_the_page_and_the_table_are_of_the_headline(task: str, runs: dict[str, P
     page = (runs[task] / "report.html").read_text()
     words = {"miou": "mIoU", "r2": "R²", "iou": "mean IoU"}.get(EXPECTED[task][2], "accuracy")
     assert f"Validation {words} against epoch" in page
-    assert ("has no ONNX form" in page) == (not EXPECTED[task][1])
+    assert ("cannot be exported to ONNX" in page) == (not EXPECTED[task][1])
     assert ("was not exported" in page) is False
     console = Console(record=True, width=120, file=io.StringIO())
     summary_table.show(result(runs[task]), console)
@@ -260,7 +260,7 @@ def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
         (
             "segmentation",
             ["baselines=[alone,pseudo_labels]"],
-            "baselines: pseudo_labels is undefined for segmentation. Expected one of alone",
+            "baselines: pseudo_labels is undefined for segmentation with 'single' labels. Expected one of alone",
         ),
         (
             "segmentation",
@@ -285,7 +285,7 @@ def test_data_and_task_must_fit(task: str, changes: list[str], message: str) -> 
         (
             "text_classification",
             "student={model: 'timm:resnet18'}",
-            "student: timm:resnet18 takes images, and these data are none",
+            "student: timm:resnet18 reads images, and these data have only",
         ),
         (
             "text_classification",

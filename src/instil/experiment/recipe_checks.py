@@ -66,10 +66,11 @@ def check_baselines(task: Any, recipe: Recipe) -> None:
     for name, kind in kinds.items():
         if kind.is_data_free == is_data_free and kind.applies(task):
             defined.append(name)
+    title = f"{task.title} with '{task.kind}' labels"
+    if is_data_free:
+        title = "a student that sees no data"
     with error_context("baselines"):
-        _check_defined(
-            recipe, defined, "a student that sees no data" if is_data_free else task.title
-        )
+        _check_defined(recipe, defined, title)
         for name in recipe.baselines:
             task.check(label_objectives(recipe, *kinds[name].label_objectives(task)))
 

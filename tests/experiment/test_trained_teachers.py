@@ -85,6 +85,11 @@ def test_what_does_not(change: str) -> None:
     assert where(recipe(change)) == where(recipe())
 
 
+def test_students_with_and_without_data_share_a_teacher() -> None:
+    surrogate = recipe("data.surrogate=noise", "baselines=[noise]", "objectives={kd: {}}")
+    assert where(surrogate) == where(recipe("objectives={kd: {}}"))
+
+
 def arrays(folder: Path, seed: int) -> None:
     folder.mkdir(exist_ok=True)
     generator = np.random.default_rng(seed)

@@ -61,6 +61,7 @@ def preprocess(
     """
     if size is not None:
         shape = (size, size) if isinstance(size, int) else tuple(size)
+        # Images of the right size stay exact, as in the training of the model.
         if image.shape[-2:] != shape:
             image = F.interpolate(image, shape, mode="bilinear", antialias=True)
     if mean is not None:

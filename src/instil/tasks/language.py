@@ -210,6 +210,7 @@ class Language(Task):
         for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
             label = _counted_labels(batch)
             is_labelled = label != UNLABELLED
+            # Sums are float64: millions of tokens exceed the precision of float32.
             losses, prediction = token_losses(outputs, label)
             totals["loss"] += losses.double().sum().item()
             totals["tokens"] += is_labelled.sum().item()

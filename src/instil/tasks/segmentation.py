@@ -119,6 +119,7 @@ class Segmentation(Task):
             is_valid = batch.get("valid", torch.ones_like(batch["label"], dtype=torch.bool))
             label = batch["label"].masked_fill(~is_valid, UNLABELLED)
             predicted = logits.argmax(-1)
+            # The number of classes is known from the first logits only.
             jaccard = jaccard or MulticlassJaccardIndex(logits.shape[-1], ignore_index=UNLABELLED)
             jaccard.update(predicted.cpu(), label.cpu())
             loss += F.cross_entropy(logits.movedim(-1, 1), label, reduction="sum").item()

@@ -66,6 +66,7 @@ def head_rule(model: Any, inputs: dict[str, Tensor]) -> HeadRule | None:
     """
     head = model.get_output_embeddings()
     state = _state_of(head)
+    # The result is an attribute of the model, so that copies of the model need no test.
     if not hasattr(model, VERDICTS):
         setattr(model, VERDICTS, {})
     verdicts: dict[Any, HeadRule | None] = getattr(model, VERDICTS)

@@ -50,6 +50,9 @@ class ClassTask(Task):
             net: network to evaluate.
             batches: batches of the test data; items with ``valid`` False are ignored.
             teacher: teacher for ``agreement``, if there is one.
+
+        Raises:
+            ValueError: if there are no items, no item is labelled, or a logit is not finite.
         """
         collected: list[tuple[Tensor, ...]] = []
         num_samples = 0

@@ -166,14 +166,7 @@ class Task:
         names: Sequence[str] | None = None,
         whose: str = "teacher",
     ) -> None:
-        """Raise ValueError if the classes of a network differ from those of the data.
-
-        Args:
-            outputs: outputs of the network; without ``logits`` nothing is checked.
-            classes: class names of the data.
-            names: class names of the network; None if it has none.
-            whose: name of the network in the message.
-        """
+        """Raise ValueError for a network of other classes; arguments of ``check_class_names``."""
         check_class_names(outputs, classes, names, whose)
 
     def output_warning(self, outputs: Outputs, batch: Batch) -> str:
@@ -188,8 +181,8 @@ class Task:
             label: labels; unlabelled items are -100.
 
         Returns:
-            Labels of the same shape and type: the likeliest class, or each class with a positive
-            logit where a sample may have several.
+            Labels of the same shape and type: the most likely class, or each class with a
+            positive logit if a sample may have several.
         """
         logits = outputs["logits"].to(label.device)
         is_single = self.kind in ("single", "token")

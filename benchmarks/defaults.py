@@ -3,9 +3,9 @@
 python benchmarks/defaults.py --data DIR [--phase choose|confirm] [--json benchmarks/defaults.json]
 
 Seven small tasks (images, drawings, spoken words, point clouds, depth views, mails, package
-descriptions), three label shares, three teachers (trained on all labels, on the student's labels, or
-on a tenth where the student has all). All arms have the same initial weights, steps, batch size and grid of
-learning rates.
+descriptions), three label shares, three teachers (trained on all labels, on the student's labels,
+or on a tenth where the student has all). All arms have the same initial weights, steps, batch size
+and grid of learning rates.
 
 ``choose`` trains every arm with seeds 0 to 2 and reads the validation split only. ``confirm``
 trains the arms of interest with new seeds, at the learning rate that ``choose`` found for each arm
@@ -298,7 +298,7 @@ def total_loss(
 
 
 class StackedAdamW:
-    """AdamW with a cosine schedule over models (seeds, arms, rates, ...) with a rate of their own."""
+    """AdamW with a cosine schedule over models (seeds, arms, ...), each with its own rate."""
 
     def __init__(self, parameters: dict[str, Tensor], rates: Tensor, steps: int):
         self.parameters, self.rates, self.steps = parameters, rates, steps

@@ -1,9 +1,11 @@
-"""Every shipped recipe against the same student alone, with the same budget: what did the method gain?
+"""Every shipped recipe against the same student alone, with the same budget: what did the method
+gain?
 
 python benchmarks/gains.py [RECIPE ...] [--processes 2] [--json benchmarks/gains.json]
 
-``gains.yaml`` holds the rows: a question, and the recipes, with overrides, that answer it. Each is run whole over its seeds, as ``instil run``
-would, after ``instil record`` where it has a store, and its numbers are those of its ``result.json``: the last epoch on the test split.
+``gains.yaml`` holds the rows: a question, and the recipes, with overrides, that answer it. Each is
+run whole over its seeds, as ``instil run`` would, after ``instil record`` where it has a store, and
+its numbers are those of its ``result.json``: the last epoch on the test split.
 """
 
 from __future__ import annotations
@@ -124,7 +126,10 @@ def main() -> int:
     parser.add_argument(
         "recipes",
         nargs="*",
-        help="only the rows of these recipes, such as classification/kd; 'missing': those without a number",
+        help=(
+            "only the rows of these recipes, such as classification/kd; 'missing': those without a "
+            "number"
+        ),
     )
     parser.add_argument(
         "--json",

@@ -1,13 +1,18 @@
-"""Time and memory of divergences between two language models' heads, ours beside what trainers do, in one run.
+"""Time and memory of divergences between two language models' heads, ours beside what trainers do,
+in one run.
 
-python benchmarks/language.py [--tokens 1024] [--vocabulary 49152] [--width 576] [--rounds 5] [--threads 1] [--device cpu] [--json [FILE]]
+python benchmarks/language.py [--tokens 1024] [--vocabulary 49152] [--width 576] [--rounds 5]
+[--threads 1] [--device cpu] [--json [FILE]]
 
-Each formulation goes from the hidden states of student and teacher to the gradient of the student's hidden states and head. ``trl_jsd`` is the
-generalised Jensen-Shannon divergence as TRL's GKD trainer writes it, ``liger_jsd`` the same in Liger's chunks of 1,024 tokens with gradients taken
-chunk by chunk, ``naive_kl`` the two softmaxes and ``kl_div`` of a first attempt: plain PyTorch, written from their descriptions. The formulations
-take turns; a time is the least over the rounds, in processor time on one thread, else elapsed. Memory is the most that is held beyond the inputs,
-gradients included; ``MiB_jsd_of_N_tokens`` says what it is at other numbers of tokens less the gradient of the hidden states, which is as large as
-these. Every formulation must give loss and gradients of ``trl_jsd`` or ``naive_kl``, or the run ends with an error.
+Each formulation goes from the hidden states of student and teacher to the gradient of the student's
+hidden states and head. ``trl_jsd`` is the generalised Jensen-Shannon divergence as TRL's GKD
+trainer writes it, ``liger_jsd`` the same in Liger's chunks of 1,024 tokens with gradients taken
+chunk by chunk, ``naive_kl`` the two softmaxes and ``kl_div`` of a first attempt: plain PyTorch,
+written from their descriptions. The formulations take turns; a time is the least over the rounds,
+in processor time on one thread, else elapsed. Memory is the most that is held beyond the inputs,
+gradients included; ``MiB_jsd_of_N_tokens`` says what it is at other numbers of tokens less the
+gradient of the hidden states, which is as large as these. Every formulation must give loss and
+gradients of ``trl_jsd`` or ``naive_kl``, or the run ends with an error.
 """
 
 from __future__ import annotations
@@ -35,7 +40,9 @@ Formulation = Callable[[Inputs], tuple[Tensor, Tensor, Tensor]]
 
 
 def inputs(tokens: int, vocabulary: int, width: int, device: str) -> Inputs:
-    """Hidden states of unit variance, and heads that give logits with a standard deviation of about 2."""
+    """Hidden states of unit variance, and heads that give logits with a standard deviation of about
+    2.
+    """
     generator = torch.Generator().manual_seed(0)
     sides = [
         (
@@ -66,7 +73,9 @@ def naive_kl(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def trl_jsd(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mixture by logsumexp of the stacked log-probabilities, both divergences elementwise, the mask by indexing."""
+    """Mixture by logsumexp of the stacked log-probabilities, both divergences elementwise, the mask
+    by indexing.
+    """
     student, teacher = student.log_softmax(-1), teacher.log_softmax(-1)
     beta = torch.tensor(BETA, dtype=student.dtype, device=student.device)
     mixture = torch.logsumexp(
@@ -80,7 +89,9 @@ def trl_jsd(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def liger_jsd(given: Inputs, chunk: int = 1024) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss and gradients of one chunk of tokens after the other, by ``torch.func``; logits are raised to float32."""
+    """Loss and gradients of one chunk of tokens after the other, by ``torch.func``; logits are
+    raised to float32.
+    """
     hidden, weight, their_hidden, their_weight = (tensor.detach() for tensor in given)
 
     def of_chunk(mine: Tensor, head: Tensor, theirs: Tensor) -> Tensor:

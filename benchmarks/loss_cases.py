@@ -1,4 +1,6 @@
-"""What ``losses.py`` measures: sizes, inputs, and every loss function with the formulations that it is compared with."""
+"""What ``losses.py`` measures: sizes, inputs, and every loss function with the formulations that it
+is compared with.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,18 @@ SIZES: dict[str, dict[str, Any]] = {
     "hidden": {"shape": (32, 128, 768)},
     "attentions": {"shape": (32, 12, 128, 128)},
 }
-"""``triples`` are embeddings for what takes time and memory with the cube of their number, and ``samples``
-for what takes more than a few numbers for each pair."""
+"""``triples`` are embeddings for what takes time and memory with the cube of their number, and
+``samples`` for what takes more than a few numbers for each pair."""
 
 Loss = Callable[[Inputs], Tensor]
 
 
 @dataclass(frozen=True)
 class Case:
-    """``ours`` calls the loss function on inputs of each of the ``kinds``; ``plain`` is a formulation of the same value; ``torchdistill`` makes, of
-    its module of losses, one whose gradient has the same direction (``alike=False``: of the same cost, but another form)."""
+    """``ours`` calls the loss function on inputs of each of the ``kinds``; ``plain`` is a
+    formulation of the same value; ``torchdistill`` makes, of its module of losses, one whose
+    gradient has the same direction (``alike=False``: of the same cost, but another form).
+    """
 
     kinds: tuple[str, ...]
     ours: Callable[[Callable[..., Tensor], Inputs], Tensor]
@@ -53,7 +57,7 @@ class Case:
 def inputs(
     kind: str, size: dict[str, Any], device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Inputs:
-    """Random student (wants a gradient), teacher and what else losses on this kind of input read."""
+    """Random student (with gradient), teacher and other inputs of losses on this kind."""
     generator = torch.Generator().manual_seed(0)
     shape = size["shape"]
 

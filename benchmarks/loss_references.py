@@ -1,4 +1,6 @@
-"""Plain PyTorch formulations of the losses, a few lines each, of the same value as ours on ordinary inputs; and torchdistill's losses."""
+"""Plain PyTorch formulations of the losses, a few lines each, of the same value as ours on ordinary
+inputs; and torchdistill's losses.
+"""
 
 from __future__ import annotations
 
@@ -401,7 +403,9 @@ def cirkd_minibatch(x: Inputs) -> Tensor:
 
 
 def cka(x: Inputs) -> Tensor:
-    """Of the columns' products, not the samples': few numbers where there are more samples than columns."""
+    """Of the columns' products, not the samples': few numbers where there are more samples than
+    columns.
+    """
     mine, theirs = (side - side.mean(0) for side in sides(x))
     return 1 - (theirs.T @ mine).square().sum() / (
         (mine.T @ mine).norm() * (theirs.T @ theirs).norm()
@@ -617,7 +621,7 @@ def fsp(x: Inputs) -> Tensor:
 
 
 def torchdistill_fsp(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
-    """Its sum of the columns' lengths has another gradient than the mean square, at the same cost."""
+    """Sum of the columns' lengths: same cost as the mean square, another gradient."""
     named = {
         f"{side}_{which}": {"path": which, "io": "output"}
         for side in ("student", "teacher")
@@ -675,7 +679,9 @@ def vid(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
 
 
 def congruence(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
-    """It makes the kernel row by row, of unit embeddings, and takes a length where ours is a square: the same direction."""
+    """It makes the kernel row by row, of unit embeddings, and takes a length where ours is a
+    square: the same direction.
+    """
     loss = losses.CCKDLoss("m", "m", {"type": "gaussian", "gamma": 0.4, "max_p": 2}, "batchmean")
     return lambda: loss({"m": {"output": unit(x.student)}}, {"m": {"output": unit(x.teacher)}})
 

@@ -88,7 +88,7 @@ def gradients(run: Run, given: Inputs) -> tuple[Tensor, list[Tensor], tuple[Tens
 
 
 def gradient(run: Run, given: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The loss and the gradient of all inputs that require one; zeros for inputs that are unused."""
+    """The loss and its gradient for all leaf inputs; zeros for unused inputs."""
     loss, leaves, grads = gradients(run, given)
     complete = []
     for leaf, grad in zip(leaves, grads, strict=True):
@@ -193,14 +193,14 @@ def main() -> None:
         print(json.dumps(about | {"rows": list(rows), "not_compared": not_compared}))
         return
     print(
-        f"{'loss':34} {'size':22} {'ms':>9} {'to torchdistill':>16} {'to plain':>9} {'MiB':>8} {'plain MiB':>10}"
+        f"{'loss':34} {'size':22} {'ms':>9} {'to torchdistill':>16} {'to plain':>9} {'MiB':>8} "
+        f"{'plain MiB':>10}"
     )
     for row in rows:
         shown = {key: "" if value is None else value for key, value in row.items()}
         print(
-            "{loss:34} {size:22} {ms:9} {torchdistill:>16} {plain:>9} {MiB_ours:>8} {MiB_plain:>10}".format(
-                **shown
-            ),
+            "{loss:34} {size:22} {ms:9} {torchdistill:>16} {plain:>9} {MiB_ours:>8} "
+            "{MiB_plain:>10}".format(**shown),
             flush=True,
         )
     if not_compared:

@@ -1,12 +1,15 @@
-"""Every objective of the catalogue on the smallest recipe of its task: does it help there, and what does a step cost?
+"""Every objective of the catalogue on the smallest recipe of its task: does it help there, and what
+does a step cost?
 
 python benchmarks/methods.py [NAME ...] [--processes 2] [--json benchmarks/methods.json]
 
-Each stands in the place of ``kd`` (of all that learns from the teacher, where a recipe has no ``kd``), beside the label loss. One rule sets
-all weights, so that none is chosen by its result: on the first batch, the gradient by the student's parameters is as long as that of ``kd``
-(of the label loss, where there is none). The options are the defaults. Accuracy (or the task's own metric) is of the last epoch on the test
-split, over seeds 0, 1 and 2. Time is the least of the steps, measured in turn with ``kd``; memory is what the student's step keeps for its
-backward pass, adapters and memories included.
+Each stands in the place of ``kd`` (of all that learns from the teacher, where a recipe has no
+``kd``), beside the label loss. One rule sets all weights, so that none is chosen by its result: on
+the first batch, the gradient by the student's parameters is as long as that of ``kd`` (of the label
+loss, where there is none). The options are the defaults. Accuracy (or the task's own metric) is of
+the last epoch on the test split, over seeds 0, 1 and 2. Time is the least of the steps, measured in
+turn with ``kd``; memory is what the student's step keeps for its backward pass, adapters and
+memories included.
 """
 
 from __future__ import annotations
@@ -88,7 +91,9 @@ def scheme_of(name: str) -> list[str]:
 
 
 def rows() -> list[tuple[str, str]]:
-    """Task and name: of each task alone and the reference, then all objectives that learn from more than labels."""
+    """Task and name: of each task alone and the reference, then all objectives that learn from more
+    than labels.
+    """
     cards = {name: catalogue.find("objective", name).card for name in catalogue.files("objective")}
     found = [
         (task_of(name), name)
@@ -167,7 +172,9 @@ def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
 
 
 def pull(made: Recipe, loss: str) -> float:
-    """Length of the gradient of one loss by the student's parameters, on the first batch that gives it one."""
+    """Length of the gradient of one loss by the student's parameters, on the first batch that gives
+    it one.
+    """
     scheme, batches = prepared(made)
     parameters = [p for p in scheme.student.parameters() if p.requires_grad]
     for batch in [*batches, *batches]:  # what learns from the step before has nothing in the first
@@ -182,7 +189,9 @@ def pull(made: Recipe, loss: str) -> float:
 
 
 def weight_of(task: str, name: str) -> float:
-    """With which the gradient is as long as that of kd (where the task has none: of its label loss), to two digits."""
+    """With which the gradient is as long as that of kd (where the task has none: of its label
+    loss), to two digits.
+    """
     own = recipe.load(RECIPES[task]).objectives
     reference = "kd" if "kd" in own else next(iter(own))
     return float(
@@ -317,7 +326,10 @@ def line(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{row['task']:20} {row['name']:26} {row['error']}"
     ratios = f"  time x{row['time']:.2f}  memory x{row['memory']:.2f}" if "time" in row else ""
-    return f"{row['task']:20} {row['name']:26} {100 * row['mean']:5.1f} ± {100 * row['std']:4.1f}  weight {row['weight']:<8g}{ratios}"
+    return (
+        f"{row['task']:20} {row['name']:26} {100 * row['mean']:5.1f} ± {100 * row['std']:4.1f}  "
+        f"weight {row['weight']:<8g}{ratios}"
+    )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 python benchmarks/schemes.py [NAME ...] [--steps 12] [--json benchmarks/schemes.json]
 
-Each scheme is built from a shipped recipe of its own, with untrained nets of width 48 (transformers: 128) and batches of 256. Its passes are the
-forward passes of nets and losses, timed where they happen, and all that autograd runs backwards. The ratio is the step, without the optimizer, over
-the sum of its passes: what is above 1 is the scheme's own arithmetic, its bookkeeping and that of the loop. Processor time of one thread, the least
-of the steps' ratios: both sides of a ratio are of one step, so that a busy machine slows both. The ratio of memory is of the bytes kept for
-backward: in the whole step, over those kept by the passes. ``passes`` are the samples that each net saw, in batches: a K-fold forward shows there.
+Each scheme is built from a shipped recipe of its own, with untrained nets of width 48
+(transformers: 128) and batches of 256. Its passes are the forward passes of nets and losses, timed
+where they happen, and all that autograd runs backwards. The ratio is the step, without the
+optimizer, over the sum of its passes: what is above 1 is the scheme's own arithmetic, its
+bookkeeping and that of the loop. Processor time of one thread, the least of the steps' ratios: both
+sides of a ratio are of one step, so that a busy machine slows both. The ratio of memory is of the
+bytes kept for backward: in the whole step, over those kept by the passes. ``passes`` are the
+samples that each net saw, in batches: a K-fold forward shows there.
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ MORE = {
 
 
 def rows() -> dict[str, tuple[Path, list[str]]]:
-    """Of each row a recipe, and overrides: that of the scheme's name, else the first that uses it."""
+    """Recipe and overrides of each row: the recipe of the scheme's name, or one that uses it."""
     found: dict[str, Path] = {}
     for path in sorted((ROOT / "src/instil/recipes").rglob("*.yaml")):
         chosen = yaml.safe_load(path.read_text(encoding="utf-8")).get("scheme", "offline")
@@ -95,7 +98,9 @@ def scaled(path: Path, options: list[str]) -> recipe.Recipe:
 
 
 def parts_of(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The nets and losses in a scheme by name, and what losses learn with; what only holds others is gone through."""
+    """The nets and losses in a scheme by name, and what losses learn with; what only holds others
+    is gone through.
+    """
     for key, child in module.named_children():
         path = f"{name}.{key}".strip(".")
         if isinstance(child, (Teacher, Objectives, nn.ModuleList, nn.ModuleDict, Scheme)):
@@ -107,7 +112,9 @@ def parts_of(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module
 
 
 class Passes:
-    """Times the outermost passes of a scheme's parts where they happen, and notes what they keep for backward."""
+    """Times the outermost passes of a scheme's parts where they happen, and notes what they keep
+    for backward.
+    """
 
     def __init__(self, scheme: Scheme):
         self.scheme = scheme
@@ -182,7 +189,9 @@ class Passes:
 
 
 def cost(made: recipe.Recipe, steps: int) -> dict[str, Any]:
-    """The ratios of time and memory, the milliseconds of a step, and how many batches each net saw in it."""
+    """The ratios of time and memory, the milliseconds of a step, and how many batches each net saw
+    in it.
+    """
     scheme, batches = prepared(made)
     engine = Engine("cpu")
     engine.setup(scheme.train(), lambda _: Optimization("sgd", {"lr": 1e-4}))

@@ -1,10 +1,12 @@
-"""Time a training step of ``fit`` against a hand-written loop that does the same; both take turns, block by block, in one process.
+"""Time a training step of ``fit`` against a hand-written loop that does the same; both take turns,
+block by block, in one process.
 
 python benchmarks/step.py [--json] [--blocks 15]
 
-Every ratio is ours over theirs, in processor time (other work on the machine does not count): the median over neighbouring blocks, so that a machine
-that slows down slows both. ``tiny_...`` is the same of
-nets so small that nearly all of a step is Python. With torchdistill installed, its KD step is timed too.
+Every ratio is ours over theirs, in processor time (other work on the machine does not count): the
+median over neighbouring blocks, so that a machine that slows down slows both. ``tiny_...`` is the
+same of nets so small that nearly all of a step is Python. With torchdistill installed, its KD step
+is timed too.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ Step = Callable[[Tensor, Tensor], None]
 
 
 class Blocks:
-    """Ours and theirs in turn: ``fit`` calls ``tick`` after each step, and every ``length`` steps the other side does as many."""
+    """Ours and theirs in turn: ``fit`` calls ``tick`` after each step, and every ``length`` steps
+    the other side does as many.
+    """
 
     def __init__(self, theirs: Step, batches: list[tuple[Tensor, Tensor]], length: int):
         self.theirs, self.batches, self.length = theirs, batches, length
@@ -67,7 +71,7 @@ class Blocks:
         self.theirs_seconds.append(self.began - now)
 
     def ratio(self) -> float:
-        """Median over the blocks after the first: ours over the mean of theirs before and after it."""
+        """Median ratio over the blocks: ours over the mean of theirs before and after."""
         around = [(before + after) / 2 for before, after in pairwise(self.theirs_seconds)]
         return statistics.median(
             ours / theirs for ours, theirs in zip(self.ours_seconds[1:], around, strict=True)
@@ -240,7 +244,9 @@ def ours(
 
 
 def taps_cost(size: dict[str, int], blocks: int, length: int) -> float:
-    """Forward and backward of a net with three stages and the embedding tapped, over the same net, in the same memory, with its hooks taken out."""
+    """Forward and backward of a net with three stages and the embedding tapped, over the same net,
+    in the same memory, with its hooks taken out.
+    """
     image = batches_of(size, 1)[0][0]
     model = nets(size)[0]
     net = Net(model, taps=taps_for(model))

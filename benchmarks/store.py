@@ -1,9 +1,11 @@
-"""Time an epoch of a student that learns from recorded answers against an epoch of the same student on its labels alone.
+"""Time an epoch of a student that learns from recorded answers against an epoch of the same student
+on its labels alone.
 
 python benchmarks/store.py [--json] [--rounds 5] [--steps 12]
 
-Both take turns, in one process and in processor time (other work on the machine does not count); a ratio is the median over rounds. The student is
-a residual net on images of 32 x 32 with 100 classes, in batches of 64. ``live`` asks a teacher of three times the depth in every step.
+Both take turns, in one process and in processor time (other work on the machine does not count); a
+ratio is the median over rounds. The student is a residual net on images of 32 x 32 with 100
+classes, in batches of 64. ``live`` asks a teacher of three times the depth in every step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Plain PyTorch formulations of the losses on tokens and on several teachers: both log-softmaxes whole, a few lines each."""
+"""Plain PyTorch formulations of the losses on tokens and on several teachers: both log-softmaxes
+whole, a few lines each.
+"""
 
 from __future__ import annotations
 

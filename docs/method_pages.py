@@ -60,7 +60,8 @@ def by_property(cards: list[Method]) -> str:
     lines = [
         "# Methods by property",
         "",
-        "These lists come from the cards of the methods. [Choose a method](choose.md) gives advice;",
+        "These lists come from the cards of the methods. [Choose a method](choose.md) gives "
+        "advice;",
         "the [results](results.md) have measured numbers. \\* marks an objective that couples the",
         "samples of a batch.",
         "",
@@ -228,7 +229,7 @@ def _module(card: Method, function: str) -> str:
 
 
 def _description(card: Method) -> str:
-    """The docstring of the class without its sections and without its options, which have a table."""
+    """Docstring of the class without its sections and its options, which have a table."""
     text = SECTION.split(card["text"])[0]
     names = "|".join(re.escape(option["name"]) for option in card["options"]) or "-"
     pattern = rf"^``(?:{names})``:.*\n?(?:(?!``|\n).+\n?)*"

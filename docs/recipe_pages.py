@@ -142,7 +142,8 @@ def sources_page() -> str:
     lines = [
         "# Data sources",
         "",
-        "Values of `data.name`, each with its options. `instil methods --kind data` prints the list.",
+        "Values of `data.name`, each with its options. `instil methods --kind data` prints the "
+        "list.",
         "[Read your data](data.md) explains the sources for files of your own.",
         "",
     ]

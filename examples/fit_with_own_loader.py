@@ -61,13 +61,13 @@ def scheme(teacher: nn.Module | None) -> Offline:
     return Offline(Student(), Frozen(teacher) if teacher else None, Objectives(objectives, weights))
 
 
-class PowerCut(Exception):
+class PowerCutError(Exception):
     """Stops the first attempt."""
 
 
 def stop_after_30_epochs(record: dict) -> None:
     if record["epoch"] == 30:
-        raise PowerCut
+        raise PowerCutError
 
 
 torch.manual_seed(0)
@@ -91,7 +91,7 @@ with tempfile.TemporaryDirectory() as folder:
             checkpoint=checkpoint,
             report=stop_after_30_epochs,
         )
-    except PowerCut:
+    except PowerCutError:
         print("stopped in epoch 30; the last checkpoint is that of epoch 20")
     resumed = fit(scheme(teacher), loader(1000, 100), training, checkpoint=checkpoint)
 whole = fit(

@@ -1,4 +1,5 @@
-"""Use ``dkd_loss`` in a training loop of your own: a function of tensors, as in ``torch.nn.functional``.
+"""Use ``dkd_loss`` in a training loop of your own: a function of tensors, as in
+``torch.nn.functional``.
 
 python examples/own_loop_dkd_loss.py
 """

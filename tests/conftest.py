@@ -1,4 +1,6 @@
-"""What every test is given: a catalogue that forgets what the test adds, and a place of its own for trained teachers."""
+"""What every test is given: a catalogue that forgets what the test adds, and a place of its own for
+trained teachers.
+"""
 
 from __future__ import annotations
 

@@ -75,7 +75,9 @@ def parity_hashes() -> dict[str, str]:
 
 
 def recipe_hashes() -> dict[str, str]:
-    """Hash of the student of each packaged recipe after two steps; recipes with a server are left out."""
+    """Hash of the student of each packaged recipe after two steps; recipes with a server are left
+    out.
+    """
     from instil.recipe.packaged import packaged_recipes
 
     hashes = {}

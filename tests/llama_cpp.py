@@ -19,7 +19,9 @@ needed = pytest.mark.skipif(
 
 @contextmanager
 def serving(path: Path, parallel: int = 1, exact: bool = False) -> Iterator[str]:
-    """The address of a server of this GGUF file; ``exact``: what it has read it keeps in 32 bits, not in 16."""
+    """The address of a server of this GGUF file; ``exact``: what it has read it keeps in 32 bits,
+    not in 16.
+    """
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()

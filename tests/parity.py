@@ -1,4 +1,6 @@
-"""Schemes that must end with the same weights however the batch is cut; started on two processes by ``test_parity.py``."""
+"""Schemes that must end with the same weights however the batch is cut; started on two processes by
+``test_parity.py``.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +142,7 @@ def net(width: int, seed: int) -> Net:
 
 
 def viewed(width: int, seed: int) -> Net:
-    """A net that looks at the image, a square of 16 of the 20 numbers, and so tells a turned one."""
+    """Network on the image, 16 of the 20 numbers, which distinguishes a rotated image."""
     one = net(width, seed)
     return Net(
         one.model,
@@ -179,7 +181,9 @@ RECOVERED = {"memory": 96, "every": 2, "iterations": 2, "statistics_weight": 0.0
 
 
 class SameViews(Objective):
-    """Mean squared difference of the views' logits; unlike the methods that read views, it does not couple the samples."""
+    """Mean squared difference of the views' logits; unlike the methods that read views, it does not
+    couple the samples.
+    """
 
     card = Card("Views regress the teacher's")
     needs: ClassVar = {"student": (("view_logits",),), "teacher": (("view_logits",),)}
@@ -190,7 +194,7 @@ class SameViews(Objective):
 
 
 class Pixels(nn.Module):
-    """A small convolutional net without BatchNorm; of the 20 numbers it makes a picture of 4 x 5."""
+    """A small convolutional net without BatchNorm on images of 4 x 5 from the 20 numbers."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -235,7 +239,9 @@ def pixels(width: int, seed: int) -> Net:
 
 
 class Roles(nn.Module):
-    """Gives each role of sample outputs, those of several members too, in their shape, as a linear function of the 20 numbers."""
+    """Gives each role of sample outputs, those of several members too, in their shape, as a linear
+    function of the 20 numbers.
+    """
 
     def __init__(self, samples: Outputs):
         super().__init__()
@@ -588,7 +594,8 @@ def train(
     save: Path | None = None,
     resume: Path | None = None,
 ) -> Tensor:
-    """All weights and buffers after five steps, this process being given ``share`` of every batch, cut into ``sizes``.
+    """All weights and buffers after five steps, this process being given ``share`` of every batch,
+    cut into ``sizes``.
 
     ``save`` is written after two steps; ``resume`` holds what another run wrote then.
     """
@@ -663,7 +670,8 @@ def main(folder: Path, shard: bool) -> dict[str, Tensor]:
         ends[f"saved by one/{name}"] = train(
             SCHEMES[name], [40] if first else [24], share, shard, resume=folder / f"one_{name}.pt"
         )
-    # global steps of four batches: this rank's two first, then the other's; the second rank runs out
+    # global steps of four batches: this rank's two first, then the other's; the second rank runs
+    # out
     ends["fit"] = looped([pieces()[i] for i in ((0, 1, 4, 5) if first else (2, 3, 6))], 2, shard)
     return ends
 

@@ -1,4 +1,6 @@
-"""The benchmarks run and print what readers of their JSON expect; what they measure is not judged here."""
+"""The benchmarks run and print what readers of their JSON expect; what they measure is not judged
+here.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def double_precision() -> Iterator[None]:
 
 @pytest.mark.usefixtures("double_precision")
 def test_both_sides_of_the_step_learn_the_same() -> None:
-    """The hand-written step and ours end with the same weights: what is compared is the same work."""
+    """The hand-written step and ours do the same work: they end with the same weights."""
     torch = pytest.importorskip("torch")
     module = runpy.run_path(str(STEP))
     size, made = module["SIZES"]["tiny"], []
@@ -71,7 +73,9 @@ def test_both_sides_of_the_step_learn_the_same() -> None:
 
 @pytest.mark.slow
 def test_language(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Small: all formulations of a loss agree, and memory does not grow with the tokens where a chunk holds fewer."""
+    """Small: all formulations of a loss agree, and memory does not grow with the tokens where a
+    chunk holds fewer.
+    """
     module = runpy.run_path(str(STEP.with_name("language.py")))
     monkeypatch.setitem(CHUNK, "cpu", 16 * 300)
     monkeypatch.setattr(
@@ -122,7 +126,9 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 def test_every_formulation_of_a_loss_is_the_same_loss(losses: dict[str, object]) -> None:
-    """Plain ones have our value and gradient, torchdistill's our gradient up to a factor, but for those that are marked."""
+    """Plain ones have our value and gradient, torchdistill's our gradient up to a factor, but for
+    those that are marked.
+    """
     torch = pytest.importorskip("torch")
     gradient, formulations, inputs, cases = (
         losses[name] for name in ("gradient", "formulations", "inputs", "CASES")

@@ -1,4 +1,4 @@
-"""Capabilities of methods: protocols, tags of the card, and errors for the class attributes before."""
+"""Capabilities of methods: protocols, tags of the card, and errors for removed class attributes."""
 
 from __future__ import annotations
 

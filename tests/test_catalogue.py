@@ -60,7 +60,7 @@ def module(folder: Path, name: str, text: str) -> str:
     return name
 
 
-# --- the folder --------------------------------------------------------------------------------------------------------------------------------
+# --- the folder
 
 
 def test_a_file_with_a_card_is_a_method_and_nothing_else_is() -> None:
@@ -89,7 +89,8 @@ def test_a_name_may_stand_in_two_kinds() -> None:
         (
             "objectiv",
             "kd",
-            "No kind of method is named 'objectiv'; known: objective, weighting, balance, scheme, teacher, task",
+            "No kind of method is named 'objectiv'; known: objective, weighting, balance, "
+            "scheme, teacher, task",
         ),
     ],
 )
@@ -100,7 +101,10 @@ def test_an_unknown_name_is_answered_with_the_closest(kind: str, name: str, mess
 
 
 def test_names_are_found_without_torch() -> None:
-    code = "import sys; from instil import catalogue; print(catalogue.names('objective')); print('torch' in sys.modules)"
+    code = (
+        "import sys; from instil import catalogue; print(catalogue.names('objective')); "
+        "print('torch' in sys.modules)"
+    )
     names, torch_loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -108,7 +112,7 @@ def test_names_are_found_without_torch() -> None:
     assert torch_loaded == "False"
 
 
-# --- descriptions ------------------------------------------------------------------------------------------------------------------------------
+# --- descriptions
 
 
 def test_a_description_is_plain_data() -> None:
@@ -245,7 +249,7 @@ def test_options_of_a_plain_function() -> None:
     assert "pydantic" not in str(caught.value)
 
 
-# --- third parties -----------------------------------------------------------------------------------------------------------------------------
+# --- third parties
 
 
 @pytest.mark.usefixtures("own_registry")
@@ -263,7 +267,10 @@ def test_a_module_that_a_recipe_imports_adds_its_methods(tmp_path: Path) -> None
 def test_two_recipes_may_have_modules_of_one_name(tmp_path: Path) -> None:
     for number in (1, 2):
         (tmp_path / str(number)).mkdir()
-        text = f"from instil.core import Card, Objective\nclass Mine(Objective):\n    card = Card('{number}')\n"
+        text = (
+            "from instil.core import Card, Objective\nclass Mine(Objective):\n    card = "
+            f"Card('{number}')\n"
+        )
         catalogue.add(
             [module(tmp_path / str(number), "losses_of_one_name", text)], tmp_path / str(number)
         )
@@ -273,7 +280,10 @@ def test_two_recipes_may_have_modules_of_one_name(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("own_registry")
 def test_a_third_partys_file_may_name_its_class(tmp_path: Path) -> None:
-    text = "from instil.core import Card, Objective\nclass FitBest(Objective):\n    card = Card('Fit')\n"
+    text = (
+        "from instil.core import Card, Objective\nclass FitBest(Objective):\n    card = "
+        "Card('Fit')\n"
+    )
     catalogue.add([module(tmp_path, "fitbest", text)], tmp_path)
     assert "fitbest" in catalogue.names("objective")
 
@@ -286,7 +296,10 @@ def test_imports_that_cannot_be_used(tmp_path: Path) -> None:
         catalogue.add(["missing_losses"], tmp_path)
     with pytest.raises(
         ValueError,
-        match="imports: 'empty_losses' defines no objective, weighting, balance, scheme, teacher, task or baseline with a card",
+        match=(
+            "imports: 'empty_losses' defines no objective, weighting, balance, scheme, teacher, "
+            "task or baseline with a card"
+        ),
     ):
         catalogue.add([module(tmp_path, "empty_losses", "")], tmp_path)
     taken = (
@@ -294,7 +307,10 @@ def test_imports_that_cannot_be_used(tmp_path: Path) -> None:
     )
     with pytest.raises(
         ValueError,
-        match="taken_losses defines the objective 'kd', which is one of the package's own; rename the class",
+        match=(
+            "taken_losses defines the objective 'kd', which is one of the package's own; rename "
+            "the class"
+        ),
     ):
         catalogue.add([module(tmp_path, "taken_losses", taken)], tmp_path)
     with pytest.raises(ModuleNotFoundError, match="what_a_user_forgot"):
@@ -323,7 +339,7 @@ def test_entry_points_add_methods_and_a_broken_one_only_warns(
     assert catalogue.find("scheme", "slow").__name__ == "Slow"
 
 
-# --- public names ------------------------------------------------------------------------------------------------------------------------------
+# --- public names
 
 
 def test_public_names_are_found_by_name() -> None:
@@ -353,7 +369,7 @@ def test_no_public_name_is_hidden_by_a_module_of_that_name() -> None:
     assert set(instil.__all__) & files == set()
 
 
-# --- the table ---------------------------------------------------------------------------------------------------------------------------------
+# --- the table
 
 
 def test_one_name_selects_it_in_every_kind() -> None:

@@ -1,4 +1,5 @@
-"""Every code block of README and documentation runs as it stands, with data and models of a new user.
+"""Every code block of README and documentation runs as it stands, with data and models of a new
+user.
 
 A block with a title, such as a snippet of another library, is not executed.
 """
@@ -374,7 +375,8 @@ def test_source_of_data(folder: Path) -> None:
     (snippet,) = blocks("data.md", "python")
     Path("my_data.py").write_text(snippet)
     Path("my.yaml").write_text(
-        "data: {name: 'my_data:build', count: 80}\nstudent: mlp\nobjectives: {cross_entropy: null}\n"
+        "data: {name: 'my_data:build', count: 80}\nstudent: mlp\nobjectives: {cross_entropy: "
+        "null}\n"
     )
     splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
     assert sum(map(len, (splits.train, splits.validation, splits.test))) == 80

@@ -1,4 +1,6 @@
-"""Every method of the catalogue keeps its contracts, also one that was put there a minute ago: nothing here is named by hand."""
+"""Every method of the catalogue keeps its contracts, also one that was put there a minute ago:
+nothing here is named by hand.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +133,8 @@ def test_an_option_is_kept_under_its_name_and_survives_a_recipe(
 def test_every_option_has_another_value_to_try(name: str) -> None:
     for option, parameter in parameters(catalogue.find("objective", name)).items():
         assert others(parameter), (
-            f"tests/test_contracts.py knows no other value for {name}.{option}: {parameter.annotation}"
+            f"tests/test_contracts.py knows no other value for {name}.{option}: "
+            f"{parameter.annotation}"
         )
 
 
@@ -177,14 +180,17 @@ def arguments(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     ]
     missing = set(needed) - set(given)
     assert not missing, (
-        f"tests/test_contracts.py does not know what to give {kind.__name__} as {', '.join(missing)}; add it there"
+        f"tests/test_contracts.py does not know what to give {kind.__name__} as "
+        f"{', '.join(missing)}; add it there"
     )
     return {name: given[name]() for name in needed}
 
 
 @pytest.mark.parametrize("name", catalogue.names("weighting"))
 def test_weighting(name: str) -> None:
-    """A finite factor of 0 or more for each sample, whatever the logits, that multiplies the loss of the sample."""
+    """A finite factor of 0 or more for each sample, whatever the logits, that multiplies the loss
+    of the sample.
+    """
     for scale in (1.0, 1e4):
         student, teacher, given = sample_outputs()
         student, teacher = scale_tensors(student, scale), scale_tensors(teacher, scale)
@@ -202,7 +208,7 @@ def test_weighting(name: str) -> None:
 
 @pytest.mark.parametrize("name", catalogue.names("balance"))
 def test_balance(name: str) -> None:
-    """At the start the losses have the weights of the recipe; state moves in ``after_step`` alone."""
+    """The initial weights are those of the recipe; only ``after_step`` changes the state."""
     student, teacher, given = sample_outputs()
     student = {"features": tuple(2 * stage for stage in leaves(student)["features"])}
     student["logits"] = student["features"][0].flatten(1)[:, :7]
@@ -221,7 +227,9 @@ def test_balance(name: str) -> None:
 
 
 def checked_on_their_own(kind: str) -> set[str]:
-    """Methods that need other nets or batches than these: their own tests hold them to the contracts."""
+    """Methods that need other nets or batches than these: their own tests hold them to the
+    contracts.
+    """
     check = f"check_{kind}("
     return {
         path.stem.removeprefix("test_")
@@ -289,7 +297,9 @@ def test_a_file_that_was_just_put_there_is_found(
     [(kind, name) for kind in ("objective", "scheme", "teacher") for name in catalogue.names(kind)],
 )
 def test_d7_nothing_that_can_change_is_shared_on_a_class(kind: str, name: str) -> None:
-    """Instances of one class do not see each other: no list, set, module or tensor hangs on the class, and dicts are declarations."""
+    """Instances of one class do not see each other: no list, set, module or tensor hangs on the
+    class, and dicts are declarations.
+    """
     found = catalogue.find(kind, name)
     for owner in found.__mro__:
         if not owner.__module__.startswith("instil"):

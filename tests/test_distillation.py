@@ -125,7 +125,8 @@ def test_feature_objectives_find_the_stages_of_known_models() -> None:
         ({"objectives": {"kdd": 1.0}}, "No objective named 'kdd'; closest: kd"),
         (
             {"objectives": {"fitnet": 1.0}},
-            "objectives.fitnet: FitNet needs features of the student, which gives embedding, head, logits.*"
+            "objectives.fitnet: FitNet needs features of the student, which gives embedding, "
+            "head, logits.*"
             "Its modules: stages, head, stages.0, stages.0.0",
         ),
         ({"task": "clasification"}, "No task named 'clasification'; closest: classification"),
@@ -237,7 +238,10 @@ def test_bytes_are_images() -> None:
 def test_a_label_that_is_no_class(value: int, position: int) -> None:
     batches = [(torch.rand(4, 1, 8, 8), torch.arange(4)) for _ in range(2)]
     batches[position][1][2] = value
-    message = rf"loader: label {value} is no class of the student, which gives 10 logits\. Expected 0 to 9"
+    message = (
+        rf"loader: label {value} is no class of the student, which gives 10 logits\. Expected "
+        rf"0 to 9"
+    )
     with pytest.raises(ValueError, match=message):
         instil.distil(teacher(), student(), batches, epochs=1)
 
@@ -364,15 +368,15 @@ def test_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
     whole = instil.distil(teacher(), student(), loader(), training=training(None))
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(record: Any) -> None:
         if record["epoch"] == 3:
-            raise Stop
+            raise StopError
 
     path = tmp_path / "checkpoint.pt"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         instil.distil(
             teacher(), student(), loader(), training=training(2), checkpoint=path, report=stop
         )
@@ -395,7 +399,9 @@ def test_epochs_and_lr_are_short_for_a_training() -> None:
 
 
 def test_it_helps() -> None:
-    """A trained teacher, 60 labels and 1,000 images: over three seeds, each student is better distilled than alone."""
+    """A trained teacher, 60 labels and 1,000 images: over three seeds, each student is better
+    distilled than alone.
+    """
     data, test = digits().train, digits().test
     few = data.label.clone()
     few[60:] = UNLABELLED

@@ -1,4 +1,4 @@
-"""README and documentation: links, commands and tables are true, and every generated page exists."""
+"""README and documentation: links, commands, tables and generated pages."""
 
 from __future__ import annotations
 
@@ -114,7 +114,10 @@ def test_no_page_names_the_machine_it_was_written_on(page: Path) -> None:
 
 def test_links_of_methods_are_made_outside_of_code_only(generator: ModuleType) -> None:
     text = "Use `kd` or `depth`.\n\n```yaml\nkd: `kd`\n```\n\nThen `dkd`."
-    expected = "Use [kd](methods/kd.md) or `depth`.\n\n```yaml\nkd: `kd`\n```\n\nThen [dkd](methods/dkd.md)."
+    expected = (
+        "Use [kd](methods/kd.md) or `depth`.\n\n```yaml\nkd: `kd`\n```\n\nThen "
+        "[dkd](methods/dkd.md)."
+    )
     assert generator.link_methods(text) == expected
 
 

@@ -150,7 +150,8 @@ def test_the_documentation_has_pages(package: Path) -> None:
     code = """
 import json, generate
 pages = generate.pages()
-print(json.dumps({path: pages[path] for path in ("methods.md", "methods/planted.md", "sources.md")}))"""
+names = ("methods.md", "methods/planted.md", "sources.md")
+print(json.dumps({name: pages[name] for name in names}))"""
     pages = json.loads(python(package, "-c", code))
     assert "Planted objective" in pages["methods.md"]
     assert "| `factor` |" in pages["methods/planted.md"]

@@ -1,4 +1,4 @@
-"""Cut-invariance: one batch, uneven micro-batches, uneven ranks and sharding give the same weights."""
+"""One batch, uneven micro-batches, uneven ranks and sharding give the same weights."""
 
 import os
 import socket
@@ -56,7 +56,9 @@ def test_two_uneven_ranks_give_the_same_weights(
 
 
 def test_every_scheme_is_here() -> None:
-    """The objectives are, as they are found in the catalogue; a scheme that is not here is not known to keep the promise."""
+    """The objectives are, as they are found in the catalogue; a scheme that is not here is not
+    known to keep the promise.
+    """
     assert {catalogue.find("scheme", name) for name in catalogue.names("scheme")} <= {
         type(make()) for make in SCHEMES.values()
     }

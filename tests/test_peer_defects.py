@@ -1,9 +1,10 @@
 """Defects of other distillation libraries that could occur here too, each a test of ours.
 
-Where the others stand: D2 ``test_train.py``; D3, D16, D17 ``objectives/logits/test_kd.py``; D7 ``test_contracts.py``; D8, D14
-``core/test_taps.py``; D9 ``teachers/test_frozen.py``; D10 ``objectives/logits/test_dkd.py``; D11 ``objectives/test_logit_objective.py``; D12
-``test_engine.py``; D18 (code and paper differ) the golden cases and the cards. D13, a README with a mislabelled column, has nothing to test:
-tables are made from cards.
+Where the others stand: D2 ``test_train.py``; D3, D16, D17 ``objectives/logits/test_kd.py``; D7
+``test_contracts.py``; D8, D14 ``core/test_taps.py``; D9 ``teachers/test_frozen.py``; D10
+``objectives/logits/test_dkd.py``; D11 ``objectives/test_logit_objective.py``; D12
+``test_engine.py``; D18 (code and paper differ) the golden cases and the cards. D13, a README with a
+mislabelled column, has nothing to test: tables are made from cards.
 """
 
 from __future__ import annotations
@@ -61,9 +62,7 @@ def test_d1_a_loss_is_not_zero_whatever_it_is_given_and_hears_student_and_teache
     )
 
 
-def test_d4_d15_teacher_and_student_see_the_same_view_of_a_sample_and_it_is_asked_anew_each_epoch() -> (
-    None
-):
+def test_d4_d15_teacher_and_student_see_the_same_view_which_changes_in_each_epoch() -> None:
     seen: dict[str, list[Tensor]] = {"student": [], "teacher": []}
 
     def sees(side: str) -> Net:

@@ -42,7 +42,9 @@ def url() -> Iterator[str]:
 
 
 def test_every_scheme_weighting_and_balance_has_a_recipe_and_every_label_loss_is_in_one() -> None:
-    """Other objectives are one word in the recipe of a task, and are trained so in ``test_every_objective``."""
+    """Other objectives are one word in the recipe of a task, and are trained so in
+    ``test_every_objective``.
+    """
     goals = [
         goal for path in SHIPPED for stage in stages(path) for goal in stage.objectives.values()
     ]

@@ -1,4 +1,6 @@
-"""Code that a recipe names runs only where the user has asked for it, and only from where user code may come."""
+"""Code that a recipe names runs only where the user has asked for it, and only from where user code
+may come.
+"""
 
 from __future__ import annotations
 

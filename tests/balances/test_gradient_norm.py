@@ -46,7 +46,9 @@ def test_the_pulls_become_equal() -> None:
 
 
 def test_the_first_step_is_equation_2() -> None:
-    """d|w G - target| / dw = sign(w G - target) G, here in units of the mean pull; then the sum is 2 again."""
+    """d|w G - target| / dw = sign(w G - target) G, here in units of the mean pull; then the sum is
+    2 again.
+    """
     balance, shared = made(rate=0.1), torch.randn(8, 3, requires_grad=True)
     step(balance, shared, [8])
     moved = torch.tensor([1 - 0.1 * 9 / 5, 1 + 0.1 * 1 / 5])

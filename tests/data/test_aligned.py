@@ -105,5 +105,7 @@ def test_a_span_longer_than_a_row_is_not_learned(tmp_path: Path) -> None:
     ] == ["aaa", "b", "d", ""]
 
 
-WORDS = """{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null, "post_processor": null, "decoder": null,
-"pre_tokenizer": {"type": "Whitespace"}, "model": {"type": "WordLevel", "vocab": {"?": 0, "<eos>": 1, "a": 2}, "unk_token": "?"}}"""
+WORDS = """{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+"normalizer": null, "post_processor": null, "decoder": null,
+"pre_tokenizer": {"type": "Whitespace"},
+"model": {"type": "WordLevel", "vocab": {"?": 0, "<eos>": 1, "a": 2}, "unk_token": "?"}}"""

@@ -1,4 +1,4 @@
-"""Spans that two tokenizations of one text share, on real tokenizers and on any cut of any bytes."""
+"""Spans that two tokenizations of one text share, on real tokenizers and random cuts."""
 
 from __future__ import annotations
 

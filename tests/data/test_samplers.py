@@ -143,7 +143,10 @@ def test_what_cannot_be_sampled_says_so() -> None:
         samplers.find("class_pair")
     with pytest.raises(
         ValueError,
-        match=r"sampler two_views makes batches of two halves\. Expected batch_size at least 2, got 1",
+        match=(
+            r"sampler two_views makes batches of two halves\. Expected batch_size at least 2, "
+            r"got 1"
+        ),
     ):
         drawn("two_views", images(), 1)
     several = ArrayData(torch.rand(4, 1, 2, 2), torch.ones(4, 3), ["a", "b", "c"])

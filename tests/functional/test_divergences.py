@@ -57,7 +57,9 @@ def test_kl_does_not_see_classes_that_neither_side_thinks_possible() -> None:
 
 
 def test_cross_entropies_of_target_and_rest_make_that_of_the_softmax() -> None:
-    """-sum p log q = target part + rest: of the others, p = (1 - p_target) share and log q = log (1 - q_target) + log share."""
+    """-sum p log q = target part + rest: of the others, p = (1 - p_target) share and log q = log (1
+    - q_target) + log share.
+    """
     student, teacher, target = case()
     index = target.unsqueeze(-1)
     left, mine = (

@@ -34,7 +34,9 @@ def test_distances_have_gradients_of_any_order() -> None:
 
 
 def test_no_distance_is_made_of_rounding_errors() -> None:
-    """Two near samples are told apart or coincide; far from the origin they are told apart as well as near it."""
+    """Two near samples are told apart or coincide; far from the origin they are told apart as well
+    as near it.
+    """
     samples = torch.randn(20, 512)
     samples[1] = samples[0] + 1e-5 * torch.randn(512)
     samples[2] = samples[0] + 1e-2 * torch.randn(512)

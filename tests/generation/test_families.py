@@ -1,4 +1,6 @@
-"""Rollouts of families with sliding windows and recurrent states: the text of a prompt does not depend on the prompts beside it."""
+"""Rollouts of families with sliding windows and recurrent states: the text of a prompt does not
+depend on the prompts beside it.
+"""
 
 from __future__ import annotations
 

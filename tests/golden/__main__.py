@@ -12,12 +12,17 @@ STATUSES = ("passed", "failed", "declined", "unknown")
 
 
 def line(result: Result) -> str:
-    """One row of the table: case, status, error of the loss, errors of the gradients, why it failed."""
+    """One row of the table: case, status, error of the loss, errors of the gradients, why it
+    failed.
+    """
     loss = f"{result.errors['loss']:.1e}" if result.errors else "-"
     others = " ".join(
         f"{name}={error:.1e}" for name, error in result.errors.items() if name != "loss"
     )
-    return f"{result.case:36} {result.status:8} {loss:>8}  {others}{'  ' if others and result.note else ''}{result.note}"
+    return (
+        f"{result.case:36} {result.status:8} {loss:>8}  "
+        f"{others}{'  ' if others and result.note else ''}{result.note}"
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -25,7 +30,8 @@ def main(arguments: list[str]) -> int:
     folder = Path(arguments[0]) if arguments else HERE / "cases"
     if len(arguments) > 1 or not (folder / "index.json").is_file():
         print(
-            f"usage: python -m tests.golden [DIR]; DIR holds index.json and the .npz files (there is none in {folder})",
+            "usage: python -m tests.golden [DIR]; DIR holds index.json and the .npz files "
+            f"(there is none in {folder})",
             file=sys.stderr,
         )
         return 2

@@ -1,7 +1,9 @@
-"""Golden cases: numbers that the authors' own code gave, read from a folder, and how far ours are from them.
+"""Golden cases: numbers that the authors' own code gave, read from a folder, and how far ours are
+from them.
 
-A folder holds ``index.json`` (one object a case) and one ``.npz`` a case with inputs, ``loss`` and ``grad.<input>``. An adapter maps one method's
-cases to our functions; every module of this package may define ``ADAPTERS``, method -> function, and the runner merges them::
+A folder holds ``index.json`` (one object a case) and one ``.npz`` a case with inputs, ``loss`` and
+``grad.<input>``. An adapter maps one method's cases to our functions; every module of this package
+may define ``ADAPTERS``, method -> function, and the runner merges them::
 
     def sp(case: Case) -> Tensor:
         if case.option("reduction", "batchmean") not in ("batchmean", "sum"):
@@ -10,9 +12,11 @@ cases to our functions; every module of this package may define ``ADAPTERS``, me
 
     ADAPTERS = {"sp": sp}
 
-It chooses by ``case.options``, ``case.reduction`` and ``case.source``, never by ``case.name``, and returns the loss, or ``(loss, outputs)`` where
-``outputs`` maps further array names of the case (``out.Z``) to tensors that must agree too. A tensor named ``grad.<input>`` among the outputs
-replaces what autograd would give. Inputs are float64; those whose gradient the case holds require grad.
+It chooses by ``case.options``, ``case.reduction`` and ``case.source``, never by ``case.name``, and
+returns the loss, or ``(loss, outputs)`` where ``outputs`` maps further array names of the case
+(``out.Z``) to tensors that must agree too. A tensor named ``grad.<input>`` among the outputs
+replaces what autograd would give. Inputs are float64; those whose gradient the case holds require
+grad.
 """
 
 from __future__ import annotations
@@ -32,7 +36,9 @@ from torch import Tensor
 
 HERE = Path(__file__).parent
 ROUNDING = 1e-12
-"""Gradients smaller than this share of the case's largest are zero but for float64 rounding, such as a bias before a BatchNorm has."""
+"""Gradients smaller than this share of the case's largest are zero but for float64 rounding, such
+as a bias before a BatchNorm has.
+"""
 
 
 class ReadOptions(dict[str, Any]):
@@ -53,7 +59,9 @@ class ReadOptions(dict[str, Any]):
 
 @dataclass
 class Case:
-    """One golden case. ``case["student.logits"]`` is an array of it, ``"target" in case`` asks for one."""
+    """One golden case. ``case["student.logits"]`` is an array of it, ``"target" in case`` asks for
+    one.
+    """
 
     name: str
     method: str
@@ -99,7 +107,9 @@ class Case:
         return any(word.lower() in self.reduction.lower() for word in words)
 
     def stages(self, name: str) -> tuple[Tensor, ...]:
-        """``stages("student.features")`` is ``student.features.0``, ``student.features.1`` ... as far as there are any."""
+        """``stages("student.features")`` is ``student.features.0``, ``student.features.1`` ... as
+        far as there are any.
+        """
         numbers = sorted(
             int(key[len(name) + 1 :])
             for key in self.arrays
@@ -118,7 +128,9 @@ class Case:
         return self[f"param.{name}"]
 
     def params(self, prefix: str = "") -> dict[str, Tensor]:
-        """All ``param.<prefix><name>`` as name -> tensor, as ``torch.func.functional_call`` takes them."""
+        """All ``param.<prefix><name>`` as name -> tensor, as ``torch.func.functional_call`` takes
+        them.
+        """
         start = f"param.{prefix}"
         return {
             key[len(start) :]: value for key, value in self.arrays.items() if key.startswith(start)
@@ -130,7 +142,9 @@ Adapter = Callable[[Case], "Tensor | tuple[Tensor, dict[str, Tensor]]"]
 
 @dataclass
 class Result:
-    """What became of a case: ``status`` is passed, failed, declined or unknown; ``errors`` are relative, by array name."""
+    """What became of a case: ``status`` is passed, failed, declined or unknown; ``errors`` are
+    relative, by array name.
+    """
 
     case: str
     status: str
@@ -185,7 +199,9 @@ def declined() -> dict[str, str]:
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """Largest absolute difference over largest absolute value; the difference itself where theirs is all zero; infinite where shapes differ."""
+    """Largest absolute difference over largest absolute value; the difference itself where theirs
+    is all zero; infinite where shapes differ.
+    """
     if ours.shape != theirs.shape:
         return float("inf")
     scale = float(theirs.abs().max()) if theirs.numel() else 0.0
@@ -216,7 +232,8 @@ def compare(case: Case, adapter: Adapter) -> dict[str, float]:
         and name.removeprefix("grad.") not in names
     ]:
         raise KeyError(
-            f"{case.name} has {of_nothing[0]} and no such input, and the adapter gives no such output"
+            f"{case.name} has {of_nothing[0]} and no such input, and the adapter gives no such "
+            "output"
         )
     inputs = [case[name] for name in names]
     gradients = (

@@ -94,7 +94,9 @@ def mlkd(case: Case) -> Answer:
 
 
 def mlkd_official(case: Case, t: float) -> Answer:
-    """The whole recipe: masks of the less sure half scale losses that are means already; two strong temperatures see the weak view."""
+    """The whole recipe: masks of the less sure half scale losses that are means already; two strong
+    temperatures see the weak view.
+    """
     weak, strong = (
         (case[f"student.logits_{view}"], case[f"teacher.logits_{view}"])
         for view in ("weak", "strong")

@@ -23,7 +23,9 @@ from tests.golden.cases import Case
 
 
 def cc(case: Case) -> Tensor:
-    """The paper's squares, of which torchdistill takes the root; or RepDistiller's product of neighbours."""
+    """The paper's squares, of which torchdistill takes the root; or RepDistiller's product of
+    neighbours.
+    """
     student, teacher = case["student.embedding"], case["teacher.embedding"]
     kernel = case.option("type")
     if kernel is None and "delta" in case.formula:
@@ -49,7 +51,9 @@ def cc(case: Case) -> Tensor:
 
 
 def irg(case: Case) -> Tensor:
-    """The graph of the embeddings, and of the first two stages, the next two ...: every other pair of neighbours."""
+    """The graph of the embeddings, and of the first two stages, the next two ...: every other pair
+    of neighbours.
+    """
     loss: Tensor = case.option("w_graph", 1) * irg_graph_loss(
         case["student.embedding"], case["teacher.embedding"]
     )
@@ -63,7 +67,7 @@ def irg(case: Case) -> Tensor:
 
 
 def hkd(case: Case) -> Tensor:
-    """One kernel a side; or SemCKD's sum over stages, the first times a weight that does not decay."""
+    """One kernel a side, or SemCKD's sum over stages, with a constant first weight."""
     if "student.embedding" not in case:
         case.ignore("decay")  # the code never applies it
         weights = [case.option("init_weight", 100), *[1] * (len(case.pairs()) - 1)]
@@ -117,8 +121,8 @@ def compress(case: Case) -> Tensor:
 
 
 def sskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """Rows come as a sample, then its views; cross-entropy and KD are of the samples alone. Where some views are left out, ties of rank are
-    broken as the case broke them.
+    """Rows come as a sample, then its views; cross-entropy and KD are of the samples alone. Where
+    some views are left out, ties of rank are broken as the case broke them.
     """
     target = case["target"]
     names = ("student.logits", "teacher.logits", "student.projection", "teacher.projection")

@@ -49,7 +49,8 @@ def sides(case: Case, row: int) -> list[tuple[Tensor, Tensor]]:
 def answers(case: Case, row: int) -> Pair:
     """The logits of both answers from their first tokens on, as many as the shorter has.
 
-    TRL's observed merge begins at the token itself, all others at the position that predicts it; a row that is all answer begins at its beginning.
+    TRL's observed merge begins at the token itself, all others at the position that predicts it; a
+    row that is all answer begins at its beginning.
     """
     shift = 0 if case.option("token_merge_strategy") == "observed" else 1
     parts = []
@@ -64,7 +65,9 @@ def answers(case: Case, row: int) -> Pair:
 
 
 def of_rows(case: Case, loss: Loss) -> Tensor:
-    """The mean over the rows of the means over their positions or spans, beside the cross-entropy of the student."""
+    """The mean over the rows of the means over their positions or spans, beside the cross-entropy
+    of the student.
+    """
     rows = range(len(case["target"]))
     if case.option("use_extended_uld", "byte_offsets" in case):
         means = [loss(*spanned(case, row)).mean() for row in rows]
@@ -90,7 +93,9 @@ def uld(case: Case) -> Tensor:
 
 
 def summed(case: Case) -> Tensor:
-    """DSKD's code: every row begins with its answer, and positions count that both sides have a label for."""
+    """DSKD's code: every row begins with its answer, and positions count that both sides have a
+    label for.
+    """
     total = torch.zeros((), dtype=torch.float64)
     for row in range(len(case["target"])):
         turned = [
@@ -111,7 +116,9 @@ def _start(side: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, int]:
 
 
 def spanned(case: Case, row: int) -> Pair:
-    """Log-probabilities of spans, tokens put together by their bytes; the observed merge takes a span's first distribution, at the token itself."""
+    """Log-probabilities of spans, tokens put together by their bytes; the observed merge takes a
+    span's first distribution, at the token itself.
+    """
     late = case.option("token_merge_strategy") == "observed"
     if case.option("skip_student_eos", False) or case.option("skip_teacher_eos", False):
         raise NotImplementedError("merged spans without the end token")
@@ -173,7 +180,9 @@ def head(case: Case, side: str) -> tuple[Tensor, Tensor]:
 def dual(
     case: Case, into_student: Tensor, into_teacher: Tensor, other: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sums over the labelled tokens; with two tokenizers only where the projected teacher is right, whose logits have a temperature more."""
+    """The sums over the labelled tokens; with two tokenizers only where the projected teacher is
+    right, whose logits have a temperature more.
+    """
     objective, temperature, target = (
         case.option("kd_objective", "forward_kl"),
         case.option("kd_temperature", 1.0),

@@ -21,7 +21,9 @@ from tests.golden.online import given
 
 
 def summed(case: Case, parts: dict[str, tuple[str, Tensor]]) -> Answer:
-    """The terms times their weights in the options, by the name of each weight; and those terms that the case holds."""
+    """The terms times their weights in the options, by the name of each weight; and those terms
+    that the case holds.
+    """
     loss: Tensor = sum(case.option(weight, 1.0) * value for weight, (_, value) in parts.items())  # type: ignore[assignment]
     return loss, given(case, {f"part.{name}": value for name, value in parts.values()})
 

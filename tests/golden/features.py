@@ -36,7 +36,7 @@ def at(case: Case) -> Tensor:
 
 
 def fitnet(case: Case) -> Tensor:
-    """Every stage through the case's own regressor, where it has one: convolution, BatchNorm, ReLU."""
+    """Every stage through the case's regressor, if any: convolution, BatchNorm, ReLU."""
     return torch.stack(
         [
             fitnet_loss(regressed(case, student, teacher), teacher)

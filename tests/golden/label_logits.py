@@ -1,4 +1,6 @@
-"""Adapters for losses that bring the label, the student's past or a virtual teacher together with logits, and for dense and ensembled KD."""
+"""Adapters for losses that bring the label, the student's past or a virtual teacher together with
+logits, and for dense and ensembled KD.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def ctkd(case: Case) -> Answer:
 
 
 def reversal(case: Case) -> tuple[CTKD, Tensor, float]:
-    """CTKD with the case's range, its level and how strongly the gradient is reversed: minus the factor of the official layer."""
+    """CTKD with the case's range, its level and how strongly the gradient is reversed: minus the
+    factor of the official layer.
+    """
     if "temp_start" in case.options:  # decays along half a cosine, and is asked one epoch ahead
         loops = case.option("num_loops")
         done = min(max(case.option("epoch") + 1, 0), loops) / loops
@@ -91,7 +95,9 @@ def deit_hard(case: Case) -> Tensor:
 
 
 def tf_kd(case: Case, soft: Tensor) -> Tensor:
-    """The label's part, and the soft part with the repository's multiplier, over the classes too where its reduction is element-wise."""
+    """The label's part, and the soft part with the repository's multiplier, over the classes too
+    where its reduction is element-wise.
+    """
     alpha = case.option("alpha")
     if case.says("n*c", '"mean"'):
         soft = soft / case["student.logits"].shape[-1]
@@ -172,7 +178,9 @@ def glnn(case: Case) -> Answer:
 
 
 def mkd_average(case: Case) -> Answer:
-    """KD from each teacher, averaged; or from our ensemble of them, with the entropy that a cross-entropy has more."""
+    """KD from each teacher, averaged; or from our ensemble of them, with the entropy that a
+    cross-entropy has more.
+    """
     student = case["student.logits"]
     teachers = [
         case[name]

@@ -1,4 +1,6 @@
-"""Adapters for divergences of tokens: whole vocabularies, top K with a tail, the tokens that the student drew."""
+"""Adapters for divergences of tokens: whole vocabularies, top K with a tail, the tokens that the
+student drew.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def scaled(case: Case) -> bool:
 
 
 def answer(case: Case, values: Tensor) -> Answer:
-    """The values (...), at temperature 1, summed or averaged as the case does it; one a token where the case holds them."""
+    """The values (...), at temperature 1, summed or averaged as the case does it; one a token where
+    the case holds them.
+    """
     weight = counted(case, values)
     values = values * temperature(case) ** 2 if scaled(case) else values
     total, kind = torch.where(weight > 0, values * weight, 0.0).sum(), case.option("reduction")
@@ -71,7 +75,9 @@ def answer(case: Case, values: Tensor) -> Answer:
 
 
 def with_entropy(case: Case) -> Tensor | float:
-    """What a cross-entropy has more than the KL, of the teacher: (...), or nothing where the case is a true KL."""
+    """What a cross-entropy has more than the KL, of the teacher: (...), or nothing where the case
+    is a true KL.
+    """
     source = case.source
     if "cross-entropy" in case.formula or "torchtune" in source or "distillm/losses.py" in source:
         return entropy((case["teacher.logits"] / temperature(case)).log_softmax(-1))
@@ -118,7 +124,9 @@ def js(case: Case) -> Answer:
 
 
 def jsd_with_epsilon(student: Tensor, teacher: Tensor, t: float, epsilon: float = 1e-9) -> Tensor:
-    """Ours, and to first order what 1e-9 inside the logarithms adds: the code raises p, q and m by it and divides by no sum."""
+    """Ours, and to first order what 1e-9 inside the logarithms adds: the code raises p, q and m by
+    it and divides by no sum.
+    """
     values = jsd_loss(student, teacher, 0.5, False, t, False, reduction="none")
     p, q = (teacher / t).softmax(-1), (student / t).softmax(-1)
     m = (p + q) / 2
@@ -174,7 +182,9 @@ def akl(case: Case) -> Answer:
 
 
 def ascending_share(student: Tensor, teacher: Tensor, mass: float, sorted_gap: bool) -> Tensor:
-    """The head's share of the gap where the mass is counted from the least likely class up; one code forgets to sort the gap."""
+    """The head's share of the gap where the mass is counted from the least likely class up; one
+    code forgets to sort the gap.
+    """
     p = teacher.softmax(-1)
     ordered, order = p.sort(-1)
     steps, gap = ordered.cumsum(-1), (p - student.softmax(-1)).abs()
@@ -183,7 +193,9 @@ def ascending_share(student: Tensor, teacher: Tensor, mass: float, sorted_gap: b
 
 
 def taid(case: Case) -> Answer:
-    """The interpolated target's entropy is left in; without a given t, t after the losses that the case shows."""
+    """The interpolated target's entropy is left in; without a given t, t after the losses that the
+    case shows.
+    """
     student, teacher = sides(case)
     outputs = {}
     if "t" in case.options:
@@ -262,7 +274,9 @@ def topk_kl(case: Case) -> Answer:
 
 
 def topk_reverse_kl(case: Case) -> Answer:
-    """Given are the student's log-probabilities on the teacher's K classes; where the teacher has 0 there is no class."""
+    """Given are the student's log-probabilities on the teacher's K classes; where the teacher has 0
+    there is no class.
+    """
     if "student.topk_log_probs" not in case:
         raise NotImplementedError(
             "a top-K reverse KL of other inputs than the classes' log-probabilities"
@@ -277,7 +291,9 @@ def topk_reverse_kl(case: Case) -> Answer:
 
 
 def recorded(case: Case) -> tuple[Signal, Top]:
-    """The student's logits, and the teacher's record, both at the case's temperature: what is left is then one class, or none."""
+    """The student's logits, and the teacher's record, both at the case's temperature: what is left
+    is then one class, or none.
+    """
     t = temperature(case)
     case.ignore("top_k")
     values = case["teacher.sparse_log_probs"]

@@ -22,7 +22,7 @@ Answer = tuple[Tensor, dict[str, Tensor]]
 
 
 def logits(case: Case) -> tuple[Tensor, Tensor]:
-    """Student and teacher, (..., C); dense ones, (N, C, H, W), with the classes moved to the end."""
+    """Student and teacher (..., C); classes of (N, C, H, W) are moved to the end."""
     student, teacher = case["student.logits"], case["teacher.logits"]
     return (
         (student.movedim(1, -1), teacher.movedim(1, -1))
@@ -60,7 +60,9 @@ def total(case: Case, values: Tensor, classes: int) -> Tensor:
 
 
 def with_labels(case: Case, soft: Tensor, label_weight: float, soft_weight: float) -> Answer:
-    """The weighted soft term plus the weighted cross-entropy, and both parts where the case holds them."""
+    """The weighted soft term plus the weighted cross-entropy, and both parts where the case holds
+    them.
+    """
     label = label_weight * cross_entropy_loss(logits(case)[0], case["target"])
     parts = {"part.ce": label, "part.kd": soft_weight * soft, "part.dkd": soft_weight * soft}
     return label + soft_weight * soft, {
@@ -170,7 +172,9 @@ def label_smoothing(case: Case) -> Tensor:
 
 
 def peer_divergence(case: Case, peer: Tensor, other: Tensor) -> Tensor:
-    """KL from another peer, whose probabilities some code raises by 1e-7 without normalizing them again."""
+    """KL from another peer, whose probabilities some code raises by 1e-7 without normalizing them
+    again.
+    """
     t = temperature(case)
     if "+1e-7" not in case.formula:
         return kd_loss(peer, other, t, scaled(case))
@@ -183,7 +187,9 @@ def peer_divergence(case: Case, peer: Tensor, other: Tensor) -> Tensor:
 
 
 def dml(case: Case) -> Answer:
-    """Each peer: its label loss and the KL from the other peers, one by one or from the mean of their logits."""
+    """Each peer: its label loss and the KL from the other peers, one by one or from the mean of
+    their logits.
+    """
     peers = [
         case[f"students.{number}.logits"]
         for number in range(sum(name.startswith("students.") for name in case.arrays))

@@ -74,7 +74,9 @@ def camkd(case: Case) -> Answer:
 
 
 def dgkd(case: Case) -> Answer:
-    """The teacher and its assistants, none of them left out; the code's KL is a mean over the classes too."""
+    """The teacher and its assistants, none of them left out; the code's KL is a mean over the
+    classes too.
+    """
     if case.option("drop_num", 0):
         raise NotImplementedError("drop_num: who was left out is not in the case")
     student, share = case["student.logits"], case.option("lambda")

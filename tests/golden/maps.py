@@ -1,4 +1,6 @@
-"""Adapters for losses on feature maps: their channels, their positions and how one stage leads to the next."""
+"""Adapters for losses on feature maps: their channels, their positions and how one stage leads to
+the next.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,9 @@ def ab(case: Case) -> Tensor:
 
 
 def ofd(case: Case) -> Tensor:
-    """Sums over the elements, the batch too; the margin is given, or comes from the teacher's BatchNorm."""
+    """Sums over the elements, the batch too; the margin is given, or comes from the teacher's
+    BatchNorm.
+    """
     only(case, "stage_divisors", "outer_scale", "bn_training")
     case.ignore("outer_scale")
     terms = []
@@ -245,7 +249,9 @@ def afd(case: Case) -> Tensor:
 
 
 def fbkd(case: Case) -> Tensor:
-    """The four lengths over the batch, of views that are given or made with the official parameters."""
+    """The four lengths over the batch, of views that are given or made with the official
+    parameters.
+    """
     weights = tuple(
         case.option(name)
         for name in ("mask_l2_weight", "channel_weight", "spatial_weight", "nonloacl_weight")

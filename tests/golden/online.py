@@ -40,7 +40,9 @@ def label(case: Case, logits: Tensor) -> Tensor:
 
 
 def distilled(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
-    """T² KL, and what a teacher whose probabilities are lifted by 1e-7 adds to it, but for terms of the second order."""
+    """T² KL, and what a teacher whose probabilities are lifted by 1e-7 adds to it, but for terms of
+    the second order.
+    """
     soft = temperature(case)
     loss = kd_loss(student, teacher, soft)
     if "1e-7" not in case.formula:
@@ -115,7 +117,9 @@ def okddip(case: Case) -> Answer:
 
 
 def byot(case: Case) -> Answer:
-    """Cross-entropy with the deepest or KL; the hint a sum over the batch, or a mean over all numbers of the second feature and those after it."""
+    """Cross-entropy with the deepest or KL; the hint a sum over the batch, or a mean over all
+    numbers of the second feature and those after it.
+    """
     deepest, *shallow = students(case)
     teacher, soft = deepest.detach(), temperature(case)
     hard = torch.stack([label(case, logits) for logits in (deepest, *shallow)]).sum()

@@ -48,7 +48,9 @@ def pkt(case: Case) -> Tensor:
 
 
 def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """Our heads, memories and loss on the case's rows, with the Z that the case gives or estimates from this batch."""
+    """Our heads, memories and loss on the case's rows, with the Z that the case gives or estimates
+    from this batch.
+    """
     samples, index, rows = case.option("n_data"), case["index"], case["sampled_index"]
     ours = CRD(
         case.option("feat_dim"),

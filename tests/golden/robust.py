@@ -34,7 +34,9 @@ def ard(case: Case) -> Answer:
 
 
 def rslad(case: Case) -> Answer:
-    """The code adds 1e-5 to the teacher's probability inside its logarithm, which is the same for every student."""
+    """The code adds 1e-5 to the teacher's probability inside its logarithm, which is the same for
+    every student.
+    """
     student, attacked, teacher = (
         case["student.logits"],
         case["student.adv_logits"],

@@ -1,4 +1,6 @@
-"""Adapters for nets that teach themselves, from another version of a sample or from the rest of the batch, and for MEAL."""
+"""Adapters for nets that teach themselves, from another version of a sample or from the rest of the
+batch, and for MEAL.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from tests.golden.online import given, students
 
 
 def ddgsd(case: Case) -> Answer:
-    """The label's part is a mean over both halves, halved once more; the discrepancy is one of single numbers where the formula says mean f1."""
+    """The label's part is a mean over both halves, halved once more; the discrepancy is one of
+    single numbers where the formula says mean f1.
+    """
     first, second = students(case)
     hard = (
         cross_entropy_loss(first, case["target"]) + cross_entropy_loss(second, case["target"])
@@ -37,7 +41,9 @@ def bake(case: Case) -> Answer:
 
 
 def meal(case: Case) -> Answer:
-    """A cross-entropy with given probabilities; the repository's discriminator ends with a ReLU and reverses no gradient."""
+    """A cross-entropy with given probabilities; the repository's discriminator ends with a ReLU and
+    reverses no gradient.
+    """
     student, teacher = case["student.logits"], case["teacher.logits"]
     soft = case["teacher.probabilities"]
     similarity = meal_similarity_loss(student, soft.log()) + torch.special.entr(soft).sum(-1).mean()

@@ -20,7 +20,9 @@ def only(case: Case, *names: str) -> None:
 
 
 def semckd(case: Case) -> Tensor:
-    """The authors' two versions name their parameters differently; the later one has regressors in the embeddings that it does not use."""
+    """The authors' two versions name their parameters differently; the later one has regressors in
+    the embeddings that it does not use.
+    """
     only(case, "factor", "soft", "bn_training")
     student: Outputs = {"features": case.stages("student.features")}
     teacher: Outputs = {"features": case.stages("teacher.features")}

@@ -78,7 +78,7 @@ def skd_pairwise(case: Case) -> Tensor:
 
 
 def ifvd(case: Case) -> Tensor:
-    """The official mean is over all positions, also those without a label, whose difference is 0."""
+    """The official mean includes positions without a label, whose difference is 0."""
     target, terms = labels(case), []
     for student, teacher in case.pairs():
         share = (downsample_labels(target, student.shape[2:]) != UNLABELLED).double().mean(1)
@@ -136,7 +136,9 @@ def dsd(case: Case) -> Answer:
 
 
 def lsp(case: Case) -> Tensor:
-    """The authors' code takes the mean over nodes; efficient-gnns that over edges, or the squared difference."""
+    """The authors' code takes the mean over nodes; efficient-gnns that over edges, or the squared
+    difference.
+    """
     student, teacher, edges = (
         case["student.embedding"],
         case["teacher.embedding"],
@@ -192,7 +194,9 @@ def pair(case: Case, side: str) -> tuple[Tensor, Tensor]:
 
 
 def projected(case: Case) -> tuple[Tensor, Tensor]:
-    """The student's raw embeddings through the case's projections, where it has them, at unit length."""
+    """The student's raw embeddings through the case's projections, where it has them, at unit
+    length.
+    """
     image, text = pair(case, "student")
     if "param.visual_proj.weight" in case:
         image = F.linear(image, case.param("visual_proj.weight"), case.param("visual_proj.bias"))

@@ -17,7 +17,9 @@ LOGITS = np.array([[1.0, 2.0, 4.0]], dtype=np.float32)
 
 
 def folder(path: Path, method: str = "logit_mse", **changes: Any) -> str:
-    """One case: teacher logits are zero, so the loss is 7 and the gradient two thirds of the logits."""
+    """One case: teacher logits are zero, so the loss is 7 and the gradient two thirds of the
+    logits.
+    """
     arrays = {
         "student.logits": LOGITS,
         "teacher.logits": 0 * LOGITS,

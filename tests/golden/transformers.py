@@ -82,7 +82,9 @@ def tinybert(case: Case) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float, case: Case) -> Tensor:
-    """KL plus the teacher's entropy, which is all that the authors' cross-entropy has more; its mean is over the classes too."""
+    """KL plus the teacher's entropy, which is all that the authors' cross-entropy has more; its
+    mean is over the classes too.
+    """
     soft = (teacher / temperature).softmax(-1)
     entropy = -(soft * (teacher / temperature).log_softmax(-1)).sum(-1)
     values = kd_loss(student, teacher, temperature, reduction="none") / temperature**2 + entropy
@@ -121,7 +123,9 @@ def minilmv2(case: Case) -> Tensor:
 
 
 def distilbert(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """The KL (and the mean squared error of logits) is over the masked positions or over all attended ones, as an option says."""
+    """The KL (and the mean squared error of logits) is over the masked positions or over all
+    attended ones, as an option says.
+    """
     student, teacher, target = case["student.logits"], case["teacher.logits"], case["target"]
     attended, temperature = case["attention_mask"].bool(), case.option("temperature", 2.0)
     counted = (target > -1) if case.option("restrict_ce_to_mask") else attended
@@ -176,7 +180,9 @@ def vitkd(case: Case) -> Tensor:
 
 
 def vkd(case: Case) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-    """Detection: tokens projected already, all of the batch standardized; classification: averages, orthogonally projected."""
+    """Detection: tokens projected already, all of the batch standardized; classification: averages,
+    orthogonally projected.
+    """
     alpha, pooled = case.option("alpha", 1.0), case.stages("teacher.features")
     teacher = pooled[0] if pooled else case["teacher.embedding"]
     teacher = teacher.flatten(2).mT if teacher.ndim == 4 else teacher
@@ -201,7 +207,9 @@ def vkd(case: Case) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
 
 
 def srd(case: Case) -> Tensor:
-    """Features given as normalised already, or a linear layer and two BatchNorms first; the KL beside it has no factor T²."""
+    """Features given as normalised already, or a linear layer and two BatchNorms first; the KL
+    beside it has no factor T².
+    """
     student, teacher = srd_features(case, "student"), srd_features(case, "teacher")
     if "correlation" in case.formula or "mean_b" in case.formula:
         return srd_correlation_loss(
@@ -256,7 +264,9 @@ def theia(case: Case) -> Tensor:
 
 
 def unic(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """The code weighs every kept pair of sample and teacher alike; it draws no noise for the teacher of a sample's largest loss."""
+    """The code weighs every kept pair of sample and teacher alike; it draws no noise for the
+    teacher of a sample's largest loss.
+    """
     options = (
         case.option("lam_cos", 0.5),
         case.option("lam_sl1", 0.5),

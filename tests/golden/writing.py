@@ -51,7 +51,9 @@ def _of_authors(case: Case) -> Answer:
 
 
 def _of_trl(case: Case) -> Answer:
-    """Discounts count from the start of the text, which leaves a mean as it is and makes a sum smaller."""
+    """Discounts count from the start of the text, which leaves a mean as it is and makes a sum
+    smaller.
+    """
     mask, gamma = case["mask"], case.option("gamma", 1.0)
     log = case["student.token_log_probs"]
     reward = (case["teacher.token_log_probs"] - log).detach() * mask

@@ -52,7 +52,10 @@ def test_what_is_not_finite_does_not_spread_from_an_item_that_does_not_count(bad
 def test_wrong_shape() -> None:
     with pytest.raises(
         ValueError,
-        match=r"loss values \(2, 3\) for items \(2,\); if a sample has several items, the batch needs 'valid'",
+        match=(
+            r"loss values \(2, 3\) for items \(2,\); if a sample has several items, the batch "
+            r"needs 'valid'"
+        ),
     ):
         mean(torch.ones(2, 3), torch.ones(2))
 

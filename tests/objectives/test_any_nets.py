@@ -1,4 +1,6 @@
-"""A convolutional student of a transformer and the reverse, on images without labels, beside another loss: every loss of features and relations."""
+"""A convolutional student of a transformer and the reverse, on images without labels, beside
+another loss: every loss of features and relations.
+"""
 
 from __future__ import annotations
 

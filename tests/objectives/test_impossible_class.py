@@ -78,7 +78,7 @@ def test_loss_and_gradient_are_those_of_the_other_classes(name: str) -> None:
 
 
 def test_no_class_below_the_label_but_an_impossible_one() -> None:
-    """rld: the label is the teacher's last class, also where the student finds the class possible."""
+    """rld: the label is the teacher's last class, also if the student finds it possible."""
     teacher = torch.tensor([[1.0, 2.0, 3.0, -torch.inf]])
     target = torch.tensor([0])
     for last in (-torch.inf, 0.5):
@@ -143,7 +143,7 @@ def test_log_probabilities_of_a_text_with_padding_that_is_not_finite() -> None:
 
 @pytest.mark.parametrize("classes", [10, 1000, 32_000])
 def test_akl_whose_head_is_everything_is_the_forward_kl(classes: int) -> None:
-    """A rounded cumulative sum passes 1 before the last class: up to 72 % of the loss was missing."""
+    """A rounded cumulative sum passes 1 too early, which once lost up to 72 % of the loss."""
     generator = torch.Generator().manual_seed(0)
     student, teacher = 6 * torch.randn(2, 4, classes, generator=generator)
     torch.testing.assert_close(

@@ -1,4 +1,6 @@
-"""Losses with a target: whatever an unlabelled item holds, it changes neither the loss nor the gradient."""
+"""Losses with a target: whatever an unlabelled item holds, it changes neither the loss nor the
+gradient.
+"""
 
 from __future__ import annotations
 

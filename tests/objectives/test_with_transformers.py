@@ -1,4 +1,6 @@
-"""Losses inside transformers on models of the transformers library: what pads a text, and how much, changes none of them."""
+"""Losses inside transformers on models of the transformers library: what pads a text, and how much,
+changes none of them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes: what is filled in, what is refused and in which words, overrides, round trips, stages."""
+"""Recipes: defaults, error messages, overrides, round trips and stages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def problem(*changes: str, **sections: Any) -> str:
     [
         (
             "objectives.dkd={alfa: 1}",
-            "objectives.dkd.alfa: DKD has no such option; its options are alpha, beta, temperature, standardize",
+            "objectives.dkd.alfa: DKD has no such option; its options are alpha, beta, "
+            "temperature, standardize",
         ),
         ("objectives.dkd={alpha: two}", "objectives.dkd.alpha: a number was expected, not 'two'"),
         (
@@ -65,15 +66,18 @@ def problem(*changes: str, **sections: Any) -> str:
         ),
         (
             "objectives.kd.weight={start: 1, emd: 2}",
-            "objectives.kd.weight: a schedule has start, end and, if you like, after and until, not start, emd",
+            "objectives.kd.weight: a schedule has start, end and, if you like, after and "
+            "until, not start, emd",
         ),
         (
             "objectives.kd.weight={start: 1, end: 2, until: half}",
-            "objectives.kd.weight: until of a schedule is a share of the training between 0 and 1, not 'half'",
+            "objectives.kd.weight: until of a schedule is a share of the training between 0 "
+            "and 1, not 'half'",
         ),
         (
             "objectives.kd.weight={start: 1, end: 2, until: 3}",
-            "objectives.kd.weight: a schedule needs 0 <= after <= until <= 1, not after=0.0, until=3",
+            "objectives.kd.weight: a schedule needs 0 <= after <= until <= 1, not after=0.0, "
+            "until=3",
         ),
         ("objectives.kd.weight=much", "objectives.kd.weight: a number was expected, not 'much'"),
         ("objectives.dkdd={}", "objectives.dkdd: No objective named 'dkdd'; closest: dkd, "),
@@ -118,11 +122,13 @@ def problem(*changes: str, **sections: Any) -> str:
         ),
         (
             "train.optimizer.groups=[{lr: 1}]",
-            "train.optimizer.groups.0: match is missing. Expected a pattern for names of parameters, such as head.*",
+            "train.optimizer.groups.0: match is missing. Expected a pattern for names of "
+            "parameters, such as head.*",
         ),
         (
             "data.augment.crops=1",
-            "data.augment.crops: data.augment has no such option; its options are crop, flip, mixup, partner, views",
+            "data.augment.crops: data.augment has no such option; its options are crop, flip, "
+            "mixup, partner, views",
         ),
         ("data=null", "data: a mapping was expected, not None"),
         ("student.taps=[1]", "student.taps: a mapping was expected, not [1]"),
@@ -176,7 +182,8 @@ def test_all_problems_are_told_at_once_and_none_twice() -> None:
     )
     assert sorted(re.sub(r"(closest: dkd), .*", r"\1", line) for line in said.splitlines()) == [
         "objectives.dkdd: No objective named 'dkdd'; closest: dkd",
-        "objectives.kd.alfa: KD has no such option; its options are temperature, scale, multi_label, standardize",
+        "objectives.kd.alfa: KD has no such option; its options are temperature, scale, "
+        "multi_label, standardize",
         "seeds.0: a whole number was expected, not 'a'",
         "train.clip: a number greater than 0 was expected, not -1",
         "train.optimizer.betas: a list was expected, not 'x'",
@@ -303,7 +310,7 @@ def test_options_come_back_as_the_types_of_the_signature() -> None:
     }
 
 
-# --- overrides ---------------------------------------------------------------------------------------------------------------------------------
+# --- overrides
 
 
 def test_overrides_reach_shorthands_lists_and_new_sections() -> None:
@@ -388,7 +395,7 @@ def test_overrides_and_merges_leave_their_input_alone() -> None:
     assert data == {"a": {"b": [1, 2]}}
 
 
-# --- files -------------------------------------------------------------------------------------------------------------------------------------
+# --- files
 
 
 def test_yaml_errors_name_file_and_line(tmp_path: Path) -> None:
@@ -433,7 +440,8 @@ CHANGED = [
         "objectives.dkd={alpha: {start: 1, end: 2}, weight: 3}",
     ],
     [
-        "stages=[{train: {steps: 5}, objectives: {cross_entropy: {}}}, {teacher: previous, repeat: 2}]"
+        "stages=[{train: {steps: 5}, objectives: {cross_entropy: {}}}, {teacher: previous, "
+        "repeat: 2}]"
     ],
     ["scheme={type: mutual, peers: [networks:cnn]}", "teacher=null"],
     [
@@ -477,11 +485,14 @@ def test_paths_and_modules_are_found_from_the_recipes_folder(
         recipe.locate("other.pt")
 
 
-# --- stages and fingerprints -------------------------------------------------------------------------------------------------------------------
+# --- stages and fingerprints
 
 
 def test_stages_change_the_recipe_and_are_repeated() -> None:
-    changes = "stages=[{train: {steps: 5}, objectives: {fitnet: {}}}, {teacher: previous, repeat: 2, train: {optimizer: {lr: 0.1}}}]"
+    changes = (
+        "stages=[{train: {steps: 5}, objectives: {fitnet: {}}}, {teacher: previous, repeat: 2, "
+        "train: {optimizer: {lr: 0.1}}}]"
+    )
     hint, *born_again = stages(build(override(SMALL, [changes])))
     assert (hint.train.steps, hint.train.epochs, list(hint.objectives)) == (5, None, ["fitnet"])
     assert hint.objectives["fitnet"].type == "fitnet"

@@ -1,4 +1,6 @@
-"""A small convolutional student with two stages, and batches of pictures, for schemes with further ends on its stages."""
+"""A small convolutional student with two stages, and batches of pictures, for schemes with further
+ends on its stages.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Schemes that write, with heads that are padded to different sizes: padding is never written, mixtures are over common tokens."""
+"""Schemes that write, with heads that are padded to different sizes: padding is never written,
+mixtures are over common tokens.
+"""
 
 from __future__ import annotations
 

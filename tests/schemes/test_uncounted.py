@@ -1,4 +1,6 @@
-"""Losses that a scheme computes itself: a teacher that is not finite for an invalid sample changes nothing."""
+"""Losses that a scheme computes itself: a teacher that is not finite for an invalid sample changes
+nothing.
+"""
 
 from __future__ import annotations
 

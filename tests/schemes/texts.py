@@ -28,7 +28,9 @@ def net(width: int = 8, seed: int = 0, depth: int = 1, sharp: float = 2.0) -> Ne
 
 
 def prompts(step: int = 0, number: int = 16) -> Batch:
-    """Rows with prompts of 1 to 3 tokens and answers of 1 to 4, closed by the end, padded on the right; one row counts for nothing."""
+    """Rows with prompts of 1 to 3 tokens and answers of 1 to 4, closed by the end, padded on the
+    right; one row counts for nothing.
+    """
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(0, END, (number, LENGTH + 1), generator=generator)
     asked = torch.randint(1, 4, (number, 1), generator=generator)

@@ -1,4 +1,6 @@
-"""Weights on a grid: the grid against a loop, the gradient past the rounding, and layers that cannot be cut."""
+"""Weights on a grid: the grid against a loop, the gradient past the rounding, and layers that
+cannot be cut.
+"""
 
 from __future__ import annotations
 

@@ -107,7 +107,9 @@ def test_the_budget_is_the_librarys() -> None:
 
 
 def test_the_bound_of_the_paper() -> None:
-    """(a, a / noise²) Rényi privacy a vote gives n a / noise² + log(1 / delta) / (a - 1), least over a; the library's conversion is no worse."""
+    """(a, a / noise²) Rényi privacy a vote gives n a / noise² + log(1 / delta) / (a - 1), least
+    over a; the library's conversion is no worse.
+    """
     n, noise, delta = 300, 40.0, 1e-5
     alpha = 1 + math.sqrt(noise**2 * math.log(1 / delta) / n)
     paper = n * alpha / noise**2 + math.log(1 / delta) / (alpha - 1)

@@ -266,7 +266,10 @@ def test_too_many_values_in_a_tuple() -> None:
     given = [tuple(one.values()) for one in batches(2)]
     with pytest.raises(
         ValueError,
-        match=r"a batch has 3 values\. Expected a dict, or a tuple of 2 \(image, label\)\. Name all values with names=",
+        match=(
+            r"a batch has 3 values\. Expected a dict, or a tuple of 2 \(image, label\)\. Name all "
+            r"values with names="
+        ),
     ):
         fit(offline(), given, training())
 
@@ -303,7 +306,10 @@ def test_no_epoch_at_all() -> None:
 def test_a_loader_that_can_be_read_only_once() -> None:
     with pytest.raises(
         ValueError,
-        match=r"the loader gave no batch in epoch 1, after 2 of 6 steps; it must be possible to iterate over it in each epoch",
+        match=(
+            r"the loader gave no batch in epoch 1, after 2 of 6 steps; it must be possible to "
+            r"iterate over it in each epoch"
+        ),
     ):
         fit(offline(), iter(batches(3)), training(steps=6))
 
@@ -356,7 +362,10 @@ def test_accumulated_batches_are_one_batch_also_where_some_are_left_over(number:
 def test_what_couples_is_not_cut_unknowingly() -> None:
     with pytest.raises(
         ValueError,
-        match=r"objectives\.dist: its items depend on the whole batch, which accumulate=2 would cut; set accumulate to 1, or allow_coupled_cut",
+        match=(
+            r"objectives\.dist: its items depend on the whole batch, which accumulate=2 would cut; "
+            r"set accumulate to 1, or allow_coupled_cut"
+        ),
     ):
         fit(offline(dist=DIST()), batches(2), training(accumulate=2))
     fit(offline(dist=DIST()), batches(2), training(accumulate=2, allow_coupled_cut=True))
@@ -611,7 +620,7 @@ def flip(path: Path, bit: int) -> None:
 def test_no_flipped_bit_of_a_checkpoint_changes_the_result(
     both: bool, stopped: tuple[Path, dict[str, torch.Tensor]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The checkpoint before it is used, or the training starts again; 33 of 60 flips passed once."""
+    """A damaged checkpoint is not used: the one before it is, or the training starts again."""
     path, expected = stopped
     before = path.with_name("checkpoint.previous.pt")
     contents = {file: file.read_bytes() for file in (path, before)}

@@ -59,7 +59,10 @@ def test_micro_batches_that_disagree_about_the_learner() -> None:
     late = timed() | {"index": torch.arange(16) + 5}
     with pytest.raises(
         RuntimeError,
-        match="micro-batch 1 updates other, micro-batch 0 student; every one must yield the same learners",
+        match=(
+            "micro-batch 1 updates other, micro-batch 0 student; every one must yield the same "
+            "learners"
+        ),
     ):
         stepped(Free(plan), timed(), late)
 

@@ -14,8 +14,8 @@ from instil.cards.removed import reject_removed
 class ClearKeywords:
     """Base class whose subclasses name the closest option if they get an unknown keyword argument.
 
-    The check of keywords runs only after a constructor has failed. Signatures and annotations stay those of
-    the class.
+    The check of keywords runs only after a constructor has failed. Signatures and annotations stay
+    those of the class.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -76,8 +76,8 @@ def user_function(
     """Find the function ``module:name`` that a recipe names as the builder of a model.
 
     The module is a file in the recipe's folder, a module of the recipe's ``imports``, or the
-    function is declared by an installed package (entry point group ``instil.models``). No other installed
-    or standard module is looked at, so that ``os:system`` is no model.
+    function is declared by an installed package (entry point group ``instil.models``). No other
+    installed or standard module is looked at, so that ``os:system`` is no model.
 
     Args:
         module: name of the module.

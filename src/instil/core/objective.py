@@ -37,7 +37,7 @@ class RoleConsumer(ClearKeywords, nn.Module):
 
     @property
     def couples(self) -> bool:
-        """Whether the loss of an item depends on the other items; an option may override the card."""
+        """Whether the loss of an item depends on the other items, by the card or an option."""
         return self.card.couples
 
     @property

@@ -45,7 +45,8 @@ def load_gguf_tokenizer(
     if kind[0] != "gpt2" or kind[1] not in PRE_TOKENIZERS:
         supported = " or ".join(f"gpt2/{name}" for name in PRE_TOKENIZERS)
         raise ValueError(
-            f"{path}: unsupported tokenizer. Expected {supported}, got {kind[0]}/{kind[1]}. Use its "
+            f"{path}: unsupported tokenizer. Expected {supported}, got {kind[0]}/{kind[1]}. "
+            "Use its "
             "tokenizer.json"
         )
     words = fields["tokenizer.ggml.tokens"]

@@ -62,7 +62,8 @@ class Sampling:
     def fill(
         self, eos_token_id: int | list[int] | None = None, vocabulary: int | None = None
     ) -> Sampling:
-        """Return these options with values for ``eos_token_id`` and ``vocabulary`` if they are None.
+        """Return these options with values for ``eos_token_id`` and ``vocabulary`` if they are
+        None.
 
         Args:
             eos_token_id: end token, or a list of end tokens.

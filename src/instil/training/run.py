@@ -21,7 +21,7 @@ from instil.training.settings import Training
 from instil.training.step import train_step
 
 Record = dict[str, Any]
-"""Epoch, step, mean losses, learning rate, seconds and validation metrics of a part of a training."""
+"""Epoch, step, mean losses, learning rate, seconds and validation metrics of a record."""
 
 
 @dataclass

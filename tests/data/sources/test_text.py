@@ -1,4 +1,4 @@
-"""Rows of tokens: what is learned where, which bytes it stands for, and texts that cannot be rows."""
+"""Rows of tokens: their labels, their bytes, and texts that cannot be rows."""
 
 from __future__ import annotations
 
@@ -108,13 +108,19 @@ def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
         text(str(lines(tmp_path, good, {"prompt": "a", "completion": " "}, good)))
     with pytest.raises(
         ValueError,
-        match=r"line \d has 1 tokens of prompt and 9 of answer, more than a row of 8\. Make the rows longer, cut the answer \(cut=true\), or",
+        match=(
+            r"line \d has 1 tokens of prompt and 9 of answer, more than a row of 8\. Make the rows "
+            r"longer, cut the answer \(cut=true\), or"
+        ),
     ):
         text(str(lines(tmp_path, *[{"prompt": "a", "completion": "b" * 9}] * 3)), length=8)
     assert text(str(tmp_path / "answers.jsonl"), length=8, cut=True).train.label[0, -1] == ord("b")
     with pytest.raises(
         ValueError,
-        match=r"9 tokens of prompt and 1 of answer, more than a row of 8\. Make the rows longer, or leave out",
+        match=(
+            r"9 tokens of prompt and 1 of answer, more than a row of 8\. Make the rows longer, or "
+            r"leave out"
+        ),
     ):
         text(
             str(lines(tmp_path, *[{"prompt": "a" * 9, "completion": "b"}] * 3)), length=8, cut=True

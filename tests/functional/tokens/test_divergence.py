@@ -1,4 +1,6 @@
-"""The whole family of token divergences against dense float64 formulas: values, and gradients by all that learns."""
+"""The whole family of token divergences against dense float64 formulas: values, and gradients by
+all that learns.
+"""
 
 from __future__ import annotations
 
@@ -334,7 +336,9 @@ def test_nothing_at_a_match(pair: Pair) -> None:
 @family
 @pytest.mark.parametrize("cuts", [(1, 6), (3, 2, 2)])
 def test_the_cut_into_micro_batches_changes_nothing(pair: Pair, cuts: tuple[int, ...]) -> None:
-    """Each part's mean counts by its share of the valid tokens: value and every gradient, that of the head too."""
+    """Each part's mean counts by its share of the valid tokens: value and every gradient, that of
+    the head too.
+    """
     ours, _ = pair
     student, teacher = side(1, bias=True), side(7)
     weight = (torch.arange(14).view(TOKENS) % 3 > 0).double()
@@ -358,7 +362,9 @@ def test_the_cut_into_micro_batches_changes_nothing(pair: Pair, cuts: tuple[int,
 
 @family
 def test_where_a_token_stands_and_what_pads_the_row_changes_nothing(pair: Pair) -> None:
-    """Left padding, right padding and packing: the same valid tokens, the same loss; padding gets no gradient, whatever is in it."""
+    """Left padding, right padding and packing: the same valid tokens, the same loss; padding gets
+    no gradient, whatever is in it.
+    """
     ours, _ = pair
     student, teacher = side(1), side(7)
     found = []
@@ -388,7 +394,9 @@ def test_no_token_counts(pair: Pair) -> None:
 
 @family
 def test_a_weighted_sum_of_values_has_its_own_gradient(pair: Pair) -> None:
-    """Where the backward pass brings other weights than were announced, the head's gradient is made again."""
+    """Where the backward pass brings other weights than were announced, the head's gradient is made
+    again.
+    """
     ours, _ = pair
     student, teacher, exact = (
         moved(side(1, bias=True), torch.float64),
@@ -407,7 +415,9 @@ def test_a_weighted_sum_of_values_has_its_own_gradient(pair: Pair) -> None:
 
 
 def test_tied_embeddings_learn_from_both_ends() -> None:
-    """The head is the embedding: its gradient is the sum of what comes through the hidden states and what comes directly."""
+    """The head is the embedding: its gradient is the sum of what comes through the hidden states
+    and what comes directly.
+    """
     ids = torch.arange(14).view(TOKENS) % VOCABULARY
     table, other = (nn.Embedding(VOCABULARY, WIDTH, dtype=torch.float64) for _ in range(2))
     other.load_state_dict(table.state_dict())
@@ -460,7 +470,9 @@ def test_no_gradient_reaches_the_teacher() -> None:
 )
 @pytest.mark.parametrize("sides", ["logits", "projection"])
 def test_padding_of_the_vocabulary_is_minus_infinity(name: str, sides: str) -> None:
-    """Rows of the head beyond the tokenizer have no probability, whatever they hold, on either side, and get no gradient."""
+    """Rows of the head beyond the tokenizer have no probability, whatever they hold, on either
+    side, and get no gradient.
+    """
     real = 15
     student, teacher = moved(side(1), torch.float64), side(7)
     narrow = (
@@ -483,7 +495,9 @@ def test_padding_of_the_vocabulary_is_minus_infinity(name: str, sides: str) -> N
 
 
 def test_zeros_in_the_place_of_padding_would_leak_a_fifth_of_the_probability() -> None:
-    """Liger pads the smaller vocabulary's logits by zeros; with logits around -5 and 24,000 of them they take this."""
+    """Liger pads the smaller vocabulary's logits by zeros; with logits around -5 and 24,000 of them
+    they take this.
+    """
     logits = 3 * draw(1, 128_000) - 5
     padded = torch.cat([logits, torch.zeros(1, 24_000, dtype=torch.float64)], 1).softmax(-1)
     assert 0.15 < padded[:, 128_000:].sum() < 0.3
@@ -553,7 +567,8 @@ def test_a_pair_of_signal_and_objective_that_cannot_be_is_refused_with_the_reaso
         (
             "forward_kl",
             "top",
-            "ForwardKL needs projection or logits of the teacher, which gives top; top cannot stand in: .*; use top_k",
+            "ForwardKL needs projection or logits of the teacher, which gives top; top cannot "
+            "stand in: .*; use top_k",
         ): top,
         (
             "jsd",
@@ -574,7 +589,9 @@ def test_a_pair_of_signal_and_objective_that_cannot_be_is_refused_with_the_reaso
 
 
 def test_gradients_of_half_precision_are_added_up_in_float32() -> None:
-    """Inputs, and what comes back for them, are bfloat16; the loss is float32 and right to bfloat16's rounding."""
+    """Inputs, and what comes back for them, are bfloat16; the loss is float32 and right to
+    bfloat16's rounding.
+    """
     student, teacher = moved(side(1, bias=True), torch.bfloat16), moved(side(7), torch.bfloat16)
     exact = moved(student, torch.float64)
     loss = jsd_loss(student, teacher)
@@ -633,7 +650,9 @@ def test_a_second_derivative_is_an_error_not_a_zero() -> None:
 
 
 def test_jsd_is_no_interpolation_of_the_two_kls_unless_continuous() -> None:
-    """The paper's formula is 0 at its ends, where TRL and Liger jump to the KLs; ours refuses them, or divides by beta (1 - beta)."""
+    """The paper's formula is 0 at its ends, where TRL and Liger jump to the KLs; ours refuses them,
+    or divides by beta (1 - beta).
+    """
     student, teacher = 3 * draw(8, 500), 3 * draw(8, 500, seed=1)
     forward, reverse = forward_kl_loss(student, teacher), reverse_kl_loss(student, teacher)
     assert jsd_loss(student, teacher, 1e-4) < 1e-3 * forward
@@ -647,7 +666,9 @@ def test_jsd_is_no_interpolation_of_the_two_kls_unless_continuous() -> None:
 
 
 def test_the_direction_is_the_one_asked_for() -> None:
-    """Forward KL is ruled by what the teacher says and the student does not, reverse KL the other way round, jsd's beta is the teacher's side."""
+    """Forward KL is ruled by what the teacher says and the student does not, reverse KL the other
+    way round, jsd's beta is the teacher's side.
+    """
     broad, narrow = (
         torch.zeros(1, 4, dtype=torch.float64),
         torch.tensor([[0.0, -8, -8, -8]], dtype=torch.float64),
@@ -678,7 +699,9 @@ def test_sums_over_the_vocabulary_not_means() -> None:
 
 
 def test_sampled_kd_has_the_value_and_the_gradient_of_the_forward_kl_in_the_mean() -> None:
-    """All draws of two classes, each by its probability: exact; and from another proposal, by its weights."""
+    """All draws of two classes, each by its probability: exact; and from another proposal, by its
+    weights.
+    """
     student, teacher = draw(1, 5).requires_grad_(), draw(1, 5, seed=1)
     log_p, proposal = teacher.log_softmax(-1)[0], draw(1, 5, seed=2).log_softmax(-1)[0]
     wanted = forward_kl_loss(student, teacher)
@@ -707,7 +730,9 @@ OF_TOKENS = [
 def test_every_objective_that_reads_projections_gives_the_loss_of_the_logits_whatever_the_cut(
     name: str,
 ) -> None:
-    """Rows of tokens with prompts, padding and labels: uneven micro-batches weighed by their counts, projections instead of logits."""
+    """Rows of tokens with prompts, padding and labels: uneven micro-batches weighed by their
+    counts, projections instead of logits.
+    """
     student, teacher = moved(side(1, bias=True, softcap=4.0), torch.float64), side(7)
     label = (torch.arange(14).view(TOKENS) * 5) % VOCABULARY
     batch: Batch = {

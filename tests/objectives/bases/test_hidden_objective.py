@@ -39,7 +39,10 @@ def test_layers_that_are_given() -> None:
         layer_map([[0, 0]], 2, 4)
     with pytest.raises(
         ValueError,
-        match=r"layers: 'all' is neither 'uniform' nor 'last' nor a list of \[student layer, teacher layer\]",
+        match=(
+            r"layers: 'all' is neither 'uniform' nor 'last' nor a list of \[student layer, teacher "
+            r"layer\]"
+        ),
     ):
         layer_map("all", 2, 4)  # type: ignore[arg-type]
 

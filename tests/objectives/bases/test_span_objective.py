@@ -1,4 +1,6 @@
-"""Tokens put together to spans: the chain rule by plain loops, items, and what positions have to do with each other."""
+"""Tokens put together to spans: the chain rule by plain loops, items, and what positions have to do
+with each other.
+"""
 
 from __future__ import annotations
 

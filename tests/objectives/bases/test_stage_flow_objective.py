@@ -36,7 +36,10 @@ def test_all_stages_come_together_in_the_teachers_shapes_shallow_to_deep() -> No
 def test_one_stage_leads_nowhere() -> None:
     with pytest.raises(
         ValueError,
-        match="It goes from one stage to the next and needs two pairs of stages, not 1; tap more stages",
+        match=(
+            "It goes from one stage to the next and needs two pairs of stages, not 1; tap more "
+            "stages"
+        ),
     ):
         require_two_stages(1, "It")
     require_two_stages(2, "It")

@@ -57,7 +57,9 @@ def features() -> Callable[..., Outputs]:
 def check_pair(
     features: Callable[..., Outputs], nets: tuple[str, str]
 ) -> Callable[[Objective], None]:
-    """For any two families: one value a sample, at one sample too, gradients in every stage used and every parameter, in half precision too."""
+    """For any two families: one value a sample, at one sample too, gradients in every stage used
+    and every parameter, in half precision too.
+    """
     student, teacher = (features(family, seed=seed) for seed, family in enumerate(nets))
 
     def check(objective: Objective) -> None:

@@ -81,7 +81,9 @@ def every(batches: list[Batch], teacher: Frozen) -> torch.Tensor:
 
 
 def test_fit_collects_statistics_over_many_samples_without_labels() -> None:
-    """The statistics are those of all samples together, whatever batch came first; a label would have been missed."""
+    """The statistics are those of all samples together, whatever batch came first; a label would
+    have been missed.
+    """
     loader, teacher = [images(seed) for seed in range(4)], Frozen(staged(6))
     batch_keys: list[set[str]] = []
     teacher.register_forward_pre_hook(lambda _, inputs: batch_keys.append(set(inputs[0])))

@@ -23,7 +23,9 @@ def maps(
 
 
 def eigenvectors(stage: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values and right vectors of one sample, by the eigenvectors of the channels' products; the largest first."""
+    """Singular values and right vectors of one sample, by the eigenvectors of the channels'
+    products; the largest first.
+    """
     rows = stage.flatten(1).numpy().T
     values, vectors = np.linalg.eigh(rows.T @ rows)
     return np.sqrt(np.maximum(values[::-1], 0)), vectors[:, ::-1]

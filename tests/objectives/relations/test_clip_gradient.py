@@ -14,7 +14,9 @@ def pair() -> tuple[Tensor, Tensor]:
 
 
 def by_autograd(image: Tensor, text: Tensor, factor: float) -> list[Tensor]:
-    """Gradients by image and text of the loss from image to text, and of the one from text to image."""
+    """Gradients by image and text of the loss from image to text, and of the one from text to
+    image.
+    """
     label = torch.arange(len(image))
     there, back = (
         F.cross_entropy(factor * image @ text.T, label),

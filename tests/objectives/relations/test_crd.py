@@ -118,7 +118,9 @@ def test_gradients_reach_the_student_and_both_heads(memory: str) -> None:
 
 
 def test_the_student_learns_from_its_own_term_alone() -> None:
-    """In the queue the other side's embedding stands for the bank's row, through which no gradient goes either."""
+    """In the queue the other side's embedding stands for the bank's row, through which no gradient
+    goes either.
+    """
     objective = make("queue")
     student, teacher, batch = sample([3, 20, 7])
     student["embedding"].requires_grad_()

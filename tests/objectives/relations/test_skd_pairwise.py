@@ -57,7 +57,9 @@ def test_scale_is_a_share_of_the_map() -> None:
 
 
 def test_the_length_is_a_constant_unless_asked() -> None:
-    """Along its own direction a feature has a gradient only where its length is taken for a constant."""
+    """Along its own direction a feature has a gradient only where its length is taken for a
+    constant.
+    """
     teacher = torch.randn(2, 4, 2, 2)
     for through in (True, False):
         student = torch.randn(

@@ -64,7 +64,9 @@ def test_the_plan_is_a_constant_for_the_gradient() -> None:
 
 @torch.no_grad()
 def test_the_critic_is_one_lipschitz() -> None:
-    """Its slope between close pairs of unit vectors is at most 1, whatever the weights, and somewhere near it."""
+    """Its slope between close pairs of unit vectors is at most 1, whatever the weights, and
+    somewhere near it.
+    """
     torch.manual_seed(0)
     heads = BoundedHeads(torch.zeros(1, 3), torch.zeros(1, 2), 2)
     heads.student.weight.mul_(50)

@@ -99,7 +99,10 @@ def test_the_critic_reads_a_role_that_no_objective_reads() -> None:
 def test_a_role_that_is_not_there_and_widths_that_differ() -> None:
     with pytest.raises(
         ValueError,
-        match=r"scheme\.role: the critic reads 'tokens' of the student, which gives logits, embedding",
+        match=(
+            r"scheme\.role: the critic reads 'tokens' of the student, which gives logits, "
+            r"embedding"
+        ),
     ):
         Adversarial(net(4), Frozen(net(8)), {"kd": KD()}, role="tokens").prepare(batch())
     with pytest.raises(

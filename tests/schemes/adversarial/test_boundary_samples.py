@@ -58,7 +58,9 @@ def test_a_step_by_hand() -> None:
 
 
 def test_images_go_to_the_boundary_of_a_plane_and_no_further() -> None:
-    """Of a difference with a gradient of length 10 each step takes off a tenth, so that 0.9 ** 30 of it is left."""
+    """Of a difference with a gradient of length 10 each step takes off a tenth, so that 0.9 ** 30
+    of it is left.
+    """
     it = BoundarySamples(
         Net(nn.Sequential(nn.Flatten(), nn.Linear(25, 2))),
         Frozen(Net(Plane())),

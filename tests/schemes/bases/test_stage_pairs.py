@@ -26,7 +26,10 @@ def test_spots_are_all_stages_or_those_given() -> None:
 def test_spots_that_do_not_fit(spots: Any) -> None:
     with pytest.raises(
         ValueError,
-        match=r"Expected a list of \[student stage, teacher stage\] of 2 and 3 stages, from shallow to deep",
+        match=(
+            r"Expected a list of \[student stage, teacher stage\] of 2 and 3 stages, from shallow "
+            r"to deep"
+        ),
     ):
         resolve_stage_pairs(spots, 2, 3)
 

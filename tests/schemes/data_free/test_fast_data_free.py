@@ -56,7 +56,9 @@ def test_keeps_the_contracts() -> None:
 
 
 def test_one_inner_update_and_the_way_back_by_hand() -> None:
-    """Codes and generator take a step on the loss of the paper; the meta-generator goes a quarter of the way."""
+    """Codes and generator take a step on the loss of the paper; the meta-generator goes a quarter
+    of the way.
+    """
     it = scheme(False, iterations=1, reuse=0.25, label_weight=0.7, adversarial_weight=0.3)
     it.prepare(blank())
     batch = it.before_step(blank())

@@ -1,4 +1,6 @@
-"""A generator and a student at play, against the loss by hand; and what all schemes with a generator promise."""
+"""A generator and a student at play, against the loss by hand; and what all schemes with a
+generator promise.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def test_keeps_the_contracts() -> None:
 
 
 def test_the_generator_climbs_what_the_student_then_descends() -> None:
-    """One step of plain gradient ascent on KL(teacher || student) by hand, and the student's loss on the images that come of it."""
+    """One step of plain gradient ascent on KL(teacher || student) by hand, and the student's loss
+    on the images that come of it.
+    """
     it = scheme(student_steps=1)
     it.prepare(blank())
     model = it.generator.model

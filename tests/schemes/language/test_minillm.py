@@ -104,7 +104,10 @@ def test_each_objective_is_computed_on_its_text() -> None:
     )
     with pytest.raises(
         ValueError,
-        match=r"scheme\.student_text_objectives: there is no objective 'reverse_k'; closest: reverse_kl",
+        match=(
+            r"scheme\.student_text_objectives: there is no objective 'reverse_k'; closest: "
+            r"reverse_kl"
+        ),
     ):
         MiniLLM(
             net(8),

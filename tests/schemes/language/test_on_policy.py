@@ -66,7 +66,10 @@ def test_unsuitable_batches_and_teachers_are_errors() -> None:
     length = prompts()["input_ids"].shape[1]
     with pytest.raises(
         ValueError,
-        match=rf"scheme\.sampling\.min_prompt_tokens: .* the {length} tokens of a row, got {length}",
+        match=(
+            rf"scheme\.sampling\.min_prompt_tokens: .* the {length} tokens of a row, got "
+            rf"{length}"
+        ),
     ):
         OnPolicy(
             net(8), Frozen(net(8)), {"jsd": JSD()}, sampling=Sampling(min_prompt_tokens=length)
@@ -80,7 +83,10 @@ def test_precomputed_teacher_outputs_are_an_error() -> None:
     )
     with pytest.raises(
         ValueError,
-        match=r"teacher\.precompute: the scheme on_policy needs teacher outputs for texts that are generated during training",
+        match=(
+            r"teacher\.precompute: the scheme on_policy needs teacher outputs for texts that are "
+            r"generated during training"
+        ),
     ):
         doctor(recipe)
 

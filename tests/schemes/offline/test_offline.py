@@ -68,7 +68,10 @@ def test_its_losses_are_those_of_its_objectives_with_their_weights() -> None:
 def test_objectives_without_a_teacher_that_they_need() -> None:
     with pytest.raises(
         ValueError,
-        match=r"objectives\.kd: KD needs logits of the teacher, which gives nothing \(there is no teacher\)",
+        match=(
+            r"objectives\.kd: KD needs logits of the teacher, which gives nothing \(there is no "
+            r"teacher\)"
+        ),
     ):
         Offline(net(4), None, {"kd": KD()}).prepare(batch())
 
@@ -76,7 +79,10 @@ def test_objectives_without_a_teacher_that_they_need() -> None:
 def test_a_missing_tap_is_named() -> None:
     with pytest.raises(
         ValueError,
-        match=r"objectives\.hint: FitNet needs features of the student, which gives embedding, logits; name the module",
+        match=(
+            r"objectives\.hint: FitNet needs features of the student, which gives embedding, "
+            r"logits; name the module"
+        ),
     ):
         Offline(net(4), Frozen(net(8)), {"hint": FitNet()}).prepare(batch())
 

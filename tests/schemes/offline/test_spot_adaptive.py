@@ -108,9 +108,7 @@ def test_one_choice_for_all_is_one_net(side: int) -> None:
     )
 
 
-def test_the_choice_is_drawn_with_the_policys_probability_and_its_gradient_passes_straight_through() -> (
-    None
-):
+def test_the_choice_follows_the_policy_and_its_gradient_passes_straight_through() -> None:
     scheme = make_scheme(temperature=3.0)
     assert isinstance(scheme.policy, nn.Linear)
     score = torch.tensor([-1.0, 0.0, 2.0])
@@ -240,7 +238,9 @@ def test_compiled_nets_are_routed_too() -> None:
 
 
 def test_the_policy_learns_which_net_is_right() -> None:
-    """The teacher knows the label, a useless student cannot learn it: the output comes to be distilled."""
+    """The teacher knows the label, a useless student cannot learn it: the output comes to be
+    distilled.
+    """
 
     class Knows(nn.Module):
         def __init__(self, knows: bool) -> None:
@@ -289,7 +289,10 @@ def test_what_does_not_fit_is_told() -> None:
         SpotAdaptive(net(2), None, {"cross_entropy": CrossEntropy()}).prepare(images())
     with pytest.raises(
         ValueError,
-        match=r"objectives\.pkt: PKT has one loss for the batch, which cannot be switched for a sample",
+        match=(
+            r"objectives\.pkt: PKT has one loss for the batch, which cannot be switched for a "
+            r"sample"
+        ),
     ):
         make_scheme({"pkt": PKT()})
     with pytest.raises(

@@ -1,4 +1,6 @@
-"""The student learns the teacher's clean answer from attacked images; and what all schemes with attacks promise."""
+"""The student learns the teacher's clean answer from attacked images; and what all schemes with
+attacks promise.
+"""
 
 from __future__ import annotations
 
@@ -155,11 +157,15 @@ def test_the_teacher_gives_logits_though_the_objectives_read_none(kind: Kind) ->
 
 @pytest.mark.parametrize("kind", [ARD, RSLAD])
 def test_the_student_comes_to_withstand_attacks(kind: Kind) -> None:
-    """A teacher that withstands them, and the student it teaches with and without attacks: on new samples only one withstands them too."""
+    """A teacher that withstands them, and the student it teaches with and without attacks: on new
+    samples only one withstands them too.
+    """
     torch.manual_seed(0)
 
     def task(number: int) -> Batch:
-        """One strong pixel and many weak ones tell the class: what a robust teacher reads, and what an attack turns round."""
+        """One strong pixel and many weak ones tell the class: what a robust teacher reads, and what
+        an attack turns round.
+        """
         label = torch.randint(0, 2, (number,))
         weak = 0.5 + 0.08 * (2 * label.float()[:, None] - 1) + 0.02 * torch.randn(number, 24)
         strong = 0.5 + 0.2 * torch.where(

@@ -34,7 +34,9 @@ def test_contracts() -> None:
 
 
 def test_the_weights_are_those_of_the_authors_code() -> None:
-    """1/2 of what is learnt from the robust teacher, in part from oneself, and 1/4 of what is learnt from the other, all of attacked images."""
+    """1/2 of what is learnt from the robust teacher, in part from oneself, and 1/4 of what is
+    learnt from the other, all of attacked images.
+    """
     scheme, batch = make(temperature=2.0), timed(progress=0.5)
     found = scheme.before_step(batch)
     at = {"image": found["attacked"]}

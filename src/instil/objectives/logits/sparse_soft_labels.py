@@ -97,10 +97,12 @@ class SparseSoftLabels(LogitObjective):
         tasks=("classification", "language"),
         labels=("single",),
         zero_at_match=False,
-        deviations="The recovered labels are those of the authors' code, which was read; the text of the paper was not available. The "
-        "authors record the labels of many crops before training; here they are cut from the teacher's logits of the same view. The constant "
-        "entropy of the labels is subtracted. Only classes of probability above 0 share the rest; in the code all other classes do. The code "
-        "records labels at temperature 1, divides only the student's logits by its temperature, and has no factor T². At the default "
+        deviations="The recovered labels are those of the authors' code, which was read; the text "
+        "of the paper was not available. The authors record the labels of many crops before "
+        "training; here they are cut from the teacher's logits of the same view. The constant "
+        "entropy of the labels is subtracted. Only classes of probability above 0 share the rest; "
+        "in the code all other classes do. The code records labels at temperature 1, divides only "
+        "the student's logits by its temperature, and has no factor T². At the default "
         "temperature of 1 both are the same.",
         equation=r"T^2 \, \mathrm{KL}(\hat p \Vert p^s), \quad \hat p_c = \begin{cases} p^t_c & "
         r"c \in \mathrm{top}_k \\ \frac{1 - \sum_{j \in \mathrm{top}_k} p^t_j}{C - k} & "

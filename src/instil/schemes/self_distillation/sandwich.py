@@ -80,8 +80,8 @@ class Sandwich(Scheme):
         "to four forward and backward passes. With few labels the sub-networks outweigh the label "
         "loss: on digits with 100 of 1,000 labels the largest network reached 40 % instead of "
         "90 %. Give the objective of the sub-networks a smaller weight then. The other arms of a "
-        "run train the whole supernet on the labels. Compare an exported sub-network with a network "
-        "of its own size.",
+        "run train the whole supernet on the labels. Compare an exported sub-network with a "
+        "network of its own size.",
     )
 
     def __init__(

@@ -120,7 +120,10 @@ def test_resume_reads_the_recipe_of_the_run(
             ["run", "digits", "seeds=[a]", "train.clip=x"],
             "Error: 2 problems\n  train.clip: a number was expected, not 'x'\n  seeds.0: ",
         ),
-        (["run", "digits", "mnist"], "Error: one recipe at a time, not digits and mnist"),
+        (
+            ["run", "digits", "mnist"],
+            "Error: RECIPE: several recipes. Expected one, got digits and mnist",
+        ),
         (["run", "classification/kdd"], "Error: there is no recipe classification/kdd"),
         (["init", "kdd"], "Error: No recipe named 'kdd', and no such file; closest: kd"),
         (["methods", "dkdd"], "Error: No method named 'dkdd'; closest: dkd"),
@@ -128,8 +131,11 @@ def test_resume_reads_the_recipe_of_the_run(
             ["methods", "--kind", "loss"],
             "Error: No kind of method is named 'loss'; known: objective, weighting, balance, scheme, teacher, task",
         ),
-        (["report", "no/such/run"], "Error: there is no run folder no/such/run"),
-        (["export", "."], "Error: . is no run folder: it has no recipe.yaml"),
+        (
+            ["report", "no/such/run"],
+            "Error: RUN: no such folder. Expected a run folder, got no/such/run",
+        ),
+        (["export", "."], "Error: RUN: . is not a run folder. Expected a folder with recipe.yaml"),
         (["export"], "Error: Missing argument"),
         (["methods", "--jso"], "Error: No such option: --jso"),
         (["metods"], "Error: No such command 'metods'"),
@@ -181,7 +187,7 @@ def test_typos_are_answered_with_the_closest(capsys: pytest.CaptureFixture[str])
         (
             TypeError("unexpected"),
             1,
-            "Error: TypeError: unexpected (this should not happen; --debug shows where)",
+            "Error: TypeError: unexpected (unexpected error; --debug shows the traceback)",
         ),
     ],
 )

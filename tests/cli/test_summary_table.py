@@ -1,4 +1,4 @@
-"""The closing tables of a metric of which a lower value is better."""
+"""Tables on the terminal for a metric where lower is better."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_perplexity_is_shown_with_its_direction_and_with_bits_per_byte() -> None
     assert "Distillation lowers the perplexity by 41.00 against the same student alone" in text
 
 
-def test_a_loss_of_three_seeds_is_told_as_one() -> None:
+def test_a_clear_loss_over_three_seeds_is_named() -> None:
     text = _shown(_result([712.0, 715.0, 713.0], [668.2, 670.1, 669.0]))
     assert "Distillation raises the perplexity by" in text
     assert "larger than noise" in text
     assert "> noise" in text
 
 
-def test_exported_files_are_told_apart() -> None:
+def test_exported_files_have_their_own_metrics() -> None:
     result = _result([453.5], [460.0])
     files = {"f16": (453.6, 2.2461), "q4_0": (482.2, 2.2684)}
     result["export"] = {

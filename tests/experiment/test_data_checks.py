@@ -111,10 +111,8 @@ def test_the_exit_code_tells_of_problems(
         assert (ended.value.code or 0) == code
         assert expected in out
         assert "Data: images: train 1,000, validation 297, test 500; 10 classes; the student" in out
-        assert (
-            "means 9 trainings: 1 teacher and 8 students (2 seeds x alone, label smoothing" in out
-        )
-        assert "shares of the gradient are not judged" in out
+        assert "has 9 trainings: 1 teacher and 8 students (2 seeds x alone, label smoothing" in out
+        assert "shares of the gradient are not checked" in out
 
 
 def test_a_broken_picture_of_the_test_split_is_found(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A student's GGUF file: our reader and llama.cpp's own server say what the student says, from the same tokens; what it cannot say is refused."""
+"""GGUF file of a student: instil and the server of llama.cpp compute its logits from the same tokens."""
 
 from __future__ import annotations
 
@@ -121,22 +121,22 @@ def odd_texts(count: int) -> list[str]:
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("type", ["f32", "f16", "q8_0", "q4_0"])
-def test_our_reader_says_the_same(type: str, tied: bool, tmp_path: Path) -> None:
-    known = words()
-    net = student(known.size, tie_word_embeddings=tied)
-    ids, _ = known.encode(TEXT)
+def test_the_file_holds_the_logits_of_the_student(type: str, tied: bool, tmp_path: Path) -> None:
+    tokenizer = words()
+    net = student(tokenizer.size, tie_word_embeddings=tied)
+    ids, _ = tokenizer.encode(TEXT)
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    written = to_gguf(net, batch_of(ids), tmp_path / "student.gguf", known, type)
+    written = to_gguf(net, batch_of(ids), tmp_path / "student.gguf", tokenizer, type)
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items()), (
         "the net is left as it is"
     )
     assert [path.name for path in tmp_path.iterdir()] == [written["file"]]
     again: Any = gguf(str(tmp_path / "student.gguf"))
     assert (again.get_output_embeddings().weight is again.get_input_embeddings().weight) == tied
-    found, wanted = log_p(Net(again, call), ids), log_p(net, ids)
+    actual, expected = log_p(Net(again, call), ids), log_p(net, ids)
     allowed = {"f32": 0, "f16": 0.2, "q8_0": 3, "q4_0": 12}[type]
-    assert (found - wanted).abs().max() <= allowed
-    assert (found - wanted).abs().mean() > {"f32": -1, "f16": 0, "q8_0": 0.01, "q4_0": 0.1}[type]
+    assert (actual - expected).abs().max() <= allowed
+    assert (actual - expected).abs().mean() > {"f32": -1, "f16": 0, "q8_0": 0.01, "q4_0": 0.1}[type]
     model: Any = net.model
     for name in (
         "head_dim",
@@ -148,14 +148,14 @@ def test_our_reader_says_the_same(type: str, tied: bool, tmp_path: Path) -> None
     ):
         assert getattr(again.config, name) == getattr(model.config, name), name
     assert again.config.rms_norm_eps == pytest.approx(2e-5)
-    assert again.config.eos_token_id == again.config.bos_token_id == known.end
+    assert again.config.eos_token_id == again.config.bos_token_id == tokenizer.end
 
 
 def test_an_8_bit_file_is_a_quarter_and_norms_stay_whole(tmp_path: Path) -> None:
-    known = words()
+    tokenizer = words()
     sizes = {
         type: to_gguf(
-            student(known.size), batch_of([1, 2]), tmp_path / f"{type}.gguf", known, type
+            student(tokenizer.size), batch_of([1, 2]), tmp_path / f"{type}.gguf", tokenizer, type
         )["bytes"]
         for type in ("f32", "f16", "q8_0", "q4_0")
     }
@@ -182,22 +182,22 @@ def test_an_8_bit_file_is_a_quarter_and_norms_stay_whole(tmp_path: Path) -> None
 )  # peft asks transformers by the older name
 @pytest.mark.parametrize("change", [*CHANGES, "width", "bfloat16"])
 def test_changed_students_are_written_as_they_are_computed(change: str, tmp_path: Path) -> None:
-    known = words()
-    model = llama(vocab_size=known.size)
+    tokenizer = words()
+    model = llama(vocab_size=tokenizer.size)
     more = {
         "width": lambda: width(model, neurons=20, groups=1, channels=12),
         "bfloat16": lambda: model.bfloat16(),
     }
-    made = more[change]() if change in more else CHANGES[change](model)
+    changed_model = more[change]() if change in more else CHANGES[change](model)
     written = to_gguf(
-        Net(made, call).eval(),
-        batch_of(known.encode(TEXT)[0]),
+        Net(changed_model, call).eval(),
+        batch_of(tokenizer.encode(TEXT)[0]),
         tmp_path / "student.gguf",
-        known,
+        tokenizer,
         "f32",
     )
     assert written["max_difference"] < (1 if change == "bfloat16" else 1e-3)
-    assert next(made.parameters()).dtype == (
+    assert next(changed_model.parameters()).dtype == (
         torch.bfloat16 if change == "bfloat16" else torch.float32
     )
 
@@ -206,56 +206,61 @@ def test_changed_students_are_written_as_they_are_computed(change: str, tmp_path
 @pytest.mark.parametrize(
     ("type", "allowed"), [("f32", 1e-3), ("f16", 0.1), ("q8_0", 1), ("q4_0", 2)]
 )
-def test_llama_cpp_says_the_same(type: str, allowed: float, tmp_path: Path) -> None:
-    """With 8 or 4 bits it rounds what passes through the layers to 8 bits, too: these weights are far larger than those of trained nets."""
-    known = words(digits)
-    net = student(known.size)
-    ids, _ = known.encode(TEXT)
-    written = to_gguf(net, batch_of(ids), tmp_path / "student.gguf", known, type)
+def test_llama_cpp_computes_the_same_logits(type: str, allowed: float, tmp_path: Path) -> None:
+    """The tolerance is wide: with 8 or 4 bits llama.cpp rounds activations, too.
+
+    The random weights are far larger than those of trained networks.
+    """
+    tokenizer = words(digits)
+    net = student(tokenizer.size)
+    ids, _ = tokenizer.encode(TEXT)
+    written = to_gguf(net, batch_of(ids), tmp_path / "student.gguf", tokenizer, type)
     net = Net(written["model"], call) if type.startswith("q") else net
     with llama_cpp.serving(tmp_path / "student.gguf", exact=True) as url:
         (top,) = Server(f"{url}/v1", concurrency=1).top([ids[:24]], 8)
-        said = llama_cpp.asked(url, "/v1/completions", prompt=TEXT, max_tokens=8, temperature=0)[
-            "choices"
-        ][0]["text"]
-    wanted = log_p(net, ids[:24])
-    assert (wanted.gather(-1, top.indices.long()) - top.values).abs().max() < allowed
+        completion = llama_cpp.asked(
+            url, "/v1/completions", prompt=TEXT, max_tokens=8, temperature=0
+        )["choices"][0]["text"]
+    expected = log_p(net, ids[:24])
+    assert (expected.gather(-1, top.indices.long()) - top.values).abs().max() < allowed
     if not type.startswith("q"):
-        assert torch.equal(wanted.argmax(-1), top.indices[:, 0].long())
-        assert said == known.decode(goes_on(net, ids, 8)[len(ids) :])
+        assert torch.equal(expected.argmax(-1), top.indices[:, 0].long())
+        assert completion == tokenizer.decode(goes_on(net, ids, 8)[len(ids) :])
 
 
 @llama_cpp.needed
 @pytest.mark.parametrize(
     "way", ["gpt-2", "smollm", "pruned", "a tokenizer.json with tokens that are added"]
 )
-def test_llama_cpp_cuts_texts_alike(way: str, tmp_path: Path) -> None:
-    known = words(digits if way != "gpt-2" else lambda inner: None)
+def test_llama_cpp_tokenizes_texts_identically(way: str, tmp_path: Path) -> None:
+    tokenizer = words(digits if way != "gpt-2" else lambda inner: None)
     if way == "pruned":
-        known = known.pruned(sorted(known.closed(known.encode("the lazy fox 12")[0])))
-        assert known.size < 300
+        tokenizer = tokenizer.pruned(
+            sorted(tokenizer.closed(tokenizer.encode("the lazy fox 12")[0]))
+        )
+        assert tokenizer.size < 300
     if way.startswith("a"):
-        known.inner.add_special_tokens(["<|x|>"])
-        known.inner.add_tokens(["fox jumps"])
-        known.inner.save(str(tmp_path / "tokenizer.json"))
-        known = load_tokenizer(str(tmp_path / "tokenizer.json"), [])  # type: ignore[assignment]
-    net = student(known.size + 3)
-    to_gguf(net, batch_of([1, 2]), tmp_path / "student.gguf", known)
+        tokenizer.inner.add_special_tokens(["<|x|>"])
+        tokenizer.inner.add_tokens(["fox jumps"])
+        tokenizer.inner.save(str(tmp_path / "tokenizer.json"))
+        tokenizer = load_tokenizer(str(tmp_path / "tokenizer.json"), [])  # type: ignore[assignment]
+    net = student(tokenizer.size + 3)
+    to_gguf(net, batch_of([1, 2]), tmp_path / "student.gguf", tokenizer)
     with llama_cpp.serving(tmp_path / "student.gguf") as url:
         for one in [
             TEXT,
-            f"the fox jumps{known.inner.id_to_token(known.end)}over <|x|>12",
+            f"the fox jumps{tokenizer.inner.id_to_token(tokenizer.end)}over <|x|>12",
             *odd_texts(200),
         ]:
-            found = llama_cpp.asked(
+            actual = llama_cpp.asked(
                 url, "/tokenize", content=one, add_special=True, parse_special=True
             )["tokens"]
-            assert found == known.encode(one)[0], repr(one)
+            assert actual == tokenizer.encode(one)[0], repr(one)
     if not way.startswith("a"):
         again = load_tokenizer(str(tmp_path / "student.gguf"), [])
-        assert (again.size, again.end) == (known.size + 3, known.end)
+        assert (again.size, again.end) == (tokenizer.size + 3, tokenizer.end)
         assert [again.encode(one) for one in odd_texts(50)] == [
-            known.encode(one) for one in odd_texts(50)
+            tokenizer.encode(one) for one in odd_texts(50)
         ]
 
 
@@ -291,7 +296,7 @@ def of_two_signs(_: Any) -> Any:
         (stripped, "llama.cpp matches '<mask>' in any context"),
     ],
 )
-def test_tokenizers_that_llama_cpp_reads_otherwise_are_refused(
+def test_tokenizers_that_llama_cpp_does_not_reproduce_are_refused(
     changed: Callable[[Any], None], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -316,7 +321,7 @@ def gpt2() -> Net:
 
 
 @pytest.mark.parametrize(
-    ("net", "known", "type", "message"),
+    ("net", "tokenizer", "type", "message"),
     [
         (lambda: student(310), words, "q8", "unknown type of weights 'q8'.*; closest: q8_0"),
         (lambda: student(310), ByteTokenizer, "f16", "Expected byte pairs .* got ByteTokenizer"),
@@ -374,26 +379,29 @@ def gpt2() -> Net:
         ),
     ],
 )
-def test_what_gguf_cannot_say_is_refused(
-    net: Callable[[], Net], known: Callable[[], Any], type: str, message: str, tmp_path: Path
+def test_unsupported_models_and_tokenizers_are_refused(
+    net: Callable[[], Net], tokenizer: Callable[[], Any], type: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        to_gguf(net(), batch_of([1]), tmp_path / "student.gguf", known(), type)
+        to_gguf(net(), batch_of([1]), tmp_path / "student.gguf", tokenizer(), type)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_answers_otherwise_does_not_take_the_place_of_the_older_one(
+def test_a_wrong_file_does_not_replace_the_older_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "student.gguf").write_text("older")
-    known = words()
+    tokenizer = words()
     monkeypatch.setattr(gguf_weights, "interleave_halves", lambda weight, num_heads: weight)
     with pytest.raises(
         ValueError,
         match=r"wrong weights in the f16 file. Expected model\.layers\.0\.self_attn\.q_proj\.weight",
     ):
         to_gguf(
-            student(known.size), batch_of(known.encode(TEXT)[0]), tmp_path / "student.gguf", known
+            student(tokenizer.size),
+            batch_of(tokenizer.encode(TEXT)[0]),
+            tmp_path / "student.gguf",
+            tokenizer,
         )
     assert [path.name for path in tmp_path.iterdir()] == ["student.gguf"]
     assert (tmp_path / "student.gguf").read_text() == "older"
@@ -409,30 +417,30 @@ def test_llama_cpp_serves_a_student_cut_from_smollm2(
     prune: bool, type: str, allowed: float, tmp_path: Path
 ) -> None:
     (tmp_path / "texts").mkdir()
-    for number in range(3):
-        (tmp_path / "texts" / f"{number}.txt").write_text(
-            f"{number}: {TEXT} The capital of France is Paris." * 4
+    for index in range(3):
+        (tmp_path / "texts" / f"{index}.txt").write_text(
+            f"{index}: {TEXT} The capital of France is Paris." * 4
         )
     samples: Any = text(
         str(tmp_path / "texts"), FILE, length=32, rows=2, held_out=2, prune=prune
     ).train
-    known = samples.tokenizer.pruned(samples.tokens) if prune else samples.tokenizer
+    tokenizer = samples.tokenizer.pruned(samples.tokens) if prune else samples.tokenizer
     model = depth(gguf(FILE), [0, 7, 22, 29])
     net = Net(keep_tokens(model, samples.tokens) if prune else model, call).eval()
     ids = samples.tensors["input_ids"][0].tolist()
-    to_gguf(net, batch_of(ids), tmp_path / "student.gguf", known, type)
+    to_gguf(net, batch_of(ids), tmp_path / "student.gguf", tokenizer, type)
     with llama_cpp.serving(tmp_path / "student.gguf", exact=True) as url:
         (top,) = Server(f"{url}/v1", concurrency=1).top([ids], 8)
-        said = llama_cpp.asked(
+        completion = llama_cpp.asked(
             url, "/v1/completions", prompt="The capital of France", max_tokens=8, temperature=0
         )["choices"][0]["text"]
         for one in odd_texts(300):
             assert (
                 llama_cpp.asked(url, "/tokenize", content=one, parse_special=True)["tokens"]
-                == known.encode(one)[0]
+                == tokenizer.encode(one)[0]
             ), repr(one)
-    wanted = log_p(net, ids)
-    assert torch.equal(wanted.argmax(-1), top.indices[:, 0].long())
-    assert (wanted.gather(-1, top.indices.long()) - top.values).abs().max() < allowed
-    first = known.encode("The capital of France")[0]
-    assert said == known.decode(goes_on(net, first, 8)[len(first) :])
+    expected = log_p(net, ids)
+    assert torch.equal(expected.argmax(-1), top.indices[:, 0].long())
+    assert (expected.gather(-1, top.indices.long()) - top.values).abs().max() < allowed
+    first = tokenizer.encode("The capital of France")[0]
+    assert completion == tokenizer.decode(goes_on(net, first, 8)[len(first) :])

@@ -48,7 +48,7 @@ def test_the_file_gives_the_nets_logits_at_any_batch_size(
         )
 
 
-def test_the_file_says_nothing_of_the_machine_it_was_made_on(file: Path) -> None:
+def test_the_file_has_no_traces_of_the_machine(file: Path) -> None:
     assert b".py" not in file.read_bytes()
 
 
@@ -100,7 +100,7 @@ def test_a_model_that_cannot_be_traced_is_one_clear_error(batch: Batch, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_int8_is_smaller_work_and_close(
+def test_int8_is_smaller_and_close(
     net: Net, file: Path, batch: Batch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answer = quantize(file, [batch, batch], tmp_path / "int8.onnx")
@@ -108,8 +108,8 @@ def test_int8_is_smaller_work_and_close(
     assert capfd.readouterr() == ("", "")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["int8.onnx", "student.onnx"]
     expected = net.eval()(batch)["logits"].detach()
-    found = Session(tmp_path / "int8.onnx")(batch)["logits"]
-    error = (found - expected).abs().max() / expected.abs().max()
+    result = Session(tmp_path / "int8.onnx")(batch)["logits"]
+    error = (result - expected).abs().max() / expected.abs().max()
     assert 0 < error < 0.1, "quantized, and not by much"
     types = {
         node.op_type for node in pytest.importorskip("onnx").load(tmp_path / "int8.onnx").graph.node
@@ -126,24 +126,24 @@ def test_int8_errors(file: Path, batch: Batch, tmp_path: Path) -> None:
 
 def test_latency_of_nets_and_sessions(net: Net, file: Path, batch: Batch) -> None:
     for ask in (net, Session(file)):
-        found = measure(ask, batch, batch_size=4, repeats=5)
-        assert 0 < found["median_ms"] <= found["p90_ms"]
-        assert (found["batch_size"], found["threads"]) == (4, torch.get_num_threads())
+        result = measure(ask, batch, batch_size=4, repeats=5)
+        assert 0 < result["median_ms"] <= result["p90_ms"]
+        assert (result["batch_size"], result["threads"]) == (4, torch.get_num_threads())
     assert net.training
 
 
-def test_latency_counts_what_it_says(batch: Batch) -> None:
+def test_latency_has_the_requested_batch_size_and_repeats(batch: Batch) -> None:
     sizes = []
-    found = measure(
+    result = measure(
         lambda part: sizes.append(len(part["image"])), batch, batch_size=40, repeats=7, warm_up=3
     )
     assert sizes == [40] * 10
-    assert found["batch_size"] == 40
+    assert result["batch_size"] == 40
     with pytest.raises(ValueError, match="Expected at least 1"):
         measure(lambda part: None, batch, batch_size=0)
 
 
-def test_session_refuses_what_is_no_graph_of_ours(tmp_path: Path) -> None:
+def test_session_refuses_other_files_and_graphs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file"):
         Session(tmp_path / "absent.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"broken")
@@ -192,17 +192,17 @@ def test_axes_and_metadata_have_names(net: Net, batch: Batch, tmp_path: Path) ->
     quantize(path, [batch], small)
     for file in (path, small):
         model = onnx.load(str(file))
-        found = {entry.key: entry.value for entry in model.metadata_props}
-        assert json.loads(found["classes"]) == classes
-        assert json.loads(found["input_shape"]) == [1, 8, 8]
-        assert json.loads(found["input_range"]) == [0, 1]
-        assert json.loads(found["normalisation"]) == {
+        result = {entry.key: entry.value for entry in model.metadata_props}
+        assert json.loads(result["classes"]) == classes
+        assert json.loads(result["input_shape"]) == [1, 8, 8]
+        assert json.loads(result["input_range"]) == [0, 1]
+        assert json.loads(result["normalisation"]) == {
             "where": "inside the graph",
             "size": 8,
             "mean": [0.5],
             "std": [0.25],
         }
-        assert (found["task"], found["instil_version"]) == ("classification", version("instil"))
+        assert (result["task"], result["instil_version"]) == ("classification", version("instil"))
         axes = {
             value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
             for value in (*model.graph.input, *model.graph.output)

@@ -1,4 +1,4 @@
-"""A student's folder: transformers alone reads it, and it says what was trained."""
+"""Folder of a student: transformers reads it without instil and computes the same logits."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def test_another_program_reads_the_same_student(change: str, tmp_path: Path) -> 
         torch.testing.assert_close(model(**IDS).logits, net(IDS)["logits"], rtol=1e-4, atol=1e-4)
 
 
-def test_with_its_pruned_tokenizer_it_goes_on_in_a_text(tmp_path: Path) -> None:
+def test_it_continues_a_text_with_its_pruned_tokenizer(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    for number in range(5):
-        (tmp_path / f"{number}.txt").write_text(
-            f"{number}: the quick brown fox jumps over the lazy dog. " * 3
+    for index in range(5):
+        (tmp_path / f"{index}.txt").write_text(
+            f"{index}: the quick brown fox jumps over the lazy dog. " * 3
         )
     samples: Any = text(
         str(tmp_path), tokenizer="bpe:300", length=8, rows=2, held_out=2, prune=True
@@ -88,6 +88,6 @@ def test_with_its_pruned_tokenizer_it_goes_on_in_a_text(tmp_path: Path) -> None:
     assert again.generate(ids, max_new_tokens=3, do_sample=False).shape[1] <= ids.shape[1] + 3
 
 
-def test_what_is_not_of_transformers_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_another_library_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Expected a model of transformers, got CausalTransformer"):
         to_transformers(Net(causal_transformer(23), call), IDS, tmp_path)

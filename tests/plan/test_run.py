@@ -189,7 +189,7 @@ def test_one_seed_crashes_nothing_and_claims_nothing(
         capsys, "run", str(tmp_path / "one.yaml"), "seeds=[3]", "--out", str(tmp_path / "run")
     )
     assert (code, err) == (0, "")
-    assert "one seed cannot tell that from noise" in out
+    assert "one seed cannot distinguish that from noise" in out
     found = result(tmp_path / "run")
     assert found["distilled"]["accuracy"]["std"] is None
     assert (found["gain"]["std"], found["gain"]["interval"], found["gain"]["significant"]) == (

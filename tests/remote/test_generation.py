@@ -152,7 +152,11 @@ def test_the_command_says_what_is_wrong(
             "--set",
             "top_k",
         )
-        assert (code, "--set top_k: expected a key of the request and its value" in error) == (
+        assert (
+            code,
+            "--set: malformed option. Expected KEY=VALUE, such as --set top_p=0.9, got top_k"
+            in error,
+        ) == (
             2,
             True,
         )

@@ -1,4 +1,4 @@
-"""A run folder as a real run leaves it, result up: 3 seeds of a student distilled on few labels."""
+"""Synthetic run folder: three seeds of a student that is distilled with few labels."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def curves(arm: str, seed: int | None, epochs: int, chance: random.Random) -> li
             "student/cross_entropy": 2.2 * math.exp(-3.5 * done) + 0.03,
             **({"student/kd": 2.9 * math.exp(-2 * done) + 0.3} if arm == "distilled" else {}),
         }
-        found = {
+        validation = {
             "accuracy": LEVELS[arm] * rise + chance.gauss(0, 0.006),
             "loss": 2.3 - 2 * rise,
             "ece": ECE[arm],
         }
         if arm in AGREEMENT:
-            found["agreement"] = AGREEMENT[arm] * rise + chance.gauss(0, 0.006)
+            validation["agreement"] = AGREEMENT[arm] * rise + chance.gauss(0, 0.006)
         rows.append(
             {
                 "seed": seed,
@@ -119,7 +119,7 @@ def curves(arm: str, seed: int | None, epochs: int, chance: random.Random) -> li
                 "losses": losses,
                 "lr": 1e-3,
                 "seconds": 0.4,
-                "validation": found,
+                "validation": validation,
             }
         )
     return rows
@@ -199,7 +199,7 @@ def result(seeds: list[int], classes: list[str]) -> dict[str, Any]:
 def make_run(
     folder: Path, seeds: int = 3, classes: list[str] | None = None, epochs: int = 20
 ) -> Path:
-    """Write a whole run; tests then break what they want to see broken."""
+    """Write a complete run folder."""
     folder.mkdir(parents=True, exist_ok=True)
     chance, numbers = random.Random(1), list(range(seeds))
     rows = curves("teacher", None, epochs, chance)

@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing fails, every plot is drawn, nothing is asked of any host, nothing hangs over the edge."""
+"""The page in a real browser: no errors, all plots drawn, no host contacted, nothing wider than the page."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def browser() -> Iterator[Any]:
 def visit(
     browser: Any, page_file: Path, width: int, scheme: str = "light", interactive: bool = False
 ) -> tuple[Any, list[str], list[str]]:
-    """The open page, what went wrong on it, and what it asked for beside itself."""
+    """The open page, its errors, and its requests for other files."""
     wrong: list[str] = []
-    asked: list[str] = []
+    requests: list[str] = []
     page = browser.new_context(
         viewport={"width": width, "height": 850}, color_scheme=scheme
     ).new_page()
@@ -62,7 +62,7 @@ def visit(
             wrong.append(message.text) if message.type in ("error", "warning") else None
         ),
     )
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(page_file.as_uri())
     if interactive:
         until(
@@ -74,7 +74,7 @@ def visit(
         wrong,
         [
             url
-            for url in asked
+            for url in requests
             if url != page_file.as_uri() and not url.startswith(("data:", "blob:"))
         ],
     )
@@ -102,9 +102,9 @@ def interactive_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (390, "dark")])
 def test_the_page_works(browser: Any, page_file: Path, width: int, scheme: str) -> None:
-    page, wrong, asked = visit(browser, page_file, width, scheme)
+    page, wrong, requests = visit(browser, page_file, width, scheme)
     assert not wrong
-    assert not asked
+    assert not requests
     shown = "[...document.querySelectorAll('.plot svg')].filter(s => s.getBoundingClientRect().width > 0)"
     assert page.evaluate(f"{shown}.length") == PLOTS
     marks = f"{shown}.map(s => s.querySelectorAll('polyline, polygon, rect, g g').length)"
@@ -123,9 +123,9 @@ def test_the_page_works(browser: Any, page_file: Path, width: int, scheme: str) 
 def test_the_interactive_page_works(
     browser: Any, interactive_file: Path, width: int, scheme: str
 ) -> None:
-    page, wrong, asked = visit(browser, interactive_file, width, scheme, interactive=True)
+    page, wrong, requests = visit(browser, interactive_file, width, scheme, interactive=True)
     assert not wrong
-    assert not asked
+    assert not requests
     drawn = "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.querySelectorAll('svg path, svg rect, svg image').length)"
     assert len(counts := page.evaluate(drawn)) == PLOTS
     assert min(counts) > 3
@@ -168,9 +168,9 @@ def test_hostile_names_and_long_ones_do_no_harm(browser: Any, tmp_path: Path) ->
     ]
     run = make_run(tmp_path / "run", classes=names)
     change(run, lambda result: result.update(warnings=["x" * 300, names[0]], scheme=names[1]))
-    page, wrong, asked = visit(browser, write_report(run), 390)
+    page, wrong, requests = visit(browser, write_report(run), 390)
     assert not wrong
-    assert not asked
+    assert not requests
     assert "owned" not in page.title()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 

@@ -32,11 +32,11 @@ def test_every_prompt_has_all_networks_and_no_text_is_markup() -> None:
     assert "0.25" not in page
 
 
-def test_how_much_further_from_the_teacher_own_text_is() -> None:
+def test_exposure_bias_is_shown() -> None:
     one = record("distilled")
     one.result["details"]["distilled"]["exposure_bias_gap"] = 0.25
     assert "exposure bias +0.250 nats per token" in continuations(one)
 
 
-def test_without_texts_there_is_nothing() -> None:
+def test_without_texts_the_section_is_empty() -> None:
     assert continuations(record()) == ""

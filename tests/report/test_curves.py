@@ -56,13 +56,13 @@ def test_seeds_are_thin_lines_and_their_mean_a_bold_one() -> None:
     assert bold["y"] == pytest.approx([0.3, 0.6])
 
 
-def test_a_step_told_twice_by_a_resumed_run_counts_once() -> None:
+def test_a_step_that_a_resumed_run_repeats_counts_once() -> None:
     (trace,) = drawn([row(1, 0.2), row(2, 0.9), row(2, 0.4), row(3, 0.5)])
     assert trace["x"] == [1, 2, 3]
     assert trace["y"] == [0.2, 0.4, 0.5]
 
 
-def test_shares_are_of_sizes_and_add_up() -> None:
+def test_shares_are_those_of_absolute_values() -> None:
     rows = [
         row(1, 0, losses={"student/kd": 3.0, "student/ce": -1.0}),
         row(1, 0, seed=1, losses={"student/kd": 1.0, "student/ce": 1.0}),
@@ -81,7 +81,7 @@ def test_two_learners_keep_their_names_apart() -> None:
     assert [trace["name"] for trace in plot.data] == ["student/kd", "critic/real"]
 
 
-def test_nothing_to_draw_is_a_sentence() -> None:
+def test_a_sentence_replaces_a_plot_without_data() -> None:
     assert "no validation accuracy" in str(metric_plot(record([]), "accuracy", "curves", "Curves"))
     assert "has no losses" in str(loss_shares_plot(record([])))
     assert "one loss only, kd" in str(

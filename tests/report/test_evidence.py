@@ -80,12 +80,12 @@ def test_badge_and_title_follow_the_evidence(
     assert f": {badge.lower()} · instil</title>" in page
 
 
-def test_without_a_simpler_method_only_the_student_alone_is_named(tmp_path: Path) -> None:
+def test_without_other_baselines_only_the_student_alone_is_named(tmp_path: Path) -> None:
     record = record_of(tmp_path, BETTER, BETTER, BETTER, gains={})
     assert evidence.verdict(record).badge == "Better than alone"
 
 
-def test_the_warning_tells_worse_from_not_better(tmp_path: Path) -> None:
+def test_warnings_distinguish_worse_from_not_better(tmp_path: Path) -> None:
     record = record_of(tmp_path, BETTER, NOISE, WORSE, headline="accuracy", higher_is_better=True)
     assert result_warnings(record.result) == [
         "distillation is not clearly better than label smoothing on this data",
@@ -97,7 +97,7 @@ def test_the_warning_tells_worse_from_not_better(tmp_path: Path) -> None:
     )
 
 
-def test_the_terminal_says_the_verdict(tmp_path: Path) -> None:
+def test_the_terminal_shows_the_verdict(tmp_path: Path) -> None:
     record = record_of(tmp_path, BETTER, BETTER, WORSE, headline="accuracy")
     console = Console(record=True, width=100)
     summary_table.show(record.result, console)
@@ -105,7 +105,7 @@ def test_the_terminal_says_the_verdict(tmp_path: Path) -> None:
     assert verdict in console.export_text()
 
 
-def test_the_headline_says_who_knew_how_many_labels(tmp_path: Path) -> None:
+def test_the_headline_has_the_labels_of_student_and_teacher(tmp_path: Path) -> None:
     labels = {
         "student": 520,
         "teachers": [{"samples": 3900, "labelled": 3900}],
@@ -135,7 +135,7 @@ def test_the_headline_says_who_knew_how_many_labels(tmp_path: Path) -> None:
         (0.99, "% of the teacher’s accuracy"),
     ],
 )
-def test_a_teacher_that_knows_nothing_is_not_what_a_student_keeps(
+def test_the_headline_compares_with_a_useful_teacher_only(
     tmp_path: Path, level: float, words: str
 ) -> None:
     teacher = {"accuracy": {"mean": level, "std": None, "values": [level]}}

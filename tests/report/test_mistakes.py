@@ -22,9 +22,9 @@ from tests.report.sample import change, make_run
 def test_mistakes_are_the_most_confident_wrong_decisions() -> None:
     logits = torch.tensor([[4.0, 0], [0, 1], [0, 3], [2, 0], [0, 9]])
     label = torch.tensor([0, 0, 0, 1, -100])
-    found = mistakes(logits, label, torch.arange(10, 15), logits.flip(1))
-    assert [one["row"] for one in found] == [12, 13, 11]
-    assert found[0] == {
+    rows = mistakes(logits, label, torch.arange(10, 15), logits.flip(1))
+    assert [one["row"] for one in rows] == [12, 13, 11]
+    assert rows[0] == {
         "row": 12,
         "true": 0,
         "student": 1,
@@ -48,10 +48,10 @@ def test_mistakes_are_the_most_confident_wrong_decisions() -> None:
 def test_thumbnails_have_a_size_to_look_at(
     shape: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
-    found = thumbnail(torch.ones(shape))
-    assert found.shape == expected
-    assert found.dtype == torch.uint8
-    assert found.unique().tolist() == [255]
+    rows = thumbnail(torch.ones(shape))
+    assert rows.shape == expected
+    assert rows.dtype == torch.uint8
+    assert rows.unique().tolist() == [255]
 
 
 def test_a_run_shows_the_images_that_its_student_gets_wrong(tmp_path: Path) -> None:

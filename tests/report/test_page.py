@@ -68,7 +68,7 @@ def interactive_page_of(run: Path) -> str:
     from plotly.offline import get_plotlyjs
 
     page = write_report(run, interactive=True).read_text("utf-8")
-    assert page.count(get_plotlyjs()) == 1, "plotly stands in the page once"
+    assert page.count(get_plotlyjs()) == 1, "plotly is in the page once"
     return page.replace(get_plotlyjs(), "")
 
 
@@ -123,7 +123,7 @@ def test_the_page_refers_to_no_other_place(run: Path) -> None:
     assert "default-src 'none'" in page, "and the browser is told to allow none"
 
 
-def test_the_headline_says_what_the_numbers_say(run: Path) -> None:
+def test_the_headline_contains_the_numbers(run: Path) -> None:
     def set_numbers(result: dict[str, Any]) -> None:
         result["teacher"]["accuracy"] = {"mean": 0.96, "std": None, "values": [0.96]}
         result["distilled"]["accuracy"] = {
@@ -163,12 +163,12 @@ def test_the_headline_says_what_the_numbers_say(run: Path) -> None:
         ({"mean": 0.01, "interval": [-0.01, 0.03], "significant": False}, "Within noise"),
     ],
 )
-def test_a_gain_that_is_none_is_not_sold_as_one(
+def test_a_gain_within_noise_or_a_loss_has_no_good_verdict(
     run: Path, gain: dict[str, Any], words: str
 ) -> None:
-    said = Outline(page_of(change(run, lambda result: result["gain"].update(gain)))).words
-    assert words in said
-    assert "It worked" not in said
+    text = Outline(page_of(change(run, lambda result: result["gain"].update(gain)))).words
+    assert words in text
+    assert "It worked" not in text
 
 
 def test_names_from_outside_are_text_everywhere(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_missing_is_said_not_crashed_on(run: Path, name: str) -> None:
+def test_missing_values_are_named_on_the_page(run: Path, name: str) -> None:
     edit, sentences = BROKEN[name]
     page = page_of(change(run, edit))
     words = Outline(page).words
@@ -306,7 +306,7 @@ def test_what_is_missing_is_said_not_crashed_on(run: Path, name: str) -> None:
     )
 
 
-def test_one_seed_has_no_spread_and_says_so(tmp_path: Path) -> None:
+def test_one_seed_has_no_standard_deviation(tmp_path: Path) -> None:
     words = Outline(page_of(make_run(tmp_path / "run", seeds=1))).words
     assert "(one seed, so the noise is unknown)" in words
     assert "One seed only" in words
@@ -321,7 +321,7 @@ def test_missing_files_are_named(run: Path, missing: str) -> None:
     assert f"{missing} is missing or cannot be read." in Outline(page_of(run)).words
 
 
-def test_half_a_line_and_odd_rows_of_metrics_do_not_matter(run: Path) -> None:
+def test_incomplete_lines_and_malformed_rows_are_skipped(run: Path) -> None:
     odd = [
         {"arm": "distilled"},
         {"arm": None, "epoch": "x"},
@@ -384,7 +384,7 @@ def test_the_onnx_file_is_drawn_at_the_quality_of_the_seed_it_holds(run: Path) -
     assert points["Distilled, ONNX int8"]["y"] == [result["export"]["int8"]["accuracy"]]
 
 
-def test_the_price_of_int8_is_told_from_what_was_measured_on_both_files(run: Path) -> None:
+def test_the_price_of_int8_is_measured_on_both_files(run: Path) -> None:
     def as_exported(result: dict[str, Any]) -> None:
         result["export"]["onnx"]["accuracy"] = 0.94
         result["export"]["int8"] = {"file": "student.int8.onnx", "bytes": 9000, "accuracy": 0.915}

@@ -37,7 +37,7 @@ from instil.report import quantities
         (quantities.count(93322), "93 322"),
     ],
 )
-def test_numbers_read_well(text: str, expected: str) -> None:
+def test_numbers_as_text(text: str, expected: str) -> None:
     assert text.replace("\u202f", " ").replace("\xa0", " ") == expected
 
 

@@ -1,4 +1,4 @@
-"""The command line: run, record, generate, methods, recipes, init, doctor, export, report."""
+"""Command line: run, record, generate, methods, recipes, init, doctor, export, report."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if message := message_of(error):
             echo(message, err=True)
-    # typer returns this code, too, if a command did not handle Ctrl-C
+    # typer returns this code, too, if a command did not handle Ctrl-C.
     if code == commands.INTERRUPTED:
         echo("\nStopped.", err=True)
     sys.exit(code if isinstance(code, int) else 0)

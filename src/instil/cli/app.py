@@ -1,4 +1,4 @@
-"""The application of the command line, and its global options."""
+"""Application of the command line, and its global options."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def load_recipe(arguments: list[str] | None, default: str = "digits") -> Recipe:
         (changes if is_change else names).append(argument)
     if len(names) > 1:
         raise ValueError(
-            f"one recipe at a time, not {' and '.join(names)}; a change is written key=value, "
-            "without blanks"
+            f"RECIPE: several recipes. Expected one, got {' and '.join(names)}. Write a change as "
+            "key=value, without spaces"
         )
     from instil.recipe import load
 

@@ -142,11 +142,11 @@ def init(
         ),
     ] = None,
 ) -> None:
-    """Copy a packaged recipe into a file of your own."""
+    """Copy a packaged recipe into a new file."""
     from instil.cli import recipe_list
 
     path = recipe_list.copy(recipe, out)
-    echo(f"{path} is yours to edit. Check it with: instil doctor {path}")
+    echo(f"Wrote {path}. Edit it, then check it with: instil doctor {path}")
 
 
 @app.command()
@@ -202,10 +202,11 @@ def export(
 def report(
     run: RunFolder,
     interactive: Annotated[
-        bool, typer.Option("--interactive", help="Interactive plots; the page has 5 MB.")
+        bool,
+        typer.Option("--interactive", help="Use interactive plots, which add 5 MB to the page."),
     ] = False,
 ) -> None:
-    """Write the report of a run again."""
+    """Write the report of a run again, for example with interactive plots."""
     from instil.cli import run_folders
 
     folder = run_folders.existing(run)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from instil.recipe import Recipe
 
 MATCH_TEXTS = {
-    "agreement": "they agree on",
-    "teacher_accuracy": "the teacher is right on",
-    "student_accuracy": "the untrained student is right on",
+    "agreement": "teacher and student agree on",
+    "teacher_accuracy": "the teacher is correct on",
+    "student_accuracy": "the untrained student is correct on",
 }
 
 
@@ -95,8 +95,8 @@ def _show_match(stage: Mapping[str, Any], console: Console) -> None:
     match = stage["match"]
     if stage["teacher"] is not None and not stage["teacher_trained"]:
         console.print(
-            "The teacher is not trained yet: shares of the gradient are not judged, and what "
-            "depends on its outputs will change.",
+            "The teacher is not trained yet. Its outputs will change, so the shares of the gradient "
+            "are not checked.",
             highlight=False,
         )
     texts = [
@@ -135,7 +135,7 @@ def _run_line(run: Mapping[str, Any]) -> str:
     cached = f" ({run['cached']} from the cache)" if run["cached"] else ""
     names = ", ".join(name.replace("_", " ") for name in run["arms"])
     return (
-        f"`instil run` means {run['trainings']} trainings: {teachers}{cached} and {num_students} "
+        f"`instil run` has {run['trainings']} trainings: {teachers}{cached} and {num_students} "
         f"students ({run['seeds']} seeds x {names}). About {plain(duration(run['seconds']))} in "
         "all, without evaluations."
     )

@@ -8,8 +8,9 @@ BAD_INPUT, FAILED = 2, 1
 
 
 def exit_code(error: Exception) -> int:
-    """2 where the user can put it right in what was typed or named, 1 where a run failed."""
-    if hasattr(error, "format_message"):  # a usage error of the command line's own
+    """Exit code of an error: 2 for wrong input, 1 for a failed run."""
+    # Usage errors of typer have no common base class outside of its private modules.
+    if hasattr(error, "format_message"):
         return BAD_INPUT
     bad = (
         ValueError,
@@ -33,7 +34,7 @@ def message_of(error: Exception) -> str:
         return f"Error: {error.strerror}{f': {error.filename}' if error.filename else ''}"
     if not isinstance(error, (ValueError, ImportError, OSError, RuntimeError, ArithmeticError)):
         return (
-            f"Error: {type(error).__name__}: {text} (this should not happen; --debug shows where)"
+            f"Error: {type(error).__name__}: {text} (unexpected error; --debug shows the traceback)"
         )
     if len(lines) > 1 and isinstance(error, ValueError):
         return f"Error: {len(lines)} problems\n" + "\n".join(f"  {line}" for line in lines)
@@ -41,7 +42,7 @@ def message_of(error: Exception) -> str:
 
 
 def _usage(error: Any) -> str:
-    """A usage error with the closest command or option."""
+    """Message of a usage error, with a pointer to the help."""
     text = str(error.format_message())
     context = getattr(error, "ctx", None)
     if not text or context is None:

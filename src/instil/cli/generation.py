@@ -44,8 +44,8 @@ def generate(
     malformed = [option for option in options if "=" not in option]
     if malformed:
         raise ValueError(
-            f"--set {malformed[0]}: expected a key of the request and its value, such as "
-            "--set top_p=0.9"
+            f"--set: malformed option. Expected KEY=VALUE, such as --set top_p=0.9, got "
+            f"{malformed[0]}"
         )
     pairs = (option.partition("=") for option in options)
     keys = {key: _json_value(value, f"--set {key}") for key, _, value in pairs}

@@ -1,4 +1,4 @@
-"""The catalogue on the terminal: all methods, or the card of one."""
+"""Catalogue on the terminal: all methods, or the card of one."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def select(name: str | None = None, kind: str | None = None) -> list[Method]:
 
 
 def show_all(methods: list[Method], console: Console) -> None:
-    """Print one entry per method, a sentence on what it does, grouped by kind and source.
+    """Print the idea of each method in a sentence, grouped by kind and source.
 
-    Readable from 60 columns on.
+    The list is readable from a width of 60 columns.
     """
     from rich.table import Table
     from rich.text import Text
@@ -80,7 +80,7 @@ def _rank(method: Method) -> tuple[int, int]:
 
 
 def _group(method: Method) -> str:
-    """Heading under which a method is listed, such as ``objectives on logits``."""
+    """Return the heading of a method's group, such as ``objectives on logits``."""
     kind, source = method["kind"], method["source"]
     if kind == "objective":
         return f"objectives on {source}"
@@ -125,7 +125,7 @@ def show_one(method: Method, console: Console) -> None:
 
 
 def example(method: Method) -> str:
-    """The line of a recipe that uses this method."""
+    """Return the line of a recipe that uses a method."""
     numbers = [
         option
         for option in method["options"]
@@ -141,7 +141,7 @@ def example(method: Method) -> str:
     return (
         f"task: {method['name']}"
         if method["kind"] == "task"
-        else "made by the recipe's teacher section, or in Python"
+        else "built by the teacher section of a recipe, or in Python"
     )
 
 

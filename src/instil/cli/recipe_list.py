@@ -1,4 +1,4 @@
-"""The shipped recipes for a terminal: the list, and a copy of one to edit."""
+"""Packaged recipes on the terminal: their list, and a copy of one to edit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def entries() -> list[dict[str, str]]:
-    """Name and summary of every shipped recipe."""
+    """Return name and summary of each packaged recipe."""
     return [{"name": name, "idea": summary(path)} for name, path in packaged_recipes().items()]
 
 
@@ -29,7 +29,7 @@ def show(console: Console) -> None:
         for entry in group:
             short_name = entry["name"].rpartition("/")[2]
             table.add_row(Text(short_name, style="bold"), Text(entry["idea"]))
-        console.print(f"[bold underline]{task or 'first look'}[/]", highlight=False)
+        console.print(f"[bold underline]{task or 'first steps'}[/]", highlight=False)
         console.print(table)
         console.print()
     console.print(
@@ -40,11 +40,11 @@ def show(console: Console) -> None:
 
 
 def copy(name: str, out: Path | None) -> Path:
-    """Copy a shipped recipe to ``out``, by default ``NAME.yaml`` in the current folder.
+    """Copy a packaged recipe to ``out``, by default ``NAME.yaml`` in the current folder.
 
     Raises:
         FileExistsError: if the file exists.
-        RecipeError: if no shipped recipe has this name.
+        RecipeError: if no packaged recipe has this name.
     """
     source = find_packaged(name)
     target = out or Path(source.name)

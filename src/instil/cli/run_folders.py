@@ -16,8 +16,8 @@ def check_one(out: Path | None, resume: Path | None) -> None:
     """
     if out is not None and resume is not None:
         raise ValueError(
-            f"--out: a run goes on in its own folder. Expected --resume {resume} alone, got --out "
-            f"{out} too. Leave one of the two out"
+            f"--out: a resumed run continues in its own folder. Expected --resume {resume} only, "
+            f"got --out {out}, too. Remove one of the two"
         )
 
 
@@ -30,8 +30,10 @@ def existing(path: Path) -> Path:
     if (path / "recipe.yaml").is_file():
         return path
     if path.exists():
-        raise FileNotFoundError(f"{path} is no run folder: it has no recipe.yaml")
-    raise FileNotFoundError(f"there is no run folder {path}")
+        raise FileNotFoundError(
+            f"RUN: {path} is not a run folder. Expected a folder with recipe.yaml, got one without"
+        )
+    raise FileNotFoundError(f"RUN: no such folder. Expected a run folder, got {path}")
 
 
 def new(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Data sources on the terminal: all of them, or the options of one."""
+"""Data sources on the terminal: all sources, or the options of one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ def is_source(name: str) -> bool:
 
 
 def select_sources(name: str | None) -> list[dict[str, Any]]:
-    """Descriptions of all data sources, or of one; UnknownSource for a name that none has."""
+    """Return the descriptions of all data sources, or of one.
+
+    Raises:
+        UnknownSource: if no source has this name.
+    """
     from instil.experiment.source_docs import describe_source, describe_sources
 
     return describe_sources() if name is None else [describe_source(name)]
 
 
 def show_sources(sources: list[dict[str, Any]], console: Console) -> None:
-    """Print a sentence for each source, or everything about a single one.
+    """Print a sentence for each source, or the full description of a single one.
 
     Args:
         sources: descriptions by ``describe_source``.

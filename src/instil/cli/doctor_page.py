@@ -95,8 +95,8 @@ def _show_match(stage: Mapping[str, Any], console: Console) -> None:
     match = stage["match"]
     if stage["teacher"] is not None and not stage["teacher_trained"]:
         console.print(
-            "The teacher is not trained yet. Its outputs will change, so the shares of the gradient "
-            "are not checked.",
+            "The teacher is not trained yet. Its outputs will change, so the shares of the "
+            "gradient are not checked.",
             highlight=False,
         )
     texts = [

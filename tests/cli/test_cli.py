@@ -30,12 +30,12 @@ def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, s
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path | None, Path | None]]:
-    """Stands in for the experiment and notes what it was asked."""
-    asked: list[tuple[Recipe, Path | None, Path | None]] = []
+    """Replace the run of a recipe by a stub that records its arguments."""
+    calls: list[tuple[Recipe, Path | None, Path | None]] = []
     stub = ModuleType("instil.plan.run")
 
-    def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Any) -> Path:
-        asked.append((recipe, out, resume))
+    def run(recipe: Recipe, out: Path | None, resume: Path | None, *_: Any) -> Path:
+        calls.append((recipe, out, resume))
         folder = out or resume or Path()
         folder.mkdir(parents=True, exist_ok=True)
         data = {"name": "digits", "train": 10, "labelled": 10, "test": 5}
@@ -48,7 +48,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path | None, Pat
 
     stub.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "instil.plan.run", stub)
-    return asked
+    return calls
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -226,12 +226,11 @@ def test_an_interrupted_run_says_how_to_go_on(
 def test_methods_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = called(capsys, "methods", "--json")
     assert (code, err) == (0, "")
-    found = json.loads(out)
-    assert {"objective", "weighting", "balance", "scheme", "teacher", "task"} == {
-        one["kind"] for one in found
-    }
+    methods = json.loads(out)
+    kinds = {"objective", "weighting", "balance", "scheme", "teacher", "task", "baseline"}
+    assert kinds == {method["kind"] for method in methods}
     keys = {"name", "kind", "source", "algorithms", "tasks", "couples", "options", "paper"}
-    assert all(keys <= set(one) for one in found)
+    assert all(keys <= set(method) for method in methods)
     kd = json.loads(called(capsys, "methods", "kd", "--json")[1])
     assert [one["name"] for one in kd] == ["kd"]
     assert kd[0]["options"][0] | {"description": ""} == {

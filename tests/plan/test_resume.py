@@ -236,7 +236,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(
     code, _, err = called(capsys, *words, "")
     assert (code, "expected a folder, got an empty text" in err) == (2, True)
     code, _, err = called(capsys, *words, "new", "--resume", "old")
-    assert (code, "Leave one of the two out" in err) == (2, True)
+    assert (code, "Remove one of the two" in err) == (2, True)
 
 
 def test_what_killed_runs_leave_is_cleaned_when_the_run_goes_on(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from instil.report.evidence import verdict
 from instil.report.labels import label_counts
-from instil.report.names import ARM_NAMES
+from instil.report.names import display_name
 from instil.report.quantities import NUMBERS, amount, milliseconds, plain, points, size
 from instil.report.record import Record
 
@@ -80,22 +80,21 @@ def _table(result: Result) -> Table:
         title = column.replace("_", " ")
         table.add_column(title, justify="right" if column else "left", no_wrap=True)
     record = _record(result)
-    for arm in ARM_NAMES:
-        if arm in result:
-            row = result[arm]
-            table.add_row(
-                _row_title(arm),
-                _metric_text(headline, row[headline]),
-                *_gain_cells(result, arm),
-                *(_metric_text(metric, row.get(metric)) for metric in secondary),
-                *_cost_cells(record, arm),
-            )
+    for arm in record.arms:
+        row = result[arm]
+        table.add_row(
+            _row_title(arm),
+            _metric_text(headline, row.get(headline)),
+            *_gain_cells(result, arm),
+            *(_metric_text(metric, row.get(metric)) for metric in secondary),
+            *_cost_cells(record, arm),
+        )
     return table
 
 
 def _row_title(arm: str) -> str:
     # The longer name of the distilled student would make the table wider than 80 columns.
-    return arm if arm == "distilled" else ARM_NAMES[arm].lower()
+    return arm if arm == "distilled" else display_name(arm).lower()
 
 
 def show_export(result: Result, console: Console) -> None:
@@ -144,7 +143,7 @@ def _seed_value(metric: str, summary: Mapping[str, Any] | None, index: int) -> s
 
 def _secondary_metrics(result: Result) -> list[str]:
     """Return the secondary metrics that at least one trained model has."""
-    rows = [result[arm] for arm in ARM_NAMES if arm in result]
+    rows = [result[arm] for arm in _record(result).arms]
     return [metric for metric in result.get("secondary", ()) if any(metric in row for row in rows)]
 
 

@@ -11,7 +11,7 @@ from instil.report.epochs import epoch_rows
 from instil.report.names import display_name
 from instil.report.plots import DASHES, OTHER_COLORS, Plot, arm_color, plotly_text
 from instil.report.quantities import amount
-from instil.report.record import ARMS, Record, finite, mean_of
+from instil.report.record import Record, finite, mean_of, ordered_arms
 
 Curve = dict[float, float]
 """Epoch -> value."""
@@ -34,7 +34,7 @@ def metric_plot(record: Record, metric: str, key: str, title: str) -> Plot | str
         The plot, or a sentence that explains why there is none.
     """
     curves = _validation_curves(record, metric)
-    arms = [*(arm for arm in ARMS if arm in curves), *(arm for arm in curves if arm not in ARMS)]
+    arms = ordered_arms(curves)
     name = display_name(metric)
     if not arms:
         return f"metrics.jsonl has no validation {name}, so there are no curves of it."

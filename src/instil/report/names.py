@@ -11,7 +11,7 @@ ARM_NAMES = {
     "blobs": "Smooth noise",
     "distilled": "Distilled student",
 }
-"""Trained models, in the order of the rows of a table."""
+"""Names of trained models, in the order of the rows of a table."""
 METRIC_NAMES = {
     "accuracy": "accuracy",
     "ece": "calibration error",

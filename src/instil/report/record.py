@@ -9,10 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from instil.report.names import ARM_NAMES
 from instil.report.quantities import NUMBERS
 
-ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled")
-"""Arms in the order of the page; other arms follow."""
 SECONDARY = ("loss", "ece", "mae", "agreement", "perplexity", "bits_per_byte")
 """Metrics that are never the headline metric unless the result names them."""
 OTHER_KEYS = ("gains", "cost", "details", "export")
@@ -86,13 +85,13 @@ class Record:
 
     @cached_property
     def arms(self) -> list[str]:
-        """Arms that have a test result, in the order of ``ARMS``; others follow."""
+        """Arms that have a test result, in the order of ``ARM_NAMES``; others follow."""
         arms = []
         for key, value in self.result.items():
             is_arm = isinstance(value, dict) and any(_is_summary(part) for part in value.values())
             if is_arm and key not in OTHER_KEYS:
                 arms.append(key)
-        return [*(arm for arm in ARMS if arm in arms), *(arm for arm in arms if arm not in ARMS)]
+        return ordered_arms(arms)
 
     @cached_property
     def metric(self) -> str:
@@ -161,6 +160,12 @@ class Record:
     def seeds(self) -> list[Any]:
         """Seeds of the run."""
         return self.get_list("seeds")
+
+
+def ordered_arms(arms: Iterable[str]) -> list[str]:
+    """Sort arms in the order of ``ARM_NAMES``; others follow in their own order."""
+    ranks = {arm: rank for rank, arm in enumerate(ARM_NAMES)}
+    return sorted(arms, key=lambda arm: ranks.get(arm, len(ranks)))
 
 
 def finite(value: Any) -> float | None:

@@ -28,9 +28,13 @@ FAILED = 1
 """Exit code after a training has failed; its message is in ``error_file``."""
 
 
+WORKERS = "checkpoint/workers"
+"""Folder of the locks, records and messages of workers, in the run folder."""
+
+
 def error_file(folder: Path, index: int) -> Path:
     """Return the file with the message of a worker that has failed."""
-    return folder / "checkpoint" / f"worker-{index}.error"
+    return folder / WORKERS / f"{index}.error"
 
 
 @on_device_of_recipe
@@ -44,7 +48,8 @@ def work(recipe: Recipe, folder: Path, index: int) -> None:
     """
     run_folder = RunFolder(folder)
     # Every worker has a file of its own; the run collects the records of finished trainings.
-    run_folder.metrics_file = f"checkpoint/worker-{index}.jsonl"
+    (folder / WORKERS).mkdir(exist_ok=True)
+    run_folder.metrics_file = f"{WORKERS}/{index}.jsonl"
     restore_threads(run_folder)
     experiment = Experiment.from_recipe(recipe)
     plan = Plan.compile(experiment)
@@ -68,7 +73,8 @@ def execute_one(folder: Path, name: str) -> None:
     @on_device_of_recipe
     def execute(recipe: Recipe) -> None:
         run_folder = RunFolder(folder)
-        run_folder.metrics_file = "checkpoint/worker-0.jsonl"
+        (folder / WORKERS).mkdir(exist_ok=True)
+        run_folder.metrics_file = f"{WORKERS}/0.jsonl"
         restore_threads(run_folder)
         experiment = Experiment.from_recipe(recipe)
         plan = Plan.compile(experiment)
@@ -94,7 +100,7 @@ def _execute(plan: Plan, jobs: tuple[Job, ...], runner: Runner) -> None:
 def _claim_and_execute(plan: Plan, job: Job, runner: Runner) -> bool:
     """Execute a job unless another worker does; return whether this one did."""
     folder = runner.folder.path
-    lock = FileLock(folder / "checkpoint" / f"{job.name.replace('/', '-')}.lock")
+    lock = FileLock(folder / WORKERS / f"{job.name.replace('/', '-')}.lock")
     if not lock.try_acquire():
         return False
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import torch
 
 from instil.engine import world_size
 from instil.plan.plan import Plan
-from instil.plan.worker import POLL_SECONDS, error_file
+from instil.plan.worker import POLL_SECONDS, WORKERS, error_file
 from instil.progress import RunProgress
 
 MAX_RESTARTS = 3
@@ -58,6 +59,7 @@ class ProcessesExecutor:
                 killed again and again.
         """
         pending = [job for job in plan.trainings if not plan.is_done(job, folder)]
+        (folder / WORKERS).mkdir(exist_ok=True)
         workers = _Workers(folder, plan.experiment.recipe.device)
         reported = {job.name for job in plan.trainings} - {job.name for job in pending}
         progress.add_jobs(len(pending))
@@ -72,6 +74,7 @@ class ProcessesExecutor:
                 time.sleep(POLL_SECONDS)
         finally:
             workers.stop()
+        shutil.rmtree(folder / WORKERS)
 
 
 class _Workers:
@@ -84,17 +87,20 @@ class _Workers:
         self.restarts: dict[int, int] = {}
 
     def start(self, index: int) -> None:
-        """Start a worker; its output goes to ``checkpoint/worker-N.log``."""
+        """Start a worker; its output goes to a log file."""
         error_file(self.folder, index).unlink(missing_ok=True)
         environment = dict(os.environ)
         num_devices = torch.cuda.device_count()
         if self.device == "auto" and num_devices > 1:
             environment["CUDA_VISIBLE_DEVICES"] = str(index % num_devices)
         command = [sys.executable, "-m", "instil.plan.worker", str(self.folder), str(index)]
-        with (self.folder / "checkpoint" / f"worker-{index}.log").open("ab") as log:
+        with self._log_file(index).open("ab") as log:
             self.processes[index] = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
             )
+
+    def _log_file(self, index: int) -> Path:
+        return self.folder / WORKERS / f"{index}.log"
 
     def are_running(self) -> bool:
         """Whether a worker has not finished; killed workers are started again.
@@ -117,10 +123,10 @@ class _Workers:
         if file.exists():
             raise RuntimeError(file.read_text(encoding="utf-8").partition(": ")[2])
         self.restarts[index] = self.restarts.get(index, 0) + 1
-        log = self.folder / "checkpoint" / f"worker-{index}.log"
         if code > 0 or self.restarts[index] > MAX_RESTARTS:
             raise RuntimeError(
-                f"worker {index} ended with exit code {code}. Expected 0. Its output is in {log}"
+                f"worker {index} ended with exit code {code}. Expected 0. Its output is in "
+                f"{self._log_file(index)}"
             )
         self.start(index)
 

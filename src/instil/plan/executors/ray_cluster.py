@@ -7,6 +7,7 @@ paths. Results travel through Ray, so that no shared folder is needed.
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ from instil.progress import RunProgress
 
 MAX_RETRIES = 3
 """Times that Ray executes a training again after its process or machine has been lost."""
+
+CONNECT_SECONDS = 5.0
 
 Files = Mapping[str, bytes]
 """Content of files by their path, below ``run/`` or ``cache/``."""
@@ -59,6 +62,8 @@ class RayExecutor:
         if ray.is_initialized():
             return
         is_local = self.address == "ray"
+        if not is_local:
+            _check_reachable(self.address)
         try:
             ray.init(
                 address="local" if is_local else self.address,
@@ -66,10 +71,7 @@ class RayExecutor:
                 log_to_driver=False,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"--on: no Ray cluster answers at {self.address}. Expected its address, such as "
-                f"10.0.0.1:6379, or ray for one on this machine. {error}"
-            ) from error
+            raise ValueError(_unreachable(self.address, error)) from error
 
     def execute(self, plan: Plan, folder: Path, progress: RunProgress) -> None:
         """Execute all trainings, and write their files.
@@ -112,6 +114,27 @@ class RayExecutor:
             inputs = [references[name] for name in job.inputs if name in references]
             references[job.name] = task.remote(job.name, shared, *inputs)
         return references
+
+
+def _check_reachable(address: str) -> None:
+    """Connect to the port of a cluster: Ray itself retries for minutes.
+
+    Raises:
+        ValueError: if nothing listens there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS):
+            pass
+    except (OSError, ValueError) as error:
+        raise ValueError(_unreachable(address, error)) from error
+
+
+def _unreachable(address: str, error: Exception) -> str:
+    return (
+        f"--on: there is no Ray cluster at {address}. Expected its address, such as "
+        f"10.0.0.1:6379, or ray for one on this machine. {error}"
+    )
 
 
 def _execute_remotely(name: str, shared: Files, *inputs: Files) -> dict[str, bytes]:

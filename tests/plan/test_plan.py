@@ -1,0 +1,68 @@
+"""The plan of a recipe: its jobs, their inputs and their fingerprints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from instil.experiment.experiment import Experiment
+from instil.plan.plan import Plan
+from tests.experiment.small import recipe, run_of
+
+
+def plan_of(*changes: str, **sections: object) -> Plan:
+    return Plan.compile(Experiment.from_recipe(recipe(*changes, **sections)))
+
+
+def fingerprints(plan: Plan) -> dict[str, str]:
+    return {job.name: job.fingerprint for job in plan.jobs}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+
+
+def test_jobs_are_in_the_order_of_their_inputs() -> None:
+    plan = plan_of("seeds=[3]", "baselines=[alone, pseudo_labels]")
+    assert [job.name for job in plan.jobs] == [
+        "teacher",
+        "evaluate/teacher",
+        "student/alone/seed-3",
+        "student/pseudo_labels/seed-3",
+        "student/distilled/seed-3",
+        "export",
+        "report",
+    ]
+    finished: set[str] = set()
+    for job in plan.jobs:
+        assert finished >= set(job.inputs)
+        finished.add(job.name)
+
+
+def test_a_plan_is_the_same_each_time() -> None:
+    assert fingerprints(plan_of()) == fingerprints(plan_of())
+
+
+def test_a_change_of_the_method_leaves_teacher_and_baselines() -> None:
+    before = fingerprints(plan_of("seeds=[0]", "baselines=[alone]"))
+    after = fingerprints(plan_of("seeds=[0]", "baselines=[alone]", "objectives.kd.temperature=3"))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"student/distilled/seed-0", "export", "report"}
+
+
+@pytest.mark.parametrize("change", ["data.batch_size=50", "teacher_train.epochs=3"])
+def test_a_change_of_the_teacher_changes_all_that_follows(change: str) -> None:
+    before = fingerprints(plan_of("seeds=[0]", "baselines=[alone]"))
+    after = fingerprints(plan_of("seeds=[0]", "baselines=[alone]", change))
+    assert not set(before.values()) & set(after.values())
+
+
+def test_finished_trainings_are_known(tmp_path: Path) -> None:
+    changes = ("train.epochs=1", "seeds=[0]", "baselines=[alone]")
+    plan = plan_of(*changes)
+    assert not any(plan.is_done(job, tmp_path / "run") for job in plan.trainings)
+    run_of(recipe(*changes), tmp_path / "run")
+    assert all(plan.is_done(job, tmp_path / "run") for job in plan.trainings)
+    assert [plan.is_done(job, None) for job in plan.trainings] == [True, False, False]

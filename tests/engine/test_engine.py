@@ -408,13 +408,13 @@ def test_what_takes_gradients_inside_the_graph_is_not_sharded() -> None:
 
 
 def test_what_reads_the_heads_of_members_is_not_sharded() -> None:
-    student, teacher, given = sample_outputs()
+    student, teacher, sample_batch = sample_outputs()
     scheme = Offline(
         Net(nn.Linear(1, 1), lambda *_: student),
         Frozen(Net(nn.Linear(1, 1), lambda *_: teacher)),
         {"several": CAMKD()},
     )
-    scheme.prepare(given)
+    scheme.prepare(sample_batch)
     engine = Engine("cpu")
     engine.shard = True
     with pytest.raises(

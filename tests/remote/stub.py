@@ -20,7 +20,7 @@ Fault = Callable[["Handler"], None]
 def likeliest(ids: Sequence[int], size: int) -> list[tuple[int, float]]:
     """Most likely next tokens: the next id with probability 1/2, the one after with 1/4, ..."""
     return [
-        ((ids[-1] + 1 + number) % VOCABULARY, -(number + 1) * math.log(2)) for number in range(size)
+        ((ids[-1] + 1 + index) % VOCABULARY, -(index + 1) * math.log(2)) for index in range(size)
     ]
 
 
@@ -112,10 +112,10 @@ def text(path: str, body: dict[str, Any]) -> Any:
     """Chat and text completions only."""
     usage = {"total_tokens": 10}
     if path == "/v1/chat/completions":
-        said = body["messages"][-1]["content"]
+        prompt = body["messages"][-1]["content"]
         return {
             "choices": [
-                {"message": {"content": f"re: {said} ({body['seed']})"}, "finish_reason": "stop"}
+                {"message": {"content": f"re: {prompt} ({body['seed']})"}, "finish_reason": "stop"}
             ],
             "usage": usage,
         }
@@ -130,14 +130,14 @@ def vllm(path: str, body: dict[str, Any]) -> Any:
     ids, size = body["prompt"], body["prompt_logprobs"]
     listed: list[Any] = [None]
     for end in range(1, len(ids)):
-        said = likeliest(ids[:end], size)
-        said += (
-            [(ids[end], -9.0)] if ids[end] not in dict(said) else []
+        entries = likeliest(ids[:end], size)
+        entries += (
+            [(ids[end], -9.0)] if ids[end] not in dict(entries) else []
         )  # it adds the token that stands there
         listed.append(
             {
                 str(token): {"logprob": value, "rank": 1, "decoded_token": "x"}
-                for token, value in reversed(said)
+                for token, value in reversed(entries)
             }
         )
     choice = {"text": "x", "finish_reason": "length", "prompt_logprobs": listed}
@@ -166,13 +166,13 @@ def sglang(path: str, body: dict[str, Any]) -> Any:
 def llama(path: str, body: dict[str, Any]) -> Any:
     if path != "/completion":
         return text(path, body)
-    said = [
+    entries = [
         {"id": token, "token": "x", "logprob": value}
         for token, value in likeliest(body["prompt"], body["n_probs"])
     ]
     return {
         "content": "x",
-        "completion_probabilities": [{"id": 1, "top_logprobs": said}],
+        "completion_probabilities": [{"id": 1, "top_logprobs": entries}],
         "tokens_evaluated": len(body["prompt"]),
         "tokens_predicted": 1,
     }
@@ -196,10 +196,10 @@ def stub(
         thread.join()
 
 
-def status(number: int, message: str = "busy", **headers: str) -> Fault:
+def status(code: int, message: str = "busy", **headers: str) -> Fault:
     return lambda handler: handler.say(
         {"error": {"message": message}},
-        number,
+        code,
         {name.replace("_", "-"): value for name, value in headers.items()},
     )
 

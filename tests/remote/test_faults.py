@@ -160,11 +160,11 @@ def test_a_paid_answer_is_kept_whatever_its_usage_says(odd: dict[str, Any], tmp_
         assert teacher.log.requests == 1
         assert teacher.log.tokens == 2 + 5, "the most that it can have taken"
         assert Server(server.url, log=tmp_path / "log.jsonl").complete(["ab"], length=5)
-        assert not server.answered, "nothing is asked again"
+        assert not server.answered, "no request is repeated"
 
 
 def test_budgets_hold_whatever_the_usage_says(tmp_path: Path) -> None:
-    prompts = [str(number) for number in range(10)]
+    prompts = [str(index) for index in range(10)]
     with stub() as server:
         teacher = Server(server.url, log=tmp_path / "a", request_budget=2, concurrency=1)
         server.faults = [saying(GOOD | {"usage": {"total_tokens": -1}})] * 10
@@ -267,7 +267,7 @@ from instil.remote.budget import BudgetExceededError
 url, log, budget = sys.argv[1:]
 server = Server(url, log=log, concurrency=4, request_budget=int(budget) or None)
 try:
-    server.complete([str(number) for number in range(40)])
+    server.complete([str(index) for index in range(40)])
 except BudgetExceededError:
     sys.exit(3)
 """
@@ -296,7 +296,7 @@ def test_a_process_that_was_killed_leaves_no_claim(tmp_path: Path) -> None:
         process.wait()
         teacher = Server(server.url, log=tmp_path / "log", request_budget=10)
         spent = teacher.log.requests
-        teacher.complete([str(number) for number in range(10)])
+        teacher.complete([str(index) for index in range(10)])
         assert teacher.log.requests == 10 >= spent
 
 
@@ -321,7 +321,7 @@ main(["generate", *sys.argv[1:]])
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_an_interrupt_ends_at_once(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text("".join(f'{{"prompt": "{number}"}}\n' for number in range(20)))
+    prompts.write_text("".join(f'{{"prompt": "{index}"}}\n' for index in range(20)))
     with stub(delay=30.0) as server:
         arguments = [str(prompts), "--url", server.url, "--out", str(tmp_path / "out")]
         process = subprocess.Popen(
@@ -364,7 +364,7 @@ def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_damaged_line_of_a_log_is_asked_for_again(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    keys = [question_key("/", {"n": number}) for number in range(3)]
+    keys = [question_key("/", {"n": index}) for index in range(3)]
     for key in keys:
         Log(path).put(key, "the answer", 5)
     content = path.read_bytes()
@@ -409,15 +409,15 @@ def test_no_mutation_of_an_answer_ends_in_an_unclear_error() -> None:
     with stub("vllm") as server:
         teacher = Server(server.url, retries=0)
         teacher.top([[1]], 1)
-        for number in range(300):
-            is_text = bool(number % 2)
+        for index in range(300):
+            is_text = bool(index % 2)
             answer = copy.deepcopy(whole) if is_text else vllm("/v1/completions", body)
             server.faults = [saying(mutated(answer, source))]
             try:
                 if is_text:
-                    teacher.complete([str(number)])
+                    teacher.complete([str(index)])
                 else:
-                    teacher.top([[number % 250, 7, number]], 2)
+                    teacher.top([[index % 250, 7, index]], 2)
             except (ValueError, ServerUnreachableError) as error:
                 messages.append(str(error))
         assert teacher.complete(["a"])

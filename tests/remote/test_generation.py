@@ -25,9 +25,7 @@ from tests.remote.stub import Stub, saying, status, stub
 def prompts(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.jsonl"
     path.write_text(
-        "\n".join(
-            json.dumps({"id": number, "prompt": f"question {number}?"}) for number in range(30)
-        )
+        "\n".join(json.dumps({"id": index, "prompt": f"question {index}?"}) for index in range(30))
         + "\n\n"
     )
     return path
@@ -57,7 +55,7 @@ def test_a_student_learns_from_what_the_teacher_wrote(prompts: Path, tmp_path: P
         "completion": "re: question 7? (0)",
         "finish_reason": "stop",
     }
-    assert seen == [(number, 30) for number in range(1, 31)]
+    assert seen == [(count, 30) for count in range(1, 31)]
     row = text(str(out), length=64).train.__getitems__([0])
     assert bytes(row["label"][row["valid"]].tolist()[:-1]).decode().startswith("re: question ")
 
@@ -176,7 +174,7 @@ def test_the_command_says_what_is_wrong(
             "3",
         )
         assert (code, "request_budget: 3 of 3 requests are spent" in error) == (2, True)
-        code, said, _ = called(
+        code, output, _ = called(
             capsys,
             "generate",
             str(prompts),
@@ -188,7 +186,7 @@ def test_the_command_says_what_is_wrong(
             "top_k=null",
             "--plain",
         )
-        assert (code, "data.path=" in said) == (0, True)
+        assert (code, "data.path=" in output) == (0, True)
         assert sum('"top_k"' not in question for question in server.answered) == 30
 
 
@@ -219,15 +217,15 @@ def test_a_killed_command_goes_on_and_asks_nothing_twice(prompts: Path, tmp_path
         process.wait()
         time.sleep(0.2)
         before = sum(server.answered.values())
-        kept = len((tmp_path / "taught.jsonl.log").read_bytes().split(b"\n")) - 1
-        assert 10 - 3 <= kept <= before <= 13
+        num_logged = len((tmp_path / "taught.jsonl.log").read_bytes().split(b"\n")) - 1
+        assert 10 - 3 <= num_logged <= before <= 13
         assert not out.exists()
         subprocess.run(command(server, prompts, out), check=True, stdout=subprocess.DEVNULL)
-        assert sum(server.answered.values()) - before == 30 - kept, (
-            "only what was under way is asked again"
+        assert sum(server.answered.values()) - before == 30 - num_logged, (
+            "only requests in progress are repeated"
         )
     assert [entry["completion"] for entry in entries(out)] == [
-        f"re: question {number}? (0)" for number in range(30)
+        f"re: question {index}? (0)" for index in range(30)
     ]
     assert len((tmp_path / "taught.jsonl.log").read_text().splitlines()) == 30
 

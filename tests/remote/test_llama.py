@@ -53,9 +53,13 @@ def test_texts(url: str, tmp_path: Path) -> None:
     options = {"length": 4, "temperature": 0.0, "plain": True}
     teacher = Server(url, log=tmp_path / "log.jsonl", concurrency=2)
     generate_file(tmp_path / "prompts.jsonl", tmp_path / "taught.jsonl", teacher, **options)
-    said = [json.loads(line) for line in (tmp_path / "taught.jsonl").read_text().splitlines()]
-    assert [one["completion"].split(".")[0].strip() for one in said] == ["Madrid", "Tokyo", "Rome"]
-    assert {one["finish_reason"] for one in said} == {"length"}
+    entries = [json.loads(line) for line in (tmp_path / "taught.jsonl").read_text().splitlines()]
+    assert [one["completion"].split(".")[0].strip() for one in entries] == [
+        "Madrid",
+        "Tokyo",
+        "Rome",
+    ]
+    assert {one["finish_reason"] for one in entries} == {"length"}
     splits = text(str(tmp_path / "taught.jsonl"), WEIGHTS, length=32)
     assert int(splits.train.__getitems__([0])["valid"].sum()) >= 3
     assert teacher.log.tokens > 3 * 20
@@ -98,9 +102,9 @@ def test_a_student_learns_from_recorded_answers(
 ) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "texts").mkdir()
-    for number in range(6):
-        (tmp_path / "texts" / f"{number}.txt").write_text(
-            f"{TEXT} Rome. {number} and {number + 1} are numbers, of which there are many more."
+    for index in range(6):
+        (tmp_path / "texts" / f"{index}.txt").write_text(
+            f"{TEXT} Rome. {index} and {index + 1} are numbers, and there are many more."
         )
     one = recipe(
         task={"name": "language"},

@@ -12,7 +12,7 @@ import pytest
 from instil.remote import log as module
 from instil.remote.log import Log, question_key
 
-KEYS = [question_key("/", {"n": number}) for number in range(400)]
+KEYS = [question_key("/", {"n": index}) for index in range(400)]
 
 
 def test_what_is_asked_has_one_name() -> None:
@@ -29,13 +29,13 @@ def test_what_is_asked_has_one_name() -> None:
     )
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_answers_come_back_and_are_counted_once(tmp_path: Path, kept: bool) -> None:
-    log = Log(tmp_path / "log.jsonl" if kept else None)
+@pytest.mark.parametrize("in_a_file", [True, False])
+def test_answers_come_back_and_are_counted_once(tmp_path: Path, in_a_file: bool) -> None:
+    log = Log(tmp_path / "log.jsonl" if in_a_file else None)
     assert log.get(KEYS[0]) is None
     log.put(KEYS[0], {"text": "ä\n"}, 7)
     log.put(KEYS[1], [1, None], 3)
-    if kept:
+    if in_a_file:
         log.put(KEYS[0], {"text": "other"}, 7)
         log = Log(tmp_path / "log.jsonl")
     assert log.get(KEYS[0]) == {"text": "ä\n"}
@@ -86,11 +86,11 @@ def writer(path: Path, keys: list[str]) -> subprocess.Popen[bytes]:
 
 def test_several_processes_share_a_file(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    mine = Log(path)
+    log = Log(path)
     processes = [writer(path, KEYS[start : start + 20]) for start in (0, 10)]
     assert [process.wait() for process in processes] == [0, 0]
-    assert mine.get(KEYS[0]) == "x" * 2000
-    assert (mine.requests, mine.tokens, len(path.read_text().splitlines())) == (30, 30, 30)
+    assert log.get(KEYS[0]) == "x" * 2000
+    assert (log.requests, log.tokens, len(path.read_text().splitlines())) == (30, 30, 30)
 
 
 def test_a_writer_that_is_killed_loses_nothing_that_it_had_put(tmp_path: Path) -> None:

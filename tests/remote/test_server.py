@@ -31,7 +31,7 @@ def test_answers_are_asked_for_once(tmp_path: Path) -> None:
 
 def test_so_many_at_a_time() -> None:
     with stub(delay=0.03) as server:
-        Server(server.url, concurrency=3).complete([str(number) for number in range(12)])
+        Server(server.url, concurrency=3).complete([str(index) for index in range(12)])
         assert server.most_open == 3
 
 
@@ -60,7 +60,7 @@ def test_what_is_asked_draws_from_all_tokens() -> None:
 
 
 def test_the_budget_holds_over_processes_and_names_its_argument(tmp_path: Path) -> None:
-    prompts = [str(number) for number in range(10)]
+    prompts = [str(index) for index in range(10)]
     with stub(delay=0.01) as server:
         with pytest.raises(
             BudgetExceededError,
@@ -110,7 +110,7 @@ def test_an_answer_without_text_is_an_error_and_not_kept() -> None:
 
 
 def test_one_failure_loses_no_other_answer(tmp_path: Path) -> None:
-    prompts = [str(number) for number in range(8)]
+    prompts = [str(index) for index in range(8)]
     with stub(delay=0.01) as server:
         teacher = Server(server.url, log=tmp_path / "log.jsonl", concurrency=2, retries=0)
         server.faults = [status(500)]
@@ -126,8 +126,8 @@ def test_one_failure_loses_no_other_answer(tmp_path: Path) -> None:
 def test_the_likeliest_tokens_of_every_position(kind: str, tmp_path: Path) -> None:
     with stub(kind) as server:
         teacher = Server(server.url, log=tmp_path / "log.jsonl")
-        found = teacher.top(ROWS, 3)
-        for top, row in zip(found, ROWS, strict=True):
+        tops = teacher.top(ROWS, 3)
+        for top, row in zip(tops, ROWS, strict=True):
             for position in range(len(row)):
                 expected = likeliest(row[: position + 1], 3)
                 assert top.indices[position].tolist() == [token for token, _ in expected]
@@ -135,12 +135,12 @@ def test_the_likeliest_tokens_of_every_position(kind: str, tmp_path: Path) -> No
                     top.values[position], torch.tensor([value for _, value in expected])
                 )
                 torch.testing.assert_close(top.log_tail[position], torch.tensor(math.log(1 / 8)))
-        asked = sum(server.answered.values())
+        before = sum(server.answered.values())
         again = Server(server.url, log=tmp_path / "log.jsonl").top(ROWS, 3)
         assert all(
-            torch.equal(one.values, other.values) for one, other in zip(found, again, strict=True)
+            torch.equal(one.values, other.values) for one, other in zip(tops, again, strict=True)
         )
-        assert sum(server.answered.values()) - asked <= 3, "only what kind of server it is"
+        assert sum(server.answered.values()) - before <= 3, "only the probes of the endpoints"
         total = teacher.log.tokens
     assert (
         total == {"vllm": 6 + 3 + 4, "sglang": 5 + 2 + 3, "llama": 2 + 3 + 4 + 5 + 2 + 2 + 3}[kind]
@@ -173,8 +173,8 @@ def test_a_server_that_only_writes_is_refused() -> None:
 
 
 def _vllm(*listed: dict[str, Any]) -> dict[str, Any]:
-    said = [{token: {"logprob": value} for token, value in one.items()} for one in listed]
-    return {"choices": [{"prompt_logprobs": [None, *said]}], "usage": {"total_tokens": 1}}
+    positions = [{token: {"logprob": value} for token, value in one.items()} for one in listed]
+    return {"choices": [{"prompt_logprobs": [None, *positions]}], "usage": {"total_tokens": 1}}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from instil.store.files import StoredFile, fetch_unpacked, write_tensors
 from instil.store.reader import Store, row_checksums
 from instil.store.writer import StoreWriter
 from instil.teachers.recorded import Recorded
-from tests.store.test_store import INDEX, answer, asked, batches, recorded
+from tests.store.test_store import INDEX, answer, batch_of, batches, recorded
 
 SHARD = "train-00001-0000000000.safetensors.zst"
 CONSTANTS, TRAIN_INDEX = "train-constants.safetensors.zst", "train-index.safetensors.zst"
@@ -59,7 +59,7 @@ def read(folder: Path) -> None:
     """Everything that a run reads."""
     store = Store(str(folder))
     store.check({"teacher": "a"})
-    batch = asked([8, 3, 3], [2, 0, 1])
+    batch = batch_of([8, 3, 3], [2, 0, 1])
     got = Recorded(store, row_checksums)(batch)
     assert torch.equal(got["logits"], answer(batch)["logits"])
 
@@ -183,7 +183,7 @@ def test_recording_again_makes_a_damaged_file_anew(
     again = StoreWriter(folder, {"teacher": "a"})
     list(again.record("train", INDEX, 3, batches, counted))
     again.finish({})
-    assert sum(calls) <= len(INDEX), "what is intact is not asked for again"
+    assert sum(calls) <= len(INDEX), "intact shards are not computed again"
     read(folder)
 
 

@@ -7,7 +7,7 @@ from instil.store.manifest import Manifest
 
 
 def test_a_changed_module_is_shown_by_its_lines() -> None:
-    head = "somewhere\n" + "\n".join(f"line = {number}" for number in range(40))
+    head = "somewhere\n" + "\n".join(f"line = {index}" for index in range(40))
     before, now = f"{head}\ndef one():\n    return 1\n", f"{head}\ndef one():\n    return 2\n"
     manifest = Manifest(binding={"code": [before]})
     (sentence,) = manifest.differences({"code": [now]})

@@ -56,7 +56,7 @@ def recorded(folder: Path, binding: dict[str, object] | None = None) -> Store:
     return Store(str(folder))
 
 
-def asked(index: list[int], view: list[int]) -> Batch:
+def batch_of(index: list[int], view: list[int]) -> Batch:
     rows, views = torch.tensor(index), torch.tensor(view)
     return {"image": image(rows, views), "index": rows, "view": views}
 
@@ -65,7 +65,7 @@ def test_answers_come_back_bit_by_bit(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(writer, "SHARD_BYTES", 100)  # several shards
     store = recorded(tmp_path / "s")
     assert len(list((tmp_path / "s").glob("train-0000*"))) > 3
-    batch = asked([8, 3, 3, 0], [2, 0, 1, 2])
+    batch = batch_of([8, 3, 3, 0], [2, 0, 1, 2])
     got, expected = Recorded(store, row_checksums)(batch), answer(batch)
     assert torch.equal(got["logits"], expected["logits"])
     assert all(
@@ -79,31 +79,31 @@ def test_answers_come_back_bit_by_bit(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_another_input_than_the_one_answered_is_refused(tmp_path: Path) -> None:
     teacher = Recorded(recorded(tmp_path / "s"), row_checksums)
-    batch = asked([8, 3], [2, 0])
+    batch = batch_of([8, 3], [2, 0])
     batch["image"][1, 2] = torch.nextafter(batch["image"][1, 2], torch.tensor(9.0))
     with pytest.raises(ValueError, match="the input of sample 3 is not the recorded one"):
         teacher(batch)
     with pytest.raises(
         ValueError, match="the input of sample 8"
     ):  # the right sample in the wrong view
-        teacher(asked([8, 3], [2, 0]) | {"view": torch.tensor([1, 0])})
+        teacher(batch_of([8, 3], [2, 0]) | {"view": torch.tensor([1, 0])})
 
 
 def test_missing_samples_views_and_roles_are_errors(tmp_path: Path) -> None:
     teacher = Recorded(recorded(tmp_path / "s"), row_checksums)
     with pytest.raises(ValueError, match="sample 2 is not in the store"):
-        teacher(asked([2], [0]))
+        teacher(batch_of([2], [0]))
     with pytest.raises(ValueError, match="sample 77 is not in the store"):
-        teacher(asked([77], [0]))
+        teacher(batch_of([77], [0]))
     with pytest.raises(ValueError, match=r"view 3 is not in the store .* which has 3"):
-        teacher(asked([3], [3]))
+        teacher(batch_of([3], [3]))
     with pytest.raises(
         ValueError,
         match=r"'embedding' was not recorded\. Expected one of features, logits, projection",
     ):
         teacher.select_roles(["logits", "embedding"], {})
     with pytest.raises(ValueError, match="cannot be differentiated"):
-        teacher(asked([3], [0]), grad=True)
+        teacher(batch_of([3], [0]), grad=True)
     with pytest.raises(ValueError, match="no 'view'"):
         teacher({"image": torch.zeros(1, 4), "index": torch.zeros(1, dtype=torch.int64)})
     with pytest.raises(FileNotFoundError, match="is not a store"):
@@ -147,7 +147,7 @@ def test_a_recording_that_was_killed_goes_on(
         Store(str(tmp_path / "s"))
     done = set(under_way.manifest.files)
     (tmp_path / "s" / "train-00000-0000000000.safetensors.zst").unlink()  # and a file was lost
-    asked_again: list[int] = []
+    recorded_again: list[int] = []
     again = StoreWriter(tmp_path / "s", {"teacher": "a"})
     list(
         again.record(
@@ -155,11 +155,11 @@ def test_a_recording_that_was_killed_goes_on(
             INDEX,
             3,
             batches,
-            lambda batch: asked_again.extend(batch["index"].tolist()) or answer(batch),
+            lambda batch: recorded_again.extend(batch["index"].tolist()) or answer(batch),
         )
     )  # type: ignore[func-returns-value]
     again.finish({})
-    assert len(asked_again) < 3 * len(INDEX), "what is there is not asked for again"
+    assert len(recorded_again) < 3 * len(INDEX), "existing shards are not computed again"
     assert done <= set(again.manifest.files)
     assert again.manifest.files == whole.manifest.files, "as if it had never been stopped"
 
@@ -186,7 +186,7 @@ def test_read_over_the_network_and_in_other_processes(tmp_path: Path) -> None:
         memory.pipe(f"/answers/{file.name}", file.read_bytes())
     shutil.rmtree(tmp_path / "s")
     store = Store("memory://answers")
-    batch = asked([8, 3], [2, 0])
+    batch = batch_of([8, 3], [2, 0])
     assert torch.equal(Recorded(store, row_checksums)(batch)["logits"], answer(batch)["logits"])
     with multiprocessing.get_context("spawn").Pool(2) as pool:  # what was unpacked is shared
         for logits in pool.map(_logits, [store, store]):
@@ -270,8 +270,8 @@ def test_hidden_states_and_a_head_are_kept_as_their_logits_would_be(
     outputs = {"projection": signal, "features": torch.rand(5, 2)}
     for codec in ("top", "sampled"):
         small, whole = (
-            encode_outputs(given, batch, codec, 4)
-            for given in (outputs, {"logits": signal.logits()})
+            encode_outputs(source, batch, codec, 4)
+            for source in (outputs, {"logits": signal.logits()})
         )
         assert set(small) == encoded_roles(outputs, codec) == {codec, "features"}
         for field in dataclasses.fields(small[codec]):
@@ -296,11 +296,11 @@ def test_a_tensor_in_two_roles_is_kept_once(tmp_path: Path) -> None:
     under_way = StoreWriter(tmp_path / "s", {})
     list(under_way.record("train", INDEX, 3, batches, tied))
     under_way.finish({})
-    store, batch = Store(str(tmp_path / "s")), asked([8, 3], [2, 0])
+    store, batch = Store(str(tmp_path / "s")), batch_of([8, 3], [2, 0])
     got = Recorded(store, row_checksums)(batch)
     assert torch.equal(got["embedding"], batch["image"].cos())
-    for found in (got["projection"].weight, got["head"][0], got["token_embedding"]):
-        assert torch.equal(found, weight)
+    for tensor in (got["projection"].weight, got["head"][0], got["token_embedding"]):
+        assert torch.equal(tensor, weight)
     assert torch.equal(got["head"][1], HEAD)
     section = store.manifest.sections["train"]
     assert set(store._tensors(section.constants or "")) == {"projection.weight", "head.1"}

@@ -65,7 +65,7 @@ class Ordered(Sound):
 
 
 class BatchMean(Sound):
-    """Centred over the batch, and its card does not say so."""
+    """Centred over the batch, which its card does not declare."""
 
     def of(self, student: Tensor, teacher: Tensor) -> Tensor:
         return super().of(student - student.mean(0), teacher - teacher.mean(0)) + super().of(
@@ -123,9 +123,9 @@ class ReadsPadding(Objective):
     items = Items(per_sample=True)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = student["hidden_states"][-1], teacher["hidden_states"][-1]
+        student_hidden, teacher_hidden = student["hidden_states"][-1], teacher["hidden_states"][-1]
         mask = batch["attention_mask"]
-        apart = (mine.square().mean(-1) - theirs.square().mean(-1)).square()
+        apart = (student_hidden.square().mean(-1) - teacher_hidden.square().mean(-1)).square()
         return torch.where(mask > 0, apart, 0.0).sum(1) / mask.sum(1)
 
 

@@ -55,8 +55,10 @@ def test_rows_of_a_graph_are_the_edges_among_them() -> None:
     rows = [6, 0, 2, 4]
     for chosen in (torch.tensor(rows), torch.isin(torch.arange(10), torch.tensor(rows))):
         order = rows if chosen.dtype == torch.int64 else sorted(rows)
-        found = {tuple(edge) for edge in select_rows(batch, chosen)["edge_index"].T.tolist()}
-        assert {(order[a], order[b]) for a, b in found} == {
+        edges_of_rows = {
+            tuple(edge) for edge in select_rows(batch, chosen)["edge_index"].T.tolist()
+        }
+        assert {(order[a], order[b]) for a, b in edges_of_rows} == {
             (a, b) for a, b in edges if {a, b} <= set(rows)
         }
 
@@ -142,12 +144,12 @@ class Slopes(Objective):
         assert student["input"] is teacher["input"]
         by_stage, by_input = (
             [
-                torch.autograd.grad(side["logits"].square().sum(), place(side), create_graph=True)[
+                torch.autograd.grad(side["logits"].square().sum(), select(side), create_graph=True)[
                     0
                 ]
                 for side in (student, teacher)
             ]
-            for place in (lambda side: side["features"][-1], lambda side: side["input"])
+            for select in (lambda side: side["features"][-1], lambda side: side["input"])
         )
         assert all(slope.abs().sum() != 0 for slope in (*by_stage, *by_input))
         return (by_input[0] - by_input[1].detach()).flatten(1).square().sum(1)

@@ -103,7 +103,7 @@ class Holds(Broken):
 
 
 class Forgets(Broken):
-    """What it has seen is in no checkpoint."""
+    """Scheme whose memory is in no checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class ExportsTheModel(Broken):
 
 
 class Leaky(Frozen):
-    """A teacher that asks for gradients after the engine has looked."""
+    """A teacher that enables gradients after the engine has looked."""
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         if "step" in batch:

@@ -143,7 +143,7 @@ def _keep_previous(path: Path) -> None:
         os.replace(path, previous_path(path))
 
 
-def read(path: Path, device: torch.device) -> CheckpointContents:
+def read_checkpoint(path: Path, device: torch.device) -> CheckpointContents:
     """Read and verify a checkpoint.
 
     Args:
@@ -179,7 +179,7 @@ def restore(
     """Copy the contents of a checkpoint into a scheme and its optimizers.
 
     Args:
-        contents: result of ``read``.
+        contents: result of ``read_checkpoint``.
         path: file of the checkpoint, for messages.
         scheme: scheme of the same structure, with any number of ranks.
         optimizers: optimizer of each learner.

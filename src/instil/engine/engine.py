@@ -239,7 +239,7 @@ class Engine:
         Raises:
             ValueError: if the file is damaged or of another scheme.
         """
-        contents = checkpoints.read(path, self.device)
+        contents = checkpoints.read_checkpoint(path, self.device)
         own = checkpoints.restore(contents, path, scheme, self.optimizers)
         if own is None:
             return contents.extra

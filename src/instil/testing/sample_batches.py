@@ -32,7 +32,7 @@ def tokens(num_samples: int) -> Batch:
     }
 
 
-def pixel_labels(num_samples: int) -> Batch:
+def segmentation_labels(num_samples: int) -> Batch:
     """Labels of pixels; every third image has no label, the others lack some labels."""
     image, row, column = torch.meshgrid(
         torch.arange(num_samples),

@@ -1,4 +1,4 @@
-"""A recipe that trains in a moment, and runs of it."""
+"""A small recipe that trains in a few seconds, and runs of it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SMALL: dict[str, Any] = {
 
 
 def recipe(*changes: str, **sections: Any) -> Recipe:
-    """The small recipe with other sections and ``key=value`` changes."""
+    """Return the small recipe with other sections and ``key=value`` changes."""
     return build(override(SMALL | sections, changes))
 
 
 def among_texts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in this folder, with a cache of its own and ten short texts in ``texts``."""
+    """Change into this folder, with its own cache and ten short texts in ``texts``."""
     monkeypatch.setenv("INSTIL_CACHE", str(folder / "cache"))
     monkeypatch.chdir(folder)
     (folder / "texts").mkdir()
@@ -43,7 +43,7 @@ def among_texts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_of(one: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Run, and give what is in ``result.json``."""
+    """Run a recipe and return the content of ``result.json``."""
     run(one, None if resume else out, out if resume else None, Console(quiet=True))
     return result(out)
 
@@ -54,7 +54,7 @@ def result(out: Path) -> dict[str, Any]:
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
-    """The records in ``metrics.jsonl``."""
+    """Return the records of ``metrics.jsonl``."""
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -62,7 +62,7 @@ def numbers(
     found: dict[str, Any],
     arms: Sequence[str] = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled"),
 ) -> dict[str, Any]:
-    """What two runs of one recipe must have in common, to the last bit."""
+    """Return the part of a result that two runs of one recipe share bit for bit."""
     return {
         key: found.get(key)
         for key in (

@@ -1,4 +1,4 @@
-"""The device of a recipe: checked first, used by the whole command, and forgotten after it."""
+"""The device of a recipe is checked first and used by the whole command, but not after it."""
 
 from __future__ import annotations
 

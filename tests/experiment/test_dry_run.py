@@ -1,4 +1,4 @@
-"""Bad input of every kind: one clear error, before anything is trained or written."""
+"""Bad input of every kind gives one clear error, before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ def test_the_stages_are_tried_with_the_nets_that_they_will_have() -> None:
 
 
 def test_labels_are_not_asked_for_where_nothing_learns_from_them(here: Path) -> None:
-    """Only the teacher knows: nothing to stop for."""
+    """Samples without labels are no error if no loss of the student needs labels."""
     label = np.array([-100] * 40 + [0, 1] * 10)
     split = np.array([0] * 40 + [1] * 10 + [2] * 10)
     np.savez(

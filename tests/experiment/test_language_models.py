@@ -1,4 +1,4 @@
-"""Recipes with language models that cannot be distilled are refused before training, with the place in the recipe."""
+"""Language models that cannot be distilled raise an error with a recipe path before training."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ TEACHER = LLAMA | {"is_trained": True}
         ),
         (
             {"scheme": {"type": "on_policy", "sampling": {"eos_token_id": 9999}}},
-            r"scheme\.sampling\.eos_token_id: there is no such token\. Expected a token from 0 to 256, got 9999",
+            r"scheme\.sampling\.eos_token_id: there is no such token\. Expected a token from "
+            r"0 to 256, got 9999",
         ),
         (
             {

@@ -1,4 +1,4 @@
-"""Where the answers of a language model come from: a live teacher, loaded once; a store, in whatever codec; one with other tokens."""
+"""Outputs of a language model: of a live teacher, of a store, and in other tokens."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ def test_every_codec_teaches_what_the_live_teacher_does(
 def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
     with pytest.raises(
         RecipeError,
-        match=r"store\.codec: 'top' does not keep what objectives\.forward_kl reads: .* holds only some classes; use top_k",
+        match=r"store\.codec: 'top' does not keep what objectives\.forward_kl reads: .* holds "
+        r"only some classes; use top_k",
     ):
         record_outputs(spoken("store.path=none", "store.codec=top"), Console(quiet=True))
     assert not (here / "none").exists(), "before anything is asked"
@@ -164,7 +165,8 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
             list(dry_run(Experiment.from_recipe(spoken("store.path=store", *changes, **sections))))
 
     refused(
-        "DistilBERT needs hidden_states of the teacher, which gives projection; the store does not hold it: record again",
+        "DistilBERT needs hidden_states of the teacher, which gives projection; the store "
+        "does not hold it: record again",
         objectives=STATES,
     )
     refused(
@@ -180,7 +182,8 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
     [
         (
             ("scheme=on_policy",),
-            "store: the scheme on_policy needs teacher outputs for texts that are generated during training",
+            "store: the scheme on_policy needs teacher outputs for texts that are generated "
+            "during training",
         ),
         (
             ("stages=[{objectives: {forward_kl: {}}}]",),

@@ -1,4 +1,4 @@
-"""The digest of a data set notices a change of any sample up to its limit."""
+"""The digest of a data set depends on every sample up to its limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources of data that a recipe names: those of the package, and functions of the user."""
+"""Data sources of a recipe: those of the package, and functions of the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of several stages, killed in the middle of any of them."""
+"""A run of several stages that is killed in the middle of any of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ STEPS = 8
 
 
 def staged() -> Recipe:
-    """A hint, then the student's own past, then a teacher of the second stage for the net of the first, whose first parts stay as they are."""
+    """Return a recipe of three stages: hint, self-distillation, and KD from the second stage.
+
+    The student of the last stage is that of the first, with frozen first parts.
+    """
     train = {"epochs": 2, "optimizer": {"lr": 1e-2}, "checkpoint_every": 1}
     student = {"model": "cnn", "options": {"width": 2}}
     return recipe("baselines=[]", "seeds=[0]", train=train, student=student, stages=STAGES)

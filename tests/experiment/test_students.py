@@ -1,4 +1,4 @@
-"""Students made of the recipe's teacher: what they begin as, a teacher that is asked once, and what cannot be."""
+"""Students that start from the teacher of the recipe, and precomputed teachers."""
 
 from __future__ import annotations
 

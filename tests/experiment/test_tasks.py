@@ -1,4 +1,4 @@
-"""Tasks of every kind go the same path: arms, result, shipped student, export, page."""
+"""Every task is run to the end: arms, result, exported student, ONNX export, report."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ EXPECTED = {
 
 
 def small(task: str, *changes: str) -> recipes.Recipe:
-    """Two epochs of the least data; what a recipe leaves out is left to the task."""
+    """Return a recipe of two epochs on little data, with the defaults of the task."""
     sections = {"task": task, "export": None, **SECTIONS[task]}
     return recipe(*changes, **sections)
 
@@ -244,12 +244,14 @@ def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
         (
             "segmentation",
             ["data={name: digits}"],
-            r"task: segmentation needs a label and valid \(N, H, W\) for each pixel; the label has the shape \(1,\)",
+            r"task: segmentation needs a label and valid \(N, H, W\) for each pixel; the "
+            r"label has the shape \(1,\)",
         ),
         (
             "text_classification",
             ["data={name: digits}"],
-            "task: text classification needs 'input_ids' in a batch. Expected input_ids, attention_mask, got image, label",
+            "task: text classification needs 'input_ids' in a batch. Expected input_ids, "
+            "attention_mask, got image, label",
         ),
         (
             "segmentation",
@@ -260,7 +262,8 @@ def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
         (
             "segmentation",
             ["baselines=[alone,pseudo_labels]"],
-            "baselines: pseudo_labels is undefined for segmentation with 'single' labels. Expected one of alone",
+            "baselines: pseudo_labels is undefined for segmentation with 'single' labels. "
+            "Expected one of alone",
         ),
         (
             "segmentation",

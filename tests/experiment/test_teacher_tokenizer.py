@@ -1,4 +1,4 @@
-"""A teacher that reads other tokens than its student, through a whole run."""
+"""A whole run with a teacher that has another tokenizer than its student."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ def test_what_cannot_be_aligned_is_refused() -> None:
     for overrides, words in (
         (
             ["task=classification", "data={name: digits}"],
-            "data: 'digits' cannot give the tokens of a second tokenizer. Leave teacher.tokenizer out",
+            "data: 'digits' cannot give the tokens of a second tokenizer. Leave "
+            "teacher.tokenizer out",
         ),
         (
             ["data.teacher_tokenizer=bytes"],
@@ -89,9 +90,11 @@ def test_what_cannot_be_aligned_is_refused() -> None:
         ),
         (
             [
-                "teacher=[{model: causal_transformer, tokenizer: bytes}, {model: causal_transformer}]"
+                "teacher=[{model: causal_transformer, tokenizer: bytes}, {model: "
+                "causal_transformer}]"
             ],
-            "data: the teachers have several tokenizers. Expected one for all, got bytes, the tokenizer of the data",
+            "data: the teachers have several tokenizers. Expected one for all, got bytes, "
+            "the tokenizer of the data",
         ),
     ):
         with pytest.raises(RecipeError, match=words):
@@ -102,7 +105,8 @@ def test_a_student_cut_from_its_teacher_reads_its_tokens() -> None:
     experiment = Experiment.from_recipe(recipes.load(RECIPE, [*SMALL, "student={model: teacher}"]))
     with pytest.raises(
         RecipeError,
-        match=r"student: model: 'teacher' needs a student with the tokens of its teacher\. Set data\.tokenizer",
+        match=r"student: model: 'teacher' needs a student with the tokens of its teacher\. "
+        r"Set data\.tokenizer",
     ):
         list(dry_run(experiment))
 
@@ -111,6 +115,7 @@ def test_a_loss_of_one_tokenizer_says_what_is_wrong() -> None:
     experiment = Experiment.from_recipe(recipes.load(RECIPE, [*SMALL, "objectives.kd={}"]))
     with pytest.raises(
         RecipeError,
-        match=r"objectives\.kd: KD compares token by token, but the teacher has its own tokenizer\. Use uld, gold, dskd",
+        match=r"objectives\.kd: KD compares token by token, but the teacher has its own "
+        r"tokenizer\. Use uld, gold, dskd",
     ):
         list(dry_run(experiment))

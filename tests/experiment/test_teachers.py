@@ -1,4 +1,4 @@
-"""Teachers with data of their own, several of them, and how they answer as one."""
+"""Teachers with their own data, several teachers, and their combination into one."""
 
 from __future__ import annotations
 

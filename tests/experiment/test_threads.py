@@ -1,4 +1,4 @@
-"""One thread where more do not help, all where they do, and hands off where somebody else decided."""
+"""One thread if more do not help, all if they do; ``OMP_NUM_THREADS`` decides if it is set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.nets import batch, net
 
 @pytest.fixture
 def choose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """``choose`` on a machine of four threads, where one and all take the given seconds."""
+    """``choose_num_threads`` on a machine with four threads, for given seconds of one and all."""
     before, number = torch.get_num_threads(), [4]
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -1,4 +1,4 @@
-"""Teachers are trained once: what makes another one, what does not, and those that are given."""
+"""Teachers are trained once: options that change the cached file, and teachers with weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORT = ["seeds=[0]", "baselines=[]", "train.epochs=1"]
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """The arms that were trained."""
+    """Names of the arms that were trained."""
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     names, original = [], module.fit
 
@@ -176,7 +176,8 @@ def test_classes_in_another_order_are_refused_before_anything_is_written(tmp_pat
     names = [str(number) for number in (1, 0, *range(2, 10))]
     with pytest.raises(
         ValueError,
-        match="classes of teacher and data are in another order: class 0 is '1' for the teacher and '0' in the data",
+        match="classes of teacher and data are in another order: class 0 is '1' for the "
+        "teacher and '0' in the data",
     ):
         run_of(recipe(*SHORT, teacher={**SMALL["teacher"], "classes": names}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

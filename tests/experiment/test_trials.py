@@ -1,4 +1,4 @@
-"""What every net must stand, by the scheme of the recipe."""
+"""Robustness evaluations that the scheme of the recipe adds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model of other tokens than the data's is noticed."""
+"""A model with other tokens than the data raises an error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIZE = 300
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with texts, a model with its tokenizer, and another tokenizer of the same size."""
+    """Folder with texts, a model with its tokenizer, and another tokenizer of the same size."""
     pytest.importorskip("transformers")
     among_texts(tmp_path, monkeypatch)
     (tmp_path / "own_model.py").write_text(MODULE)

@@ -1,4 +1,4 @@
-"""Advice on weightings that are known to lose: where it is given, and where not."""
+"""Recipes with and without advice on weightings that are known to be worse."""
 
 from __future__ import annotations
 

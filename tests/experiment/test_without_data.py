@@ -1,4 +1,4 @@
-"""Students that see no training image: none is opened, and what they saw instead is told."""
+"""Students without training images: none is opened, and the report names the surrogate images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "fast_data_free": {"generator": GENERATOR, **FEW},
     "deep_inversion": FEW,
 }
-"""Every scheme that makes its images, with options for a moment of it."""
+"""Every scheme that makes its own images, with options for a short run."""
 
 
 def without_data(*changes: str, surrogate: Any = "scheme", **sections: Any) -> Any:
@@ -47,7 +47,7 @@ def without_data(*changes: str, surrogate: Any = "scheme", **sections: Any) -> A
 
 
 class Closed(Samples):
-    """Training samples of which nothing but their number may be asked."""
+    """Training samples that fail if anything but their number is read."""
 
     def __init__(self, count: int, classes: list[str]):
         super().__init__(torch.zeros(count, dtype=torch.int64), classes)
@@ -80,7 +80,7 @@ def test_every_scheme_that_makes_images_is_tried_here() -> None:
 
 @pytest.fixture
 def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A teacher that is there, and training samples that are closed."""
+    """Section of a trained teacher, with training samples that cannot be opened."""
     save_file(cnn(10, width=2).state_dict(), tmp_path / "teacher.safetensors")
     whole = digits()
     shut = Splits(

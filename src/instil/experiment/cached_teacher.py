@@ -44,6 +44,7 @@ class CachedTeacher(Teacher):
             indices.append(index[is_sample])
             for name, tensor in tensors.items():
                 rows.setdefault(name, []).append(tensor[is_sample.to(tensor.device)])
+        # One table per tensor: a lookup by index is then a single indexing operation.
         for name, parts in rows.items():
             self.register_buffer(_buffer(name), self._table(torch.cat(parts), torch.cat(indices)))
         for name, tensor in shared.items():

@@ -67,6 +67,7 @@ def dry_run(
                 if net is not None:
                     trained[index] = net
             scheme = _build_stage(stage, trained, exported)
+            # A copy: later stages may change the student, and the caller still uses the scheme.
             student = copy.deepcopy(scheme.export())
             exported |= {"previous": student, f"stage:{stage.recipe.name}": student}
             yield stage, scheme, len(trained) == len(stage.recipe.teachers)

@@ -179,6 +179,7 @@ class Experiment:
             RecipeError: for an augmentation or a sampler that does not fit the samples.
         """
         workers = self.recipe.data.workers
+        # Evaluation needs no gradients: its batch size is that of the task.
         if not shuffle:
             return Loader(samples, self.task.eval_batch_size, shuffle=False, workers=workers)
         options = self.recipe.data.augment
@@ -188,6 +189,7 @@ class Experiment:
         if with_mixing and options.partner:
             augment = Partners(samples, augment, seed)
         views = options.views
+        # A store has outputs for a finite number of views; the default is one.
         if views is None and self.recipe.store is not None:
             views = 1
         with contextlib.nullcontext() if sampler == "shuffled" else error_context("data.sampler"):
@@ -223,6 +225,7 @@ class Experiment:
         if isinstance(samples, SyntheticImages):
             steps.append(functools.partial(samples.materialize, seed=seed))
         if options.crop or options.flip:
+            # Recorded outputs belong to numbered views, which all seeds must share.
             view_seed = seed if options.views is None else 0
             steps.append(augmentation.Augmentation(options.crop, options.flip, view_seed))
         return functools.partial(_apply_all, steps) if steps else None

@@ -45,6 +45,7 @@ def build_exported_network(
         "index": torch.arange(2),
     }
 
+    # Nothing is downloaded: the weights come from the exported file.
     def builder(stage: Recipe) -> NetworkBuilder:
         return NetworkBuilder(
             stage, task.call, facts, example=lambda: batch, fetch=False, trust_code=trust_code

@@ -100,6 +100,7 @@ class NetworkBuilder:
             # Without images there is no resolution that tells the stages apart.
             if "image" in batch:
                 taps = infer_taps(model, call, batch) | taps
+        # Taps of the recipe replace those of the architecture, which replace inferred ones.
         for role, modules in config.taps.items():
             taps[role] = _module_paths(modules)
         if isinstance(config, TeacherConfig) and config.tokenizer:
@@ -140,6 +141,7 @@ class NetworkBuilder:
             model = compress(self._build_model(teacher_config, None), teacher_config, None)
             if self.fetch and teacher_config.weights is not None:
                 load_weights(model, self.recipe.locate(teacher_config.weights))
+        # The teacher is frozen; its copy is trained.
         return copy.deepcopy(model).requires_grad_(True)
 
     def _input_options(self, config: ModelConfig) -> dict[str, Any]:

@@ -90,6 +90,7 @@ def _affordable(num_samples: int, num_bytes: int) -> int:
 def _spread(num_samples: int, num_rows: int) -> Tensor:
     if num_rows == num_samples:
         return torch.arange(num_samples)
+    # In float32 the rows of more than 2**24 samples could not be told apart.
     return torch.linspace(0, num_samples - 1, num_rows, dtype=torch.float64).long()
 
 

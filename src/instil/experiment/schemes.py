@@ -99,6 +99,7 @@ def _build(
     _build_networks(options, experiment, path)
     if "sampling" in parameters:
         sampling = options.get("sampling", parameters["sampling"].default)
+        # Generated texts end like those of the data and have only their tokens.
         if isinstance(sampling, Sampling):
             facts = experiment.facts
             options["sampling"] = sampling.fill(facts.get("end"), facts.get("vocabulary"))

@@ -101,6 +101,7 @@ def data_source(
         raise ValueError(
             f"'{source}' cannot give the tokens of a second tokenizer. Leave teacher.tokenizer out"
         )
+    # Keys of the section that are not options of the source, for messages about typing errors.
     other_keys = DataConfig.model_fields if path == "data" else ("name",)
     first_option = {first: detail} if detail and is_builtin else {}
     title = source if is_builtin else name

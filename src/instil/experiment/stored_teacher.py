@@ -80,6 +80,7 @@ def store_fingerprint(experiment: Experiment, store: StoreConfig) -> dict[str, A
             **recipe.data.options,
             "contents": data_fingerprint(experiment),
         },
+        # A partner has keys of its own in the batch; the recorded sample stays as it is.
         "augmentation": recipe.data.augment.model_dump(exclude={"partner"}),
         "teacher": teachers[0] if len(teachers) == 1 else teachers,
         "ensemble": None if recipe.ensemble is None else recipe.ensemble.model_dump(mode="json"),

@@ -172,6 +172,7 @@ def _load_source(experiment: Experiment, name: str, options: dict[str, Any]) -> 
     recipe = experiment.recipe
     key = repr((name, sorted(options.items())))
     with error_context("teacher.data"):
+        # ``sources`` is shared by the experiments of all stages.
         if key not in experiment.sources:
             experiment.sources[key] = data_source(name, options, recipe, "teacher.data")
         splits = experiment.sources[key]

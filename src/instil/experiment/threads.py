@@ -47,6 +47,7 @@ def choose_num_threads(scheme: Scheme, batch: Batch) -> int:
         torch.autograd.grad(loss, parameters, allow_unused=True)
         scheme.teacher_outputs(batch)
 
+    # One thread is timed first: small networks need no second measurement.
     seconds = _seconds(run_networks, 1)
     if seconds > SMALL_NET_SECONDS:
         is_faster = _seconds(run_networks, num_threads) < REQUIRED_SPEEDUP * seconds
@@ -69,4 +70,5 @@ def _seconds(function: Callable[[], None], num_threads: int) -> float:
         start = time.perf_counter()
         function()
         seconds.append(time.perf_counter() - start)
+    # The minimum is the time that other programs disturb least.
     return min(seconds[1:])

@@ -68,6 +68,7 @@ def load_if_trained(
     """
     if teacher_config.earlier:
         return None
+    # A file in the cache has the weights after training, in the final architecture.
     net = build_final_architecture(experiment, teacher_config, index)
     if teacher_config.ready:
         return net
@@ -101,6 +102,7 @@ def build_teacher(experiment: Experiment, teacher_config: TeacherConfig, index: 
         teacher_config: section of the teacher.
         index: index of the teacher in the stage, which is the seed of random weights.
     """
+    # Independent of the seeds of the recipe: all of them share one cached teacher.
     torch.manual_seed(index)
     data = teacher_training_data(experiment, teacher_config, index)
     return build_network(teacher_config, data, "teacher")

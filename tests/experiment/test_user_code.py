@@ -1,4 +1,4 @@
-"""A person's own models, losses and data, from a folder of their own; each through the command line to the end."""
+"""Models, losses and data of a user, in the user's folder, run through the command line."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def build(classes, channels, size):
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh folder, in which the commands run."""
+    """Empty folder in which the commands run."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -88,7 +88,7 @@ def write(name: str = "mine.yaml", **sections: Any) -> str:
 
 
 def pictures(folder: str, size: int = 16, classes: str = "abc", each: int = 16) -> None:
-    """Pictures of a class are brighter than those of the one before."""
+    """Write pictures; those of a class are brighter than those of the class before."""
     generator = np.random.default_rng(0)
     for number, name in enumerate(classes):
         Path(folder, name).mkdir(parents=True)
@@ -248,7 +248,7 @@ def test_compiled_gives_what_is_not_compiled(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_give_the_accuracies_of_one(tmp_path: Path) -> None:
-    """Torchrun cuts each batch in two; nothing else changes."""
+    """Torchrun cuts each batch into two; the results stay the same."""
     (tmp_path / "mine.yaml").write_text(
         yaml.safe_dump(SMALL | {"seeds": [0], "data": {**SMALL["data"], "batch_size": 200}})
     )
@@ -286,7 +286,7 @@ def test_two_processes_give_the_accuracies_of_one(tmp_path: Path) -> None:
 
 
 def test_an_index_is_the_row_of_its_image() -> None:
-    """What a teacher is remembered by."""
+    """Name of the cached file of a teacher."""
     splits = Experiment.from_recipe(recipe()).splits
     for part in (splits.train, splits.validation, splits.test):
         assert torch.equal(part.index, torch.arange(len(part)))

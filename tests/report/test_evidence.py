@@ -152,3 +152,20 @@ def test_faster_counts_the_exported_file(tmp_path: Path) -> None:
     record.result.pop("export")
     page = render(record).replace("\u202f", " ")
     assert "<dd>8.5×<small>0.812 ms to 0.0957 ms</small></dd>" in page
+
+
+def test_a_baseline_of_a_plugin_has_the_name_that_the_run_stores(tmp_path: Path) -> None:
+    def edit(result: dict[str, Any]) -> None:
+        result["short"] = result["label_smoothing"]
+        result["gains"]["short"] = result["gains"]["label_smoothing"] | WORSE
+        result["arms"] = {"short": {"title": "Short", "noun": "the short training"}}
+        result["headline"] = "accuracy"
+
+    record = read_run(change(make_run(tmp_path / "run"), edit))
+    assert evidence.verdict(record).badge == "Worse than the short training"
+    page = render(record)
+    assert ">Short</th>" in page
+    assert "points below the short training" in page
+    console = Console(record=True, width=100)
+    summary_table.show(record.result, console)
+    assert "\n short " in console.export_text()

@@ -12,7 +12,6 @@ from rich.table import Table
 
 from instil.report.evidence import verdict
 from instil.report.labels import label_counts
-from instil.report.names import display_name
 from instil.report.quantities import NUMBERS, amount, milliseconds, plain, points, size
 from instil.report.record import Record
 
@@ -83,7 +82,7 @@ def _table(result: Result) -> Table:
     for arm in record.arms:
         row = result[arm]
         table.add_row(
-            _row_title(arm),
+            _row_title(record, arm),
             _metric_text(headline, row.get(headline)),
             *_gain_cells(result, arm),
             *(_metric_text(metric, row.get(metric)) for metric in secondary),
@@ -92,9 +91,9 @@ def _table(result: Result) -> Table:
     return table
 
 
-def _row_title(arm: str) -> str:
+def _row_title(record: Record, arm: str) -> str:
     # The longer name of the distilled student would make the table wider than 80 columns.
-    return arm if arm == "distilled" else display_name(arm).lower()
+    return arm if arm == "distilled" else record.arm_name(arm).lower()
 
 
 def show_export(result: Result, console: Console) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from instil.report.names import display_name
 from instil.report.quantities import count, points, size
 from instil.report.record import Record
 
@@ -25,17 +24,17 @@ def continuations(record: Record) -> str:
     lists = []
     for index, row in enumerate(rows[arms[0]]):
         generated = {arm: rows[arm][index] for arm in arms if index < len(rows[arm])}
-        lists.append(_term_list(row, generated))
+        lists.append(_term_list(record, row, generated))
     return (
         '<div class="continuations"><h3>Generated continuations of the same prompts</h3>'
         f"{''.join(lists)}{_speed(record, arms)}</div>"
     )
 
 
-def _term_list(row: dict[str, Any], generated: dict[str, dict[str, Any]]) -> str:
+def _term_list(record: Record, row: dict[str, Any], generated: dict[str, dict[str, Any]]) -> str:
     texts = [("Prompt", row.get("prompt")), ("Reference", row.get("text"))]
     for arm, arm_row in generated.items():
-        texts.append((display_name(arm).capitalize(), arm_row.get("generated")))
+        texts.append((record.arm_name(arm), arm_row.get("generated")))
     terms = [
         f"<dt>{escape(term)}</dt><dd><pre tabindex=0>{escape(str(text or ''))}</pre></dd>"
         for term, text in texts
@@ -61,5 +60,5 @@ def _speed(record: Record, arms: list[str]) -> str:
                 f", exposure bias {points(gap, is_fraction=False)} nats per token (divergence from "
                 "the teacher on its own text minus that on reference text)"
             )
-        sentences.append(f"{display_name(arm).capitalize()}: {text}")
+        sentences.append(f"{record.arm_name(arm)}: {text}")
     return f"<p>{escape('; '.join(sentences))}.</p>" if sentences else ""

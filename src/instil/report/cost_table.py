@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from instil.report.names import display_title
 from instil.report.plots import arm_color
 from instil.report.quantities import count, duration, milliseconds, size
 from instil.report.record import Record
@@ -51,7 +50,7 @@ def _networks(record: Record) -> list[tuple[str, Path, str]]:
     ]
     for arm in record.arms:
         if arm != "teacher" and record.cost_path(arm) == ("cost", arm):
-            networks.append((display_title(arm), ("cost", arm), arm))
+            networks.append((record.arm_name(arm), ("cost", arm), arm))
     networks += [(name, ("export", key), "distilled") for key, name in EXPORTS.items()]
     return [network for network in networks if isinstance(record.get(*network[1]), dict)]
 

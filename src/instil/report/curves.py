@@ -42,9 +42,9 @@ def metric_plot(record: Record, metric: str, key: str, title: str) -> Plot | str
     data: list[dict[str, Any]] = []
     ends = []
     for arm in arms:
-        data += _lines(arm, curves[arm], is_fraction)
+        data += _lines(arm, record.arm_name(arm), curves[arm], is_fraction)
         last = mean_of(curve[max(curve)] for curve in curves[arm])
-        ends.append(f"{display_name(arm)} {amount(last, is_fraction)}")
+        ends.append(f"{record.arm_name(arm)} {amount(last, is_fraction)}")
     y_axis: dict[str, Any] = {"tickformat": ".1~%"} if is_fraction else {}
     layout = {
         "xaxis": {**_epoch_axis(data), "rangemode": "tozero"},
@@ -111,7 +111,7 @@ def _is_fraction(curves: list[Curve]) -> bool:
     return all(-1 <= value <= 1 for value in values)
 
 
-def _lines(arm: str, curves: list[Curve], is_fraction: bool) -> Iterator[dict[str, Any]]:
+def _lines(arm: str, name: str, curves: list[Curve], is_fraction: bool) -> Iterator[dict[str, Any]]:
     line = {"color": arm_color(arm), "dash": DASHES.get(arm, "solid")}
     for curve in curves if len(curves) > 1 else ():
         x = sorted(curve)
@@ -135,7 +135,7 @@ def _lines(arm: str, curves: list[Curve], is_fraction: bool) -> Iterator[dict[st
         "y": [mean_of(curve[epoch] for curve in curves) for epoch in common],
         "line": {**line, "width": 3 if arm == "distilled" else 2.25},
         "marker": {"color": arm_color(arm), "size": 9},
-        "name": plotly_text(display_name(arm)),
+        "name": plotly_text(name),
         "hovertemplate": f"{value}<extra>%{{fullData.name}}</extra>",
     }
 

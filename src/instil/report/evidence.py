@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from instil.report.names import name_list
+from instil.report.names import enumeration
 from instil.report.record import Record
 
 Tone = Literal["good", "open", "bad"]
@@ -52,15 +52,18 @@ def verdict(record: Record) -> Verdict:
     if over_alone == "worse":
         return Verdict("bad", "Worse than alone", "Distillation is worse than the student alone.")
     if worse:
-        return _worse_than_baselines(worse, over_alone)
+        return _worse_than_baselines(_names(record, worse), over_alone)
     if over_alone == "within_noise":
         sentence = "The gain over the student alone is within the noise."
         return Verdict("open", "Within noise", sentence)
     return _better_than_alone(record)
 
 
-def _worse_than_baselines(baselines: list[str], over_alone: Level) -> Verdict:
-    names = name_list(baselines)
+def _names(record: Record, arms: list[str]) -> str:
+    return enumeration([record.arm_noun(arm) for arm in arms])
+
+
+def _worse_than_baselines(names: str, over_alone: Level) -> Verdict:
     if over_alone == "better":
         sentence = f"Clearly worse than {names}, but better than the student alone."
     else:
@@ -72,19 +75,19 @@ def _better_than_alone(record: Record) -> Verdict:
     """Verdict of a run with a clear gain over the student alone."""
     equal = [arm for arm in record.baselines if level(record, "gains", arm) != "better"]
     if equal:
-        names = name_list(equal)
+        names = _names(record, equal)
         sentence = f"Better than the student alone, but not clearly better than {names}."
         return Verdict("open", f"No better than {names}", sentence)
     if not record.baselines:
         sentence = "Better than the student alone. The run has no other baselines."
         return Verdict("good", "Better than alone", sentence)
-    names = name_list(record.baselines)
+    names = _names(record, record.baselines)
     return Verdict("good", "It worked", f"Better than the student alone and than {names}.")
 
 
 def _data_free_verdict(record: Record) -> Verdict:
     """Verdict of a data-free run: the best noise baseline stands in for the student alone."""
-    names = name_list([record.main_gain[-1]])
+    names = _names(record, [record.main_gain[-1]])
     main_level = level(record, *record.main_gain)
     if main_level == "better":
         sentence = f"Better than a student trained on {names}."

@@ -34,7 +34,7 @@ def gain_plot(record: Record) -> Plot | str:
         "accent": "zero",
     }
     texts = [
-        f"over {display_name(arm).lower()}: {_text(record, mean, ends)}"
+        f"over {record.arm_name(arm).lower()}: {_text(record, mean, ends)}"
         for arm, mean, ends in gains
     ]
     return Plot(
@@ -68,7 +68,7 @@ def _trace(record: Record, arm: str, mean: float, ends: tuple[float, float]) -> 
         "type": "scatter",
         "mode": "markers",
         "x": [mean * scale],
-        "y": [f"{plotly_text(display_name(arm).lower())} "],
+        "y": [f"{plotly_text(record.arm_name(arm).lower())} "],
         "error_x": {
             "type": "data",
             "symmetric": False,

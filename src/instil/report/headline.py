@@ -39,7 +39,7 @@ def baseline_sentences(record: Record) -> list[str]:
         is_noise = record.get("gains", arm, "significant") is not True and len(record.seeds) > 1
         noise = ", which is within the noise" if is_noise else ""
         difference = _difference(record, gain)
-        sentences.append(f"It is {difference} {display_name(arm).lower()}{interval}{noise}.")
+        sentences.append(f"It is {difference} {record.arm_noun(arm)}{interval}{noise}.")
     return sentences
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from instil.report.names import display_name
 from instil.report.quantities import count
 from instil.report.record import Record, finite
 
@@ -89,7 +88,7 @@ def _samples_seen(record: Record) -> str:
     for arm, value in seen.items():
         samples = finite(value)
         if samples is not None:
-            groups.setdefault(samples, []).append(display_name(arm).lower())
+            groups.setdefault(samples, []).append(record.arm_name(arm).lower())
     parts = [f"{', '.join(arms)}: {count(samples)}" for samples, arms in groups.items()]
     return f"{'; '.join(parts)}. An arm that learns from labels only sees the labelled samples."
 

@@ -49,13 +49,12 @@ def display_title(key: str) -> str:
     return name if has_own_case else name[:1].upper() + name[1:]
 
 
-def name_list(arms: list[str]) -> str:
-    """Names of arms in the middle of a sentence.
+def enumeration(names: list[str]) -> str:
+    """Names in a sentence, with commas and a final "and".
 
     Example:
-        >>> name_list(["label_smoothing", "noise", "pseudo_labels"])
+        >>> enumeration(["label smoothing", "white noise", "pseudo-labels"])
         'label smoothing, white noise and pseudo-labels'
     """
-    names = [display_name(arm).lower() for arm in arms]
     first = ", ".join(names[:-1])
     return f"{first} and {names[-1]}" if first else "".join(names)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from instil.report.names import ARM_NAMES
+from instil.report.names import ARM_NAMES, display_title
 from instil.report.quantities import NUMBERS
 
 SECONDARY = ("loss", "ece", "mae", "agreement", "perplexity", "bits_per_byte")
@@ -73,6 +73,14 @@ class Record:
     def values(self, arm: str, metric: str) -> list[float | None]:
         """Value of a metric of an arm for each seed."""
         return [finite(value) for value in self.get_list(arm, metric, "values")]
+
+    def arm_name(self, arm: str) -> str:
+        """Name of an arm as a heading. A run stores the names of its baselines."""
+        return str(self.get("arms", arm, "title") or display_title(arm))
+
+    def arm_noun(self, arm: str) -> str:
+        """Name of an arm in the middle of a sentence."""
+        return str(self.get("arms", arm, "noun") or display_title(arm).lower())
 
     def cost_path(self, arm: str) -> tuple[str, str]:
         """Path of the cost of an arm.

@@ -29,7 +29,7 @@ def arms_table(record: Record) -> str:
         for metric in others:
             is_fraction = record.is_fraction or metric in SECONDARY
             cells.append(_value(record, arm, metric, is_fraction and metric not in NUMBERS))
-        rows.append([display_title(arm), *cells, _gain_over_alone(record, arm)])
+        rows.append([record.arm_name(arm), *cells, _gain_over_alone(record, arm)])
     caption = "Test split, one seed"
     if len(record.seeds) > 1:
         caption = f"Test split, mean ± standard deviation over {len(record.seeds)} seeds"
@@ -84,5 +84,5 @@ def seeds_table(record: Record) -> str:
             gain = record.improvement(distilled, alone)
         cells = [amount(value, record.is_fraction) for value in row.values()]
         rows.append([f"{seed}", *cells, points(gain, record.is_fraction)])
-    header = ["Seed", *(display_title(arm) for arm in values), "Gain"]
+    header = ["Seed", *(record.arm_name(arm) for arm in values), "Gain"]
     return table(f"Test {display_name(metric)} of each seed", header, rows)

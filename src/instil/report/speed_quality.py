@@ -87,7 +87,7 @@ def _timed_networks(record: Record) -> list[TimedNetwork]:
     for arm in ("teacher", "alone", "distilled"):
         std = record.get_number(arm, record.metric, "std")
         value = record.mean(arm, record.metric)
-        rows.append((display_name(arm), arm, record.cost_path(arm), value, std))
+        rows.append((record.arm_name(arm), arm, record.cost_path(arm), value, std))
     # An exported file holds the student of one seed, so it has no standard deviation.
     on_int8 = record.get_number("export", "int8", record.metric)
     rows.append(("Distilled, ONNX", "distilled", ("export", "onnx"), exported_value(record), None))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from instil.report.names import display_name
 from instil.report.quantities import amount, points, power_of_ten
 from instil.report.record import Record
 from instil.report.speed_quality import exported_value
@@ -71,7 +70,7 @@ def _check_baselines(record: Record) -> list[Check]:
         else:
             relation = "clearly worse than" if is_clear else "not better than"
             noise = ", by more than the noise" if is_clear else ""
-        sentence = f"It is {relation} the baseline {display_name(arm).lower()}{noise}."
+        sentence = f"It is {relation} the baseline {record.arm_noun(arm)}{noise}."
         checks.append(("good" if is_clear and gain > 0 else "open", sentence))
     return checks
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Ge, Lt
 from torch import nn
+from typing_extensions import Doc
 
 import instil
 from instil import catalogue
@@ -163,17 +164,13 @@ def test_every_method_is_described_with_all_keys() -> None:
 
 
 class Documented(Objective):
-    """The idea. It has ``shape``, either round or square.
-
-    ``power``: how steep,
-    over two lines. ``factor`` is what it is multiplied by; nothing else.
-    """
+    """An objective whose options are documented in their types."""
 
     def __init__(
         self,
-        power: Positive = 2.0,
-        factor: Annotated[float, Ge(0), Lt(1)] | Schedule = 0.5,
-        shape: Literal["round", "square"] = "round",
+        power: Annotated[Positive, Doc("exponent of the distance")] = 2.0,
+        factor: Annotated[float, Ge(0), Lt(1), Doc("factor of the loss")] | Schedule = 0.5,
+        shape: Annotated[Literal["round", "square"], Doc("form of the kernel")] = "round",
         sizes: list[int] | None = None,
         net: nn.Module | None = None,
     ) -> None:
@@ -194,25 +191,25 @@ class WithNets(Scheme):
         super().__init__(student, teacher, objectives)
 
 
-def test_options_are_read_off_the_signature_and_the_docstring() -> None:
+def test_options_and_their_documentation_are_read_from_the_signature() -> None:
     assert signatures.described(Documented) == [
         {
             "name": "power",
             "type": "float > 0",
             "default": 2.0,
-            "description": "how steep, over two lines",
+            "description": "exponent of the distance",
         },
         {
             "name": "factor",
             "type": "float >= 0 < 1",
             "default": 0.5,
-            "description": "``factor`` is what it is multiplied by; nothing else",
+            "description": "factor of the loss",
         },
         {
             "name": "shape",
             "type": "'round' | 'square'",
             "default": "round",
-            "description": "It has ``shape``, either round or square",
+            "description": "form of the kernel",
         },
         {"name": "sizes", "type": "list[int] | null", "default": None, "description": ""},
     ]
@@ -243,7 +240,8 @@ def test_options_of_a_plain_function() -> None:
 
     assert options.check(source, {"path": "a", "copy": True}) == {"path": "a", "copy": True}
     with pytest.raises(
-        ValueError, match=r"^data\.pth: my source has no such option; its options are path, copy$"
+        ValueError,
+        match=r"^data\.pth: unknown option\. my source has path, copy\. Did you mean path\?$",
     ) as caught:
         options.check(source, {"path": "a", "pth": "a"}, "data", "my source")
     assert "pydantic" not in str(caught.value)

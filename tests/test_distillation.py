@@ -189,7 +189,7 @@ def test_options_of_a_recipe_change_the_objective() -> None:
 @pytest.mark.parametrize(
     ("objectives", "message"),
     [
-        ({"kd": {"temprature": 2}}, r"objectives\.kd\.temprature: KD has no such option"),
+        ({"kd": {"temprature": 2}}, r"objectives\.kd\.temprature: unknown option"),
         ({"kd": "high"}, r"objectives\.kd: unknown form\. Expected a weight, options"),
         ({}, r"objectives: is empty"),
         ([], r"objectives: is empty"),

@@ -114,7 +114,7 @@ def test_resume_reads_the_recipe_of_the_run(
         (["run", "none/such.yaml"], "Error: there is no recipe none/such.yaml"),
         (
             ["run", "digits", "objectives.dkd={alfa: 1}"],
-            "Error: objectives.dkd.alfa: DKD has no such option; its options are alpha, beta, temperature",
+            "Error: objectives.dkd.alfa: unknown option. DKD has alpha, beta, temperature",
         ),
         (
             ["run", "digits", "seeds=[a]", "train.clip=x"],

@@ -127,7 +127,7 @@ def test_a_function_of_the_user_is_not_called_without_trust(tmp_path: Path) -> N
 
 def test_an_unknown_option_of_the_users_function_is_named(tmp_path: Path) -> None:
     (tmp_path / "my_data.py").write_text(MY_DATA)
-    with pytest.raises(RecipeError, match=r"data\.cuont: my_data:build has no such option"):
+    with pytest.raises(RecipeError, match=r"data\.cuont: unknown option"):
         Experiment.from_recipe(recipe_of(tmp_path, {"name": "my_data:build", "cuont": 3}))
 
 

@@ -173,7 +173,7 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
         ),
         (
             {"student": {"model": "teacher", "changes": {"depth": {"layer": 2}}}},
-            "student.changes.depth.layers: is missing; layer: depth has no such option",
+            "student.changes.depth.layers: is missing; layer: unknown option",
         ),
         (
             {"student": {"model": "teacher", "changes": {"depth": {"layers": 9}}}},

@@ -56,7 +56,7 @@ def test_a_relu_stands_where_the_teacher_has_one() -> None:
 
 def test_unknown_norms_are_refused() -> None:
     require_norm("batch", "group", "batch")
-    with pytest.raises(ValueError, match="no norm 'bath'; closest: batch"):
+    with pytest.raises(ValueError, match=r"got 'bath'\. Did you mean batch"):
         require_norm("bath", "group", "batch")
 
 

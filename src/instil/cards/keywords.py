@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from instil.cards.closest import unknown_option
 from instil.cards.removed import reject_removed
 
 
@@ -54,6 +54,4 @@ def _explanation(name: str, constructor: Callable[..., None], options: Iterable[
     unknown = [option for option in options if option not in names]
     if not unknown:
         return None
-    message = f"{name}.{unknown[0]}: unknown option. {name} has {', '.join(names) or 'no options'}."
-    close = difflib.get_close_matches(unknown[0], names, 1)
-    return f"{message} Did you mean {close[0]}?" if close else message
+    return f"{name}.{unknown[0]}: {unknown_option(unknown[0], name, names)}"

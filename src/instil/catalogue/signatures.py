@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -118,7 +116,7 @@ def described(target: Callable[..., Any]) -> list[dict[str, Any]]:
                 "name": name,
                 "type": type_text(parameter.annotation),
                 "default": _json_default(parameter.default),
-                "description": _documented(parameter.annotation) or _sentence(name, target),
+                "description": _documented(parameter.annotation),
             }
         )
     return options
@@ -150,29 +148,6 @@ def _json_default(value: Any) -> Any:
     if value is inspect.Parameter.empty:
         return None
     return json.loads(json.dumps(value, default=plain))
-
-
-def _sentence(option: str, target: Callable[..., Any]) -> str:
-    """Return the sentence about an option in the docstring of a class, its loss, or its bases."""
-    module = sys.modules.get(target.__module__)
-    losses = [
-        value
-        for name, value in vars(module).items()
-        if name.endswith("_loss")
-        and inspect.isfunction(value)
-        and value.__module__ == target.__module__
-    ]
-    for source in (target, *losses, *getattr(target, "__mro__", ())):
-        for paragraph in inspect.cleandoc(_own_doc(source)).split("\n\n"):
-            for sentence in re.split(r"(?<=[.;])\s+(?=[A-Z`])", " ".join(paragraph.split())):
-                if f"``{option}``" in sentence:
-                    return re.sub(rf"^``{option}``:\s*", "", sentence).rstrip(".;")
-    return ""
-
-
-def _own_doc(source: Any) -> str:
-    text = vars(source).get("__doc__") if inspect.isclass(source) else source.__doc__
-    return text or ""
 
 
 def type_text(annotation: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from instil.cards import closest
+from instil.cards.closest import suggestion
 
 
 def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
@@ -19,5 +19,5 @@ def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
         ValueError: if ``value`` is not one of ``choices``.
     """
     if value not in choices:
-        expected = f"Expected one of {', '.join(choices)}, got '{value}'"
-        raise ValueError(f"{option}: unknown value. {expected}; {closest(value, choices)}.")
+        expected = f"Expected one of {', '.join(choices)}, got '{value}'."
+        raise ValueError(f"{option}: unknown value. {expected}{suggestion(value, choices)}")

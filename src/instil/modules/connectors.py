@@ -9,8 +9,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.cards import closest
 from instil.core import to_float32
+from instil.functional.choices import require_choice
 from instil.functional.feature_maps import as_map, resize
 from instil.modules.adapters import match_dtype
 
@@ -53,8 +53,7 @@ def require_norm(norm: str, *norms: str) -> None:
     Raises:
         ValueError: if ``norm`` is not one of ``norms``.
     """
-    if norm not in norms:
-        raise ValueError(f"norm: no norm '{norm}'; {closest(norm, norms)}")
+    require_choice("norm", norm, norms)
 
 
 def convolutions(

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from instil.cards import closest
 from instil.core import to_float32
+from instil.functional.choices import require_choice
 
 Form = Literal["code", "paper"]
 FORMS = ("code", "paper")
@@ -21,8 +21,7 @@ def require_form(form: str) -> None:
     Raises:
         ValueError: if ``form`` is not one of ``FORMS``.
     """
-    if form not in FORMS:
-        raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
+    require_choice("form", form, FORMS)
 
 
 class LearnedScale(nn.Module):

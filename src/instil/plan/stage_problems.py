@@ -8,6 +8,7 @@ from typing import Any
 
 from instil.cards import has_tag
 from instil.core import Scheme
+from instil.schemes.bases.writer import GenerativeScheme
 
 MIN_SHARE = 0.01
 """Share of the gradient below which an objective has almost no effect."""
@@ -46,10 +47,7 @@ def _loss_problem(
     label_objective = objective if objective is not None and objective.items.labelled else None
     # With average=batch, the count of a label loss includes unlabelled items: then the value is 0.
     if not facts["count"] or (facts["value"] == 0 and label_objective is not None):
-        return (
-            "no item of the first batch contributes to this loss. Expected at least one labelled "
-            "or valid item"
-        )
+        return _empty_loss_problem(scheme, label_objective is not None)
     if facts["constant"]:
         return f"the loss is constant: it does not depend on learner '{facts['learner']}'"
     if not math.isfinite(facts["value"]):
@@ -65,6 +63,20 @@ def _loss_problem(
             "or remove the objective"
         )
     return ""
+
+
+def _empty_loss_problem(scheme: Scheme, reads_labels: bool) -> str:
+    """Problem of a loss without items in the first batch, empty if other steps have some."""
+    message = "no item of the first batch contributes to this loss. Expected at least one"
+    if not (isinstance(scheme, GenerativeScheme) and reads_labels):
+        return f"{message} labelled or valid item"
+    # The first step may use generated text by chance; then another step has the labels.
+    if scheme.uses_data_text:
+        return ""
+    return (
+        f"{message} label, but all steps use generated text, which has none. Use the text of the "
+        "data in some steps, or remove the objective"
+    )
 
 
 def _is_teacher_worse(findings: Mapping[str, Any], scheme: Scheme) -> bool:

@@ -77,7 +77,7 @@ def _section_of(entry_path: EntryPath) -> tuple[str, list[str]]:
     for part in entry_path[:-1]:
         if part in section.model_fields:
             section = _model_in(section.model_fields[part].annotation)
-    return join(*entry_path[:-1]) or "a recipe", list(section.model_fields)
+    return join(*entry_path[:-1]) or "A recipe", list(section.model_fields)
 
 
 def _model_in(annotation: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from instil.cards.closest import unknown_option
 from instil.catalogue.user_code import UntrustedCode
 
 NUMBER_ERRORS = {"float_type", "float_parsing", "decimal_type"}
@@ -36,9 +37,6 @@ BOUNDS = {
 NET_KEYS = ("taps", "changes", "freeze", "replace")
 """Keys of a network whose errors are raised by builders that do not know the side; the error
 context adds ``student.`` or ``teacher.``."""
-
-MOST_LISTED = 8
-"""Largest number of options that a message lists."""
 
 
 class RecipeError(ValueError):
@@ -157,20 +155,3 @@ def _expected(detail: Any) -> str:
     if kind.startswith(("is_", "dataclass_", "needs_python")):
         return ""
     return EXPECTED.get(kind, str(detail["msg"]))
-
-
-def unknown_option(option: str, owner: str, options: Sequence[str]) -> str:
-    """Return the message for an unknown option.
-
-    Args:
-        option: the option.
-        owner: name of the section or method.
-        options: options of the owner.
-    """
-    from instil.cards import closest
-
-    if not options:
-        return f"{owner} has no such option; it has none"
-    if len(options) <= MOST_LISTED:
-        return f"{owner} has no such option; its options are {', '.join(options)}"
-    return f"{owner} has no such option; {closest(option, options)}"

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from instil.cards import closest
+from instil.cards.closest import unknown_option
 from instil.recipe.checking import parse_recipe, validation_errors
 from instil.recipe.defaults import resolve_defaults
-from instil.recipe.errors import unknown_option
 from instil.recipe.overrides import REPLACED, merge
 from instil.recipe.sections import Recipe
 
@@ -83,7 +83,7 @@ def _key_errors(entries: Sequence[Mapping[str, Any]], index: int) -> Iterator[st
     stage = entries[index]
     for key in stage:
         if key not in STAGE_KEYS:
-            yield f"{key}: {unknown_option(key, 'a stage', STAGE_KEYS)}"
+            yield f"{key}: {unknown_option(key, 'A stage', STAGE_KEYS)}"
     data = stage.get("data")
     for key in data if isinstance(data, Mapping) else ():
         if key not in STAGE_DATA_KEYS:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import UNLABELLED, Batch, Card, Outputs, Teacher, to_float32
+from instil.functional.choices import require_choice
 from instil.roles import LazyOutputs
 from instil.teachers.ensemble import lazy_prediction
 from instil.teachers.frozen import Frozen
@@ -55,8 +55,7 @@ class Routed(Teacher):
         super().__init__()
         if not members:
             raise ValueError("teacher: routed teachers need at least one member, got none")
-        if by not in RULES:
-            raise ValueError(f"teacher.by: no rule '{by}'; {closest(by, RULES)}")
+        require_choice("teacher.by", by, list(RULES))
         self.members = nn.ModuleList(
             member if isinstance(member, Teacher) else Frozen(member) for member in members
         )

@@ -86,5 +86,5 @@ def test_the_scale_starts_where_clip_starts(form: str, scale: float) -> None:
 
 
 def test_an_unknown_form() -> None:
-    with pytest.raises(ValueError, match="no form 'papr'; closest: paper"):
+    with pytest.raises(ValueError, match=r"got 'papr'\. Did you mean paper"):
         require_form("papr")

@@ -49,7 +49,7 @@ def test_any_pair_of_networks(check_pair: Callable[[Objective], None]) -> None:
 def test_batch_norm_couples_the_samples() -> None:
     assert ActivationBoundary(norm="batch").couples
     assert not ActivationBoundary().couples
-    with pytest.raises(ValueError, match="no norm 'btch'; closest: batch"):
+    with pytest.raises(ValueError, match=r"got 'btch'\. Did you mean batch"):
         ActivationBoundary(norm="btch")  # type: ignore[arg-type]
 
 

@@ -106,7 +106,7 @@ def test_channels_of_one_map_only_matter_by_their_strength() -> None:
 
 
 def test_unknown_form() -> None:
-    with pytest.raises(ValueError, match=r"got 'papr'; closest: paper"):
+    with pytest.raises(ValueError, match=r"got 'papr'. Did you mean paper"):
         attention_transfer_loss(torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), form="papr")  # type: ignore[arg-type]
 
 

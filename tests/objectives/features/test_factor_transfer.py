@@ -91,7 +91,7 @@ def test_invalid_inputs_are_errors() -> None:
     with pytest.raises(ValueError, match="factor_transfer_loss: the student's shape"):
         factor_transfer_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 2, 2))
     for options, message in (
-        ({"form": "papers"}, "got 'papers'; closest: paper"),
+        ({"form": "papers"}, "got 'papers'. Did you mean paper"),
         ({"distance": "l3"}, "distance: unknown value"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -98,7 +98,7 @@ def test_the_code_couples_the_samples(features: Features) -> None:
     assert objective.couples
     assert objective(student, teacher, {}).shape == ()
     assert not FBKD().couples
-    with pytest.raises(ValueError, match="got 'codes'; closest: code"):
+    with pytest.raises(ValueError, match=r"got 'codes'\. Did you mean code"):
         FBKD(form="codes")  # type: ignore[arg-type]
 
 

@@ -71,7 +71,7 @@ def test_invalid_inputs_are_errors(features: Callable[..., dict[str, tuple[Tenso
         fsp_loss(maps()[1:], maps()[:2])
     with pytest.raises(ValueError, match="form: unknown value"):
         fsp_loss(maps(), maps(), form="sum")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="got 'maximum'; closest: max"):
+    with pytest.raises(ValueError, match=r"got 'maximum'\. Did you mean max"):
         fsp_loss(maps(), maps(), pool="maximum")  # type: ignore[arg-type]
 
 

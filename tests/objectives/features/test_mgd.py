@@ -71,7 +71,7 @@ def test_without_a_mask_the_loss_is_that_of_the_generator(features: Features) ->
 
 
 def test_invalid_inputs_are_errors(features: Features) -> None:
-    with pytest.raises(ValueError, match="got 'channels'; closest: channel"):
+    with pytest.raises(ValueError, match=r"got 'channels'\. Did you mean channel"):
         MGD("channels")  # type: ignore[arg-type]
     objective = MGD()
     objective.build(features("cnn"), features("cnn"))

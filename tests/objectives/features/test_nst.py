@@ -79,7 +79,9 @@ def test_one_dead_channel_has_a_finite_gradient(kernel: str) -> None:
 def test_one_position_and_an_unknown_kernel_are_errors() -> None:
     with pytest.raises(ValueError, match=r"needs more than one position, not \(2, 3, 1, 1\)"):
         nst_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 4, 4))
-    with pytest.raises(ValueError, match=r"kernel: unknown value.*got 'poly'; closest: polynomial"):
+    with pytest.raises(
+        ValueError, match=r"kernel: unknown value.*got 'poly'. Did you mean polynomial"
+    ):
         nst_loss(torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2), "poly")  # type: ignore[arg-type]
 
 

@@ -100,7 +100,7 @@ def test_dense_logits_an_unknown_form_and_one_class_are_errors(
     dense = {"logits": torch.randn(4, 9, 7)}
     with pytest.raises(ValueError, match=r"logits: wrong number of dimensions. Expected \(N, C\)"):
         OFA().build(features("cnn") | dense, dense)
-    with pytest.raises(ValueError, match=r"form: unknown value.*got 'papr'; closest: paper"):
+    with pytest.raises(ValueError, match=r"form: unknown value.*got 'papr'. Did you mean paper"):
         OFA(form="papr")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="defined for 2 or more"):
         ofa_loss(torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(2, dtype=torch.long))

@@ -61,7 +61,7 @@ def test_batch_norm_couples_the_samples_and_a_batch_of_one_still_has_a_loss() ->
     assert torch.isfinite(
         objective({"embedding": torch.randn(1, 3)}, {"embedding": torch.randn(1, 5)}, {})
     )
-    with pytest.raises(ValueError, match="no norm 'group'"):
+    with pytest.raises(ValueError, match="got 'group'"):
         PAD(norm="group")  # type: ignore[arg-type]
 
 

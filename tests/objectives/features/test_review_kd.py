@@ -120,7 +120,7 @@ def test_batch_norm_is_an_option(
     objective = ReviewKD(norm="batch")
     objective.build(student, teacher)
     assert sum(isinstance(part, nn.BatchNorm2d) for part in objective.modules()) == 6
-    with pytest.raises(ValueError, match=r"no norm 'btch'; closest: batch"):
+    with pytest.raises(ValueError, match=r"got 'btch'. Did you mean batch"):
         ReviewKD(norm="btch")  # type: ignore[arg-type]
 
 

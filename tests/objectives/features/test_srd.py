@@ -60,7 +60,7 @@ def test_the_projected_student_is_compared() -> None:
 
 def test_an_unknown_form_is_an_error() -> None:
     with pytest.raises(
-        ValueError, match=r"form: unknown value.*got 'corelation'; closest: correlation"
+        ValueError, match=r"form: unknown value.*got 'corelation'. Did you mean correlation"
     ):
         SRD(form="corelation")  # type: ignore[arg-type]
 

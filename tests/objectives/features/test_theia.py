@@ -46,7 +46,7 @@ def test_without_standardization_a_match_is_zero() -> None:
 
 
 def test_an_unknown_cosine_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"over: unknown value.*got 'patches'; closest: patch"):
+    with pytest.raises(ValueError, match=r"over: unknown value.*got 'patches'. Did you mean patch"):
         Theia(over="patches")  # type: ignore[arg-type]
 
 

@@ -74,7 +74,9 @@ def test_the_deepest_pair_alone_is_projected() -> None:
 
 
 def test_an_unknown_norm_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"normalize: unknown value.*got 'bach'; closest: batch"):
+    with pytest.raises(
+        ValueError, match=r"normalize: unknown value.*got 'bach'. Did you mean batch"
+    ):
         VkD(normalize="bach")  # type: ignore[arg-type]
 
 

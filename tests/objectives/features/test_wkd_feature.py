@@ -104,7 +104,7 @@ def test_small_cells_other_channels_and_an_unknown_covariance_are_errors(
     with pytest.raises(ValueError, match=r"the channels differ. Expected 4 .*got 3"):
         wkd_feature_loss(torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 2, 2))
     with pytest.raises(
-        ValueError, match=r"covariance: unknown value.*got 'diag'; closest: diagonal"
+        ValueError, match=r"covariance: unknown value.*got 'diag'. Did you mean diagonal"
     ):
         WKDFeature(covariance="diag")  # type: ignore[arg-type]
 

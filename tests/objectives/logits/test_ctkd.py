@@ -116,7 +116,7 @@ def test_the_strength_may_follow_a_schedule() -> None:
 
 
 def test_wrong_input_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"form: unknown value.*got 'glob'; closest: global"):
+    with pytest.raises(ValueError, match=r"form: unknown value.*got 'glob'. Did you mean global"):
         CTKD("glob")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="defined for 2 or more"):
         ctkd_loss(torch.zeros(3, 1), torch.zeros(3, 1), torch.ones(()))

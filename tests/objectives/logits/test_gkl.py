@@ -124,7 +124,7 @@ def test_wrong_arguments_are_refused() -> None:
     ):
         objective({"logits": student}, {"logits": teacher}, {"image": student})
     with pytest.raises(
-        ValueError, match=r"normalize: .* Expected 'sample' or 'batch', got 'items'"
+        ValueError, match=r"normalize: .* Expected one of sample, batch, got 'items'"
     ):
         gkl_loss(student, teacher, normalize="items")  # type: ignore[arg-type]
 

@@ -117,7 +117,7 @@ def test_wrong_arguments_raise() -> None:
         ValueError, match=r"teacher: the head does not fit.*Expected 6 channels, got 3"
     ):
         SDD().build(fits, {"features": fits["features"], "head": head(6)})
-    with pytest.raises(ValueError, match=r"loss: unknown value.*got 'dk'; closest: dkd"):
+    with pytest.raises(ValueError, match=r"loss: unknown value.*got 'dk'. Did you mean dkd"):
         sdd_loss(draw(4, 5, 5), draw(4, 5, 5), TARGET, "dk")  # type: ignore[arg-type]
 
 

@@ -145,7 +145,7 @@ def test_wrong_arguments_raise() -> None:
         Objectives({"it": USKD(stage=-3)}).build(
             {"logits": torch.zeros(2, 3), "features": (torch.zeros(2, 3, 2, 2),) * 2}, {}
         )
-    with pytest.raises(ValueError, match=r"form: unknown value\. Expected code or paper"):
+    with pytest.raises(ValueError, match=r"form: unknown value\. Expected one of code, paper"):
         USKD(form="papers")  # type: ignore[arg-type]
 
 

@@ -185,7 +185,7 @@ def test_errors_are_clear() -> None:
     del batch["index"]
     with pytest.raises(ValueError, match="needs 'index' in the batch, which has label, step"):
         objective.state_updates(student, teacher, batch)
-    with pytest.raises(ValueError, match="no norm 'layer'"):
+    with pytest.raises(ValueError, match="got 'layer'"):
         CIRKDMemory(norm="layer")  # type: ignore[arg-type]
 
 

@@ -58,7 +58,7 @@ def test_options_and_unknown_kernel() -> None:
     expected = cka_loss(student["embedding"], teacher["embedding"], "rbf", 0.8, False)
     assert torch.equal(CKA("rbf", 0.8, False)(student, teacher, {}), expected)
     assert cka_loss(student["embedding"], teacher["embedding"], "rbf", 0.5, False) != expected
-    with pytest.raises(ValueError, match="got 'liner'; closest: linear"):
+    with pytest.raises(ValueError, match=r"got 'liner'\. Did you mean linear"):
         cka_loss(student["embedding"], teacher["embedding"], "liner")  # type: ignore[arg-type]
 
 

@@ -61,7 +61,7 @@ def test_errors_are_clear() -> None:
         clip_gradient_loss(
             (torch.zeros(2, 3), torch.zeros(2, 3)), (torch.zeros(2, 4), torch.zeros(2, 4)), 1.0, 1.0
         )
-    with pytest.raises(ValueError, match="no form 'papr'"):
+    with pytest.raises(ValueError, match="got 'papr'"):
         CLIPGradient(form="papr")  # type: ignore[arg-type]
 
 

@@ -54,7 +54,7 @@ def test_what_is_remembered_and_compared(
 
 
 def test_unknown_queues() -> None:
-    with pytest.raises(ValueError, match="got 'twoo'; closest: two"):
+    with pytest.raises(ValueError, match=r"got 'twoo'\. Did you mean two"):
         CompRess("twoo")  # type: ignore[arg-type]
 
 

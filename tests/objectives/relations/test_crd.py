@@ -237,7 +237,7 @@ def test_errors_are_clear() -> None:
     del batch["index"]
     with pytest.raises(ValueError, match="needs 'index' in the batch"):
         make("queue")(student, teacher, batch)
-    with pytest.raises(ValueError, match="got 'bnk'; closest: bank"):
+    with pytest.raises(ValueError, match=r"got 'bnk'\. Did you mean bank"):
         CRD(memory="bnk")  # type: ignore[arg-type]
 
 

@@ -123,5 +123,5 @@ def test_what_is_not_finite_does_not_coincide() -> None:
 
 
 def test_unknown_form() -> None:
-    with pytest.raises(ValueError, match="got 'sof'; closest: soft"):
+    with pytest.raises(ValueError, match=r"got 'sof'\. Did you mean soft"):
         darkrank_loss(torch.zeros(3, 2), torch.zeros(3, 2), "sof")

@@ -63,7 +63,7 @@ def test_half_precision_is_raised() -> None:
 
 
 def test_unknown_form() -> None:
-    with pytest.raises(ValueError, match=r"got 'cod'; closest: code"):
+    with pytest.raises(ValueError, match=r"got 'cod'. Did you mean code"):
         pkt_loss(torch.randn(2, 3), torch.randn(2, 3), "cod")  # type: ignore[arg-type]
 
 

@@ -104,3 +104,17 @@ def test_the_default_end_is_the_end_token_of_the_data() -> None:
     assert isinstance(scheme, OnPolicy)
     assert scheme.sampling.eos_token_id == experiment.facts["end"]
     assert experiment.splits.train.text_of([experiment.facts["end"]]) == ""
+
+
+@pytest.mark.parametrize(
+    ("share", "has_problem"), [("0.99", False), ("{start: 1, end: 0.5}", False), ("1", True)]
+)
+def test_doctor_accepts_a_label_loss_if_some_steps_use_the_text_of_the_data(
+    share: str, has_problem: bool
+) -> None:
+    path = ROOT / "src/instil/recipes" / "language" / "on_policy.yaml"
+    small = ["data.rows=64", "data.held_out=8", "device=cpu"]
+    report = doctor(recipes.load(path, [*small, f"scheme.share={share}"]))
+    problems = [line for line in report["problems"] if "objectives.cross_entropy" in line]
+    assert len(problems) == has_problem
+    assert all("all steps use generated text" in line for line in problems)

@@ -9,8 +9,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, clamp_to_finite, require_same_logits
 from instil.modules.adapters import match_dtype
@@ -117,9 +117,7 @@ class CTKD(LogitObjective):
         ] = False,
     ):
         super().__init__(standardize)
-        if form not in FORMS:
-            expected = f"Expected 'global' or 'instance', got '{form}'"
-            raise ValueError(f"form: unknown value. {expected}; {closest(form, FORMS)}.")
+        require_choice("form", form, FORMS)
         self.form = form
         self.lowest = lowest
         self.span = span

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.items import every_item_counts
@@ -75,14 +75,11 @@ def gkl_loss(
     # minimal about its mean, so the mean needs no gradient.
     centre = (share * difference.detach()).sum(-1, keepdim=True)
     squared_error = ((difference - centre).square() * share).sum(-1) / 2
+    require_choice("normalize", normalize, ("sample", "batch"))
     if normalize == "batch":
         size = 2 * log_weight.logsumexp(-1)
         scale = (size - size.amax()).exp()
         squared_error = squared_error * scale / (size - size.amax()).exp().mean()
-    elif normalize != "sample":
-        expected = f"Expected 'sample' or 'batch', got '{normalize}'"
-        hint = closest(normalize, ("sample", "batch"))
-        raise ValueError(f"normalize: unknown value. {expected}; {hint}.")
     divergence = softened_kl(student_logits, teacher_logits, temperature)
     return apply_reduction(divergence + beta * squared_error, reduction)
 

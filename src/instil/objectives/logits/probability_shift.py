@@ -9,8 +9,8 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.divergences import kl_from_log_probs
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.items import Items, drop_unlabelled_gradient
@@ -59,11 +59,7 @@ def probability_shift_loss(
     student_logits, teacher_logits = drop_unlabelled_gradient(
         target, student_logits, teacher_logits
     )
-    if correction not in CORRECTIONS:
-        raise ValueError(
-            f"correction: unknown value. Expected 'shift' or 'smooth', got '{correction}'; "
-            f"{closest(correction, CORRECTIONS)}"
-        )
+    require_choice("correction", correction, CORRECTIONS)
     teacher_logits = to_float32(teacher_logits)
     label = target.clamp_min(0).unsqueeze(-1)
     if correction == "shift":

@@ -10,8 +10,8 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.divergences import (
     decoupled_kl,
     rest_cross_entropy,
@@ -66,6 +66,7 @@ def sdd_loss(
         >>> sdd_loss(torch.zeros(1, 3, 3), torch.eye(3)[None], torch.tensor([0]))
         tensor(0.1944)
     """
+    require_choice("loss", loss, ("kd", "dkd", "nkd"))
     require_same_logits(student_logits, teacher_logits, classes=2)
     require_class_target(student_logits[:, 0], target)
     student_logits, teacher_logits = drop_unlabelled_gradient(
@@ -77,13 +78,10 @@ def sdd_loss(
     elif loss == "dkd":
         tckd, nckd = decoupled_kl(student_logits, teacher_logits, labels, temperature)
         values = (alpha * tckd + beta * nckd) * temperature**2
-    elif loss == "nkd":
+    else:
         rest = rest_cross_entropy(student_logits, teacher_logits, labels, temperature)
         target_loss = target_cross_entropy(student_logits, teacher_logits, labels)
         values = target_loss + gamma * temperature**2 * rest
-    else:
-        hint = closest(loss, ("kd", "dkd", "nkd"))
-        raise ValueError(f"loss: unknown value. Expected kd, dkd or nkd, got '{loss}'; {hint}")
     weights = region_weights(teacher_logits, target, complementary)
     return apply_reduction((values * weights).mean(1), reduction, target)
 

@@ -9,8 +9,8 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -75,10 +75,7 @@ def sparse_soft_labels_loss(
         tensor(0.1233)
     """
     require_same_logits(student_logits, teacher_logits)
-    if form not in FORMS:
-        raise ValueError(
-            f"form: unknown value. Expected one of {FORMS}, got '{form}'; {closest(form, FORMS)}"
-        )
+    require_choice("form", form, FORMS)
     teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1)
     log_student = (to_float32(student_logits) / temperature).log_softmax(-1)
     log_target = recover_labels(teacher_probs, k, form).log()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, mean, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import require_class_target, require_same_logits
@@ -198,9 +198,7 @@ class USKD(Objective):
         ] = "code",
     ):
         super().__init__()
-        if form not in ("code", "paper"):
-            hint = closest(form, ("code", "paper"))
-            raise ValueError(f"form: unknown value. Expected code or paper, got '{form}'; {hint}")
+        require_choice("form", form, ("code", "paper"))
         self.alpha = alpha
         self.beta = beta
         self.mu = mu

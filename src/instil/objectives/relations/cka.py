@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.directions import pairwise_dot
 from instil.functional.similarities import centred, inner_products, pairwise_squared_distances
 from instil.objectives.bases.relation_objective import RelationObjective
@@ -48,11 +48,7 @@ def cka_loss(
         >>> cka_loss(torch.tensor([[0.0], [1.0], [3.0]]), torch.eye(3))
         tensor(0.2929)
     """
-    if kernel not in ("linear", "rbf"):
-        hint = closest(kernel, ("linear", "rbf"))
-        raise ValueError(
-            f"kernel: unknown value. Expected 'linear' or 'rbf', got '{kernel}'; {hint}."
-        )
+    require_choice("kernel", kernel, ("linear", "rbf"))
     flat = [to_float32(samples).flatten(1) for samples in (student_embedding, teacher_embedding)]
     # With fewer features than samples, (D, D) matrices are smaller than the (N, N) kernels.
     if kernel == "linear" and max(side.shape[1] for side in flat) < len(student_embedding):

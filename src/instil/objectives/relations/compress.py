@@ -8,8 +8,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, Positive
+from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction
@@ -93,11 +93,7 @@ class CompRess(AnchorObjective):
         size: Annotated[int, Ge(1), Doc("number of stored samples")] = 128000,
     ):
         super().__init__()
-        if queues not in ("two", "one"):
-            hint = closest(queues, ("two", "one"))
-            raise ValueError(
-                f"queues: unknown value. Expected 'two' or 'one', got '{queues}'; {hint}."
-            )
+        require_choice("queues", queues, ("two", "one"))
         self.queues = queues
         self.temperature = temperature
         self.size = size

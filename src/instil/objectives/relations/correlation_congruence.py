@@ -10,8 +10,8 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.similarities import inner_products
@@ -50,11 +50,7 @@ def correlation_congruence_loss(
         >>> correlation_congruence_loss(torch.ones(2, 3), torch.eye(2))
         tensor(0.1266)
     """
-    if kernel not in ("gaussian", "bilinear"):
-        hint = closest(kernel, ("gaussian", "bilinear"))
-        raise ValueError(
-            f"kernel: unknown value. Expected 'gaussian' or 'bilinear', got '{kernel}'; {hint}."
-        )
+    require_choice("kernel", kernel, ("gaussian", "bilinear"))
     correlations = [
         inner_products(l2_normalize(embedding) if normalize else embedding)
         for embedding in (student_embedding, teacher_embedding)

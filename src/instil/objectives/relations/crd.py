@@ -11,8 +11,8 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.directions import pairwise_dot
 from instil.functional.logits import apply_reduction
 from instil.modules.memory import Bank, Memory, Queue
@@ -136,11 +136,7 @@ class CRD(HeadedObjective):
         ] = 0.5,
     ):
         super().__init__(dim)
-        if memory not in MEMORIES:
-            hint = closest(memory, MEMORIES)
-            raise ValueError(
-                f"memory: unknown value. Expected queue, bank or batch, got '{memory}'; {hint}."
-            )
+        require_choice("memory", memory, MEMORIES)
         self.negatives = negatives
         self.temperature = temperature
         self.memory = memory

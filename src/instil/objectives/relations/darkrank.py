@@ -10,8 +10,8 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
 from instil.functional.divergences import kl_divergence
 from instil.functional.plackett_luce import choice_nll
@@ -55,9 +55,7 @@ def darkrank_loss(
         >>> darkrank_loss(student_embedding, student_embedding.flip(0))
         tensor(7.)
     """
-    if form not in FORMS:
-        hint = closest(form, FORMS)
-        raise ValueError(f"form: unknown value. Expected 'hard' or 'soft', got '{form}'; {hint}.")
+    require_choice("form", form, FORMS)
     teacher_distances = pairwise_distances(teacher_embedding)
     diagonal = torch.eye(len(teacher_distances), dtype=torch.bool, device=teacher_distances.device)
     num_ranked = min(length, max(0, len(teacher_distances) - 1))

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, Positive
+from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
 from instil.functional.similarities import (
     inner_products,
@@ -57,19 +57,13 @@ def gsp_loss(
 
 
 def _kernel_matrix(embedding: Tensor, kernel: Kernel, width: float) -> Tensor:
+    require_choice("kernel", kernel, KERNELS)
     if kernel in ("cosine", "polynomial"):
         cosine = inner_products(l2_normalize(embedding))
         return cosine if kernel == "cosine" else cosine.square()
     if kernel == "euclidean":
         return pairwise_distances(embedding)
-    if kernel == "gaussian":
-        return (pairwise_squared_distances(embedding) / (-2 * width)).exp()
-    raise ValueError(_unknown_kernel(kernel))
-
-
-def _unknown_kernel(kernel: str) -> str:
-    hint = closest(kernel, KERNELS)
-    return f"kernel: unknown value. Expected one of {', '.join(KERNELS)}, got '{kernel}'; {hint}."
+    return (pairwise_squared_distances(embedding) / (-2 * width)).exp()
 
 
 class GSP(RelationObjective):
@@ -106,8 +100,7 @@ class GSP(RelationObjective):
         width: Annotated[Positive, Doc("width of the gaussian kernel")] = 1.0,
     ):
         super().__init__()
-        if kernel not in KERNELS:
-            raise ValueError(_unknown_kernel(kernel))
+        require_choice("kernel", kernel, KERNELS)
         self.kernel = kernel
         self.width = width
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.pairs import Pairs, feature_levels
 from instil.functional.similarities import inner_products, pairwise_squared_distances
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -57,16 +57,8 @@ def hkd_loss(
         >>> hkd_loss(torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]), torch.eye(3))
         tensor(0.0236)
     """
-    for name, value, options in (
-        ("kernel", kernel, KERNELS),
-        ("divergence", divergence, DIVERGENCES),
-    ):
-        if value not in options:
-            hint = closest(value, options)
-            raise ValueError(
-                f"{name}: unknown value. Expected one of {', '.join(options)}, got '{value}'; "
-                f"{hint}."
-            )
+    require_choice("kernel", kernel, KERNELS)
+    require_choice("divergence", divergence, DIVERGENCES)
     if kernel == "combined":
         return hkd_loss(
             student_features, teacher_features, "cosine", divergence, epsilon

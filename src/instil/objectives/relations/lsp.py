@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import UNLABELLED, Batch, Card, Outputs, Positive
+from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
 from instil.functional.graph import edge_index, log_softmax_into
 from instil.functional.logits import apply_reduction
@@ -93,6 +93,7 @@ def edge_values(
     Raises:
         ValueError: if ``kernel`` is unknown.
     """
+    require_choice("kernel", kernel, KERNELS)
     source, target = edge_index
     if kernel in ("cosine", "polynomial"):
         directions = l2_normalize(embedding)
@@ -103,15 +104,8 @@ def edge_values(
         return (-difference.abs().sum(1) / width).exp()
     if kernel == "gaussian":
         return (-difference.square().sum(1) / (2 * width)).exp()
-    if kernel == "euclidean":
-        length: Tensor = torch.linalg.vector_norm(difference, dim=1)
-        return length
-    raise ValueError(_unknown_kernel(kernel))
-
-
-def _unknown_kernel(kernel: str) -> str:
-    hint = closest(kernel, KERNELS)
-    return f"kernel: unknown value. Expected one of {', '.join(KERNELS)}, got '{kernel}'; {hint}."
+    length: Tensor = torch.linalg.vector_norm(difference, dim=1)
+    return length
 
 
 class LSP(EdgeObjective):
@@ -158,8 +152,7 @@ class LSP(EdgeObjective):
         ] = 100.0,
     ):
         super().__init__()
-        if kernel not in KERNELS:
-            raise ValueError(_unknown_kernel(kernel))
+        require_choice("kernel", kernel, KERNELS)
         self.kernel = kernel
         self.width = width
 

@@ -10,8 +10,8 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, Objective, Outputs, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.divergences import softened_kl
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import (
@@ -162,12 +162,7 @@ class MiniLMv2(Objective):
         ] = "last",
     ):
         super().__init__()
-        if relations not in dict(PARTS):
-            hint = closest(relations, dict(PARTS))
-            raise ValueError(
-                "relations: unknown value. Expected 'qq_kk_vv' or 'qk_vv', "
-                f"got '{relations}'; {hint}."
-            )
+        require_choice("relations", relations, list(dict(PARTS)))
         self.heads = heads
         self.relations = relations
         self.layers = layers

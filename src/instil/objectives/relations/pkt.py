@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Batch, Card, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.similarities import inner_products
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -42,9 +42,7 @@ def pkt_loss(
         >>> pkt_loss(torch.eye(3), torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]))
         tensor(0.0108)
     """
-    if form not in ("code", "paper"):
-        hint = closest(form, ("code", "paper"))
-        raise ValueError(f"form: unknown value. Expected 'code' or 'paper', got '{form}'; {hint}.")
+    require_choice("form", form, ("code", "paper"))
     student_probs, teacher_probs = (
         _neighbour_probs(to_float32(embedding.flatten(1)), form == "code", epsilon)
         for embedding in (student_embedding, teacher_embedding)

@@ -9,8 +9,8 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.cards import closest
 from instil.core import Card
+from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import flatten_spatial, resize_to_common
@@ -74,11 +74,7 @@ def skd_pairwise_loss(
 
 
 def _require_pooling(pooling: str) -> None:
-    if pooling not in POOLS:
-        hint = closest(pooling, POOLS)
-        raise ValueError(
-            f"pooling: unknown value. Expected 'max' or 'average', got '{pooling}'; {hint}."
-        )
+    require_choice("pooling", pooling, POOLS)
 
 
 class SKDPairwise(DenseObjective):

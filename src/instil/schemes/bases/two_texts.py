@@ -54,6 +54,10 @@ class TwoTextsScheme(GenerativeScheme):
         )
         self.learners["student"] = (*self.learners["student"], "data_objectives")
 
+    @property
+    def uses_data_text(self) -> bool:
+        return True
+
     def build(self, batch: Batch) -> None:
         # Before super().build, which restricts the roles of the teacher.
         student, teacher = self.forward_both(batch)

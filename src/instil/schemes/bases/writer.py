@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from instil.cards import Schedule
 from instil.core import (
     Batch,
     Objective,
@@ -136,6 +137,11 @@ class GenerativeScheme(Scheme):
             vocabulary=self.vocabulary,
         )
 
+    @property
+    def uses_data_text(self) -> bool:
+        """Whether some steps compute the objectives on the text of the data, which has labels."""
+        return False
+
     def draw_text_source(self, batch: Batch) -> float:
         """Draw a number in [0, 1) per step; below a probability, the step uses student text."""
         return step_uniform(batch, TEXT_SOURCE_STREAM)
@@ -168,6 +174,11 @@ class GenerativeScheme(Scheme):
             stream,
             self.vocabulary,
         )
+
+
+def is_below_one(share: float | Schedule) -> bool:
+    """Whether a share, or a schedule of it, is below 1 at some progress."""
+    return min(share.start, share.end) < 1 if isinstance(share, Schedule) else share < 1
 
 
 def num_output_tokens(outputs: Outputs) -> int | None:

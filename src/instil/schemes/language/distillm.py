@@ -16,7 +16,7 @@ from instil.functional.keyed_random import keyed_uniform
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.reader import index_batch
 from instil.modules.synthetic_memory import SyntheticMemory
-from instil.schemes.bases.writer import GenerativeScheme
+from instil.schemes.bases.writer import GenerativeScheme, is_below_one
 
 REPLAY_STREAM = "scheme.replay"
 """Random stream of the texts drawn from the memory."""
@@ -118,6 +118,10 @@ class DistiLLM(GenerativeScheme):
     def build(self, batch: Batch) -> None:
         super().build(batch)
         self.replay = SyntheticMemory(self.memory, **{key: batch[key].long() for key in TEXT})
+
+    @property
+    def uses_data_text(self) -> bool:
+        return is_below_one(self.initial_prob)
 
     def before_step(self, batch: Batch) -> Batch:
         assert self.replay is not None

@@ -12,7 +12,7 @@ from typing_extensions import Doc
 from instil.cards import at_progress
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
 from instil.generation.options import Sampling, SamplingOption
-from instil.schemes.bases.writer import GenerativeScheme
+from instil.schemes.bases.writer import GenerativeScheme, is_below_one
 
 
 class OnPolicy(GenerativeScheme):
@@ -64,6 +64,10 @@ class OnPolicy(GenerativeScheme):
             sampling,
         )
         self.share = share
+
+    @property
+    def uses_data_text(self) -> bool:
+        return is_below_one(self.share)
 
     def before_step(self, batch: Batch) -> Batch:
         if self.draw_text_source(batch) < at_progress(self.share, batch):

@@ -28,7 +28,7 @@ from instil.core import (
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.reader import TEXT_KEYS
 from instil.roles import SHARED_ROLES, LazyOutputs, Projection
-from instil.schemes.bases.writer import GenerativeScheme
+from instil.schemes.bases.writer import GenerativeScheme, is_below_one
 from instil.teachers.ema import Ema
 
 ContextReader = Literal["average", "adapter_off", "teacher"]
@@ -119,6 +119,10 @@ class PrivilegedContext(GenerativeScheme):
         super().build(batch)
         if isinstance(self.teacher, (Ema, AdapterOff)):
             self.teacher.roles = frozenset(self.teacher_roles())
+
+    @property
+    def uses_data_text(self) -> bool:
+        return is_below_one(self.share)
 
     def before_step(self, batch: Batch) -> Batch:
         if self.draw_text_source(batch) < at_progress(self.share, batch):

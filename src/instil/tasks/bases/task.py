@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     UNLABELLED,
@@ -72,7 +73,10 @@ class Task:
     aliases: ClassVar[Mapping[str, str]] = {}
     label_hint: ClassVar[str] = ""
 
-    def __init__(self, kind: str = "single"):
+    def __init__(
+        self,
+        kind: Annotated[str, Doc("kind of the labels, one of the kinds of the task")] = "single",
+    ):
         if kind not in self.kinds:
             *others, last = self.kinds
             expected = f"{', '.join(others)} or {last}" if others else last

@@ -57,6 +57,7 @@ OPTIONAL = {
     "onnxruntime",
     "onnxscript",
     "pytest",
+    "ray",
     "timm",
     "torchdistill",
     "torchvision",

@@ -372,3 +372,26 @@ def test_help_is_quick_and_loads_no_torch() -> None:
         min(seconds("-m", "instil.cli", "--help") for _ in range(3)) < 0.6
     )  # 0.3 on a machine that does nothing else
     assert min(seconds("-c", "import instil") for _ in range(3)) < 0.6
+
+
+def test_plan_lists_jobs_and_what_is_cached(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path))
+    words = ("plan", "digits", "seeds=[0]", "train.epochs=1", "baselines=[alone]")
+    code, out, _ = called(capsys, *words, "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert [job["name"] for job in plan["jobs"]] == [
+        "teacher",
+        "evaluate/teacher",
+        "student/alone/seed-0",
+        "student/distilled/seed-0",
+        "export",
+        "report",
+    ]
+    assert not any(job["done"] for job in plan["jobs"])
+    assert plan["seconds"] == pytest.approx(sum(job.get("seconds", 0) for job in plan["jobs"]))
+    code, out, _ = called(capsys, *words)
+    assert code == 0
+    assert "3 trainings left" in out

@@ -167,6 +167,26 @@ def doctor(arguments: Arguments = None, json: AsJson = False) -> None:
 
 
 @app.command()
+def plan(
+    arguments: Arguments = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", parser=_folder, help="Run folder whose students are done."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """List the jobs of a recipe: what is cached, and the time and memory of the rest."""
+    recipe = load_recipe(arguments)
+    from instil.cli import plan_page
+
+    jobs = plan_page.plan_of(recipe, run)
+    if json:
+        print_json(jobs)
+    else:
+        plan_page.show(jobs, console())
+
+
+@app.command()
 def export(
     run: RunFolder,
     int8: Annotated[

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from instil.engine import Engine
 from instil.experiment.experiment import Experiment
 from instil.experiment.schemes import build_teacher_scheme
 from instil.experiment.teachers import teacher_training_data
-from instil.experiment.trained_teachers import build_teacher, cache_path
+from instil.experiment.trained_teachers import build_teacher
 from instil.experiment.training_options import build_training
+from instil.plan.job import Job
+from instil.plan.plan import Plan
 from instil.plan.step_timer import first_step_clock, seconds_per_step
-from instil.plan.training_progress import trainings
-from instil.recipe.sections import TeacherConfig
 from instil.training.step import train_step
 
 NUM_TIMED_STEPS = 3
@@ -33,38 +31,29 @@ def estimate_run(experiment: Experiment, student_seconds: float) -> dict[str, An
         (number), ``arms`` (names of the students of each seed), ``trainings`` (total number),
         ``teacher_seconds`` and ``seconds``. The time of evaluations is not included.
     """
-    count = trainings(experiment)
-    teacher_seconds = sum(
-        _teacher_seconds(stage, spec, index)
-        for stage, spec, index in _untrained_teachers(experiment)
-    )
+    plan = Plan.compile(experiment)
+    untrained = [job for job in plan.teachers if not plan.is_done(job, None)]
+    seconds = sum(teacher_seconds(plan, job) for job in untrained)
     return {
-        "teachers": count.teachers,
-        "cached": count.cached,
-        "seeds": count.seeds,
-        "arms": list(count.arms),
-        "trainings": count.total,
-        "teacher_seconds": teacher_seconds,
-        "seconds": teacher_seconds + count.students * student_seconds,
+        "teachers": len(untrained),
+        "cached": len(plan.teachers) - len(untrained),
+        "seeds": len(experiment.recipe.seeds),
+        "arms": [*experiment.recipe.baselines, "distilled"],
+        "trainings": len(untrained) + len(plan.students),
+        "teacher_seconds": seconds,
+        "seconds": seconds + len(plan.students) * student_seconds,
     }
 
 
-def _untrained_teachers(
-    experiment: Experiment,
-) -> Sequence[tuple[Experiment, TeacherConfig, int]]:
-    """Teachers that a run would train; a teacher shared by several stages is listed once."""
-    if experiment.recipe.store is not None:
-        return []
-    by_file: dict[Path, tuple[Experiment, TeacherConfig, int]] = {}
-    for stage in experiment.stages:
-        for index, spec in enumerate(stage.recipe.teachers):
-            if not (spec.earlier or spec.ready):
-                by_file[cache_path(stage, spec, index)] = stage, spec, index
-    return [entry for file, entry in by_file.items() if not file.exists()]
+def teacher_seconds(plan: Plan, job: Job) -> float:
+    """Estimate the seconds of the whole training of a teacher.
 
-
-def _teacher_seconds(stage: Experiment, spec: TeacherConfig, index: int) -> float:
-    """Estimated seconds of the whole training of a teacher."""
+    Args:
+        plan: the plan.
+        job: training of a teacher.
+    """
+    stage, index = plan.experiment.stages[job.stage_index], job.teacher_index
+    spec = stage.recipe.teachers[index]
     teacher_data = teacher_training_data(stage, spec, index).for_network(spec)
     train = stage.recipe.teacher_train or stage.recipe.train
     scheme = build_teacher_scheme(teacher_data, build_teacher(stage, spec, index), spec)

@@ -112,7 +112,7 @@ class Distillation:
             return evaluator.cache_outputs(teacher, stage.samples, roles)
 
     def _write_images(self, scheme: Scheme, stage: Experiment, seed: int) -> None:
-        """Write some of the images that a student without training images has learnt from."""
+        """Write some of the images that a student without training data was trained on."""
         images = synthetic_images(scheme, stage, seed)
         if images is not None and rank() == 0:
             path = self.fitter.folder.arm_file("distilled", seed, ".png")

@@ -76,8 +76,10 @@ def _opened_splits(experiment: Experiment) -> tuple[str, ...]:
 
     Training images are not read where ``data.surrogate`` replaces them.
     """
-    teachers = [spec for stage in experiment.stages for spec in stage.recipe.teachers]
-    if experiment.recipe.data.surrogate is not None and all(spec.ready for spec in teachers):
+    needs_training = any(
+        not all(spec.ready for spec in stage.recipe.teachers) for stage in experiment.stages
+    )
+    if experiment.recipe.data.surrogate is not None and not needs_training:
         return ("validation", "test")
     return ("train", "validation", "test")
 

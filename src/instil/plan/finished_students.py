@@ -41,7 +41,13 @@ class StudentRecord(BaseModel):
 
 
 def is_written(folder: RunFolder, name: str, seed: int) -> bool:
-    """Whether both files of a student are on the disk; their content is not checked."""
+    """Whether both files of a student are on the disk; their content is not checked.
+
+    Args:
+        folder: run folder.
+        name: name of a baseline, or ``distilled``.
+        seed: seed of the training.
+    """
     suffixes = (".json", ".safetensors")
     return all(folder.arm_file(name, seed, suffix).exists() for suffix in suffixes)
 
@@ -135,11 +141,25 @@ def write(
 
 
 def delete_checkpoints(folder: RunFolder, name: str, seed: int | None, num_stages: int) -> None:
-    """Delete the checkpoints of a training; of several ranks only the first does."""
+    """Delete the checkpoints of a training; of several ranks only the first does.
+
+    Args:
+        folder: run folder.
+        name: name of the training.
+        seed: seed of a student, None for a teacher.
+        num_stages: number of training stages, each with a checkpoint.
+    """
     for stage_index in range(num_stages):
         delete_checkpoint_files(checkpoint(folder, name, seed, stage_index))
 
 
 def checkpoint(folder: RunFolder, name: str, seed: int | None, stage_index: int) -> Path:
-    """Return the path of the checkpoint of one stage of a training."""
+    """Return the path of the checkpoint of one stage of a training.
+
+    Args:
+        folder: run folder.
+        name: name of the training.
+        seed: seed of a student, None for a teacher.
+        stage_index: index of the training stage.
+    """
     return folder.arm_file(name, seed, f"-stage{stage_index}.pt")

@@ -87,16 +87,18 @@ def _teacher_jobs(experiment: Experiment) -> Iterator[Job]:
         for index, spec in enumerate(stage.recipe.teachers):
             if not (spec.earlier or spec.ready):
                 paths.setdefault(cache_path(stage, spec, index), (stage_index, index))
-    for number, (path, (stage_index, index)) in enumerate(paths.items()):
-        name = "teacher" if len(paths) == 1 else f"teacher/{number}"
+    for job_index, (path, (stage_index, index)) in enumerate(paths.items()):
+        name = "teacher" if len(paths) == 1 else f"teacher/{job_index}"
         yield Job(name, "teacher", (), path.stem, stage_index=stage_index, teacher_index=index)
 
 
 def _scores_jobs(experiment: Experiment, teachers: tuple[Job, ...]) -> tuple[Job, ...]:
     """Return the evaluation of the teacher, if the recipe has a teacher of its own."""
     recipe = experiment.recipe
-    specs = [spec for stage in experiment.stages for spec in stage.recipe.teachers]
-    if recipe.store is None and all(spec.earlier for spec in specs):
+    has_teacher = any(
+        not all(spec.earlier for spec in stage.recipe.teachers) for stage in experiment.stages
+    )
+    if recipe.store is None and not has_teacher:
         return ()
     parts = recipe_parts(experiment, "teacher_scores")
     hashed = fingerprint(

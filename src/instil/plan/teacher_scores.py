@@ -51,7 +51,7 @@ class TeacherScores:
             return self._recorded()
         index, members = self._members()
         stage = self.stages[index]
-        networks = [self.teachers.network(stage, spec, number) for number, spec in members]
+        networks = [self.teachers.network(stage, spec, order) for order, spec in members]
         teacher = prepare_teacher(combine_teachers(stage, [net for net, _ in networks]), stage)
         if teacher is None:
             return None
@@ -77,8 +77,8 @@ class TeacherScores:
         index, members = 0, list[tuple[int, TeacherConfig]]()
         for stage_index, stage in enumerate(self.stages):
             own = [
-                (number, spec)
-                for number, spec in enumerate(stage.recipe.teachers)
+                (order, spec)
+                for order, spec in enumerate(stage.recipe.teachers)
                 if not spec.earlier
             ]
             if own:

@@ -9,6 +9,11 @@ from typing_extensions import Doc
 
 from instil.core import NonNegative, Positive
 
+EPSILON = 8 / 255
+"""Default radius of an attack."""
+STEP_SIZE = 2 / 255
+"""Default step of an attack."""
+
 Epsilon = Annotated[
     NonNegative, Doc("largest change of a pixel by the attack, for images in [0, 1]")
 ]

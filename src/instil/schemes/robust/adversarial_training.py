@@ -8,8 +8,8 @@ from torch import nn
 
 from instil.core import Batch, Card, Objective, Objectives, Update
 from instil.functional.attacks import AttackLoss
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, AttackScheme
-from instil.schemes.bases.robust_options import AttackSteps, Epsilon, StepSize
+from instil.schemes.bases.attack_scheme import AttackScheme
+from instil.schemes.bases.robust_options import EPSILON, STEP_SIZE, AttackSteps, Epsilon, StepSize
 
 
 class AdversarialTraining(AttackScheme):

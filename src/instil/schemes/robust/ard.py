@@ -10,8 +10,15 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Positive, Teacher
 from instil.functional.attacks import AttackLoss
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme
-from instil.schemes.bases.robust_options import AttackSteps, Epsilon, RobustWeight, StepSize
+from instil.schemes.bases.robust import RobustScheme
+from instil.schemes.bases.robust_options import (
+    EPSILON,
+    STEP_SIZE,
+    AttackSteps,
+    Epsilon,
+    RobustWeight,
+    StepSize,
+)
 
 
 class ARD(RobustScheme):

@@ -18,8 +18,10 @@ from instil.core import (
 )
 from instil.functional.attacks import AttackLoss
 from instil.functional.robust_losses import soft_label_loss
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme
+from instil.schemes.bases.robust import RobustScheme
 from instil.schemes.bases.robust_options import (
+    EPSILON,
+    STEP_SIZE,
     AnswersTo,
     AttackSteps,
     Beta,

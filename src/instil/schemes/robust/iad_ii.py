@@ -10,8 +10,9 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Teacher
 from instil.functional.robust_losses import soft_label_loss
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE
 from instil.schemes.bases.robust_options import (
+    EPSILON,
+    STEP_SIZE,
     AnswersTo,
     AttackSteps,
     Beta,

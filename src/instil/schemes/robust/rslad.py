@@ -9,8 +9,15 @@ from torch import nn
 from instil.core import Batch, Card, Objective, Objectives, Teacher
 from instil.functional.attacks import AttackLoss
 from instil.functional.robust_losses import soft_label_loss
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme
-from instil.schemes.bases.robust_options import AttackSteps, Epsilon, RobustWeight, StepSize
+from instil.schemes.bases.robust import RobustScheme
+from instil.schemes.bases.robust_options import (
+    EPSILON,
+    STEP_SIZE,
+    AttackSteps,
+    Epsilon,
+    RobustWeight,
+    StepSize,
+)
 
 
 class RSLAD(RobustScheme):

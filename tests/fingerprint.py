@@ -49,9 +49,9 @@ def golden_hashes() -> dict[str, str]:
     compared: list[Tensor] = []
     relative_error = cases.relative_error
 
-    def record(ours: Tensor, theirs: Tensor) -> float:
+    def record(ours: Tensor, reference: Tensor) -> float:
         compared.append(ours)
-        return relative_error(ours, theirs)
+        return relative_error(ours, reference)
 
     cases.relative_error = record
     try:

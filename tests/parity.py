@@ -547,24 +547,24 @@ KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")
 """Schemes whose checkpoints of one process and of two are loaded by the other."""
 
 
-def batch(seed: int, number: int = 64, task: str = "classification") -> Batch:
+def batch(seed: int, size: int = 64, task: str = "classification") -> Batch:
     """Half of the labels are missing, a tenth of the items does not count."""
     if task == "writing":
-        return texts.with_hints(seed, number)
+        return texts.with_hints(seed, size)
     generator = torch.Generator().manual_seed(seed)
-    _, _, given = sample_outputs(number, seed, task=task)
-    label = given["label"]
+    _, _, sample_batch = sample_outputs(size, seed, task=task)
+    label = sample_batch["label"]
     label = label.masked_fill(torch.rand(label.shape, generator=generator) < 0.5, -100)
     valid = torch.rand(label.shape, generator=generator) < 0.9
-    more = {key: value for key, value in given.items() if value.ndim}
-    x = torch.randn(number, 20, generator=generator)
-    partner = torch.randperm(number, generator=torch.Generator().manual_seed(seed + 1))
+    more = {key: value for key, value in sample_batch.items() if value.ndim}
+    x = torch.randn(size, 20, generator=generator)
+    partner = torch.randperm(size, generator=torch.Generator().manual_seed(seed + 1))
     return {
         "x": x,
         **more,
         "image": x[:, :16].view(-1, 1, 4, 4),
         "label": label,
-        "index": torch.arange(number),
+        "index": torch.arange(size),
         "valid": valid,
         "partner_x": x[partner],
         "partner_label": label[partner],
@@ -614,8 +614,8 @@ def train(
             "seed": torch.tensor(0),
             "epoch_ends": torch.tensor(step == 2),
         }
-        mine = {key: value[share] for key, value in batch(step, task=task).items()}
-        train_step(engine, scheme, [part | clock for part in cut(mine, sizes)])
+        shard = {key: value[share] for key, value in batch(step, task=task).items()}
+        train_step(engine, scheme, [part | clock for part in cut(shard, sizes)])
         if save is not None and step == 1:
             engine.save(scheme, save, {})
     return state(scheme)

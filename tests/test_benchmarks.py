@@ -23,11 +23,11 @@ def test_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     monkeypatch.setattr("sys.argv", ["step.py", "--json", "--blocks", "2"])
     monkeypatch.setitem(module["main"].__globals__, "SIZES", {"ratio": module["SIZES"]["tiny"]})
     module["main"]()
-    found = json.loads(capsys.readouterr().out)
-    ratios = {name: value for name, value in found.items() if name.startswith("ratio_")}
+    results = json.loads(capsys.readouterr().out)
+    ratios = {name: value for name, value in results.items() if name.startswith("ratio_")}
     assert {"ratio_kd_to_plain", "ratio_kd_fitnet_to_plain", "ratio_taps"} <= set(ratios)
     assert all(0.1 < value < 10 for value in ratios.values())
-    assert all(not isinstance(value, (dict, list)) for value in found.values())
+    assert all(not isinstance(value, (dict, list)) for value in results.values())
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_both_sides_of_the_step_learn_the_same() -> None:
     """The hand-written step and ours do the same work: they end with the same weights."""
     torch = pytest.importorskip("torch")
     module = runpy.run_path(str(STEP))
-    size, made = module["SIZES"]["tiny"], []
+    size, compared = module["SIZES"]["tiny"], []
     for plain in (module["plain_kd"], module["plain_kd_fitnet"]):
         nets = module["nets"]
         students = []
@@ -64,11 +64,11 @@ def test_both_sides_of_the_step_learn_the_same() -> None:
             goals["fitnet"] = module["FitNet"]()
         module["ours"](size, goals, step, 2, 3)
         plain.__globals__["nets"] = nets
-        (theirs, _), (mine, _) = students
-        for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+        (reference, _), (ours, _) = students
+        for one, other in zip(ours.parameters(), reference.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
-        made.append(mine)
-    assert len(made) == 2
+        compared.append(ours)
+    assert len(compared) == 2
 
 
 @pytest.mark.slow
@@ -94,13 +94,15 @@ def test_language(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
         ],
     )
     module["main"]()
-    found = json.loads(capsys.readouterr().out)
+    results = json.loads(capsys.readouterr().out)
     assert {"memory_ratio_to_trl_jsd", "time_ratio_to_trl_jsd", "time_ratio_to_naive_kl"} <= set(
-        found
+        results
     )
-    assert found["memory_ratio_to_trl_jsd"] < 0.3
-    assert found["MiB_jsd_of_256_tokens"] == pytest.approx(found["MiB_jsd_of_64_tokens"], abs=0.1)
-    assert all(not isinstance(value, (dict, list)) for value in found.values())
+    assert results["memory_ratio_to_trl_jsd"] < 0.3
+    assert results["MiB_jsd_of_256_tokens"] == pytest.approx(
+        results["MiB_jsd_of_64_tokens"], abs=0.1
+    )
+    assert all(not isinstance(value, (dict, list)) for value in results.values())
 
 
 LOSSES = Path(__file__).parents[1] / "benchmarks" / "losses.py"
@@ -135,32 +137,32 @@ def test_every_formulation_of_a_loss_is_the_same_loss(losses: dict[str, object])
     )
     for name, case in cases.items():  # type: ignore[attr-defined]
         for kind in case.kinds:
-            given = inputs(kind, SMALL[kind], dtype=torch.float64)  # type: ignore[operator]
-            found = {
-                which: gradient(run, given) for which, run in formulations(name, given).items()
+            sample = inputs(kind, SMALL[kind], dtype=torch.float64)  # type: ignore[operator]
+            results = {
+                which: gradient(run, sample) for which, run in formulations(name, sample).items()
             }  # type: ignore[operator]
-            value, slope = found["ours"]
+            value, slope = results["ours"]
             slope = torch.cat([part.flatten() for part in slope])
             assert slope.any(), name
-            for which in found.keys() - {"ours"}:
-                theirs = torch.cat([part.flatten() for part in found[which][1]])
+            for which in results.keys() - {"ours"}:
+                reference = torch.cat([part.flatten() for part in results[which][1]])
                 if which == "plain":
-                    assert torch.isclose(found[which][0], value, rtol=1e-4), name
+                    assert torch.isclose(results[which][0], value, rtol=1e-4), name
                     assert torch.allclose(
-                        theirs, slope, rtol=1e-3, atol=1e-4 * float(slope.abs().max())
+                        reference, slope, rtol=1e-3, atol=1e-4 * float(slope.abs().max())
                     ), name
                 elif case.alike:
-                    assert torch.nn.functional.cosine_similarity(theirs, slope, dim=0) > 0.9999, (
-                        name
-                    )
+                    assert (
+                        torch.nn.functional.cosine_similarity(reference, slope, dim=0) > 0.9999
+                    ), name
 
 
 def test_every_objective_has_a_case_with_a_gradient(losses: dict[str, object]) -> None:
     cases, gradients = losses["cases"], losses["gradients"]
     names = losses["objective_cases"]()  # type: ignore[operator]
     assert names == [f"objective {name}" for name in catalogue.names("objective")]
-    for name, given, runs in cases(names, {}):  # type: ignore[operator]
-        loss, leaves, grads = gradients(runs["ours"], given)  # type: ignore[operator]
+    for name, sample, runs in cases(names, {}):  # type: ignore[operator]
+        loss, leaves, grads = gradients(runs["ours"], sample)  # type: ignore[operator]
         assert loss.isfinite(), name
         assert leaves, name
         assert any(grad is not None and grad.any() for grad in grads), name
@@ -176,10 +178,10 @@ def test_losses(
         "sys.argv", ["losses.py", "kd_loss", "fitnet", "rkd", "--json", "--rounds", "2"]
     )
     main()  # type: ignore[operator]
-    found = json.loads(capsys.readouterr().out)["rows"]
-    assert {"kd_loss", "fitnet_loss", "rkd_angle_loss"} <= {row["loss"] for row in found}
-    assert max(row["MiB_ours"] for row in found) > 0
-    assert all(row["plain"] > 0 for row in found if row["loss"] in ("kd_loss", "fitnet_loss"))
+    results = json.loads(capsys.readouterr().out)["rows"]
+    assert {"kd_loss", "fitnet_loss", "rkd_angle_loss"} <= {row["loss"] for row in results}
+    assert max(row["MiB_ours"] for row in results) > 0
+    assert all(row["plain"] > 0 for row in results if row["loss"] in ("kd_loss", "fitnet_loss"))
     monkeypatch.setattr("sys.argv", ["losses.py", "kd_loss", "--rounds", "1"])
     main()  # type: ignore[operator]
     assert capsys.readouterr().out.splitlines()[0].startswith("loss")
@@ -193,6 +195,6 @@ def test_store(
     module = runpy.run_path(str(STEP.with_name("store.py")))
     monkeypatch.setattr("sys.argv", ["store.py", "--json", "--rounds", "1", "--steps", "1"])
     module["main"]()
-    found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"exact_ratio", "float16_ratio", "live_ratio"}
-    assert all(0.1 < value < 10 for value in found.values())
+    results = json.loads(capsys.readouterr().out)
+    assert set(results) == {"exact_ratio", "float16_ratio", "live_ratio"}
+    assert all(0.1 < value < 10 for value in results.values())

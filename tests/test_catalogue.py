@@ -263,16 +263,16 @@ def test_a_module_that_a_recipe_imports_adds_its_methods(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("own_registry")
 def test_two_recipes_may_have_modules_of_one_name(tmp_path: Path) -> None:
-    for number in (1, 2):
-        (tmp_path / str(number)).mkdir()
+    for index in (1, 2):
+        (tmp_path / str(index)).mkdir()
         text = (
             "from instil.core import Card, Objective\nclass Mine(Objective):\n    card = "
-            f"Card('{number}')\n"
+            f"Card('{index}')\n"
         )
         catalogue.add(
-            [module(tmp_path / str(number), "losses_of_one_name", text)], tmp_path / str(number)
+            [module(tmp_path / str(index), "losses_of_one_name", text)], tmp_path / str(index)
         )
-        assert catalogue.find("objective", "mine").card.title == str(number)
+        assert catalogue.find("objective", "mine").card.title == str(index)
     assert sys.path[0] != str(tmp_path / "2"), "a recipe's folder hides no installed package"
 
 
@@ -300,7 +300,7 @@ def test_imports_that_cannot_be_used(tmp_path: Path) -> None:
         ),
     ):
         catalogue.add([module(tmp_path, "empty_losses", "")], tmp_path)
-    taken = (
+    clash = (
         "from instil.core import Card, Objective\nclass KD(Objective):\n    card = Card('Mine')\n"
     )
     with pytest.raises(
@@ -310,7 +310,7 @@ def test_imports_that_cannot_be_used(tmp_path: Path) -> None:
             "the class"
         ),
     ):
-        catalogue.add([module(tmp_path, "taken_losses", taken)], tmp_path)
+        catalogue.add([module(tmp_path, "taken_losses", clash)], tmp_path)
     with pytest.raises(ModuleNotFoundError, match="what_a_user_forgot"):
         catalogue.add([module(tmp_path, "broken_losses", "import what_a_user_forgot")], tmp_path)
 

@@ -151,10 +151,10 @@ def test_a_number_may_be_a_schedule(name: str) -> None:
         for value in (parameter.default, Schedule(parameter.default, parameter.default)):
             torch.manual_seed(0)
             objective = smaller(name, **{option: value})()
-            student, teacher, given = sample_outputs(task=objective.card.tasks[0])
+            student, teacher, sample_batch = sample_outputs(task=objective.card.tasks[0])
             objectives = Objectives({"it": objective})
             objectives.build(student, teacher)
-            losses.append(objectives(student, teacher, given).losses["it"])
+            losses.append(objectives(student, teacher, sample_batch).losses["it"])
         assert torch.equal(*losses), option
 
 
@@ -171,19 +171,19 @@ def test_cards_say_where_a_method_comes_from(kind: str) -> None:
             assert card.source in ("offline", "online", "self"), name
 
 
-def arguments(kind: type, given: dict[str, Any]) -> dict[str, Any]:
+def arguments(kind: type, factories: dict[str, Any]) -> dict[str, Any]:
     """What a class needs, by the names of its parameters."""
     needed = [
         name
         for name, p in inspect.signature(kind).parameters.items()
         if p.default is inspect.Parameter.empty
     ]
-    missing = set(needed) - set(given)
+    missing = set(needed) - set(factories)
     assert not missing, (
         f"tests/test_contracts.py does not know what to give {kind.__name__} as "
         f"{', '.join(missing)}; add it there"
     )
-    return {name: given[name]() for name in needed}
+    return {name: factories[name]() for name in needed}
 
 
 @pytest.mark.parametrize("name", catalogue.names("weighting"))
@@ -192,32 +192,32 @@ def test_weighting(name: str) -> None:
     of the sample.
     """
     for scale in (1.0, 1e4):
-        student, teacher, given = sample_outputs()
+        student, teacher, sample_batch = sample_outputs()
         student, teacher = scale_tensors(student, scale), scale_tensors(teacher, scale)
         weighting = catalogue.find("weighting", name)()
         objectives = Objectives({"kd": KD()}, sample_weights={"kd": weighting})
         objectives.build(student, teacher)
-        factor = weighting(student, teacher, given)
-        assert factor.shape == (len(given["label"]),)
+        factor = weighting(student, teacher, sample_batch)
+        assert factor.shape == (len(sample_batch["label"]),)
         assert torch.isfinite(factor).all()
         assert (factor >= 0).all()
-        wanted = (KD()(student, teacher, given) * factor).mean()
-        assert torch.allclose(objectives(student, teacher, given).losses["kd"], wanted)
+        expected = (KD()(student, teacher, sample_batch) * factor).mean()
+        assert torch.allclose(objectives(student, teacher, sample_batch).losses["kd"], expected)
         assert scale > 1 or factor.std() > 0, "all samples have one factor"
 
 
 @pytest.mark.parametrize("name", catalogue.names("balance"))
 def test_balance(name: str) -> None:
     """The initial weights are those of the recipe; only ``after_step`` changes the state."""
-    student, teacher, given = sample_outputs()
+    student, teacher, sample_batch = sample_outputs()
     student = {"features": tuple(2 * stage for stage in leaves(student)["features"])}
     student["logits"] = student["features"][0].flatten(1)[:, :7]
     balance = catalogue.find("balance", name)()
     objectives = Objectives({"kd": KD(), "mse": LogitMSE()}, balance=balance)
     objectives.build(student, teacher)
     before = copy.deepcopy(balance.state_dict())
-    update = objectives(student, teacher, given)
-    assert torch.allclose(update.losses["kd"], KD()(student, teacher, given).mean())
+    update = objectives(student, teacher, sample_batch)
+    assert torch.allclose(update.losses["kd"], KD()(student, teacher, sample_batch).mean())
     assert all(torch.equal(value, before[key]) for key, value in balance.state_dict().items())
     assert dict(objectives.items()).keys() == {"kd", "mse"}
     objectives.after_step(update.state_updates)
@@ -243,7 +243,7 @@ def checked_on_their_own(kind: str) -> set[str]:
 )
 def test_scheme(name: str) -> None:
     kind: type[Scheme] = catalogue.find("scheme", name)
-    given: dict[str, Any] = {
+    factories: dict[str, Any] = {
         "student": lambda: net(8),
         "teacher": lambda: Frozen(net(8, 1)),
         "peers": lambda: [net(6, 2), net(8, 3)],
@@ -252,7 +252,7 @@ def test_scheme(name: str) -> None:
             "cross_entropy": catalogue.find("objective", "cross_entropy")(),
         },
     }
-    check_scheme(lambda: kind(**arguments(kind, given)), lambda step: batch(seed=step))
+    check_scheme(lambda: kind(**arguments(kind, factories)), lambda step: batch(seed=step))
 
 
 @pytest.mark.parametrize(
@@ -260,11 +260,11 @@ def test_scheme(name: str) -> None:
 )
 def test_teacher(name: str) -> None:
     kind: type[Teacher] = catalogue.find("teacher", name)
-    given: dict[str, Any] = {
+    factories: dict[str, Any] = {
         "net": lambda: net(8, dropout=0.5),
         "members": lambda: [net(8), net(4, 1, dropout=0.5)],
     }
-    check_teacher(lambda: kind(**arguments(kind, given)), batch())
+    check_teacher(lambda: kind(**arguments(kind, factories)), batch())
 
 
 @pytest.mark.parametrize("name", catalogue.names("task"))
@@ -300,8 +300,8 @@ def test_d7_nothing_that_can_change_is_shared_on_a_class(kind: str, name: str) -
     """Instances of one class do not see each other: no list, set, module or tensor hangs on the
     class, and dicts are declarations.
     """
-    found = catalogue.find(kind, name)
-    for owner in found.__mro__:
+    cls = catalogue.find(kind, name)
+    for owner in cls.__mro__:
         if not owner.__module__.startswith("instil"):
             continue
         for attribute, value in vars(owner).items():
@@ -315,11 +315,11 @@ def test_d7_nothing_that_can_change_is_shared_on_a_class(kind: str, name: str) -
 
 
 def test_d7_two_nets_around_models_of_one_class_do_not_see_each_other() -> None:
-    given: Batch = batch()
+    sample_batch: Batch = batch()
     one, two = net(8, 0), net(8, 1)
-    a, b = one(given), two(given)
-    assert torch.equal(a["embedding"], one(given)["embedding"])
+    a, b = one(sample_batch), two(sample_batch)
+    assert torch.equal(a["embedding"], one(sample_batch)["embedding"])
     assert not torch.equal(a["embedding"], b["embedding"])
     assert one.taps is not two.taps
     plain = Net(one.model, one.call)
-    assert set(plain(given)) == {"logits"}
+    assert set(plain(sample_batch)) == {"logits"}

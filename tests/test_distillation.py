@@ -53,28 +53,28 @@ def weights(net: nn.Module) -> Tensor:
 
 
 def test_the_default_is_labels_and_kd() -> None:
-    made = instil.distil(teacher(), student(), loader(), epochs=1)
-    assert set(made.records[0]["losses"]) == {"student/cross_entropy", "student/kd"}
+    result = instil.distil(teacher(), student(), loader(), epochs=1)
+    assert set(result.records[0]["losses"]) == {"student/cross_entropy", "student/kd"}
     same = instil.distil(
         teacher(), student(), loader(), {"cross_entropy": 1.0, "kd": 1.0}, epochs=1
     )
-    assert torch.equal(weights(made.net), weights(same.net))
+    assert torch.equal(weights(result.net), weights(same.net))
 
 
 def test_the_student_itself_learns_and_the_teacher_does_not() -> None:
-    mine, theirs = student(), teacher().train()
-    before, state = weights(mine), copy.deepcopy(theirs.state_dict())
-    made = instil.distil(theirs, mine, loader(), epochs=1)
-    assert not torch.equal(weights(mine), before)
-    assert torch.equal(weights(made.net), weights(mine))
-    assert all(torch.equal(value, state[name]) for name, value in theirs.state_dict().items())
+    student_net, teacher_net = student(), teacher().train()
+    before, state = weights(student_net), copy.deepcopy(teacher_net.state_dict())
+    result = instil.distil(teacher_net, student_net, loader(), epochs=1)
+    assert not torch.equal(weights(student_net), before)
+    assert torch.equal(weights(result.net), weights(student_net))
+    assert all(torch.equal(value, state[name]) for name, value in teacher_net.state_dict().items())
 
 
 def test_nets_and_teachers_as_they_are() -> None:
     plain = instil.distil(teacher(), student(), loader(), epochs=1)
     wrapped = instil.distil(Net(teacher(), call), Net(student(), call), loader(), epochs=1)
-    asked = instil.distil(Ensemble([teacher()]), student(), loader(), epochs=1)
-    for other in (wrapped, asked):
+    explicit = instil.distil(Ensemble([teacher()]), student(), loader(), epochs=1)
+    for other in (wrapped, explicit):
         torch.testing.assert_close(weights(other.net), weights(plain.net))
 
 
@@ -86,9 +86,9 @@ def test_batches_as_dicts() -> None:
         def __iter__(self) -> Any:
             return ({"image": image, "label": label} for image, label in loader())
 
-    made = instil.distil(teacher(), student(), Dicts(), epochs=1)
+    result = instil.distil(teacher(), student(), Dicts(), epochs=1)
     torch.testing.assert_close(
-        weights(made.net), weights(instil.distil(teacher(), student(), loader(), epochs=1).net)
+        weights(result.net), weights(instil.distil(teacher(), student(), loader(), epochs=1).net)
     )
 
 
@@ -108,15 +108,17 @@ def test_objectives_by_name_by_object_and_with_weights() -> None:
 
 def test_a_schedule_begins_where_it_says() -> None:
     late = {"kd": Schedule(0.0, 1.0, until=0.5, after=0.5)}
-    made = instil.distil(teacher(), student(), loader(), {"cross_entropy": 1.0, **late}, epochs=2)
-    assert made.records[0]["losses"]["student/kd"] == 0 < made.records[1]["losses"]["student/kd"]
+    result = instil.distil(teacher(), student(), loader(), {"cross_entropy": 1.0, **late}, epochs=2)
+    assert (
+        result.records[0]["losses"]["student/kd"] == 0 < result.records[1]["losses"]["student/kd"]
+    )
 
 
 def test_feature_objectives_find_the_stages_of_known_models() -> None:
-    made = instil.distil(
+    result = instil.distil(
         teacher(), seeded(lambda: cnn(10, width=2)), loader(), {"fitnet": 1.0}, epochs=1
     )
-    assert made.records[0]["losses"]["student/fitnet"] > 0
+    assert result.records[0]["losses"]["student/fitnet"] > 0
 
 
 @pytest.mark.parametrize(
@@ -349,17 +351,24 @@ def test_nan_of_the_teacher_is_reported_as_the_teachers() -> None:
 
 
 def test_validation_tells_accuracy_and_agreement() -> None:
-    told: list[Any] = []
+    reports: list[Any] = []
     test = digits().validation
     batches = [(test.image[:100], test.label[:100]), (test.image[100:], test.label[100:])]
-    mine, theirs = student(), teacher()
-    made = instil.distil(theirs, mine, loader(), epochs=2, validation=batches, report=told.append)
-    assert told == made.records
-    found = made.records[-1]["validation"]
+    student_net, teacher_net = student(), teacher()
+    result = instil.distil(
+        teacher_net, student_net, loader(), epochs=2, validation=batches, report=reports.append
+    )
+    assert reports == result.records
+    metrics = result.records[-1]["validation"]
     with torch.no_grad():
-        answers, wanted = mine.eval()(test.image).argmax(-1), theirs.eval()(test.image).argmax(-1)
-    assert found["accuracy"] == pytest.approx((answers == test.label).double().mean().item())
-    assert found["agreement"] == pytest.approx((answers == wanted).double().mean().item())
+        answers, teacher_classes = (
+            student_net.eval()(test.image).argmax(-1),
+            teacher_net.eval()(test.image).argmax(-1),
+        )
+    assert metrics["accuracy"] == pytest.approx((answers == test.label).double().mean().item())
+    assert metrics["agreement"] == pytest.approx(
+        (answers == teacher_classes).double().mean().item()
+    )
 
 
 def test_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
@@ -405,11 +414,11 @@ def test_it_helps() -> None:
     data, test = digits().train, digits().test
     few = data.label.clone()
     few[60:] = UNLABELLED
-    theirs = seeded(lambda: cnn(10, width=8), 0)
+    teacher_net = seeded(lambda: cnn(10, width=8), 0)
     rate = instil.Optimization(options={"lr": 1e-2})
     everything = DataLoader(TensorDataset(data.image, data.label), 100, shuffle=True)
     instil.fit(
-        instil.Offline(theirs, None, {"cross_entropy": instil.CrossEntropy()}),
+        instil.Offline(teacher_net, None, {"cross_entropy": instil.CrossEntropy()}),
         everything,
         Training(epochs=8, optimizer=rate),
     )
@@ -429,6 +438,6 @@ def test_it_helps() -> None:
             labelled,
             training,
         )
-        instil.distil(theirs, distilled, partly, training=training)
+        instil.distil(teacher_net, distilled, partly, training=training)
         gains.append(accuracy(distilled) - accuracy(alone))
     assert min(gains) > 0.02, gains

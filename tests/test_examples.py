@@ -47,8 +47,8 @@ def test_a_resumed_run_is_the_run_in_one_piece(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = next(path for path in EXAMPLES if path.stem == "fit_with_own_loader")
-    found = runpy.run_path(str(path))
+    variables = runpy.run_path(str(path))
     for one, other in zip(
-        found["resumed"].net.parameters(), found["whole"].net.parameters(), strict=True
+        variables["resumed"].net.parameters(), variables["whole"].net.parameters(), strict=True
     ):
         assert torch.equal(one, other)

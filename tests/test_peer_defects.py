@@ -81,7 +81,8 @@ def test_d4_d15_teacher_and_student_see_the_same_view_which_changes_in_each_epoc
     fit(scheme, loader, Training(epochs=2, device="cpu"))
     assert len(seen["student"]) == 2 * len(loader)
     assert all(
-        mine is theirs for mine, theirs in zip(seen["student"], seen["teacher"], strict=True)
+        student_view is teacher_view
+        for student_view, teacher_view in zip(seen["student"], seen["teacher"], strict=True)
     )
     first, second = (
         torch.cat(seen["teacher"][i : i + len(loader)]).flatten() for i in (0, len(loader))

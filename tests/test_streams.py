@@ -77,8 +77,8 @@ def crd_scheme() -> Offline:
 
 def test_two_memories_under_different_names_draw_different_rows() -> None:
     first, second = (objective for _, objective in crd_scheme().objectives.named())
-    given: Batch = {"index": torch.arange(64), "step": torch.tensor(3)}
-    rows = [keyed_uniform(given, 4, f"{one.stream}.negatives") for one in (first, second)]
+    sample_batch: Batch = {"index": torch.arange(64), "step": torch.tensor(3)}
+    rows = [keyed_uniform(sample_batch, 4, f"{one.stream}.negatives") for one in (first, second)]
     assert (rows[0] == rows[1]).float().mean() < 0.01
 
 

@@ -23,7 +23,7 @@ LARGER: dict[str, int] = {}
 PLACES = r"/work\b|\.\./shared|/tmp/|https?://[^ ]*(?:/simple\b|internal|localhost)"
 
 
-def place(path: Path) -> str:
+def relative_name(path: Path) -> str:
     return path.relative_to(SOURCE).as_posix()
 
 
@@ -107,21 +107,21 @@ def test_options_are_typed(kind: str, name: str) -> None:
     ] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=place)
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_a_file_is_named_and_introduced(path: Path) -> None:
     assert not FORBIDDEN.match(path.stem)
     assert not FORBIDDEN.match(path.parent.name)
     tree = ast.parse(path.read_text())
     if tree.body:
-        said = ast.get_docstring(tree)
-        assert said, "a module docstring says the idea in one sentence"
-    assert len(path.read_text().splitlines()) <= LARGER.get(place(path), LONGEST_FILE)
+        docstring = ast.get_docstring(tree)
+        assert docstring, "a module docstring says the idea in one sentence"
+    assert len(path.read_text().splitlines()) <= LARGER.get(relative_name(path), LONGEST_FILE)
 
 
-@pytest.mark.parametrize("path", FILES, ids=place)
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_functions_are_short_and_typed(path: Path) -> None:
     for function in functions(path):
-        where = f"{place(path)}:{function.lineno} {function.name}"
+        where = f"{relative_name(path)}:{function.lineno} {function.name}"
         code = function.body[1:] if ast.get_docstring(function) else function.body
         length = (function.end_lineno or 0) - code[0].lineno + 1 if code else 0
         assert length < LONGEST_FUNCTION, f"{where} is too long"
@@ -137,7 +137,7 @@ def test_functions_are_short_and_typed(path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("path", FILES, ids=place)
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_public_names_have_a_docstring(path: Path) -> None:
     tree = ast.parse(path.read_text())
     public = [
@@ -148,7 +148,7 @@ def test_public_names_have_a_docstring(path: Path) -> None:
     assert [node.name for node in public if not ast.get_docstring(node)] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=place)
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_nothing_prints_but_the_command_line(path: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     printed = [
@@ -157,6 +157,6 @@ def test_nothing_prints_but_the_command_line(path: Path) -> None:
     assert printed == [] or path.parent.name == "cli"
 
 
-@pytest.mark.parametrize("path", FILES, ids=place)
+@pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_nothing_names_the_machine_it_was_written_on(path: Path) -> None:
     assert re.findall(PLACES, path.read_text()) == []

@@ -177,14 +177,14 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
 
 def test_violations_are_found() -> None:
     graph = {
-        "instil.core.net": {"instil.schemes.offline.offline"},
+        "instil.taps.net": {"instil.schemes.offline.offline"},
         "instil.schemes.offline.offline": {"instil.schemes.bases.peers"},
         "instil.schemes.bases.peers": {"instil.schemes.offline.offline"},
         "instil.store.reader": {"instil.remote.log"},
         "instil.remote.log": set(),
     }
     assert upward_imports(graph) == [
-        "instil.core.net imports instil.schemes.offline.offline",
+        "instil.taps.net imports instil.schemes.offline.offline",
         "instil.store.reader imports instil.remote.log",
     ]
     assert cycles(graph) == [["instil.schemes.bases.peers", "instil.schemes.offline.offline"]]

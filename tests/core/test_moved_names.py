@@ -7,11 +7,12 @@ import importlib
 import pytest
 
 from instil import core
+from instil.cards.removed import MOVED
 
 
 @pytest.mark.parametrize(
     ("name", "module"),
-    [(name, module) for module, names in core.MOVED.items() for name in names.split()],
+    [(name, module) for module, names in MOVED.items() for name in names.split()],
 )
 def test_an_import_of_a_moved_name_names_the_new_module(name: str, module: str) -> None:
     assert hasattr(importlib.import_module(module), name)

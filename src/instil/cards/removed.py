@@ -1,4 +1,4 @@
-"""Errors for class attributes that capability protocols and tags have replaced."""
+"""Errors for names of the protocol that have been moved or replaced."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ REMOVED = {
 }
 """Removed class attribute -> what to write instead."""
 
+MOVED = {
+    "instil.capabilities": "Perturbation",
+    "instil.cards": "at_progress closest",
+    "instil.functional.keyed_random": "inverse_cdf_sample keyed_normal keyed_uniform",
+    "instil.items": "drop_gradient drop_unlabelled_gradient every_item_counts "
+    "graph_preserving_zero replace_invalid replace_invalid_outputs replace_uncounted",
+    "instil.roles": "SHARED_ROLES SIGNALS LazyOutputs Projection Sampled Top",
+}
+"""New module -> names that ``instil.core`` had."""
+
 
 def reject_removed(cls: type) -> None:
     """Check that a class does not set a removed attribute.
@@ -37,3 +47,19 @@ def reject_removed(cls: type) -> None:
     for name, remedy in REMOVED.items():
         if isinstance(vars(cls).get(name), (bool, int, str, dict)):
             raise TypeError(f"{cls.__name__}.{name}: this attribute has no effect. {remedy}.")
+
+
+def explain_moved(name: str) -> None:
+    """Explain a name that ``instil.core`` had.
+
+    Raises:
+        ImportError: if it had the name; the message names the replacement.
+    """
+    if name == "LabelObjective":
+        raise ImportError(
+            "instil.core.LabelObjective has been removed. Derive from Objective and write "
+            "items = Items(labelled=True) (instil.items.Items)."
+        )
+    for module, names in MOVED.items():
+        if name in names.split():
+            raise ImportError(f"instil.core.{name} has moved. Import it from {module}.")

@@ -6,11 +6,11 @@ Types of batches, cards and options come from the packages below and are listed 
 from typing import NoReturn
 
 from instil.cards import Card, NonNegative, Positive, Schedule
+from instil.cards.removed import explain_moved
 from instil.core.balance import Balance
-from instil.core.net import Call, Net, as_net, plain_call
 from instil.core.objective import Objective, Weighting
 from instil.core.objectives import Objectives
-from instil.core.scheme import Scheme, side_effect_free
+from instil.core.scheme import Scheme
 from instil.core.teacher import Teacher
 from instil.core.update import Gather, Update
 from instil.items import (
@@ -24,6 +24,7 @@ from instil.items import (
     mean,
     to_float32,
 )
+from instil.taps import Call, Net, as_net, plain_call, side_effect_free
 
 __all__ = [
     "UNLABELLED",
@@ -54,16 +55,6 @@ __all__ = [
     "to_float32",
 ]
 
-MOVED = {
-    "instil.capabilities": "Perturbation",
-    "instil.cards": "at_progress closest",
-    "instil.functional.keyed_random": "inverse_cdf_sample keyed_normal keyed_uniform",
-    "instil.items": "drop_gradient drop_unlabelled_gradient every_item_counts "
-    "graph_preserving_zero replace_invalid replace_invalid_outputs replace_uncounted",
-    "instil.roles": "SHARED_ROLES SIGNALS LazyOutputs Projection Sampled Top",
-}
-"""New module -> names that ``instil.core`` had."""
-
 
 def __getattr__(name: str) -> NoReturn:
     """Explain a name that has been moved or removed.
@@ -72,12 +63,5 @@ def __getattr__(name: str) -> NoReturn:
         ImportError: for a name that has been moved or removed.
         AttributeError: for any other name.
     """
-    if name == "LabelObjective":
-        raise ImportError(
-            "instil.core.LabelObjective has been removed. Derive from Objective and write "
-            "items = Items(labelled=True) (instil.items.Items)."
-        )
-    for module, names in MOVED.items():
-        if name in names.split():
-            raise ImportError(f"instil.core.{name} has moved. Import it from {module}.")
+    explain_moved(name)
     raise AttributeError(f"module 'instil.core' has no attribute '{name}'")

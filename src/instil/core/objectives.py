@@ -9,12 +9,18 @@ from torch import Tensor, nn
 
 from instil.cards import Schedule, at_progress, closest
 from instil.core.balance import Balance
-from instil.core.objective import Objective, RoleConsumer, Weighting
+from instil.core.item_losses import item_mean, roles_read, without_uncounted
+from instil.core.objective import Objective, Weighting
 from instil.core.update import Gather, Update
-from instil.items import Batch, Outputs, first_tensor, graph_preserving_zero, item_weights, mean
+from instil.items import Batch, Outputs, first_tensor, graph_preserving_zero
 from instil.items.scheduled import extract_schedules, values_at, with_options
-from instil.items.selection import CountedRows, has_rows, mean_of_positions, outputs_to_float32
-from instil.items.uncounted import replace_in_batch, replace_in_outputs
+from instil.items.selection import (
+    CountedRows,
+    differentiable_input,
+    has_rows,
+    outputs_to_float32,
+    rows_of,
+)
 
 PROGRESS = "progress"
 """Row of the progress at which scheduled options had their values in this step."""
@@ -113,7 +119,7 @@ class Objectives(nn.ModuleDict):
 
     def reads(self, side: str) -> set[str]:
         """All roles of ``side`` that are read."""
-        return _roles_read(self, side)
+        return roles_read(self, side)
 
     @property
     def needs_input_grad(self) -> bool:
@@ -130,16 +136,7 @@ class Objectives(nn.ModuleDict):
         Raises:
             ValueError: if the tensor is not floating-point.
         """
-        if not self.needs_input_grad:
-            return {}
-        first = first_tensor(batch)
-        key = next(key for key, value in batch.items() if value is first)
-        if not first.is_floating_point():
-            raise ValueError(
-                f"an objective reads the gradient by the input, but '{key}', the batch's first "
-                f"tensor, is {first.dtype}"
-            )
-        return {key: first.detach().requires_grad_()}
+        return differentiable_input(batch) if self.needs_input_grad else {}
 
     def forward(
         self,
@@ -162,13 +159,13 @@ class Objectives(nn.ModuleDict):
             objective = with_options(unscheduled, options)
             # A gradient is taken with respect to the output of the net, not to a copy of it.
             outputs = original if objective.needs_input_grad else converted
-            harmless = _without_uncounted(objective, *outputs, batch)
+            harmless = without_uncounted(objective, *outputs, batch)
             with torch.autocast(first_tensor(batch).device.type, enabled=False):
                 weight = at_progress(self.weights[name], batch)
                 if objective.couples:
                     losses[name] = weight * self._coupled(objective, *outputs, batch)
                 else:
-                    losses[name] = weight * _mean(objective, *harmless)
+                    losses[name] = weight * item_mean(objective, *harmless)
                 with torch.no_grad():
                     rows = objective.state_updates(*harmless)
             state_updates |= {f"{name}.{key}": value for key, value in rows.items()}
@@ -217,55 +214,3 @@ class Objectives(nn.ModuleDict):
     def items(self) -> ItemsView[str, nn.Module]:
         """Name and objective, without the balance."""
         return dict(self.named()).items()
-
-
-def rows_of(name: str, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Entries ``name.key`` of ``rows``, by key."""
-    prefix = f"{name}."
-    own = {key: value for key, value in rows.items() if key.startswith(prefix)}
-    return {key.removeprefix(prefix): value for key, value in own.items()}
-
-
-def _without_uncounted(
-    objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
-) -> tuple[Outputs, Outputs, Batch]:
-    """Outputs and batch in which the values of uncounted items are replaced."""
-    if objective.couples and type(objective).state_updates is Objective.state_updates:
-        # It reads only the rows that ``Objectives._coupled`` selects.
-        return student, teacher, batch
-    counted = objective.item_mask(batch)
-    if counted is None:
-        return student, teacher, batch
-    teacher_counted = counted
-    if "teacher_valid" in batch and counted.ndim == 2:
-        # The teacher reads tokens of another tokenizer at other positions.
-        teacher_counted = (batch["teacher_valid"] > 0) & counted.any(1, keepdim=True)
-    if not objective.needs_input_grad:
-        # A copy of the outputs has no gradient by the input: such objectives replace themselves.
-        student = replace_in_outputs(student, _roles_read(objective, "student"), counted)
-        teacher = replace_in_outputs(teacher, _roles_read(objective, "teacher"), teacher_counted)
-    return student, teacher, replace_in_batch(batch, counted)
-
-
-def _mean(objective: Objective, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-    """Weighted mean over the items of an objective that does not couple them."""
-    values = objective(student, teacher, batch)
-    weight = objective.weight(batch)
-    if objective.sample_weight is not None:
-        with torch.no_grad():
-            factor = objective.sample_weight(student, teacher, batch)
-        if factor.ndim > weight.ndim:
-            factor = mean_of_positions(factor, item_weights(batch))
-        if factor.shape == weight.shape:
-            factor = torch.where(weight > 0, factor, 0.0)
-        values = values * factor
-    return mean(values, weight, objective.num_items(batch))
-
-
-def _roles_read(module: nn.Module, side: str) -> set[str]:
-    """Roles of ``side`` that a module and its parts, such as sample weights, read."""
-    roles: set[str] = set()
-    for part in module.modules():
-        if isinstance(part, RoleConsumer):
-            roles.update(part.reads.get(side, ()))
-    return roles

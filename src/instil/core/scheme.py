@@ -6,22 +6,18 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from instil.cards import Card
 from instil.cards.keywords import ClearKeywords
-from instil.core.net import Net, as_net
 from instil.core.objective import Objective
 from instil.core.objectives import Objectives
 from instil.core.teacher import Teacher
 from instil.core.update import Update
 from instil.items.batch import Batch, Outputs, first_tensor
 from instil.roles import ExplainsMissingRoles
-
-MOST_MODULES = 12
-"""Number of modules that an error about missing taps lists."""
+from instil.taps import Net, as_net, describe_modules, side_effect_free
 
 
 class Scheme(ClearKeywords, nn.Module):
@@ -57,7 +53,7 @@ class Scheme(ClearKeywords, nn.Module):
         self.objectives.missing_role_remedy = (
             teacher.missing_role_remedy() if isinstance(teacher, ExplainsMissingRoles) else None
         )
-        self.objectives.student_modules = _modules(self.student)
+        self.objectives.student_modules = describe_modules(self.student.model)
         self.prepared = False
 
     def teacher_outputs(self, batch: Batch, grad: bool = False) -> Outputs:
@@ -138,30 +134,3 @@ class Scheme(ClearKeywords, nn.Module):
     def export(self) -> Net:
         """Net that is evaluated, timed and deployed."""
         return self.student
-
-
-def _modules(net: Net) -> str:
-    """Sentence that lists the modules of a net, the outer ones first."""
-    names = sorted((name for name, _ in net.model.named_modules() if name), key=_depth)
-    if not names:
-        return "It has no modules inside"
-    end = " ..." if len(names) > MOST_MODULES else ""
-    return f"Its modules: {', '.join(names[:MOST_MODULES])}{end}"
-
-
-def _depth(name: str) -> int:
-    return name.count(".")
-
-
-@contextlib.contextmanager
-def side_effect_free(module: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients and a forked random state; modes are restored afterwards."""
-    modes = {part: part.training for part in module.modules()}
-    devices = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(list(devices)), torch.no_grad():
-        module.eval()
-        try:
-            yield
-        finally:
-            for part, mode in modes.items():
-                part.training = mode

@@ -144,3 +144,35 @@ def _align(few: list[_Level], many: list[_Level]) -> list[tuple[int, int]]:
         return take if take[0] <= skip[0] + 1e-9 else skip
 
     return list(best(len(few), len(many))[1])
+
+
+def consecutive_pairs(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], pairs: Pairs, loss: object
+) -> list[tuple[int, int]]:
+    """Pairs of levels, shallow to deep, for a loss on the change from one level to the next.
+
+    Args:
+        student: student levels.
+        teacher: teacher levels.
+        pairs: pairs, or how to choose them.
+        loss: the loss, for the error message.
+
+    Raises:
+        ValueError: for fewer than two pairs.
+    """
+    matched = sorted(match_levels(student, teacher, pairs))
+    require_two_stages(len(matched), type(loss).__name__)
+    return matched
+
+
+def require_two_stages(count: int, name: str) -> None:
+    """Check that there is a change between levels.
+
+    Raises:
+        ValueError: for fewer than two levels.
+    """
+    if count < 2:
+        raise ValueError(
+            f"{name} goes from one stage to the next and needs two pairs of stages, not {count}; "
+            "tap more stages"
+        )

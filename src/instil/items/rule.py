@@ -1,4 +1,4 @@
-"""Rules that say which entries of a batch are items of a loss."""
+"""Choice of the entries of a batch that are items of a loss."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.items.batch import Batch, Outputs, to_float32
+from instil.items.batch import Batch, Outputs, first_tensor, to_float32
 from instil.roles.signals import SHARED_ROLES
 
 CLOCK_KEYS = ("step", "progress", "seed")
@@ -91,3 +91,26 @@ def mean_of_positions(factor: Tensor, valid: Tensor) -> Tensor:
     counts = valid if valid.shape == factor.shape else torch.ones_like(factor)
     total = counts.flatten(1).sum(1).clamp_min(1)
     return torch.where(counts > 0, factor * counts, 0.0).flatten(1).sum(1) / total
+
+
+def differentiable_input(batch: Batch) -> Batch:
+    """First tensor of the batch as a leaf that requires a gradient, under its key.
+
+    Raises:
+        ValueError: if the tensor is not floating-point.
+    """
+    first = first_tensor(batch)
+    key = next(key for key, value in batch.items() if value is first)
+    if not first.is_floating_point():
+        raise ValueError(
+            f"an objective reads the gradient by the input, but '{key}', the batch's first "
+            f"tensor, is {first.dtype}"
+        )
+    return {key: first.detach().requires_grad_()}
+
+
+def rows_of(name: str, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Entries ``name.key`` of ``rows``, by key."""
+    prefix = f"{name}."
+    own = {key: value for key, value in rows.items() if key.startswith(prefix)}
+    return {key.removeprefix(prefix): value for key, value in own.items()}

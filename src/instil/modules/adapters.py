@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import to_float32
-from instil.functional.feature_maps import as_map, resize
+from instil.functional.feature_maps import as_map, resize, resize_to_common
 
 
 class Adapter(nn.Module):
@@ -109,3 +109,9 @@ class StudentProjection(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         return self.student(student), teacher
+
+
+def common_grid(student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+    """Adapter and description of two levels that a loss compares on the smaller of their grids."""
+    resized, _ = resize_to_common(student, teacher)
+    return nn.Identity(), f"on {resized.shape[2]}x{resized.shape[3]}"

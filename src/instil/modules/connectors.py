@@ -56,6 +56,16 @@ def require_norm(norm: str, *norms: str) -> None:
     require_choice("norm", norm, norms)
 
 
+def checked_norm(norm: Norm) -> Norm:
+    """Return the name of a norm after a check.
+
+    Raises:
+        ValueError: if there is no such norm.
+    """
+    require_norm(norm, *NORMS)
+    return norm
+
+
 def convolutions(
     widths: Sequence[int], kernels: Sequence[int], norm: Norm = "group", end: ConnectorEnd = "relu"
 ) -> nn.Sequential:

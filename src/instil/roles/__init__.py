@@ -1,5 +1,6 @@
 """Roles of network outputs: shared roles, alternatives to logits, and deferred values."""
 
+from instil.roles.consumer import RoleConsumer
 from instil.roles.lazy_outputs import LazyOutputs
 from instil.roles.resolution import (
     ExplainsMissingRoles,
@@ -17,6 +18,7 @@ __all__ = [
     "Needs",
     "Projection",
     "RejectsRoles",
+    "RoleConsumer",
     "Sampled",
     "Top",
     "resolve_needs",

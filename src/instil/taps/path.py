@@ -18,6 +18,9 @@ PATH = re.compile(r"([^\[\]:]*)(?:(\[\*\])?(:in)?|(:weight))")
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")
 """Names that DistributedDataParallel, ``torch.compile`` and FSDP insert into a module path."""
 
+MOST_MODULES = 12
+"""Number of modules that an error about missing taps lists."""
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -75,3 +78,16 @@ def without_wrappers(name: str) -> str:
 def modules_by_path(model: nn.Module) -> dict[str, nn.Module]:
     """Modules of a model by their path without wrappers; the path of the model itself is empty."""
     return {without_wrappers(name): module for name, module in model.named_modules()}
+
+
+def describe_modules(model: nn.Module) -> str:
+    """Sentence that lists the modules of a model, the outer ones first."""
+    names = sorted((name for name, _ in model.named_modules() if name), key=_depth)
+    if not names:
+        return "It has no modules inside"
+    end = " ..." if len(names) > MOST_MODULES else ""
+    return f"Its modules: {', '.join(names[:MOST_MODULES])}{end}"
+
+
+def _depth(name: str) -> int:
+    return name.count(".")

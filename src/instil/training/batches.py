@@ -13,9 +13,8 @@ from torch import Tensor
 
 from instil.capabilities import Calibrated
 from instil.core import Batch, Objectives, Outputs, Scheme, batch_size, side_effect_free
-from instil.core.objectives import rows_of
 from instil.engine import Engine, gather_rows, world_size
-from instil.items.selection import outputs_to_float32
+from instil.items.selection import outputs_to_float32, rows_of
 
 
 @dataclass

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card
 from instil.functional.class_pixels import labelled_images, pixel_labels
 from instil.functional.feature_maps import downsample_labels, resize_to_common
-from instil.objectives.bases.dense_objective import DenseObjective
+from instil.modules.adapters import common_grid
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 class Labelled:
@@ -63,8 +65,12 @@ def test_labels_of_images_are_refused(batch: Batch, found: str) -> None:
 
 
 def test_auto_is_the_deepest_pair_alone() -> None:
-    class Dense(DenseObjective):
+    class Dense(FeatureObjective):
         card = Card("dense")
+        deepest = True
+
+        def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+            return common_grid(student, teacher)
 
     objective = Dense()
     sides = [

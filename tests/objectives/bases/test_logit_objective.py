@@ -24,7 +24,7 @@ from instil.objectives.logits.logit_mse import LogitMSE, logit_mse_loss
 from instil.objectives.logits.nkd import NKD, nkd_loss
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-OBJECTIVES = [KD, LogitMSE, DKD, NKD, DIST]
+OBJECTIVES: list[type[KD] | type[LogitObjective]] = [KD, LogitMSE, DKD, NKD, DIST]
 LOSSES: dict[str, Loss] = {
     "kd": lambda s, t, y: kd_loss(s, t),
     "kd sigmoid": lambda s, t, y: kd_loss(s, t, multi_label=True),
@@ -47,7 +47,7 @@ def logits(*shape: int, seed: int = 0) -> Tensor:
     )
 
 
-def run(objective: LogitObjective, student: Tensor, teacher: Tensor) -> Tensor:
+def run(objective: KD | LogitObjective, student: Tensor, teacher: Tensor) -> Tensor:
     batch: dict[str, Any] = {"label": torch.arange(len(student)) % student.shape[-1]}
     return objective({"logits": student}, {"logits": teacher}, batch)
 
@@ -88,7 +88,7 @@ def test_standardized_losses_ignore_scale_and_shift(scale: float, shift: float) 
 
 @every_objective
 def test_d11_the_flag_switches_standardization_on_and_is_off_by_default(
-    kind: type[LogitObjective],
+    kind: type[KD] | type[LogitObjective],
 ) -> None:
     student, teacher = logits(5, 6), logits(5, 6, seed=1)
     plain = run(kind(), student, teacher)
@@ -104,7 +104,7 @@ def test_d11_the_flag_switches_standardization_on_and_is_off_by_default(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("standardized", [False, True])
 def test_extreme_logits_give_finite_values_and_gradients(
-    kind: type[LogitObjective], dtype: torch.dtype, standardized: bool
+    kind: type[KD] | type[LogitObjective], dtype: torch.dtype, standardized: bool
 ) -> None:
     base = torch.eye(4, 5, dtype=dtype) * 2e4 - 1e4
     made = [base, -base, base.roll(1, -1), torch.zeros_like(base)]
@@ -118,14 +118,16 @@ def test_extreme_logits_give_finite_values_and_gradients(
 
 
 @every_objective
-def test_zero_at_a_match_as_the_card_says(kind: type[LogitObjective]) -> None:
+def test_zero_at_a_match_as_the_card_says(kind: type[KD] | type[LogitObjective]) -> None:
     teacher = logits(6, 5)
     value = run(kind(), teacher, teacher).abs().max()
     assert (value < 1e-4) == kind.card.zero_at_match  # DIST: up to the epsilon of its denominator
 
 
 @every_objective
-def test_the_teacher_gets_no_gradient_that_it_did_not_ask_for(kind: type[LogitObjective]) -> None:
+def test_the_teacher_gets_no_gradient_that_it_did_not_ask_for(
+    kind: type[KD] | type[LogitObjective],
+) -> None:
     student, teacher = logits(6, 5).requires_grad_(), logits(6, 5, seed=1)
     run(kind(), student, teacher).sum().backward()
     assert student.grad is not None

@@ -5,11 +5,9 @@ from torch import Tensor
 
 from instil.core import Batch
 from instil.modules.adapters import NormalizedProjections
-from instil.objectives.bases.relation_objective import (
-    HeadedObjective,
-    ProjectedObjective,
-    RelationObjective,
-)
+from instil.objectives.bases.relation_objective import RelationObjective
+from instil.objectives.relations.ega import EGA
+from instil.objectives.relations.gcrd import GCRD
 
 
 class Difference(RelationObjective):
@@ -32,7 +30,7 @@ def test_the_embedding_comes_before_the_logits_and_may_be_a_map() -> None:
 
 
 def test_heads_give_unit_vectors_of_one_width() -> None:
-    objective = HeadedObjective(dim=6)
+    objective = GCRD(dim=6)
     student, teacher = {"embedding": torch.randn(5, 3)}, {"embedding": torch.randn(5, 4)}
     objective.build(student, teacher)
     assert isinstance(objective.connection, NormalizedProjections)
@@ -46,7 +44,7 @@ def test_heads_give_unit_vectors_of_one_width() -> None:
 
 def test_a_projection_is_learned_where_the_widths_differ() -> None:
     for width, count in ((3, 2), (4, 0)):
-        objective = ProjectedObjective()
+        objective = EGA()
         student, teacher = {"embedding": torch.randn(5, width)}, {"embedding": torch.randn(5, 4)}
         objective.build(student, teacher)
         mine, theirs = objective.embed(student, teacher)

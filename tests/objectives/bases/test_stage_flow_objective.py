@@ -6,31 +6,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.objectives.bases.stage_flow_objective import StageFlow, require_two_stages
+from instil.core import Card
+from instil.functional.pairs import consecutive_pairs, require_two_stages
+from instil.objectives.bases.feature_objective import FeatureObjective
 from instil.testing import sample_outputs
 
 
-class Seen(StageFlow):
-    """Keeps what it is given."""
+class Seen(FeatureObjective):
+    card = Card("seen")
 
-    def flow(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        self.seen = (
-            [tuple(stage.shape) for stage in student],
-            [tuple(stage.shape) for stage in teacher],
-        )
-        return student[0].flatten(1).sum(1)
+    def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
+        return consecutive_pairs(student, teacher, self.pairs, self)
 
 
 def test_all_stages_come_together_in_the_teachers_shapes_shallow_to_deep() -> None:
-    student, teacher, batch = sample_outputs()
+    student, teacher, _ = sample_outputs()
     objective = Seen(pairs=[[2, 2], [0, 1]])
     objective.build(student, teacher)
-    objective(student, teacher, batch)
-    assert (
-        objective.seen[0]
-        == objective.seen[1]
-        == [tuple(teacher["features"][j].shape) for j in (1, 2)]
-    )
+    student_maps, teacher_maps = objective.adapted_levels(student, teacher)
+    expected = [teacher["features"][j].shape for j in (1, 2)]
+    assert [level.shape for level in student_maps] == expected
+    assert [level.shape for level in teacher_maps] == expected
 
 
 def test_one_stage_leads_nowhere() -> None:

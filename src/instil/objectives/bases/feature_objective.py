@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Objective, Outputs
+from instil.functional.feature_maps import as_map
 from instil.functional.pairs import Pairs, describe_pair, feature_levels, match_levels
 from instil.items import Items
 from instil.modules.adapters import Adapter
+from instil.modules.connectors import Connector, Norm
 
 
 class FeatureObjective(Objective):
@@ -24,10 +26,13 @@ class FeatureObjective(Objective):
         matched: pairs of indices (student level, teacher level), after ``build``.
         plan: description of each pair and its adapter, after ``build``.
         adapters: adapter of each pair.
+        connector_norm: normalization of the learned parts. group: each sample. batch: the authors'
+            BatchNorm, which couples the samples. none: no normalization. None: not an option.
     """
 
     needs: ClassVar = {"student": (("features",),), "teacher": (("features",),)}
     items = Items(per_sample=True)
+    connector_norm: Norm | None = None
     deepest: ClassVar[bool] = False
     """Whether ``pairs: auto`` is the deepest pair only."""
 
@@ -46,6 +51,11 @@ class FeatureObjective(Objective):
         self.matched: list[tuple[int, int]] = []
         self.plan: list[str] = []
         self.adapters = nn.ModuleList()
+
+    @property
+    def couples(self) -> bool:
+        """Whether the loss of a sample depends on the others: by the card, or through BatchNorm."""
+        return self.card.couples if self.connector_norm is None else self.connector_norm == "batch"
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Pair the levels of a dry batch and build the adapters.
@@ -75,8 +85,11 @@ class FeatureObjective(Objective):
         Returns:
             The adapter, and its description for ``plan``.
         """
-        adapter = Adapter(student, teacher)
-        return adapter, str(adapter)
+        if self.connector_norm is None:
+            adapter = Adapter(student, teacher)
+            return adapter, str(adapter)
+        description = "conv 1x1 and BatchNorm" if self.couples else "conv 1x1"
+        return Connector(student, teacher, self.connector_norm), description
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         """Loss of one pair of levels, one value per sample.
@@ -97,4 +110,17 @@ class FeatureObjective(Objective):
             self.loss(student_levels[i], teacher_levels[j], adapter)
             for adapter, (i, j) in zip(self.adapters, self.matched, strict=True)
         ]
-        return torch.stack(terms).sum(0)
+        return self.reduce_if_coupled(torch.stack(terms).sum(0))
+
+    def adapted_levels(
+        self, student: Outputs, teacher: Outputs
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Adapted student levels and teacher levels (N, C, H, W) of all pairs."""
+        student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
+        pairs = zip(self.adapters, self.matched, strict=True)
+        adapted = [adapter(student_levels[i]) for adapter, (i, _) in pairs]
+        return adapted, [as_map(teacher_levels[j]) for _, j in self.matched]
+
+    def reduce_if_coupled(self, values: Tensor) -> Tensor:
+        """Values (N,) as they are, or their mean where BatchNorm couples the samples."""
+        return values.mean() if self.connector_norm is not None and self.couples else values

@@ -1,16 +1,14 @@
-"""Base classes of losses on relations between samples."""
+"""Base class of losses on relations between samples."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from annotated_types import Ge
 from torch import Tensor, nn
-from typing_extensions import Doc
 
 from instil.core import Batch, Objective, Outputs, to_float32
 from instil.items import Items
-from instil.modules.adapters import IdentityPair, NormalizedProjections, StudentProjection
+from instil.modules.adapters import IdentityPair
 
 
 class RelationObjective(Objective):
@@ -59,23 +57,3 @@ class RelationObjective(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return self.loss(*self.embed(student, teacher), batch)
-
-
-class HeadedObjective(RelationObjective):
-    """Base class of losses on unit vectors from one linear head per side."""
-
-    def __init__(
-        self, dim: Annotated[int, Ge(2), Doc("width of the embeddings of both heads")] = 128
-    ):
-        super().__init__()
-        self.dim = dim
-
-    def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
-        return NormalizedProjections(student, teacher, self.dim)
-
-
-class ProjectedObjective(RelationObjective):
-    """Base class of losses on vectors of the teacher's width."""
-
-    def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
-        return StudentProjection(student, teacher)

@@ -13,7 +13,8 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.objectives.bases.normed_objective import NormedObjective
+from instil.modules.connectors import checked_norm
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def activation_boundary_loss(
@@ -55,7 +56,7 @@ def activation_boundary_loss(
     return apply_reduction(squared_error(student_features, target), reduction)
 
 
-class ActivationBoundary(NormedObjective):
+class ActivationBoundary(FeatureObjective):
     """Activation boundaries of each student level, after a 1x1 convolution; sum over the pairs."""
 
     card = Card(
@@ -94,7 +95,9 @@ class ActivationBoundary(NormedObjective):
             ),
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
         self.margin = margin
 
     def loss(

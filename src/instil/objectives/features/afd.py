@@ -20,8 +20,8 @@ from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
 from instil.modules.adapters import match_dtype
-from instil.modules.connectors import Norm, NormedLinear
-from instil.objectives.bases.normed_objective import NormedObjective
+from instil.modules.connectors import Norm, NormedLinear, checked_norm
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def afd_loss(
@@ -114,7 +114,7 @@ class LevelAttention(nn.Module):
         return (energy / math.sqrt(self.student_place.shape[1])).softmax(2)
 
 
-class AFD(NormedObjective):
+class AFD(FeatureObjective):
     """Attention maps of all pairs of levels, weighted by a learned attention per sample."""
 
     card = Card(
@@ -146,7 +146,9 @@ class AFD(NormedObjective):
             Doc("normalisation of queries and keys: group (per sample) or batch (BatchNorm)"),
         ] = "group",
     ):
-        super().__init__(norm)
+        super().__init__()
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
         self.width = width
 
     def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:

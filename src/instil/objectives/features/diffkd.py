@@ -18,7 +18,8 @@ from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.adapters import match_dtype
 from instil.modules.denoiser import Denoiser
-from instil.objectives.bases.normed_objective import NormedObjective
+from instil.objectives.bases.feature_objective import FeatureObjective
+from instil.modules.connectors import checked_norm
 
 
 def diffkd_loss(
@@ -61,7 +62,7 @@ def diffkd_loss(
     return apply_reduction(values, reduction)
 
 
-class DiffKD(NormedObjective):
+class DiffKD(FeatureObjective):
     """Denoised student features and logits near the teacher's.
 
     Features are compared by their squared difference, logits by the KL divergence. The diffusion
@@ -122,7 +123,9 @@ class DiffKD(NormedObjective):
             ),
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
         if steps > TIMES // 2:
             expected = f"Expected at most {TIMES // 2}, half of the {TIMES} times"
             raise ValueError(f"steps: too many denoising steps. {expected}, got {steps}.")

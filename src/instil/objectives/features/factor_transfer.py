@@ -20,8 +20,8 @@ from instil.functional.feature_maps import as_map, require_same_shape, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.modules.adapters import match_dtype
-from instil.modules.connectors import NORMS
-from instil.objectives.bases.normed_objective import NormedObjective
+from instil.modules.connectors import NORMS, checked_norm
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Form = Literal["paper", "attention"]
 Distance = Literal["l1", "l2"]
@@ -126,7 +126,7 @@ class FactorNets(nn.Module):
         return self.translator(student), factor.detach(), self.decoder(factor)
 
 
-class FactorTransfer(NormedObjective):
+class FactorTransfer(FeatureObjective):
     """Translated student levels near the paraphrased teacher levels; sum over the pairs.
 
     The paraphraser is an autoencoder of the teacher level. It is trained together with the student,
@@ -186,7 +186,9 @@ class FactorTransfer(NormedObjective):
             ),
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
         self.rate = rate
         self.distance = distance
         self.form = form

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Card, to_float32
+from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.gram import gram
 from instil.functional.logits import apply_reduction
-from instil.functional.pairs import Pairs
-from instil.objectives.bases.stage_flow_objective import StageFlow, require_two_stages
+from instil.functional.pairs import Pairs, consecutive_pairs, require_two_stages
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Pool = Literal["max", "average"]
 Form = Literal["mean", "paper", "columns"]
@@ -101,7 +101,7 @@ def fsp_loss(
     return apply_reduction(torch.stack(terms).sum(0), reduction)
 
 
-class FSP(StageFlow):
+class FSP(FeatureObjective):
     """FSP matrices of consecutive student levels near the teacher's; each level has an adapter."""
 
     card = Card(
@@ -149,7 +149,9 @@ class FSP(StageFlow):
         self.pool = pool
         self.form = form
 
-    def flow(
-        self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]
-    ) -> Tensor:
-        return fsp_loss(student_features, teacher_features, self.pool, self.form, "none")
+    def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
+        return consecutive_pairs(student, teacher, self.pairs, self)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        student_maps, teacher_maps = self.adapted_levels(student, teacher)
+        return fsp_loss(student_maps, teacher_maps, self.pool, self.form, "none")

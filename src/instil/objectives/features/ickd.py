@@ -16,7 +16,8 @@ from instil.functional.feature_maps import as_map
 from instil.functional.gram import gram
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.objectives.bases.normed_objective import NormedObjective
+from instil.modules.connectors import checked_norm
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Form = Literal["code", "paper"]
 FORMS = ("code", "paper")
@@ -83,7 +84,7 @@ def _cells(feature_map: Tensor, grid: int) -> Tensor:
     return parts.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
 
-class ICKD(NormedObjective):
+class ICKD(FeatureObjective):
     """Inter-channel correlation of each student level, after a 1x1 convolution.
 
     The value is the sum over the pairs.
@@ -132,7 +133,9 @@ class ICKD(NormedObjective):
             ),
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
         self.form = form
         self.grid = grid
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs
 from instil.functional.class_pixels import labelled_images, pixel_labels
@@ -12,7 +12,8 @@ from instil.functional.feature_maps import downsample_labels, flatten_spatial, r
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
 from instil.items import Items, drop_unlabelled_gradient
-from instil.objectives.bases.dense_objective import DenseObjective
+from instil.modules.adapters import common_grid
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def ifvd_loss(
@@ -70,7 +71,7 @@ def _prototype_cosine(feature_map: Tensor, label: Tensor, class_index: Tensor) -
     return cosine(features, prototype)
 
 
-class IFVD(DenseObjective):
+class IFVD(FeatureObjective):
     """Similarity of each pixel's features to the prototype of its class, from the deepest levels.
 
     It needs a label for every pixel. Student and teacher may have any channels; the smaller of
@@ -78,6 +79,7 @@ class IFVD(DenseObjective):
     """
 
     items = Items(per_sample=True, labelled=True)
+    deepest = True
     card = Card(
         "Intra-class Feature Variation Distillation for Semantic Segmentation",
         "https://doi.org/10.1007/978-3-030-58571-6_21",
@@ -97,6 +99,9 @@ class IFVD(DenseObjective):
         "0.001. On coarse feature grids, small objects vanish at the nearest pixel. A class with "
         "one position has a cosine of 1 on both sides and transfers nothing.",
     )
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        return common_grid(student, teacher)
 
     def weight(self, batch: Batch) -> Tensor:
         return labelled_images(pixel_labels(batch, self))

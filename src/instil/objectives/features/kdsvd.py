@@ -12,11 +12,11 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Card, to_float32
+from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.logits import apply_reduction
-from instil.functional.pairs import Pairs
-from instil.objectives.bases.stage_flow_objective import StageFlow, require_two_stages
+from instil.functional.pairs import Pairs, consecutive_pairs, require_two_stages
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Signs = Literal["largest", "decomposition"]
 SIGNS = ("largest", "decomposition")
@@ -142,7 +142,7 @@ def _kernel(second: Tensor, first: Tensor) -> Tensor:
     return (-(second[:, :, None] - first[:, None]).square() / 8).exp()
 
 
-class KDSVD(StageFlow):
+class KDSVD(FeatureObjective):
     """Relations between the principal directions of consecutive levels; each has an adapter."""
 
     card = Card(
@@ -187,7 +187,9 @@ class KDSVD(StageFlow):
         self.vectors = vectors
         self.signs = signs
 
-    def flow(
-        self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]
-    ) -> Tensor:
-        return kdsvd_loss(student_features, teacher_features, self.vectors, self.signs, "none")
+    def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
+        return consecutive_pairs(student, teacher, self.pairs, self)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        student_maps, teacher_maps = self.adapted_levels(student, teacher)
+        return kdsvd_loss(student_maps, teacher_maps, self.vectors, self.signs, "none")

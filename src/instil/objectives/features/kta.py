@@ -19,7 +19,8 @@ from instil.functional.feature_maps import as_map, require_same_shape, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.modules.adapters import match_dtype
-from instil.objectives.bases.normed_objective import NormedObjective
+from instil.modules.connectors import checked_norm
+from instil.objectives.bases.feature_objective import FeatureObjective
 from instil.objectives.features.factor_transfer import FactorNets
 
 Form = Literal["positions", "channels"]
@@ -136,7 +137,7 @@ class AdaptationNets(FactorNets):
         self.affinity_adapter = nn.Conv2d(source, max(1, round(rate * target)), 3, padding=1)
 
 
-class KTA(NormedObjective):
+class KTA(FeatureObjective):
     """Adapted student features near those of a compressed teacher level, and equal affinities.
 
     An autoencoder compresses the teacher level. It is trained by its reconstruction error alone.
@@ -205,7 +206,9 @@ class KTA(NormedObjective):
             ),
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
         self.affinity = affinity
         self.form = form
         self.p = p

@@ -8,14 +8,15 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, Outputs, to_float32
+from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.adapters import match_dtype
-from instil.modules.connectors import Norm, convolutions
-from instil.objectives.bases.normed_objective import ConnectedObjective
+from instil.modules.connectors import Norm, checked_norm, convolutions
+from instil.objectives.bases.connected import project_last, sum_connected_pairs
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def norm_loss(
@@ -79,7 +80,7 @@ class Expansion(nn.Module):
         return expanded
 
 
-class NORM(ConnectedObjective):
+class NORM(FeatureObjective):
     """N-to-one match of a linear expansion of the deepest student level with the teacher's level.
 
     With the scheme ``folded_transform``, a second linear map returns the expanded features to the
@@ -123,7 +124,9 @@ class NORM(ConnectedObjective):
             Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
         self.segments = segments
 
     def connect(self, student_features: Tensor, teacher_features: Tensor) -> tuple[nn.Module, str]:
@@ -131,6 +134,9 @@ class NORM(ConnectedObjective):
         expansion = Expansion(source, self.segments * target, self.norm)
         expansion.to(student_features.device, to_float32(student_features).dtype)
         return expansion, f"conv 1x1, {self.segments} segments"
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return sum_connected_pairs(self, student, teacher, self.compare)
 
     def compare(self, connected: Tensor, teacher_features: Tensor) -> Tensor:
         teacher_map = to_float32(as_map(teacher_features))
@@ -146,4 +152,4 @@ class NORM(ConnectedObjective):
             Map (N, C_s, H, W) and expanded map (N, M * C_t, H, W).
         """
         level = feature_levels(student)[self.matched[-1][0]]
-        return to_float32(as_map(level)), self.projected_stage(student)
+        return to_float32(as_map(level)), project_last(self, student)

@@ -14,7 +14,8 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
-from instil.objectives.bases.normed_objective import NormedObjective
+from instil.modules.connectors import checked_norm
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 MIN_NEGATIVE_SHARE = 1e-3
 """Share of negative responses below which the margin is three standard deviations below zero."""
@@ -85,7 +86,7 @@ def _negative_responses(level: Tensor) -> Tensor:
     return torch.stack([level.clamp_max(0).sum(2), (level < 0).to(level.dtype).sum(2)], 1)
 
 
-class OFD(NormedObjective):
+class OFD(FeatureObjective):
     """Student levels, after a 1x1 convolution, near the teacher's margin ReLU; sum over the pairs.
 
     Tap the teacher before its ReLUs. The margin of a channel is the mean of its negative responses:
@@ -128,7 +129,9 @@ class OFD(NormedObjective):
             Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Pair the levels, create the adapters and compute the margins of the dry batch."""

@@ -16,8 +16,8 @@ from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, describe_pair, feature_levels
 from instil.modules.adapters import match_dtype
-from instil.modules.connectors import NORMS
-from instil.objectives.bases.normed_objective import NormedObjective
+from instil.modules.connectors import NORMS, checked_norm
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 LEVELS = (4, 2, 1)
 """Sides of the grids of the hierarchical context loss."""
@@ -118,7 +118,7 @@ class AttentionFusion(nn.Module):
         return self.expand(fused), fused
 
 
-class ReviewKD(NormedObjective):
+class ReviewKD(FeatureObjective):
     """Hierarchical context loss of student levels fused with all deeper ones; sum over the pairs.
 
     For the authors' pooled level, tap the pooled embedding as the last of ``features``: (N, D) is a
@@ -162,7 +162,9 @@ class ReviewKD(NormedObjective):
             Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Pair the levels and create one fusion per pair, shallow to deep."""

@@ -13,9 +13,8 @@ from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction
-from instil.functional.pairs import feature_levels
+from instil.functional.pairs import feature_levels, require_two_stages
 from instil.items import Items
-from instil.objectives.bases.stage_flow_objective import require_two_stages
 
 Upsample = Literal["attention", "features"]
 

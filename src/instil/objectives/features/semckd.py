@@ -18,8 +18,8 @@ from instil.functional.feature_maps import as_map, resize_to_common
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels, match_levels
 from instil.modules.adapters import match_dtype
-from instil.modules.connectors import convolutions
-from instil.objectives.bases.normed_objective import NormedObjective
+from instil.modules.connectors import checked_norm, convolutions
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Attention = Literal["sample", "batch"]
 MIN_WIDTH = 8
@@ -84,7 +84,7 @@ class AttentionEmbedding(nn.Module):
         return F.normalize(self.second(self.first(values).relu()), dim=1)
 
 
-class SemCKD(NormedObjective):
+class SemCKD(FeatureObjective):
     """Squared distances between all levels, each through a regressor, weighted by attention."""
 
     card = Card(
@@ -136,7 +136,9 @@ class SemCKD(NormedObjective):
             ),
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
         require_choice("attention", attention, ("sample", "batch"))
         self.attention = attention
         self.factor = factor

@@ -8,14 +8,15 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, Outputs, to_float32
+from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.modules.adapters import match_dtype
-from instil.modules.connectors import Norm, connector_end, convolutions
-from instil.objectives.bases.normed_objective import ConnectedObjective
+from instil.modules.connectors import Norm, checked_norm, connector_end, convolutions
+from instil.objectives.bases.connected import project_last, sum_connected_pairs
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def simkd_loss(
@@ -73,7 +74,7 @@ class Projector(nn.Module):
         return projected
 
 
-class SimKD(ConnectedObjective):
+class SimKD(FeatureObjective):
     """Match of the student's deepest level, projected, with the teacher's.
 
     With the scheme ``reused_classifier``, the teacher's classifier uses the projected features: the
@@ -117,7 +118,9 @@ class SimKD(ConnectedObjective):
             Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
         self.factor = factor
 
     def connect(self, student_features: Tensor, teacher_features: Tensor) -> tuple[nn.Module, str]:
@@ -126,6 +129,9 @@ class SimKD(ConnectedObjective):
         projector.to(student_features.device, to_float32(student_features).dtype)
         return projector, "convolutions 1x1, 3x3 and 1x1"
 
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return sum_connected_pairs(self, student, teacher, self.compare)
+
     def compare(self, connected: Tensor, teacher_features: Tensor) -> Tensor:
         grid = (connected.shape[2], connected.shape[3])
         teacher_map = resize(to_float32(as_map(teacher_features)), grid)
@@ -133,4 +139,4 @@ class SimKD(ConnectedObjective):
 
     def project(self, student: Outputs) -> Tensor:
         """Projected student features (N, D, H, W), the input of the teacher's classifier."""
-        return self.projected_stage(student)
+        return project_last(self, student)

@@ -16,8 +16,8 @@ from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.modules.adapters import match_dtype
-from instil.modules.connectors import connector_end, convolutions
-from instil.objectives.bases.normed_objective import NormedObjective
+from instil.modules.connectors import checked_norm, connector_end, convolutions
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Covariance = Literal["diagonal", "full"]
 COVARIANCES = ("diagonal", "full")
@@ -135,7 +135,7 @@ def _centred(cell: Tensor) -> Tensor:
     return (cell - cell.mean(2, keepdim=True)) / math.sqrt(cell.shape[2] - 1)
 
 
-class WKDFeature(NormedObjective):
+class WKDFeature(FeatureObjective):
     """Wasserstein distance of the Gaussians of student and teacher levels; sum over the pairs.
 
     A 1x1 convolution maps the student's channels. Defaults are those for ResNet18 <- ResNet34 on
@@ -202,7 +202,9 @@ class WKDFeature(NormedObjective):
             Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
         require_choice("covariance", covariance, COVARIANCES)
         self.covariance = covariance
         self.mean_weight = mean_weight

@@ -79,7 +79,7 @@ class CrossEntropy(Objective):
         "class use the sigmoid, and one logit is a binary label.",
         pitfalls="ps_kd, pld and mft replace it: do not add both. Published weights next to kd "
         "range from 0.1 (with 0.9 for kd, CIFAR-100) to 1. With 0 and 1 for each class the value "
-        "is a mean over the classes, so many absent classes make it small.",
+        "is a mean over the classes; a large number of absent classes makes it small.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
 

@@ -90,8 +90,8 @@ class DDGSD(Objective):
         use="Self-distillation without a teacher, for images that can be augmented at random "
         "without changing their class.",
         pitfalls="Without data.augment the two views are identical and the loss is zero; without "
-        "the sampler two_views no sample has two views. A batch holds half as many different "
-        "samples, so compare at equal steps.",
+        "the sampler two_views no sample has two views. A batch holds only half the number of "
+        "different samples, so compare at equal steps.",
     )
     needs: ClassVar = {"student": (("logits",), ("embedding",)), "teacher": ()}
 

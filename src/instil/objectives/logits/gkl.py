@@ -9,12 +9,20 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, to_float32
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Outputs,
+    Positive,
+    to_float32,
+)
 from instil.functional.choices import require_choice
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.items import every_item_counts
-from instil.objectives.bases.logit_objective import LogitObjective
 
 Normalize = Literal["sample", "batch"]
 
@@ -92,7 +100,7 @@ def _log_class_weight(teacher_logits: Tensor, prior: Tensor | None, gamma: float
     return gamma * to_float32(prior).clamp_min(tiny).log()
 
 
-class GKL(LogitObjective):
+class GKL(Objective):
     """Generalized KL: restores the squared error of KL that a frozen teacher would remove.
 
     Logits are (..., C).
@@ -178,6 +186,9 @@ class GKL(LogitObjective):
         if self.prior == "class":
             self.register_buffer("class_sum", logits.new_full((classes, classes), 1 / classes))
             self.register_buffer("class_count", logits.new_ones(classes))
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return self.loss(student["logits"], teacher["logits"], batch)
 
     def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         prior = (to_float32(teacher_logits) / self.weight_temperature).softmax(-1)

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, clamp_to_finite, require_same_logits
-from instil.objectives.bases.logit_objective import LogitObjective
+from instil.functional.logits import standardize as standardize_logits
 
 
 def kd_loss(
@@ -72,7 +72,7 @@ def _bernoulli_kl(teacher: Tensor, student: Tensor) -> Tensor:
     )
 
 
-class KD(LogitObjective):
+class KD(Objective):
     """KL divergence from the teacher's to the student's softened distribution.
 
     Logits are (..., C), with one item per sample, pixel or token.
@@ -114,7 +114,8 @@ class KD(LogitObjective):
             bool, Doc("standardize the logits of both sides over the classes first")
         ] = False,
     ):
-        super().__init__(standardize)
+        super().__init__()
+        self.standardize = standardize
         self.temperature = temperature
         self.scale = scale
         self.multi_label = multi_label
@@ -124,6 +125,13 @@ class KD(LogitObjective):
                 f"standardize, multi_label: {reason}. Expected at most one of them to be true, "
                 "got both. Set one of them to false."
             )
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        student_logits, teacher_logits = student["logits"], teacher["logits"]
+        if self.standardize:
+            student_logits = standardize_logits(student_logits)
+            teacher_logits = standardize_logits(teacher_logits)
+        return self.loss(student_logits, teacher_logits, batch)
 
     def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return kd_loss(

@@ -124,9 +124,10 @@ def multilevel_ot_loss(
     """Multi-level optimal transport loss (Cui et al. 2025).
 
     The vocabulary of each side is ranked by its probabilities summed over the sequence, and cut to
-    ``top_k`` ranks. For each position the loss adds the absolute differences of the ranked
-    probabilities, ``logarithmic`` times their cross-entropy, and ``sinkhorn`` times the cost of
-    moving the position along the Sinkhorn transport between the sequences.
+    ``top_k`` ranks. The loss of a position has three terms. The first is the absolute
+    difference of the ranked probabilities. The second is ``logarithmic`` times their cross-entropy.
+    The third is ``sinkhorn`` times the cost of the position in the Sinkhorn transport between the
+    sequences.
 
     Args:
         student_logits: (N, T, V), or (N, V) for sequences of one token.

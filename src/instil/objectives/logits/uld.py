@@ -67,7 +67,7 @@ class ULD(SpanObjective):
         "the product of their probabilities (TRL's GOLD calls this bayesian). The paper's "
         "weight of 1.5, in addition to the cross-entropy, belongs in the recipe.",
         equation=r"\sum_i \left| p^t_{(i)} - p^s_{(i)} \right|",
-        use="For a teacher with another vocabulary of which only the probabilities are "
+        use="For a teacher with another vocabulary, if only its probabilities are "
         "available. If many tokens have the same text, gold uses more information; if the "
         "teacher's head is available, dskd_cma does.",
         pitfalls="The loss transfers confidence, not the choice of token: keep a cross-entropy. "

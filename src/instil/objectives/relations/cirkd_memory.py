@@ -30,9 +30,9 @@ from instil.functional.pairs import Pairs, feature_levels
 from instil.items import Items
 from instil.modules.adapters import match_dtype
 from instil.modules.class_memory import class_queues, draw_class_rows
-from instil.modules.connectors import convolutions
+from instil.modules.connectors import checked_norm, convolutions
 from instil.modules.memory import Queue
-from instil.objectives.bases.normed_objective import NormedObjective
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 MAX_PIXELS_PER_IMAGE = 16
 """Maximum number of pixels of a class that are stored from one image."""
@@ -77,7 +77,7 @@ def cirkd_memory_loss(
     return apply_reduction(values, reduction)
 
 
-class CIRKDMemory(NormedObjective):
+class CIRKDMemory(FeatureObjective):
     """CIRKD's memory part: similarities of labelled pixels with stored teacher pixels and regions.
 
     The stored vectors come from earlier images and all classes. A region is the mean direction of
@@ -143,7 +143,9 @@ class CIRKDMemory(NormedObjective):
             Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest pair")
         ] = "auto",
     ):
-        super().__init__(norm, pairs)
+        super().__init__(pairs)
+        self.norm = norm
+        self.connector_norm = checked_norm(norm)
         self.temperature = temperature
         self.kd_temperature = kd_temperature
         self.pixel = pixel
@@ -188,12 +190,11 @@ class CIRKDMemory(NormedObjective):
             ):
                 queue = queues[index]
                 assert isinstance(queue, Queue)
+                rows = draw_class_rows(queue, contrast, batch, f"{self.stream}.contrast")
                 values = cirkd_memory_loss(
                     student_pixels,
                     teacher_pixels,
-                    queue["teacher"][
-                        draw_class_rows(queue, contrast, batch, f"{self.stream}.contrast")
-                    ],
+                    queue["teacher"][rows],
                     self.temperature,
                     self.kd_temperature,
                     reduction="none",
@@ -219,9 +220,8 @@ class CIRKDMemory(NormedObjective):
         updates = {"index": batch["index"]}
         classes = torch.arange(student["logits"].shape[-1], device=label.device)
         for level, (i, j) in enumerate(self.matched):
-            _, teacher_map = resize_to_common(
-                feature_levels(student)[i], feature_levels(teacher)[j]
-            )
+            levels = feature_levels(student)[i], feature_levels(teacher)[j]
+            teacher_map = resize_to_common(*levels)[1]
             vectors = l2_normalize(flatten_spatial(teacher_map))
             grid_label = downsample_labels(label, teacher_map.shape[2:])
             in_class = grid_label[:, None] == classes[:, None]
@@ -246,8 +246,5 @@ class CIRKDMemory(NormedObjective):
                 assert isinstance(queue, Queue)
                 exists = gathered_rows[f"{name}_exists"]
                 image, class_index, _ = exists.nonzero(as_tuple=True)
-                queue.push(
-                    gathered_rows["index"][image],
-                    {"teacher": gathered_rows[name][exists]},
-                    class_index,
-                )
+                rows = {"teacher": gathered_rows[name][exists]}
+                queue.push(gathered_rows["index"][image], rows, class_index)

@@ -14,7 +14,8 @@ from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
 from instil.functional.feature_maps import flatten_spatial, resize_to_common
 from instil.functional.pairs import Pairs
-from instil.objectives.bases.dense_objective import DenseObjective
+from instil.modules.adapters import common_grid
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def cirkd_minibatch_loss(
@@ -51,12 +52,13 @@ def cirkd_minibatch_loss(
     return softened_kl(similarity[0], similarity[1]).mean()
 
 
-class CIRKDMinibatch(DenseObjective):
+class CIRKDMinibatch(FeatureObjective):
     """CIRKD's mini-batch part: pixel-to-pixel similarities within and across images of a batch.
 
     Features are (N, C, H, W); the channels of student and teacher may differ.
     """
 
+    deepest = True
     card = Card(
         "Cross-Image Relational Knowledge Distillation for Semantic Segmentation",
         "https://arxiv.org/abs/2204.06986",
@@ -99,6 +101,9 @@ class CIRKDMinibatch(DenseObjective):
         super().__init__(pairs)
         self.temperature = temperature
         self.pool = pool
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        return common_grid(student, teacher)
 
     def loss(
         self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module

@@ -8,13 +8,15 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Outputs, Positive
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction
 from instil.modules.adapters import IdentityPair, StudentProjection
-from instil.objectives.bases.anchor_objective import AnchorObjective
+from instil.modules.memory import Queue
+from instil.objectives.bases.anchors import anchor_queue, anchor_rows, push_anchors
+from instil.objectives.bases.relation_objective import RelationObjective
 
 Queues = Literal["two", "one"]
 
@@ -54,7 +56,7 @@ def compress_loss(
     return apply_reduction(softened_kl(student_cosines, teacher_cosines, temperature), reduction)
 
 
-class CompRess(AnchorObjective):
+class CompRess(RelationObjective):
     """Agreement of the similarities to the samples of the last steps.
 
     Embeddings are (N, D) of any widths.
@@ -97,13 +99,19 @@ class CompRess(AnchorObjective):
         self.queues = queues
         self.temperature = temperature
         self.size = size
+        self.queue: Queue
 
     @property
     def remembers(self) -> tuple[str, ...]:
+        """Sides whose vectors are anchors."""
         return ("student", "teacher") if self.queues == "two" else ("teacher",)
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
         return IdentityPair() if self.queues == "two" else StudentProjection(student, teacher)
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        super().build(student, teacher)
+        self.queue = anchor_queue(self, self.size, self.remembers, student, teacher)
 
     def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
         return compress_loss(
@@ -114,3 +122,10 @@ class CompRess(AnchorObjective):
             self.temperature,
             "none",
         )
+
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return anchor_rows(self, self.remembers, student, teacher, batch)
+
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        """Push the vectors of the step into the queue."""
+        push_anchors(self.queue, self.remembers, gathered_rows)

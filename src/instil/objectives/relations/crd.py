@@ -8,15 +8,16 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Lt
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.directions import pairwise_dot
 from instil.functional.logits import apply_reduction
+from instil.modules.adapters import NormalizedProjections
 from instil.modules.memory import Bank, Memory, Queue
-from instil.objectives.bases.relation_objective import HeadedObjective
+from instil.objectives.bases.relation_objective import RelationObjective
 
 MEMORIES = ("queue", "bank", "batch")
 
@@ -76,7 +77,7 @@ def log_normaliser(num_samples: int, dim: int, temperature: float) -> float:
     return math.log(num_samples) + root - half - half * math.log((half + root) / (2 * half))
 
 
-class CRD(HeadedObjective):
+class CRD(RelationObjective):
     """Contrast of each sample's student and teacher embeddings with those of other samples.
 
     Each side has one learned linear head. The student's embedding is pulled to the teacher's of
@@ -135,7 +136,8 @@ class CRD(HeadedObjective):
             NonNegative, Lt(1), Doc("weight of the old value when a bank's row is updated")
         ] = 0.5,
     ):
-        super().__init__(dim)
+        super().__init__()
+        self.dim = dim
         require_choice("memory", memory, MEMORIES)
         self.negatives = negatives
         self.temperature = temperature
@@ -147,6 +149,9 @@ class CRD(HeadedObjective):
     @property
     def couples(self) -> bool:
         return self.memory == "batch"
+
+    def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
+        return NormalizedProjections(student, teacher, self.dim)
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Build one linear head per side, and the memory."""

@@ -12,7 +12,8 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive
 from instil.functional.directions import l2_normalize, pairwise_dot
-from instil.objectives.bases.relation_objective import HeadedObjective
+from instil.modules.adapters import NormalizedProjections
+from instil.objectives.bases.relation_objective import RelationObjective
 
 
 def dcd_loss(
@@ -53,7 +54,7 @@ def dcd_loss(
     return (discrimination + consistency * divergence) / max(1, len(scores))
 
 
-class DCD(HeadedObjective):
+class DCD(RelationObjective):
     """In-batch contrast of student and teacher, with the same distributions in both directions.
 
     Embeddings are (N, D) of any widths and go through one linear head per side. Scale and bias are
@@ -93,9 +94,13 @@ class DCD(HeadedObjective):
             Positive, Doc("upper bound of the learned scale, whose initial value is e")
         ] = 10.0,
     ):
-        super().__init__(dim)
+        super().__init__()
+        self.dim = dim
         self.consistency = consistency
         self.max_scale = max_scale
+
+    def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
+        return NormalizedProjections(student, teacher, self.dim)
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Build one linear head per side, the logarithm of the scale, and the bias."""

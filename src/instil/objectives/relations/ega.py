@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.similarities import inner_products
-from instil.objectives.bases.relation_objective import ProjectedObjective
+from instil.modules.adapters import StudentProjection
+from instil.objectives.bases.relation_objective import RelationObjective
 
 
 def ega_loss(
@@ -55,7 +56,7 @@ def ega_loss(
     return loss
 
 
-class EGA(ProjectedObjective):
+class EGA(RelationObjective):
     """Alignment of the graph of the batch's embeddings with the teacher's.
 
     Embeddings are (N, D). If the widths differ, a learned linear map projects the student's.
@@ -96,6 +97,9 @@ class EGA(ProjectedObjective):
         super().__init__()
         self.node = node
         self.edge = edge
+
+    def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
+        return StudentProjection(student, teacher)
 
     def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
         return ega_loss(student_embedding, teacher_embedding, self.node, self.edge)

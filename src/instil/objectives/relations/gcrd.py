@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
 from instil.functional.contrastive import contrastive
 from instil.functional.directions import pairwise_dot
-from instil.objectives.bases.relation_objective import HeadedObjective
+from instil.modules.adapters import NormalizedProjections
+from instil.objectives.bases.relation_objective import RelationObjective
 
 
 def gcrd_loss(
@@ -37,7 +38,7 @@ def gcrd_loss(
     return contrastive(pairwise_dot(student_embedding, teacher_embedding) / temperature)
 
 
-class GCRD(HeadedObjective):
+class GCRD(RelationObjective):
     """InfoNCE from student to teacher over the nodes of the batch, after a linear head per side.
 
     Node embeddings are (N, D) of any widths. The loss is not zero at a match.
@@ -70,8 +71,12 @@ class GCRD(HeadedObjective):
         dim: Annotated[int, Ge(2), Doc("width of both heads' embeddings")] = 128,
         temperature: Annotated[Positive, Doc("divisor of the similarities")] = 0.075,
     ):
-        super().__init__(dim)
+        super().__init__()
+        self.dim = dim
         self.temperature = temperature
+
+    def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
+        return NormalizedProjections(student, teacher, self.dim)
 
     def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
         return gcrd_loss(student_embedding, teacher_embedding, self.temperature)

@@ -6,16 +6,18 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Outputs, Positive
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import soft_cross_entropy
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
-from instil.objectives.bases.anchor_objective import AnchorObjective
-from instil.objectives.bases.relation_objective import ProjectedObjective
+from instil.modules.adapters import StudentProjection
+from instil.modules.memory import Queue
+from instil.objectives.bases.anchors import anchor_queue, anchor_rows, push_anchors
+from instil.objectives.bases.relation_objective import RelationObjective
 
 
 def seed_loss(
@@ -63,7 +65,7 @@ def seed_loss(
     return apply_reduction(values, reduction)
 
 
-class SEED(AnchorObjective, ProjectedObjective):
+class SEED(RelationObjective):
     """Agreement of the similarities to the last teacher embeddings.
 
     Embeddings are (N, D). If the widths differ, a learned linear map projects the student's.
@@ -103,6 +105,14 @@ class SEED(AnchorObjective, ProjectedObjective):
         self.temperature = temperature
         self.teacher_temperature = teacher_temperature
         self.size = size
+        self.queue: Queue
+
+    def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
+        return StudentProjection(student, teacher)
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        super().build(student, teacher)
+        self.queue = anchor_queue(self, self.size, ("teacher",), student, teacher)
 
     def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
         return seed_loss(
@@ -113,3 +123,10 @@ class SEED(AnchorObjective, ProjectedObjective):
             self.teacher_temperature,
             "none",
         )
+
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return anchor_rows(self, ("teacher",), student, teacher, batch)
+
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        """Push the vectors of the step into the queue."""
+        push_anchors(self.queue, ("teacher",), gathered_rows)

@@ -16,7 +16,8 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import flatten_spatial, resize_to_common
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.objectives.bases.dense_objective import DenseObjective
+from instil.modules.adapters import common_grid
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Pooling = Literal["max", "average"]
 POOLS = ("max", "average")
@@ -77,12 +78,13 @@ def _require_pooling(pooling: str) -> None:
     require_choice("pooling", pooling, POOLS)
 
 
-class SKDPairwise(DenseObjective):
+class SKDPairwise(FeatureObjective):
     """Agreement of the affinities between the nodes of each image's feature map.
 
     Features are (N, C, H, W); the channels of student and teacher may differ.
     """
 
+    deepest = True
     card = Card(
         "Structured Knowledge Distillation for Semantic Segmentation",
         "https://arxiv.org/abs/1903.04197",
@@ -134,7 +136,7 @@ class SKDPairwise(DenseObjective):
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         # Evaluated once here, so that too few nodes are an error before the first step.
         self.loss(student, teacher, nn.Identity())
-        return super().connect(student, teacher)
+        return common_grid(student, teacher)
 
     def loss(
         self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from instil.items.batch import Batch, Outputs, first_tensor
 from instil.roles.lazy_outputs import LazyOutputs
-from instil.taps import Recorder, StopForward, Taps, parts_to_freeze, replaced_outputs
-from instil.taps.recorder import Recording
+from instil.taps.freezing import parts_to_freeze
+from instil.taps.path import Taps
+from instil.taps.recorder import Recorder, Recording, StopForward
+from instil.taps.replacement import replaced_outputs
 
 Call = Callable[..., Outputs]
 """Function ``(model, batch) -> outputs`` by which a task runs a model.

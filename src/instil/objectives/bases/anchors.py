@@ -1,0 +1,80 @@
+"""Comparison of samples with anchors: the last unit vectors of earlier samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Outputs
+from instil.functional.directions import l2_normalize
+from instil.modules.memory import Queue
+from instil.objectives.bases.relation_objective import RelationObjective
+
+
+def anchor_queue(
+    objective: RelationObjective,
+    size: int,
+    sides: Iterable[str],
+    student: Outputs,
+    teacher: Outputs,
+) -> Queue:
+    """Queue for the anchors of some sides, from a dry batch.
+
+    Anchors that were not written yet are random and equal for both sides.
+
+    Args:
+        objective: the loss, whose connection has been built.
+        size: number of anchors.
+        sides: sides whose vectors are anchors.
+        student: student outputs.
+        teacher: teacher outputs.
+    """
+    vectors = _vectors(objective, student, teacher)
+    widths = {side: vectors[side].shape[1] for side in sides}
+    device, dtype = vectors["student"].device, vectors["student"].dtype
+    return Queue(size, widths, device=device, dtype=dtype)
+
+
+def anchor_rows(
+    objective: RelationObjective,
+    sides: Iterable[str],
+    student: Outputs,
+    teacher: Outputs,
+    batch: Batch,
+) -> dict[str, Tensor]:
+    """Rows of one step for ``push_anchors``.
+
+    Args:
+        objective: the loss.
+        sides: sides whose vectors are anchors.
+        student: student outputs.
+        teacher: teacher outputs.
+        batch: batch of the step.
+    """
+    vectors = _vectors(objective, student, teacher)
+    rows = {"counts": objective.weight(batch) > 0}
+    for side in sides:
+        rows[side] = l2_normalize(vectors[side])
+    return rows
+
+
+def push_anchors(queue: Queue, sides: Iterable[str], gathered_rows: dict[str, Tensor]) -> None:
+    """Push the vectors of the step into the queue, which drops the oldest.
+
+    Args:
+        queue: result of ``anchor_queue``.
+        sides: sides whose vectors are anchors.
+        gathered_rows: rows of ``anchor_rows`` of all micro-batches and processes, or none.
+    """
+    if gathered_rows:
+        rows = {side: gathered_rows[side][gathered_rows["counts"]] for side in sides}
+        # Anchors are never drawn by sample, so that the owner of a row does not matter.
+        owner = torch.zeros(len(rows["teacher"]), dtype=torch.int64, device=queue.owner.device)
+        queue.push(owner, rows)
+
+
+def _vectors(objective: RelationObjective, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+    student_vectors, teacher_vectors = objective.embed(student, teacher)
+    return {"student": student_vectors, "teacher": teacher_vectors}

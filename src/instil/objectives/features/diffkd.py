@@ -17,9 +17,9 @@ from instil.functional.feature_maps import as_map, require_same_shape, resize
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.adapters import match_dtype
+from instil.modules.connectors import checked_norm
 from instil.modules.denoiser import Denoiser
 from instil.objectives.bases.feature_objective import FeatureObjective
-from instil.modules.connectors import checked_norm
 
 
 def diffkd_loss(

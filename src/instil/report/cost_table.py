@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from instil.report.plots import arm_color
 from instil.report.quantities import count, duration, milliseconds, size
 from instil.report.record import Record
 from instil.report.tables import Cell, table
@@ -39,7 +38,7 @@ def cost_table(record: Record) -> str:
     for name, path, _ in networks:
         rows.append(_row(record, name, path, "" if is_shared else _conditions(record, path)))
     header = ["Network", "Parameters", "Size", "Latency", "Training"]
-    return table(caption, header, rows, [arm_color(arm) for _, _, arm in networks])
+    return table(caption, header, rows, [record.arm_color(arm) for _, _, arm in networks])
 
 
 def _networks(record: Record) -> list[tuple[str, Path, str]]:

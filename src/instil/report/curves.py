@@ -9,7 +9,7 @@ from typing import Any
 
 from instil.report.epochs import epoch_rows
 from instil.report.names import display_name
-from instil.report.plots import DASHES, OTHER_COLORS, Plot, arm_color, plotly_text
+from instil.report.plots import DASHES, OTHER_COLORS, Plot, plotly_text
 from instil.report.quantities import amount
 from instil.report.record import Record, finite, mean_of, ordered_arms
 
@@ -42,7 +42,7 @@ def metric_plot(record: Record, metric: str, key: str, title: str) -> Plot | str
     data: list[dict[str, Any]] = []
     ends = []
     for arm in arms:
-        data += _lines(arm, record.arm_name(arm), curves[arm], is_fraction)
+        data += _lines(record, arm, curves[arm], is_fraction)
         last = mean_of(curve[max(curve)] for curve in curves[arm])
         ends.append(f"{record.arm_name(arm)} {amount(last, is_fraction)}")
     y_axis: dict[str, Any] = {"tickformat": ".1~%"} if is_fraction else {}
@@ -111,8 +111,11 @@ def _is_fraction(curves: list[Curve]) -> bool:
     return all(-1 <= value <= 1 for value in values)
 
 
-def _lines(arm: str, name: str, curves: list[Curve], is_fraction: bool) -> Iterator[dict[str, Any]]:
-    line = {"color": arm_color(arm), "dash": DASHES.get(arm, "solid")}
+def _lines(
+    record: Record, arm: str, curves: list[Curve], is_fraction: bool
+) -> Iterator[dict[str, Any]]:
+    color = record.arm_color(arm)
+    line = {"color": color, "dash": DASHES.get(arm, "solid")}
     for curve in curves if len(curves) > 1 else ():
         x = sorted(curve)
         yield {
@@ -134,8 +137,8 @@ def _lines(arm: str, name: str, curves: list[Curve], is_fraction: bool) -> Itera
         "x": common,
         "y": [mean_of(curve[epoch] for curve in curves) for epoch in common],
         "line": {**line, "width": 3 if arm == "distilled" else 2.25},
-        "marker": {"color": arm_color(arm), "size": 9},
-        "name": plotly_text(name),
+        "marker": {"color": color, "size": 9},
+        "name": plotly_text(record.arm_name(arm)),
         "hovertemplate": f"{value}<extra>%{{fullData.name}}</extra>",
     }
 

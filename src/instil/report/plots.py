@@ -9,8 +9,6 @@ from typing import Any
 COLORS = {
     "teacher": "#7d8794",
     "alone": "#d97a2b",
-    "label_smoothing": "#b065b3",
-    "pseudo_labels": "#3d8bd4",
     "distilled": "#0f9a83",
 }
 OTHER_COLORS = ("#a08a14", "#c2504d", "#6f78d6", "#6b9a3a", "#9a6b4f")

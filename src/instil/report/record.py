@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.report.names import ARM_NAMES, display_title
+from instil.report.plots import arm_color
 from instil.report.quantities import NUMBERS
 
 SECONDARY = ("loss", "ece", "mae", "agreement", "perplexity", "bits_per_byte")
@@ -77,6 +78,10 @@ class Record:
     def arm_name(self, arm: str) -> str:
         """Name of an arm as a heading. A run stores the names of its baselines."""
         return str(self.get("arms", arm, "title") or display_title(arm))
+
+    def arm_color(self, arm: str) -> str:
+        """Color of an arm in plots and tables. A run stores the colors of its baselines."""
+        return str(self.get("arms", arm, "color") or arm_color(arm))
 
     def arm_noun(self, arm: str) -> str:
         """Name of an arm in the middle of a sentence."""

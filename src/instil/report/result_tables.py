@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from instil.report.names import display_name, display_title
-from instil.report.plots import arm_color
 from instil.report.quantities import MISSING, NUMBERS, amount, points, spread
 from instil.report.record import SECONDARY, Record
 from instil.report.tables import Cell, table
@@ -34,7 +33,7 @@ def arms_table(record: Record) -> str:
     if len(record.seeds) > 1:
         caption = f"Test split, mean ± standard deviation over {len(record.seeds)} seeds"
     strong = record.arms.index("distilled") if "distilled" in record.arms else -1
-    return table(caption, header, rows, [arm_color(arm) for arm in record.arms], strong)
+    return table(caption, header, rows, [record.arm_color(arm) for arm in record.arms], strong)
 
 
 def _other_metrics(record: Record) -> list[str]:

@@ -61,7 +61,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setitem(sys.modules, "instil.plan.run", stub)
 
 
-# --- arguments ---------------------------------------------------------------------------------------------------------------------------------
+# --- arguments
 
 
 def test_run_takes_digits_where_no_recipe_is_named(
@@ -104,7 +104,7 @@ def test_resume_reads_the_recipe_of_the_run(
     assert (recipe.name, out, resume) == ("mine", None, tmp_path)
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------------------------------
+# --- errors
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,8 @@ def test_resume_reads_the_recipe_of_the_run(
         (["methods", "dkdd"], "Error: No method named 'dkdd'; closest: dkd"),
         (
             ["methods", "--kind", "loss"],
-            "Error: No kind of method is named 'loss'; known: objective, weighting, balance, scheme, teacher, task",
+            "Error: No kind of method is named 'loss'; known: objective, weighting, balance, "
+            "scheme, teacher, task",
         ),
         (
             ["report", "no/such/run"],
@@ -220,7 +221,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert "Traceback" not in err
 
 
-# --- output ------------------------------------------------------------------------------------------------------------------------------------
+# --- output
 
 
 def test_methods_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
@@ -357,7 +358,10 @@ def test_help_names_the_commands() -> None:
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:
-    code = "import sys\nfrom instil.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules, 'pydantic' in sys.modules)"
+    code = (
+        "import sys\nfrom instil.cli import main\ntry: main(['--help'])\nfinally: print('torch' in "
+        "sys.modules, 'pydantic' in sys.modules)"
+    )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

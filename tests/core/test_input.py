@@ -1,4 +1,6 @@
-"""The ``input`` role: both sides are differentiable by one leaf in the place of the batch's first tensor."""
+"""The ``input`` role: both sides are differentiable by one leaf in the place of the batch's first
+tensor.
+"""
 
 from __future__ import annotations
 

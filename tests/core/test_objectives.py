@@ -108,12 +108,18 @@ def test_roles_are_chosen_best_first_and_a_miss_shows_both_lists() -> None:
     assert objectives.reads("student") == {"tokens"}
     with pytest.raises(
         ValueError,
-        match=r"objectives\.deep: Size needs logits or tokens of the student, which gives embedding, features; name the",
+        match=(
+            r"objectives\.deep: Size needs logits or tokens of the student, which gives embedding, "
+            r"features; name the"
+        ),
     ):
         objectives.build({"features": torch.ones(1), "embedding": torch.ones(1)}, {})
     with pytest.raises(
         ValueError,
-        match=r"objectives\.g: Gram needs logits of the teacher, which gives nothing \(there is no teacher\)",
+        match=(
+            r"objectives\.g: Gram needs logits of the teacher, which gives nothing \(there is no "
+            r"teacher\)"
+        ),
     ):
         Objectives({"g": Gram()}).build(outputs(), {})
 

@@ -125,7 +125,10 @@ def test_the_checkpoint_of_another_scheme(tmp_path: Path) -> None:
     before = copy.deepcopy(other.state_dict())
     with pytest.raises(
         ValueError,
-        match=r"checkpoint .*checkpoint\.pt is of another scheme: it differs in \d+ tensors, such as 'objectives\.crd",
+        match=(
+            r"checkpoint .*checkpoint\.pt is of another scheme: it differs in \d+ tensors, such as "
+            r"'objectives\.crd"
+        ),
     ):
         engine.load(other, tmp_path / "checkpoint.pt")
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
@@ -140,7 +143,10 @@ def test_the_checkpoint_of_another_width(tmp_path: Path, width: int) -> None:
     before = copy.deepcopy(other.state_dict())
     with pytest.raises(
         ValueError,
-        match=rf"is of another scheme: .*'student\.model\.stem\.weight' is \({width}, 6\) there and \(4, 6\) here",
+        match=(
+            rf"is of another scheme: .*'student\.model\.stem\.weight' is \({width}, 6\) there and "
+            rf"\(4, 6\) here"
+        ),
     ):
         engine.load(other, tmp_path / "checkpoint.pt")
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
@@ -184,7 +190,10 @@ def test_a_full_disk_leaves_the_last_good_one(
     monkeypatch.setattr(torch, "save", full_disk(error))
     with pytest.raises(
         OSError,
-        match=r"checkpoint\.pt could not be written; the (older file is unchanged|last good one stays)",
+        match=(
+            r"checkpoint\.pt could not be written; the (older file is unchanged|last good one "
+            r"stays)"
+        ),
     ):
         engine.save(scheme, path, {"step": 2})
     assert path.read_bytes() == good

@@ -95,7 +95,10 @@ def test_a_parameter_of_two_learners_or_of_none() -> None:
         ready(Pair({"student": ("student", "objectives"), "other": ("other", "student")}))
     with pytest.raises(
         ValueError,
-        match=r"parameter 'other\.model\.stem\.weight' can be trained but belongs to no learner \(student\)",
+        match=(
+            r"parameter 'other\.model\.stem\.weight' can be trained but belongs to no learner "
+            r"\(student\)"
+        ),
     ):
         ready(Pair({"student": ("student", "objectives")}))
 
@@ -187,7 +190,10 @@ def test_groups_by_pattern_have_options_of_their_own() -> None:
 def test_a_pattern_that_matches_nothing() -> None:
     with pytest.raises(
         ValueError,
-        match=r"optimizer group 'heads\.\*' matches no parameter of learner 'student' \(student, objectives\)",
+        match=(
+            r"optimizer group 'heads\.\*' matches no parameter of learner 'student' \(student, "
+            r"objectives\)"
+        ),
     ):
         ready(offline(), Optimization("sgd", {"lr": 0.1}, ({"match": "heads.*"},)))
 
@@ -311,12 +317,18 @@ def test_d12_a_student_that_is_its_own_teacher() -> None:
     same = net(4)
     with pytest.raises(
         ValueError,
-        match=r"learner 'student' .* has no parameter to train: its weights are those of 'teacher', which is not trained",
+        match=(
+            r"learner 'student' .* has no parameter to train: its weights are those of 'teacher', "
+            r"which is not trained"
+        ),
     ):
         ready(Offline(same, Frozen(same), {"kd": KD()}))
     with pytest.raises(
         ValueError,
-        match=r"learner 'student' .* has no parameter to train: its weights are those of 'teacher\.members\.1'",
+        match=(
+            r"learner 'student' .* has no parameter to train: its weights are those of "
+            r"'teacher\.members\.1'"
+        ),
     ):
         ready(Offline(same, Ensemble([net(8), same]), {"kd": KD()}))
 
@@ -327,7 +339,10 @@ def test_d12_a_teacher_that_would_learn_with_the_student() -> None:
     same.requires_grad_(True)
     with pytest.raises(
         ValueError,
-        match=r"parameter 'student\.model\.stem\.weight' is also a parameter of 'teacher', which would be trained with it; use",
+        match=(
+            r"parameter 'student\.model\.stem\.weight' is also a parameter of 'teacher', which "
+            r"would be trained with it; use"
+        ),
     ):
         ready(scheme)
 

@@ -162,7 +162,8 @@ def test_given_weights_are_used_and_not_trained(
 
 def test_a_teacher_that_is_trained_as_it_is_built(trained: list[str], tmp_path: Path) -> None:
     (tmp_path / "ready.py").write_text(
-        "import torch\nfrom instil.networks.mlp import mlp\ndef build(classes):\n    torch.manual_seed(5)\n    return mlp(classes, width=4)\n"
+        "import torch\nfrom instil.networks.mlp import mlp\ndef build(classes):\n    "
+        "torch.manual_seed(5)\n    return mlp(classes, width=4)\n"
     )
     found = run_of(
         recipe(*SHORT, teacher={"model": "ready:build", "is_trained": True}, folder=str(tmp_path)),

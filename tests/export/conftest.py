@@ -1,4 +1,6 @@
-"""A small student with taps, normalisation in its call, BatchNorm and dropout: what an export can get wrong."""
+"""A small student with taps, normalisation in its call, BatchNorm and dropout: what an export can
+get wrong.
+"""
 
 import pytest
 import torch

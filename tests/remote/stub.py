@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Stub(ThreadingHTTPServer):
-    """Stub server. ``faults``: of the next requests; ``answered``: complete responses per question."""
+    """Stub server with ``faults`` of the next requests and ``answered`` responses per question."""
 
     daemon_threads = True
 

@@ -82,12 +82,18 @@ def test_a_server_that_is_not_there() -> None:
         url = server.url
     with pytest.raises(
         ValueError,
-        match=rf"url: {url}/models: no response in 1 attempt; the last error: no server listens there. Start the server",
+        match=(
+            rf"url: {url}/models: no response in 1 attempt; the last error: no server listens "
+            rf"there. Start the server"
+        ),
     ):
         Server(url)
     with pytest.raises(
         ValueError,
-        match=r"url: 'localhost:8080' is not a valid address\. Expected one such as http://127\.0\.0\.1:8080/v1",
+        match=(
+            r"url: 'localhost:8080' is not a valid address\. Expected one such as "
+            r"http://127\.0\.0\.1:8080/v1"
+        ),
     ):
         Server("localhost:8080")
     with (
@@ -129,9 +135,9 @@ def test_the_key_is_sent_and_written_nowhere(
         server.faults = [status(401, "no")]
         with pytest.raises(RequestRefusedError) as error:
             teacher.complete(["again"])
-        assert (
-            str(error.value)
-            == "key: the server requires a key, and the environment variable MY_KEY is not accepted; no"
+        assert str(error.value) == (
+            "key: the server requires a key, and the environment variable MY_KEY is not "
+            "accepted; no"
         )
     assert "very-secret" not in (tmp_path / "log.jsonl").read_text()
     assert "very-secret" not in repr(vars(teacher)) + repr(vars(teacher.connection))

@@ -1,4 +1,4 @@
-"""Slow, oversized, invalid and hostile responses: deadlines, logged responses, keys and terminals."""
+"""Slow, oversized, invalid and hostile responses: deadlines, logs, keys and terminals."""
 
 from __future__ import annotations
 

@@ -70,7 +70,10 @@ def test_lines_that_cannot_be_learned_from_are_named(prompts: Path, tmp_path: Pa
         ]
         with pytest.raises(
             ValueError,
-            match=r"prompts\.jsonl, line 1 \(and 1 other lines\): there is no usable completion: .*context of 512 exceeded\. Remove it",
+            match=(
+                r"prompts\.jsonl, line 1 \(and 1 other lines\): there is no usable completion: "
+                r".*context of 512 exceeded\. Remove it"
+            ),
         ):
             generate_file(prompts, out, teacher)
         assert sum(server.answered.values()) == 28
@@ -136,7 +139,8 @@ def test_the_command_says_what_is_wrong(
     )
     assert code == 2
     assert error.startswith(
-        "Error: url: http://127.0.0.1:9/v1/models: no response in 1 attempt; the last error: no server listens there. Start the server"
+        "Error: url: http://127.0.0.1:9/v1/models: no response in 1 attempt; the last error: "
+        "no server listens there. Start the server"
     )
     with stub() as server:
         code, _, error = called(

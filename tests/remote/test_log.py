@@ -80,7 +80,9 @@ for key in sys.argv[3:]:
 
 
 def writer(path: Path, keys: list[str]) -> subprocess.Popen[bytes]:
-    """Another process that writes to a log; it loads this one file, not the package, to begin at once."""
+    """Another process that writes to a log; it loads this one file, not the package, to begin at
+    once.
+    """
     return subprocess.Popen([sys.executable, "-c", WRITER, str(module.__file__), str(path), *keys])
 
 

@@ -64,7 +64,10 @@ def test_the_budget_holds_over_processes_and_names_its_argument(tmp_path: Path) 
     with stub(delay=0.01) as server:
         with pytest.raises(
             BudgetExceededError,
-            match=r"request_budget: 4 of 4 requests are spent; raise the limit .* are in .*log.jsonl",
+            match=(
+                r"request_budget: 4 of 4 requests are spent; raise the limit .* are in "
+                r".*log.jsonl"
+            ),
         ):
             Server(server.url, log=tmp_path / "log.jsonl", request_budget=4).complete(prompts)
         assert sum(server.answered.values()) == 4
@@ -93,7 +96,10 @@ def test_tokens_that_nobody_counts_have_no_budget() -> None:
         server.faults = [saying({"data": [{"id": "m"}]}), saying(answer)]
         with pytest.raises(
             ValueError,
-            match=r"token_budget: the responses of this server have no number of used tokens\. Set request_budget",
+            match=(
+                r"token_budget: the responses of this server have no number of used tokens\. Set "
+                r"request_budget"
+            ),
         ):
             Server(server.url, token_budget=1000).complete(["a"])
 
@@ -155,9 +161,8 @@ def test_the_snippet_of_the_page_runs(
     (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     with stub("vllm") as server:
         exec(snippet.replace("http://localhost:8000/v1", server.url), {})
-    assert (
-        capsys.readouterr().out
-        == "re: What is a pistil? (0) stop\ntorch.Size([5, 20]) torch.Size([5, 20]) torch.Size([5])\n"
+    assert capsys.readouterr().out == (
+        "re: What is a pistil? (0) stop\ntorch.Size([5, 20]) torch.Size([5, 20]) torch.Size([5])\n"
     )
 
 
@@ -166,7 +171,10 @@ def test_a_server_that_only_writes_is_refused() -> None:
         stub("text") as server,
         pytest.raises(
             ValueError,
-            match=r"returns no log-probabilities of a text, .*the role 'top' is not available.* instil generate",
+            match=(
+                r"returns no log-probabilities of a text, .*the role 'top' is not available.* "
+                r"instil generate"
+            ),
         ),
     ):
         Server(server.url).top(ROWS, 3)
@@ -182,7 +190,8 @@ def _vllm(*listed: dict[str, Any]) -> dict[str, Any]:
     [
         (
             {"choices": [{"text": "x"}]},
-            "the response has no log-probabilities in the format of vLLM: KeyError: 'prompt_logprobs'",
+            "the response has no log-probabilities in the format of vLLM: KeyError: "
+            "'prompt_logprobs'",
         ),
         (_vllm({"1": -1.0}), "vLLM: too few log-probabilities at a position. Expected 2, got 1"),
         (
@@ -222,7 +231,10 @@ def test_more_than_the_server_gives() -> None:
         ]
         with pytest.raises(
             ValueError,
-            match=r"greater than max allowed: 20 \(the request was for the 64 most likely tokens after each of up to 1 tokens\)",
+            match=(
+                r"greater than max allowed: 20 \(the request was for the 64 most likely tokens "
+                r"after each of up to 1 tokens\)"
+            ),
         ):
             teacher.top([[5]], 64)
 
@@ -234,7 +246,10 @@ def test_answers_of_another_model_are_not_mixed(tmp_path: Path) -> None:
         server.faults = [saying(_vllm({"1": -3.0}))]
         with pytest.raises(
             ValueError,
-            match=r"log: .*log.jsonl has responses of another model than 'teacher' at the server now. Set another file",
+            match=(
+                r"log: .*log.jsonl has responses of another model than 'teacher' at the server "
+                r"now. Set another file"
+            ),
         ):
             other.top(ROWS, 3)
 

@@ -1,4 +1,6 @@
-"""The page in a real browser: no errors, all plots drawn, no host contacted, nothing wider than the page."""
+"""The page in a real browser: no errors, all plots drawn, no host contacted, nothing wider than the
+page.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,8 @@ def visit(
     if interactive:
         until(
             page,
-            "document.querySelectorAll('.js-plotly-plot').length === document.querySelectorAll('.plot').length",
+            "document.querySelectorAll('.js-plotly-plot').length === "
+            "document.querySelectorAll('.plot').length",
         )
     return (
         page,
@@ -81,7 +84,7 @@ def visit(
 
 
 def until(page: Any, true: str) -> None:
-    """Wait in our own loop: the page's policy forbids the evaluation that playwright's loop needs."""
+    """Wait in our own loop: the page's policy forbids the one of playwright."""
     for _ in range(100):
         if page.evaluate(true):
             return
@@ -105,7 +108,10 @@ def test_the_page_works(browser: Any, page_file: Path, width: int, scheme: str) 
     page, wrong, requests = visit(browser, page_file, width, scheme)
     assert not wrong
     assert not requests
-    shown = "[...document.querySelectorAll('.plot svg')].filter(s => s.getBoundingClientRect().width > 0)"
+    shown = (
+        "[...document.querySelectorAll('.plot svg')].filter(s => "
+        "s.getBoundingClientRect().width > 0)"
+    )
     assert page.evaluate(f"{shown}.length") == PLOTS
     marks = f"{shown}.map(s => s.querySelectorAll('polyline, polygon, rect, g g').length)"
     assert min(page.evaluate(marks)) >= 1
@@ -114,7 +120,8 @@ def test_the_page_works(browser: Any, page_file: Path, width: int, scheme: str) 
     assert page.evaluate(inside)
     outside = f"""{shown}.map(s => [...s.querySelectorAll('text')].filter(t => {{
         const box = t.getBoundingClientRect(), frame = s.getBoundingClientRect();
-        return box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1;
+        return box.left < frame.left - 1 || box.right > frame.right + 1
+            || box.bottom > frame.bottom + 1;
     }}).map(t => t.textContent)).flat()"""
     assert page.evaluate(outside) == [], "no label is cut off"
 
@@ -126,13 +133,22 @@ def test_the_interactive_page_works(
     page, wrong, requests = visit(browser, interactive_file, width, scheme, interactive=True)
     assert not wrong
     assert not requests
-    drawn = "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.querySelectorAll('svg path, svg rect, svg image').length)"
+    drawn = (
+        "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.querySelectorAll('svg path, "
+        "svg rect, svg image').length)"
+    )
     assert len(counts := page.evaluate(drawn)) == PLOTS
     assert min(counts) > 3
-    marks = "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.querySelectorAll('.trace, .heatmaplayer .hm, .points path').length)"
+    marks = (
+        "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.querySelectorAll('.trace, "
+        ".heatmaplayer .hm, .points path').length)"
+    )
     assert min(page.evaluate(marks)) >= 1
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    inside = "[...document.querySelectorAll('.js-plotly-plot')].every(p => p.querySelector('.main-svg').getBoundingClientRect().right <= innerWidth)"
+    inside = (
+        "[...document.querySelectorAll('.js-plotly-plot')].every(p => "
+        "p.querySelector('.main-svg').getBoundingClientRect().right <= innerWidth)"
+    )
     assert page.evaluate(inside)
 
 
@@ -144,8 +160,9 @@ def test_text_can_be_read_in_both_schemes(browser: Any, page_file: Path) -> None
         assert contrast(tick, card) > 4.5
         for where in ("h1", ".about", "caption", "figcaption", "td small", "nav a", ".verdict"):
             ink = page.evaluate(f"getComputedStyle(document.querySelector('{where}')).color")
+            box = ".verdict" if where == ".verdict" else "body"
             back = page.evaluate(
-                f"getComputedStyle(document.querySelector('{'.verdict' if where == '.verdict' else 'body'}')).backgroundColor"
+                f"getComputedStyle(document.querySelector('{box}')).backgroundColor"
             )
             assert contrast(ink, back) > 4.5, (scheme, where)
 

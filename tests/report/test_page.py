@@ -142,13 +142,14 @@ def test_the_headline_contains_the_numbers(run: Path) -> None:
         Outline(page_of(change(run, set_numbers))).words.replace("\u202f", " ").replace("\xa0", " ")
     )
     assert (
-        "With 100 of 1 000 labels, the distilled student reaches 95.1 % ± 0.4 accuracy, 12.3 points above the same student trained alone "
-        "(95 % interval 10.9 to 13.7, 3 paired seeds); it keeps 99 % of the teacher’s accuracy with 1/20 of its parameters."
-        in words
+        "With 100 of 1 000 labels, the distilled student reaches 95.1 % ± 0.4 accuracy, 12.3 "
+        "points above the same student trained alone "
+        "(95 % interval 10.9 to 13.7, 3 paired seeds); it keeps 99 % of the teacher’s accuracy "
+        "with 1/20 of its parameters." in words
     )
     assert (
-        "It is 0.4 points below pseudo-labels (95 % interval −2.0 to 1.2, 3 paired seeds), which is within the noise."
-        in words
+        "It is 0.4 points below pseudo-labels (95 % interval −2.0 to 1.2, 3 paired seeds), "
+        "which is within the noise." in words
     )
     assert "No better than pseudo-labels" in words
     assert "It worked" not in words

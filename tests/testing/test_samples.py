@@ -85,7 +85,9 @@ def test_shared_roles_have_no_rows() -> None:
 
 
 class Through(Objective):
-    """The student's embedding through a head that all samples share; with ``couples`` the items are gathered first."""
+    """The student's embedding through a head that all samples share; with ``couples`` the items are
+    gathered first.
+    """
 
     needs: ClassVar = {"student": (("head",), ("embedding",)), "teacher": (("logits",),)}
     card = Card("through", zero_at_match=False, tasks=("through",))

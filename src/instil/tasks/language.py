@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.tasks.bases.causal_model import call, chunked_logits, require_causal
 from instil.tasks.bases.continuations import texts_after_prompts
-from instil.tasks.bases.task import Evaluation, Task
+from instil.tasks.bases.task import Evaluation, LabelKind, Task
 
 CAUSAL_TOKENS = 8
 """Length of the row on which a model is tested to be causal."""
@@ -87,10 +86,7 @@ class Language(Task):
     exports = False
     call = staticmethod(call)
 
-    def __init__(
-        self,
-        kind: Annotated[str, Doc("kind of the labels, one of the kinds of the task")] = "token",
-    ):
+    def __init__(self, kind: LabelKind = "token"):
         super().__init__(kind)
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:

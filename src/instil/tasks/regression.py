@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, to_float32
-from instil.tasks.bases.task import Evaluation, Task
+from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.classification import Classification, call
 
 
@@ -32,9 +31,7 @@ class Regression(Classification):
     baselines: ClassVar = {"real": ("alone",)}
     call = staticmethod(call)
 
-    def __init__(
-        self, kind: Annotated[str, Doc("kind of the labels, one of the kinds of the task")] = "real"
-    ):
+    def __init__(self, kind: LabelKind = "real"):
         super().__init__(kind)
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:

@@ -15,68 +15,75 @@ from instil.data.splits import Splits
 from instil.data.token_packing import Context, Count, of_documents
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
 
+TextPath = Annotated[
+    str,
+    Doc(
+        "stdlib (the source code of Python's standard library), a folder of texts, or a .jsonl file"
+    ),
+]
+Tokenizer = Annotated[
+    str, Doc("bytes, bpe:SIZE (trained on the training texts), or a tokenizer file or folder")
+]
+Rows = Annotated[
+    Count | None,
+    Doc(
+        "largest number of training rows, spread evenly over the texts, or the first ones of "
+        "prompts; null: all"
+    ),
+]
+HeldOut = Annotated[
+    Count | None, Doc("largest number of validation rows, and of test rows; null: all")
+]
+ContextPosition = Annotated[
+    Context,
+    Doc("position of a prompt's context: in keys of its own, or (read) in front of the prompt"),
+]
+End = Annotated[
+    EndOption | None,
+    Doc(
+        "token that is appended to texts, or a list of tokens that each end a text; null: "
+        "those of the tokenizer's folder"
+    ),
+]
+Bos = Annotated[
+    BosOption,
+    Doc(
+        "whether texts begin with the tokenizer's first token, which is input only; auto: as "
+        "the tokenizer does"
+    ),
+]
+TooLongRows = Annotated[
+    TooLongPolicy,
+    Doc(
+        "prompt and answer that are longer than a row: error; drop, leave them out; truncate, "
+        "remove the beginning of the prompt"
+    ),
+]
+TeacherTokenizer = Annotated[
+    str | None, Doc("tokenizer of a teacher that reads the same texts; null: the same one")
+]
+TeacherLength = Annotated[int | None, Doc("length of the teacher's rows in tokens; null: length")]
+TeacherEnd = Annotated[EndOption | None, Doc("end tokens of the teacher's tokenizer, as for end")]
+
 
 def text(
-    path: Annotated[
-        str,
-        Doc(
-            "stdlib (the source code of Python's standard library), a folder of texts, or a "
-            ".jsonl file"
-        ),
-    ] = "stdlib",
-    tokenizer: Annotated[
-        str, Doc("bytes, bpe:SIZE (trained on the training texts), or a tokenizer file or folder")
-    ] = "bytes",
+    path: TextPath = "stdlib",
+    tokenizer: Tokenizer = "bytes",
     length: Annotated[int, Doc("length of a row in tokens; >= 2")] = 128,
-    rows: Annotated[
-        Count | None,
-        Doc(
-            "largest number of training rows, spread evenly over the texts, or the first ones of "
-            "prompts; null: all"
-        ),
-    ] = None,
-    held_out: Annotated[
-        Count | None, Doc("largest number of validation rows, and of test rows; null: all")
-    ] = None,
+    rows: Rows = None,
+    held_out: HeldOut = None,
     prune: Annotated[
         bool, Doc("reduce the vocabulary to the tokens of these rows and their components")
     ] = False,
     cut: Annotated[bool, Doc("cut the end of an answer that does not fit into a row")] = False,
-    context: Annotated[
-        Context,
-        Doc("position of a prompt's context: in keys of its own, or (read) in front of the prompt"),
-    ] = "beside",
+    context: ContextPosition = "beside",
     domain: Annotated[str | None, Doc("only rows of this domain; null: all")] = None,
-    end: Annotated[
-        EndOption | None,
-        Doc(
-            "token that is appended to texts, or a list of tokens that each end a text; null: "
-            "those of the tokenizer's folder"
-        ),
-    ] = None,
-    bos: Annotated[
-        BosOption,
-        Doc(
-            "whether texts begin with the tokenizer's first token, which is input only; auto: as "
-            "the tokenizer does"
-        ),
-    ] = "auto",
-    too_long: Annotated[
-        TooLongPolicy,
-        Doc(
-            "prompt and answer that are longer than a row: error; drop, leave them out; truncate, "
-            "remove the beginning of the prompt"
-        ),
-    ] = "error",
-    teacher_tokenizer: Annotated[
-        str | None, Doc("tokenizer of a teacher that reads the same texts; null: the same one")
-    ] = None,
-    teacher_length: Annotated[
-        int | None, Doc("length of the teacher's rows in tokens; null: length")
-    ] = None,
-    teacher_end: Annotated[
-        EndOption | None, Doc("end tokens of the teacher's tokenizer, as for end")
-    ] = None,
+    end: End = None,
+    bos: Bos = "auto",
+    too_long: TooLongRows = "error",
+    teacher_tokenizer: TeacherTokenizer = None,
+    teacher_length: TeacherLength = None,
+    teacher_end: TeacherEnd = None,
     base: Path = Path(),
 ) -> Splits:
     """Rows of tokens of text documents, for language models.

@@ -22,6 +22,35 @@ from instil.objectives.bases.feature_objective import FeatureObjective
 Covariance = Literal["diagonal", "full"]
 COVARIANCES = ("diagonal", "full")
 
+CovarianceKind = Annotated[
+    Covariance,
+    Doc(
+        "diagonal: standard deviations of the channels are compared; full: whole "
+        "covariance matrices"
+    ),
+]
+MeanWeight = Annotated[
+    NonNegative,
+    Doc(
+        "weight of the means relative to the covariances (gamma); 4: ResNet8x4 <- "
+        "ResNet32x4 on CIFAR-100"
+    ),
+]
+Grid = Annotated[
+    int,
+    Ge(1),
+    Doc(
+        "number of cells per side, each with its own Gaussian; 4: ShuffleNetV1 <- "
+        "WRN-40-2 on CIFAR-100"
+    ),
+]
+Norm = Annotated[
+    Literal["none", "batch"],
+    Doc(
+        "layer after the convolution: none, or batch (the authors' BatchNorm, couples the samples)"
+    ),
+]
+
 
 def wkd_feature_loss(
     student_features: Tensor,
@@ -166,38 +195,13 @@ class WKDFeature(FeatureObjective):
 
     def __init__(
         self,
-        covariance: Annotated[
-            Covariance,
-            Doc(
-                "diagonal: standard deviations of the channels are compared; full: whole "
-                "covariance matrices"
-            ),
-        ] = "diagonal",
-        mean_weight: Annotated[
-            NonNegative,
-            Doc(
-                "weight of the means relative to the covariances (gamma); 4: ResNet8x4 <- "
-                "ResNet32x4 on CIFAR-100"
-            ),
-        ] = 2.0,
-        grid: Annotated[
-            int,
-            Ge(1),
-            Doc(
-                "number of cells per side, each with its own Gaussian; 4: ShuffleNetV1 <- "
-                "WRN-40-2 on CIFAR-100"
-            ),
-        ] = 1,
+        covariance: CovarianceKind = "diagonal",
+        mean_weight: MeanWeight = 2.0,
+        grid: Grid = 1,
         epsilon: Annotated[
             Positive, Doc("constant added to the variances of diagonal covariances")
         ] = 1e-5,
-        norm: Annotated[
-            Literal["none", "batch"],
-            Doc(
-                "layer after the convolution: none, or batch (the authors' BatchNorm, couples the "
-                "samples)"
-            ),
-        ] = "none",
+        norm: Norm = "none",
         pairs: Annotated[
             Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
         ] = "auto",

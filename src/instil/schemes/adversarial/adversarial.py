@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
-from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Doc
@@ -35,6 +34,14 @@ from instil.functional.critic_losses import (
 from instil.items import replace_invalid
 from instil.modules.critics import apply_spectral_norm, default_critic, spectral_norms
 from instil.modules.stage_adapter import StageAdapter
+from instil.schemes.bases.critic_options import (
+    Condition,
+    CriticNet,
+    CriticRole,
+    Penalty,
+    PenaltyEvery,
+    SpectralNorm,
+)
 
 
 class Adversarial(Scheme):
@@ -77,48 +84,16 @@ class Adversarial(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        critic: Annotated[
-            nn.Module | None,
-            Doc(
-                "network that maps its input to one score, or to one score per position. "
-                "None: two layers of 64 channels"
-            ),
-        ] = None,
-        role: Annotated[
-            str,
-            Doc(
-                "input of the critic: logits (..., C), embedding (N, D), or the deepest of "
-                "features, maps or tokens. A learned map adapts other widths than the teacher's, "
-                "except for logits"
-            ),
-        ] = "logits",
+        critic: CriticNet = None,
+        role: CriticRole = "logits",
         weight: Annotated[NonNegative, Doc("weight of the student's adversarial loss")] = 0.1,
         form: Annotated[CriticForm, Doc("form of the losses of critic and student")] = (
             "non_saturating"
         ),
-        condition: Annotated[
-            Literal["none", "label"],
-            Doc(
-                "label appends the one-hot class of each item to the critic's input; an item "
-                "without a label gets zeros"
-            ),
-        ] = "none",
-        spectral_norm: Annotated[
-            bool,
-            Doc("divide the weight of each critic layer by its largest singular value"),
-        ] = False,
-        penalty: Annotated[
-            NonNegative,
-            Doc(
-                "weight of half the squared gradient of the critic's score with respect to the "
-                "teacher's outputs (R1)"
-            ),
-        ] = 0.0,
-        penalty_every: Annotated[
-            int,
-            Ge(1),
-            Doc("number of steps per penalty; the penalty is multiplied by this number"),
-        ] = 1,
+        condition: Condition = "none",
+        spectral_norm: SpectralNorm = False,
+        penalty: Penalty = 0.0,
+        penalty_every: PenaltyEvery = 1,
     ):
         super().__init__(student, teacher, objectives)
         self.critic = critic

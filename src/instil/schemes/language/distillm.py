@@ -25,6 +25,27 @@ VALIDATION_STREAM = "scheme.watched"
 TEXT = ("input_ids", "attention_mask", "valid")
 """Batch keys of a text in the memory."""
 
+Memory = Annotated[
+    int,
+    Ge(1),
+    Doc(
+        "number of the student's latest texts in the memory; until it is full, all student "
+        "text is newly generated"
+    ),
+]
+InitialProb = Annotated[
+    float, Ge(0), Le(1), Doc("probability of student text at the start of training")
+]
+ProbIncrement = Annotated[
+    float, Gt(0), Le(1), Doc("increase of the probability when the validation loss rises")
+]
+HeldOut = Annotated[
+    float, Gt(0), Lt(1), Doc("share of the samples for the validation loss, not trained on")
+]
+Every = Annotated[
+    int, Ge(1), Doc("steps between two checks of the validation loss, the mean over these steps")
+]
+
 
 class DistiLLM(GenerativeScheme):
     """Student text with a probability that rises when the validation loss rises (Ko et al. 2024).
@@ -69,31 +90,14 @@ class DistiLLM(GenerativeScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        memory: Annotated[
-            int,
-            Ge(1),
-            Doc(
-                "number of the student's latest texts in the memory; until it is full, all student "
-                "text is newly generated"
-            ),
-        ] = 1000,
-        initial_prob: Annotated[
-            float, Ge(0), Le(1), Doc("probability of student text at the start of training")
-        ] = 0.0,
-        prob_increment: Annotated[
-            float, Gt(0), Le(1), Doc("increase of the probability when the validation loss rises")
-        ] = 0.1,
+        memory: Memory = 1000,
+        initial_prob: InitialProb = 0.0,
+        prob_increment: ProbIncrement = 0.1,
         tolerance: Annotated[
             NonNegative, Doc("increase of the validation loss that raises the probability")
         ] = 0.1,
-        held_out: Annotated[
-            float, Gt(0), Lt(1), Doc("share of the samples for the validation loss, not trained on")
-        ] = 0.1,
-        every: Annotated[
-            int,
-            Ge(1),
-            Doc("steps between two checks of the validation loss, the mean over these steps"),
-        ] = 50,
+        held_out: HeldOut = 0.1,
+        every: Every = 50,
         sampling: SamplingOption = Sampling(),
     ):
         super().__init__(

@@ -33,6 +33,32 @@ from instil.schemes.bases.mixed_networks import appearance, bridge, frozen_stati
 from instil.schemes.bases.stage_pairs import StagePairs, resolve_stage_pairs, stage_paths
 from instil.teachers.frozen import Frozen
 
+AppearanceWeight = Annotated[
+    NonNegative,
+    Doc(
+        "weight of the squared differences, summed over the stages (0.02 for ResNet-34 to "
+        "ResNet-18 on ImageNet)"
+    ),
+]
+FunctionWeight = Annotated[
+    NonNegative,
+    Doc(
+        "weight of the KL divergence of the mixed networks from the teacher, summed over "
+        "the mixed networks of a step"
+    ),
+]
+Temperature = Annotated[
+    Positive,
+    Doc("softmax temperature of the KL divergence, whose square is a factor; 1 on ImageNet"),
+]
+Direction = Annotated[
+    Literal["both", "to_teacher", "to_student"],
+    Doc(
+        "network with the last stages of a mixed network: the teacher, the student, or "
+        "either of them"
+    ),
+]
+
 
 class FCFD(Scheme):
     """Distillation of stages by appearance and by function (Liu et al. 2023).
@@ -72,34 +98,11 @@ class FCFD(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        appearance_weight: Annotated[
-            NonNegative,
-            Doc(
-                "weight of the squared differences, summed over the stages (0.02 for ResNet-34 to "
-                "ResNet-18 on ImageNet)"
-            ),
-        ] = 5.0,
-        function_weight: Annotated[
-            NonNegative,
-            Doc(
-                "weight of the KL divergence of the mixed networks from the teacher, summed over "
-                "the mixed networks of a step"
-            ),
-        ] = 1.0,
-        temperature: Annotated[
-            Positive,
-            Doc(
-                "softmax temperature of the KL divergence, whose square is a factor; 1 on ImageNet"
-            ),
-        ] = 4.0,
+        appearance_weight: AppearanceWeight = 5.0,
+        function_weight: FunctionWeight = 1.0,
+        temperature: Temperature = 4.0,
         paths: Annotated[int, Ge(1), Doc("number of mixed networks, drawn in each step")] = 2,
-        direction: Annotated[
-            Literal["both", "to_teacher", "to_student"],
-            Doc(
-                "network with the last stages of a mixed network: the teacher, the student, or "
-                "either of them"
-            ),
-        ] = "both",
+        direction: Direction = "both",
         stage_pairs: Annotated[
             StagePairs,
             Doc(

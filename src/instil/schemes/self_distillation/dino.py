@@ -33,6 +33,24 @@ GLOBAL_STREAM = "scheme.large_crops"
 LOCAL_STREAM = "scheme.small_crops"
 """Random stream of the small views."""
 
+LocalViews = Annotated[
+    int, Ge(0), Doc("number of small views of an image, which only the student sees")
+]
+GlobalScale = Annotated[float, Ge(0), Lt(1), Doc("smallest share of the image in a large view")]
+LocalScale = Annotated[
+    float,
+    Ge(0),
+    Lt(1),
+    Doc("smallest share of the image in a small view; the largest is ``global_scale``"),
+]
+Prototypes = Annotated[int, Ge(1), Doc("number of prototypes, the width of the logits")]
+Momentum = Annotated[
+    float,
+    Ge(0),
+    Lt(1),
+    Doc("decay of the teacher's moving average at the first step; rises to 1 by a cosine"),
+]
+
 
 class Head(nn.Module):
     """Projection head: embeddings (N, D) to logits (N, prototypes).
@@ -100,33 +118,17 @@ class DINO(Scheme):
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        local_views: Annotated[
-            int, Ge(0), Doc("number of small views of an image, which only the student sees")
-        ] = 4,
-        global_scale: Annotated[
-            float, Ge(0), Lt(1), Doc("smallest share of the image in a large view")
-        ] = 0.4,
-        local_scale: Annotated[
-            float,
-            Ge(0),
-            Lt(1),
-            Doc("smallest share of the image in a small view; the largest is ``global_scale``"),
-        ] = 0.05,
+        local_views: LocalViews = 4,
+        global_scale: GlobalScale = 0.4,
+        local_scale: LocalScale = 0.05,
         jitter: Annotated[
             NonNegative, Doc("largest relative change of contrast and brightness of a view")
         ] = 0.4,
         flip: Annotated[bool, Doc("mirror half of the views")] = False,
-        prototypes: Annotated[
-            int, Ge(1), Doc("number of prototypes, the width of the logits")
-        ] = 256,
+        prototypes: Prototypes = 256,
         hidden: Annotated[int, Ge(1), Doc("width of the hidden layers of the head")] = 256,
         narrow: Annotated[int, Ge(1), Doc("width of the layer before the prototypes")] = 64,
-        momentum: Annotated[
-            float,
-            Ge(0),
-            Lt(1),
-            Doc("decay of the teacher's moving average at the first step; rises to 1 by a cosine"),
-        ] = 0.996,
+        momentum: Momentum = 0.996,
     ):
         student = as_net(student)
         self.teacher: Ema

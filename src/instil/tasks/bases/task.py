@@ -26,6 +26,7 @@ from instil.tasks.bases.checks import check_class_names, check_objectives
 
 Evaluation = tuple[dict[str, float], dict[str, Any]]
 """Metrics, and details for plots."""
+LabelKind = Annotated[str, Doc("kind of the labels, one of the kinds of the task")]
 
 
 class Task:
@@ -73,10 +74,7 @@ class Task:
     aliases: ClassVar[Mapping[str, str]] = {}
     label_hint: ClassVar[str] = ""
 
-    def __init__(
-        self,
-        kind: Annotated[str, Doc("kind of the labels, one of the kinds of the task")] = "single",
-    ):
+    def __init__(self, kind: LabelKind = "single"):
         if kind not in self.kinds:
             *others, last = self.kinds
             expected = f"{', '.join(others)} or {last}" if others else last
@@ -247,7 +245,6 @@ class Task:
                     continue
                 is_empty = False
                 batch = to_device(batch, device)
-                outputs = net(batch)
-                yield batch, outputs, {} if teacher is None else teacher(batch)
+                yield batch, net(batch), {} if teacher is None else teacher(batch)
         if is_empty:
             raise ValueError("there are no batches to evaluate on")

@@ -54,6 +54,7 @@ def build_training(
         checkpoint_steps=train.checkpoint_steps,
         checkpoint_minutes=train.checkpoint_minutes,
         sync_batch_norm=train.sync_batch_norm,
+        average=train.average,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from annotated_types import Gt, Lt
 from pydantic import AfterValidator, model_validator
 
 from instil.core import Positive, Schedule
@@ -112,6 +113,10 @@ class TrainConfig(Section):
 
     sync_batch_norm: bool = True
     """Whether BatchNorm layers use the statistics of the whole batch if several processes train."""
+
+    average: Annotated[float, Gt(0), Lt(1)] | None = None
+    """Decay of a moving average of the weights, such as 0.999. The average is evaluated and
+    exported. Null: the last weights."""
 
     @model_validator(mode="after")
     def _set_length(self) -> TrainConfig:

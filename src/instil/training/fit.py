@@ -99,6 +99,7 @@ def fit(
     else:
         run.resume(good)
     run.epochs(batches, batches.steps() if isinstance(loader, Sized) else None)
+    run.finish()
     scheme.eval()
     trained = engine.release(scheme).eval()
     students = trained.other_students() if isinstance(trained, TrainsOtherStudents) else {}

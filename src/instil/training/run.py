@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from instil.core import Batch, Net, Scheme
 from instil.engine import Engine, checkpoints
 from instil.engine.checkpoint_timer import CheckpointTimer
+from instil.engine.weight_copies import WeightAverage
 from instil.training.batches import Batches
 from instil.training.monitor import LossMonitor
 from instil.training.settings import Training
@@ -65,9 +67,12 @@ class Run:
     epoch_random: dict[str, Any] | None = None  # random state at the start of the current epoch
 
     timer: CheckpointTimer = field(init=False)
+    average: WeightAverage | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.timer = CheckpointTimer(self.training.checkpoint_minutes)
+        if self.training.average is not None:
+            self.average = WeightAverage(self.scheme, self.training.average)
 
     def epochs(self, batches: Batches, length: int | None) -> None:
         """Train to the end.
@@ -136,11 +141,13 @@ class Run:
         self.monitor.update(losses, self.state.step, batches)
         self.state.step += 1
         self.state.epoch_step += 1
+        if self.average is not None:
+            self.average.update(self.state.step)
         self.state.seconds += time.perf_counter() - start
 
     def log(self, evaluates: bool) -> None:
         """Add a record, with metrics if ``evaluates``."""
-        self.engine.sync_buffers(self.scheme)
+        self.sync_buffers()
         lr = self.training.optimizer.options.get("lr", 0.0)
         record: Record = {
             "epoch": self.state.epoch,
@@ -150,7 +157,8 @@ class Run:
             "seconds": round(self.state.seconds, 3),
         }
         if evaluates and self.evaluate is not None:
-            record["validation"] = dict(self.evaluate(self.scheme.export()))
+            with nullcontext() if self.average is None else self.average.applied():
+                record["validation"] = dict(self.evaluate(self.scheme.export()))
             self.scheme.train()
         self.add(record)
 
@@ -178,10 +186,24 @@ class Run:
         self.timer.restart()
         if self.checkpoint is None:
             return
-        self.engine.sync_buffers(self.scheme)
+        self.sync_buffers()
         extra = {"clock": asdict(self.state), "records": self.records}
+        if self.average is not None:
+            extra["average"] = self.average.state()
         own = {"epoch_random": self.epoch_random, "watch": self.monitor.state()}
         self.engine.save(self.scheme, self.checkpoint, extra, own)
+
+    def sync_buffers(self) -> None:
+        """Average the buffers of the scheme, and of the average of its weights, over ranks."""
+        self.engine.sync_buffers(self.scheme)
+        if self.average is not None:
+            self.average.sync_buffers()
+
+    def finish(self) -> None:
+        """Set the scheme to the weights that are exported."""
+        if self.average is not None:
+            self.sync_buffers()
+            self.average.apply()
 
     def resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint; ValueError if it is damaged or of another training."""
@@ -201,7 +223,22 @@ class Run:
             )
         vars(self.state).update(vars(state))
         self.epoch_random = content.get("epoch_random")
+        self.resume_average(content, checkpoint)
         if "watch" in content:
             self.monitor.restore(content["watch"])
         for record in records:
             self.add(record)
+
+    def resume_average(self, content: Mapping[str, Any], checkpoint: Path) -> None:
+        """Continue the average of the weights; ValueError if the checkpoint has none."""
+        if self.average is None:
+            return
+        if "average" not in content:
+            raise ValueError(
+                f"checkpoint {checkpoint}: is of a training without an average of the weights. "
+                f"{checkpoints.REMEDY}, or leave out 'average'."
+            )
+        try:
+            self.average.restore(content["average"])
+        except ValueError as error:
+            raise ValueError(f"checkpoint {checkpoint}: average: {error}") from error

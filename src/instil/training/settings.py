@@ -48,6 +48,9 @@ class Training:
         checkpoint_minutes: largest age of the last checkpoint in minutes; None: no limit.
         sync_batch_norm: over several processes, BatchNorm layers use the statistics of the global
             batch.
+        average: decay in (0, 1) of an exponential moving average of weights and buffers, which is
+            evaluated and exported instead of the last weights. None: the last weights. The first n
+            steps use the decay (1 + n) / (10 + n) if it is smaller.
 
     Raises:
         ValueError: if a value is out of range, or both or none of ``epochs`` and ``steps`` are
@@ -79,6 +82,7 @@ class Training:
     checkpoint_steps: int | None = None
     checkpoint_minutes: float | None = None
     sync_batch_norm: bool = True
+    average: float | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -92,6 +96,11 @@ class Training:
             raise ValueError(
                 "checkpoint_minutes: expected a number above 0 or None, got "
                 f"{self.checkpoint_minutes}"
+            )
+        if self.average is not None and not 0 < self.average < 1:
+            raise ValueError(
+                f"average: Expected a number above 0 and below 1, or None, got {self.average}. "
+                "Usual values are 0.99 to 0.9999"
             )
         if not 0 < self.until <= 1:
             raise ValueError(f"until is a share of the steps above 0 and up to 1, not {self.until}")

@@ -1,0 +1,39 @@
+"""The section ``train`` of a recipe, and the training options that it gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from instil.experiment.training_options import build_training
+from instil.recipe.checking import parse_recipe, validation_errors
+from instil.recipe.defaults import resolve_defaults
+
+BASE: dict[str, Any] = {
+    "data": {"name": "digits"},
+    "teacher": {"model": "cnn"},
+    "student": {"model": "cnn"},
+    "objectives": {"cross_entropy": {}, "kd": {}},
+}
+
+
+def recipe(**sections: Any) -> dict[str, Any]:
+    return resolve_defaults(BASE | sections)
+
+
+def test_average_is_that_of_the_student_and_inherited_by_the_teacher() -> None:
+    parsed = parse_recipe(recipe(train={"average": 0.999}))
+    assert build_training(parsed.train, 0).average == 0.999
+    assert parsed.teacher_train is not None
+    assert parsed.teacher_train.average == 0.999
+    without = parse_recipe(recipe(train={"average": 0.999}, teacher_train={"average": None}))
+    assert without.teacher_train is not None
+    assert build_training(without.teacher_train, 0).average is None
+    assert build_training(parse_recipe(recipe()).train, 0).average is None
+
+
+@pytest.mark.parametrize("average", [0, 1, "high"])
+def test_average_out_of_range_is_an_error_with_its_path(average: Any) -> None:
+    errors = validation_errors(recipe(train={"average": average}))
+    assert any(error.startswith("train.average: ") for error in errors), errors

@@ -1,0 +1,59 @@
+"""Training with an average of the weights on each rank; started by ``test_average.py``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from instil.core import Net
+from instil.engine import init_distributed, rank
+from instil.training.fit import TrainState, fit
+from tests.training.test_average import loader, scheme_without_norm, training
+
+
+def own_half() -> list[dict[str, Any]]:
+    """Half of each batch of eight samples."""
+    return [
+        {key: value[rank() * 4 : rank() * 4 + 4] for key, value in whole.items()}
+        for whole in loader(8)
+    ]
+
+
+def write(net: Net, path: Path) -> None:
+    if rank() == 0:
+        torch.save(net.state_dict(), path)
+
+
+def stop(state: TrainState) -> None:
+    if state.step == 3:
+        raise KeyboardInterrupt
+
+
+def evaluate(exported: Net) -> dict[str, float]:
+    with torch.no_grad():
+        return {"mean": float(exported(loader(8)[0])["logits"].mean())}
+
+
+def main(folder: Path) -> None:
+    init_distributed("cpu")
+    for name, shard in (("replicated", False), ("sharded", True)):
+        options = training(shard=shard)
+        result = fit(scheme_without_norm(), own_half(), options, evaluate=evaluate)
+        write(result.net, folder / f"{name}.pt")
+    options = training(shard=True, checkpoint_steps=2)
+    path = folder / "checkpoint.pt"
+    try:
+        fit(scheme_without_norm(), own_half(), options, checkpoint=path, on_step=stop)
+    except KeyboardInterrupt:
+        dist.barrier()
+    result = fit(scheme_without_norm(), own_half(), options, evaluate=evaluate, checkpoint=path)
+    write(result.net, folder / "resumed.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -14,9 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typing_extensions import Doc
 
-from instil import recipe
+from instil import catalogue, recipe
 from instil.catalogue.signatures import type_text
-from instil.experiment.source_docs import describe_sources
 from instil.recipe import packaged
 from instil.recipe.schedules import SCHEDULED
 
@@ -147,7 +146,7 @@ def sources_page() -> str:
         "[Read your data](data.md) explains the sources for files of your own.",
         "",
     ]
-    for source in describe_sources():
+    for source in catalogue.cards("data"):
         lines += [f"## `{source['name']}`", "", plain(source["summary"]), ""]
         lines += [plain(source["text"]), ""] if source["text"] else []
         if source["options"]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from instil.catalogue import plugins
 from instil.catalogue.user_code import UntrustedCode
 from instil.cli import main
 from instil.experiment.experiment import Experiment
@@ -131,6 +136,92 @@ def test_an_unknown_option_of_the_users_function_is_named(tmp_path: Path) -> Non
         Experiment.from_recipe(recipe_of(tmp_path, {"name": "my_data:build", "cuont": 3}))
 
 
+SOURCE_MODULE = '''
+from typing import Annotated
+
+import torch
+from typing_extensions import Doc
+
+from instil.data.images import ArrayData
+from instil.data.splits import Splits, splits
+
+
+def stripes(count: Annotated[int, Doc("number of images")] = 60) -> Splits:
+    """Striped images of two classes."""
+    label = torch.arange(count) % 2
+    image = torch.rand(count, 1, 8, 8) * 0.5
+    image[label == 1, :, ::2] += 0.5
+    return splits({"train": ArrayData(image, label, ["plain", "striped"])}, 0.2, 0.2)
+
+
+def helper() -> int:
+    return 1
+'''
+
+
+@pytest.fixture
+def installed_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Entry point of an installed package that has a data source."""
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "stripes_package.py").write_text(SOURCE_MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
+    entry = EntryPoint("stripes", "stripes_package:stripes", plugins.GROUP)
+    monkeypatch.setattr(
+        plugins, "entry_points", lambda group: [entry] if group == plugins.GROUP else []
+    )
+    plugins.installed.cache_clear()
+    yield
+    plugins.installed.cache_clear()
+
+
+@pytest.mark.usefixtures("installed_source")
+def test_a_source_of_an_installed_package_is_found_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit):
+        main(["methods", "--kind", "data"])
+    assert re.search("stripes +Striped images of two classes", capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        main(["methods", "stripes", "--json"])
+    (described,) = json.loads(capsys.readouterr().out)
+    assert described["defined"] == "stripes_package.stripes"
+    assert described["options"][0]["description"] == "number of images"
+    data = {"name": "stripes", "count": 80}
+    recipe = recipe_of(tmp_path, data, teacher="mlp", train={"epochs": 60})
+    assert run_of(recipe, tmp_path / "run")["distilled"]["accuracy"]["mean"] > 0.8
+    # An installed package is trusted, as for its other methods.
+    assert len(Experiment.from_recipe(recipe, trust_code=False).splits.test) == 16
+    with pytest.raises(RecipeError, match=r"data\.cuont: unknown option"):
+        Experiment.from_recipe(recipe_of(tmp_path, {"name": "stripes", "cuont": 3}))
+    with pytest.raises(RecipeError, match="there is no data source 'stripe'; closest: stripes"):
+        Experiment.from_recipe(recipe_of(tmp_path, "stripe"))
+
+
+def test_a_source_of_an_imported_module_is_found_by_name(tmp_path: Path) -> None:
+    (tmp_path / "my_sources.py").write_text(SOURCE_MODULE)
+    recipe = recipe_of(tmp_path, {"name": "stripes", "count": 40}, imports=["my_sources"])
+    assert Experiment.from_recipe(recipe).splits.classes == ("plain", "striped")
+    assert "helper" not in source_names()
+    (tmp_path / "other_sources.py").write_text(SOURCE_MODULE.replace("def stripes", "def digits"))
+    message = "other_sources defines the data source 'digits', .* rename the function"
+    with pytest.raises(RecipeError, match=message):
+        recipe_of(tmp_path, "digits", imports=["other_sources"])
+
+
+def test_a_function_of_an_entry_point_must_return_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "helper_package.py").write_text(SOURCE_MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = EntryPoint("helper", "helper_package:helper", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry])
+    plugins.installed.cache_clear()
+    with pytest.warns(UserWarning, match="Expected the return annotation Splits"):
+        assert "helper" not in source_names()
+    plugins.installed.cache_clear()
+
+
 def test_a_task_for_other_labels_is_told_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         Experiment.from_recipe(recipe_of(tmp_path, "digits", "regression"))
@@ -158,9 +249,9 @@ def test_the_command_line_lists_the_options_of_a_source(
 
 
 def test_every_option_of_sources_for_own_data_is_documented() -> None:
-    from instil.experiment.source_docs import describe_source
+    from instil import catalogue
 
     assert {"folder", "npz", "torchvision", "huggingface"} <= set(source_names())
     for name in ("folder", "npz"):
-        source = describe_source(name)
+        source = catalogue.describe("data", name)
         assert all(option["description"] for option in source["options"]), name

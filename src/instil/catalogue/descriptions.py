@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from instil.catalogue.folders import kinds
@@ -28,12 +29,17 @@ CARD_LISTS = ("algorithms", "tasks", "labels")
 def describe(kind: str, name: str) -> dict[str, Any]:
     """Return card, options, needs and functions of one method.
 
+    A data source (kind ``data``) has ``name``, ``kind``, ``summary`` (first sentence), ``text``
+    (the rest of the description, without Args, Returns and Raises), ``options`` and ``defined``.
+
     Raises:
         ValueError: if there is no such method.
     """
     from instil.catalogue.signatures import described
 
     cls = find(kind, name)
+    if kind == "data":
+        return _described_source(name, cls)
     needs = getattr(cls, "needs", {})
     return {
         "name": name,
@@ -50,11 +56,32 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 
 def cards(kind: str | None = None) -> list[dict[str, Any]]:
-    """Return the descriptions of all methods, or of all of one kind."""
+    """Return the descriptions of all methods with a card, or of all of one kind."""
     descriptions = []
     for each in [kind] if kind else kinds():
         descriptions += [describe(each, name) for name in names(each)]
     return descriptions
+
+
+def _described_source(name: str, function: Callable[..., Any]) -> dict[str, Any]:
+    from instil.catalogue.signatures import described
+
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    sections = ("Args:", "Returns:", "Raises", "Example:")
+    text = [_joined(part) for part in paragraphs[1:] if not part.startswith(sections)]
+    return {
+        "name": name,
+        "kind": "data",
+        "summary": paragraphs[0].replace("\n", " "),
+        "text": "\n\n".join(text),
+        "options": described(function),
+        "defined": f"{function.__module__}.{function.__qualname__}",
+    }
+
+
+def _joined(paragraph: str) -> str:
+    """Paragraph in one line; each item of a list keeps its own line."""
+    return re.sub(r"\s*\n(?!- )\s*", " ", paragraph)
 
 
 def _functions(cls: type[Any]) -> list[dict[str, str]]:

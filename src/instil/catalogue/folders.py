@@ -32,9 +32,12 @@ FOLDERS = {
 }
 """Folders of each kind. They hold one method per file and nothing else."""
 
+FUNCTION_FOLDERS = {"data": ("data.sources",)}
+"""Folders of the kinds whose members are functions without a card, named like their files."""
+
 
 def kinds() -> tuple[str, ...]:
-    """Return the kinds: objective, weighting, balance, scheme, teacher, task and baseline."""
+    """Return the kinds whose members have a card, such as objective, scheme and task."""
     return tuple(FOLDERS)
 
 
@@ -45,10 +48,11 @@ def files(kind: str) -> dict[str, str]:
     Raises:
         ValueError: for an unknown kind.
     """
-    if kind not in FOLDERS:
-        raise ValueError(f"No kind of method is named '{kind}'; known: {', '.join(FOLDERS)}")
+    folders = FOLDERS | FUNCTION_FOLDERS
+    if kind not in folders:
+        raise ValueError(f"No kind of method is named '{kind}'; known: {', '.join(folders)}")
     modules = {}
-    for folder in FOLDERS[kind]:
+    for folder in folders[kind]:
         for path in sorted((PACKAGE / folder.replace(".", "/")).glob("[!_]*.py")):
             modules[path.stem] = f"instil.{folder}.{path.stem}"
     return modules

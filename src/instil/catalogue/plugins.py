@@ -1,4 +1,4 @@
-"""Methods of other packages and of users: entry points, and the modules that a recipe imports."""
+"""Methods and data sources of others: entry points, and the modules that a recipe imports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -22,17 +22,17 @@ GROUP = "instil.methods"
 Key = tuple[str, str]
 """Kind and name of a method."""
 
-imported: dict[Key, type[Any]] = {}
+imported: dict[Key, Any] = {}
 """Methods of the modules that recipes have imported."""
 
 
-def methods() -> dict[Key, type[Any]]:
+def methods() -> dict[Key, Any]:
     """Return all methods that are not the package's own. Those of recipes hide installed ones."""
     return {**installed(), **imported}
 
 
 def add(modules: Iterable[str], folder: Path = Path()) -> None:
-    """Import modules and add the methods that they define.
+    """Import modules and add the methods and data sources that they define.
 
     Args:
         modules: names of modules in ``folder`` or on the Python path.
@@ -52,7 +52,7 @@ def add(modules: Iterable[str], folder: Path = Path()) -> None:
             raise ModuleNotFoundError(f"imports: {error}", name=error.name) from error
         except ValueError as error:
             raise ValueError(f"imports: {error}") from error
-        new = {_key(cls): cls for cls in classes_with_card(module)}
+        new = definitions(module)
         if not new and not _public_functions(module):
             raise ValueError(
                 f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher, "
@@ -63,9 +63,9 @@ def add(modules: Iterable[str], folder: Path = Path()) -> None:
 
 
 @functools.cache
-def installed() -> dict[Key, type[Any]]:
+def installed() -> dict[Key, Any]:
     """Return the methods of other distributions; a broken entry point is skipped with a warning."""
-    new: dict[Key, type[Any]] = {}
+    new: dict[Key, Any] = {}
     for entry in entry_points(group=GROUP):
         try:
             new.update(_methods_of(entry))
@@ -86,13 +86,40 @@ def classes_with_card(module: ModuleType) -> list[type[Any]]:
     ]
 
 
-def _methods_of(entry: EntryPoint) -> dict[Key, type[Any]]:
-    """Return a class under its entry point's name, or all methods of a module or package."""
+def data_sources(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """Return the data sources of a module: its public functions annotated to return ``Splits``."""
+    functions = {name: getattr(module, name) for name in _public_functions(module)}
+    return {name: function for name, function in functions.items() if _returns_splits(function)}
+
+
+def definitions(module: ModuleType) -> dict[Key, Any]:
+    """Return the methods and data sources that a module itself defines."""
+    new: dict[Key, Any] = {_key(cls): cls for cls in classes_with_card(module)}
+    new.update({("data", name): function for name, function in data_sources(module).items()})
+    return new
+
+
+def _returns_splits(function: Callable[..., Any]) -> bool:
+    """Whether the return annotation is ``instil.data.splits.Splits``, a layer above this one."""
+    annotation = function.__annotations__.get("return", "")
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return name.strip("'\"").rpartition(".")[2] == "Splits"
+
+
+def _methods_of(entry: EntryPoint) -> dict[Key, Any]:
+    """Return a class or source under its entry point's name, or all of a module or package."""
     value = entry.load()
     if isinstance(value, ModuleType):
-        new = {}
+        new: dict[Key, Any] = {}
         for module in _modules(value):
-            new.update({_key(cls): cls for cls in classes_with_card(module)})
+            new.update(definitions(module))
+    elif inspect.isfunction(value):
+        if not _returns_splits(value):
+            raise ValueError(
+                "a function is a data source. Expected the return annotation Splits "
+                "(instil.data.splits.Splits), got none or another one"
+            )
+        new = {("data", entry.name): value}
     else:
         new = {(_key(value)[0], entry.name): value}
     _refuse_names_of_package(new, entry.value)
@@ -120,9 +147,10 @@ def _public_functions(module: ModuleType) -> list[str]:
 def _refuse_names_of_package(keys: Iterable[Key], origin: str) -> None:
     for kind, name in keys:
         if name in files(kind):
+            title = "data source" if kind == "data" else kind
             raise ValueError(
-                f"{origin} defines the {kind} '{name}', which is one of the package's own; "
-                "rename the class"
+                f"{origin} defines the {title} '{name}', which is one of the package's own; "
+                f"rename the {'function' if kind == 'data' else 'class'}"
             )
 
 

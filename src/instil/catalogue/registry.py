@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from instil.catalogue.folders import files, kinds
+from instil.catalogue.folders import FUNCTION_FOLDERS, files, kinds
 from instil.catalogue.plugins import classes_with_card, methods
 
 
@@ -18,14 +18,15 @@ def names(kind: str) -> list[str]:
     return sorted({*files(kind), *(name for other, name in methods() if other == kind)})
 
 
-def find(kind: str, name: str) -> type[Any]:
-    """Return the class of a method.
+def find(kind: str, name: str) -> Any:
+    """Return the class of a method, or the function of a data source (kind ``data``).
 
     Raises:
         ValueError: if there is no such method. The message has the closest names.
     """
     if module := files(kind).get(name):
-        return classes_with_card(importlib.import_module(module))[0]
+        code = importlib.import_module(module)
+        return getattr(code, name) if kind in FUNCTION_FOLDERS else classes_with_card(code)[0]
     if method := methods().get((kind, name)):
         return method
     raise ValueError(unknown(kind, name))
@@ -37,7 +38,8 @@ def named(kind: str, class_name: str) -> type[Any] | None:
         return None
     for name in files(kind):
         if name.replace("_", "") == class_name.lower():
-            return find(kind, name)
+            method: type[Any] = find(kind, name)
+            return method
     return None
 
 

@@ -11,10 +11,9 @@ if TYPE_CHECKING:
 def is_source(name: str) -> bool:
     """Whether a data source has this name, and no method."""
     from instil import catalogue
-    from instil.experiment.sources import source_names
 
     is_method = any(name in catalogue.names(kind) for kind in catalogue.kinds())
-    return name in source_names() and not is_method
+    return name in catalogue.names("data") and not is_method
 
 
 def select_sources(name: str | None) -> list[dict[str, Any]]:
@@ -23,16 +22,20 @@ def select_sources(name: str | None) -> list[dict[str, Any]]:
     Raises:
         UnknownSource: if no source has this name.
     """
-    from instil.experiment.source_docs import describe_source, describe_sources
+    from instil import catalogue
+    from instil.experiment.sources import source_function
 
-    return describe_sources() if name is None else [describe_source(name)]
+    if name is None:
+        return catalogue.cards("data")
+    source_function(name)
+    return [catalogue.describe("data", name)]
 
 
 def show_sources(sources: list[dict[str, Any]], console: Console) -> None:
     """Print a sentence for each source, or the full description of a single one.
 
     Args:
-        sources: descriptions by ``describe_source``.
+        sources: descriptions by ``catalogue.describe``.
         console: console to print to.
     """
     from rich.table import Table

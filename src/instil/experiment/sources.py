@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from instil import catalogue
 from instil.cards import closest
 from instil.catalogue.user_code import UntrustedCode, module_file, user_function
-from instil.data import sources
 from instil.data.samples import Samples
 from instil.data.splits import Splits
 from instil.data.surrogate_images import ForeignImages, ImageSource, SyntheticImages
@@ -75,7 +72,7 @@ def data_source(
     """Load the training, validation and test data of a source.
 
     Args:
-        name: name of a source of the package, with its first option after a colon, or
+        name: name of a source in the catalogue, with its first option after a colon, or
             ``my_module:function`` for a function of the user that returns ``Splits``.
         options: options of the source.
         recipe: recipe; paths are relative to its folder, and the labels are for its task.
@@ -89,10 +86,10 @@ def data_source(
         ValueError: for options that do not fit, and data that cannot be read.
     """
     source, _, detail = name.partition(":")
-    is_builtin = source in source_names() or not detail
-    if not (is_builtin or trust_code):
+    is_named = not detail or _is_named(source, recipe)
+    if not (is_named or trust_code):
         raise UntrustedCode("name", name, Path(recipe.folder))
-    function = source_function(source) if is_builtin else _user_source(source, detail, recipe)
+    function = source_function(source) if is_named else _user_source(source, detail, recipe)
     signature = inspect.signature(function).parameters
     first, *others = signature or [""]
     if "teacher_tokenizer" in options:
@@ -103,8 +100,8 @@ def data_source(
         )
     # Keys of the section that are not options of the source, for messages about typing errors.
     other_keys = DataConfig.model_fields if path == "data" else ("name",)
-    first_option = {first: detail} if detail and is_builtin else {}
-    title = source if is_builtin else name
+    first_option = {first: detail} if detail and is_named else {}
+    title = source if is_named else name
     arguments = check(function, dict(options) | first_option, path, title, other_keys=other_keys)
     if tokenizer is not None:
         arguments["teacher_tokenizer"] = tokenizer
@@ -112,7 +109,17 @@ def data_source(
         arguments.setdefault("base", Path(recipe.folder))
     if "task_name" in signature:
         arguments["task_name"] = recipe.task.name
-    return function(**arguments) if is_builtin else _call_user_source(function, arguments, name)
+    if source in catalogue.files("data"):
+        return function(**arguments)
+    return _call_user_source(function, arguments, name)
+
+
+def _is_named(source: str, recipe: Recipe) -> bool:
+    """Whether ``source:...`` is a source of the catalogue and no module of the user."""
+    if source in catalogue.files("data"):
+        return True
+    is_module = source in recipe.imports or module_file(source, Path(recipe.folder)) is not None
+    return source in source_names() and not is_module
 
 
 def _call_user_source(
@@ -137,10 +144,9 @@ class UnknownSource(ValueError):
     """Name of a data source that does not exist."""
 
 
-@functools.cache
 def source_names() -> list[str]:
-    """Return the names of the package's data sources: the files of ``data/sources``."""
-    return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
+    """Return the names of all data sources, with those of installed and imported modules."""
+    return catalogue.names("data")
 
 
 def source_function(name: str) -> Callable[..., Splits]:
@@ -154,8 +160,7 @@ def source_function(name: str) -> Callable[..., Splits]:
         raise UnknownSource(
             f"there is no data source '{name}'; {closest(name, names)}, or my_module:function"
         )
-    module = importlib.import_module(f"instil.data.sources.{name}")
-    function: Callable[..., Splits] = getattr(module, name)
+    function: Callable[..., Splits] = catalogue.find("data", name)
     return function
 
 

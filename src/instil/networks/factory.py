@@ -14,16 +14,16 @@ from torch import nn
 from instil import networks
 from instil.cards import closest
 from instil.catalogue.user_code import UntrustedCode, declared_models, user_function
-from instil.networks.inputs import input_of, timm_input, torchvision_input
+from instil.files.checksums import file_sha256
+from instil.networks.inputs import input_of
+from instil.networks.model_source import ModelRequest
+from instil.networks.source_registry import find_source, source_names
 from instil.networks.weights import load_weights
 
 __all__ = ["build", "input_of", "load_weights", "network_names"]
 
-MISSING = '{} needs the package {}: pip install "instil[vision]"'
 OWN_SOURCES = ("", "networks")
 """Prefixes of the networks of this package."""
-LIBRARIES = ("timm", "torchvision")
-"""Prefixes of the models of other libraries."""
 
 
 def build(
@@ -40,16 +40,16 @@ def build(
     """Build a model for data of some properties.
 
     Args:
-        spec: ``cnn`` or ``networks:cnn`` for a network of this package; ``timm:NAME`` or
-            ``torchvision:NAME``; ``module:function`` for a function of a module in ``base`` or in
-            ``imports``, or for one that an installed package declares.
+        spec: ``cnn`` or ``networks:cnn`` for a network of this package; ``SOURCE:NAME`` for a
+            model of a source, such as ``timm:resnet18``; ``module:function`` for a function of a
+            module in ``base`` or in ``imports``, or for one that an installed package declares.
         options: options of the builder.
         base: folder of the recipe.
         imports: modules of the user.
-        pretrained: whether timm or torchvision loads its weights.
+        pretrained: whether the library of the source loads its weights.
         fetch: False to set only the expected input of those weights, for weights that are loaded
             afterwards.
-        trust_code: whether a function that no installed package declares may run.
+        trust_code: whether code that no installed package declares may run.
         **facts: properties of the data: ``classes`` and, for images, ``channels`` and ``size``.
             A builder gets those that it has parameters for.
 
@@ -60,13 +60,11 @@ def build(
     """
     source, _, name = spec.rpartition(":")
     options = dict(options or {})
-    if source in LIBRARIES:
-        return _library_model(spec, options, facts, pretrained, fetch)
+    if find_source(spec):
+        request = _request(spec, options, facts, Path(base), pretrained, fetch)
+        return _model_of_source(request, trust_code)
     if pretrained:
-        raise ValueError(
-            f"pretrained: only timm: and torchvision: models have weights, not '{spec}'. Set "
-            "`weights`"
-        )
+        raise ValueError(_no_weights(spec))
     if source in OWN_SOURCES:
         builder = _own_builder(name)
     elif trust_code or spec in declared_models():
@@ -90,15 +88,23 @@ def build(
 
 
 def code_of(spec: str, base: Path) -> str:
-    """Return path and text of the user's module in ``spec``; empty for all other models.
+    """Return what a model depends on beside its options.
 
     Args:
         spec: see ``build``.
         base: folder of the recipe.
+
+    Returns:
+        Path and text of the user's module in ``spec``, or the SHA-256 of each file of a source;
+        empty for all other models.
     """
     source, _, _ = spec.rpartition(":")
-    if source in OWN_SOURCES or source in LIBRARIES:
+    if source in OWN_SOURCES:
         return ""
+    model_source = find_source(spec)
+    if model_source is not None:
+        files = model_source.files(_request(spec, {}, {}, base))
+        return "\n".join(file_sha256(file) for file in files if file.is_file())
     file = base / Path(*source.split(".")).with_suffix(".py")
     return f"{base.resolve()}\n{file.read_text(encoding='utf-8') if file.is_file() else ''}"
 
@@ -111,12 +117,45 @@ def network_names() -> list[str]:
     ]
 
 
+def _request(
+    spec: str,
+    options: dict[str, Any],
+    facts: Mapping[str, Any],
+    base: Path,
+    pretrained: bool = False,
+    fetch: bool = True,
+) -> ModelRequest:
+    name = spec.partition(":")[2]
+    return ModelRequest(spec, name, options, facts, base, pretrained, fetch)
+
+
+def _model_of_source(request: ModelRequest, trust_code: bool) -> nn.Module:
+    source = find_source(request.spec)
+    assert source is not None
+    if request.pretrained and not source.has_weights:
+        raise ValueError(_no_weights(request.spec))
+    if source.executes_code and not trust_code:
+        raise UntrustedCode("model", request.spec, request.base)
+    return source.build(request)
+
+
+def _no_weights(spec: str) -> str:
+    names = []
+    for name in source_names():
+        source = find_source(f"{name}:")
+        if source is not None and source.has_weights:
+            names.append(f"{name}:")
+    return (
+        f"pretrained: only models of {', '.join(names)} have weights, not '{spec}'. Set `weights`"
+    )
+
+
 def _own_builder(name: str) -> Callable[..., nn.Module]:
     names = network_names()
     if name not in names:
         raise ValueError(
-            f"there is no network '{name}'; {closest(name, names)}, or timm:NAME, "
-            "torchvision:NAME, your_module:function"
+            f"there is no network '{name}'; {closest(name, names)}, or SOURCE:NAME with one of the "
+            f"sources {', '.join(source_names())}, or your_module:function"
         )
     module = importlib.import_module(f"instil.networks.{name}")
     builder: Callable[..., nn.Module] = getattr(module, name)
@@ -144,82 +183,3 @@ def _arguments(
     if missing:
         raise ValueError(f"{spec} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}")
     return arguments
-
-
-def _library_model(
-    spec: str, options: dict[str, Any], facts: Mapping[str, Any], pretrained: bool, fetch: bool
-) -> nn.Module:
-    if "channels" not in facts:
-        raise ValueError(f"{spec} reads images, and these data have only {', '.join(facts)}")
-    source, _, name = spec.rpartition(":")
-    create = _timm if source == "timm" else _torchvision
-    return create(name, options, facts["classes"], facts["channels"], pretrained, fetch)
-
-
-def _timm(
-    name: str, options: dict[str, Any], classes: int, channels: int, pretrained: bool, fetch: bool
-) -> nn.Module:
-    try:
-        import timm
-    except ImportError as error:
-        raise ValueError(MISSING.format(f"timm:{name}", "timm")) from error
-    names = timm.list_models()
-    # A tag after the dot, such as resnet18.a1_in1k, selects weights.
-    if name.split(".")[0] not in names:
-        raise ValueError(f"timm has no model '{name}'; {closest(name, names)}")
-    options = {"num_classes": classes, "in_chans": channels} | options
-    model: Any = _create(
-        f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained and fetch, **options)
-    )
-    model.expects = timm_input(
-        model.pretrained_cfg, pretrained, options["in_chans"], options.get("img_size")
-    )
-    return model  # type: ignore[no-any-return]
-
-
-def _torchvision(
-    name: str, options: dict[str, Any], classes: int, channels: int, pretrained: bool, fetch: bool
-) -> nn.Module:
-    try:
-        from torchvision import models  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ValueError(MISSING.format(f"torchvision:{name}", "torchvision")) from error
-    names = models.list_models(module=models)
-    if name not in names:
-        raise ValueError(
-            f"torchvision has no classification model '{name}'; {closest(name, names)}"
-        )
-    if channels not in (1, 3):
-        raise ValueError(
-            f"torchvision:{name} reads colour images, or grey images as colour images, not "
-            f"{channels} channels. timm models read any number of channels"
-        )
-    weights = models.get_model_weights(name).DEFAULT if pretrained else None
-    loads_weights = pretrained and fetch
-    # Weights fit the number of classes that they were trained with; the head is replaced below.
-    defaults = {"weights": weights} if loads_weights else {"weights": None, "num_classes": classes}
-    model: Any = _create(
-        f"torchvision:{name}", lambda: models.get_model(name, **{**defaults, **options})
-    )
-    if loads_weights:
-        _fit_head(model, classes)
-    model.expects = torchvision_input(
-        weights.transforms() if weights else None, channels, getattr(model, "image_size", None)
-    )
-    return model  # type: ignore[no-any-return]
-
-
-def _fit_head(model: nn.Module, classes: int) -> None:
-    """Replace the last linear layer if it has another number of classes."""
-    linear = [item for item in model.named_modules() if isinstance(item[1], nn.Linear)]
-    path, last = linear[-1]
-    assert isinstance(last, nn.Linear)
-    if last.out_features != classes:
-        model.set_submodule(path, nn.Linear(last.in_features, classes))
-
-
-def _create(spec: str, create: Callable[[], Any]) -> Any:
-    try:
-        return create()
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise ValueError(f"{spec} cannot be built: {error}") from error

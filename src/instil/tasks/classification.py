@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
 
-ROLES = ("logits", "hidden_states", "attentions")
-"""Outputs of a transformers model that are used."""
+ROLES = ("logits", "hidden_states", "attentions", "features", "embedding")
+"""Outputs by name that are used."""
 
 
 def call(

@@ -1,0 +1,123 @@
+"""Base class of model sources: the libraries and files behind prefixes such as ``timm:``."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+LearnsBy = Literal["gradients", "fit", "nothing"]
+"""Training of a source's models: by gradients, by their own ``fit``, or not at all."""
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """Model that a recipe asks a source for.
+
+    Attributes:
+        spec: model as the recipe names it, such as ``timm:resnet18``; for messages.
+        name: part of ``spec`` after the prefix.
+        options: options of the model.
+        facts: properties of the data, such as ``classes``, ``channels`` and ``size``.
+        base: folder that relative paths start from.
+        pretrained: whether to load pretrained weights.
+        fetch: False to set only the expected input of those weights, which are loaded afterwards.
+    """
+
+    spec: str
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    base: Path = Path()
+    pretrained: bool = False
+    fetch: bool = True
+
+    @property
+    def loads_weights(self) -> bool:
+        """Whether weights are loaded now."""
+        return self.pretrained and self.fetch
+
+    @property
+    def path(self) -> Path:
+        """The name as a path, relative to ``base``."""
+        return self.base / self.name
+
+    def fact(self, name: str) -> Any:
+        """Return a property of the data.
+
+        Raises:
+            ValueError: if the data do not have it.
+        """
+        if name not in self.facts:
+            needs = "reads images" if name == "channels" else f"needs the property '{name}'"
+            raise ValueError(f"{self.spec} {needs}, and these data have only {_join(self.facts)}")
+        return self.facts[name]
+
+    def create(self, function: Callable[[], Any]) -> Any:
+        """Call a function of a library; its errors become ValueErrors that name the model."""
+        try:
+            return function()
+        except Exception as error:  # a library may raise anything
+            raise ValueError(f"{self.spec} cannot be built: {error}") from error
+
+
+class ModelSource(ABC):
+    """Builder of the models that have one prefix.
+
+    A package declares its own source by an entry point of the group ``instil.model_sources``,
+    whose name is the prefix and whose value is a subclass.
+
+    Attributes:
+        package: package that must be installed; empty for none.
+        extra: extra of this package that installs it.
+        has_weights: whether ``pretrained: true`` is allowed.
+        executes_code: whether a model executes code of the folder that the recipe names.
+        learns_by: training of the models. Only models that learn by gradients can be students.
+    """
+
+    package: ClassVar[str] = ""
+    extra: ClassVar[str] = ""
+    has_weights: ClassVar[bool] = False
+    executes_code: ClassVar[bool] = False
+    learns_by: ClassVar[LearnsBy] = "gradients"
+
+    @abstractmethod
+    def build(self, request: ModelRequest) -> nn.Module:
+        """Build a model.
+
+        Args:
+            request: name, options and data of the model.
+
+        Raises:
+            ValueError: for a name or an option that does not exist.
+        """
+
+    def files(self, request: ModelRequest) -> list[Path]:
+        """Return the files whose content decides the outputs; they belong to fingerprints."""
+        return []
+
+    def library(self, spec: str) -> Any:
+        """Import the package of the source.
+
+        Args:
+            spec: model as the recipe names it, for messages.
+
+        Raises:
+            ValueError: if the package is not installed, with the command that installs it.
+        """
+        try:
+            return importlib.import_module(self.package)
+        except ImportError as error:
+            install = f'"instil[{self.extra}]"' if self.extra else self.package
+            raise ValueError(
+                f"{spec} needs the package {self.package}: pip install {install}"
+            ) from error
+
+
+def _join(names: Mapping[str, Any]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,70 @@
+"""Registry of model sources: the files of ``networks/sources``, and entry points."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from importlib.metadata import EntryPoint, entry_points
+
+from instil.networks import sources
+from instil.networks.model_source import ModelSource
+
+GROUP = "instil.model_sources"
+"""Entry point group in which an installed package declares model sources."""
+
+
+@functools.cache
+def package_sources() -> tuple[str, ...]:
+    """Return the prefixes of this package; imports no source."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(sources.__path__)))
+
+
+def source_names() -> list[str]:
+    """Return all prefixes, with those of installed packages."""
+    return sorted({*package_sources(), *(entry.name for entry in entry_points(group=GROUP))})
+
+
+def find_source(spec: str) -> ModelSource | None:
+    """Return the source of a model, such as ``timm:resnet18``; None for any other prefix.
+
+    Args:
+        spec: model as a recipe names it.
+    """
+    prefix, separator, _ = spec.partition(":")
+    return _source(prefix) if separator else None
+
+
+@functools.cache
+def _source(prefix: str) -> ModelSource | None:
+    if prefix in package_sources():
+        module = importlib.import_module(f"instil.networks.sources.{prefix}")
+        for value in vars(module).values():
+            is_own = inspect.isclass(value) and value.__module__ == module.__name__
+            if is_own and issubclass(value, ModelSource):
+                return value()  # type: ignore[no-any-return]
+    for entry in entry_points(group=GROUP):
+        if entry.name == prefix:
+            return _declared(entry)
+    return None
+
+
+def _declared(entry: EntryPoint) -> ModelSource:
+    """Source of an entry point.
+
+    Raises:
+        ValueError: if it cannot be imported or is no subclass of ``ModelSource``.
+    """
+    try:
+        kind = entry.load()
+    except Exception as error:  # the code of another package may raise anything
+        raise ValueError(
+            f"{entry.name}: the model source {entry.value} cannot be imported: {error}"
+        ) from error
+    if not (inspect.isclass(kind) and issubclass(kind, ModelSource)):
+        raise ValueError(
+            f"{entry.name}: {entry.value} is no model source. Expected a subclass of "
+            f"instil.networks.model_source.ModelSource, got {kind!r}"
+        )
+    return kind()

@@ -1,0 +1,52 @@
+"""Source ``diffusers:``: networks of the library diffusers, such as ``diffusers:UNet2DModel``."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from instil.cards import closest
+from instil.networks.model_source import ModelRequest, ModelSource
+
+
+class DiffusersSource(ModelSource):
+    """Networks of diffusers by their class.
+
+    Options: those of the class; or ``path``, a local folder (relative to the recipe) or the name of
+    a model on the hub, and ``subfolder``. The weights of ``path`` are loaded with
+    ``pretrained: true``, otherwise only its configuration.
+    """
+
+    package = "diffusers"
+    extra = "diffusion"
+    has_weights = True
+
+    def build(self, request: ModelRequest) -> nn.Module:
+        diffusers = self.library(request.spec)
+        model_class = _model_class(diffusers, request)
+        options = dict(request.options)
+        path = options.pop("path", None)
+        if path is None:
+            if request.loads_weights:
+                raise ValueError(f"{request.spec}: pretrained needs the option path")
+            return request.create(lambda: model_class(**options))  # type: ignore[no-any-return]
+        if (request.base / path).is_dir():
+            path = str(request.base / path)
+        if request.loads_weights:
+            model = request.create(lambda: model_class.from_pretrained(path, **options))
+        else:
+            model = request.create(
+                lambda: model_class.from_config(model_class.load_config(path, **options))
+            )
+        return model  # type: ignore[no-any-return]
+
+
+def _model_class(diffusers: Any, request: ModelRequest) -> Any:
+    value = getattr(diffusers, request.name, None)
+    if inspect.isclass(value) and issubclass(value, nn.Module):
+        return value
+    endings = ("Model", "2D", "3D", "KL")
+    names = [name for name in dir(diffusers) if name.endswith(endings)]
+    raise ValueError(f"diffusers has no network '{request.name}'; {closest(request.name, names)}")

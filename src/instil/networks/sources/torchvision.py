@@ -1,0 +1,85 @@
+"""Source ``torchvision:``: models for classification, segmentation, detection and video."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from instil.cards import closest
+from instil.networks.inputs import torchvision_input
+from instil.networks.model_source import ModelRequest, ModelSource
+
+FAMILIES = ("segmentation", "detection", "video")
+"""Modules of torchvision with models for other tasks than image classification."""
+
+
+class TorchvisionSource(ModelSource):
+    """Models of ``torchvision.models.get_model``, with its options.
+
+    - Image classifiers read images (N, C, H, W).
+    - Segmentation models return ``out`` (N, classes, H, W).
+    - Detection models read a list of images and, in training, targets; class 0 is the background,
+      so they have one class more than the data.
+    - Video classifiers read clips (N, C, T, H, W).
+    """
+
+    package = "torchvision"
+    extra = "vision"
+    has_weights = True
+
+    def build(self, request: ModelRequest) -> nn.Module:
+        channels = request.fact("channels")
+        self.library(request.spec)
+        from torchvision import models  # type: ignore[import-untyped]
+
+        names = models.list_models(module=models)
+        families = {
+            name: family
+            for family in FAMILIES
+            for name in models.list_models(module=getattr(models, family))
+        }
+        if request.name not in names and request.name not in families:
+            raise ValueError(
+                f"torchvision has no classification model '{request.name}' and no model for "
+                f"{', '.join(FAMILIES)}; {closest(request.name, [*names, *families])}"
+            )
+        if channels not in (1, 3):
+            raise ValueError(
+                f"{request.spec} reads colour images, or grey images as colour images, not "
+                f"{channels} channels. timm models read any number of channels"
+            )
+        family = families.get(request.name, "")
+        weights = models.get_model_weights(request.name).DEFAULT if request.pretrained else None
+        model: Any = request.create(lambda: _create(models, request, family, weights))
+        if request.loads_weights and family in ("", "video"):
+            _fit_head(model, request.fact("classes"))
+        transforms = weights.transforms() if weights and not family else None
+        expects = torchvision_input(transforms, channels, getattr(model, "image_size", None))
+        # Detection models normalise their images themselves, and clips have no image size.
+        if family in ("", "segmentation"):
+            model.expects = expects
+        return model  # type: ignore[no-any-return]
+
+
+def _create(models: Any, request: ModelRequest, family: str, weights: Any) -> Any:
+    # Weights fit the number of classes that they were trained with; the head is replaced later.
+    options: dict[str, Any] = {"weights": weights}
+    if not request.loads_weights:
+        background = 1 if family == "detection" else 0
+        options = {"weights": None, "num_classes": request.fact("classes") + background}
+        builder = models.get_model_builder(request.name)
+        # Without this, the backbone alone would load its weights from the network.
+        if "weights_backbone" in inspect.signature(builder).parameters:
+            options["weights_backbone"] = None
+    return models.get_model(request.name, **{**options, **request.options})
+
+
+def _fit_head(model: nn.Module, classes: int) -> None:
+    """Replace the last linear layer if it has another number of classes."""
+    linear = [item for item in model.named_modules() if isinstance(item[1], nn.Linear)]
+    path, last = linear[-1]
+    assert isinstance(last, nn.Linear)
+    if last.out_features != classes:
+        model.set_submodule(path, nn.Linear(last.in_features, classes))

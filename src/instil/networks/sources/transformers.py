@@ -1,0 +1,96 @@
+"""Source ``transformers:``: models of the Auto classes of the library transformers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from instil.cards import closest
+from instil.networks.model_source import ModelRequest, ModelSource
+
+DATA_OPTIONS = {"vocab_size": "vocabulary", "num_channels": "channels", "image_size": "size"}
+"""Options of a configuration, and the property of the data that is their default."""
+
+
+class TransformersSource(ModelSource):
+    """Models of an Auto class, such as ``transformers:AutoModelForImageClassification``.
+
+    Options: ``path``, a local folder (relative to the recipe) or the name of a model on the hub;
+    or ``config``, the entries of a configuration with its ``model_type``. With both, the entries
+    replace those of the folder. Further options are those of ``from_pretrained``. The weights of
+    ``path`` are loaded with ``pretrained: true``. Code in the folder of a model is not executed.
+    """
+
+    package = "transformers"
+    extra = "text"
+    has_weights = True
+
+    def build(self, request: ModelRequest) -> nn.Module:
+        transformers = self.library(request.spec)
+        auto_class = _auto_class(transformers, request)
+        options = dict(request.options)
+        path = options.pop("path", None)
+        entries = dict(options.pop("config", {}))
+        if "trust_remote_code" in options:
+            raise ValueError(
+                f"{request.spec}: trust_remote_code would execute code of the model. Expected a "
+                "model of the library. Write a builder function (my_module:build) for other code"
+            )
+        if path is not None and (request.base / path).is_dir():
+            path = str(request.base / path)
+        config = request.create(lambda: _config(transformers, request, path, entries))
+        if request.loads_weights:
+            if path is None:
+                raise ValueError(f"{request.spec}: pretrained needs the option path")
+            model = request.create(
+                lambda: auto_class.from_pretrained(path, config=config, **options)
+            )
+        else:
+            model = request.create(lambda: auto_class.from_config(config, **options))
+        model.expects = _expected_input(config)
+        return model  # type: ignore[no-any-return]
+
+
+def _auto_class(transformers: Any, request: ModelRequest) -> Any:
+    names = [name for name in dir(transformers) if name.startswith("AutoModel")]
+    if request.name not in names:
+        raise ValueError(
+            f"transformers has no Auto class '{request.name}'; {closest(request.name, names)}. "
+            f"Set the model itself by the options path or config"
+        )
+    return getattr(transformers, request.name)
+
+
+def _config(
+    transformers: Any, request: ModelRequest, path: str | None, entries: dict[str, Any]
+) -> Any:
+    if path is None and "model_type" not in entries:
+        raise ValueError(
+            "expected the option path, or config with a model_type such as {model_type: bert}"
+        )
+    if "Classification" in request.name and "classes" in request.facts:
+        entries = {"num_labels": request.facts["classes"]} | entries
+    if path is not None:
+        return transformers.AutoConfig.from_pretrained(path, **entries)
+    model_type = entries.pop("model_type")
+    config_class = type(transformers.AutoConfig.for_model(model_type))
+    return config_class(**(_data_options(config_class, request.facts) | entries))
+
+
+def _data_options(config_class: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that the data decide, as far as the configuration has them."""
+    parameters = inspect.signature(config_class).parameters
+    return {
+        option: facts[fact]
+        for option, fact in DATA_OPTIONS.items()
+        if option in parameters and fact in facts
+    }
+
+
+def _expected_input(config: Any) -> dict[str, Any]:
+    """Size of the images, if the configuration fixes it."""
+    size = getattr(config, "image_size", None)
+    return {"size": tuple(size) if isinstance(size, (list, tuple)) else size} if size else {}

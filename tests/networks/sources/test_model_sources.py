@@ -1,0 +1,235 @@
+"""Models of libraries and files: each source builds one, and names what is missing."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from instil.catalogue.user_code import UntrustedCode
+from instil.networks import source_registry
+from instil.networks.factory import build, code_of
+from instil.networks.inputs import input_of
+from instil.networks.model_source import ModelRequest, ModelSource
+from instil.tasks import classification, segmentation, text_classification
+
+IMAGES: dict[str, Any] = {"classes": 5, "channels": 3, "size": 32}
+TEXTS: dict[str, Any] = {"classes": 3, "vocabulary": 66, "length": 16}
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+class LinearSource(ModelSource):
+    """Source of another package."""
+
+    def build(self, request: ModelRequest) -> nn.Module:
+        return nn.Linear(int(request.name), request.fact("classes"))
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> Any:
+    entries = [
+        EntryPoint("linear", f"{__name__}:LinearSource", source_registry.GROUP),
+        EntryPoint("broken", f"{__name__}:TINY", source_registry.GROUP),
+    ]
+    monkeypatch.setattr(source_registry, "entry_points", lambda group: entries)
+    source_registry._source.cache_clear()
+    yield
+    source_registry._source.cache_clear()
+
+
+def test_a_package_declares_a_source(declared: Any) -> None:
+    model = build("linear:7", classes=2)
+    assert (model.in_features, model.out_features) == (7, 2)
+    assert {"linear", "timm"} <= set(source_registry.source_names())
+    with pytest.raises(ValueError, match=r"broken: .* is no model source. Expected a subclass"):
+        build("broken:x", classes=2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "package", "extra"),
+    [
+        ("timm:resnet18", "timm", "vision"),
+        ("torchvision:resnet18", "torchvision", "vision"),
+        ("transformers:AutoModel", "transformers", "text"),
+        ("diffusers:UNet2DModel", "diffusers", "diffusion"),
+        ("open_clip:ViT-B-32", "open_clip", "clip"),
+        ("onnx:teacher.onnx", "onnxruntime", "export"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    spec: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=f'{spec} needs .*{package}: pip install "instil.{extra}'):
+        build(spec, **IMAGES)
+
+
+def test_timm_backbones_return_features_or_an_embedding() -> None:
+    pytest.importorskip("timm")
+    batch = {"image": torch.rand(2, 3, 32, 32)}
+    features = build("timm:resnet18", {"features_only": True}, **IMAGES)
+    levels = classification.call(features, batch)["features"]
+    assert [level.shape[1] for level in levels] == [64, 64, 128, 256, 512]
+    pooled = build("timm:resnet18", {"num_classes": 0}, **IMAGES)
+    assert classification.call(pooled, batch)["embedding"].shape == (2, 512)
+
+
+def test_torchvision_segmentation_video_and_detection() -> None:
+    pytest.importorskip("torchvision")
+    model = build("torchvision:lraspp_mobilenet_v3_large", **IMAGES).eval()
+    outputs = segmentation.call(model, {"image": torch.rand(1, 3, 32, 32)})
+    assert outputs["logits"].shape == (1, 32, 32, 5)
+    video = build("torchvision:r3d_18", **IMAGES).eval()
+    assert video(torch.rand(1, 3, 4, 16, 16)).shape == (1, 5)
+    detector = build("torchvision:ssdlite320_mobilenet_v3_large", **IMAGES).eval()
+    (found,) = detector([torch.rand(3, 64, 64)])
+    assert set(found) == {"boxes", "scores", "labels"}
+    assert detector.head.classification_head.num_columns == 6
+
+
+def test_transformers_from_a_configuration_takes_the_facts_of_the_data() -> None:
+    pytest.importorskip("transformers")
+    config = {"model_type": "bert", "intermediate_size": 16, **TINY}
+    spec = "transformers:AutoModelForSequenceClassification"
+    model = build(spec, {"config": config}, **TEXTS).eval()
+    assert model.config.vocab_size == 66
+    batch = {"input_ids": torch.ones(2, 4, dtype=torch.int64)}
+    outputs = text_classification.call(model, batch)
+    assert outputs["logits"].shape == (2, 3)
+    assert len(outputs["hidden_states"]) == 3
+    config = {"model_type": "vit", "intermediate_size": 16, "patch_size": 8, **TINY}
+    vit = build("transformers:AutoModelForImageClassification", {"config": config}, **IMAGES)
+    images = {"image": torch.rand(2, 3, 20, 20)}
+    outputs = classification.call(vit.eval(), images, **input_of(vit))
+    assert outputs["logits"].shape == (2, 5)
+
+
+def test_transformers_loads_a_local_folder(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    spec = "transformers:AutoModelForSequenceClassification"
+    config = {"model_type": "bert", "intermediate_size": 16, **TINY}
+    saved = build(spec, {"config": config}, **TEXTS)
+    saved.save_pretrained(tmp_path / "model")
+    loaded = build(spec, {"path": "model"}, base=tmp_path, pretrained=True, **TEXTS)
+    fresh = build(spec, {"path": "model"}, base=tmp_path, **TEXTS)
+    weight = "classifier.weight"
+    assert torch.equal(loaded.state_dict()[weight], saved.state_dict()[weight])
+    assert not torch.equal(fresh.state_dict()[weight], saved.state_dict()[weight])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("AutoModelForClassification", {}, "no Auto class .*closest: AutoModelFor"),
+        ("AutoModel", {}, "expected the option path, or config with a model_type"),
+        ("AutoModel", {"config": {"model_type": "brt"}}, "cannot be built: .*brt"),
+        ("AutoModel", {"trust_remote_code": True}, "would execute code"),
+    ],
+)
+def test_wrong_transformers_models(name: str, options: dict[str, Any], message: str) -> None:
+    pytest.importorskip("transformers")
+    with pytest.raises(ValueError, match=message):
+        build(f"transformers:{name}", options, **TEXTS)
+
+
+def test_diffusers() -> None:
+    pytest.importorskip("diffusers")
+    options = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (8, 8),
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+    }
+    model = build("diffusers:UNet2DModel", options)
+    noisy = torch.rand(2, 1, 8, 8)
+    assert model(noisy, torch.tensor([1, 5])).sample.shape == noisy.shape
+    with pytest.raises(ValueError, match="diffusers has no network 'UNet2dModel'; closest"):
+        build("diffusers:UNet2dModel")
+    with pytest.raises(ValueError, match="cannot be built"):
+        build("diffusers:UNet2DModel", {"sise": 3})
+
+
+def test_open_clip_is_called_like_clip() -> None:
+    pytest.importorskip("open_clip")
+    vision = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
+    text = {"context_length": 8, "vocab_size": 20, "width": 16, "heads": 2, "layers": 1}
+    options = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text}
+    model = build("open_clip:CLIP", options).eval()
+    assert input_of(model)["size"] == (16, 16)
+    tokens = torch.tensor([[1, 4, 19], [1, 19, 0]])
+    outputs = model(tokens, torch.rand(2, 3, 16, 16))
+    assert outputs["image_embedding"].shape == outputs["text_embedding"].shape == (2, 12)
+    assert outputs["image_embedding"].norm(dim=1).detach() == pytest.approx([1, 1], abs=1e-5)
+    with pytest.raises(ValueError, match="open_clip has no model 'ViT-B-33'; closest: ViT-B-32"):
+        build("open_clip:ViT-B-33")
+    with pytest.raises(ValueError, match="longer than the 8"):
+        model(torch.ones(1, 9, dtype=torch.int64), torch.rand(1, 3, 16, 16))
+
+
+def test_hub_runs_a_local_repository_only_if_it_is_trusted(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    (repository / "hubconf.py").write_text(
+        "from torch import nn\n\ndef small(width=2):\n    return nn.Linear(width, 3)\n"
+    )
+    spec = "hub:repository:small"
+    assert build(spec, {"width": 4}, base=tmp_path).in_features == 4
+    with pytest.raises(UntrustedCode, match="hub:repository:small"):
+        build(spec, base=tmp_path, trust_code=False)
+    with pytest.raises(ValueError, match=r"cannot be built: .*large"):
+        build("hub:repository:large", base=tmp_path)
+    with pytest.raises(ValueError, match=r"there is no hubconf.py in .*Clone it first"):
+        build("hub:elsewhere:small", base=tmp_path)
+    before = code_of(spec, tmp_path)
+    (repository / "hubconf.py").write_text("def small():\n    return None\n")
+    assert code_of(spec, tmp_path) != before
+    with pytest.raises(ValueError, match=r"returned a NoneType, not a torch.nn.Module"):
+        build(spec, base=tmp_path)
+
+
+def onnx_file(folder: Path, **options: Any) -> nn.Module:
+    """Write ``teacher.onnx``, a linear classifier of images, and return the model."""
+    pytest.importorskip("onnxscript")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5)).eval()
+    torch.onnx.export(
+        model,
+        (torch.rand(2, 3, 8, 8),),
+        str(folder / "teacher.onnx"),
+        input_names=["image"],
+        output_names=["logits"],
+        dynamo=True,
+        verbose=False,
+        **options,
+    )
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_equals_the_exported_model(tmp_path: Path) -> None:
+    dynamic = {"dynamic_shapes": ({0: torch.export.Dim("batch")},)}
+    for options in ({}, dynamic):
+        model = onnx_file(tmp_path, **options)
+        loaded = build("onnx:teacher.onnx", base=tmp_path, **IMAGES)
+        # Five images are no multiple of the fixed batch size.
+        batch = {"image": torch.rand(5, 3, 8, 8)}
+        outputs = classification.call(loaded, batch, **input_of(loaded))
+        assert torch.allclose(outputs["logits"], model(batch["image"]), atol=1e-5)
+    assert input_of(loaded) == {"size": (8, 8)}
+    with pytest.raises(ValueError, match=r"outputs logits. Expected the option output"):
+        build("onnx:teacher.onnx", {"output": "scores"}, base=tmp_path, **IMAGES)
+    with pytest.raises(ValueError, match="no option 'outputs'; closest: output"):
+        build("onnx:teacher.onnx", {"outputs": "scores"}, base=tmp_path, **IMAGES)
+    with pytest.raises(ValueError, match=r"no file .*teachr.onnx; closest: teacher.onnx"):
+        build("onnx:teachr.onnx", base=tmp_path, **IMAGES)
+    (tmp_path / "teacher.onnx").write_bytes(b"no model")
+    with pytest.raises(ValueError, match="cannot be read as an ONNX model"):
+        build("onnx:teacher.onnx", base=tmp_path, **IMAGES)

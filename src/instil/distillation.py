@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +111,16 @@ def distil(
         def evaluate(net: Net) -> Mapping[str, float]:
             return task_of_run.evaluate(net, held_out, frozen)[0]
 
+    settings = training or Training(epochs=epochs, optimizer=Optimization(options={"lr": lr}))
+    if settings.metric is None:
+        settings = replace(
+            settings, metric=task_of_run.headline, higher_is_better=task_of_run.higher_is_better
+        )
     with _watched(frozen), _progress(progress) as shown:
         return fit(
             Offline(student_net, frozen, built),
             batches,
-            training or Training(epochs=epochs, optimizer=Optimization(options={"lr": lr})),
+            settings,
             names=batches.names,
             evaluate=evaluate,
             checkpoint=None if checkpoint is None else Path(checkpoint),

@@ -9,6 +9,7 @@ import pytest
 from instil.experiment.training_options import build_training
 from instil.recipe.checking import parse_recipe, validation_errors
 from instil.recipe.defaults import resolve_defaults
+from instil.training.selection import EarlyStopping
 
 BASE: dict[str, Any] = {
     "data": {"name": "digits"},
@@ -37,3 +38,25 @@ def test_average_is_that_of_the_student_and_inherited_by_the_teacher() -> None:
 def test_average_out_of_range_is_an_error_with_its_path(average: Any) -> None:
     errors = validation_errors(recipe(train={"average": average}))
     assert any(error.startswith("train.average: ") for error in errors), errors
+
+
+def test_early_stopping_and_best_weights() -> None:
+    section = {"keep": "best", "early_stopping": {"patience": 3}}
+    training = build_training(parse_recipe(recipe(train=section)).train, 0)
+    assert training.keep == "best"
+    assert training.early_stopping == EarlyStopping(3, 0.0)
+    assert build_training(parse_recipe(recipe()).train, 0).early_stopping is None
+
+
+@pytest.mark.parametrize(
+    ("section", "path"),
+    [
+        ({"keep": "first"}, "train.keep: "),
+        ({"early_stopping": {"patience": 0}}, "train.early_stopping.patience: "),
+        ({"early_stopping": {"min_delta": -1}}, "train.early_stopping.min_delta: "),
+        ({"early_stopping": {"patients": 3}}, "train.early_stopping.patients: "),
+    ],
+)
+def test_wrong_selection_is_an_error_with_its_path(section: dict[str, Any], path: str) -> None:
+    errors = validation_errors(recipe(train=section))
+    assert any(error.startswith(path) for error in errors), errors

@@ -127,6 +127,17 @@ def test_the_headline_has_the_labels_of_student_and_teacher(tmp_path: Path) -> N
     assert headline_sentence(record).startswith("The distilled student reaches")
 
 
+def test_terms_name_the_weights_that_were_measured(tmp_path: Path) -> None:
+    terms = dict(measurement_terms(record_of(tmp_path, BETTER, BETTER, BETTER)))
+    assert terms["Numbers"].startswith("Metrics are those of the last epoch, not of the best one.")
+    assert "same number of steps" in terms["Same for all"]
+    training = {"keep": "best", "average": 0.999, "early_stopping": {"patience": 5}}
+    record = record_of(tmp_path, BETTER, BETTER, BETTER, training=training)
+    terms = dict(measurement_terms(record))
+    assert "best validation metric, in every arm. The weights are a moving" in terms["Numbers"]
+    assert "end by the same rule of early stopping" in terms["Same for all"]
+
+
 @pytest.mark.parametrize(
     ("level", "words"),
     [

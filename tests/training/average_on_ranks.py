@@ -12,7 +12,7 @@ import torch.distributed as dist
 from instil.core import Net
 from instil.engine import init_distributed, rank
 from instil.training.fit import TrainState, fit
-from tests.training.test_average import loader, scheme_without_norm, training
+from tests.training.test_average import BEST, Steps, loader, scheme_without_norm, training
 
 
 def own_half() -> list[dict[str, Any]]:
@@ -52,6 +52,9 @@ def main(folder: Path) -> None:
         dist.barrier()
     result = fit(scheme_without_norm(), own_half(), options, evaluate=evaluate, checkpoint=path)
     write(result.net, folder / "resumed.pt")
+    options = training(shard=True, **BEST)
+    result = fit(scheme_without_norm(), own_half(), options, evaluate=Steps())
+    write(result.net, folder / "best.pt")
     dist.destroy_process_group()
 
 

@@ -163,7 +163,7 @@ def test_resumed_training_has_the_same_average_bit_for_bit(stop_at: int, tmp_pat
 def test_checkpoint_without_an_average_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     fit(scheme(), loader(), training(average=None, checkpoint_every=1), checkpoint=path)
-    with pytest.raises(ValueError, match="is of a training without an average of the weights"):
+    with pytest.raises(ValueError, match="it has no 'average'"):
         fit(scheme(), loader(), training(checkpoint_every=1), checkpoint=path)
 
 
@@ -173,8 +173,23 @@ def test_average_out_of_range_is_refused(average: float) -> None:
         training(average=average)
 
 
+BEST: dict[str, Any] = {"keep": "best", "metric": "error", "higher_is_better": False}
+
+
+class Steps:
+    """Evaluation whose second value is the best; it runs the net, as a real one does."""
+
+    def __init__(self) -> None:
+        self.values = iter([2.0, 1.0, 3.0])
+
+    def __call__(self, exported: Net) -> dict[str, float]:
+        with torch.no_grad():
+            exported(loader(8)[0])
+        return {"error": next(self.values)}
+
+
 def test_two_ranks_and_shards_have_the_average_of_one_process(tmp_path: Path) -> None:
-    """Two processes, with replicated and with sharded weights, and a resumed sharded training."""
+    """Replicated and sharded weights, a resumed sharded training, and its best evaluation."""
     script = Path(__file__).with_name("average_on_ranks.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -184,6 +199,11 @@ def test_two_ranks_and_shards_have_the_average_of_one_process(tmp_path: Path) ->
         weights = torch.load(tmp_path / f"{name}.pt", weights_only=True)
         for key, value in single.items():
             torch.testing.assert_close(weights[key], value, msg=f"{name} {key}")
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    expected = fit(scheme_without_norm(), loader(8), training(**BEST), evaluate=Steps())
+    for key, value in expected.net.state_dict().items():
+        torch.testing.assert_close(best[key], value)
+        assert not torch.allclose(best[key], single[key])
     sharded = torch.load(tmp_path / "sharded.pt", weights_only=True)
     resumed = torch.load(tmp_path / "resumed.pt", weights_only=True)
     assert all(torch.equal(sharded[key], resumed[key]) for key in sharded)

@@ -39,6 +39,8 @@ class WeightCopy:
 
     def capture(self) -> None:
         """Copy the current values."""
+        # A forward pass may leave full weights in the place of shards.
+        reshard(self._scheme)
         self.values = {name: value.detach().clone() for name, value in self._current()}
 
     def apply(self) -> None:

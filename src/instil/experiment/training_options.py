@@ -10,6 +10,7 @@ from instil.engine import Engine, Optimization
 from instil.experiment.experiment import Experiment
 from instil.recipe.sections import OptimizerConfig, TrainConfig
 from instil.training.fit import Training
+from instil.training.selection import EarlyStopping
 
 
 def build_training(
@@ -55,6 +56,8 @@ def build_training(
         checkpoint_minutes=train.checkpoint_minutes,
         sync_batch_norm=train.sync_batch_norm,
         average=train.average,
+        keep=train.keep,
+        early_stopping=_early_stopping(train),
     )
 
 
@@ -72,6 +75,11 @@ def num_training_steps(experiment: Experiment) -> int:
 def autocast_context(train: TrainConfig) -> AbstractContextManager[Any]:
     """Return the context that runs a teacher outside training in the precision of training."""
     return Engine(precision=train.precision).autocast()
+
+
+def _early_stopping(train: TrainConfig) -> EarlyStopping | None:
+    rule = train.early_stopping
+    return None if rule is None else EarlyStopping(rule.patience, rule.min_delta)
 
 
 def _optimization(optimizer: OptimizerConfig) -> Optimization:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from instil.core import Scheme
@@ -73,7 +74,7 @@ class Fitter:
             return fit(
                 scheme,
                 self._repeated(loader, samples, training, experiment, seed, options),
-                training,
+                self._with_metric(training),
                 evaluate=lambda net: self.evaluator.evaluate(net, "validation", experiment)[0],
                 checkpoint=finished_students.checkpoint(self.folder, name, seed, stage_index),
                 report=lambda record: self.log(
@@ -84,6 +85,11 @@ class Fitter:
         except NotFiniteError as error:
             message = divergence_message(error, name, seed, experiment.recipe, training)
             raise RuntimeError(message) from error
+
+    def _with_metric(self, training: Training) -> Training:
+        """Training that compares its evaluations by the headline metric of the task."""
+        task = self.evaluator.task
+        return replace(training, metric=task.headline, higher_is_better=task.higher_is_better)
 
     @staticmethod
     def _repeated(

@@ -138,6 +138,7 @@ def _experiment_facts(experiment: Experiment) -> dict[str, Any]:
         "labels": label_facts(experiment),
         "scheme": recipe.scheme.type,
         "objectives": objectives,
+        "training": recipe.train.model_dump(include={"average", "keep", "early_stopping"}),
         "seeds": recipe.seeds,
         "exports": experiment.task.exports,
     }

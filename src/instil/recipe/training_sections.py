@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator, model_validator
 
 from instil.core import Positive, Schedule
@@ -54,6 +54,16 @@ class OptimizerConfig(OpenSection):
 
     groups: list[Annotated[dict[str, Any], AfterValidator(_require_match)]] = []
     """Parameter groups: ``match``, a pattern for names of parameters, and options of the group."""
+
+
+class EarlyStoppingConfig(Section):
+    """End of a training whose headline metric on the validation data no longer improves."""
+
+    patience: PositiveInt = 5
+    """Number of evaluations in a row without an improvement after which the training ends."""
+
+    min_delta: Annotated[float, Ge(0)] = 0.0
+    """An improvement must be larger than this number."""
 
 
 class TrainConfig(Section):
@@ -113,6 +123,13 @@ class TrainConfig(Section):
 
     sync_batch_norm: bool = True
     """Whether BatchNorm layers use the statistics of the whole batch if several processes train."""
+
+    keep: Literal["last", "best"] = "last"
+    """Weights that are exported: the last ones, or those with the best headline metric on the
+    validation data."""
+
+    early_stopping: EarlyStoppingConfig | None = None
+    """When a training ends early. Null: it has its full length."""
 
     average: Annotated[float, Gt(0), Lt(1)] | None = None
     """Decay of a moving average of the weights, such as 0.999. The average is evaluated and

@@ -25,11 +25,7 @@ def measurement_terms(record: Record) -> list[tuple[str, str]]:
     samples_seen = _samples_seen(record)
     if samples_seen:
         terms.append(("Samples seen", samples_seen))
-    numbers = (
-        "Metrics are those of the last epoch, not of the best one. Choices are made on the "
-        "validation split; the test split decides nothing."
-    )
-    terms.append(("Numbers", numbers))
+    terms.append(("Numbers", _numbers(record)))
     privacy = record.get("privacy")
     if isinstance(privacy, dict):
         terms.append(("Privacy", _privacy(privacy)))
@@ -72,7 +68,10 @@ def _same_for_all(record: Record) -> str:
     arms = "The student alone, the other baselines and the distilled student"
     if record.is_data_free:
         arms = "The baselines and the distilled student"
-    sentence = f"{arms} start from the same initial weights and train for the same number of steps."
+    length = "train for the same number of steps"
+    if record.get("training", "early_stopping") is not None:
+        length = "end by the same rule of early stopping"
+    sentence = f"{arms} start from the same initial weights and {length}."
     seen = record.get_dict("labels", "samples_seen")
     if len(seen) > 1 and len(set(seen.values())) == 1:
         sentence += " They see the same samples in the same order."
@@ -91,6 +90,16 @@ def _samples_seen(record: Record) -> str:
             groups.setdefault(samples, []).append(record.arm_name(arm).lower())
     parts = [f"{', '.join(arms)}: {count(samples)}" for samples, arms in groups.items()]
     return f"{'; '.join(parts)}. An arm that learns from labels only sees the labelled samples."
+
+
+def _numbers(record: Record) -> str:
+    """Weights that the metrics belong to."""
+    weights = "Metrics are those of the last epoch, not of the best one."
+    if record.get("training", "keep") == "best":
+        weights = "Metrics are those of the epoch with the best validation metric, in every arm."
+    if record.get("training", "average") is not None:
+        weights += " The weights are a moving average over the steps."
+    return f"{weights} Choices are made on the validation split; the test split decides nothing."
 
 
 def _privacy(cost: dict[str, Any]) -> str:

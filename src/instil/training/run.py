@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
@@ -16,8 +15,8 @@ import torch
 from instil.core import Batch, Net, Scheme
 from instil.engine import Engine, checkpoints
 from instil.engine.checkpoint_timer import CheckpointTimer
-from instil.engine.weight_copies import WeightAverage
 from instil.training.batches import Batches
+from instil.training.exported_weights import ExportedWeights
 from instil.training.monitor import LossMonitor
 from instil.training.settings import Training
 from instil.training.step import train_step
@@ -67,12 +66,12 @@ class Run:
     epoch_random: dict[str, Any] | None = None  # random state at the start of the current epoch
 
     timer: CheckpointTimer = field(init=False)
-    average: WeightAverage | None = field(init=False, default=None)
+    exported: ExportedWeights = field(init=False)
 
     def __post_init__(self) -> None:
         self.timer = CheckpointTimer(self.training.checkpoint_minutes)
-        if self.training.average is not None:
-            self.average = WeightAverage(self.scheme, self.training.average)
+        has_evaluation = self.evaluate is not None
+        self.exported = ExportedWeights(self.scheme, self.training, has_evaluation)
 
     def epochs(self, batches: Batches, length: int | None) -> None:
         """Train to the end.
@@ -84,11 +83,14 @@ class Run:
         state, training = self.state, self.training
         # Rounded, since 0.3 * 10 is 3.0000000000000004.
         end = ceil(round(training.until * state.steps, 6))
-        while state.step < end:
+        while state.step < end and not self.exported.is_finished:
             self.epoch(batches, length)
             is_done = state.step >= end
             is_due = not training.evaluate_steps and state.epoch % training.evaluate_every == 0
-            self.log(is_done or is_due)
+            # The evaluation that ended the training within this epoch has its record.
+            if not self.exported.is_finished:
+                self.log(is_done or is_due)
+            is_done = is_done or self.exported.is_finished
             if self.checkpoint_is_due(is_done):
                 self.save()
 
@@ -113,6 +115,8 @@ class Run:
                 break
             if training.evaluate_steps and state.step % training.evaluate_steps == 0:
                 self.log(True)
+                if self.exported.is_finished:
+                    break
             if self.checkpoint_is_due_within_epoch():
                 self.save()
         if state.epoch_step == 0:
@@ -141,8 +145,7 @@ class Run:
         self.monitor.update(losses, self.state.step, batches)
         self.state.step += 1
         self.state.epoch_step += 1
-        if self.average is not None:
-            self.average.update(self.state.step)
+        self.exported.update(self.state.step)
         self.state.seconds += time.perf_counter() - start
 
     def log(self, evaluates: bool) -> None:
@@ -157,8 +160,9 @@ class Run:
             "seconds": round(self.state.seconds, 3),
         }
         if evaluates and self.evaluate is not None:
-            with nullcontext() if self.average is None else self.average.applied():
-                record["validation"] = dict(self.evaluate(self.scheme.export()))
+            record |= self.exported.evaluate(
+                self.scheme.export, self.evaluate, self.state.epoch, self.state.step
+            )
             self.scheme.train()
         self.add(record)
 
@@ -188,22 +192,19 @@ class Run:
             return
         self.sync_buffers()
         extra = {"clock": asdict(self.state), "records": self.records}
-        if self.average is not None:
-            extra["average"] = self.average.state()
+        extra |= self.exported.state()
         own = {"epoch_random": self.epoch_random, "watch": self.monitor.state()}
         self.engine.save(self.scheme, self.checkpoint, extra, own)
 
     def sync_buffers(self) -> None:
         """Average the buffers of the scheme, and of the average of its weights, over ranks."""
         self.engine.sync_buffers(self.scheme)
-        if self.average is not None:
-            self.average.sync_buffers()
+        self.exported.sync_buffers()
 
     def finish(self) -> None:
         """Set the scheme to the weights that are exported."""
-        if self.average is not None:
-            self.sync_buffers()
-            self.average.apply()
+        self.sync_buffers()
+        self.exported.apply()
 
     def resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint; ValueError if it is damaged or of another training."""
@@ -223,22 +224,8 @@ class Run:
             )
         vars(self.state).update(vars(state))
         self.epoch_random = content.get("epoch_random")
-        self.resume_average(content, checkpoint)
+        self.exported.restore(content, checkpoint)
         if "watch" in content:
             self.monitor.restore(content["watch"])
         for record in records:
             self.add(record)
-
-    def resume_average(self, content: Mapping[str, Any], checkpoint: Path) -> None:
-        """Continue the average of the weights; ValueError if the checkpoint has none."""
-        if self.average is None:
-            return
-        if "average" not in content:
-            raise ValueError(
-                f"checkpoint {checkpoint}: is of a training without an average of the weights. "
-                f"{checkpoints.REMEDY}, or leave out 'average'."
-            )
-        try:
-            self.average.restore(content["average"])
-        except ValueError as error:
-            raise ValueError(f"checkpoint {checkpoint}: average: {error}") from error

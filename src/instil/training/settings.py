@@ -8,6 +8,7 @@ from math import cos, pi
 from typing import Literal
 
 from instil.engine import Optimization
+from instil.training.selection import EarlyStopping
 
 COUNTS = (
     "accumulate",
@@ -51,6 +52,10 @@ class Training:
         average: decay in (0, 1) of an exponential moving average of weights and buffers, which is
             evaluated and exported instead of the last weights. None: the last weights. The first n
             steps use the decay (1 + n) / (10 + n) if it is smaller.
+        keep: weights that are exported: the last ones, or those of the best evaluation.
+        early_stopping: end of a training whose metric no longer improves; None: its full length.
+        metric: metric of ``evaluate`` that ``keep`` and ``early_stopping`` compare.
+        higher_is_better: direction of the metric.
 
     Raises:
         ValueError: if a value is out of range, or both or none of ``epochs`` and ``steps`` are
@@ -83,12 +88,18 @@ class Training:
     checkpoint_minutes: float | None = None
     sync_batch_norm: bool = True
     average: float | None = None
+    keep: Literal["last", "best"] = "last"
+    early_stopping: EarlyStopping | None = None
+    metric: str | None = None
+    higher_is_better: bool = True
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("training needs epochs or steps, one of them")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"schedule is cosine or constant, not '{self.schedule}'")
+        if self.keep not in ("last", "best"):
+            raise ValueError(f"keep: Expected last or best, got '{self.keep}'.")
         for name in COUNTS:
             if (count := getattr(self, name)) is not None and count < 1:
                 raise ValueError(f"{name} must be at least 1, not {count}")
@@ -106,6 +117,11 @@ class Training:
             raise ValueError(f"until is a share of the steps above 0 and up to 1, not {self.until}")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is a share of the steps between 0 and 1, not {self.warmup}")
+
+    @property
+    def selects(self) -> bool:
+        """Whether the training compares its evaluations."""
+        return self.keep == "best" or self.early_stopping is not None
 
     def lr_factor(self, progress: float) -> float:
         """Factor of every learning rate at ``progress``: a linear warm-up, then the schedule."""

@@ -64,6 +64,7 @@ def losses() -> dict[str, str]:
     modules = {}
     for module in files("objective").values():
         path = PACKAGE.parent / f"{module.replace('.', '/')}.py"
+        # Parsed instead of imported: an import of all methods would load torch and take seconds.
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and _is_public_loss(node.name):
                 modules[node.name] = module

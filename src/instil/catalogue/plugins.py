@@ -28,6 +28,7 @@ imported: dict[Key, Any] = {}
 
 def methods() -> dict[Key, Any]:
     """Return all methods that are not the package's own. Those of recipes hide installed ones."""
+    # Merged on every call, because a recipe may import modules at any time.
     return {**installed(), **imported}
 
 
@@ -58,6 +59,7 @@ def add(modules: Iterable[str], folder: Path = Path()) -> None:
                 f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher, "
                 "task or baseline with a card, and no function"
             )
+        # Checked before the update: a refused module leaves nothing behind.
         _refuse_names_of_package(new, name)
         imported.update(new)
 
@@ -82,6 +84,7 @@ def classes_with_card(module: ModuleType) -> list[type[Any]]:
     return [
         cls
         for cls in vars(module).values()
+        # Imported classes and classes that inherit a card are no methods of this module.
         if inspect.isclass(cls) and cls.__module__ == module.__name__ and "card" in vars(cls)
     ]
 

@@ -24,6 +24,7 @@ def find(kind: str, name: str) -> Any:
     Raises:
         ValueError: if there is no such method. The message has the closest names.
     """
+    # The package's own files first, so that entry points are not loaded for them.
     if module := files(kind).get(name):
         code = importlib.import_module(module)
         return getattr(code, name) if kind in FUNCTION_FOLDERS else classes_with_card(code)[0]

@@ -42,6 +42,7 @@ def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """
     accepts_nets = inspect.isclass(target) and issubclass(target, Scheme)
     options = {}
+    # Annotations are postponed (text), and option types are read from them.
     for name, parameter in inspect.signature(target, eval_str=True).parameters.items():
         is_structure = name in STRUCTURE or parameter.annotation is Path
         if parameter.kind in VARIADIC or is_structure:

@@ -52,13 +52,17 @@ def import_user_module(name: str, folder: Path) -> ModuleType:
             f"'{root}' is a module of {'Python' if root != 'instil' else 'the package'} itself."
             " Expected a module of your own; give the file another name"
         )
+    # Otherwise a loaded module of the same name from another folder would be returned.
     _forget_namesake(name, folder)
     other_paths = [path for path in sys.path if path != str(folder)]
+    # In place: other code may hold a reference to sys.path.
     sys.path[:] = [str(folder), *other_paths]
+    # The file may have been written after Python listed its folder.
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        # The module itself was found and one of its own imports is missing.
         if error.name and not f"{name}.".startswith(f"{error.name}."):
             raise ModuleNotFoundError(f"{name}: {error}", name=error.name) from error
         raise ValueError(
@@ -94,6 +98,7 @@ def user_function(
     """
     from instil.cards import closest
 
+    # Checked before the import, which would already run code of the module.
     is_local = module_file(module, folder) is not None or module in imports
     if not is_local and f"{module}:{name}" not in declared_models():
         raise ValueError(
@@ -134,5 +139,6 @@ def _forget_namesake(name: str, folder: Path) -> None:
     if file is None or loaded is None or Path(loaded).resolve() == file.resolve():
         return
     root = name.partition(".")[0]
+    # With all its submodules, which belong to the same folder.
     for key in [key for key in sys.modules if key == root or key.startswith(f"{root}.")]:
         del sys.modules[key]

@@ -50,6 +50,7 @@ class CachedDecoder:
         # All but the last token of each prompt: the last one is the input of the first step.
         longest = int(prompt_length.max()) - 1
         column = torch.arange(longest, device=prompt_length.device)[None]
+        # Prompts are padded on the left, so that the next token of every row is the last column.
         position = column - (longest - (prompt_length[:, None] - 1))
         self.mask = (position >= 0).long()
         if longest and self.uses_cache:
@@ -60,6 +61,7 @@ class CachedDecoder:
         """Logits (N, V) of the token after position ``last`` (N,) in each row of ``ids`` (N, T)."""
         if not self.uses_cache:
             return self.recompute(ids, last)
+        # The mask grows with the cache; rows that have ended continue with tokens that are ignored.
         self.mask = torch.cat([self.mask, torch.ones_like(last[:, None])], 1)
         logits: Tensor = self._read(ids.gather(1, last[:, None]), last[:, None])["logits"][:, -1]
         return logits
@@ -120,6 +122,7 @@ def cache_works(forward: ForwardFunction, batch: Batch) -> bool:
         length = min(TESTED_TOKENS, int(lengths[row]))
         if length < 3:
             return False
+        # The longest row three times, for prompts of three lengths in one padded batch.
         copies = index_batch(batch, lengths.argmax()[None].expand(3))
         results[CACHE_WORKS] = _cached_logits_agree(forward, copies, length)
     works: bool = results[CACHE_WORKS]
@@ -132,6 +135,7 @@ def _cached_logits_agree(forward: ForwardFunction, batch: Batch, length: int) ->
     reason = "its cached logits differ from those of a plain forward"
     try:
         decoder = CachedDecoder(forward, batch | {"input_ids": ids}, prompt_length, uses_cache=True)
+        # Two steps: the second one reads a cache that the first one has extended.
         for last in (prompt_length - 1, prompt_length):
             if not _is_close(decoder(ids, last), decoder.recompute(ids, last), forward):
                 break
@@ -160,6 +164,7 @@ def _is_close(left: Tensor, right: Tensor, forward: ForwardFunction) -> bool:
     eps = max(torch.finfo(dtype).eps for dtype in dtypes)
     left, right = to_float32(left), to_float32(right)
     error = (left - right).square().mean().sqrt()
+    # Relative to the size of the logits, in the coarsest precision that takes part.
     return bool(error <= eps**0.5 * right.square().mean().sqrt())
 
 

@@ -98,8 +98,10 @@ def generate_with(
     is_valid = batch["valid"]
     stops = stop_tokens(end)
     stop = torch.tensor(stops, dtype=torch.int64, device=is_valid.device)
+    # All numbers at once, keyed by sample: a text does not depend on the other texts of the batch.
     numbers = keyed_uniform(batch, 2 * is_valid.shape[1], stream).view(*is_valid.shape, 2)
     start = prompt_lengths(batch, min_prompt_tokens)
+    # One more column: targets are inputs shifted by one, so the last target lies behind the row.
     ids = torch.cat([batch["input_ids"], torch.zeros_like(batch["input_ids"][:, :1])], 1)
     log_probability = torch.zeros(ids.shape, device=ids.device)
     length = start.clone()
@@ -107,6 +109,8 @@ def generate_with(
     decoders = [CachedDecoder(net, batch, start) for net in nets]
     for turn in range(min(max_new_tokens or is_valid.shape[1], is_valid.shape[1])):
         is_running = is_running & (length < ids.shape[1])
+        # Waits for the device once per token, which saves the forward passes after the last end
+        # token.
         if not is_running.any():
             break
         last = (start + turn - 1).clamp_max(ids.shape[1] - 2)
@@ -124,6 +128,7 @@ def generate_with(
         "input_ids": torch.where(is_text, ids, ids.new_full((), next(iter(stops), 0)))[:, :-1],
         "attention_mask": is_text[:, :-1].to(batch["attention_mask"].dtype),
         "valid": is_new[:, 1:],
+        # Generated text has no labels; the sampled tokens are in ``token``.
         "label": torch.full_like(ids[:, 1:], UNLABELLED),
         "token": torch.where(is_new, ids, UNLABELLED)[:, 1:],
         "log_probability": torch.where(is_new, log_probability, 0.0)[:, 1:],

@@ -49,8 +49,10 @@ def sample_top_p(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Te
     """
     if top_p < 1:
         ordered, order = probability.sort(dim=-1, descending=True, stable=True)
+        # Exclusive sum: the token that crosses the threshold belongs to the nucleus.
         is_likely = ordered.cumsum(-1, dtype=torch.float64) - ordered < top_p
         probability = probability * torch.zeros_like(is_likely).scatter(-1, order, is_likely)
+    # float64, because the rounding of a sum over a large vocabulary would shift the draws.
     cdf = probability.cumsum(-1, dtype=torch.float64)
     return inverse_cdf_sample(cdf, numbers[:, None]).squeeze(-1)
 

@@ -42,6 +42,7 @@ NamedSection = tuple[str, Any, str]
 
 def parse_recipe(whole: Mapping[str, Any]) -> Recipe:
     """Parse plain data. Strict: text is never converted to a number."""
+    # Through JSON: strict validation of Python data would refuse a list where a tuple is declared.
     return Recipe.model_validate_json(json.dumps(whole, default=plain), strict=True)
 
 
@@ -52,6 +53,7 @@ def validation_errors(whole: Mapping[str, Any]) -> list[str]:
         parse_recipe(whole)
     except ValidationError as error:
         lines += problem_lines(error, whole, _section_of)
+    # Errors of sections and of options in one pass, so that a user can mend all of them at once.
     for kind, name, options, path in named_methods(whole):
         try:
             build_options(kind, name, options, path)

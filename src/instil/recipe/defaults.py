@@ -34,6 +34,7 @@ def resolve_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
         whole["baselines"] = _baselines(whole, task)
     if whole.get("export") is None:
         whole["export"] = getattr(task, "exports", True)
+    # A list, because the loop replaces the sections that the generator reads.
     for kind, name, options, path in list(named_methods(whole)):
         if kind != "optimizer" and name in catalogue.names(kind):
             all_options = with_defaults(catalogue.find(kind, name), options)

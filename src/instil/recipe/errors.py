@@ -54,8 +54,10 @@ def error_context(path: str) -> Iterator[None]:
     try:
         yield
     except UntrustedCode as error:
+        # Before ValueError, its base class, so that the caller can still recognize it.
         raise UntrustedCode(f"{path}.{error.path}", error.code, error.folder) from None
     except RecipeError as error:
+        # A RecipeError has its path already; only the index of the stage is missing.
         raise (RecipeError(f"{path}.{error}") if path.startswith("stages") else error) from error
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         message = str(error)
@@ -88,10 +90,12 @@ def problem_lines(error: ValidationError, data: Any, owner: Owner, path: str = "
     """
     errors: dict[EntryPath, list[Any]] = {}
     for detail in error.errors(include_url=False):
+        # A union reports one error per member, all for the same entry of the recipe.
         errors.setdefault(_path_in_data(detail, data), []).append(detail)
     return [
         f"{join(path, *entry_path) or 'recipe'}: {_sentence(details, entry_path, owner)}"
         for entry_path, details in errors.items()
+        # Only the innermost entries: the outer ones fail because of them.
         if not any(_is_inside(other, entry_path) for other in errors)
     ]
 

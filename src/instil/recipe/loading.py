@@ -114,6 +114,7 @@ def _first_of_each_path(lines: Iterable[str]) -> list[str]:
     """
     first: dict[str, str] = {}
     for line in lines:
+        # One error per path: later ones are mostly consequences of the first.
         first.setdefault(line.partition(": ")[0], line)
     return [
         line
@@ -137,6 +138,7 @@ def to_yaml(recipe: Recipe) -> str:
 
 def fingerprint(*sections: BaseModel | Mapping[str, Any] | list[Any] | str | int | None) -> str:
     """Return 16 hexadecimal digits that depend on the content of the sections only."""
+    # Sorted: the order of keys in a file must not change a fingerprint.
     text = json.dumps([_plain(section) for section in sections], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
 

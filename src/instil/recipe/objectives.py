@@ -47,6 +47,7 @@ def _build_method(kind: str, config: ObjectiveConfig | WeightingConfig, path: st
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from error
     except TypeError as error:
+        # A constructor that computes with a number fails with a TypeError for a schedule.
         scheduled = [name for name, value in options.items() if isinstance(value, Schedule)]
         if not scheduled:
             raise

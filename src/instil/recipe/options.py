@@ -56,6 +56,7 @@ def check(
         keys = ModelConfig.model_fields if group is None else parameters(group)
         return join(path, *entry[:-1]), list(keys)
 
+    # Through JSON, as the recipe itself, so that both have the same rules for numbers and lists.
     text = json.dumps(dict(options), default=plain)
     try:
         checked = _model(target, schedules).model_validate_json(text, strict=True)

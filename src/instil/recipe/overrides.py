@@ -27,6 +27,7 @@ def override(data: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     Raises:
         RecipeError: if a change is no ``key=value``, or its path does not fit the data.
     """
+    # Deep, because nested mappings are changed in place.
     changed = copy.deepcopy(dict(data))
     for change in changes:
         key, equals, text = change.partition("=")
@@ -49,6 +50,7 @@ def _set(data: Any, parts: list[str], value: Any) -> None:
             container[key] = {}
         container = container[key]
     last = _key_of(container, parts[-1], parts[:-1])
+    # objectives.NAME=null removes the objective; elsewhere null is a value.
     if value is None and len(parts) == 2 and parts[0] == "objectives":
         container.pop(last, None)
         return

@@ -79,6 +79,7 @@ def renamed_keys(
     for path, entry in _entries(recipe.get("teacher"), f"{prefix}teacher"):
         yield from _renamed_scheme_options(entry.get("scheme"), f"{path}.scheme", "offline")
     yield from _renamed_objective_options(recipe.get("objectives"), f"{prefix}objectives")
+    # A stage inherits the scheme of the recipe, which decides whose option an old key was.
     own_scheme = recipe.get("scheme")
     if isinstance(own_scheme, Mapping):
         scheme = str(own_scheme.get("type", scheme))

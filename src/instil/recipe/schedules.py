@@ -24,6 +24,7 @@ def _number_or_schedule(value: Any, parse: Callable[[Any], Any]) -> Any:
         raise ValueError(f"a schedule has start, end and, if you like, after and until, not {keys}")
     shares = {key: value[key] for key in SHARE_KEYS if key in value}
     for key, share in shares.items():
+        # In Python, True is an int.
         if isinstance(share, bool) or not isinstance(share, (int, float)):
             raise ValueError(
                 f"{key} of a schedule is a share of the training between 0 and 1, not {share!r}"

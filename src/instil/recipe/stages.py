@@ -54,6 +54,7 @@ def _stage_recipes(whole: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, An
     """Return index and resolved recipe of each stage."""
     for index, stage in enumerate(whole.get("stages") or []):
         changes = {key: value for key, value in stage.items() if key != "repeat"}
+        # Resolved again: defaults depend on the sections that the stage replaces.
         merged = resolve_defaults(merge(whole, changes, REPLACED) | {"stages": []})
         yield from [(index, merged)] * stage.get("repeat", 1)
 

@@ -45,6 +45,7 @@ def depth(
     if isinstance(indices, int):
         indices = _choose(model, all_layers, count, by, observe)
     _check_indices(indices, len(all_layers))
+    # The layers themselves move to the new list: weights are not copied.
     model.set_submodule(path, nn.ModuleList(all_layers[index] for index in indices))
     for new_index, index in enumerate(indices):
         _set_layer_index(all_layers[index], new_index)
@@ -90,6 +91,7 @@ def influence(model: nn.Module, all_layers: nn.ModuleList, observe: Observe) -> 
     counts = [0] * len(all_layers)
 
     def add(index: int, layer_input: Tensor, layer_output: Tensor) -> None:
+        # float32: half precision leaves few digits of 1 - cosine for a cosine near 1.
         cosine = F.cosine_similarity(layer_input.float(), layer_output.float(), -1)
         totals[index] += (1 - cosine).sum().item()
         counts[index] += cosine.numel()

@@ -52,10 +52,12 @@ def observed(
     def hook(
         index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
+        # The hidden state may be passed by keyword, and the output may be a tuple.
         callback(index, _first_tensor((*args, *kwargs.values())), _first_tensor(output))
 
     with contextlib.ExitStack() as hooks, torch.no_grad():
         for index, module in enumerate(modules):
             handle = module.register_forward_hook(functools.partial(hook, index), with_kwargs=True)
+            # Removed on exit, also if a later registration fails.
             hooks.callback(handle.remove)
         yield

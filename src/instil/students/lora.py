@@ -32,6 +32,7 @@ def lora(
         raise ValueError('lora needs the package peft: pip install "instil[text]"') from error
     language_model: Any = model
     head = output_head(model)
+    # The head is left out: it may share its weight with the embedding.
     linear_layers = [
         name
         for name, part in model.named_modules()

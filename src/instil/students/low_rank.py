@@ -21,6 +21,7 @@ class LowRank(nn.Linear):
     """Linear layer of low rank: ``weight`` (V, R) after ``down`` (R, H)."""
 
     def __init__(self, down: Tensor, up: Tensor, bias: Tensor | None):
+        # On the meta device, which neither allocates nor draws the weights that are replaced below.
         super().__init__(up.shape[1], up.shape[0], bias is not None, device="meta")
         self.down = nn.Linear(down.shape[1], down.shape[0], bias=False, device="meta")
         self.down.weight = nn.Parameter(down)
@@ -60,11 +61,13 @@ def low_rank(
             f"{largest_rank:.0f}"
         )
     root = _second_moment_root(model, width, observe)
+    # float64: the eigenvalues are squares of singular values, which halves the digits.
     scaled = weight.double() @ root
     basis = torch.linalg.eigh(scaled.T @ scaled).eigenvectors[:, -rank:]
     down = torch.linalg.solve(root.T, basis).T  # basis' root^-1
     path = next(name for name, part in model.named_modules() if part is head)
     model.set_submodule(path, LowRank(down.to(weight), (scaled @ basis).to(weight), head.bias))
+    # Otherwise loading would tie the new head to the embedding, whose shape is another one.
     if hasattr(model, "config"):
         language_model.config.tie_word_embeddings = False
     return model
@@ -76,6 +79,8 @@ def _second_moment_root(model: nn.Module, width: int, observe: Observe) -> Tenso
     count = 0
     with torch.no_grad():
         for outputs in observe(model) if observe is not None else ():
+            # Summed in float64 on the CPU: the moment of many tokens exceeds the precision of
+            # float32.
             hidden = outputs["projection"].hidden.double().flatten(0, -2).cpu()
             moment += hidden.T @ hidden
             count += len(hidden)

@@ -26,6 +26,8 @@ class Rounded(nn.Module):
 
     def __init__(self, bits: int, group: int | None):
         super().__init__()
+        # Symmetric: the lowest integer of the type is not used, so that a weight and its negative
+        # have the same error.
         self.most = 2 ** (bits - 1) - 1
         self.group = group
 
@@ -34,6 +36,7 @@ class Rounded(nn.Module):
         with torch.no_grad():
             groups = weight.reshape(len(weight), -1, self.group or weight[0].numel())
             largest = groups.abs().amax(-1, keepdim=True)
+            # A group of zeros has a step above 0, which avoids 0 / 0.
             step = largest.clamp_min(torch.finfo(weight.dtype).tiny) / self.most
             rounded = ((groups / step).round() * step).view_as(weight)
         straight_through: Tensor = weight + (rounded - weight).detach()

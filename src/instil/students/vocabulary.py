@@ -32,9 +32,11 @@ def keep_tokens(model: nn.Module, tokens: Sequence[int]) -> nn.Module:
             f"{type(model).__name__}"
         )
     rows = torch.tensor(tokens, device=embedding.weight.device)
+    # Before the weights change: afterwards nothing shows that they were one tensor.
     is_tied = head.weight is embedding.weight
     embedding.weight = _rows_of(embedding.weight, rows)
     embedding.num_embeddings = len(tokens)
+    # The old index may be out of range, and a padding row receives no gradient.
     embedding.padding_idx = None
     head.weight = embedding.weight if is_tied else _rows_of(head.weight, rows)
     head.out_features = len(tokens)

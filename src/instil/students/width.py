@@ -44,12 +44,14 @@ def width(
     _check_size(model, "neurons", neurons, config.intermediate_size)
     _check_size(model, "groups", groups, config.num_key_value_heads)
     _check_size(model, "channels", channels, config.hidden_size)
+    # Neurons and heads before channels: activations are measured on what is still there.
     if neurons:
         _prune_neurons(model, layers, neurons, observe)
     if groups:
         _prune_heads(model, layers, groups, head_dim, observe)
     if channels:
         _prune_channels(model, channels, observe)
+    # Stated, because transformers would derive it from sizes that have changed.
     config.head_dim = head_dim
     return model
 
@@ -93,6 +95,7 @@ def _prune_heads(
         if norm is not None:
             group_norm = norm.view(-1, queries_per_group).sum(1)
         indices = _largest(group_norm, groups, config.num_key_value_heads)
+        # Query heads share a key-value head in groups, so a group stays or goes as a whole.
         key_rows = _expand(indices, head_dim)
         query_rows = _expand(_expand(indices, queries_per_group), head_dim)
         _prune(attention.q_proj, rows=query_rows)
@@ -110,6 +113,7 @@ def _prune_channels(model: nn.Module, channels: int, observe: Observe) -> None:
     embedding = llama.get_input_embeddings()
     head = llama.get_output_embeddings()
     is_tied = head.weight is embedding.weight
+    # Recognized by shape: norms are the only modules with one weight per channel.
     norms: list[Any] = [
         part
         for part in model.modules()
@@ -185,6 +189,7 @@ def _largest(norm: Tensor | None, count: int, total: int) -> Tensor:
     """Return the indices of the largest norms, in order; the first ones if norms are unknown."""
     if norm is None or count == total:
         return torch.arange(count)
+    # Sorted, so that the features keep their order.
     return norm.topk(count).indices.sort().values
 
 

@@ -86,6 +86,8 @@ class Amalgamated(Teacher):
                     f"member_class_names: member {index} has {num_logits} logits and {count} class "
                     "names. Expected one name per logit"
                 )
+        # Raw logits: each member has its own normalizer, which the softmax over all classes
+        # replaces.
         logits = torch.cat([to_float32(outputs["logits"]) for outputs in members], -1)
         return {"logits": logits[..., self.order], "members": members}
 

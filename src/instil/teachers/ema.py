@@ -33,6 +33,7 @@ class Ema(Teacher):
         decay: Annotated[float, Doc("share of the average that remains in each step")] = 0.99,
     ):
         super().__init__()
+        # Copied before freezing: the network itself stays trainable.
         self.net = as_net(copy.deepcopy(net)).eval().requires_grad_(False)
         self.decay = decay
         self.roles: frozenset[str] | None = None
@@ -56,5 +57,6 @@ class Ema(Teacher):
             else:
                 # A weight that is a tensor stays on the device; a number would wait for it.
                 slow.lerp_(fast, (1 - decay).to(slow.dtype))
+        # Not averaged: counters are integers, and running statistics are averages already.
         for own, current in zip(self.net.buffers(), net.buffers(), strict=True):
             own.copy_(current)

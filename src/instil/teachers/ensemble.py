@@ -68,6 +68,7 @@ class Ensemble(Teacher):
         if self.mean == "logits":
             logits = stacked.mean(0)
         else:
+            # The logarithm of the mean probability, computed without leaving log space.
             logits = stacked.log_softmax(-1).logsumexp(0) - log_size
         return LazyOutputs({"logits": logits, "members": members}, lazy_prediction(logits, members))
 

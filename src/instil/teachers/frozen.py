@@ -39,4 +39,5 @@ class Frozen(Teacher):
 
     def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
         self._roles = frozenset(roles)
+        # The rest of the network is skipped if all roles are computed before its end.
         self._stop = self.net.can_stop(self._roles, batch)

@@ -114,8 +114,10 @@ class PrivateVotes(Teacher):
         for batch in batches:
             indices.append(batch["index"].cpu())
             votes.append(self.count(batch))
+        # All votes are collected before the noise: the draws must not depend on the batches.
         index = torch.cat(indices)
         counts = torch.cat(votes)
+        # A second answer for a sample would exceed the budget that is reported.
         if len(torch.bincount(index).nonzero()) < len(index):
             raise ValueError(
                 "teacher: a sample occurs twice. Expected each index once, because each question "
@@ -127,6 +129,8 @@ class PrivateVotes(Teacher):
         if self.threshold is not None:
             noise = noise_like(counts[:, 0], self.threshold_noise, "gaussian", generator)
             label = label.where(counts.amax(1) + noise >= self.threshold, UNLABELLED)
+        # The first answers in the order of the data, not the most certain ones: a choice by votes
+        # would cost privacy.
         if self.answers is not None:
             label = label.where((label != UNLABELLED).cumsum(0) <= self.answers, UNLABELLED)
         self.questions = len(index)
@@ -153,6 +157,7 @@ class PrivateVotes(Teacher):
                     "whole samples"
                 )
             votes.append(F.one_hot(logits.argmax(1), logits.shape[1]))
+        # float64 on the CPU, as the noise: the result is the same on every device.
         return torch.stack(votes).sum(0).double().cpu()
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:

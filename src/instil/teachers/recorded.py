@@ -78,9 +78,12 @@ class Recorded(Teacher):
                 "teacher.store: recorded outputs are identified by index and view, and the batch "
                 f"has no '{missing[0]}'. Return it from the data set"
             )
+        # The store is on the host, so the indices are needed there in any case.
         index = batch["index"].cpu()
         view = batch["view"].cpu()
         outputs, expected = self.answers.read(self.section, index, view)
+        # Compared in every step: outputs of another augmentation or another file would be used
+        # silently.
         different = index[self.checksums(first_tensor(batch)) != expected]
         if len(different):
             raise ValueError(

@@ -70,6 +70,7 @@ class Routed(Teacher):
                     "from. Expected a classifier"
                 )
         member_logits = torch.stack([to_float32(outputs["logits"]) for outputs in members])
+        # The choice has no gradient, also in an attack that differentiates the chosen logits.
         chosen = self.choose(member_logits.detach(), batch)
         columns = chosen[None, ..., None].expand(1, *member_logits.shape[1:])
         logits = member_logits.gather(0, columns).squeeze(0)
@@ -102,6 +103,7 @@ class Routed(Teacher):
             domain: Tensor = batch["domain"]
             return domain.view(-1, *[1] * (logits.ndim - 3)).expand(logits.shape[1:-1])
         label: Tensor = batch["label"]
+        # Unlabelled items read class 0 here, and the last line replaces their choice.
         index = label.clamp_min(0).expand(logits.shape[:-1]).unsqueeze(-1)
         best = logits.log_softmax(-1).gather(-1, index).squeeze(-1).argmax(0)
         return torch.where(label != UNLABELLED, best, lowest_entropy(logits))

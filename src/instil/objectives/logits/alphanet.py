@@ -45,6 +45,7 @@ def clipped_alpha_divergence(
     if abs(alpha - 1) < NEAR_A_LIMIT:
         return torch.linalg.vecdot(teacher.probability, log_ratio), teacher.probability
     if abs(alpha) < NEAR_A_LIMIT:
+        # At order 0 the clip bounds the logarithm of the ratio, for which no exponential is needed.
         log_ratio = log_ratio.clamp(max=log_clip)
         return -torch.linalg.vecdot(q, log_ratio), (log_ratio - 1).mul_(q)
     scale = alpha * (alpha - 1)
@@ -69,6 +70,7 @@ def larger_alpha_divergence(alpha_min: float, alpha_max: float, clip: float) -> 
     def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
         low, low_weights = clipped_alpha_divergence(student, teacher, alpha_min, clip)
         high, high_weights = clipped_alpha_divergence(student, teacher, alpha_max, clip)
+        # The gradient is that of the larger value only, as for a maximum.
         weights = torch.where((low > high).unsqueeze(-1), low_weights, high_weights)
         return torch.maximum(low, high), student.softmax_backward(weights.neg())
 

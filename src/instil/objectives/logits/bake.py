@@ -32,6 +32,8 @@ def bake_targets(probability: Tensor, embedding: Tensor, omega: float = 0.5) -> 
     direction = F.normalize(to_float32(embedding), dim=1)
     # -1e9 removes a sample's affinity with itself and stays finite in the softmax.
     affinity = (direction @ direction.T).fill_diagonal_(-1e9).softmax(1)
+    # A linear system instead of the geometric series: the limit of infinitely many propagation
+    # steps.
     system = -omega * affinity
     system.diagonal().add_(1)
     propagated: Tensor = torch.linalg.solve(system, to_float32(probability))
@@ -76,8 +78,10 @@ def bake_loss(
             f"got {tuple(shapes[0])} and {tuple(shapes[1])}."
         )
     log_probability = (to_float32(student_logits) / temperature).log_softmax(-1)
+    # The propagated predictions are constant targets, although they come from the same logits.
     with torch.no_grad():
         targets = bake_targets(log_probability.exp(), student_embedding, omega)
+        # The solution of the linear system may be slightly negative by rounding.
         log_targets = targets.clamp_min(0).log()
     return apply_reduction(temperature**2 * kl_divergence(log_targets, log_probability), reduction)
 

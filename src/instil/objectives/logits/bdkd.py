@@ -39,6 +39,7 @@ def entropy_balanced_kl(factor: float) -> Divergence:
         forward = 1 + (factor - 1) * (teacher_entropy > student_entropy).to(forward_value.dtype)
         reverse = 1 + (factor - 1) * (student_entropy > teacher_entropy).to(reverse_value.dtype)
         value = forward * forward_value + reverse * reverse_value
+        # In place: both gradients have the size of the vocabulary and are not needed again.
         gradient = forward_gradient.mul_(forward.unsqueeze(-1))
         return value, gradient.add_(reverse_gradient.mul_(reverse.unsqueeze(-1)))
 

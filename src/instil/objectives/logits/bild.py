@@ -53,6 +53,7 @@ def bild_loss(
     top_k = min(top_k, student_logits.shape[-1])
     values = torch.zeros_like(student_logits[..., 0])
     for leading in (teacher_logits, student_logits):
+        # Each side selects the classes once: the paper sums a teacher-led and a student-led term.
         index = leading.detach().topk(top_k, dim=-1).indices
         student_top = student_logits.gather(-1, index)
         teacher_top = teacher_logits.gather(-1, index)
@@ -68,6 +69,8 @@ def _pairwise_kl(student_top: Tensor, teacher_top: Tensor) -> Tensor:
     excluded = impossible[..., first] | impossible[..., second]
     log_probabilities = []
     for logits in (teacher_top, student_top):
+        # -inf minus -inf is NaN; these pairs get no probability below, so the replacement has no
+        # effect.
         logits = logits.masked_fill(impossible, 0.0)
         difference = logits[..., first] - logits[..., second]
         log_probabilities.append(difference.masked_fill(excluded, FLOOR).log_softmax(-1))

@@ -55,6 +55,8 @@ def cs_kd_loss(
     probability = log_partner.exp()
     share = pairs.to(log_student.dtype)
     count = share.sum(1)
+    # The mean over the partners is one matrix product; a sample without a partner has a row of
+    # zeros.
     share = share / count.clamp_min(1).unsqueeze(1)
     if share.device.type == "cpu" and not torch.compiler.is_compiling():
         share = share.to_sparse()  # few samples of a batch are of one class

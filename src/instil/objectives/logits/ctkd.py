@@ -48,6 +48,7 @@ def ctkd_loss(
         tensor(0.1166)
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
+    # A scalar becomes (1,) and (...) becomes (..., 1): both broadcast over the classes.
     divisor = temperature.unsqueeze(-1)
     # The gradient of the temperature is a product with the logits, which must be finite for it.
     log_student = (clamp_to_finite(to_float32(student_logits)) / divisor).log_softmax(-1)
@@ -66,6 +67,7 @@ def reversed_gradient(values: Tensor, strength: float) -> Tensor:
     Returns:
         The same values.
     """
+    # The difference is 0 in value and carries the gradient.
     return values.detach() - strength * (values - values.detach())
 
 
@@ -154,6 +156,8 @@ class CTKD(LogitObjective):
             level = self.level.reshape(())
         else:
             logits = torch.cat([student_logits, teacher_logits], -1)
+            # Detached: the temperature learns from the logits, and the student does not learn
+            # through it.
             inputs = torch.cat([student_logits.detach(), teacher_logits.detach()], -1)
             inputs = match_dtype(self.network, inputs).masked_fill(logits == -torch.inf, 0.0)
             level = self.network(inputs).squeeze(-1)

@@ -42,6 +42,7 @@ def ddgsd_loss(
         tensor(0.2330)
     """
     require_same_logits(first_logits, second_logits)
+    # Each direction has a constant target, so that no view follows the other while it teaches.
     towards_second = softened_kl(first_logits, second_logits.detach(), temperature)
     towards_first = softened_kl(second_logits, first_logits.detach(), temperature)
     return apply_reduction((towards_second + towards_first) * temperature**2, reduction)
@@ -112,6 +113,7 @@ class DDGSD(Objective):
         logits = to_float32(student["logits"])
         embedding = to_float32(student["embedding"])
         count = paired.sum().clamp_min(1)
+        # Neighbours in the sorted order are compared, also unrelated ones; the mask discards those.
         values = ddgsd_loss(logits[first], logits[second], self.temperature, "none")
         divergence = torch.where(paired, values, 0.0).sum() / count
         means = []
@@ -136,6 +138,7 @@ def paired_views(index: Tensor, view: Tensor | None = None) -> tuple[Tensor, Ten
     by_view = torch.arange(len(index), device=index.device)
     if view is not None:
         by_view = view.argsort(stable=True)
+    # Stable: rows of one sample stay in the order of their views.
     ordered, order = index[by_view].sort(stable=True)
     row = by_view[order]
     same = ordered[1:] == ordered[:-1]

@@ -33,6 +33,7 @@ def deit_hard_loss(
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
     top_class = teacher_logits.argmax(-1, keepdim=True)
+    # gather instead of cross_entropy: it accepts any number of leading dimensions.
     log_probability = to_float32(student_logits).log_softmax(-1)
     return apply_reduction(-log_probability.gather(-1, top_class).squeeze(-1), reduction)
 

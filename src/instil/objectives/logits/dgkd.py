@@ -60,6 +60,7 @@ def active_members(noise: Tensor, drop: int) -> Tensor:
     Returns:
         Mask (K,) of 1 and 0.
     """
+    # A double argsort gives ranks. At least one member stays, whatever the value of drop.
     return (noise.argsort().argsort() >= min(drop, len(noise) - 1)).to(noise.dtype)
 
 

@@ -53,10 +53,13 @@ def dino_loss(
             "student_logits, teacher_logits: the views do not fit. Expected (N, V, K) with two or "
             f"more views, and (N, G, K) for the first G views, got {shapes}."
         )
+    # Centring alone favours uniform outputs and sharpening alone a single class; together they
+    # prevent collapse.
     target = ((to_float32(teacher_logits.detach()) - centre) / sharpness).softmax(-1)
     log_student = (to_float32(student_logits) / temperature).log_softmax(-1)
     entropies = -expectation(target.unsqueeze(2), log_student.unsqueeze(1))  # (N, G, V)
     device = student_logits.device
+    # The global views come first on both sides, so the diagonal pairs each of them with itself.
     different = ~torch.eye(num_global, num_views, dtype=torch.bool, device=device)
     values = torch.where(different, entropies, 0.0).sum((1, 2)) / different.sum()
     return apply_reduction(values, reduction)
@@ -124,6 +127,7 @@ class DINO(Objective):
         )
 
     def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        # Averaged over the views first: fewer numbers are gathered from the other processes.
         return {"logits": to_float32(teacher["view_logits"]).mean(1), "counted": self.weight(batch)}
 
     def after_step(self, rows: dict[str, Tensor]) -> None:

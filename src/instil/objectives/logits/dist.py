@@ -52,6 +52,7 @@ def dist_loss(
     student = (to_float32(student_logits) / temperature).softmax(-1).flatten(0, -2)
     teacher = (to_float32(teacher_logits) / temperature).softmax(-1).flatten(0, -2)
     inter = 1 - _correlation(student, teacher, epsilon).mean()
+    # Transposed: a row holds one class for all items, so this term couples the batch.
     intra = 1 - _correlation(student.mT, teacher.mT, epsilon).mean()
     loss = beta * inter + gamma * intra
     return loss * temperature**2 if scale else loss

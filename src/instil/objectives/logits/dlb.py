@@ -48,6 +48,7 @@ class DLB(KD):
     ):
         super().__init__(temperature)
         self.size = size
+        # -1 matches no sample, so nothing counts in the first step.
         self.register_buffer("owner", torch.full((size,), -1))
         self.owner: Tensor
         self.before: Tensor
@@ -80,7 +81,9 @@ class DLB(KD):
                 f"{name} needs 'index' in the batch, which has {', '.join(batch)}. "
                 "Return it from the data set."
             )
+        # Compared as tensors: a dictionary would need the indices on the host.
         same = batch["index"][:, None] == self.owner
+        # argmax is 0 for a sample without a row; the mask excludes it.
         return same.int().argmax(1), same.any(1)
 
     def weight(self, batch: Batch) -> Tensor:

@@ -67,6 +67,7 @@ def dskd_cma_loss(
     teacher_counted = teacher_target != UNLABELLED
     teacher_in_student = replace_uncounted(teacher_in_student, counted)
     student_in_teacher = replace_uncounted(student_in_teacher, teacher_counted)
+    # The student imitates the projected teacher only where that predicts the label, as published.
     correct = (teacher_in_student.argmax(-1) == target) & counted
     student_weight = counted.to(to_float32(student_logits).dtype)
     label_loss, student_divergence = student_space(

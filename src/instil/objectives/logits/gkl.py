@@ -70,6 +70,7 @@ def gkl_loss(
     require_same_logits(student_logits, teacher_logits, classes=2)
     student_logits = to_float32(student_logits)
     teacher_logits = to_float32(teacher_logits)
+    # Before the temperature: the squared error compares the logits themselves.
     difference = teacher_logits - student_logits
     # A class of minus infinity on both sides has no difference and no share in the sums. Inputs
     # that are NaN themselves still give NaN, through the divergence.
@@ -86,6 +87,8 @@ def gkl_loss(
     require_choice("normalize", normalize, ("sample", "batch"))
     if normalize == "batch":
         size = 2 * log_weight.logsumexp(-1)
+        # Relative to the largest weight, which keeps the exponential in range; the factor cancels
+        # out.
         scale = (size - size.amax()).exp()
         squared_error = squared_error * scale / (size - size.amax()).exp().mean()
     divergence = softened_kl(student_logits, teacher_logits, temperature)
@@ -195,6 +198,7 @@ class GKL(Objective):
         if self.prior == "class":
             label = self._label(batch)
             means = self.class_sum / self.class_count.unsqueeze(-1)
+            # An unlabelled item reads the row of class 0, which the line below replaces.
             class_prior = means.to(prior.dtype)[label.clamp_min(0)]
             prior = torch.where((label == UNLABELLED).unsqueeze(-1), prior, class_prior)
         return gkl_loss(
@@ -235,6 +239,7 @@ class GKL(Objective):
             return
         label = rows["label"][rows["counts"]]
         probability = rows["probability"][rows["counts"]].to(self.class_sum.dtype)
+        # Sums and counts instead of a moving average: early and late items have the same influence.
         self.class_sum.index_add_(0, label, probability)
         ones = torch.ones_like(label, dtype=self.class_count.dtype)
         self.class_count.index_add_(0, label, ones)

@@ -122,6 +122,7 @@ def partial_jsd(log_student: Tensor, log_teacher: Tensor, beta: float) -> Tensor
     log_floor = math.log(PROBABILITY_FLOOR)
     log_p = log_teacher.detach().clamp_min(log_floor)
     p = log_p.exp()
+    # At beta 1 the loss is the reverse divergence, not the zero of the general formula.
     share = 1 if beta == 1 else 1 - beta
 
     def divergence(log_student: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,6 +193,7 @@ class GOLD(SpanObjective):
         )
         if "same_tokens" not in batch:
             return hybrid_divergence(log_student, log_teacher, None, self.beta)
+        # Without spans there is no row to read the table of tokens from.
         if not len(log_student):
             return log_student.sum(-1)
         return hybrid_divergence(log_student, log_teacher, batch["same_tokens"][0], self.beta)

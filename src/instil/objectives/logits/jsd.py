@@ -138,6 +138,8 @@ class JSD(TokenObjective):
         ] = None,
     ):
         super().__init__(temperature, scale, vocabulary)
+        # Fails in the constructor for a wrong number; the values of a schedule are known in
+        # training only.
         if not isinstance(beta, Schedule):
             jsd_term(beta, continuous)
         self.beta = beta

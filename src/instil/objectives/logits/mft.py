@@ -59,6 +59,7 @@ def mft_loss(
     teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1)
     target_probs = correct_probs(teacher_probs, target.clamp_min(0), threshold)
     log_student = tempered_log_softmax(student_logits, temperature)
+    # The entropy of the target is subtracted: a divergence, which is 0 at the corrected teacher.
     values = -expectation(target_probs, log_student, target_probs.log())
     return apply_reduction(values * temperature**2, reduction, target)
 

@@ -78,6 +78,7 @@ def mlkd_batch_loss(
     """
     student_probs = (to_float32(student_logits) / temperature).softmax(-1)
     teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1)
+    # Inner products, not cosines: confident items have larger entries than uncertain ones.
     difference = teacher_probs @ teacher_probs.mT - student_probs @ student_probs.mT
     return difference.square().sum() / max(1, len(student_probs))
 

@@ -65,6 +65,7 @@ def sequence_transport(
     """
     both_counted = counted[:, :, None] & counted[:, None, :]
     cost = torch.cdist(student_probs, teacher_probs, p=1.0).masked_fill(~both_counted, 0.0)
+    # The diagonal of uncounted positions stays allowed, so that no row of the plan is empty.
     diagonal = torch.eye(cost.shape[-1], dtype=torch.bool, device=cost.device)
     log_plan = (-cost / epsilon).masked_fill(~both_counted & ~diagonal, NO_TRANSPORT)
     # In log space, because exp(-cost / epsilon) underflows for a small epsilon.

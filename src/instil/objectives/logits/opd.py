@@ -93,7 +93,9 @@ def prefix_weights(
     Returns:
         Weights (N, T).
     """
+    # Detached: the weights scale the loss and are not minimized themselves.
     size = torch.where(mask.bool(), gap.detach().abs(), 0.0)
+    # Exclusive: the gap of a token itself does not lower its own weight.
     share = (size.cumsum(1) - size) / size.sum(1, keepdim=True).clamp_min(epsilon)
     return 1 + strength * (1 - share)
 

@@ -57,6 +57,7 @@ def regression_kd_loss(
     return apply_reduction(
         torch.where(student_error + margin > teacher_error, student_error, 0.0),
         reduction,
+        # The reduction reads class labels; any index other than -100 marks an item that counts.
         torch.where(labelled.any(-1), 0, UNLABELLED),
     )
 

@@ -72,6 +72,7 @@ def sdd_loss(
     student_logits, teacher_logits = drop_unlabelled_gradient(
         target, student_logits, teacher_logits
     )
+    # Every region of an image has the label of the image.
     labels = target.unsqueeze(1).expand(student_logits.shape[:2])
     if loss == "kd":
         values = softened_kl(student_logits, teacher_logits, temperature) * temperature**2

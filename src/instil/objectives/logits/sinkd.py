@@ -48,6 +48,7 @@ def sinkd_loss(
     require_same_logits(student_logits, teacher_logits, classes=2)
     student_probs = (to_float32(student_logits) / temperature).softmax(-1).flatten(0, -2)
     teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1).flatten(0, -2)
+    # The plan below depends on the cost, and the gradient passes through both.
     cost = torch.cdist(student_probs, teacher_probs, p=1.0)
     log_plan = -cost / epsilon
     # In log space, because exp(-cost / epsilon) underflows for a small epsilon.

@@ -49,6 +49,7 @@ def skewed_forward_kl_loss(
         tensor(0.0985)
     """
     if isinstance(skew, Tensor):
+        # A skew per token must be cut into the same chunks as the logits.
         term: Divergence | PerTokenDivergence = PerTokenDivergence(skewed_forward_kl, skew)
     else:
         term = skewed_forward_kl(skew)

@@ -51,6 +51,7 @@ def skewed_reverse_kl_loss(
         tensor(0.0967)
     """
     if isinstance(skew, Tensor):
+        # A skew per token must be cut into the same chunks as the logits.
         term: Divergence | PerTokenDivergence = PerTokenDivergence(
             lambda values: skewed_reverse_kl(values, through_mixture), skew
         )

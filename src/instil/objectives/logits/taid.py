@@ -82,10 +82,12 @@ def next_time(
     Returns:
         New time and new momentum.
     """
+    # Relative to the previous loss, so that the update does not depend on the scale of the loss.
     decrease = (previous_loss - loss) / (previous_loss + 1e-15)
     new_momentum = smoothing * momentum + (1 - smoothing) * decrease
     new_time = time + rate * new_momentum.sigmoid() * (1 - time)
     new_time = torch.minimum(torch.maximum(floor, new_time), time.new_tensor(end))
+    # There is no decrease at the first step, and inf minus a number must not enter the momentum.
     is_first = previous_loss.isinf()
     return torch.where(is_first, time, new_time), torch.where(is_first, momentum, new_momentum)
 
@@ -158,7 +160,7 @@ class TAID(TokenObjective):
 
     def values(self, student_logits: Signal, teacher_logits: Any, batch: Batch) -> Tensor:
         values = super().values(student_logits, teacher_logits, batch)
-        # A cache, not state: it saves `keep` a second pass over the vocabulary.
+        # A cache, not state: it saves `state_updates` a second pass over the vocabulary.
         self.last_values = student_logits, values.detach()
         return values
 
@@ -168,6 +170,7 @@ class TAID(TokenObjective):
         student_logits = student_outputs[self.reads["student"][0]]
         cache = self.last_values
         self.last_values = None
+        # By identity: equal values of another forward pass, such as a dry run, do not count.
         if cache is not None and cache[0] is student_logits:
             values = cache[1]
         else:

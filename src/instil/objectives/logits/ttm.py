@@ -44,6 +44,7 @@ def ttm_loss(
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
     teacher_logits = to_float32(teacher_logits)
+    # Only the teacher is softened: the student is trained at the temperature at which it is used.
     values = softened_kl(student_logits, gamma * teacher_logits)
     if weighted:
         # Sum of the powered probabilities, computed in log space.

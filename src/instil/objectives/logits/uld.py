@@ -84,4 +84,5 @@ class ULD(SpanObjective):
         log_student, log_teacher = self.distributions(
             student_outputs["logits"], teacher_outputs["logits"], batch, self.temperature
         )
+        # The product of a span's probabilities was taken in log space.
         return sorted_distance(log_student.exp(), log_teacher.exp())

@@ -70,6 +70,7 @@ def uskd_loss(
         to_float32(weak_logits).log_softmax(-1),
     )
     log_label = log_strong.gather(-1, label)
+    # Detached: the student must not lower its loss by becoming less confident.
     confidence = log_label.detach().exp().square()
     centre = (confidence * counted.unsqueeze(-1)).sum(0) / counted.sum().clamp_min(1)
     label_weight = torch.where(share > 0, confidence + share - centre, 0.0)
@@ -131,6 +132,7 @@ def zipf_shares(
         score = score.masked_fill(is_label, -torch.inf)
     # A double argsort turns scores into ranks.
     rank = score.argsort(-1, descending=True).argsort(-1)
+    # Ranks start at 0, Zipf's law at 1.
     share = torch.where(is_label, 0.0, 1 / (1 + rank.to(log_weak.dtype)))
     return share / share.sum(-1, keepdim=True).clamp_min(torch.finfo(share.dtype).tiny)
 

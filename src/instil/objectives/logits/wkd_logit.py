@@ -109,6 +109,7 @@ def class_costs(rows: Tensor, valid: Tensor, sharpness: float = 1.0) -> Tensor:
     """
     count = valid.sum(1).clamp_min(1)[:, None, None]
     rows = rows * valid.unsqueeze(-1)
+    # Masked again after centring: the subtracted mean would fill the empty rows.
     centred = (rows - rows.sum(1, keepdim=True) / count) * valid.unsqueeze(-1)
     # The cosine does not depend on the scale, which would overflow its squares.
     centred = F.normalize(centred.flatten(1), dim=1).view_as(centred)
@@ -191,6 +192,7 @@ class WKDLogit(Objective):
             rows.device,
             rows.dtype,
         )
+        # Built from the empty queues, for which every pair of classes has the same cost.
         self.register_buffer("cost", class_costs(*self._stored_rows(), self.sharpness))
 
     def _stored_rows(self) -> tuple[Tensor, Tensor]:

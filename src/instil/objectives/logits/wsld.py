@@ -76,6 +76,7 @@ def wsld_weights(student_logits: Tensor, teacher_logits: Tensor, target: Tensor)
 
 
 def _label_cross_entropy(logits: Tensor, index: Tensor) -> Tensor:
+    # Detached: a weight that the student could lower would reward a larger label loss.
     return -to_float32(logits).detach().log_softmax(-1).gather(-1, index).squeeze(-1)
 
 

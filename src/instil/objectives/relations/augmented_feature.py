@@ -87,6 +87,7 @@ class AugmentedFeature(Objective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Build one fusion layer per modality, to the student's width, and the scale."""
         fusions = []
+        # Image before text: the order of creation decides the random initial weights.
         for (role,) in EMBEDDINGS:
             embedding = student[role]
             width = embedding.shape[1]

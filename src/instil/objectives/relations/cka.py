@@ -68,6 +68,8 @@ def _by_features(student_samples: Tensor, teacher_samples: Tensor) -> Tensor:
     tr(AA' BB') is the squared Frobenius norm of A'B.
     """
     student, teacher = (
+        # Scaled to length 1 first, because fourth powers of the samples could overflow. The cosine
+        # does not depend on the scale, so the length needs no gradient.
         side / torch.linalg.vector_norm(side.detach()).clamp_min(torch.finfo(side.dtype).tiny)
         for side in (student_samples, teacher_samples)
     )
@@ -81,6 +83,7 @@ def _by_features(student_samples: Tensor, teacher_samples: Tensor) -> Tensor:
 
 def _gaussian(samples: Tensor, bandwidth: float) -> Tensor:
     squared = pairwise_squared_distances(samples)
+    # Detached: the width of the kernel adapts to the samples and is not trained.
     mean = squared.detach().sum() / max(1, len(samples) * (len(samples) - 1))
     return (-squared / (2 * bandwidth**2 * mean).clamp_min(1e-12)).exp()
 

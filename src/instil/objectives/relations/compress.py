@@ -117,6 +117,7 @@ class CompRess(RelationObjective):
         return compress_loss(
             student_embedding,
             teacher_embedding,
+            # With one queue the student is compared with the teacher's anchors as well.
             self.queue[self.remembers[0]],
             self.queue["teacher"],
             self.temperature,

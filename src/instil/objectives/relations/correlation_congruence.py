@@ -67,6 +67,7 @@ def _gaussian(products: Tensor, gamma: float, order: int) -> Tensor:
         math.exp(-2 * gamma) * (2 * gamma) ** power / math.factorial(power)
         for power in range(order + 1)
     ]
+    # Horner's scheme: no power of the products is formed.
     values = coefficients[order] * products
     for coefficient in reversed(coefficients[1:order]):
         values = (values + coefficient) * products

@@ -51,6 +51,7 @@ def crd_loss(
         >>> crd_loss(torch.tensor([2.0, 1.0]), torch.zeros(2, 3), num_samples=3)
         tensor(2.2995)
     """
+    # At least one, so that a batch of one sample without negatives has a finite logarithm.
     noise = max(1, negative.shape[1]) / num_samples
     floor = math.log(noise + epsilon)
     # softplus of differences of logarithms: the ratios of the paper's formula would overflow.
@@ -73,6 +74,7 @@ def log_normaliser(num_samples: int, dim: int, temperature: float) -> float:
     """
     half = (dim - 1) / 2
     sharpness = 1 / temperature
+    # Closed form instead of a first-batch estimate, so the loss has no state to synchronize.
     root = math.hypot(half, sharpness)
     return math.log(num_samples) + root - half - half * math.log((half + root) / (2 * half))
 
@@ -159,6 +161,7 @@ class CRD(RelationObjective):
         if self.memory == "batch":
             return
         student_embedding, _ = self.embed(student, teacher)
+        # Only a bank has a row for every sample of the data, and needs their number as its size.
         memory_class = Bank if self.memory == "bank" else Queue
         self.remembered = memory_class(
             self.size,
@@ -183,6 +186,7 @@ class CRD(RelationObjective):
             if self.memory == "bank":
                 positive = scores.gather(1, own_row)[:, 0]
             else:
+                # Each side is a constant for the other: both heads learn, each from its own term.
                 positive = (query * partner.detach()).sum(1) / self.temperature
             negative = scores.gather(1, rows)
             terms.append(crd_loss(positive, negative, self.size, normaliser, reduction="none"))

@@ -59,12 +59,14 @@ def darkrank_loss(
     teacher_distances = pairwise_distances(teacher_embedding)
     diagonal = torch.eye(len(teacher_distances), dtype=torch.bool, device=teacher_distances.device)
     num_ranked = min(length, max(0, len(teacher_distances) - 1))
+    # A sample is not its own neighbour.
     others = teacher_distances.masked_fill(diagonal, torch.inf)
     nearest = others.topk(num_ranked, 1, largest=False).indices
     student_scores = -alpha * _distances_to(student_embedding, nearest) ** beta
     if form == "hard":
         return choice_nll(student_scores).sum(1).mean()
     rankings = torch.tensor(
+        # length! rankings: the soft form is meant for a few neighbours.
         list(itertools.permutations(range(nearest.shape[1]))),
         dtype=torch.int64,
         device=student_scores.device,
@@ -81,6 +83,8 @@ def _distances_to(samples: Tensor, others: Tensor) -> Tensor:
     The gradient is zero where two samples coincide.
     """
     flat = to_float32(samples).flatten(1)
+    # The square root has an infinite derivative at 0, so equal samples are replaced before and
+    # after.
     squared = (flat.unsqueeze(1) - flat[others]).square().sum(-1)
     same = squared == 0
     return squared.masked_fill(same, 1.0).sqrt().masked_fill(same, 0.0)

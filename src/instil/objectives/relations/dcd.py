@@ -47,6 +47,7 @@ def dcd_loss(
     scores = pairwise_dot(l2_normalize(student_embedding), l2_normalize(teacher_embedding))
     scores = scores * scale + bias
     student_log_probs = scores.log_softmax(1)
+    # The columns of the same scores are the teacher's distribution over the student's samples.
     teacher_log_probs = scores.log_softmax(0).T
     own_index = torch.arange(len(scores), device=scores.device)
     discrimination = F.nll_loss(student_log_probs, own_index, reduction="sum")
@@ -106,6 +107,7 @@ class DCD(RelationObjective):
         """Build one linear head per side, the logarithm of the scale, and the bias."""
         super().build(student, teacher)
         student_embedding, _ = self.embed(student, teacher)
+        # In log space, so that the scale stays positive.
         self.log_scale = nn.Parameter(student_embedding.new_ones(1))
         self.bias = nn.Parameter(student_embedding.new_zeros(1))
 

@@ -58,6 +58,7 @@ def psd_loss(
     sides = [[as_map(level) for level in side] for side in (student_features, teacher_features)]
     maps = [*sides[0], *sides[1]]
     grid = min(level.shape[2] for level in maps), min(level.shape[3] for level in maps)
+    # Every pair of levels once: the residual of the reversed pair has the opposite sign.
     earlier, later = torch.triu_indices(len(student_features), len(student_features), 1)
     residuals = []
     for side in sides:

@@ -87,6 +87,7 @@ def _similarity(samples: Tensor, kernel: str) -> Tensor:
         return 1 / (1 + distance)
     if kernel == "cauchy":
         return 1 / (1 + distance.square())
+    # Detached: the width of the kernel adapts to the samples and is not trained.
     scale = distance.detach().mean() if kernel == "adaptive_rbf" else 1
     return (-distance / scale).exp()
 
@@ -178,5 +179,6 @@ class HKD(FeatureObjective):
             hkd_loss(student_levels[i], teacher_levels[j], self.kernel, self.divergence)
             for i, j in self.matched
         ]
+        # The last pair keeps its weight; the others fade in the course of training.
         early = self.intermediate * self.decay ** float(batch.get("progress", 0.0))
         return torch.stack([*(early * term for term in terms[:-1]), terms[-1]]).sum()

@@ -35,6 +35,7 @@ def irg_graph_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor
         tensor(0.2442)
     """
     loss = F.mse_loss(_edges(student_features), _edges(teacher_features))
+    # The vertices have a loss only where both sides have the same width; the edges always have one.
     if student_features.shape != teacher_features.shape:
         return loss
     return loss + F.mse_loss(to_float32(student_features), to_float32(teacher_features))
@@ -79,6 +80,7 @@ def irg_transform_loss(
 
 def _edges(samples: Tensor) -> Tensor:
     squared = pairwise_squared_distances(samples)
+    # Identical samples have a maximum of 0, for which the bound gives edges of 0 instead of NaN.
     return squared / squared.amax().clamp_min(torch.finfo(squared.dtype).tiny)
 
 

@@ -51,6 +51,7 @@ def itrd_correlation_loss(
     )
     correlation = (student_standard * teacher_standard).sum(0) / max(1, len(student_standard))
     total = (1 - correlation).abs().pow(2 * order).sum()
+    # Bounded below, because the logarithm of a perfect match would be minus infinity.
     return total.clamp_min(torch.finfo(total.dtype).tiny).log2()
 
 
@@ -139,6 +140,7 @@ class ITRD(RelationObjective):
         self.head: nn.Module = nn.Identity()
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
+        # Created for equal widths too: the correlation loss always reads the projection.
         self.head = nn.Linear(
             student.shape[1], teacher.shape[1], device=student.device, dtype=student.dtype
         )

@@ -185,6 +185,7 @@ class MiniLMv2(Objective):
                 describe_pair((i, j), student_values[i - 1], teacher_values[j - 1], description)
             )
         for first, second, student_scores, teacher_scores in self.related(student, teacher, None):
+            # Widths and heads may differ; only the relations themselves must have the same shape.
             require_same_shape(student_scores, teacher_scores, f"relations of {first} and {second}")
 
     def related(

@@ -57,6 +57,7 @@ def _neighbour_probs(samples: Tensor, include_self: bool, epsilon: float) -> Ten
     kernel = (inner_products(unit) + 1) / 2
     if not include_self:
         kernel = kernel * (1 - torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device))
+    # Rounding may give a cosine below -1, and so a negative similarity.
     kernel = kernel.clamp_min(0)
     probs: Tensor = kernel / kernel.sum(1, keepdim=True).clamp_min(epsilon)
     return probs

@@ -69,6 +69,7 @@ def rkd_angle_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tens
 def _relative_distances(samples: Tensor) -> Tensor:
     """Pairwise distances (N, N) divided by their mean."""
     distances = pairwise_distances(samples)
+    # The diagonal is 0, so the mean is taken over the N (N - 1) other entries.
     mean = distances.sum() / max(1, len(samples) * (len(samples) - 1))
     return distances / mean.clamp_min(NEAREST)
 
@@ -119,6 +120,7 @@ class RKD(RelationObjective):
 
     def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
         loss = self.distance * rkd_distance_loss(student_embedding, teacher_embedding)
+        # The table of triplets has N ** 3 entries, so it is left out where its weight is 0.
         if not self.angle:
             return loss
         return loss + self.angle * rkd_angle_loss(student_embedding, teacher_embedding)

@@ -57,5 +57,6 @@ class RRD(SEED):
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
         heads = NormalizedProjections(student, teacher, self.dim)
+        # Stored anchors come from this head: if it were trained, older ones would become outdated.
         heads.teacher.requires_grad_(False)
         return heads

@@ -59,6 +59,7 @@ def seed_loss(
     anchors = queue.to(student_units.dtype)
     scores = []
     for units in (student_units, teacher_units):
+        # The sample's own teacher embedding is not in the queue yet.
         own_score = (units * teacher_units).sum(1, keepdim=True)
         scores.append(torch.cat([own_score, pairwise_dot(units, anchors)], 1))
     values = soft_cross_entropy(scores[0] / temperature, scores[1] / teacher_temperature)

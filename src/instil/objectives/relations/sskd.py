@@ -67,6 +67,7 @@ def sskd_transformed_loss(
     teacher_views = to_float32(teacher_logits).flatten(0, 1)
     if selected is None and target is not None:
         view_target = target[:, None].expand(student_logits.shape[:2]).flatten()
+        # Views that the teacher misclassifies most are left out, ranked by its scores alone.
         selected = select_views(teacher_views, view_target, keep)
     values = softened_kl(student_views, teacher_views, temperature)
     mean = values.mean() if selected is None else _mean_over(selected, values)

@@ -41,6 +41,7 @@ def wcord_transport_loss(
         tensor(0.4226)
     """
     cost = 1 - pairwise_dot(l2_normalize(student_embedding), l2_normalize(teacher_embedding))
+    # The plan is a constant: at an optimum the derivative of the cost is the plan itself.
     return (uniform_transport_plan(cost.detach(), regularization, iterations) * cost).sum()
 
 
@@ -158,5 +159,6 @@ class WCoRD(CRD):
         cost = wcord_transport_loss(
             student_embedding, teacher_embedding, self.regularization, self.iterations
         )
+        # A mean here, because the transport makes the whole loss one value for the batch.
         contrast = super().loss(student_embedding, teacher_embedding, batch).mean()
         return self.contrast * contrast + self.transport * cost

@@ -135,6 +135,7 @@ class Adversarial(Scheme):
         self.critic = critic.to(conditioned.device)
         if self.spectral_norm:
             apply_spectral_norm(self.critic)
+        # A second selection: the one in super().build contains the roles of the objectives only.
         if self.teacher is not None:
             self.teacher.select_roles(self.objectives.reads("teacher") | {self.role}, batch)
 
@@ -151,8 +152,12 @@ class Adversarial(Scheme):
         weight = item_weights(batch)
         fake = self.bridge(replace_invalid(self._critic_input(student, "student"), batch))
         real = replace_invalid(self._critic_input(teacher, "teacher"), batch)
+        # Detached: the critic's backward pass must not free the graph of the student, which the
+        # second update needs.
         yield Update(self._critic_losses(real, fake.detach(), batch), "critic")
         update = self.objectives(student, teacher, batch)
+        # Scored after the yield: the critic has been updated in between, and the student faces the
+        # new one.
         update.losses["fool"] = self.weight * mean(
             generator_loss(self._score(fake, batch), self.form), weight
         )
@@ -161,12 +166,15 @@ class Adversarial(Scheme):
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)
         assert self.critic is not None
+        # One power iteration per optimizer step, not per forward pass: a step must not change
+        # state.
         for norm, original in spectral_norms(self.critic):
             norm.follow(original)
 
     def _critic_losses(self, real: Tensor, fake: Tensor, batch: Batch) -> dict[str, Tensor]:
         weight = item_weights(batch)
         is_penalized = self._is_penalized(batch)
+        # A leaf of its own: R1 differentiates the score with respect to the critic's input.
         real = real.detach().requires_grad_(is_penalized)
         score = self._score(real, batch)
         losses = {"critic": mean(critic_loss(score, self._score(fake, batch), self.form), weight)}
@@ -197,6 +205,7 @@ class Adversarial(Scheme):
             return values
         label = batch["label"]
         is_labelled = (label != UNLABELLED).unsqueeze(-1)
+        # -100 is not a valid index; the mask turns the vector of such an item into zeros.
         one_hot = F.one_hot(label.clamp_min(0), self.classes).to(values.dtype) * is_labelled
         axis = 1 if values.ndim == 4 else -1
         positions = (1,) * (values.ndim - one_hot.ndim)

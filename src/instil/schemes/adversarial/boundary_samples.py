@@ -151,6 +151,8 @@ class BoundarySamples(Scheme):
         """
         if not self.is_active(batch):
             return batch
+        # Samples are only selected here; in evaluation mode BatchNorm does not count the images
+        # twice.
         with torch.no_grad(), eval_mode(self.student):
             teacher_logits = to_float32(self.teacher_outputs(batch)["logits"])
             student_logits = to_float32(self.student(batch, roles=NO_TAPS)["logits"])
@@ -159,6 +161,7 @@ class BoundarySamples(Scheme):
         counts = (item_weights(batch) > 0) & is_correct
         difference = (teacher_logits.softmax(1) - student_logits.softmax(1)).square()
         difference = difference.scatter(1, base[:, None], 0.0).sum(1)
+        # Differences are not negative, so -1 ranks the samples that do not count behind all others.
         chosen = difference.masked_fill(~counts, -1.0).topk(ceil(self.share * len(base))).indices
         target = other_class(teacher_logits, base, keyed_uniform(batch, 1, "scheme.target_classes"))
         image = self.attack(batch | {"valid": counts[chosen]}, base[chosen], target[chosen], chosen)
@@ -192,6 +195,8 @@ class BoundarySamples(Scheme):
                     self.teacher_outputs(batch | {"image": leaf}, grad=True)["logits"]
                 )
                 difference = logits.gather(1, base[:, None]) - logits.gather(1, target[:, None])
+                # grad instead of backward: no gradient may accumulate in a parameter before the
+                # step.
                 (gradient,) = torch.autograd.grad(difference.sum(), leaf)
             image = boundary_step(
                 image, logits.detach(), base, target, gradient, self.step_size
@@ -224,6 +229,7 @@ class BoundarySamples(Scheme):
             student_logits = replace_invalid(student_logits, attacked)
             teacher_logits = replace_invalid(self.teacher_outputs(attacked)["logits"], attacked)
             values = soft_label_loss(student_logits, teacher_logits, self.temperature)
+            # Undo the factor of soft_label_loss.
             values = values / self.temperature**2
             update.losses["boundary"] = at_progress(self.weight, batch) * mean(values, weight)
         return update

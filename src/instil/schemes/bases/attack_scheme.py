@@ -86,6 +86,7 @@ class AttackScheme(Scheme):
                 f"student: the logits have shape {tuple(logits.shape)}."
                 f" {type(self).__name__} needs (N, C) with two classes or more"
             )
+        # Called for its check of the labels only.
         self.targets(batch, logits)
 
     def before_step(self, batch: Batch) -> Batch:
@@ -96,6 +97,8 @@ class AttackScheme(Scheme):
             .view_as(image)
             .to(image.dtype)
         )
+        # In training mode each iteration would move the running statistics of BatchNorm, and
+        # dropout would change the network between iterations.
         with eval_mode(self.student):
             attacked = pgd(
                 self.attack_loss(batch),
@@ -116,6 +119,7 @@ class AttackScheme(Scheme):
 
     def student_logits(self, batch: Batch, image: Tensor) -> Tensor:
         """Return the student's logits (N, C) for other images."""
+        # Without taps: an attack runs many forward passes and reads the logits only.
         logits: Tensor = self.student(batch | {"image": image}, roles=NO_TAPS)["logits"]
         return logits
 

@@ -136,6 +136,7 @@ class BranchedScheme(Scheme):
         ends = self.branch_outputs(outputs)
         self.build_extra(ends, stages)
         teachers, _ = self.teachers_for(ends, stages, batch)
+        # All ends use the same objectives, which are built for the student's own end.
         self.objectives.build(ends[0], teachers[0][0])
 
     def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
@@ -164,6 +165,8 @@ class BranchedScheme(Scheme):
         Returns:
             Outputs of the ends, the student's own first, and the stages of the student.
         """
+        # Before the branches: a NaN of an invalid sample would make the gradient of their weights
+        # NaN.
         outputs = replace_invalid_outputs(self.student(batch), batch, TRUNK_ROLES)
         return self.branch_outputs(outputs), stage_features(outputs)
 
@@ -192,6 +195,8 @@ class BranchedScheme(Scheme):
                 for end_updates in updates
             )
             losses[name] = student_loss + self.branch_weight * torch.stack(branch_losses).sum()
+        # The other ends and teachers see the same samples, so their rows would count each sample
+        # again.
         return Update(losses | scheme_losses, "student", updates[0][0].state_updates)
 
 

@@ -93,6 +93,7 @@ class GeneratorScheme(Scheme):
         student, teacher = self.forward_both(batch | {"image": image})
         super().build(batch | {"image": image})
         self.terms.build(student, teacher | {"statistics": item_weights(batch)})
+        # The scheme itself computes the role statistics, so it is not requested from the teacher.
         roles = self.objectives.reads("teacher") | self.terms.reads("teacher") | {"logits"}
         self.teacher.select_roles(roles - {"statistics"}, batch)
         if self.memory:
@@ -125,6 +126,7 @@ class GeneratorScheme(Scheme):
         with record_statistics(self.teacher or self, item_weights(batch)) as statistics:
             teacher = self.teacher_outputs(batch, grad=True)
         loss = self.bn_statistics_loss(statistics)
+        # One row per sample, as in every other role; the term takes the mean of equal rows.
         return teacher | {"statistics": loss.expand(len(batch["image"]))}
 
     def bn_statistics_loss(self, statistics: list[BatchNormStatistics]) -> Tensor:
@@ -144,12 +146,14 @@ class GeneratorScheme(Scheme):
         """
         for turn in range(turns):
             if fresh or not turn:
+                # The student's update must not reach the generator.
                 with torch.no_grad():
                     image = self.generate(batch, turn)
             synthetic = batch | {"image": self._with_remembered(batch, image)}
             update = self.objectives(
                 self.student(synthetic), self.teacher_outputs(synthetic), synthetic
             )
+            # Only the images of the last turn are remembered: one batch per step enters the memory.
             if self.replay is not None and turn == turns - 1:
                 update.state_updates["made"] = image
             yield update
@@ -171,6 +175,7 @@ class GeneratorScheme(Scheme):
             return image
         is_replayed = keyed_uniform(batch, 1, "scheme.replay.choice").squeeze(1) < REPLAYED
         is_replayed = is_replayed & (self.replay.pushed > 0)
+        # An empty memory returns zeros, which the mask above never selects.
         remembered = self.replay.draw(batch, "scheme.replay.rows")["image"]
         return torch.where(is_replayed[:, None, None, None], remembered, image)
 

@@ -90,6 +90,7 @@ class GeneratedInversion(InversionScheme):
     ):
         super().__init__(student, teacher, objectives, memory, every, until)
         self.generator = as_net(generator)
+        # Weights with which the generator begins every batch of images.
         self.start = copy.deepcopy(self.generator).requires_grad_(False)
         self.iterations = iterations
         self.latent_rate = latent_rate
@@ -153,6 +154,7 @@ class GeneratedInversion(InversionScheme):
             teacher = to_float32(self.teacher_outputs(inputs, grad=True)["logits"])
         values = self.label_weight * F.cross_entropy(teacher, batch["label"], reduction="none")
         if self.adversarial_weight:
+            # In evaluation mode BatchNorm does not adopt the statistics of unfinished images.
             with eval_mode(self.student):
                 student = self.student(inputs)["logits"]
             values = values + self.adversarial_weight * decision_adversarial_loss(student, teacher)
@@ -170,6 +172,7 @@ class GeneratedInversion(InversionScheme):
     def student_update(self, batch: Batch, latent: Tensor) -> Update:
         """Return the student's update on the images of this step, which are remembered."""
         with torch.no_grad():
+            # Generated once more, because the last update changed both the generator and the codes.
             batch = batch | {"image": generate_images(self.generator, latent)}
             rows = self.memory_rows(batch)
         update = self.compute_losses(batch)
@@ -179,6 +182,8 @@ class GeneratedInversion(InversionScheme):
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)
         if "made.image" in gathered_rows:
+            # Reptile: the initial weights move a share of the way to the fitted ones, and the
+            # generator returns to them. With a share of 0 they never move.
             pairs = zip(self.start.parameters(), self.generator.parameters(), strict=True)
             for start, current in pairs:
                 start.lerp_(current, self.reuse)

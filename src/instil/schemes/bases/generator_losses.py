@@ -68,6 +68,7 @@ def balance_loss(teacher_logits: Tensor, base: float = math.e) -> Tensor:
         >>> balance_loss(torch.eye(2))
         tensor(-0.6931)
     """
+    # In log space: the logarithm of a mean probability that underflows would be infinite.
     log_share = to_float32(teacher_logits).log_softmax(-1).logsumexp(0) - math.log(
         len(teacher_logits)
     )

@@ -43,6 +43,7 @@ def decision_adversarial_loss(student_logits: Tensor, teacher_logits: Tensor) ->
     """
     student_log_probs = to_float32(student_logits).log_softmax(-1)
     teacher_log_probs = to_float32(teacher_logits).log_softmax(-1)
+    # A comparison has no gradient: it acts as a constant weight of each image.
     agree = student_logits.argmax(-1) == teacher_logits.argmax(-1)
     values = F.kl_div(student_log_probs, teacher_log_probs, reduction="none", log_target=True)
     return -values.sum(-1) * agree
@@ -69,6 +70,7 @@ class InversionScheme(Scheme):
         self.size = memory
         self.every = every
         self.until = until
+        # A stand-in: only build knows the shape of an image.
         self.memory = nn.Module()
         self.classes = 0
 
@@ -102,6 +104,7 @@ class InversionScheme(Scheme):
     def creates_images(self, batch: Batch) -> bool:
         """Whether this step creates images; equal on all ranks."""
         step = int(batch.get("step", 0))
+        # The memory is empty at the first step, so that step must create images.
         return step == 0 or (
             step % self.every == 0 and float(batch.get("progress", 0.0)) < self.until
         )
@@ -147,6 +150,7 @@ def random_shift(image: Tensor, batch: Batch, pixels: int, turn: int) -> Tensor:
     """
     if not pixels:
         return image
+    # Keyed by seed, step and turn: every micro-batch and rank rolls its images by the same pixels.
     moment = (int(batch.get("seed", 0)) * 1_000_003 + int(batch.get("step", 0))) * 1_000_003 + turn
     generator = torch.Generator().manual_seed(moment % 2**63)
     down, across = torch.randint(-pixels, pixels + 1, (2,), generator=generator).tolist()

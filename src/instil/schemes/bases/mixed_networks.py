@@ -41,6 +41,7 @@ def frozen_statistics(net: nn.Module) -> Iterator[None]:
         for part in net.modules()
         if isinstance(part, nn.modules.batchnorm._BatchNorm)
     ]
+    # With momentum 0 a norm uses the statistics of the batch and adds nothing to the running ones.
     for part, _ in norms:
         part.momentum = 0.0
     try:

@@ -54,6 +54,8 @@ class PeerScheme(Scheme):
         self.peers = nn.ModuleList(as_net(peer) for peer in peers)
         averages = [] if ema is None else [Ema(net, ema) for net in self._nets()]
         self.averages = nn.ModuleList(averages)
+        # Adapters and state of an objective belong to one pair of network and teacher, so each pair
+        # has a copy.
         self.peer_objectives = nn.ModuleList(copy.deepcopy(self.objectives) for _ in peers)
         self.further_objectives = nn.ModuleList(nn.ModuleList() for _ in self._nets())
         self.learners = {"student": ("student", "objectives", "further_objectives.0")}
@@ -98,6 +100,7 @@ class PeerScheme(Scheme):
 
     def step(self, batch: Batch) -> Iterator[Update]:
         outputs = self._forward_all(batch)
+        # No gradient flows into a network that teaches.
         fixed = self._teacher_outputs(outputs, batch)
         teachers = self.teachers_for(fixed, batch)
         rows = self.rows(fixed, batch)
@@ -114,6 +117,7 @@ class PeerScheme(Scheme):
             for index, update in enumerate(updates):
                 for key, value in update.state_updates.items():
                     state_updates[f"{learner}/{index}/{key}"] = value
+            # The rows of the scheme itself are passed on once per step, with the first update.
             yield Update(losses, learner, state_updates | ({} if i else rows))
             if self.sequential and i < len(self.peers):
                 # Only the network of this turn has changed since the forward passes above.
@@ -131,6 +135,7 @@ class PeerScheme(Scheme):
                     if key.startswith(prefix)
                 }
                 objective.after_step(own_rows)
+        # Not strict: without ema there are no averages.
         for average, net in zip(self.averages, self._nets(), strict=False):
             assert isinstance(average, Ema)
             average.follow(net)

@@ -68,6 +68,7 @@ class RobustScheme(AttackScheme):
                 f" classes or more. Got {tuple(student_logits.shape)} of the student and"
                 f" {tuple(teacher_logits.shape)} of the teacher"
             )
+        # Called for its check of the labels only.
         self.targets(batch, teacher_logits)
 
     def before_step(self, batch: Batch) -> Batch:

@@ -28,6 +28,8 @@ def straight_through_sigmoid(score: Tensor, uniforms: Tensor, temperature: float
         >>> straight_through_sigmoid(torch.tensor([2.0, -2.0]), torch.tensor([0.5, 0.5]), 5.0)
         tensor([1., 0.])
     """
+    # The difference of two Gumbel variables is logistic, so one uniform number per action is
+    # enough.
     noise_score = score + uniforms.log() - (-uniforms).log1p()
     soft = (noise_score / temperature).sigmoid()
     # The difference is 0 in value, so the sum is exactly 0 or 1.

@@ -39,6 +39,7 @@ def resolve_stage_pairs(spots: StagePairs, student: int, teacher: int) -> list[t
     fits = bool(spots) and all(len(pair) == 2 for pair in spots)
     for side, count in ((0, student), (1, teacher)):
         stages = [pair[side] for pair in spots] if fits else []
+        # Equal only if the stages are in range, distinct and in ascending order.
         fits = fits and stages == sorted(set(stages) & set(range(count)))
     if not fits:
         raise ValueError(

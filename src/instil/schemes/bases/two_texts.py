@@ -93,6 +93,7 @@ class TwoTextsScheme(GenerativeScheme):
             batch: the batch of this step.
         """
         if self.data_objectives.weights:
+            # A label loss on the data does not need a forward pass of the teacher.
             teacher = self.teacher_outputs(batch) if self.data_objectives.reads("teacher") else {}
             data_update: Update = self.data_objectives(self.student(batch), teacher, batch)
             update.losses |= data_update.losses
@@ -119,6 +120,8 @@ def select_objectives(every: Objectives, names: Iterable[str]) -> Objectives:
         {name: every.weights[name] for name in selected},
     )
     modules = list(part.modules())
+    # Schedules were extracted from the options of the whole set. The new container finds none, so
+    # it takes over the entries of its modules.
     part.schedules = [
         entry for entry in every.schedules if any(entry[0] is module for module in modules)
     ]

@@ -96,6 +96,8 @@ class GenerativeScheme(Scheme):
         limits = [size for size in sizes if size is not None]
         if not limits:
             return
+        # Heads may be padded to different widths: a token beyond the smaller head has logits on one
+        # side only.
         limit = min(limits)
         if self.vocabulary is not None and self.vocabulary > limit:
             raise ValueError(

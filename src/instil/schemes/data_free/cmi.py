@@ -142,6 +142,7 @@ class CMI(GeneratedInversion):
             (N, D).
         """
         with record_statistics(self.teacher or self) as statistics:
+            # Rows for the memory are computed without a graph, those of a loss with one.
             self.teacher_outputs(batch | {"image": image}, grad=torch.is_grad_enabled())
         return concat_means(statistics)
 

@@ -81,5 +81,7 @@ class DAFL(GeneratorScheme):
         self.statistics = statistics
 
     def step(self, batch: Batch) -> Iterator[Update]:
+        # Different codes for the two updates: the student learns from turn 0, as Algorithm 1
+        # generates new images for it.
         yield self.generator_update(batch, 1)
         yield from self.student_updates(batch, 1, fresh=True)

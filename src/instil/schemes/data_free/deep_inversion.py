@@ -68,6 +68,7 @@ def competition(
         to_p = F.kl_div(log_m, log_p, reduction="none", log_target=True).sum(-1)
         to_q = F.kl_div(log_m, log_q, reduction="none", log_target=True).sum(-1)
         return 1 - torch.stack([to_p, to_q]).mean(0)
+    # The form of the code has one value for the whole batch, so it couples the images.
     p, q = log_p.exp(), log_q.exp()
     m = ((p + q) / 2).clamp(LEAST, MOST)
     from_p = F.kl_div(p.clamp(LEAST, MOST).log(), m, reduction="none").sum(-1).mean()
@@ -157,8 +158,11 @@ class DeepInversion(InversionScheme):
         with eval_mode(self.student), torch.enable_grad():
             for turn in range(self.iterations):
                 loss = self.energy(random_shift(image, batch, self.shift, turn), batch)
+                # grad instead of backward: no gradient may accumulate in a parameter before the
+                # step.
                 (image.grad,) = torch.autograd.grad(loss, image)
                 optimizer.step()
+                # Through .data, because autograd forbids in-place changes of a leaf.
                 image.data.clamp_(0, 1)
         return image.detach()
 
@@ -179,6 +183,8 @@ class DeepInversion(InversionScheme):
             values = values + self.competition_weight * competition(student, teacher)
         if self.statistics_weight:
             values = values + self.statistics_weight * bn_statistics_loss(read)
+        # A sum over the images: the gradient of an image does not shrink with the size of the
+        # batch.
         return values.sum()
 
     def step(self, batch: Batch) -> Iterator[Update]:

@@ -62,4 +62,5 @@ class DFAD(GeneratorScheme):
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield from self.student_updates(batch, self.student_steps, fresh=True)
+        # The turns below this number belong to the student, so the generator gets codes of its own.
         yield self.generator_update(batch, self.student_steps)

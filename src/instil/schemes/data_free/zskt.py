@@ -60,6 +60,8 @@ class ZSKT(GeneratorScheme):
         self.student_steps = student_steps
 
     def step(self, batch: Batch) -> Iterator[Update]:
+        # All updates of a step use the codes of turn 0, those of the generator and those of the
+        # student.
         for _ in range(self.generator_steps):
             yield self.generator_update(batch)
         yield from self.student_updates(batch, self.student_steps, fresh=False)

@@ -134,6 +134,8 @@ class DistiLLM(GenerativeScheme):
         draw = self.draw_text_source(batch)
         student_text_prob = float(self.student_text_prob)
         use_student_text = draw < student_text_prob
+        # One number decides both: below new_text_prob the text is new, up to student_text_prob it
+        # is replayed.
         new_text_prob = student_text_prob * (1 - float(batch.get("progress", 0.0)))
         is_new = draw < new_text_prob or bool(self.replay.pushed < self.memory)
         if use_student_text:
@@ -187,6 +189,8 @@ class DistiLLM(GenerativeScheme):
         """
         if not len(batch["input_ids"]):
             return torch.zeros_like(self.seen)
+        # Losses are means over items. Sums and counts, in contrast, add up over micro-batches and
+        # ranks.
         counts = self.objectives.counts(batch)
         losses = self.compute_losses(batch).losses
         rows = [
@@ -202,6 +206,7 @@ class DistiLLM(GenerativeScheme):
         validation = gathered_rows.pop("validation").sum(0)
         super().after_step(gathered_rows)
         if new_text and self.replay is not None:
+            # Rows without a generated token, such as held-out ones, are not remembered.
             counts = new_text["valid"].any(1)
             self.replay.push(**{key: rows[counts] for key, rows in new_text.items()})
         self.seen += validation

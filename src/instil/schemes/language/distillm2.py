@@ -153,6 +153,7 @@ class DistiLLM2(SequenceLevel):
         gaps = likelihood_gaps(*texts)
         base = at_progress(self.base_skew, batch)
         adapted = adaptive_skew(gaps, self.running_gap, base)
+        # Before the first update there is no usual gap to compare the texts with.
         skews = torch.where(self.num_updates > 0, adapted, base)
         reverse = reverse_weight(float(batch.get("progress", 0.0)), self.gradual)
         counts = _has_both_texts(batch)
@@ -165,6 +166,7 @@ class DistiLLM2(SequenceLevel):
         del update
 
     def _log_probs(self, student: Outputs, teacher: Outputs, token: Tensor) -> TextLogProbs:
+        # Cut before the softmax: the padding of a head must not receive probability.
         student_log_probs, teacher_log_probs = (
             drop_unlabelled_gradient(token, to_float32(side["logits"][..., : self.vocabulary]))[0]
             for side in (student, teacher)

@@ -103,6 +103,7 @@ def policy_gradient_loss(
         tensor(-0.1000)
     """
     ratio = (log_probs - old_log_probs).exp() * importance_weight
+    # The maximum of two losses is the minimum of two objectives in PPO: the pessimistic bound.
     values = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip))
     return mean(values, mask.to(values.dtype)) if reduction == "mean" else values
 
@@ -191,9 +192,11 @@ class MiniLLM(TwoTextsScheme):
             student_probs, teacher_probs = (to_float32(side).softmax(-1) for side in logits)
             mixture = torch.lerp(student_probs, teacher_probs, teacher_mix)
             token = sample_top_p(mixture, uniforms[:, 0])
+            # The probability under the mixture, which the importance weight corrects for.
             return token, mixture.gather(-1, token[:, None]).squeeze(-1).log()
 
         assert self.teacher is not None
+        # Only the student can be in training mode; the teacher is always in evaluation mode.
         with side_effect_free(self.student):
             text = self.generate_with(batch, [self.student, self.teacher], choose)
         return batch | {"student_text": text}

@@ -96,6 +96,7 @@ class PrivilegedContext(GenerativeScheme):
         ] = 1.0,
         sampling: SamplingOption = Sampling(),
     ):
+        # Converted once: the teachers below must hold the same Net as the scheme.
         student = as_net(student)
         if reader == "average":
             teacher = Ema(student, decay)
@@ -160,8 +161,10 @@ def with_context(batch: Batch) -> Batch:
     width = batch["context_ids"].shape[1]
     gap = width - length
     num_bos = batch.get("num_bos", torch.zeros_like(length[:, 0]))[:, None]
+    # Tokens that open every text stay in front; the context follows them.
     bos_or_context = torch.where(position < num_bos, width + position, position - num_bos)
     is_row = position >= length + num_bos
+    # Positions behind the end of the row repeat its last token, and the mask below excludes them.
     row_position = (position + gap).clamp_max(ids.shape[1] - 1)
     source = torch.where(is_row, row_position, bos_or_context)
     rows = {

@@ -99,6 +99,7 @@ class SequenceLevel(GenerativeScheme):
         rows = index_batch(batch, torch.tensor(missing, device=has_text.device))
         # The random numbers depend on the step; at step 0 a text is the same in every epoch.
         text = self._generate(rows | {"step": torch.tensor(0)})
+        # On the CPU, because the cache grows to the texts of the whole data set.
         packed = torch.stack([text[key].long() for key in TEXT], 1).cpu()
         self.text_cache.update(zip((index[row] for row in missing), packed, strict=True))
 
@@ -113,6 +114,7 @@ class SequenceLevel(GenerativeScheme):
         )
 
     def step(self, batch: Batch) -> Iterator[Update]:
+        # The text is the teacher's signal; cross_entropy on it does not need another forward pass.
         teacher = self.teacher_outputs(batch) if self.objectives.reads("teacher") else {}
         update: Update = self.objectives(self.student(batch), teacher, batch)
         yield update

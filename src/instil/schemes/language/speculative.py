@@ -51,10 +51,13 @@ def sample_interleaved(
     student_token, student_log_prob = sample_tokens(
         student_logits, uniforms[:, 0], temperature, top_p
     )
+    # Drawn for every row with a number of its own, so that a draw does not depend on earlier
+    # rejections.
     teacher_token, teacher_log_prob = sample_tokens(
         teacher_logits, uniforms[:, 1], temperature, top_p
     )
     student_token_logit = teacher_logits.gather(-1, student_token[:, None])
+    # Counting the larger logits gives the rank without sorting the vocabulary.
     rank = (teacher_logits > student_token_logit).sum(-1)
     is_accepted = rank < top_k
     token = torch.where(is_accepted, student_token, teacher_token)

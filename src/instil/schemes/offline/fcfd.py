@@ -150,7 +150,9 @@ class FCFD(Scheme):
         )
         if self.direction != "to_teacher":
             self.to_student.extend(
-                bridge(teacher_stages[j], student_stages[i]) for i, j in self.matched[:-1]
+                # No change-over after the last pair: no stages of the student would follow it.
+                bridge(teacher_stages[j], student_stages[i])
+                for i, j in self.matched[:-1]
             )
         super().build(batch)
         self.teacher.select_roles(self.objectives.reads("teacher") | {"features", "logits"}, batch)
@@ -210,6 +212,7 @@ class FCFD(Scheme):
             replace = {self.stage_modules["teacher"][j]: adapted[pair]}
             logits: Tensor = self.teacher.net(batch, roles=no_roles, replace=replace)["logits"]
             return to_float32(logits)
+        # A second forward pass on the same samples, which BatchNorm must not count twice.
         with frozen_statistics(self.student):
             replace = {self.stage_modules["student"][i]: self.to_student[pair](teacher_stages[j])}
             logits = self.student(batch, roles=no_roles, replace=replace)["logits"]

@@ -172,7 +172,9 @@ def _call_with_table(
         return outputs
     average = model.table(batch["index"])
     logits = to_float32(outputs["logits"])
+    # Probabilities that underflow to 0 get a finite logit.
     recorded = temperature * average.clamp_min(torch.finfo(average.dtype).tiny).log()
+    # A row of zeros belongs to a sample that the teacher was not trained on.
     has_prediction = average.sum(-1, keepdim=True) > 0
     return {**outputs, "logits": torch.where(has_prediction, recorded.to(logits), logits)}
 

@@ -105,6 +105,7 @@ class FoldedTransform(Scheme):
         if self.norm == "batch":
             layers.append(nn.BatchNorm2d(stage.shape[1]))
         self.contract = nn.Sequential(*layers).to(stage.device, stage.dtype)
+        # Called for its error about a classifier without bias, before training.
         self._head()
 
     def step(self, batch: Batch) -> Iterator[Update]:
@@ -167,6 +168,7 @@ def _reads_mean(stage: Tensor, weight: Tensor, bias: Tensor, logits: Tensor) -> 
     if stage.shape[1] != weight.shape[1]:
         return False
     expected = F.linear(global_average_pool(stage), weight, bias)
+    # Wide enough for the rounding of a network in half precision.
     tolerance = 1e-2 * float(expected.abs().max())
     return torch.allclose(expected, logits, rtol=1e-2, atol=tolerance)
 

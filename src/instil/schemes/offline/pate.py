@@ -58,6 +58,7 @@ class PATE(Scheme):
                 "teacher: pate learns from votes. Expected 'label' in the teacher's outputs, got "
                 f"{', '.join(votes)}. Set teacher: private_votes"
             )
+        # The votes become labels, so no objective reads the teacher.
         self.objectives.build(self.student(batch), {})
 
     def before_step(self, batch: Batch) -> Batch:

@@ -60,6 +60,7 @@ class Reused(nn.Module):
             model(*inputs, **options)
             return {}
 
+        # The model runs for its taps; its own logits are discarded.
         outputs = self.student({}, call=call_model)
         embedding = global_average_pool(cast(Projects, self.objective).project(outputs))
         return F.linear(embedding.to(self.weight.dtype), self.weight, self.bias)
@@ -135,6 +136,7 @@ class ReusedClassifier(Scheme):
         if embedding.shape[1] != self.weight.shape[1]:
             return False
         expected = F.linear(embedding, self.weight, self.bias)
+        # Wide enough for the rounding of a network in half precision.
         tolerance = 1e-2 * float(expected.abs().max())
         return torch.allclose(expected, to_float32(teacher["logits"]), rtol=1e-2, atol=tolerance)
 

@@ -91,6 +91,7 @@ class SeveralStudents(Scheme):
         teacher: Outputs = self.teacher_outputs(batch)
         for learner, net, objectives in self._students():
             update = objectives(net(batch), teacher, batch, learner)
+            # All students have objectives of the same names, so their rows need different keys.
             update.state_updates = {
                 f"{learner}/{key}": rows for key, rows in update.state_updates.items()
             }

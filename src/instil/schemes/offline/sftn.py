@@ -143,8 +143,10 @@ class SFTN(Scheme):
         branch_outputs = self.branches[0](batch)
         stages = stage_features(outputs)
         branch_stages = stage_features(branch_outputs)
+        # Called for its check of the shapes only.
         sftn_loss(branch_outputs["logits"], outputs["logits"])
         pairs = resolve_stage_pairs(self.stage_pairs, len(branch_stages), len(stages))
+        # A branch from the last pair would consist of the classifier only.
         self.matched = pairs[:-1]
         if not self.matched:
             raise ValueError(
@@ -160,6 +162,7 @@ class SFTN(Scheme):
             for branch_stage, stage in self.matched
         )
         self.branches.extend(copy.deepcopy(first) for _ in self.matched[1:])
+        # The dry run has no gradients, but unreached parameters are those without one.
         with torch.enable_grad():
             for branch, end in zip(self.branches, self.ends(stages, batch), strict=True):
                 _freeze_unreached(branch, end["logits"])

@@ -54,6 +54,7 @@ class Views(Scheme):
     def build(self, batch: Batch) -> None:
         super().build(batch)
         if self.teacher is not None:
+            # The teacher computes plain roles; split_views derives those of the views from them.
             roles = {role.removeprefix("view_") for role in self.objectives.reads("teacher")}
             self.teacher.select_roles(roles - {"input"}, batch)
 
@@ -85,6 +86,7 @@ def with_views(batch: Batch) -> Batch:
             f"{tuple(image.shape)}. Resize the images"
         )
     num_samples = batch_size(batch)
+    # Entries of the step, such as seed and progress, have no rows to repeat.
     rows = {
         key: value
         for key, value in batch.items()
@@ -123,4 +125,5 @@ def _select_rows(value: Any, num_samples: int, views: bool) -> Any:
         return tuple(_select_rows(part, num_samples, views) for part in value)
     if not views:
         return value[:num_samples]
+    # The rows are ordered by turn and then by sample; outputs need the samples first.
     return value[num_samples:].unflatten(0, (len(TURNS), num_samples)).transpose(0, 1)

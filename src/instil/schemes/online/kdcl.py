@@ -93,9 +93,11 @@ class KDCL(PeerScheme):
         self.target = target
         self.momentum = momentum
         self.errors: Tensor
+        # The identity gives all networks the same weight until errors are measured.
         self.register_buffer("errors", torch.eye(len(peers) + 1))
 
     def teachers_for(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:
+        # Computed once: all networks have the same teacher.
         return [[{"logits": self.ensemble_logits(outputs, batch)}]] * len(outputs)
 
     def ensemble_logits(self, outputs: list[Outputs], batch: Batch) -> Tensor:

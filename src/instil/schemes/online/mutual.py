@@ -33,6 +33,7 @@ def averaged_logits(logits: Sequence[Tensor], average: str = "probabilities") ->
     stacked = to_float32(torch.stack(list(logits)))
     if average == "logits":
         return stacked.mean(0)
+    # The logarithm of the mean probability, computed without leaving log space.
     return stacked.log_softmax(-1).logsumexp(0) - torch.tensor(float(len(stacked))).log()
 
 

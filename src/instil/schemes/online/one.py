@@ -106,6 +106,7 @@ class ONE(BranchedScheme):
         return [stages - 2] * (self.num_branches - 1)
 
     def build_extra(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
+        # The gate reads the stage from which all branches start.
         trunk = global_average_pool(to_float32(stages[-2]))
         self.gate = Gate(trunk.shape[1], self.num_branches, self.norm).to(trunk.device, trunk.dtype)
 
@@ -125,5 +126,6 @@ class ONE(BranchedScheme):
         trained = gated_logits(replace_uncounted(logits, labelled > 0), gate)
         values = F.cross_entropy(trained, batch["label"], reduction="none")
         loss = mean(values, labelled, num_items(batch, labelled, self.average))
+        # The ensemble learns from the labels only, not from the branches that it teaches.
         ensemble = gated_logits(logits, gate).detach()
         return [[{"logits": ensemble}] for _ in ends], {"ensemble": loss}

@@ -171,6 +171,7 @@ class PCL(BranchedScheme):
         views: Tensor | None = batch.get("views")
         if views is None:
             return [replace_invalid_outputs(net(batch), batch, TRUNK_ROLES)] * self.peers
+        # Ordered by peer, so that each chunk of the outputs belongs to one peer.
         outputs = net({"image": views.transpose(0, 1).flatten(0, 1)})
         logits = outputs["logits"].chunk(self.peers)
         stages = [stage.chunk(self.peers) for stage in stage_features(outputs)]
@@ -231,6 +232,7 @@ class PCL(BranchedScheme):
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)
         assert self.mean_student is not None
+        # Counted before the decay is computed: it is 0 at the first update, which copies the peers.
         self.num_updates += 1
         decay = ramped_decay(self.num_updates, self.decay)
         self.mean_student.follow(self.student, decay)

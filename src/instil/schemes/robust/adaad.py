@@ -41,6 +41,7 @@ class AdaAD(RobustScheme):
     )
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
+        # Both networks see the attacked image, so the gradient of the attack passes through both.
         return lambda image: soft_label_loss(
             self.student_logits(batch, image), self.teacher_logits(batch, image, grad=True)
         )

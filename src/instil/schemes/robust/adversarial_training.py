@@ -54,6 +54,7 @@ class AdversarialTraining(AttackScheme):
         super().__init__(student, None, objectives, epsilon, step_size, attack_steps)
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
+        # The class of an unlabelled image is fixed before the attack moves the image.
         logits = self.student_logits(batch, batch["image"]).detach()
         return self.cross_entropy_attack(self.targets(batch, logits), batch)
 

@@ -46,6 +46,7 @@ def trust(teacher_logits: Tensor, target: Tensor, beta: float = 0.1) -> Tensor:
         (N,) in [0, 1].
     """
     log_probs = to_float32(teacher_logits).log_softmax(-1)
+    # A power computed from the logarithm, which stays exact for probabilities that would underflow.
     return (beta * log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)).exp()
 
 
@@ -147,6 +148,8 @@ class IAD(RobustScheme):
     ) -> Tensor:
         outputs = self.teacher_outputs(batch | {"image": batch["attacked"]})
         under_attack = outputs["logits"]
+        # The class of an unlabelled image comes from the clean image, the trust from the attacked
+        # one.
         trusted = trust(under_attack, self.targets(batch, teacher_logits), self.beta)
         if float(batch.get("progress", 0.0)) < self.trusting:
             trusted = torch.ones_like(trusted)

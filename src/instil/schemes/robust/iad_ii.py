@@ -101,6 +101,7 @@ class IADII(IAD):
                 f" images, got {len(members) or 1}"
             )
         robust_outputs: Outputs = members[0]
+        # The roles of the robust teacher replace those of the ensemble.
         return outputs | robust_outputs
 
     def extra_losses(self, attacked_logits: Tensor, teacher_outputs: Outputs) -> Tensor:

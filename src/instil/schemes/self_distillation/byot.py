@@ -54,6 +54,7 @@ def byot_hint_loss(
             f"got {tuple(deepest.shape)}. Use features of one shape"
         )
     shallow = to_float32(shallow)
+    # Only the shallow classifiers move towards the deepest one.
     deepest = to_float32(deepest).detach()
     squares = (shallow - deepest).square()
     if positive:

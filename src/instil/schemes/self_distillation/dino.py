@@ -150,6 +150,7 @@ class DINO(Scheme):
         embedding = _embedding(self.student(batch))
         head = Head(embedding.shape[1], self.hidden, self.narrow, self.prototypes)
         self.head = head.to(embedding.device, to_float32(embedding).dtype)
+        # After the move to device and dtype, which the copy takes over.
         self.teacher_head = Ema(self.head, self.momentum)
         self.objectives.build(*self.forward_both(self.before_step(batch)))
 
@@ -198,6 +199,7 @@ class DINO(Scheme):
         super().after_step(gathered_rows)
         assert self.head is not None
         assert self.teacher_head is not None
+        # All rows hold the progress of this step.
         progress = float(gathered_rows["progress"][0])
         decay = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
         for average, network in ((self.teacher, self.student), (self.teacher_head, self.head)):

@@ -142,6 +142,7 @@ class MixSKD(BranchedScheme):
         self.self_teacher = nn.Sequential(
             nn.Linear(len(ends) * width, width, bias=False), nn.Linear(width, logits.shape[1])
         ).to(logits)
+        # Without its label loss nothing trains the self-teacher, as in the authors' code for CIFAR.
         self.self_teacher.requires_grad_(self.mixture_label_weight > 0)
         for _ in ends if self.discriminator_weight else ():
             layers = nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2)

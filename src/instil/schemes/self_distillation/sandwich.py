@@ -149,6 +149,7 @@ class Sandwich(Scheme):
             Share of the channels and depth of each sub-network.
         """
         depth = self._supernet().depth
+        # Keyed by seed and step: every micro-batch and rank trains the same sub-networks.
         key = int(batch.get("seed", 0)), int(batch.get("step", 0))
         generator = np.random.default_rng(key)
         sizes = [(self.smallest_share, self.smallest_depth)]
@@ -214,6 +215,7 @@ def _subnet_call(
     """Return the call of the task, applied to a sub-network of its model."""
 
     def call_subnet(model: Any, batch: Batch) -> Outputs:
+        # A new wrapper per call: the shared model itself keeps no size from an earlier call.
         return call(_Subnet(model, share, depth), batch)
 
     return call_subnet

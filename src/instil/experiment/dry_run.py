@@ -151,6 +151,9 @@ class _StageNetworks:
             if config.ready or config.earlier:
                 continue
             batch = self.batch
+            if config.is_fitted:
+                check_classes(data, net, batch, "teacher", None)
+                continue
             if data is not self.experiment:
                 batch = next(iter(data.loader(data.splits.train)))
             check_teacher_training(data, net, config, batch)

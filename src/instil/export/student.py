@@ -21,6 +21,7 @@ from instil.files.checksums import (
     check_tensors,
     seal_tensors,
 )
+from instil.networks.model_source import ResizesState
 
 TIED = "instil.tied"
 """Key of the metadata that maps the name of a tied weight to the name that is stored."""
@@ -77,6 +78,8 @@ def load_student(net: nn.Module, path: str | Path) -> dict[str, Any]:
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
         tied = json.loads((file.metadata() or {}).get(TIED, "{}"))
     tensors |= {name: tensors[stored] for name, stored in tied.items()}
+    if isinstance(model, ResizesState):
+        model.resize_state(tensors)
     _check_names_and_shapes(model, tensors, path)
     model.load_state_dict(tensors)
     return description

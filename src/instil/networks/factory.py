@@ -14,7 +14,6 @@ from torch import nn
 from instil import networks
 from instil.cards import closest
 from instil.catalogue.user_code import UntrustedCode, declared_models, user_function
-from instil.files.checksums import file_sha256
 from instil.networks.inputs import input_of
 from instil.networks.model_source import ModelRequest
 from instil.networks.source_registry import find_source, source_names
@@ -95,16 +94,15 @@ def code_of(spec: str, base: Path) -> str:
         base: folder of the recipe.
 
     Returns:
-        Path and text of the user's module in ``spec``, or the SHA-256 of each file of a source;
-        empty for all other models.
+        Path and text of the user's module in ``spec``, or the identity that its source returns;
+        empty for a network of this package.
     """
     source, _, _ = spec.rpartition(":")
     if source in OWN_SOURCES:
         return ""
     model_source = find_source(spec)
     if model_source is not None:
-        files = model_source.files(_request(spec, {}, {}, base))
-        return "\n".join(file_sha256(file) for file in files if file.is_file())
+        return model_source.identity(_request(spec, {}, {}, base))
     file = base / Path(*source.split(".")).with_suffix(".py")
     return f"{base.resolve()}\n{file.read_text(encoding='utf-8') if file.is_file() else ''}"
 

@@ -7,12 +7,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
+
+from instil.files.checksums import file_sha256
 
 LearnsBy = Literal["gradients", "fit", "nothing"]
 """Training of a source's models: by gradients, by their own ``fit``, or not at all."""
+
+
+@runtime_checkable
+class ResizesState(Protocol):
+    """Protocol of models whose state has another size after their training."""
+
+    def resize_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the size of a state that is loaded next."""
 
 
 @dataclass(frozen=True)
@@ -98,25 +108,36 @@ class ModelSource(ABC):
         """
 
     def files(self, request: ModelRequest) -> list[Path]:
-        """Return the files whose content decides the outputs; they belong to fingerprints."""
+        """Return the files whose content decides the outputs."""
         return []
 
-    def library(self, spec: str) -> Any:
+    def identity(self, request: ModelRequest) -> str:
+        """Return what decides the outputs beside the options, for fingerprints.
+
+        Args:
+            request: name and folder of the model.
+
+        Returns:
+            SHA-256 of each of ``files`` that exists, one per line.
+        """
+        return "\n".join(file_sha256(file) for file in self.files(request) if file.is_file())
+
+    def library(self, spec: str, package: str = "") -> Any:
         """Import the package of the source.
 
         Args:
             spec: model as the recipe names it, for messages.
+            package: another package that the source needs.
 
         Raises:
             ValueError: if the package is not installed, with the command that installs it.
         """
         try:
-            return importlib.import_module(self.package)
+            return importlib.import_module(package or self.package)
         except ImportError as error:
-            install = f'"instil[{self.extra}]"' if self.extra else self.package
-            raise ValueError(
-                f"{spec} needs the package {self.package}: pip install {install}"
-            ) from error
+            name = package or self.package
+            install = f'"instil[{self.extra}]"' if self.extra else name
+            raise ValueError(f"{spec} needs the package {name}: pip install {install}") from error
 
 
 def _join(names: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def estimate_run(experiment: Experiment, student_seconds: float) -> dict[str, An
 
 
 def teacher_seconds(plan: Plan, job: Job) -> float:
-    """Estimate the seconds of the whole training of a teacher.
+    """Estimate the seconds of the whole training of a teacher; 0 for one with its own ``fit``.
 
     Args:
         plan: the plan.
@@ -54,6 +54,8 @@ def teacher_seconds(plan: Plan, job: Job) -> float:
     """
     stage, index = plan.experiment.stages[job.stage_index], job.teacher_index
     spec = stage.recipe.teachers[index]
+    if spec.is_fitted:
+        return 0.0
     teacher_data = teacher_training_data(stage, spec, index).for_network(spec)
     train = stage.recipe.teacher_train or stage.recipe.train
     scheme = build_teacher_scheme(teacher_data, build_teacher(stage, spec, index), spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -10,6 +11,7 @@ from instil.cards import has_tag
 from instil.core import Net
 from instil.engine import rank, wait_for_ranks
 from instil.experiment.experiment import Experiment
+from instil.experiment.fitted_teacher import fit_teacher
 from instil.experiment.schemes import build_teacher_scheme, samples_for_scheme
 from instil.experiment.teachers import teacher_training_data
 from instil.experiment.trained_teachers import (
@@ -82,6 +84,8 @@ class TeacherTrainer:
         self, stage: Experiment, spec: TeacherConfig, index: int, net: Net
     ) -> tuple[Net, float]:
         """Train a teacher and write it to the cache."""
+        if spec.is_fitted:
+            return self._fit(stage, spec, index, net)
         name, path = _training_name(stage, index), cache_path(stage, spec, index)
         self.folder.remove_records(name, None)
         self._logged_paths[name] = path
@@ -111,6 +115,22 @@ class TeacherTrainer:
         if spec.checkpoint_at == shares[-1]:
             finished_students.delete_checkpoints(self.folder, name, None, 1)
         return result.net, result.seconds
+
+    def _fit(
+        self, stage: Experiment, spec: TeacherConfig, index: int, net: Net
+    ) -> tuple[Net, float]:
+        """Fit a teacher that is not trained by gradients, and write it to the cache."""
+        path = cache_path(stage, spec, index)
+        start = time.perf_counter()
+        # All ranks need the estimator, but only one of them computes and writes it.
+        if rank() == 0:
+            fit_teacher(teacher_training_data(stage, spec, index).for_network(spec), net)
+            seconds = time.perf_counter() - start
+            save_student(net, path, {"seconds": seconds, "records": []})
+        wait_for_ranks()
+        record = read_cached(net, path)
+        assert record is not None
+        return net, record.seconds
 
     def _ready_net(self, stage: Experiment, spec: TeacherConfig, index: int) -> Net:
         """Return a teacher that needs no training; jobs that run together share one copy."""

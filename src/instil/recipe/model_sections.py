@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt, Le
 from pydantic import model_validator
 
+from instil.networks.source_registry import find_source
 from instil.recipe.base_sections import OpenSection, PositiveInt, Section, default_of
 from instil.recipe.data_sections import TeacherDataConfig
 
@@ -20,6 +21,10 @@ FIXED_AFTER_A_STAGE = (
     "input",
 )
 """Keys that a network of an earlier stage already has."""
+
+
+FIXED_WITHOUT_GRADIENTS = ("changes", "weights", "pretrained", "freeze", "taps")
+"""Keys that a model without trainable parameters cannot have."""
 
 
 class InputConfig(Section):
@@ -39,9 +44,10 @@ class ModelConfig(Section):
     """A network."""
 
     model: str
-    """``networks:cnn``, ``timm:resnet18``, ``torchvision:resnet18``, ``my_module:build``; in a
-    stage also ``previous`` or ``stage:NAME``; for a student also ``teacher``, which starts from the
-    teacher's weights."""
+    """``networks:cnn``, a model source such as ``timm:resnet18``, ``my_module:build``; in a stage
+    also ``previous`` or ``stage:NAME``; for a student also ``teacher``, which starts from the
+    teacher's weights. Teachers may also be ``sklearn:CLASS``, ``onnx:FILE`` or
+    ``predictions:FILE``."""
 
     options: dict[str, Any] = {}
     """Arguments of the function that builds the network."""
@@ -78,6 +84,12 @@ class ModelConfig(Section):
         return self.model in ("remote", "networks:remote")
 
     @property
+    def learns_by(self) -> str:
+        """Training of the network: ``gradients``, ``fit`` or ``nothing``."""
+        source = find_source(self.model)
+        return "gradients" if source is None else source.learns_by
+
+    @property
     def earlier(self) -> bool:
         """Whether the network comes from an earlier stage."""
         return self.model == "previous" or self.model.startswith("stage:")
@@ -88,6 +100,20 @@ class ModelConfig(Section):
         if self.earlier and fixed:
             raise ValueError(
                 f"the net of an earlier stage has its {fixed[0]} already; leave {fixed[0]} out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_trainable(self) -> ModelConfig:
+        if self.learns_by == "gradients":
+            return self
+        fixed = [key for key in FIXED_WITHOUT_GRADIENTS if getattr(self, key)]
+        if fixed:
+            raise ValueError(f"{fixed[0]}: {self.model} has no weights; leave {fixed[0]} out")
+        if not isinstance(self, TeacherConfig):
+            raise ValueError(
+                f"model: {self.model} has no gradients. Expected a network for a student; "
+                f"{self.model} can be its teacher"
             )
         return self
 
@@ -147,7 +173,13 @@ class TeacherConfig(ModelConfig):
     def ready(self) -> bool:
         """Whether the teacher needs no training."""
         has_all_weights = self.weights is not None and not self.freeze
-        return self.is_trained or self.remote or has_all_weights
+        learns_nothing = self.learns_by == "nothing"
+        return self.is_trained or self.remote or has_all_weights or learns_nothing
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the teacher is trained by its own ``fit``."""
+        return self.learns_by == "fit"
 
     @model_validator(mode="after")
     def _check_training(self) -> TeacherConfig:
@@ -166,7 +198,10 @@ class TeacherConfig(ModelConfig):
                 "num_replicas: each replica is trained from other initial weights, and this "
                 "teacher is not trained here; leave num_replicas out"
             )
-        if self.checkpoint_at < 1 and (self.ready or self.earlier):
+        if self.is_fitted and (self.scheme != SchemeConfig() or self.is_trained):
+            key = "is_trained" if self.is_trained else "scheme"
+            raise ValueError(f"{key}: {self.model} is trained by its own fit; leave {key} out")
+        if self.checkpoint_at < 1 and (self.ready or self.is_fitted or self.earlier):
             raise ValueError(
                 "checkpoint_at is a part of a training before this one, and this teacher is not "
                 "trained here; leave it out"

@@ -1,0 +1,42 @@
+"""Training of a teacher by its own ``fit`` instead of gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Net
+from instil.experiment.experiment import Experiment
+from instil.networks.sklearn_model import SklearnModel
+from instil.recipe.errors import error_context
+
+
+def fit_teacher(experiment: Experiment, net: Net) -> None:
+    """Fit a teacher on the training samples, each in one view without augmentation.
+
+    Args:
+        experiment: data of the teacher.
+        net: the teacher; its model gets the inputs that the task gives it.
+
+    Raises:
+        RecipeError: if the data or their labels do not fit.
+    """
+    model = net.model
+    assert isinstance(model, SklearnModel)
+    inputs: list[Tensor] = []
+    labels: list[Tensor] = []
+
+    def keep_input(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        inputs.append(arguments[0].cpu())
+
+    handle = model.register_forward_pre_hook(keep_input)
+    with error_context("teacher"), torch.no_grad():
+        try:
+            for batch in experiment.loader(experiment.splits.train, shuffle=False):
+                net(batch)
+                labels.append(batch["label"])
+        finally:
+            handle.remove()
+        model.fit(torch.cat(inputs), torch.cat(labels))

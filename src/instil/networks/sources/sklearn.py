@@ -1,0 +1,59 @@
+"""Source ``sklearn:``: teachers of scikit-learn, such as ``sklearn:RandomForestClassifier``."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+from instil.cards import closest
+from instil.networks.model_source import ModelRequest, ModelSource
+from instil.networks.sklearn_model import SklearnModel
+
+
+class SklearnSource(ModelSource):
+    """Classifiers and regressors of scikit-learn, with their options.
+
+    They are teachers only. They are fitted on the training data, and their probabilities are the
+    logits. Without ``random_state`` each replica has its own.
+    """
+
+    package = "sklearn"
+    extra = "sklearn"
+    learns_by = "fit"
+
+    def build(self, request: ModelRequest) -> nn.Module:
+        self.library(request.spec)
+        self.library(request.spec, "skops")
+        from sklearn.base import is_regressor  # type: ignore[import-untyped]
+        from sklearn.utils import all_estimators  # type: ignore[import-untyped]
+
+        estimators = dict(all_estimators(type_filter=["classifier", "regressor"]))
+        if request.name not in estimators:
+            raise ValueError(
+                f"sklearn has no classifier or regressor '{request.name}'; "
+                f"{closest(request.name, estimators)}"
+            )
+        kind: Any = estimators[request.name]
+        options = dict(request.options)
+        parameters = inspect.signature(kind).parameters
+        unknown = [name for name in options if name not in parameters]
+        if unknown:
+            raise ValueError(
+                f"{request.spec} has no option '{unknown[0]}'; {closest(unknown[0], parameters)}"
+            )
+        if "random_state" in parameters:
+            options.setdefault("random_state", torch.initial_seed() % 2**31)
+        estimator = request.create(lambda: kind(**options))
+        if not hasattr(estimator, "predict_proba") and not is_regressor(estimator):
+            raise ValueError(
+                f"{request.spec} gives no probabilities. Expected a classifier with "
+                "predict_proba; choose another one, such as RandomForestClassifier"
+            )
+        return SklearnModel(estimator, request.fact("classes"))
+
+    def identity(self, request: ModelRequest) -> str:
+        return f"scikit-learn {version('scikit-learn')}"

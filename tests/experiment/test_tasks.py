@@ -293,7 +293,7 @@ def test_data_and_task_must_fit(task: str, changes: list[str], message: str) -> 
         (
             "text_classification",
             "student.input={mean: [0.5]}",
-            r"(student|teacher): input\.mean: a model of text_classification gets its input as",
+            r"(student|teacher)\.input\.mean: a model of text_classification gets its input as",
         ),
         (
             "segmentation",

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from instil import catalogue
 from instil import recipe as recipes
-from instil.core import Net, side_effect_free
+from instil.core import Batch, Net, side_effect_free
 from instil.data.samples import Facts
 from instil.deployment.image_inputs import as_images
 from instil.experiment.exported_network import build_exported_network
 from instil.export.student import load_student, read_description
+from instil.networks.network_call import read_keys, reads_of, write_keys
 from instil.plan import resume as begun
 from instil.recipe.sections import Recipe
 from instil.tasks.classification import Classification
@@ -73,10 +74,17 @@ class Student:
                 "not classes. Call the network instead: student.net(batch)"
             )
         with side_effect_free(self.net):
-            logits: Tensor = self.net(self.task.to_batch(inputs, self.shape))["logits"].float()
+            logits: Tensor = self.net(self._to_batch(inputs))["logits"].float()
         if self.kind == "real":
             return logits
         return logits.softmax(-1) if self.kind == "single" else logits.sigmoid()
+
+    def _to_batch(self, inputs: Any) -> Batch:
+        """Batch with the keys of the data, from a tensor or from a mapping with these keys."""
+        reads = reads_of(self.net.call)
+        if isinstance(inputs, Mapping) and set(reads.values()) <= set(inputs):
+            inputs = read_keys(dict(inputs), reads)
+        return write_keys(self.task.to_batch(inputs, self.shape), reads)
 
     @property
     def _size(self) -> tuple[int, int]:

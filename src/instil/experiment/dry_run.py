@@ -177,7 +177,7 @@ class _StageNetworks:
             net = build_network(config, data, path, teacher)
         with error_context(path):
             net.freeze(config.freeze)
-            data.task.check_model(net.model, data.for_network(config).facts)
+            data.task.check_model(net.model, data.facts_for(config))
         check_vocabulary(net, data.for_network(config), config, path)
         check_forward(net, self.batch, path)
         return net

@@ -32,7 +32,7 @@ def check_trained_teacher(experiment: Experiment, net: Net, index: int) -> None:
     config = experiment.recipe.teachers[index]
     data = experiment.for_network(config)
     with error_context("teacher"):
-        experiment.task.check_model(net.model, data.facts)
+        experiment.task.check_model(net.model, experiment.facts_for(config))
     check_vocabulary(net, data, config, "teacher")
 
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from instil import catalogue
-from instil.core import Batch, first_tensor
-from instil.data import augmentation, labels, samplers
+from instil.data import labels, samplers
 from instil.data.aligned import of_teacher
 from instil.data.loader import Loader
 from instil.data.mixup import Mixup
 from instil.data.partners import Partners
 from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits
-from instil.data.surrogate_images import SyntheticImages
 from instil.engine import rank, world_size
+from instil.experiment.augmentation import augmentation_for
+from instil.experiment.network_inputs import (
+    check_reads,
+    exported_student,
+    input_shape,
+    network_facts,
+    sample_batch,
+)
 from instil.experiment.recipe_checks import (
     check_baselines,
-    check_can_augment,
     check_label_kind,
     check_several_classes,
     common_teacher_tokenizer,
@@ -32,9 +34,6 @@ from instil.experiment.recipe_checks import (
 from instil.experiment.sources import data_source, surrogate_samples
 from instil.recipe import build_options, error_context, stages
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
-
-Augment = Callable[[Batch], Batch]
-"""Augmentation of a batch of training samples."""
 
 
 @dataclass
@@ -82,7 +81,12 @@ class Experiment:
                 **build_options("task", recipe.task.name, recipe.task.options, "task")
             )
             check_label_kind(task, splits, recipe)
-            task.check_data(cls(recipe, task, splits).visible_samples.__getitems__([0]))
+        samples = cls(recipe, task, splits).visible_samples
+        student = exported_student(recipe)
+        with error_context("student"):
+            check_reads(task, samples, student)
+        with error_context("task"):
+            task.check_data(sample_batch(samples, student))
         with error_context("data"):
             check_several_classes(splits)
         check_baselines(task, recipe)
@@ -120,14 +124,17 @@ class Experiment:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the first input of a sample: channels, height and width of an image."""
-        inputs = self.visible_samples.inputs(torch.zeros(1, dtype=torch.int64))
-        return tuple(first_tensor(inputs).shape[1:])
+        """Shape of the student's first input of a sample: channels, height and width of images."""
+        return input_shape(self.task, self.visible_samples, exported_student(self.recipe))
 
     @property
     def facts(self) -> Facts:
         """Arguments for builders of networks, such as the number of classes."""
         return self.visible_samples.facts
+
+    def facts_for(self, config: ModelConfig) -> Facts:
+        """Arguments for the builder of a network, for the inputs that it reads."""
+        return network_facts(self.for_network(config).visible_samples, config)
 
     def for_network(self, config: ModelConfig) -> Experiment:
         """Return the experiment with the data as a network reads them.
@@ -183,7 +190,7 @@ class Experiment:
         if not shuffle:
             return Loader(samples, self.task.eval_batch_size, shuffle=False, workers=workers)
         options = self.recipe.data.augment
-        augment = self.augmentation_for(samples, seed)
+        augment = augmentation_for(self.recipe, samples, seed)
         if with_mixing and options.mixup:
             augment = Mixup(samples, augment, seed)
         if with_mixing and options.partner:
@@ -205,36 +212,6 @@ class Experiment:
                 views=views,
                 sampler=samplers.find(sampler),
             )
-
-    def augmentation_for(self, samples: Samples, seed: int = 0) -> Augment | None:
-        """Return the augmentation of training samples, None if they stay as they are.
-
-        It depends on ``index`` and ``view`` of a sample and on ``seed``. With a finite number of
-        views it is the same for every seed.
-
-        Args:
-            samples: training samples.
-            seed: seed of the run.
-
-        Raises:
-            RecipeError: for samples that cannot be augmented.
-        """
-        options = self.recipe.data.augment
-        check_can_augment(samples, self.recipe)
-        steps: list[Augment] = []
-        if isinstance(samples, SyntheticImages):
-            steps.append(functools.partial(samples.materialize, seed=seed))
-        if options.crop or options.flip:
-            # Recorded outputs belong to numbered views, which all seeds must share.
-            view_seed = seed if options.views is None else 0
-            steps.append(augmentation.Augmentation(options.crop, options.flip, view_seed))
-        return functools.partial(_apply_all, steps) if steps else None
-
-
-def _apply_all(steps: list[Augment], batch: Batch) -> Batch:
-    for step in steps:
-        batch = step(batch)
-    return batch
 
 
 def _label_seed(recipe: Recipe) -> int | None:

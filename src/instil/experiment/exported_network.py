@@ -12,9 +12,11 @@ from instil import catalogue
 from instil.cards import has_tag
 from instil.core import Batch, Net, Scheme
 from instil.data.samples import Facts
+from instil.experiment.network_inputs import exported_student
 from instil.experiment.networks import NetworkBuilder
 from instil.experiment.teachers import as_teacher
-from instil.recipe import build_objectives, build_options, error_context, origin_stage, stages
+from instil.networks.network_call import write_keys
+from instil.recipe import build_objectives, build_options, error_context, stages
 from instil.recipe.sections import Recipe
 
 
@@ -39,20 +41,23 @@ def build_exported_network(
     all_stages = stages(recipe)
     last = all_stages[-1]
     task = catalogue.find("task", recipe.task.name)
+    student_config = exported_student(recipe)
     batch = {
         task.inputs[0]: torch.rand(2, *shape),
         "label": torch.zeros(2, dtype=torch.int64),
         "index": torch.arange(2),
     }
+    for config in (student_config, *last.teachers):
+        batch = write_keys(batch, config.reads)
 
     # Nothing is downloaded: the weights come from the exported file.
     def builder(stage: Recipe) -> NetworkBuilder:
         return NetworkBuilder(
-            stage, task.call, facts, example=lambda: batch, fetch=False, trust_code=trust_code
+            stage, task, facts, example=lambda: batch, fetch=False, trust_code=trust_code
         )
 
     with error_context("student"):
-        student = builder(recipe).build(all_stages[origin_stage(all_stages)].student)
+        student = builder(recipe).build(student_config)
     scheme_class: type[Scheme] = catalogue.find("scheme", last.scheme.type)
     if not has_tag(scheme_class, "new_architecture"):
         return student

@@ -18,9 +18,11 @@ from instil.data.aligned import read_by_teacher
 from instil.data.samples import Facts
 from instil.experiment.compression import compress, make_observer
 from instil.experiment.experiment import Experiment
+from instil.experiment.network_inputs import check_reads
 from instil.networks import factory
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.inputs import input_of
+from instil.networks.network_call import Counts, NetworkCall, read_keys
 from instil.networks.presets import taps_for
 from instil.networks.weights import load_weights
 from instil.recipe import error_context
@@ -44,12 +46,13 @@ def build_network(
     """
     with error_context(path):
         samples = experiment.visible_samples
+        check_reads(experiment.task, samples, config)
         builder = NetworkBuilder(
             experiment.recipe,
-            experiment.task.call,
-            experiment.for_network(config).facts,
+            experiment.task,
+            experiment.facts_for(config),
             example=functools.partial(samples.__getitems__, [0]),
-            observe=make_observer(experiment.task.call, samples),
+            observe=make_observer(_with_keys(experiment.task.call, config), samples),
         )
         net = builder.build(config, teacher)
         if config.weights is not None:
@@ -64,7 +67,7 @@ class NetworkBuilder:
 
     Args:
         recipe: recipe of the networks.
-        call: forward pass of the task, ``call(model, batch, roles=...)``.
+        task: task, or its class, of the networks.
         facts: arguments for builders of networks.
         example: function that returns a batch, from which missing taps are inferred.
         observe: outputs of a model on some samples, for compressions.
@@ -73,7 +76,7 @@ class NetworkBuilder:
     """
 
     recipe: Recipe
-    call: Callable[..., Any]
+    task: Any
     facts: Facts
     example: Callable[[], Batch]
     observe: students.Observe = None
@@ -91,14 +94,18 @@ class NetworkBuilder:
             ValueError: for options or taps that do not fit.
             UntrustedCode: if code of the recipe would be executed without ``trust_code``.
         """
-        input_options = self._input_options(config)
+        input_options, counts = self._input_options(config)
         model = compress(self._build_model(config, teacher), config, self.observe)
-        call = functools.partial(self.call, **{**input_of(model), **input_options})
+        call: Callable[..., Any] = functools.partial(
+            self.task.call, **{**input_of(model), **input_options}
+        )
+        if config.reads or counts:
+            call = NetworkCall(call, config.reads, counts)
         taps: dict[str, Any] = dict(taps_for(model))
         if "features" not in taps and _needs_inner_outputs(self.recipe, config):
             batch = self.example()
             # Without images there is no resolution that tells the stages apart.
-            if "image" in batch:
+            if "image" in read_keys(batch, config.reads):
                 taps = infer_taps(model, call, batch) | taps
         # Taps of the recipe replace those of the architecture, which replace inferred ones.
         for role, modules in config.taps.items():
@@ -144,16 +151,27 @@ class NetworkBuilder:
         # The teacher is frozen; its copy is trained.
         return copy.deepcopy(model).requires_grad_(True)
 
-    def _input_options(self, config: ModelConfig) -> dict[str, Any]:
-        """Options of the section ``input`` that are set; the task must have all of them."""
+    def _input_options(self, config: ModelConfig) -> tuple[dict[str, Any], Counts]:
+        """Options of the task's call, and axes to shorten, that the section ``input`` sets."""
         options = config.input.model_dump(exclude_none=True)
-        unknown = [key for key in options if key not in inspect.signature(self.call).parameters]
+        counts = {
+            name: (*self.task.axes[name], options.pop(name))
+            for name in self.task.axes
+            if name in options
+        }
+        parameters = inspect.signature(self.task.call).parameters
+        unknown = [key for key in options if key not in parameters]
         if unknown:
             raise ValueError(
                 f"input.{unknown[0]}: a model of {self.recipe.task.name} gets its input as the "
                 f"data are. Leave input.{unknown[0]} out"
             )
-        return options
+        return options, counts
+
+
+def _with_keys(call: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
+    """Call of the task for the keys of a network."""
+    return NetworkCall(call, config.reads) if config.reads else call
 
 
 def _input_size(config: ModelConfig) -> Facts:

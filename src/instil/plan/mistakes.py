@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.experiment.experiment import Experiment
+from instil.experiment.network_inputs import exported_student
 from instil.files.atomic import atomic
+from instil.networks.network_call import read_keys
 from instil.plan.pictures import encode_png
 from instil.plan.run_folder import RunFolder
 
@@ -29,7 +31,8 @@ def write_mistakes(experiment: Experiment, folder: RunFolder) -> None:
     mistakes = result.get("details", {}).get("distilled", {}).get("mistakes", [])
     if not mistakes:
         return
-    images = experiment.splits.test.__getitems__([mistake["row"] for mistake in mistakes])["image"]
+    batch = experiment.splits.test.__getitems__([mistake["row"] for mistake in mistakes])
+    images = read_keys(batch, exported_student(experiment.recipe).reads)["image"]
     for index, image in enumerate(images):
         with atomic(folder.path / "checkpoint" / f"mistake-{index}.png") as temporary:
             temporary.write_bytes(encode_png(thumbnail(image)))

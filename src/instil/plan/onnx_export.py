@@ -9,6 +9,7 @@ from torch import nn
 
 from instil.core import Batch, Net, Outputs
 from instil.experiment.experiment import Experiment
+from instil.networks.network_call import reads_of
 from instil.plan.run_folder import RunFolder
 
 NUM_CALIBRATION_BATCHES = 8
@@ -41,10 +42,13 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
         "onnx": folder.path / "student.onnx",
         "int8": folder.path / "student.int8.onnx",
     }
-    inputs = experiment.task.inputs
+    task_inputs = experiment.task.inputs
     metadata = describe(
-        net, experiment.recipe.task.name, experiment.splits.classes, experiment.shape, inputs
+        net, experiment.recipe.task.name, experiment.splits.classes, experiment.shape, task_inputs
     )
+    # The graph has the keys of the data as inputs, which may differ from those of the task.
+    reads = reads_of(net.call)
+    inputs = [reads.get(key, key) for key in task_inputs]
     exports: dict[str, Any] = {"onnx": to_onnx(net, batch, paths["onnx"], inputs, metadata)}
     if int8:
         exports["int8"] = quantize(paths["onnx"], _calibration_batches(experiment), paths["int8"])

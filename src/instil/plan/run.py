@@ -18,6 +18,7 @@ from instil.experiment import threads
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
+from instil.experiment.network_inputs import exported_student
 from instil.experiment.weighting_advice import weighting_advice
 from instil.export.student import save_student
 from instil.files.locks import FileLock
@@ -187,7 +188,7 @@ def _export(experiment: Experiment, folder: RunFolder, distilled: list[TrainedMo
     assert isinstance(net, Net)
     description = {
         "classes": list(experiment.splits.classes),
-        "facts": experiment.facts,
+        "facts": experiment.facts_for(exported_student(experiment.recipe)),
         "shape": list(experiment.shape),
         "kind": experiment.splits.kind,
     }

@@ -12,6 +12,7 @@ from instil.core import Batch, Outputs, Teacher, batch_size
 from instil.data.loader import Loader
 from instil.data.samples import Samples
 from instil.engine import init_distributed
+from instil.experiment.augmentation import augmentation_for
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import autocast_context
 from instil.items import to_device
@@ -65,7 +66,7 @@ class SectionRecorder:
         recipe = experiment.recipe
         self.batch_size = -(-recipe.data.batch_size // recipe.train.accumulate)
         self._augment = (
-            experiment.augmentation_for(section.samples) if section.is_augmented else None
+            augmentation_for(experiment.recipe, section.samples) if section.is_augmented else None
         )
 
     def batches(self, view: int, start: int, end: int) -> Iterable[Batch]:

@@ -34,7 +34,7 @@ BOUNDS = {
     "less_than": ("lt", "a number less than"),
     "less_than_equal": ("le", "a number of at most"),
 }
-NET_KEYS = ("taps", "changes", "freeze", "replace")
+NET_KEYS = ("taps", "changes", "freeze", "replace", "reads", "input")
 """Keys of a network whose errors are raised by builders that do not know the side; the error
 context adds ``student.`` or ``teacher.``."""
 

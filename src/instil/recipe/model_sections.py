@@ -19,6 +19,7 @@ FIXED_AFTER_A_STAGE = (
     "pretrained",
     "taps",
     "input",
+    "reads",
 )
 """Keys that a network of an earlier stage already has."""
 
@@ -28,7 +29,7 @@ FIXED_WITHOUT_GRADIENTS = ("changes", "weights", "pretrained", "freeze", "taps")
 
 
 class InputConfig(Section):
-    """Images that a network expects. Null: images as they are in the data."""
+    """Inputs that a network expects. Null: inputs as they are in the data."""
 
     size: PositiveInt | list[PositiveInt] | None = None
     """Height and width in pixels, or one number for both."""
@@ -38,6 +39,15 @@ class InputConfig(Section):
 
     std: list[Annotated[float, Gt(0)]] | None = None
     """Standard deviation of each channel, divided by."""
+
+    frames: PositiveInt | None = None
+    """Number of frames of a video, evenly spaced in time; for tasks with an axis of frames."""
+
+    points: PositiveInt | None = None
+    """Number of points of a point set, evenly spaced; for tasks with an axis of points."""
+
+    views: PositiveInt | None = None
+    """Number of views of an object, evenly spaced; for tasks with an axis of views."""
 
 
 class ModelConfig(Section):
@@ -69,7 +79,11 @@ class ModelConfig(Section):
     """Roles, and the modules whose outputs they are."""
 
     input: InputConfig = InputConfig()
-    """Images that the network expects."""
+    """Inputs that the network expects."""
+
+    reads: dict[str, str] = {}
+    """Keys that the task reads, and the keys of the batch in their place, such as ``{image:
+    depth}``. Empty: the keys of the task."""
 
     classes: list[str] | None = None
     """Names of the classes, if they are not those of the data."""

@@ -22,6 +22,7 @@ from instil.core import (
     side_effect_free,
 )
 from instil.items import to_device
+from instil.tasks.bases.batch_reader import BatchReader
 from instil.tasks.bases.checks import check_class_names, check_objectives
 
 Evaluation = tuple[dict[str, float], dict[str, Any]]
@@ -29,7 +30,7 @@ Evaluation = tuple[dict[str, float], dict[str, Any]]
 LabelKind = Annotated[str, Doc("kind of the labels, one of the kinds of the task")]
 
 
-class Task:
+class Task(BatchReader):
     """Base class of tasks: how a model is called, evaluated and checked against the data.
 
     Args:
@@ -37,9 +38,6 @@ class Task:
 
     Attributes:
         card: title, source and tests of the task.
-        title: name of the task in messages.
-        names: names of the values of the tuples that a user's own loader yields.
-        inputs: keys of a batch that ``call`` reads.
         roles: outputs that ``evaluate`` reads.
         teacher_eval_roles: outputs of the teacher that ``evaluate`` reads; empty for ``roles``.
         label_objectives: objectives of a teacher, and of a student without a teacher.
@@ -52,14 +50,10 @@ class Task:
         exports: whether a student is a graph from ``inputs`` to ``logits``, as ONNX needs it.
         eval_batch_size: number of samples per batch in evaluation.
         call: ``(model, batch) -> outputs``.
-        aliases: other names of batch keys, such as those of Hugging Face.
         label_hint: advice in the message for labels out of range.
     """
 
     card: ClassVar[Card]
-    title: ClassVar[str]
-    names: ClassVar[tuple[str, ...]]
-    inputs: ClassVar[tuple[str, ...]]
     roles: ClassVar[tuple[str, ...]] = ("logits",)
     teacher_eval_roles: ClassVar[tuple[str, ...]] = ()
     label_objectives: ClassVar[tuple[str, ...]] = ("cross_entropy",)
@@ -71,7 +65,6 @@ class Task:
     exports: ClassVar[bool] = True
     eval_batch_size: ClassVar[int] = 256
     call: ClassVar[Callable[..., Outputs]]
-    aliases: ClassVar[Mapping[str, str]] = {}
     label_hint: ClassVar[str] = ""
 
     def __init__(self, kind: LabelKind = "single"):
@@ -99,40 +92,6 @@ class Task:
         """Compute metrics and details of generated outputs; empty for tasks without generation."""
         return {}, {}
 
-    def as_dict(self, batch: Any) -> Batch:
-        """Return a copy of a mapping, or a dict of the values of a tuple by ``names``.
-
-        Raises:
-            ValueError: if the batch is of another type, or the tuple of another length.
-        """
-        if isinstance(batch, Mapping):
-            return dict(batch)
-        is_tuple = isinstance(batch, (tuple, list))
-        if not is_tuple or len(batch) != len(self.names):
-            received = f"{len(batch)} values" if is_tuple else f"a {type(batch).__name__}"
-            raise ValueError(
-                f"a batch must be a dict, or a tuple of {' and '.join(self.names)}, not {received}"
-            )
-        return dict(zip(self.names, batch, strict=True))
-
-    def adapt_batch(self, batch: Batch) -> Batch:
-        """Return a batch of a user's loader in the form that this task reads.
-
-        Keys in ``aliases`` (those of Hugging Face) get the task's name, uint8 images become float
-        in [0, 1], whole labels int64.
-        """
-        adapted: Batch = {}
-        for key, value in batch.items():
-            name = self.aliases.get(key, key)
-            adapted[key if name in batch else name] = value
-        image = adapted.get("image")
-        label = adapted.get("label")
-        if isinstance(image, Tensor) and image.dtype == torch.uint8:
-            adapted["image"] = image.float() / 255
-        if isinstance(label, Tensor) and not label.is_floating_point():
-            adapted["label"] = label.long()
-        return adapted
-
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
         """Raise ValueError for an objective that is undefined for this kind of labels."""
         check_objectives(objectives, self.kind, self.title)
@@ -143,15 +102,6 @@ class Task:
 
     def check_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
         """Raise ValueError for a model that cannot read data of these ``facts``."""
-
-    def check_inputs(self, batch: Batch) -> None:
-        """Raise ValueError for a batch without all inputs of this task."""
-        missing = [key for key in self.inputs if key not in batch]
-        if missing:
-            raise ValueError(
-                f"{self.title} needs '{missing[0]}' in a batch. Expected {', '.join(self.inputs)}, "
-                f"got {', '.join(batch)}"
-            )
 
     def check_export(self) -> None:
         """Raise ValueError if a student of this task cannot be exported to ONNX."""
@@ -196,28 +146,6 @@ class Task:
         if any(role not in outputs for role in self.roles):
             return False
         return "logits" not in self.roles or outputs["logits"].shape[-1] == len(classes)
-
-    def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
-        """Return a batch for an exported student.
-
-        Args:
-            inputs: a batch; for tasks with one input also the tensor itself.
-            shape: shape of one input in training.
-
-        Raises:
-            ValueError: if an input is missing or has another form than in training.
-        """
-        if isinstance(inputs, Mapping):
-            batch = dict(inputs)
-        elif len(self.inputs) > 1:
-            raise ValueError(
-                f"a student of {self.title} has several inputs. Expected a dict of "
-                f"{', '.join(self.inputs)}, got a {type(inputs).__name__}"
-            )
-        else:
-            batch = {self.inputs[0]: inputs}
-        self.check_inputs(batch)
-        return batch
 
     def iter_outputs(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None

@@ -1,0 +1,74 @@
+"""Inputs of the networks of a recipe: keys of the batch, shapes and facts for builders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instil.cards.closest import suggestion
+from instil.core import Batch, first_tensor
+from instil.data.samples import Facts, Samples
+from instil.networks.network_call import read_keys
+from instil.recipe import origin_stage, stages
+from instil.recipe.sections import ModelConfig, Recipe
+
+
+def exported_student(recipe: Recipe) -> ModelConfig:
+    """Return the section in which the student of the last stage is built."""
+    if not recipe.stages:
+        return recipe.student
+    all_stages = stages(recipe)
+    return all_stages[origin_stage(all_stages)].student
+
+
+def sample_batch(samples: Samples, config: ModelConfig) -> Batch:
+    """Return the first sample as a batch with the keys that a network reads."""
+    return read_keys(samples.__getitems__([0]), config.reads)
+
+
+def check_reads(task: Any, samples: Samples, config: ModelConfig) -> None:
+    """Check that the task and the data have the keys of ``reads`` of a network.
+
+    Args:
+        task: task of the recipe.
+        samples: samples that the network reads.
+        config: section of the network.
+
+    Raises:
+        ValueError: for a key that does not exist.
+    """
+    if not config.reads:
+        return
+    batch = samples.__getitems__([0])
+    keys = {*task.inputs, *task.names, *batch}
+    for key in config.reads:
+        if key not in keys:
+            raise ValueError(
+                f"reads.{key}: unknown key of {task.title}. Expected one of "
+                f"{', '.join(task.inputs)}.{suggestion(key, task.inputs)}"
+            )
+    read_keys(batch, config.reads)
+
+
+def input_shape(task: Any, samples: Samples, config: ModelConfig) -> tuple[int, ...]:
+    """Return the shape of the first input of one sample: channels, height and width of an image."""
+    inputs = samples.inputs(torch.zeros(1, dtype=torch.int64))
+    key = task.inputs[0]
+    first = inputs[config.reads[key]] if key in config.reads else first_tensor(inputs)
+    return tuple(first.shape[1:])
+
+
+def network_facts(samples: Samples, config: ModelConfig) -> Facts:
+    """Return the arguments for the builder of a network.
+
+    An image that is read from another key replaces the number of channels and the size.
+    """
+    facts = samples.facts
+    image = sample_batch(samples, config).get("image") if "image" in config.reads else None
+    if not isinstance(image, Tensor) or image.ndim != 4:
+        return facts
+    channels, height, width = image.shape[1:]
+    size = height if height == width else (height, width)
+    return facts | {"channels": channels, "size": size}

@@ -55,7 +55,7 @@ def _loss_problem(
     if facts["gradient"] == 0 and scheme.card.source != "self":
         return f"the gradient of this loss does not reach learner '{facts['learner']}'"
     # With average=batch, few labels are meant to have a small share of the gradient.
-    averages_over_batch = label_objective is not None and label_objective.average == "batch"
+    averages_over_batch = label_objective is not None and label_objective.items.average == "batch"
     has_small_share = facts["share"] < MIN_SHARE and facts["gradient"] > 0
     if is_teacher_trained and has_small_share and not averages_over_batch:
         return (

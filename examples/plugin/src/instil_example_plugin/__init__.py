@@ -1,0 +1,1 @@
+"""New modalities for instil: speech."""

@@ -42,7 +42,9 @@ def keypad_tones(
     train: Annotated[int, Doc("number of training recordings")] = 600,
     validation: Annotated[int, Doc("number of validation recordings")] = 150,
     test: Annotated[int, Doc("number of test recordings")] = 300,
-    noise: Annotated[float, Doc("standard deviation of the white noise; a tone has 0.3 to 1")] = 1.0,
+    noise: Annotated[
+        float, Doc("standard deviation of the white noise; a tone has 0.3 to 1")
+    ] = 1.0,
 ) -> Splits:
     """Synthesise sequences of 2 to 6 keypad tones in noise."""
     sizes = {"train": train, "validation": validation, "test": test}

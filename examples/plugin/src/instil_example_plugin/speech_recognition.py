@@ -78,9 +78,7 @@ class SpeechRecognition(Task):
         texts: dict[str, list[str]] = {"student": [], "teacher": [], "label": []}
         for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
             texts["student"] += _texts(decode(outputs["logits"], batch["valid"]))
-            texts["label"] += _texts(
-                [row[row != UNLABELLED].tolist() for row in batch["label"]]
-            )
+            texts["label"] += _texts([row[row != UNLABELLED].tolist() for row in batch["label"]])
             if teacher is not None:
                 texts["teacher"] += _texts(decode(teacher_outputs["logits"], batch["valid"]))
         metrics = {"error_rate": float(char_error_rate(texts["student"], texts["label"]))}

@@ -72,17 +72,30 @@ def run(
 
 
 @app.command()
-def record(arguments: Arguments = None) -> None:
+def record(
+    arguments: Arguments = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Predictions of another program (.npz or .parquet), in place of the teacher.",
+        ),
+    ] = None,
+) -> None:
     """Record the teacher's outputs for all samples at store.path, or continue a recording."""
     recipe = load_recipe(arguments)
-    from instil.plan.recording import record_outputs
+    from instil.plan.recording import record_outputs, with_predictions
     from instil.report.quantities import plain, size
 
-    folder = record_outputs(recipe, console())
+    folder = record_outputs(recipe, console(), source)
+    teacher = ""
+    if source is not None:
+        teacher = f" teacher={with_predictions(recipe, source).teachers[0].model}"
     num_bytes = sum(file.stat().st_size for file in folder.iterdir())
     echo(
         f"The teacher's outputs are in {folder} ({plain(size(num_bytes))}). Learn from them with "
-        f"the same recipe: instil run ... store.path={folder}"
+        f"the same recipe: instil run ... store.path={folder}{teacher}"
     )
 
 

@@ -27,6 +27,10 @@ class Samples:
         classes: class names.
         index: (N,), int64, identity of each sample, which a subset keeps; None for 0 to N - 1.
 
+    Attributes:
+        origin: (N,), row of each sample in the source, which a subset keeps.
+        source_split: split of the source that has this row.
+
     Raises:
         ValueError: for labels that fit neither the samples nor the classes.
     """
@@ -38,6 +42,8 @@ class Samples:
         self.index = torch.arange(len(label)) if index is None else index
         self.label = self._checked(label)
         self._view = torch.zeros(len(label), dtype=torch.int64)
+        self.origin = torch.arange(len(label))
+        self.source_split = "train"
 
     @property
     def facts(self) -> Facts:
@@ -90,6 +96,7 @@ class Samples:
         part = copy.copy(self)
         part.label = self.label[rows]
         part.index = self.index[rows]
+        part.origin = self.origin[rows]
         part._view = self._view[: len(rows)]
         part._take(rows)
         return part

@@ -62,6 +62,7 @@ def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Spli
     for name, part in parts.items():
         if not len(part):
             raise ValueError(f"the {name} set has no {part.noun}s")
+        part.source_split = name
     if "train" not in parts:
         raise ValueError(f"there is no train set, only {', '.join(parts) or 'nothing'}")
     train = parts["train"]

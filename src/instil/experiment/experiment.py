@@ -11,6 +11,7 @@ from typing import Any
 from instil import catalogue
 from instil.data import labels, samplers
 from instil.data.aligned import of_teacher
+from instil.data.keys import with_unique_indices
 from instil.data.loader import Loader
 from instil.data.mixup import Mixup
 from instil.data.partners import Partners
@@ -76,6 +77,8 @@ class Experiment:
                 tokenizer=common_teacher_tokenizer(recipe),
                 trust_code=trust_code,
             )
+            if any(config.by_index for stage in stages(recipe) for config in stage.teachers):
+                splits = with_unique_indices(splits)
         with error_context("task"):
             task = catalogue.find("task", recipe.task.name)(
                 **build_options("task", recipe.task.name, recipe.task.options, "task")

@@ -1,4 +1,4 @@
-"""Check of recipes with a teacher that returns predictions recorded during its training."""
+"""Check of recipes with a teacher that has predictions for the training samples only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from instil.recipe.sections import Recipe
 
 
 def check_predictions_by_index(recipe: Recipe) -> None:
-    """Check a recipe whose teacher returns predictions recorded during its training.
+    """Check a recipe whose teacher has predictions for the training samples only.
 
     Args:
         recipe: one stage.
@@ -29,21 +29,24 @@ def check_predictions_by_index(recipe: Recipe) -> None:
         if not (config.ready or config.earlier)
         and has_tag(catalogue.find("scheme", config.scheme.type), "predictions_by_index")
     ]
-    if not recording:
+    files = [config for config in recipe.teachers if config.by_index]
+    if not recording and not files:
         return
     conflicts = {
-        "store": recipe.store is not None,
+        "store": bool(recording) and recipe.store is not None,
         "teacher.precompute": any(config.precompute for config in recording),
         "teacher.data.name": any(
-            config.data is not None and config.data.name for config in recording
+            config.data is not None and config.data.name for config in [*recording, *files]
         ),
         "data.surrogate": recipe.data.surrogate is not None,
         "data.augment.mixup": recipe.data.augment.mixup,
     }
+    origin = f"the teacher {files[0].model}" if files else ""
+    if recording:
+        origin = f"the teacher's scheme {recording[0].scheme.type}"
     for key, is_set in conflicts.items():
         if is_set:
             raise RecipeError(
-                f"{key}: the teacher's scheme {recording[0].scheme.type} returns predictions "
-                "recorded for the recipe's training samples. Expected no other samples. "
-                f"Remove {key}"
+                f"{key}: {origin} returns predictions recorded for the recipe's training samples. "
+                f"Expected no other samples. Remove {key}"
             )

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from instil import catalogue, students
-from instil.core import Batch, Net
+from instil.core import Batch, Net, Outputs
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Facts
 from instil.experiment.compression import compress, make_observer
@@ -22,6 +22,7 @@ from instil.experiment.network_inputs import check_reads
 from instil.networks import factory
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.inputs import input_of
+from instil.networks.model_source import ReadsBatch
 from instil.networks.network_call import Counts, NetworkCall, read_keys
 from instil.networks.presets import taps_for
 from instil.networks.weights import load_weights
@@ -55,6 +56,8 @@ def build_network(
             observe=make_observer(_with_keys(experiment.task.call, config), samples),
         )
         net = builder.build(config, teacher)
+        if isinstance(net.model, ReadsBatch):
+            net.model.bind(experiment.splits)
         if config.weights is not None:
             load_weights(net.model, experiment.recipe.locate(config.weights))
         net.freeze(config.freeze)
@@ -96,6 +99,8 @@ class NetworkBuilder:
         """
         input_options, counts = self._input_options(config)
         model = compress(self._build_model(config, teacher), config, self.observe)
+        if isinstance(model, ReadsBatch):
+            return Net(model, _call_with_batch)
         call: Callable[..., Any] = functools.partial(
             self.task.call, **{**input_of(model), **input_options}
         )
@@ -192,6 +197,12 @@ def _needs_inner_outputs(recipe: Recipe, config: ModelConfig) -> bool:
             if set(roles) - {"logits"}:
                 return True
     return False
+
+
+def _call_with_batch(model: Any, batch: Batch) -> Outputs:
+    """Outputs of a model that reads the batch itself."""
+    outputs: Outputs = model.call_batch(batch)
+    return outputs
 
 
 def _call_with_teacher_tokens(

@@ -41,6 +41,15 @@ def open_store(experiment: Experiment) -> reader.Store:
             own or recorded
             for own, recorded in zip(expected["weights"], recorded_weights, strict=True)
         ]
+    recorded_code = store.manifest.binding.get("code", [])
+    # The same holds for a file of predictions.
+    if isinstance(recorded_code, list) and len(recorded_code) == len(expected["code"]):
+        expected["code"] = [
+            recorded if config.by_index and not own else own
+            for config, own, recorded in zip(
+                recipe.teachers, expected["code"], recorded_code, strict=True
+            )
+        ]
     with error_context("store.path"):
         store.check(expected)
     return store
@@ -106,7 +115,7 @@ def _weights_hash(experiment: Experiment, config: TeacherConfig, index: int) -> 
 
     None if the file is missing here, and for models that bring their weights.
     """
-    if config.is_trained or config.remote:
+    if config.is_trained or config.remote or config.learns_by == "nothing":
         return None
     if config.weights is None:
         return cache_path(experiment, config, index).stem

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from instil.core import Batch, Outputs
+from instil.data.splits import Splits
 from instil.files.checksums import file_sha256
 
 LearnsBy = Literal["gradients", "fit", "nothing"]
@@ -23,6 +25,21 @@ class ResizesState(Protocol):
 
     def resize_state(self, state: Mapping[str, Tensor]) -> None:
         """Take the size of a state that is loaded next."""
+
+
+@runtime_checkable
+class ReadsBatch(Protocol):
+    """Protocol of models that get the batch itself instead of the inputs of the task."""
+
+    def bind(self, splits: Splits) -> None:
+        """Receive the data, in which all samples have different indices.
+
+        Raises:
+            ValueError: for samples that have no outputs.
+        """
+
+    def call_batch(self, batch: Batch) -> Outputs:
+        """Return the outputs for a batch."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,7 @@ class ModelSource(ABC):
         has_weights: whether ``pretrained: true`` is allowed.
         executes_code: whether a model executes code of the folder that the recipe names.
         learns_by: training of the models. Only models that learn by gradients can be students.
+        by_index: whether a model has outputs for the recipe's samples only; see ``ReadsBatch``.
     """
 
     package: ClassVar[str] = ""
@@ -95,6 +113,7 @@ class ModelSource(ABC):
     has_weights: ClassVar[bool] = False
     executes_code: ClassVar[bool] = False
     learns_by: ClassVar[LearnsBy] = "gradients"
+    by_index: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, request: ModelRequest) -> nn.Module:

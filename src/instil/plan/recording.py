@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,13 @@ from instil.plan.trained_model import TrainedModel
 from instil.plan.training_progress import TrainingProgress, trainings
 from instil.progress import RunProgress
 from instil.recipe.errors import RecipeError, error_context
-from instil.recipe.sections import Recipe, StoreConfig
+from instil.recipe.sections import Recipe, StoreConfig, TeacherConfig
 from instil.store.codecs import encoded_roles
 from instil.store.writer import StoreWriter
 
 
 @on_device_of_recipe
-def record_outputs(recipe: Recipe, console: Console) -> Path:
+def record_outputs(recipe: Recipe, console: Console, source: Path | None = None) -> Path:
     """Record the outputs of a recipe's teacher in the folder ``store.path``.
 
     The teacher is trained first if it is not trained yet. A recording that was stopped is
@@ -39,6 +40,7 @@ def record_outputs(recipe: Recipe, console: Console) -> Path:
     Args:
         recipe: recipe with the section ``store``.
         console: console for the progress.
+        source: file of predictions that replaces the teacher of the recipe.
 
     Returns:
         The folder of the store.
@@ -49,6 +51,8 @@ def record_outputs(recipe: Recipe, console: Console) -> Path:
         ValueError: if several processes were launched.
     """
     init_distributed()
+    if source is not None:
+        recipe = with_predictions(recipe, source)
     store = _check_recordable(recipe)
     live = Experiment.from_recipe(recipe.model_copy(update={"store": None}))
     *_, (_, scheme, _) = dry_run(live)
@@ -69,6 +73,18 @@ def record_outputs(recipe: Recipe, console: Console) -> Path:
             _record_section(writer, live, teacher, section, progress)
     writer.finish(_teacher_facts(live, teacher))
     return writer.folder
+
+
+def with_predictions(recipe: Recipe, file: Path) -> Recipe:
+    """Return a recipe whose teacher is a file of predictions.
+
+    Args:
+        recipe: any recipe.
+        file: the file, relative to the working directory.
+    """
+    path = os.path.relpath(file.resolve(), Path(recipe.folder).resolve())
+    teacher = TeacherConfig(model=f"predictions:{Path(path).as_posix()}")
+    return recipe.model_copy(update={"teacher": teacher, "ensemble": None})
 
 
 def _check_recordable(recipe: Recipe) -> StoreConfig:

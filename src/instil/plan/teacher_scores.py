@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from instil import catalogue
 from instil.capabilities import AccountsPrivacy
 from instil.cards import has_tag
@@ -15,6 +17,7 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.teachers import combine_teachers, prepare_teacher, teacher_class_names
 from instil.experiment.training_options import autocast_context
 from instil.items import to_device
+from instil.networks.predictions_model import PredictionsModel
 from instil.plan.evaluation import Evaluator
 from instil.plan.teacher_training import TeacherTrainer
 from instil.plan.trained_model import TrainedModel
@@ -123,6 +126,13 @@ class TeacherScores:
             self.evaluator.teacher_outputs[name] = self.evaluator.cache_outputs(teacher, samples)
         return TrainedModel(stored_teacher.stored_teacher(self.experiment), **facts)
 
+    def _has_predictions(self, teacher: Teacher) -> bool:
+        """Whether a teacher from a file has predictions for validation and test."""
+        splits = self.experiment.splits
+        evaluated = torch.cat([splits.validation.index, splits.test.index])
+        models = [model for model in teacher.modules() if isinstance(model, PredictionsModel)]
+        return all(model.covers(evaluated) for model in models)
+
     def _can_be_scored(self, teacher: Teacher, stage: Experiment) -> bool:
         if has_tag(teacher, "disjoint_data"):
             # It has answered all that it met, and every further answer costs privacy.
@@ -134,6 +144,8 @@ class TeacherScores:
         if not has_tag(teacher, "merged_classes") and any(
             classes != own_classes for classes in class_spaces
         ):
+            return False
+        if not self._has_predictions(teacher):
             return False
         loader = self.experiment.loader(self.experiment.splits.validation, shuffle=False)
         outputs = teacher(to_device(next(iter(loader)), init_distributed()))

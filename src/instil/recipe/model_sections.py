@@ -104,6 +104,12 @@ class ModelConfig(Section):
         return "gradients" if source is None else source.learns_by
 
     @property
+    def by_index(self) -> bool:
+        """Whether the network has outputs for the samples of the recipe only."""
+        source = find_source(self.model)
+        return source is not None and source.by_index
+
+    @property
     def earlier(self) -> bool:
         """Whether the network comes from an earlier stage."""
         return self.model == "previous" or self.model.startswith("stage:")

@@ -1,4 +1,4 @@
-"""A folder with a small tokenizer, and what the files beside it say."""
+"""Folder with a small tokenizer and its configuration files."""
 
 from __future__ import annotations
 

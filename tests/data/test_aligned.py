@@ -15,20 +15,20 @@ __all__ = ["folder"]
 
 
 def rows(folder: Path, **options: object) -> AlignedRows:
-    given = {
+    inputs = {
         "length": 16,
         "teacher_length": 40,
         "tokenizer": "bpe:300",
         "teacher_tokenizer": "bytes",
     }
-    train = text(str(folder), **{**given, **options}).train  # type: ignore[arg-type]
+    train = text(str(folder), **{**inputs, **options}).train  # type: ignore[arg-type]
     assert isinstance(train, AlignedRows)
     return train
 
 
-def said(part: AlignedRows, number: int, teacher: bool) -> list[str]:
+def span_texts(part: AlignedRows, index: int, teacher: bool) -> list[str]:
     """The text of each span of a row."""
-    batch, prefix = part.__getitems__([number]), "teacher_" if teacher else ""
+    batch, prefix = part.__getitems__([index]), "teacher_" if teacher else ""
     source = part.teacher_rows if teacher else part
     span, label = batch[f"{prefix}span"][0], batch[f"{prefix}label"][0]
     return [source.text_of(label[span == one].tolist()) for one in range(int(span.max()) + 1)]
@@ -37,8 +37,8 @@ def said(part: AlignedRows, number: int, teacher: bool) -> list[str]:
 @pytest.mark.parametrize("prune", [False, True])
 def test_the_labels_of_a_span_are_the_same_text_on_both_sides(folder: Path, prune: bool) -> None:
     train = rows(folder, prune=prune)
-    for number in range(len(train)):
-        assert said(train, number, False) == said(train, number, True) or prune, number
+    for index in range(len(train)):
+        assert span_texts(train, index, False) == span_texts(train, index, True) or prune, index
     batch = train.__getitems__(range(len(train)))
     for prefix in ("", "teacher_"):
         assert torch.equal(batch[f"{prefix}span"] >= 0, batch[f"{prefix}valid"])
@@ -50,7 +50,7 @@ def test_the_labels_of_a_span_are_the_same_text_on_both_sides(folder: Path, prun
 
 def test_every_byte_is_learned_once(folder: Path) -> None:
     train = rows(folder)
-    whole = "".join(word for number in range(len(train)) for word in said(train, number, True))
+    whole = "".join(word for index in range(len(train)) for word in span_texts(train, index, True))
     once = text(str(folder), length=8, tokenizer="bytes").train
     stream = once.text_of([*once.tensors["input_ids"].flatten().tolist(), int(once.label[-1, -1])])
     assert whole.startswith(stream[:-8].replace("<|endoftext|>", ""))
@@ -60,17 +60,17 @@ def test_what_the_teacher_reads_is_a_data_set_of_its_own(folder: Path) -> None:
     splits = text(
         str(folder), length=16, tokenizer="bpe:300", teacher_tokenizer="bytes", teacher_length=40
     )
-    theirs = of_teacher(splits).train
-    assert theirs.facts["vocabulary"] == 257
-    assert theirs.facts["length"] == 40
+    teacher_data = of_teacher(splits).train
+    assert teacher_data.facts["vocabulary"] == 257
+    assert teacher_data.facts["length"] == 40
     assert splits.train.facts["vocabulary"] <= 300
     batch = splits.train.__getitems__([1, 0])
-    alone, read = theirs.__getitems__([1, 0]), read_by_teacher(batch)
+    alone, read = teacher_data.__getitems__([1, 0]), read_by_teacher(batch)
     assert all(torch.equal(read[key], value) for key, value in alone.items())
     assert read_by_teacher(alone) == alone
     part = splits.train.subset([2, 1])
     assert torch.equal(
-        part.__getitems__([1])["teacher_input_ids"], theirs.__getitems__([1])["input_ids"]
+        part.__getitems__([1])["teacher_input_ids"], teacher_data.__getitems__([1])["input_ids"]
     )
 
 
@@ -78,10 +78,10 @@ def test_tokens_that_are_the_same_text_are_named(folder: Path) -> None:
     train = rows(folder, prune=True)
     pairs = train.__getitems__([0, 1, 2])["same_tokens"]
     assert pairs.shape[0] == 3
-    for theirs, mine in pairs[0].tolist():
-        assert train.teacher_rows.text_of([theirs]) == train.text_of(
-            [mine]
-        ) or theirs == train.teacher_rows.tokens.index(256)
+    for teacher_ids, student_ids in pairs[0].tolist():
+        assert train.teacher_rows.text_of([teacher_ids]) == train.text_of(
+            [student_ids]
+        ) or teacher_ids == train.teacher_rows.tokens.index(256)
 
 
 def test_only_answers_are_learned(tmp_path: Path) -> None:
@@ -95,13 +95,13 @@ def test_only_answers_are_learned(tmp_path: Path) -> None:
 
 
 def test_a_span_longer_than_a_row_is_not_learned(tmp_path: Path) -> None:
-    for number in range(3):
-        (tmp_path / f"{number}.txt").write_text("aaa b " + "c" * 12 + " d")
+    for index in range(3):
+        (tmp_path / f"{index}.txt").write_text("aaa b " + "c" * 12 + " d")
     path = Path(tmp_path, "one.json")
     path.write_text(WORDS)
     train = text(str(tmp_path), length=8, tokenizer="bytes", teacher_tokenizer=str(path)).train
     assert [
-        word.strip() for number in range(len(train)) for word in said(train, number, False)
+        word.strip() for index in range(len(train)) for word in span_texts(train, index, False)
     ] == ["aaa", "b", "d", ""]
 
 

@@ -36,7 +36,7 @@ def partition(each: list[int], numbers: list[int]) -> list[int]:
     assert numbers == sorted(numbers)
     assert set(numbers) == set(range(max(numbers) + 1)) if numbers else True
     return [
-        sum(size for size, number in zip(each, numbers, strict=True) if number == span)
+        sum(size for size, index in zip(each, numbers, strict=True) if index == span)
         for span in sorted(set(numbers))
     ]
 
@@ -54,16 +54,16 @@ def partition(each: list[int], numbers: list[int]) -> list[int]:
 def test_spans_of_real_tokenizers_are_the_text(pair: tuple[str, str]) -> None:
     both = [real(name) for name in pair]
     for text in TEXTS:
-        (_, mine), (_, theirs) = (one.encode(text) for one in both)
-        if not mine or not theirs:
+        (_, student_tokens), (_, teacher_tokens) = (one.encode(text) for one in both)
+        if not student_tokens or not teacher_tokens:
             with pytest.raises(
                 ValueError, match=r"both must be of one text|has no token for this text"
             ):
-                spans(mine, theirs)
+                spans(student_tokens, teacher_tokens)
             continue
-        first, second = spans(mine, theirs)
-        sizes = partition(mine, first)
-        assert sizes == partition(theirs, second)
+        first, second = spans(student_tokens, teacher_tokens)
+        sizes = partition(student_tokens, first)
+        assert sizes == partition(teacher_tokens, second)
         assert sum(sizes) == len(text.encode())
         assert all(sizes), "a span has bytes"
 
@@ -73,14 +73,17 @@ cuts = st.lists(st.integers(0, 4), min_size=1, max_size=30)
 
 @given(cuts, cuts)
 def test_spans_part_the_bytes_of_both_sides_as_finely_as_both_allow(
-    mine: list[int], theirs: list[int]
+    student_tokens: list[int], teacher_tokens: list[int]
 ) -> None:
-    rest = sum(mine) - sum(theirs)
-    mine, theirs = [*mine, max(0, -rest)], [*theirs, max(0, rest)]
-    first, second = spans(mine, theirs)
-    if sum(mine):
-        assert partition(mine, first) == partition(theirs, second)
-    ends = set(accumulate(mine)) & set(accumulate(theirs)) - {0}
+    rest = sum(student_tokens) - sum(teacher_tokens)
+    student_tokens, teacher_tokens = (
+        [*student_tokens, max(0, -rest)],
+        [*teacher_tokens, max(0, rest)],
+    )
+    first, second = spans(student_tokens, teacher_tokens)
+    if sum(student_tokens):
+        assert partition(student_tokens, first) == partition(teacher_tokens, second)
+    ends = set(accumulate(student_tokens)) & set(accumulate(teacher_tokens)) - {0}
     assert len(set(first)) == max(1, len(ends)), (
         "every byte at which both have an end closes a span"
     )
@@ -101,18 +104,18 @@ def test_texts_that_differ_are_refused() -> None:
         spans([1, 2], [4])
 
 
-def test_a_file_that_says_how_long_texts_are_cuts_none() -> None:
+def test_a_maximum_length_in_the_file_truncates_no_text() -> None:
     text = "one two three four five six seven eight " * 60
     tokens, each = real(MINILM).encode(text)
     assert len(tokens) == 480
     assert max(each) < 8
 
 
-def test_same_tokens_say_the_same() -> None:
-    mine, theirs = real("bytes"), real(SMOLLM2)
-    pairs = same_tokens(mine, theirs)
-    assert pairs[0] == (theirs.end, mine.end)
+def test_same_tokens_decode_to_the_same_text() -> None:
+    student_tokens, teacher_tokens = real("bytes"), real(SMOLLM2)
+    pairs = same_tokens(student_tokens, teacher_tokens)
+    assert pairs[0] == (teacher_tokens.end, student_tokens.end)
     assert len(pairs) > 90
-    assert all(theirs.decode([a]) == mine.decode([b]) for a, b in pairs[1:])
+    assert all(teacher_tokens.decode([a]) == student_tokens.decode([b]) for a, b in pairs[1:])
     assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
-    assert len(same_tokens(real("bpe:300"), theirs)) > len(pairs), "which knows words too"
+    assert len(same_tokens(real("bpe:300"), teacher_tokens)) > len(pairs), "which knows words too"

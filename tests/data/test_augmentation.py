@@ -17,13 +17,13 @@ def test_shifts_and_flips_are_those_of_a_plain_loop():
     image = torch.rand(6, 2, 4, 5)
     down, right = torch.tensor([0, 1, 2, 3, 4, 2]), torch.tensor([4, 3, 2, 1, 0, 2])
     mirrored = torch.tensor([False, True, False, True, False, True])
-    for number, result in enumerate(shifted(image, down, right, 2, mirrored)):
+    for index, result in enumerate(shifted(image, down, right, 2, mirrored)):
         for y in range(4):
             for x in range(5):
-                row = y + int(down[number]) - 2
-                column = (4 - x if mirrored[number] else x) + int(right[number]) - 2
+                row = y + int(down[index]) - 2
+                column = (4 - x if mirrored[index] else x) + int(right[index]) - 2
                 inside = 0 <= row < 4 and 0 <= column < 5
-                expected = image[number, :, row, column] if inside else torch.zeros(2)
+                expected = image[index, :, row, column] if inside else torch.zeros(2)
                 assert torch.equal(result[:, y, x], expected)
 
 
@@ -33,7 +33,7 @@ def test_shifts_and_flips_are_those_of_a_plain_loop():
     view=st.integers(0, 500),
     seed=st.integers(0, 99),
 )
-def test_an_image_is_changed_alike_in_any_batch(rows, view, seed):
+def test_the_augmentation_of_an_image_does_not_depend_on_the_batch(rows, view, seed):
     augment = Augmentation(crop=2, flip=True, seed=seed)
     together = augment(batch(torch.tensor(rows), view))["image"]
     alone = torch.cat([augment(batch(torch.tensor([row]), view))["image"] for row in rows])
@@ -43,8 +43,8 @@ def test_an_image_is_changed_alike_in_any_batch(rows, view, seed):
 def test_views_of_one_batch_may_differ():
     augment, index = Augmentation(crop=2, flip=True), torch.arange(8)
     mixed = batch(index) | {"view": torch.arange(8)}
-    for number, image in enumerate(augment(mixed)["image"]):
-        assert torch.equal(image, augment(batch(index, number))["image"][number])
+    for position, image in enumerate(augment(mixed)["image"]):
+        assert torch.equal(image, augment(batch(index, position))["image"][position])
 
 
 def test_seed_view_and_image_all_matter_and_draws_are_uniform():

@@ -42,7 +42,7 @@ def test_a_subset_keeps_index_and_a_relabelled_set_keeps_images():
     assert torch.equal(other.__getitems__(range(6))["image"], data.__getitems__(range(6))["image"])
 
 
-def test_lazy_images_are_read_when_asked_for():
+def test_lazy_images_are_read_on_access():
     read: list[int] = []
 
     def picture(row: int):

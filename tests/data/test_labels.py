@@ -12,7 +12,7 @@ def data(label: list[int], classes: int = 4) -> ArrayData:
     return ArrayData(
         torch.zeros(len(label), 1, 1, 1),
         torch.tensor(label),
-        [str(number) for number in range(classes)],
+        [str(index) for index in range(classes)],
     )
 
 
@@ -22,10 +22,13 @@ def test_few_labels_are_balanced(draw):
     label = draw.draw(st.lists(st.integers(0, 3), min_size=1, max_size=60))
     count = draw.draw(st.integers(1, len(label)))
     few = few_labels(data(label), count, seed=draw.draw(st.integers(0, 5)))
-    kept = few.label != -100
-    assert kept.sum() == count
-    assert torch.equal(few.label[kept], torch.tensor(label)[kept])
-    held, there = few.label[kept].bincount(minlength=4), torch.tensor(label).bincount(minlength=4)
+    is_labelled = few.label != -100
+    assert is_labelled.sum() == count
+    assert torch.equal(few.label[is_labelled], torch.tensor(label)[is_labelled])
+    held, there = (
+        few.label[is_labelled].bincount(minlength=4),
+        torch.tensor(label).bincount(minlength=4),
+    )
     most = held.max()
     assert all(
         held[c] == there[c] or held[c] >= most - 1 for c in range(4)
@@ -47,9 +50,9 @@ def test_images_without_label_stay_so():
 def test_rows_of_several_labels_count_as_one():
     many = ArrayData(torch.zeros(10, 1, 1, 1), torch.randint(0, 2, (10, 3)), ["a", "b", "c"])
     few = few_labels(many, 4)
-    kept = (few.label != -100).all(1)
-    assert kept.sum() == 4
-    assert (few.label[~kept] == -100).all()
+    is_labelled = (few.label != -100).all(1)
+    assert is_labelled.sum() == 4
+    assert (few.label[~is_labelled] == -100).all()
     assert len(labelled(few)) == 4
 
 
@@ -92,9 +95,9 @@ def test_what_is_held_out_is_stratified_disjoint_and_always_the_same():
 
 def test_validation_never_comes_from_test():
     train, test = data([0, 1] * 50, 2), data([1] * 30, 2)
-    made = splits({"train": train, "test": test}, 0.1, 0.5)
-    assert (len(made.train), len(made.validation), len(made.test)) == (90, 10, 30)
-    assert made.test is test
+    parts = splits({"train": train, "test": test}, 0.1, 0.5)
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (90, 10, 30)
+    assert parts.test is test
     both = splits({"train": train}, 0.1, 0.5)
     assert (len(both.train), len(both.validation), len(both.test)) == (45, 5, 50)
 

@@ -49,12 +49,12 @@ def test_the_order_does_not_depend_on_the_cut(count, batch_size, world, accumula
     for loader in ranks:
         loader.set_epoch(epoch)
     pieces = [[batch["index"].tolist() for batch in loader] for loader in ranks]
-    assert {len(mine) for mine in pieces} == {len(ranks[0])} == {len(batches) * accumulate}
-    for number, batch in enumerate(batches):
+    assert {len(actual) for actual in pieces} == {len(ranks[0])} == {len(batches) * accumulate}
+    for index, batch in enumerate(batches):
         cut = [
             piece
-            for mine in pieces
-            for piece in mine[number * accumulate : (number + 1) * accumulate]
+            for actual in pieces
+            for piece in actual[index * accumulate : (index + 1) * accumulate]
         ]
         assert [row for piece in cut for row in piece] == batch
         assert max(map(len, cut)) - min(map(len, cut)) <= 1
@@ -110,9 +110,9 @@ def test_workers_give_the_same_batches():
     for epoch in (0, 1):
         here.set_epoch(epoch)
         there.set_epoch(epoch)
-        for mine, theirs in zip(here, there, strict=True):
-            assert mine.keys() == theirs.keys()
-            assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+        for actual, expected in zip(here, there, strict=True):
+            assert actual.keys() == expected.keys()
+            assert all(torch.equal(actual[key], expected[key]) for key in actual)
 
 
 def test_a_batch_costs_little():

@@ -33,12 +33,12 @@ def masked(root: Path, count: int = 8, largest: int = 2, void: int = 255) -> Non
 def test_a_folder_of_masks(tmp_path: Path) -> None:
     masked(tmp_path / "data/train")
     masked(tmp_path / "data/test", 3)
-    made = folder(
+    splits = folder(
         str(tmp_path / "data"), task_name="segmentation", validation=0.3, classes=list("abc")
     )
-    assert made.classes == ("a", "b", "c")
-    assert made.kind == "single"
-    batch = made.test.__getitems__([1, 2])
+    assert splits.classes == ("a", "b", "c")
+    assert splits.kind == "single"
+    batch = splits.test.__getitems__([1, 2])
     assert batch["image"].shape == (2, 3, 4, 6)
     assert batch["label"].shape == (2, 4, 6)
     assert batch["label"][0, 1].eq(1).all()
@@ -47,15 +47,15 @@ def test_a_folder_of_masks(tmp_path: Path) -> None:
     # without a mask: no label, but distilled
     assert batch["label"][1].eq(-100).all()
     assert batch["valid"][1].all()
-    assert made.train.facts == {"classes": 3, "channels": 3, "size": (4, 6)}
-    assert made.validation.label.ne(-100).flatten(1).any(1).all()
+    assert splits.train.facts == {"classes": 3, "channels": 3, "size": (4, 6)}
+    assert splits.validation.label.ne(-100).flatten(1).any(1).all()
 
 
 def test_0_and_255_are_two_classes_and_masks_are_resized(tmp_path: Path) -> None:
     masked(tmp_path / "data", largest=0)
-    made = folder(str(tmp_path / "data"), task_name="segmentation", size=[8, 12])
-    assert made.classes == ("0", "1")
-    batch = made.train.__getitems__([0])
+    splits = folder(str(tmp_path / "data"), task_name="segmentation", size=[8, 12])
+    assert splits.classes == ("0", "1")
+    batch = splits.train.__getitems__([0])
     assert batch["valid"].all()
     assert batch["label"].shape == (1, 8, 12)
     assert batch["label"].unique().tolist() == [0, 1]
@@ -83,9 +83,9 @@ def archive(path: Path, label: Any, **others: Any) -> str:
 def test_an_archive_of_masks(tmp_path: Path) -> None:
     mask = np.random.default_rng(0).integers(0, 3, (20, 4, 4))
     mask[0, 0, 0] = 255
-    made = npz(archive(tmp_path / "a.npz", mask), task_name="segmentation")
-    assert made.classes == ("0", "1", "2")
-    assert made.train.__getitems__([0])["label"].shape == (1, 4, 4)
+    splits = npz(archive(tmp_path / "a.npz", mask), task_name="segmentation")
+    assert splits.classes == ("0", "1", "2")
+    assert splits.train.__getitems__([0])["label"].shape == (1, 4, 4)
     with pytest.raises(ValueError, match=r"label: masks of shape .* need task: segmentation"):
         npz(str(tmp_path / "a.npz"))
     with pytest.raises(ValueError, match=r"masks have the shape \(20, 5, 5\)"):
@@ -96,12 +96,12 @@ def test_an_archive_of_masks(tmp_path: Path) -> None:
 def test_an_archive_of_real_targets(tmp_path: Path, shape: tuple[int, ...]) -> None:
     target = np.random.default_rng(0).normal(size=shape) * 5
     target.reshape(20, -1)[0] = np.nan
-    made = npz(archive(tmp_path / "a.npz", target), task_name="regression")
-    assert made.kind == "real"
-    assert made.train.label.shape[1] == len(made.classes)
-    assert made.train.__getitems__([0])["image"].max() <= 1
-    assert sum((part.label == -100).any().item() for part in (made.train, made.test)) == 1
-    assert (made.train.label == -100).any()
+    splits = npz(archive(tmp_path / "a.npz", target), task_name="regression")
+    assert splits.kind == "real"
+    assert splits.train.label.shape[1] == len(splits.classes)
+    assert splits.train.__getitems__([0])["image"].max() <= 1
+    assert sum((part.label == -100).any().item() for part in (splits.train, splits.test)) == 1
+    assert (splits.train.label == -100).any()
     with pytest.raises(ValueError, match=r"real numbers are no classes\. Use task: regression"):
         npz(str(tmp_path / "a.npz"))
 
@@ -115,9 +115,9 @@ def test_class_indices_are_no_targets(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [np.str_, np.bytes_])
 def test_class_names_are_labels(tmp_path: Path, kind: type) -> None:
     names = np.array(["dog", "cat", ""] * 10, kind)
-    made = npz(archive(tmp_path / "a.npz", names))
-    assert made.classes == ("cat", "dog")
-    labels = torch.cat([made.train.label, made.validation.label, made.test.label])
+    splits = npz(archive(tmp_path / "a.npz", names))
+    assert splits.classes == ("cat", "dog")
+    labels = torch.cat([splits.train.label, splits.validation.label, splits.test.label])
     assert labels.bincount(minlength=2).tolist() == [10, 10] if (labels >= 0).all() else True
     assert int((labels == -100).sum()) == 10
     ordered = npz(str(tmp_path / "a.npz"), classes=["dog", "cat"])

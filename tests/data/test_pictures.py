@@ -65,7 +65,7 @@ def test_floating_point_is_refused_outside_of_the_unit_range(tmp_path: Path) -> 
         read(path)
 
 
-def test_alpha_is_put_on_the_background_or_kept(tmp_path: Path) -> None:
+def test_alpha_is_blended_with_the_background_or_stays_a_channel(tmp_path: Path) -> None:
     pixels = np.zeros((1, 2, 4), np.uint8)
     pixels[0, :, 0] = 255
     pixels[0, :, 3] = 255, 0
@@ -139,10 +139,10 @@ def test_damaged_files_are_named_before_training(tmp_path: Path) -> None:
 def test_damaged_files_can_be_left_out(tmp_path: Path) -> None:
     classes(tmp_path / "data")
     broken = damaged(tmp_path / "data")
-    made = folder(str(tmp_path / "data"), broken="skip")
-    assert sum(len(part) for part in (made.train, made.validation, made.test)) == 13
-    assert made.notes[0].startswith(f"{len(broken)} broken pictures are left out: ")
-    for part in (made.train, made.validation):
+    data = folder(str(tmp_path / "data"), broken="skip")
+    assert sum(len(part) for part in (data.train, data.validation, data.test)) == 13
+    assert data.notes[0].startswith(f"{len(broken)} broken pictures are left out: ")
+    for part in (data.train, data.validation):
         for row in range(len(part)):
             part.__getitems__([row])
 
@@ -184,12 +184,12 @@ def test_unlabelled_pictures_are_trained_on_and_never_judged(tmp_path: Path, nam
     (tmp_path / "data" / name / "more").mkdir(parents=True)
     for index in range(5):
         saved(tmp_path / "data" / name / "more" / f"{index}.png", np.zeros((4, 4), np.uint8))
-    made = folder(str(tmp_path / "data"), validation=0.25, test=0.25)
-    assert made.classes == ("ant", "bird")
-    assert int((made.train.label == -100).sum()) == 5
-    for part in (made.validation, made.test):
+    data = folder(str(tmp_path / "data"), validation=0.25, test=0.25)
+    assert data.classes == ("ant", "bird")
+    assert int((data.train.label == -100).sum()) == 5
+    for part in (data.validation, data.test):
         assert (part.label != -100).all()
-    assert len(made.train) + len(made.validation) + len(made.test) == 17
+    assert len(data.train) + len(data.validation) + len(data.test) == 17
 
 
 def test_unlabelled_pictures_to_judge_are_refused(tmp_path: Path) -> None:

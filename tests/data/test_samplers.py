@@ -1,4 +1,4 @@
-"""Who comes together in a batch."""
+"""Composition of batches."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def test_the_global_batch_and_its_views_do_not_depend_on_the_cut(name: str) -> N
         return list(loader)
 
     whole, ranks = batches(0, 1, 1), [batches(rank, 2, 2) for rank in range(2)]
-    assert [len(mine) for mine in ranks] == [2 * len(whole)] * 2
-    for number, batch in enumerate(whole):
-        pieces = [piece for mine in ranks for piece in mine[2 * number : 2 * number + 2]]
+    assert [len(part) for part in ranks] == [2 * len(whole)] * 2
+    for index, batch in enumerate(whole):
+        pieces = [piece for part in ranks for piece in part[2 * index : 2 * index + 2]]
         for key in ("index", "view", "image", "label"):
             assert torch.equal(torch.cat([piece[key] for piece in pieces]), batch[key]), key
     assert all(
@@ -138,7 +138,7 @@ def test_passes_over_a_small_set_go_on_from_epoch_to_epoch() -> None:
     assert [len(batch["index"]) for batch in loader] == [12] * 4
 
 
-def test_what_cannot_be_sampled_says_so() -> None:
+def test_data_that_cannot_be_sampled_are_refused() -> None:
     with pytest.raises(ValueError, match="there is no sampler 'class_pair'; closest: class_pairs"):
         samplers.find("class_pair")
     with pytest.raises(

@@ -42,7 +42,7 @@ def test_a_subset_keeps_its_indices_and_leaves_the_whole() -> None:
     assert len(whole.tensors["input_ids"]) == 10
 
 
-def test_facts_are_what_a_builder_is_told() -> None:
+def test_facts_are_the_arguments_of_a_builder() -> None:
     assert data().facts == {"classes": 3, "vocabulary": 30}
     assert data().kind == "single"
     assert ArrayData(torch.rand(2, 3, 4, 5), torch.zeros(2), CLASSES).facts == {
@@ -77,18 +77,18 @@ def test_real_labels() -> None:
         torch.rand(4, 1, 2, 2),
         torch.tensor([[0.5, -7.0], [torch.nan, 2.0], [-100.0, torch.nan], [1e4, 0.0]]),
     )
-    made = RealData({"image": image}, label, ["angle", "way"], {"size": 2})
-    assert made.kind == "real"
-    assert made.facts == {"classes": 2, "size": 2}
-    assert made.__getitems__([1, 2])["label"].tolist() == [
+    samples = RealData({"image": image}, label, ["angle", "way"], {"size": 2})
+    assert samples.kind == "real"
+    assert samples.facts == {"classes": 2, "size": 2}
+    assert samples.__getitems__([1, 2])["label"].tolist() == [
         [UNLABELLED, 2],
         [UNLABELLED, UNLABELLED],
     ]
-    assert labelled(made).index.tolist() == [0, 1, 3]
-    few = few_labels(made, 2)
+    assert labelled(samples).index.tolist() == [0, 1, 3]
+    few = few_labels(samples, 2)
     assert int((few.label != UNLABELLED).any(1).sum()) == 2
     assert few.kind == "real"
     with pytest.raises(ValueError, match=r"must have the shape \(N, 2\), not \(4, 1\)"):
-        made.relabel(label[:, :1])
+        samples.relabel(label[:, :1])
     with pytest.raises(ValueError, match="the label of sample 3 is infinite"):
-        made.relabel(label.masked_fill(label == 1e4, torch.inf))
+        samples.relabel(label.masked_fill(label == 1e4, torch.inf))

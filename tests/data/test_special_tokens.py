@@ -46,7 +46,7 @@ def words(read: Any) -> list[str]:
         ({"generation_config": {"eos_token_id": 99999}}, ["<|im_end|>", "<|endoftext|>"]),
     ],
 )
-def test_the_folder_says_which_token_ends_a_text(
+def test_the_folder_defines_the_end_token(
     tmp_path: Path, files: dict[str, Any], ends: list[str]
 ) -> None:
     read = load_tokenizer(str(folder_of(tmp_path, CHAT, **files)), [])
@@ -68,7 +68,7 @@ def test_the_folder_says_which_token_ends_a_text(
         (["<|endoftext|>", "<|im_end|>"], ["<|im_end|>", "<|endoftext|>"]),
     ],
 )
-def test_ends_of_known_families_are_found_without_further_files(
+def test_end_tokens_of_common_families_need_no_further_files(
     tmp_path: Path, special: list[str], ends: list[str]
 ) -> None:
     assert words(load_tokenizer(str(folder_of(tmp_path, special)), [])) == ends
@@ -125,7 +125,7 @@ def test_a_text_begins_as_its_tokenizer_begins_it(
     assert read.bos == (None if bos is None else read.inner.token_to_id(bos))
 
 
-def test_without_such_a_token_none_can_be_asked_for(tmp_path: Path) -> None:
+def test_a_missing_token_cannot_be_selected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"bos: tokenizer\.json names no token that begins a text"):
         load_tokenizer(str(folder_of(tmp_path, CHAT)), [], bos=True)
 
@@ -152,10 +152,10 @@ def test_the_token_that_begins_a_text_is_read_and_never_learned(
     assert ids[0, 0] == bos, "the first text begins with it"
     begins = (ids[:, 1:] == bos).nonzero().tolist()
     assert begins, "texts begin inside rows too"
-    for row, place in begins:
-        assert ids[row, place] == end, "it follows the end of the text before it"
-        assert label[row, place] == -100, "nobody learns to write it"
-        assert label[row, place + 1] >= 0, "the first token of the text is learned after it"
+    for row, position in begins:
+        assert ids[row, position] == end, "it follows the end of the text before it"
+        assert label[row, position] == -100, "nobody learns to write it"
+        assert label[row, position + 1] >= 0, "the first token of the text is learned after it"
     assert not (label == bos).any()
     assert (label == end).sum() > 5, "ends are learned"
     without = text(texts_of(tmp_path), tokenizer=str(folder), length=16, bos=False).train
@@ -182,7 +182,7 @@ def test_a_prompt_is_read_behind_the_token_that_begins_a_text(tmp_path: Path) ->
         assert int(row["bytes"][row["valid"]].sum()) == 3
 
 
-def test_both_sides_of_a_teacher_with_another_tokenizer_begin_as_theirs_do(tmp_path: Path) -> None:
+def test_rows_of_both_tokenizers_begin_with_their_first_token(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "tokenizer", CHAT, "<s>")
     train: Any = text(
         texts(tmp_path), tokenizer="bytes", teacher_tokenizer=str(folder), length=40
@@ -195,8 +195,10 @@ def test_both_sides_of_a_teacher_with_another_tokenizer_begin_as_theirs_do(tmp_p
     assert torch.equal(span >= 0, label >= 0), "what is learned is in a span, and nothing else"
     assert torch.equal(batch["span"] >= 0, batch["label"] >= 0)
     for row in range(len(train)):
-        mine, theirs = (set(part[row][part[row] >= 0].tolist()) for part in (batch["span"], span))
-        assert mine == theirs
+        student_spans, teacher_spans = (
+            set(part[row][part[row] >= 0].tolist()) for part in (batch["span"], span)
+        )
+        assert student_spans == teacher_spans
 
 
 def test_a_pruned_tokenizer_still_begins_texts(tmp_path: Path) -> None:

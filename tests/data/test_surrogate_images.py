@@ -16,11 +16,11 @@ from instil.data.surrogates.blobs import Blobs
 from instil.data.surrogates.noise import Noise
 
 
-def moment(number: int = 50, view: int = 0) -> Batch:
-    return {"index": torch.arange(number), "view": torch.full((number,), view)}
+def moment(size: int = 50, view: int = 0) -> Batch:
+    return {"index": torch.arange(size), "view": torch.full((size,), view)}
 
 
-def made(maker: ImageSource, view: int = 0, seed: int = 0) -> Tensor:
+def surrogate_images(maker: ImageSource, view: int = 0, seed: int = 0) -> Tensor:
     samples = SyntheticImages(digits().validation, 100, maker)
     batch = samples.__getitems__(list(range(50))) | moment(view=view)
     image: Tensor = samples.materialize(batch, seed)["image"]
@@ -28,20 +28,20 @@ def made(maker: ImageSource, view: int = 0, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("maker", [Noise(), Blobs(), Blobs(2)])
-def test_made_images_are_those_of_sample_view_and_seed(maker: ImageSource) -> None:
-    image = made(maker)
+def test_surrogate_images_depend_on_sample_view_and_seed_only(maker: ImageSource) -> None:
+    image = surrogate_images(maker)
     assert image.shape == (50, 1, 8, 8)
     assert image.dtype == torch.float32
     assert 0 <= float(image.min()) < 0.2
     assert 0.8 < float(image.max()) <= 1
     assert len(torch.unique(image, dim=0)) == 50
-    assert torch.equal(image, made(maker))
-    for other in (made(maker, view=1), made(maker, seed=1)):
+    assert torch.equal(image, surrogate_images(maker))
+    for other in (surrogate_images(maker, view=1), surrogate_images(maker, seed=1)):
         assert not (other == image).flatten(1).all(1).any()
 
 
 def test_noise_is_even_and_blobs_are_smooth() -> None:
-    noise, coarse, fine = (made(maker) for maker in (Noise(), Blobs(2), Blobs(7)))
+    noise, coarse, fine = (surrogate_images(maker) for maker in (Noise(), Blobs(2), Blobs(7)))
     assert torch.allclose(
         torch.histc(noise, 5, 0, 1) / noise.numel(), torch.full((5,), 0.2), atol=0.03
     )
@@ -53,7 +53,7 @@ def test_noise_is_even_and_blobs_are_smooth() -> None:
     assert float((fine < 0.5).float().mean()) > 0.6, "bright on a dark ground"
 
 
-def test_blobs_are_alike_in_size_across_and_down() -> None:
+def test_blobs_have_equal_width_and_height() -> None:
     like = ArrayData(torch.rand(4, 3, 16, 8), torch.zeros(4, dtype=torch.int64), ["a"])
     samples = SyntheticImages(like, 10, Blobs(4))
     image = samples.materialize(samples.__getitems__([0, 1]) | moment(2), 0)["image"]
@@ -62,7 +62,7 @@ def test_blobs_are_alike_in_size_across_and_down() -> None:
 
 
 def test_blank_is_black_and_nothing_has_a_label() -> None:
-    assert not made(Placeholder()).any()
+    assert not surrogate_images(Placeholder()).any()
     samples = SyntheticImages(digits().validation, 100, Placeholder())
     batch = samples.__getitems__([3, 99])
     assert batch["label"].tolist() == [UNLABELLED, UNLABELLED]
@@ -91,7 +91,7 @@ def test_borrowed_images_take_size_and_colours_of_the_datas() -> None:
     assert torch.equal(back[:, 0], back[:, 2])
 
 
-def test_only_images_can_be_made() -> None:
+def test_only_image_shapes_are_supported() -> None:
     rows = TensorData({"x": torch.zeros(4, 3)}, torch.zeros(4, dtype=torch.int64), ["a"])
     with pytest.raises(ValueError, match="Expected images"):
         SyntheticImages(rows, 4, Noise())

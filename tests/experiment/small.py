@@ -36,9 +36,9 @@ def among_texts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(folder / "cache"))
     monkeypatch.chdir(folder)
     (folder / "texts").mkdir()
-    for number in range(10):
-        (folder / "texts" / f"{number}.txt").write_text(
-            f"{number}: the quick brown fox jumps over the lazy dog. " * 4
+    for index in range(10):
+        (folder / "texts" / f"{index}.txt").write_text(
+            f"{index}: the quick brown fox jumps over the lazy dog. " * 4
         )
 
 
@@ -49,8 +49,8 @@ def run_of(one: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
 
 
 def result(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "result.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((out / "result.json").read_text())
+    return content
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -59,12 +59,12 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 
 def numbers(
-    found: dict[str, Any],
+    content: dict[str, Any],
     arms: Sequence[str] = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled"),
 ) -> dict[str, Any]:
     """Return the part of a result that two runs of one recipe share bit for bit."""
     return {
-        key: found.get(key)
+        key: content.get(key)
         for key in (
             *arms,
             "gain",

@@ -43,10 +43,10 @@ def test_a_problem_is_named_with_its_place(changes: list[str], message: str) -> 
 
 
 def test_few_labels_are_no_problem_for_losses_without_labels() -> None:
-    found = doctor(
+    report = doctor(
         recipe("data.num_labeled=10", "data.batch_size=32", "objectives.cross_entropy=null")
     )
-    assert found["problems"] == []
+    assert report["problems"] == []
 
 
 def test_classes_without_images_are_named(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_shares_are_judged_with_a_trained_teacher_only(
 
 
 def test_counts_and_the_length_of_a_run() -> None:
-    found = doctor(recipe("baselines=[alone]"))
-    assert found["data"] == {
+    report = doctor(recipe("baselines=[alone]"))
+    assert report["data"] == {
         "noun": "image",
         "classes": 10,
         "student_labels": 100,
@@ -84,14 +84,14 @@ def test_counts_and_the_length_of_a_run() -> None:
         "validation": {"samples": 297, "labelled": 297},
         "test": {"samples": 500, "labelled": 500},
     }
-    run = found["run"]
+    run = report["run"]
     assert (run["teachers"], run["cached"], run["trainings"]) == (1, 0, 5)
-    student = found["stages"][0]["forecast"]["seconds"]
+    student = report["stages"][0]["forecast"]["seconds"]
     assert run["teacher_seconds"] > 0
     assert run["seconds"] == pytest.approx(run["teacher_seconds"] + 4 * student)
 
 
-def test_the_exit_code_tells_of_problems(
+def test_the_exit_code_reports_problems(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -115,7 +115,7 @@ def test_the_exit_code_tells_of_problems(
         assert "shares of the gradient are not checked" in out
 
 
-def test_a_broken_picture_of_the_test_split_is_found(tmp_path: Path) -> None:
+def test_a_broken_image_of_the_test_split_is_reported(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for value, name in enumerate(("ant", "bee")):
             (tmp_path / "data" / part / name).mkdir(parents=True)
@@ -126,5 +126,5 @@ def test_a_broken_picture_of_the_test_split_is_found(tmp_path: Path) -> None:
     data = {"name": f"folder:{tmp_path / 'data'}", "batch_size": 4}
     with pytest.raises(ValueError, match=r"test/ant/empty\.jpg cannot be read as a picture"):
         doctor(recipe(data=data))
-    found = doctor(recipe(data={**data, "broken": "skip"}))
-    assert found["notes"][0].startswith("1 broken picture is left out: ")
+    report = doctor(recipe(data={**data, "broken": "skip"}))
+    assert report["notes"][0].startswith("1 broken picture is left out: ")

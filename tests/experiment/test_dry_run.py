@@ -276,7 +276,7 @@ def test_the_stages_are_tried_with_the_nets_that_they_will_have() -> None:
     assert trained is False
 
 
-def test_labels_are_not_asked_for_where_nothing_learns_from_them(here: Path) -> None:
+def test_labels_are_optional_if_no_loss_reads_them(here: Path) -> None:
     """Samples without labels are no error if no loss of the student needs labels."""
     label = np.array([-100] * 40 + [0, 1] * 10)
     split = np.array([0] * 40 + [1] * 10 + [2] * 10)

@@ -20,7 +20,12 @@ pytest.importorskip("transformers")
 MODULE = """
 import transformers
 
-SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+SIZES = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 
 
 def llama(vocabulary: int, tokens: int = 0, **facts):
@@ -34,7 +39,8 @@ def bert(vocabulary: int, **facts):
 
 def t5(vocabulary: int, **facts):
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-    return transformers.T5ForConditionalGeneration(transformers.T5Config(vocab_size=vocabulary, **sizes))
+    config = transformers.T5Config(vocab_size=vocabulary, **sizes)
+    return transformers.T5ForConditionalGeneration(config)
 """
 
 

@@ -175,7 +175,7 @@ def installed_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.mark.usefixtures("installed_source")
-def test_a_source_of_an_installed_package_is_found_by_name(
+def test_a_source_of_an_installed_package_is_available_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
@@ -198,7 +198,7 @@ def test_a_source_of_an_installed_package_is_found_by_name(
         Experiment.from_recipe(recipe_of(tmp_path, "stripe"))
 
 
-def test_a_source_of_an_imported_module_is_found_by_name(tmp_path: Path) -> None:
+def test_a_source_of_an_imported_module_is_available_by_name(tmp_path: Path) -> None:
     (tmp_path / "my_sources.py").write_text(SOURCE_MODULE)
     recipe = recipe_of(tmp_path, {"name": "stripes", "count": 40}, imports=["my_sources"])
     assert Experiment.from_recipe(recipe).splits.classes == ("plain", "striped")
@@ -222,7 +222,7 @@ def test_a_function_of_an_entry_point_must_return_splits(
     plugins.installed.cache_clear()
 
 
-def test_a_task_for_other_labels_is_told_once(tmp_path: Path) -> None:
+def test_a_task_for_other_labels_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         Experiment.from_recipe(recipe_of(tmp_path, "digits", "regression"))
     message = str(caught.value)

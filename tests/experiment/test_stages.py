@@ -49,44 +49,46 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("stage", range(3))
-def test_stopped_in_the_middle_of_any_stage_it_ends_bit_for_bit_alike(
+def test_a_run_stopped_in_any_stage_ends_bit_for_bit_the_same(
     stage: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = [
+    expected_files = [
         line["step"]
         for line in lines(undisturbed)
         if line["arm"] == "distilled" and line["stage"] == stage
     ]
-    assert len(wanted) == 2
+    assert len(expected_files) == 2
     seen: list[int] = []
     fit = fitting.fit
 
-    def stopped(*given: Any, on_step: Any, **options: Any) -> Any:
+    def stopped(*inputs: Any, on_step: Any, **options: Any) -> Any:
         name = options["checkpoint"].stem
 
         def counted(clock: Any) -> None:
             if name == f"distilled-0-stage{stage}":
                 seen.append(clock.step)
-                if clock.step == wanted[0] + 1:
+                if clock.step == expected_files[0] + 1:
                     raise KeyboardInterrupt
             on_step(clock)
 
-        return fit(*given, on_step=counted, **options)
+        return fit(*inputs, on_step=counted, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(fitting, "fit", stopped)
         with pytest.raises(KeyboardInterrupt):
             run_of(staged(), tmp_path / "run")
-    assert seen == list(range(1, wanted[0] + 2)), "it stopped a step after the first checkpoint"
+    assert seen == list(range(1, expected_files[0] + 2)), (
+        "it stopped a step after the first checkpoint"
+    )
     checkpoints = {path.name for path in (tmp_path / "run" / "checkpoint").glob("distilled*.pt")}
     assert {name for name in checkpoints if ".previous" not in name} == {
         f"distilled-0-stage{n}.pt" for n in range(stage + 1)
     }
     torch.manual_seed(99)
     assert numbers(run_of(staged(), tmp_path / "run", resume=True)) == numbers(result(undisturbed))
-    expected, found = (
+    expected, actual = (
         load_file(out / "checkpoint" / "distilled-0.safetensors")
         for out in (undisturbed, tmp_path / "run")
     )
     assert expected
-    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert all(torch.equal(value, actual[name]) for name, value in expected.items())

@@ -45,8 +45,17 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 def build(vocabulary):
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, bos_token_id=None, eos_token_id=None, **sizes))
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        bos_token_id=None,
+        eos_token_id=None,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    return LlamaForCausalLM(config)
 """
 
 
@@ -63,37 +72,37 @@ def spoken(*changes: str, **sections: Any) -> Recipe:
 
 def test_a_student_begins_as_layers_of_the_trained_teacher(here: Path) -> None:
     run_of(spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2"), here / "run")
-    kept = load(here / "run").net.model
+    student_model = load(here / "run").net.model
     experiment = Experiment.from_recipe(
         spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2")
     )
     teacher = build_network(experiment.recipe.teachers[0], experiment, "teacher").model
     (path,) = (here / "cache" / "teachers").glob("*.safetensors")
     load_weights(teacher, path)
-    for place, number in enumerate((0, 3)):
-        for name, weight in kept.base_model.stages[place].named_parameters():
+    for position, layer in enumerate((0, 3)):
+        for name, weight in student_model.base_model.stages[position].named_parameters():
             torch.testing.assert_close(
-                weight, teacher.base_model.stages[number].get_parameter(name), rtol=0, atol=1e-6
+                weight, teacher.base_model.stages[layer].get_parameter(name), rtol=0, atol=1e-6
             )
 
 
-def test_a_teacher_that_is_asked_once_says_what_one_says_that_is_asked_always(here: Path) -> None:
+def test_precomputed_teacher_outputs_equal_those_of_every_step(here: Path) -> None:
     goals = {"forward_kl": {}, "distilbert": {"layers": [[1, 2], [2, 4]]}}
-    found = [
+    outcome = [
         run_of(spoken(f"teacher.precompute={plain}", objectives=goals), here / plain)
         for plain in ("false", "true")
     ]
     for metric in ("perplexity", "agreement", "bits_per_byte"):
-        assert found[1]["distilled"][metric]["mean"] == pytest.approx(
-            found[0]["distilled"][metric]["mean"], rel=1e-4
+        assert outcome[1]["distilled"][metric]["mean"] == pytest.approx(
+            outcome[0]["distilled"][metric]["mean"], rel=1e-4
         )
     losses = [
         [record["losses"] for record in lines(here / name) if record["arm"] == "distilled"]
         for name in ("false", "true")
     ]
     assert all(one == pytest.approx(two, rel=1e-4) for one, two in zip(*losses, strict=True))
-    assert found[0]["details"]["distilled"]["continuations"]
-    gaps = [result["details"]["distilled"]["exposure_bias_gap"] for result in found]
+    assert outcome[0]["details"]["distilled"]["continuations"]
+    gaps = [result["details"]["distilled"]["exposure_bias_gap"] for result in outcome]
     assert gaps[1] == pytest.approx(gaps[0], rel=1e-3, abs=1e-6)
 
 
@@ -104,11 +113,11 @@ def test_changes_follow_one_another_and_are_there_when_the_student_is_loaded(her
         "quantized": {"bits": 4},
     }
     recipe = spoken(student={"model": "teacher", "changes": changes})
-    found = run_of(recipe, here / "run")
+    outcome = run_of(recipe, here / "run")
     batch = Experiment.from_recipe(recipe).splits.test.__getitems__([0, 1])
     student = load(here / "run")
     assert student.net.model.head.down.weight.shape == (4, 16)
-    assert found["cost"]["student"]["parameters"] == sum(
+    assert outcome["cost"]["student"]["parameters"] == sum(
         parameter.numel() for parameter in student.net.parameters()
     )
     assert student.net(batch)["logits"].shape == (2, 16, 257)
@@ -131,12 +140,12 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
         export(here / "run", int8=False, gguf="q8", trust_code=True)
     assert "export" not in result(here / "run")
     export(here / "run", int8=False, gguf="f16", trust_code=True)
-    found = result(here / "run")
+    outcome = result(here / "run")
     for name, allowed in (("transformers", 1e-4), ("gguf", 1e-3)):
-        assert found["export"][name]["perplexity"] == pytest.approx(
-            found["distilled"]["perplexity"]["mean"], rel=allowed
+        assert outcome["export"][name]["perplexity"] == pytest.approx(
+            outcome["distilled"]["perplexity"]["mean"], rel=allowed
         )
-    summary_table.show_export(found, console := Console(record=True, width=120))
+    summary_table.show_export(outcome, console := Console(record=True, width=120))
     assert "student.gguf" in console.export_text()
     assert (
         gguf(str(here / "run" / "student.gguf")).config.vocab_size
@@ -185,7 +194,7 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
         ),
     ],
 )
-def test_what_cannot_be_is_said_before_training(
+def test_impossible_students_are_refused_before_training(
     sections: dict[str, Any], message: str, here: Path
 ) -> None:
     with pytest.raises(RecipeError, match=message):

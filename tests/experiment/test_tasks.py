@@ -99,25 +99,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("task", SECTIONS)
 def test_every_arm_is_trained_and_judged(task: str, runs: dict[str, Path]) -> None:
     baselines, exports, headline = EXPECTED[task]
-    found = result(runs[task])
-    assert found["status"] == "complete"
-    assert [name for name in ("teacher", *CLASSES, "distilled") if name in found] == [
+    outcome = result(runs[task])
+    assert outcome["status"] == "complete"
+    assert [name for name in ("teacher", *CLASSES, "distilled") if name in outcome] == [
         "teacher",
         *baselines,
         "distilled",
     ]
-    assert found["headline"] == headline
+    assert outcome["headline"] == headline
     for arm in ("teacher", *baselines, "distilled"):
         for metric in {headline, "accuracy"} if headline != "r2" else ():
-            assert 0 <= found[arm][metric]["mean"] <= 1
-        assert ("agreement" in found[arm]) == (arm != "teacher")
-    assert len(found["gain"]["interval"]) == 2
+            assert 0 <= outcome[arm][metric]["mean"] <= 1
+        assert ("agreement" in outcome[arm]) == (arm != "teacher")
+    assert len(outcome["gain"]["interval"]) == 2
     losses = [value for line in lines(runs[task]) for value in line["losses"].values()]
     assert losses
     assert all(math.isfinite(value) for value in losses)
-    assert found["cost"]["student"]["latency"]["batch_size"] == 1
-    assert ("onnx" in found.get("export", {})) == exports
-    assert not [warning for warning in found["warnings"] if "ONNX" in warning]
+    assert outcome["cost"]["student"]["latency"]["batch_size"] == 1
+    assert ("onnx" in outcome.get("export", {})) == exports
+    assert not [warning for warning in outcome["warnings"] if "ONNX" in warning]
 
 
 @pytest.mark.parametrize("task", SECTIONS)
@@ -129,18 +129,18 @@ def test_the_page_and_the_table_are_of_the_headline(task: str, runs: dict[str, P
     assert ("was not exported" in page) is False
     console = Console(record=True, width=120, file=io.StringIO())
     summary_table.show(result(runs[task]), console)
-    said = console.export_text()
-    assert EXPECTED[task][2] in said
-    assert {"node_classification": "nodes"}.get(task, "samples") in said
+    text = console.export_text()
+    assert EXPECTED[task][2] in text
+    assert {"node_classification": "nodes"}.get(task, "samples") in text
 
 
 @pytest.mark.parametrize("task", [task for task, (_, exports, _) in EXPECTED.items() if exports])
 def test_the_exported_file_scores_as_the_student_does(task: str, runs: dict[str, Path]) -> None:
-    found = result(runs[task])
-    headline, seed = found["headline"], found["seeds"].index(found["exported_seed"])
-    assert found["export"]["onnx"]["max_difference"] < 1e-3
-    assert found["export"]["onnx"][headline] == pytest.approx(
-        found["distilled"][headline]["values"][seed], abs=0.01
+    outcome = result(runs[task])
+    headline, seed = outcome["headline"], outcome["seeds"].index(outcome["exported_seed"])
+    assert outcome["export"]["onnx"]["max_difference"] < 1e-3
+    assert outcome["export"]["onnx"][headline] == pytest.approx(
+        outcome["distilled"][headline]["values"][seed], abs=0.01
     )
 
 
@@ -153,7 +153,7 @@ def test_int8_of_texts_and_pixels(runs: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("task", "what"), [("node_classification", "x, edge_index"), ("image_text", "image, input_ids")]
 )
-def test_what_cannot_be_exported_says_so_before_and_after(
+def test_students_without_export_are_refused_before_and_after_training(
     task: str, what: str, runs: dict[str, Path]
 ) -> None:
     message = f"cannot be exported to ONNX: it is not a graph from {what} to logits"
@@ -163,7 +163,7 @@ def test_what_cannot_be_exported_says_so_before_and_after(
         export(runs[task], int8=False)
 
 
-def test_the_shipped_student_answers(runs: dict[str, Path]) -> None:
+def test_the_exported_student_predicts(runs: dict[str, Path]) -> None:
     scenes = Experiment.from_recipe(small("segmentation")).splits.test.__getitems__(range(3))
     student = instil.load(runs["segmentation"])
     assert student(scenes["image"]).shape == (3, 8, 8, 11)
@@ -186,7 +186,7 @@ def test_the_shipped_student_answers(runs: dict[str, Path]) -> None:
     assert set(student.predict(poses)[0]) == {"angle", "right", "down"}
 
 
-def test_a_student_without_classes_says_what_it_gives(runs: dict[str, Path]) -> None:
+def test_the_error_for_a_student_without_classes_lists_its_outputs(runs: dict[str, Path]) -> None:
     student = instil.load(runs["image_text"])
     batch = Experiment.from_recipe(small("image_text")).splits.test.__getitems__(range(3))
     with pytest.raises(
@@ -199,29 +199,29 @@ def test_a_student_without_classes_says_what_it_gives(runs: dict[str, Path]) -> 
 
 @pytest.mark.parametrize("task", SECTIONS)
 def test_the_doctor_finds_nothing_wrong(task: str) -> None:
-    found = doctor(small(task))
+    report = doctor(small(task))
     objections = [
         problem
-        for problem in found["problems"]
+        for problem in report["problems"]
         if "of the gradient" not in problem and "right less often" not in problem
     ]
     assert objections == [], "but that a net of two epochs is a poor teacher"
-    match = found["stages"][0]["match"]
+    match = report["stages"][0]["match"]
     assert ("student_accuracy" in match) == (task not in ("image_text", "regression"))
 
 
-def test_what_a_teacher_said_of_a_node_is_what_it_says_of_it() -> None:
+def test_precomputed_node_outputs_equal_those_of_the_teacher() -> None:
     experiment = Experiment.from_recipe(small("node_classification"))
     teacher = as_teacher([build_network(experiment.recipe.teachers[0], experiment, "teacher")])
     assert teacher is not None
-    said = CachedTeacher(
+    text = CachedTeacher(
         teacher,
         experiment.task.roles,
         experiment.loader(experiment.splits.validation, shuffle=False),
     )
     batch = experiment.splits.validation.__getitems__([290, 3])
     torch.testing.assert_close(
-        said(batch)["logits"][batch["valid"]], teacher(batch)["logits"][batch["valid"]]
+        text(batch)["logits"][batch["valid"]], teacher(batch)["logits"][batch["valid"]]
     )
 
 
@@ -302,7 +302,7 @@ def test_data_and_task_must_fit(task: str, changes: list[str], message: str) -> 
         ),
     ],
 )
-def test_what_does_not_fit_is_told_before_anything_is_trained(
+def test_inputs_that_do_not_fit_are_refused_before_training(
     task: str, change: str, message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):

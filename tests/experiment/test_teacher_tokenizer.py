@@ -111,7 +111,7 @@ def test_a_student_cut_from_its_teacher_reads_its_tokens() -> None:
         list(dry_run(experiment))
 
 
-def test_a_loss_of_one_tokenizer_says_what_is_wrong() -> None:
+def test_the_error_for_a_loss_of_one_tokenizer_names_the_cause() -> None:
     experiment = Experiment.from_recipe(recipes.load(RECIPE, [*SMALL, "objectives.kd={}"]))
     with pytest.raises(
         RecipeError,

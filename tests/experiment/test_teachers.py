@@ -56,10 +56,10 @@ def test_a_teacher_is_trained_on_the_data_that_it_names() -> None:
     )
 
 
-def test_copies_begin_anew_and_are_kept_apart() -> None:
+def test_replicas_have_separate_initializations_and_cache_entries() -> None:
     one = experiment("teacher.num_replicas=3")
     assert (
-        len({cache_path(one, spec, number) for number, spec in enumerate(one.recipe.teachers)}) == 3
+        len({cache_path(one, spec, index) for index, spec in enumerate(one.recipe.teachers)}) == 3
     )
     assert isinstance(teacher_of(one), Ensemble)
     assert cache_path(one, one.recipe.teachers[0], 0) == cache_path(
@@ -67,7 +67,7 @@ def test_copies_begin_anew_and_are_kept_apart() -> None:
     ), "the first is the one that there would be alone"
 
 
-def test_several_answer_as_the_recipe_says() -> None:
+def test_several_teachers_are_combined_as_the_recipe_defines() -> None:
     routed = teacher_of(
         experiment(
             "teacher=[cnn, {model: cnn, options: {width: 2}}]", "ensemble={type: routed, by: label}"
@@ -85,7 +85,7 @@ def test_several_answer_as_the_recipe_says() -> None:
     assert joined.order.tolist() == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
 
 
-def test_a_way_to_answer_that_there_is_not_is_told() -> None:
+def test_an_unknown_combination_is_refused() -> None:
     with pytest.raises(ValueError, match=r"ensemble: No teacher named 'rooted'; closest: routed"):
         recipe("teacher.num_replicas=2", "ensemble=rooted")
     with pytest.raises(
@@ -103,7 +103,7 @@ def test_a_way_to_answer_that_there_is_not_is_told() -> None:
         recipe("teacher={model: cnn, weights: some.safetensors, num_replicas: 2}")
 
 
-def test_logits_of_other_classes_are_no_answer() -> None:
+def test_logits_of_other_classes_are_refused() -> None:
     five = ("data={name: digit_domains, classes: ['5', '6', '7', '8', '9']}", f"teacher={LOW}")
     with pytest.raises(ValueError, match="class 0 is '0' for the teacher and '5' in the data"):
         teacher_of(experiment(*five))
@@ -115,8 +115,8 @@ def test_logits_of_other_classes_are_no_answer() -> None:
 def test_members_whose_votes_are_private_share_no_sample() -> None:
     one = experiment(*PRIVATE, "teacher.num_replicas=4", "ensemble={type: private_votes, noise: 2}")
     parts = [
-        teacher_training_data(one, spec, number).splits.train
-        for number, spec in enumerate(one.recipe.teachers)
+        teacher_training_data(one, spec, index).splits.train
+        for index, spec in enumerate(one.recipe.teachers)
     ]
     images = torch.cat([part.__getitems__(range(len(part)))["image"] for part in parts])
     assert len(images) == 700
@@ -130,9 +130,7 @@ def test_members_whose_votes_are_private_share_no_sample() -> None:
         teacher_training_data(many, many.recipe.teachers[0], 0)
 
 
-def test_what_private_answers_cost_is_in_the_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_privacy_cost_is_in_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     changes = (
         *PRIVATE,
@@ -142,12 +140,12 @@ def test_what_private_answers_cost_is_in_the_result(
         "seeds=[0]",
         "baselines=[]",
     )
-    found = run_of(recipe(*changes), tmp_path / "run")
-    assert found["privacy"].keys() == {"epsilon", "delta", "questions", "answered"}
-    assert found["privacy"]["questions"] == 300
-    assert found["privacy"]["answered"] == 50
-    assert found["privacy"]["epsilon"] > 0
-    assert "teacher" not in found, "it has no score: it answers what it met alone"
+    outcome = run_of(recipe(*changes), tmp_path / "run")
+    assert outcome["privacy"].keys() == {"epsilon", "delta", "questions", "answered"}
+    assert outcome["privacy"]["questions"] == 300
+    assert outcome["privacy"]["answered"] == 50
+    assert outcome["privacy"]["epsilon"] > 0
+    assert "teacher" not in outcome, "it has no score: it answers what it met alone"
     assert "for 50 answers to 300 questions" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -169,13 +167,15 @@ def test_a_teacher_of_other_classes_has_no_score(
     assert "teacher" not in run_of(recipe(*changes), tmp_path / "run")
 
 
-def test_every_one_of_several_students_is_scored_and_kept(
+def test_each_of_several_students_is_evaluated_and_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     scheme = "scheme={type: several_students, others: [{model: mlp, options: {width: 8}}]}"
-    found = run_of(recipe(scheme, "train.epochs=1", "seeds=[0]", "baselines=[]"), tmp_path / "run")
-    assert 0 < found["distilled"]["other0_accuracy"]["mean"] <= 1
+    outcome = run_of(
+        recipe(scheme, "train.epochs=1", "seeds=[0]", "baselines=[]"), tmp_path / "run"
+    )
+    assert 0 < outcome["distilled"]["other0_accuracy"]["mean"] <= 1
     assert (tmp_path / "run" / "other0-0.safetensors").exists()
 
 
@@ -197,8 +197,8 @@ def test_a_student_with_fewer_labels_than_the_teacher_knows_a_part_of_them() -> 
     ).splits.train
     student = experiment.train_data(1)
     assert int((teacher.label != -100).sum()) == 300
-    known = student.label != -100
-    assert torch.equal(student.label[known], teacher.label[known])
+    is_labelled = student.label != -100
+    assert torch.equal(student.label[is_labelled], teacher.label[is_labelled])
 
 
 def test_without_a_limit_every_seed_has_labels_of_its_own() -> None:
@@ -206,13 +206,13 @@ def test_without_a_limit_every_seed_has_labels_of_its_own() -> None:
     assert not torch.equal(experiment.train_data(0).label, experiment.train_data(1).label)
 
 
-def test_a_run_says_who_knew_how_many_labels(
+def test_a_run_reports_the_number_of_labels_of_teacher_and_student(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     changes = ("train.epochs=1", "seeds=[0]", "baselines=[alone]")
-    found = run_of(recipe("teacher.data={num_labeled: 200}", *changes), tmp_path / "run")
-    assert found["labels"] == {
+    outcome = run_of(recipe("teacher.data={num_labeled: 200}", *changes), tmp_path / "run")
+    assert outcome["labels"] == {
         "student": 100,
         "teachers": [
             {"model": "cnn", "data": "digits", "samples": 1000, "labelled": 200},
@@ -223,7 +223,7 @@ def test_a_run_says_who_knew_how_many_labels(
     everything = run_of(recipe(*changes), tmp_path / "other")
     assert everything["labels"]["teachers"][0]["labelled"] == 1000
     assert everything["labels"]["same_for_all_seeds"] is False
-    assert label_line(found) == "Labels: teacher 200, student 100."
+    assert label_line(outcome) == "Labels: teacher 200, student 100."
     # two teachers, not one from the cache: other labels are another training
     assert len(list((tmp_path / "cache" / "teachers").glob("*.safetensors"))) == 2
 

@@ -17,16 +17,16 @@ from tests.nets import batch, net
 @pytest.fixture
 def choose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """``choose_num_threads`` on a machine with four threads, for given seconds of one and all."""
-    before, number = torch.get_num_threads(), [4]
+    before, num_threads = torch.get_num_threads(), [4]
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: number[0])
-    monkeypatch.setattr(torch, "set_num_threads", lambda wanted: number.__setitem__(0, wanted))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: num_threads.__setitem__(0, count))
 
     def chosen(one: float, four: float) -> int:
-        def seconds(ask: Any, wanted: int) -> float:
-            number[0] = wanted
-            return one if wanted == 1 else four
+        def seconds(ask: Any, count: int) -> float:
+            num_threads[0] = count
+            return one if count == 1 else four
 
         monkeypatch.setattr(threads, "_seconds", seconds)
         scheme = Offline(net(), None, {"cross_entropy": CrossEntropy()})
@@ -46,7 +46,9 @@ def test_small_nets_get_one_thread(choose: Any) -> None:
     assert choose(0.01, 0.001) == 1
 
 
-def test_who_says_how_many_gets_them(choose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explicit_number_of_threads_is_used(
+    choose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert choose(1.0, 9.0) == 4
 

@@ -25,9 +25,9 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     names, original = [], module.fit
 
-    def fit(*given: Any, checkpoint: Path, **options: Any) -> Any:
+    def fit(*inputs: Any, checkpoint: Path, **options: Any) -> Any:
         names.append(checkpoint.stem)
-        return original(*given, checkpoint=checkpoint, **options)
+        return original(*inputs, checkpoint=checkpoint, **options)
 
     monkeypatch.setattr(module, "fit", fit)
     return names
@@ -124,7 +124,7 @@ def test_changed_code_of_the_user_makes_another_teacher(tmp_path: Path) -> None:
     assert where(one) != before
 
 
-def test_the_cache_is_where_the_environment_says(
+def test_the_environment_variable_sets_the_cache_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "here"))
@@ -135,7 +135,7 @@ def test_the_cache_is_where_the_environment_says(
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_given_weights_are_used_and_not_trained(
+def test_weights_of_a_file_are_used_and_not_trained(
     suffix: str, trained: list[str], tmp_path: Path
 ) -> None:
     first = run_of(recipe(*SHORT), tmp_path / "first")
@@ -151,12 +151,12 @@ def test_given_weights_are_used_and_not_trained(
     else:
         os.link(where(recipe(*SHORT)), weights)
     trained.clear()
-    found = run_of(
+    outcome = run_of(
         recipe(*SHORT, f"teacher.weights={weights.name}", folder=str(tmp_path)), tmp_path / "second"
     )
     assert trained == ["distilled-0-stage0"]
-    assert found["teacher"] == first["teacher"]
-    assert found["distilled"] == first["distilled"]
+    assert outcome["teacher"] == first["teacher"]
+    assert outcome["distilled"] == first["distilled"]
     assert not [line for line in lines(tmp_path / "second") if line["arm"] == "teacher"]
 
 
@@ -165,16 +165,16 @@ def test_a_teacher_that_is_trained_as_it_is_built(trained: list[str], tmp_path: 
         "import torch\nfrom instil.networks.mlp import mlp\ndef build(classes):\n    "
         "torch.manual_seed(5)\n    return mlp(classes, width=4)\n"
     )
-    found = run_of(
+    outcome = run_of(
         recipe(*SHORT, teacher={"model": "ready:build", "is_trained": True}, folder=str(tmp_path)),
         tmp_path / "run",
     )
     assert trained == ["distilled-0-stage0"]
-    assert found["cost"]["teacher"]["seconds"] == 0
+    assert outcome["cost"]["teacher"]["seconds"] == 0
 
 
 def test_classes_in_another_order_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    names = [str(number) for number in (1, 0, *range(2, 10))]
+    names = [str(index) for index in (1, 0, *range(2, 10))]
     with pytest.raises(
         ValueError,
         match="classes of teacher and data are in another order: class 0 is '1' for the "

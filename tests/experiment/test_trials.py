@@ -11,14 +11,14 @@ def test_every_net_is_attacked_within_the_recipes_epsilon_and_no_net_where_the_s
     tmp_path: Path,
 ) -> None:
     scheme = {"type": "rslad", "epsilon": 0.0, "attack_steps": 1}
-    found = run_of(recipe("seeds=[0]", "baselines=[alone]", scheme=scheme), tmp_path / "still")
+    outcome = run_of(recipe("seeds=[0]", "baselines=[alone]", scheme=scheme), tmp_path / "still")
     for arm in ("teacher", "alone", "distilled"):
         assert (
-            found[arm]["fgsm"]["mean"]
-            == found[arm]["pgd"]["mean"]
-            == found[arm]["accuracy"]["mean"]
+            outcome[arm]["fgsm"]["mean"]
+            == outcome[arm]["pgd"]["mean"]
+            == outcome[arm]["accuracy"]["mean"]
         )
-    found = run_of(
+    outcome = run_of(
         recipe(
             "seeds=[0]",
             "baselines=[alone]",
@@ -28,7 +28,7 @@ def test_every_net_is_attacked_within_the_recipes_epsilon_and_no_net_where_the_s
         tmp_path / "attacked",
     )
     for arm in ("teacher", "alone", "distilled"):
-        assert found[arm]["pgd"]["mean"] < found[arm]["accuracy"]["mean"]
+        assert outcome[arm]["pgd"]["mean"] < outcome[arm]["accuracy"]["mean"]
     assert "Accuracy under PGD" in (tmp_path / "attacked" / "report.html").read_text()
     assert (
         "pgd"

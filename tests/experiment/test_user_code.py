@@ -32,7 +32,13 @@ from instil.core import Card, Objective
 
 
 def build(classes, channels, width=6):
-    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, classes),
+    )
 
 
 class Gap(Objective):
@@ -57,8 +63,15 @@ from transformers import ViTConfig, ViTForImageClassification
 
 def build(classes, channels, size):
     return ViTForImageClassification(ViTConfig(
-        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8, image_size=size, patch_size=4,
-        num_channels=channels, num_labels=classes))
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=8,
+        image_size=size,
+        patch_size=4,
+        num_channels=channels,
+        num_labels=classes,
+    ))
 """
 
 
@@ -90,10 +103,10 @@ def write(name: str = "mine.yaml", **sections: Any) -> str:
 def pictures(folder: str, size: int = 16, classes: str = "abc", each: int = 16) -> None:
     """Write pictures; those of a class are brighter than those of the class before."""
     generator = np.random.default_rng(0)
-    for number, name in enumerate(classes):
+    for index, name in enumerate(classes):
         Path(folder, name).mkdir(parents=True)
         for picture in range(each):
-            pixels = generator.integers(0, 60, (size, size + picture % 2, 3)) + 80 * number
+            pixels = generator.integers(0, 60, (size, size + picture % 2, 3)) + 80 * index
             Image.fromarray(pixels.astype(np.uint8)).save(Path(folder, name, f"{picture}.png"))
 
 
@@ -136,11 +149,11 @@ def test_a_folder_of_pictures_and_different_inputs_of_teacher_and_student(
     )
     code, _, err = command("run", "mine.yaml", "export=true", "--out", "out")
     assert (code, err) == (0, "")
-    found = result(here / "out")
-    assert found["classes"] == ["a", "b", "c"]
-    assert found["shape"] == [3, 16, 16]
-    assert found["cost"]["student"]["parameters"] == 3 * 8 * 8 * 4 + 4 + 4 * 3 + 3
-    assert found["export"]["onnx"]["max_difference"] < 1e-4, "resizing is in the graph"
+    outcome = result(here / "out")
+    assert outcome["classes"] == ["a", "b", "c"]
+    assert outcome["shape"] == [3, 16, 16]
+    assert outcome["cost"]["student"]["parameters"] == 3 * 8 * 8 * 4 + 4 + 4 * 3 + 3
+    assert outcome["export"]["onnx"]["max_difference"] < 1e-4, "resizing is in the graph"
 
 
 def test_a_broken_picture_is_one_error_also_from_a_worker_and_is_mended(
@@ -180,9 +193,9 @@ def test_several_labels_an_image_and_yes_or_no(kind: str, command: Command, here
     code, out, err = command("run", "mine.yaml", "export=true", "--out", "out")
     assert (code, err) == (0, "")
     assert "pseudo-labels" in out
-    found = result(here / "out")
-    assert found["kind"] == kind
-    assert ("map" in found["distilled"]) == (kind == "multi")
+    outcome = result(here / "out")
+    assert outcome["kind"] == kind
+    assert ("map" in outcome["distilled"]) == (kind == "multi")
     student = instil.load("out")
     probability = student(torch.from_numpy(image[:5, None]))
     assert probability.shape == (5, 3 if kind == "multi" else 1)
@@ -261,15 +274,15 @@ def test_two_processes_give_the_accuracies_of_one(tmp_path: Path) -> None:
             "INSTIL_CACHE": str(tmp_path / f"cache-{name}"),
             "OMP_NUM_THREADS": "1",
         }
-        made = subprocess.run(
+        process = subprocess.run(
             [*words, "instil.cli", "run", "mine.yaml", "--out", name],
             cwd=tmp_path,
             capture_output=True,
             text=True,
             env=environment,
         )
-        assert made.returncode == 0, made.stderr
-        assert made.stdout.count("Report: ") == 1
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.count("Report: ") == 1
         answers.append(json.loads((tmp_path / name / "result.json").read_text()))
         records = [(line["arm"], line["epoch"]) for line in lines(tmp_path / name)]
         assert len(records) == len(set(records))

@@ -91,8 +91,8 @@ def test_a_teacher_that_guesses_worse_than_chance_is_named_by_doctor_and_run(
 ) -> None:
     shutil.copytree(here / "model", here / "moved")
     (here / "model" / "tokenizer.json").unlink()
-    found = doctor(taught("moved"))
-    (problem,) = [one for one in found["problems"] if "uniform" in one]
+    report = doctor(taught("moved"))
+    (problem,) = [one for one in report["problems"] if "uniform" in one]
     assert problem.startswith("teacher: on the first batch its loss is ")
     assert "worse than a uniform distribution over its 300 tokens (5.7)" in problem
     assert problem.endswith("another one than that of the data (data.tokenizer)")

@@ -39,11 +39,11 @@ SCHEMES: dict[str, dict[str, Any]] = {
 
 
 def without_data(*changes: str, surrogate: Any = "scheme", **sections: Any) -> Any:
-    given = {
+    options = {
         "data": {"name": "digits", "surrogate": surrogate, "batch_size": 50},
         "objectives": {"kd": {"temperature": 2}},
     }
-    return recipe("seeds=[0]", "train.epochs=1", *changes, **given | sections)
+    return recipe("seeds=[0]", "train.epochs=1", *changes, **options | sections)
 
 
 class Closed(Samples):
@@ -102,16 +102,16 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_no_training_image_or_label_is_opened(
     name: str, tmp_path: Path, closed: dict[str, Any]
 ) -> None:
-    made = (
+    data_options = (
         {"scheme": {"type": name, **SCHEMES[name]}, "baselines": ["noise"]}
         if name in SCHEMES
         else {"surrogate": name}
     )
-    found = run_of(without_data(teacher=closed, **made), tmp_path / "run")
-    assert found["status"] == "complete"
-    assert set(found["gains"]) == ({"blobs"} if name == "noise" else {"noise"})
-    assert found["data"]["labelled"] == 0
-    assert "alone" not in found
+    outcome = run_of(without_data(teacher=closed, **data_options), tmp_path / "run")
+    assert outcome["status"] == "complete"
+    assert set(outcome["gains"]) == ({"blobs"} if name == "noise" else {"noise"})
+    assert outcome["data"]["labelled"] == 0
+    assert "alone" not in outcome
     page = (tmp_path / "run" / "report.html").read_text()
     pixels = read((tmp_path / "run" / "checkpoint" / "distilled-0.png").read_bytes())
     assert pixels.shape == (104, 416, 1)
@@ -143,9 +143,9 @@ def test_images_of_another_source_are_borrowed_without_their_labels(tmp_path: Pa
     assert torch.equal(
         experiment.samples.__getitems__([0])["image"], 1 - digits().train.__getitems__([0])["image"]
     )
-    found = run_of(one, tmp_path / "run")
-    assert set(found["gains"]) == {"noise", "blobs"}
-    assert found["data"]["surrogate"] == "digit_domains"
+    outcome = run_of(one, tmp_path / "run")
+    assert set(outcome["gains"]) == {"noise", "blobs"}
+    assert outcome["data"]["surrogate"] == "digit_domains"
     assert "on images of digit_domains" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -192,7 +192,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_does_not_fit_is_told_before_anything_is_trained(what: str, tmp_path: Path) -> None:
+def test_inputs_that_do_not_fit_are_refused_before_training(what: str, tmp_path: Path) -> None:
     sections, message = REFUSED[what]
     with pytest.raises((RecipeError, ValueError), match=message):
         run_of(without_data(**sections), tmp_path / "run")

@@ -19,13 +19,15 @@ def away(image: Tensor) -> Tensor:
 def test_pgd_is_the_loop_of_the_paper(random: bool) -> None:
     image, generator = images()["image"], torch.Generator().manual_seed(1)
     start = torch.rand(image.shape, generator=generator)
-    found = pgd(away, image, 0.1, 0.03, 4, start if random else None).flatten().tolist()
-    for x, u, mine in zip(image.flatten().tolist(), start.flatten().tolist(), found, strict=True):
+    actual = pgd(away, image, 0.1, 0.03, 4, start if random else None).flatten().tolist()
+    for x, u, attacked in zip(
+        image.flatten().tolist(), start.flatten().tolist(), actual, strict=True
+    ):
         at = min(max(x + 0.1 * (2 * u - 1), 0), 1) if random else x
         for _ in range(4):
             at += 0.03 if at > 0.4 else -0.03
             at = min(max(min(max(at, x - 0.1), x + 0.1), 0), 1)
-        assert mine == pytest.approx(at, abs=1e-6)
+        assert attacked == pytest.approx(at, abs=1e-6)
 
 
 def test_fgsm_is_one_step_of_the_whole_epsilon() -> None:

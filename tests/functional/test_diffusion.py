@@ -10,8 +10,8 @@ from instil.modules.noise_model import NoiseModel
 
 
 def test_the_schedule_is_a_product_of_linear_betas() -> None:
-    kept = np.cumprod([1 - (1e-4 + (0.02 - 1e-4) * n / 999) for n in range(1000)])
-    assert np.allclose(signal_variance(torch.arange(1000)), kept, rtol=1e-10)
+    signal_shares = np.cumprod([1 - (1e-4 + (0.02 - 1e-4) * n / 999) for n in range(1000)])
+    assert np.allclose(signal_variance(torch.arange(1000)), signal_shares, rtol=1e-10)
     assert signal_variance(torch.tensor([-3])) == 1
     clean, noise, time = (
         torch.randn(3, 2, 2, dtype=torch.float64),
@@ -19,7 +19,10 @@ def test_the_schedule_is_a_product_of_linear_betas() -> None:
         torch.tensor([0, 999, 400]),
     )
     for n, t in enumerate(time.tolist()):
-        expected = np.sqrt(kept[t]) * clean[n].numpy() + np.sqrt(1 - kept[t]) * noise[n].numpy()
+        expected = (
+            np.sqrt(signal_shares[t]) * clean[n].numpy()
+            + np.sqrt(1 - signal_shares[t]) * noise[n].numpy()
+        )
         assert np.allclose(add_noise(clean, noise, time)[n], expected, rtol=1e-12)
 
 

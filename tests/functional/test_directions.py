@@ -43,16 +43,16 @@ def test_products_stay_in_full_precision() -> None:
     one, two = torch.randn(2, 3, 64), torch.randn(2, 5, 64)
     expected = torch.einsum("nmd,nkd->nmk", one, two)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = pairwise_dot(one, two)
-    assert found.dtype == torch.float32
-    assert torch.allclose(found, expected, atol=1e-5)
+        actual = pairwise_dot(one, two)
+    assert actual.dtype == torch.float32
+    assert torch.allclose(actual, expected, atol=1e-5)
     assert pairwise_dot(one.bfloat16(), two.bfloat16()).dtype == torch.float32
 
 
 def test_angles_of_a_right_triangle() -> None:
-    found = angle_cosines(torch.tensor([[0.0, 0], [3, 0], [0, 4]]))
-    assert found[0, 1, 2] == 0
-    assert found[1, 0, 2] == pytest.approx(0.6)
-    assert found[2, 1, 0] == pytest.approx(0.8)
-    assert found[0, 0, 1] == 0
-    assert found[0, 1, 1] == pytest.approx(1)
+    actual = angle_cosines(torch.tensor([[0.0, 0], [3, 0], [0, 4]]))
+    assert actual[0, 1, 2] == 0
+    assert actual[1, 0, 2] == pytest.approx(0.6)
+    assert actual[2, 1, 0] == pytest.approx(0.8)
+    assert actual[0, 0, 1] == 0
+    assert actual[0, 1, 1] == pytest.approx(1)

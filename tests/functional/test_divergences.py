@@ -22,7 +22,7 @@ def case() -> tuple[Tensor, Tensor, Tensor]:
     return student, teacher, torch.tensor([[0, 1, 4], [2, 2, 3]])
 
 
-def test_kl_is_taken_apart_at_the_target() -> None:
+def test_kl_is_decomposed_at_the_target() -> None:
     student, teacher, target = case()
     of_target, of_rest = decoupled_kl(student, teacher, target, 2.0)
     left = 1 - (teacher / 2).softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
@@ -62,12 +62,12 @@ def test_cross_entropies_of_target_and_rest_make_that_of_the_softmax() -> None:
     """
     student, teacher, target = case()
     index = target.unsqueeze(-1)
-    left, mine = (
+    left, right = (
         1 - logits.softmax(-1).gather(-1, index).squeeze(-1) for logits in (teacher, student)
     )
     whole = -(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1)
     parts = target_cross_entropy(student, teacher, target) + left * (
-        rest_cross_entropy(student, teacher, target) - mine.log()
+        rest_cross_entropy(student, teacher, target) - right.log()
     )
     torch.testing.assert_close(parts, whole)
     assert softened_kl(student, teacher).shape == (2, 3)

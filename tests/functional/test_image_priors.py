@@ -10,7 +10,7 @@ from instil.functional.image_priors import image_norm, total_variation
 @pytest.mark.parametrize("order", [1, 2])
 def test_total_variation_by_numpy(order: int) -> None:
     image = torch.randn(3, 2, 5, 4)
-    wanted = []
+    expected = []
     for one in image.double().numpy():
         total = 0.0
         for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
@@ -21,8 +21,8 @@ def test_total_variation_by_numpy(order: int) -> None:
                 for x in range(max(0, -across), 4 - max(0, across))
             ]
             total += np.mean(np.abs(apart)) if order == 1 else np.linalg.norm(apart)
-        wanted.append(total)
-    assert np.allclose(total_variation(image, order), wanted, rtol=1e-5)
+        expected.append(total)
+    assert np.allclose(total_variation(image, order), expected, rtol=1e-5)
 
 
 def test_norm_of_all_images_together_is_not_the_sum_of_theirs() -> None:

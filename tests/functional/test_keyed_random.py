@@ -11,8 +11,8 @@ from instil.core import Batch
 from instil.functional.keyed_random import keyed_uniform
 
 
-def batch(number: int = 1000, step: int = 0, seed: int = 0) -> Batch:
-    return {"index": torch.arange(number), "step": torch.tensor(step), "seed": torch.tensor(seed)}
+def batch(size: int = 1000, step: int = 0, seed: int = 0) -> Batch:
+    return {"index": torch.arange(size), "step": torch.tensor(step), "seed": torch.tensor(seed)}
 
 
 def test_in_range_and_uniform() -> None:
@@ -93,19 +93,23 @@ def test_leaves_the_random_state() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_known_numbers() -> None:
+def test_recorded_numbers() -> None:
     """splitmix64 in plain Python."""
     mask = 2**64 - 1
     stream = int.from_bytes(hashlib.blake2b(b"crd.negatives", digest_size=8).digest(), "little")
     moment = (5 * 0xD1342543DE82EF95 + 7 * 1_000_003 + stream) * 0x94D049BB133111EB & mask
-    wanted = []
+    expected = []
     for index in (0, 3, 10**9):
         x = (index * 0x9E3779B97F4A7C15 + 1 * 0xBF58476D1CE4E5B9 + moment) & mask
         x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & mask
         x = (x ^ (x >> 27)) * 0x94D049BB133111EB & mask
-        wanted.append(((x >> 11) & (2**24 - 1)) / 2**24)
-    given = {"index": torch.tensor([0, 3, 10**9]), "step": torch.tensor(7), "seed": torch.tensor(5)}
-    assert keyed_uniform(given, 2, "crd.negatives")[:, 1].tolist() == wanted
+        expected.append(((x >> 11) & (2**24 - 1)) / 2**24)
+    inputs = {
+        "index": torch.tensor([0, 3, 10**9]),
+        "step": torch.tensor(7),
+        "seed": torch.tensor(5),
+    }
+    assert keyed_uniform(inputs, 2, "crd.negatives")[:, 1].tolist() == expected
 
 
 def test_needs_index() -> None:

@@ -23,7 +23,7 @@ def test_equal_pyramids_are_paired_stage_by_stage() -> None:
     assert match_levels(pyramid(32, 16, 8), pyramid(32, 16, 8)) == [(0, 0), (1, 1), (2, 2)]
 
 
-def test_the_deepest_stage_of_each_size_is_taken() -> None:
+def test_the_deepest_stage_of_each_size_is_used() -> None:
     assert match_levels(pyramid(32, 32, 16, 8), pyramid(32, 16, 16, 16, 8)) == [
         (1, 0),
         (2, 3),
@@ -66,14 +66,14 @@ def test_automatic_pairs_are_the_cheapest_in_order(seed: int) -> None:
         return sum(terms)
 
     least = min(cost(chosen) for chosen in itertools.combinations(range(len(many)), len(few)))
-    found = match_levels(pyramid(*few), pyramid(*many))
-    assert [i for i, _ in found] == list(range(len(few)))
-    partners = tuple(j for _, j in found)
+    actual = match_levels(pyramid(*few), pyramid(*many))
+    assert [i for i, _ in actual] == list(range(len(few)))
+    partners = tuple(j for _, j in actual)
     assert list(partners) == sorted(set(partners))
     assert cost(partners) == pytest.approx(least)
 
 
-def test_given_pairs_are_taken_as_they_are() -> None:
+def test_explicit_pairs_are_used_unchanged() -> None:
     assert match_levels(pyramid(8, 4), tokens(3), [[1, 2], [0, 0]]) == [(1, 2), (0, 0)]
 
 

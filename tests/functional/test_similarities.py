@@ -33,8 +33,8 @@ def test_distances_have_gradients_of_any_order() -> None:
     assert torch.autograd.gradgradcheck(pairwise_distances, (samples,))
 
 
-def test_no_distance_is_made_of_rounding_errors() -> None:
-    """Two near samples are told apart or coincide; far from the origin they are told apart as well
+def test_no_distance_consists_of_rounding_errors() -> None:
+    """Two near samples are separated or coincide; far from the origin they are separated as well
     as near it.
     """
     samples = torch.randn(20, 512)

@@ -18,8 +18,8 @@ STAGES = {
 }
 
 
-def stage(name: str, number: int = 2) -> Tensor:
-    return torch.randn(number, *STAGES[name], generator=torch.Generator().manual_seed(1))
+def stage(name: str, size: int = 2) -> Tensor:
+    return torch.randn(size, *STAGES[name], generator=torch.Generator().manual_seed(1))
 
 
 def test_tokens_become_a_square_grid_without_the_leading_ones() -> None:
@@ -41,31 +41,29 @@ def test_maps_stay_and_vectors_are_one_position() -> None:
 
 @pytest.mark.parametrize("student", STAGES)
 @pytest.mark.parametrize("teacher", STAGES)
-@pytest.mark.parametrize("number", [1, 2])
-def test_the_students_stage_gets_the_teachers_shape(
-    student: str, teacher: str, number: int
-) -> None:
-    made = Adapter(stage(student), stage(teacher))
-    given = stage(student, number).requires_grad_()
-    adapted = made(given)
-    assert adapted.shape == as_map(stage(teacher, number)).shape
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_students_stage_gets_the_teachers_shape(student: str, teacher: str, size: int) -> None:
+    adapter = Adapter(stage(student), stage(teacher))
+    features = stage(student, size).requires_grad_()
+    adapted = adapter(features)
+    assert adapted.shape == as_map(stage(teacher, size)).shape
     adapted.square().sum().backward()
-    assert given.grad is not None
-    assert given.grad.abs().sum() > 0
-    for parameter in made.parameters():
+    assert features.grad is not None
+    assert features.grad.abs().sum() > 0
+    for parameter in adapter.parameters():
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
 
 
 def test_nothing_is_learned_where_the_shapes_agree() -> None:
     image = stage("map")
-    made = Adapter(image, torch.zeros_like(image))
-    assert not list(made.parameters())
-    assert torch.equal(made(image), image)
-    assert str(made) == "as it is"
+    adapter = Adapter(image, torch.zeros_like(image))
+    assert not list(adapter.parameters())
+    assert torch.equal(adapter(image), image)
+    assert str(adapter) == "as it is"
 
 
-def test_words_say_what_is_done() -> None:
+def test_the_description_of_an_adapter() -> None:
     assert str(Adapter(stage("map"), stage("small map"))) == "8x8 -> 4x4, conv 1x1"
     assert str(Adapter(stage("map"), stage("registers"))) == "as it is"
 
@@ -85,18 +83,20 @@ def test_smaller_grids_are_averages_and_larger_ones_interpolated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("input_dtype", "output_dtype"),
     [
         (torch.float64, torch.float64),
         (torch.bfloat16, torch.float32),
         (torch.float16, torch.float32),
     ],
 )
-def test_half_precision_is_raised_and_double_kept(given: torch.dtype, kept: torch.dtype) -> None:
-    student, teacher = stage("map").to(given), stage("small map").to(given)
-    made = Adapter(student, teacher)
-    assert all(parameter.dtype == kept for parameter in made.parameters())
-    assert made(student).dtype == kept
+def test_half_precision_becomes_float32_and_double_stays(
+    input_dtype: torch.dtype, output_dtype: torch.dtype
+) -> None:
+    student, teacher = stage("map").to(input_dtype), stage("small map").to(input_dtype)
+    adapter = Adapter(student, teacher)
+    assert all(parameter.dtype == output_dtype for parameter in adapter.parameters())
+    assert adapter(student).dtype == output_dtype
 
 
 def test_comparable_refuses_what_broadcasting_would_hide() -> None:

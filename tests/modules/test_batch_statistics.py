@@ -15,7 +15,7 @@ from instil.modules.batch_statistics import (
 
 def normed() -> nn.Sequential:
     torch.manual_seed(0)
-    made = nn.Sequential(
+    network = nn.Sequential(
         nn.Conv2d(2, 3, 3),
         nn.BatchNorm2d(3),
         nn.ReLU(),
@@ -23,11 +23,11 @@ def normed() -> nn.Sequential:
         nn.Linear(12, 5),
         nn.BatchNorm1d(5),
     ).eval()
-    for part in made.modules():
+    for part in network.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.running_mean.normal_()
             part.running_var.uniform_(0.5, 2)
-    return made
+    return network
 
 
 def test_inputs_of_every_batch_norm_by_numpy() -> None:
@@ -35,8 +35,8 @@ def test_inputs_of_every_batch_norm_by_numpy() -> None:
     with record_statistics(net) as read:
         net(image)
     inputs = [net[0](image), net[:5](image)[:, :, None, None]]
-    wanted = 0.0
-    for number, (one, values) in enumerate(zip(read, inputs, strict=True)):
+    expected = 0.0
+    for index, (one, values) in enumerate(zip(read, inputs, strict=True)):
         values = values.detach().double().numpy()
         mean, variance = values.mean((0, 2, 3)), values.var((0, 2, 3))
         assert np.allclose(one.mean.detach(), mean, atol=1e-5)
@@ -45,8 +45,8 @@ def test_inputs_of_every_batch_norm_by_numpy() -> None:
         apart = np.linalg.norm(mean - one.running_mean.numpy()) + np.linalg.norm(
             variance - one.running_variance.numpy()
         )
-        wanted += (10 if number == 0 else 1) * apart
-    assert float(bn_statistics_loss(read, 10.0).detach()) == pytest.approx(wanted, rel=1e-5)
+        expected += (10 if index == 0 else 1) * apart
+    assert float(bn_statistics_loss(read, 10.0).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_hooks_go_with_the_context_and_nothing_of_the_net_moves() -> None:
@@ -81,7 +81,7 @@ def test_at_the_statistics_themselves_the_loss_is_zero_and_so_is_its_gradient() 
     assert torch.equal(values.grad, torch.zeros_like(values))
 
 
-def test_a_net_without_batch_norm_is_told() -> None:
+def test_a_net_without_batch_norm_is_refused() -> None:
     with record_statistics(nn.Linear(2, 2)) as read:
         pass
     with pytest.raises(ValueError, match="no BatchNorm"):

@@ -18,8 +18,8 @@ from instil.modules.connectors import BatchNorm, Norm, connector_end, convolutio
 def test_each_convolution_has_its_norm_and_relu(
     norm: Norm, kinds: tuple[type[nn.Module], ...]
 ) -> None:
-    made = convolutions((3, 4, 5), (1, 3), norm)
-    assert [type(module) for module in made] == [
+    connector = convolutions((3, 4, 5), (1, 3), norm)
+    assert [type(module) for module in connector] == [
         nn.Conv2d,
         kinds[0],
         nn.ReLU,
@@ -27,13 +27,13 @@ def test_each_convolution_has_its_norm_and_relu(
         kinds[1],
         nn.ReLU,
     ]
-    assert made(torch.randn(2, 3, 6, 5)).shape == (2, 5, 6, 5)
-    assert [made[n].bias is None for n in (0, 3)] == [
+    assert connector(torch.randn(2, 3, 6, 5)).shape == (2, 5, 6, 5)
+    assert [connector[n].bias is None for n in (0, 3)] == [
         kind is not nn.Identity for kind in kinds
     ]  # a norm has a bias of its own
 
 
-def test_the_last_convolution_ends_as_told() -> None:
+def test_the_end_of_the_last_convolution() -> None:
     plain, norm = (
         convolutions((3, 4), (1,), "batch", "plain"),
         convolutions((3, 4), (1,), "batch", "norm"),
@@ -44,9 +44,9 @@ def test_the_last_convolution_ends_as_told() -> None:
 
 
 def test_how_strong_a_sample_is_survives() -> None:
-    made, image = convolutions((3, 4), (1,), "group", "norm"), torch.randn(1, 3, 4, 4)
-    made[0].bias.data.zero_()
-    assert torch.allclose(made(10 * image), 10 * made(image), rtol=1e-5)
+    connector, image = convolutions((3, 4), (1,), "group", "norm"), torch.randn(1, 3, 4, 4)
+    connector[0].bias.data.zero_()
+    assert torch.allclose(connector(10 * image), 10 * connector(image), rtol=1e-5)
 
 
 def test_a_relu_stands_where_the_teacher_has_one() -> None:

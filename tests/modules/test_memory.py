@@ -12,7 +12,7 @@ def drawing(index: list[int], step: int = 0) -> Batch:
 
 
 @pytest.mark.parametrize("memory", [Queue(12, {"a": 4, "b": 6}), Bank(12, {"a": 4, "b": 6})])
-def test_rows_start_as_unit_vectors_alike_in_every_run(memory: Memory) -> None:
+def test_rows_start_as_the_same_unit_vectors_in_every_run(memory: Memory) -> None:
     again = type(memory)(12, {"a": 4, "b": 6})
     for name, width in (("a", 4), ("b", 6)):
         assert memory[name].shape == (12, width)
@@ -28,14 +28,14 @@ def test_a_queue_agrees_with_lists() -> None:
     begin = [0, 0, 0]
     generator = torch.Generator().manual_seed(0)
     owner = 0
-    for number in (5, 0, 2, 30, 3, 1, 7):
-        group = torch.randint(0, 3, (number,), generator=generator)
-        owners = torch.arange(owner, owner + number)
+    for index in (5, 0, 2, 30, 3, 1, 7):
+        group = torch.randint(0, 3, (index,), generator=generator)
+        owners = torch.arange(owner, owner + index)
         queue.push(owners, {"row": owners[:, None].float()}, group)
         for one, which in zip(owners.tolist(), group.tolist(), strict=True):
             lists[which][begin[which]] = one
             begin[which] = (begin[which] + 1) % 4
-        owner += number
+        owner += index
         assert queue.owner.view(3, 4).tolist() == lists
         written = queue.owner >= 0
         assert torch.equal(queue["row"][written, 0], queue.owner[written].float())
@@ -65,13 +65,13 @@ def test_a_bank_moves_with_momentum_and_takes_the_last_of_a_sample() -> None:
 def test_a_sample_does_not_draw_itself(kind: type[Memory]) -> None:
     memory = kind(24, {"row": 2})
     memory.owner = torch.arange(24)
-    found = set()
+    drawn_rows = set()
     for step in range(50):
         rows = memory.draw(drawing(list(range(24)), step), 5, "rows")
         assert rows.shape == (24, 5)
         assert not (memory.owner[rows] == torch.arange(24)[:, None]).any()
-        found |= set(rows.flatten().tolist())
-    assert found == set(range(24))
+        drawn_rows |= set(rows.flatten().tolist())
+    assert drawn_rows == set(range(24))
     assert torch.equal(
         memory.draw(drawing([7, 3], 1), 5, "rows")[1], memory.draw(drawing([3], 1), 5, "rows")[0]
     )

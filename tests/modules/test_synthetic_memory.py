@@ -6,8 +6,8 @@ from instil.modules.synthetic_memory import SyntheticMemory
 from tests.nets import timed
 
 
-def rows(first: int, number: int) -> dict[str, torch.Tensor]:
-    values = torch.arange(first, first + number)
+def rows(first: int, size: int) -> dict[str, torch.Tensor]:
+    values = torch.arange(first, first + size)
     return {"image": values.float().view(-1, 1, 1, 1).expand(-1, 1, 2, 2), "target": values}
 
 

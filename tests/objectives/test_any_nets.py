@@ -1,4 +1,4 @@
-"""A convolutional student of a transformer and the reverse, on images without labels, beside
+"""Convolutional student of a transformer and the reverse, on images without labels, together with
 another loss: every loss of features and relations.
 """
 

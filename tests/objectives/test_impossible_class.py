@@ -58,9 +58,9 @@ def logits() -> tuple[Tensor, Tensor]:
     return student, teacher
 
 
-def excluded(values: Tensor, number: int = 2) -> Tensor:
+def excluded(values: Tensor, size: int = 2) -> Tensor:
     """Logits with some more classes, of minus infinity."""
-    return torch.cat([values, values.new_full((*values.shape[:-1], number), -torch.inf)], -1)
+    return torch.cat([values, values.new_full((*values.shape[:-1], size), -torch.inf)], -1)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -105,7 +105,7 @@ def test_rows(name: str, value: float) -> None:
     assert (other[~LABELLED] == 0).all()
 
 
-def test_an_unknown_output_of_a_known_item() -> None:
+def test_an_unlabelled_output_of_a_labelled_item() -> None:
     outputs = torch.tensor([[1.0, torch.nan]], requires_grad=True)
     loss = mean_squared_error_loss(outputs, torch.tensor([[3.0, -100.0]]))
     (gradient,) = torch.autograd.grad(loss, outputs)

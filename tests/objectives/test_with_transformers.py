@@ -58,8 +58,8 @@ def test_padding_changes_nothing_from_the_model_on() -> None:
         batch: Batch = {"input_ids": ids, "attention_mask": mask}
         objectives.build(student(batch), teacher(batch))
         longer = {key: F.pad(value, (0, 3)) for key, value in batch.items()}
-        for given in (batch, batch | {"input_ids": torch.where(mask == 0, 3, ids)}, longer):
-            losses.append(objectives(student(given), teacher(given), given).losses)
+        for inputs in (batch, batch | {"input_ids": torch.where(mask == 0, 3, ids)}, longer):
+            losses.append(objectives(student(inputs), teacher(inputs), inputs).losses)
     for name in NAMES:
         assert losses[0][name] > 0
         assert torch.allclose(losses[1][name], losses[0][name], rtol=1e-4), name

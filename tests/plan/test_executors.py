@@ -49,11 +49,13 @@ def kill_first_worker(killed: list[int], own_process: int) -> None:
     """Kill a worker a second after its start."""
     for _ in range(600):
         command = ["pgrep", "-f", "-P", str(own_process), "instil.plan.worker"]
-        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-        if found:
+        processes = subprocess.run(
+            command, capture_output=True, text=True, check=False
+        ).stdout.split()
+        if processes:
             time.sleep(1)
-            os.kill(int(found[0]), signal.SIGKILL)
-            killed.append(int(found[0]))
+            os.kill(int(processes[0]), signal.SIGKILL)
+            killed.append(int(processes[0]))
             return
         time.sleep(0.05)
 

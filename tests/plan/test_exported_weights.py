@@ -17,8 +17,8 @@ CHANGES = (
 
 
 def test_all_arms_have_the_same_rule_and_report_their_best_epoch(tmp_path: Path) -> None:
-    found = run_of(recipe(*CHANGES), tmp_path / "run")
-    assert found["training"] == {
+    outcome = run_of(recipe(*CHANGES), tmp_path / "run")
+    assert outcome["training"] == {
         "average": 0.9,
         "keep": "best",
         "early_stopping": {"patience": 1, "min_delta": 0.02},

@@ -59,7 +59,7 @@ def test_a_change_of_the_teacher_changes_all_that_follows(change: str) -> None:
     assert not set(before.values()) & set(after.values())
 
 
-def test_finished_trainings_are_known(tmp_path: Path) -> None:
+def test_finished_trainings_are_recognized(tmp_path: Path) -> None:
     changes = ("train.epochs=1", "seeds=[0]", "baselines=[alone]")
     plan = plan_of(*changes)
     assert not any(plan.is_done(job, tmp_path / "run") for job in plan.trainings)

@@ -1,4 +1,4 @@
-"""Training on two processes: same students as on one, whole files, nothing lost when one dies."""
+"""Training on two processes: the same students as on one, complete files, and resumption."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a run reads back: damaged files are named or made again, and a resume notices what has
-changed.
+"""Files that a run reads: damaged ones are reported or written again, and a resume notices
+changes.
 """
 
 from __future__ import annotations

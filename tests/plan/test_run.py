@@ -44,7 +44,7 @@ def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, s
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed, with an ONNX file."""
+    """Complete run with an ONNX file."""
     out = tmp_path_factory.mktemp("whole") / "run"
     run_of(recipe("export=true"), out)
     return out
@@ -82,21 +82,21 @@ def test_the_resolved_recipe_is_the_one_that_ran(whole: Path) -> None:
 
 
 def test_the_environment(whole: Path) -> None:
-    found = json.loads((whole / "environment.json").read_text())
+    environment = json.loads((whole / "environment.json").read_text())
     assert {"time", "command", "python", "platform", "versions", "hardware", "seeds", "git"} == set(
-        found
+        environment
     ) - {"sha256"}
     assert (
-        found["versions"]["torch"] == torch.__version__.split("+")[0]
-        or found["versions"]["torch"] == torch.__version__
+        environment["versions"]["torch"] == torch.__version__.split("+")[0]
+        or environment["versions"]["torch"] == torch.__version__
     )
-    assert found["hardware"]["threads"] == torch.get_num_threads()
-    assert found["seeds"] == [0, 1]
+    assert environment["hardware"]["threads"] == torch.get_num_threads()
+    assert environment["seeds"] == [0, 1]
 
 
 def test_the_shape_of_the_result(whole: Path) -> None:
-    found = result(whole)
-    assert (found["status"], found["headline"], found["seeds"], found["scheme"]) == (
+    outcome = result(whole)
+    assert (outcome["status"], outcome["headline"], outcome["seeds"], outcome["scheme"]) == (
         "complete",
         "accuracy",
         [0, 1],
@@ -104,8 +104,8 @@ def test_the_shape_of_the_result(whole: Path) -> None:
     )
     for arm in ARMS:
         metrics = METRICS | ({"agreement"} if arm != "teacher" else set())
-        assert set(found[arm]) == metrics, arm
-        for summary in found[arm].values():
+        assert set(outcome[arm]) == metrics, arm
+        for summary in outcome[arm].values():
             assert set(summary) == {"mean", "std", "values"}
             values = summary["values"]
             assert len(values) == (1 if arm == "teacher" else 2)
@@ -113,32 +113,32 @@ def test_the_shape_of_the_result(whole: Path) -> None:
             assert summary["std"] == (
                 None if arm == "teacher" else pytest.approx(np.std(values, ddof=1))
             )
-        assert all(0 <= value <= 1 for value in found[arm]["accuracy"]["values"])
-    assert set(found["gain"]) == {"mean", "std", "interval", "level", "paired", "significant"}
-    assert set(found["gains"]) == {"label_smoothing", "pseudo_labels"}
-    assert set(found["cost"]) == {"teacher", "student"}
-    for cost in found["cost"].values():
+        assert all(0 <= value <= 1 for value in outcome[arm]["accuracy"]["values"])
+    assert set(outcome["gain"]) == {"mean", "std", "interval", "level", "paired", "significant"}
+    assert set(outcome["gains"]) == {"label_smoothing", "pseudo_labels"}
+    assert set(outcome["cost"]) == {"teacher", "student"}
+    for cost in outcome["cost"].values():
         assert set(cost) == {"parameters", "bytes", "latency", "seconds"}
         assert set(cost["latency"]) == {"median_ms", "p90_ms", "batch_size", "threads"}
         assert 0 < cost["latency"]["median_ms"] <= cost["latency"]["p90_ms"]
         assert cost["seconds"] > 0
-    assert found["cost"]["student"]["parameters"] == 64 * 4 + 4 + 4 * 10 + 10
-    assert found["cost"]["student"]["bytes"] == 4 * found["cost"]["student"]["parameters"]
+    assert outcome["cost"]["student"]["parameters"] == 64 * 4 + 4 + 4 * 10 + 10
+    assert outcome["cost"]["student"]["bytes"] == 4 * outcome["cost"]["student"]["parameters"]
 
 
 def test_the_gain_by_other_means(whole: Path) -> None:
-    found = result(whole)
-    distilled, alone = (found[arm]["accuracy"]["values"] for arm in ("distilled", "alone"))
+    outcome = result(whole)
+    distilled, alone = (outcome[arm]["accuracy"]["values"] for arm in ("distilled", "alone"))
     test = stats.ttest_rel(distilled, alone)
-    assert found["gain"]["mean"] == pytest.approx(np.mean(distilled) - np.mean(alone))
-    assert found["gain"]["interval"] == pytest.approx(list(test.confidence_interval(0.95)))
-    assert found["gain"]["significant"] == bool(test.pvalue < 0.05)
+    assert outcome["gain"]["mean"] == pytest.approx(np.mean(distilled) - np.mean(alone))
+    assert outcome["gain"]["interval"] == pytest.approx(list(test.confidence_interval(0.95)))
+    assert outcome["gain"]["significant"] == bool(test.pvalue < 0.05)
 
 
 def test_metrics_are_one_line_an_epoch_and_arm(whole: Path) -> None:
-    found = [(line["arm"], line["seed"], line["epoch"]) for line in lines(whole)]
-    assert len(found) == len(set(found))
-    assert set(found) == {("teacher", None, epoch) for epoch in (1, 2)} | {
+    rows = [(line["arm"], line["seed"], line["epoch"]) for line in lines(whole)]
+    assert len(rows) == len(set(rows))
+    assert set(rows) == {("teacher", None, epoch) for epoch in (1, 2)} | {
         (arm, seed, epoch) for arm in ARMS[1:] for seed in (0, 1) for epoch in (1, 2)
     }
     distilled = next(line for line in lines(whole) if line["arm"] == "distilled")
@@ -163,12 +163,12 @@ def test_the_shipped_student_is_the_seed_that_validates_best(whole: Path) -> Non
 
 
 def test_the_exported_file_scores_as_the_student_does(whole: Path) -> None:
-    found = result(whole)
-    seed = found["seeds"].index(found["exported_seed"])
-    assert found["export"]["onnx"]["accuracy"] == pytest.approx(
-        found["distilled"]["accuracy"]["values"][seed], abs=0.002
+    outcome = result(whole)
+    seed = outcome["seeds"].index(outcome["exported_seed"])
+    assert outcome["export"]["onnx"]["accuracy"] == pytest.approx(
+        outcome["distilled"]["accuracy"]["values"][seed], abs=0.002
     )
-    assert found["export"]["onnx"]["max_difference"] < 1e-4
+    assert outcome["export"]["onnx"]["max_difference"] < 1e-4
 
 
 def test_export_adds_int8_with_the_accuracy_it_costs(
@@ -177,10 +177,10 @@ def test_export_adds_int8_with_the_accuracy_it_costs(
     code, out, err = called(capsys, "export", str(whole))
     assert (code, err) == (0, "")
     assert "student.int8.onnx" in out
-    found = result(whole)["export"]
-    assert (whole / found["int8"]["file"]).stat().st_size == found["int8"]["bytes"]
-    assert 0 <= found["int8"]["accuracy"] <= 1
-    assert found["int8"]["latency"]["median_ms"] > 0
+    outcome = result(whole)["export"]
+    assert (whole / outcome["int8"]["file"]).stat().st_size == outcome["int8"]["bytes"]
+    assert 0 <= outcome["int8"]["accuracy"] <= 1
+    assert outcome["int8"]["latency"]["median_ms"] > 0
 
 
 def test_one_seed_crashes_nothing_and_claims_nothing(
@@ -192,25 +192,31 @@ def test_one_seed_crashes_nothing_and_claims_nothing(
     )
     assert (code, err) == (0, "")
     assert "one seed cannot distinguish that from noise" in out
-    found = result(tmp_path / "run")
-    assert found["distilled"]["accuracy"]["std"] is None
-    assert (found["gain"]["std"], found["gain"]["interval"], found["gain"]["significant"]) == (
+    outcome = result(tmp_path / "run")
+    assert outcome["distilled"]["accuracy"]["std"] is None
+    assert (
+        outcome["gain"]["std"],
+        outcome["gain"]["interval"],
+        outcome["gain"]["significant"],
+    ) == (
         None,
         None,
         False,
     )
-    assert "1 seed is too few to distinguish a gain from noise; use 3 or more" in found["warnings"]
+    assert (
+        "1 seed is too few to distinguish a gain from noise; use 3 or more" in outcome["warnings"]
+    )
     assert called(capsys, "report", str(tmp_path / "run"))[0] == 0
 
 
-def test_without_the_extra_the_run_is_complete_and_says_what_is_missing(
+def test_without_the_extra_the_run_is_complete_and_names_the_missing_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("onnx", "onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, module, None)
-    found = run_of(recipe("export=true", "seeds=[0]", "baselines=[]"), tmp_path / "run")
-    assert found["status"] == "complete"
-    assert any('pip install "instil[export]"' in warning for warning in found["warnings"])
+    outcome = run_of(recipe("export=true", "seeds=[0]", "baselines=[]"), tmp_path / "run")
+    assert outcome["status"] == "complete"
+    assert any('pip install "instil[export]"' in warning for warning in outcome["warnings"])
     assert not (tmp_path / "run" / "student.onnx").exists()
     assert (
         "pip install &quot;instil[export]&quot;" in (tmp_path / "run" / "report.html").read_text()
@@ -320,8 +326,8 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
     torch.manual_seed(99)
     assert numbers(run_of(one, tmp_path / "run", resume=True)) == numbers(result(undisturbed[kind]))
     for path in (undisturbed[kind] / "checkpoint").glob("*.safetensors"):
-        expected, found = load_file(path), load_file(tmp_path / "run" / "checkpoint" / path.name)
-        assert all(torch.equal(value, found[name]) for name, value in expected.items()), path.name
+        expected, actual = load_file(path), load_file(tmp_path / "run" / "checkpoint" / path.name)
+        assert all(torch.equal(value, actual[name]) for name, value in expected.items()), path.name
 
     def without_time(record: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in record.items() if key != "seconds"}
@@ -346,7 +352,7 @@ def test_a_stop_at_the_second_stage_of_the_second_seed_really_is_one(
     assert steps == {(stage, step) for stage in (0, 1) for step in (4, 8, 12, 16)}
 
 
-def test_a_stopped_run_has_a_page_and_says_how_to_go_on(
+def test_a_stopped_run_has_a_page_and_names_the_command_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
@@ -400,9 +406,9 @@ def test_a_failure_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.M
         stop_at(patch, "distilled", 1, 8, RuntimeError("step 8: loss is nan"))
         with pytest.raises(RuntimeError, match="loss is nan"):
             run_of(recipe(), tmp_path / "run")
-    found = result(tmp_path / "run")
-    assert found["status"] == "failed"
-    assert len(found["distilled"]["accuracy"]["values"]) == 1
+    outcome = result(tmp_path / "run")
+    assert outcome["status"] == "failed"
+    assert len(outcome["distilled"]["accuracy"]["values"]) == 1
     assert (tmp_path / "run" / "checkpoint" / "distilled-1-stage0.pt").exists()
     assert run_of(recipe(), tmp_path / "run", resume=True)["status"] == "complete"
 
@@ -508,9 +514,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "stop_signal", [signal.SIGINT, signal.SIGKILL], ids=lambda stop_signal: stop_signal.name
+)
 def test_a_real_signal(
-    number: signal.Signals,
+    stop_signal: signal.Signals,
     uninterrupted: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -519,9 +527,9 @@ def test_a_real_signal(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "long.yaml").write_text(to_yaml(long_recipe()))
     process = started(tmp_path / "run", tmp_path / "cache")
-    process.send_signal(number)
+    process.send_signal(stop_signal)
     _, err = process.communicate(timeout=60)
-    if number is signal.SIGINT:
+    if stop_signal is signal.SIGINT:
         assert process.returncode == 130
         assert f"Continue with: instil run --resume {tmp_path / 'run'}" in err
         assert "Traceback" not in err
@@ -537,7 +545,7 @@ def test_a_real_signal(
     assert len(epochs) == len(set(epochs))
 
 
-def test_the_pairs_of_stages_are_told(tmp_path: Path) -> None:
+def test_the_pairs_of_stages_are_printed(tmp_path: Path) -> None:
     console = Console(record=True, file=io.StringIO(), width=200)
     one = recipe(
         "student={model: cnn, options: {width: 2}}",

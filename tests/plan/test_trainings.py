@@ -1,5 +1,5 @@
-"""What the arms are given: the same start, the same number of steps, only the labels and images
-that are theirs, and the last epoch.
+"""Inputs of the arms: the same start and number of steps, only the labels and images
+of each arm, and the weights of the last epoch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.experiment.small import lines, recipe, result, run_of
 
 @dataclass
 class Spied:
-    """What one ``fit`` was given and did."""
+    """Arguments and result of one call of ``fit``."""
 
     scheme: Scheme
     start: dict[str, Tensor]
@@ -69,7 +69,7 @@ class Seen:
 def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Spied]:
     """Every ``fit`` of a run, by arm, seed and stage."""
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
-    original, found = module.fit, {}
+    original, records = module.fit, {}
 
     def fit(
         scheme: Scheme,
@@ -80,7 +80,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Spied]:
         on_step: Any,
         **options: Any,
     ) -> Any:
-        spied = found[checkpoint.stem] = Spied(scheme, copy.deepcopy(scheme.student.state_dict()))
+        spied = records[checkpoint.stem] = Spied(scheme, copy.deepcopy(scheme.student.state_dict()))
 
         def count(clock: Any) -> None:
             spied.steps = clock.step
@@ -93,7 +93,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Spied]:
         return answer
 
     monkeypatch.setattr(module, "fit", fit)
-    return found
+    return records
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -107,7 +107,7 @@ def indices(spied: Spied) -> set[int]:
 BASELINES = ("alone", "label_smoothing", "pseudo_labels")
 
 
-def test_all_arms_of_a_seed_start_alike_and_take_as_many_steps(
+def test_all_arms_of_a_seed_have_the_same_start_and_number_of_steps(
     fits: dict[str, Spied], tmp_path: Path
 ) -> None:
     run_of(recipe(), tmp_path / "run")
@@ -147,11 +147,11 @@ def test_who_sees_which_images_and_labels(fits: dict[str, Spied], tmp_path: Path
     for batch in fits["pseudo_labels-0-stage0"].batches:
         with torch.no_grad():
             guess = teacher({"image": digits().train.image[batch["index"]]})["logits"].argmax(-1)
-        known = torch.tensor([int(i) in labelled for i in batch["index"]])
-        assert torch.equal(batch["label"], torch.where(known, truth[batch["index"]], guess))
+        is_labelled = torch.tensor([int(i) in labelled for i in batch["index"]])
+        assert torch.equal(batch["label"], torch.where(is_labelled, truth[batch["index"]], guess))
 
 
-def test_distilled_batches_are_whole_and_anew_each_epoch(
+def test_distilled_batches_are_complete_and_reshuffled_each_epoch(
     fits: dict[str, Spied], tmp_path: Path
 ) -> None:
     run_of(recipe("seeds=[0]", "baselines=[]"), tmp_path / "run")
@@ -234,23 +234,25 @@ def test_a_weight_and_a_temperature_on_a_schedule_are_felt(tmp_path: Path) -> No
 # --- augmentation
 
 
-def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(
+def test_d4_d15_the_teacher_sees_the_view_of_the_student(
     fits: dict[str, Spied], tmp_path: Path
 ) -> None:
-    asked: list[tuple[Tensor, Tensor]] = []
+    requests: list[tuple[Tensor, Tensor]] = []
     compare = Offline.compute_losses
 
     def spy(self: Offline, batch: Batch) -> Any:
         if self.teacher is not None:
             inputs: list[Tensor] = []
             handles = [
-                net.register_forward_pre_hook(lambda _, given: inputs.append(given[0]["image"]))
+                net.register_forward_pre_hook(
+                    lambda _, arguments: inputs.append(arguments[0]["image"])
+                )
                 for net in (self.teacher.net, self.student)
             ]
             answer = compare(self, batch)
             for handle in handles:
                 handle.remove()
-            asked.append((inputs[0], inputs[1]))
+            requests.append((inputs[0], inputs[1]))
             return answer
         return compare(self, batch)
 
@@ -260,8 +262,8 @@ def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(
             recipe("seeds=[0]", "baselines=[]", "data.augment={crop: 1, flip: true}"),
             tmp_path / "run",
         )
-    assert len(asked) == 8
-    assert all(torch.equal(teacher, student) for teacher, student in asked)
+    assert len(requests) == 8
+    assert all(torch.equal(teacher, student) for teacher, student in requests)
     batches = fits["distilled-0-stage0"].batches
     plain = digits().train.image
     assert not torch.equal(batches[0]["image"], plain[batches[0]["index"]])
@@ -281,7 +283,7 @@ def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(
 
 def test_a_teacher_of_other_classes_is_read_for_its_features(tmp_path: Path) -> None:
     teacher = {"model": "cnn", "options": {"width": 3, "classes": 4}, "is_trained": True}
-    found = run_of(
+    outcome = run_of(
         recipe(
             "seeds=[0]",
             teacher=teacher,
@@ -290,15 +292,15 @@ def test_a_teacher_of_other_classes_is_read_for_its_features(tmp_path: Path) -> 
         ),
         tmp_path / "run",
     )
-    assert found["status"] == "complete"
-    assert not {"teacher", "pseudo_labels"} & set(found)
-    assert "agreement" not in found["distilled"]
-    assert found["cost"]["teacher"]["parameters"] > 0
+    assert outcome["status"] == "complete"
+    assert not {"teacher", "pseudo_labels"} & set(outcome)
+    assert "agreement" not in outcome["distilled"]
+    assert outcome["cost"]["teacher"]["parameters"] > 0
     assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_several_teachers_are_an_ensemble(fits: dict[str, Spied], tmp_path: Path) -> None:
-    found = run_of(
+    outcome = run_of(
         recipe(
             "seeds=[0]", "baselines=[]", teacher=[{"model": "cnn", "options": {"width": 2}}, "mlp"]
         ),
@@ -313,8 +315,8 @@ def test_several_teachers_are_an_ensemble(fits: dict[str, Spied], tmp_path: Path
         )
     assert isinstance(logits, Tensor)
     accuracy = (logits.argmax(-1) == digits().test.label).double().mean().item()
-    assert found["teacher"]["accuracy"]["values"] == [pytest.approx(accuracy)]
-    assert found["cost"]["teacher"]["parameters"] == sum(
+    assert outcome["teacher"]["accuracy"]["values"] == [pytest.approx(accuracy)]
+    assert outcome["cost"]["teacher"]["parameters"] == sum(
         p.numel() for n in (0, 1) for p in fits[f"teacher{n}-stage0"].scheme.student.parameters()
     )
 
@@ -323,33 +325,33 @@ def test_several_teachers_are_an_ensemble(fits: dict[str, Spied], tmp_path: Path
     "scheme", [{"type": "mutual", "peers": ["mlp", "cnn"]}, {"type": "ema", "decay": 0.9}]
 )
 def test_schemes_without_a_teacher_of_their_own(scheme: dict[str, Any], tmp_path: Path) -> None:
-    found = run_of(recipe("seeds=[0]", "teacher=null", scheme=scheme), tmp_path / "run")
-    assert not {"teacher", "pseudo_labels"} & set(found)
-    assert set(found["cost"]) == {"student"}
-    assert set(found["gains"]) == {"label_smoothing"}
+    outcome = run_of(recipe("seeds=[0]", "teacher=null", scheme=scheme), tmp_path / "run")
+    assert not {"teacher", "pseudo_labels"} & set(outcome)
+    assert set(outcome["cost"]) == {"student"}
+    assert set(outcome["gains"]) == {"label_smoothing"}
 
 
 def test_two_learners_and_an_optimizer_for_one(tmp_path: Path) -> None:
-    found = run_of(
+    outcome = run_of(
         recipe("seeds=[0]", "train.optimizers={critic: {lr: 1e-4}}", scheme="adversarial"),
         tmp_path / "run",
     )
-    assert found["status"] == "complete"
+    assert outcome["status"] == "complete"
     assert any("critic/critic" in line["losses"] for line in lines(tmp_path / "run"))
 
 
-def test_the_teacher_is_asked_once_about_each_image() -> None:
+def test_the_teacher_runs_once_per_image() -> None:
     experiment = Experiment.from_recipe(recipe())
     net = build_network(experiment.recipe.teachers[0], experiment, "teacher")
     teacher = as_teacher([net])
     assert teacher is not None
-    said = CachedTeacher(
+    teacher_outputs = CachedTeacher(
         teacher, experiment.task.roles, experiment.loader(experiment.splits.test, shuffle=False)
     )
     rows = torch.tensor([3, 499, 0])
     with torch.no_grad():
         expected = net({"image": experiment.splits.test.image[rows]})["logits"]
-    torch.testing.assert_close(said({"index": rows})["logits"], expected)
+    torch.testing.assert_close(teacher_outputs({"index": rows})["logits"], expected)
 
 
 # --- stages
@@ -379,10 +381,10 @@ def test_born_again_teaches_the_next_generation(fits: dict[str, Spied], tmp_path
         {"objectives": {"cross_entropy": {}}},
         {"teacher": "previous", "objectives": {"cross_entropy": {}, "kd": {}}, "repeat": 2},
     ]
-    found = run_of(
+    outcome = run_of(
         recipe("seeds=[0]", "teacher=null", "baselines=[alone]", stages=stages), tmp_path / "run"
     )
-    generations = [fits[f"distilled-0-stage{number}"] for number in range(3)]
+    generations = [fits[f"distilled-0-stage{index}"] for index in range(3)]
     for before, after in pairwise(generations):
         assert after.scheme.teacher is not None
         assert same(before.end, after.scheme.teacher.net.state_dict()), "and it did not learn along"
@@ -391,7 +393,7 @@ def test_born_again_teaches_the_next_generation(fits: dict[str, Spied], tmp_path
         "alone starts as the one that is shipped"
     )
     assert fits["alone-0-stage0"].steps == 24
-    assert "teacher" not in found
+    assert "teacher" not in outcome
 
 
 def test_an_assistant_is_taught_and_teaches(fits: dict[str, Spied], tmp_path: Path) -> None:
@@ -402,8 +404,8 @@ def test_an_assistant_is_taught_and_teaches(fits: dict[str, Spied], tmp_path: Pa
         {"student": {"model": "cnn", "options": {"width": 4}}},
         {"teacher": "previous", "objectives": {"cross_entropy": {}, "fitnet": {}}},
     ]
-    found = run_of(recipe("seeds=[0]", student=CNN, stages=stages), tmp_path / "run")
-    assert set(BASELINES) | {"teacher", "distilled"} <= set(found)
+    outcome = run_of(recipe("seeds=[0]", student=CNN, stages=stages), tmp_path / "run")
+    assert set(BASELINES) | {"teacher", "distilled"} <= set(outcome)
     assert fits["distilled-0-stage0"].scheme.student.model.stages[0][0].out_channels == 4
     assert fits["distilled-0-stage1"].scheme.teacher is not None
     assert same(
@@ -429,7 +431,7 @@ def test_a_stage_may_batch_and_augment_otherwise(fits: dict[str, Spied], tmp_pat
         {"data": {"augment": {"crop": 1}}, "student": "previous"},
     ]
     run_of(recipe("seeds=[0]", "baselines=[]", stages=stages), tmp_path / "run")
-    first, second = (fits[f"distilled-0-stage{number}"].batches for number in (0, 1))
+    first, second = (fits[f"distilled-0-stage{index}"].batches for index in (0, 1))
     assert {len(batch["index"]) for batch in first} == {100}
     assert {len(batch["index"]) for batch in second} == {250}
     assert sum(int((batch["label"] != UNLABELLED).sum()) for batch in first[:10]) == 50
@@ -449,7 +451,7 @@ def test_a_finished_arm_is_read_and_not_trained_again(
     assert json.loads((tmp_path / "run" / "checkpoint" / "distilled-1.json").read_text()) == before
 
 
-def test_a_seed_sets_the_random_state_of_each_arm_alike(
+def test_a_seed_sets_the_same_random_state_in_each_arm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states: dict[int, list[Tensor]] = {}
@@ -462,9 +464,9 @@ def test_a_seed_sets_the_random_state_of_each_arm_alike(
 
     monkeypatch.setattr(module, "fit", fit)
     run_of(recipe("train.epochs=1", "baselines=[alone, pseudo_labels]"), tmp_path / "run")
-    assert {seed: len(found) for seed, found in states.items()} == {0: 3, 1: 3}
-    for found in states.values():
-        assert all(torch.equal(found[0], other) for other in found[1:]), (
+    assert {seed: len(actual) for seed, actual in states.items()} == {0: 3, 1: 3}
+    for actual in states.values():
+        assert all(torch.equal(actual[0], other) for other in actual[1:]), (
             "dropout and adapters of the arms would draw other numbers"
         )
     assert not torch.equal(states[0][-1], states[1][-1]), (

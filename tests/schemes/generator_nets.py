@@ -33,29 +33,29 @@ def classifier(width: int = 4, seed: int = 0, norm: bool = False) -> Net:
     return Net(model.eval(), call, {"embedding": f"{len(layers) - 1}:in"})
 
 
-def blank(step: int = 0, number: int = 16) -> Batch:
-    """A batch of which only the shape counts, at a step of a hundred."""
+def blank(step: int = 0, size: int = 16) -> Batch:
+    """Batch of zeros at one of a hundred steps; only its shape matters."""
     clock = {
         "step": torch.tensor(step),
         "progress": torch.tensor(step / 100),
         "seed": torch.tensor(0),
     }
-    label = torch.full((number,), -100)
+    label = torch.full((size,), -100)
     return {
-        "image": torch.zeros(number, 1, 6, 6),
+        "image": torch.zeros(size, 1, 6, 6),
         "label": label,
-        "index": torch.arange(number),
+        "index": torch.arange(size),
         **clock,
     }
 
 
 def shapes(step: int) -> Batch:
-    """What ``check_scheme`` takes: batches that know no time."""
+    """Batches without step and progress, for ``check_scheme``."""
     return {key: value for key, value in blank(step).items() if value.ndim}
 
 
 def trained(it: Scheme, steps: int, lr: float = 1e-2) -> list[dict[str, float]]:
-    """The losses of so many steps of Adam."""
+    """Losses of some steps of Adam."""
     it.train().prepare(blank())
     engine = Engine("cpu")
     engine.setup(it, lambda learner: Optimization("adam", {"lr": lr}))

@@ -9,17 +9,17 @@ from instil.core import Batch, Net
 from tests import nets
 
 
-def images(seed: int = 0, number: int = 16) -> Batch:
+def images(seed: int = 0, size: int = 16) -> Batch:
     """Half of the labels are missing."""
-    given = nets.batch(number, seed)
+    inputs = nets.batch(size, seed)
     return {
-        "image": torch.rand(number, 1, 5, 5, generator=torch.Generator().manual_seed(seed)),
-        **{key: given[key] for key in ("label", "index")},
+        "image": torch.rand(size, 1, 5, 5, generator=torch.Generator().manual_seed(seed)),
+        **{key: inputs[key] for key in ("label", "index")},
     }
 
 
-def timed(seed: int = 0, progress: float = 0.5, number: int = 16) -> Batch:
-    return images(seed, number) | {
+def timed(seed: int = 0, progress: float = 0.5, size: int = 16) -> Batch:
+    return images(seed, size) | {
         "step": torch.tensor(seed),
         "progress": torch.tensor(progress),
         "seed": torch.tensor(0),
@@ -27,7 +27,7 @@ def timed(seed: int = 0, progress: float = 0.5, number: int = 16) -> Batch:
 
 
 def net(width: int, seed: int = 0, norm: bool = False, classes: int = 5) -> Net:
-    """A smooth net whose answers depend on every pixel."""
+    """Smooth network whose outputs depend on every pixel."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = (

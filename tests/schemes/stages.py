@@ -11,11 +11,11 @@ from instil.networks.cnn import cnn
 from tests import nets
 
 
-def images(seed: int = 0, number: int = 16) -> Batch:
+def images(seed: int = 0, size: int = 16) -> Batch:
     """Half of the labels are missing."""
-    given = nets.batch(number, seed)
-    image = torch.rand(number, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
-    return {"image": image, **{key: given[key] for key in ("label", "index")}}
+    inputs = nets.batch(size, seed)
+    image = torch.rand(size, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return {"image": image, **{key: inputs[key] for key in ("label", "index")}}
 
 
 def timed(step: int = 0) -> Batch:

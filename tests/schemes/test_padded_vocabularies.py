@@ -41,7 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def padded_net(size: int, seed: int) -> Net:
-    """A tiny Llama whose head finds its last tokens, which are padding, the most likely."""
+    """Tiny Llama whose head gives its last tokens, which are padding, the largest logits."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
@@ -79,10 +79,10 @@ def scheme_of(name: str, vocabulary: int | None) -> Scheme:
         objectives["reverse_kl"] = ReverseKL(vocabulary=vocabulary or STUDENT)
     kind = catalogue.find("scheme", name)
     options = OPTIONS.get(name, {}) | {"vocabulary": vocabulary}
-    made: Scheme = kind(
+    instance: Scheme = kind(
         padded_net(STUDENT, 0), Frozen(padded_net(TEACHER, 1)), objectives, **options
     )
-    return made
+    return instance
 
 
 def written_tokens(batch: Batch) -> Tensor:

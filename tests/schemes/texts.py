@@ -1,4 +1,4 @@
-"""Small language nets and batches of prompts with answers, for schemes that write."""
+"""Small language networks and batches of prompts with answers, for schemes that generate text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GREEDY = Sampling(temperature=0.0, eos_token_id=END)
 
 
 def net(width: int = 8, seed: int = 0, depth: int = 1, sharp: float = 2.0) -> Net:
-    """A causal net whose answers differ from token to token."""
+    """Causal network whose outputs differ from token to token."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: nn.Module = causal_transformer(VOCABULARY, LENGTH, width, depth, 2)
@@ -27,26 +27,26 @@ def net(width: int = 8, seed: int = 0, depth: int = 1, sharp: float = 2.0) -> Ne
         return Net(model, call)
 
 
-def prompts(step: int = 0, number: int = 16) -> Batch:
+def prompts(step: int = 0, size: int = 16) -> Batch:
     """Rows with prompts of 1 to 3 tokens and answers of 1 to 4, closed by the end, padded on the
     right; one row counts for nothing.
     """
     generator = torch.Generator().manual_seed(step)
-    ids = torch.randint(0, END, (number, LENGTH + 1), generator=generator)
-    asked = torch.randint(1, 4, (number, 1), generator=generator)
-    whole = asked + torch.randint(1, 5, (number, 1), generator=generator)
-    place = torch.arange(LENGTH + 1)[None]
-    ids[place >= whole] = END
-    valid = ((place >= asked) & (place <= whole))[:, 1:]
-    valid[number // 2] = False
+    ids = torch.randint(0, END, (size, LENGTH + 1), generator=generator)
+    prompt_length = torch.randint(1, 4, (size, 1), generator=generator)
+    whole = prompt_length + torch.randint(1, 5, (size, 1), generator=generator)
+    position = torch.arange(LENGTH + 1)[None]
+    ids[position >= whole] = END
+    valid = ((position >= prompt_length) & (position <= whole))[:, 1:]
+    valid[size // 2] = False
     label = ids[:, 1:].masked_fill(~valid, -100)
-    mask = (place <= whole)[:, :-1].long()
+    mask = (position <= whole)[:, :-1].long()
     return {
         "input_ids": ids[:, :-1],
         "attention_mask": mask,
         "valid": valid,
         "label": label,
-        "index": step * number + torch.arange(number),
+        "index": step * size + torch.arange(size),
     }
 
 
@@ -59,18 +59,18 @@ def timed(step: int = 0, progress: float = 0.5) -> Batch:
 
 
 def informed(width: int = 8, seed: int = 0) -> Net:
-    """A net whose rows may have a context before them."""
+    """Network whose rows may have a context before them."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Net(causal_transformer(VOCABULARY, LENGTH + 4, width, 1, 2), call)
 
 
-def with_hints(step: int = 0, number: int = 16) -> Batch:
-    """Prompts with contexts of 0 to 4 tokens beside them."""
+def with_hints(step: int = 0, size: int = 16) -> Batch:
+    """Prompts with contexts of 0 to 4 tokens in keys of their own."""
     generator = torch.Generator().manual_seed(step + 1000)
-    ids = torch.randint(0, END, (number, 4), generator=generator)
-    there = torch.arange(4)[None] < torch.randint(0, 5, (number, 1), generator=generator)
-    return prompts(step, number) | {
+    ids = torch.randint(0, END, (size, 4), generator=generator)
+    there = torch.arange(4)[None] < torch.randint(0, 5, (size, 1), generator=generator)
+    return prompts(step, size) | {
         "context_ids": ids.masked_fill(~there, END),
         "context_mask": there.long(),
     }

@@ -34,7 +34,7 @@ def test_stays_in_eval_mode_whatever_its_parent_does() -> None:
     assert teacher.train() is teacher
 
 
-def test_a_plain_module_is_taken_as_a_net() -> None:
+def test_a_plain_module_is_converted_to_a_net() -> None:
     plain = nn.Linear(6, 5)
     assert torch.equal(Frozen(plain)(batch())["logits"], plain(batch()["x"]))
 

@@ -9,21 +9,21 @@ from instil.data.sources.digit_domains import digit_domains
 from instil.data.sources.digits import digits
 
 
-def test_classes_are_chosen_and_numbered_in_the_order_given() -> None:
+def test_classes_are_numbered_in_the_order_of_the_option() -> None:
     some, every = digit_domains(["7", "2"]), digits()
     assert some.classes == ("7", "2")
-    for mine, theirs in (
+    for subset, whole in (
         (some.train, every.train),
         (some.validation, every.validation),
         (some.test, every.test),
     ):
-        kept = torch.isin(theirs.label, torch.tensor([2, 7]))
-        assert torch.equal(mine.label == 0, theirs.label[kept] == 7)
+        is_chosen = torch.isin(whole.label, torch.tensor([2, 7]))
+        assert torch.equal(subset.label == 0, whole.label[is_chosen] == 7)
         assert torch.equal(
-            mine.__getitems__(range(len(mine)))["image"],
-            theirs.__getitems__(range(len(theirs)))["image"][kept],
+            subset.__getitems__(range(len(subset)))["image"],
+            whole.__getitems__(range(len(whole)))["image"][is_chosen],
         )  # type: ignore[arg-type]
-        assert torch.equal(mine.index, torch.arange(len(mine)))
+        assert torch.equal(subset.index, torch.arange(len(subset)))
 
 
 def test_looks() -> None:

@@ -18,10 +18,10 @@ from instil.networks.gcn import gcn
 
 
 def test_scenes_name_every_pixel() -> None:
-    made = digit_scenes(9, 12)
-    assert [len(part) for part in (made.train, made.validation, made.test)] == [9, 3, 3]
-    assert made.classes[:2] == ("background", "0")
-    assert made.train.facts == {"classes": 11, "channels": 1, "size": 12}
+    splits = digit_scenes(9, 12)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [9, 3, 3]
+    assert splits.classes[:2] == ("background", "0")
+    assert splits.train.facts == {"classes": 11, "channels": 1, "size": 12}
     batch = digit_scenes(60).train.__getitems__(range(60))
     assert batch["image"].shape == (60, 1, 16, 16)
     assert batch["image"].min() >= 0
@@ -32,7 +32,7 @@ def test_scenes_name_every_pixel() -> None:
     ink, ground = batch["label"] > 0, batch["label"] == 0
     assert batch["image"][:, 0][ink].min() >= 0.3 > batch["image"][:, 0][ground].max()
     present = torch.stack(
-        [(batch["label"] == number).flatten(1).any(1) for number in range(1, 11)], 1
+        [(batch["label"] == index).flatten(1).any(1) for index in range(1, 11)], 1
     ).sum(1)
     assert present.max() <= 3
 
@@ -51,52 +51,54 @@ def test_impossible_scenes(options: dict[str, int], smallest: int) -> None:
         digit_scenes(**options)
 
 
-def test_texts_say_where_the_ink_is() -> None:
-    made, source = digit_tokens(), digits()
-    batch = made.test.__getitems__(range(500))
+def test_texts_list_the_positions_of_the_ink() -> None:
+    splits, source = digit_tokens(), digits()
+    batch = splits.test.__getitems__(range(500))
     ids, image = batch["input_ids"], source.test.inputs(torch.arange(500))["image"].flatten(1)
     assert (ids[:, 0] == START).all()
     assert torch.equal(batch["attention_mask"], (ids != PADDING).long())
     for row in (0, 123, 499):
-        places = [place - FIRST for place in ids[row, 1:].tolist() if place != PADDING]
+        places = [position - FIRST for position in ids[row, 1:].tolist() if position != PADDING]
         assert places == (image[row] >= 0.5).nonzero().flatten().tolist()
-    assert ids.max() < made.train.facts["vocabulary"]
-    assert ids.shape[1] == made.train.facts["length"]
+    assert ids.max() < splits.train.facts["vocabulary"]
+    assert ids.shape[1] == splits.train.facts["length"]
     assert torch.equal(batch["label"], source.test.label)
     assert (batch["attention_mask"].sum(1) < ids.shape[1]).any()
 
 
 def test_nodes_are_joined_to_those_like_them() -> None:
-    made = digit_graph(3)
-    assert isinstance(made.train, Nodes)
-    source, target = made.train.edges
+    splits = digit_graph(3)
+    assert isinstance(splits.train, Nodes)
+    source, target = splits.train.edges
     assert (source != target).all()
-    assert len(made.train.edges.unique(dim=1)[0]) == len(source)
-    assert torch.equal(made.train.edges.flip(0).unique(dim=1), made.train.edges.unique(dim=1)), (
-        "both ways"
-    )
-    label = torch.cat([made.train.label, made.validation.label, made.test.label])
+    assert len(splits.train.edges.unique(dim=1)[0]) == len(source)
+    assert torch.equal(
+        splits.train.edges.flip(0).unique(dim=1), splits.train.edges.unique(dim=1)
+    ), "both ways"
+    label = torch.cat([splits.train.label, splits.validation.label, splits.test.label])
     assert (label[source] == label[target]).double().mean() > 0.9
-    assert torch.equal(made.test.index, torch.arange(1297, 1797))
+    assert torch.equal(splits.test.index, torch.arange(1297, 1797))
 
 
-def test_what_a_net_says_of_a_node_does_not_depend_on_the_batch() -> None:
-    made = digit_graph()
+def test_the_output_for_a_node_does_not_depend_on_the_batch() -> None:
+    splits = digit_graph()
     torch.manual_seed(0)
-    net = gcn(**made.train.facts, width=8).double()
+    net = gcn(**splits.train.facts, width=8).double()
 
-    def said(rows: list[int]) -> torch.Tensor:
-        batch = made.train.__getitems__(rows)
+    def node_outputs(rows: list[int]) -> torch.Tensor:
+        batch = splits.train.__getitems__(rows)
         assert batch["valid"].tolist() == [True] * len(rows) + [False] * (
             len(batch["x"]) - len(rows)
         )
         assert (batch["label"][len(rows) :] == UNLABELLED).all()
-        assert torch.equal(batch["index"][: len(rows)], made.train.index[rows])
+        assert torch.equal(batch["index"][: len(rows)], splits.train.index[rows])
         return net(batch["x"].double(), batch["edge_index"])[: len(rows)]
 
-    together = said([5, 900, 17, 3])
-    torch.testing.assert_close(together, torch.cat([said([5, 900]), said([17]), said([3])]))
-    assert made.train.__getitems__([5])["x"].shape[0] < 100
+    together = node_outputs([5, 900, 17, 3])
+    torch.testing.assert_close(
+        together, torch.cat([node_outputs([5, 900]), node_outputs([17]), node_outputs([3])])
+    )
+    assert splits.train.__getitems__([5])["x"].shape[0] < 100
 
 
 def test_an_epoch_of_nodes_has_each_once_and_neighbours_together() -> None:
@@ -122,14 +124,14 @@ def test_impossible_graphs(options: dict[str, int]) -> None:
         digit_graph(**options)
 
 
-def test_captions_say_what_is_seen() -> None:
-    made = digit_captions()
-    batch = made.train.__getitems__(range(1000))
+def test_captions_describe_the_image() -> None:
+    splits = digit_captions()
+    batch = splits.train.__getitems__(range(1000))
     colours = torch.tensor(list(COLOURS.values()))
     for row in range(0, 1000, 111):
         words = caption(batch["input_ids"][row]).split()
         assert NAMES[int(batch["label"][row])] in words
-        colour = next(number for number, name in enumerate(COLOURS) if name in words)
+        colour = next(index for index, name in enumerate(COLOURS) if name in words)
         image = batch["image"][row]
         torch.testing.assert_close(
             image, image.amax(0, keepdim=True) * colours[colour][:, None, None]
@@ -138,34 +140,36 @@ def test_captions_say_what_is_seen() -> None:
         batch["attention_mask"].sum(1),
         torch.tensor([len(caption(ids).split()) for ids in batch["input_ids"]]),
     )
-    assert made.train.facts == {
+    assert splits.train.facts == {
         "classes": 10,
         "channels": 3,
         "size": 8,
         "vocabulary": 25,
         "length": 5,
     }
-    assert not torch.equal(made.test.inputs(torch.arange(10))["input_ids"], batch["input_ids"][:10])
+    assert not torch.equal(
+        splits.test.inputs(torch.arange(10))["input_ids"], batch["input_ids"][:10]
+    )
 
 
-def test_poses_say_how_a_digit_was_put() -> None:
-    made = digit_poses(16)
-    assert (made.kind, made.classes) == ("real", ("angle", "right", "down"))
-    assert made.train.facts == {"classes": 3, "channels": 1, "size": 16}
+def test_poses_are_the_rotation_and_shift_of_the_digit() -> None:
+    splits = digit_poses(16)
+    assert (splits.kind, splits.classes) == ("real", ("angle", "right", "down"))
+    assert splits.train.facts == {"classes": 3, "channels": 1, "size": 16}
     batch, source = (
-        made.train.__getitems__(range(1000)),
+        splits.train.__getitems__(range(1000)),
         digits().train.inputs(torch.arange(1000))["image"],
     )
     image, (angle, right, down) = batch["image"], batch["label"].T
     assert 0.99 < batch["label"].abs().max() <= 1
-    assert torch.equal(digit_poses(16).train.label, made.train.label)
+    assert torch.equal(digit_poses(16).train.label, splits.train.label)
 
     def middle(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the ink, right and down of the image's middle, in pixels."""
-        place = torch.arange(image.shape[-1]) - (image.shape[-1] - 1) / 2
-        return (image * place).sum((1, 2, 3)) / image.sum((1, 2, 3)), (image * place[:, None]).sum(
-            (1, 2, 3)
-        ) / image.sum((1, 2, 3))
+        """Centre of the ink, to the right of and below the middle of the image, in pixels."""
+        position = torch.arange(image.shape[-1]) - (image.shape[-1] - 1) / 2
+        return (image * position).sum((1, 2, 3)) / image.sum((1, 2, 3)), (
+            image * position[:, None]
+        ).sum((1, 2, 3)) / image.sum((1, 2, 3))
 
     x, y = middle(source)
     turn = torch.deg2rad(60 * angle)
@@ -184,9 +188,9 @@ def test_impossible_poses(options: dict[str, float]) -> None:
 
 
 def test_boxes_hold_the_ink() -> None:
-    made = digit_boxes(18, 12)
-    assert made.train.facts == {"classes": 10, "channels": 1, "size": 18, "bins": 19}
-    batch = made.test.__getitems__(range(500))
+    splits = digit_boxes(18, 12)
+    assert splits.train.facts == {"classes": 10, "channels": 1, "size": 18, "bins": 19}
+    batch = splits.test.__getitems__(range(500))
     assert torch.equal(batch["label"], digits().test.label)
     assert batch["image"].shape == (500, 1, 18, 18)
     assert torch.equal(digit_boxes(18, 12).test.tensors["image"], batch["image"])

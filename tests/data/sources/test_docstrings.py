@@ -31,8 +31,8 @@ class C:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for number in range(12):
-        (tmp_path / f"m{number}.py").write_text(SOURCE.format(number))
+    for index in range(12):
+        (tmp_path / f"m{index}.py").write_text(SOURCE.format(index))
     (tmp_path / "broken.py").write_text("def (")
     return tmp_path
 
@@ -90,7 +90,7 @@ def test_an_encoder_s_texts_begin_with_its_first_token(folder: Path) -> None:
 
 
 def test_texts_without_docstrings_are_refused(tmp_path: Path) -> None:
-    for number in range(3):
-        (tmp_path / f"{number}.py").write_text("x = 1")
+    for index in range(3):
+        (tmp_path / f"{index}.py").write_text("x = 1")
     with pytest.raises(ValueError, match="has no docstring of two sentences"):
         docstrings(str(tmp_path), tokenizer="bytes")

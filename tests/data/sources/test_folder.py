@@ -15,18 +15,18 @@ def paint(path: Path, value: int = 0, mode: str = "RGB", size: tuple[int, int] =
 
 
 def classes(root: Path, count: int = 4, **options) -> None:
-    for number, name in enumerate(("bird", "ant")):
+    for index, name in enumerate(("bird", "ant")):
         for picture in range(count):
-            paint(root / name / f"{picture}.png", number * 100 + picture, **options)
+            paint(root / name / f"{picture}.png", index * 100 + picture, **options)
 
 
 def test_split_folders(tmp_path):
     for part, count in (("train", 4), ("val", 2), ("test", 3)):
         classes(tmp_path / "data" / part, count)
-    made = folder("data", base=tmp_path)
-    assert made.classes == ("ant", "bird")
-    assert (len(made.train), len(made.validation), len(made.test)) == (8, 4, 6)
-    batch = made.test.__getitems__([0, 5])
+    splits = folder("data", base=tmp_path)
+    assert splits.classes == ("ant", "bird")
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (8, 4, 6)
+    batch = splits.test.__getitems__([0, 5])
     assert batch["label"].tolist() == [0, 1]
     assert batch["image"].shape == (2, 3, 4, 6)
     torch.testing.assert_close(batch["image"][:, 0, 0, 0], torch.tensor([100.0, 2.0]) / 255)
@@ -34,8 +34,8 @@ def test_split_folders(tmp_path):
 
 def test_one_folder_is_divided(tmp_path):
     classes(tmp_path, 10)
-    made = folder(str(tmp_path), validation=0.2, test=0.5)
-    assert (len(made.train), len(made.validation), len(made.test)) == (8, 2, 10)
+    splits = folder(str(tmp_path), validation=0.2, test=0.5)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (8, 2, 10)
 
 
 def test_what_is_no_picture_is_ignored(tmp_path):
@@ -44,16 +44,16 @@ def test_what_is_no_picture_is_ignored(tmp_path):
     (tmp_path / "ant" / ".hidden.png").write_text("x")
     (tmp_path / ".cache").mkdir()
     (tmp_path / "README.md").write_text("x")
-    made = folder(str(tmp_path))
-    assert sum(len(part) for part in (made.train, made.validation, made.test)) == 20
+    splits = folder(str(tmp_path))
+    assert sum(len(part) for part in (splits.train, splits.validation, splits.test)) == 20
 
 
 def test_grey_stays_grey_and_size_resizes(tmp_path):
     classes(tmp_path, 10, mode="L")
     paint(tmp_path / "ant" / "odd.png", 7, "RGB", (9, 9))
-    made = folder(str(tmp_path), size=[5, 3], validation=0.3)
-    assert made.train.shape == (1, 5, 3)
-    assert made.train.__getitems__(range(len(made.train)))["image"].shape[1:] == (1, 5, 3)
+    splits = folder(str(tmp_path), size=[5, 3], validation=0.3)
+    assert splits.train.shape == (1, 5, 3)
+    assert splits.train.__getitems__(range(len(splits.train)))["image"].shape[1:] == (1, 5, 3)
     assert folder(str(tmp_path), size=5, channels=3).train.shape == (3, 5, 5)
 
 
@@ -62,12 +62,12 @@ def test_palette_with_transparency_is_read(tmp_path):
     picture = Image.new("P", (6, 4))
     picture.putpalette([0, 0, 0, 255, 0, 0])
     picture.save(tmp_path / "ant" / "p.png", transparency=b"\x00\xff")
-    made = folder(str(tmp_path), test=0.3, validation=0.3)
-    for part in (made.train, made.validation, made.test):
+    splits = folder(str(tmp_path), test=0.3, validation=0.3)
+    for part in (splits.train, splits.validation, splits.test):
         assert part.__getitems__(range(len(part)))["image"].shape[1:] == (3, 4, 6)
 
 
-def test_different_sizes_ask_for_size(tmp_path):
+def test_images_of_different_sizes_need_the_option_size(tmp_path):
     for part in ("train", "test"):
         classes(tmp_path / part, 4)
     paint(tmp_path / "test" / "ant" / "big.png", 0, "RGB", (9, 9))

@@ -27,10 +27,10 @@ def test_a_saved_data_set_with_splits(tmp_path):
     datasets.DatasetDict({"train": rows(20, kind), "test": rows(6, kind)}).save_to_disk(
         str(tmp_path / "saved")
     )
-    made = huggingface("saved", validation=0.2, base=tmp_path)
-    assert made.classes == ("no", "yes")
-    assert (len(made.train), len(made.validation), len(made.test)) == (16, 4, 6)
-    batch = made.test.__getitems__([3])
+    splits = huggingface("saved", validation=0.2, base=tmp_path)
+    assert splits.classes == ("no", "yes")
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (16, 4, 6)
+    batch = splits.test.__getitems__([3])
     assert batch["image"].shape == (1, 3, 4, 6)
     assert float(batch["image"].mean()) == pytest.approx(3 / 255)
     assert batch["label"].tolist() == [1]
@@ -43,10 +43,10 @@ def test_lists_of_classes_are_many_labels_and_minus_one_is_none(tmp_path):
         8, datasets.Value("int64"), tags=(datasets.Sequence(names), [[0, 2], [], [1]] + [[1]] * 5)
     )
     many.save_to_disk(str(tmp_path / "many"))
-    made = huggingface("many", label="tags", test=0.25, validation=0.25, base=tmp_path)
-    assert made.kind == "multi"
-    assert made.classes == ("a", "b", "c")
-    assert sum(part.label.sum() for part in (made.train, made.validation, made.test)) == 8
+    splits = huggingface("many", label="tags", test=0.25, validation=0.25, base=tmp_path)
+    assert splits.kind == "multi"
+    assert splits.classes == ("a", "b", "c")
+    assert sum(part.label.sum() for part in (splits.train, splits.validation, splits.test)) == 8
     hidden = rows(4, names).map(lambda row: {"label": -1})
     datasets.DatasetDict(
         {"train": rows(8, names), "validation": rows(4, names), "test": hidden}

@@ -32,10 +32,10 @@ def test_names_layouts_and_splits(tmp_path, names):
         split=split,
         classes=np.array(["a", "b", "c", "d"]),
     )
-    made = npz(path, base=tmp_path)
-    assert (len(made.train), len(made.validation), len(made.test)) == (20, 8, 12)
-    assert made.classes == ("a", "b", "c", "d")
-    batch = made.test.__getitems__([3])
+    splits = npz(path, base=tmp_path)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (20, 8, 12)
+    assert splits.classes == ("a", "b", "c", "d")
+    batch = splits.test.__getitems__([3])
     torch.testing.assert_close(
         batch["image"][0], torch.from_numpy(image[31]).permute(2, 0, 1) / 255
     )
@@ -44,21 +44,21 @@ def test_names_layouts_and_splits(tmp_path, names):
 
 
 def test_without_split_shares_are_held_out(tmp_path):
-    made = npz(
+    splits = npz(
         saved(tmp_path, image=pixels(40, 6, 6), label=LABEL),
         validation=0.25,
         test=0.5,
         base=tmp_path,
     )
-    assert (len(made.train), len(made.validation), len(made.test)) == (15, 5, 20)
-    assert made.classes == ("0", "1", "2", "3")
-    assert made.train.shape == (1, 6, 6)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (15, 5, 20)
+    assert splits.classes == ("0", "1", "2", "3")
+    assert splits.train.shape == (1, 6, 6)
 
 
 def test_labels_of_several_classes(tmp_path):
-    made = npz(saved(tmp_path, image=pixels(40, 6, 6), label=np.eye(4)[LABEL]), base=tmp_path)
-    assert made.kind == "multi"
-    assert made.train.label.shape[1] == 4
+    splits = npz(saved(tmp_path, image=pixels(40, 6, 6), label=np.eye(4)[LABEL]), base=tmp_path)
+    assert splits.kind == "multi"
+    assert splits.train.label.shape[1] == 4
 
 
 def test_the_path_is_also_looked_for_where_the_command_runs(tmp_path, monkeypatch):
@@ -129,7 +129,7 @@ def test_missing_and_broken_files(tmp_path):
 
 
 def _header_claims(shape, size=100):
-    """An array file whose header claims a shape, and which has so many bytes."""
+    """Array file with a shape in its header and a number of bytes behind it."""
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer, {"descr": "|u1", "fortran_order": False, "shape": shape}

@@ -8,7 +8,7 @@ import torch
 from instil.data.sources.sorting import sorting
 
 
-def test_answers_are_the_letters_of_the_prompt_in_order_and_no_prompt_is_there_twice() -> None:
+def test_answers_are_the_sorted_letters_of_distinct_prompts() -> None:
     splits = sorting(letters=5, alphabet=4, rows=40, held_out=20)
     seen = []
     for part in (splits.train, splits.validation, splits.test):
@@ -16,12 +16,12 @@ def test_answers_are_the_letters_of_the_prompt_in_order_and_no_prompt_is_there_t
         for ids, valid, label in zip(
             batch["input_ids"], batch["valid"], batch["label"], strict=True
         ):
-            asked = part.text_of(ids[: int(valid.int().argmax()) + 1].tolist())
+            prompt = part.text_of(ids[: int(valid.int().argmax()) + 1].tolist())
             answer = label[valid].tolist()
-            assert asked[-1] == ">"
-            assert part.text_of(answer) == "".join(sorted(asked[:-1]))
+            assert prompt[-1] == ">"
+            assert part.text_of(answer) == "".join(sorted(prompt[:-1]))
             assert answer[-1] == part.facts["end"]
-            seen.append(asked)
+            seen.append(prompt)
     assert len(seen) == len(set(seen)) == 80
     assert splits.train.facts["vocabulary"] == 6
     assert torch.equal(sorting(5, 4, 40, 20).test.label, splits.test.label)
@@ -32,7 +32,7 @@ def test_too_few_prompts() -> None:
         sorting(2, 3, 20, 5)
 
 
-def test_the_answer_is_beside_the_row_or_read_before_the_prompt() -> None:
+def test_the_context_has_its_own_keys_or_precedes_the_prompt() -> None:
     beside, read = (sorting(5, 4, 40, 20, context=context).train for context in ("beside", "read"))
     assert beside.facts == read.facts
     one, other = beside.__getitems__([3]), read.__getitems__([3])
@@ -50,10 +50,10 @@ def test_either_order_is_a_domain() -> None:
         sorting(5, 4, 40, 20, descending=True, domain="descending").train,
     )
     assert both.facts == down.facts
-    kept = both.tensors["domain"] == 1
-    assert int(kept.sum()) == len(down) == 20
-    assert torch.equal(both.label[kept], down.label)
-    said = down.text_of(down.tensors["input_ids"][0].tolist())
-    assert said[6:11] == "".join(sorted(said[:5], reverse=True))
+    is_second_domain = both.tensors["domain"] == 1
+    assert int(is_second_domain.sum()) == len(down) == 20
+    assert torch.equal(both.label[is_second_domain], down.label)
+    text = down.text_of(down.tensors["input_ids"][0].tolist())
+    assert text[6:11] == "".join(sorted(text[:5], reverse=True))
     with pytest.raises(ValueError, match="there is no 'upwards' among the texts"):
         sorting(5, 4, 40, 20, descending=True, domain="upwards")

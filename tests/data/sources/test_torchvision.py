@@ -18,10 +18,10 @@ def fake(**more):
 
 
 def test_a_data_set_without_parts_is_divided():
-    made = fake(test=0.25, validation=0.1)
-    assert (len(made.train), len(made.validation), len(made.test)) == (27, 3, 10)
-    assert made.classes == ("0", "1", "2", "3")
-    assert made.train.shape == (3, 10, 12)
+    splits = fake(test=0.25, validation=0.1)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (27, 3, 10)
+    assert splits.classes == ("0", "1", "2", "3")
+    assert splits.train.shape == (3, 10, 12)
     assert fake(size=6, channels=1).train.shape == (1, 6, 6)
 
 
@@ -29,15 +29,15 @@ def test_pictures_and_labels_belong_together():
     from torchvision.datasets import FakeData
 
     reference = FakeData(40, (3, 10, 12), 4)
-    theirs = {
+    originals = {
         np.asarray(image).tobytes(): int(label)
         for image, label in (reference[row] for row in range(40))
     }
-    made = fake()
-    batch = made.train.__getitems__(range(len(made.train)))
+    splits = fake()
+    batch = splits.train.__getitems__(range(len(splits.train)))
     for image, label in zip(batch["image"], batch["label"], strict=True):
         assert (
-            theirs[
+            originals[
                 (image * 255)
                 .round()
                 .to(torch.uint8)
@@ -67,14 +67,14 @@ def test_mnist_files_stay_in_memory_with_their_own_test_set(tmp_path):
         )
         for kind in ("images-idx3", "labels-idx1"):
             (raw / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(b""))
-    made = torchvision("MNIST", base=tmp_path, validation=1 / 3)
-    assert isinstance(made.train, ArrayData)
-    assert (len(made.train), len(made.validation), len(made.test)) == (20, 10, 20)
-    assert made.train.shape == (1, 28, 28)
-    assert len(made.classes) == 10
+    splits = torchvision("MNIST", base=tmp_path, validation=1 / 3)
+    assert isinstance(splits.train, ArrayData)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (20, 10, 20)
+    assert splits.train.shape == (1, 28, 28)
+    assert len(splits.classes) == 10
 
 
-def test_errors_say_what_to_do(tmp_path):
+def test_errors_name_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="no 'CIFAR1'; closest: CIFAR1"):
         torchvision("CIFAR1")
     with pytest.raises(ValueError, match=r"CIFAR10 is not in .*set download: true"):

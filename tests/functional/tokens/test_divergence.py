@@ -104,7 +104,7 @@ def oracle_ranking(p: Tensor, q: Tensor, hinge: bool) -> Tensor:
     values = []
     for one, other in zip(p.flatten(0, -2), q.flatten(0, -2), strict=True):
         best = one.argsort(descending=True)[:5].tolist()
-        pairs = [(k, v) for number, k in enumerate(best) for v in best[number + 1 :]]
+        pairs = [(k, v) for index, k in enumerate(best) for v in best[index + 1 :]]
         terms = [
             (one[k] - one[v] - other[k] + other[v]).clamp_min(0)
             if hinge
@@ -234,7 +234,7 @@ def parts(signal: Projection) -> list[Tensor]:
 
 
 def moved(signal: Projection, dtype: torch.dtype) -> Projection:
-    """A copy of this type that asks for gradients."""
+    """Copy of this type that requires gradients."""
 
     def leaf(tensor: Tensor | None) -> Any:
         return None if tensor is None else tensor.detach().to(dtype).requires_grad_()
@@ -251,12 +251,12 @@ def moved(signal: Projection, dtype: torch.dtype) -> Projection:
     )
 
 
-def close(ours: Tensor, theirs: Tensor, what: str = "", rtol: float = 2e-5) -> None:
+def close(ours: Tensor, expected: Tensor, what: str = "", rtol: float = 2e-5) -> None:
     """Within float32 rounding of the largest entry."""
     off = (
-        ours.detach().double() - theirs.detach().double()
-    ).abs().max() / theirs.detach().abs().max()
-    assert ours.shape == theirs.shape, what
+        ours.detach().double() - expected.detach().double()
+    ).abs().max() / expected.detach().abs().max()
+    assert ours.shape == expected.shape, what
     assert off < rtol, f"{what} is off by {off:.1e} of its largest entry"
 
 
@@ -291,16 +291,16 @@ def test_loss_and_gradients_are_those_of_the_dense_formula(
     p, q = ((dense(signal) / temperature).softmax(-1) for signal in (teacher, exact))
     factor = 1 if "ranking" in str(ours.__code__.co_names) else temperature**2
     expected = (formula(p, q) * weight).sum() / weight.sum() * factor
-    found = ours(
+    actual = ours(
         quick, moved(teacher, torch.float32), temperature=temperature, weight=weight.float()
     )
-    close(found, expected, "the loss")
-    wanted = torch.autograd.grad(expected, parts(exact))
-    for number, (mine, theirs) in enumerate(
-        zip(torch.autograd.grad(found, parts(quick)), wanted, strict=True)
+    close(actual, expected, "the loss")
+    expected_gradients = torch.autograd.grad(expected, parts(exact))
+    for index, (left, right) in enumerate(
+        zip(torch.autograd.grad(actual, parts(quick)), expected_gradients, strict=True)
     ):
-        assert mine.dtype == torch.float32
-        close(mine, theirs, f"gradient {number}", 1e-4)
+        assert left.dtype == torch.float32
+        close(left, right, f"gradient {index}", 1e-4)
 
 
 @family
@@ -310,8 +310,12 @@ def test_logits_and_projections_of_either_side_give_one_loss(pair: Pair) -> None
     logits = dense(student)
     whole = ours(logits, dense(teacher), reduction="none")
     gradient = torch.autograd.grad(whole.sum(), student.hidden)[0]
-    for mine, theirs in ((student, teacher), (student, dense(teacher)), (dense(student), teacher)):
-        values = ours(mine, theirs, reduction="none")
+    for student_signal, teacher_signal in (
+        (student, teacher),
+        (student, dense(teacher)),
+        (dense(student), teacher),
+    ):
+        values = ours(student_signal, teacher_signal, reduction="none")
         torch.testing.assert_close(values, whole, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(
             torch.autograd.grad(values.sum(), student.hidden)[0], gradient, rtol=1e-6, atol=1e-9
@@ -344,20 +348,22 @@ def test_the_cut_into_micro_batches_changes_nothing(pair: Pair, cuts: tuple[int,
     weight = (torch.arange(14).view(TOKENS) % 3 > 0).double()
     whole = moved(student, torch.float64)
     loss = ours(whole, teacher, weight=weight)
-    wanted = torch.autograd.grad(loss, parts(whole))
+    expected = torch.autograd.grad(loss, parts(whole))
     cut = moved(student, torch.float64)
     total, start = torch.zeros((), dtype=torch.float64), 0
     for length in cuts:
         here = slice(start, start + length)
         start += length
-        mine, theirs = (replace(signal, hidden=signal.hidden[:, here]) for signal in (cut, teacher))
+        student_cut, teacher_cut = (
+            replace(signal, hidden=signal.hidden[:, here]) for signal in (cut, teacher)
+        )
         share = weight[:, here].sum() / weight.sum()
-        part = ours(mine, theirs, weight=weight[:, here]) * share
+        part = ours(student_cut, teacher_cut, weight=weight[:, here]) * share
         part.backward()
         total += part.detach()
     torch.testing.assert_close(total, loss.detach(), rtol=1e-9, atol=1e-12)
-    for mine, gradient in zip(parts(cut), wanted, strict=True):
-        torch.testing.assert_close(mine.grad, gradient, rtol=1e-6, atol=1e-9)
+    for student_cut, gradient in zip(parts(cut), expected, strict=True):
+        torch.testing.assert_close(student_cut.grad, gradient, rtol=1e-6, atol=1e-9)
 
 
 @family
@@ -367,7 +373,7 @@ def test_where_a_token_stands_and_what_pads_the_row_changes_nothing(pair: Pair) 
     """
     ours, _ = pair
     student, teacher = side(1), side(7)
-    found = []
+    values = []
     for rows in ([0, 1, 2, 3], [9, 9, 0, 1, 2, 3], [0, 1, 9, 2, 3, 9]):
         weight = torch.tensor([float(row != 9) for row in rows], dtype=torch.float64)
         hidden, other = (
@@ -378,9 +384,9 @@ def test_where_a_token_stands_and_what_pads_the_row_changes_nothing(pair: Pair) 
         loss = ours(replace(student, hidden=hidden), replace(teacher, hidden=other), weight=weight)
         gradient = torch.autograd.grad(loss, hidden)[0]
         assert gradient[weight == 0].abs().sum() == 0
-        found.append(torch.cat([loss.detach().view(1), gradient[weight > 0].flatten()]))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found[2], found[0], rtol=1e-9, atol=1e-12)
+        values.append(torch.cat([loss.detach().view(1), gradient[weight > 0].flatten()]))
+    torch.testing.assert_close(values[1], values[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(values[2], values[0], rtol=1e-9, atol=1e-12)
 
 
 @family
@@ -394,7 +400,7 @@ def test_no_token_counts(pair: Pair) -> None:
 
 @family
 def test_a_weighted_sum_of_values_has_its_own_gradient(pair: Pair) -> None:
-    """Where the backward pass brings other weights than were announced, the head's gradient is made
+    """If the backward pass has other weights than the forward pass, the head's gradient is computed
     again.
     """
     ours, _ = pair
@@ -406,12 +412,12 @@ def test_a_weighted_sum_of_values_has_its_own_gradient(pair: Pair) -> None:
     factor = torch.arange(1.0, 15, dtype=torch.float64).view(TOKENS)
     announced = ours(student, teacher, weight=factor)
     surprised = (ours(exact, teacher, reduction="none") * factor).sum() / factor.sum()
-    for mine, theirs in zip(
+    for actual, expected in zip(
         torch.autograd.grad(announced, parts(student)),
         torch.autograd.grad(surprised, parts(exact)),
         strict=True,
     ):
-        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_tied_embeddings_learn_from_both_ends() -> None:
@@ -434,14 +440,14 @@ def test_a_frozen_head_costs_no_gradient_and_gets_none() -> None:
     student = replace(student, weight=student.weight.detach())
     assert student.low_rank is not None
     exact = moved(side(1, low_rank=True), torch.float64)
-    wanted = torch.autograd.grad(
+    expected = torch.autograd.grad(
         forward_kl_loss(dense(exact), dense(side(7))), [exact.hidden, *(exact.low_rank or ())]
     )
-    found = torch.autograd.grad(
+    actual = torch.autograd.grad(
         forward_kl_loss(student, side(7)), [student.hidden, *student.low_rank]
     )
-    for mine, theirs in zip(found, wanted, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9)
+    for left, right in zip(actual, expected, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-9)
 
 
 def test_no_gradient_reaches_the_teacher() -> None:
@@ -481,15 +487,15 @@ def test_padding_of_the_vocabulary_is_minus_infinity(name: str, sides: str) -> N
     )
     wide = student, replace(teacher, weight=torch.cat([teacher.weight, 50 + teacher.weight]))
     batch: Batch = {"index": torch.arange(2), "valid": torch.ones(TOKENS)}
-    found = []
+    actual = []
     for vocabulary, pair in ((None, narrow), (real, wide)):
         objective = catalogue.find("objective", name)(vocabulary=vocabulary)
         outputs = [{sides: signal if sides == "projection" else dense(signal)} for signal in pair]
         objectives = Objectives({"it": objective})
         objectives.build(*outputs)
-        found.append(objectives(*outputs, batch).losses["it"])
-    torch.testing.assert_close(found[1], found[0])
-    gradient = torch.autograd.grad(found[1], student.weight)[0]
+        actual.append(objectives(*outputs, batch).losses["it"])
+    torch.testing.assert_close(actual[1], actual[0])
+    gradient = torch.autograd.grad(actual[1], student.weight)[0]
     assert gradient[real:].abs().sum() == 0
     assert gradient[:real].abs().sum() > 0
 
@@ -501,10 +507,12 @@ def test_zeros_in_the_place_of_padding_would_leak_a_fifth_of_the_probability() -
     logits = 3 * draw(1, 128_000) - 5
     padded = torch.cat([logits, torch.zeros(1, 24_000, dtype=torch.float64)], 1).softmax(-1)
     assert 0.15 < padded[:, 128_000:].sum() < 0.3
-    kept = torch.cat([logits, torch.full((1, 24_000), -torch.inf, dtype=torch.float64)], 1)
-    assert forward_kl_loss(kept, kept.clone()) == 0
+    padded_logits = torch.cat([logits, torch.full((1, 24_000), -torch.inf, dtype=torch.float64)], 1)
+    assert forward_kl_loss(padded_logits, padded_logits.clone()) == 0
     torch.testing.assert_close(
-        forward_kl_loss(kept, kept.roll(1, -1).where(kept > -torch.inf, -torch.inf)).isfinite(),
+        forward_kl_loss(
+            padded_logits, padded_logits.roll(1, -1).where(padded_logits > -torch.inf, -torch.inf)
+        ).isfinite(),
         torch.tensor(True),
     )
 
@@ -532,9 +540,11 @@ def test_classes_that_both_hold_impossible_change_nothing(name: str) -> None:
     student, teacher = draw(4, 6).requires_grad_(), draw(4, 6, seed=1)
     impossible = torch.full((4, 3), -torch.inf, dtype=torch.float64)
     whole = ours(torch.cat([student, impossible], 1), torch.cat([teacher, impossible], 1))
-    wanted = ours(student, teacher)
-    torch.testing.assert_close(whole, wanted)
-    torch.testing.assert_close(*(torch.autograd.grad(loss, student)[0] for loss in (whole, wanted)))
+    expected = ours(student, teacher)
+    torch.testing.assert_close(whole, expected)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(loss, student)[0] for loss in (whole, expected))
+    )
 
 
 def test_other_tokens_and_other_vocabularies_are_refused() -> None:
@@ -595,31 +605,31 @@ def test_gradients_of_half_precision_are_added_up_in_float32() -> None:
     student, teacher = moved(side(1, bias=True), torch.bfloat16), moved(side(7), torch.bfloat16)
     exact = moved(student, torch.float64)
     loss = jsd_loss(student, teacher)
-    wanted = jsd_loss(exact, moved(teacher, torch.float64))
+    expected = jsd_loss(exact, moved(teacher, torch.float64))
     assert loss.dtype == torch.float32
-    close(loss, wanted, "loss", 1e-2)
-    for mine, theirs in zip(
+    close(loss, expected, "loss", 1e-2)
+    for actual, right in zip(
         torch.autograd.grad(loss, parts(student)),
-        torch.autograd.grad(wanted, parts(exact)),
+        torch.autograd.grad(expected, parts(exact)),
         strict=True,
     ):
-        assert mine.dtype == torch.bfloat16
-        close(mine, theirs, "gradient", 2e-2)
+        assert actual.dtype == torch.bfloat16
+        close(actual, right, "gradient", 2e-2)
 
 
 class Largest(TorchDispatchMode):
-    """How many numbers the largest tensor has that any operation makes."""
+    """Number of elements of the largest tensor that an operation creates."""
 
     numbers = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         answer = func(*args, **(kwargs or {}))
-        made = [
+        sizes = [
             part
             for part in (answer if isinstance(answer, (tuple, list)) else (answer,))
             if isinstance(part, Tensor)
         ]
-        self.numbers = max(self.numbers, *(part.numel() for part in made), 0)
+        self.numbers = max(self.numbers, *(part.numel() for part in sizes), 0)
         return answer
 
 
@@ -665,9 +675,9 @@ def test_jsd_is_no_interpolation_of_the_two_kls_unless_continuous() -> None:
             JSD(beta=beta)
 
 
-def test_the_direction_is_the_one_asked_for() -> None:
-    """Forward KL is ruled by what the teacher says and the student does not, reverse KL the other
-    way round, jsd's beta is the teacher's side.
+def test_the_direction_of_the_divergence() -> None:
+    """Forward KL is large where the teacher is confident and the student is not, reverse KL in the
+    opposite case, and the beta of jsd is the share of the teacher.
     """
     broad, narrow = (
         torch.zeros(1, 4, dtype=torch.float64),
@@ -704,8 +714,8 @@ def test_sampled_kd_has_the_value_and_the_gradient_of_the_forward_kl_in_the_mean
     """
     student, teacher = draw(1, 5).requires_grad_(), draw(1, 5, seed=1)
     log_p, proposal = teacher.log_softmax(-1)[0], draw(1, 5, seed=2).log_softmax(-1)[0]
-    wanted = forward_kl_loss(student, teacher)
-    gradient = torch.autograd.grad(wanted, student)[0]
+    expected = forward_kl_loss(student, teacher)
+    gradient = torch.autograd.grad(expected, student)[0]
     for by in (log_p, proposal):
         total = torch.zeros((), dtype=torch.float64)
         for one in range(5):
@@ -713,7 +723,7 @@ def test_sampled_kd_has_the_value_and_the_gradient_of_the_forward_kl_in_the_mean
                 ids = torch.tensor([[one, two]])
                 drawn = Sampled(ids, log_p[ids], None if by is log_p else by[ids])
                 total = total + (by[one] + by[two]).exp() * sampled_kd_loss(student, drawn)
-        torch.testing.assert_close(total, wanted)
+        torch.testing.assert_close(total, expected)
         torch.testing.assert_close(
             torch.autograd.grad(total, student)[0], gradient, rtol=1e-6, atol=1e-9
         )
@@ -746,11 +756,11 @@ def test_every_objective_that_reads_projections_gives_the_loss_of_the_logits_wha
     losses, gradients = [], []
     for role in ("projection", "logits"):
         objectives["it"].resolve({role}, {role})
-        mine, theirs = (
+        student_signal, teacher_signal = (
             {role: signal if role == "projection" else dense(signal)}
             for signal in (student, teacher)
         )
-        losses.append(objectives(mine, theirs, batch).losses["it"])
+        losses.append(objectives(student_signal, teacher_signal, batch).losses["it"])
         gradients.append(torch.autograd.grad(losses[-1], parts(student)))
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-6, atol=1e-9)
@@ -761,12 +771,14 @@ def test_every_objective_that_reads_projections_gives_the_loss_of_the_logits_wha
     ]
     total = torch.zeros((), dtype=torch.float64)
     for row, count in enumerate(counts):
-        mine, theirs = (
+        student_signal, teacher_signal = (
             {"projection": replace(signal, hidden=signal.hidden[row : row + 1])}
             for signal in (student, teacher)
         )
         part = objectives(
-            mine, theirs, {key: value[row : row + 1] for key, value in batch.items()}
+            student_signal,
+            teacher_signal,
+            {key: value[row : row + 1] for key, value in batch.items()},
         ).losses["it"]
         total = total + part * count / (counts[0] + counts[1])
     torch.testing.assert_close(total, losses[0])

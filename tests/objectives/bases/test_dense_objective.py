@@ -20,10 +20,15 @@ def weights(batch: Batch) -> list[float]:
 
 
 def test_both_sides_come_to_the_smaller_grid() -> None:
-    mine, theirs = resize_to_common(torch.randn(2, 3, 8, 4), torch.randn(2, 17, 5))
-    assert mine.shape == (2, 3, 4, 4)
-    assert theirs.shape == (2, 5, 4, 4)
-    assert resize_to_common(torch.randn(2, 3, 4, 4).bfloat16(), theirs)[0].dtype == torch.float32
+    student_values, teacher_values = resize_to_common(
+        torch.randn(2, 3, 8, 4), torch.randn(2, 17, 5)
+    )
+    assert student_values.shape == (2, 3, 4, 4)
+    assert teacher_values.shape == (2, 5, 4, 4)
+    assert (
+        resize_to_common(torch.randn(2, 3, 4, 4).bfloat16(), teacher_values)[0].dtype
+        == torch.float32
+    )
 
 
 @pytest.mark.parametrize(("fine", "coarse"), [((8, 6), (4, 3)), ((7, 9), (3, 4)), ((4, 4), (4, 4))])
@@ -31,11 +36,11 @@ def test_a_position_has_the_label_of_the_nearest_pixel(
     fine: tuple[int, int], coarse: tuple[int, int]
 ) -> None:
     label = torch.randint(-100, 200, (2, *fine))
-    found = downsample_labels(label, coarse).view(2, *coarse)
+    actual = downsample_labels(label, coarse).view(2, *coarse)
     for row in range(coarse[0]):
         for column in range(coarse[1]):
             assert torch.equal(
-                found[:, row, column],
+                actual[:, row, column],
                 label[:, row * fine[0] // coarse[0], column * fine[1] // coarse[1]],
             )
 
@@ -54,12 +59,13 @@ def test_images_without_a_labelled_valid_pixel_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "found"), [({}, "no label"), ({"label": torch.zeros(4)}, r"a label of shape \(4,\)")]
+    ("batch", "message"),
+    [({}, "no label"), ({"label": torch.zeros(4)}, r"a label of shape \(4,\)")],
 )
-def test_labels_of_images_are_refused(batch: Batch, found: str) -> None:
+def test_labels_of_images_are_refused(batch: Batch, message: str) -> None:
     with pytest.raises(
         ValueError,
-        match=rf"Labelled needs a label for every pixel, \(N, H, W\), and the batch has {found}",
+        match=rf"Labelled needs a label for every pixel, \(N, H, W\), and the batch has {message}",
     ):
         weights(batch)
 

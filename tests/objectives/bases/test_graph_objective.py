@@ -15,9 +15,9 @@ class Edges(EdgeObjective):
 def test_softmax_over_the_edges_into_each_node() -> None:
     target = torch.tensor([2, 0, 2, 0, 2, 3])
     values = torch.randn(6, dtype=torch.float64)
-    found = log_softmax_into(values, target, 5, torch.ones(6, dtype=torch.bool))
+    actual = log_softmax_into(values, target, 5, torch.ones(6, dtype=torch.bool))
     for node in (0, 2, 3):
-        assert torch.allclose(found[target == node], values[target == node].log_softmax(0))
+        assert torch.allclose(actual[target == node], values[target == node].log_softmax(0))
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e5])
@@ -27,13 +27,13 @@ def test_edges_that_do_not_count_are_as_if_they_were_not_there(scale: float) -> 
         torch.tensor([True, True, False, True, True, False]),
     )
     values = (torch.randn(6) * scale).requires_grad_()
-    found = log_softmax_into(values, target, 5, counted)
+    actual = log_softmax_into(values, target, 5, counted)
     assert torch.allclose(
-        found[counted],
+        actual[counted],
         log_softmax_into(values[counted], target[counted], 5, torch.ones(4, dtype=torch.bool)),
     )
-    assert found[~counted].abs().sum() == 0
-    (gradient,) = torch.autograd.grad(found.square().sum(), values)
+    assert actual[~counted].abs().sum() == 0
+    (gradient,) = torch.autograd.grad(actual.square().sum(), values)
     assert torch.isfinite(gradient).all()
     assert gradient[~counted].abs().sum() == 0
 

@@ -26,7 +26,7 @@ def test_uniform_spreads_and_ends_with_the_last(
     assert layer_map("last", student, teacher) == [(student, teacher)]
 
 
-def test_layers_that_are_given() -> None:
+def test_layers_chosen_by_the_user() -> None:
     assert layer_map([[0, 0], [2, 4]], 2, 4, first=0) == [(0, 0), (2, 4)]
     with pytest.raises(
         ValueError,
@@ -54,7 +54,7 @@ def test_masked_mean_is_that_of_what_counts() -> None:
     assert masked_mean(values[1:2]).tolist() == [5]
 
 
-def test_tokens_count_where_both_masks_say_so() -> None:
+def test_tokens_count_where_both_masks_are_true() -> None:
     tokens = torch.zeros(2, 3, 4)
     attended, valid = (
         torch.tensor([[1, 1, 0], [1, 1, 1]]),

@@ -16,10 +16,10 @@ from instil.objectives.relations.augmented_feature import AugmentedFeature
 from instil.objectives.relations.interactive_contrastive import InteractiveContrastive
 
 
-def outputs(width: int, number: int = 4, seed: int = 0) -> Outputs:
+def outputs(width: int, size: int = 4, seed: int = 0) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
     return {
-        role: torch.randn(number, width, generator=generator)
+        role: torch.randn(size, width, generator=generator)
         for role in ("image_embedding", "text_embedding")
     }
 
@@ -72,9 +72,9 @@ def test_one_modality_alone_may_need_a_projection() -> None:
 
 @pytest.mark.parametrize(("form", "scale"), [("code", math.log(1 / 0.07)), ("paper", 1 / 0.07)])
 def test_the_scale_starts_where_clip_starts(form: str, scale: float) -> None:
-    made = LearnedScale(form, torch.zeros(2, 3))  # type: ignore[arg-type]
-    assert made().shape == (1,)
-    assert made().item() == pytest.approx(scale, rel=1e-5)
+    scale_module = LearnedScale(form, torch.zeros(2, 3))  # type: ignore[arg-type]
+    assert scale_module().shape == (1,)
+    assert scale_module().item() == pytest.approx(scale, rel=1e-5)
     for kind in (InteractiveContrastive, AugmentedFeature):
         objective = kind(form=form)  # type: ignore[arg-type]
         objective.build(outputs(6), outputs(9))

@@ -1,4 +1,4 @@
-"""What all losses on logits share: standardization, numerics at the edge, compilation."""
+"""Properties of all losses on logits: standardization, extreme values, compilation."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def test_extreme_logits_give_finite_values_and_gradients(
     kind: type[KD] | type[LogitObjective], dtype: torch.dtype, standardized: bool
 ) -> None:
     base = torch.eye(4, 5, dtype=dtype) * 2e4 - 1e4
-    made = [base, -base, base.roll(1, -1), torch.zeros_like(base)]
-    for student in made:
-        for teacher in made:
+    cases = [base, -base, base.roll(1, -1), torch.zeros_like(base)]
+    for student in cases:
+        for teacher in cases:
             leaf = student.clone().requires_grad_()
             value = run(kind(standardize=standardized), leaf, teacher)
             assert value.dtype == torch.float32
@@ -118,14 +118,14 @@ def test_extreme_logits_give_finite_values_and_gradients(
 
 
 @every_objective
-def test_zero_at_a_match_as_the_card_says(kind: type[KD] | type[LogitObjective]) -> None:
+def test_zero_at_a_match_agrees_with_the_card(kind: type[KD] | type[LogitObjective]) -> None:
     teacher = logits(6, 5)
     value = run(kind(), teacher, teacher).abs().max()
     assert (value < 1e-4) == kind.card.zero_at_match  # DIST: up to the epsilon of its denominator
 
 
 @every_objective
-def test_the_teacher_gets_no_gradient_that_it_did_not_ask_for(
+def test_a_teacher_without_requires_grad_gets_no_gradient(
     kind: type[KD] | type[LogitObjective],
 ) -> None:
     student, teacher = logits(6, 5).requires_grad_(), logits(6, 5, seed=1)
@@ -136,7 +136,7 @@ def test_the_teacher_gets_no_gradient_that_it_did_not_ask_for(
 
 
 @every_loss
-def test_half_precision_is_raised_and_double_kept(loss: Loss) -> None:
+def test_half_precision_becomes_float32_and_double_stays(loss: Loss) -> None:
     student, teacher, target = logits(6, 5), logits(6, 5, seed=1), torch.arange(6) % 5
     assert loss(student, teacher, target).dtype == torch.float64
     half = student.bfloat16(), teacher.bfloat16()
@@ -194,9 +194,9 @@ def test_an_expectation_does_not_see_what_has_no_weight(live: bool) -> None:
     values = torch.tensor(
         [[-torch.inf, 2.0, 4.0], [1.0, 3.0, torch.inf]], dtype=torch.float64, requires_grad=True
     )
-    found = expectation(weight, values)
-    assert found.tolist() == [3.5, 2.0]
-    (gradient,) = torch.autograd.grad(found, values, torch.tensor([1.0, 2.0], dtype=torch.float64))
+    actual = expectation(weight, values)
+    assert actual.tolist() == [3.5, 2.0]
+    (gradient,) = torch.autograd.grad(actual, values, torch.tensor([1.0, 2.0], dtype=torch.float64))
     assert torch.equal(gradient, weight.detach() * torch.tensor([[1.0], [2.0]]))
     assert expectation(weight, values, values.detach()).tolist() == [0.0, 0.0]
     if live:

@@ -17,8 +17,8 @@ class Squares(PatchObjective):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return torch.stack(
             [
-                (mine - target(theirs)).square().mean((1, 2))
-                for mine, theirs, target in self.matched_pairs(student, teacher)
+                (student_values - target(teacher_values)).square().mean((1, 2))
+                for student_values, teacher_values, target in self.matched_pairs(student, teacher)
             ]
         ).mean(0)
 
@@ -29,16 +29,16 @@ def test_every_member_of_an_ensemble_has_its_adapter() -> None:
     together = Squares()
     together.resolve({"features"}, {"logits", "members"})
     together.build(student, {"members": (one, two)})
-    assert [type(made.project) for made in together.adapters] == [nn.Conv2d, nn.Conv2d]  # type: ignore[union-attr]
+    assert [type(adapter.project) for adapter in together.adapters] == [nn.Conv2d, nn.Conv2d]  # type: ignore[union-attr]
     assert together.plan == [
         "student 1 (4x4x4) <- teacher 0 (6x2x2): 4x4 -> 2x2, conv 1x1",
         "student 1 (4x4x4) <- teacher 0 (17x5): conv 1x1",
     ]
     alone = []
-    for number, member in enumerate((one, two)):
+    for index, member in enumerate((one, two)):
         single = Squares()
         single.build(student, member)
-        single.adapters[0].load_state_dict(together.adapters[number].state_dict())
+        single.adapters[0].load_state_dict(together.adapters[index].state_dict())
         alone.append(single(student, member, {}))
     assert torch.allclose(
         together(student, {"members": (one, two)}, {}), torch.stack(alone).mean(0)
@@ -75,9 +75,9 @@ def test_distances_are_those_of_single_vectors() -> None:
 
 def test_standardization_is_by_the_first_batch() -> None:
     tokens = torch.randn(4, 5, 3) * torch.tensor([1.0, 10, 0]) + 2
-    made = StandardizeChannels(tokens)
-    rows = made(tokens).flatten(0, 1)
+    adapter = StandardizeChannels(tokens)
+    rows = adapter(tokens).flatten(0, 1)
     assert torch.allclose(rows.mean(0), torch.zeros(3), atol=1e-5)
     assert torch.allclose(rows.std(0, correction=0), torch.tensor([1.0, 1, 0]), atol=1e-5)
-    assert torch.allclose(made(tokens[:1]), made(tokens)[:1])
-    assert set(made.state_dict()) == {"mean", "scale"}
+    assert torch.allclose(adapter(tokens[:1]), adapter(tokens)[:1])
+    assert set(adapter.state_dict()) == {"mean", "scale"}

@@ -22,11 +22,13 @@ def test_the_embedding_comes_before_the_logits_and_may_be_a_map() -> None:
     )
     objective = Difference()
     objective.resolve(student, teacher)
-    mine, theirs = objective.read(student, teacher)
-    assert torch.equal(mine, student["logits"])
-    assert theirs.shape == (5, 4)
-    assert theirs.dtype == torch.float32
-    assert torch.equal(objective(student, teacher, {}), objective.loss(mine, theirs, {}))
+    student_values, teacher_values = objective.read(student, teacher)
+    assert torch.equal(student_values, student["logits"])
+    assert teacher_values.shape == (5, 4)
+    assert teacher_values.dtype == torch.float32
+    assert torch.equal(
+        objective(student, teacher, {}), objective.loss(student_values, teacher_values, {})
+    )
 
 
 def test_heads_give_unit_vectors_of_one_width() -> None:
@@ -47,7 +49,7 @@ def test_a_projection_is_learned_where_the_widths_differ() -> None:
         objective = EGA()
         student, teacher = {"embedding": torch.randn(5, width)}, {"embedding": torch.randn(5, 4)}
         objective.build(student, teacher)
-        mine, theirs = objective.embed(student, teacher)
-        assert mine.shape == (5, 4)
-        assert torch.equal(theirs, teacher["embedding"])
+        student_embedding, teacher_embedding = objective.embed(student, teacher)
+        assert student_embedding.shape == (5, 4)
+        assert torch.equal(teacher_embedding, teacher["embedding"])
         assert len(list(objective.parameters())) == count

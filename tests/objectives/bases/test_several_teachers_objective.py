@@ -1,4 +1,4 @@
-"""The teachers' answers side by side, and weights by shares."""
+"""Stacked logits of several teachers, and weights by shares."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def test_one_teacher_is_a_member_of_its_own() -> None:
 
 def test_logits_stand_side_by_side_in_full_precision() -> None:
     student = torch.zeros(2, 3, dtype=torch.bfloat16)
-    found = stack_teacher_logits(student, ({"logits": student + 1}, {"logits": student + 2}))
-    assert found.dtype == torch.float32
-    assert found[:, 0, 0].tolist() == [1, 2]
+    actual = stack_teacher_logits(student, ({"logits": student + 1}, {"logits": student + 2}))
+    assert actual.dtype == torch.float32
+    assert actual[:, 0, 0].tolist() == [1, 2]
 
 
 def test_misfits_are_named() -> None:
@@ -41,8 +41,10 @@ def test_misfits_are_named() -> None:
 
 def test_each_teacher_has_its_divergence() -> None:
     student, teachers = torch.randn(4, 2, 5), torch.randn(3, 4, 2, 5)
-    wanted = torch.stack([kd_loss(student, teacher, 2.0, reduction="none") for teacher in teachers])
-    assert torch.allclose(teacher_divergences(student, teachers, 2.0), wanted)
+    expected = torch.stack(
+        [kd_loss(student, teacher, 2.0, reduction="none") for teacher in teachers]
+    )
+    assert torch.allclose(teacher_divergences(student, teachers, 2.0), expected)
 
 
 def test_small_shares_are_favoured() -> None:

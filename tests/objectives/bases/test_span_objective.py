@@ -40,11 +40,11 @@ def aligned(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[s
     return {"logits": student}, {"logits": teacher}, batch
 
 
-def chain(logits: Tensor, label: Tensor, span: Tensor, row: int, number: int) -> list[float]:
+def chain(logits: Tensor, label: Tensor, span: Tensor, row: int, span_index: int) -> list[float]:
     """The last distribution of a span times the probabilities of its earlier tokens."""
-    places = [place for place in range(span.shape[1]) if span[row, place] == number]
+    places = [position for position in range(span.shape[1]) if span[row, position] == span_index]
     earlier = math.prod(
-        float(logits[row, place].softmax(-1)[label[row, place]]) for place in places[:-1]
+        float(logits[row, position].softmax(-1)[label[row, position]]) for position in places[:-1]
     )
     return [earlier * float(p) for p in logits[row, places[-1]].softmax(-1)]
 
@@ -61,15 +61,15 @@ def test_a_span_is_as_likely_as_all_its_tokens() -> None:
     whole = merge_span_log_probs(log_p, batch["label"], SPAN)
     ends = span_ends(SPAN)
     assert ends.nonzero().tolist() == [[0, 1], [0, 2], [0, 4], [1, 0], [1, 3]]
-    said = log_p.gather(-1, batch["label"].clamp_min(0)[..., None])[..., 0]
-    for row, place in ends.nonzero().tolist():
-        together = said[row][SPAN[row] == SPAN[row, place]].sum()
-        torch.testing.assert_close(whole[row, place, batch["label"][row, place]], together)
+    token_log_probs = log_p.gather(-1, batch["label"].clamp_min(0)[..., None])[..., 0]
+    for row, position in ends.nonzero().tolist():
+        together = token_log_probs[row][SPAN[row] == SPAN[row, position]].sum()
+        torch.testing.assert_close(whole[row, position, batch["label"][row, position]], together)
 
 
 def test_partners_end_the_same_span() -> None:
-    found = aligned_positions(SPAN, OTHER)
-    assert found.tolist() == [[1, 1, 3, 4, 4, 0], [1, 2, 2, 2, 0, 0]]
+    actual = aligned_positions(SPAN, OTHER)
+    assert actual.tolist() == [[1, 1, 3, 4, 4, 0], [1, 2, 2, 2, 0, 0]]
     assert aligned_positions(OTHER, SPAN)[0].tolist() == [0, 1, 2, 2, 4]
 
 
@@ -77,9 +77,9 @@ def test_uld_of_spans_is_the_loop() -> None:
     student, teacher, batch = aligned()
     expected = []
     for row, spans in enumerate((3, 2)):
-        for number in range(spans):
+        for span_index in range(spans):
             sides = [
-                chain(*side, row, number)
+                chain(*side, row, span_index)
                 for side in (
                     (student["logits"], batch["label"], SPAN),
                     (teacher["logits"], batch["teacher_label"], OTHER),
@@ -106,8 +106,8 @@ def test_one_tokenizer_needs_no_spans_and_gets_the_same_with_them() -> None:
     for objective in (ULD(), GOLD()):
         plain = {"valid": alike["valid"]}
         values = [
-            Objectives({"it": objective})(student, other, given).losses["it"]
-            for given in (alike, plain)
+            Objectives({"it": objective})(student, other, inputs).losses["it"]
+            for inputs in (alike, plain)
         ]
         torch.testing.assert_close(*values)
 

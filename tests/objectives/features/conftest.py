@@ -37,11 +37,11 @@ def features() -> Callable[..., Outputs]:
     """Features of a family of nets, for ``number`` samples."""
 
     def make(
-        family: str, number: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32
+        family: str, index: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32
     ) -> Outputs:
         generator = torch.Generator().manual_seed(seed)
         stages = tuple(
-            torch.randn(number, *shape, generator=generator).to(dtype) for shape in SHAPES[family]
+            torch.randn(index, *shape, generator=generator).to(dtype) for shape in SHAPES[family]
         )
         return {
             "features": stages,
@@ -65,16 +65,16 @@ def check_pair(
     def check(objective: Objective) -> None:
         objective.build(student, teacher)
         batch: Batch = {"index": torch.arange(4)}
-        mine = student | {
+        student_inputs = student | {
             "features": tuple(stage.clone().requires_grad_() for stage in student["features"])
         }
-        values = objective(mine, teacher, batch)
+        values = objective(student_inputs, teacher, batch)
         assert values.shape == (4,)
         values.mean().backward()
         used = {i for i, _ in objective.matched}  # type: ignore[union-attr]
         assert used
-        for number in used:
-            assert mine["features"][number].grad.abs().sum() > 0
+        for index in used:
+            assert student_inputs["features"][index].grad.abs().sum() > 0
         for name, parameter in objective.named_parameters():
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name

@@ -18,11 +18,11 @@ def softmax(row: np.ndarray) -> np.ndarray:
 def test_agrees_with_plain_loops() -> None:
     student, teacher = (3 * torch.randn(4, 4, dtype=torch.float64) for _ in range(2))
     terms = []
-    for mine, theirs in (
+    for student_values, teacher_values in (
         (student.numpy(), teacher.numpy()),
         (student.numpy().T, teacher.numpy().T),
     ):
-        for a, b in zip(mine, theirs, strict=True):
+        for a, b in zip(student_values, teacher_values, strict=True):
             p, q = softmax(b), softmax(a)
             terms.append((p * np.log(p / q)).sum())
     assert np.isclose(float(affinity_mimicking_loss(student, teacher)), np.mean(terms), rtol=1e-10)

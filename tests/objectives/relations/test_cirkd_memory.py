@@ -20,21 +20,20 @@ from instil.objectives.relations.cirkd_memory import (
 CLASSES = 3
 
 
-def sample(number: int = 4, seed: int = 0) -> tuple[Outputs, Outputs, Batch]:
+def sample(size: int = 4, seed: int = 0) -> tuple[Outputs, Outputs, Batch]:
     generator = torch.Generator().manual_seed(seed)
     sides = [
-        {"features": torch.randn(number, channels, 8, 8, generator=generator)}
-        for channels in (5, 6)
+        {"features": torch.randn(size, channels, 8, 8, generator=generator)} for channels in (5, 6)
     ]
-    sides[0]["logits"] = torch.zeros(number, 8, 8, CLASSES)
+    sides[0]["logits"] = torch.zeros(size, 8, 8, CLASSES)
     label = torch.randint(
-        0, CLASSES - 1, (number, 8, 8), generator=generator
+        0, CLASSES - 1, (size, 8, 8), generator=generator
     )  # the last class is never there
     label[:, 0] = UNLABELLED
     return (
         sides[0],
         sides[1],
-        {"label": label, "index": torch.arange(number) + 10 * seed, "step": torch.tensor(seed)},
+        {"label": label, "index": torch.arange(size) + 10 * seed, "step": torch.tensor(seed)},
     )
 
 
@@ -63,11 +62,13 @@ def queues(objective: CIRKDMemory) -> tuple[Queue, Queue]:
 
 def test_agrees_with_plain_loops() -> None:
     student, teacher, memory = (
-        F.normalize(torch.randn(number, 4, dtype=torch.float64), dim=1) for number in (5, 5, 7)
+        F.normalize(torch.randn(size, 4, dtype=torch.float64), dim=1) for size in (5, 5, 7)
     )
     expected = []
-    for mine, theirs in zip(student.numpy(), teacher.numpy(), strict=True):
-        q, p = (np.exp(memory.numpy() @ side / 0.3 / 2) for side in (mine, theirs))
+    for student_values, teacher_values in zip(student.numpy(), teacher.numpy(), strict=True):
+        q, p = (
+            np.exp(memory.numpy() @ side / 0.3 / 2) for side in (student_values, teacher_values)
+        )
         q, p = q / q.sum(), p / p.sum()
         expected.append(4 * (p * np.log(p / q)).sum())
     assert np.allclose(
@@ -81,18 +82,18 @@ def test_forward_is_the_mean_over_labelled_pixels_of_both_relations() -> None:
     objective, (student, teacher, batch) = make(pixel=2.0, region=3.0), sample()
     values = objective(student, teacher, batch)
     pixels, regions = queues(objective)
-    mine = (
+    student_values = (
         F.normalize(objective.adapters[0](student["features"]), dim=1).flatten(2).mT[:, 8:]
     )  # without the first row
-    theirs = F.normalize(teacher["features"], dim=1).flatten(2).mT[:, 8:]
+    teacher_values = F.normalize(teacher["features"], dim=1).flatten(2).mT[:, 8:]
     expected = torch.zeros(4)
     for weight, queue, contrast in ((2.0, pixels, 12), (3.0, regions, 6)):
         rows = queue["teacher"][
             draw_class_rows(queue, contrast, batch, f"{objective.stream}.contrast")
         ]
-        expected = expected + weight * cirkd_memory_loss(mine, theirs, rows, reduction="none").mean(
-            1
-        )
+        expected = expected + weight * cirkd_memory_loss(
+            student_values, teacher_values, rows, reduction="none"
+        ).mean(1)
     assert torch.allclose(values, expected, rtol=1e-4)
 
 
@@ -129,7 +130,7 @@ def test_the_cut_of_the_batch_does_not_matter(cuts: list[int]) -> None:
         objectives, losses = Objectives({"it": objective}), []
         for step in range(3):
             student, teacher, batch = sample(8, step)
-            kept: dict[str, list[Tensor]] = {}
+            row_lists: dict[str, list[Tensor]] = {}
             total = torch.zeros(())
             for rows in torch.arange(8).split(cut):
                 part = [
@@ -139,8 +140,8 @@ def test_the_cut_of_the_batch_does_not_matter(cuts: list[int]) -> None:
                 update = objectives(*part)
                 total = total + update.losses["it"].detach() * len(rows) / 8
                 for name, value in update.state_updates.items():
-                    kept.setdefault(name, []).append(value)
-            objectives.after_step({name: torch.cat(values) for name, values in kept.items()})
+                    row_lists.setdefault(name, []).append(value)
+            objectives.after_step({name: torch.cat(values) for name, values in row_lists.items()})
             losses.append(total)
         return losses, copy.deepcopy(objective.state_dict())
 
@@ -169,8 +170,8 @@ def test_invalid_pixels_have_no_loss(norm: str) -> None:
     valid = torch.ones(4, 8, 8, dtype=torch.bool)
     valid[:, 4:] = False
     losses = [
-        objectives(student, teacher, given).losses["it"]
-        for given in (
+        objectives(student, teacher, inputs).losses["it"]
+        for inputs in (
             batch | {"valid": valid},
             batch | {"label": batch["label"].masked_fill(~valid, UNLABELLED)},
             batch,

@@ -8,8 +8,8 @@ from instil.objectives.relations.cirkd_minibatch import CIRKDMinibatch, cirkd_mi
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
-    found = np.exp(values - values.max())
-    return found / found.sum()
+    exponentials = np.exp(values - values.max())
+    return exponentials / exponentials.sum()
 
 
 def test_agrees_with_plain_loops() -> None:
@@ -40,7 +40,7 @@ def test_pooling_averages_patches() -> None:
     )
 
 
-def test_one_pixel_an_image_has_nothing_to_tell() -> None:
+def test_one_pixel_per_image_has_loss_zero() -> None:
     assert cirkd_minibatch_loss(torch.randn(3, 4, 1, 1), torch.randn(3, 5, 1, 1)) < 1e-7
 
 

@@ -45,7 +45,7 @@ def test_rotation_scale_and_shift_do_not_matter(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_samples_that_are_all_alike_have_no_alignment(kernel: str) -> None:
+def test_equal_samples_have_no_alignment(kernel: str) -> None:
     for width in (2, 5):
         student = torch.ones(4, 3, requires_grad=True)
         loss = cka_loss(student, torch.randn(4, width), kernel)  # type: ignore[arg-type]

@@ -29,10 +29,12 @@ def by_autograd(image: Tensor, text: Tensor, factor: float) -> list[Tensor]:
 def test_the_closed_form_is_what_autograd_gives(form: str) -> None:
     student, teacher = pair(), pair()
     factors = (3.0, 5.0) if form == "paper" else (1 / 3.0, 1 / 5.0)
-    mine, theirs = (
+    student_values, teacher_values = (
         by_autograd(*side, factor) for side, factor in zip((student, teacher), factors, strict=True)
     )
-    expected = sum((a - b).square().mean().item() for a, b in zip(mine, theirs, strict=True))
+    expected = sum(
+        (a - b).square().mean().item() for a, b in zip(student_values, teacher_values, strict=True)
+    )
     assert clip_gradient_loss(student, teacher, 3.0, 5.0, form).item() == pytest.approx(
         expected, rel=1e-10
     )  # type: ignore[arg-type]

@@ -40,8 +40,8 @@ def test_what_is_remembered_and_compared(
     assert len(list(objective.parameters())) == parameters
     assert {name: objective.queue[name].shape[1] for name in objective.queue.names} == widths
     objective.after_step(objective.state_updates(*outputs, {"image": torch.zeros(4, 1)}))
-    mine, theirs = objective.embed(*outputs)
-    for name, side in {"student": mine, "teacher": theirs}.items():
+    student_embedding, teacher_embedding = objective.embed(*outputs)
+    for name, side in {"student": student_embedding, "teacher": teacher_embedding}.items():
         if name in widths:
             assert torch.allclose(
                 objective.queue[name][:4], side / side.norm(dim=1, keepdim=True), atol=1e-6
@@ -49,7 +49,9 @@ def test_what_is_remembered_and_compared(
     first = objective.queue["student" if queues == "two" else "teacher"]
     assert torch.equal(
         objective(*outputs, {}),
-        compress_loss(mine, theirs, first, objective.queue["teacher"], 0.04, "none"),
+        compress_loss(
+            student_embedding, teacher_embedding, first, objective.queue["teacher"], 0.04, "none"
+        ),
     )
 
 
@@ -59,7 +61,8 @@ def test_unknown_queues() -> None:
 
 
 def test_compiles_whole() -> None:
-    given = torch.randn(3, 4), torch.randn(3, 6), torch.randn(5, 4), torch.randn(5, 6)
+    inputs = torch.randn(3, 4), torch.randn(3, 6), torch.randn(5, 4), torch.randn(5, 6)
     assert torch.allclose(
-        torch.compile(compress_loss, fullgraph=True, backend="eager")(*given), compress_loss(*given)
+        torch.compile(compress_loss, fullgraph=True, backend="eager")(*inputs),
+        compress_loss(*inputs),
     )

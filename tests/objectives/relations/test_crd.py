@@ -94,11 +94,13 @@ def test_forward_agrees_with_a_plain_loop(memory: str) -> None:
     rows = objective.remembered.draw(batch, 5, f"{objective.stream}.negatives")
     log_z = log_normaliser(24, 8, 0.07)
     for n, index in enumerate([3, 20, 7]):
-        mine, theirs = (side[n] for side in objective.embed(student, teacher))
+        student_embedding, teacher_embedding = (
+            side[n] for side in objective.embed(student, teacher)
+        )
         expected = torch.zeros(())
         for query, bank, other in (
-            (mine, objective.remembered["teacher"], theirs),
-            (theirs, objective.remembered["student"], mine),
+            (student_embedding, objective.remembered["teacher"], teacher_embedding),
+            (teacher_embedding, objective.remembered["student"], student_embedding),
         ):
             positive = query @ (bank[index] if memory == "bank" else other) / 0.07
             negative = torch.stack([query @ bank[row] for row in rows[n]]) / 0.07
@@ -125,12 +127,12 @@ def test_the_student_learns_from_its_own_term_alone() -> None:
     student, teacher, batch = sample([3, 20, 7])
     student["embedding"].requires_grad_()
     (whole,) = torch.autograd.grad(objective(student, teacher, batch).sum(), student["embedding"])
-    mine, theirs = objective.embed(student, teacher)
-    negative = objective.scores(mine, objective.remembered["teacher"]).gather(
+    student_embedding, teacher_embedding = objective.embed(student, teacher)
+    negative = objective.scores(student_embedding, objective.remembered["teacher"]).gather(
         1, objective.remembered.draw(batch, 5, f"{objective.stream}.negatives")
     )
     own = crd_loss(
-        (mine * theirs.detach()).sum(1) / 0.07,
+        (student_embedding * teacher_embedding.detach()).sum(1) / 0.07,
         negative,
         24,
         log_normaliser(24, 8, 0.07),
@@ -147,7 +149,7 @@ def steps(memory: str, cuts: list[int]) -> tuple[list[Tensor], dict[str, Tensor]
     objectives, losses = Objectives({"crd": objective}), []
     for step in range(4):
         index = [(7 * step + 3 * n) % 24 for n in range(10)]
-        kept: dict[str, list[Tensor]] = {}
+        row_lists: dict[str, list[Tensor]] = {}
         total = torch.zeros(())
         for part in torch.tensor(index).split(cuts):
             student, teacher, batch = sample(part.tolist(), seed=step)
@@ -158,8 +160,8 @@ def steps(memory: str, cuts: list[int]) -> tuple[list[Tensor], dict[str, Tensor]
             )
             total = total + update.losses["crd"].detach() * len(part) / 10
             for name, rows in update.state_updates.items():
-                kept.setdefault(name, []).append(rows)
-        objectives.after_step({name: torch.cat(rows) for name, rows in kept.items()})
+                row_lists.setdefault(name, []).append(rows)
+        objectives.after_step({name: torch.cat(rows) for name, rows in row_lists.items()})
         losses.append(total)
     return losses, objective.state_dict()
 
@@ -184,9 +186,9 @@ def test_the_queue_is_first_in_first_out() -> None:
         objective.after_step(objective.state_updates(student, teacher, batch))
     assert objective.remembered.owner.tolist() == [24, 25, 26, 27, 28, 29, *range(6, 24)]
     student, teacher, _ = sample(objective.remembered.owner.tolist())
-    mine, theirs = objective.embed(student, teacher)
-    assert torch.allclose(objective.remembered["student"], mine, atol=1e-6)
-    assert torch.allclose(objective.remembered["teacher"], theirs, atol=1e-6)
+    student_embedding, teacher_embedding = objective.embed(student, teacher)
+    assert torch.allclose(objective.remembered["student"], student_embedding, atol=1e-6)
+    assert torch.allclose(objective.remembered["teacher"], teacher_embedding, atol=1e-6)
     student, teacher, batch = sample(list(range(40, 80)))  # more than the queue holds
     objective.after_step(objective.state_updates(student, teacher, batch))
     assert sorted(objective.remembered.owner.tolist()) == list(range(56, 80))
@@ -247,11 +249,14 @@ def test_the_batch_instead_of_a_memory() -> None:
     assert objective.couples
     assert not make("queue").couples
     assert not list(objective.buffers())
-    mine, theirs = objective.embed(student, teacher)
+    student_embedding, teacher_embedding = objective.embed(student, teacher)
     expected = torch.zeros(())
     for n in range(3):
         others = [m for m in range(3) if m != n]
-        for query, side in ((mine[n], theirs), (theirs[n], mine)):
+        for query, side in (
+            (student_embedding[n], teacher_embedding),
+            (teacher_embedding[n], student_embedding),
+        ):
             positive, negative = (
                 query @ side[n] / 0.07,
                 torch.stack([query @ side[m] for m in others]) / 0.07,

@@ -15,7 +15,7 @@ from instil.testing import check_objective
 
 
 def log_chance(scores: list[float]) -> float:
-    """Of a ranking, its scores in order."""
+    """Log-probability of a ranking, from its scores in order."""
     return sum(
         scores[k] - math.log(sum(math.exp(z) for z in scores[k:])) for k in range(len(scores))
     )
@@ -31,31 +31,31 @@ def reference(
             (n for n in range(len(a)) if n != query),
             key=lambda n: float(np.linalg.norm(b[query] - b[n])),
         )[:length]
-        mine, theirs = (
+        student_values, teacher_values = (
             [-alpha * float(np.linalg.norm(side[query] - side[n])) ** beta for n in others]
             for side in (a, b)
         )
         if form == "hard":
-            values.append(-log_chance(mine))
+            values.append(-log_chance(student_values))
             continue
         rankings = [list(order) for order in itertools.permutations(range(len(others)))]
         p, q = (
             [log_chance([scores[n] for n in order]) for order in rankings]
-            for scores in (theirs, mine)
+            for scores in (teacher_values, student_values)
         )
         values.append(sum(math.exp(x) * (x - y) for x, y in zip(p, q, strict=True)))
     return float(np.mean(values))
 
 
 @pytest.mark.parametrize("form", ["hard", "soft"])
-@pytest.mark.parametrize(("number", "length"), [(6, 4), (6, 2), (3, 4), (2, 4)])
+@pytest.mark.parametrize(("size", "length"), [(6, 4), (6, 2), (3, 4), (2, 4)])
 @pytest.mark.parametrize(("alpha", "beta"), [(3.0, 3.0), (0.5, 1.0)])
 def test_agrees_with_plain_loops(
-    form: str, number: int, length: int, alpha: float, beta: float
+    form: str, size: int, length: int, alpha: float, beta: float
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (
-        torch.randn(number, width, generator=generator, dtype=torch.float64) / 2 for width in (3, 5)
+        torch.randn(size, width, generator=generator, dtype=torch.float64) / 2 for width in (3, 5)
     )
     expected = reference(student, teacher, form, alpha, beta, length)
     assert float(darkrank_loss(student, teacher, form, alpha, beta, length)) == pytest.approx(

@@ -13,20 +13,22 @@ def test_agrees_with_a_plain_loop() -> None:
         torch.randn(4, 3, dtype=torch.float64),
         torch.randn(4, 3, dtype=torch.float64),
     )
-    mine, theirs = (
+    student_values, teacher_values = (
         side.numpy() / np.linalg.norm(side.numpy(), axis=1, keepdims=True)
         for side in (student, teacher)
     )
-    scores = np.array([[math.exp(3 * (a @ b) - 0.5) for b in theirs] for a in mine])
+    scores = np.array(
+        [[math.exp(3 * (a @ b) - 0.5) for b in teacher_values] for a in student_values]
+    )
     expected = 0.0
     for n in range(4):
-        finds, found = scores[n] / scores[n].sum(), scores[:, n] / scores[:, n].sum()
+        finds, actual = scores[n] / scores[n].sum(), scores[:, n] / scores[:, n].sum()
         expected -= math.log(finds[n])
-        expected += 0.7 * sum(p * math.log(p / q) for p, q in zip(found, finds, strict=True))
+        expected += 0.7 * sum(p * math.log(p / q) for p, q in zip(actual, finds, strict=True))
     assert np.isclose(float(dcd_loss(student, teacher, 3.0, -0.5, 0.7)), expected / 4)
 
 
-def test_both_ways_alike_leave_the_cross_entropy() -> None:
+def test_equal_distributions_in_both_directions_leave_the_cross_entropy() -> None:
     teacher = torch.randn(4, 3, dtype=torch.float64)
     assert torch.isclose(
         dcd_loss(teacher, teacher, 2.0, 0.0, 9.0), dcd_loss(teacher, teacher, 2.0, 0.0, 0.0)
@@ -39,12 +41,16 @@ def test_the_scale_is_learned_up_to_its_bound() -> None:
     student, teacher = {"embedding": torch.randn(5, 3)}, {"embedding": torch.randn(5, 4)}
     objective = DCD(dim=6, max_scale=5.0)
     objective.build(student, teacher)
-    mine, theirs = objective.embed(student, teacher)
-    assert torch.isclose(objective(student, teacher, {}), dcd_loss(mine, theirs, math.e))
+    student_embedding, teacher_embedding = objective.embed(student, teacher)
+    assert torch.isclose(
+        objective(student, teacher, {}), dcd_loss(student_embedding, teacher_embedding, math.e)
+    )
     assert {"log_scale", "bias"} <= {name for name, _ in objective.named_parameters()}
     with torch.no_grad():
         objective.log_scale.fill_(3.0)
-    assert torch.isclose(objective(student, teacher, {}), dcd_loss(mine, theirs, 5.0))
+    assert torch.isclose(
+        objective(student, teacher, {}), dcd_loss(student_embedding, teacher_embedding, 5.0)
+    )
 
 
 def test_compiles_whole() -> None:

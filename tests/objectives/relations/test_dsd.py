@@ -27,8 +27,8 @@ def test_residual_attention_agrees_with_plain_loops() -> None:
                 [unit((side[k][n].numpy() ** 2).mean(0).ravel()) for k in (i, j)]
                 for side in (student, teacher)
             ]
-            mine, theirs = (unit(later - earlier) for earlier, later in maps)
-            terms.append(((mine - theirs) ** 2).mean())
+            student_values, teacher_values = (unit(later - earlier) for earlier, later in maps)
+            terms.append(((student_values - teacher_values) ** 2).mean())
         expected.append(np.mean(terms))
     assert np.allclose(psd_loss(student, teacher, reduction="none"), expected, rtol=1e-8)
 

@@ -40,8 +40,10 @@ def test_the_student_is_projected() -> None:
     student, teacher = {"embedding": torch.randn(5, 3)}, {"embedding": torch.randn(5, 4)}
     objective = EGA(node=2.0, edge=0.5)
     objective.build(student, teacher)
-    mine, theirs = objective.embed(student, teacher)
-    assert torch.equal(objective(student, teacher, {}), ega_loss(mine, theirs, 2.0, 0.5))
+    student_embedding, teacher_embedding = objective.embed(student, teacher)
+    assert torch.equal(
+        objective(student, teacher, {}), ega_loss(student_embedding, teacher_embedding, 2.0, 0.5)
+    )
 
 
 def test_compiles_whole() -> None:

@@ -77,8 +77,10 @@ def test_early_stages_count_less_and_less(progress: float | None) -> None:
     objective = HKD(intermediate=10.0, decay=0.04, pairs=[[0, 0], [1, 1], [2, 2]])
     objective.build(student, teacher)
     terms = [
-        float(hkd_loss(mine, theirs))
-        for mine, theirs in zip(student["features"], teacher["features"], strict=True)
+        float(hkd_loss(student_values, teacher_values))
+        for student_values, teacher_values in zip(
+            student["features"], teacher["features"], strict=True
+        )
     ]
     early = {None: 10.0, 0.0: 10.0, 0.5: 2.0, 1.0: 0.4}[progress]
     loss = objective(

@@ -32,8 +32,11 @@ def test_the_graph_agrees_with_a_plain_loop() -> None:
 @pytest.mark.parametrize("width", [(3, 3, 4, 4), (3, 3, 4, 2), (3, 5, 4, 4)])
 def test_the_way_agrees_with_a_plain_loop(width: tuple[int, int, int, int]) -> None:
     a, b, c, d = (torch.randn(5, n, 2, dtype=torch.float64) for n in width)
-    mine, theirs = ((edges(a) - edges(b)) ** 2).mean(), ((edges(c) - edges(d)) ** 2).mean()
-    expected = (mine - theirs) ** 2
+    student_values, teacher_values = (
+        ((edges(a) - edges(b)) ** 2).mean(),
+        ((edges(c) - edges(d)) ** 2).mean(),
+    )
+    expected = (student_values - teacher_values) ** 2
     if width == (3, 3, 4, 4):
         expected += float(((a - b) ** 2).mean() - ((c - d) ** 2).mean()) ** 2
     assert np.isclose(float(irg_transform_loss((a, b), (c, d))), expected)
@@ -41,12 +44,12 @@ def test_the_way_agrees_with_a_plain_loop(width: tuple[int, int, int, int]) -> N
 
 @pytest.mark.parametrize(("student", "teacher"), [("cnn", "vit"), ("vit", "cnn")])
 def test_all_consecutive_pairs_of_any_nets(student: str, teacher: str) -> None:
-    made = {
+    levels = {
         "cnn": tuple(torch.randn(4, *s) for s in ((3, 8, 8), (5, 4, 4), (6, 2, 2))),
         "vit": tuple(torch.randn(4, 17, 6) for _ in range(4)),
     }
     sides = [
-        {"embedding": torch.randn(4, 3 + n), "features": made[name]}
+        {"embedding": torch.randn(4, 3 + n), "features": levels[name]}
         for n, name in enumerate((student, teacher))
     ]
     objective = IRG(transform=0.5)
@@ -55,7 +58,7 @@ def test_all_consecutive_pairs_of_any_nets(student: str, teacher: str) -> None:
     expected = irg_graph_loss(sides[0]["embedding"], sides[1]["embedding"])
     for (i, j), (k, m) in (objective.matched[:2], objective.matched[1:]):
         expected = expected + 0.5 * irg_transform_loss(
-            (made[student][i], made[student][k]), (made[teacher][j], made[teacher][m])
+            (levels[student][i], levels[student][k]), (levels[teacher][j], levels[teacher][m])
         )
     assert torch.isclose(objective(*sides, {}), expected)
 
@@ -73,7 +76,7 @@ def test_one_stage_has_no_way() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_samples_that_are_all_alike(value: float) -> None:
+def test_equal_samples(value: float) -> None:
     student = torch.full((4, 3), value, requires_grad=True)
     loss = irg_graph_loss(student, torch.randn(4, 5))
     assert torch.isfinite(loss)

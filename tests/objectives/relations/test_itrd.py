@@ -17,11 +17,11 @@ def test_correlation_agrees_with_a_plain_loop(order: float) -> None:
     )
     total = 0.0
     for d in range(4):
-        mine, theirs = student[:, d].numpy(), teacher[:, d].numpy()
+        student_values, teacher_values = student[:, d].numpy(), teacher[:, d].numpy()
         correlation = (
-            ((mine - mine.mean()) @ (theirs - theirs.mean()))
+            ((student_values - student_values.mean()) @ (teacher_values - teacher_values.mean()))
             / 6
-            / (mine.std(ddof=1) * theirs.std(ddof=1))
+            / (student_values.std(ddof=1) * teacher_values.std(ddof=1))
         )
         total += (1 - correlation) ** (2 * order)
     assert np.isclose(float(itrd_correlation_loss(student, teacher, order)), math.log2(total))
@@ -46,12 +46,14 @@ def test_mutual_information_agrees_with_a_plain_loop() -> None:
     for side in (student.numpy(), teacher.numpy()):
         directions = [row / math.sqrt(row @ row) for row in side]
         grams.append(np.array([[a @ b for b in directions] for a in directions]))
-    mine, both = grams[0] / np.trace(grams[0]), grams[0] * grams[1]
+    student_values, both = grams[0] / np.trace(grams[0]), grams[0] * grams[1]
     both = both / np.trace(both)
-    assert np.isclose(float(itrd_mutual_loss(student, teacher)), (mine**2).sum() - (both**2).sum())
+    assert np.isclose(
+        float(itrd_mutual_loss(student, teacher)), (student_values**2).sum() - (both**2).sum()
+    )
 
 
-def test_the_more_alike_the_student_is_the_less_it_loses() -> None:
+def test_the_loss_falls_with_the_similarity_of_the_student() -> None:
     teacher = torch.randn(6, 8, dtype=torch.float64)
     others = torch.randn(6, 8, dtype=torch.float64)
     losses = [

@@ -34,11 +34,11 @@ def test_agrees_with_plain_loops(kernel: str) -> None:
         sources = [a for a, b in EDGES.T.tolist() if b == node]
         total = 0.0
         if sources:
-            mine, theirs = (
+            student_values, teacher_values = (
                 np.exp([value(kernel, side[a], side[node], 2.0) for a in sources])
                 for side in (student.numpy(), teacher.numpy())
             )
-            q, p = mine / mine.sum(), theirs / theirs.sum()
+            q, p = student_values / student_values.sum(), teacher_values / teacher_values.sum()
             total = (p * np.log(p / q)).sum()
         expected.append(total)
     assert np.allclose(

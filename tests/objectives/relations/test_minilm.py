@@ -30,11 +30,12 @@ def test_is_attention_transfer_and_value_relation_transfer_of_the_last_layer() -
         expected = 0.0
         for first, second in (("queries", "keys"), ("values", "values")):
             for head in range(4):
-                mine, theirs = (
+                student_values, teacher_values = (
                     probabilities(side, first, second, n, head, length).numpy()
                     for side in (student, teacher)
                 )
                 expected += sum(
-                    p * math.log(p / q) for p, q in zip(theirs.ravel(), mine.ravel(), strict=True)
+                    p * math.log(p / q)
+                    for p, q in zip(teacher_values.ravel(), student_values.ravel(), strict=True)
                 ) / (4 * length)
         assert np.isclose(values[n], expected, rtol=1e-4)

@@ -44,12 +44,14 @@ def test_agrees_with_a_plain_loop_over_real_tokens() -> None:
         relation_scores(*student, heads, mask), relation_scores(*teacher, heads, mask), mask, "none"
     )
     for n, length in enumerate(lengths):
-        mine, theirs = (
+        student_values, teacher_values = (
             relation(side[0][n].numpy(), side[1][n].numpy(), heads, length)
             for side in (student, teacher)
         )
         assert np.isclose(
-            values[n], (theirs * np.log(theirs / mine)).sum() / (heads * length), rtol=1e-10
+            values[n],
+            (teacher_values * np.log(teacher_values / student_values)).sum() / (heads * length),
+            rtol=1e-10,
         )
 
 

@@ -10,13 +10,13 @@ from instil.testing import check_objective
 
 def neighbours(samples: np.ndarray, itself: bool) -> np.ndarray:
     count = len(samples)
-    found = np.zeros((count, count))
+    actual = np.zeros((count, count))
     for i in range(count):
         for j in range(count):
             if itself or i != j:
                 lengths = np.sqrt((samples[i] ** 2).sum()) * np.sqrt((samples[j] ** 2).sum())
-                found[i, j] = (samples[i] @ samples[j] / lengths + 1) / 2
-    return found / found.sum(1, keepdims=True)
+                actual[i, j] = (samples[i] @ samples[j] / lengths + 1) / 2
+    return actual / actual.sum(1, keepdims=True)
 
 
 @pytest.mark.parametrize("form", ["code", "paper"])
@@ -38,10 +38,10 @@ def test_both_forms_agree_with_a_plain_loop(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["code", "paper"])
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1.0, 1e4])
-@pytest.mark.parametrize("number", [0, 1, 2, 6])
-def test_value_and_gradient_are_finite(form: str, scale: float, number: int) -> None:
-    student = (torch.randn(number, 4) * scale).requires_grad_()
-    for teacher in (torch.randn(number, 5), -student.detach(), student.detach().clone()):
+@pytest.mark.parametrize("size", [0, 1, 2, 6])
+def test_value_and_gradient_are_finite(form: str, scale: float, size: int) -> None:
+    student = (torch.randn(size, 4) * scale).requires_grad_()
+    for teacher in (torch.randn(size, 5), -student.detach(), student.detach().clone()):
         loss = pkt_loss(student, teacher, form)  # type: ignore[arg-type]
         (gradient,) = torch.autograd.grad(loss, student)
         assert torch.isfinite(loss)

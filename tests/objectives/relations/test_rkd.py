@@ -14,8 +14,8 @@ def huber(x: float) -> float:
 
 
 def distances(samples: np.ndarray) -> np.ndarray:
-    found = np.array([[np.sqrt(((a - b) ** 2).sum()) for b in samples] for a in samples])
-    return found / found[found > 0].mean()
+    actual = np.array([[np.sqrt(((a - b) ** 2).sum()) for b in samples] for a in samples])
+    return actual / actual[actual > 0].mean()
 
 
 def cosine(samples: np.ndarray, i: int, j: int, k: int) -> float:
@@ -24,15 +24,15 @@ def cosine(samples: np.ndarray, i: int, j: int, k: int) -> float:
     return float(to_j @ to_k / lengths) if lengths > 0 else 0.0
 
 
-@pytest.mark.parametrize("number", [2, 5])
-def test_agrees_with_plain_loops(number: int) -> None:
+@pytest.mark.parametrize("size", [2, 5])
+def test_agrees_with_plain_loops(size: int) -> None:
     student, teacher = (
-        torch.randn(number, 3, dtype=torch.float64),
-        4 * torch.randn(number, 6, dtype=torch.float64),
+        torch.randn(size, 3, dtype=torch.float64),
+        4 * torch.randn(size, 6, dtype=torch.float64),
     )
     student[0] *= 10  # beyond the Huber corner
     a, b = student.numpy(), teacher.numpy()
-    all_samples = range(number)
+    all_samples = range(size)
     expected = np.mean([[huber(x) for x in row] for row in distances(a) - distances(b)])
     assert np.isclose(float(rkd_distance_loss(student, teacher)), expected, rtol=1e-10)
     triplets = [
@@ -84,7 +84,7 @@ def test_value_and_gradient_are_finite(loss: object, case: str) -> None:
         assert value.abs() < 1e-12
 
 
-def test_many_near_samples_are_told_apart() -> None:
+def test_many_near_samples_have_distinct_distances() -> None:
     """A Gram matrix in float32 would lose these distances."""
     student, teacher = torch.randn(8, 4), torch.randn(8, 5)
     near = rkd_distance_loss(student / 100 + 100, teacher)

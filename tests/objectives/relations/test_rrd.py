@@ -18,9 +18,11 @@ def test_it_is_seed_behind_two_heads() -> None:
         "connection.student.bias",
     ], "no target comes towards the student"
     assert objective.queue["teacher"].shape == (7, 6)
-    mine, theirs = objective.embed(*outputs)
-    expected = seed_loss(mine, theirs, objective.queue["teacher"], 0.1, 0.02, "none")
+    student_embedding, teacher_embedding = objective.embed(*outputs)
+    expected = seed_loss(
+        student_embedding, teacher_embedding, objective.queue["teacher"], 0.1, 0.02, "none"
+    )
     assert torch.equal(objective(*outputs, {}), expected)
     batch = {"index": torch.arange(4)}
     objective.after_step(objective.state_updates(*outputs, {**batch, "image": torch.zeros(4, 1)}))
-    assert torch.allclose(objective.queue["teacher"][:4], theirs, atol=1e-6)
+    assert torch.allclose(objective.queue["teacher"][:4], teacher_embedding, atol=1e-6)

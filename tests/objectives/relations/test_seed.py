@@ -20,16 +20,16 @@ def test_agrees_with_a_plain_loop() -> None:
         torch.randn(3, 4, dtype=torch.float64),
     )
     queue = torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1)
-    mine, theirs = (
+    student_values, teacher_values = (
         side.numpy() / np.linalg.norm(side.numpy(), axis=1, keepdims=True)
         for side in (student, teacher)
     )
     expected = []
     for n in range(3):
-        anchors = [theirs[n], *queue.numpy()]
+        anchors = [teacher_values[n], *queue.numpy()]
         q, p = (
-            softmax([mine[n] @ a / 0.3 for a in anchors]),
-            softmax([theirs[n] @ a / 0.1 for a in anchors]),
+            softmax([student_values[n] @ a / 0.3 for a in anchors]),
+            softmax([teacher_values[n] @ a / 0.1 for a in anchors]),
         )
         expected.append(-sum(a * math.log(b) for a, b in zip(p, q, strict=True)))
     assert np.allclose(seed_loss(student, teacher, queue, 0.3, 0.1, "none"), expected)
@@ -43,18 +43,20 @@ def test_the_queue_holds_the_last_teacher_embeddings() -> None:
     assert not objective.couples
     before = objective.queue["teacher"].clone()
     batch = {"valid": torch.tensor([True, True, False, True])}
-    kept = objective.state_updates(*outputs, batch)
+    updates = objective.state_updates(*outputs, batch)
     assert torch.equal(objective.queue["teacher"], before)
-    objective.after_step(kept)
+    objective.after_step(updates)
     counted = outputs[1]["embedding"][batch["valid"]]
     assert torch.allclose(
         objective.queue["teacher"][:3], counted / counted.norm(dim=1, keepdim=True), atol=1e-6
     )
     assert torch.equal(objective.queue["teacher"][3:], before[3:])
-    mine, theirs = objective.embed(*outputs)
+    student_embedding, teacher_embedding = objective.embed(*outputs)
     assert torch.equal(
         objective(*outputs, batch),
-        seed_loss(mine, theirs, objective.queue["teacher"], 0.2, 0.01, "none"),
+        seed_loss(
+            student_embedding, teacher_embedding, objective.queue["teacher"], 0.2, 0.01, "none"
+        ),
     )
     objective.after_step({})
 

@@ -12,8 +12,8 @@ from instil.testing import check_objective
 
 
 def similarities(stage: np.ndarray, norm: float) -> np.ndarray:
-    found = np.array([[(a * b).sum() for b in stage] for a in stage])
-    return np.array([row / (np.abs(row) ** norm).sum() ** (1 / norm) for row in found])
+    actual = np.array([[(a * b).sum() for b in stage] for a in stage])
+    return np.array([row / (np.abs(row) ** norm).sum() ** (1 / norm) for row in actual])
 
 
 @pytest.mark.parametrize("norm", [1.0, 2.0, 3.0])
@@ -36,10 +36,10 @@ def test_the_scale_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
-@pytest.mark.parametrize("number", [0, 1, 4])
-def test_value_and_gradient_are_finite(scale: float, number: int) -> None:
-    student = (torch.randn(number, 64, 16, 16) * scale).requires_grad_()
-    loss = similarity_preserving_loss(student, torch.randn(number, 8, 4, 4) * 1e4)
+@pytest.mark.parametrize("size", [0, 1, 4])
+def test_value_and_gradient_are_finite(scale: float, size: int) -> None:
+    student = (torch.randn(size, 64, 16, 16) * scale).requires_grad_()
+    loss = similarity_preserving_loss(student, torch.randn(size, 8, 4, 4) * 1e4)
     (gradient,) = torch.autograd.grad(loss, student)
     assert torch.isfinite(loss)
     assert torch.isfinite(gradient).all()
@@ -60,15 +60,16 @@ def test_half_precision_is_raised() -> None:
 
 @pytest.mark.parametrize(("student", "teacher"), [("cnn", "vit"), ("vit", "cnn")])
 def test_maps_and_tokens(student: str, teacher: str) -> None:
-    made = {
+    levels = {
         "cnn": tuple(torch.randn(4, *s) for s in ((3, 8, 8), (5, 4, 4))),
         "vit": tuple(torch.randn(4, 17, 6) for _ in range(4)),
     }
     objective = SimilarityPreserving()
-    objective.build({"features": made[student]}, {"features": made[teacher]})
-    loss = objective({"features": made[student]}, {"features": made[teacher]}, {})
+    objective.build({"features": levels[student]}, {"features": levels[teacher]})
+    loss = objective({"features": levels[student]}, {"features": levels[teacher]}, {})
     terms = [
-        similarity_preserving_loss(made[student][i], made[teacher][j]) for i, j in objective.matched
+        similarity_preserving_loss(levels[student][i], levels[teacher][j])
+        for i, j in objective.matched
     ]
     assert len(terms) == 2
     assert torch.isclose(loss, torch.stack(terms).sum())

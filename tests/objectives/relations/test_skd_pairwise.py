@@ -10,14 +10,14 @@ from instil.objectives.relations.skd_pairwise import SKDPairwise, skd_pairwise_l
 
 def nodes(image: np.ndarray, patch: tuple[int, int], average: bool) -> np.ndarray:
     """Pooled nodes of an image (C, H, W), (nodes, C), the last ones of what is left."""
-    found = []
+    actual = []
     for row in range(0, image.shape[1], patch[0]):
         for column in range(0, image.shape[2], patch[1]):
             cell = image[:, row : row + patch[0], column : column + patch[1]].reshape(
                 len(image), -1
             )
-            found.append(cell.mean(1) if average else cell.max(1))
-    return np.stack(found)
+            actual.append(cell.mean(1) if average else cell.max(1))
+    return np.stack(actual)
 
 
 @pytest.mark.parametrize(
@@ -31,15 +31,18 @@ def test_agrees_with_plain_loops(pooling: str, patch: tuple[int, int]) -> None:
     )
     expected = []
     for pair in zip(student.numpy(), teacher.numpy(), strict=True):
-        mine, theirs = (nodes(image, patch, pooling == "average") for image in pair)
+        student_values, teacher_values = (
+            nodes(image, patch, pooling == "average") for image in pair
+        )
         total = 0.0
-        for i in range(len(mine)):
-            for j in range(len(mine)):
+        for i in range(len(student_values)):
+            for j in range(len(student_values)):
                 a, b = (
-                    v[i] @ v[j] / np.sqrt((v[i] @ v[i]) * (v[j] @ v[j])) for v in (mine, theirs)
+                    v[i] @ v[j] / np.sqrt((v[i] @ v[i]) * (v[j] @ v[j]))
+                    for v in (student_values, teacher_values)
                 )
                 total += (a - b) ** 2
-        expected.append(total / len(mine) ** 2)
+        expected.append(total / len(student_values) ** 2)
     assert np.allclose(
         skd_pairwise_loss(student, teacher, patch, pooling, reduction="none"), expected, rtol=1e-10
     )  # type: ignore[arg-type]
@@ -56,7 +59,7 @@ def test_scale_is_a_share_of_the_map() -> None:
     assert torch.allclose(objective(*sides, {}), expected)
 
 
-def test_the_length_is_a_constant_unless_asked() -> None:
+def test_the_length_has_no_gradient_by_default() -> None:
     """Along its own direction a feature has a gradient only where its length is taken for a
     constant.
     """

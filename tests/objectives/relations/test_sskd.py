@@ -43,18 +43,23 @@ def test_predictions_agree_with_a_plain_loop(keep: float, labelled: bool) -> Non
         torch.randn(5, 3, 4, dtype=torch.float64),
     )
     target = torch.tensor([0, 3, -100, 1, 2]) if labelled else None
-    mine, theirs = (
+    student_values, teacher_values = (
         [view.numpy() for sample in side for view in sample] for side in (student, teacher)
     )
     own = [int(target[n // 3]) if target is not None else -100 for n in range(15)]
-    kept = kept_by_hand(theirs, own, keep)
-    assert (len(kept) == 15) == (keep == 1 or not labelled)
-    expected = np.mean([9 * kl(softmax(theirs[n] / 3), softmax(mine[n] / 3)) for n in kept])
+    is_selected = kept_by_hand(teacher_values, own, keep)
+    assert (len(is_selected) == 15) == (keep == 1 or not labelled)
+    expected = np.mean(
+        [
+            9 * kl(softmax(teacher_values[n] / 3), softmax(student_values[n] / 3))
+            for n in is_selected
+        ]
+    )
     assert np.isclose(float(sskd_transformed_loss(student, teacher, target, 3.0, keep)), expected)
 
 
-def sides(number: int = 5) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    shapes = ((number, 6), (number, 2, 6)), ((number, 4), (number, 2, 4))
+def sides(size: int = 5) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    shapes = ((size, 6), (size, 2, 6)), ((size, 4), (size, 2, 4))
     student, teacher = (
         tuple(torch.randn(*shape, dtype=torch.float64) for shape in side) for side in shapes
     )
@@ -69,10 +74,10 @@ def test_whose_view_agrees_with_a_plain_loop(keep: float) -> None:
         rows = [view.numpy() for sample in views for view in sample]
         cosine = [[a @ b / math.sqrt((a @ a) * (b @ b)) for b in samples.numpy()] for a in rows]
         alike.append([np.array(row) for row in cosine])
-    kept = kept_by_hand(alike[1], [n // 2 for n in range(10)], keep)
-    assert (len(kept) < 10) == (keep < 1)
+    is_selected = kept_by_hand(alike[1], [n // 2 for n in range(10)], keep)
+    assert (len(is_selected) < 10) == (keep < 1)
     expected = np.mean(
-        [0.25 * kl(softmax(alike[1][n] / 0.5), softmax(alike[0][n] / 0.5)) for n in kept]
+        [0.25 * kl(softmax(alike[1][n] / 0.5), softmax(alike[0][n] / 0.5)) for n in is_selected]
     )
     assert np.isclose(float(sskd_contrastive_loss(student, teacher, 0.5, keep)), expected)
 
@@ -125,12 +130,12 @@ def test_the_student_has_a_head_unless_it_gives_projections(projected: bool) -> 
     objective.build(student, teacher)
     assert len(list(objective.parameters())) == (0 if projected else 4)
     role = "projection" if projected else "embedding"
-    mine = objective.head(student[role]), objective.head(student[f"view_{role}"])
+    student_values = objective.head(student[role]), objective.head(student[f"view_{role}"])
     expected = 0.5 * sskd_transformed_loss(
         student["view_logits"], teacher["view_logits"], label, 4.0, 0.5
     )
     expected = expected + 2 * sskd_contrastive_loss(
-        mine, (teacher["projection"], teacher["view_projection"]), 0.5, 0.75
+        student_values, (teacher["projection"], teacher["view_projection"]), 0.5, 0.75
     )
     assert torch.isclose(objective(student, teacher, {"label": label}), expected)
 
@@ -148,8 +153,8 @@ def test_compiles_whole() -> None:
     assert torch.allclose(
         compiled(*logits, target, 4.0, 0.5), sskd_transformed_loss(*logits, target, 4.0, 0.5)
     )
-    given = sides()
+    inputs = sides()
     assert torch.allclose(
-        torch.compile(sskd_contrastive_loss, fullgraph=True, backend="eager")(*given),
-        sskd_contrastive_loss(*given),
+        torch.compile(sskd_contrastive_loss, fullgraph=True, backend="eager")(*inputs),
+        sskd_contrastive_loss(*inputs),
     )

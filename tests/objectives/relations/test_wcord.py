@@ -76,7 +76,8 @@ def test_the_critic_is_one_lipschitz() -> None:
         l2_normalize(teacher + 0.05 * torch.randn(20000, 2)),
     )
     one, two = (
-        (mine * theirs).sum(1) for mine, theirs in (heads(student, teacher), heads(*others))
+        (student_values * teacher_values).sum(1)
+        for student_values, teacher_values in (heads(student, teacher), heads(*others))
     )
     way = (student - others[0]).norm(dim=1) + (teacher - others[1]).norm(dim=1)
     assert 0.7 < float(((one - two).abs() / way).max()) <= 1 + 1e-4
@@ -91,7 +92,7 @@ def test_the_loss_is_the_weighted_sum_of_both_forms(memory: str) -> None:
     assert objective.couples
     heads = objective.connection
     assert isinstance(heads, BoundedHeads)
-    mine, theirs = (
+    student_values, teacher_values = (
         side["embedding"]
         / side["embedding"].norm(dim=1, keepdim=True)
         @ (head.weight / torch.linalg.svdvals(head.weight)[0]).T
@@ -102,7 +103,10 @@ def test_the_loss_is_the_weighted_sum_of_both_forms(memory: str) -> None:
     )
     expected = torch.zeros(())
     for n in range(4):
-        for query, own, side in ((mine, theirs, "teacher"), (theirs, mine, "student")):
+        for query, own, side in (
+            (student_values, teacher_values, "teacher"),
+            (teacher_values, student_values, "student"),
+        ):
             rows = (
                 objective.remembered.draw(batch, 5, f"{objective.stream}.negatives")[n]
                 if memory == "queue"
@@ -111,7 +115,7 @@ def test_the_loss_is_the_weighted_sum_of_both_forms(memory: str) -> None:
             others = (objective.remembered[side] if memory == "queue" else own)[rows]
             positive, negative = (query[n] @ own[n])[None] / 0.07, (others @ query[n])[None] / 0.07
             expected = expected + 0.5 * crd_loss(positive, negative, samples, log_z) / 4
-    expected = expected + 2 * wcord_transport_loss(mine, theirs)
+    expected = expected + 2 * wcord_transport_loss(student_values, teacher_values)
     torch.testing.assert_close(objective(student, teacher, batch), expected, rtol=1e-4, atol=1e-5)
 
 

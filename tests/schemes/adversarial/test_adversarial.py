@@ -56,11 +56,11 @@ def test_both_losses_are_those_of_the_paper() -> None:
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.5}))
     with torch.no_grad():
         fake, real = student(batch())["logits"], teacher(batch())["logits"]
-        wanted = F.binary_cross_entropy_with_logits(
+        expected = F.binary_cross_entropy_with_logits(
             critic(real), torch.ones(16, 1)
         ) + F.binary_cross_entropy_with_logits(critic(fake), torch.zeros(16, 1))
     losses = train_step(engine, scheme, [timed()])
-    assert torch.allclose(losses["critic/critic"], wanted, atol=1e-6)
+    assert torch.allclose(losses["critic/critic"], expected, atol=1e-6)
     with torch.no_grad():  # the student faces the critic as it is after its update
         fooled = 0.3 * F.binary_cross_entropy_with_logits(critic(fake), torch.ones(16, 1))
     assert torch.allclose(losses["student/fool"], fooled, atol=1e-6)
@@ -146,10 +146,10 @@ def test_the_penalty_is_half_the_squared_gradient_and_counts_more_the_rarer_it_i
                 assert torch.allclose(
                     losses["penalty"], 3 * factor * critic.weight.square().sum() / 2
                 )
-    found = gradient_penalty(
+    actual = gradient_penalty(
         (real := torch.randn(6, 3, 2, 2, requires_grad=True)).pow(2).sum(), real, 1
     )
-    assert torch.allclose(found, 2 * real.square().flatten(1).sum(1))
+    assert torch.allclose(actual, 2 * real.square().flatten(1).sum(1))
 
 
 def test_spectral_norm_is_the_largest_singular_value_and_moves_after_the_step_alone() -> None:
@@ -179,11 +179,11 @@ def test_a_conditional_critic_sees_the_label_and_nothing_where_there_is_none() -
         robust.net(2), Frozen(robust.net(2, 1)), {"kd": KD()}, role="features", condition="label"
     )
     scheme.prepare(robust.images())
-    given = robust.timed()
-    shown = scheme._append_class(torch.zeros(16, 2, 3, 3), given)
+    inputs = robust.timed()
+    shown = scheme._append_class(torch.zeros(16, 2, 3, 3), inputs)
     assert shown.shape == (16, 2 + 5, 3, 3)
-    for row, label in zip(shown[:, 2:].amax((2, 3)), given["label"].tolist(), strict=True):
-        assert row.tolist() == [float(label == number) for number in range(5)]
+    for row, label in zip(shown[:, 2:].amax((2, 3)), inputs["label"].tolist(), strict=True):
+        assert row.tolist() == [float(label == index) for index in range(5)]
 
 
 def test_the_critic_is_not_shipped() -> None:

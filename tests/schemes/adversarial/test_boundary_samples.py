@@ -22,15 +22,15 @@ from tests.schemes.image_nets import images, net, timed
 
 def scheme(**options: Any) -> BoundarySamples:
     options = {"share": 1.0, "attack_steps": 4, "step_size": 0.5} | options
-    made = BoundarySamples(
+    boundary = BoundarySamples(
         net(2), Frozen(net(3, 1)), {"kd": KD(), "cross_entropy": CrossEntropy()}, **options
     )
-    made.train().prepare(images())
-    return made
+    boundary.train().prepare(images())
+    return boundary
 
 
 class Plane(nn.Module):
-    """Two classes, told apart by the sum of 5 x 5 pixels."""
+    """Two classes, separated by the sum of 5 x 5 pixels."""
 
     def forward(self, image: Tensor) -> Tensor:
         level = image.flatten(1).sum(1) - 12
@@ -48,18 +48,18 @@ def test_a_step_by_hand() -> None:
     gradient = torch.randn(3, 1, 2, 2)
     base, target = torch.tensor([0, 1, 0]), torch.tensor([1, 0, 1])
     moved = boundary_step(image, logits, base, target, gradient, 0.3)
-    for number, apart in enumerate((1.5001, 0.8001)):
-        wanted = (
-            image[number] - 0.3 * apart * gradient[number] / gradient[number].square().sum().sqrt()
+    for index, apart in enumerate((1.5001, 0.8001)):
+        expected = (
+            image[index] - 0.3 * apart * gradient[index] / gradient[index].square().sum().sqrt()
         )
-        assert torch.allclose(moved[number], wanted, atol=1e-6)
+        assert torch.allclose(moved[index], expected, atol=1e-6)
     assert torch.equal(moved[2], image[2]), "it is beyond the boundary already"
     assert torch.equal(boundary_step(image, logits, base, target, 0 * gradient, 0.3), image)
 
 
 def test_images_go_to_the_boundary_of_a_plane_and_no_further() -> None:
-    """Of a difference with a gradient of length 10 each step takes off a tenth, so that 0.9 ** 30
-    of it is left.
+    """The gradient has length 10, so each step removes a tenth of the difference: 0.9 ** 30
+    of it remains.
     """
     it = BoundarySamples(
         Net(nn.Sequential(nn.Flatten(), nn.Linear(25, 2))),

@@ -1,4 +1,4 @@
-"""Where samples change over from one net to the other."""
+"""Stage pairs, at which samples change from one network to the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from instil.modules.stage_adapter import StageAdapter
 from instil.schemes.bases.stage_pairs import resolve_stage_pairs, stage_paths
 
 
-def test_spots_are_all_stages_or_those_given() -> None:
+def test_auto_pairs_all_stages_and_a_list_selects_some() -> None:
     assert resolve_stage_pairs("auto", 3, 3) == [(0, 0), (1, 1), (2, 2)]
     assert resolve_stage_pairs([[0, 1], [2, 3]], 3, 4) == [(0, 1), (2, 3)]
 

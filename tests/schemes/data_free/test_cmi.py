@@ -52,7 +52,7 @@ def test_keeps_the_contracts() -> None:
 
 
 @pytest.mark.parametrize("contrast", ["bank", "pairs"])
-def test_the_contrast_makes_images_that_are_told_apart(contrast: str) -> None:
+def test_the_contrast_makes_images_distinguishable(contrast: str) -> None:
     apart = {}
     for weight in (1e-6, 5.0):
         it = scheme(
@@ -116,8 +116,8 @@ def test_pair_contrast_by_numpy() -> None:
     for row in range(8):
         similar = np.exp(every[row] @ every.T / 0.5)
         rows.append(-np.log(similar[(row + 4) % 8] / (similar.sum() - similar[row])))
-    wanted = 0.5 / 0.1 * (np.array(rows[:4]) + rows[4:]) / 2
-    assert np.allclose(pair_contrastive_loss(one, other, 0.5, 0.1), wanted, rtol=1e-5)
+    expected = 0.5 / 0.1 * (np.array(rows[:4]) + rows[4:]) / 2
+    assert np.allclose(pair_contrastive_loss(one, other, 0.5, 0.1), expected, rtol=1e-5)
 
 
 def test_views_are_windows() -> None:
@@ -129,12 +129,12 @@ def test_views_are_windows() -> None:
         atol=1e-5,
     )
     corner = random_resized_views(image, torch.tensor([[0.0, 0.0, 0.0]]).expand(2, 3), 0.25)
-    wanted = torch.nn.functional.interpolate(image[:, :, :4, :4], size=(8, 8), mode="bilinear")[
+    expected = torch.nn.functional.interpolate(image[:, :, :4, :4], size=(8, 8), mode="bilinear")[
         :, :, :6, :6
     ]
-    assert torch.allclose(corner, wanted, atol=1e-5)
+    assert torch.allclose(corner, expected, atol=1e-5)
 
 
-def test_a_teacher_without_batch_norm_cannot_tell_images_apart() -> None:
+def test_a_teacher_without_batch_norm_is_refused() -> None:
     with pytest.raises(ValueError, match="set it to 0"):
         scheme(False, contrast_weight=0.5).prepare(blank())

@@ -1,4 +1,4 @@
-"""The teacher alone says what the generator's images should be."""
+"""DAFL: a generator that is trained by the teacher only."""
 
 from __future__ import annotations
 
@@ -65,22 +65,22 @@ def test_the_losses_are_the_papers_on_the_generators_images() -> None:
     it.prepare(blank())
     update = it.generator_update(blank(), 1)
     seen = it.teacher_outputs({"image": it.generate(blank(), 1)})
-    wanted = {
+    expected = {
         "one_hot": 2 * one_hot_loss(seen["logits"]),
         "activation": 0.5 * activation_loss(seen["embedding"]).mean(),
     }
-    wanted |= {"balanced": 3 * balance_loss(seen["logits"], 10)}
-    assert set(update.losses) == set(wanted)
-    assert all(torch.allclose(update.losses[name], value) for name, value in wanted.items())
+    expected |= {"balanced": 3 * balance_loss(seen["logits"], 10)}
+    assert set(update.losses) == set(expected)
+    assert all(torch.allclose(update.losses[name], value) for name, value in expected.items())
 
 
 def test_one_term_makes_the_teacher_sure_and_the_other_gives_it_all_classes() -> None:
     after = {}
-    for wanted in ("one_hot", "balance"):
-        it = scheme(**{"one_hot": 0.0, "balance": 0.0, "activation": 0.0} | {wanted: 1.0})
+    for term in ("one_hot", "balance"):
+        it = scheme(**{"one_hot": 0.0, "balance": 0.0, "activation": 0.0} | {term: 1.0})
         it.teacher.net.model[-1].weight.data *= 10
         trained(it, 60)
-        after[wanted] = it.teacher_outputs({"image": it.generate(blank())})["logits"]
+        after[term] = it.teacher_outputs({"image": it.generate(blank())})["logits"]
     assert one_hot_loss(after["one_hot"]) < one_hot_loss(after["balance"]) - 0.2
     assert balance_loss(after["balance"]) < balance_loss(after["one_hot"]) - 0.2
 

@@ -19,14 +19,14 @@ from tests.schemes.generator_nets import blank, classifier, rows
 
 def scheme(norm: bool = True, **options: Any) -> DeepInversion:
     options = {"iterations": 20, "memory": 48, "statistics_weight": 10.0 if norm else 0.0} | options
-    made = DeepInversion(
+    inversion = DeepInversion(
         classifier(4),
         Frozen(classifier(6, 1, norm)),
         {"kd": KD(), "cross_entropy": CrossEntropy()},
         **options,
     )
-    made.prepare(blank())
-    return made
+    inversion.prepare(blank())
+    return inversion
 
 
 def cost(teacher: Frozen, image: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
@@ -71,7 +71,7 @@ def test_each_image_is_its_own_and_the_nets_are_left_alone() -> None:
     assert all(torch.equal(value, before[name]) for name, value in it.state_dict().items())
 
 
-def test_made_images_are_remembered_and_then_learnt_from() -> None:
+def test_created_images_are_remembered_and_then_trained_on() -> None:
     it = scheme(False, every=2, until=0.03)
     learnt = []
     for step in range(5):
@@ -80,13 +80,13 @@ def test_made_images_are_remembered_and_then_learnt_from() -> None:
         assert ("made.image" in update.state_updates) == (step in (0, 2))
         it.after_step(update.state_updates)
         learnt.append(batch)
-    made = torch.cat([learnt[0]["image"], learnt[2]["image"]])
+    images = torch.cat([learnt[0]["image"], learnt[2]["image"]])
     for batch in (learnt[3], learnt[4]):
         for image, label in zip(batch["image"], batch["label"], strict=True):
-            row = int((made - image).flatten(1).abs().sum(1).argmin())
-            assert torch.equal(made[row], image)
+            row = int((images - image).flatten(1).abs().sum(1).argmin())
+            assert torch.equal(images[row], image)
             assert label == torch.cat([learnt[0]["label"], learnt[2]["label"]])[row]
-    assert torch.isin(it.synthetic_images(blank(9)), made).all()
+    assert torch.isin(it.synthetic_images(blank(9)), images).all()
 
 
 def test_competition_makes_the_student_disagree() -> None:
@@ -111,15 +111,15 @@ def test_competition_by_numpy() -> None:
         for x in (student.double().numpy(), teacher.double().numpy())
     )
     middle = (p + q) / 2
-    wanted = 1 - ((p * np.log(p / middle)).sum(1) + (q * np.log(q / middle)).sum(1)) / 2
-    assert np.allclose(competition(student, teacher, 2.0), wanted, rtol=1e-5)
+    expected = 1 - ((p * np.log(p / middle)).sum(1) + (q * np.log(q / middle)).sum(1)) / 2
+    assert np.allclose(competition(student, teacher, 2.0), expected, rtol=1e-5)
     assert torch.allclose(competition(teacher, teacher), torch.ones(6))
     leaf = (1e4 * student).requires_grad_()
     competition(leaf, 1e4 * teacher).sum().backward()
     assert torch.isfinite(leaf.grad).all()
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="no BatchNorm"):
         scheme(False, statistics_weight=1.0).before_step(blank())
     with pytest.raises(ValueError, match="needs a teacher"):

@@ -25,7 +25,7 @@ def test_keeps_the_contracts() -> None:
     check_scheme(lambda: scheme(False, alpha=0.0), shapes)
 
 
-def test_statistics_are_told_apart_as_gaussians() -> None:
+def test_statistics_are_compared_as_gaussians() -> None:
     draws = torch.Generator().manual_seed(0)
     mean, running_mean = torch.randn(2, 3, generator=draws)
     variance, running_variance = torch.rand(2, 3, generator=draws) + 0.5
@@ -33,9 +33,9 @@ def test_statistics_are_told_apart_as_gaussians() -> None:
         torch.distributions.Normal(m, v.sqrt())
         for m, v in ((mean, variance), (running_mean, running_variance))
     ]
-    wanted = torch.distributions.kl_divergence(*normals).sum()
+    expected = torch.distributions.kl_divergence(*normals).sum()
     read = BatchNormStatistics(mean, variance, running_mean, running_variance, mean[None])
-    assert torch.allclose(gaussian_statistics_loss([read, read]), 2 * wanted, rtol=1e-4)
+    assert torch.allclose(gaussian_statistics_loss([read, read]), 2 * expected, rtol=1e-4)
     same = BatchNormStatistics(mean, variance, mean, variance, mean[None])
     assert float(gaussian_statistics_loss([same])) == pytest.approx(0, abs=1e-6)
 
@@ -47,16 +47,16 @@ def test_the_losses_are_the_papers_on_the_generators_images() -> None:
     seen = {"image": it.generate(blank())}
     with record_statistics(it.teacher) as read:
         teacher = it.teacher_outputs(seen)["logits"]
-    wanted = {
+    expected = {
         "challenge": -disagreement_loss(it.student(seen)["logits"], teacher).mean(),
         "statistics": 0.5 * gaussian_statistics_loss(read),
     }
-    wanted |= {
+    expected |= {
         "entropy": 0.5 * entropy_loss(teacher).mean(),
         "balanced": 0.5 * balance_loss(teacher),
     }
-    assert set(losses) == set(wanted)
-    assert all(torch.allclose(losses[name], value, rtol=1e-4) for name, value in wanted.items())
+    assert set(losses) == set(expected)
+    assert all(torch.allclose(losses[name], value, rtol=1e-4) for name, value in expected.items())
 
 
 def test_alpha_holds_the_images_near_what_the_teacher_remembers() -> None:

@@ -65,9 +65,9 @@ def test_one_inner_update_and_the_way_back_by_hand() -> None:
     parameters = {
         name: value.detach().clone() for name, value in it.generator.model.named_parameters()
     }
-    wanted = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+    expected = {name: value.clone().requires_grad_() for name, value in parameters.items()}
     image = torch.func.functional_call(
-        it.generator.model, wanted, (keyed_normal(batch, 4, "scheme.codes"),)
+        it.generator.model, expected, (keyed_normal(batch, 4, "scheme.codes"),)
     )
     teacher, student = (
         it.teacher({"image": image}, grad=True)["logits"],
@@ -79,7 +79,7 @@ def test_one_inner_update_and_the_way_back_by_hand() -> None:
         0.7 * F.cross_entropy(teacher, batch["label"])
         - 0.3 * (agree * (p * (p.log() - q.log())).sum(1)).mean()
     )
-    gradients = torch.autograd.grad(loss, list(wanted.values()))
+    gradients = torch.autograd.grad(loss, list(expected.values()))
     engine = Engine("cpu")
     engine.setup(it, lambda learner: Optimization("sgd", {"lr": 0.5}))
     train_step(engine, it, [blank()])
@@ -111,20 +111,20 @@ def test_steps_without_new_images_train_the_student_alone() -> None:
         for step in range(5)
     ]
     assert int(it.memory.filled) == 32
-    kept = it.memory["image"][:32]
-    assert torch.isin(it.synthetic_images(blank(7)), kept).all()
+    remembered_images = it.memory["image"][:32]
+    assert torch.isin(it.synthetic_images(blank(7)), remembered_images).all()
 
 
 def test_the_codes_learn_too() -> None:
-    made = {}
+    values = {}
     for rate in (1e-6, 1.0):
         it = scheme(False, latent_rate=rate, iterations=3)
         trained(it, 1, lr=1e-6)
-        made[rate] = F.cross_entropy(
+        values[rate] = F.cross_entropy(
             it.teacher_outputs({"image": it.memory["image"][:16]})["logits"],
             it.memory["label"][:16],
         )
-    assert made[1.0] < made[1e-6]
+    assert values[1.0] < values[1e-6]
 
 
 def test_decision_adversarial_counts_agreement_alone() -> None:
@@ -138,7 +138,7 @@ def test_decision_adversarial_counts_agreement_alone() -> None:
     assert torch.allclose(values[0], -(p * (p / q).log()).sum())
 
 
-def test_a_generator_of_another_shape_is_told() -> None:
+def test_a_generator_of_another_shape_is_refused() -> None:
     it = scheme()
     with pytest.raises(ValueError, match="the shape of the data"):
         it.prepare(blank() | {"image": torch.zeros(16, 1, 5, 5)})

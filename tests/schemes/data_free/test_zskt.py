@@ -73,7 +73,7 @@ def test_the_generator_climbs_what_the_student_then_descends() -> None:
     )
 
 
-def test_the_generator_asks_the_student_as_it_is_at_evaluation() -> None:
+def test_the_generators_loss_uses_the_student_in_eval_mode() -> None:
     it = ZSKT(classifier(4, norm=True), Frozen(classifier(6, 1)), {"kd": KD(1.0)}, maker())
     it.train().prepare(blank())
     norm = it.student.model[1]
@@ -94,7 +94,7 @@ def test_its_turns_are_those_of_the_recipe() -> None:
     assert turns == [*2 * [("generator", "challenge")], *3 * [("student", "kd")]]
 
 
-def test_a_memory_mixes_images_of_earlier_steps_into_what_is_learnt() -> None:
+def test_a_memory_adds_images_of_earlier_steps_to_the_students_batch() -> None:
     it = scheme(student_steps=1, memory=24)
     trained(it, 2)
     assert int(it.replay.filled) == 24
@@ -115,7 +115,7 @@ def test_the_report_is_shown_images_in_the_shape_of_the_datas() -> None:
     assert 0 <= float(image.min().detach()) <= float(image.max().detach()) <= 1
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_inputs_that_do_not_fit_are_refused() -> None:
     def prepared(**changes: Any) -> None:
         parts = {
             "teacher": Frozen(classifier()),

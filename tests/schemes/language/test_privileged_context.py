@@ -46,7 +46,7 @@ def test_roles_that_no_loss_reads_are_not_computed() -> None:
 
 
 def test_outputs_equal_those_of_the_context_and_row_concatenated() -> None:
-    model, batch = informed(), with_hints(number=6)
+    model, batch = informed(), with_hints(size=6)
     outputs = without_context(model(with_context(batch)), batch)
     for row in range(6):
         hint = batch["context_ids"][row][batch["context_mask"][row].bool()]
@@ -125,7 +125,7 @@ def test_the_student_without_its_adapters_is_its_initial_state() -> None:
 
 
 def test_the_token_that_begins_a_text_stays_before_the_context() -> None:
-    batch = with_hints(number=6) | {"num_bos": torch.tensor([1, 0, 1, 1, 0, 1])}
+    batch = with_hints(size=6) | {"num_bos": torch.tensor([1, 0, 1, 1, 0, 1])}
     rows = with_context(batch)
     model = informed()
     outputs = without_context(model(rows), batch)

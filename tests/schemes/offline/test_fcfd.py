@@ -22,7 +22,7 @@ from tests.nets import timed
 
 
 class Stages(nn.Module):
-    """Of six numbers a picture of 2 x 3, three stages, their mean and a classifier."""
+    """Network on six numbers: an image of 2 x 3, three stages, their mean and a classifier."""
 
     def __init__(self, width: int, norm: bool = False):
         super().__init__()
@@ -73,23 +73,23 @@ def test_contracts(direction: str) -> None:
 
 
 def test_mixed_nets_are_one_nets_beginning_and_the_others_end() -> None:
-    made = scheme(paths=4, appearance_weight=0.3, function_weight=0.7, temperature=2.0)
+    fcfd = scheme(paths=4, appearance_weight=0.3, function_weight=0.7, temperature=2.0)
     batch = timed()
-    made.prepare(batch)
-    (update,) = made.step(batch)
-    assert isinstance(made.teacher, Frozen)
-    student, teacher = made.student.model, made.teacher.net.model
+    fcfd.prepare(batch)
+    (update,) = fcfd.step(batch)
+    assert isinstance(fcfd.teacher, Frozen)
+    student, teacher = fcfd.student.model, fcfd.teacher.net.model
     assert isinstance(student, Stages)
     assert isinstance(teacher, Stages)
     stages: list[list[Tensor]] = []
     for model in (student, teacher):
-        x, found = batch["x"].view(-1, 1, 2, 3), []
+        x, actual = batch["x"].view(-1, 1, 2, 3), []
         for stage in model.stages:
             x = stage(x)
-            found.append(x)
-        stages.append(found)
-    mixed = [teacher.last(made.to_teacher[k](stages[0][k]), k + 1) for k in range(2)]
-    mixed += [student.last(made.to_student[k](stages[1][k]), k + 1) for k in range(2)]
+            actual.append(x)
+        stages.append(actual)
+    mixed = [teacher.last(fcfd.to_teacher[k](stages[0][k]), k + 1) for k in range(2)]
+    mixed += [student.last(fcfd.to_student[k](stages[1][k]), k + 1) for k in range(2)]
     target = (teacher(batch["x"]) / 2).softmax(1)
     expected = (
         0.7
@@ -99,20 +99,20 @@ def test_mixed_nets_are_one_nets_beginning_and_the_others_end() -> None:
         )
     )
     assert torch.allclose(update.losses["function"], torch.as_tensor(expected), rtol=1e-4)
-    seen = [(made.to_teacher[k](stages[0][k]) - stages[1][k]).square().mean() for k in range(3)]
+    seen = [(fcfd.to_teacher[k](stages[0][k]) - stages[1][k]).square().mean() for k in range(3)]
     seen.append(
-        (made.to_teacher[2](stages[0][2]).relu().mean((2, 3)) - stages[1][2].mean((2, 3)))
+        (fcfd.to_teacher[2](stages[0][2]).relu().mean((2, 3)) - stages[1][2].mean((2, 3)))
         .square()
         .mean()
     )
     assert torch.allclose(update.losses["appearance"], 0.3 * torch.stack(seen).sum(), rtol=1e-4)
 
 
-def test_each_step_draws_its_mixed_nets_alike_for_all() -> None:
-    made = scheme()
-    made.prepare(timed())
-    drawn = [made._sample_paths(timed(step)) for step in range(40)]
-    assert drawn == [made._sample_paths(timed(step)) for step in range(40)]
+def test_all_micro_batches_of_a_step_draw_the_same_mixed_nets() -> None:
+    fcfd = scheme()
+    fcfd.prepare(timed())
+    drawn = [fcfd._sample_paths(timed(step)) for step in range(40)]
+    assert drawn == [fcfd._sample_paths(timed(step)) for step in range(40)]
     assert all(len(set(paths)) == 2 for paths in drawn)
     assert {path for paths in drawn for path in paths} == {
         (way, k) for way in ("to_teacher", "to_student") for k in range(2)
@@ -120,14 +120,14 @@ def test_each_step_draws_its_mixed_nets_alike_for_all() -> None:
 
 
 def test_gradients_of_function_reach_the_students_first_stages_through_the_teacher() -> None:
-    made = scheme(direction="to_teacher", paths=2)
-    made.prepare(timed())
-    (update,) = made.step(timed())
+    fcfd = scheme(direction="to_teacher", paths=2)
+    fcfd.prepare(timed())
+    (update,) = fcfd.step(timed())
     update.losses["function"].backward()
-    student: Any = made.student.model
+    student: Any = fcfd.student.model
     assert student.stages[0][0].weight.grad.abs().sum() > 0
     assert student.stages[2][0].weight.grad is None
-    assert all(parameter.grad is None for parameter in made.teacher.parameters())  # type: ignore[union-attr]
+    assert all(parameter.grad is None for parameter in fcfd.teacher.parameters())  # type: ignore[union-attr]
 
 
 def test_a_mixed_net_leaves_the_running_statistics_alone() -> None:
@@ -135,10 +135,10 @@ def test_a_mixed_net_leaves_the_running_statistics_alone() -> None:
         scheme(norm=True, direction="to_student"),
         scheme(norm=True, direction="to_teacher"),
     )
-    for made in (mixed, plain):
-        made.prepare(timed())
-        made.train()
-        list(made.step(timed()))
+    for fcfd in (mixed, plain):
+        fcfd.prepare(timed())
+        fcfd.train()
+        list(fcfd.step(timed()))
     moved = [
         name
         for name, value in mixed.student.state_dict().items()
@@ -174,7 +174,7 @@ def test_appearance_is_zero_for_equal_stages() -> None:
     assert torch.equal(appearance(stages, stages), torch.zeros(3))
 
 
-def test_says_what_it_cannot_do() -> None:
+def test_unsupported_networks_are_refused() -> None:
     other = {"cross_entropy": CrossEntropy()}
     with pytest.raises(
         ValueError, match="Expected the teacher to be one local network, got Ensemble"

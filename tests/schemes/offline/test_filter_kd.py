@@ -30,11 +30,11 @@ def scheme(**options: float) -> FilterKD:
 
 
 def clocked(step: int, valid: list[bool] | None = None) -> Batch:
-    given = batch(seed=step)
-    given["index"] = (given["index"] + step) % 20
+    inputs = batch(seed=step)
+    inputs["index"] = (inputs["index"] + step) % 20
     marked = {} if valid is None else {"valid": torch.tensor(valid)}
     clock = {"step": torch.tensor(step), "progress": torch.tensor(0.0), "seed": torch.tensor(0)}
-    return given | marked | clock
+    return inputs | marked | clock
 
 
 def probabilities(logits: list[float], temperature: float) -> list[float]:
@@ -51,10 +51,10 @@ def test_table_matches_a_loop_over_steps_and_samples() -> None:
     teacher.train().prepare(batch())
     expected: dict[int, list[float]] = {}
     for step in range(4):
-        given = clocked(step, [row != 3 for row in range(16)])
-        (update,) = teacher.step(given)
-        rows = teacher.student(given)["logits"].tolist()
-        for row, (index, logits) in enumerate(zip(given["index"].tolist(), rows, strict=True)):
+        inputs = clocked(step, [row != 3 for row in range(16)])
+        (update,) = teacher.step(inputs)
+        rows = teacher.student(inputs)["logits"].tolist()
+        for row, (index, logits) in enumerate(zip(inputs["index"].tolist(), rows, strict=True)):
             if row == 3:  # not valid
                 continue
             prediction = probabilities(logits, 2.0)
@@ -85,14 +85,14 @@ def test_student_learns_from_the_table_by_the_loss_of_the_paper() -> None:
             for parameter in scheme_of_teacher.student.parameters():
                 parameter.mul_(1.5)
     teacher = Frozen(scheme_of_teacher.export())
-    student, given = net(4, 1), clocked(1)
-    outputs = student(given)
+    student, inputs = net(4, 1), clocked(1)
+    outputs = student(inputs)
     objectives = Objectives({"kd": KD(temperature=1.0)}, {"kd": 2.0})
-    objectives.build(outputs, teacher(given))
-    loss = objectives(outputs, teacher(given), given).losses["kd"]
+    objectives.build(outputs, teacher(inputs))
+    loss = objectives(outputs, teacher(inputs), inputs).losses["kd"]
     assert scheme_of_teacher.table is not None
     total = 0.0
-    for index, logits in zip(given["index"].tolist(), outputs["logits"].tolist(), strict=True):
+    for index, logits in zip(inputs["index"].tolist(), outputs["logits"].tolist(), strict=True):
         target = scheme_of_teacher.table.average[index].tolist()
         pairs = zip(target, probabilities(logits, 1.0), strict=True)
         total += sum(p * math.log(p / q) for p, q in pairs)
@@ -106,25 +106,25 @@ def test_other_inputs_get_the_logits_of_the_network() -> None:
     (update,) = teacher.step(clocked(0))
     teacher.after_step(update.state_updates)
     exported = teacher.export()
-    given = clocked(2)  # indices 2 to 17: 16 and 17 have no prediction yet
-    own = teacher.student(given)
-    outputs = exported(given)
+    inputs = clocked(2)  # indices 2 to 17: 16 and 17 have no prediction yet
+    own = teacher.student(inputs)
+    outputs = exported(inputs)
     assert torch.equal(outputs["logits"][14:], own["logits"][14:])
     assert teacher.table is not None
     recorded = (outputs["logits"][:14] / 3).softmax(1)
     assert torch.allclose(recorded, teacher.table.average[2:16], atol=1e-6)
     assert torch.equal(outputs["embedding"], own["embedding"])
-    plain = {key: value for key, value in given.items() if key != "step"}
+    plain = {key: value for key, value in inputs.items() if key != "step"}
     assert torch.equal(exported(plain)["logits"], own["logits"])
 
 
 def test_errors_name_the_place() -> None:
     with pytest.raises(ValueError, match=r"scheme.num_samples: .* got null"):
         FilterKD(net(8), {"cross_entropy": CrossEntropy()}).prepare(batch())
-    given = batch()
-    given["label"] = torch.zeros(16, 5)
+    inputs = batch()
+    inputs["label"] = torch.zeros(16, 5)
     with pytest.raises(ValueError, match=r"got logits \(16, 5\) and labels \(16, 5\)"):
-        scheme().prepare(given)
+        scheme().prepare(inputs)
     with pytest.raises(ValueError, match=r"Expected \(2, 3\), got \(2, 2\)"):
         smoothed_predictions(torch.zeros(2, 3), torch.zeros(2, 2), 0.1)
     teacher = scheme()

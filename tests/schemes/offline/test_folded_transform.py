@@ -21,7 +21,7 @@ from tests.nets import timed
 
 
 class Picture(nn.Module):
-    """Of six numbers a picture of 2 x 3, a stage, its mean and a classifier."""
+    """Network on six numbers: an image of 2 x 3, a stage, its mean and a classifier."""
 
     def __init__(self, width: int, bias: bool = True):
         super().__init__()
@@ -52,13 +52,13 @@ def scheme(norm: Any = "none") -> FoldedTransform:
     return FoldedTransform(picture(4), Frozen(picture(7, 1)), objectives, norm)
 
 
-def trained(made: FoldedTransform, steps: int = 5) -> FoldedTransform:
-    made.train().prepare(timed())
+def trained(instance: FoldedTransform, steps: int = 5) -> FoldedTransform:
+    instance.train().prepare(timed())
     engine = Engine("cpu")
-    engine.setup(made, lambda learner: Optimization("adam", {"lr": 0.02}))
+    engine.setup(instance, lambda learner: Optimization("adam", {"lr": 0.02}))
     for step in range(steps):
-        train_step(engine, made, [timed(step)])
-    return made
+        train_step(engine, instance, [timed(step)])
+    return instance
 
 
 def test_contracts() -> None:
@@ -68,58 +68,60 @@ def test_contracts() -> None:
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_what_is_shipped_answers_as_what_was_trained_and_has_the_students_shape(norm: str) -> None:
-    made = trained(scheme(norm))
-    made.eval()
-    exported = made.export()
+def test_the_export_gives_the_trained_outputs_in_the_students_shape(norm: str) -> None:
+    instance = trained(scheme(norm))
+    instance.eval()
+    exported = instance.export()
     assert {name: value.shape for name, value in exported.model.state_dict().items()} == {
         name: value.shape for name, value in picture(4).model.state_dict().items()
     }
-    objective = made.objectives["norm"]
+    objective = instance.objectives["norm"]
     assert isinstance(objective, NORM)
-    student = made.student(timed())
+    student = instance.student(timed())
     stage, view = objective.expand(student)
-    logits = made.student.model.head((stage + made.contract(view)).mean((2, 3)))
+    logits = instance.student.model.head((stage + instance.contract(view)).mean((2, 3)))
     assert torch.allclose(exported(timed())["logits"], logits, atol=1e-5)
     assert not torch.allclose(exported(timed())["logits"], student["logits"], atol=1e-3)
-    assert torch.equal(made.export()(timed())["logits"], exported(timed())["logits"]), (
+    assert torch.equal(instance.export()(timed())["logits"], exported(timed())["logits"]), (
         "shipping it changes nothing in what is trained"
     )
 
 
 def test_the_other_objectives_see_what_is_shipped() -> None:
-    made = trained(scheme(), 1)
-    (update,) = made.step(timed())
-    assert made.teacher is not None
-    expected = KD()(made.export()(timed()), made.teacher_outputs(timed()), timed()).mean()
+    instance = trained(scheme(), 1)
+    (update,) = instance.step(timed())
+    assert instance.teacher is not None
+    expected = KD()(instance.export()(timed()), instance.teacher_outputs(timed()), timed()).mean()
     assert torch.allclose(update.losses["kd"], expected, rtol=1e-4)
 
 
 def test_loss_and_transform_read_one_view() -> None:
-    made, views = trained(scheme(), 0), list[Tensor]()
-    made.objectives["norm"].adapters[0].register_forward_hook(lambda *given: views.append(given[2]))
-    (update,) = made.step(timed())
+    instance, views = trained(scheme(), 0), list[Tensor]()
+    instance.objectives["norm"].adapters[0].register_forward_hook(
+        lambda *arguments: views.append(arguments[2])
+    )
+    (update,) = instance.step(timed())
     assert len(views) == 1
     assert torch.allclose(
         update.losses["norm"],
-        made.objectives(made.student(timed()), made.teacher_outputs(timed()), timed()).losses[
-            "norm"
-        ],
+        instance.objectives(
+            instance.student(timed()), instance.teacher_outputs(timed()), timed()
+        ).losses["norm"],
     )
 
 
 def test_labels_shape_the_view() -> None:
-    made = trained(scheme(), 1)
-    (update,) = made.step(timed())
+    instance = trained(scheme(), 1)
+    (update,) = instance.step(timed())
     update.losses["cross_entropy"].backward()
-    objective = made.objectives["norm"]
+    objective = instance.objectives["norm"]
     assert isinstance(objective, NORM)
     assert all(
         parameter.grad is not None and parameter.grad.any() for parameter in objective.parameters()
     )
     assert all(
         parameter.grad is not None and parameter.grad.any()
-        for parameter in (*made.contract.parameters(), *made.student.parameters())
+        for parameter in (*instance.contract.parameters(), *instance.student.parameters())
     )
 
 
@@ -135,7 +137,7 @@ def test_convolutions_and_their_norms_come_to_one_matrix() -> None:
     )
 
 
-def test_says_what_it_cannot_do() -> None:
+def test_unsupported_networks_are_refused() -> None:
     teacher = Frozen(picture(7, 1))
     with pytest.raises(ValueError, match=r"objectives: .* Expected norm, got kd\. Add norm"):
         FoldedTransform(picture(4), teacher, {"kd": KD()}).prepare(timed())

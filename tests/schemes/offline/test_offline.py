@@ -47,7 +47,7 @@ def test_its_losses_are_those_of_its_objectives_with_their_weights() -> None:
     engine = Engine("cpu")
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.1}))
     with torch.no_grad():
-        mine, theirs, label = (
+        student_logits, teacher_logits, label = (
             student(batch())["logits"],
             teacher(batch())["logits"],
             batch()["label"],
@@ -57,9 +57,9 @@ def test_its_losses_are_those_of_its_objectives_with_their_weights() -> None:
     assert set(losses) == {"student/cross_entropy", "student/kd"}
     assert torch.allclose(
         losses["student/cross_entropy"],
-        torch.nn.functional.cross_entropy(mine[labelled], label[labelled]),
+        torch.nn.functional.cross_entropy(student_logits[labelled], label[labelled]),
     )
-    p, q = (theirs / 3).softmax(1), (mine / 3).softmax(1)
+    p, q = (teacher_logits / 3).softmax(1), (student_logits / 3).softmax(1)
     assert torch.allclose(
         losses["student/kd"], 0.25 * 9 * (p * (p / q).log()).sum(1).mean(), atol=1e-6
     )

@@ -32,14 +32,14 @@ def test_contracts() -> None:
 def test_the_votes_are_the_labels_and_the_true_ones_are_not_seen() -> None:
     scheme = PATE(net(4), votes(), {"cross_entropy": CrossEntropy(average="labelled")})
     scheme.prepare(batch())
-    given = scheme.before_step(timed())
+    labelled_batch = scheme.before_step(timed())
     label = votes()(timed())["label"]
-    assert torch.equal(given["label"], label)
+    assert torch.equal(labelled_batch["label"], label)
     assert 0 < (label != -100).sum() < 16
-    assert scheme.counts(given)["cross_entropy"] == (label != -100).sum()
-    (update,) = scheme.step(given)
-    wanted = F.cross_entropy(scheme.student(timed())["logits"], label, ignore_index=-100)
-    assert torch.allclose(update.losses["cross_entropy"], wanted, atol=1e-6)
+    assert scheme.counts(labelled_batch)["cross_entropy"] == (label != -100).sum()
+    (update,) = scheme.step(labelled_batch)
+    expected = F.cross_entropy(scheme.student(timed())["logits"], label, ignore_index=-100)
+    assert torch.allclose(update.losses["cross_entropy"], expected, atol=1e-6)
 
 
 def test_other_teachers_are_refused() -> None:

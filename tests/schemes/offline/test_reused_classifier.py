@@ -23,7 +23,7 @@ from tests.nets import timed
 
 
 class Picture(nn.Module):
-    """Of six numbers a picture of 2 x 3, a stage, its mean and a classifier."""
+    """Network on six numbers: an image of 2 x 3, a stage, its mean and a classifier."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -55,13 +55,13 @@ def scheme() -> ReusedClassifier:
     )
 
 
-def trained(made: ReusedClassifier, steps: int = 3) -> ReusedClassifier:
-    made.prepare(timed())
+def trained(instance: ReusedClassifier, steps: int = 3) -> ReusedClassifier:
+    instance.prepare(timed())
     engine = Engine("cpu")
-    engine.setup(made, lambda learner: Optimization("adam", {"lr": 0.02}))
+    engine.setup(instance, lambda learner: Optimization("adam", {"lr": 0.02}))
     for step in range(steps):
-        train_step(engine, made, [timed(step)])
-    return made
+        train_step(engine, instance, [timed(step)])
+    return instance
 
 
 def test_contracts() -> None:
@@ -71,66 +71,70 @@ def test_contracts() -> None:
 
 
 def test_what_is_shipped_is_body_projector_and_the_teachers_classifier() -> None:
-    made, batch = scheme(), timed()
-    assert isinstance(made.teacher, Frozen)
-    before = {name: value.clone() for name, value in made.teacher.state_dict().items()}
-    own = {name: value.clone() for name, value in made.student.model.head.named_parameters()}
-    trained(made)
-    exported = made.export()
+    instance, batch = scheme(), timed()
+    assert isinstance(instance.teacher, Frozen)
+    before = {name: value.clone() for name, value in instance.teacher.state_dict().items()}
+    own = {name: value.clone() for name, value in instance.student.model.head.named_parameters()}
+    trained(instance)
+    exported = instance.export()
     assert all(
-        torch.equal(value, before[name]) for name, value in made.teacher.state_dict().items()
+        torch.equal(value, before[name]) for name, value in instance.teacher.state_dict().items()
     )
     assert all(
-        torch.equal(value, own[name]) for name, value in made.student.model.head.named_parameters()
+        torch.equal(value, own[name])
+        for name, value in instance.student.model.head.named_parameters()
     ), "its own classifier is not trained"
-    objective = made.objectives["simkd"]
+    objective = instance.objectives["simkd"]
     assert isinstance(objective, SimKD)
-    embedding = objective.adapters[0](made.student.model.stage(batch["x"].view(-1, 1, 2, 3))).mean(
-        (2, 3)
-    )
-    teacher = made.teacher.net.model
+    embedding = objective.adapters[0](
+        instance.student.model.stage(batch["x"].view(-1, 1, 2, 3))
+    ).mean((2, 3))
+    teacher = instance.teacher.net.model
     assert torch.allclose(exported(batch)["logits"], teacher.head(embedding), atol=1e-6)
     assert exported(batch)["features"][0].shape == (16, 4, 2, 3)
 
 
 def test_the_other_objectives_see_what_is_shipped() -> None:
-    made = trained(scheme(), 0)
-    (update,) = made.step(timed())
-    exported = made.export()(timed())["logits"]
-    expected = KD()({"logits": exported}, made.teacher_outputs(timed()), timed()).mean()
+    instance = trained(scheme(), 0)
+    (update,) = instance.step(timed())
+    exported = instance.export()(timed())["logits"]
+    expected = KD()({"logits": exported}, instance.teacher_outputs(timed()), timed()).mean()
     assert torch.allclose(update.losses["kd"], expected)
 
 
 def test_loss_and_classifier_read_one_projection() -> None:
-    made, projections = trained(scheme(), 0), list[Tensor]()
-    made.objectives["simkd"].adapters[0].register_forward_hook(
-        lambda *given: projections.append(given[2])
+    instance, projections = trained(scheme(), 0), list[Tensor]()
+    instance.objectives["simkd"].adapters[0].register_forward_hook(
+        lambda *arguments: projections.append(arguments[2])
     )
-    (update,) = made.step(timed())
+    (update,) = instance.step(timed())
     assert len(projections) == 1
     assert torch.allclose(
         update.losses["simkd"],
-        made.objectives(made.student(timed()), made.teacher_outputs(timed()), timed()).losses[
-            "simkd"
-        ],
+        instance.objectives(
+            instance.student(timed()), instance.teacher_outputs(timed()), timed()
+        ).losses["simkd"],
     )
 
 
-def test_the_student_comes_to_say_what_the_teacher_says() -> None:
-    made = ReusedClassifier(picture(4), Frozen(picture(7, 1)), {"simkd": SimKD()})
-    made.prepare(timed())
+def test_the_student_approaches_the_teachers_predictions() -> None:
+    instance = ReusedClassifier(picture(4), Frozen(picture(7, 1)), {"simkd": SimKD()})
+    instance.prepare(timed())
     teacher = picture(7, 1)
 
     def agreement() -> float:
         return float(
-            (made.export()(timed())["logits"] - teacher(timed())["logits"]).detach().abs().mean()
+            (instance.export()(timed())["logits"] - teacher(timed())["logits"])
+            .detach()
+            .abs()
+            .mean()
         )
 
     before = agreement()
     engine = Engine("cpu")
-    engine.setup(made, lambda learner: Optimization("adam", {"lr": 0.02}))
+    engine.setup(instance, lambda learner: Optimization("adam", {"lr": 0.02}))
     for _ in range(100):
-        train_step(engine, made, [timed()])
+        train_step(engine, instance, [timed()])
     assert agreement() < before / 3
 
 
@@ -142,7 +146,7 @@ def test_it_is_one_model_of_its_input() -> None:
     assert torch.allclose(graph.module()(timed()["x"]), model(timed()["x"]), atol=1e-6)
 
 
-def test_says_what_it_cannot_do() -> None:
+def test_unsupported_networks_are_refused() -> None:
     with pytest.raises(
         ValueError,
         match=r"objectives: .* Expected simkd, got kd\. Add simkd",

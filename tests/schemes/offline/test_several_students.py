@@ -1,4 +1,4 @@
-"""One answer of the teacher for several students, each of which ends as it would alone."""
+"""Several students share the teacher's outputs and end with the weights of separate trainings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def goals() -> Objectives:
     return Objectives({"kd": KD(), "cross_entropy": CrossEntropy()})
 
 
-def made() -> SeveralStudents:
+def build_students() -> SeveralStudents:
     return SeveralStudents(net(4), Frozen(net(8, 1)), [net(6, 2), net(3, 3)], goals())
 
 
@@ -36,42 +36,44 @@ def trained(scheme: Offline | SeveralStudents) -> Offline | SeveralStudents:
 
 
 def test_contracts() -> None:
-    check_scheme(made, lambda step: batch(seed=step))
+    check_scheme(build_students, lambda step: batch(seed=step))
 
 
-def test_the_teacher_is_asked_once_a_step() -> None:
-    scheme = made()
+def test_the_teacher_runs_once_per_step() -> None:
+    scheme = build_students()
     scheme.prepare(batch())
     assert scheme.teacher is not None
     calls = [count_calls(one) for one in (scheme.teacher, scheme.student, *scheme.others)]
     assert [update.learner for update in scheme.step(timed())] == ["student", "other0", "other1"]
-    assert [number() for number in calls] == [1, 1, 1, 1]
+    assert [count() for count in calls] == [1, 1, 1, 1]
 
 
 def test_each_ends_as_it_would_alone() -> None:
-    several = trained(made())
+    several = trained(build_students())
     assert isinstance(several, SeveralStudents)
     for one, (width, seed) in zip(
         (several.student, *several.others), ((4, 0), (6, 2), (3, 3)), strict=True
     ):
         alone = trained(Offline(net(width, seed), Frozen(net(8, 1)), goals())).student
-        for mine, theirs in zip(one.parameters(), alone.parameters(), strict=True):
-            assert torch.equal(mine, theirs)
+        for actual, expected in zip(one.parameters(), alone.parameters(), strict=True):
+            assert torch.equal(actual, expected)
 
 
 def test_the_first_is_exported_and_the_others_are_named() -> None:
-    scheme = made()
+    scheme = build_students()
     assert scheme.export() is scheme.student
     assert list(scheme.other_students()) == ["other0", "other1"]
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"scheme\.others: several_students needs at least one other student"
     ):
         SeveralStudents(net(), None, [], goals())
-    given: Batch = batch()
+    inputs: Batch = batch()
     with pytest.raises(
         ValueError, match=r"objectives\.jacobian takes gradients w\.r\.t\. the input"
     ):
-        SeveralStudents(net(), Frozen(net(8, 1)), [net(4)], {"jacobian": Jacobian()}).prepare(given)
+        SeveralStudents(net(), Frozen(net(8, 1)), [net(4)], {"jacobian": Jacobian()}).prepare(
+            inputs
+        )

@@ -1,4 +1,4 @@
-"""A teacher learns beside ends of the student-to-be."""
+"""SFTN: a teacher that is trained together with branches of the student's architecture."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from instil.testing import check_scheme
 from tests.schemes.stages import images, staged, timed
 
 
-def made(**options: float) -> SFTN:
+def build_sftn(**options: float) -> SFTN:
     torch.manual_seed(0)
     objectives = {"cross_entropy": CrossEntropy(average="labelled")}
     return SFTN(staged(6), objectives, branch=staged(3), **options)  # type: ignore[arg-type]
 
 
 def prepared(**options: float) -> SFTN:
-    scheme = made(**options)
+    scheme = build_sftn(**options)
     scheme.train().prepare(images())
     return scheme
 
 
 def test_contracts() -> None:
-    check_scheme(made, images)
+    check_scheme(build_sftn, images)
 
 
 def test_the_divergence_is_from_the_branch_to_the_net_and_reaches_both() -> None:
@@ -50,9 +50,9 @@ def test_a_branch_is_the_rest_of_the_student_on_a_stage_of_the_net() -> None:
     scheme, batch = prepared(label_weight=0.5, kl_weight=2.0), timed()
     outputs = scheme.student(batch)
     logits = []
-    for number, (branch, bridge) in enumerate(zip(scheme.branches, scheme.bridges, strict=True)):
-        x = bridge(outputs["features"][number])
-        for stage in branch.model.stages[number + 1 :]:
+    for index, (branch, bridge) in enumerate(zip(scheme.branches, scheme.bridges, strict=True)):
+        x = bridge(outputs["features"][index])
+        for stage in branch.model.stages[index + 1 :]:
             x = stage(x)
         logits.append(branch.model.head(x.mean((2, 3))))
     assert len(logits) == 2
@@ -87,7 +87,7 @@ def test_the_net_is_shipped_without_branches_and_learns_from_them() -> None:
     assert all(gradient.abs().sum() > 0 for gradient in torch.autograd.grad(apart, deepest))
 
 
-def test_what_does_not_fit_says_so() -> None:
+def test_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"scheme.stage_pairs: the student has 2 stages and the teacher 3"
     ):

@@ -27,10 +27,10 @@ from instil.weightings.entropy import Entropy
 from tests import nets
 
 
-def images(seed: int = 0, number: int = 16) -> Batch:
-    given = nets.batch(number, seed)
-    image = torch.rand(number, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
-    return {"image": image, **{key: given[key] for key in ("label", "index")}}
+def images(seed: int = 0, size: int = 16) -> Batch:
+    inputs = nets.batch(size, seed)
+    image = torch.rand(size, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return {"image": image, **{key: inputs[key] for key in ("label", "index")}}
 
 
 def timed(step: int = 0) -> Batch:
@@ -86,13 +86,20 @@ def test_samples_go_through_the_blocks_that_were_chosen() -> None:
     expected = []
     with torch.no_grad():
         for image, (first, second, last) in zip(images()["image"], action, strict=True):
-            mine = theirs = image[None]
+            student_stage = teacher_stage = image[None]
             for spot, choice in enumerate((first, second)):
-                own, other = student.stages[spot](mine), teacher.stages[spot](theirs)
-                mine = scheme.to_student[spot](other) if choice else own
-                theirs = other if choice else scheme.to_teacher[spot](own)
+                own, other = (
+                    student.stages[spot](student_stage),
+                    teacher.stages[spot](teacher_stage),
+                )
+                student_stage = scheme.to_student[spot](other) if choice else own
+                teacher_stage = other if choice else scheme.to_teacher[spot](own)
             expected.append(
-                (teacher.head(theirs.mean((2, 3))) if last else student.head(mine.mean((2, 3))))[0]
+                (
+                    teacher.head(teacher_stage.mean((2, 3)))
+                    if last
+                    else student.head(student_stage.mean((2, 3)))
+                )[0]
             )
         labelled = images() | {"label": torch.zeros(16, dtype=torch.long)}
         assert torch.allclose(scheme.routed(labelled, action), torch.stack(expected), atol=1e-6)
@@ -115,23 +122,23 @@ def test_the_choice_follows_the_policy_and_its_gradient_passes_straight_through(
     with torch.no_grad():
         scheme.policy.weight.zero_()
         scheme.policy.bias.copy_(score)
-    number = 4000
+    size = 4000
     features = (
-        {"features": (torch.zeros(number, 4, 1, 1),)},
-        {"features": (torch.zeros(number, 6, 1, 1),)},
+        {"features": (torch.zeros(size, 4, 1, 1),)},
+        {"features": (torch.zeros(size, 6, 1, 1),)},
     )
-    action = scheme.decide(*features, timed() | {"index": torch.arange(number)})
+    action = scheme.decide(*features, timed() | {"index": torch.arange(size)})
     assert set(action.detach().unique().tolist()) == {0.0, 1.0}
     assert torch.allclose(action.detach().mean(0), score.sigmoid(), atol=0.03)
-    again = scheme.decide(*features, timed() | {"index": torch.arange(number).flip(0)})
+    again = scheme.decide(*features, timed() | {"index": torch.arange(size).flip(0)})
     assert torch.equal(action, again.flip(0)), "a draw is the sample's own"
-    other = scheme.decide(*features, timed(1) | {"index": torch.arange(number)})
+    other = scheme.decide(*features, timed(1) | {"index": torch.arange(size)})
     assert 0.2 < float((action != other).float().mean()) < 0.6, "it is another in another step"
     action.sum(0)[1].backward()
     uniform = torch.rand(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     soft = ((uniform.log() - (1 - uniform).log()) / 3).sigmoid()
     assert scheme.policy.bias.grad is not None
-    assert float(scheme.policy.bias.grad[1]) / number == pytest.approx(
+    assert float(scheme.policy.bias.grad[1]) / size == pytest.approx(
         float((soft * (1 - soft) / 3).mean()), rel=0.02
     )
 
@@ -188,13 +195,13 @@ def test_the_policys_loss_is_that_of_the_routed_net() -> None:
     scheme, batch = make_scheme(balance=8.0), timed()
     action = scheme.decide(scheme.student(batch), scheme.teacher_outputs(batch), batch)
     labelled = batch["label"] >= 0
-    wanted = F.cross_entropy(scheme.routed(batch, action)[labelled], batch["label"][labelled])
+    expected = F.cross_entropy(scheme.routed(batch, action)[labelled], batch["label"][labelled])
     for share, push in ((0.75, 0.0), (0.25, 8.0)):
         scheme.share.fill_(share)
         update = next(iter(scheme.step(batch)))
         assert update.learner == "policy"
         assert torch.allclose(
-            update.losses["route"], wanted + push * (0.5 - action[labelled, -1].mean())
+            update.losses["route"], expected + push * (0.5 - action[labelled, -1].mean())
         )
     assert scheme.counts(batch)["route"] == labelled.sum()
     assert set(update.losses) == {"route"}
@@ -238,7 +245,7 @@ def test_compiled_nets_are_routed_too() -> None:
 
 
 def test_the_policy_learns_which_net_is_right() -> None:
-    """The teacher knows the label, a useless student cannot learn it: the output comes to be
+    """The teacher predicts the label and the student cannot learn it: the output becomes
     distilled.
     """
 
@@ -282,7 +289,7 @@ def test_a_step_without_labels_still_distils() -> None:
     assert losses["student/kd"] > 0
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="Expected one fixed teacher, got Ensemble"):
         SpotAdaptive(net(2), Ensemble([net(3)]), {"kd": KD()}).prepare(images())
     with pytest.raises(ValueError, match="Expected one fixed teacher, got no teacher"):

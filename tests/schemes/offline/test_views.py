@@ -21,11 +21,11 @@ from tests.nets import count_calls
 from tests.parity import SameViews
 
 
-def images(seed: int = 0, number: int = 16) -> Batch:
-    given = nets.batch(number, seed)
+def images(seed: int = 0, size: int = 16) -> Batch:
+    inputs = nets.batch(size, seed)
     return {
-        "image": torch.rand(number, 1, 5, 5, generator=torch.Generator().manual_seed(seed)),
-        **{key: given[key] for key in ("label", "index")},
+        "image": torch.rand(size, 1, 5, 5, generator=torch.Generator().manual_seed(seed)),
+        **{key: inputs[key] for key in ("label", "index")},
     }
 
 
@@ -46,7 +46,7 @@ def test_contracts() -> None:
     )
 
 
-def test_the_views_are_the_answers_to_the_turned_images() -> None:
+def test_the_views_are_the_outputs_for_the_rotated_images() -> None:
     student, teacher, batch = net(2), net(3, 1), images()
     scheme = Views(student, Frozen(teacher), {"sskd": SSKD()})
     for one, outputs in zip((student, teacher), scheme.forward_both(batch), strict=True):
@@ -87,7 +87,7 @@ def test_sskd_is_that_of_the_views() -> None:
     assert all(parameter.grad is not None for parameter in student.parameters())
 
 
-def test_each_net_is_asked_once_and_the_teacher_for_what_is_read() -> None:
+def test_each_net_runs_once_and_the_teacher_computes_the_roles_that_are_read() -> None:
     student, teacher = net(2), net(3, 1)
     scheme = Views(student, Frozen(teacher), {"sskd": SSKD()})
     scheme.prepare(images())
@@ -139,7 +139,7 @@ def test_what_reads_no_view_learns_from_the_images_alone() -> None:
         assert torch.allclose(losses[0], losses[1], rtol=1e-4)
 
 
-def test_what_cannot_be_turned_is_told() -> None:
+def test_images_that_cannot_be_rotated_are_refused() -> None:
     with pytest.raises(
         ValueError,
         match=r"Expected a square 'image' \(N, C, H, H\), got shape \(2, 1, 3, 4\)",

@@ -89,11 +89,11 @@ def test_every_pair_of_nets_of_different_widths_has_adapters_of_its_own() -> Non
         for _, each in scheme._learner_objectives()
     ]
     assert widths == [[(6, 4), (8, 4)], [(4, 6), (8, 6)], [(4, 8), (6, 8)]]
-    mine, *others = (net(batch()) for net in scheme._nets())
+    student_outputs, *others = (net(batch()) for net in scheme._nets())
     _, each = next(iter(scheme._learner_objectives()))
     expected = torch.stack(
         [
-            one["fitnet"](mine, other, batch()).mean()
+            one["fitnet"](student_outputs, other, batch()).mean()
             for one, other in zip(each, others, strict=True)
         ]
     ).mean()
@@ -130,10 +130,10 @@ def test_moving_averages_teach_instead_of_the_networks() -> None:
         strict=True,
     ):
         assert torch.allclose(slow, (first + now) / 2)
-    told = scheme.averages[1](batch())["logits"].log_softmax(1)
+    average_log_probs = scheme.averages[1](batch())["logits"].log_softmax(1)
     expected = F.kl_div(
         scheme.student(batch())["logits"].log_softmax(1),
-        told,
+        average_log_probs,
         reduction="batchmean",
         log_target=True,
     )

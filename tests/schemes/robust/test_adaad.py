@@ -1,4 +1,4 @@
-"""The attack adapts to the teacher, and so does what is learnt."""
+"""AdaAD: attack and target adapt to the teacher."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def test_contracts() -> None:
     check_scheme(make, images)
 
 
-def test_the_teacher_answers_the_attacked_image() -> None:
+def test_the_teacher_predicts_on_the_attacked_image() -> None:
     scheme, batch = make(), timed()
     scheme.prepare(batch)
-    found = scheme.before_step(batch)
-    at = {"image": found["attacked"]}
-    wanted = (
+    prepared_batch = scheme.before_step(batch)
+    at = {"image": prepared_batch["attacked"]}
+    expected = (
         0.9
         * soft_label_loss(scheme.student(at)["logits"], scheme.teacher_outputs(at)["logits"]).mean()
     )
-    assert torch.allclose(next(iter(scheme.step(found))).losses["robust"], wanted)
+    assert torch.allclose(next(iter(scheme.step(prepared_batch))).losses["robust"], expected)
 
 
 def test_the_attack_follows_the_gradient_of_both_nets() -> None:
@@ -42,12 +42,12 @@ def test_the_attack_follows_the_gradient_of_both_nets() -> None:
         scheme.student({"image": leaf})["logits"],
         scheme.teacher_outputs({"image": leaf}, grad=True)["logits"],
     )
-    (wanted,) = torch.autograd.grad(apart.sum(), leaf)
+    (expected,) = torch.autograd.grad(apart.sum(), leaf)
     leaf = batch["image"].clone().requires_grad_()
-    (found,) = torch.autograd.grad(scheme.attack_loss(batch)(leaf).sum(), leaf)
-    assert torch.allclose(found, wanted)
+    (actual,) = torch.autograd.grad(scheme.attack_loss(batch)(leaf).sum(), leaf)
+    assert torch.allclose(actual, expected)
     alone = soft_label_loss(
         scheme.student({"image": leaf})["logits"], scheme.teacher_outputs(batch)["logits"]
     )
     (of_one,) = torch.autograd.grad(alone.sum(), leaf)
-    assert not torch.allclose(found, of_one)
+    assert not torch.allclose(actual, of_one)

@@ -32,10 +32,10 @@ def test_contracts() -> None:
 
 def test_the_loss_is_that_of_attacked_images_and_the_attack_raises_it() -> None:
     scheme, batch = make(), timed()
-    found = scheme.before_step(batch)
-    assert float((found["attacked"] - batch["image"]).abs().max()) <= 0.2 + 1e-6
-    (update,) = scheme.step(found)
-    logits = scheme.student(batch | {"image": found["attacked"]})["logits"]
+    prepared_batch = scheme.before_step(batch)
+    assert float((prepared_batch["attacked"] - batch["image"]).abs().max()) <= 0.2 + 1e-6
+    (update,) = scheme.step(prepared_batch)
+    logits = scheme.student(batch | {"image": prepared_batch["attacked"]})["logits"]
     assert set(update.losses) == {"cross_entropy"}
     assert torch.allclose(
         update.losses["cross_entropy"], F.cross_entropy(logits, batch["label"], ignore_index=-100)
@@ -70,7 +70,7 @@ def test_batches_and_nets_that_cannot_be_attacked() -> None:
         )
 
 
-def test_a_teacher_is_trained_by_it_first_and_kept_apart_from_one_that_is_not(
+def test_a_teacher_trained_by_the_scheme_has_its_own_cache_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
@@ -93,7 +93,7 @@ def test_a_teacher_is_trained_by_it_first_and_kept_apart_from_one_that_is_not(
     assert several.teachers[1].scheme.options["attack_steps"] == 2
 
 
-def test_what_is_wrong_with_a_teachers_scheme_is_told_by_its_place() -> None:
+def test_errors_in_a_teachers_scheme_have_its_recipe_path() -> None:
     with pytest.raises(ValueError, match=r"teacher\.scheme\.epsilno: .*epsilon"):
         recipe("teacher.scheme={type: adversarial_training, epsilno: 0.1}")
     with pytest.raises(ValueError, match=r"teacher\.1\.scheme: No scheme named 'nothing'"):

@@ -1,5 +1,5 @@
-"""The student learns the teacher's clean answer from attacked images; and what all schemes with
-attacks promise.
+"""ARD: the teacher's clean outputs for attacked images; and the contract of all schemes with
+attacks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KINDS = (ARD, RSLAD, AdaAD, IAD)
 Kind = type[RobustScheme]
 
 
-def made(kind: Kind, student: Net | None = None, **options: Any) -> RobustScheme:
+def build_scheme(kind: Kind, student: Net | None = None, **options: Any) -> RobustScheme:
     goals: dict[str, Objective] = {"cross_entropy": CrossEntropy()}
     scheme = kind(
         student or net(2),
@@ -67,7 +67,7 @@ def test_contracts() -> None:
     )
 
 
-def test_the_loss_is_the_kl_of_softened_answers_class_by_class() -> None:
+def test_the_loss_is_the_kl_divergence_of_softened_outputs() -> None:
     student, teacher = torch.randn(4, 5).double(), torch.randn(4, 5).double()
     for values, s, t in zip(
         soft_label_loss(student, teacher, 3.0).tolist(),
@@ -85,8 +85,8 @@ def test_the_loss_is_the_kl_of_softened_answers_class_by_class() -> None:
     assert extreme.grad.isfinite().all()
 
 
-def test_the_teachers_clean_answer_is_learnt_from_the_attacked_image() -> None:
-    scheme = made(ARD, temperature=4.0, weight=0.7)
+def test_the_attacked_image_is_trained_towards_the_teachers_clean_output() -> None:
+    scheme = build_scheme(ARD, temperature=4.0, weight=0.7)
     batch = scheme.before_step(timed())
     update = next(iter(scheme.step(batch)))
     attacked, teacher = (
@@ -100,7 +100,7 @@ def test_the_teachers_clean_answer_is_learnt_from_the_attacked_image() -> None:
 
 
 def test_the_attack_raises_the_cross_entropy_with_the_label_or_the_teachers_class() -> None:
-    scheme, batch = made(ARD), timed()
+    scheme, batch = build_scheme(ARD), timed()
     target = torch.where(
         batch["label"] < 0, scheme.teacher_outputs(batch)["logits"].argmax(1), batch["label"]
     )
@@ -116,28 +116,32 @@ def test_the_attack_raises_the_cross_entropy_with_the_label_or_the_teachers_clas
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_attack_keeps_its_budget_and_leaves_no_trace(kind: Kind) -> None:
-    scheme = made(kind, net(2, norm=True))
+    scheme = build_scheme(kind, net(2, norm=True))
     before = {name: value.clone() for name, value in scheme.state_dict().items()}
     batch = timed()
-    again, found = scheme.before_step(batch), scheme.before_step(batch)
-    moved = (found["attacked"] - batch["image"]).abs()
+    again, prepared_batch = scheme.before_step(batch), scheme.before_step(batch)
+    moved = (prepared_batch["attacked"] - batch["image"]).abs()
     assert 0 < moved.max() <= 0.2 + 1e-6
-    assert found["attacked"].min() >= 0
-    assert found["attacked"].max() <= 1
-    assert torch.equal(again["attacked"], found["attacked"])
+    assert prepared_batch["attacked"].min() >= 0
+    assert prepared_batch["attacked"].max() <= 1
+    assert torch.equal(again["attacked"], prepared_batch["attacked"])
     assert not torch.equal(
-        found["attacked"], scheme.before_step(batch | {"step": torch.tensor(7)})["attacked"]
+        prepared_batch["attacked"],
+        scheme.before_step(batch | {"step": torch.tensor(7)})["attacked"],
     )
     assert all(torch.equal(value, before[name]) for name, value in scheme.state_dict().items())
     assert all(parameter.grad is None for parameter in scheme.parameters())
     assert scheme.student.training
-    assert not found["attacked"].requires_grad
-    assert next(value for value in found.values() if isinstance(value, Tensor)) is batch["image"]
+    assert not prepared_batch["attacked"].requires_grad
+    assert (
+        next(value for value in prepared_batch.values() if isinstance(value, Tensor))
+        is batch["image"]
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_items_that_are_not_valid_do_not_count(kind: Kind) -> None:
-    scheme = made(kind)
+    scheme = build_scheme(kind)
     whole = timed() | {"valid": torch.arange(16) < 10}
     part = {key: value[:10] if value.ndim else value for key, value in timed().items()}
     losses = [
@@ -157,22 +161,22 @@ def test_the_teacher_gives_logits_though_the_objectives_read_none(kind: Kind) ->
 
 @pytest.mark.parametrize("kind", [ARD, RSLAD])
 def test_the_student_comes_to_withstand_attacks(kind: Kind) -> None:
-    """A teacher that withstands them, and the student it teaches with and without attacks: on new
-    samples only one withstands them too.
+    """Students of a robust teacher, trained with and without attacks: on new samples only the one
+    trained with attacks is robust.
     """
     torch.manual_seed(0)
 
-    def task(number: int) -> Batch:
-        """One strong pixel and many weak ones tell the class: what a robust teacher reads, and what
-        an attack turns round.
+    def task(size: int) -> Batch:
+        """One strong pixel and many weak ones depend on the class. A robust teacher reads the
+        strong one, and an attack inverts the weak ones.
         """
-        label = torch.randint(0, 2, (number,))
-        weak = 0.5 + 0.08 * (2 * label.float()[:, None] - 1) + 0.02 * torch.randn(number, 24)
+        label = torch.randint(0, 2, (size,))
+        weak = 0.5 + 0.08 * (2 * label.float()[:, None] - 1) + 0.02 * torch.randn(size, 24)
         strong = 0.5 + 0.2 * torch.where(
-            torch.rand(number) < 0.95, 2 * label.float() - 1, 1 - 2 * label.float()
+            torch.rand(size) < 0.95, 2 * label.float() - 1, 1 - 2 * label.float()
         )
-        image = torch.cat([strong[:, None], weak], 1).clamp(0, 1).view(number, 1, 5, 5)
-        return {"image": image, "label": label, "index": torch.arange(number)}
+        image = torch.cat([strong[:, None], weak], 1).clamp(0, 1).view(size, 1, 5, 5)
+        return {"image": image, "label": label, "index": torch.arange(size)}
 
     teacher = Centred()
     with torch.no_grad():
@@ -229,7 +233,7 @@ def test_trials_attack_on_the_labels_there_are_within_the_recipes_epsilon() -> N
     ), "it has no label"
 
 
-def test_what_cannot_be_attacked_is_told() -> None:
+def test_inputs_that_cannot_be_attacked_are_refused() -> None:
     with pytest.raises(
         ValueError,
         match=r"ARD attacks images\. Expected 'image' in the batch, .* with x, label, index",
@@ -254,11 +258,11 @@ def test_what_cannot_be_attacked_is_told() -> None:
         ValueError,
         match=r"label: IAD needs one class index per image, got torch\.float32 of shape \(16, 5\)",
     ):
-        made(IAD).before_step(several)
+        build_scheme(IAD).before_step(several)
     with pytest.raises(ValueError, match="RSLAD needs one class index per image"):
         RSLAD(net(2), Frozen(net(3, 1)), {"kd": KD()}).prepare(several)
 
 
 def test_exports_the_student() -> None:
     student = net(2)
-    assert made(ARD, student).export() is student
+    assert build_scheme(ARD, student).export() is student

@@ -36,10 +36,10 @@ def test_contracts(trusting: float) -> None:
 
 def test_trust_is_the_power_of_the_teachers_probability_of_the_label() -> None:
     logits, target = torch.randn(6, 4).double(), torch.tensor([0, 1, 2, 3, 0, 1])
-    wanted = torch.stack(
+    expected = torch.stack(
         [row.softmax(0)[label] ** 0.3 for row, label in zip(logits, target, strict=True)]
     )
-    assert torch.allclose(trust(logits, target, 0.3), wanted)
+    assert torch.allclose(trust(logits, target, 0.3), expected)
     assert torch.equal(trust(logits, target, 0.0), torch.ones(6).double())
 
 
@@ -62,8 +62,8 @@ def test_the_loss_and_its_start(answers_to: str, partial: bool) -> None:
         make(answers_to=answers_to, partial=partial, beta=0.5, temperature=2.0),
         timed(progress=0.5),
     )
-    found = scheme.before_step(batch)
-    at = {"image": found["attacked"]}
+    prepared_batch = scheme.before_step(batch)
+    at = {"image": prepared_batch["attacked"]}
     attacked, clean, under_attack, teacher = (
         scheme.student(at),
         scheme.student(batch),
@@ -75,10 +75,10 @@ def test_the_loss_and_its_start(answers_to: str, partial: bool) -> None:
     taught = soft_label_loss(
         attacked["logits"], (teacher if answers_to == "clean" else under_attack)["logits"], 2.0
     )
-    wanted = (
+    expected = (
         (a if partial else 1) * taught
         + (1 - a) * soft_label_loss(attacked["logits"], clean["logits"])
     ).mean()
-    assert torch.allclose(next(iter(scheme.step(found))).losses["robust"], wanted)
-    early = found | {"progress": torch.tensor(0.2)}
+    assert torch.allclose(next(iter(scheme.step(prepared_batch))).losses["robust"], expected)
+    early = prepared_batch | {"progress": torch.tensor(0.2)}
     assert torch.allclose(next(iter(scheme.step(early))).losses["robust"], taught.mean())

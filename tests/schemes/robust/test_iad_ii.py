@@ -34,13 +34,13 @@ def test_contracts() -> None:
 
 
 def test_the_weights_are_those_of_the_authors_code() -> None:
-    """1/2 of what is learnt from the robust teacher, in part from oneself, and 1/4 of what is
-    learnt from the other, all of attacked images.
+    """Weight 1/2 for the robust teacher and the student itself, and 1/4 for the natural teacher,
+    all on attacked images.
     """
     scheme, batch = make(temperature=2.0), timed(progress=0.5)
-    found = scheme.before_step(batch)
-    at = {"image": found["attacked"]}
-    mine, own = scheme.student(at)["logits"], scheme.student(batch)["logits"]
+    prepared_batch = scheme.before_step(batch)
+    at = {"image": prepared_batch["attacked"]}
+    attacked, own = scheme.student(at)["logits"], scheme.student(batch)["logits"]
     robust, natural = (member["logits"] for member in scheme.teacher_outputs(at)["members"])
     target = torch.where(
         batch["label"] < 0,
@@ -48,10 +48,12 @@ def test_the_weights_are_those_of_the_authors_code() -> None:
         batch["label"],
     )
     trust = robust.softmax(1).gather(1, target[:, None])[:, 0] ** 0.1
-    first = trust * soft_label_loss(mine, robust, 2.0) + (1 - trust) * soft_label_loss(mine, own)
-    wanted = 0.5 * first + 0.25 * soft_label_loss(mine, natural, 2.0)
-    (update,) = scheme.step(found)
-    assert torch.allclose(update.losses["robust"], wanted.mean())
+    first = trust * soft_label_loss(attacked, robust, 2.0) + (1 - trust) * soft_label_loss(
+        attacked, own
+    )
+    expected = 0.5 * first + 0.25 * soft_label_loss(attacked, natural, 2.0)
+    (update,) = scheme.step(prepared_batch)
+    assert torch.allclose(update.losses["robust"], expected.mean())
     assert torch.equal(
         scheme.teacher_outputs(batch)["logits"],
         scheme.teacher_outputs(batch)["members"][0]["logits"],

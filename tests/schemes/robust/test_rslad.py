@@ -28,14 +28,12 @@ def test_contracts() -> None:
     check_scheme(make, images)
 
 
-def test_no_label_is_read_and_the_attack_drives_the_student_from_the_teachers_clean_answer() -> (
-    None
-):
+def test_the_attack_raises_the_divergence_from_the_teachers_clean_output_without_labels() -> None:
     scheme, batch = make(), timed()
     scheme.prepare(batch)
-    found = scheme.before_step(batch)
+    prepared_batch = scheme.before_step(batch)
     assert torch.equal(
-        found["attacked"],
+        prepared_batch["attacked"],
         scheme.before_step({key: value for key, value in batch.items() if key != "label"})[
             "attacked"
         ],
@@ -43,9 +41,9 @@ def test_no_label_is_read_and_the_attack_drives_the_student_from_the_teachers_cl
     teacher = scheme.teacher_outputs(batch)["logits"]
     apart = [
         soft_label_loss(scheme.student({"image": image})["logits"], teacher)
-        for image in (found["attacked"], batch["image"])
+        for image in (prepared_batch["attacked"], batch["image"])
     ]
     assert (apart[0] > apart[1]).all()
-    losses = next(iter(scheme.step(found))).losses
+    losses = next(iter(scheme.step(prepared_batch))).losses
     assert torch.allclose(losses["robust"], 5 / 6 * apart[0].mean())
     assert torch.allclose(losses["kd"], apart[1].mean())

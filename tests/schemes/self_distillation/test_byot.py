@@ -101,7 +101,7 @@ def test_the_student_is_shipped_without_the_other_ends() -> None:
     )
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(
         ValueError, match="two or more 'features' of the student, which gives logits, embedding"
     ):

@@ -12,17 +12,17 @@ from instil.testing import check_scheme
 from tests.schemes.stages import images, staged, timed
 
 
-def made(weight: float = 0.25) -> DeepSupervision:
+def build_supervision(weight: float = 0.25) -> DeepSupervision:
     torch.manual_seed(0)
     return DeepSupervision(staged(), {"cross_entropy": CrossEntropy(average="labelled")}, weight)
 
 
 def test_contracts() -> None:
-    check_scheme(made, images)
+    check_scheme(build_supervision, images)
 
 
 def test_the_further_classifiers_losses_are_added_with_their_weight() -> None:
-    scheme = made()
+    scheme = build_supervision()
     scheme.train().prepare(images())
     batch = timed()
     own, *further = (
@@ -42,5 +42,5 @@ def test_no_classifier_is_taught_by_another() -> None:
 
 
 def test_the_student_is_exported_without_them() -> None:
-    scheme = made()
+    scheme = build_supervision()
     assert scheme.export() is scheme.student

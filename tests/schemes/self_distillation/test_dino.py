@@ -60,8 +60,8 @@ def test_both_averages_follow_and_more_slowly_towards_the_end() -> None:
     before = scheme.teacher_head.net.model.prototypes.weight.clone()
     train_step(engine, scheme, [timed() | {"progress": torch.tensor(0.25)}])
     decay = 1 - 0.5 * (math.cos(math.pi / 4) + 1) / 2
-    wanted = decay * before + (1 - decay) * scheme.head.prototypes.weight
-    assert torch.allclose(scheme.teacher_head.net.model.prototypes.weight, wanted, atol=1e-6)
+    expected = decay * before + (1 - decay) * scheme.head.prototypes.weight
+    assert torch.allclose(scheme.teacher_head.net.model.prototypes.weight, expected, atol=1e-6)
     assert scheme.export() is scheme.student
 
 
@@ -96,7 +96,7 @@ def test_a_whole_view_is_the_image() -> None:
     )
 
 
-def test_what_it_cannot_see_says_so() -> None:
+def test_batches_without_images_are_refused() -> None:
     with pytest.raises(ValueError, match="Expected 'embedding' in the outputs, got logits"):
         DINO(Net(staged().model), {"dino": DINOLoss()}).prepare(images())
     with pytest.raises(ValueError, match=r"Expected 'image' \(N, C, H, W\) in the batch, got x\."):

@@ -28,10 +28,10 @@ def test_each_learns_from_the_mean_over_the_others_and_none_learns_to_teach() ->
         if i != j
     ]
     assert len(apart) == 6
-    wanted = torch.stack(apart).sum() / 2
-    assert torch.allclose(update.losses["kd"], wanted, atol=1e-6)
+    expected = torch.stack(apart).sum() / 2
+    assert torch.allclose(update.losses["kd"], expected, atol=1e-6)
     parameters = list(scheme.student.parameters())
     ours = torch.autograd.grad(update.losses["kd"], parameters)
-    for mine, theirs in zip(ours, torch.autograd.grad(wanted, parameters), strict=True):
-        assert torch.allclose(mine, theirs, atol=1e-6)
+    for left, right in zip(ours, torch.autograd.grad(expected, parameters), strict=True):
+        assert torch.allclose(left, right, atol=1e-6)
     assert scheme.export() is scheme.student

@@ -34,11 +34,11 @@ def test_the_average_moves_once_a_step_after_the_student() -> None:
             0.8 * before + 0.2 * now
             for before, now in zip(slow, scheme.student.parameters(), strict=True)
         ]
-        for wanted, parameter in zip(slow, scheme.teacher.parameters(), strict=True):
-            assert torch.allclose(wanted, parameter, atol=1e-6)
+        for expected, parameter in zip(slow, scheme.teacher.parameters(), strict=True):
+            assert torch.allclose(expected, parameter, atol=1e-6)
 
 
-def test_a_plain_module_is_taken_as_a_net() -> None:
+def test_a_plain_module_is_converted_to_a_net() -> None:
     scheme = Ema(nn.Linear(6, 5), {"kd": KD()})
     assert isinstance(scheme.export(), Net)
     assert torch.equal(scheme.student(batch())["logits"], scheme.teacher_outputs(batch())["logits"])

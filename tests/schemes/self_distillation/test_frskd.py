@@ -16,7 +16,7 @@ from tests import nets
 from tests.schemes.stages import images, staged, timed
 
 
-def made() -> FRSKD:
+def build_frskd() -> FRSKD:
     torch.manual_seed(0)
     return FRSKD(
         staged(),
@@ -29,13 +29,13 @@ def made() -> FRSKD:
 
 
 def prepared() -> FRSKD:
-    scheme = made()
+    scheme = build_frskd()
     scheme.train().prepare(images())
     return scheme
 
 
 def test_contracts() -> None:
-    check_scheme(made, images)
+    check_scheme(build_frskd, images)
 
 
 def test_the_student_learns_from_the_self_teacher_and_both_from_the_label() -> None:
@@ -55,10 +55,10 @@ def test_the_student_learns_from_the_self_teacher_and_both_from_the_label() -> N
         np.square(
             [
                 a / np.linalg.norm(a) - b / np.linalg.norm(b)
-                for a, b in zip(attention(mine), attention(theirs), strict=True)
+                for a, b in zip(attention(student_stage), attention(refined_stage), strict=True)
             ]
         ).mean()
-        for mine, theirs in zip(own["features"], refined["features"], strict=True)
+        for student_stage, refined_stage in zip(own["features"], refined["features"], strict=True)
     ]
     assert losses["attention_transfer"].item() == pytest.approx(sum(apart), rel=1e-3)
 

@@ -129,7 +129,7 @@ def test_losses_match_a_loop_over_images_and_ends() -> None:
         targets = [(1.0, 0.0)] * 16 + [(0.0, 1.0)] * 16
         for row, target in zip(scores, targets, strict=True):
             pairs = zip(row, target, strict=True)
-            judged += sum(sigmoid_loss(score, wanted) for score, wanted in pairs) / 64
+            judged += sum(sigmoid_loss(score, truth) for score, truth in pairs) / 64
     assert update.losses["discriminator"].item() == pytest.approx(0.25 * judged, abs=1e-5)
 
 

@@ -18,20 +18,20 @@ from instil.training.step import train_step
 from tests.nets import batch, net, timed
 
 
-def made() -> PreviousEpoch:
+def build_previous_epoch() -> PreviousEpoch:
     return PreviousEpoch(net(8), {"ps_kd": PSKD()})
 
 
 def test_contracts() -> None:
-    check_scheme(made, lambda step: batch(seed=step))
+    check_scheme(build_previous_epoch, lambda step: batch(seed=step))
 
 
 def test_the_teacher_is_the_student_at_the_end_of_the_epoch_before() -> None:
-    scheme, ends = made(), []
+    scheme, ends = build_previous_epoch(), []
     loader = [batch(16, seed) for seed in range(3)]
-    asked: list[dict[str, torch.Tensor]] = []
+    inputs: list[dict[str, torch.Tensor]] = []
     scheme.teacher.register_forward_pre_hook(
-        lambda *_: asked.append(copy.deepcopy(scheme.teacher.net.state_dict()))
+        lambda *_: inputs.append(copy.deepcopy(scheme.teacher.net.state_dict()))
     )
     training = Training(epochs=3, device="cpu", optimizer=Optimization("sgd", {"lr": 0.5}))
     start = copy.deepcopy(scheme.student.state_dict())
@@ -41,16 +41,16 @@ def test_the_teacher_is_the_student_at_the_end_of_the_epoch_before() -> None:
         training,
         evaluate=lambda student: ends.append(copy.deepcopy(student.state_dict())) or {},
     )
-    asked = asked[1:]  # the first is the dry run
-    for epoch, wanted in enumerate([start, *ends[:-1]]):
+    inputs = inputs[1:]  # the first is the dry run
+    for epoch, expected in enumerate([start, *ends[:-1]]):
         for step in range(3):
             assert all(
-                torch.equal(asked[3 * epoch + step][key], value) for key, value in wanted.items()
+                torch.equal(inputs[3 * epoch + step][key], value) for key, value in expected.items()
             ), (epoch, step)
 
 
 def test_ps_kd_learns_from_it() -> None:
-    scheme = made()
+    scheme = build_previous_epoch()
     scheme.prepare(batch())
     engine = Engine("cpu")
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.5}))
@@ -66,14 +66,14 @@ def test_ps_kd_learns_from_it() -> None:
     )
     past = scheme.student(timed(2))["logits"].detach()
     train_step(engine, scheme, [timed(2) | {"epoch_ends": torch.tensor(False)}])
-    wanted = ps_kd_loss(
+    expected = ps_kd_loss(
         scheme.student(timed(3))["logits"],
         scheme.teacher(timed(3))["logits"],
         timed(3)["label"],
         0.8,
     )
     assert torch.equal(scheme.teacher(timed(2))["logits"], past)
-    assert torch.allclose(next(iter(scheme.step(timed(3)))).losses["ps_kd"], wanted)
+    assert torch.allclose(next(iter(scheme.step(timed(3)))).losses["ps_kd"], expected)
 
 
 def test_goes_on_exactly_from_a_checkpoint(tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_a_loader_without_a_length_is_refused() -> None:
         def __iter__(self):  # type: ignore[no-untyped-def]
             return iter([batch()])
 
-    def step(given: Batch) -> None:
-        fit(made(), Stream(), Training(steps=2, device="cpu"))
+    def step(inputs: Batch) -> None:
+        fit(build_previous_epoch(), Stream(), Training(steps=2, device="cpu"))
 
     with pytest.raises(ValueError, match="Call fit with a loader that has a length"):
         step(batch())

@@ -194,6 +194,34 @@ def test_the_rows_of_all_ranks_are_gathered() -> None:
     )
 
 
+class CameraGram(Gram):
+    """Gram matrices of the items that one camera recorded."""
+
+    batch_keys = ("camera",)
+
+
+def test_declared_keys_are_selected_and_gathered_like_the_label() -> None:
+    objective = CameraGram()
+    objectives = Objectives({"gram": objective})
+    objectives.gather = lambda rows: torch.cat([rows, rows + 10])
+    batch = at(0) | {
+        "camera": torch.tensor([3, 4, 5, 6]),
+        "other": torch.zeros(4),
+        "valid": torch.tensor([True, False, True, True]),
+    }
+    objectives(outputs(), outputs(), batch)
+    entries = objective.seen[2]
+    assert entries["camera"].tolist() == [3, 5, 6, 13, 15, 16]
+    assert "other" not in entries
+
+
+def test_a_declared_key_that_the_batch_does_not_have_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^batch_keys: the batch has no tensor 'camera'\. Expected one"
+    ):
+        Objectives({"gram": CameraGram()})(outputs(), outputs(), at(0))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_does_not_reach_a_loss(dtype: torch.dtype) -> None:
     student, teacher = ({"logits": outputs(seed)["logits"].to(dtype)} for seed in (0, 1))

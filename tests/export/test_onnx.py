@@ -15,7 +15,12 @@ from instil.export.latency import measure
 from instil.export.onnx import to_onnx
 from instil.export.onnx_labels import describe
 from instil.export.session import Session
+from instil.networks.detector import detector
+from instil.networks.text_transformer import text_transformer
 from instil.tasks.classification import call
+from instil.tasks.detection import Detection
+from instil.tasks.sentence_embedding import SentenceEmbedding
+from tests.tasks.samples import text_pairs
 
 
 @pytest.fixture
@@ -216,3 +221,36 @@ def test_a_file_without_metadata_still_names_its_axes(file: Path) -> None:
     model = onnx.load(str(file))
     assert not model.metadata_props
     assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_the_outputs_of_a_detector_have_the_names_of_their_roles(tmp_path: Path) -> None:
+    model = detector(5, bins=9, width=2).eval()
+    detection = Net(model, Detection.call)
+    images = {"image": torch.rand(4, 1, 8, 8)}
+    path = tmp_path / "detector.onnx"
+    facts = to_onnx(detection, images, path, roles=Detection.roles)
+    assert facts["max_difference"] < 1e-4
+    outputs = Session(path, Detection.roles)(images)
+    expected = detection(images)
+    assert list(outputs) == ["logits", "box_logits"]
+    for role, value in outputs.items():
+        torch.testing.assert_close(value, expected[role], atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="Expected a graph with the output 'logits', got"):
+        Session(path)
+    with pytest.raises(ValueError, match=r"^roles: the student has no output 'masks'"):
+        to_onnx(detection, images, path, roles=("masks",))
+
+
+def test_an_exported_encoder_embeds_both_texts_of_a_pair(tmp_path: Path) -> None:
+    task = SentenceEmbedding()
+    batch = text_pairs() | {"label": torch.arange(len(text_pairs()["input_ids"])) % 2}
+    vocabulary = int(batch["input_ids"].max()) + 1
+    length = batch["input_ids"].shape[1]
+    model = text_transformer(3, vocabulary=vocabulary, length=length, width=4, depth=1)
+    embedder = Net(model.eval(), task.call)
+    path = tmp_path / "encoder.onnx"
+    to_onnx(embedder, batch, path, task.export_inputs, roles=task.export_roles)
+    session = Session(path, task.export_roles)
+    assert session.names == ["input_ids", "attention_mask"]
+    metrics, _ = task.evaluate(Net(session, task.call_exported), [batch])
+    assert metrics == pytest.approx(task.evaluate(embedder, [batch])[0])

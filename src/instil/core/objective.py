@@ -24,10 +24,13 @@ class Objective(RoleConsumer):
 
     Attributes:
         items: which entries of a batch have a loss.
+        batch_keys: entries of the batch that a loss with coupled items reads besides ``label``,
+            ``index`` and ``view``; their rows are gathered from all processes.
         sample_weight: factor of each item's loss before the mean.
     """
 
     items: Items = Items()
+    batch_keys: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ class Objectives(nn.ModuleDict):
     """Named, weighted objectives; takes the weighted means over items.
 
     An objective that couples its items gets the counted items of all processes, flat, and only the
-    batch entries that belong to items.
+    batch entries that belong to items: ``label``, ``index``, ``view`` and its ``batch_keys``.
 
     Args:
         objectives: name -> objective; an option may be a schedule.
@@ -185,7 +185,7 @@ class Objectives(nn.ModuleDict):
         rows = CountedRows(counted, "valid" in batch or objective.items.labelled, self.gather)
         student = rows.outputs(student, objective.reads["student"])
         teacher = rows.outputs(teacher, objective.reads["teacher"])
-        items = rows.batch(batch)
+        items = rows.batch(batch, objective.batch_keys)
         if not has_rows(student):
             return graph_preserving_zero(student, student)
         loss: Tensor = objective(student, teacher, items)

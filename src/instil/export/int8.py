@@ -63,7 +63,7 @@ def quantize(onnx_path: str | Path, batches: Iterable[Batch], path: str | Path) 
             f"onnx_path: no such file. Expected an ONNX file, got {onnx_path}. Export the student "
             "first"
         )
-    names = Session(onnx_path).names
+    names = Session(onnx_path, None).names
     inputs = [to_arrays(batch, names) for batch in batches]
     if not inputs:
         raise ValueError(

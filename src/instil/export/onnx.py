@@ -21,7 +21,7 @@ from instil.export.session import Session, to_arrays
 from instil.files.atomic import atomic
 
 TOLERANCE = 1e-4
-"""Largest difference between the logits of the two runtimes, as a share of the largest logit."""
+"""Largest difference between outputs of the two runtimes, as a share of the largest value."""
 NOISY_MODULES = (
     r"torch\.(onnx|export|fx|_|utils\._pytree)",
     r"onnxscript",
@@ -32,17 +32,18 @@ NOISY_MODULES = (
 
 
 class _Graph(nn.Module):
-    """Function from the inputs of the task to logits, through the task's call."""
+    """Function from inputs of the task to outputs by role, through the task's call."""
 
-    def __init__(self, net: Net, names: Sequence[str]):
+    def __init__(self, net: Net, names: Sequence[str], roles: Sequence[str]):
         super().__init__()
         self.model = net.model
         self.call = net.call
         self.names = tuple(names)
+        self.roles = tuple(roles)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        logits: Tensor = self.call(self.model, dict(zip(self.names, inputs, strict=True)))["logits"]
-        return logits
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.call(self.model, dict(zip(self.names, inputs, strict=True)))
+        return tuple(outputs[role] for role in self.roles)
 
 
 def to_onnx(
@@ -51,8 +52,9 @@ def to_onnx(
     path: str | Path,
     names: Sequence[str] = ("image",),
     metadata: Mapping[str, str] | None = None,
+    roles: Sequence[str] = ("logits",),
 ) -> dict[str, Any]:
-    """Write a graph from the inputs ``names``, with any number of rows, to ``logits``.
+    """Write a graph from the inputs ``names``, with any number of rows, to the outputs ``roles``.
 
     Args:
         net: student; it is not changed.
@@ -60,41 +62,48 @@ def to_onnx(
         path: file to write.
         names: keys of the batch that are the inputs of the graph.
         metadata: stored in the file as ``metadata_props``, such as that of ``describe``.
+        roles: outputs of the student, tensors, which are the outputs of the graph by name.
 
     Returns:
-        ``file``, ``bytes`` and ``max_difference`` (of the logits between PyTorch and ONNX, over
+        ``file``, ``bytes`` and ``max_difference`` (of any output between PyTorch and ONNX, over
         several batch sizes).
 
     Raises:
         ImportError: without the extra ``export``.
         ValueError: if the model cannot be exported.
-        RuntimeError: if the logits differ.
+        RuntimeError: if the outputs differ.
     """
     path = Path(path)
     _check_packages()
     import onnx
 
-    graph = _Graph(copy.deepcopy(net), names).cpu().float().eval()
+    graph = _Graph(copy.deepcopy(net), names, roles).cpu().float().eval()
     inputs = {name: torch.from_numpy(array) for name, array in to_arrays(batch, names).items()}
     with atomic(path) as temporary:
         # The exporter treats an axis of length 1 as fixed, so the example has two rows at least.
         _export(graph, resized(inputs, max(2, min(8, batch_size(inputs)))), temporary)
         label_file(temporary, metadata or {})
         onnx.checker.check_model(str(temporary), full_check=True)
-        difference = _largest_difference(graph, Session(temporary), inputs)
+        difference = _largest_difference(graph, Session(temporary, roles), inputs)
     return {"file": path.name, "bytes": path.stat().st_size, "max_difference": difference}
 
 
 def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
     try:
         with torch.no_grad():
-            graph(*inputs.values())
+            outputs = graph.call(graph.model, inputs)
     except KeyError as error:
         names = " and ".join(f"'{name}'" for name in graph.names)
         raise ValueError(
             f"the call of the student reads {error} of the batch. Expected a call that reads only "
             f"the inputs of the graph, {names}"
         ) from error
+    for role in graph.roles:
+        if not isinstance(outputs.get(role), Tensor):
+            raise ValueError(
+                f"roles: the student has no output '{role}' that is a tensor. Expected one of "
+                f"{', '.join(outputs)}"
+            )
     shapes = (tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),)
     with _quiet(), torch.no_grad():
         try:
@@ -102,7 +111,7 @@ def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
                 graph,
                 tuple(inputs.values()),
                 input_names=list(graph.names),
-                output_names=["logits"],
+                output_names=list(graph.roles),
                 dynamic_shapes=shapes,
                 dynamo=True,
                 verbose=False,
@@ -119,29 +128,36 @@ def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
 
 
 def _largest_difference(graph: _Graph, session: Session, inputs: Batch) -> float:
-    """Compare the logits of PyTorch and ONNX at several batch sizes."""
+    """Compare the outputs of PyTorch and ONNX at several batch sizes."""
     largest_difference = 0.0
     for num_samples in (1, 2, 3, max(4, batch_size(inputs))):
         sample = resized(inputs, num_samples)
         with torch.no_grad():
-            expected = graph(*sample.values())
-        logits = session(sample)["logits"]
-        if logits.shape != expected.shape:
-            raise RuntimeError(
-                f"the ONNX file gives logits of another shape at batch size {num_samples}. "
-                f"Expected {tuple(expected.shape)} as in PyTorch, got {tuple(logits.shape)}"
-            )
-        difference = (logits - expected).abs().max().item()
-        largest = expected.abs().max().item()
-        # The negated comparison is also true for NaN.
-        if not difference <= TOLERANCE * max(largest, 1e-6):
-            raise RuntimeError(
-                f"the logits of the ONNX file differ from PyTorch at batch size {num_samples}. "
-                f"Expected at most {TOLERANCE:g} of the largest logit, {largest:.4g}, got a "
-                f"difference of {difference:.3g}"
-            )
-        largest_difference = max(largest_difference, difference)
+            expected = dict(zip(graph.roles, graph(*sample.values()), strict=True))
+        outputs = session(sample)
+        for role, value in expected.items():
+            difference = _difference(role, outputs[role], value, num_samples)
+            largest_difference = max(largest_difference, difference)
     return largest_difference
+
+
+def _difference(role: str, output: Tensor, expected: Tensor, num_samples: int) -> float:
+    """Largest difference of one output; an error if it exceeds the tolerance."""
+    if output.shape != expected.shape:
+        raise RuntimeError(
+            f"the ONNX file gives {role} of another shape at batch size {num_samples}. "
+            f"Expected {tuple(expected.shape)} as in PyTorch, got {tuple(output.shape)}"
+        )
+    difference = (output - expected).abs().max().item()
+    largest = expected.abs().max().item()
+    # The negated comparison is also true for NaN.
+    if not difference <= TOLERANCE * max(largest, 1e-6):
+        raise RuntimeError(
+            f"the {role} of the ONNX file differ from PyTorch at batch size {num_samples}. "
+            f"Expected at most {TOLERANCE:g} of the largest value, {largest:.4g}, got a "
+            f"difference of {difference:.3g}"
+        )
+    return difference
 
 
 @contextlib.contextmanager

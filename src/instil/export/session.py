@@ -17,17 +17,19 @@ class Session(nn.Module):
     """ONNX file that runs on the CPU with as many threads as torch.
 
     Args:
-        path: ONNX file with the output ``logits``.
+        path: ONNX file.
+        roles: names of its outputs; None: any.
 
     Attributes:
         names: names of the inputs, which are keys of a batch.
+        roles: names of the outputs.
 
     Raises:
         ImportError: without the extra ``export``.
         ValueError: for a missing file, or one that is not such a graph.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, roles: Sequence[str] | None = ("logits",)):
         super().__init__()
         runtime = _import_runtime()
         options = runtime.SessionOptions()
@@ -46,23 +48,28 @@ class Session(nn.Module):
                 f"{path} is not an ONNX file that onnxruntime can run: {error}"
             ) from error
         self.names = [value.name for value in self.session.get_inputs()]
-        outputs = [value.name for value in self.session.get_outputs()]
-        if outputs != ["logits"]:
+        self.roles = [value.name for value in self.session.get_outputs()]
+        if roles is not None and self.roles != list(roles):
+            expected = " and ".join(f"'{role}'" for role in roles)
+            noun = "output" if len(roles) == 1 else "outputs"
             raise ValueError(
-                f"{path}: wrong outputs. Expected a graph with the output 'logits', got {outputs}"
+                f"{path}: wrong outputs. Expected a graph with the {noun} {expected}, got "
+                f"{self.roles}"
             )
 
     def forward(self, batch: Batch) -> Outputs:
-        """Compute the ``logits`` of a batch.
+        """Compute the outputs for a batch.
 
         Args:
             batch: a tensor for each name in ``names``, such as ``image`` (N, C, H, W) in [0, 1].
 
         Returns:
-            ``logits`` on the device of the batch.
+            Outputs by role, on the device of the batch.
         """
-        (logits,) = self.session.run(["logits"], to_arrays(batch, self.names))
-        return {"logits": torch.from_numpy(logits).to(first_tensor(batch).device)}
+        values = self.session.run(self.roles, to_arrays(batch, self.names))
+        device = first_tensor(batch).device
+        tensors = [torch.from_numpy(value).to(device) for value in values]
+        return dict(zip(self.roles, tensors, strict=True))
 
 
 def to_arrays(batch: Batch, names: Sequence[str]) -> dict[str, Any]:

@@ -63,9 +63,24 @@ class CountedRows:
         """Rows of some roles, without the others."""
         return {role: self.select(outputs[role], role) for role in roles}
 
-    def batch(self, batch: Batch) -> Batch:
-        """Rows of the entries that belong to items, and the entries of the step."""
-        rows: Batch = {key: self.select(batch[key]) for key in ITEM_KEYS if key in batch}
+    def batch(self, batch: Batch, keys: Iterable[str] = ()) -> Batch:
+        """Rows of the entries that belong to items, and the entries of the step.
+
+        Args:
+            batch: the batch.
+            keys: further entries that belong to items.
+
+        Raises:
+            ValueError: for a key that is not a tensor of the batch.
+        """
+        for key in keys:
+            if not isinstance(batch.get(key), Tensor):
+                raise ValueError(
+                    f"batch_keys: the batch has no tensor '{key}'. Expected one of "
+                    f"{', '.join(batch)}"
+                )
+        item_keys = dict.fromkeys((*ITEM_KEYS, *keys))
+        rows: Batch = {key: self.select(batch[key]) for key in item_keys if key in batch}
         if "valid" in batch and batch["valid"].ndim > self.counted.ndim:
             # Items are samples, and some of their positions are not valid.
             rows["valid"] = self.select(batch["valid"])

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
-
-from instil.core import Batch, Net, Outputs
+from instil.core import Net
 from instil.experiment.experiment import Experiment
 from instil.networks.network_call import reads_of
 from instil.plan.run_folder import RunFolder
@@ -42,19 +40,22 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
         "onnx": folder.path / "student.onnx",
         "int8": folder.path / "student.int8.onnx",
     }
-    task_inputs = experiment.task.inputs
+    task = experiment.task
+    task_inputs = task.export_inputs or task.inputs
+    roles = task.export_roles or task.roles
     metadata = describe(
         net, experiment.recipe.task.name, experiment.splits.classes, experiment.shape, task_inputs
     )
     # The graph has the keys of the data as inputs, which may differ from those of the task.
     reads = reads_of(net.call)
     inputs = [reads.get(key, key) for key in task_inputs]
-    exports: dict[str, Any] = {"onnx": to_onnx(net, batch, paths["onnx"], inputs, metadata)}
+    facts = to_onnx(net, batch, paths["onnx"], inputs, metadata, roles)
+    exports: dict[str, Any] = {"onnx": facts}
     if int8:
         exports["int8"] = quantize(paths["onnx"], _calibration_batches(experiment), paths["int8"])
     for name, export in exports.items():
-        session = Session(paths[name])
-        export |= evaluate_export(experiment, Net(session, _call_session))
+        session = Session(paths[name], roles)
+        export |= evaluate_export(experiment, Net(session, task.call_exported))
         export["latency"] = measure(session, batch)
     add_exports(folder, exports)
 
@@ -72,11 +73,6 @@ def add_exports(folder: RunFolder, exports: dict[str, Any]) -> None:
     """Add facts about exported files to ``result.json``, under the key ``export``."""
     result = folder.read_json("result.json") or {}
     folder.write_json("result.json", result | {"export": result.get("export", {}) | exports})
-
-
-def _call_session(model: nn.Module, batch: Batch) -> Outputs:
-    outputs: Outputs = model(batch)
-    return outputs
 
 
 def _calibration_batches(experiment: Experiment) -> Iterator[dict[str, Any]]:

@@ -60,7 +60,6 @@ class Detection(Task):
     roles = ("logits", "box_logits")
     label_objectives = ("cross_entropy", "distribution_focal")
     headline = "iou"
-    exports = False
     call = staticmethod(call)
 
     def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:

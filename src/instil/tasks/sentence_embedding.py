@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -81,7 +81,8 @@ class SentenceEmbedding(Task):
     roles = ("sentence_embedding", "partner_embedding")
     label_objectives = ("contrastive",)
     headline = "recall"
-    exports = False
+    export_inputs = ("input_ids", "attention_mask")
+    export_roles = ("sentence_embedding",)
     baselines: ClassVar = {"single": ("alone",)}
     call = staticmethod(call)
 
@@ -99,6 +100,14 @@ class SentenceEmbedding(Task):
                     f"item, and a sample of {self.title} is two texts; choose contrastive or "
                     "embedding_regression"
                 )
+
+    def call_exported(self, graph: Callable[[Batch], Outputs], batch: Batch) -> Outputs:
+        """Return the embeddings of both texts, from two passes of an exported encoder."""
+        partner = {key: batch[f"partner_{key}"] for key in self.export_inputs}
+        return {
+            "sentence_embedding": graph(batch)["sentence_embedding"],
+            "partner_embedding": graph(partner)["sentence_embedding"],
+        }
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None

@@ -47,7 +47,9 @@ class Task(BatchReader):
         kinds: kinds of labels that the task supports.
         baselines: for each kind of labels, the arms that a gain must exceed. All but ``alone`` need
             one class per sample.
-        exports: whether a student is a graph from ``inputs`` to ``logits``, as ONNX needs it.
+        exports: whether a student is a graph, as ONNX needs it.
+        export_inputs: inputs of that graph; empty for ``inputs``.
+        export_roles: outputs of that graph; empty for ``roles``.
         eval_batch_size: number of samples per batch in evaluation.
         call: ``(model, batch) -> outputs``.
         label_hint: advice in the message for labels out of range.
@@ -63,6 +65,8 @@ class Task(BatchReader):
     kinds: ClassVar[tuple[str, ...]] = ("single",)
     baselines: ClassVar[Mapping[str, tuple[str, ...]]] = {"single": ("alone",)}
     exports: ClassVar[bool] = True
+    export_inputs: ClassVar[tuple[str, ...]] = ()
+    export_roles: ClassVar[tuple[str, ...]] = ()
     eval_batch_size: ClassVar[int] = 256
     call: ClassVar[Callable[..., Outputs]]
     label_hint: ClassVar[str] = ""
@@ -108,8 +112,17 @@ class Task(BatchReader):
         if not self.exports:
             raise ValueError(
                 f"a student of {self.title} cannot be exported to ONNX: it is not a graph from "
-                f"{', '.join(self.inputs)} to logits"
+                f"{', '.join(self.inputs)} to {', '.join(self.roles)}"
             )
+
+    def call_exported(self, graph: Callable[[Batch], Outputs], batch: Batch) -> Outputs:
+        """Return the outputs that ``evaluate`` reads, from an exported student.
+
+        Args:
+            graph: function from a batch with ``export_inputs`` to outputs by role.
+            batch: batch of the data.
+        """
+        return graph(batch)
 
     def check_classes(
         self,

@@ -79,7 +79,8 @@ def prepare_scheme(scheme: Scheme, batch: Batch) -> None:
         first_key = message.partition(":")[0].partition(".")[0]
         if first_key in Recipe.model_fields:
             raise RecipeError(message) from error
-        path = "teacher" if message.startswith(("http://", "https://")) else "scheme"
+        is_of_server = message.startswith(("http://", "https://", "labels:", "the response has no"))
+        path = "teacher" if is_of_server else "scheme"
         raise RecipeError(f"{path}: {message}") from error
 
 

@@ -96,7 +96,9 @@ def store_fingerprint(experiment: Experiment, store: StoreConfig) -> dict[str, A
         "weights": [
             _weights_hash(experiment, config, index) for index, config in enumerate(recipe.teachers)
         ],
-        "code": [code_of(config.model, Path(recipe.folder)) for config in recipe.teachers],
+        "code": [
+            code_of(config.model, Path(recipe.folder), config.options) for config in recipe.teachers
+        ],
         "store": store.model_dump(exclude={"path"}),
         "precision": recipe.train.precision,
     }

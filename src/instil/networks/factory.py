@@ -86,12 +86,13 @@ def build(
     return model
 
 
-def code_of(spec: str, base: Path) -> str:
+def code_of(spec: str, base: Path, options: Mapping[str, Any] | None = None) -> str:
     """Return what a model depends on beside its options.
 
     Args:
         spec: see ``build``.
         base: folder of the recipe.
+        options: options of the model, which may name further files.
 
     Returns:
         Path and text of the user's module in ``spec``, or the identity that its source returns;
@@ -102,7 +103,7 @@ def code_of(spec: str, base: Path) -> str:
         return ""
     model_source = find_source(spec)
     if model_source is not None:
-        return model_source.identity(_request(spec, {}, {}, base))
+        return model_source.identity(_request(spec, dict(options or {}), {}, base))
     file = base / Path(*source.split(".")).with_suffix(".py")
     return f"{base.resolve()}\n{file.read_text(encoding='utf-8') if file.is_file() else ''}"
 

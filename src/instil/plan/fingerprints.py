@@ -65,7 +65,7 @@ def input_fingerprints(experiment: Experiment) -> dict[str, str]:
     for module in recipe.imports:
         inputs[f"imports ({module})"] = _digest(code_of(f"{module}:", base))
     for path, spec in _models(recipe, ""):
-        inputs[f"{path}.model ({spec.model})"] = _digest(code_of(spec.model, base))
+        inputs[f"{path}.model ({spec.model})"] = _digest(code_of(spec.model, base, spec.options))
         if spec.weights is not None:
             inputs[f"{path}.weights ({spec.weights})"] = file_sha256(recipe.locate(spec.weights))
     return inputs

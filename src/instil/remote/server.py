@@ -16,6 +16,13 @@ from instil.remote.answers import (
 from instil.remote.budget import Budget
 from instil.remote.connection import Connection, RequestRefusedError
 from instil.remote.discovery import find_endpoint, find_model
+from instil.remote.label_probs import (
+    TOKENS,
+    Tokens,
+    label_probabilities,
+    read_first_tokens,
+    request_options,
+)
 from instil.remote.log import Log
 from instil.remote.log_probs import Endpoint, Position, Question, read_positions, to_top
 from instil.remote.logged_requests import LoggedRequests
@@ -152,6 +159,37 @@ class Server:
                 return refusal
 
         yield from run_parallel(complete_one, prompts, self.connection, self.concurrency)
+
+    def label_probabilities(
+        self, prompts: Sequence[str], labels: Sequence[str], system: str | None = None
+    ) -> list[list[float]]:
+        """Return the probabilities of label words as the answers to prompts.
+
+        Args:
+            prompts: user messages.
+            labels: label words; the first token of an answer decides between them.
+            system: system message of the chats.
+
+        Returns:
+            For each prompt the probabilities of the labels, with the sum 1.
+
+        Raises:
+            ValueError: if the server returns no log-probabilities, or the labels do not fit.
+            ServerUnreachableError: if there is no complete response in any attempt.
+            BudgetExceededError: if the next request could exceed a budget.
+        """
+        address = f"{self.connection.url}/chat/completions"
+        messages = [] if system is None else [{"role": "system", "content": system}]
+
+        def first_tokens(prompt: str) -> Tokens:
+            entries = {"messages": [*messages, {"role": "user", "content": prompt}]}
+            max_tokens = _num_bytes(prompt) + _num_bytes(system or "") + 1
+            question = Question(address, request_options(self.name) | entries, max_tokens)
+            tokens: Tokens = self._requests.result(question, read_first_tokens, TOKENS)
+            return tokens
+
+        answers = dict(run_parallel(first_tokens, prompts, self.connection, self.concurrency))
+        return [label_probabilities(answers[index], labels) for index in range(len(prompts))]
 
     def top(self, rows: Sequence[Sequence[int]], size: int = 20) -> list[Top]:
         """Return the most likely next tokens after each position of token sequences.

@@ -15,6 +15,8 @@ STAGES = {
     "class token": (17, 7),
     "registers": (1 + 4 + 64, 5),
     "vector": (9,),
+    "video": (5, 2, 4, 4),
+    "long video": (6, 3, 4, 4),
 }
 
 
@@ -35,8 +37,10 @@ def test_maps_stay_and_vectors_are_one_position() -> None:
     image, vector = stage("map"), stage("vector")
     assert as_map(image) is image
     assert torch.equal(as_map(vector)[:, :, 0, 0], vector)
-    with pytest.raises(ValueError, match=r"\(2, 3, 4, 5, 6\).*expected a map"):
-        as_map(torch.zeros(2, 3, 4, 5, 6))
+    video = torch.zeros(2, 3, 4, 5, 6)
+    assert as_map(video) is video
+    with pytest.raises(ValueError, match=r"\(2, 3, 4, 5, 6, 7\).*expected a map"):
+        as_map(torch.zeros(2, 3, 4, 5, 6, 7))
 
 
 @pytest.mark.parametrize("student", STAGES)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from instil.modules.adapters import PointwiseConv
 from instil.modules.connectors import BatchNorm, Norm, connector_end, convolutions, require_norm
 
 
@@ -20,7 +21,7 @@ def test_each_convolution_has_its_norm_and_relu(
 ) -> None:
     connector = convolutions((3, 4, 5), (1, 3), norm)
     assert [type(module) for module in connector] == [
-        nn.Conv2d,
+        PointwiseConv,
         kinds[0],
         nn.ReLU,
         nn.Conv2d,
@@ -38,15 +39,15 @@ def test_the_end_of_the_last_convolution() -> None:
         convolutions((3, 4), (1,), "batch", "plain"),
         convolutions((3, 4), (1,), "batch", "norm"),
     )
-    assert [type(module) for module in plain] == [nn.Conv2d]
+    assert [type(module) for module in plain] == [PointwiseConv]
     assert plain[0].bias is None
-    assert [type(module) for module in norm] == [nn.Conv2d, BatchNorm]
+    assert [type(module) for module in norm] == [PointwiseConv, BatchNorm]
 
 
 def test_how_strong_a_sample_is_survives() -> None:
     connector, image = convolutions((3, 4), (1,), "group", "norm"), torch.randn(1, 3, 4, 4)
     connector[0].bias.data.zero_()
-    assert torch.allclose(connector(10 * image), 10 * connector(image), rtol=1e-5)
+    assert torch.allclose(connector(10 * image), 10 * connector(image), rtol=1e-5, atol=1e-5)
 
 
 def test_a_relu_stands_where_the_teacher_has_one() -> None:
@@ -67,3 +68,24 @@ def test_batch_norm_survives_a_batch_of_one_value_a_channel() -> None:
     assert torch.allclose(norm(image), (image - 1) / (1 + 1e-5) ** 0.5)
     several = torch.randn(4, 3, 1, 1)
     assert torch.allclose(norm(several), nn.BatchNorm2d(3)(several))
+
+
+@pytest.mark.parametrize("kernels", [(1, 1), (1, 3)])
+@pytest.mark.parametrize("norm", ["none", "group", "batch"])
+def test_convolutions_of_volumes_keep_the_grid(kernels: tuple[int, ...], norm: Norm) -> None:
+    layers = convolutions((3, 4, 5), kernels, norm, dims=3)
+    assert layers(torch.randn(2, 3, 2, 6, 5)).shape == (2, 5, 2, 6, 5)
+
+
+def test_pointwise_layers_of_a_volume_equal_those_of_its_slices() -> None:
+    volume = torch.randn(2, 3, 4, 5, 6)
+    layer = PointwiseConv(3, 7)
+    slices = [layer(volume[:, :, index]) for index in range(4)]
+    torch.testing.assert_close(layer(volume), torch.stack(slices, 2))
+
+
+def test_batch_norm_of_a_volume_reads_all_positions() -> None:
+    volume, norm = 3 * torch.randn(2, 3, 4, 5, 6) + 1, BatchNorm(3)
+    normed = norm(volume)
+    torch.testing.assert_close(normed.mean((0, 2, 3, 4)), torch.zeros(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(norm.running_mean, volume.mean((0, 2, 3, 4)) / 10)

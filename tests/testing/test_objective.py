@@ -11,9 +11,19 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs
 from instil.items import Items
+from instil.objectives.features.fitnet import FitNet
 from instil.testing import check_objective, loss_and_gradient, sample_outputs
 from instil.testing.objective import CONTRACTS
 from instil.testing.structures import make_strided
+
+
+class ImagesOnly(FitNet):
+    """The card declares all grids, and 3-D features are refused."""
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        if teacher.ndim == 5:
+            raise ValueError("images only")
+        return super().loss(student, teacher, connection)
 
 
 class Sound(Objective):
@@ -227,6 +237,7 @@ BROKEN: dict[type[Objective], str] = {
     Scalar: r"parameters are seen: a trainable scalar has the shape \(\)\. Expected \(1,\)",
     OutsideOfTheState: "parameters are seen: a parameter is missing from the state",
     ZeroTimesInfinity: "impossible class: the loss is nan if a class is minus infinity on both",
+    ImagesOnly: "grids of the card: the card declares the grids tokens, 1d, 2d, 3d, and",
     Uphill: "loss falls: the loss does not fall in 20 steps on free outputs",
 }
 

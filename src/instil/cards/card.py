@@ -29,6 +29,15 @@ Tag = Literal[
 - ``synthetic_labels``: the images that the scheme creates have a class.
 """
 
+Grid = Literal["tokens", "1d", "2d", "3d"]
+"""Grid of the positions of features:
+
+- ``tokens``: (N, L, C), a square grid of patches after class and register tokens.
+- ``1d``: (N, C, 1, T), a sequence such as audio frames.
+- ``2d``: (N, C, H, W), an image.
+- ``3d``: (N, C, T, H, W), a video or a volume.
+"""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -44,6 +53,7 @@ class Card:
         algorithms: the other axis of the survey.
         tasks: tasks for which the method is defined.
         labels: kinds of label for which the method is defined.
+        grids: grids of features that an objective on features accepts, see ``Grid``.
         couples: the loss of an item depends on the other items of the batch.
         zero_at_match: the loss is zero if student and teacher outputs are equal.
         finite_logits: no logit may be minus infinity, such as that of an excluded class.
@@ -64,6 +74,7 @@ class Card:
     algorithms: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ("classification",)
     labels: tuple[str, ...] = ("single", "multi", "binary")
+    grids: tuple[Grid, ...] = ("tokens", "1d", "2d", "3d")
     couples: bool = False
     zero_at_match: bool = True
     finite_logits: bool = False

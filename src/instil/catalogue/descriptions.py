@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from instil.catalogue.folders import kinds
@@ -46,6 +46,7 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "kind": kind,
         **{field: getattr(cls.card, field) for field in CARD_FIELDS},
         **{field: list(getattr(cls.card, field)) for field in CARD_LISTS},
+        "grids": list(cls.card.grids) if _reads_features(needs) else [],
         "options": described(cls),
         "needs": {side: [" or ".join(roles) for roles in groups] for side, groups in needs.items()},
         "idea": inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""),
@@ -53,6 +54,11 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "functions": _functions(cls),
         "defined": f"{cls.__module__}.{cls.__qualname__}",
     }
+
+
+def _reads_features(needs: Mapping[str, Any]) -> bool:
+    """Whether a method reads feature levels of a side."""
+    return any("features" in roles for groups in needs.values() for roles in groups)
 
 
 def cards(kind: str | None = None) -> list[dict[str, Any]]:

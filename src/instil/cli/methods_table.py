@@ -154,6 +154,7 @@ def _facts(method: Method) -> Iterator[tuple[str, str]]:
         "algorithms": ", ".join(method["algorithms"]),
         "tasks": ", ".join(method["tasks"]),
         "labels": ", ".join(method["labels"]) if method["kind"] in ("objective", "task") else "",
+        "feature grids": ", ".join(method["grids"]),
         "needs": "; ".join(needs),
         "couples": "an item's loss depends on the others in its batch" if method["couples"] else "",
         "when to use": method["use"],

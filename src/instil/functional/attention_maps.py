@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import to_float32
+from instil.functional.pooling import mean_positions
 
 FAINTEST = 1e-20
 """Smallest strength by which a map is divided. Below it the gradient would overflow."""
@@ -16,18 +17,18 @@ def attention_map(features: Tensor, power: float = 2.0) -> Tensor:
     """Spatial attention map: mean over the channels of ``abs(x) ** power``, at unit length.
 
     Args:
-        features: feature map (N, C, H, W).
+        features: feature map (N, C, *grid).
         power: exponent, > 0.
 
     Returns:
-        (N, H * W), rows of length 1.
+        (N, P), rows of length 1, for P positions.
     """
     features = to_float32(features)
     if power == 2:
         strength = features.square().sum(1).flatten(1)
     else:
         # The result does not depend on the scale, but powers of large values overflow.
-        largest = features.detach().abs().amax((1, 2, 3), keepdim=True)
+        largest = features.detach().abs().amax(tuple(range(1, features.ndim)), keepdim=True)
         scaled = features / largest.clamp_min(torch.finfo(features.dtype).tiny)
         strength = scaled.abs().pow(power).sum(1).flatten(1)
     largest = strength.detach().amax(1, keepdim=True).clamp_min(FAINTEST)
@@ -35,20 +36,20 @@ def attention_map(features: Tensor, power: float = 2.0) -> Tensor:
 
 
 def position_strength(features: Tensor) -> Tensor:
-    """Mean of ``abs(x)`` over the channels of a map (N, C, H, W): (N, 1, H, W)."""
+    """Mean of ``abs(x)`` over the channels of a map (N, C, *grid): (N, 1, *grid)."""
     return to_float32(features).abs().mean(1, keepdim=True)
 
 
 def channel_strength(features: Tensor) -> Tensor:
-    """Mean of ``abs(x)`` over the positions of a map (N, C, H, W): (N, C, 1, 1)."""
-    return to_float32(features).abs().mean((2, 3), keepdim=True)
+    """Mean of ``abs(x)`` over the positions of a map (N, C, *grid): (N, C, 1, ...)."""
+    return mean_positions(to_float32(features).abs(), keepdim=True)
 
 
 def attention_weights(strength: Tensor, temperature: float) -> Tensor:
     """Softmax of strengths (N, ...) within each sample, times their number.
 
     Args:
-        strength: (N, 1, H, W) of positions or (N, C, 1, 1) of channels.
+        strength: (N, 1, *grid) of positions or (N, C, 1, ...) of channels.
         temperature: softmax temperature.
 
     Returns:

@@ -62,7 +62,7 @@ def class_regions(vectors: Tensor, in_class: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pixel_labels(batch: Batch, loss: object) -> Tensor:
-    """Labels (N, H, W) of a batch, with -100 for invalid pixels.
+    """Labels (N, *grid) of a batch, with -100 for invalid pixels or voxels.
 
     Args:
         batch: the batch of the step.
@@ -72,11 +72,11 @@ def pixel_labels(batch: Batch, loss: object) -> Tensor:
         ValueError: if the batch has no labels, or one label per image.
     """
     label: Tensor | None = batch.get("label")
-    if label is None or label.ndim != 3:
+    if label is None or label.ndim < 3:
         got = "no label" if label is None else f"a label of shape {tuple(label.shape)}"
         raise ValueError(
-            f"{type(loss).__name__} needs a label for every pixel, (N, H, W), and the batch has "
-            f"{got}"
+            f"{type(loss).__name__} needs a label for every pixel, (N, H, W) or (N, D, H, W), and "
+            f"the batch has {got}"
         )
     valid: Tensor | None = batch.get("valid")
     if valid is None:
@@ -90,6 +90,6 @@ def labelled_images(label: Tensor) -> Tensor:
     """Weight (N,) of each image: 1 with at least one labelled pixel, else 0.
 
     Args:
-        label: labels (N, H, W), -100 for unlabelled pixels.
+        label: labels (N, *grid), -100 for unlabelled pixels.
     """
     return (label != UNLABELLED).flatten(1).any(1).float()

@@ -7,15 +7,17 @@ from torch import Tensor
 from instil.core import to_float32
 
 
-def gram(first: Tensor, second: Tensor) -> Tensor:
+def gram(first: Tensor, second: Tensor, dims: int = 2) -> Tensor:
     """Products of the channels of two maps, averaged over the positions.
 
     Args:
-        first: (..., C, H, W).
-        second: (..., D, H, W).
+        first: (..., C, *grid).
+        second: (..., D, *grid).
+        dims: number of dimensions of the grid.
 
     Returns:
         (..., C, D).
     """
-    num_positions = first.shape[-2] * first.shape[-1]
-    return to_float32(first).flatten(-2) @ to_float32(second).flatten(-2).mT / num_positions
+    num_positions = first.shape[-dims:].numel()
+    first_rows, second_rows = to_float32(first).flatten(-dims), to_float32(second).flatten(-dims)
+    return first_rows @ second_rows.mT / num_positions

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from instil.core import Outputs
-from instil.functional.feature_maps import as_map
+from instil.functional.feature_maps import as_map, grid_of
 
 Pairs = Literal["auto"] | list[list[int]]
 """``auto``, or [[student stage, teacher stage], ...], stages counted from 0, shallow to deep."""
@@ -117,7 +117,8 @@ def _match_automatically(
 
 def _candidates(levels: Sequence[Tensor]) -> list[_Level]:
     """Levels that may be paired: the deepest of each size, or all if there is one size."""
-    octaves = [math.log2(math.prod(as_map(level).shape[-2:])) / 2 for level in levels]
+    grids = [grid_of(as_map(level)) for level in levels]
+    octaves = [math.log2(math.prod(grid)) / len(grid) for grid in grids]
     count = len(levels)
     candidates = []
     for i in range(count):

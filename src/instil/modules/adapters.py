@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import to_float32
-from instil.functional.feature_maps import as_map, resize, resize_to_common
+from instil.functional.feature_maps import (
+    as_map,
+    describe_grid,
+    grid_of,
+    resize,
+    resize_to_common,
+)
+
+
+class PointwiseConv(nn.Conv2d):
+    """1x1 convolution of maps (N, C, *grid) with a grid of any number of dimensions.
+
+    Args:
+        source: channels of the input.
+        target: channels of the result.
+        bias: whether there is a bias.
+        device: device of the parameters.
+        dtype: type of the parameters.
+    """
+
+    def __init__(
+        self,
+        source: int,
+        target: int,
+        bias: bool = True,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(source, target, 1, bias=bias, device=device, dtype=dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim <= 4:
+            return super().forward(input)
+        result = super().forward(input.flatten(2).unsqueeze(3))
+        return result.view(len(input), -1, *input.shape[2:])
 
 
 class Adapter(nn.Module):
     """Adapter of a student feature map to the grid and the channels of a teacher feature map.
 
     A 1x1 convolution maps the channels; it has no parameters where they agree. The result is
-    (N, C, H, W).
+    (N, C, *grid).
 
     Args:
         student: student features of a dry batch: map, tokens or vectors.
@@ -22,17 +57,18 @@ class Adapter(nn.Module):
 
     def __init__(self, student: Tensor, teacher: Tensor):
         super().__init__()
-        student_channels, *student_grid = as_map(student).shape[1:]
-        teacher_channels, height, width = as_map(teacher).shape[1:]
-        self.grid = (height, width)
+        student_map, teacher_map = as_map(student), as_map(teacher)
+        student_channels, teacher_channels = student_map.shape[1], teacher_map.shape[1]
+        student_grid = grid_of(student_map)
+        self.grid = grid_of(teacher_map)
         self.project: nn.Module = nn.Identity()
         steps = []
-        if tuple(student_grid) != self.grid:
-            steps.append(f"{student_grid[0]}x{student_grid[1]} -> {height}x{width}")
+        if student_grid != self.grid:
+            steps.append(f"{describe_grid(student_grid)} -> {describe_grid(self.grid)}")
         if student_channels != teacher_channels:
             dtype = to_float32(student).dtype
-            self.project = nn.Conv2d(
-                student_channels, teacher_channels, 1, device=student.device, dtype=dtype
+            self.project = PointwiseConv(
+                student_channels, teacher_channels, device=student.device, dtype=dtype
             )
             steps.append("conv 1x1")
         self.description = ", ".join(steps) or "as it is"
@@ -114,4 +150,4 @@ class StudentProjection(nn.Module):
 def common_grid(student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
     """Adapter and description of two levels that a loss compares on the smaller of their grids."""
     resized, _ = resize_to_common(student, teacher)
-    return nn.Identity(), f"on {resized.shape[2]}x{resized.shape[3]}"
+    return nn.Identity(), f"on {describe_grid(grid_of(resized))}"

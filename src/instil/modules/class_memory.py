@@ -17,7 +17,7 @@ def class_queues(teacher_features: Iterable[Tensor], num_classes: int, size: int
     """Build one memory of teacher vectors per feature level, with ``size`` rows per class.
 
     Args:
-        teacher_features: levels (N, C, H, W) or (N, L, C).
+        teacher_features: levels (N, C, *grid) or (N, L, C).
         num_classes: number of classes.
         size: rows of a class.
     """

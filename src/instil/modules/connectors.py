@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from instil.core import to_float32
 from instil.functional.choices import require_choice
-from instil.functional.feature_maps import as_map, resize
-from instil.modules.adapters import match_dtype
+from instil.functional.feature_maps import as_map, grid_of, resize
+from instil.modules.adapters import PointwiseConv, match_dtype
 
 Norm = Literal["none", "group", "batch"]
 """``group`` normalizes each sample with all channels as one group. ``batch`` normalizes over the
@@ -30,9 +30,15 @@ def _none(_channels: int) -> nn.Module:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm that uses its running statistics for a batch with one value per channel."""
+    """BatchNorm of maps (N, C, *grid) with a grid of any number of dimensions.
+
+    It uses its running statistics for a batch with one value per channel.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.ndim > 4:
+            flat: Tensor = self.forward(input.flatten(2).unsqueeze(3))
+            return flat.view_as(input)
         if input.shape[0] * input.shape[2] * input.shape[3] > 1:
             return super().forward(input)
         return F.batch_norm(
@@ -66,8 +72,31 @@ def checked_norm(norm: Norm) -> Norm:
     return norm
 
 
+def convolution(
+    dims: int, source: int, target: int, kernel: int, stride: int = 1, bias: bool = True
+) -> nn.Module:
+    """Build a convolution that keeps the grid, or divides its sizes by ``stride``.
+
+    Args:
+        dims: number of dimensions of the grid, 2 or 3.
+        source: channels of the input.
+        target: channels of the result.
+        kernel: size of the kernel in each dimension, odd.
+        stride: step between the positions of the result.
+        bias: whether there is a bias.
+    """
+    if kernel == 1 and stride == 1:
+        return PointwiseConv(source, target, bias)
+    kind = nn.Conv2d if dims == 2 else nn.Conv3d
+    return kind(source, target, kernel, stride, kernel // 2, bias=bias)
+
+
 def convolutions(
-    widths: Sequence[int], kernels: Sequence[int], norm: Norm = "group", end: ConnectorEnd = "relu"
+    widths: Sequence[int],
+    kernels: Sequence[int],
+    norm: Norm = "group",
+    end: ConnectorEnd = "relu",
+    dims: int = 2,
 ) -> nn.Sequential:
     """Convolutions, each followed by normalization and ReLU.
 
@@ -77,6 +106,7 @@ def convolutions(
         norm: normalization. A last ``group`` would remove the strength of a sample's features;
             the last convolution has a bias instead.
         end: last layer after the last convolution.
+        dims: number of dimensions of the grid, 2 or 3. Kernels of size 1 accept any grid.
     """
     modules: list[nn.Module] = []
     pairs = list(itertools.pairwise(widths))
@@ -85,7 +115,7 @@ def convolutions(
         kind = "none" if is_last and norm == "group" else norm
         has_bias = kind == "none" and not (is_last and end == "plain")
         modules += [
-            nn.Conv2d(source, target, kernel, padding=kernel // 2, bias=has_bias),
+            convolution(dims, source, target, kernel, bias=has_bias),
             NORMS[kind](target),
             nn.ReLU(),
         ]
@@ -113,8 +143,9 @@ class Connector(nn.Module):
     def __init__(self, student: Tensor, teacher: Tensor, norm: Norm):
         super().__init__()
         source = as_map(student).shape[1]
-        target, height, width = as_map(teacher).shape[1:]
-        self.grid = (height, width)
+        teacher_map = as_map(teacher)
+        target = teacher_map.shape[1]
+        self.grid = grid_of(teacher_map)
         project = convolutions((source, target), (1,), norm, "norm")
         self.project = project.to(student.device, to_float32(student).dtype)
 

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from instil.modules.adapters import PointwiseConv
+from instil.modules.connectors import convolution
+
 FIRST_ITERATIONS = 20
 """Power iterations that bring a random vector near the first left singular vector."""
 
@@ -17,15 +20,14 @@ def default_critic(values: Tensor) -> nn.Module:
     """Build a critic of two layers with 64 channels.
 
     Args:
-        values: example of its input: vectors or tokens (..., D), or maps (N, C, H, W).
+        values: example of its input: vectors or tokens (..., D), or maps (N, C, *grid).
 
     Returns:
         Linear layers for vectors and tokens, convolutions for maps; one score per position.
     """
-    if values.ndim == 4:
-        return nn.Sequential(
-            nn.Conv2d(values.shape[1], 64, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(64, 1, 1)
-        )
+    if values.ndim >= 4:
+        wide = convolution(values.ndim - 2, values.shape[1], 64, 3)
+        return nn.Sequential(wide, nn.LeakyReLU(0.2), PointwiseConv(64, 1))
     return nn.Sequential(nn.Linear(values.shape[-1], 64), nn.LeakyReLU(0.2), nn.Linear(64, 1))
 
 
@@ -67,7 +69,7 @@ class SpectralNorm(nn.Module):
 def apply_spectral_norm(critic: nn.Module) -> None:
     """Apply ``SpectralNorm`` to every linear layer and convolution of a critic, in place."""
     for module in list(critic.modules()):
-        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight))
 
 

@@ -11,24 +11,29 @@ from torch import Tensor, nn
 
 from instil.core import to_float32
 from instil.functional.feature_maps import as_map
-from instil.modules.adapters import match_dtype
+from instil.functional.pooling import mean_positions
+from instil.modules.adapters import PointwiseConv, match_dtype
 from instil.modules.connectors import NORMS, Norm
 
 MAX_SIDE = 7
 """Positions per side up to which tokens are not merged."""
 
 
-def _separable_convolution(source: int, target: int, stride: int, norm: Norm) -> list[nn.Module]:
+def _separable_convolution(
+    source: int, target: int, stride: int, norm: Norm, dims: int
+) -> list[nn.Module]:
     """Depthwise separable 3x3 convolution with a norm and a ReLU."""
-    depthwise = nn.Conv2d(source, source, 3, stride, 1, groups=source, bias=False)
-    pointwise = nn.Conv2d(source, target, 1, bias=False)
+    kind = nn.Conv2d if dims == 2 else nn.Conv3d
+    depthwise = kind(source, source, 3, stride, 1, groups=source, bias=False)
+    pointwise = PointwiseConv(source, target, bias=False)
     return [depthwise, pointwise, NORMS[norm](target), nn.ReLU()]
 
 
-def _downsampling_block(source: int, target: int, norm: Norm) -> nn.Sequential:
+def _downsampling_block(source: int, target: int, norm: Norm, dims: int) -> nn.Sequential:
     """Two depthwise separable convolutions, the first with stride 2."""
-    first = _separable_convolution(source, source, 2, norm)
-    return nn.Sequential(*first, *_separable_convolution(source, target, 1, norm))
+    first = _separable_convolution(source, source, 2, norm, dims)
+    second = _separable_convolution(source, target, 1, norm, dims)
+    return nn.Sequential(*first, *second)
 
 
 class MapExit(nn.Module):
@@ -37,7 +42,7 @@ class MapExit(nn.Module):
     The number of blocks is the number of times that the network still halves the map.
 
     Args:
-        level: map (N, C, H, W) of a dry batch.
+        level: map (N, C, *grid) of a dry batch.
         deepest: deepest level of the same network.
         classes: number of classes.
         norm: normalization of the blocks.
@@ -51,15 +56,15 @@ class MapExit(nn.Module):
         halvings = max(0, round(math.log2(ratio)))
         widths = [channels * 2**index for index in range(halvings)] + [width]
         blocks = [
-            _downsampling_block(source, target, norm)
+            _downsampling_block(source, target, norm, level.ndim - 2)
             for source, target in itertools.pairwise(widths)
         ]
-        self.body = nn.Sequential(*blocks) if blocks else nn.Conv2d(channels, width, 1)
+        self.body = nn.Sequential(*blocks) if blocks else PointwiseConv(channels, width)
         self.head = nn.Linear(width, classes)
 
     def forward(self, level: Tensor) -> Tensor:
         features = self.body(match_dtype(self, to_float32(as_map(level))))
-        logits: Tensor = self.head(features.mean((2, 3)))
+        logits: Tensor = self.head(mean_positions(features))
         return logits
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.functional.pooling import pool_cells
+from instil.modules.adapters import PointwiseConv
 from instil.modules.connectors import NORMS
 
 
@@ -21,18 +22,17 @@ class NonLocal(nn.Module):
         super().__init__()
         middle = max(1, channels // 2)
         self.stride = stride
-        self.value = nn.Conv2d(channels, middle, 1)
-        self.query = nn.Conv2d(channels, middle, 1)
-        self.key = nn.Conv2d(channels, middle, 1)
-        self.out = nn.Conv2d(middle, channels, 1, bias=False)
+        self.value = PointwiseConv(channels, middle)
+        self.query = PointwiseConv(channels, middle)
+        self.key = PointwiseConv(channels, middle)
+        self.out = PointwiseConv(middle, channels, bias=False)
         self.norm = NORMS[norm](channels)
         for parameter in self.norm.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
-        cell = [min(self.stride, size) for size in features.shape[2:]]
-        value = F.max_pool2d(self.value(features), cell).flatten(2)
-        key = F.max_pool2d(self.key(features), cell).flatten(2)
+        value = pool_cells(self.value(features), self.stride, "max", ceil_mode=False).flatten(2)
+        key = pool_cells(self.key(features), self.stride, "max", ceil_mode=False).flatten(2)
         # Value times key first: the matrix of all pairs of positions is never stored.
         summary = value @ key.mT / key.shape[2]
         related = (summary @ self.query(features).flatten(2)).view(

@@ -9,12 +9,14 @@ from typing import Literal
 
 from torch import nn
 
+from instil.taps.layout import require_layout
+
 Taps = Mapping[str, str | list[str]]
 """Role -> path of a module, or a list of paths for a tuple."""
 
 Side = Literal["out", "in", "weight"]
 
-PATH = re.compile(r"([^\[\]:]*)(?:(\[\*\])?(:in)?|(:weight))")
+PATH = re.compile(r"([^\[\]:@]*)(?:(\[\*\])?(:in)?(?:@(\w+))?|(:weight))")
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")
 """Names that DistributedDataParallel, ``torch.compile`` and FSDP insert into a module path."""
 
@@ -33,6 +35,7 @@ class Tap:
         path: path of the module, without wrappers.
         side: output, first input, or weight and bias of the module.
         every_call: record all calls of the module, not only the last one.
+        layout: layout of the value as a feature map; empty: as it is.
     """
 
     index: int
@@ -41,6 +44,7 @@ class Tap:
     path: str
     side: Side
     every_call: bool
+    layout: str = ""
 
 
 def parse_taps(taps: Taps) -> list[Tap]:
@@ -60,13 +64,17 @@ def parse_taps(taps: Taps) -> list[Tap]:
             if match is None:
                 raise ValueError(
                     f"taps.{role}: '{text}' is not a path. Write path, path[*] (all calls), "
-                    "path:in (its input), path[*]:in or path:weight (its weight and bias)"
+                    "path:in (its input), path[*]:in, path:weight (its weight and bias) or "
+                    "path@sequence (a layout)"
                 )
-            path, star, is_input, is_weight = match.groups()
+            path, star, is_input, layout, is_weight = match.groups()
+            if layout:
+                require_layout(role, layout)
             side: Side = "in" if is_input else "out"
             if is_weight:
                 side = "weight"
-            parsed.append(Tap(len(parsed), role, is_part, path, side, bool(star)))
+            tap = Tap(len(parsed), role, is_part, path, side, bool(star), layout or "")
+            parsed.append(tap)
     return parsed
 
 

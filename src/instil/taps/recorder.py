@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.cards.closest import closest
+from instil.taps.layout import as_layout
 from instil.taps.path import Tap, Taps, modules_by_path, parse_taps
 
 
@@ -155,6 +156,8 @@ def _value(tap: Tap, tensors: list[tuple[Tensor, int]]) -> Tensor | tuple[Tensor
             f"taps.{tap.role}: '{tap.path}' was changed in place after it was recorded; tap the "
             "module after it"
         )
-    if tap.every_call or tap.side == "weight":
-        return tuple(tensor for tensor, _ in tensors)
-    return tensors[-1][0]
+    values = tuple(tensor for tensor, _ in tensors)
+    if tap.layout:
+        name = f"taps.{tap.role}: '{tap.path}'"
+        values = tuple(as_layout(value, tap.layout, name) for value in values)
+    return values if tap.every_call or tap.side == "weight" else values[-1]

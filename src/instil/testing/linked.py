@@ -21,10 +21,19 @@ def link_to_input(outputs: Outputs) -> Outputs:
     for level in outputs["features"]:
         factor = 1 + _waves(inputs, level[0].numel()).view(level.shape) / 2
         features.append((to_float32(level) * factor).to(level.dtype))
+    if len(features) > 1 and features[-1].ndim == 3:
+        # Losses on tokens may read the level before the last, on which the logits must depend.
+        features[-1] = features[-1] * _factors(features[-2], features[-1])
     deepest = _waves(to_float32(features[-1]).flatten(1), outputs["logits"].shape[1])
     factor = 1 + _waves(inputs, deepest.shape[1]) / 2
     logits = to_float32(outputs["logits"]) * factor + deepest
     return outputs | {"features": tuple(features), "logits": logits.to(outputs["logits"].dtype)}
+
+
+def _factors(level: Tensor, like: Tensor) -> Tensor:
+    """Factors of the shape of one level that depend on another level."""
+    waves = _waves(to_float32(level).flatten(1), like[0].numel())
+    return (1 + waves / 2).view(like.shape).to(like.dtype)
 
 
 def _waves(values: Tensor, width: int) -> Tensor:

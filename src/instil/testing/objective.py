@@ -11,6 +11,7 @@ from torch import Tensor
 
 from instil.core import Objective, Objectives, batch_size
 from instil.testing.classes import few_classes, impossible_class
+from instil.testing.grids import grids_of_the_card
 from instil.testing.linked import link_if_needed
 from instil.testing.structures import (
     assert_close,
@@ -232,5 +233,6 @@ CONTRACTS: tuple[Callable[[Callable[[], Objective]], None], ...] = (
     _loss_falls,
     few_classes,
     impossible_class,
+    grids_of_the_card,
 )
 """Contracts of an objective, in the order of ``check_objective``."""

@@ -65,7 +65,8 @@ def test_images_without_a_labelled_valid_pixel_do_not_count() -> None:
 def test_labels_of_images_are_refused(batch: Batch, message: str) -> None:
     with pytest.raises(
         ValueError,
-        match=rf"Labelled needs a label for every pixel, \(N, H, W\), and the batch has {message}",
+        match=r"Labelled needs a label for every pixel, \(N, H, W\) or \(N, D, H, W\), and "
+        rf"the batch has {message}",
     ):
         weights(batch)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from instil.modules.adapters import PointwiseConv
 from instil.modules.connectors import BatchNorm, Connector, NormedLinear
 from instil.objectives.features.activation_boundary import ActivationBoundary
 from instil.objectives.features.ickd import ICKD
@@ -11,7 +12,7 @@ from instil.testing import sample_outputs
 
 
 @pytest.mark.parametrize(
-    ("norm", "kinds"), [("none", [nn.Conv2d]), ("batch", [nn.Conv2d, BatchNorm])]
+    ("norm", "kinds"), [("none", [PointwiseConv]), ("batch", [PointwiseConv, BatchNorm])]
 )
 def test_a_connector_ends_before_a_relu(norm: str, kinds: list[type]) -> None:
     connector = Connector(torch.zeros(2, 16, 5), torch.zeros(2, 7, 3, 2), norm)  # type: ignore[arg-type]

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from instil.core import Batch, Outputs
 from instil.functional.errors import cosine_distance, smooth_l1_distance
 from instil.functional.feature_maps import patch_tokens
+from instil.modules.adapters import PointwiseConv
 from instil.modules.normalizers import StandardizeChannels
 from instil.objectives.bases.patch_objective import PatchObjective
 
@@ -29,7 +30,7 @@ def test_every_member_of_an_ensemble_has_its_adapter() -> None:
     together = Squares()
     together.resolve({"features"}, {"logits", "members"})
     together.build(student, {"members": (one, two)})
-    assert [type(adapter.project) for adapter in together.adapters] == [nn.Conv2d, nn.Conv2d]  # type: ignore[union-attr]
+    assert [type(adapter.project) for adapter in together.adapters] == [PointwiseConv] * 2  # type: ignore[union-attr]
     assert together.plan == [
         "student 1 (4x4x4) <- teacher 0 (6x2x2): 4x4 -> 2x2, conv 1x1",
         "student 1 (4x4x4) <- teacher 0 (17x5): conv 1x1",

@@ -74,5 +74,5 @@ def test_any_pair_of_networks(
 def test_errors_name_the_shapes() -> None:
     with pytest.raises(ValueError, match="dist_plus_loss: the student's shape"):
         dist_plus_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 2, 2))
-    with pytest.raises(ValueError, match=r"Expected \(N, C, H, W\), got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"Expected \(N, C, \*grid\), got \(2, 3\)"):
         dist_plus_loss(torch.zeros(2, 3), torch.zeros(2, 3))

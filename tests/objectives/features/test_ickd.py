@@ -51,7 +51,7 @@ def test_only_the_cell_of_a_position_matters() -> None:
 def test_invalid_inputs_are_errors() -> None:
     with pytest.raises(ValueError, match="Expected the teacher's 3 channels, got 2"):
         ickd_loss(torch.zeros(1, 2, 2, 2), torch.zeros(1, 3, 2, 2))
-    with pytest.raises(ValueError, match=r"cannot be divided into 2x2 equal cells.*got 4x5"):
+    with pytest.raises(ValueError, match=r"cannot be divided into 2 equal cells.*got 4x5"):
         ickd_loss(torch.zeros(1, 2, 4, 5), torch.zeros(1, 2, 4, 4), grid=2)
     with pytest.raises(ValueError, match=r"got 'papers'\. Did you mean paper"):
         ickd_loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4), "papers")  # type: ignore[arg-type]

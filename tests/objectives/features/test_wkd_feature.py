@@ -99,7 +99,9 @@ def test_auto_pairs_the_deepest_levels_and_has_a_relu_if_the_teacher_has_one(
 def test_small_cells_other_channels_and_an_unknown_covariance_are_errors(
     features: Callable[..., dict[str, tuple[Tensor, ...]]],
 ) -> None:
-    with pytest.raises(ValueError, match=r"grid: a cell has one position.*a grid of 2x2"):
+    with pytest.raises(
+        ValueError, match=r"grid: a cell has one position.*got 2 cells per dimension"
+    ):
         WKDFeature(grid=2).build(features("cnn"), features("cnn", seed=1))
     with pytest.raises(ValueError, match=r"the channels differ. Expected 4 .*got 3"):
         wkd_feature_loss(torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 2, 2))

@@ -78,7 +78,9 @@ def test_errors_are_clear() -> None:
         ValueError, match="the same number on both sides, at least two, got 1 and 1"
     ):
         DSD().build(*sides)
-    with pytest.raises(ValueError, match=r"logits \(N, H, W, C\), got shape \(2, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"logits \(N, H, W, C\) or \(N, D, H, W, C\), got shape \(2, 5\)"
+    ):
         DSD().build(*(side | {"logits": torch.randn(2, 5)} for side in sides))
     with pytest.raises(ValueError, match="the student has 3 channels, the teacher 4"):
         csd_loss(torch.randn(2, 3, 4, 4), torch.randn(2, 4, 4, 4))

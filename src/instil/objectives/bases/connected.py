@@ -22,7 +22,7 @@ Compare = Callable[[Tensor, Tensor], Tensor]
 
 
 def project_last(objective: FeatureObjective, student: Outputs) -> Tensor:
-    """Projected student features (N, D, H, W) of the last pair, in float32 or better.
+    """Projected student features (N, D, *grid) of the last pair, in float32 or better.
 
     Args:
         objective: the loss, after ``build``.

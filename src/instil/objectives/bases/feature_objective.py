@@ -18,7 +18,7 @@ from instil.modules.connectors import Connector, Norm
 
 
 class FeatureObjective(Objective):
-    """Base class of losses of pairs of levels (N, C, H, W) or (N, L, D), summed over the pairs.
+    """Base class of losses of pairs of levels (N, C, *grid) or (N, L, D), summed over the pairs.
 
     Subclasses define ``loss`` and, for another adapter than ``Adapter``, ``connect``.
 
@@ -115,7 +115,7 @@ class FeatureObjective(Objective):
     def adapted_levels(
         self, student: Outputs, teacher: Outputs
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Adapted student levels and teacher levels (N, C, H, W) of all pairs."""
+        """Adapted student levels and teacher levels (N, C, *grid) of all pairs."""
         student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
         pairs = zip(self.adapters, self.matched, strict=True)
         adapted = [adapter(student_levels[i]) for adapter, (i, _) in pairs]

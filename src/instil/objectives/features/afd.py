@@ -16,9 +16,10 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.attention_maps import FAINTEST, attention_map
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map
+from instil.functional.feature_maps import POOLS, as_map, grid_of, match_dimensions
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
+from instil.functional.pooling import mean_positions
 from instil.modules.adapters import match_dtype
 from instil.modules.connectors import Norm, NormedLinear, checked_norm
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -37,8 +38,8 @@ def afd_loss(
     the sum over the pairs.
 
     Args:
-        student_features: S feature maps (N, C, H, W) of any channels and sizes.
-        teacher_features: T feature maps (N, C, H, W) of any channels and sizes.
+        student_features: S feature maps (N, C, *grid) of any channels and sizes.
+        teacher_features: T feature maps (N, C, *grid) of any channels and sizes.
         attention: weights (N, T, S) of the pairs.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
@@ -54,7 +55,7 @@ def afd_loss(
         >>> afd_loss([student], [teacher], torch.ones(1, 1, 1))
         tensor(0.1464)
     """
-    if all(level.shape[2] * level.shape[3] == 1 for level in teacher_features):
+    if all(level.shape[2:].numel() == 1 for level in teacher_features):
         raise ValueError(
             "teacher_features: every level has one position. Expected a teacher level with more "
             "than one position. Tap an earlier layer."
@@ -62,7 +63,7 @@ def afd_loss(
     strengths = [_relative_strength(to_float32(level)) for level in student_features]
     terms = []
     for index, level in enumerate(teacher_features):
-        grid = (level.shape[2], level.shape[3])
+        grid = grid_of(level)
         teacher_map = attention_map(level)
         errors = [squared_error(_pooled_map(each, grid), teacher_map) for each in strengths]
         terms.append((attention[:, index] * torch.stack(errors, 1)).sum(1))
@@ -70,19 +71,22 @@ def afd_loss(
 
 
 def _relative_strength(feature_map: Tensor) -> Tensor:
-    """Sum of squares over the channels, divided by its maximum: (N, 1, H, W)."""
+    """Sum of squares over the channels, divided by its maximum: (N, 1, *grid)."""
     strength = feature_map.square().sum(1, keepdim=True)
-    return strength / strength.detach().amax((2, 3), keepdim=True).clamp_min(FAINTEST)
+    return strength / strength.detach().amax(
+        tuple(range(2, feature_map.ndim)), keepdim=True
+    ).clamp_min(FAINTEST)
 
 
-def _pooled_map(strength: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Average-pool a strength (N, 1, H, W) to a grid and scale it to unit length: (N, P)."""
-    return F.normalize(F.adaptive_avg_pool2d(strength, grid).flatten(1), dim=1)
+def _pooled_map(strength: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Average-pool a strength (N, 1, *grid) to a grid and scale it to unit length: (N, P)."""
+    pooled = POOLS[len(grid)](match_dimensions(strength, len(grid)), grid)
+    return F.normalize(pooled.flatten(1), dim=1)
 
 
 def _embed_channel_means(layers: nn.ModuleList, levels: Sequence[Tensor]) -> Tensor:
     """Apply one layer to the channel means of each level: (N, levels, D)."""
-    means = [layer(level.mean((2, 3))) for layer, level in zip(layers, levels, strict=True)]
+    means = [layer(mean_positions(level)) for layer, level in zip(layers, levels, strict=True)]
     return torch.stack(means, 1)
 
 

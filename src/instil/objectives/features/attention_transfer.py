@@ -12,7 +12,7 @@ from typing_extensions import Doc
 from instil.core import Card
 from instil.functional.attention_maps import attention_map
 from instil.functional.choices import require_choice
-from instil.functional.feature_maps import as_map, resize, smaller_grid
+from instil.functional.feature_maps import as_map, describe_grid, resize, smaller_grid
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -34,7 +34,7 @@ def attention_transfer_loss(
     average-pooled to the smaller grid. Neither form includes the paper's factor beta / 2.
 
     Args:
-        student_features: feature map (N, C, H, W) or tokens (N, L, C).
+        student_features: feature map (N, C, *grid) or tokens (N, L, C).
         teacher_features: feature map or tokens; channels and size may differ.
         power: exponent of the absolute activations, >= 1.
         form: ``"code"`` is the mean squared difference over the positions, as published by the
@@ -109,8 +109,8 @@ class AttentionTransfer(FeatureObjective):
         self.form = form
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        height, width = smaller_grid(as_map(student), as_map(teacher), "attention transfer")
-        return nn.Identity(), f"attention on {height}x{width}"
+        grid = smaller_grid(as_map(student), as_map(teacher), "attention transfer")
+        return nn.Identity(), f"attention on {describe_grid(grid)}"
 
     def loss(
         self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module

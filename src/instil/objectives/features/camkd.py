@@ -22,6 +22,7 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction, require_class_target
 from instil.functional.pairs import describe_pair, feature_levels
+from instil.functional.pooling import mean_positions
 from instil.items import Items, drop_unlabelled_gradient
 from instil.modules.adapters import Adapter
 
@@ -218,7 +219,7 @@ class CAMKD(Objective):
         student_features = [to_float32(adapter(deepest)) for adapter in self.adapters]
         teacher_features = [as_map(feature_levels(member)[-1]) for member in teachers]
         classifier_logits = [
-            F.linear(features.mean((2, 3)), *map(to_float32, member["head"]))
+            F.linear(mean_positions(features), *map(to_float32, member["head"]))
             for features, member in zip(student_features, teachers, strict=True)
         ]
         return loss + self.feature_weight * camkd_feature_loss(

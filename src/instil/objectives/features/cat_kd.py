@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
@@ -13,9 +12,10 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.attention_maps import scaled_l2_normalize
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.feature_maps import POOLS, as_map, match_dimensions, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
+from instil.functional.pooling import mean_positions
 from instil.items import Items
 
 
@@ -23,11 +23,11 @@ def class_activation_map(feature_map: Tensor, weight: Tensor) -> Tensor:
     """Contribution of each position to each class logit (Guo et al. 2023, Eq. 2).
 
     Args:
-        feature_map: (N, D, H, W).
+        feature_map: (N, D, *grid).
         weight: weight (C, D) of the linear classifier.
 
     Returns:
-        (N, C, H, W).
+        (N, C, *grid).
 
     Raises:
         ValueError: if the classifier has another input size than the feature map has channels.
@@ -38,7 +38,7 @@ def class_activation_map(feature_map: Tensor, weight: Tensor) -> Tensor:
             f"Expected a weight of (classes, {feature_map.shape[1]}), got {tuple(weight.shape)}. "
             "Tap the layer before the classifier."
         )
-    return torch.einsum("ndhw,cd->nchw", to_float32(feature_map), to_float32(weight))
+    return torch.einsum("nd...,cd->nc...", to_float32(feature_map), to_float32(weight))
 
 
 def cat_kd_loss(
@@ -51,12 +51,13 @@ def cat_kd_loss(
 ) -> Tensor:
     """Class attention transfer loss (Guo et al. 2023, Eq. 5).
 
-    Mean squared difference of class activation maps, pooled to ``resolution`` x ``resolution``.
+    Mean squared difference of class activation maps, pooled to ``resolution`` positions in each
+    dimension of the grid.
 
     Args:
-        student_maps: class activation maps (N, C, H, W) of the student.
-        teacher_maps: class activation maps (N, C, H, W) of the teacher; H and W may differ.
-        resolution: rows and columns after pooling, >= 1.
+        student_maps: class activation maps (N, C, *grid) of the student.
+        teacher_maps: class activation maps (N, C, *grid) of the teacher; the grids may differ.
+        resolution: positions in each dimension after pooling, >= 1.
         normalize: scale each pooled map to unit length.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
         binarize: replace the teacher's maps by 1 where they exceed their mean absolute value, and
@@ -74,15 +75,21 @@ def cat_kd_loss(
         tensor(1.)
     """
     if binarize:
-        threshold = to_float32(teacher_maps).abs().mean((2, 3), keepdim=True)
+        threshold = mean_positions(to_float32(teacher_maps).abs(), keepdim=True)
         teacher_maps = (to_float32(teacher_maps) > threshold).to(threshold.dtype)
-    student_maps = F.adaptive_avg_pool2d(to_float32(student_maps), resolution).flatten(2)
-    teacher_maps = F.adaptive_avg_pool2d(to_float32(teacher_maps), resolution).flatten(2)
+    dims = min(student_maps.ndim, teacher_maps.ndim) - 2
+    student_maps = _pool(student_maps, dims, resolution)
+    teacher_maps = _pool(teacher_maps, dims, resolution)
     student_maps, teacher_maps = require_same_shape(student_maps, teacher_maps, "cat_kd_loss")
     if normalize:
         student_maps = scaled_l2_normalize(student_maps)
         teacher_maps = scaled_l2_normalize(teacher_maps)
     return apply_reduction(squared_error(student_maps, teacher_maps), reduction)
+
+
+def _pool(maps: Tensor, dims: int, resolution: int) -> Tensor:
+    """Maps of ``resolution`` positions in each of ``dims`` dimensions: (N, C, P)."""
+    return POOLS[dims](match_dimensions(to_float32(maps), dims), resolution).flatten(2)
 
 
 class CatKD(Objective):
@@ -158,7 +165,7 @@ class CatKD(Objective):
         }
         cat_kd_loss(maps["student"], maps["teacher"], self.resolution)
         for side, values in maps.items():
-            if values.shape[2] * values.shape[3] == 1:
+            if values.shape[2:].numel() == 1:
                 raise ValueError(
                     f"{side} features: the deepest level has one position, which does not locate "
                     f"a class. Expected several positions, got {tuple(values.shape)}. Tap an "

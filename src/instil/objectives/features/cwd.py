@@ -32,8 +32,8 @@ def cwd_loss(
     KL divergence of distributions over positions or channels, multiplied by ``temperature ** 2``.
 
     Args:
-        student_features: feature map (N, C, H, W).
-        teacher_features: feature map (N, C, H, W).
+        student_features: feature map (N, C, *grid).
+        teacher_features: feature map (N, C, *grid).
         temperature: softmax temperature, > 0.
         form: ``"channel"`` normalises each channel over the positions, and averages over the
             channels; ``"spatial"`` normalises each position over the channels, and averages over

@@ -13,7 +13,7 @@ from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.diffusion import TIMES
 from instil.functional.divergences import kl_divergence
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.functional.feature_maps import as_map, grid_of, require_same_shape, resize
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.adapters import match_dtype
@@ -160,7 +160,8 @@ class DiffKD(FeatureObjective):
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         channels = as_map(student).shape[1], as_map(teacher).shape[1]
-        denoiser = Denoiser(*channels, self.reduction, False, self.norm)
+        dims = as_map(teacher).ndim - 2
+        denoiser = Denoiser(*channels, self.reduction, False, self.norm, dims)
         description = f"denoised in {self.steps} steps"
         return denoiser.to(student.device, to_float32(student).dtype), description
 
@@ -176,8 +177,7 @@ class DiffKD(FeatureObjective):
         terms = []
         for index, (denoiser, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
             target = to_float32(as_map(teacher_levels[j]))
-            grid = (target.shape[2], target.shape[3])
-            source = resize(to_float32(as_map(student_levels[i])), grid)
+            source = resize(to_float32(as_map(student_levels[i])), grid_of(target))
             sides = match_dtype(denoiser, source), match_dtype(denoiser, target)
             # Each denoiser has streams of its own.
             outputs = denoiser(*sides, batch, self.steps, f"{self.stream}.{index}")

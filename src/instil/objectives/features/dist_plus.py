@@ -30,8 +30,8 @@ def dist_plus_loss(
     sums over channels, averaged over positions.
 
     Args:
-        student_features: (N, C, H, W).
-        teacher_features: (N, C, H, W).
+        student_features: (N, C, *grid), a grid of two or three dimensions.
+        teacher_features: (N, C, *grid), a grid of two or three dimensions.
         channel_weight: weight of the channel relation.
         spatial_weight: weight of the spatial relation.
 
@@ -48,9 +48,9 @@ def dist_plus_loss(
         tensor(1.5084)
     """
     student, teacher = require_same_shape(student_features, teacher_features, "dist_plus_loss")
-    if student.ndim != 4:
+    if student.ndim < 4:
         raise ValueError(
-            "dist_plus_loss: the features are not maps. Expected (N, C, H, W), got "
+            "dist_plus_loss: the features are not maps. Expected (N, C, *grid), got "
             f"{tuple(student.shape)}."
         )
     loss = student.new_zeros(())

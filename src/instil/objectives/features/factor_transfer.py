@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -16,7 +17,7 @@ from instil.core import Card, NonNegative, to_float32
 from instil.functional.attention_maps import attention_map
 from instil.functional.choices import require_choice
 from instil.functional.errors import sample_mean, squared_error
-from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.functional.feature_maps import as_map, grid_of, require_same_shape, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.modules.adapters import match_dtype
@@ -40,8 +41,8 @@ def factor_transfer_loss(
     """Factor transfer loss: distance of two factors at unit length (Kim et al. 2018).
 
     Args:
-        student_features: factors (N, C, H, W) of the student.
-        teacher_features: factors (N, C, H, W) of the teacher.
+        student_features: factors (N, C, *grid) of the student.
+        teacher_features: factors (N, C, *grid) of the teacher.
         form: ``"paper"`` compares the flattened factors; ``"attention"`` compares their attention
             maps, the mean of ``abs(x) ** power`` over the channels.
         distance: ``"l1"`` is the mean absolute difference; ``"l2"`` is the length of the difference
@@ -81,9 +82,14 @@ def factor_transfer_loss(
     return apply_reduction(values, reduction)
 
 
-def _layers(
-    kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], widths: tuple[int, ...], norm: str
-) -> nn.Sequential:
+CONVOLUTIONS: dict[int, tuple[type[nn.Module], type[nn.Module]]] = {
+    2: (nn.Conv2d, nn.ConvTranspose2d),
+    3: (nn.Conv3d, nn.ConvTranspose3d),
+}
+"""Convolution and transposed convolution, by the number of dimensions of the grid."""
+
+
+def _layers(kind: Callable[..., nn.Module], widths: tuple[int, ...], norm: str) -> nn.Sequential:
     """3x3 convolutions from each width to the next, each with a norm and a leaky ReLU."""
     modules: list[nn.Module] = []
     for source, target in itertools.pairwise(widths):
@@ -101,14 +107,16 @@ class FactorNets(nn.Module):
         target: channels of the teacher level.
         rate: channels of a factor, as a share of ``target``.
         norm: normalisation of the translator.
+        dims: number of dimensions of the grid, 2 or 3.
     """
 
-    def __init__(self, source: int, target: int, rate: float, norm: str):
+    def __init__(self, source: int, target: int, rate: float, norm: str, dims: int = 2):
         super().__init__()
         factors = max(1, round(rate * target))
-        self.translator = _layers(nn.Conv2d, (source, source, factors, factors), norm)
-        self.paraphraser = _layers(nn.Conv2d, (target, target, factors, factors), "none")
-        decoder = _layers(nn.ConvTranspose2d, (factors, factors, target, target), "none")
+        forward_kind, backward_kind = CONVOLUTIONS[dims]
+        self.translator = _layers(forward_kind, (source, source, factors, factors), norm)
+        self.paraphraser = _layers(forward_kind, (target, target, factors, factors), "none")
+        decoder = _layers(backward_kind, (factors, factors, target, target), "none")
         # Without the last ReLU: teacher features may be negative.
         self.decoder = decoder[:-1]
 
@@ -116,8 +124,8 @@ class FactorNets(nn.Module):
         """Compute the factors of both sides and the reconstruction.
 
         Args:
-            student: feature map (N, source, H, W).
-            teacher: feature map (N, target, H, W).
+            student: feature map (N, source, *grid).
+            teacher: feature map (N, target, *grid).
 
         Returns:
             Student factor, teacher factor without gradient, and reconstructed teacher features.
@@ -195,9 +203,10 @@ class FactorTransfer(FeatureObjective):
         self.reconstruction = reconstruction
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        source, target = as_map(student).shape[1], as_map(teacher).shape[1]
+        teacher_map = as_map(teacher)
+        source, target, dims = as_map(student).shape[1], teacher_map.shape[1], teacher_map.ndim - 2
         rate = at_progress(self.rate, {})
-        nets = FactorNets(source, target, rate, self.norm)
+        nets = FactorNets(source, target, rate, self.norm, dims)
         description = f"{max(1, round(rate * target))} factors"
         return nets.to(student.device, to_float32(student).dtype), description
 
@@ -205,8 +214,7 @@ class FactorTransfer(FeatureObjective):
         self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
     ) -> Tensor:
         teacher_map = match_dtype(connection, to_float32(as_map(teacher_features)))
-        grid = (teacher_map.shape[2], teacher_map.shape[3])
-        student_map = resize(to_float32(as_map(student_features)), grid)
+        student_map = resize(to_float32(as_map(student_features)), grid_of(teacher_map))
         student_factor, teacher_factor, reconstructed = connection(
             match_dtype(connection, student_map), teacher_map
         )

@@ -12,10 +12,12 @@ from typing_extensions import Doc
 from instil.core import Card, NonNegative, Positive, to_float32
 from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
 from instil.functional.choices import require_choice
-from instil.functional.feature_maps import as_map, resize
+from instil.functional.feature_maps import as_map, grid_of, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.modules.adapters import match_dtype
+from instil.functional.pooling import mean_positions
+from instil.modules.adapters import PointwiseConv, match_dtype
+from instil.modules.connectors import convolution
 from instil.modules.non_local import NonLocal
 from instil.objectives.bases.feature_objective import FeatureObjective
 
@@ -28,7 +30,8 @@ WEIGHTS: Weights = (7e-5, 4e-3, 4e-3, 7e-5)
 class DetectionFeatures(NamedTuple):
     """Compared tensors of one side.
 
-    Features and relations are (N, C, H, W), means per channel (N, C) and per position (N, 1, H, W).
+    Features and relations are (N, C, *grid), means per channel (N, C), means per position
+    (N, 1, *grid).
     """
 
     features: Tensor
@@ -51,7 +54,7 @@ def fbkd_loss(
     Args:
         student_features: compared tensors of the student.
         teacher_features: compared tensors of the teacher.
-        mask: weights that broadcast to the features (N, C, H, W).
+        mask: weights that broadcast to the features (N, C, *grid).
         weights: weights of features, channel means, position means and relations.
         reduction: ``"mean"``, ``"none"`` (one value per sample) or ``"batch"`` (one length of the
             whole batch).
@@ -88,15 +91,15 @@ def fbkd_mask(
     """Weights of the features that are strong on both sides (Zhang and Ma 2021), without gradient.
 
     Args:
-        student_features: feature map (N, D, H, W) before the adapter.
-        adapted_features: feature map (N, C, H, W) after the adapter.
-        teacher_features: feature map (N, C, H, W).
+        student_features: feature map (N, D, *grid) before the adapter.
+        adapted_features: feature map (N, C, *grid) after the adapter.
+        teacher_features: feature map (N, C, *grid).
         temperature: softmax temperature, > 0.
         form: ``"paper"`` is a softmax of the sum of both strengths, positions times channels;
             ``"code"`` is the mean of both softmax distributions over the positions.
 
     Returns:
-        (N, C, H, W), or (N, 1, H, W) for ``form="code"``.
+        (N, C, *grid), or (N, 1, *grid) for ``form="code"``.
     """
     student_positions = position_strength(student_features)
     teacher_positions = position_strength(teacher_features)
@@ -117,14 +120,15 @@ class DetectionAdapters(nn.Module):
         target: channels of the teacher level.
         norm: normalisation of the non-local blocks.
         stride: stride of the non-local blocks.
+        dims: number of dimensions of the grid, 2 or 3.
     """
 
-    def __init__(self, source: int, target: int, norm: str, stride: int = 1):
+    def __init__(self, source: int, target: int, norm: str, stride: int = 1, dims: int = 2):
         super().__init__()
-        self.features = nn.Conv2d(source, target, 1)
-        self.relations = nn.Conv2d(source, target, 1)
+        self.features = PointwiseConv(source, target)
+        self.relations = PointwiseConv(source, target)
         self.channels = nn.Linear(source, target)
-        self.positions = nn.Conv2d(1, 1, 3, padding=1)
+        self.positions = convolution(dims, 1, 1, 3)
         self.student_relations = NonLocal(source, norm, stride)
         self.teacher_relations = NonLocal(target, norm, stride)
 
@@ -133,13 +137,13 @@ class DetectionAdapters(nn.Module):
     ) -> tuple[DetectionFeatures, DetectionFeatures]:
         student_features = DetectionFeatures(
             self.features(student),
-            self.channels(student.mean((2, 3))),
+            self.channels(mean_positions(student)),
             self.positions(student.mean(1, keepdim=True)),
             self.relations(self.student_relations(student)),
         )
         teacher_features = DetectionFeatures(
             teacher,
-            teacher.mean((2, 3)),
+            mean_positions(teacher),
             teacher.mean(1, keepdim=True),
             self.teacher_relations(teacher),
         )
@@ -223,7 +227,7 @@ class FBKD(FeatureObjective):
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
         norm = "batch" if self.couples else "group"
-        adapters = DetectionAdapters(source, target, norm, self.stride)
+        adapters = DetectionAdapters(source, target, norm, self.stride, as_map(teacher).ndim - 2)
         description = "adapters and two non-local blocks"
         return adapters.to(student.device, to_float32(student).dtype), description
 
@@ -231,8 +235,8 @@ class FBKD(FeatureObjective):
         self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
     ) -> Tensor:
         teacher_map = match_dtype(connection, to_float32(as_map(teacher_features)))
-        grid = (teacher_map.shape[2], teacher_map.shape[3])
-        student_map = match_dtype(connection, resize(to_float32(as_map(student_features)), grid))
+        student_map = resize(to_float32(as_map(student_features)), grid_of(teacher_map))
+        student_map = match_dtype(connection, student_map)
         student, teacher = connection(student_map, teacher_map)
         mask = fbkd_mask(student_map, student.features, teacher_map, self.temperature, self.form)
         weights = (self.features, self.channels, self.positions, self.relations)

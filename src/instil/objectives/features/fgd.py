@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import torch
@@ -11,16 +12,17 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
-from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.feature_maps import as_map, describe_grid, grid_of, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
-from instil.modules.adapters import Adapter
+from instil.functional.pooling import expand_positions
+from instil.modules.adapters import Adapter, PointwiseConv
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 Weights = tuple[float, float, float]
 
 
-def box_masks(boxes: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def box_masks(boxes: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Weights of the positions inside and outside of boxes (Yang et al. 2022).
 
     A position inside a box has the reciprocal of the number of positions of the box, the largest
@@ -29,11 +31,17 @@ def box_masks(boxes: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     Args:
         boxes: (N, M, 4), left, top, right, bottom as fractions of the image. A box without area is
             padding.
-        grid: height and width of the feature map.
+        grid: height and width of the feature map. Without boxes, a grid of any number of
+            dimensions.
 
     Returns:
-        Weights (N, 1, H, W) of the foreground and of the background.
+        Weights (N, 1, *grid) of the foreground and of the background.
+
+    Raises:
+        ValueError: for boxes on a grid that has not two dimensions.
     """
+    if len(grid) != 2:
+        return _background_only(boxes, grid)
     height, width = grid
     # One box of padding more, so that the maximum over the boxes exists for M = 0.
     boxes = F.pad(to_float32(boxes), (0, 0, 0, 1))
@@ -51,6 +59,18 @@ def box_masks(boxes: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return foreground, outside / outside.sum((2, 3), keepdim=True).clamp_min(1)
 
 
+def _background_only(boxes: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Weights for no boxes: no foreground, and a uniform background."""
+    if boxes.shape[1]:
+        raise ValueError(
+            "boxes: boxes of an image have no position on this grid. Expected features of two "
+            f"dimensions (height, width), got a grid of {describe_grid(grid)}. Leave boxes out of "
+            "the batch, or tap a layer of a 2-D network."
+        )
+    foreground = boxes.new_zeros(len(boxes), 1, *grid, dtype=to_float32(boxes).dtype)
+    return foreground, torch.full_like(foreground, 1 / math.prod(grid))
+
+
 def fgd_loss(
     student_features: Tensor,
     teacher_features: Tensor,
@@ -66,10 +86,10 @@ def fgd_loss(
     attentions. Both are sums over the elements.
 
     Args:
-        student_features: feature map (N, C, H, W).
-        teacher_features: feature map (N, C, H, W).
-        foreground: weights (N, 1, H, W) of the positions inside of boxes.
-        background: weights (N, 1, H, W) of the other positions.
+        student_features: feature map (N, C, *grid).
+        teacher_features: feature map (N, C, *grid).
+        foreground: weights (N, 1, *grid) of the positions inside of boxes.
+        background: weights (N, 1, *grid) of the other positions.
         temperature: softmax temperature of the attentions, > 0.
         weights: weights of foreground, background and attention.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
@@ -90,7 +110,7 @@ def fgd_loss(
         student_features, teacher_features, "fgd_loss"
     )
     squares = (student_features - teacher_features).square()
-    attention_error = torch.zeros_like(student_features[:, 0, 0, 0])
+    attention_error = student_features.new_zeros(len(student_features))
     for strength in (position_strength, channel_strength):
         student_attention = attention_weights(strength(student_features), temperature)
         teacher_attention = attention_weights(strength(teacher_features), temperature)
@@ -110,12 +130,12 @@ class GlobalContext(nn.Module):
         super().__init__()
         middle = max(1, channels // 2)
         # No bias: the softmax over the positions would cancel it.
-        self.attend = nn.Conv2d(channels, 1, 1, bias=False)
+        self.attend = PointwiseConv(channels, 1, bias=False)
         self.add = nn.Sequential(
-            nn.Conv2d(channels, middle, 1),
+            PointwiseConv(channels, middle),
             nn.GroupNorm(1, middle),
             nn.ReLU(),
-            nn.Conv2d(middle, channels, 1),
+            PointwiseConv(middle, channels),
         )
         nn.init.kaiming_normal_(self.attend.weight, nonlinearity="relu")
         for parameter in self.add[3].parameters():
@@ -123,7 +143,7 @@ class GlobalContext(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         attention = self.attend(features).flatten(2).softmax(2)
-        context = (features.flatten(2) * attention).sum(2)[:, :, None, None]
+        context = expand_positions((features.flatten(2) * attention).sum(2), features)
         result: Tensor = features + self.add(context)
         return result
 
@@ -220,7 +240,7 @@ class FGD(FeatureObjective):
         aligned = adapters.align(student)
         target = to_float32(as_map(teacher))
         boxes = batch.get("boxes", aligned.new_zeros(len(aligned), 0, 4))
-        masks = box_masks(boxes, (target.shape[2], target.shape[3]))
+        masks = box_masks(boxes, grid_of(target))
         weights = (self.foreground, self.background, self.attention)
         focal = fgd_loss(aligned, target, *masks, self.temperature, weights, "none")
         student_context = adapters.student(aligned)

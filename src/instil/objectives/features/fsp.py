@@ -13,7 +13,13 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.choices import require_choice
-from instil.functional.feature_maps import require_same_shape
+from instil.functional.feature_maps import (
+    POOLS,
+    common_sizes,
+    grid_of,
+    match_dimensions,
+    require_same_shape,
+)
 from instil.functional.gram import gram
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, consecutive_pairs, require_two_stages
@@ -24,14 +30,18 @@ Form = Literal["mean", "paper", "columns"]
 FORMS = ("mean", "paper", "columns")
 
 
+MAX_POOLS = {2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+"""Max-pooling to a grid, by the number of dimensions of the grid."""
+
+
 def fsp_matrix(first: Tensor, second: Tensor, pool: Pool = "max") -> Tensor:
     """Products of the channels of two feature maps (Yim et al. 2017, Eq. 1).
 
     The larger map is pooled to the smaller grid, and the products are averaged over its positions.
 
     Args:
-        first: feature map (N, C, H, W).
-        second: feature map (N, D, H', W').
+        first: feature map (N, C, *grid).
+        second: feature map (N, D, *grid), of any size.
         pool: ``"max"`` or ``"average"``.
 
     Returns:
@@ -41,15 +51,16 @@ def fsp_matrix(first: Tensor, second: Tensor, pool: Pool = "max") -> Tensor:
         ValueError: if ``pool`` is unknown.
     """
     require_choice("pool", pool, ("max", "average"))
-    height, width = (min(a, b) for a, b in zip(first.shape[2:], second.shape[2:], strict=True))
-    resize = F.adaptive_max_pool2d if pool == "max" else F.adaptive_avg_pool2d
+    grid = common_sizes(grid_of(first), grid_of(second))
+    pools = MAX_POOLS if pool == "max" else POOLS
     maps = []
     for feature_map in (first, second):
-        if feature_map.shape[2:] == (height, width):
+        if grid_of(feature_map) == grid:
             maps.append(feature_map)
         else:
-            maps.append(resize(to_float32(feature_map), (height, width)))
-    return gram(maps[0], maps[1])
+            matched = match_dimensions(to_float32(feature_map), len(grid))
+            maps.append(pools[len(grid)](matched, grid))
+    return gram(maps[0], maps[1], len(grid))
 
 
 def fsp_loss(
@@ -62,7 +73,7 @@ def fsp_loss(
     """Distance of the FSP matrices of consecutive levels; sum over the matrices.
 
     Args:
-        student_features: feature maps (N, C, H, W), shallow to deep.
+        student_features: feature maps (N, C, *grid), shallow to deep.
         teacher_features: feature maps with the same channels.
         pool: pooling of the larger map of a matrix, ``"max"`` or ``"average"``.
         form: ``"mean"`` is the mean squared difference over the entries; ``"paper"`` is the sum

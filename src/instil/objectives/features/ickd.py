@@ -12,7 +12,7 @@ from typing_extensions import Doc
 from instil.core import Card, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map
+from instil.functional.feature_maps import as_map, describe_grid, grid_of
 from instil.functional.gram import gram
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
@@ -35,11 +35,11 @@ def ickd_loss(
     Squared difference of the products of all pairs of channels.
 
     Args:
-        student_features: feature map (N, C, H, W).
+        student_features: feature map (N, C, *grid).
         teacher_features: feature map with the same channels and any size.
         form: ``"code"`` scales the products of each channel to unit length, sums over them and
             averages over the channels; ``"paper"`` averages over all C x C products.
-        grid: compute the products in ``grid`` x ``grid`` cells and average over the cells.
+        grid: compute the products in ``grid`` cells per dimension and average over the cells.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
     Returns:
@@ -62,8 +62,9 @@ def ickd_loss(
     require_choice("form", form, FORMS)
     student_cells = _cells(to_float32(student_features), grid)
     teacher_cells = _cells(to_float32(teacher_features), grid)
-    student_gram = gram(student_cells, student_cells)
-    teacher_gram = gram(teacher_cells, teacher_cells)
+    dims = student_features.ndim - 2
+    student_gram = gram(student_cells, student_cells, dims)
+    teacher_gram = gram(teacher_cells, teacher_cells, dims)
     if form == "paper":
         return apply_reduction(squared_error(student_gram, teacher_gram), reduction)
     student_rows = F.normalize(student_gram, dim=-1)
@@ -73,15 +74,18 @@ def ickd_loss(
 
 
 def _cells(feature_map: Tensor, grid: int) -> Tensor:
-    """Divide a feature map into cells: (N, grid * grid, C, H / grid, W / grid)."""
-    height, width = feature_map.shape[2:]
-    if height % grid or width % grid:
+    """Divide a feature map into ``grid`` cells per dimension: (N, cells, C, *cell)."""
+    sizes = grid_of(feature_map)
+    if any(size % grid for size in sizes):
         raise ValueError(
-            f"grid: the map cannot be divided into {grid}x{grid} equal cells. Expected a height "
-            f"and a width divisible by {grid}, got {height}x{width}."
+            f"grid: the map cannot be divided into {grid} equal cells in each dimension. Expected "
+            f"sizes divisible by {grid}, got {describe_grid(sizes)}."
         )
-    parts = feature_map.reshape(*feature_map.shape[:2], grid, height // grid, grid, width // grid)
-    return parts.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    dims = len(sizes)
+    split = [part for size in sizes for part in (grid, size // grid)]
+    parts = feature_map.reshape(*feature_map.shape[:2], *split)
+    cells, within = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
+    return parts.permute(0, *cells, 1, *within).flatten(1, dims)
 
 
 class ICKD(FeatureObjective):

@@ -26,10 +26,10 @@ def ifvd_loss(
     value is the mean over the labelled positions of an image.
 
     Args:
-        student_features: feature map (N, C, H, W).
+        student_features: feature map (N, C, *grid).
         teacher_features: feature map of any channels and size; both are resized to the smaller
             grid.
-        target: class indices (N, H', W'), read at the nearest pixel; ``-100`` marks an unlabelled
+        target: class indices (N, *grid), read at the nearest pixel; ``-100`` marks an unlabelled
             pixel.
         reduction: ``"mean"`` over the images with a labelled position, or ``"none"`` (one value per
             image).

@@ -36,8 +36,8 @@ def right_singular_vectors(feature_map: Tensor, count: int) -> tuple[Tensor, Ten
     is undefined.
 
     Args:
-        feature_map: (N, C, H, W).
-        count: number of singular values, at most ``min(H * W, C)`` are returned.
+        feature_map: (N, C, *grid).
+        count: number of singular values, at most ``min(P, C)`` are returned.
 
     Returns:
         Singular values (N, k), up to one factor per sample, and vectors (N, C, k).
@@ -74,7 +74,7 @@ def kdsvd_loss(
     by the teacher's singular values, and the student's are matched to the teacher's.
 
     Args:
-        student_features: feature maps (N, C, H, W), shallow to deep.
+        student_features: feature maps (N, C, *grid), shallow to deep.
         teacher_features: feature maps with the same channels.
         vectors: number of singular vectors per level, >= 1.
         signs: signs of the teacher's vectors, which no decomposition determines; ``"largest"``

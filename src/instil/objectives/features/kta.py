@@ -15,11 +15,11 @@ from instil.cards import at_progress
 from instil.core import Card, NonNegative, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.errors import sample_mean, squared_error
-from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.functional.feature_maps import as_map, grid_of, require_same_shape, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.modules.adapters import match_dtype
-from instil.modules.connectors import checked_norm
+from instil.modules.connectors import checked_norm, convolution
 from instil.objectives.bases.feature_objective import FeatureObjective
 from instil.objectives.features.factor_transfer import FactorNets
 
@@ -40,8 +40,8 @@ def kta_loss(
     difference for ``p = 1``, else the ``p``-norm of the difference.
 
     Args:
-        student_features: adapted student features (N, C, H, W).
-        teacher_features: compressed teacher features (N, C, H, W).
+        student_features: adapted student features (N, C, *grid).
+        teacher_features: compressed teacher features (N, C, *grid).
         p: order of the norm of the difference, >= 1.
         q: order of the norm that both features are divided by, >= 1.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
@@ -82,8 +82,8 @@ def kta_affinity_loss(
     by the number of positions and summed over the channels.
 
     Args:
-        student_features: adapted student features (N, C, H, W).
-        teacher_features: compressed teacher features (N, C, H, W).
+        student_features: adapted student features (N, C, *grid).
+        teacher_features: compressed teacher features (N, C, *grid).
         form: ``"positions"`` or ``"channels"``.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
@@ -130,11 +130,13 @@ class AdaptationNets(FactorNets):
         target: channels of the teacher level.
         rate: channels of the compressed level, as a share of ``target``.
         norm: normalisation of the feature adapter.
+        dims: number of dimensions of the grid, 2 or 3.
     """
 
-    def __init__(self, source: int, target: int, rate: float, norm: str):
-        super().__init__(source, target, rate, norm)
-        self.affinity_adapter = nn.Conv2d(source, max(1, round(rate * target)), 3, padding=1)
+    def __init__(self, source: int, target: int, rate: float, norm: str, dims: int = 2):
+        super().__init__(source, target, rate, norm, dims)
+        self.num_factors = max(1, round(rate * target))
+        self.affinity_adapter = convolution(dims, source, self.num_factors, 3)
 
 
 class KTA(FeatureObjective):
@@ -227,8 +229,9 @@ class KTA(FeatureObjective):
             expected = f"Expected more than one position, got {tuple(teacher.shape)}."
             raise ValueError(f"pairs: a level has no affinities. {expected} Leave it out.")
         rate = at_progress(self.rate, {})
-        nets = AdaptationNets(student.shape[1], teacher.shape[1], rate, self.norm)
-        description = f"{nets.affinity_adapter.out_channels} channels"
+        channels = student.shape[1], teacher.shape[1]
+        nets = AdaptationNets(*channels, rate, self.norm, teacher.ndim - 2)
+        description = f"{nets.num_factors} channels"
         return nets.to(student.device, to_float32(student).dtype), description
 
     def loss(
@@ -236,8 +239,8 @@ class KTA(FeatureObjective):
     ) -> Tensor:
         assert isinstance(connection, AdaptationNets)
         teacher_map = match_dtype(connection, to_float32(as_map(teacher_features)))
-        grid = (teacher_map.shape[2], teacher_map.shape[3])
-        student_map = match_dtype(connection, resize(to_float32(as_map(student_features)), grid))
+        student_map = resize(to_float32(as_map(student_features)), grid_of(teacher_map))
+        student_map = match_dtype(connection, student_map)
         adapted, compressed, decoded = connection(student_map, teacher_map)
         related = connection.affinity_adapter(student_map)
         values = kta_loss(adapted, compressed, self.p, self.q, "none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.attention_maps import scaled_l2_normalize
-from instil.functional.feature_maps import as_map, resize
+from instil.functional.feature_maps import as_map, common_sizes, resize
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.pairs import feature_levels
+from instil.functional.pooling import mean_positions
 from instil.items import Items
 
 
@@ -22,8 +24,8 @@ def lwm_loss(student_maps: Tensor, teacher_maps: Tensor, reduction: str = "mean"
     to the smaller grid.
 
     Args:
-        student_maps: attention maps (N, H, W).
-        teacher_maps: attention maps (N, H, W); H and W may differ.
+        student_maps: attention maps (N, *grid).
+        teacher_maps: attention maps (N, *grid); the grids may differ.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
     Returns:
@@ -37,23 +39,20 @@ def lwm_loss(student_maps: Tensor, teacher_maps: Tensor, reduction: str = "mean"
         >>> lwm_loss(torch.ones(1, 2, 2), torch.eye(2)[None])
         tensor(1.4142)
     """
-    height, width = (
-        min(student, teacher)
-        for student, teacher in zip(student_maps.shape[1:], teacher_maps.shape[1:], strict=True)
-    )
-    if height * width == 1:
+    grid = common_sizes(student_maps.shape[1:], teacher_maps.shape[1:])
+    if math.prod(grid) == 1:
         shapes = f"{tuple(student_maps.shape)} and {tuple(teacher_maps.shape)}"
         raise ValueError(
             "features: attention maps of one position are always equal. Expected more than one "
             f"position, got maps {shapes}. Tap an earlier layer."
         )
-    student_attention = _unit_attention(student_maps, (height, width))
-    teacher_attention = _unit_attention(teacher_maps, (height, width))
+    student_attention = _unit_attention(student_maps, grid)
+    teacher_attention = _unit_attention(teacher_maps, grid)
     return apply_reduction((student_attention - teacher_attention).abs().sum(1), reduction)
 
 
-def _unit_attention(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Maps (N, H, W) on another grid, as vectors of unit length (N, P)."""
+def _unit_attention(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Maps (N, *grid) on another grid, as vectors of unit length (N, P)."""
     return scaled_l2_normalize(resize(to_float32(maps).unsqueeze(1), grid).flatten(1))
 
 
@@ -61,17 +60,17 @@ def grad_cam(features: Tensor, scores: Tensor, create_graph: bool = False) -> Te
     """Grad-CAM map: positive contribution of each position (Selvaraju et al. 2017, Eq. 1 and 2).
 
     Args:
-        features: feature map (N, C, H, W) or tokens (N, L, C).
+        features: feature map (N, C, *grid) or tokens (N, L, C).
         scores: class scores (N,), computed from ``features``.
         create_graph: make the gradient differentiable.
 
     Returns:
-        (N, H, W).
+        (N, *grid).
     """
     (gradient,) = torch.autograd.grad(
         scores.sum(), features, retain_graph=True, create_graph=create_graph
     )
-    importance = to_float32(as_map(gradient)).mean((2, 3), keepdim=True)
+    importance = mean_positions(to_float32(as_map(gradient)), keepdim=True)
     return (importance * to_float32(as_map(features))).sum(1).relu()
 
 

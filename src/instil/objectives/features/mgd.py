@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.adapters import Adapter, match_dtype
+from instil.modules.connectors import convolution
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 Mask = Literal["channel", "position"]
@@ -35,8 +37,8 @@ def mgd_loss(
     Mean squared difference of the generated features and the teacher features.
 
     Args:
-        student_features: feature map (N, C, H, W).
-        teacher_features: feature map (N, C, H, W).
+        student_features: feature map (N, C, *grid).
+        teacher_features: feature map (N, C, *grid).
         mask: tensor that broadcasts to the feature map; 0 is masked.
         generate: module or function from masked student features to generated features.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
@@ -64,12 +66,13 @@ class MaskedFeatureGenerator(nn.Module):
 
     def __init__(self, student: Tensor, teacher: Tensor):
         super().__init__()
-        channels = as_map(teacher).shape[1]
+        teacher_map = as_map(teacher)
+        channels, dims = teacher_map.shape[1], teacher_map.ndim - 2
         self.align = Adapter(student, teacher)
         self.generation = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
+            convolution(dims, channels, channels, 3),
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            convolution(dims, channels, channels, 3),
         )
         self.to(student.device, to_float32(student).dtype)
 
@@ -140,11 +143,9 @@ class MGD(FeatureObjective):
         return torch.stack(terms).sum(0)
 
     def _random_mask(self, features: Tensor, batch: Batch, index: int) -> Tensor:
-        """Mask (N, C, 1, 1) or (N, 1, H, W) with 0 for masked units."""
-        _, channels, height, width = features.shape
-        if self.mask == "channel":
-            shape, count = (-1, channels, 1, 1), channels
-        else:
-            shape, count = (-1, 1, height, width), height * width
+        """Mask (N, C, 1, ...) or (N, 1, *grid) with 0 for masked units."""
+        channels, *grid = features.shape[1:]
+        shape = (channels, *[1] * len(grid)) if self.mask == "channel" else (1, *grid)
+        count = math.prod(shape)
         uniform = keyed_uniform(batch, count, f"{self.stream}.mask.{index}")
-        return (uniform >= self.ratio).to(features.dtype).view(shape)
+        return (uniform >= self.ratio).to(features.dtype).view(-1, *shape)

@@ -10,7 +10,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, resize
+from instil.functional.feature_maps import as_map, common_sizes, grid_of, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.adapters import match_dtype
@@ -28,8 +28,8 @@ def norm_loss(
     Segment m holds the student channels from m * C to (m + 1) * C.
 
     Args:
-        student_features: expanded map (N, M * C, H, W).
-        teacher_features: map (N, C, H, W).
+        student_features: expanded map (N, M * C, *grid).
+        teacher_features: map (N, C, *grid).
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
     Returns:
@@ -140,16 +140,14 @@ class NORM(FeatureObjective):
 
     def compare(self, connected: Tensor, teacher_features: Tensor) -> Tensor:
         teacher_map = to_float32(as_map(teacher_features))
-        height = min(connected.shape[2], teacher_map.shape[2])
-        width = min(connected.shape[3], teacher_map.shape[3])
-        grid = (height, width)
+        grid = common_sizes(grid_of(connected), grid_of(teacher_map))
         return norm_loss(resize(connected, grid), resize(teacher_map, grid), "none")
 
     def expand(self, student: Outputs) -> tuple[Tensor, Tensor]:
         """Return the student level of the last pair and its expansion.
 
         Returns:
-            Map (N, C_s, H, W) and expanded map (N, M * C_t, H, W).
+            Map (N, C_s, *grid) and expanded map (N, M * C_t, *grid).
         """
         level = feature_levels(student)[self.matched[-1][0]]
         return to_float32(as_map(level)), project_last(self, student)

@@ -11,7 +11,7 @@ from typing_extensions import Doc
 from instil.core import Card, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.errors import sample_mean
-from instil.functional.feature_maps import as_map, resize, smaller_grid
+from instil.functional.feature_maps import as_map, describe_grid, resize, smaller_grid
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -36,8 +36,8 @@ def nst_loss(
     divided by its length. The larger map is average-pooled to the size of the smaller one.
 
     Args:
-        student_features: map (N, C_s, H, W) or tokens (N, L, C_s).
-        teacher_features: map (N, C_t, H, W) or tokens (N, L, C_t).
+        student_features: map (N, C_s, *grid) or tokens (N, L, C_s).
+        teacher_features: map (N, C_t, *grid) or tokens (N, L, C_t).
         kernel: ``"linear"`` is ``x.y``; ``"polynomial"`` is ``(x.y + offset) ** degree``;
             ``"gaussian"`` has the mean squared distance between student and teacher channels as
             squared width.
@@ -82,8 +82,8 @@ def nst_loss(
     return apply_reduction(within - 2 * similarity(student_channels, teacher_channels), reduction)
 
 
-def _unit_channels(level: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Channels of a map on a grid as unit vectors: (N, C, H * W)."""
+def _unit_channels(level: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Channels of a map on a grid as unit vectors: (N, C, P)."""
     return F.normalize(resize(to_float32(level), grid).flatten(2), dim=2)
 
 
@@ -137,8 +137,8 @@ class NST(FeatureObjective):
 
     def connect(self, student_features: Tensor, teacher_features: Tensor) -> tuple[nn.Module, str]:
         student_map, teacher_map = as_map(student_features), as_map(teacher_features)
-        height, width = smaller_grid(student_map, teacher_map, "neuron selectivity transfer")
-        return nn.Identity(), f"channels on {height}x{width}"
+        grid = smaller_grid(student_map, teacher_map, "neuron selectivity transfer")
+        return nn.Identity(), f"channels on {describe_grid(grid)}"
 
     def loss(
         self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module

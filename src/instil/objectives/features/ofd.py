@@ -14,6 +14,7 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
+from instil.functional.pooling import expand_positions
 from instil.modules.connectors import checked_norm
 from instil.objectives.bases.feature_objective import FeatureObjective
 
@@ -53,8 +54,8 @@ def ofd_loss(
     target is positive or the student is above it. The value is the mean over the elements.
 
     Args:
-        student_features: responses (N, C, H, W) before the ReLU.
-        teacher_features: responses (N, C, H, W) before the ReLU.
+        student_features: responses (N, C, *grid) before the ReLU.
+        teacher_features: responses (N, C, *grid) before the ReLU.
         margin: margin (C,) of each channel, <= 0.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
@@ -73,7 +74,9 @@ def ofd_loss(
     student_features, teacher_features = require_same_shape(
         student_features, teacher_features, "ofd_loss"
     )
-    target = torch.maximum(teacher_features, to_float32(margin).view(-1, 1, 1))
+    target = torch.maximum(
+        teacher_features, expand_positions(to_float32(margin)[None], teacher_features)
+    )
     # A position that does not count is its own target, so that its loss and gradient are zero.
     current = student_features.detach()
     target = torch.where((current > target) | (target > 0), target, current)

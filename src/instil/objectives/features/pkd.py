@@ -20,8 +20,8 @@ def pkd_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     (n - 1) / n of the unbiased standard deviation.
 
     Args:
-        student_features: map (N, C, H, W).
-        teacher_features: map (N, C, H, W).
+        student_features: map (N, C, *grid).
+        teacher_features: map (N, C, *grid).
 
     Returns:
         Scalar.
@@ -44,9 +44,10 @@ def pkd_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
 def _standardize(level: Tensor) -> Tensor:
     """Channels with mean 0 and standard deviation 1 over samples and positions."""
-    centred = level - level.mean((0, 2, 3), keepdim=True)
+    dims = (0, *range(2, level.ndim))
+    centred = level - level.mean(dims, keepdim=True)
     num_values = level.numel() // level.shape[1]
-    variance = centred.square().sum((0, 2, 3), keepdim=True) / max(1, num_values - 1)
+    variance = centred.square().sum(dims, keepdim=True) / max(1, num_values - 1)
     # The square root of 0, for a constant channel, would have an infinite gradient.
     return centred / (variance.clamp_min(torch.finfo(level.dtype).tiny).sqrt() + EPSILON)
 

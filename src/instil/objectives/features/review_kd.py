@@ -12,11 +12,17 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.errors import sample_mean
-from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.feature_maps import (
+    POOLS,
+    as_map,
+    grid_of,
+    match_dimensions,
+    require_same_shape,
+)
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, describe_pair, feature_levels
-from instil.modules.adapters import match_dtype
-from instil.modules.connectors import NORMS, checked_norm
+from instil.modules.adapters import PointwiseConv, match_dtype
+from instil.modules.connectors import NORMS, checked_norm, convolution
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 LEVELS = (4, 2, 1)
@@ -31,13 +37,14 @@ def hcl_loss(
 ) -> Tensor:
     """Hierarchical context loss (Chen et al. 2021).
 
-    Weighted mean of the mean squared differences of the maps and of their averages on square grids.
+    Weighted mean of the mean squared differences of the maps and of their averages on square
+    (or cubic) grids.
     The weight of the maps is 1, and each grid has half the weight of the one before.
 
     Args:
-        student_features: map (N, C, H, W).
-        teacher_features: map (N, C, H, W).
-        levels: sides of the grids; only those smaller than H are used.
+        student_features: map (N, C, *grid).
+        teacher_features: map (N, C, *grid).
+        levels: sides of the grids; only those smaller than the height are used.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
     Returns:
@@ -59,10 +66,10 @@ def hcl_loss(
     weight = 1.0
     total = 1.0
     for level in levels:
-        if level < student_features.shape[2]:
+        if level < student_features.shape[-2]:
             weight /= 2
             total += weight
-            pooled = F.adaptive_avg_pool2d(difference, level)
+            pooled = POOLS[difference.ndim - 2](difference, level)
             values = values + weight * sample_mean(pooled.square())
     return apply_reduction(values / total, reduction)
 
@@ -79,41 +86,48 @@ class AttentionFusion(nn.Module):
         target: channels of the teacher level.
         fuses: whether there is a residual; False for the deepest level.
         norm: factory of a normalization layer from its number of channels.
+        dims: number of dimensions of the grid, 2 or 3.
     """
 
     def __init__(
-        self, source: int, middle: int, target: int, fuses: bool, norm: Callable[[int], nn.Module]
+        self,
+        source: int,
+        middle: int,
+        target: int,
+        fuses: bool,
+        norm: Callable[[int], nn.Module],
+        dims: int = 2,
     ):
         super().__init__()
-        self.reduce = nn.Sequential(nn.Conv2d(source, middle, 1, bias=False), norm(middle))
-        self.expand = nn.Sequential(
-            nn.Conv2d(middle, target, 3, padding=1, bias=False), norm(target)
-        )
-        self.attend = nn.Sequential(nn.Conv2d(2 * middle, 2, 1), nn.Sigmoid()) if fuses else None
-        for convolution in (self.reduce[0], self.expand[0]):
-            assert isinstance(convolution, nn.Conv2d)
-            nn.init.kaiming_uniform_(convolution.weight, a=1)
+        self.reduce = nn.Sequential(PointwiseConv(source, middle, bias=False), norm(middle))
+        wide = convolution(dims, middle, target, 3, bias=False)
+        self.expand = nn.Sequential(wide, norm(target))
+        self.attend = nn.Sequential(PointwiseConv(2 * middle, 2), nn.Sigmoid()) if fuses else None
+        for layer in (self.reduce[0], self.expand[0]):
+            assert isinstance(layer, (nn.Conv2d, nn.Conv3d))
+            nn.init.kaiming_uniform_(layer.weight, a=1)
 
     def forward(
-        self, student_features: Tensor, residual: Tensor | None, grid: tuple[int, int]
+        self, student_features: Tensor, residual: Tensor | None, grid: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
         """Fuse a student level with the residual of the next deeper level.
 
         Args:
-            student_features: map (N, source, H, W).
-            residual: map (N, middle, h, w) of the next deeper level; None for the deepest level.
-            grid: height and width of the teacher level.
+            student_features: map (N, source, *grid).
+            residual: map (N, middle, *grid) of the next deeper level; None for the deepest level.
+            grid: grid of the teacher level.
 
         Returns:
             Features (N, target, *grid) for the loss, and the residual (N, middle, *grid) for the
             next shallower level.
         """
-        fused: Tensor = self.reduce(match_dtype(self, to_float32(student_features)))
+        features = match_dimensions(to_float32(student_features), len(grid))
+        fused: Tensor = self.reduce(match_dtype(self, features))
         if self.attend is not None and residual is not None:
-            residual = F.interpolate(residual, fused.shape[-2:], mode="nearest")
+            residual = F.interpolate(residual, fused.shape[2:], mode="nearest")
             mix = self.attend(torch.cat([fused, residual], 1))
             fused = fused * mix[:, :1] + residual * mix[:, 1:]
-        if fused.shape[-2:] != grid:
+        if grid_of(fused) != grid:
             fused = F.interpolate(fused, grid, mode="nearest")
         return self.expand(fused), fused
 
@@ -180,8 +194,9 @@ class ReviewKD(FeatureObjective):
         for i, j in self.matched:
             fuses = len(self.adapters) < len(self.matched) - 1
             source = as_map(student_levels[i]).shape[1]
-            target = as_map(teacher_levels[j]).shape[1]
-            fusion = AttentionFusion(source, middle, target, fuses, NORMS[self.norm])
+            teacher_map = as_map(teacher_levels[j])
+            target, dims = teacher_map.shape[1], teacher_map.ndim - 2
+            fusion = AttentionFusion(source, middle, target, fuses, NORMS[self.norm], dims)
             description = "fused with the deeper levels" if fuses else "deepest level"
             self.adapters.append(fusion.to(device, dtype))
             self.plan.append(
@@ -195,7 +210,6 @@ class ReviewKD(FeatureObjective):
         # From deep to shallow: each fusion needs the residual of the next deeper level.
         for fusion, (i, j) in reversed(list(zip(self.adapters, self.matched, strict=True))):
             target = as_map(teacher_levels[j])
-            grid = (target.shape[2], target.shape[3])
-            fused, residual = fusion(as_map(student_levels[i]), residual, grid)
+            fused, residual = fusion(as_map(student_levels[i]), residual, grid_of(target))
             terms.append(hcl_loss(fused, target, reduction="none"))
         return self.reduce_if_coupled(torch.stack(terms).sum(0))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.choices import require_choice
-from instil.functional.feature_maps import as_map
+from instil.functional.feature_maps import as_map, grid_of, interpolate, match_dimensions
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels, require_two_stages
 from instil.items import Items
@@ -32,7 +32,7 @@ def sad_loss(
     target.
 
     Args:
-        features: map (N, C, H, W) or tokens (N, L, C).
+        features: map (N, C, *grid) or tokens (N, L, C).
         deeper_features: map or tokens of the next level, with any number of channels.
         upsample: part of the deeper level that is interpolated to the size of ``features``:
             ``"attention"`` (the mean squares) or ``"features"``.
@@ -51,25 +51,20 @@ def sad_loss(
     """
     require_choice("upsample", upsample, ("attention", "features"))
     student_map = to_float32(as_map(features))
-    deeper_map = to_float32(as_map(deeper_features)).detach()
-    grid = student_map.shape[2:]
-    if grid.numel() == 1:
+    grid = grid_of(student_map)
+    deeper_map = match_dimensions(to_float32(as_map(deeper_features)), len(grid)).detach()
+    if math.prod(grid) == 1:
         raise ValueError(
             "features: self attention distillation needs more than one position. Expected a map "
             f"larger than 1x1, got {tuple(student_map.shape)}. Tap shallower levels."
         )
     if upsample == "features":
-        strength = _interpolate(deeper_map, grid).square().mean(1, keepdim=True)
+        strength = interpolate(deeper_map, grid).square().mean(1, keepdim=True)
     else:
-        strength = _interpolate(deeper_map.square().mean(1, keepdim=True), grid)
+        strength = interpolate(deeper_map.square().mean(1, keepdim=True), grid)
     attention = student_map.square().mean(1).flatten(1).softmax(1)
     difference = attention - strength.flatten(1).softmax(1)
     return apply_reduction(difference.square().mean(1), reduction)
-
-
-def _interpolate(level: Tensor, grid: torch.Size) -> Tensor:
-    """A map (N, C, H, W) on another grid, bilinear."""
-    return F.interpolate(level, grid, mode="bilinear", align_corners=False)
 
 
 class SAD(Objective):

@@ -17,6 +17,7 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, resize_to_common
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels, match_levels
+from instil.functional.pooling import mean_positions
 from instil.modules.adapters import match_dtype
 from instil.modules.connectors import checked_norm, convolutions
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -180,7 +181,8 @@ class SemCKD(FeatureObjective):
     def connect(self, student_features: Tensor, teacher_features: Tensor) -> tuple[nn.Module, str]:
         source, target = as_map(student_features).shape[1], as_map(teacher_features).shape[1]
         widths = (source, 2 * target, 2 * target, target)
-        regressor = convolutions(widths, (1, 3, 1), self.norm, "plain")
+        dims = min(as_map(student_features).ndim, as_map(teacher_features).ndim) - 2
+        regressor = convolutions(widths, (1, 3, 1), self.norm, "plain", dims)
         regressor.to(student_features.device, to_float32(student_features).dtype)
         return regressor, "convolutions 1x1, 3x3 and 1x1, by attention"
 
@@ -225,7 +227,7 @@ class SemCKD(FeatureObjective):
     def _attention_input(self, level: Tensor, batch: Batch) -> Tensor:
         """Pooled features (N, C) or similarities (N, number of samples) of a level."""
         if self.attention == "sample":
-            return to_float32(as_map(level)).mean((2, 3))
+            return mean_positions(to_float32(as_map(level)))
         if len(level) > self.num_samples:
             raise ValueError(
                 f"attention: 'batch' cannot compare so large a batch. Expected {self.num_samples} "

@@ -10,7 +10,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.functional.feature_maps import as_map, common_sizes, grid_of, require_same_shape, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.modules.adapters import match_dtype
@@ -25,8 +25,8 @@ def simkd_loss(
     """SimKD loss: mean squared difference of features (Chen et al. 2022, Eq. 3).
 
     Args:
-        student_features: projected map (N, C, H, W).
-        teacher_features: map (N, C, H, W).
+        student_features: projected map (N, C, *grid).
+        teacher_features: map (N, C, *grid).
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
     Returns:
@@ -52,8 +52,8 @@ class Projector(nn.Module):
     The output has the smaller grid of both levels.
 
     Args:
-        student_features: student map (N, C_s, H, W) of a dry batch.
-        teacher_features: teacher map (N, C_t, H, W) of a dry batch.
+        student_features: student map (N, C_s, *grid) of a dry batch.
+        teacher_features: teacher map (N, C_t, *grid) of a dry batch.
         factor: teacher channels over channels of the bottleneck.
         norm: normalization of the convolutions.
     """
@@ -62,11 +62,10 @@ class Projector(nn.Module):
         super().__init__()
         source, target = student_features.shape[1], teacher_features.shape[1]
         middle = max(1, target // factor)
-        height = min(student_features.shape[2], teacher_features.shape[2])
-        width = min(student_features.shape[3], teacher_features.shape[3])
-        self.grid = height, width
+        self.grid = common_sizes(grid_of(student_features), grid_of(teacher_features))
         end = connector_end(teacher_features)
-        self.body = convolutions((source, middle, middle, target), (1, 3, 1), norm, end)
+        widths = (source, middle, middle, target)
+        self.body = convolutions(widths, (1, 3, 1), norm, end, len(self.grid))
 
     def forward(self, student_features: Tensor) -> Tensor:
         student_map = resize(to_float32(as_map(student_features)), self.grid)
@@ -133,10 +132,9 @@ class SimKD(FeatureObjective):
         return sum_connected_pairs(self, student, teacher, self.compare)
 
     def compare(self, connected: Tensor, teacher_features: Tensor) -> Tensor:
-        grid = (connected.shape[2], connected.shape[3])
-        teacher_map = resize(to_float32(as_map(teacher_features)), grid)
+        teacher_map = resize(to_float32(as_map(teacher_features)), grid_of(connected))
         return simkd_loss(connected, teacher_map, "none")
 
     def project(self, student: Outputs) -> Tensor:
-        """Projected student features (N, D, H, W), the input of the teacher's classifier."""
+        """Projected student features (N, D, *grid), the input of the teacher's classifier."""
         return project_last(self, student)

@@ -13,6 +13,7 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
+from instil.functional.pooling import mean_positions
 from instil.items import Items
 from instil.modules.adapters import match_dtype
 from instil.modules.connectors import connector_end, convolutions, require_norm
@@ -32,8 +33,8 @@ def srrl_loss(
     are averaged over the positions first.
 
     Args:
-        student_features: adapted vectors (N, D) or maps (N, D, H, W).
-        teacher_features: vectors (N, D) or maps (N, D, H, W).
+        student_features: adapted vectors (N, D) or maps (N, D, *grid).
+        teacher_features: vectors (N, D) or maps (N, D, *grid).
         student_logits: output (N, C) of the teacher's classifier for the adapted student features.
         teacher_logits: (N, C).
         logit_weight: weight of the logit term.
@@ -65,9 +66,9 @@ def srrl_loss(
 
 
 def _average_positions(features: Tensor) -> Tensor:
-    """Vectors (N, D) in float32 of vectors (N, D) or maps (N, D, H, W)."""
+    """Vectors (N, D) in float32 of vectors (N, D) or maps (N, D, *grid)."""
     features = to_float32(features)
-    return features.mean((2, 3)) if features.ndim == 4 else features
+    return mean_positions(features) if features.ndim >= 4 else features
 
 
 class SRRL(Objective):
@@ -142,7 +143,7 @@ class SRRL(Objective):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         weight, bias = map(to_float32, teacher["head"])
         level = match_dtype(self.connector, self._student_map(student))
-        adapted = to_float32(self.connector(level)).mean((2, 3))
+        adapted = mean_positions(to_float32(self.connector(level)))
         return srrl_loss(
             adapted,
             teacher["embedding"],

@@ -14,10 +14,11 @@ from typing_extensions import Doc
 from instil.cards import at_progress
 from instil.core import Card, Positive, to_float32
 from instil.functional.errors import sample_mean
-from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.functional.feature_maps import as_map, grid_of, require_same_shape, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.modules.adapters import match_dtype
+from instil.functional.pooling import expand_positions
+from instil.modules.adapters import PointwiseConv, match_dtype
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
@@ -30,8 +31,8 @@ def vid_loss(
     value is the mean over the elements.
 
     Args:
-        mean: mean (N, C, H, W) of the Gaussian, predicted from the student features.
-        teacher_features: map (N, C, H, W).
+        mean: mean (N, C, *grid) of the Gaussian, predicted from the student features.
+        teacher_features: map (N, C, *grid).
         variance: variance (C,) of each channel, > 0.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
@@ -47,7 +48,7 @@ def vid_loss(
         tensor(0.5966)
     """
     mean, teacher_features = require_same_shape(mean, teacher_features, "vid_loss")
-    variance = to_float32(variance)[:, None, None]
+    variance = expand_positions(to_float32(variance)[None], mean)[0]
     values = sample_mean((mean - teacher_features).square() / variance + variance.log()) / 2
     return apply_reduction(values, reduction)
 
@@ -66,7 +67,7 @@ class Regressor(nn.Module):
         super().__init__()
         widths = [source, middle, middle, target]
         first, second, third = (
-            nn.Conv2d(a, b, 1, bias=False) for a, b in itertools.pairwise(widths)
+            PointwiseConv(a, b, bias=False) for a, b in itertools.pairwise(widths)
         )
         self.regressor = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
         # Inverse of the softplus in ``forward``, in a form that does not overflow.
@@ -74,7 +75,7 @@ class Regressor(nn.Module):
         self.log_scale = nn.Parameter(torch.full((target,), log_scale))
 
     def forward(self, student_features: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict mean (N, target, H, W) and variance (target,) of the teacher level."""
+        """Predict mean (N, target, *grid) and variance (target,) of the teacher level."""
         mean: Tensor = self.regressor(match_dtype(self, to_float32(student_features)))
         return mean, F.softplus(self.log_scale)
 
@@ -127,6 +128,5 @@ class VID(FeatureObjective):
         self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
     ) -> Tensor:
         teacher_map = as_map(teacher_features)
-        grid = (teacher_map.shape[2], teacher_map.shape[3])
-        mean, variance = connection(resize(as_map(student_features), grid))
+        mean, variance = connection(resize(as_map(student_features), grid_of(teacher_map)))
         return vid_loss(mean, teacher_map, variance + self.epsilon, reduction="none")

@@ -17,6 +17,7 @@ from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, describe_pair, feature_levels
 from instil.modules.adapters import Adapter, match_dtype
+from instil.modules.connectors import convolution
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
@@ -60,9 +61,9 @@ def vitkd_generation_loss(
     The sum over the elements, divided by ``ratio``.
 
     Args:
-        generated: features (N, C, H, W) generated from the student.
-        teacher_features: map (N, C, H, W).
-        hidden: mask (N, H, W), 1 for a masked token.
+        generated: features (N, C, *grid) generated from the student.
+        teacher_features: map (N, C, *grid).
+        hidden: mask (N, *grid), 1 for a masked token.
         ratio: share of masked tokens, in (0, 1].
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
@@ -105,17 +106,18 @@ class MaskedTokenGenerator(nn.Module):
     Args:
         align: adapter of the student level to the teacher's shape.
         channels: channels of the teacher level.
+        dims: number of dimensions of the grid, 2 or 3.
     """
 
-    def __init__(self, align: nn.Module, channels: int):
+    def __init__(self, align: nn.Module, channels: int, dims: int = 2):
         super().__init__()
         self.align = align
-        self.mask_token = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        first, second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.mask_token = nn.Parameter(torch.zeros(1, channels, *[1] * dims))
+        first, second = (convolution(dims, channels, channels, 3) for _ in range(2))
         self.generation = nn.Sequential(first, nn.ReLU(), second)
 
     def forward(self, student_features: Tensor, hidden: Tensor) -> Tensor:
-        """Generate features (N, channels, H, W); ``hidden`` (N, H, W) is 1 for a masked token."""
+        """Generate features (N, channels, *grid); ``hidden`` (N, *grid) is 1 for a masked token."""
         hidden = hidden[:, None]
         aligned = match_dtype(self, to_float32(self.align(student_features)))
         generated: Tensor = self.generation(aligned * (1 - hidden) + self.mask_token * hidden)
@@ -180,7 +182,8 @@ class ViTKD(FeatureObjective):
         i, j = self.matched[-1]
         student_level, teacher_level = feature_levels(student)[i], feature_levels(teacher)[j]
         adapter = Adapter(student_level, teacher_level)
-        generator = MaskedTokenGenerator(adapter, as_map(teacher_level).shape[1])
+        teacher_map = as_map(teacher_level)
+        generator = MaskedTokenGenerator(adapter, teacher_map.shape[1], teacher_map.ndim - 2)
         self.adapters[-1] = generator.to(student_level.device, to_float32(student_level).dtype)
         description = f"{adapter}, generated from the visible tokens"
         self.plan[-1] = describe_pair((i, j), student_level, teacher_level, description)
@@ -189,9 +192,8 @@ class ViTKD(FeatureObjective):
         student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
         *shallow_pairs, (generator, (i, j)) = zip(self.adapters, self.matched, strict=True)
         target = as_map(teacher_levels[j])
-        noise = keyed_uniform(batch, target.shape[2] * target.shape[3], f"{self.stream}.mask").to(
-            to_float32(target).dtype
-        )
+        uniform = keyed_uniform(batch, target.shape[2:].numel(), f"{self.stream}.mask")
+        noise = uniform.to(to_float32(target).dtype)
         hidden = hidden_token_mask(noise, self.ratio).view(-1, *target.shape[2:])
         generated = generator(student_levels[i], hidden)
         values = vitkd_generation_loss(generated, target, hidden, self.ratio, "none")

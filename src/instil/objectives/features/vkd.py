@@ -12,7 +12,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.errors import sample_mean
-from instil.functional.feature_maps import as_map, patch_tokens, require_same_shape, resize
+from instil.functional.feature_maps import as_map, grid_of, patch_tokens, require_same_shape, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.modules.adapters import match_dtype
@@ -162,8 +162,7 @@ class VkD(FeatureObjective):
             student_vectors = patch_tokens(student_features).mean(1)
             teacher_vectors = teacher_vectors.mean(1)
         else:
-            grid = (teacher_map.shape[2], teacher_map.shape[3])
-            student_map = resize(to_float32(as_map(student_features)), grid)
+            student_map = resize(to_float32(as_map(student_features)), grid_of(teacher_map))
             student_vectors = patch_tokens(student_map)
         return vkd_loss(connection(student_vectors), teacher_vectors, self.normalize, "none")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Annotated, Literal
 
@@ -66,11 +67,11 @@ def wkd_feature_loss(
     Weighted squared distance of the means, plus that of the covariances. With diagonal covariances,
     the latter is the squared distance of the standard deviations, which are square roots of the
     unbiased variances plus ``epsilon``. With full covariances it is their Bures distance. The value
-    is the mean over ``grid`` x ``grid`` cells.
+    is the mean over the cells of the grid.
 
     Args:
-        student_features: map (N, C, H, W).
-        teacher_features: map (N, C, H', W').
+        student_features: map (N, C, *grid).
+        teacher_features: map (N, C, *grid), of any size.
         covariance: ``"diagonal"`` or ``"full"``.
         mean_weight: weight of the squared distance of the means.
         grid: number of cells per side; each cell has its own Gaussian.
@@ -116,23 +117,26 @@ def grid_cells(level: Tensor, grid: int) -> list[Tensor]:
     Neighbouring cells overlap where a side is not a multiple of ``grid``, as in adaptive pooling.
 
     Args:
-        level: map (N, C, H, W).
+        level: map (N, C, *grid).
         grid: number of cells per side.
 
     Returns:
-        ``grid ** 2`` tensors (N, C, positions), row by row.
+        ``grid ** D`` tensors (N, C, positions) for a map of D dimensions, row by row.
 
     Raises:
         ValueError: if a cell has only one position.
     """
+    edges = [_edges(size, grid) for size in level.shape[2:]]
     cells = []
-    for top, bottom in _edges(level.shape[2], grid):
-        for left, right in _edges(level.shape[3], grid):
-            cells.append(level[:, :, top:bottom, left:right].flatten(2))
+    for ranges in itertools.product(*edges):
+        cell = level
+        for dim, (first, end) in enumerate(ranges, 2):
+            cell = cell.narrow(dim, first, end - first)
+        cells.append(cell.flatten(2))
     if any(cell.shape[2] < 2 for cell in cells):
         raise ValueError(
             "grid: a cell has one position and so no variance. Expected at least two positions per "
-            f"cell, got a grid of {grid}x{grid} on a level {tuple(level.shape)}. Use a smaller "
+            f"cell, got {grid} cells per dimension on a level {tuple(level.shape)}. Use a smaller "
             "grid, or leave this level out of pairs."
         )
     return cells

@@ -231,7 +231,8 @@ class AMTMLKD(Objective):
 
     def log_weights(self, student: Outputs) -> Tensor:
         """Log-weights (K, N) of the members, from the max-pooled deepest level of the student."""
-        pooled = to_float32(as_map(feature_levels(student)[-1])).amax((2, 3)).to(self.factors.dtype)
+        level = to_float32(as_map(feature_levels(student)[-1]))
+        pooled = level.amax(tuple(range(2, level.ndim))).to(self.factors.dtype)
         return teacher_log_weights(pooled, self.factors, self.vector)
 
     def hints(self, student: Outputs, teacher: Outputs) -> Tensor:

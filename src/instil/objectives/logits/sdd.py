@@ -18,7 +18,7 @@ from instil.functional.divergences import (
     softened_kl,
     target_cross_entropy,
 )
-from instil.functional.feature_maps import as_map
+from instil.functional.feature_maps import POOLS, as_map
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.functional.pairs import feature_levels
 from instil.items import Items, drop_unlabelled_gradient
@@ -110,7 +110,7 @@ def region_logits(features: Tensor, head: tuple[Tensor, Tensor], scales: int = 3
     A map that is smaller than a grid contributes some regions more than once.
 
     Args:
-        features: feature map (N, D, H, W), or tokens (N, T, D).
+        features: feature map (N, D, *grid), or tokens (N, T, D).
         head: weight (C, D) and bias (C,) of the classifier, applied to the mean of each region.
         scales: number of grids.
 
@@ -118,7 +118,8 @@ def region_logits(features: Tensor, head: tuple[Tensor, Tensor], scales: int = 3
         (N, R, C), grid by grid and row by row.
     """
     grid = to_float32(as_map(features))
-    pooled = [F.adaptive_avg_pool2d(grid, 2**scale).flatten(2) for scale in range(scales)]
+    pool = POOLS[grid.ndim - 2]
+    pooled = [pool(grid, 2**scale).flatten(2) for scale in range(scales)]
     # The 1 x 1 grid comes first: region 0 is the whole map.
     regions = torch.cat(pooled, 2)
     weight, bias = (part.to(regions.dtype) for part in head)

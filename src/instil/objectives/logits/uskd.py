@@ -14,6 +14,7 @@ from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import require_class_target, require_same_logits
 from instil.functional.pairs import feature_levels
+from instil.functional.pooling import mean_positions
 from instil.items import Items, replace_uncounted
 from instil.modules.adapters import match_dtype
 
@@ -229,7 +230,7 @@ class USKD(Objective):
                 f"stage: the student has no stage {self.stage}. "
                 f"Expected an index into {len(features)} stages."
             )
-        return to_float32(as_map(features[self.stage])).mean((-2, -1))
+        return mean_positions(to_float32(as_map(features[self.stage])))
 
     def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         pooled = self.pooled(student_outputs)

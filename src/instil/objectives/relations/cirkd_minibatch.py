@@ -6,7 +6,6 @@ from typing import Annotated
 
 from annotated_types import Ge
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
 from typing_extensions import Doc
 
 from instil.core import Card, Positive
@@ -14,6 +13,7 @@ from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
 from instil.functional.feature_maps import flatten_spatial, resize_to_common
 from instil.functional.pairs import Pairs
+from instil.functional.pooling import pool_cells
 from instil.modules.adapters import common_grid
 from instil.objectives.bases.feature_objective import FeatureObjective
 
@@ -24,11 +24,11 @@ def cirkd_minibatch_loss(
     """KL divergence of each pixel's similarities with the pixels of each image (Yang et al. 2022).
 
     Softmax of cosines over ``temperature``, without a factor of its square. Mean over pixels and
-    images. Memory grows with ``(N * H * W) ** 2``.
+    images. Memory grows with the square of the number of positions of the batch.
 
     Args:
-        student_features: (N, C, H, W).
-        teacher_features: (N, C', H, W).
+        student_features: (N, C, *grid).
+        teacher_features: (N, C', *grid).
         temperature: divisor of the cosines, > 0.
         pool: size of the patches of positions that are averaged first.
 
@@ -43,7 +43,7 @@ def cirkd_minibatch_loss(
     """
     similarity = []
     for features in resize_to_common(student_features, teacher_features):
-        pooled = avg_pool2d(features, pool, ceil_mode=True) if pool > 1 else features
+        pooled = pool_cells(features, pool) if pool > 1 else features
         pixels = l2_normalize(flatten_spatial(pooled))
         flat = pixels.flatten(0, 1)
         # The division is applied to the vectors, which are fewer than their products.
@@ -55,7 +55,7 @@ def cirkd_minibatch_loss(
 class CIRKDMinibatch(FeatureObjective):
     """CIRKD's mini-batch part: pixel-to-pixel similarities within and across images of a batch.
 
-    Features are (N, C, H, W); the channels of student and teacher may differ.
+    Features are (N, C, *grid); the channels of student and teacher may differ.
     """
 
     deepest = True

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.attention_maps import attention_map
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, resize, resize_to_common
+from instil.functional.feature_maps import as_map, common_sizes, grid_of, resize, resize_to_common
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
+from instil.functional.pooling import pool_cells
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
@@ -33,8 +34,8 @@ def psd_loss(
     over the positions and the pairs of levels; all levels are pooled to the smallest grid.
 
     Args:
-        student_features: levels (N, C, H, W) of any channels.
-        teacher_features: the same number of levels (N, C, H, W).
+        student_features: levels (N, C, *grid) of any channels.
+        teacher_features: the same number of levels (N, C, *grid).
         power: exponent of the activations in an attention map, >= 1.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
@@ -57,7 +58,7 @@ def psd_loss(
         )
     sides = [[as_map(level) for level in side] for side in (student_features, teacher_features)]
     maps = [*sides[0], *sides[1]]
-    grid = min(level.shape[2] for level in maps), min(level.shape[3] for level in maps)
+    grid = functools.reduce(common_sizes, map(grid_of, maps))
     # Every pair of levels once: the residual of the reversed pair has the opposite sign.
     earlier, later = torch.triu_indices(len(student_features), len(student_features), 1)
     residuals = []
@@ -82,8 +83,8 @@ def csd_loss(
     the C * C entries.
 
     Args:
-        student_logits: (N, C, H, W).
-        teacher_logits: (N, C, H, W).
+        student_logits: (N, C, *grid).
+        teacher_logits: (N, C, *grid).
         temperature: softmax temperature, > 0.
         pool: size of the patches of positions that are averaged first.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
@@ -107,7 +108,7 @@ def csd_loss(
         )
     correlations = []
     for logits in resize_to_common(student_logits, teacher_logits):
-        pooled = avg_pool2d(logits, pool, ceil_mode=True).flatten(2)
+        pooled = pool_cells(logits, pool).flatten(2)
         shares = (pooled / temperature).softmax(2)
         correlations.append(pairwise_dot(shares, shares))
     return apply_reduction(squared_error(correlations[0], correlations[1]), reduction)
@@ -116,7 +117,7 @@ def csd_loss(
 class DSD(FeatureObjective):
     """Agreement of the residual attention of the levels and of the correlation of the categories.
 
-    Features are (N, C, H, W), logits (N, H, W, C).
+    Features are (N, C, *grid), logits (N, *grid, C).
     """
 
     card = Card(
@@ -182,10 +183,10 @@ class DSD(FeatureObjective):
             ValueError: if there is a single pair, or the logits are not maps.
         """
         super().build(student, teacher)
-        if student["logits"].ndim != 4:
+        if student["logits"].ndim < 4:
             raise ValueError(
                 "logits: dsd correlates the categories over positions. Expected logits "
-                f"(N, H, W, C), got shape {tuple(student['logits'].shape)}."
+                f"(N, H, W, C) or (N, D, H, W, C), got shape {tuple(student['logits'].shape)}."
             )
         # Evaluated once here, so that its errors come before the first step.
         self(student, teacher, {})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
@@ -13,9 +13,10 @@ from instil.core import Card
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import flatten_spatial, resize_to_common
+from instil.functional.feature_maps import describe_grid, flatten_spatial, resize_to_common
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
+from instil.functional.pooling import pool_cells
 from instil.modules.adapters import common_grid
 from instil.objectives.bases.feature_objective import FeatureObjective
 
@@ -26,7 +27,7 @@ POOLS = ("max", "average")
 def skd_pairwise_loss(
     student_features: Tensor,
     teacher_features: Tensor,
-    patch: tuple[int, int] = (2, 2),
+    patch: Sequence[int] = (2, 2),
     pooling: Pooling = "max",
     through_length: bool = True,
     reduction: str = "mean",
@@ -36,9 +37,9 @@ def skd_pairwise_loss(
     A node is a pooled patch of positions. Mean over the pairs of nodes.
 
     Args:
-        student_features: (N, C, H, W).
-        teacher_features: (N, C', H, W).
-        patch: height and width of a node, in positions.
+        student_features: (N, C, *grid).
+        teacher_features: (N, C', *grid).
+        patch: size of a node in each dimension, in positions.
         pooling: ``"max"`` or ``"average"``, over the positions of a node.
         through_length: whether the gradient passes through the length of a node. False: the
             length is a constant.
@@ -60,14 +61,11 @@ def skd_pairwise_loss(
     _require_pooling(pooling)
     cosines = []
     for features in resize_to_common(student_features, teacher_features):
-        if pooling == "max":
-            pooled = F.max_pool2d(features, patch, ceil_mode=True)
-        else:
-            pooled = F.avg_pool2d(features, patch, ceil_mode=True)
+        pooled = pool_cells(features, patch, pooling)
         nodes = l2_normalize(flatten_spatial(pooled), -1, through_length)
         if nodes.shape[1] < 2:
             raise ValueError(
-                f"patch: patches of {patch[0]}x{patch[1]} leave one node of a map "
+                f"patch: patches of {describe_grid(patch)} leave one node of a map "
                 f"{tuple(features.shape)}. Expected two nodes or more. Use smaller patches."
             )
         cosines.append(pairwise_dot(nodes, nodes))
@@ -81,7 +79,7 @@ def _require_pooling(pooling: str) -> None:
 class SKDPairwise(FeatureObjective):
     """Agreement of the affinities between the nodes of each image's feature map.
 
-    Features are (N, C, H, W); the channels of student and teacher may differ.
+    Features are (N, C, *grid); the channels of student and teacher may differ.
     """
 
     deepest = True
@@ -142,11 +140,11 @@ class SKDPairwise(FeatureObjective):
         self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
     ) -> Tensor:
         student_features, teacher_features = resize_to_common(student_features, teacher_features)
-        height, width = (max(1, int(size * self.scale)) for size in student_features.shape[2:])
+        patch = [max(1, int(size * self.scale)) for size in student_features.shape[2:]]
         return skd_pairwise_loss(
             student_features,
             teacher_features,
-            (height, width),
+            patch,
             self.pooling,
             self.through_length,
             reduction="none",

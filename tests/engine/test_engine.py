@@ -271,8 +271,8 @@ def test_each_learner_has_an_optimizer_of_its_own_and_rates_move_together() -> N
         scheme,
         lambda learner: Optimization("sgd", {"lr": {"student": 0.1, "critic": 0.02}[learner]}),
     )
-    engine.set_lr_factor(0.5)
-    engine.set_lr_factor(0.25)
+    engine.set_learning_rates(lambda initial: initial * 0.5)
+    engine.set_learning_rates(lambda initial: initial * 0.25)
     assert {name: one.param_groups[0]["lr"] for name, one in engine.optimizers.items()} == {
         "student": 0.025,
         "critic": 0.005,

@@ -60,3 +60,42 @@ def test_early_stopping_and_best_weights() -> None:
 def test_wrong_selection_is_an_error_with_its_path(section: dict[str, Any], path: str) -> None:
     errors = validation_errors(recipe(train=section))
     assert any(error.startswith(path) for error in errors), errors
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("cosin", "no schedule named 'cosin'"),
+        ({"step_size": 3}, "type is missing"),
+        ({"type": "StepLR"}, "step_size is missing"),
+        ({"type": "StepLR", "stepsize": 3}, "Did you mean step_size"),
+        ({"type": "cosine", "T_max": 3}, "cosine has no options"),
+        ({"type": "StepLR", "step_size": 3, "interval": "batch"}, "interval: Expected epoch"),
+        (3, ""),
+    ],
+)
+def test_wrong_schedule_is_an_error_with_its_path(section: Any, message: str) -> None:
+    errors = validation_errors(recipe(train={"schedule": section}))
+    assert any(error.startswith("train.schedule") and message in error for error in errors), errors
+
+
+def test_schedule_of_torch() -> None:
+    section = {"type": "StepLR", "step_size": 10}
+    parsed = parse_recipe(recipe(train={"epochs": 30, "schedule": section}))
+    assert parsed.train.schedule == section
+    for num_steps in (None, 60):
+        training = build_training(parsed.train, 0, num_steps)
+        rates = [training.learning_rate(1.0, share, 60) for share in (0.1, 0.4, 0.9)]
+        assert rates == pytest.approx([1.0, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("section", ["constant", {"type": "constant"}])
+def test_schedule_of_the_package_with_and_without_type(section: Any) -> None:
+    parsed = parse_recipe(recipe(train={"schedule": section}))
+    assert build_training(parsed.train, 0).schedule == "constant"
+
+
+def test_schedule_in_epochs_needs_epochs() -> None:
+    schedule = {"type": "StepLR", "step_size": 10, "interval": "epoch"}
+    errors = validation_errors(recipe(train={"steps": 30, "schedule": schedule}))
+    assert any("schedule.interval: epoch needs epochs" in error for error in errors), errors

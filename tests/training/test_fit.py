@@ -76,7 +76,10 @@ def test_epochs_or_steps(options: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"schedule": "linear"}, "schedule is cosine or constant, not 'linear'"),
+        (
+            {"schedule": "linear"},
+            "schedule: Expected cosine, constant or a TorchSchedule, got 'linear'",
+        ),
         ({"accumulate": 0}, "accumulate must be at least 1, not 0"),
         ({"evaluate_every": 0}, "evaluate_every must be at least 1, not 0"),
         ({"evaluate_steps": 0}, "evaluate_steps must be at least 1, not 0"),

@@ -198,11 +198,11 @@ class Engine:
             return scheme
         return self._blueprint.fill(scheme, fixed_teachers(scheme), self.device)
 
-    def set_lr_factor(self, factor: float) -> None:
-        """Set every learning rate to ``factor`` times its initial value."""
+    def set_learning_rates(self, rate: Callable[[float], float]) -> None:
+        """Set each learning rate to ``rate(initial learning rate)``."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
+                group["lr"] = rate(group["initial_lr"])
 
     def random_state(self) -> dict[str, Any]:
         """Return the random states of this process: torch, Python and ``generators``."""

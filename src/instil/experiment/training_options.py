@@ -9,6 +9,7 @@ from typing import Any
 from instil.engine import Engine, Optimization
 from instil.experiment.experiment import Experiment
 from instil.recipe.sections import OptimizerConfig, TrainConfig
+from instil.recipe.training_sections import torch_schedule
 from instil.training.fit import Training
 from instil.training.selection import EarlyStopping
 
@@ -40,7 +41,7 @@ def build_training(
             for learner in train.optimizers
             if learners is None or learner in learners
         },
-        schedule=train.schedule,
+        schedule=_schedule(train),
         warmup=train.warmup,
         accumulate=train.accumulate,
         allow_coupled_cut=train.allow_coupled_cut,
@@ -75,6 +76,13 @@ def num_training_steps(experiment: Experiment) -> int:
 def autocast_context(train: TrainConfig) -> AbstractContextManager[Any]:
     """Return the context that runs a teacher outside training in the precision of training."""
     return Engine(precision=train.precision).autocast()
+
+
+def _schedule(train: TrainConfig) -> Any:
+    if isinstance(train.schedule, str):
+        return train.schedule
+    # A baseline may train for a number of steps: its schedule still counts the recipe's epochs.
+    return torch_schedule(train.schedule, train.epochs)
 
 
 def _early_stopping(train: TrainConfig) -> EarlyStopping | None:

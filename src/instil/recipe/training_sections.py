@@ -8,11 +8,13 @@ from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator, model_validator
 
 from instil.core import Positive, Schedule
+from instil.engine.learning_rates import TorchSchedule
 from instil.recipe.base_sections import Fraction, OpenSection, PositiveInt, Section
 from instil.recipe.overrides import merge
 from instil.recipe.schedules import SCHEDULED
 
 DEFAULT_EPOCHS = 20
+PLAIN_SCHEDULES = ("cosine", "constant")
 
 
 class WeightingConfig(OpenSection):
@@ -41,6 +43,31 @@ def _require_match(group: dict[str, Any]) -> dict[str, Any]:
             "match is missing. Expected a pattern for names of parameters, such as head.*"
         )
     return group
+
+
+def _require_schedule(value: str | dict[str, Any]) -> str | dict[str, Any]:
+    """Return ``cosine``, ``constant``, or the section of a schedule of torch that can be built."""
+    section = {"type": value} if isinstance(value, str) else value
+    name = section.get("type")
+    if not isinstance(name, str):
+        raise ValueError("type is missing. Expected a name such as StepLR")
+    if name in PLAIN_SCHEDULES and len(section) == 1:
+        return name
+    if name in PLAIN_SCHEDULES:
+        raise ValueError(f"{name} has no options. Expected only its name")
+    torch_schedule(section)
+    return section
+
+
+def torch_schedule(section: dict[str, Any], epochs: int | None = None) -> TorchSchedule:
+    """Return the schedule of torch that a section describes.
+
+    Args:
+        section: ``type``, options of the schedule and, optionally, ``interval``.
+        epochs: number of epochs of the training; None: its length is given in steps.
+    """
+    options = {key: value for key, value in section.items() if key not in ("type", "interval")}
+    return TorchSchedule(section["type"], options, section.get("interval"), epochs)
 
 
 class OptimizerConfig(OpenSection):
@@ -87,8 +114,9 @@ class TrainConfig(Section):
     warmup: Fraction = 0.0
     """Part of the steps in which the learning rate rises from 0."""
 
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up."""
+    schedule: Annotated[str | dict[str, Any], AfterValidator(_require_schedule)] = "cosine"
+    """Learning rate after the warm-up: ``cosine``, ``constant`` or ``{type: StepLR, step_size:
+    10}`` with a class of ``torch.optim.lr_scheduler`` and its options."""
 
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer of all learners."""
@@ -141,6 +169,9 @@ class TrainConfig(Section):
             raise ValueError("epochs and steps are both given; leave one out")
         if self.epochs is None and self.steps is None:
             self.epochs = DEFAULT_EPOCHS
+        section = self.schedule if isinstance(self.schedule, dict) else {}
+        if self.epochs is None and section.get("interval") == "epoch":
+            raise ValueError("schedule.interval: epoch needs epochs. Expected step")
         return self
 
     def optimizer_of(self, learner: str) -> OptimizerConfig:

@@ -90,6 +90,8 @@ def fit(
     state = TrainState(training.steps or (training.epochs or 0) * batches.steps())
     if state.steps < 1:
         raise ValueError("nothing to train: the loader gives no batch, or epochs is 0")
+    # A schedule that is shorter than the training is found before the first step.
+    training.learning_rate(1.0, 1.0, state.steps)
     _prepare(scheme, batches, training)
     monitor = LossMonitor(engine)
     run = Run(scheme, engine, training, state, monitor, evaluate, report, on_step, checkpoint)

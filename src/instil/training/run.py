@@ -130,7 +130,7 @@ class Run:
     def step(self, micro_batches: list[Batch], epoch_keys: Mapping[str, bool]) -> None:
         """Run one step on the micro-batches."""
         start = time.perf_counter()
-        self.engine.set_lr_factor(self.training.lr_factor(self.state.progress))
+        self.engine.set_learning_rates(self.learning_rate)
         clock_keys = {
             "step": self.state.step,
             "progress": self.state.progress,
@@ -148,6 +148,10 @@ class Run:
         self.exported.update(self.state.step)
         self.state.seconds += time.perf_counter() - start
 
+    def learning_rate(self, initial: float) -> float:
+        """Current learning rate of a parameter group with this initial one."""
+        return self.training.learning_rate(initial, self.state.progress, self.state.steps)
+
     def log(self, evaluates: bool) -> None:
         """Add a record, with metrics if ``evaluates``."""
         self.sync_buffers()
@@ -156,7 +160,7 @@ class Run:
             "epoch": self.state.epoch,
             "step": self.state.step,
             "losses": self.monitor.means(),
-            "lr": self.training.lr_factor(self.state.progress) * lr,
+            "lr": self.learning_rate(lr),
             "seconds": round(self.state.seconds, 3),
         }
         if evaluates and self.evaluate is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import cos, pi
+from math import cos, floor, pi
 from typing import Literal
 
 from instil.engine import Optimization
+from instil.engine.learning_rates import TorchSchedule
 from instil.training.selection import EarlyStopping
 
 COUNTS = (
@@ -28,7 +29,8 @@ class Training:
         steps: number of optimizer steps.
         optimizer: optimization of every learner that ``optimizers`` does not name.
         optimizers: optimization by learner.
-        schedule: learning rate after the warm-up.
+        schedule: learning rate after the warm-up: ``"cosine"``, ``"constant"``, or a schedule of
+            torch, which is counted from the first step and multiplied by the warm-up.
         warmup: share of the steps with a linearly growing learning rate, in [0, 1].
         until: progress in (0, 1] at which training stops, at the end of that epoch. Every schedule
             is that of the full length.
@@ -70,7 +72,7 @@ class Training:
     steps: int | None = None
     optimizer: Optimization = field(default_factory=Optimization)
     optimizers: Mapping[str, Optimization] = field(default_factory=dict)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant"] | TorchSchedule = "cosine"
     warmup: float = 0.0
     until: float = 1.0
     accumulate: int = 1
@@ -96,8 +98,7 @@ class Training:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("training needs epochs or steps, one of them")
-        if self.schedule not in ("cosine", "constant"):
-            raise ValueError(f"schedule is cosine or constant, not '{self.schedule}'")
+        self._check_schedule()
         if self.keep not in ("last", "best"):
             raise ValueError(f"keep: Expected last or best, got '{self.keep}'.")
         for name in COUNTS:
@@ -118,14 +119,51 @@ class Training:
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is a share of the steps between 0 and 1, not {self.warmup}")
 
+    def _check_schedule(self) -> None:
+        if isinstance(self.schedule, TorchSchedule):
+            if self.schedule.interval == "epoch" and not (self.epochs or self.schedule.epochs):
+                raise ValueError(
+                    "schedule.interval: 'epoch' needs the length of the training in epochs. "
+                    "Expected step, or epochs in place of steps."
+                )
+        elif self.schedule not in ("cosine", "constant"):
+            raise ValueError(
+                f"schedule: Expected cosine, constant or a TorchSchedule, got '{self.schedule}'."
+            )
+
     @property
     def selects(self) -> bool:
         """Whether the training compares its evaluations."""
         return self.keep == "best" or self.early_stopping is not None
 
     def lr_factor(self, progress: float) -> float:
-        """Factor of every learning rate at ``progress``: a linear warm-up, then the schedule."""
+        """Factor of every learning rate at ``progress``: a linear warm-up, then the schedule.
+
+        A schedule of torch is not part of the factor, see ``learning_rate``.
+        """
         if progress < self.warmup:
             return progress / self.warmup
         after = (progress - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 1.0
         return 0.5 * (1 + cos(pi * after)) if self.schedule == "cosine" else 1.0
+
+    def learning_rate(self, initial: float, progress: float, num_steps: int) -> float:
+        """Learning rate of a parameter group.
+
+        Args:
+            initial: its learning rate without schedule and warm-up.
+            progress: share of the steps that are done, in [0, 1].
+            num_steps: number of steps of the whole training.
+
+        Raises:
+            ValueError: if a schedule of torch ends before the training.
+        """
+        factor = self.lr_factor(progress)
+        schedule = self.schedule
+        if not isinstance(schedule, TorchSchedule):
+            return initial * factor
+        length = num_steps
+        if schedule.interval != "step":
+            length = schedule.epochs or self.epochs or num_steps
+        # A product such as 3 / 10 * 10 may lie just below the integer.
+        position = floor(progress * length + 1e-6)
+        return factor * schedule.rate(initial, position, length)

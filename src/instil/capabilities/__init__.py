@@ -4,7 +4,7 @@ A method has a capability if it defines its methods; it inherits from nothing. P
 code of their own are tags of the card (``instil.cards.Tag``).
 """
 
-from instil.capabilities.objectives import Calibrated
+from instil.capabilities.objectives import Calibrated, CountsLabels
 from instil.capabilities.schemes import (
     EvaluatesRobustness,
     GeneratesText,
@@ -19,6 +19,7 @@ from instil.roles import ExplainsMissingRoles, RejectsRoles
 __all__ = [
     "AccountsPrivacy",
     "Calibrated",
+    "CountsLabels",
     "EvaluatesRobustness",
     "ExplainsMissingRoles",
     "GeneratesText",

@@ -24,3 +24,15 @@ class Calibrated(Protocol):
 
     def load_statistics(self, rows: dict[str, Tensor]) -> None:
         """Receive the rows of all calibration samples, before the first step."""
+
+
+@runtime_checkable
+class CountsLabels(Protocol):
+    """Objective that may need the number of training labels of each class before the first step."""
+
+    @property
+    def needs_label_counts(self) -> bool:
+        """Whether its options need them."""
+
+    def set_label_counts(self, counts: Tensor) -> None:
+        """Receive the number of labels of each class (C,)."""

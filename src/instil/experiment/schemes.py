@@ -11,6 +11,7 @@ from instil.data import labels
 from instil.data.samples import Samples
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
+from instil.experiment.label_counts import set_label_counts
 from instil.experiment.networks import build_network
 from instil.experiment.scheme_checks import (
     check_label_objectives,
@@ -107,7 +108,10 @@ def _build(
     if "num_samples" in parameters and options.get("num_samples") is None:
         options["num_samples"] = int(experiment.splits.train.index.max()) + 1
     with error_context(path):
-        return scheme_class(**parts, **options)
+        scheme = scheme_class(**parts, **options)
+    # A training counts the labels of its seed again; they differ where few labels are visible.
+    set_label_counts(scheme, experiment.samples)
+    return scheme
 
 
 def _build_networks(options: dict[str, Any], experiment: Experiment, path: str) -> None:

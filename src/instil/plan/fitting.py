@@ -10,6 +10,7 @@ from instil.core import Scheme
 from instil.data.loader import Loader, Repeated
 from instil.data.samples import Samples
 from instil.experiment.experiment import Experiment
+from instil.experiment.label_counts import set_label_counts
 from instil.plan import finished_students
 from instil.plan.divergence import divergence_message
 from instil.plan.evaluation import Evaluator
@@ -63,6 +64,7 @@ class Fitter:
         Raises:
             RuntimeError: if a loss becomes NaN or infinite.
         """
+        set_label_counts(scheme, samples)
         options: dict[str, Any] = {}
         if name == "distilled":
             # Samplers and mixed images are part of the method; baselines have plain batches.

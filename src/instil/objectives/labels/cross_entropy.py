@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Average, Batch, Card, Objective, Outputs, to_float32
+from instil.core import UNLABELLED, Average, Batch, Card, Outputs, to_float32
 from instil.functional.logits import apply_reduction, require_class_target
 from instil.items import Items, counted_label, drop_unlabelled_gradient
+from instil.objectives.bases.class_weighted_objective import ClassWeightedObjective, ClassWeights
 
 
 def cross_entropy_loss(student_logits: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -62,7 +63,7 @@ def _binary_loss(student_logits: Tensor, target: Tensor, reduction: str) -> Tens
     return apply_reduction(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))
 
 
-class CrossEntropy(Objective):
+class CrossEntropy(ClassWeightedObjective):
     """Cross-entropy of the student's logits (..., C) with the label.
 
     The label holds class indices (...), or 0 and 1 for each class (..., C).
@@ -88,14 +89,16 @@ class CrossEntropy(Objective):
         average: Annotated[
             Average, Doc("divisor of the loss: all items of the batch, or the labelled ones")
         ] = "batch",
+        class_weights: Annotated[
+            ClassWeights,
+            Doc(
+                "factor of the loss of each class, as a list; balanced: inversely proportional to "
+                "the frequency of the class in the training labels. The divisor is the sum of the "
+                "factors of the items. None: all classes count equally"
+            ),
+        ] = None,
     ) -> None:
-        super().__init__()
-        self.average = average
-        self.items = Items(labelled=True, average=average)
-
-    def item_mask(self, batch: Batch) -> Tensor | None:
-        """None: the loss ignores uncounted items, whatever they hold."""
-        return None
+        super().__init__(average, class_weights)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return cross_entropy_loss(student["logits"], counted_label(batch), "none")

@@ -8,9 +8,10 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Average, Batch, Card, Objective, Outputs, to_float32
+from instil.core import Average, Batch, Card, Outputs, to_float32
 from instil.functional.logits import apply_reduction, require_class_target, require_classes
 from instil.items import Items, counted_label, drop_unlabelled_gradient
+from instil.objectives.bases.class_weighted_objective import ClassWeightedObjective, ClassWeights
 
 
 def label_smoothing_loss(
@@ -53,7 +54,7 @@ def label_smoothing_loss(
     return apply_reduction((1 - smoothing) * label_loss + smoothing * spread, reduction, target)
 
 
-class LabelSmoothing(Objective):
+class LabelSmoothing(ClassWeightedObjective):
     """Cross-entropy with class indices (...) whose probability is partly spread over all classes.
 
     Logits are (..., C).
@@ -92,16 +93,18 @@ class LabelSmoothing(Objective):
         average: Annotated[
             Average, Doc("divisor of the loss: all items of the batch, or the labelled ones")
         ] = "batch",
+        class_weights: Annotated[
+            ClassWeights,
+            Doc(
+                "factor of the loss of each class, as a list; balanced: inversely proportional to "
+                "the frequency of the class in the training labels. The divisor is the sum of the "
+                "factors of the items. None: all classes count equally"
+            ),
+        ] = None,
     ) -> None:
-        super().__init__()
+        super().__init__(average, class_weights)
         self.smoothing = smoothing
         self.others_only = others_only
-        self.average = average
-        self.items = Items(labelled=True, average=average)
-
-    def item_mask(self, batch: Batch) -> Tensor | None:
-        """None: the loss ignores uncounted items, whatever they hold."""
-        return None
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return label_smoothing_loss(

@@ -20,6 +20,7 @@ from instil.data.sources.digits import digits
 from instil.plan.run import run
 from instil.testing.recipes import (
     THREE_TEACHERS,
+    needs_loss,
     needs_members,
     needs_several_labels,
     own_recipe,
@@ -51,11 +52,39 @@ def overrides(name: str, recipe: str, folder: Path) -> list[str]:
         changes.append(f"objectives.{name}.{option}={value}")
     if needs_members(name):
         changes.append(THREE_TEACHERS)
+    if needs_loss(name):
+        changes += returns_loss(folder)
     if needs_several_labels(name):
         several_labels(folder)
         changes += [f"data={{name: 'npz:{folder}/several.npz'}}", "task.kind=multi"]
         changes.append("objectives.kd.multi_label=true")
     return changes
+
+
+SUPERVISED = """
+from torch import nn
+
+
+class Supervised(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.layer = nn.Linear(64, classes)
+
+    def forward(self, image):
+        logits = self.layer(image.flatten(1))
+        return {"logits": logits, "loss": logits.square().mean(1)}
+
+
+def supervised(classes):
+    return Supervised(classes)
+"""
+"""A student that returns a loss of its own, the size of its logits, for each image."""
+
+
+def returns_loss(folder: Path) -> list[str]:
+    """Changes of a recipe whose student returns a loss."""
+    (folder / "supervised.py").write_text(SUPERVISED)
+    return ["student={model: 'supervised:supervised'}", "imports=[supervised]"]
 
 
 def several_labels(folder: Path) -> None:
@@ -94,6 +123,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", catalogue.files("objective"))
 def test_trains(name: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(cache))
+    monkeypatch.syspath_prepend(str(tmp_path))
     recipe = packaged_recipe(name)
     task = recipes.load(recipe).task.name
     is_graph = "edge_index" in catalogue.find("task", task).inputs

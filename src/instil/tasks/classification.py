@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
 
-ROLES = ("logits", "hidden_states", "attentions", "features", "embedding")
+ROLES = ("logits", "hidden_states", "attentions", "features", "embedding", "loss")
 """Outputs by name that are used."""
 
 
@@ -34,7 +34,8 @@ def call(
 
     Returns:
         ``logits`` (N, C); of a transformers model also ``hidden_states`` and, if its configuration
-        enables them, ``attentions``.
+        enables them, ``attentions``. A model that returns ``features``, ``embedding`` or ``loss``
+        by name has these roles too.
     """
     result = model(preprocess(batch["image"], size, mean, std), **forward_kwargs(model))
     if isinstance(result, Mapping):

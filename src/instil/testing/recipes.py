@@ -47,6 +47,11 @@ def needs_members(objective: str) -> bool:
     return any("members" in alternatives for alternatives in needs["teacher"])
 
 
+def needs_loss(objective: str) -> bool:
+    """Whether an objective reads a loss that the student computes itself."""
+    return ("loss",) in catalogue.find("objective", objective).needs["student"]
+
+
 def needs_several_labels(objective: str) -> bool:
     """Whether an objective is only defined for samples with several labels."""
     labels = catalogue.find("objective", objective).card.labels

@@ -118,8 +118,9 @@ class OwnLoss(Objective):
                 "count: labels needs 'label' in the batch. Expected a batch with labels, got "
                 f"{', '.join(batch)}. Set count to samples."
             )
-        is_counted = (batch["label"] != UNLABELLED).flatten(1).sum(1)
-        return (is_counted * self.items.weights(batch)).sum()
+        label: Tensor = batch["label"]
+        num_labels = (label != UNLABELLED).flatten(1).sum(1)
+        return (num_labels * self.items.weights(batch)).sum()
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         if student.get("loss") is None:

@@ -47,7 +47,6 @@ def classification(draw: Draw, side: str) -> Outputs:
         "features": tuple(draw(channels, size, size) for channels, size in FEATURE_SHAPES[side]),
         "head": (draw(NUM_CLASSES, WIDTHS[side])[0], draw(NUM_CLASSES)[0]),
         "input": _input(len(logits), logits.dtype),
-        "loss": logits.square().mean(-1),
     }
 
 

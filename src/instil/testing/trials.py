@@ -85,6 +85,9 @@ def sample_trial(
     """
     task = task or objective.card.tasks[0]
     student, teacher, batch = sample_outputs(num_samples, dtype=dtype, task=task)
+    if ("loss",) in objective.needs["student"]:
+        # Only here: further sample outputs would change the draws of every network made from them.
+        student["loss"] = student["logits"].square().mean(-1)
     if objective.card.views_per_sample > 1:
         batch |= {
             "index": batch["index"] // objective.card.views_per_sample,

@@ -62,13 +62,18 @@ def test_half_precision_is_added_in_float32() -> None:
         (OwnLoss(), {"loss": {}}, "Expected at least one loss"),
         (OwnLoss({"bx": 2.0}), {"loss": {"box": torch.ones(())}}, r"weights\.bx: .*one of box"),
         (OwnLoss(), {"loss": torch.ones(3)}, "one loss per sample"),
-        (OwnLoss(count="labels"), {"loss": torch.ones(2)}, "count: labels is for a scalar loss"),
     ],
 )
 def test_wrong_losses(objective: OwnLoss, outputs: Outputs, message: str) -> None:
     batch = {"x": torch.zeros(2, 2), "label": torch.zeros(2, 5, dtype=torch.long)}
     with pytest.raises(ValueError, match=message):
         loss_of(objective, outputs, batch)
+
+
+def test_losses_of_samples_have_the_weight_of_their_labels() -> None:
+    label = torch.tensor([[1, 2, 3], [3, -100, -100]])
+    batch = {"x": torch.zeros(2, 2), "label": label}
+    assert loss_of(OwnLoss(count="labels"), {"loss": torch.tensor([2.0, 6.0])}, batch) == 3
 
 
 def test_labels_are_counted_without_missing_ones() -> None:

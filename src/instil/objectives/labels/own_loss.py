@@ -90,8 +90,8 @@ class OwnLoss(Objective):
         count: Annotated[
             Literal["samples", "labels"],
             Doc(
-                "items that a scalar is the mean of: samples, or labels of the batch that are not "
-                "-100, such as tokens"
+                "items that a loss is the mean of: samples, or the labels of the batch that are "
+                "not -100, such as tokens"
             ),
         ] = "samples",
     ) -> None:
@@ -110,17 +110,18 @@ class OwnLoss(Objective):
         """None: the model decides which items count."""
         return None
 
-    def num_items(self, batch: Batch) -> Tensor:
+    def weight(self, batch: Batch) -> Tensor:
+        """Weight of each sample: 1, or its number of labels, for a valid sample; else 0."""
+        weight = super().weight(batch)
         if self.count == "samples":
-            return super().num_items(batch)
+            return weight
         if "label" not in batch:
             raise ValueError(
                 "count: labels needs 'label' in the batch. Expected a batch with labels, got "
                 f"{', '.join(batch)}. Set count to samples."
             )
         label: Tensor = batch["label"]
-        num_labels = (label != UNLABELLED).flatten(1).sum(1)
-        return (num_labels * self.items.weights(batch)).sum()
+        return weight * (label != UNLABELLED).reshape(len(label), -1).sum(1)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         if student.get("loss") is None:
@@ -137,17 +138,12 @@ class OwnLoss(Objective):
         return values
 
     def _check_shape(self, values: Tensor, batch: Batch) -> None:
-        if values.ndim and self.count == "labels":
-            raise ValueError(
-                f"count: labels is for a scalar loss, got {tuple(values.shape)}. Set count to "
-                "samples."
-            )
         if values.ndim == 0 and self.sample_weight is not None:
             raise ValueError(
                 "sample_weight: the student returns one loss for the batch. Expected one per "
                 "sample (N,). Leave out sample_weight."
             )
-        if values.ndim and values.shape != self.items.weights(batch).shape:
+        if values.ndim and values.shape != self.weight(batch).shape:
             raise ValueError(
                 f"OwnLoss: Expected a scalar or one loss per sample (N,), got "
                 f"{tuple(values.shape)}."

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from instil import catalogue, recipe
+from instil.capabilities import CountsLabels
 from instil.catalogue import plugins
 from instil.catalogue.signatures import parameters
 from instil.core import Batch, Card, Net, Objective, Objectives, Schedule, Scheme, Teacher
@@ -24,6 +25,7 @@ from instil.recipe.overrides import parse
 from instil.teachers.frozen import Frozen
 from instil.testing import check_objective, check_scheme, check_task, check_teacher
 from instil.testing.classes import check_position_shapes
+from instil.testing.sample_sides import NUM_CLASSES
 from instil.testing.samples import sample_outputs
 from instil.testing.structures import leaves, scale_tensors
 from tests.nets import batch, net
@@ -55,6 +57,8 @@ def others(parameter: inspect.Parameter) -> list[Any]:
         return [default / 2 if default else 0.25]
     if kind is int:
         return [(default or 0) + 1]
+    if get_origin(kind) is dict:
+        return [{"loss": 0.5}]
     parts = get_args(kind)  # a list of pairs, or a rule by its name
     rules = [
         rule
@@ -103,7 +107,14 @@ def smaller(name: str, **options: Any) -> Any:
     for option, parameter in parameters(kind).items():
         if bare(parameter.annotation) is int and (parameter.default or 0) > 1000:
             options.setdefault(option, 64)
-    return lambda: kind(**options)
+
+    def make() -> Any:
+        objective = kind(**options)
+        if isinstance(objective, CountsLabels) and objective.needs_label_counts:
+            objective.set_label_counts(torch.arange(NUM_CLASSES))
+        return objective
+
+    return make
 
 
 @pytest.mark.parametrize(("name", "option", "value"), list(every_option()))

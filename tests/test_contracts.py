@@ -67,7 +67,8 @@ def others(parameter: inspect.Parameter) -> list[Any]:
         for rule in get_args(part)
         if rule != default
     ]
-    return [*rules, [[1, 1]]] if list[list[int]] in parts else []
+    pairs = [[[1, 1]]] if list[list[int]] in parts else []
+    return [*rules, *pairs]
 
 
 def every_option() -> Iterator[tuple[str, str, Any]]:

@@ -146,6 +146,7 @@ from .schemes.offline.offline import Offline as Offline
 from .schemes.language.on_policy import OnPolicy as OnPolicy
 from .engine import Optimization as Optimization
 from .items import Outputs as Outputs
+from .objectives.labels.own_loss import OwnLoss as OwnLoss
 from .objectives.features.pad import PAD as PAD
 from .schemes.offline.pate import PATE as PATE
 from .schemes.online.pcl import PCL as PCL
@@ -334,6 +335,7 @@ from .objectives.features.nst import nst_loss as nst_loss
 from .objectives.features.ofa import ofa_loss as ofa_loss
 from .objectives.features.ofd import ofd_loss as ofd_loss
 from .objectives.logits.opd import opd_loss as opd_loss
+from .objectives.labels.own_loss import own_loss as own_loss
 from .objectives.features.pad import pad_loss as pad_loss
 from .objectives.features.patient_kd import patient_kd_loss as patient_kd_loss
 from .objectives.features.phi_s import phi_s_loss as phi_s_loss
@@ -539,6 +541,7 @@ __all__ = [
     "OnPolicy",
     "Optimization",
     "Outputs",
+    "OwnLoss",
     "PAD",
     "PATE",
     "PCL",
@@ -727,6 +730,7 @@ __all__ = [
     "ofa_loss",
     "ofd_loss",
     "opd_loss",
+    "own_loss",
     "pad_loss",
     "patient_kd_loss",
     "phi_s_loss",

@@ -17,7 +17,7 @@ RECIPES = PLUGIN / "src" / "instil_example_plugin" / "recipes"
 SMALL = {
     "keypad": ("data.train=120", "data.validation=40", "data.test=40", "data.num_labeled=40"),
     "moving_digits": ("data.num_labeled=100",),
-    "spirals": ("data.rows=600",),
+    "spirals": ("data.rows=600", "train.epochs=20"),
 }
 
 

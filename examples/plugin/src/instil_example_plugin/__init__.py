@@ -1,1 +1,1 @@
-"""New modalities for instil: speech."""
+"""New modalities for instil: speech, videos and tables."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 
 from torch import nn
 
 from instil import students
-from instil.core import Batch, Outputs, side_effect_free
+from instil.core import Batch, Net, Outputs, side_effect_free
 from instil.data.samples import Samples
+from instil.networks.presets import taps_for
 from instil.recipe import RecipeError
 from instil.recipe.options import check
 from instil.recipe.sections import ModelConfig
@@ -44,6 +46,29 @@ def compress(model: nn.Module, config: ModelConfig, observe: students.Observe) -
             message = "; ".join(str(error).splitlines())
             raise ValueError(f"changes.{name}{separator}{message}") from error
     return model
+
+
+def copy_of_stage(net: Net, config: ModelConfig, samples: Samples | None) -> Net:
+    """Return a copy of the student of an earlier stage, compressed and frozen as a stage says.
+
+    Args:
+        net: student of the earlier stage.
+        config: section of the network, which names that stage.
+        samples: samples on which parts are chosen; None if only the architecture is needed.
+
+    Raises:
+        ValueError: for compressions that do not fit, or taps that the compressed model lacks.
+    """
+    net = copy.deepcopy(net)
+    if config.changes:
+        # The observed samples are on the CPU.
+        net.cpu()
+        observe = None if samples is None else make_observer(net.call, samples)
+        model = compress(net.model, config, observe)
+        # Taps of a library model follow its new layers; others stay those of the recipe.
+        net = Net(model, net.call, {**net.taps, **taps_for(model)})
+    net.freeze(config.freeze)
+    return net
 
 
 def make_observer(

@@ -13,6 +13,7 @@ from instil.capabilities import Precomputes
 from instil.cards import has_tag
 from instil.core import Batch, Net, Scheme, Teacher
 from instil.data.samples import Samples
+from instil.experiment.compression import copy_of_stage
 from instil.experiment.dry_run_checks import (
     check_classes,
     check_forward,
@@ -172,7 +173,8 @@ class _StageNetworks:
     ) -> Net:
         """Build a network, or copy the student of an earlier stage, and check it."""
         if config.earlier:
-            net = copy.deepcopy(self.exported[config.model])
+            with error_context(path):
+                net = copy_of_stage(self.exported[config.model], config, data.visible_samples)
         else:
             net = build_network(config, data, path, teacher)
         with error_context(path):

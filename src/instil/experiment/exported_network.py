@@ -12,11 +12,12 @@ from instil import catalogue
 from instil.cards import has_tag
 from instil.core import Batch, Net, Scheme
 from instil.data.samples import Facts
+from instil.experiment.compression import copy_of_stage
 from instil.experiment.network_inputs import exported_student
 from instil.experiment.networks import NetworkBuilder
 from instil.experiment.teachers import as_teacher
 from instil.networks.network_call import write_keys
-from instil.recipe import build_objectives, build_options, error_context, stages
+from instil.recipe import build_objectives, build_options, error_context, stages, student_stages
 from instil.recipe.sections import Recipe
 
 
@@ -58,6 +59,9 @@ def build_exported_network(
 
     with error_context("student"):
         student = builder(recipe).build(student_config)
+        for index in student_stages(all_stages)[1:]:
+            if all_stages[index].student.changes:
+                student = copy_of_stage(student, all_stages[index].student, None)
     scheme_class: type[Scheme] = catalogue.find("scheme", last.scheme.type)
     if not has_tag(scheme_class, "new_architecture"):
         return student

@@ -11,6 +11,7 @@ from instil.core import Net, Scheme, Teacher
 from instil.engine import init_distributed, rank
 from instil.experiment import stored_teacher
 from instil.experiment.cached_teacher import CachedTeacher
+from instil.experiment.compression import copy_of_stage
 from instil.experiment.experiment import Experiment
 from instil.experiment.schemes import build_scheme, samples_for_scheme
 from instil.experiment.teachers import combine_teachers, prepare_teacher
@@ -78,8 +79,10 @@ class Distillation:
         spec = stage.recipe.student
         if not spec.earlier:
             return self.students.of_stage(index, seed)
-        student = copy.deepcopy(earlier[spec.model])
-        student.freeze(spec.freeze)
+        # Layers of a compression have random weights of their own stage.
+        if spec.changes:
+            torch.manual_seed(seed + STAGE_SEED_STEP * index)
+        student = copy_of_stage(earlier[spec.model], spec, stage.visible_samples)
         torch.manual_seed(seed + STAGE_SEED_STEP * index)
         return student
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from instil.core import Net
+from instil.experiment.compression import copy_of_stage
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
 from instil.experiment.trained_teachers import starts_from_teacher
 from instil.plan.teacher_training import TeacherTrainer
-from instil.recipe import origin_stage
+from instil.recipe import origin_stage, student_stages
 
 STAGE_SEED_STEP = 1_000_003
 """Difference of the random seeds of two successive stages."""
@@ -36,6 +37,11 @@ class StudentBuilder:
         Layers that no stage trains are frozen.
         """
         net = self._build(self.origin, self.stages[-1], seed)
+        # The baselines have the architecture that is exported: that after all compressions.
+        for index in student_stages(self.recipes)[1:]:
+            if self.recipes[index].student.changes:
+                samples = self.stages[index].visible_samples
+                net = copy_of_stage(net, self.recipes[index].student, samples)
         frozen = [
             recipe.student.freeze
             for index, recipe in enumerate(self.recipes)

@@ -17,7 +17,7 @@ from instil.recipe.sections import (
     TaskConfig,
     TrainConfig,
 )
-from instil.recipe.stages import STAGE_KEYS, origin_stage, stages
+from instil.recipe.stages import STAGE_KEYS, origin_stage, stages, student_stages
 
 __all__ = [
     "STAGE_KEYS",
@@ -39,5 +39,6 @@ __all__ = [
     "load",
     "origin_stage",
     "stages",
+    "student_stages",
     "to_yaml",
 ]

@@ -13,7 +13,6 @@ from instil.recipe.data_sections import TeacherDataConfig
 
 FIXED_AFTER_A_STAGE = (
     "options",
-    "changes",
     "weights",
     "is_trained",
     "pretrained",
@@ -64,7 +63,7 @@ class ModelConfig(Section):
 
     changes: dict[str, dict[str, Any]] = {}
     """Compressions, applied in order: ``depth``, ``width``, ``low_rank``, ``lora``, ``quantized``,
-    each with its options."""
+    each with its options. A student of an earlier stage is compressed further."""
 
     weights: str | None = None
     """File of weights."""
@@ -207,6 +206,11 @@ class TeacherConfig(ModelConfig):
             raise ValueError(
                 "the net of an earlier stage is one and has been trained; leave data and "
                 "num_replicas out"
+            )
+        if self.earlier and self.changes:
+            raise ValueError(
+                "changes: a teacher from an earlier stage is used as it is. Leave changes out, or "
+                "compress the student"
             )
         if self.ready and self.data is not None and self.data.num_labeled is not None:
             raise ValueError(

@@ -40,14 +40,24 @@ def origin_stage(stages: Sequence[Recipe], index: int = -1) -> int:
         stages: recipes of all stages.
         index: index of the stage. Default: the last.
     """
+    return student_stages(stages, index)[0]
+
+
+def student_stages(stages: Sequence[Recipe], index: int = -1) -> list[int]:
+    """Return the indices of the stages that train the student of a stage, in order.
+
+    Args:
+        stages: recipes of all stages.
+        index: index of the stage. Default: the last.
+    """
     index %= len(stages)
     student = stages[index].student
     if not student.earlier:
-        return index
+        return [index]
     if student.model == "previous":
-        return origin_stage(stages, index - 1)
+        return [*student_stages(stages, index - 1), index]
     named = [i for i in range(index) if student.model == f"stage:{stages[i].name}"]
-    return origin_stage(stages, named[-1])
+    return [*student_stages(stages, named[-1]), index]
 
 
 def _stage_recipes(whole: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:

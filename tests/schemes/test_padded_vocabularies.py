@@ -13,6 +13,7 @@ from torch import Tensor
 from instil import catalogue
 from instil.core import Batch, Net, Scheme
 from instil.engine import Engine, Optimization
+from instil.generation.options import Sampling
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.tasks.bases.causal_model import call
@@ -33,7 +34,6 @@ SCHEMES = (
 OPTIONS: dict[str, dict[str, Any]] = {
     "on_policy": {"share": 1.0},
     "speculative": {"top_k": 2},
-    "sequence_level": {"temperature": 1.0},
     "minillm": {"student_text_objectives": ["reverse_kl"], "teacher_mix": 0.5},
     "distillm": {"initial_prob": 1.0, "held_out": 0.1},
     "privileged_context": {"reader": "teacher"},
@@ -78,7 +78,7 @@ def scheme_of(name: str, vocabulary: int | None) -> Scheme:
     if name not in ("sequence_level", "distillm2"):
         objectives["reverse_kl"] = ReverseKL(vocabulary=vocabulary or STUDENT)
     kind = catalogue.find("scheme", name)
-    options = OPTIONS.get(name, {}) | {"vocabulary": vocabulary}
+    options = OPTIONS.get(name, {}) | {"sampling": Sampling(vocabulary=vocabulary)}
     instance: Scheme = kind(
         padded_net(STUDENT, 0), Frozen(padded_net(TEACHER, 1)), objectives, **options
     )
@@ -110,7 +110,9 @@ def test_padding_is_not_written(name: str, vocabulary: int | None) -> None:
 
 
 def test_a_limit_above_the_smaller_head_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"scheme\.vocabulary: .* Expected at most 60, got 61"):
+    with pytest.raises(
+        ValueError, match=r"scheme\.sampling\.vocabulary: .* Expected at most 60, got 61"
+    ):
         scheme_of("on_policy", 61).prepare(prompts())
 
 
@@ -120,10 +122,11 @@ def test_an_end_that_is_no_token_is_refused() -> None:
         padded_net(STUDENT, 0),
         Frozen(padded_net(TEACHER, 1)),
         objectives,
-        end=9999,
-        vocabulary=TOKENS,
+        sampling=Sampling(eos_token_id=9999, vocabulary=TOKENS),
     )
-    with pytest.raises(ValueError, match=r"scheme\.end: .* from 0 to 57, got 9999"):
+    with pytest.raises(
+        ValueError, match=r"scheme\.sampling\.eos_token_id: .* from 0 to 57, got 9999"
+    ):
         scheme.prepare(prompts())
 
 

@@ -124,14 +124,14 @@ def test_feature_objectives_find_the_stages_of_known_models() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objectives": {"kdd": 1.0}}, "No objective named 'kdd'; closest: kd"),
+        ({"objectives": {"kdd": 1.0}}, "No objective named 'kdd'. Did you mean kd"),
         (
             {"objectives": {"fitnet": 1.0}},
-            "objectives.fitnet: FitNet needs features of the student, which gives embedding, "
+            "objectives.fitnet: FitNet needs features of the student, which outputs embedding, "
             "head, logits.*"
             "Its modules: stages, head, stages.0, stages.0.0",
         ),
-        ({"task": "clasification"}, "No task named 'clasification'; closest: classification"),
+        ({"task": "clasification"}, "No task named 'clasification'. Did you mean classification"),
         ({"epochs": 0}, "nothing to train|training needs epochs or steps"),
     ],
 )
@@ -195,7 +195,7 @@ def test_options_of_a_recipe_change_the_objective() -> None:
         ({"kd": "high"}, r"objectives\.kd: unknown form\. Expected a weight, options"),
         ({}, r"objectives: is empty"),
         ([], r"objectives: is empty"),
-        ("kdd", "No objective named 'kdd'; closest: kd"),
+        ("kdd", "No objective named 'kdd'. Did you mean kd"),
     ],
 )
 def test_wrong_objectives_are_named(objectives: Any, message: str) -> None:
@@ -241,7 +241,7 @@ def test_a_label_that_is_no_class(value: int, position: int) -> None:
     batches = [(torch.rand(4, 1, 8, 8), torch.arange(4)) for _ in range(2)]
     batches[position][1][2] = value
     message = (
-        rf"loader: label {value} is no class of the student, which gives 10 logits\. Expected "
+        rf"loader: label {value} is not a class of the student, which has 10 logits\. Expected "
         rf"0 to 9"
     )
     with pytest.raises(ValueError, match=message):
@@ -260,7 +260,7 @@ def test_a_batch_without_the_input() -> None:
 
 
 class Masks(nn.Module):
-    """A segmentation net that is no model of the package."""
+    """Segmentation network that the package does not contain."""
 
     def __init__(self, width: int = 4) -> None:
         super().__init__()
@@ -291,7 +291,7 @@ def test_segmentation_takes_images_and_masks() -> None:
     assert torch.equal(weights(same.net), weights(result.net))
     void = mask.clone()
     void[:, 0] = 255
-    with pytest.raises(ValueError, match=r"label 255 is no class .* void pixels, add a boolean"):
+    with pytest.raises(ValueError, match=r"label 255 is not a class .* void pixels, add a boolean"):
         instil.distil(
             seeded(Masks, 1), seeded(Masks), [(image, void)], epochs=1, task="segmentation"
         )

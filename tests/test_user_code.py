@@ -136,7 +136,7 @@ def test_a_callable_of_python_is_no_model(tmp_path: Path, where: str) -> None:
     from instil.plan.doctor import doctor
 
     with pytest.raises(
-        RecipeError, match=rf"{where}: there is no module 'os' in .*entry point group instil\.model"
+        RecipeError, match=rf"{where}: no module 'os' in .*entry point group instil\.model"
     ):
         doctor(load(file))
     assert not trace.exists()

@@ -29,8 +29,8 @@ def __getattr__(name: str) -> Any:
     if value is None:
         message = f"module 'instil' has no attribute '{name}'"
         if not name.startswith("_"):
-            closest = importlib.import_module("instil.cards").closest
-            message = f"{message}; {closest(name, __dir__())}"
+            suggestion = importlib.import_module("instil.cards").suggestion
+            message = f"{message}.{suggestion(name, __dir__())}"
         raise AttributeError(message)
     globals()[name] = value
     return value

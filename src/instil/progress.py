@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 LINE_SECONDS = 30.0
-"""Longest time without a line where the output is no terminal."""
+"""Longest time in seconds without a line if the output is not a terminal."""
 
 
 @dataclass
@@ -56,8 +56,8 @@ class ProgressState:
     def remaining(self) -> float | None:
         """Estimated seconds until the end of the last job; None before the first step.
 
-        The current job goes on at its mean speed. A later job takes the mean duration of the
-        finished ones, or the estimate of the current one where none is finished.
+        The estimate assumes that the current job continues at its mean speed. A later job takes the
+        mean duration of the finished jobs, or the estimate of the current job if none is finished.
         """
         if not self.step or not self.steps:
             return None
@@ -93,7 +93,7 @@ class RunProgress:
         console: console to write to.
         total: number of jobs, such as trainings.
         enabled: False to show nothing, as on all ranks except the first.
-        line_seconds: longest time between two lines where there is no terminal; by default
+        line_seconds: longest time between two lines if the output is not a terminal; by default
             ``LINE_SECONDS``.
     """
 
@@ -138,7 +138,7 @@ class RunProgress:
             self._thread.join()
 
     def add_jobs(self, count: int) -> None:
-        """Expect further jobs after those that have begun."""
+        """Expect further jobs after those that have started."""
         self.state.total = self.state.index + count
 
     def start(self, title: str) -> None:

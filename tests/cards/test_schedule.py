@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instil.cards import at_progress, closest
+from instil.cards import at_progress, suggestion
 from instil.core import Schedule
 
 NUMBERS = st.floats(-1e6, 1e6)
@@ -51,8 +51,9 @@ def test_a_number_does_not_move() -> None:
     assert at_progress(Schedule(0, 1), {}) == 0
 
 
-def test_closest_names_or_the_whole_of_a_short_list() -> None:
-    assert closest("temprature", ["alpha", "temperature"]) == "closest: temperature"
-    assert closest("zzz", ["alpha", "beta"]) == "known: alpha, beta"
-    assert closest("zzz", [f"name{i}" for i in range(21)]) == "no name is close to it"
-    assert closest("zzz", []) == "no name is close to it"
+def test_suggestions_are_close_names_or_all_names_of_a_short_list() -> None:
+    assert suggestion("temprature", ["alpha", "temperature"]) == " Did you mean temperature?"
+    assert suggestion("kdd", ["kd", "dkd", "mkd"]) == " Did you mean kd, mkd or dkd?"
+    assert suggestion("zzz", ["alpha", "beta"]) == " Expected one of alpha, beta."
+    assert suggestion("zzz", [f"name{i}" for i in range(21)]) == ""
+    assert suggestion("zzz", []) == ""

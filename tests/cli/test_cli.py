@@ -110,8 +110,8 @@ def test_resume_reads_the_recipe_of_the_run(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "digit"], "Error: No recipe named 'digit', and no such file; closest: digits"),
-        (["run", "none/such.yaml"], "Error: there is no recipe none/such.yaml"),
+        (["run", "digit"], "Error: No recipe named 'digit', and no such file. `instil recipes`"),
+        (["run", "none/such.yaml"], "Error: no such recipe: none/such.yaml"),
         (
             ["run", "digits", "objectives.dkd={alfa: 1}"],
             "Error: objectives.dkd.alfa: unknown option. DKD has alpha, beta, temperature",
@@ -124,13 +124,13 @@ def test_resume_reads_the_recipe_of_the_run(
             ["run", "digits", "mnist"],
             "Error: RECIPE: several recipes. Expected one, got digits and mnist",
         ),
-        (["run", "classification/kdd"], "Error: there is no recipe classification/kdd"),
-        (["init", "kdd"], "Error: No recipe named 'kdd', and no such file; closest: kd"),
-        (["methods", "dkdd"], "Error: No method named 'dkdd'; closest: dkd"),
+        (["run", "classification/kdd"], "Error: no such recipe: classification/kdd"),
+        (["init", "kdd"], "Error: No recipe named 'kdd', and no such file. `instil recipes`"),
+        (["methods", "dkdd"], "Error: No method named 'dkdd'. Did you mean dkd"),
         (
             ["methods", "--kind", "loss"],
-            "Error: No kind of method is named 'loss'; known: objective, weighting, balance, "
-            "scheme, teacher, task",
+            "Error: No kind of method is named 'loss'. Expected one of objective, weighting, "
+            "balance, scheme, teacher, task",
         ),
         (
             ["report", "no/such/run"],

@@ -71,9 +71,7 @@ def test_a_schedule_goes_back_where_progress_does() -> None:
 
 
 def test_weight_of_an_unknown_name() -> None:
-    with pytest.raises(
-        ValueError, match="a weight for 'sise', which is no objective here; closest: size"
-    ):
+    with pytest.raises(ValueError, match=r"weights: unknown objective 'sise'\. Did you mean size"):
         Objectives({"size": Size()}, {"sise": 1})
 
 
@@ -109,15 +107,15 @@ def test_roles_are_chosen_best_first_and_a_miss_shows_both_lists() -> None:
     with pytest.raises(
         ValueError,
         match=(
-            r"objectives\.deep: Size needs logits or tokens of the student, which gives embedding, "
-            r"features; name the"
+            r"objectives\.deep: Size needs logits or tokens of the student, which outputs "
+            r"embedding, features; name the"
         ),
     ):
         objectives.build({"features": torch.ones(1), "embedding": torch.ones(1)}, {})
     with pytest.raises(
         ValueError,
         match=(
-            r"objectives\.g: Gram needs logits of the teacher, which gives nothing \(there is no "
+            r"objectives\.g: Gram needs logits of the teacher, which outputs nothing \(there is no "
             r"teacher\)"
         ),
     ):

@@ -85,7 +85,9 @@ def test_the_gradient_flows_through_a_tap() -> None:
 
 
 def test_a_wrong_path_is_answered_with_the_closest_names() -> None:
-    with pytest.raises(ValueError, match=r"taps\.one: Model has no module 'steem'; closest: stem"):
+    with pytest.raises(
+        ValueError, match=r"taps\.one: Model has no module 'steem'\. Did you mean stem"
+    ):
         Net(model(), taps={"one": "steem"})
 
 

@@ -139,7 +139,9 @@ def test_passes_over_a_small_set_go_on_from_epoch_to_epoch() -> None:
 
 
 def test_data_that_cannot_be_sampled_are_refused() -> None:
-    with pytest.raises(ValueError, match="there is no sampler 'class_pair'; closest: class_pairs"):
+    with pytest.raises(
+        ValueError, match=r"unknown sampler 'class_pair'\. Did you mean class_pairs"
+    ):
         samplers.find("class_pair")
     with pytest.raises(
         ValueError,

@@ -244,7 +244,7 @@ def test_clips_as_torch_does() -> None:
     [
         (
             Optimization("adamv"),
-            r"No optimizer named 'adamv' in torch\.optim; closest: adam, radam, nadam",
+            r"No optimizer named 'adamv' in torch\.optim\. Did you mean adam, radam or nadam",
         ),
         (
             Optimization("sgd", {"lr": 0.1, "momentun": 0.9}),

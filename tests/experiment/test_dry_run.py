@@ -36,17 +36,17 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "wrong tap": (
         {},
         ["student.taps={features: stages.7}"],
-        "student.taps.features: MLP has no module 'stages.7'; closest: ",
+        "student.taps.features: MLP has no module 'stages.7'. Did you mean ",
     ),
     "wrong tap of the teacher": (
         {},
         ["teacher.taps={features: stagez.1}"],
-        "teacher.taps.features: CNN has no module 'stagez.1'; closest: ",
+        "teacher.taps.features: CNN has no module 'stagez.1'. Did you mean ",
     ),
     "a role that is not there": (
         {},
         ["objectives.fitnet={}"],
-        "objectives.fitnet: FitNet needs features of the student, which gives ",
+        "objectives.fitnet: FitNet needs features of the student, which outputs ",
     ),
     "no such pair": (
         {"student": {"model": "cnn"}},
@@ -56,14 +56,14 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "no weights": (
         {},
         ["teacher.weights=no.pt"],
-        "teacher: there is no file or folder 'no.pt' in ",
+        "teacher: no file or folder 'no.pt' in ",
     ),
     "weights of another model": ({}, ["teacher.weights=other.safetensors"], "teacher: "),
-    "no module": ({}, ["student.model=nowhere:build"], "student: there is no module 'nowhere' in "),
+    "no module": ({}, ["student.model=nowhere:build"], "student: no module 'nowhere' in "),
     "no function": (
         {},
         ["student={model: code_of_mine:flatt}"],
-        "student: code_of_mine has no function 'flatt'; closest: flat",
+        "student: code_of_mine has no function 'flatt'. Did you mean flat",
     ),
     "code that raises": (
         {},
@@ -105,11 +105,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
         ["teacher={model: cnn, options: {classes: 9}, is_trained: true}"],
         "teacher: the teacher gives 9 logits, the data has 10",
     ),
-    "no data": ({}, ["data={name: npz:none.npz}"], "data: there is no 'none.npz' in "),
+    "no data": ({}, ["data={name: npz:none.npz}"], "data: no 'none.npz' in "),
     "unknown data": (
         {},
         ["data={name: digit}"],
-        "data: there is no data source 'digit'; closest: digits",
+        "data: unknown data source 'digit'. Expected a data source or my_module:function. Did you mean digits",
     ),
     "an empty folder": ({}, ["data={name: folder:empty}"], "data: "),
     "a class without pictures": (
@@ -193,12 +193,12 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "a loss without a teacher": (
         {},
         ["teacher=null"],
-        "objectives.kd: KD needs logits of the teacher, which gives nothing",
+        "objectives.kd: KD needs logits of the teacher, which outputs nothing",
     ),
     "nothing before": (
         {},
         ["stages=[{teacher: previous}]"],
-        "stages.0.teacher.model: 'previous' is the net of the stage before",
+        "stages.0.teacher.model: 'previous' is the network of the previous stage",
     ),
     "wrong in the second stage": (
         {},
@@ -213,12 +213,12 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "not to be had without the library": (
         {},
         ["student.model=timm:resnet1"],
-        "student: timm has no model 'resnet1'; closest: resnet18",
+        "student: timm has no model 'resnet1'. Did you mean resnet18",
     ),
     "no weights to be had": (
         {},
         ["teacher.pretrained=true"],
-        "teacher: pretrained: only timm: and torchvision: models have weights",
+        "teacher: pretrained: only models of ",
     ),
 }
 

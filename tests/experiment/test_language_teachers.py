@@ -165,7 +165,7 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
             list(dry_run(Experiment.from_recipe(spoken("store.path=store", *changes, **sections))))
 
     refused(
-        "DistilBERT needs hidden_states of the teacher, which gives projection; the store "
+        "DistilBERT needs hidden_states of the teacher, which outputs projection; the store "
         "does not hold it: record again",
         objectives=STATES,
     )

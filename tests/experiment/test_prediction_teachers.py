@@ -165,7 +165,7 @@ def test_files_in_another_format(arrays: dict[str, Any], message: str, folder: P
 
 def test_missing_files_options_and_classes(folder: Path) -> None:
     np.savez("teacher.npz", **predicted())
-    with pytest.raises(RecipeError, match=r"no file .*techer.npz; closest: teacher.npz"):
+    with pytest.raises(RecipeError, match=r"no such file: .*techer.npz. Did you mean teacher.npz"):
         doctor(of_file("techer.npz"))
     options = {"model": "predictions:teacher.npz", "options": {"key": 3}}
     with pytest.raises(RecipeError, match=r"has no option 'key'. Expected none"):

@@ -106,14 +106,14 @@ def test_a_run_learns_real_targets_from_an_archive(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_data:biuld", "my_data has no function 'biuld'; closest: build"),
+        ("my_data:biuld", "my_data has no function 'biuld'. Did you mean build"),
         ("my_data:wrong", "data: my_data:wrong returned int. Expected instil.data.splits.Splits"),
         ("my_data:fails", "data: my_data:fails failed: KeyError: 'column'"),
-        ("os:listdir", "there is no data source 'os', and no module os.py in"),
-        ("images", "there is no data source 'images'"),
-        ("aligned", "there is no data source 'aligned'"),
-        ("splits", "there is no data source 'splits'"),
-        ("foldr:x", "there is no data source 'foldr'"),
+        ("os:listdir", "unknown data source 'os'; os.py is neither in"),
+        ("images", "unknown data source 'images'"),
+        ("aligned", "unknown data source 'aligned'"),
+        ("splits", "unknown data source 'splits'"),
+        ("foldr:x", "unknown data source 'foldr'"),
     ],
 )
 def test_what_is_no_source_is_refused(tmp_path: Path, name: str, message: str) -> None:
@@ -194,7 +194,9 @@ def test_a_source_of_an_installed_package_is_available_by_name(
     assert len(Experiment.from_recipe(recipe, trust_code=False).splits.test) == 16
     with pytest.raises(RecipeError, match=r"data\.cuont: unknown option"):
         Experiment.from_recipe(recipe_of(tmp_path, {"name": "stripes", "cuont": 3}))
-    with pytest.raises(RecipeError, match="there is no data source 'stripe'; closest: stripes"):
+    with pytest.raises(
+        RecipeError, match=r"unknown data source 'stripe'\. Expected .*Did you mean stripes"
+    ):
         Experiment.from_recipe(recipe_of(tmp_path, "stripe"))
 
 
@@ -245,7 +247,7 @@ def test_the_command_line_lists_the_options_of_a_source(
     with pytest.raises(SystemExit) as ended:
         main(["methods", "foldr", "--kind", "data"])
     assert ended.value.code == 2
-    assert "closest: folder" in capsys.readouterr().err
+    assert "Did you mean folder" in capsys.readouterr().err
 
 
 def test_every_option_of_sources_for_own_data_is_documented() -> None:

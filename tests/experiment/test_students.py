@@ -136,7 +136,7 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
         student={"model": "tiny:build", "changes": {"lora": {"rank": 2}}},
     )
     run_of(recipe, here / "run")
-    with pytest.raises(ValueError, match=r"unknown type of weights 'q8'.*closest: q8_0"):
+    with pytest.raises(ValueError, match=r"unknown weight type 'q8'.*Did you mean q8_0"):
         export(here / "run", int8=False, gguf="q8", trust_code=True)
     assert "export" not in result(here / "run")
     export(here / "run", int8=False, gguf="f16", trust_code=True)
@@ -178,7 +178,7 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
         ),
         (
             {"student": {"model": "teacher", "changes": {"dept": {}}}},
-            "student.changes.dept: there is no change 'dept' of a model; closest: depth",
+            "student.changes.dept: unknown model change 'dept'. Did you mean depth",
         ),
         (
             {"student": {"model": "teacher", "changes": {"depth": {"layer": 2}}}},

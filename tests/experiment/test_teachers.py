@@ -86,7 +86,9 @@ def test_several_teachers_are_combined_as_the_recipe_defines() -> None:
 
 
 def test_an_unknown_combination_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"ensemble: No teacher named 'rooted'; closest: routed"):
+    with pytest.raises(
+        ValueError, match=r"ensemble: No teacher named 'rooted'\. Did you mean routed"
+    ):
         recipe("teacher.num_replicas=2", "ensemble=rooted")
     with pytest.raises(
         ValueError, match=r"ensemble\.by: 'entropy', 'label' or 'domain' was expected"
@@ -94,7 +96,7 @@ def test_an_unknown_combination_is_refused() -> None:
         recipe("teacher.num_replicas=2", "ensemble={type: routed, by: size}")
     with pytest.raises(
         ValueError,
-        match=r"ensemble: 'frozen' is one teacher\. Expected a combination; closest: routed",
+        match=r"ensemble: 'frozen' is one teacher\. Expected a combination\. Did you mean routed",
     ):
         teacher_of(experiment("teacher.num_replicas=2", "ensemble=frozen"))
     with pytest.raises(ValueError, match=r"ensemble: no member has the class '5'"):
@@ -108,7 +110,7 @@ def test_logits_of_other_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="class 0 is '0' for the teacher and '5' in the data"):
         teacher_of(experiment(*five))
     teacher_of(experiment(*five, "objectives.kd=null", "student=cnn", "objectives.pkt={}"))
-    with pytest.raises(ValueError, match=r"teacher\.data: there is no data source 'digitz'"):
+    with pytest.raises(ValueError, match=r"teacher\.data: unknown data source 'digitz'"):
         teacher_of(experiment("teacher.data=digitz"))
 
 

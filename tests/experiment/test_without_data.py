@@ -173,7 +173,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no such images": (
         {"surrogate": "blob"},
-        r"data\.surrogate: .* there is no data source 'blob'.*noise, blobs, scheme",
+        r"data\.surrogate: .* unknown data source 'blob'.*noise, blobs, scheme",
     ),
     "no such option": ({"surrogate": {"name": "blobs", "cell": 4}}, r"data\.surrogate\.cell"),
     "labels": (

@@ -328,14 +328,14 @@ def gpt2() -> Net:
 @pytest.mark.parametrize(
     ("net", "tokenizer", "type", "message"),
     [
-        (lambda: student(310), words, "q8", "unknown type of weights 'q8'.*; closest: q8_0"),
+        (lambda: student(310), words, "q8", "unknown weight type 'q8'.*. Did you mean q8_0"),
         (lambda: student(310), ByteTokenizer, "f16", "Expected byte pairs .* got ByteTokenizer"),
         (lambda: student(310), lambda: None, "f16", "Expected byte pairs .* got NoneType"),
         (
             lambda: student(310),
             lambda: of_two_signs(None),
             "f16",
-            "drops bytes that are no token. .* got the unknown token '\\?'",
+            "drops bytes without a token. .* got the unknown token '\\?'",
         ),
         (
             lambda: student(290),

@@ -208,9 +208,7 @@ def test_another_vocabulary_raises(texts: Path, tmp_path: Path) -> None:
             match=r"teacher: data\.prune: the server's model predicts its whole vocabulary",
         ):
             list(dry_run(Experiment.from_recipe(taught(server, texts, "data.prune=true"))))
-        with pytest.raises(
-            ValueError, match="a server's model reads tokens, and these data have none"
-        ):
+        with pytest.raises(ValueError, match="a model on a server needs token ids"):
             network("remote", {"url": server.url}, classes=10)
 
 
@@ -252,7 +250,7 @@ def test_objectives_of_other_roles_raise(texts: Path) -> None:
     with stub("vllm") as server:
         for name in ("kd", "patient_kd", "fitnet"):
             with pytest.raises(
-                ValueError, match=rf"objectives\.{name}: .* of the teacher, which gives top"
+                ValueError, match=rf"objectives\.{name}: .* of the teacher, which outputs top"
             ):
                 list(dry_run(Experiment.from_recipe(taught(server, texts, objectives={name: {}}))))
 

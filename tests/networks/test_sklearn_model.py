@@ -92,8 +92,12 @@ def test_a_foreign_type_in_a_file_is_not_loaded(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("RandomForestClasifier", {}, "no classifier or regressor .*closest: RandomForestClassif"),
-        ("RandomForestClassifier", {"trees": 3}, "has no option 'trees'; closest"),
+        (
+            "RandomForestClasifier",
+            {},
+            "no classifier or regressor .*Did you mean RandomForestClassif",
+        ),
+        ("RandomForestClassifier", {"trees": 3}, "has no option 'trees'"),
         ("LinearSVC", {}, "gives no probabilities. Expected a classifier with predict_proba"),
     ],
 )

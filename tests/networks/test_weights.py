@@ -79,7 +79,7 @@ def test_differences_are_counted_and_listed(tmp_path):
     expected = (
         r"does not fit CNN: 1 missing \(head\.weight\), 1 unexpected \(haed\.weight\), "
         r"1 of another shape \(head\.bias \(7,\) for \(4,\)\)"
-        r"; for 'head\.weight' closest: haed\.weight"
+        r"\. Missing 'head\.weight': Did you mean haed\.weight"
     )
     with pytest.raises(ValueError, match=expected):
         load_weights(fresh, tmp_path / "w.pt")
@@ -126,7 +126,9 @@ def test_checkpoints_without_weights_raise(tmp_path, content, what):
 
 def test_a_missing_file_raises_with_the_closest_name(tmp_path):
     (tmp_path / "student.pt").write_bytes(pickle.dumps(1))
-    with pytest.raises(ValueError, match=r"no weights file .*studnet\.pt; closest: student\.pt"):
+    with pytest.raises(
+        ValueError, match=r"no such weights file: .*studnet\.pt\. Did you mean student\.pt"
+    ):
         load_weights(nets()[1], "studnet.pt", tmp_path)
 
 

@@ -185,7 +185,7 @@ def doctor_of(one: Recipe) -> dict[str, Any]:
         ),
         (
             ("objectives.fitnet={}", "student={model: cnn, options: {width: 2}}"),
-            r"objectives\.fitnet: FitNet needs features of the teacher, which gives logits; "
+            r"objectives\.fitnet: FitNet needs features of the teacher, which outputs logits; "
             r"the store does not hold it: record again with this",
         ),
         (

@@ -114,12 +114,13 @@ def test_the_model_is_one_that_is_there() -> None:
     with stub(models=["teacher-7b", "teacher-70b"]) as server:
         assert Server(server.url, "teacher-7b").name == "teacher-7b"
         with pytest.raises(
-            ValueError, match=r"name: there is no model 'teacher-8b' at .*; closest: teacher-7b"
+            ValueError, match=r"name: .* has no model 'teacher-8b'\. Did you mean teacher-7b"
         ):
             Server(server.url, "teacher-8b")
         with pytest.raises(
             ValueError,
-            match=r"name: the server has several models\. Set one; known: teacher-7b, teacher-70b",
+            match=r"name: the server has several models\. Set one\. Expected "
+            r"one of teacher-7b, teacher-70b",
         ):
             Server(server.url)
 

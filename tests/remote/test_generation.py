@@ -71,7 +71,7 @@ def test_lines_that_cannot_be_learned_from_are_named(prompts: Path, tmp_path: Pa
         with pytest.raises(
             ValueError,
             match=(
-                r"prompts\.jsonl, line 1 \(and 1 other lines\): there is no usable completion: "
+                r"prompts\.jsonl, line 1 \(and 1 other lines\): no usable completion: "
                 r".*context of 512 exceeded\. Remove it"
             ),
         ):
@@ -79,7 +79,7 @@ def test_lines_that_cannot_be_learned_from_are_named(prompts: Path, tmp_path: Pa
         assert sum(server.answered.values()) == 28
         with pytest.raises(
             ValueError,
-            match=r"prompts\.jsonl, line 2: there is no usable completion: the completion is empty",
+            match=r"prompts\.jsonl, line 2: no usable completion: the completion is empty",
         ):
             generate_file(prompts, out, teacher)
     with stub(
@@ -127,7 +127,7 @@ def test_prompts_of_another_form_are_refused_before_the_server_is_asked(
         "--out",
         str(tmp_path / "out.jsonl"),
     )
-    assert (code, "there are no prompts" in error) == (2, True)
+    assert (code, "no prompts" in error) == (2, True)
 
 
 def test_the_command_says_what_is_wrong(

@@ -64,7 +64,7 @@ def test_a_student_learns_the_union() -> None:
             [["a", "b"], ["b", "c"]],
             "the class 'b' is a class of member 0 and of member 1. Expected one member per class",
         ),
-        ([["a", "b"], ["cat"]], "the class 'cat' of member 1 is no class of the student"),
+        ([["a", "b"], ["cat"]], "the class 'cat' of member 1 is not a class of the student"),
         ([["a"], ["b"]], "no member has the class 'c'. Expected a member for each class, got a, b"),
     ],
 )

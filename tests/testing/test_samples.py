@@ -65,7 +65,8 @@ def test_rows_of_a_graph_are_the_edges_among_them() -> None:
 
 def test_unknown_task() -> None:
     with pytest.raises(
-        ValueError, match=r"no sample outputs of task 'clasification'; closest: classification"
+        ValueError,
+        match=r"task 'clasification' has no sample outputs\. Did you mean classification",
     ):
         sample_outputs(task="clasification")
 

@@ -94,16 +94,16 @@ class MeanOfMeans(Broken):
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (NoLogits, "call gives its roles: .*call returns answer, without logits"),
-        (OneRow, r"call gives its roles: .*call returns logits \(1, 4\) for 12 samples"),
+        (NoLogits, "call returns its roles: .*call returns answer, without logits"),
+        (OneRow, r"call returns its roles: .*call returns logits \(1, 4\) for 12 samples"),
         (Tensors, "metrics are floats: .*metric 'accuracy' is a Tensor, not a float"),
         (Percent, r"metrics are floats: .*accuracy is .*, not in \[0, 1\]"),
         (SecondGuess, "perfect logits: .*accuracy is 0.5, not 1.0"),
-        (LeavesEval, "evaluation leaves no trace: .*a module was left in another mode"),
-        (Draws, "evaluation leaves no trace: .*the random state moved"),
-        (Trains, "evaluation leaves no trace: "),
-        (CountsTheUnlabelled, "only labelled items: .*an unlabelled item changes 'accuracy'"),
-        (MeanOfMeans, "cut into batches: .*the split into batches changes '"),
+        (LeavesEval, "evaluation changes no state: .*the mode of a module"),
+        (Draws, "evaluation changes no state: .*the random state changed"),
+        (Trains, "evaluation changes no state: "),
+        (CountsTheUnlabelled, "only labelled items count: .*an unlabelled item changes 'accuracy'"),
+        (MeanOfMeans, "batch size does not matter: .*the split into batches changes '"),
     ],
 )
 def test_a_broken_one_is_named(task: Callable[[], Any], message: str) -> None:

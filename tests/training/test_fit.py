@@ -95,7 +95,8 @@ def test_numbers_that_make_no_sense(options: dict[str, Any], message: str) -> No
 def test_an_optimizer_for_a_learner_that_there_is_not() -> None:
     scheme = Adversarial(net(4), Frozen(net(8, 1)), {"kd": KD()})
     with pytest.raises(
-        ValueError, match=r"optimizers\.critc: Adversarial has no such learner; closest: critic"
+        ValueError,
+        match=r"optimizers\.critc: Adversarial has no such learner\. Did you mean critic",
     ):
         fit(scheme, batches(2), training(optimizers={"critc": Optimization()}))
 

@@ -1,7 +1,7 @@
 """Descriptions of methods: cards, types of options, schedules, and errors about names."""
 
 from instil.cards.card import Card, Tag, has_tag
-from instil.cards.closest import closest
+from instil.cards.closest import suggestion
 from instil.cards.keywords import ClearKeywords
 from instil.cards.options import NonNegative, Positive
 from instil.cards.schedule import Schedule, at_progress
@@ -14,6 +14,6 @@ __all__ = [
     "Schedule",
     "Tag",
     "at_progress",
-    "closest",
     "has_tag",
+    "suggestion",
 ]

@@ -29,7 +29,7 @@ REMOVED = {
 
 MOVED = {
     "instil.capabilities": "Perturbation",
-    "instil.cards": "at_progress closest",
+    "instil.cards": "at_progress",
     "instil.functional.keyed_random": "inverse_cdf_sample keyed_normal keyed_uniform",
     "instil.items": "drop_gradient drop_unlabelled_gradient every_item_counts "
     "graph_preserving_zero replace_invalid replace_invalid_outputs replace_uncounted",

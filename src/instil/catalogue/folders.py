@@ -50,7 +50,9 @@ def files(kind: str) -> dict[str, str]:
     """
     folders = FOLDERS | FUNCTION_FOLDERS
     if kind not in folders:
-        raise ValueError(f"No kind of method is named '{kind}'; known: {', '.join(folders)}")
+        raise ValueError(
+            f"No kind of method is named '{kind}'. Expected one of {', '.join(folders)}"
+        )
     modules = {}
     for folder in folders[kind]:
         for path in sorted((PACKAGE / folder.replace(".", "/")).glob("[!_]*.py")):

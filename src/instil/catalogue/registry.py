@@ -46,10 +46,10 @@ def named(kind: str, class_name: str) -> type[Any] | None:
 
 def unknown(kind: str, name: str) -> str:
     """Return the error message for a name that no method of this kind has."""
-    from instil.cards import closest
+    from instil.cards import suggestion
 
     other_kinds = [other for other in kinds() if other != kind and name in names(other)]
     if not other_kinds:
-        return f"No {kind} named '{name}'; {closest(name, names(kind))}"
+        return f"No {kind} named '{name}'.{suggestion(name, names(kind))}"
     article = "an" if other_kinds[0][0] in "aeiou" else "a"
     return f"No {kind} named '{name}'; '{name}' is {article} {other_kinds[0]}"

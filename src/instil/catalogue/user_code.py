@@ -66,7 +66,7 @@ def import_user_module(name: str, folder: Path) -> ModuleType:
         if error.name and not f"{name}.".startswith(f"{error.name}."):
             raise ModuleNotFoundError(f"{name}: {error}", name=error.name) from error
         raise ValueError(
-            f"there is no module '{name}' in {folder} or among the installed packages"
+            f"no module '{name}' in {folder} or among the installed packages"
         ) from error
     except Exception as error:  # code of a user may raise anything
         raise ValueError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
@@ -81,7 +81,7 @@ def user_function(
 
     The module is a file in the recipe's folder, a module of the recipe's ``imports``, or the
     function is declared by an installed package (entry point group ``instil.models``). No other
-    installed or standard module is looked at, so that ``os:system`` is no model.
+    installed or standard module is used, so that a recipe cannot call ``os:system``.
 
     Args:
         module: name of the module.
@@ -96,16 +96,16 @@ def user_function(
         ValueError: if the module or the function is not there, or the import fails.
         ModuleNotFoundError: if the module itself imports a module that does not exist.
     """
-    from instil.cards import closest
+    from instil.cards import suggestion
 
     # Checked before the import, which would already run code of the module.
     is_local = module_file(module, folder) is not None or module in imports
     if not is_local and f"{module}:{name}" not in declared_models():
         raise ValueError(
-            f"there is no module '{module}' in {folder.resolve()} or in imports, and no installed"
+            f"no module '{module}' in {folder.resolve()} or in imports, and no installed"
             f" package declares '{module}:{name}' (entry point group {MODELS})."
-            f" Expected a function of a module in the recipe's folder;"
-            f" {closest(module, sorted(file.stem for file in folder.glob('*.py')))}"
+            f" Expected a function of a module in the recipe's folder."
+            f"{suggestion(module, sorted(file.stem for file in folder.glob('*.py')))}"
         )
     code = import_user_module(module, folder)
     function = getattr(code, name, None)
@@ -113,7 +113,7 @@ def user_function(
         functions = [
             key for key, value in vars(code).items() if callable(value) and not key.startswith("_")
         ]
-        raise ValueError(f"{module} has no function '{name}'; {closest(name, functions)}")
+        raise ValueError(f"{module} has no function '{name}'.{suggestion(name, functions)}")
     return function  # type: ignore[no-any-return]
 
 

@@ -32,12 +32,12 @@ def select(name: str | None = None, kind: str | None = None) -> list[Method]:
     kinds = [kind] if kind else list(catalogue.kinds())
     methods = [catalogue.describe(each, name) for each in kinds if name in catalogue.names(each)]
     if not methods:
-        from instil.cards import closest
+        from instil.cards import suggestion
 
         names: list[str] = []
         for each in kinds:
             names += catalogue.names(each)
-        raise ValueError(f"No {kind or 'method'} named '{name}'; {closest(name, names)}")
+        raise ValueError(f"No {kind or 'method'} named '{name}'.{suggestion(name, names)}")
     return methods
 
 

@@ -7,7 +7,7 @@ from collections.abc import ItemsView, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from instil.cards import Schedule, at_progress, closest
+from instil.cards import Schedule, at_progress, suggestion
 from instil.core.balance import Balance
 from instil.core.item_losses import item_mean, roles_read, without_uncounted
 from instil.core.objective import Objective, Weighting
@@ -60,8 +60,7 @@ class Objectives(nn.ModuleDict):
         self.weights |= weights or {}
         if unknown := sorted((set(self.weights) | set(sample_weights or ())) - set(objectives)):
             raise ValueError(
-                f"a weight for '{unknown[0]}', which is no objective here; "
-                f"{closest(unknown[0], objectives)}"
+                f"weights: unknown objective '{unknown[0]}'.{suggestion(unknown[0], objectives)}"
             )
         self.balance: Balance | None = None
         self.gather: Gather | None = None

@@ -36,8 +36,8 @@ def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:
         The arrays by name.
 
     Raises:
-        ValueError: if the file is no archive of plain arrays, its headers claim other sizes than
-            the archive holds, or it unpacks to more than the memory can hold.
+        ValueError: if the file is not an archive of plain arrays, its headers claim other sizes
+            than the archive holds, or it unpacks to more than the memory can hold.
     """
     try:
         with zipfile.ZipFile(file) as archive:

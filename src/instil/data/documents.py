@@ -15,19 +15,19 @@ from instil.data.paths import located
 SUFFIXES = (".txt", ".md", ".rst", ".py")
 STDLIB = "stdlib"
 SHARE = 10
-"""One of this many documents is for validation, and one for test."""
+"""Ratio of all documents to validation documents, and of all documents to test documents."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A plain text, or an answer to a prompt; only the answer is learned.
+    """Plain text, or an answer to a prompt. Only the answer contributes to the loss.
 
     Attributes:
         name: file, with the line in a ``.jsonl`` file.
         text: the text, or the answer.
         prompt: the prompt; None for a plain text.
-        cut: whether the answer was cut; a network does not learn to end such an answer.
-        context: additional input that helps with the answer, for the networks that may read it.
+        cut: whether the answer was cut; then its end is not a training target.
+        context: additional input for networks that may read it, such as hints for the answer.
         domain: subject of the text; empty if all texts have the same one.
     """
 
@@ -46,8 +46,8 @@ def documents(
 
     A line of a ``.jsonl`` file has ``text``, or ``prompt`` and ``completion``. With a prompt it may
     have a ``context``, and ``finish_reason: length`` for a completion that was cut. Every line may
-    have a ``domain``; by default it is the first folder below ``path``. The hash of its name
-    decides which part a document belongs to.
+    have a ``domain``; by default it is the first folder below ``path``. The hash of
+    a document's name selects its part.
 
     Args:
         path: ``stdlib`` (the modules of this Python's standard library), a folder of texts, or a
@@ -58,13 +58,13 @@ def documents(
         Train, validation and test documents.
 
     Raises:
-        ValueError: for lines of another form, and for fewer than three documents.
+        ValueError: for lines of another form and for fewer than three documents.
     """
     ordered = sorted(_read_all(path, base), key=_name_hash)
     if len(ordered) < 3:
         raise ValueError(
-            f"'{path}' has {len(ordered)} documents; train, validation and test need one each at "
-            "least"
+            f"'{path}' has {len(ordered)} documents. Expected at least 3: one each for train, "
+            "validation and test"
         )
     count = max(1, len(ordered) // SHARE)
     return ordered[2 * count :], ordered[count : 2 * count], ordered[:count]
@@ -102,7 +102,7 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is no UTF-8 text: {error}") from error
+        raise ValueError(f"{file}: invalid UTF-8: {error}") from error
 
 
 def _lines(file: Path, domain: str = "") -> Iterator[Document]:
@@ -113,15 +113,15 @@ def _lines(file: Path, domain: str = "") -> Iterator[Document]:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{where} is no JSON: {error}") from error
+            raise ValueError(f"{where}: invalid JSON: {error}") from error
         yield _document(entry, where, domain)
 
 
 def _document(entry: Any, where: str, domain: str) -> Document:
-    """The document of one line.
+    """Return the document of one line.
 
     Raises:
-        ValueError: for a line of another form, with the file and line.
+        ValueError: for a line of another form; the message has the file and line.
     """
     _check_form(entry, where)
     domain = str(entry.get("domain", domain))
@@ -131,28 +131,28 @@ def _document(entry: Any, where: str, domain: str) -> Document:
     prompt = _text(entry, "prompt", where)
     context = _text(entry, "context", where) if entry.get("context") is not None else ""
     if not completion.strip():
-        raise ValueError(f"{where} has an empty completion: there is nothing to learn")
+        raise ValueError(f"{where}: empty completion. Expected a text to learn")
     cut = entry.get("finish_reason") == "length"
     return Document(where, completion, prompt, cut, context, domain)
 
 
 CONVERSATION = (
-    "a conversation. Expected a text. Render it with the chat template of the model first: one "
-    "line for each answer, with 'prompt' (all that comes before it) and 'completion'"
+    "a conversation. Expected a string. Render it with the chat template of the model: one line "
+    "per answer, with 'prompt' (the conversation before the answer) and 'completion'"
 )
 
 
 def _check_form(entry: Any, where: str) -> None:
     expected = "Expected 'text', or 'prompt' and 'completion'"
     if not isinstance(entry, dict):
-        raise ValueError(f"{where}: it is a JSON {_kind(entry)}, not an object. {expected}")
+        raise ValueError(f"{where}: JSON {_kind(entry)}, not an object. {expected}")
     if {"text"} <= entry.keys() or {"prompt", "completion"} <= entry.keys():
         return
     for key in ("messages", "conversations"):
         if key in entry:
             raise ValueError(f"{where}: '{key}' is {CONVERSATION}")
     keys = ", ".join(entry) or "none"
-    raise ValueError(f"{where}: it has the keys {keys}. {expected}")
+    raise ValueError(f"{where}: unknown form with the keys {keys}. {expected}")
 
 
 def _text(entry: Mapping[str, Any], key: str, where: str) -> str:

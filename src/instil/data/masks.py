@@ -36,7 +36,7 @@ class MaskedImages(Samples):
         index: (N,), identity of each image; None for 0 to N - 1.
 
     Raises:
-        ValueError: for masks of another shape, and values that are no classes.
+        ValueError: for masks of another shape, and values that are not classes.
     """
 
     noun = "image"
@@ -102,7 +102,7 @@ def masked_pictures(
         Train, validation and test data.
 
     Raises:
-        ValueError: for a missing folder, a mask without a picture, and values that are no classes.
+        ValueError: for a missing folder, a mask without a picture, and values that are not classes.
     """
     pairs = {part: _pairs(directory) for part, directory in directories.items()}
     files: list[Path] = []
@@ -136,7 +136,7 @@ def _pairs(directory: Path) -> list[tuple[Path, Path | None]]:
     for folder in (images, masks):
         if not folder.is_dir():
             raise ValueError(
-                f"{directory}: there is no folder '{folder.name}'. "
+                f"{directory}: no folder '{folder.name}'. "
                 "Expected images/ and masks/ for the task segmentation"
             )
     mask_of_stem = {file.relative_to(masks).with_suffix(""): file for file in picture_files(masks)}
@@ -145,7 +145,7 @@ def _pairs(directory: Path) -> list[tuple[Path, Path | None]]:
         for file in picture_files(images)
     ]
     if mask_of_stem:
-        raise ValueError(f"{next(iter(mask_of_stem.values()))}: there is no picture of this name")
+        raise ValueError(f"{next(iter(mask_of_stem.values()))}: no picture of this name")
     if not any(mask is not None for _, mask in pairs):
         raise ValueError(f"{images}: no picture has a mask. Expected masks of the same names")
     return pairs

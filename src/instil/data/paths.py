@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from instil.cards import closest
+from instil.cards import suggestion
 
 PACKAGE = "package:"
 
@@ -33,7 +33,7 @@ def located(path: str | Path, base: Path) -> Path:
     name = candidates[0].name
     folder = candidates[0].parent
     near = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    raise ValueError(f"there is no '{name}' in {folder.resolve()}; {closest(name, near)}")
+    raise ValueError(f"no '{name}' in {folder.resolve()}.{suggestion(name, near)}")
 
 
 def _in_package(path: str) -> Path:
@@ -42,6 +42,6 @@ def _in_package(path: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
-            f"{PACKAGE}{path}: there is no installed package '{name}'. Install it to use '{file}'"
+            f"{PACKAGE}{path}: the package '{name}' is not installed. Install it to use '{file}'"
         )
     return Path(spec.submodule_search_locations[0]) / file

@@ -1,4 +1,4 @@
-"""Tokens that begin and end a text, as the files of a tokenizer's folder define them."""
+"""Tokens that start and end a text, read from the files of a tokenizer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from instil.cards import closest
+from instil.cards import suggestion
 
 EndOption = str | int | list[str | int]
-"""A token, its id, or a list of them: the first is appended to texts, each one ends generation."""
+"""Token, its id, or a list of them. The first is appended to texts; each one ends generation."""
 BosOption = Literal["auto"] | bool
 KNOWN_ENDS = (
     "<|end_of_text|>",
@@ -24,7 +24,7 @@ KNOWN_ENDS = (
     "<|endoftext|>",
     "[SEP]",
 )
-"""Names of end tokens, tried only if no file in the tokenizer's folder defines one."""
+"""Names of end tokens, used only if no file in the tokenizer's folder defines one."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def end_tokens(
         option: ``data.end`` of the recipe.
 
     Raises:
-        ValueError: if ``option`` is no token, or nothing defines one.
+        ValueError: if a token in ``option`` does not exist, or no source defines an end token.
     """
     if option is not None:
         tokens = option if isinstance(option, list) else [option]
@@ -127,14 +127,14 @@ def end_tokens(
             return ends
     special = [token.content for token in inner.get_added_tokens_decoder().values()]
     raise ValueError(
-        f"end: {name} names no token that ends a text. Expected an eos_token in its "
-        f"tokenizer_config.json, or the option: data.end=TOKEN. Its special tokens: "
+        f"end: {name} defines no end token. Expected an eos_token in its "
+        f"tokenizer_config.json, or data.end=TOKEN. Its special tokens: "
         f"{', '.join(special[:8]) or 'none'}"
     )
 
 
 def _candidates(files: SpecialTokenFiles) -> Iterator[Sequence[str | int]]:
-    """Groups of end tokens, the most trusted source first."""
+    """Yield groups of end tokens, the most reliable source first."""
     yield _listed(files.generation_config.get("eos_token_id"))
     eos_token = files.token("eos")
     yield [] if eos_token is None else [eos_token]
@@ -147,7 +147,7 @@ def _candidates(files: SpecialTokenFiles) -> Iterator[Sequence[str | int]]:
 def bos_token(
     inner: Any, files: SpecialTokenFiles, name: str, option: BosOption = "auto"
 ) -> int | None:
-    """Return the id of the token in front of every text; None if there is none.
+    """Return the id of the token that starts every text, or None.
 
     ``auto`` follows ``add_bos_token`` in ``tokenizer_config.json``, or else the post-processor of
     the tokenizer.
@@ -171,7 +171,7 @@ def bos_token(
     if option is True:
         if index is None:
             raise ValueError(
-                f"bos: {name} names no token that begins a text. Expected a bos_token in its "
+                f"bos: {name} defines no token that starts a text. Expected a bos_token in its "
                 "tokenizer_config.json. Leave bos out, or set bos=false"
             )
         return index
@@ -189,7 +189,7 @@ def _bos_id(files: SpecialTokenFiles) -> Any:
 
 
 def _added_in_front(inner: Any) -> int | None:
-    """Token that the post-processor puts in front of a text; None if there is none."""
+    """Return the token that the post-processor adds in front of a text, or None."""
     plain = inner.encode("a", add_special_tokens=False).ids
     whole = inner.encode("a", add_special_tokens=True).ids
     in_front = len(whole) > len(plain) and whole[: len(plain)] != plain
@@ -203,7 +203,7 @@ def _listed(value: Any) -> Sequence[str | int]:
 
 
 def _optional_id(inner: Any, token: Any) -> int | None:
-    """Id of a token, which is a text or an id; None for a token that does not exist."""
+    """Return the id of a token, given as a string or an id; None if it does not exist."""
     if isinstance(token, str):
         index: int | None = inner.token_to_id(token)
         return index
@@ -216,9 +216,9 @@ def _token_id(inner: Any, token: str | int, name: str) -> int:
     index = _optional_id(inner, token)
     if index is None:
         size = inner.get_vocab_size()
-        near = closest(token, inner.get_vocab()) if isinstance(token, str) else "no such id"
+        near = suggestion(token, inner.get_vocab()) if isinstance(token, str) else ""
         raise ValueError(
-            f"end: {name} has no token {token!r}. Expected one of its {size} tokens; {near}"
+            f"end: {name} has no token {token!r}. Expected one of its {size} tokens.{near}"
         )
     return index
 
@@ -229,7 +229,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is no JSON: {error}") from error
+        raise ValueError(f"{file}: invalid JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a {type(content).__name__}. Expected a JSON object")
+        raise ValueError(f"{file}: JSON {type(content).__name__}. Expected an object")
     return content

@@ -64,7 +64,7 @@ def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Spli
             raise ValueError(f"the {name} set has no {part.noun}s")
         part.source_split = name
     if "train" not in parts:
-        raise ValueError(f"there is no train set, only {', '.join(parts) or 'nothing'}")
+        raise ValueError(f"no train set, only {', '.join(parts) or 'nothing'}")
     train = parts["train"]
     if "test" in parts:
         test_data = parts["test"]

@@ -34,7 +34,7 @@ class SurrogateDataset(Samples):
         count: number of samples.
 
     Raises:
-        ValueError: if the samples of ``like`` are no images.
+        ValueError: if the samples of ``like`` are not images.
     """
 
     noun = "image"

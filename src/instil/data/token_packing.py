@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.data.documents import Document
 from instil.data.fitting import REFUSED, Fitted, TooLong
 from instil.data.splits import Splits
@@ -113,8 +113,10 @@ def _with_context(document: Document) -> Document:
 
 def _of_domain(rows: Sequence[Row], domain: str, names: Sequence[str]) -> list[Row]:
     if domain not in names:
-        hint = closest(domain, filter(None, names)) if any(names) else "they have no domains"
-        raise ValueError(f"domain: there is no '{domain}' among the texts; {hint}")
+        hint = " The texts have no domains."
+        if any(names):
+            hint = suggestion(domain, filter(None, names))
+        raise ValueError(f"domain: no text has the domain '{domain}'.{hint}")
     of_domain = [row._replace(domain=0) for row in rows if names[row.domain] == domain]
     if not of_domain:
         raise ValueError(f"domain: one part of the texts has no row of '{domain}'")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from instil.cards import closest
+from instil.cards import suggestion
 
 Options = dict[str, Any]
 
@@ -35,7 +35,7 @@ def find_optimizer(name: str) -> type[Optimizer]:
     }
     if name.lower() not in kinds:
         raise ValueError(
-            f"No optimizer named '{name}' in torch.optim; {closest(name.lower(), kinds)}"
+            f"No optimizer named '{name}' in torch.optim.{suggestion(name.lower(), kinds)}"
         )
     kind = kinds[name.lower()]
     closure = inspect.signature(kind.step).parameters.get("closure")

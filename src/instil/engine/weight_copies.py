@@ -45,7 +45,7 @@ class WeightCopy:
 
     def apply(self) -> None:
         """Set the scheme to these values."""
-        # FSDP would go on with full weights that it gathered before.
+        # FSDP would reuse full weights that it gathered earlier.
         reshard(self._scheme)
         with torch.no_grad():
             for name, value in self._current():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instil import catalogue
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.catalogue.user_code import UntrustedCode, module_file, user_function
 from instil.data.samples import Samples
 from instil.data.splits import Splits
@@ -158,7 +158,8 @@ def source_function(name: str) -> Callable[..., Splits]:
     names = source_names()
     if name not in names:
         raise UnknownSource(
-            f"there is no data source '{name}'; {closest(name, names)}, or my_module:function"
+            f"unknown data source '{name}'. Expected a data source or my_module:function."
+            f"{suggestion(name, names)}"
         )
     function: Callable[..., Splits] = catalogue.find("data", name)
     return function
@@ -169,7 +170,7 @@ def _user_source(module: str, name: str, recipe: Recipe) -> Callable[..., Splits
     folder = Path(recipe.folder)
     if module_file(module, folder) is None and module not in recipe.imports:
         raise UnknownSource(
-            f"there is no data source '{module}', and no module {module}.py in "
-            f"{folder.resolve()} or in imports; {closest(module, source_names())}"
+            f"unknown data source '{module}'; {module}.py is neither in {folder.resolve()} "
+            f"nor in imports.{suggestion(module, source_names())}"
         )
     return user_function(module, name, folder, recipe.imports)

@@ -11,7 +11,7 @@ import torch
 
 from instil import catalogue
 from instil.capabilities import Precomputes
-from instil.cards import closest, has_tag
+from instil.cards import has_tag, suggestion
 from instil.core import Net, Teacher
 from instil.data.labels import few_labels
 from instil.data.splits import Splits, numbered
@@ -92,7 +92,7 @@ def combiner_class(experiment: Experiment) -> type[Teacher]:
             if _has_members(catalogue.find("teacher", other))
         ]
         raise RecipeError(
-            f"ensemble: '{name}' is one teacher. Expected a combination; {closest(name, names)}"
+            f"ensemble: '{name}' is one teacher. Expected a combination.{suggestion(name, names)}"
         )
     return teacher_class
 

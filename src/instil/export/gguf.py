@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from instil.cards import closest
+from instil.cards.closest import did_you_mean
 from instil.core import Batch, Net
 from instil.export.gguf_tokenizer import add_tokenizer
 from instil.export.gguf_weights import add_config, check_model, iter_weights
@@ -54,7 +54,7 @@ def to_gguf(
         _check_rounding(model, reloaded, weight_type)
         # With the rounded weights both models must agree, so a difference is an error of the file.
         model.load_state_dict(reloaded.state_dict())
-        # A cast of the model may have rounded its rotary angles, which are no weights.
+        # A cast of the model may have rounded its rotary angles, which are not weights.
         model.model.rotary_emb = model.model.rotary_emb.__class__(model.config)
         exported = Net(reloaded, net.call)
         logit_difference(Net(model, net.call), exported, batch, TOLERANCE, path)
@@ -76,8 +76,8 @@ def check_weight_type(weight_type: str) -> None:
     """
     if weight_type not in ROUNDING:
         raise ValueError(
-            f"gguf: unknown type of weights '{weight_type}'. Expected {', '.join(ROUNDING)}; "
-            f"{closest(weight_type, ROUNDING)}"
+            f"gguf: unknown weight type '{weight_type}'. Expected one of {', '.join(ROUNDING)}."
+            f"{did_you_mean(weight_type, ROUNDING)}"
         )
 
 

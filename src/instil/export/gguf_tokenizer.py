@@ -72,7 +72,7 @@ def add_tokenizer(writer: Any, tokenizer: Any, config: Any) -> None:
 
 
 def _add_special_tokens(writer: Any, tokenizer: Any, config: Any, types: list[int]) -> None:
-    # An id of the configuration that is no control token belongs to another tokenizer.
+    # If an id of the configuration is not a control token, it belongs to another tokenizer.
     control = {index for index, kind in enumerate(types) if kind == CONTROL}
     writer.add_eos_token_id(tokenizer.end)
     if len(tokenizer.ends) > 1:
@@ -147,7 +147,7 @@ def _check_byte_pairs(model: dict[str, Any]) -> None:
     num_single = sum(len(token) == 1 for token in model["vocab"])
     if model.get("unk_token") and num_single < NUM_BYTES:
         raise ValueError(
-            "gguf: llama.cpp drops bytes that are no token. Expected a token for each byte, got "
+            "gguf: llama.cpp drops bytes without a token. Expected a token for each byte, got "
             f"the unknown token {model['unk_token']!r} for some"
         )
     for option in UNSUPPORTED_OPTIONS:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.core import as_net
 from instil.files.atomic import atomic
 from instil.files.checksums import (
@@ -147,13 +147,13 @@ def _check_names_and_shapes(model: nn.Module, tensors: dict[str, Tensor], path: 
     unknown = [name for name in tensors if name not in expected]
     if unknown:
         raise ValueError(
-            f"{path}: unknown tensor '{unknown[0]}'. Expected the tensors of {kind}; "
-            f"{closest(unknown[0], expected)}"
+            f"{path}: unknown tensor '{unknown[0]}'. Expected the tensors of {kind}."
+            f"{suggestion(unknown[0], expected)}"
         )
     missing = [name for name in expected if name not in tensors]
     if missing:
         raise ValueError(
-            f"{path}: missing tensor '{missing[0]}' of {kind}; {closest(missing[0], tensors)}"
+            f"{path}: missing tensor '{missing[0]}' of {kind}.{suggestion(missing[0], tensors)}"
         )
     for name, value in expected.items():
         if tensors[name].shape != value.shape:

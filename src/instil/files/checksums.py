@@ -117,7 +117,7 @@ def read_json_with_checksum(path: str | Path, remedy: str) -> dict[str, Any]:
         The dictionary, without its checksum.
 
     Raises:
-        DamagedFileError: if the file is no such JSON or its content differs.
+        DamagedFileError: if the file is not JSON with a checksum, or differs from its checksum.
         OSError: if the file cannot be read.
     """
     return parse_json_with_checksum(Path(path).read_bytes(), path, remedy)
@@ -135,7 +135,7 @@ def parse_json_with_checksum(data: bytes, path: str | Path, remedy: str) -> dict
         The dictionary, without its checksum.
 
     Raises:
-        DamagedFileError: if the data are no such JSON or differ from their checksum.
+        DamagedFileError: if the data are not JSON with a checksum, or differ from it.
     """
     try:
         content = json.loads(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from instil.cards.closest import suggestion
+from instil.cards.closest import did_you_mean
 
 
 def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
@@ -20,4 +20,4 @@ def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
     """
     if value not in choices:
         expected = f"Expected one of {', '.join(choices)}, got '{value}'."
-        raise ValueError(f"{option}: unknown value. {expected}{suggestion(value, choices)}")
+        raise ValueError(f"{option}: unknown value. {expected}{did_you_mean(value, choices)}")

@@ -10,7 +10,7 @@ from instil.functional.divergences import softened_kl
 
 
 def members(teacher: Outputs) -> tuple[Outputs, ...]:
-    """Outputs of each teacher of an ensemble; a teacher that is no ensemble is its one member."""
+    """Outputs of each teacher of an ensemble. A single teacher is an ensemble of one member."""
     outputs: tuple[Outputs, ...] = teacher.get("members", (teacher,))
     return outputs
 

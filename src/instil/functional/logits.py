@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.cards import closest
 from instil.core import UNLABELLED, mean, to_float32
+from instil.functional.choices import require_choice
 
 STANDARD_DEVIATION_EPSILON = 1e-7
 
@@ -80,9 +80,7 @@ def apply_reduction(values: Tensor, reduction: str, target: Tensor | None = None
     Raises:
         ValueError: for another reduction.
     """
-    if reduction not in ("mean", "none"):
-        hint = closest(reduction, ("mean", "none"))
-        raise ValueError(f"reduction is 'mean' or 'none', not '{reduction}'; {hint}")
+    require_choice("reduction", reduction, ("mean", "none"))
     if target is None:
         return values.mean() if reduction == "mean" else values
     counted = target != UNLABELLED

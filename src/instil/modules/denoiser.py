@@ -21,7 +21,7 @@ class Denoiser(nn.Module):
     Args:
         source: channels of the student.
         target: channels of the teacher.
-        reduction: factor by which the autoencoder reduces the channels; 1 is no autoencoder.
+        reduction: factor by which the autoencoder reduces the channels; 1: no autoencoder is used.
         pointwise: use 1x1 convolutions, for logits (N, C, 1, 1).
         norm: normalisation of the layers.
         dims: number of dimensions of the grid, 2 or 3.

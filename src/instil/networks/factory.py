@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from instil import networks
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.catalogue.user_code import UntrustedCode, declared_models, user_function
 from instil.networks.inputs import input_of
 from instil.networks.model_source import ModelRequest
@@ -87,7 +87,7 @@ def build(
 
 
 def code_of(spec: str, base: Path, options: Mapping[str, Any] | None = None) -> str:
-    """Return what a model depends on beside its options.
+    """Return the source code that a model depends on, in addition to its options.
 
     Args:
         spec: see ``build``.
@@ -153,8 +153,9 @@ def _own_builder(name: str) -> Callable[..., nn.Module]:
     names = network_names()
     if name not in names:
         raise ValueError(
-            f"there is no network '{name}'; {closest(name, names)}, or SOURCE:NAME with one of the "
-            f"sources {', '.join(source_names())}, or your_module:function"
+            f"unknown network '{name}'. Expected a network of instil, SOURCE:NAME with one of the "
+            f"sources {', '.join(source_names())}, or your_module:function."
+            f"{suggestion(name, names)}"
         )
     module = importlib.import_module(f"instil.networks.{name}")
     builder: Callable[..., nn.Module] = getattr(module, name)
@@ -175,7 +176,7 @@ def _arguments(
     ]
     for name in options:
         if name not in names and not accepts_any:
-            raise ValueError(f"{spec} has no option '{name}'; {closest(name, names)}")
+            raise ValueError(f"{spec} has no option '{name}'.{suggestion(name, names)}")
     arguments = {key: value for key, value in facts.items() if key in names} | options
     required = [name for name in names if parameters[name].default is inspect.Parameter.empty]
     missing = [name for name in required if name not in arguments]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 
 EXPECTED = ("size", "mean", "std")
 """Keys of the attribute ``expects`` of a model."""
@@ -30,9 +30,8 @@ def input_of(model: nn.Module) -> dict[str, Any]:
     expects = getattr(model, "expects", None) or {}
     for name in expects:
         if name not in EXPECTED:
-            raise ValueError(
-                f"{type(model).__name__}.expects: '{name}' is unknown; {closest(name, EXPECTED)}"
-            )
+            hint = suggestion(name, EXPECTED)
+            raise ValueError(f"{type(model).__name__}.expects: unknown entry '{name}'.{hint}")
     return dict(expects)
 
 

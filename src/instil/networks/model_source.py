@@ -44,7 +44,7 @@ class ReadsBatch(Protocol):
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """Model that a recipe asks a source for.
+    """Model that a recipe requests from a source.
 
     Attributes:
         spec: model as the recipe names it, such as ``timm:resnet18``; for messages.

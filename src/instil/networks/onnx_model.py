@@ -34,7 +34,7 @@ class OnnxModel(nn.Module):
         probabilities: whether this output holds probabilities, whose logarithm is returned.
 
     Raises:
-        ValueError: for a file that is no ONNX model, or an output that it does not have.
+        ValueError: for a file that is not an ONNX model, or an output that it does not have.
     """
 
     def __init__(self, file: Path, output: str | None = None, probabilities: bool = False):

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.data.archive import read_arrays
 from instil.functional.log_probabilities import log_of
 
@@ -52,7 +52,7 @@ def read_predictions(file: Path) -> PredictionFile:
     """
     if not file.is_file():
         neighbours = [entry.name for entry in file.parent.glob("*")] if file.parent.is_dir() else []
-        raise ValueError(f"there is no file {file}; {closest(file.name, neighbours)}")
+        raise ValueError(f"no such file: {file}.{suggestion(file.name, neighbours)}")
     if file.suffix == ".npz":
         arrays: Mapping[str, NDArray[Any]] = read_arrays(file)
     elif file.suffix == ".parquet":

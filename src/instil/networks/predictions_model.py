@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.core import Batch, Outputs
 from instil.data.keys import sample_keys
 from instil.data.splits import Splits
@@ -89,11 +89,12 @@ class PredictionsModel(nn.Module):
 
     def _missing(self, part: str, missing: Sequence[str], count: int) -> str:
         names = list(self.content.rows)
-        hint = closest(missing[0], names) if len(names) < 10_000 else f"such as {names[0]}"
+        # A search for close names in a long list would take seconds.
+        hint = suggestion(missing[0], names) if len(names) < 10_000 else ""
         return (
             f"{self.file.name} has no predictions for {len(missing)} of {count} {part} samples: "
             f"{_first(missing)}. Expected a prediction for each key; the file has {len(names)} "
-            f"keys: {_first(names)} ({hint})"
+            f"keys: {_first(names)}.{hint}"
         )
 
 

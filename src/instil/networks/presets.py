@@ -79,7 +79,7 @@ def _own(model: nn.Module) -> tuple[list[str], str]:
     stages: Any = getattr(part, "stages", ())
     prefix = f"{path}.stages" if path else "stages"
     features = [f"{prefix}.{i}" for i in range(len(stages))]
-    # Stages of vectors, as in an MLP, are no feature maps.
+    # Stages of vectors, as in an MLP, are not feature maps.
     if any(_has_linear(stage) for stage in stages):
         features = []
     return features, "head" if hasattr(model, "head") else ""

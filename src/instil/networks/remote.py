@@ -1,4 +1,4 @@
-"""A causal language model behind a server, with the most likely next tokens of each position."""
+"""Causal language model on a server that returns the most likely next tokens of each position."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from instil.remote.server import KEY, Server
 from instil.roles import LazyOutputs, Top
 
 ANSWER_OPTIONS = ("name", "size")
-"""Options that change the outputs; the others are about the connection."""
+"""Options that change the outputs; the others set up the connection."""
 MIN_TOKENS = 64
 """Smallest number of tokens for the comparison of vocabularies."""
 MIN_HIT_RATE = 0.05
-"""A model with the same tokens expects more than this share of the tokens of any text."""
+"""With a shared vocabulary, at least this share of tokens is among the most likely ones."""
 OTHER_TOKENIZER = (
-    "log-probabilities of tokens need the same tokenizer (data.tokenizer) on both sides; from "
-    "another model learn by its texts (instil generate)"
+    "Log-probabilities of tokens need the same tokenizer (data.tokenizer) on both sides. With "
+    "another tokenizer, train on texts of the model (instil generate)"
 )
 
 
 class RemoteModel(nn.Module):
-    """Model whose role ``top`` comes from a server when it is read.
+    """Model that requests its role ``top`` from a server when the role is read.
 
     Values at padding have no meaning.
 
     Args:
-        server: connection to the server, with a log of its answers.
+        server: connection to the server, with a log of its responses.
         size: number of most likely tokens per position.
         vocabulary: number of tokens of the data's tokenizer.
     """
@@ -47,7 +47,7 @@ class RemoteModel(nn.Module):
         self.vocabulary = vocabulary
 
     def __deepcopy__(self, memo: Any) -> RemoteModel:
-        # There is no state to copy, and copies share the connection and the budget.
+        # The model has no state, and copies must share the connection and the budget.
         return self
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Outputs:
@@ -62,7 +62,7 @@ class RemoteModel(nn.Module):
         return LazyOutputs({}, {"top": lambda: self._top(input_ids, mask)})
 
     def _check_first_rows(self, ids: Tensor, mask: Tensor) -> None:
-        """Request the first rows at once, to find another vocabulary before training starts."""
+        """Request the first rows at once, to detect a different vocabulary before training."""
         key = question_key("seen", {"model": self.server.name, "vocabulary": self.vocabulary})
         if self.server.log.get(key) is None:
             positions = mask.cpu().sum(1).cumsum(0)
@@ -87,14 +87,14 @@ class RemoteModel(nn.Module):
         return Top(values.to(ids.device), indices.to(ids.device), tail.to(ids.device))
 
     def _check_vocabulary(self, ids: Tensor, indices: Tensor, is_token: Tensor) -> None:
-        """Raise ValueError if token ids have another meaning on the server."""
+        """Raise ValueError if the server's vocabulary differs."""
         largest = int(indices.max())
         if largest >= self.vocabulary:
             raise ValueError(
-                f"vocabulary: the server's model has a token {largest}, the tokenizer of the data "
-                f"has {self.vocabulary} tokens; {OTHER_TOKENIZER}"
+                f"vocabulary: the server's model has a token {largest}, but the tokenizer of the "
+                f"data has {self.vocabulary} tokens. {OTHER_TOKENIZER}"
             )
-        # With another vocabulary, the next token of a text is hardly ever a likely one.
+        # With another vocabulary, the next token of a text is rarely a likely one.
         is_followed = is_token[:, 1:] & is_token[:, :-1]
         hits = (indices[:, :-1] == ids[:, 1:, None]).any(-1)[is_followed]
         if len(hits) < MIN_TOKENS:
@@ -103,8 +103,8 @@ class RemoteModel(nn.Module):
         if share < MIN_HIT_RATE:
             raise ValueError(
                 f"vocabulary: only {share:.0%} of {len(hits)} tokens are among the {self.size} "
-                "that the server's model expected: the token ids of the data are other tokens "
-                f"there; {OTHER_TOKENIZER}"
+                "most likely tokens of the server's model, so its vocabulary differs. "
+                f"{OTHER_TOKENIZER}"
             )
 
 
@@ -129,31 +129,31 @@ def remote(
         name: name of the model; None for the only one on the server.
         size: number of most likely tokens per position.
         key: environment variable with the server's key.
-        log: file with all answers; None for one in ``$INSTIL_CACHE`` or ``~/.cache/instil``, named
-            after url and name.
+        log: file with all responses; None for a file in ``$INSTIL_CACHE`` or ``~/.cache/instil``,
+            named after url and name.
         concurrency: number of requests at a time.
         request_budget: largest number of requests in the log; None for no limit.
         token_budget: largest number of tokens in the log; None for no limit.
         retries: number of retries per request.
-        timeout: seconds for one whole answer.
+        timeout: time limit of one response, in seconds.
         vocabulary: number of tokens of the data's tokenizer.
         tokens: token ids of a pruned vocabulary; must be empty.
 
     Raises:
-        ValueError: if the server does not answer, or the data have no tokens or a pruned
+        ValueError: if the server does not respond, or the data have no tokens or a pruned
             vocabulary.
     """
     if size < 1:
-        raise ValueError(f"size: expected at least one token per position, got {size}")
+        raise ValueError(f"size: too small. Expected at least 1 token per position, got {size}")
     if tokens:
         raise ValueError(
-            "data.prune: the server's model predicts its whole vocabulary, so the student must "
-            "have it too; leave prune out"
+            "data.prune: the server's model predicts its whole vocabulary, so the student "
+            "needs it too. Remove prune"
         )
     if not vocabulary:
         raise ValueError(
-            "a server's model reads tokens, and these data have none; it can be a teacher of the "
-            "task language"
+            "teacher: a model on a server needs token ids, and the data have none. Use it with "
+            "task: language"
         )
     if log is None:
         cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")

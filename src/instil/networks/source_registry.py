@@ -54,7 +54,7 @@ def _declared(entry: EntryPoint) -> ModelSource:
     """Source of an entry point.
 
     Raises:
-        ValueError: if it cannot be imported or is no subclass of ``ModelSource``.
+        ValueError: if it cannot be imported or is not a subclass of ``ModelSource``.
     """
     try:
         kind = entry.load()
@@ -64,7 +64,7 @@ def _declared(entry: EntryPoint) -> ModelSource:
         ) from error
     if not (inspect.isclass(kind) and issubclass(kind, ModelSource)):
         raise ValueError(
-            f"{entry.name}: {entry.value} is no model source. Expected a subclass of "
+            f"{entry.name}: {entry.value} is not a model source. Expected a subclass of "
             f"instil.networks.model_source.ModelSource, got {kind!r}"
         )
     return kind()

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 
 PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that wrappers such as DataParallel and torch.compile add to names."""
@@ -67,7 +67,7 @@ def load_weights(model: nn.Module, path: str | Path, base: Path = Path()) -> Non
     if parts:
         hint = ""
         if missing and unexpected:
-            hint = f"; for '{missing[0]}' {closest(missing[0], unexpected)}"
+            hint = f". Missing '{missing[0]}':{suggestion(missing[0], unexpected)}"
         raise ValueError(f"{file} does not fit {type(model).__name__}: {', '.join(parts)}{hint}")
     model.load_state_dict(weights, strict=False)
 
@@ -87,7 +87,7 @@ def _missing(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[s
 def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         neighbours = [entry.name for entry in file.parent.glob("*")] if file.parent.is_dir() else []
-        raise ValueError(f"there is no weights file {file}; {closest(file.name, neighbours)}")
+        raise ValueError(f"no such weights file: {file}.{suggestion(file.name, neighbours)}")
     if file.suffix == ".safetensors":
         try:
             return dict(load_file(file))

@@ -63,7 +63,7 @@ class Plan:
 
         Args:
             job: a training.
-            folder: run folder, where students are; None for a run that has not begun.
+            folder: run folder, where students are; None for a run that has not started.
         """
         if job.kind == "teacher":
             return self.teacher_path(job).exists()

@@ -76,7 +76,7 @@ class TeacherScores:
         return TrainedModel(teacher, test | dict(metrics), validation, details, seconds)
 
     def _members(self) -> tuple[int, list[tuple[int, TeacherConfig]]]:
-        """Return the last stage with a teacher that is no student of an earlier stage."""
+        """Return the last stage whose teacher is not the student of an earlier stage."""
         index, members = 0, list[tuple[int, TeacherConfig]]()
         for stage_index, stage in enumerate(self.stages):
             own = [
@@ -135,7 +135,7 @@ class TeacherScores:
 
     def _can_be_scored(self, teacher: Teacher, stage: Experiment) -> bool:
         if has_tag(teacher, "disjoint_data"):
-            # It has answered all that it met, and every further answer costs privacy.
+            # Each further answer would spend more of the privacy budget.
             return False
         class_spaces = [
             tuple(teacher_class_names(stage, index)) for index in range(len(stage.recipe.teachers))

@@ -93,7 +93,7 @@ def _model_in(annotation: Any) -> Any:
 def named_methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], str]]:
     """Return kind, name, options and path of each method and optimizer that a recipe names.
 
-    Sections that are no mappings or have no name are skipped.
+    Sections that are not mappings or have no name are skipped.
     """
     for kind, section, path in _sections(whole):
         if not isinstance(section, Mapping):

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from instil import catalogue
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.catalogue.signatures import plain
 from instil.catalogue.user_code import UntrustedCode
 from instil.recipe.checking import parse_recipe, validation_errors
@@ -80,7 +80,7 @@ def _recipe_path(where: str | Path) -> Path:
             neighbours = [
                 file.name for file in path.parent.iterdir() if file.suffix in YAML_SUFFIXES
             ]
-        raise FileNotFoundError(f"there is no recipe {path}; {closest(path.name, neighbours)}")
+        raise FileNotFoundError(f"no such recipe: {path}.{suggestion(path.name, neighbours)}")
     return find_packaged(str(where))
 
 

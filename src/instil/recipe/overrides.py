@@ -34,7 +34,7 @@ def override(data: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
         parts = key.strip().split(".")
         if not equals or not all(parts):
             raise RecipeError(
-                f"'{change}' is no change of the recipe; write key=value, for example "
+                f"'{change}': invalid change of the recipe. Expected key=value, for example "
                 "train.epochs=5"
             )
         _set(changed, parts, parse(text, f"the value of {key.strip()}"))

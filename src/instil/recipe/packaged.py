@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.recipe.errors import RecipeError
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -45,8 +45,8 @@ def find_packaged(name: str) -> Path:
     short_names = [full_name.rpartition("/")[2] for full_name in by_name]
     known_names = list(dict.fromkeys([*short_names, *by_name]))
     raise RecipeError(
-        f"No recipe named '{name}', and no such file; {closest(name, known_names)}. "
-        "All shipped recipes: instil recipes"
+        f"No recipe named '{name}', and no such file. `instil recipes` lists all recipes."
+        f"{suggestion(name, known_names)}"
     )
 
 

@@ -65,7 +65,7 @@ def _require_distinct(seeds: list[int]) -> list[int]:
 def _require_objective(objectives: dict[str, ObjectiveConfig]) -> dict[str, ObjectiveConfig]:
     if not objectives:
         raise ValueError(
-            "there is no loss to learn from. Expected at least one, such as {kd: {}};"
+            "no loss. Expected at least one objective, such as {kd: {}};"
             " `instil methods` lists them"
         )
     return objectives
@@ -166,5 +166,5 @@ class Recipe(Section):
             if candidate.exists():
                 return candidate
         raise FileNotFoundError(
-            f"there is no file or folder '{path}' in {Path(self.folder).resolve()} or {Path.cwd()}"
+            f"no file or folder '{path}' in {Path(self.folder).resolve()} or {Path.cwd()}"
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from instil.cards import closest
-from instil.cards.closest import unknown_option
+from instil.cards.closest import suggestion, unknown_option
 from instil.recipe.checking import parse_recipe, validation_errors
 from instil.recipe.defaults import resolve_defaults
 from instil.recipe.overrides import REPLACED, merge
@@ -142,11 +141,11 @@ def reference_errors(
 def _reference_error(model: Any, earlier_names: Sequence[str] | None) -> str:
     """Return the error of one reference; empty if there is none."""
     if model == "previous" and earlier_names is None:
-        return "'previous' is the net of the stage before, and there is none"
+        return "'previous' is the network of the previous stage, but this is the first stage"
     if not isinstance(model, str) or not model.startswith("stage:"):
         return ""
     name = model.removeprefix("stage:")
     if name in (earlier_names or ()):
         return ""
-    hint = closest(name, earlier_names or ())
-    return f"no stage before this one has the name '{name}'; {hint}"
+    hint = suggestion(name, earlier_names or ())
+    return f"no earlier stage has the name '{name}'.{hint}"

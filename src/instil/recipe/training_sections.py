@@ -128,7 +128,7 @@ class TrainConfig(Section):
     """Epochs between checkpoints. Null: none."""
 
     checkpoint_steps: PositiveInt | None = None
-    """Steps between checkpoints. A stopped run goes on from the last one."""
+    """Steps between checkpoints. A stopped run resumes from the last one."""
 
     checkpoint_minutes: Positive | None = 10
     """Largest age of the last checkpoint, so that a stopped run loses at most this time and one

@@ -72,13 +72,13 @@ def read_yaml(path: Path) -> Any:
         The data.
 
     Raises:
-        RecipeError: if the file is no UTF-8 or no YAML, with its name and the line.
+        RecipeError: if the file is not valid UTF-8 or YAML; the message has its name and the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(
-            f"{path}: byte {error.start} is no UTF-8. Expected text in UTF-8; save it as such"
+            f"{path}: invalid UTF-8 at byte {error.start}. Save the file as UTF-8"
         ) from error
     return parse(text, str(path))
 
@@ -94,7 +94,7 @@ def parse(text: str, where: str) -> Any:
         The data.
 
     Raises:
-        RecipeError: if the text is no YAML, has keys that are no text, is nested more than 50
+        RecipeError: if the text is not YAML, has keys that are not strings, is nested more than 50
             levels deep, or has more than 100,000 entries when its aliases are written out.
     """
     try:
@@ -133,7 +133,7 @@ def check_keys(data: Any, where: str) -> None:
         for key in data:
             if not isinstance(key, str):
                 raise RecipeError(
-                    f"{where}: the key {key!r} is no text. Expected a name; write it in quotes"
+                    f"{where}: the key {key!r} is not a string. Expected a name; write it in quotes"
                     f" ('{str(key).lower()}') if it is one"
                 )
     parts: list[Any] = []

@@ -216,7 +216,7 @@ def _retry_after(value: str | None) -> float:
 def _short_reason(error: Exception, timeout: float) -> str:
     exceptions = urllib3().exceptions
     if isinstance(error, exceptions.NameResolutionError):
-        return "there is no such host"
+        return "unknown host"
     if isinstance(error, (exceptions.NewConnectionError, exceptions.ConnectTimeoutError)):
         return "no server listens there"
     if isinstance(error, exceptions.TimeoutError):

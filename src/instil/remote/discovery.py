@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.remote.answers import PROBE, model_names
 from instil.remote.connection import Connection, RequestRefusedError, ServerUnreachableError
 from instil.remote.log import NOTE, Log, question_key
@@ -34,8 +34,8 @@ def find_model(connection: Connection, name: str | None) -> str:
         return name
     problem = "the server has several models. Set one"
     if name is not None:
-        problem = f"there is no model '{name}' at {connection.url}"
-    raise ValueError(f"name: {problem}; {closest(name or '', names)}")
+        problem = f"{connection.url} has no model '{name}'"
+    raise ValueError(f"name: {problem}.{suggestion(name or '', names)}")
 
 
 def _list_models(connection: Connection) -> list[str]:

@@ -76,7 +76,7 @@ def _check_answers(
         raise ValueError(f"none of the {len(problems)} prompts has a usable completion: {problem}")
     others = f" (and {len(problems) - 1} other lines)" if len(problems) > 1 else ""
     raise ValueError(
-        f"{name}, line {line}{others}: there is no usable completion: {problem}. Remove it; the "
+        f"{name}, line {line}{others}: no usable completion: {problem}. Remove it; the "
         "other completions are in the log"
     )
 
@@ -124,7 +124,7 @@ def read_prompts(path: Path) -> list[tuple[int, Entry]]:
         if line.strip():
             entries.append((line_number, _parse_prompt(line, f"{path.name}, line {line_number}")))
     if not entries:
-        raise ValueError(f"{path.name}: there are no prompts")
+        raise ValueError(f"{path.name}: no prompts")
     return entries
 
 

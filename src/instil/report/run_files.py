@@ -9,7 +9,7 @@ from typing import Any
 from instil.files.checksums import JSON_KEY, DamagedFileError, read_json_with_checksum
 from instil.report.record import Record
 
-RESTORE = "Restore it from a copy, or go on with the run (--resume)"
+RESTORE = "Restore it from a copy, or resume the run (--resume)"
 
 
 def read_run(folder: str | Path) -> Record:

@@ -64,8 +64,8 @@ def _missing(
     reasons = [
         f"{role} cannot stand in: {rejected[role]}" for role in sorted(present & set(rejected))
     ]
-    advice = remedy or f"name the module that gives it in the {side} taps"
+    advice = remedy or f"name the module that outputs it in the {side} taps"
     return (
-        f"{type(consumer).__name__} needs {' or '.join(need)} of the {side}, which gives "
+        f"{type(consumer).__name__} needs {' or '.join(need)} of the {side}, which outputs "
         f"{', '.join(sorted(present)) or nothing}; {'; '.join(reasons) or advice}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.core import Outputs
 
 Observe = Callable[[nn.Module], Iterable[Outputs]] | None
@@ -33,6 +33,6 @@ def find(name: str) -> Callable[..., Any]:
     """
     names = changes()
     if name not in names:
-        raise ValueError(f"there is no change '{name}' of a model; {closest(name, names)}")
+        raise ValueError(f"unknown model change '{name}'.{suggestion(name, names)}")
     change: Callable[..., Any] = getattr(importlib.import_module(f"{__name__}.{name}"), name)
     return change

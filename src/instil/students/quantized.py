@@ -56,7 +56,7 @@ def quantized(
     Embeddings and a head over tokens keep their weights.
 
     Raises:
-        ValueError: if there is no such layer, or its inputs are no multiple of ``group``.
+        ValueError: if there is no such layer, or its inputs are not a multiple of ``group``.
     """
     head = output_head(model)
     layers = [
@@ -70,7 +70,7 @@ def quantized(
         num_inputs = layer.weight[0].numel()
         if group is not None and num_inputs % group:
             raise ValueError(
-                f"group: the {num_inputs} inputs of '{name}' are no multiple of {group}"
+                f"group: '{name}' has {num_inputs} inputs. Expected a multiple of {group}"
             )
         parametrize.register_parametrization(layer, "weight", Rounded(bits, group))
     return model

@@ -62,7 +62,7 @@ def _check_family(model: nn.Module, layers: Any) -> None:
         if not hasattr(layer, "self_attn") or not has_perceptron:
             raise ValueError(
                 f"the layers of {type(model).__name__} are not those of Llama (self_attn, "
-                "mlp.gate_proj); width cannot tell its parts"
+                "mlp.gate_proj); width does not support this architecture"
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from instil.cards.closest import closest
+from instil.cards.closest import suggestion
 from instil.taps.path import modules_by_path, without_wrappers
 
 
@@ -31,8 +31,8 @@ def parts_to_freeze(
     for path in paths:
         if not fnmatch.filter([*modules, *parameters], path):
             raise ValueError(
-                f"freeze: {type(model).__name__} has no part '{path}'; "
-                f"{closest(path, [*modules, *parameters])}"
+                f"freeze: {type(model).__name__} has no part '{path}'."
+                f"{suggestion(path, [*modules, *parameters])}"
             )
     frozen_modules = [module for name, module in modules.items() if _matches(name, paths)]
     frozen: list[nn.Parameter] = []

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.cards.closest import closest
+from instil.cards.closest import suggestion
 from instil.taps.layout import as_layout
 from instil.taps.path import Tap, Taps, modules_by_path, parse_taps
 
@@ -56,8 +56,8 @@ class Recorder:
         for tap in self.taps:
             if tap.path not in modules:
                 raise ValueError(
-                    f"taps.{tap.role}: {type(model).__name__} has no module '{tap.path}'; "
-                    f"{closest(tap.path, modules)}"
+                    f"taps.{tap.role}: {type(model).__name__} has no module '{tap.path}'."
+                    f"{suggestion(tap.path, modules)}"
                 )
             self._register(tap, modules[tap.path])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from instil.cards.closest import closest
+from instil.cards.closest import suggestion
 from instil.taps.path import modules_by_path
 
 
@@ -30,8 +30,8 @@ def replaced_outputs(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator
         for path, value in values.items():
             if path not in modules:
                 raise ValueError(
-                    f"replace: {type(model).__name__} has no module '{path}'; "
-                    f"{closest(path, modules)}"
+                    f"replace: {type(model).__name__} has no module '{path}'."
+                    f"{suggestion(path, modules)}"
                 )
             # Before the hooks of taps, which must record the new value.
             hook = functools.partial(_replace_output, value)

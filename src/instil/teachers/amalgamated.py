@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.core import Batch, Card, Outputs, Teacher, to_float32
 from instil.teachers.frozen import Frozen
 
@@ -126,8 +126,8 @@ def class_order(
                 )
             if name not in class_names:
                 raise ValueError(
-                    f"the class '{name}' of member {index} is no class of the student; "
-                    f"{closest(name, class_names)}"
+                    f"the class '{name}' of member {index} is not a class of the student."
+                    f"{suggestion(name, class_names)}"
                 )
             owner[name] = index
             every.append(name)

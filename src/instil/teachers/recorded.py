@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
+from instil.cards.closest import did_you_mean
 from instil.core import Batch, Card, Outputs, Teacher, first_tensor
 from instil.roles import Projection, Sampled, Top
 
@@ -101,7 +101,7 @@ class Recorded(Teacher):
         if missing:
             raise ValueError(
                 f"teacher.store: '{missing[0]}' was not recorded. Expected one of "
-                f"{', '.join(sorted(recorded))}; {closest(missing[0], recorded)}. Record again"
+                f"{', '.join(sorted(recorded))}. Record again.{did_you_mean(missing[0], recorded)}"
             )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import instil.testing.sample_batches as sample_batches
 import instil.testing.sample_sides as sample_sides
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.core import UNLABELLED, Batch, Outputs
 from instil.testing.sample_sides import NUM_CLASSES, MakeOutputs
 
@@ -52,7 +52,7 @@ def sample_outputs(
         ValueError: for a task without sample outputs.
     """
     if task not in TASKS:
-        raise ValueError(f"there are no sample outputs of task '{task}'; {closest(task, TASKS)}")
+        raise ValueError(f"task '{task}' has no sample outputs.{suggestion(task, TASKS)}")
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:

@@ -18,9 +18,9 @@ MakeTask = Callable[[], Any]
 
 
 class Probe(nn.Module):
-    """Linear model of flat inputs with dropout and running statistics.
+    """Linear model of flattened inputs with BatchNorm and dropout.
 
-    An evaluation that leaves it in another mode or state changes its outputs.
+    Its outputs change if an evaluation leaves it in another mode or state.
 
     Args:
         inputs: number of inputs.
@@ -42,7 +42,7 @@ def check_task(make: MakeTask, batch: Batch, model: nn.Module | None = None) -> 
     """Check all contracts of a task.
 
     Metrics are floats. ``accuracy`` and the headline metric are in [0, 1]; a headline that is
-    better when lower is at least 0. With real labels there is only the headline, at most 1.
+    better when lower is at least 0. With real-valued labels only the headline has a bound: 1.
 
     Args:
         make: returns a new task.
@@ -55,12 +55,12 @@ def check_task(make: MakeTask, batch: Batch, model: nn.Module | None = None) -> 
     num_classes = _num_classes(batch["label"])
     model = model or Probe(first_tensor(batch).flatten(1).shape[1], num_classes)
     for contract in (
-        _call_gives_its_roles,
+        _call_returns_its_roles,
         _metrics_are_floats,
         _perfect_logits,
-        _evaluation_leaves_no_trace,
-        _only_labelled_items,
-        _cut_into_batches,
+        _evaluation_changes_no_state,
+        _only_labelled_items_count,
+        _batch_size_does_not_matter,
     ):
         try:
             contract(make, batch, copy.deepcopy(model).eval())
@@ -75,7 +75,7 @@ def _num_classes(label: Tensor) -> int:
 
 
 def _select(batch: Batch, rows: Tensor) -> Batch:
-    """Select samples; a graph keeps the edges between them."""
+    """Select samples, and the edges between them if the batch is a graph."""
     edges: Tensor | None = batch.get("edge_index")
     if edges is None:
         return select_rows(batch, rows)
@@ -92,7 +92,7 @@ def _evaluate(make: MakeTask, net: nn.Module, batches: list[Batch]) -> dict[str,
     return metrics
 
 
-def _call_gives_its_roles(make: MakeTask, batch: Batch, model: nn.Module) -> None:
+def _call_returns_its_roles(make: MakeTask, batch: Batch, model: nn.Module) -> None:
     with torch.no_grad():
         outputs = make().call(model, batch)
     assert isinstance(outputs, dict), (
@@ -129,7 +129,7 @@ def _perfect_logits(make: MakeTask, batch: Batch, model: nn.Module) -> None:
     check_perfect_outputs(make, batch, _num_classes(batch["label"]))
 
 
-def _evaluation_leaves_no_trace(make: MakeTask, batch: Batch, model: nn.Module) -> None:
+def _evaluation_changes_no_state(make: MakeTask, batch: Batch, model: nn.Module) -> None:
     model.train()
     net = Net(model, make().call)
     # One part in another mode: an evaluation must restore the mode of each module.
@@ -141,21 +141,21 @@ def _evaluation_leaves_no_trace(make: MakeTask, batch: Batch, model: nn.Module) 
     inputs = {key: value.clone() for key, value in batch.items() if isinstance(value, Tensor)}
     first = _evaluate(make, net, [batch])
     second = _evaluate(make, net, [batch])
-    assert first == second, "two evaluations differ: the net was not in eval mode"
+    assert first == second, "two evaluations differ. Call eval() on the net"
     assert {name: module.training for name, module in net.named_modules()} == modes, (
-        "a module was left in another mode"
+        "the evaluation changed the mode of a module"
     )
-    assert torch.equal(torch.get_rng_state(), random_state), "the random state moved"
+    assert torch.equal(torch.get_rng_state(), random_state), "the random state changed"
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items()), (
-        "the state of the net moved"
+        "the state of the net changed"
     )
     for key, value in inputs.items():
         message = f"the batch's {key} was changed in place"
         torch.testing.assert_close(batch[key], value, rtol=0, atol=0, equal_nan=True, msg=message)
-    assert torch.is_grad_enabled(), "gradients were left disabled"
+    assert torch.is_grad_enabled(), "the evaluation left gradients disabled"
 
 
-def _only_labelled_items(make: MakeTask, batch: Batch, model: nn.Module) -> None:
+def _only_labelled_items_count(make: MakeTask, batch: Batch, model: nn.Module) -> None:
     """Check that unlabelled samples change no metric of labels, whatever their inputs are."""
     net = Net(model, make().call)
     rows = torch.arange(batch_size(batch)) % 3 == 0
@@ -173,7 +173,7 @@ def _only_labelled_items(make: MakeTask, batch: Batch, model: nn.Module) -> None
     _check_same(subset, without, "an unlabelled item changes")
 
 
-def _cut_into_batches(make: MakeTask, batch: Batch, model: nn.Module) -> None:
+def _batch_size_does_not_matter(make: MakeTask, batch: Batch, model: nn.Module) -> None:
     net = Net(model, make().call)
     num_samples = batch_size(batch)
     parts = torch.split(torch.arange(num_samples), [1, 4, num_samples - 5])

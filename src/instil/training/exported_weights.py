@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from instil.cards import closest
+from instil.cards.closest import did_you_mean
 from instil.core import Net, Scheme
 from instil.engine import checkpoints
 from instil.engine.processes import broadcast_object
@@ -103,8 +103,8 @@ class ExportedWeights:
         name = self.training.metric or ""
         if name not in metrics:
             raise ValueError(
-                f"metric: unknown metric '{name}'. Expected one of {', '.join(metrics) or 'none'}. "
-                f"{closest(name, metrics)}"
+                f"metric: unknown metric '{name}'. Expected one of {', '.join(metrics) or 'none'}."
+                f"{did_you_mean(name, metrics)}"
             )
         return float(broadcast_object(float(metrics[name])))
 

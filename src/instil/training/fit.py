@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.capabilities import TrainsOtherStudents
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.core import Net, Objectives, Scheme
 from instil.engine import Engine, checkpoints
 from instil.training.batches import Batches
@@ -134,8 +134,8 @@ def check(scheme: Scheme, training: Training) -> None:
     """
     if unknown := [name for name in training.optimizers if name not in scheme.learners]:
         raise ValueError(
-            f"optimizers.{unknown[0]}: {type(scheme).__name__} has no such learner; "
-            f"{closest(unknown[0], scheme.learners)}"
+            f"optimizers.{unknown[0]}: {type(scheme).__name__} has no such learner."
+            f"{suggestion(unknown[0], scheme.learners)}"
         )
     if training.accumulate == 1 or training.allow_coupled_cut:
         return

@@ -109,5 +109,5 @@ class Selection:
             return -math.inf
         if earlier is None:
             return math.inf
-        # Of two infinite values the difference is NaN, which is no improvement.
+        # The difference of two infinite values is NaN, which does not count as an improvement.
         return value - earlier if self.higher_is_better else earlier - value

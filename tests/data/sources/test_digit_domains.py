@@ -43,7 +43,7 @@ def test_rows_part_the_training_images() -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="classes: there is no digit '10'"):
+    with pytest.raises(ValueError, match="classes: unknown digit '10'"):
         digit_domains(["10"])
     with pytest.raises(ValueError, match="classes: '1' is listed twice"):
         digit_domains(["1", "1"])

@@ -67,7 +67,7 @@ def test_unclear_columns_are_listed(tmp_path):
     two.save_to_disk(str(tmp_path / "two"))
     with pytest.raises(ValueError, match=r"several columns could be the image \(img, other\)"):
         huggingface("two", base=tmp_path)
-    with pytest.raises(ValueError, match="no column 'imgs'; closest: img"):
+    with pytest.raises(ValueError, match=r"no column 'imgs'\. Did you mean img"):
         huggingface("two", image="imgs", base=tmp_path)
     datasets.DatasetDict({"dev": rows(2, names)}).save_to_disk(str(tmp_path / "dev"))
     with pytest.raises(ValueError, match="no train split, only dev"):
@@ -76,6 +76,6 @@ def test_unclear_columns_are_listed(tmp_path):
 
 def test_a_data_set_that_is_nowhere(tmp_path, offline):
     with pytest.raises(
-        ValueError, match=r"'no_such_data' is no data set in .* could not be loaded from the hub"
+        ValueError, match=r"'no_such_data' is not a data set in .* cannot be loaded from the hub"
     ):
         huggingface("no_such_data", base=tmp_path)

@@ -86,7 +86,8 @@ def test_layouts(shape, expected):
     [
         (
             {"imagse": pixels(40, 6, 6), "label": LABEL},
-            r"no array 'image' \(or images, x\); the file has imagse \(40, 6, 6\).*closest: imagse",
+            r"no array 'image' \(or images, x\); the file has imagse \(40, 6, 6\), label "
+            r"\(40,\)\. Did you mean imagse",
         ),
         ({"image": pixels(40, 6, 6)}, "no array 'label'"),
         ({"image": pixels(40, 6, 6), "label": LABEL[:39]}, "39 labels for 40 images"),
@@ -118,7 +119,7 @@ def test_bad_archives(tmp_path, arrays, message):
 
 def test_missing_and_broken_files(tmp_path):
     saved(tmp_path, image=pixels(4, 2, 2))
-    with pytest.raises(ValueError, match=r"no 'data.npy' in .*closest: data.npz"):
+    with pytest.raises(ValueError, match=r"no 'data.npy' in .*Did you mean data.npz"):
         npz("data.npy", base=tmp_path)
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no archive")
     (tmp_path / "text.npz").write_text("hello")

@@ -55,5 +55,5 @@ def test_either_order_is_a_domain() -> None:
     assert torch.equal(both.label[is_second_domain], down.label)
     text = down.text_of(down.tensors["input_ids"][0].tolist())
     assert text[6:11] == "".join(sorted(text[:5], reverse=True))
-    with pytest.raises(ValueError, match="there is no 'upwards' among the texts"):
+    with pytest.raises(ValueError, match="no text has the domain 'upwards'"):
         sorting(5, 4, 40, 20, descending=True, domain="upwards")

@@ -103,7 +103,7 @@ def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
     good = {"prompt": "a", "completion": "b"}
     with pytest.raises(
         ValueError,
-        match=r"answers\.jsonl, line 2 has an empty completion: there is nothing to learn",
+        match=r"answers\.jsonl, line 2: empty completion",
     ):
         text(str(lines(tmp_path, good, {"prompt": "a", "completion": " "}, good)))
     with pytest.raises(
@@ -125,22 +125,22 @@ def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
         text(
             str(lines(tmp_path, *[{"prompt": "a" * 9, "completion": "b"}] * 3)), length=8, cut=True
         )
-    with pytest.raises(ValueError, match=r"line 1: it has the keys prompt\. Expected 'text', or"):
-        text(str(lines(tmp_path, {"prompt": "a"}, good, good)))
     with pytest.raises(
-        ValueError, match="has 2 documents; train, validation and test need one each"
+        ValueError, match=r"line 1: unknown form with the keys prompt\. Expected 'text', or"
     ):
+        text(str(lines(tmp_path, {"prompt": "a"}, good, good)))
+    with pytest.raises(ValueError, match=r"has 2 documents\. Expected at least 3"):
         text(str(lines(tmp_path, good, good)))
     with pytest.raises(ValueError, match="are shorter than a row of 128 tokens"):
         text(str(lines(tmp_path, *[{"text": "short"}] * 3)))
-    with pytest.raises(ValueError, match="there is no installed package 'no_such_package'"):
+    with pytest.raises(ValueError, match="the package 'no_such_package' is not installed"):
         text(tokenizer="package:no_such_package/it.gguf")
     with pytest.raises(
         ValueError, match="tokenizer: 'bpee:300' is neither bytes, nor bpe:SIZE, nor a file"
     ):
         text(tokenizer="bpee:300")
     with pytest.raises(
-        ValueError, match="domain: there is no 'law' among the texts; they have no domains"
+        ValueError, match=r"no text has the domain 'law'\. The texts have no domains"
     ):
         text(str(lines(tmp_path, good, good, good)), length=4, domain="law")
 
@@ -205,7 +205,7 @@ def test_lines_have_a_context_and_a_domain(tmp_path: Path) -> None:
     art = text(str(lines(tmp_path, *entries)), length=24, domain="art").train
     assert len(art) == int((train.tensors["domain"] == 0).sum())
     assert "domain" not in art.tensors
-    with pytest.raises(ValueError, match="there is no 'artt' among the texts; closest: art"):
+    with pytest.raises(ValueError, match=r"no text has the domain 'artt'\. Did you mean art"):
         text(str(lines(tmp_path, *entries)), length=24, domain="artt")
 
 
@@ -229,13 +229,16 @@ def test_a_folder_is_a_domain_whose_rows_have_no_other_text(tmp_path: Path) -> N
         ({"text": ["a"]}, r"'text' is list\. Expected a text"),
         (
             {"prompt": [{"role": "user", "content": "a"}], "completion": "b"},
-            r"'prompt' is a conversation\. Expected a text\. Render it with the chat template",
+            r"'prompt' is a conversation\. Expected a string\. Render it with the chat template",
         ),
         (
             {"messages": [{"role": "user", "content": "a"}]},
-            r"'messages' is a conversation\. Expected a text\. Render it with the chat template",
+            r"'messages' is a conversation\. Expected a string\. Render it with the chat template",
         ),
-        ({"instruction": "a", "output": "b"}, r"it has the keys instruction, output\. Expected"),
+        (
+            {"instruction": "a", "output": "b"},
+            r"unknown form with the keys instruction, output\. Expected",
+        ),
         ({"prompt": "a", "completion": "b", "context": 3}, r"'context' is number"),
     ],
 )

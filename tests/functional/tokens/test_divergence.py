@@ -577,7 +577,7 @@ def test_a_pair_of_signal_and_objective_that_cannot_be_is_refused_with_the_reaso
         (
             "forward_kl",
             "top",
-            "ForwardKL needs projection or logits of the teacher, which gives top; top cannot "
+            "ForwardKL needs projection or logits of the teacher, which outputs top; top cannot "
             "stand in: .*; use top_k",
         ): top,
         (

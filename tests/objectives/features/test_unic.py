@@ -96,7 +96,7 @@ def losses_of(objective: UNIC, student: Outputs, member: Outputs, index: int) ->
 
 
 def test_a_member_without_an_embedding_is_named() -> None:
-    with pytest.raises(ValueError, match="teacher 1 gives features, and no embedding"):
+    with pytest.raises(ValueError, match="teacher 1 outputs features, without an embedding"):
         UNIC().build(
             outputs(0, 4), {"members": (outputs(1, 4), {"features": torch.randn(6, 4, 2, 2)})}
         )

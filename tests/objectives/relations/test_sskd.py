@@ -142,7 +142,7 @@ def test_the_student_has_a_head_unless_it_gives_projections(projected: bool) -> 
 
 def test_a_net_without_views() -> None:
     with pytest.raises(
-        ValueError, match="SSKD needs view_logits of the student, which gives embedding, logits"
+        ValueError, match="SSKD needs view_logits of the student, which outputs embedding, logits"
     ):
         SSKD().resolve(("logits", "embedding"), outputs(5, 1))
 

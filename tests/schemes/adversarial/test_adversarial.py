@@ -100,14 +100,14 @@ def test_a_role_that_is_not_there_and_widths_that_differ() -> None:
     with pytest.raises(
         ValueError,
         match=(
-            r"scheme\.role: the critic reads 'tokens' of the student, which gives logits, "
+            r"scheme\.role: the critic reads 'tokens' of the student, which outputs logits, "
             r"embedding"
         ),
     ):
         Adversarial(net(4), Frozen(net(8)), {"kd": KD()}, role="tokens").prepare(batch())
     with pytest.raises(
         ValueError,
-        match=r"scheme\.role: the critic reads 'logits' of the teacher, which gives nothing",
+        match=r"scheme\.role: the critic reads 'logits' of the teacher, which outputs nothing",
     ):
         Adversarial(net(4), None, {"cross_entropy": CrossEntropy()}).prepare(batch())
     with pytest.raises(

@@ -105,7 +105,7 @@ def test_each_objective_is_computed_on_its_text() -> None:
     with pytest.raises(
         ValueError,
         match=(
-            r"scheme\.student_text_objectives: there is no objective 'reverse_k'; closest: "
+            r"scheme\.student_text_objectives: unknown objective 'reverse_k'\. Did you mean "
             r"reverse_kl"
         ),
     ):

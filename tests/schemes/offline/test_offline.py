@@ -69,7 +69,7 @@ def test_objectives_without_a_teacher_that_they_need() -> None:
     with pytest.raises(
         ValueError,
         match=(
-            r"objectives\.kd: KD needs logits of the teacher, which gives nothing \(there is no "
+            r"objectives\.kd: KD needs logits of the teacher, which outputs nothing \(there is no "
             r"teacher\)"
         ),
     ):
@@ -80,7 +80,7 @@ def test_a_missing_tap_is_named() -> None:
     with pytest.raises(
         ValueError,
         match=(
-            r"objectives\.hint: FitNet needs features of the student, which gives embedding, "
+            r"objectives\.hint: FitNet needs features of the student, which outputs embedding, "
             r"logits; name the module"
         ),
     ):

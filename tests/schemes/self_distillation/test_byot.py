@@ -103,12 +103,12 @@ def test_the_student_is_shipped_without_the_other_ends() -> None:
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(
-        ValueError, match="two or more 'features' of the student, which gives logits, embedding"
+        ValueError, match="two or more 'features' of the student, which outputs logits, embedding"
     ):
         BYOT(nets.net(), {"cross_entropy": CrossEntropy()}).prepare(nets.batch())
     with pytest.raises(ValueError, match="two or more 'features'"):
         BYOT(staged(stages=1), {"cross_entropy": CrossEntropy()}).prepare(images())
     with pytest.raises(
-        ValueError, match="FitNet needs features of the student, which gives embedding, logits"
+        ValueError, match="FitNet needs features of the student, which outputs embedding, logits"
     ):
         BYOT(staged(), {"fitnet": FitNet()}).prepare(images())

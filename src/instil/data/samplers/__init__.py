@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.data.samples import Samples
 
 Sampler = Callable[[Samples, int, torch.Generator], tuple[Tensor, Tensor]]
@@ -29,7 +29,7 @@ def find(name: str) -> Sampler:
     """
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     if name not in names:
-        raise ValueError(f"there is no sampler '{name}'; {closest(name, names)}")
+        raise ValueError(f"unknown sampler '{name}'.{suggestion(name, names)}")
     sampler: Sampler = getattr(importlib.import_module(f"{__name__}.{name}"), name)
     return sampler
 

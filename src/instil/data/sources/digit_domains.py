@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.data.images import ArrayData
 from instil.data.sources.digits import digit_parts
 from instil.data.splits import Splits, numbered
@@ -65,7 +65,7 @@ def _select(part: ArrayData, classes: list[str], look: Look) -> ArrayData:
     """Images of ``classes``, with labels in that order."""
     if unknown := [name for name in classes if name not in part.classes]:
         raise ValueError(
-            f"classes: there is no digit '{unknown[0]}'; {closest(unknown[0], part.classes)}"
+            f"classes: unknown digit '{unknown[0]}'.{suggestion(unknown[0], part.classes)}"
         )
     if repeated := [name for name in classes if classes.count(name) > 1]:
         raise ValueError(f"classes: '{repeated[0]}' is listed twice. Expected different digits")

@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 from typing_extensions import Doc
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.images import LazyData
 from instil.data.masks import masked_pictures
@@ -133,7 +133,7 @@ def _files(directory: Path, classes: Sequence[str]) -> Labelled:
     for name in _class_names(directory):
         if name not in classes:
             raise ValueError(
-                f"{directory / name}: there is no class '{name}' in train; {closest(name, classes)}"
+                f"{directory / name}: train has no class '{name}'.{suggestion(name, classes)}"
             )
         class_files = picture_files(directory / name)
         if not class_files:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.images import ImageData, LazyData
 from instil.data.pictures import ChannelsOption, Size, SizeOption, pictures
@@ -73,7 +73,7 @@ def huggingface(
     columns = image or _image_column(features), label or _label_column(features)
     for column in columns:
         if column not in features:
-            raise ValueError(f"'{path}' has no column '{column}'; {closest(column, features)}")
+            raise ValueError(f"'{path}' has no column '{column}'.{suggestion(column, features)}")
     data = {name: _data(part, *columns, size, channels) for name, part in parts.items()}
     return splits(data, validation, test)
 
@@ -93,7 +93,7 @@ def _load(path: str, config: str | None, base: Path) -> Any:
         return datasets.load_dataset(path, config)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"path: '{path}' is no data set in {base.resolve()}, and could not be loaded from the "
+            f"path: '{path}' is not a data set in {base.resolve()} and cannot be loaded from the "
             f"hub: {error}"
         ) from error
 

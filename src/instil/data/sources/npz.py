@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.archive import read_arrays
 from instil.data.images import ArrayData
@@ -133,7 +133,7 @@ def _named_labels(values: NDArray[np.generic], names: list[str] | None) -> tuple
     indices = {name: index for index, name in enumerate(classes)} | {"": UNLABELLED}
     for label in labels:
         if label not in indices:
-            raise ValueError(f"label: there is no class '{label}'; {closest(label, classes)}")
+            raise ValueError(f"label: unknown class '{label}'.{suggestion(label, classes)}")
     return torch.tensor([indices[label] for label in labels]), classes
 
 
@@ -149,7 +149,7 @@ def _check_classes(label: Tensor) -> None:
     is_in_unit_range = bool(((values >= 0) & (values <= 1)).all()) if label.ndim == 2 else True
     if not (is_whole and is_in_unit_range):
         raise ValueError(
-            "label: real numbers are no classes. Use task: regression for them, or give "
+            "label: real numbers are not classes. Use task: regression for them, or give "
             "class indices (N,), or yes and no in [0, 1] for each class (N, C)"
         )
 
@@ -176,8 +176,8 @@ def _array(
             return arrays[name]
     present = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
     raise ValueError(
-        f"there is no array '{names[0]}' (or {', '.join(names[1:])}); the file has {present}; "
-        f"{closest(names[0], arrays)}"
+        f"no array '{names[0]}' (or {', '.join(names[1:])}); the file has {present}."
+        f"{suggestion(names[0], arrays)}"
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.data.images import ArrayData, ImageData, LazyData
 from instil.data.pictures import ChannelsOption, Size, SizeOption, pictures
 from instil.data.sources.npz import channels_first
@@ -85,7 +85,7 @@ def _dataset_class(name: str) -> Callable[..., Any]:
         ) from error
     if name not in datasets.__all__:
         raise ValueError(
-            f"dataset: torchvision.datasets has no '{name}'; {closest(name, datasets.__all__)}"
+            f"dataset: torchvision.datasets has no '{name}'.{suggestion(name, datasets.__all__)}"
         )
     return getattr(datasets, name)  # type: ignore[no-any-return]
 
@@ -98,8 +98,8 @@ def _check_options(
     for name in options:
         if name not in parameters:
             raise ValueError(
-                f"options: torchvision.datasets.{dataset} has no option '{name}'; "
-                f"{closest(name, parameters)}"
+                f"options: torchvision.datasets.{dataset} has no option '{name}'."
+                f"{suggestion(name, parameters)}"
             )
 
 

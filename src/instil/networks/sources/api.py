@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.networks.api_classifier import ApiClassifier, read_texts
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.remote.server import KEY, Server
@@ -39,7 +39,7 @@ class ApiSource(ModelSource):
         unknown = [name for name in request.options if name not in names]
         if unknown:
             raise ValueError(
-                f"{request.spec} has no option '{unknown[0]}'; {closest(unknown[0], names)}"
+                f"{request.spec} has no option '{unknown[0]}'.{suggestion(unknown[0], names)}"
             )
         missing = [name for name in ("url", "texts", "prompt") if name not in request.options]
         if missing:

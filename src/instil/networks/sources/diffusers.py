@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
 
 
@@ -49,4 +49,4 @@ def _model_class(diffusers: Any, request: ModelRequest) -> Any:
         return value
     endings = ("Model", "2D", "3D", "KL")
     names = [name for name in dir(diffusers) if name.endswith(endings)]
-    raise ValueError(f"diffusers has no network '{request.name}'; {closest(request.name, names)}")
+    raise ValueError(f"diffusers has no network '{request.name}'.{suggestion(request.name, names)}")

@@ -29,7 +29,7 @@ class HubSource(ModelSource):
         if not (path / HUBCONF).is_file():
             raise ValueError(
                 f"{request.spec}: there is no {HUBCONF} in {path}. Expected a local repository. "
-                "Clone it first; nothing is downloaded"
+                "Clone it first: the library does not download it"
             )
         model = request.create(
             lambda: torch.hub.load(str(path), function, source="local", **request.options)  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.networks.onnx_model import OnnxModel
 
@@ -28,13 +28,13 @@ class OnnxSource(ModelSource):
         unknown = [name for name in request.options if name not in ("output", "probabilities")]
         if unknown:
             raise ValueError(
-                f"{request.spec} has no option '{unknown[0]}'; "
-                f"{closest(unknown[0], ('output', 'probabilities'))}"
+                f"{request.spec} has no option '{unknown[0]}'."
+                f"{suggestion(unknown[0], ('output', 'probabilities'))}"
             )
         if not request.path.is_file():
             neighbours = [file.name for file in request.path.parent.glob("*.onnx")]
             raise ValueError(
-                f"there is no file {request.path}; {closest(request.path.name, neighbours)}"
+                f"no such file: {request.path}.{suggestion(request.path.name, neighbours)}"
             )
         model: Any = OnnxModel(request.path, **request.options)
         model.expects = _expected_input(model)

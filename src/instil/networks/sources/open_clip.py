@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
 
 
@@ -65,14 +65,15 @@ class OpenClipSource(ModelSource):
         tag = options.pop("pretrained_tag", None)
         if request.name == "CLIP":
             if request.loads_weights:
-                raise ValueError(f"{request.spec}: there are no pretrained weights. Set `weights`")
+                raise ValueError(f"{request.spec}: no pretrained weights. Set `weights`")
             model = request.create(lambda: open_clip.CLIP(**options))
         else:
             names = open_clip.list_models()
             if request.name not in names:
                 raise ValueError(
-                    f"open_clip has no model '{request.name}'; {closest(request.name, names)}, or "
-                    "CLIP for a model of its own size"
+                    f"open_clip has no model '{request.name}'. Expected a name of "
+                    "open_clip.list_models(), or CLIP for a model of another size."
+                    f"{suggestion(request.name, names)}"
                 )
             tag = _tag(open_clip, request, tag) if request.loads_weights else None
             model = request.create(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.networks.sklearn_model import SklearnModel
 
@@ -34,8 +34,8 @@ class SklearnSource(ModelSource):
         estimators = dict(all_estimators(type_filter=["classifier", "regressor"]))
         if request.name not in estimators:
             raise ValueError(
-                f"sklearn has no classifier or regressor '{request.name}'; "
-                f"{closest(request.name, estimators)}"
+                f"sklearn has no classifier or regressor '{request.name}'."
+                f"{suggestion(request.name, estimators)}"
             )
         kind: Any = estimators[request.name]
         options = dict(request.options)
@@ -43,7 +43,7 @@ class SklearnSource(ModelSource):
         unknown = [name for name in options if name not in parameters]
         if unknown:
             raise ValueError(
-                f"{request.spec} has no option '{unknown[0]}'; {closest(unknown[0], parameters)}"
+                f"{request.spec} has no option '{unknown[0]}'.{suggestion(unknown[0], parameters)}"
             )
         if "random_state" in parameters:
             options.setdefault("random_state", torch.initial_seed() % 2**31)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.networks.inputs import timm_input
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.networks.named_outputs import NamedOutputs
@@ -29,7 +29,9 @@ class TimmSource(ModelSource):
         names = timm.list_models()
         # A tag after the dot, such as resnet18.a1_in1k, selects weights.
         if request.name.split(".")[0] not in names:
-            raise ValueError(f"timm has no model '{request.name}'; {closest(request.name, names)}")
+            raise ValueError(
+                f"timm has no model '{request.name}'.{suggestion(request.name, names)}"
+            )
         options = {"in_chans": channels} | request.options
         role = _role(options)
         if not role:

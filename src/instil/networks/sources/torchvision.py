@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.networks.inputs import torchvision_input
 from instil.networks.model_source import ModelRequest, ModelSource
 
@@ -43,7 +43,7 @@ class TorchvisionSource(ModelSource):
         if request.name not in names and request.name not in families:
             raise ValueError(
                 f"torchvision has no classification model '{request.name}' and no model for "
-                f"{', '.join(FAMILIES)}; {closest(request.name, [*names, *families])}"
+                f"{', '.join(FAMILIES)}.{suggestion(request.name, [*names, *families])}"
             )
         if channels not in (1, 3):
             raise ValueError(

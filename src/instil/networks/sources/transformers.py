@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
 
 DATA_OPTIONS = {"vocab_size": "vocabulary", "num_channels": "channels", "image_size": "size"}
@@ -58,8 +58,8 @@ def _auto_class(transformers: Any, request: ModelRequest) -> Any:
     names = [name for name in dir(transformers) if name.startswith("AutoModel")]
     if request.name not in names:
         raise ValueError(
-            f"transformers has no Auto class '{request.name}'; {closest(request.name, names)}. "
-            f"Set the model itself by the options path or config"
+            f"transformers has no Auto class '{request.name}'. Set the model itself by the options "
+            f"path or config.{suggestion(request.name, names)}"
         )
     return getattr(transformers, request.name)
 

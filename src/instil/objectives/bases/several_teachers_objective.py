@@ -13,7 +13,7 @@ from instil.functional.ensembles import members, stack_teacher_logits
 class SeveralTeachersObjective(Objective):
     """Base class of losses on the logits of the student and of each member of an ensemble.
 
-    A teacher that is no ensemble is its one member. Subclasses define ``loss``. Those that need the
+    A single teacher is an ensemble of one member. Subclasses define ``loss``. Those that need the
     label have ``items = Items(labelled=True)``.
     """
 

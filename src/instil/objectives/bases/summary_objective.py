@@ -34,8 +34,8 @@ class SummaryObjective(PatchObjective):
         for index, member in enumerate(members(teacher)):
             if "embedding" not in member:
                 raise ValueError(
-                    f"teacher {index} gives {', '.join(member)}, and no embedding; name the module "
-                    "that gives it in its taps"
+                    f"teacher {index} outputs {', '.join(member)}, without an embedding. Name the "
+                    "module that outputs it in the teacher's taps"
                 )
             self.heads.append(linear_adapter(student["embedding"], member["embedding"]))
             self.class_targets.append(self.make_normalizer(member["embedding"]))

@@ -193,7 +193,7 @@ class Adversarial(Scheme):
         """Input of the critic in float32: the role, or its deepest level."""
         if self.role not in outputs:
             raise ValueError(
-                f"scheme.role: the critic reads '{self.role}' of the {side}, which gives "
+                f"scheme.role: the critic reads '{self.role}' of the {side}, which outputs "
                 f"{', '.join(outputs) or 'nothing'}"
             )
         value = outputs[self.role]

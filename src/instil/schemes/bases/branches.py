@@ -216,7 +216,7 @@ def stage_features(outputs: Outputs) -> tuple[Tensor, ...]:
     if not isinstance(stages, tuple) or len(stages) < 2:
         raise ValueError(
             "scheme: branches start from the stages before the last. Expected two or more "
-            f"'features' of the student, which gives {', '.join(outputs)}. Name the modules in "
+            f"'features' of the student, which outputs {', '.join(outputs)}. Name the modules in "
             "student.taps.features"
         )
     return stages

@@ -21,8 +21,8 @@ def bridge(source: Tensor, target: Tensor) -> nn.Sequential:
         target: stage of the other network (N, ...).
 
     Returns:
-        A 3x3 convolution, or a linear map for stages that are no maps. If the target is nowhere
-        negative, a leaky ReLU follows, because the next layers expect such values.
+        A 3x3 convolution, or a linear map for stages that are vectors. If the target has no
+        negative value, a leaky ReLU follows, because the next layers expect such values.
     """
     # The comparison is False for the NaN of an invalid sample.
     is_negative = bool((target < 0).any())

@@ -71,7 +71,7 @@ def spot_index(name: str, objective: Objective, pairs: Sequence[tuple[int, int]]
         The index of the one stage pair that the objective reads, or ``len(pairs)``, the output.
 
     Raises:
-        ValueError: if the objective reads several stage pairs, or one that is no spot.
+        ValueError: if the objective reads several stage pairs, or one that is not a spot.
     """
     if "features" not in objective.reads["teacher"]:
         return len(pairs)
@@ -80,7 +80,7 @@ def spot_index(name: str, objective: Objective, pairs: Sequence[tuple[int, int]]
         spots = ", ".join(str(list(pair)) for pair in pairs)
         stages = ", ".join(str(list(pair)) for pair in matched) or "all stages at once"
         raise ValueError(
-            f"objectives.{name}: it reads several stages, or stages that are no spot. Expected one "
+            f"objectives.{name}: expected an objective of one spot. Expected one "
             f"of {spots}, got {stages}. Use one objective per stage pair, with its pairs"
         )
     return list(pairs).index((matched[0][0], matched[0][1]))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.core import Batch, Objective, Objectives, Outputs, Teacher, Update
 from instil.generation.options import Sampling
 from instil.schemes.bases.writer import GenerativeScheme
@@ -19,7 +19,7 @@ class TwoTextsScheme(GenerativeScheme):
     ``batch["student_text"]``; all others on the text of the data.
 
     Raises:
-        ValueError: if a name is no objective, or the objectives have a balance.
+        ValueError: for an unknown objective, or if the objectives have a balance.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class TwoTextsScheme(GenerativeScheme):
         unknown = [name for name in student_text_objectives if name not in every.weights]
         if unknown:
             raise ValueError(
-                f"scheme.student_text_objectives: there is no objective '{unknown[0]}'; "
-                f"{closest(unknown[0], every.weights)}"
+                f"scheme.student_text_objectives: unknown objective '{unknown[0]}'."
+                f"{suggestion(unknown[0], every.weights)}"
             )
         if every.balance is not None:
             raise ValueError(

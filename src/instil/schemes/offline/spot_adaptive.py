@@ -54,9 +54,9 @@ class SpotAdaptive(Scheme):
     read the teacher. Objectives without a teacher always count.
 
     Raises:
-        ValueError: if the teacher is not one fixed network, ``features`` are no taps on module
-            outputs, or there are no class labels; if an objective couples its samples or reads
-            several spots; if stages cannot replace each other.
+        ValueError: if the teacher is not one fixed network, ``features`` are not taps on
+            module outputs, or there are no class labels; if an objective couples its samples
+            or reads several spots; if stages cannot replace each other.
     """
 
     card = Card(

@@ -123,8 +123,8 @@ class FFL(BranchedScheme):
         return [stages - 2] * (self.num_branches - 1)
 
     def make_branches(self, stages: tuple[Tensor, ...], classes: int) -> Sequence[nn.Module]:
-        # The fused classifier is no branch: it reads the maps of all branches. It is created before
-        # them, which decides the random initial weights.
+        # The fused classifier is not a branch: it reads the maps of all branches. The order
+        # of creation decides the random initial weights.
         self.fusion = FeatureFusion(stages[-1], self.num_branches, classes)
         origins = self.branch_stages(len(stages))
         return [MapBranch(stages[origin], stages[-1], classes) for origin in origins]

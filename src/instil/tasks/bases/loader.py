@@ -100,7 +100,7 @@ class TaskLoader:
         wrong = label[is_labelled & ((label < 0) | (label >= classes))]
         if len(wrong):
             raise ValueError(
-                f"loader: label {int(wrong[0])} is no class of the student, which gives {classes} "
+                f"loader: label {int(wrong[0])} is not a class of the student, which has {classes} "
                 f"logits. Expected 0 to {classes - 1}, or {UNLABELLED} for no label, got "
                 f"{int(wrong.min())} to {int(wrong.max())}. {self.task.label_hint}".rstrip()
             )

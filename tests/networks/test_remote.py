@@ -192,8 +192,8 @@ def test_another_vocabulary_raises(texts: Path, tmp_path: Path) -> None:
             (tmp_path / "back" / f"{i}.txt").write_text(ALPHABET[::-1] * 4)
         with pytest.raises(
             ValueError,
-            match=r"vocabulary: only 0% of 1\d\d tokens are among the 5 that the server's model "
-            r"expected: .*data\.tokenizer",
+            match=r"vocabulary: only 0% of 1\d\d tokens are among the 5 most likely tokens of the "
+            r"server's model.*data\.tokenizer",
         ):
             list(dry_run(Experiment.from_recipe(taught(server, tmp_path / "back"))))
         small = network("remote", {"url": server.url, "size": 3}, vocabulary=100)

@@ -199,8 +199,8 @@ def test_another_vocabulary_raises(texts: Path, tmp_path: Path) -> None:
         small = network("remote", {"url": server.url, "size": 3}, vocabulary=100)
         with pytest.raises(
             ValueError,
-            match=r"vocabulary: the server's model has a token 101, the tokenizer of the data has "
-            "100 tokens",
+            match=r"vocabulary: the server's model has a token 101, but the tokenizer "
+            r"of the data has 100 tokens",
         ):
             _ = small(torch.tensor([[97, 98]]))["top"]
         with pytest.raises(

@@ -38,6 +38,11 @@ BANNED_PHRASES = (
     r"\b(speaks|spoken)\b",
     r"\blearnt\b",
     r"\bso much\b",
+    r"(?<![Tt]here )\b(is|are) no (?!longer\b|better\b|more\b)",
+    r"\bgo(es)? on with\b",
+    r"\bbegun\b",
+    r"\btake another\b",
+    r"\bclosest: ",
 )
 WIDTH = 100
 LONGEST_SENTENCE = 30
@@ -123,7 +128,8 @@ def texts(text: str) -> Iterator[str]:
 def banned_phrases(text: str) -> Iterator[str]:
     """Phrases of the old dialect in docstrings and messages."""
     pattern = re.compile("|".join(BANNED_PHRASES))
-    for part in texts(text):
+    for line in texts(text):
+        part = re.sub(r"\s+", " ", line)
         for match in pattern.finditer(part):
             start = max(match.start() - 30, 0)
             yield f"{match.group()!r} in {part[start : match.end() + 30]!r}"

@@ -50,6 +50,19 @@ def test_a_package_follows_the_rules(package: Path) -> None:
     assert dict(violations(package)) == DEBT.get(package.stem, {})
 
 
+@pytest.mark.parametrize(
+    "phrase",
+    ["a name that is no name", "go on with the run", "it has begun", "take another", "closest: kd"],
+)
+def test_a_phrase_of_the_old_dialect_is_found(phrase: str) -> None:
+    assert len(list(RULES["banned_phrases"](f"x = {phrase!r}\n"))) == 1
+
+
+def test_there_is_no_is_allowed_across_a_line_break() -> None:
+    text = 'x = """None if there\n    is no such name, and no longer one."""\n'
+    assert not list(RULES["banned_phrases"](text))
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_finds_a_planted_violation(rule: str) -> None:
     assert list(RULES[rule](PLANTED[rule]))

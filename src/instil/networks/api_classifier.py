@@ -116,7 +116,7 @@ def read_texts(file: Path) -> dict[str, str]:
         try:
             entry = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"texts: {file.name}, line {line_number + 1} is no JSON") from error
+            raise ValueError(f"texts: {file.name}, line {line_number + 1}: invalid JSON") from error
         if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
             raise ValueError(
                 f"texts: {file.name}, line {line_number + 1} has no 'text'. Expected "

@@ -96,7 +96,7 @@ def _logits_of(probabilities: Tensor) -> Tensor:
         row = int(is_wrong.nonzero()[0])
         raise ValueError(
             f"probabilities: row {row} has the sum {float(sums[row]):.4g}. Expected values of at "
-            "least 0 with the sum 1; name the array logits if they are no probabilities"
+            "least 0 with the sum 1; name the array logits if they are not probabilities"
         )
     return log_of(probabilities)
 

@@ -25,7 +25,7 @@ def override(data: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
             ``objectives.kd=null`` removes the objective ``kd``.
 
     Raises:
-        RecipeError: if a change is no ``key=value``, or its path does not fit the data.
+        RecipeError: if a change is not ``key=value``, or its path does not fit the data.
     """
     # Deep, because nested mappings are changed in place.
     changed = copy.deepcopy(dict(data))

@@ -40,7 +40,10 @@ class _Loader(yaml.SafeLoader):
         except BAD_VALUES as error:
             tag = str(node.tag).removeprefix("tag:yaml.org,2002:")
             raise yaml.constructor.ConstructorError(
-                None, None, f"{str(node.value)[:40]!r} is no {tag}: {error}", node.start_mark
+                None,
+                None,
+                f"{str(node.value)[:40]!r} is not a valid {tag}: {error}",
+                node.start_mark,
             ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

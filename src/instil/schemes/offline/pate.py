@@ -33,7 +33,7 @@ class PATE(Scheme):
         r"\hat y(x) = \arg\max_c \left( n_c(x) + \mathrm{noise} \right)",
         use="To publish a student of private data, with a bound on the information about any one "
         "record.",
-        pitfalls="The plain student, trained on the true labels of the public samples, is no "
+        pitfalls="The plain student, trained on the true labels of the public samples, is not a "
         "private competitor: it shows what the votes cost. The validation and test scores in the "
         "report are not private either.",
     )

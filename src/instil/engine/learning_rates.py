@@ -11,7 +11,7 @@ import torch
 from torch.optim import SGD, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from instil.cards import closest
+from instil.cards import suggestion
 from instil.cards.closest import unknown_option
 from instil.engine.optimization import Options
 
@@ -23,7 +23,7 @@ UNSUPPORTED = {
     "ChainedScheduler": "needs other schedules",
 }
 INTERNAL = ("self", "optimizer", "last_epoch", "verbose", "scale_fn")
-"""Parameters of a schedule that are no options."""
+"""Parameters of a schedule that are not options."""
 LENGTHS = ("T_max", "total_steps")
 """Options whose default is the length of the training."""
 CHECKED_RATE = 1e-3
@@ -59,7 +59,7 @@ def find_schedule(name: str) -> type[LRScheduler]:
         names = [kind.__name__ for kind in supported.values()]
         raise ValueError(
             f"no schedule named '{name}'. Expected cosine, constant or a class of "
-            f"torch.optim.lr_scheduler; {closest(name, names)}"
+            f"torch.optim.lr_scheduler.{suggestion(name, names)}"
         )
     return supported[name.lower()]
 

@@ -18,7 +18,7 @@ def set_label_counts(scheme: Scheme, samples: Samples) -> None:
         samples: training samples, with the labels that the student sees.
 
     Raises:
-        RecipeError: if the labels are no classes.
+        RecipeError: if the labels are not classes.
     """
     for part in scheme.modules():
         for name, objective in part.named() if isinstance(part, Objectives) else ():

@@ -15,11 +15,6 @@ ROOTS: dict[str, type] = {
     "weighting": Weighting,
     "balance": Balance,
 }
-DEEPER = {
-    "objective": "am_radio rrd unic wcord",
-    "scheme": "adaad ard cmi distillm2 fast_data_free iad iad_ii minillm rslad",
-}
-"""Kind -> methods that are still deeper. The list may only become shorter."""
 
 
 def depth(cls: type, root: type) -> int:
@@ -37,7 +32,7 @@ def test_no_method_is_deep(kind: str) -> None:
         for name in catalogue.names(kind)
         if depth(catalogue.find(kind, name), ROOTS[kind]) > LIMIT
     }
-    assert deep == set(DEEPER.get(kind, "").split())
+    assert deep == set()
 
 
 @pytest.mark.parametrize("kind", ["objective", "scheme"])

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from instil.objectives.bases.contrast import scaled_similarities
 from instil.objectives.relations.crd import CRD, crd_loss
 from instil.objectives.relations.pkt import pkt_loss
 from instil.objectives.relations.rkd import rkd_angle_loss, rkd_distance_loss
@@ -74,7 +75,8 @@ def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     for number, (query, side) in enumerate(
         zip(ours.embed(student, teacher), ("teacher", "student"), strict=True)
     ):
-        scores = ours.scores(query, memory[side].clone()).gather(1, rows)
+        scores = scaled_similarities(query, memory[side].clone(), case.option("nce_t"))
+        scores = scores.gather(1, rows)
         log_z = (
             math.log(given[number])
             if isinstance(given, list)

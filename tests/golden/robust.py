@@ -8,7 +8,7 @@ from torch import Tensor
 from instil.functional.robust_losses import soft_label_loss
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.logits.kd import kd_loss
-from instil.schemes.robust.iad import iad_loss, trust
+from instil.schemes.bases.introspection import iad_loss, trust
 from tests.golden.cases import Case
 from tests.golden.logits import Answer, temperature
 

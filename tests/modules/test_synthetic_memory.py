@@ -35,3 +35,12 @@ def test_only_what_was_pushed_is_drawn_and_the_draw_is_of_the_sample() -> None:
     later = batch | {"index": batch["index"][8:], "x": batch["x"][8:]}
     assert torch.equal(memory.draw(later, "rows")["target"], drawn[8:])
     assert not torch.equal(memory.draw(timed(4), "rows")["target"], drawn)
+
+
+def test_buffers_may_be_allocated_after_construction() -> None:
+    memory = SyntheticMemory(5)
+    assert memory.names == ()
+    assert not memory.state_dict()
+    memory.allocate(**rows(0, 1))
+    assert list(memory.state_dict()) == list(SyntheticMemory(5, **rows(0, 1)).state_dict())
+    assert int(memory.filled) == 0

@@ -17,8 +17,7 @@ class SyntheticMemory(nn.Module):
 
     Args:
         size: number of samples.
-        **examples: for each name, a batch of rows (N, ...) with the shape, type and device of the
-            buffer.
+        **examples: arguments of ``allocate``. Without them the memory has no buffers yet.
     """
 
     pushed: Tensor
@@ -26,9 +25,22 @@ class SyntheticMemory(nn.Module):
     def __init__(self, size: int, **examples: Tensor):
         super().__init__()
         self.size = size
+        self.names: tuple[str, ...] = ()
+        if examples:
+            self.allocate(**examples)
+
+    def allocate(self, **examples: Tensor) -> None:
+        """Register the buffers.
+
+        Args:
+            **examples: for each name, a batch of rows (N, ...) with the shape, type and device of
+                the buffer.
+        """
         self.names = tuple(examples)
         for name, rows in examples.items():
-            self.register_buffer(name, torch.zeros_like(rows[:1].expand(size, *rows.shape[1:])))
+            self.register_buffer(
+                name, torch.zeros_like(rows[:1].expand(self.size, *rows.shape[1:]))
+            )
         device = next(iter(examples.values())).device
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64, device=device))
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Objectives, Outputs
-from instil.objectives.relations.crd import CRD, crd_loss, log_normaliser
+from instil.objectives.bases.contrast import log_normaliser, scaled_similarities
+from instil.objectives.relations.crd import CRD, crd_loss
 from instil.testing import check_objective
 
 SMALL = {"dim": 8, "negatives": 5, "size": 24}
@@ -128,7 +129,8 @@ def test_the_student_learns_from_its_own_term_alone() -> None:
     student["embedding"].requires_grad_()
     (whole,) = torch.autograd.grad(objective(student, teacher, batch).sum(), student["embedding"])
     student_embedding, teacher_embedding = objective.embed(student, teacher)
-    negative = objective.scores(student_embedding, objective.remembered["teacher"]).gather(
+    scores = scaled_similarities(student_embedding, objective.remembered["teacher"], 0.07)
+    negative = scores.gather(
         1, objective.remembered.draw(batch, 5, f"{objective.stream}.negatives")
     )
     own = crd_loss(

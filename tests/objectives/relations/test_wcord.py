@@ -7,7 +7,8 @@ import torch
 
 from instil.core import Batch, Outputs
 from instil.functional.directions import l2_normalize
-from instil.objectives.relations.crd import crd_loss, log_normaliser
+from instil.objectives.bases.contrast import log_normaliser
+from instil.objectives.relations.crd import crd_loss
 from instil.objectives.relations.wcord import BoundedHeads, WCoRD, wcord_transport_loss
 from instil.testing import check_objective
 

@@ -9,7 +9,8 @@ import torch
 
 from instil.functional.robust_losses import soft_label_loss
 from instil.objectives.labels.cross_entropy import CrossEntropy
-from instil.schemes.robust.iad import IAD, iad_loss, trust
+from instil.schemes.bases.introspection import iad_loss, trust
+from instil.schemes.robust.iad import IAD
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.schemes.image_nets import images, net, timed

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Outputs
-from instil.functional.directions import l2_normalize
+from instil.functional.directions import l2_normalize, pairwise_dot
+from instil.functional.divergences import soft_cross_entropy
 from instil.modules.memory import Queue
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -78,3 +79,30 @@ def push_anchors(queue: Queue, sides: Iterable[str], gathered_rows: dict[str, Te
 def _vectors(objective: RelationObjective, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
     student_vectors, teacher_vectors = objective.embed(student, teacher)
     return {"student": student_vectors, "teacher": teacher_vectors}
+
+
+def anchor_cross_entropy(
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    queue: Tensor,
+    temperature: float,
+    teacher_temperature: float,
+) -> Tensor:
+    """Cross-entropy (N,) of the softmax similarities to the own teacher embedding and the queue.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+        queue: unit teacher embeddings (K, D) of other samples.
+        temperature: divisor of the student's cosines, > 0.
+        teacher_temperature: divisor of the teacher's cosines, > 0.
+    """
+    student_units = l2_normalize(student_embedding)
+    teacher_units = l2_normalize(teacher_embedding)
+    anchors = queue.to(student_units.dtype)
+    scores = []
+    for units in (student_units, teacher_units):
+        # The sample's own teacher embedding is not in the queue yet.
+        own_score = (units * teacher_units).sum(1, keepdim=True)
+        scores.append(torch.cat([own_score, pairwise_dot(units, anchors)], 1))
+    return soft_cross_entropy(scores[0] / temperature, scores[1] / teacher_temperature)

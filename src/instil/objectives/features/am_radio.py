@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
+import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, NonNegative
+from instil.core import Batch, Card, NonNegative, Outputs
 from instil.functional.errors import cosine_distance, sample_mean, smooth_l1_distance
 from instil.functional.logits import apply_reduction
 from instil.modules.normalizers import PHIStandardize, StandardizeChannels
-from instil.objectives.bases.summary_objective import SummaryObjective
+from instil.objectives.bases.patch_objective import PatchObjective
+from instil.objectives.bases.summaries import (
+    SUMMARY_NEEDS,
+    mean_over_teachers,
+    summary_heads,
+    summary_pairs,
+    teacher_embeddings,
+)
 
 Scale = Literal["phi_s", "channels", "none"]
 
@@ -75,7 +83,7 @@ def am_radio_spatial_loss(
     return apply_reduction(sample_mean(values), reduction)
 
 
-class AMRADIO(SummaryObjective):
+class AMRADIO(PatchObjective):
     """Embedding and deepest feature level, projected for each teacher and compared with it.
 
     The value is the mean over the teachers that a sample uses.
@@ -104,6 +112,8 @@ class AMRADIO(SummaryObjective):
         "embedding. Without standardization the teacher with the largest features dominates. A "
         "training loop without fit uses the statistics of the first batch.",
     )
+
+    needs: ClassVar = SUMMARY_NEEDS
 
     def __init__(
         self,
@@ -151,15 +161,37 @@ class AMRADIO(SummaryObjective):
             return PHIStandardize(tokens)
         return StandardizeChannels(tokens) if self.standardize == "channels" else nn.Identity()
 
-    def distance(
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        super().build(student, teacher)
+        self.heads, self.class_targets = summary_heads(student, teacher, self.make_normalizer)
+
+    def normalizers(self) -> list[nn.Module]:
+        return [*self.targets, *self.class_targets]
+
+    def teacher_features(self, teacher: Outputs) -> list[Tensor]:
+        return [*super().teacher_features(teacher), *teacher_embeddings(teacher)]
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        losses = []
+        patch_pairs = self.matched_pairs(student, teacher)
+        embedding_pairs = summary_pairs(self.heads, self.class_targets, student, teacher)
+        for (student_patches, teacher_patches, target), embeddings in zip(
+            patch_pairs, embedding_pairs, strict=True
+        ):
+            loss = self._teacher_loss(*embeddings, student_patches, target(teacher_patches))
+            losses.append(loss)
+        return mean_over_teachers(torch.stack(losses, 1), batch, self.stream, self.drop)
+
+    def _teacher_loss(
         self,
         student_embedding: Tensor,
         teacher_embedding: Tensor,
-        student_features: Tensor,
-        teacher_features: Tensor,
+        student_patches: Tensor,
+        teacher_patches: Tensor,
     ) -> Tensor:
+        """Loss (N,) of one teacher."""
         spatial = am_radio_spatial_loss(
-            student_features, teacher_features, self.cosine, self.smooth_l1, "none"
+            student_patches, teacher_patches, self.cosine, self.smooth_l1, "none"
         )
         summary = am_radio_summary_loss(student_embedding, teacher_embedding, "none")
         return self.summary * summary + spatial

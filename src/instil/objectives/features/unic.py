@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
+import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, NonNegative
+from instil.core import Batch, Card, NonNegative, Outputs
 from instil.functional.errors import cosine_distance, sample_mean, smooth_l1_distance
 from instil.functional.logits import apply_reduction
 from instil.modules.normalizers import StandardizeChannels
-from instil.objectives.bases.summary_objective import SummaryObjective
+from instil.objectives.bases.patch_objective import PatchObjective
+from instil.objectives.bases.summaries import (
+    SUMMARY_NEEDS,
+    mean_over_teachers,
+    summary_heads,
+    summary_pairs,
+    teacher_embeddings,
+)
 
 
 def unic_loss(
@@ -52,7 +60,7 @@ def unic_loss(
     return apply_reduction(sample_mean(values) if values.ndim > 1 else values, reduction)
 
 
-class UNIC(SummaryObjective):
+class UNIC(PatchObjective):
     """Match of the embedding and the deepest level, projected for each teacher, with the teacher's.
 
     The loss of a teacher is the mean of both, that of a sample the mean over its remaining
@@ -83,6 +91,8 @@ class UNIC(SummaryObjective):
         "first batch. Dropping needs an index. A drop of 1 leaves one teacher per sample; with a "
         "single teacher it has no effect.",
     )
+
+    needs: ClassVar = SUMMARY_NEEDS
 
     def __init__(
         self,
@@ -119,13 +129,35 @@ class UNIC(SummaryObjective):
     def make_normalizer(self, tokens: Tensor) -> nn.Module:
         return StandardizeChannels(tokens) if self.standardize else nn.Identity()
 
-    def distance(
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        super().build(student, teacher)
+        self.heads, self.class_targets = summary_heads(student, teacher, self.make_normalizer)
+
+    def normalizers(self) -> list[nn.Module]:
+        return [*self.targets, *self.class_targets]
+
+    def teacher_features(self, teacher: Outputs) -> list[Tensor]:
+        return [*super().teacher_features(teacher), *teacher_embeddings(teacher)]
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        losses = []
+        patch_pairs = self.matched_pairs(student, teacher)
+        embedding_pairs = summary_pairs(self.heads, self.class_targets, student, teacher)
+        for (student_patches, teacher_patches, target), embeddings in zip(
+            patch_pairs, embedding_pairs, strict=True
+        ):
+            loss = self._teacher_loss(*embeddings, student_patches, target(teacher_patches))
+            losses.append(loss)
+        return mean_over_teachers(torch.stack(losses, 1), batch, self.stream, self.drop)
+
+    def _teacher_loss(
         self,
         student_embedding: Tensor,
         teacher_embedding: Tensor,
         student_patches: Tensor,
         teacher_patches: Tensor,
     ) -> Tensor:
+        """Loss (N,) of one teacher."""
         weights = self.cosine, self.smooth_l1
         class_loss = unic_loss(student_embedding, teacher_embedding, *weights, reduction="none")
         patch_loss = unic_loss(student_patches, teacher_patches, *weights, reduction="none")

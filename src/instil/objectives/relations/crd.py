@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
-import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Outputs, Positive
 from instil.functional.choices import require_choice
-from instil.functional.directions import pairwise_dot
 from instil.functional.logits import apply_reduction
 from instil.modules.adapters import NormalizedProjections
-from instil.modules.memory import Bank, Memory, Queue
+from instil.modules.memory import Memory
+from instil.objectives.bases.contrast import (
+    MEMORIES,
+    batch_contrast,
+    contrast_memory,
+    contrast_rows,
+    contrast_values,
+    memory_contrast,
+    update_memory,
+)
 from instil.objectives.bases.relation_objective import RelationObjective
-
-MEMORIES = ("queue", "bank", "batch")
 
 
 def crd_loss(
@@ -51,32 +54,8 @@ def crd_loss(
         >>> crd_loss(torch.tensor([2.0, 1.0]), torch.zeros(2, 3), num_samples=3)
         tensor(2.2995)
     """
-    # At least one, so that a batch of one sample without negatives has a finite logarithm.
-    noise = max(1, negative.shape[1]) / num_samples
-    floor = math.log(noise + epsilon)
-    # softplus of differences of logarithms: the ratios of the paper's formula would overflow.
-    pull = F.softplus(floor - (to_float32(positive) - log_normaliser))
-    push = F.softplus(to_float32(negative) - log_normaliser - floor) + (floor - math.log(noise))
-    values = pull + push.sum(1)
+    values = contrast_values(positive, negative, num_samples, log_normaliser, epsilon)
     return apply_reduction(values, reduction)
-
-
-def log_normaliser(num_samples: int, dim: int, temperature: float) -> float:
-    """Expected logarithm of the CRD normaliser for random embeddings.
-
-    Logarithm of ``num_samples`` times the mean of ``exp(similarity / temperature)`` over random
-    unit vectors, by the leading term of the Bessel function.
-
-    Args:
-        num_samples: number of samples in the memory.
-        dim: number of entries of an embedding, >= 2.
-        temperature: divisor of the similarities, > 0.
-    """
-    half = (dim - 1) / 2
-    sharpness = 1 / temperature
-    # Closed form instead of a first-batch estimate, so the loss has no state to synchronize.
-    root = math.hypot(half, sharpness)
-    return math.log(num_samples) + root - half - half * math.log((half + root) / (2 * half))
 
 
 class CRD(RelationObjective):
@@ -158,82 +137,29 @@ class CRD(RelationObjective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Build one linear head per side, and the memory."""
         super().build(student, teacher)
-        if self.memory == "batch":
-            return
-        student_embedding, _ = self.embed(student, teacher)
-        # Only a bank has a row for every sample of the data, and needs their number as its size.
-        memory_class = Bank if self.memory == "bank" else Queue
-        self.remembered = memory_class(
-            self.size,
-            {"student": self.dim, "teacher": self.dim},
-            device=student_embedding.device,
-            dtype=student_embedding.dtype,
-        )
+        if self.memory != "batch":
+            student_embedding, _ = self.embed(student, teacher)
+            self.remembered = contrast_memory(self.memory, self.size, student_embedding)
 
     def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
         if self.memory == "batch":
-            student_loss = self.in_batch(student_embedding, teacher_embedding)
-            return student_loss + self.in_batch(teacher_embedding, student_embedding)
-        rows = self.remembered.draw(batch, self.negatives, f"{self.stream}.negatives")
-        own_row = batch["index"][:, None]
-        normaliser = log_normaliser(self.size, self.dim, self.temperature)
-        terms = []
-        for query, side, partner in (
-            (student_embedding, "teacher", teacher_embedding),
-            (teacher_embedding, "student", student_embedding),
-        ):
-            scores = self.scores(query, self.remembered[side])
-            if self.memory == "bank":
-                positive = scores.gather(1, own_row)[:, 0]
-            else:
-                # Each side is a constant for the other: both heads learn, each from its own term.
-                positive = (query * partner.detach()).sum(1) / self.temperature
-            negative = scores.gather(1, rows)
-            terms.append(crd_loss(positive, negative, self.size, normaliser, reduction="none"))
-        return torch.stack(terms).sum(0)
-
-    def scores(self, query: Tensor, others: Tensor) -> Tensor:
-        """Similarities over temperature (N, M) of embeddings (N, dim) with others (M, dim)."""
-        return pairwise_dot(query, others.to(query.dtype)) / self.temperature
-
-    def in_batch(self, query: Tensor, others: Tensor) -> Tensor:
-        """Contrastive loss with the N - 1 other samples of the batch as negatives, a scalar."""
-        count = len(query)
-        scores = self.scores(query, others.detach())
-        # Row i holds the indices i + 1, ..., i + N - 1 modulo N: every sample but i.
-        other_index = (
-            torch.arange(count, device=query.device)[:, None]
-            + torch.arange(1, count, device=query.device)
-        ) % count
-        return crd_loss(
-            scores.diagonal(),
-            scores.gather(1, other_index),
-            count,
-            log_normaliser(count, self.dim, self.temperature),
+            return batch_contrast(student_embedding, teacher_embedding, self.temperature)
+        return memory_contrast(
+            student_embedding,
+            teacher_embedding,
+            batch,
+            self.remembered,
+            self.negatives,
+            self.temperature,
+            f"{self.stream}.negatives",
         )
 
     def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         if self.memory == "batch":
             return {}
-        student_embedding, teacher_embedding = self.embed(student, teacher)
-        return {
-            "index": batch["index"],
-            "student": student_embedding,
-            "teacher": teacher_embedding,
-            "counts": self.weight(batch) > 0,
-        }
+        return contrast_rows(self, student, teacher, batch)
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        """Update the memory with the step's embeddings.
-
-        A queue replaces its oldest rows; a bank moves the rows of the step's samples.
-        """
-        if not gathered_rows:
-            return
-        counted = gathered_rows["counts"]
-        index = gathered_rows["index"][counted]
-        rows = {side: gathered_rows[side][counted] for side in ("student", "teacher")}
-        if isinstance(self.remembered, Bank):
-            self.remembered.move(index, rows, self.momentum)
-        elif isinstance(self.remembered, Queue):
-            self.remembered.push(index, rows)
+        """Update the memory with the step's embeddings."""
+        if self.memory != "batch":
+            update_memory(self.remembered, gathered_rows, self.momentum)

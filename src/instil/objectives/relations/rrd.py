@@ -8,12 +8,19 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, Positive
+from instil.core import Batch, Card, Outputs, Positive
 from instil.modules.adapters import NormalizedProjections
-from instil.objectives.relations.seed import SEED
+from instil.modules.memory import Queue
+from instil.objectives.bases.anchors import (
+    anchor_cross_entropy,
+    anchor_queue,
+    anchor_rows,
+    push_anchors,
+)
+from instil.objectives.bases.relation_objective import RelationObjective
 
 
-class RRD(SEED):
+class RRD(RelationObjective):
     """Agreement of the similarities to the last teacher embeddings, after one linear head per side.
 
     Embeddings are (N, D) of any widths. The teacher's head keeps its random initial weights: the
@@ -52,11 +59,35 @@ class RRD(SEED):
         teacher_temperature: Annotated[Positive, Doc("divisor of the teacher's cosines")] = 0.02,
         size: Annotated[int, Ge(1), Doc("number of stored teacher embeddings")] = 16384,
     ):
-        super().__init__(temperature, teacher_temperature, size)
+        super().__init__()
         self.dim = dim
+        self.temperature = temperature
+        self.teacher_temperature = teacher_temperature
+        self.size = size
+        self.queue: Queue
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
         heads = NormalizedProjections(student, teacher, self.dim)
         # Stored anchors come from this head: if it were trained, older ones would become outdated.
         heads.teacher.requires_grad_(False)
         return heads
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        super().build(student, teacher)
+        self.queue = anchor_queue(self, self.size, ("teacher",), student, teacher)
+
+    def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
+        return anchor_cross_entropy(
+            student_embedding,
+            teacher_embedding,
+            self.queue["teacher"],
+            self.temperature,
+            self.teacher_temperature,
+        )
+
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return anchor_rows(self, ("teacher",), student, teacher, batch)
+
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        """Push the vectors of the step into the queue."""
+        push_anchors(self.queue, ("teacher",), gathered_rows)

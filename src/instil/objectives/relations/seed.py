@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, Positive
-from instil.functional.directions import l2_normalize, pairwise_dot
-from instil.functional.divergences import soft_cross_entropy
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.modules.adapters import StudentProjection
 from instil.modules.memory import Queue
-from instil.objectives.bases.anchors import anchor_queue, anchor_rows, push_anchors
+from instil.objectives.bases.anchors import (
+    anchor_cross_entropy,
+    anchor_queue,
+    anchor_rows,
+    push_anchors,
+)
 from instil.objectives.bases.relation_objective import RelationObjective
 
 
@@ -52,17 +54,8 @@ def seed_loss(
         >>> seed_loss(torch.ones(2, 2), torch.eye(2), torch.eye(2))
         tensor(1.0986)
     """
-    student_units, teacher_units = (
-        l2_normalize(embedding)
-        for embedding in require_same_shape(student_embedding, teacher_embedding, "seed_loss")
-    )
-    anchors = queue.to(student_units.dtype)
-    scores = []
-    for units in (student_units, teacher_units):
-        # The sample's own teacher embedding is not in the queue yet.
-        own_score = (units * teacher_units).sum(1, keepdim=True)
-        scores.append(torch.cat([own_score, pairwise_dot(units, anchors)], 1))
-    values = soft_cross_entropy(scores[0] / temperature, scores[1] / teacher_temperature)
+    pair = require_same_shape(student_embedding, teacher_embedding, "seed_loss")
+    values = anchor_cross_entropy(*pair, queue, temperature, teacher_temperature)
     return apply_reduction(values, reduction)
 
 

@@ -9,10 +9,20 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive
+from instil.core import Batch, Card, NonNegative, Outputs, Positive
+from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.transport import uniform_transport_plan
-from instil.objectives.relations.crd import CRD
+from instil.modules.memory import Memory
+from instil.objectives.bases.contrast import (
+    MEMORIES,
+    batch_contrast,
+    contrast_memory,
+    contrast_rows,
+    memory_contrast,
+    update_memory,
+)
+from instil.objectives.bases.relation_objective import RelationObjective
 
 
 def wcord_transport_loss(
@@ -70,7 +80,7 @@ def apply_bounded(head: nn.Linear, vectors: Tensor) -> Tensor:
     return pairwise_dot(l2_normalize(vectors.to(head.weight.dtype)), head.weight / largest)
 
 
-class WCoRD(CRD):
+class WCoRD(RelationObjective):
     """Wasserstein distance in dual form (contrast with stored samples) and primal form (transport).
 
     Embeddings are (N, D) of any widths.
@@ -142,11 +152,19 @@ class WCoRD(CRD):
             NonNegative, Lt(1), Doc("weight of the old value when a bank's row is updated")
         ] = 0.5,
     ):
-        super().__init__(dim, negatives, temperature, memory, size, momentum)
+        super().__init__()
+        require_choice("memory", memory, MEMORIES)
         self.contrast = contrast
         self.transport = transport
         self.regularization = regularization
         self.iterations = iterations
+        self.dim = dim
+        self.negatives = negatives
+        self.temperature = temperature
+        self.memory = memory
+        self.size = size
+        self.momentum = momentum
+        self.remembered: Memory
 
     @property
     def couples(self) -> bool:
@@ -155,10 +173,42 @@ class WCoRD(CRD):
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
         return BoundedHeads(student, teacher, self.dim)
 
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """Build the heads, and the memory."""
+        super().build(student, teacher)
+        if self.memory != "batch":
+            student_embedding, _ = self.embed(student, teacher)
+            self.remembered = contrast_memory(self.memory, self.size, student_embedding)
+
     def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
         cost = wcord_transport_loss(
             student_embedding, teacher_embedding, self.regularization, self.iterations
         )
         # A mean here, because the transport makes the whole loss one value for the batch.
-        contrast = super().loss(student_embedding, teacher_embedding, batch).mean()
+        contrast = self._contrast(student_embedding, teacher_embedding, batch).mean()
         return self.contrast * contrast + self.transport * cost
+
+    def _contrast(
+        self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch
+    ) -> Tensor:
+        if self.memory == "batch":
+            return batch_contrast(student_embedding, teacher_embedding, self.temperature)
+        return memory_contrast(
+            student_embedding,
+            teacher_embedding,
+            batch,
+            self.remembered,
+            self.negatives,
+            self.temperature,
+            f"{self.stream}.negatives",
+        )
+
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        if self.memory == "batch":
+            return {}
+        return contrast_rows(self, student, teacher, batch)
+
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        """Update the memory with the step's embeddings."""
+        if self.memory != "batch":
+            update_memory(self.remembered, gathered_rows, self.momentum)

@@ -17,6 +17,7 @@ from instil.core import (
     Objective,
     Objectives,
     Positive,
+    Scheme,
     Teacher,
     Update,
     as_net,
@@ -36,7 +37,7 @@ from instil.schemes.bases.inversion import (
     Count,
     Every,
     ImageMemory,
-    InversionScheme,
+    ImagePool,
     Shift,
     Until,
     decision_adversarial_loss,
@@ -62,7 +63,7 @@ NOTHING = 1e-30
 """Epsilon of Adam: too small to make the codes' steps depend on the scale of an update's loss."""
 
 
-class GeneratedInversion(InversionScheme):
+class GeneratedInversion(Scheme):
     """Base class of schemes that fit a generator to each batch of images.
 
     A step that creates images has ``iterations`` updates of the generator, each followed by a step
@@ -88,7 +89,8 @@ class GeneratedInversion(InversionScheme):
         adversarial_weight: AdversarialWeight,
         shift: Shift,
     ):
-        super().__init__(student, teacher, objectives, memory, every, until)
+        super().__init__(student, teacher, objectives)
+        self.memory = ImagePool(memory, every, until)
         self.generator = as_net(generator)
         # Weights with which the generator begins every batch of images.
         self.start = copy.deepcopy(self.generator).requires_grad_(False)
@@ -102,20 +104,28 @@ class GeneratedInversion(InversionScheme):
 
     def build(self, batch: Batch) -> None:
         require_image_shape(generate_images(self.generator, self.latents(batch)), batch)
+        self.memory.count_classes(self, batch)
+        self.memory.allocate(**self.memory_rows(batch))
         super().build(batch)
+        assert self.teacher is not None
+        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
+
+    def memory_rows(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the rows of this batch that are remembered, by name."""
+        return {"image": batch["image"], "label": self.memory.sample_classes(batch)}
 
     def before_step(self, batch: Batch) -> Batch:
         """Add sampled classes, or replace the images by remembered ones."""
         return (
-            batch | {"label": self.targets(batch)}
-            if self.creates_images(batch)
-            else self.recall(batch)
+            batch | {"label": self.memory.sample_classes(batch)}
+            if self.memory.creates_images(batch)
+            else self.memory.recall(batch)
         )
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         inverted = (
             {name: item_weights(batch).sum() for name in self.terms}
-            if self.creates_images(batch)
+            if self.memory.creates_images(batch)
             else {}
         )
         return {**super().counts(batch), **inverted}
@@ -126,7 +136,7 @@ class GeneratedInversion(InversionScheme):
         return ("inversion",)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        if not self.creates_images(batch):
+        if not self.memory.creates_images(batch):
             yield self.compute_losses(batch)
             return
         latent = self.latents(batch).requires_grad_()
@@ -179,9 +189,14 @@ class GeneratedInversion(InversionScheme):
         update.state_updates |= synthetic_rows(**rows)
         return update
 
+    def synthetic_images(self, batch: Batch) -> Tensor:
+        """Return some of the images on which the student was trained."""
+        image: Tensor = self.memory.recall(batch)["image"]
+        return image
+
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)
-        if "made.image" in gathered_rows:
+        if self.memory.remember(gathered_rows):
             # Reptile: the initial weights move a share of the way to the fitted ones, and the
             # generator returns to them. With a share of 0 they never move.
             pairs = zip(self.start.parameters(), self.generator.parameters(), strict=True)

@@ -1,17 +1,16 @@
-"""Base class of schemes that recover images from a teacher."""
+"""Images recovered from a teacher: the pool, its options, and parts of the losses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Le
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Objective, Objectives, Scheme, Teacher, to_float32
+from instil.core import Batch, Scheme, to_float32
 from instil.functional.keyed_random import keyed_uniform
 from instil.modules.synthetic_memory import SyntheticMemory
 
@@ -49,57 +48,53 @@ def decision_adversarial_loss(student_logits: Tensor, teacher_logits: Tensor) ->
     return -values.sum(-1) * agree
 
 
-class InversionScheme(Scheme):
-    """Base class of schemes that recover images of sampled classes from the teacher.
+class ImagePool(SyntheticMemory):
+    """Memory of images recovered from a teacher, and the plan of the steps that create them.
 
-    Only the shape of the images in a batch is used. Some steps create a batch of images, from which
-    the student learns at once and which are remembered. In all other steps the student learns from
-    remembered images. ``label`` is the class for which an image was created.
+    Some steps create a batch of images, from which the student learns at once and which are
+    remembered. In all other steps the student learns from remembered images. ``label`` is the class
+    for which an image was created. Only the shape of the images in a batch is used.
+
+    Args:
+        size: number of last images to remember.
+        every: steps from one batch of new images to the next.
+        until: share of the training after which no new images are created.
     """
 
-    def __init__(
-        self,
-        student: nn.Module,
-        teacher: Teacher | None,
-        objectives: Objectives | Mapping[str, Objective],
-        memory: ImageMemory = 1024,
-        every: Every = 1,
-        until: Until = 1.0,
-    ):
-        super().__init__(student, teacher, objectives)
-        self.size = memory
+    def __init__(self, size: int, every: int, until: float):
+        # Without buffers: only build knows the shape of an image.
+        super().__init__(size)
         self.every = every
         self.until = until
-        # A stand-in: only build knows the shape of an image.
-        self.memory = nn.Module()
-        self.classes = 0
+        self.num_classes = 0
 
-    def build(self, batch: Batch) -> None:
+    def count_classes(self, scheme: Scheme, batch: Batch) -> None:
+        """Count the teacher's classes.
+
+        Args:
+            scheme: the scheme that owns the pool.
+            batch: dry batch.
+
+        Raises:
+            ValueError: if there are no images, no teacher or no classes.
+        """
+        name = type(scheme).__name__
         image: Tensor = batch.get("image", torch.empty(0))
         if not image.is_floating_point() or image.ndim != 4:
             raise ValueError(
-                f"{type(self).__name__} creates images in the shape of 'image'. Expected 'image' "
+                f"{name} creates images in the shape of 'image'. Expected 'image' "
                 "(N, C, H, W) in the batch, floating point in [0, 1], got a batch with "
                 f"{', '.join(batch)}"
             )
-        if self.teacher is None:
-            raise ValueError(
-                f"{type(self).__name__} needs a teacher. Expected the network to invert, got None"
-            )
-        logits = self.teacher_outputs(batch)["logits"]
+        if scheme.teacher is None:
+            raise ValueError(f"{name} needs a teacher. Expected the network to invert, got None")
+        logits = scheme.teacher_outputs(batch)["logits"]
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise ValueError(
-                f"{type(self).__name__} creates images of a class. Expected teacher logits (N, C) "
+                f"{name} creates images of a class. Expected teacher logits (N, C) "
                 f"with two classes or more, got {tuple(logits.shape)}"
             )
-        self.classes = logits.shape[1]
-        self.memory = SyntheticMemory(self.size, **self.memory_rows(batch))
-        super().build(batch)
-        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
-
-    def memory_rows(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the rows of this batch that are remembered, by name."""
-        return {"image": batch["image"], "label": self.targets(batch)}
+        self.num_classes = logits.shape[1]
 
     def creates_images(self, batch: Batch) -> bool:
         """Whether this step creates images; equal on all ranks."""
@@ -109,30 +104,29 @@ class InversionScheme(Scheme):
             step % self.every == 0 and float(batch.get("progress", 0.0)) < self.until
         )
 
-    def targets(self, batch: Batch) -> Tensor:
+    def sample_classes(self, batch: Batch) -> Tensor:
         """Sample a class (N,) for each image, from (seed, step, index)."""
-        return (keyed_uniform(batch, 1, "scheme.targets").squeeze(1) * self.classes).long()
+        return (keyed_uniform(batch, 1, "scheme.targets").squeeze(1) * self.num_classes).long()
 
     def recall(self, batch: Batch) -> Batch:
         """Replace the images and labels of a batch by remembered ones."""
-        assert isinstance(self.memory, SyntheticMemory)
-        drawn = self.memory.draw(batch, "scheme.replay")
+        drawn = self.draw(batch, "scheme.replay")
         return batch | {"image": drawn["image"], "label": drawn["label"]}
 
-    def synthetic_images(self, batch: Batch) -> Tensor:
-        """Return some of the images on which the student was trained."""
-        image: Tensor = self.recall(batch)["image"]
-        return image
+    def remember(self, gathered_rows: dict[str, Tensor]) -> bool:
+        """Remember the rows of ``synthetic_rows``, if there are any.
 
-    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        super().after_step(gathered_rows)
-        assert isinstance(self.memory, SyntheticMemory)
-        if "made.image" in gathered_rows:
-            self.memory.push(**{name: gathered_rows[f"made.{name}"] for name in self.memory.names})
+        Returns:
+            Whether the step created images.
+        """
+        has_images = "made.image" in gathered_rows
+        if has_images:
+            self.push(**{name: gathered_rows[f"made.{name}"] for name in self.names})
+        return has_images
 
 
 def synthetic_rows(**rows: Tensor) -> dict[str, Tensor]:
-    """Return rows of new images under the names that ``after_step`` reads."""
+    """Return rows of new images under the names that ``ImagePool.remember`` reads."""
     return {f"made.{name}": value.detach() for name, value in rows.items()}
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
+from instil.capabilities import Perturbation
 from instil.core import (
     Batch,
     Objective,
     Objectives,
+    Scheme,
     Teacher,
     Update,
     item_weights,
@@ -18,7 +21,14 @@ from instil.core import (
 from instil.functional.attacks import AttackLoss
 from instil.functional.robust_losses import soft_label_loss
 from instil.items import replace_invalid
-from instil.schemes.bases.attack_scheme import AttackScheme
+from instil.schemes.bases.attack import (
+    Attack,
+    class_targets,
+    cross_entropy_attack,
+    require_attackable,
+    robustness_evaluations,
+    student_logits,
+)
 from instil.schemes.bases.robust_options import (
     EPSILON,
     STEP_SIZE,
@@ -29,11 +39,14 @@ from instil.schemes.bases.robust_options import (
 )
 
 
-class RobustScheme(AttackScheme):
+class RobustScheme(Scheme):
     """Base class of robust distillation.
 
-    The objectives compare both networks on clean images. The loss ``robust`` compares the student's
-    outputs for attacked images with the teacher.
+    Each step attacks the current student. The objectives compare both networks on clean images. The
+    loss ``robust`` compares the student's outputs for the attacked images, ``batch["attacked"]``,
+    with the teacher. Subclasses define the loss that the attack raises (``attack_loss``). The
+    report adds the accuracy of every network under attacks on the label within ``epsilon``: FGSM,
+    and PGD with 20 steps.
     """
 
     temperature: float = 1.0
@@ -48,15 +61,18 @@ class RobustScheme(AttackScheme):
         step_size: StepSize = STEP_SIZE,
         attack_steps: AttackSteps = 10,
     ):
-        super().__init__(student, teacher, objectives, epsilon, step_size, attack_steps)
+        super().__init__(student, teacher, objectives)
+        self.attack = Attack(epsilon, step_size, attack_steps)
         self.weight = weight
 
     def build(self, batch: Batch) -> None:
+        require_attackable(self, batch)
+        self._check_logits(batch)
         super().build(batch)
         assert self.teacher is not None
         self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
 
-    def check_logits(self, batch: Batch) -> None:
+    def _check_logits(self, batch: Batch) -> None:
         if self.teacher is None:
             raise ValueError(f"teacher: {type(self).__name__} needs a teacher")
         student_logits = self.student(batch)["logits"]
@@ -69,21 +85,29 @@ class RobustScheme(AttackScheme):
                 f" {tuple(teacher_logits.shape)} of the teacher"
             )
         # Called for its check of the labels only.
-        self.targets(batch, teacher_logits)
+        class_targets(self, batch, teacher_logits)
 
     def before_step(self, batch: Batch) -> Batch:
         """Add ``attacked`` and the teacher's outputs for the clean images, ``clean_outputs``."""
-        return super().before_step(batch | {"clean_outputs": self.teacher_outputs(batch)})
+        batch = batch | {"clean_outputs": self.teacher_outputs(batch)}
+        return self.attack.perturb(self.student, batch, self.attack_loss)
+
+    def attack_loss(self, batch: Batch) -> AttackLoss:
+        """Return the loss that the attack raises."""
+        raise NotImplementedError
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "robust": item_weights(batch).sum()}
+
+    def step(self, batch: Batch) -> Iterator[Update]:
+        yield self.compute_losses(batch)
 
     def compute_losses(self, batch: Batch) -> Update:
         """Return the objectives' update with the loss ``robust``."""
         student = self.student(batch)
         teacher = batch["clean_outputs"]
         update: Update = self.objectives(student, teacher, batch)
-        attacked_logits = self.student_logits(batch, batch["attacked"])
+        attacked_logits = student_logits(self.student, batch, batch["attacked"])
         values = self.robust_losses(
             batch,
             replace_invalid(attacked_logits, batch),
@@ -120,5 +144,10 @@ class RobustScheme(AttackScheme):
 
     def label_attack(self, batch: Batch) -> AttackLoss:
         """Return the student's cross-entropy with the label, or with the teacher's class."""
-        target = self.targets(batch, batch["clean_outputs"]["logits"])
-        return self.cross_entropy_attack(target, batch)
+        target = class_targets(self, batch, batch["clean_outputs"]["logits"])
+        return cross_entropy_attack(self.student, batch, target)
+
+    @classmethod
+    def robustness_evaluations(cls, options: Mapping[str, Any]) -> dict[str, Perturbation]:
+        """Return the attacks of the report, within the ``epsilon`` of the recipe."""
+        return robustness_evaluations(options)

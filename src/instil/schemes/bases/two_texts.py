@@ -1,107 +1,63 @@
-"""Base class of schemes that train on generated text and on the text of the data."""
+"""Objectives of schemes that train on generated text and on the text of the data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from torch import Tensor, nn
-
 from instil.cards import suggestion
-from instil.core import Batch, Objective, Objectives, Outputs, Teacher, Update
-from instil.generation.options import Sampling
-from instil.schemes.bases.writer import GenerativeScheme
+from instil.core import Batch, Objective, Objectives, Scheme, Update
 
 
-class TwoTextsScheme(GenerativeScheme):
-    """Base class of schemes that train on generated text and on the text of the data.
+def split_objectives(
+    scheme_name: str,
+    objectives: Objectives | Mapping[str, Objective],
+    student_text_objectives: Sequence[str],
+) -> tuple[Objectives, Objectives]:
+    """Split the objectives by the text that they use.
 
-    The objectives in ``student_text_objectives`` compare student and teacher on the student's text,
-    ``batch["student_text"]``; all others on the text of the data.
+    Args:
+        scheme_name: name for the error.
+        objectives: all objectives.
+        student_text_objectives: names of the objectives on the student's text.
+
+    Returns:
+        The objectives on the student's text, and all others.
 
     Raises:
         ValueError: for an unknown objective, or if the objectives have a balance.
     """
-
-    def __init__(
-        self,
-        student: nn.Module,
-        teacher: Teacher | None,
-        objectives: Objectives | Mapping[str, Objective],
-        student_text_objectives: Sequence[str],
-        sampling: Sampling = Sampling(),
-    ):
-        every = objectives if isinstance(objectives, Objectives) else Objectives(objectives)
-        unknown = [name for name in student_text_objectives if name not in every.weights]
-        if unknown:
-            raise ValueError(
-                f"scheme.student_text_objectives: unknown objective '{unknown[0]}'."
-                f"{suggestion(unknown[0], every.weights)}"
-            )
-        if every.balance is not None:
-            raise ValueError(
-                f"balance: {type(self).__name__} trains on two texts, whose losses a balance "
-                "cannot weigh against each other. Leave balance out"
-            )
-        super().__init__(
-            student,
-            teacher,
-            select_objectives(every, student_text_objectives),
-            sampling,
+    every = objectives if isinstance(objectives, Objectives) else Objectives(objectives)
+    unknown = [name for name in student_text_objectives if name not in every.weights]
+    if unknown:
+        raise ValueError(
+            f"scheme.student_text_objectives: unknown objective '{unknown[0]}'."
+            f"{suggestion(unknown[0], every.weights)}"
         )
-        self.student_text_objectives = tuple(student_text_objectives)
-        self.data_objectives = select_objectives(
-            every, [name for name in every.weights if name not in student_text_objectives]
+    if every.balance is not None:
+        raise ValueError(
+            f"balance: {scheme_name} trains on two texts, whose losses a balance "
+            "cannot weigh against each other. Leave balance out"
         )
-        self.learners["student"] = (*self.learners["student"], "data_objectives")
+    others = [name for name in every.weights if name not in student_text_objectives]
+    return select_objectives(every, student_text_objectives), select_objectives(every, others)
 
-    @property
-    def uses_data_text(self) -> bool:
-        return True
 
-    def build(self, batch: Batch) -> None:
-        # Before super().build, which restricts the roles of the teacher.
-        student, teacher = self.forward_both(batch)
-        self.data_objectives.build(student, teacher)
-        super().build(batch)
+def add_losses(update: Update, scheme: Scheme, objectives: Objectives, batch: Batch) -> None:
+    """Add the losses of further objectives to an update, in place.
 
-    def teacher_roles(self) -> set[str]:
-        return super().teacher_roles() | self.data_objectives.reads("teacher")
-
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {
-            **self.objectives.counts(batch["student_text"]),
-            **self.data_objectives.counts(batch),
-        }
-
-    def update_on_student_text(self, batch: Batch) -> tuple[Update, Outputs, Outputs]:
-        """Compute the losses on the student's text.
-
-        Args:
-            batch: a batch with ``student_text``.
-
-        Returns:
-            The update, and the outputs of student and teacher.
-        """
-        student, teacher = self.forward_both(batch["student_text"])
-        return self.objectives(student, teacher, batch["student_text"]), student, teacher
-
-    def add_data_losses(self, update: Update, batch: Batch) -> None:
-        """Add the losses on the text of the data.
-
-        Args:
-            update: update of the student; its losses are extended in place.
-            batch: the batch of this step.
-        """
-        if self.data_objectives.weights:
-            # A label loss on the data does not need a forward pass of the teacher.
-            teacher = self.teacher_outputs(batch) if self.data_objectives.reads("teacher") else {}
-            data_update: Update = self.data_objectives(self.student(batch), teacher, batch)
-            update.losses |= data_update.losses
-            update.state_updates |= data_update.state_updates
-
-    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        super().after_step(gathered_rows)
-        self.data_objectives.after_step(gathered_rows)
+    Args:
+        update: update of the student.
+        scheme: runs student and teacher on the batch.
+        objectives: objectives of the added losses; if there are none, no network runs.
+        batch: batch with the text of these objectives.
+    """
+    if not objectives.weights:
+        return
+    # A label loss on the data does not need a forward pass of the teacher.
+    teacher = scheme.teacher_outputs(batch) if objectives.reads("teacher") else {}
+    further: Update = objectives(scheme.student(batch), teacher, batch)
+    update.losses |= further.losses
+    update.state_updates |= further.state_updates
 
 
 def select_objectives(every: Objectives, names: Iterable[str]) -> Objectives:

@@ -27,7 +27,6 @@ from instil.functional.image_contrast import (
 from instil.functional.keyed_random import keyed_uniform
 from instil.modules.batch_statistics import BatchNormStatistics, record_statistics
 from instil.modules.projectors import UnitProjector
-from instil.modules.synthetic_memory import SyntheticMemory
 from instil.schemes.bases.generated_inversion import (
     AdversarialWeight,
     GeneratedInversion,
@@ -192,7 +191,6 @@ class CMI(GeneratedInversion):
             return pair_contrastive_loss(
                 self.projector(local), self.projector(whole), self.contrast_temperature
             ).mean()
-        assert isinstance(self.memory, SyntheticMemory)
         rows, is_filled = self.memory.shared_rows(batch, self.negatives, "scheme.negatives")
         local = self.projector(torch.cat([local, rows["local"]]))
         whole = self.projector(torch.cat([whole, rows["whole"]]))

@@ -18,6 +18,7 @@ from instil.core import (
     Objective,
     Objectives,
     Positive,
+    Scheme,
     Teacher,
     Update,
     item_weights,
@@ -31,7 +32,7 @@ from instil.schemes.bases.inversion import (
     Count,
     Every,
     ImageMemory,
-    InversionScheme,
+    ImagePool,
     Shift,
     Until,
     random_shift,
@@ -76,7 +77,7 @@ def competition(
     return 1 - (torch.stack([from_p, from_q]).sum() / 2).clamp(0, 1)
 
 
-class DeepInversion(InversionScheme):
+class DeepInversion(Scheme):
     """DeepInversion and Adaptive DeepInversion (Yin et al. 2020).
 
     Every image starts as noise. It is optimised for the cross-entropy with a sampled class, the
@@ -129,7 +130,8 @@ class DeepInversion(InversionScheme):
         ] = 0.0,
         shift: Shift = 0,
     ):
-        super().__init__(student, teacher, objectives, memory, every, until)
+        super().__init__(student, teacher, objectives)
+        self.memory = ImagePool(memory, every, until)
         self.iterations = iterations
         self.learning_rate = learning_rate
         self.shift = shift
@@ -138,11 +140,18 @@ class DeepInversion(InversionScheme):
         self.size_weight = size_weight
         self.competition_weight = competition_weight
 
+    def build(self, batch: Batch) -> None:
+        self.memory.count_classes(self, batch)
+        self.memory.allocate(image=batch["image"], label=self.memory.sample_classes(batch))
+        super().build(batch)
+        assert self.teacher is not None
+        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
+
     def before_step(self, batch: Batch) -> Batch:
         """Replace the images by recovered ones of sampled classes, or by remembered ones."""
-        if not self.creates_images(batch):
-            return self.recall(batch)
-        batch = batch | {"label": self.targets(batch)}
+        if not self.memory.creates_images(batch):
+            return self.memory.recall(batch)
+        batch = batch | {"label": self.memory.sample_classes(batch)}
         return batch | {"image": self.invert(batch)}
 
     def invert(self, batch: Batch) -> Tensor:
@@ -189,6 +198,15 @@ class DeepInversion(InversionScheme):
 
     def step(self, batch: Batch) -> Iterator[Update]:
         update = self.compute_losses(batch)
-        if self.creates_images(batch):
+        if self.memory.creates_images(batch):
             update.state_updates |= synthetic_rows(image=batch["image"], label=batch["label"])
         yield update
+
+    def synthetic_images(self, batch: Batch) -> Tensor:
+        """Return some of the images on which the student was trained."""
+        image: Tensor = self.memory.recall(batch)["image"]
+        return image
+
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
+        self.memory.remember(gathered_rows)

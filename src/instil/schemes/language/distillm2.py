@@ -32,7 +32,8 @@ from instil.functional.text_pairs import (
 )
 from instil.generation.options import Sampling, SamplingOption
 from instil.items import drop_unlabelled_gradient
-from instil.schemes.language.sequence_level import SequenceLevel
+from instil.schemes.bases.teacher_texts import TeacherTexts
+from instil.schemes.bases.writer import GenerativeScheme
 
 GAP_DECAY = 0.9
 """Decay of the running likelihood gaps per step."""
@@ -74,7 +75,7 @@ def reverse_weight(progress: float, gradual: bool = True) -> float:
     return 1 + 0.5 * min(1.0, 2 * progress) if gradual else 1.0
 
 
-class DistiLLM2(SequenceLevel):
+class DistiLLM2(GenerativeScheme):
     """Skewed forward KL on teacher text and skewed reverse KL on student text (Ko et al. 2025).
 
     For each prompt the loss ``contrast`` is ``(2 - b)`` times the forward divergence plus ``b``
@@ -124,12 +125,8 @@ class DistiLLM2(SequenceLevel):
         ] = True,
         sampling: SamplingOption = Sampling(),
     ):
-        super().__init__(
-            student,
-            teacher,
-            objectives,
-            sampling,
-        )
+        super().__init__(student, teacher, objectives, sampling)
+        self.teacher_texts = TeacherTexts()
         self.base_skew = base_skew
         self.contrast_weight = contrast_weight
         self.gradual = gradual
@@ -137,7 +134,8 @@ class DistiLLM2(SequenceLevel):
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
 
     def before_step(self, batch: Batch) -> Batch:
-        return super().before_step(batch) | {"student_text": self.student_text(batch)}
+        teacher_text = self.teacher_texts.replace_text(self, batch)
+        return teacher_text | {"student_text": self.student_text(batch)}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "contrast": _has_both_texts(batch).sum()}

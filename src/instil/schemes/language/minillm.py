@@ -27,7 +27,8 @@ from instil.core import (
 from instil.functional.token_log_probs import token_log_probs
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.sampling import sample_top_p
-from instil.schemes.bases.two_texts import TwoTextsScheme
+from instil.schemes.bases.two_texts import add_losses, split_objectives
+from instil.schemes.bases.writer import GenerativeScheme
 
 
 def advantages(
@@ -108,7 +109,7 @@ def policy_gradient_loss(
     return mean(values, mask.to(values.dtype)) if reduction == "mean" else values
 
 
-class MiniLLM(TwoTextsScheme):
+class MiniLLM(GenerativeScheme):
     """Reverse KL of whole texts that student and teacher write together (Gu et al. 2024, Alg. 1).
 
     The gradient of a token has two parts. The part of the token itself is the objective reverse_kl
@@ -172,16 +173,25 @@ class MiniLLM(TwoTextsScheme):
                 "temperature 1, which its importance weights assume. Expected temperature 1 and "
                 f"top_p 1, got {sampling.temperature} and {sampling.top_p}. Leave both out"
             )
-        super().__init__(
-            student,
-            teacher,
-            objectives,
-            student_text_objectives,
-            sampling,
-        )
+        student_text, data = split_objectives("MiniLLM", objectives, student_text_objectives)
+        super().__init__(student, teacher, student_text, sampling)
+        self.data_objectives = data
+        self.learners["student"] = (*self.learners["student"], "data_objectives")
         self.teacher_mix = teacher_mix
         self.clip = clip
         self.policy_weight = policy_weight
+
+    @property
+    def uses_data_text(self) -> bool:
+        return True
+
+    def build(self, batch: Batch) -> None:
+        # Before super().build, which restricts the roles of the teacher.
+        self.data_objectives.build(*self.forward_both(batch))
+        super().build(batch)
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | self.data_objectives.reads("teacher")
 
     def before_step(self, batch: Batch) -> Batch:
         teacher_mix = at_progress(self.teacher_mix, batch)
@@ -202,11 +212,14 @@ class MiniLLM(TwoTextsScheme):
         return batch | {"student_text": text}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "policy": item_weights(batch["student_text"]).sum()}
+        text = batch["student_text"]
+        counts = self.objectives.counts(text) | self.data_objectives.counts(batch)
+        return counts | {"policy": item_weights(text).sum()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        update, student, teacher = self.update_on_student_text(batch)
         text = batch["student_text"]
+        student, teacher = self.forward_both(text)
+        update: Update = self.objectives(student, teacher, text)
         student_log_probs, teacher_log_probs = (
             token_log_probs(outputs["logits"][..., : self.vocabulary], text["token"])
             for outputs in (student, teacher)
@@ -227,6 +240,10 @@ class MiniLLM(TwoTextsScheme):
         update.losses["policy"] = at_progress(self.policy_weight, batch) * loss
         # Release the graph of the generated text before the forward pass on the data's text.
         del student, teacher, student_log_probs, loss
-        self.add_data_losses(update, batch)
+        add_losses(update, self, self.data_objectives, batch)
         yield update
         del update
+
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
+        self.data_objectives.after_step(gathered_rows)

@@ -7,6 +7,7 @@ from torch import Tensor
 from instil.core import Batch, Card
 from instil.functional.attacks import AttackLoss
 from instil.functional.robust_losses import soft_label_loss
+from instil.schemes.bases.attack import student_logits
 from instil.schemes.bases.robust import RobustScheme
 
 
@@ -43,7 +44,7 @@ class AdaAD(RobustScheme):
     def attack_loss(self, batch: Batch) -> AttackLoss:
         # Both networks see the attacked image, so the gradient of the attack passes through both.
         return lambda image: soft_label_loss(
-            self.student_logits(batch, image), self.teacher_logits(batch, image, grad=True)
+            student_logits(self.student, batch, image), self.teacher_logits(batch, image, grad=True)
         )
 
     def robust_losses(

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import nn
 
-from instil.core import Batch, Card, Objective, Objectives, Update
+from instil.capabilities import Perturbation
+from instil.core import Batch, Card, Objective, Objectives, Scheme, Update
 from instil.functional.attacks import AttackLoss
-from instil.schemes.bases.attack_scheme import AttackScheme
+from instil.schemes.bases.attack import (
+    Attack,
+    class_targets,
+    cross_entropy_attack,
+    require_attackable,
+    robustness_evaluations,
+    student_logits,
+)
 from instil.schemes.bases.robust_options import EPSILON, STEP_SIZE, AttackSteps, Epsilon, StepSize
 
 
-class AdversarialTraining(AttackScheme):
+class AdversarialTraining(Scheme):
     """Adversarial training (Madry et al. 2018, Eq. 2.1, with the PGD of section 2.1).
 
     The objectives, such as cross_entropy, are computed on the attacked images only. The attack
@@ -51,13 +60,39 @@ class AdversarialTraining(AttackScheme):
         step_size: StepSize = STEP_SIZE,
         attack_steps: AttackSteps = 10,
     ):
-        super().__init__(student, None, objectives, epsilon, step_size, attack_steps)
+        super().__init__(student, None, objectives)
+        self.attack = Attack(epsilon, step_size, attack_steps)
 
-    def attack_loss(self, batch: Batch) -> AttackLoss:
+    def build(self, batch: Batch) -> None:
+        require_attackable(self, batch)
+        logits = self.student(batch)["logits"]
+        if logits.ndim != 2 or logits.shape[1] < 2:
+            raise ValueError(
+                f"student: the logits have shape {tuple(logits.shape)}."
+                f" {type(self).__name__} needs (N, C) with two classes or more"
+            )
+        # Called for its check of the labels only.
+        class_targets(self, batch, logits)
+        super().build(batch)
+
+    def before_step(self, batch: Batch) -> Batch:
+        """Add the images after the attack, as ``attacked``."""
+        return self.attack.perturb(self.student, batch, self._attack_loss)
+
+    def _attack_loss(self, batch: Batch) -> AttackLoss:
+        """Return the cross-entropy with the label, or with the predicted class."""
         # The class of an unlabelled image is fixed before the attack moves the image.
-        logits = self.student_logits(batch, batch["image"]).detach()
-        return self.cross_entropy_attack(self.targets(batch, logits), batch)
+        logits = student_logits(self.student, batch, batch["image"]).detach()
+        return cross_entropy_attack(self.student, batch, class_targets(self, batch, logits))
+
+    def step(self, batch: Batch) -> Iterator[Update]:
+        yield self.compute_losses(batch)
 
     def compute_losses(self, batch: Batch) -> Update:
         """Return the objectives' update on the attacked images."""
         return super().compute_losses(batch | {"image": batch["attacked"]})
+
+    @classmethod
+    def robustness_evaluations(cls, options: Mapping[str, Any]) -> dict[str, Perturbation]:
+        """Return the attacks of the report, within the ``epsilon`` of the recipe."""
+        return robustness_evaluations(options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from instil.core import (
@@ -12,12 +11,11 @@ from instil.core import (
     Card,
     Objective,
     Objectives,
-    Outputs,
     Teacher,
-    to_float32,
 )
 from instil.functional.attacks import AttackLoss
-from instil.functional.robust_losses import soft_label_loss
+from instil.schemes.bases.attack import class_targets
+from instil.schemes.bases.introspection import Introspection
 from instil.schemes.bases.robust import RobustScheme
 from instil.schemes.bases.robust_options import (
     EPSILON,
@@ -32,57 +30,6 @@ from instil.schemes.bases.robust_options import (
     Temperature,
     Trusting,
 )
-
-
-def trust(teacher_logits: Tensor, target: Tensor, beta: float = 0.1) -> Tensor:
-    """Trust in the teacher: its probability of the target class to the power ``beta``.
-
-    Args:
-        teacher_logits: logits (N, C) for attacked images.
-        target: class indices (N,).
-        beta: exponent, >= 0.
-
-    Returns:
-        (N,) in [0, 1].
-    """
-    log_probs = to_float32(teacher_logits).log_softmax(-1)
-    # A power computed from the logarithm, which stays exact for probabilities that would underflow.
-    return (beta * log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)).exp()
-
-
-def iad_loss(
-    attacked_logits: Tensor,
-    clean_logits: Tensor,
-    teacher_logits: Tensor,
-    trusted: Tensor,
-    temperature: float = 1.0,
-    partial: bool = False,
-) -> Tensor:
-    """Introspective adversarial distillation loss (Zhu et al. 2022).
-
-    Sum of the divergence from the teacher's soft labels and, with the weight 1 - ``trusted``, the
-    divergence from the student's own soft labels for the clean image. As published, gradients also
-    reach the latter.
-
-    Args:
-        attacked_logits: student logits (N, C) for attacked images.
-        clean_logits: student logits (N, C) for clean images.
-        teacher_logits: (N, C).
-        trusted: trust in the teacher (N,).
-        temperature: softmax temperature of the teacher's term, > 0.
-        partial: multiply the teacher's term by ``trusted``, as in the paper.
-
-    Returns:
-        One value per image (N,).
-
-    Example:
-        >>> iad_loss(torch.zeros(1, 3), torch.zeros(1, 3), torch.eye(3)[:1], torch.ones(1))
-        tensor([0.1233])
-    """
-    teacher_term = soft_label_loss(attacked_logits, teacher_logits, temperature)
-    if partial:
-        teacher_term = trusted * teacher_term
-    return teacher_term + (1 - trusted) * soft_label_loss(attacked_logits, clean_logits)
 
 
 class IAD(RobustScheme):
@@ -130,11 +77,7 @@ class IAD(RobustScheme):
         attack_steps: AttackSteps = 10,
     ):
         super().__init__(student, teacher, objectives, weight, epsilon, step_size, attack_steps)
-        self.temperature = temperature
-        self.beta = beta
-        self.answers_to = answers_to
-        self.partial = partial
-        self.trusting = trusting
+        self.introspection = Introspection(temperature, beta, answers_to, partial, trusting)
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
         return self.label_attack(batch)
@@ -146,18 +89,13 @@ class IAD(RobustScheme):
         student_logits: Tensor,
         teacher_logits: Tensor,
     ) -> Tensor:
-        outputs = self.teacher_outputs(batch | {"image": batch["attacked"]})
-        under_attack = outputs["logits"]
-        # The class of an unlabelled image comes from the clean image, the trust from the attacked
-        # one.
-        trusted = trust(under_attack, self.targets(batch, teacher_logits), self.beta)
-        if float(batch.get("progress", 0.0)) < self.trusting:
-            trusted = torch.ones_like(trusted)
-        soft_labels = under_attack if self.answers_to == "attacked" else teacher_logits
-        return self.extra_losses(attacked_logits, outputs) + iad_loss(
-            attacked_logits, student_logits, soft_labels, trusted, self.temperature, self.partial
+        return self.introspection.losses(
+            batch,
+            attacked_logits,
+            student_logits,
+            teacher_logits,
+            self.teacher_logits(batch, batch["attacked"]),
+            # The class of an unlabelled image comes from the clean image, the trust from the
+            # attacked one.
+            class_targets(self, batch, teacher_logits),
         )
-
-    def extra_losses(self, attacked_logits: Tensor, teacher_outputs: Outputs) -> Tensor:
-        """Compute further losses (N,) from the teacher's outputs for the attacked images."""
-        return attacked_logits.new_zeros(len(attacked_logits))

@@ -9,7 +9,11 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Teacher
+from instil.functional.attacks import AttackLoss
 from instil.functional.robust_losses import soft_label_loss
+from instil.schemes.bases.attack import class_targets
+from instil.schemes.bases.introspection import Introspection
+from instil.schemes.bases.robust import RobustScheme
 from instil.schemes.bases.robust_options import (
     EPSILON,
     STEP_SIZE,
@@ -23,10 +27,9 @@ from instil.schemes.bases.robust_options import (
     Temperature,
     Trusting,
 )
-from instil.schemes.robust.iad import IAD
 
 
-class IADII(IAD):
+class IADII(RobustScheme):
     """Introspective adversarial distillation with two teachers (Zhu et al. 2022, IAD-II).
 
     IAD with the first of two teachers, the robust one. In addition the student learns the outputs
@@ -75,20 +78,8 @@ class IADII(IAD):
         step_size: StepSize = STEP_SIZE,
         attack_steps: AttackSteps = 10,
     ):
-        super().__init__(
-            student,
-            teacher,
-            objectives,
-            weight,
-            temperature,
-            beta,
-            answers_to,
-            partial,
-            trusting,
-            epsilon,
-            step_size,
-            attack_steps,
-        )
+        super().__init__(student, teacher, objectives, weight, epsilon, step_size, attack_steps)
+        self.introspection = Introspection(temperature, beta, answers_to, partial, trusting)
         self.natural = natural
 
     def teacher_outputs(self, batch: Batch, grad: bool = False) -> Outputs:
@@ -104,6 +95,26 @@ class IADII(IAD):
         # The roles of the robust teacher replace those of the ensemble.
         return outputs | robust_outputs
 
-    def extra_losses(self, attacked_logits: Tensor, teacher_outputs: Outputs) -> Tensor:
-        natural_logits = teacher_outputs["members"][1]["logits"]
-        return self.natural * soft_label_loss(attacked_logits, natural_logits, self.temperature)
+    def attack_loss(self, batch: Batch) -> AttackLoss:
+        return self.label_attack(batch)
+
+    def robust_losses(
+        self,
+        batch: Batch,
+        attacked_logits: Tensor,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+    ) -> Tensor:
+        outputs = self.teacher_outputs(batch | {"image": batch["attacked"]})
+        natural_logits = outputs["members"][1]["logits"]
+        temperature = self.introspection.temperature
+        natural_terms = soft_label_loss(attacked_logits, natural_logits, temperature)
+        robust_terms = self.introspection.losses(
+            batch,
+            attacked_logits,
+            student_logits,
+            teacher_logits,
+            outputs["logits"],
+            class_targets(self, batch, teacher_logits),
+        )
+        return self.natural * natural_terms + robust_terms

@@ -9,6 +9,7 @@ from torch import nn
 from instil.core import Batch, Card, Objective, Objectives, Teacher
 from instil.functional.attacks import AttackLoss
 from instil.functional.robust_losses import soft_label_loss
+from instil.schemes.bases.attack import student_logits
 from instil.schemes.bases.robust import RobustScheme
 from instil.schemes.bases.robust_options import (
     EPSILON,
@@ -64,4 +65,6 @@ class RSLAD(RobustScheme):
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
         teacher_logits = batch["clean_outputs"]["logits"]
-        return lambda image: soft_label_loss(self.student_logits(batch, image), teacher_logits)
+        return lambda image: soft_label_loss(
+            student_logits(self.student, batch, image), teacher_logits
+        )

@@ -57,7 +57,13 @@ EXECUTED = {
         "python: test_python_of_coming_from",
     ],
     "concepts.md": ["python: test_concepts"] * 2,
-    "data.md": ["a tree of folders", "python: test_source_of_data"],
+    "data.md": [
+        "a tree of folders",
+        "yaml: test_table_of_data",
+        "python: test_source_of_data",
+        "an entry point of a package",
+        "python: test_augmentation_of_data",
+    ],
     "language.md": ["yaml: test_language", "bash: test_language"],
     "quickstart.md": [
         f"bash: {INSTALLATION}",
@@ -372,7 +378,7 @@ def test_concepts(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_source_of_data(folder: Path) -> None:
-    (snippet,) = blocks("data.md", "python")
+    snippet, _ = blocks("data.md", "python")
     Path("my_data.py").write_text(snippet)
     Path("my.yaml").write_text(
         "data: {name: 'my_data:build', count: 80}\nstudent: mlp\nobjectives: {cross_entropy: "
@@ -380,6 +386,27 @@ def test_source_of_data(folder: Path) -> None:
     )
     splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
     assert sum(map(len, (splits.train, splits.validation, splits.test))) == 80
+
+
+def test_table_of_data(folder: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"img": [[[0.5] * 4] * 4] * 20, "y": [0, 1] * 10})
+    parquet.write_table(table, "train-1.parquet")
+    parquet.write_table(table, "test.parquet")
+    (text,) = blocks("data.md", "yaml")
+    Path("my.yaml").write_text(text + "student: mlp\nobjectives: {cross_entropy: null}\n")
+    splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
+    assert (len(splits.train), len(splits.test)) == (17, 20)
+
+
+def test_augmentation_of_data() -> None:
+    _, snippet = blocks("data.md", "python")
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    data = names["Recordings"]({"audio": torch.ones(2, 3, 8)}, [[0], [1]], ["a", "b"])
+    augmented = data.augmentation(bands=2, seed=0)(data.__getitems__([0, 1]))
+    assert 1 <= int((augmented["audio"][0, 0] == 0).sum()) <= 2
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ OPTIONAL = {
     "onnxruntime",
     "onnxscript",
     "pytest",
+    "pyarrow",
     "ray",
     "timm",
     "torchdistill",

@@ -125,11 +125,6 @@ def problem(*changes: str, **sections: Any) -> str:
             "train.optimizer.groups.0: match is missing. Expected a pattern for names of "
             "parameters, such as head.*",
         ),
-        (
-            "data.augment.crops=1",
-            "data.augment.crops: unknown option. data.augment has crop, flip, mixup, "
-            "partner, views. Did you mean crop?",
-        ),
         ("data=null", "data: a mapping was expected, not None"),
         ("student.taps=[1]", "student.taps: a mapping was expected, not [1]"),
         (

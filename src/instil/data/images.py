@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch
+from instil.data.augmentation import Augmentation
 from instil.data.samples import Facts, Samples
 
 
@@ -21,6 +22,7 @@ class ImageData(Samples):
     """
 
     noun = "image"
+    augmentation = Augmentation
 
     def images(self, rows: Tensor) -> Tensor:
         """Return the images of these rows, float32 (B, C, H, W) in [0, 1]."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED
 from instil.data.samples import Samples, labelled_rows
 from instil.data.splits import balanced_order
 
@@ -38,9 +36,7 @@ def few_labels(data: Data, count: int, seed: int = 0) -> Data:
             f"Expected 0 to {len(rows)}"
         )
     chosen = rows[balanced_order(data.label[rows], seed + APART)[:count]]
-    label = torch.full_like(data.label, UNLABELLED)
-    label[chosen] = data.label[chosen]
-    return data.relabel(label)
+    return data.keep_labels(chosen)
 
 
 def labelled(data: Data) -> Data:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -30,12 +30,17 @@ class Samples:
     Attributes:
         origin: (N,), row of each sample in the source, which a subset keeps.
         source_split: split of the source that has this row.
+        noun: name of one sample in messages.
+        augmentation: class that changes a training batch, with ``seed`` and the options of
+            ``data.augment`` as parameters; None for none. Draws depend on ``seed``, ``index`` and
+            ``view`` only.
 
     Raises:
         ValueError: for labels that fit neither the samples nor the classes.
     """
 
     noun: ClassVar[str] = "sample"
+    augmentation: Callable[..., Callable[[Batch], Batch]] | None = None
 
     def __init__(self, label: Tensor, classes: Sequence[str], index: Tensor | None = None):
         self.classes = tuple(classes)
@@ -82,13 +87,26 @@ class Samples:
 
     @property
     def kind(self) -> str:
-        """Kind of label: ``single``, ``multi`` or ``binary``.
+        """Kind of label, one of the kinds that a task declares.
 
         single: one class per item; multi: any number of classes; binary: yes or no, label (N, 1).
+        ``RealData`` has real, and ``instil.data.label_kinds`` none, sequence, boxes and graded.
         """
         if not self.label.is_floating_point():
             return "single"
         return "binary" if self.label.shape[1] == 1 else "multi"
+
+    @property
+    def has_label(self) -> Tensor:
+        """(N,), bool, whether at least one item of a sample has a label."""
+        is_labelled = self.label != UNLABELLED
+        return is_labelled.flatten(1).any(1) if is_labelled.ndim > 1 else is_labelled
+
+    def keep_labels(self, rows: Tensor) -> Self:
+        """Return the same samples; only these rows keep their label, the others have -100."""
+        label = torch.full_like(self.label, UNLABELLED)
+        label[rows] = self.label[rows]
+        return self.relabel(label)
 
     def subset(self, rows: Rows) -> Self:
         """Return these rows as a data set of their own; every sample keeps its index."""
@@ -150,10 +168,7 @@ class Samples:
 
 def labelled_rows(data: Samples) -> Tensor:
     """Return the rows of the samples that have a label for at least one of their items."""
-    has_label = data.label != UNLABELLED
-    if has_label.ndim > 1:
-        has_label = has_label.flatten(1).any(1)
-    return has_label.nonzero().flatten()
+    return data.has_label.nonzero().flatten()
 
 
 class TensorData(Samples):

@@ -33,7 +33,8 @@ class Splits:
         validation: data for the choice of weights and options.
         test: data for the final results.
         classes: class names in label order.
-        kind: kind of label: ``single``, ``multi``, ``binary`` or ``real``.
+        kind: kind of label: ``single``, ``multi``, ``binary``, ``real``, ``token``, ``none``,
+            ``sequence``, ``boxes`` or ``graded``.
         notes: remarks for the user, such as files that were left out.
     """
 

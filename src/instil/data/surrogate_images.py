@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch
+from instil.data.augmentation import Augmentation
 from instil.data.samples import Facts, Samples
 
 
@@ -38,6 +39,7 @@ class SurrogateDataset(Samples):
     """
 
     noun = "image"
+    augmentation = Augmentation
 
     def __init__(self, like: Samples, count: int):
         key, image = next(iter(like.inputs(torch.zeros(1, dtype=torch.int64)).items()))

@@ -91,12 +91,15 @@ class Experiment:
         with error_context("task"):
             task.check_data(sample_batch(samples, student))
         with error_context("data"):
-            check_several_classes(splits)
+            check_several_classes(splits, recipe)
         check_baselines(task, recipe)
         with error_context("export"):
             if recipe.export:
                 task.check_export()
-        return cls(recipe, task, splits, label_seed=_label_seed(recipe))
+        experiment = cls(recipe, task, splits, label_seed=_label_seed(recipe))
+        for stage in experiment.stages:
+            augmentation_for(stage.recipe, experiment.visible_samples, task)
+        return experiment
 
     @property
     def stages(self) -> list[Experiment]:
@@ -193,7 +196,7 @@ class Experiment:
         if not shuffle:
             return Loader(samples, self.task.eval_batch_size, shuffle=False, workers=workers)
         options = self.recipe.data.augment
-        augment = augmentation_for(self.recipe, samples, seed)
+        augment = augmentation_for(self.recipe, samples, self.task, seed)
         if with_mixing and options.mixup:
             augment = Mixup(samples, augment, seed)
         if with_mixing and options.partner:

@@ -6,12 +6,18 @@ from collections.abc import Collection
 from typing import Any
 
 from instil import catalogue
-from instil.data.images import ImageData
-from instil.data.samples import Samples
 from instil.data.splits import Splits
-from instil.data.surrogate_images import SurrogateDataset
-from instil.recipe import RecipeError, error_context, label_objectives, stages
-from instil.recipe.sections import Recipe
+from instil.recipe import error_context, label_objectives, stages
+from instil.recipe.sections import ModelConfig, Recipe
+
+PRETRAINED_BUILDERS = ("gguf", "networks:gguf")
+"""Builders of models that always have trained weights."""
+
+
+def has_trained_weights(config: ModelConfig) -> bool:
+    """Whether a model is built with trained weights, according to its section of the recipe."""
+    has_weights = config.weights is not None or config.is_trained or config.pretrained
+    return has_weights or config.model in PRETRAINED_BUILDERS
 
 
 def check_label_kind(task: Any, splits: Splits, recipe: Recipe) -> None:
@@ -36,17 +42,38 @@ def check_label_kind(task: Any, splits: Splits, recipe: Recipe) -> None:
     )
 
 
-def check_several_classes(splits: Splits) -> None:
+def check_several_classes(splits: Splits, recipe: Recipe) -> None:
     """Check that data with one class per sample have at least two classes.
+
+    One class is enough if no network learns from the labels.
+
+    Args:
+        splits: data of the recipe.
+        recipe: the recipe.
 
     Raises:
         ValueError: if there is only one class.
     """
-    if splits.kind == "single" and len(splits.classes) < 2:
+    is_single = splits.kind == "single" and len(splits.classes) < 2
+    if is_single and _learns_labels(recipe):
         raise ValueError(
             f"all {splits.train.noun}s are of one class ({splits.classes[0]}). Expected samples "
             "of two classes or more"
         )
+
+
+def _learns_labels(recipe: Recipe) -> bool:
+    """Whether a network of the recipe is trained by labels."""
+    if recipe.baselines:
+        return True
+    for stage in stages(recipe):
+        if not all(has_trained_weights(config) for config in stage.teachers):
+            return True
+        for goal in stage.objectives.values():
+            objective = catalogue.find("objective", goal.type)
+            if objective.card.source == "labels" or objective.items.labelled:
+                return True
+    return False
 
 
 def check_baselines(task: Any, recipe: Recipe) -> None:
@@ -73,25 +100,6 @@ def check_baselines(task: Any, recipe: Recipe) -> None:
         _check_defined(recipe, defined, title)
         for name in recipe.baselines:
             task.check(label_objectives(recipe, *kinds[name].label_objectives(task)))
-
-
-def check_can_augment(samples: Samples, recipe: Recipe) -> None:
-    """Check that samples can be augmented as the recipe wants.
-
-    Args:
-        samples: training samples.
-        recipe: the recipe.
-
-    Raises:
-        RecipeError: for an augmentation of samples that are not images with one label each.
-    """
-    options = recipe.data.augment
-    is_augmented = any((options.crop, options.flip, options.mixup, options.partner))
-    if is_augmented and not isinstance(samples, (ImageData, SurrogateDataset)):
-        raise RecipeError(
-            "data.augment: crop, flip, mixup and partner need images with one label per image. "
-            f"'{recipe.data.name}' has other samples. Remove data.augment"
-        )
 
 
 def common_teacher_tokenizer(recipe: Recipe) -> str | None:

@@ -12,17 +12,9 @@ from instil.core import Batch, Net, side_effect_free
 from instil.data.aligned import read_by_teacher
 from instil.data.tokenizers import Tokenizer, vocabulary_of_file
 from instil.experiment.experiment import Experiment
+from instil.experiment.recipe_checks import has_trained_weights
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import ModelConfig, TeacherConfig
-
-PRETRAINED_BUILDERS = ("gguf", "networks:gguf")
-"""Builders of models that always have trained weights."""
-
-
-def has_trained_weights(config: ModelConfig) -> bool:
-    """Whether a model is built with trained weights, according to its section of the recipe."""
-    has_weights = config.weights is not None or config.is_trained or config.pretrained
-    return has_weights or config.model in PRETRAINED_BUILDERS
 
 
 def check_vocabulary(net: Net, experiment: Experiment, config: ModelConfig, path: str) -> None:

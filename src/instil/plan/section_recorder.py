@@ -66,7 +66,9 @@ class SectionRecorder:
         recipe = experiment.recipe
         self.batch_size = -(-recipe.data.batch_size // recipe.train.accumulate)
         self._augment = (
-            augmentation_for(experiment.recipe, section.samples) if section.is_augmented else None
+            augmentation_for(experiment.recipe, section.samples, experiment.task)
+            if section.is_augmented
+            else None
         )
 
     def batches(self, view: int, start: int, end: int) -> Iterable[Batch]:

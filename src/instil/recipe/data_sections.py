@@ -7,11 +7,14 @@ from typing import Annotated
 from annotated_types import Ge
 from pydantic import model_validator
 
-from instil.recipe.base_sections import NonNegativeInt, OpenSection, PositiveInt, Section
+from instil.recipe.base_sections import NonNegativeInt, OpenSection, PositiveInt
 
 
-class AugmentConfig(Section):
-    """Augmentation of training images, the same for teacher and student.
+class AugmentConfig(OpenSection):
+    """Augmentation of training samples, the same for teacher and student.
+
+    ``crop``, ``flip``, ``mixup`` and ``partner`` are for images. Other samples have the options of
+    the augmentation that their source or task defines, as further keys of this section.
 
     A mixture of two images has no label. Losses that read labels refuse mixtures, and trainings by
     labels alone (of a teacher or a baseline) see no mixtures.
@@ -78,7 +81,7 @@ class DataConfig(OpenSection):
     """Number of processes that load and decode samples."""
 
     augment: AugmentConfig = AugmentConfig()
-    """Augmentation of training images."""
+    """Augmentation of training samples."""
 
 
 class TeacherDataConfig(OpenSection):

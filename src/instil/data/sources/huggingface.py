@@ -13,9 +13,11 @@ from typing_extensions import Doc
 
 from instil.cards import suggestion
 from instil.core import UNLABELLED
+from instil.data.column_samples import LabelKind
 from instil.data.images import ImageData, LazyData
 from instil.data.pictures import ChannelsOption, Size, SizeOption, pictures
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
+from instil.data.tables import table_splits
 
 NAMES = {
     "train": ("train",),
@@ -41,18 +43,30 @@ def huggingface(
         str | None,
         Doc("column of the labels, or of lists of labels; null: found by its type and name"),
     ] = None,
+    columns: Annotated[
+        dict[str, str] | None,
+        Doc("column of each batch key, such as `{audio: wave}`; null: image and label"),
+    ] = None,
+    labels: Annotated[
+        LabelKind | None, Doc("with columns, kind of the labels; null: found by their type")
+    ] = None,
     size: SizeOption = None,
     channels: ChannelsOption = None,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,
     base: Path = Path(),
+    task_name: str = "",
 ) -> Splits:
     """Images of ``datasets.load_dataset(path, config)``, or of a folder on disk.
 
     A column of lists of labels makes the data multi-label. Images are decoded when they are read.
 
+    With ``columns``, the columns are any inputs, as for the source ``parquet``, and are read into
+    memory.
+
     Args:
         base: folder that relative paths start from.
+        task_name: task of the recipe.
 
     Returns:
         Train, validation and test data.
@@ -70,12 +84,37 @@ def huggingface(
     if "train" not in parts:
         raise ValueError(f"'{path}' has no train split, only {', '.join(map(str, sets))}")
     features = parts["train"].features
-    columns = image or _image_column(features), label or _label_column(features)
-    for column in columns:
+    if columns is not None:
+        return _mapped(parts, path, columns, labels, size, (validation, test), task_name)
+    pair = (image or _image_column(features), label or _label_column(features))
+    for column in pair:
         if column not in features:
             raise ValueError(f"'{path}' has no column '{column}'.{suggestion(column, features)}")
-    data = {name: _data(part, *columns, size, channels) for name, part in parts.items()}
+    data = {name: _data(part, *pair, size, channels) for name, part in parts.items()}
     return splits(data, validation, test)
+
+
+def _mapped(
+    parts: Mapping[str, Any],
+    path: str,
+    columns: Mapping[str, str],
+    labels: LabelKind | None,
+    size: Size,
+    shares: tuple[float, float],
+    task_name: str,
+) -> Splits:
+    """Samples whose batch keys are any columns."""
+    features = parts["train"].features
+    classes = _class_names(features.get(columns.get("label"))) or None
+
+    def read(split: Path, names: list[str]) -> dict[str, Any]:
+        return {name: list(parts[split.name][name][:]) for name in names}
+
+    for name in columns.values():
+        if name not in features:
+            raise ValueError(f"'{path}' has no column '{name}'.{suggestion(name, features)}")
+    paths = {split: [Path(path) / split] for split in parts}
+    return table_splits(paths, read, columns, classes, labels, size, shares, task_name)
 
 
 def _load(path: str, config: str | None, base: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Source ``npz``: images and labels from one NumPy archive."""
+"""Source ``npz``: images and labels, or any other arrays, from one NumPy archive."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing_extensions import Doc
 from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.archive import read_arrays
+from instil.data.column_samples import LabelKind, column_samples
+from instil.data.columns import Column
 from instil.data.images import ArrayData
 from instil.data.masks import masked_arrays
 from instil.data.paths import located
@@ -38,6 +40,13 @@ def npz(
         list[str] | None,
         Doc("names of the classes or outputs; null: those of the file, or their indices"),
     ] = None,
+    columns: Annotated[
+        dict[str, str] | None,
+        Doc("array of each batch key, such as `{points: xyz, label: y}`; null: image and label"),
+    ] = None,
+    labels: Annotated[
+        LabelKind | None, Doc("with columns, kind of the labels; null: found by their type")
+    ] = None,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,
     base: Path = Path(),
@@ -55,6 +64,8 @@ def npz(
     - segmentation: class indices (N, H, W), 255 for void, -100 for no label;
     - regression: floating-point targets (N,) or (N, D), -100 or NaN for no label.
 
+    With ``columns``, the arrays have any names and are any inputs, as for the source ``parquet``.
+
     Args:
         base: folder that relative paths start from.
         task_name: task of the recipe, which decides the form of the labels.
@@ -69,10 +80,31 @@ def npz(
     file = located(path, base)
     arrays = read_arrays(file)
     try:
-        whole = _samples(arrays, task_name, classes)
+        if columns is None:
+            whole = _samples(arrays, task_name, classes)
+        else:
+            whole = _mapped(arrays, columns, classes or _names(arrays), labels, task_name)
         return splits(_parts(whole, arrays.get("split")), validation, test)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def _mapped(
+    arrays: Mapping[str, NDArray[np.generic]],
+    columns: Mapping[str, str],
+    classes: list[str] | None,
+    labels: LabelKind | None,
+    task_name: str,
+) -> Samples:
+    """All samples of a file whose arrays are mapped to batch keys."""
+    values: dict[str, Column] = {}
+    for key, name in columns.items():
+        if name not in arrays:
+            raise ValueError(f"columns.{key}: no array '{name}'.{suggestion(name, arrays)}")
+        array = arrays[name]
+        is_text = array.dtype.kind in "US"
+        values[key] = [str(text) for text in array.tolist()] if is_text else array
+    return column_samples(values, classes, labels, task_name)
 
 
 def _samples(

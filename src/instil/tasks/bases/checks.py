@@ -13,8 +13,14 @@ KINDS = {
     "binary": "binary",
     "real": "real-valued",
     "token": "token-by-token",
+    "none": "unlabelled",
+    "sequence": "sequence-labelled",
+    "boxes": "box-labelled",
+    "graded": "graded",
 }
 """Kinds of labels, each with the adjective for messages."""
+FORMS_OF_THEIR_OWN = ("none", "sequence", "boxes", "graded")
+"""Kinds whose labels only the objectives made for them read; those without labels fit all."""
 SHOWN_CLASSES = 5
 """Largest number of class names in a message."""
 
@@ -37,7 +43,8 @@ def check_objectives(
         assert isinstance(objective, Objective)
         class_name = type(objective).__name__
         supported = objective.card.labels
-        if kind not in supported:
+        is_label_free = kind in FORMS_OF_THEIR_OWN and not objective.items.labelled
+        if kind not in supported and not is_label_free:
             raise ValueError(
                 f"objectives.{name}: {class_name} is undefined for {problem} "
                 f"(it is defined for {', '.join(supported)})"
@@ -56,14 +63,14 @@ def check_class_names(
 
     Args:
         outputs: outputs of the network; without ``logits`` nothing is checked.
-        classes: class names of the data.
+        classes: class names of the data; without any nothing is checked.
         names: class names of the network; None if it has none.
         whose: name of the network in the message.
 
     Raises:
         ValueError: if the number, the names or the order of the classes differ.
     """
-    if "logits" not in outputs:
+    if "logits" not in outputs or not classes:
         return
     num_logits = outputs["logits"].shape[-1]
     if num_logits != len(classes):

@@ -156,9 +156,9 @@ class Task(BatchReader):
 
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
         """Whether these metrics are defined: all roles, and one logit per class of the data."""
-        if any(role not in outputs for role in self.roles):
-            return False
-        return "logits" not in self.roles or outputs["logits"].shape[-1] == len(classes)
+        has_roles = all(role in outputs for role in self.roles)
+        has_classes = "logits" in self.roles and len(classes) > 0
+        return has_roles and (not has_classes or outputs["logits"].shape[-1] == len(classes))
 
     def iter_outputs(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None

@@ -1,0 +1,195 @@
+"""Samples from columns of values by batch key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from instil.cards import suggestion
+from instil.core import UNLABELLED
+from instil.data.columns import Column, is_text
+from instil.data.images import ArrayData
+from instil.data.label_kinds import BoxData, GradedData, SequenceData, UnlabelledData
+from instil.data.samples import RealData, Samples, TensorData
+
+LabelKind = Literal["single", "multi", "binary", "real", "sequence", "boxes", "graded"]
+CHANNELS = (1, 3, 4)
+"""Numbers of channels that are recognised in the last dimension."""
+
+
+def column_samples(
+    columns: Mapping[str, Column],
+    classes: Sequence[str] | None = None,
+    kind: LabelKind | None = None,
+    task_name: str = "",
+) -> Samples:
+    """Return samples whose batch keys are those of the columns; ``label`` holds the labels.
+
+    Args:
+        columns: values by batch key. Without ``label`` the samples have no labels.
+        classes: names of the classes; None: the texts of the labels, or their indices.
+        kind: kind of the labels; None: found by their type.
+        task_name: task of the recipe; ``regression`` has real labels.
+
+    Raises:
+        ValueError: for texts as input, and labels that do not fit the kind.
+    """
+    inputs: dict[str, Tensor] = {}
+    for key, column in columns.items():
+        if key not in ("label", "box"):
+            inputs |= input_tensors(key, column)
+    if not inputs:
+        raise ValueError("columns: there is no input. Expected a key other than label and box")
+    facts = facts_of(inputs)
+    if "label" not in columns:
+        return UnlabelledData(inputs, facts)
+    label = columns["label"]
+    kind = kind or _kind_of(columns, task_name)
+    if kind == "sequence":
+        return SequenceData(inputs, *_sequences(label, classes), facts)
+    if kind == "boxes":
+        names = classes or _index_names(label)
+        return BoxData(inputs, list(columns["box"]), list(label), names, facts)
+    if kind == "graded":
+        return GradedData(inputs, _array(label), facts)
+    if kind == "real":
+        target = _array(label).float()
+        target = target[:, None] if target.ndim == 1 else target
+        names = classes or [str(index) for index in range(target.shape[1])]
+        return RealData(inputs, target, names, facts)
+    target, names = _class_labels(label, classes, kind)
+    if set(inputs) == {"image"} and inputs["image"].ndim == 4 and target.ndim <= 2:
+        return ArrayData(inputs["image"], target, names)
+    return TensorData(inputs, target, names, facts)
+
+
+def input_tensors(key: str, column: Column) -> dict[str, Tensor]:
+    """Return the tensor of an input, with ``KEY_length`` for sequences of different lengths.
+
+    Args:
+        key: batch key.
+        column: values of the input.
+
+    Raises:
+        ValueError: for texts, and for values of different shapes with several dimensions.
+    """
+    if isinstance(column, np.ndarray):
+        return {key: _scaled(key, column)}
+    if is_text(column):
+        raise ValueError(
+            f"columns.{key}: its values are texts. Expected numbers or pictures. Use the source "
+            "text for language models"
+        )
+    if any(array.ndim != 1 for array in column):
+        shapes = sorted({array.shape for array in column})
+        raise ValueError(
+            f"columns.{key}: the values have the shapes {shapes[0]} and {shapes[-1]}. Expected one "
+            "shape, or lists of numbers. Set size for pictures"
+        )
+    lengths = torch.tensor([len(array) for array in column])
+    whole = torch.nn.utils.rnn.pad_sequence(
+        [torch.from_numpy(_plain(array)) for array in column], batch_first=True
+    )
+    return {key: whole, f"{key}_length": lengths}
+
+
+def _scaled(key: str, array: NDArray[Any]) -> Tensor:
+    """Pictures and videos in uint8 as float32 in [0, 1], channels first; others as they are."""
+    is_image = key == "image" or (array.dtype == np.uint8 and array.ndim >= 4)
+    if is_image and array.ndim == 3:
+        array = array[:, None]
+    elif is_image and array.shape[-1] in CHANNELS and array.shape[1] not in CHANNELS:
+        array = np.moveaxis(array, -1, 1)
+    if is_image and array.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(array)).float().div_(255)
+    return torch.from_numpy(np.ascontiguousarray(_plain(array)))
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers as int64, others as float32."""
+    dtype = np.float32 if array.dtype.kind == "f" or not array.size else np.int64
+    converted: NDArray[Any] = array.astype(dtype, copy=False)
+    return converted
+
+
+def facts_of(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the properties of the first input that builders of networks need.
+
+    Args:
+        inputs: inputs by batch key.
+    """
+    key, value = next(iter(inputs.items()))
+    if key == "image" and value.ndim == 4:
+        height, width = value.shape[2:]
+        size = height if height == width else (height, width)
+        return {"channels": value.shape[1], "size": size}
+    return {"features": value.shape[1]} if value.ndim == 2 else {}
+
+
+def _kind_of(columns: Mapping[str, Column], task_name: str) -> LabelKind:
+    label = columns["label"]
+    if "box" in columns:
+        return "boxes"
+    if isinstance(label, list):
+        return "single" if is_text(label) else "sequence"
+    if label.dtype.kind != "f":
+        return "single" if label.ndim != 2 else "sequence"
+    values = label[(label != UNLABELLED) & ~np.isnan(label)]
+    is_multi = label.ndim == 2 and bool(((values >= 0) & (values <= 1)).all())
+    return "multi" if is_multi and task_name != "regression" else "real"
+
+
+def _array(label: Column) -> Tensor:
+    """Labels of one shape as a tensor."""
+    if not isinstance(label, np.ndarray):
+        raise ValueError("columns.label: lists of different lengths. Expected numbers of one shape")
+    return torch.from_numpy(_plain(label))
+
+
+def _sequences(label: Column, classes: Sequence[str] | None) -> tuple[list[Any], Sequence[str]]:
+    """Symbol indices of each sample, and the names of the symbols; texts are characters."""
+    if not is_text(label):
+        return list(label), classes or _index_names(label)
+    names = classes or sorted(set("".join(label)))
+    indices = {name: index for index, name in enumerate(names)}
+    for row, text in enumerate(label):
+        for symbol in text:
+            if symbol not in indices:
+                raise ValueError(f"columns.label: row {row} has {symbol!r}, which is no class")
+    return [[indices[symbol] for symbol in text] for text in label], names
+
+
+def _class_labels(
+    label: Column, classes: Sequence[str] | None, kind: LabelKind
+) -> tuple[Tensor, Sequence[str]]:
+    """Labels of the kinds single, multi and binary, with class names."""
+    if is_text(label):
+        names = classes or sorted({name for name in label if name})
+        indices = {name: index for index, name in enumerate(names)} | {"": UNLABELLED}
+        for name in label:
+            if name not in indices:
+                raise ValueError(f"columns.label: no class '{name}'.{suggestion(name, names)}")
+        return torch.tensor([indices[name] for name in label]), names
+    if kind == "multi" and (isinstance(label, list) or label.dtype.kind != "f"):
+        names = classes or _index_names(label)
+        target = torch.zeros(len(label), len(names))
+        for row, present in enumerate(label):
+            target[row, torch.as_tensor(np.asarray(present, np.int64))] = 1
+        return target, names
+    target = _array(label)
+    if kind == "binary":
+        return target.reshape(-1, 1).float(), classes or ("yes",)
+    return target, classes or _index_names(label, target)
+
+
+def _index_names(label: Column, target: Tensor | None = None) -> list[str]:
+    """Class indices as names."""
+    if target is not None and target.is_floating_point():
+        return [str(index) for index in range(target.shape[-1])]
+    largest = max((int(np.max(row)) for row in label if np.size(row)), default=0)
+    return [str(index) for index in range(largest + 1)]

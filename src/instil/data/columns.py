@@ -1,0 +1,124 @@
+"""Columns of values: arrays of numbers, or lists of sequences and texts."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instil.core import UNLABELLED
+from instil.data.pictures import Size
+
+Column = NDArray[Any] | list[Any]
+"""Numbers as an array (N, ...); sequences of different lengths and texts as a list."""
+
+
+def column_of(values: Sequence[Any], key: str, size: Size = None) -> Column:
+    """Convert the values of one column.
+
+    Args:
+        values: numbers, nested lists, texts, or pictures (``bytes``, ``{"bytes": ...}`` or PIL).
+            None is a missing value, which only ``label`` may have.
+        key: batch key of the column, for messages.
+        size: height and width of pictures, or one number for both; None for no resizing.
+
+    Returns:
+        An array (N, ...), or a list of arrays of different lengths or of texts.
+
+    Raises:
+        ValueError: for a missing value, a damaged picture, and values of different types.
+    """
+    missing = next((row for row, value in enumerate(values) if value is None), None)
+    if missing is not None and key != "label":
+        raise ValueError(f"row {missing} has no value. Expected a value in every row")
+    first = next((value for value in values if value is not None), None)
+    if isinstance(first, str):
+        return _texts(values)
+    if isinstance(first, (bytes, Mapping)) or hasattr(first, "getdata"):
+        return _stacked([_picture(value, row, size) for row, value in enumerate(values)])
+    is_sequence = isinstance(first, (list, tuple, np.ndarray))
+    filler: Any = [] if is_sequence else UNLABELLED
+    filled = [filler if value is None else value for value in values]
+    if not is_sequence:
+        return _numbers(filled)
+    return _stacked([_numbers(value) for value in filled])
+
+
+def _texts(values: Sequence[Any]) -> list[Any]:
+    for row, value in enumerate(values):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"row {row} is {type(value).__name__}. Expected a text, as before")
+    return ["" if value is None else value for value in values]
+
+
+def _numbers(value: Any) -> NDArray[Any]:
+    """An array of numbers."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError("its lists differ in length below the first level") from error
+    if array.dtype.kind not in "biuf" and array.size:
+        raise ValueError(f"its values are {array.dtype}. Expected numbers")
+    return array
+
+
+def _stacked(arrays: list[NDArray[Any]]) -> Column:
+    """One array for arrays of one shape, else the list."""
+    if len({array.shape for array in arrays}) == 1:
+        stacked: NDArray[Any] = np.stack(arrays)
+        return stacked
+    return list(arrays)
+
+
+def _picture(value: Any, row: int, size: Size) -> NDArray[Any]:
+    """An encoded picture, or a PIL image, as uint8 (C, H, W)."""
+    from PIL import Image
+
+    content = value.get("bytes") if isinstance(value, Mapping) else value
+    try:
+        image: Any = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else content
+        image = image if image.mode == "L" else image.convert("RGB")
+        if size is not None:
+            height, width = (size, size) if isinstance(size, int) else size
+            image = image.resize((width, height))
+        array: NDArray[Any] = np.array(image)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"row {row} is no picture that can be read: {error}") from error
+    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+
+
+def joined(parts: Sequence[tuple[str, Column]]) -> Column:
+    """Join the parts of a column that come from several files.
+
+    Args:
+        parts: name of the file and values.
+
+    Raises:
+        ValueError: if a file has values of another type or shape than the first one.
+    """
+    origin = parts[0][0]
+    if all(isinstance(part, np.ndarray) for _, part in parts):
+        arrays = [part for _, part in parts if isinstance(part, np.ndarray)]
+        for (other, _), array in zip(parts, arrays, strict=True):
+            if array.ndim != arrays[0].ndim or array.dtype.kind != arrays[0].dtype.kind:
+                raise ValueError(
+                    f"{other}: values are {array.dtype} {array.shape[1:]}. Expected "
+                    f"{arrays[0].dtype} {arrays[0].shape[1:]}, as in {origin}"
+                )
+        if len({array.shape[1:] for array in arrays}) == 1:
+            whole: NDArray[Any] = np.concatenate(arrays)
+            return whole
+    for other, part in parts:
+        if is_text(part) != is_text(parts[0][1]):
+            raise ValueError(f"{other}: texts and numbers are mixed. Expected those of {origin}")
+    rows: list[Any] = []
+    for _, part in parts:
+        rows += list(part)
+    return rows
+
+
+def is_text(column: Column) -> bool:
+    return isinstance(column, list) and any(isinstance(value, str) for value in column)

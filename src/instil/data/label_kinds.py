@@ -1,0 +1,249 @@
+"""Samples without labels, and with sequences, boxes or relevance grades as labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch
+from instil.data.samples import Facts, TensorData
+
+
+class UnlabelledData(TensorData):
+    """Samples in memory without any labels, for self-supervised and label-free tasks.
+
+    A batch has ``label`` (N,), which is -100 for all samples.
+
+    Args:
+        tensors: input tensors by batch key.
+        facts: properties of the data that builders of networks need.
+
+    Raises:
+        ValueError: without tensors, or for tensors of different lengths.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None):
+        if not tensors:
+            raise ValueError("tensors: there are none. Expected at least one input")
+        num_samples = len(next(iter(tensors.values())))
+        super().__init__(tensors, torch.full((num_samples,), UNLABELLED), (), facts)
+
+    @property
+    def kind(self) -> str:
+        """``none``."""
+        return "none"
+
+    @property
+    def facts(self) -> Facts:
+        """Properties of the data, without a number of classes."""
+        return dict(self._facts)
+
+
+class SequenceData(TensorData):
+    """Samples in memory with a sequence of symbols of any length as label.
+
+    A batch has ``label`` int64 (N, L), padded with -100 to the longest sequence of the data, and
+    ``label_length`` int64 (N,), 0 for a sample without a label.
+
+    Args:
+        tensors: input tensors by batch key.
+        sequences: symbol indices of each sample; empty for no label.
+        classes: names of the symbols.
+        facts: properties of the data other than the number of symbols.
+
+    Raises:
+        ValueError: for tensors of another length, or an index that is no symbol.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        sequences: Sequence[Sequence[int] | Tensor],
+        classes: Sequence[str],
+        facts: Mapping[str, Any] | None = None,
+    ):
+        super().__init__(tensors, _padded(sequences, ()).long(), classes, facts)
+
+    @property
+    def kind(self) -> str:
+        """``sequence``."""
+        return "sequence"
+
+    def __getitems__(self, rows: Tensor | Sequence[int]) -> Batch:
+        """Return the batch of these rows with ``label_length``."""
+        batch = super().__getitems__(rows)
+        return batch | {"label_length": (batch["label"] != UNLABELLED).sum(1)}
+
+
+class BoxData(TensorData):
+    """Images, or other samples, in memory with any number of boxes each.
+
+    A batch has ``label`` int64 (N, K), ``box`` float32 (N, K, 4), both padded with -100 to the
+    largest number of boxes in the data, and ``num_boxes`` int64 (N,): 0 for a sample known to have
+    no box, and -100 for a sample without a label. ``box_targets`` converts them to the lists that
+    torchvision's detectors read.
+
+    Args:
+        tensors: input tensors by batch key.
+        boxes: for each sample, (k, 4) edges left, top, right, bottom; None for no label.
+        labels: for each sample, class indices (k,); None for no label.
+        classes: class names.
+        facts: properties of the data other than the number of classes.
+
+    Raises:
+        ValueError: for boxes of another shape, or with negative width or height, and for labels
+            that do not fit the boxes or the classes.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        boxes: Sequence[Sequence[Sequence[float]] | Tensor | None],
+        labels: Sequence[Sequence[int] | Tensor | None],
+        classes: Sequence[str],
+        facts: Mapping[str, Any] | None = None,
+    ):
+        if len(boxes) != len(labels):
+            raise ValueError(f"labels: there are {len(labels)}. Expected {len(boxes)}, as of boxes")
+        pairs = [
+            _checked_boxes(row, *pair) for row, pair in enumerate(zip(boxes, labels, strict=True))
+        ]
+        counts = [UNLABELLED if box is None else len(box) for box in boxes]
+        self.num_boxes = torch.tensor(counts, dtype=torch.int64)
+        self.box = _padded([box for box, _ in pairs], (4,)).float()
+        super().__init__(tensors, _padded([label for _, label in pairs], ()).long(), classes, facts)
+
+    @property
+    def kind(self) -> str:
+        """``boxes``."""
+        return "boxes"
+
+    @property
+    def has_label(self) -> Tensor:
+        """(N,), bool, whether the boxes of a sample are known; it may have none."""
+        return self.num_boxes != UNLABELLED
+
+    def __getitems__(self, rows: Tensor | Sequence[int]) -> Batch:
+        """Return the batch of these rows with ``box`` and ``num_boxes``."""
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        return super().__getitems__(rows) | {
+            "box": self.box[rows],
+            "num_boxes": self.num_boxes[rows],
+        }
+
+    def keep_labels(self, rows: Tensor) -> BoxData:
+        """Return the same samples; only these rows keep their boxes."""
+        other = super().keep_labels(rows)
+        is_hidden = torch.ones(len(self), dtype=torch.bool)
+        is_hidden[rows] = False
+        other.num_boxes = self.num_boxes.masked_fill(is_hidden, UNLABELLED)
+        other.box = self.box.masked_fill(is_hidden[:, None, None], UNLABELLED)
+        return other
+
+    def _take(self, rows: Tensor) -> None:
+        super()._take(rows)
+        self.box = self.box[rows]
+        self.num_boxes = self.num_boxes[rows]
+
+
+class GradedData(TensorData):
+    """Queries in memory with the relevance grades of their candidates as label.
+
+    A batch has ``label`` float32 (N, D): the grade >= 0 of each of D candidates, -100 for a
+    candidate that is padding or has no grade.
+
+    Args:
+        tensors: input tensors by batch key.
+        grades: (N, D).
+        facts: properties of the data other than ``candidates``, which is D.
+
+    Raises:
+        ValueError: for another shape, and for grades that are negative or not finite.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        grades: Tensor,
+        facts: Mapping[str, Any] | None = None,
+    ):
+        super().__init__(tensors, grades, (), facts)
+
+    @property
+    def kind(self) -> str:
+        """``graded``."""
+        return "graded"
+
+    @property
+    def facts(self) -> Facts:
+        """Properties of the data, with ``candidates``."""
+        return {"candidates": self.label.shape[1], **self._facts}
+
+    def _checked(self, label: Tensor) -> Tensor:
+        label = label.to(torch.float32)
+        if label.ndim != 2:
+            raise ValueError(
+                f"grades: wrong shape. Expected (queries, candidates), got {tuple(label.shape)}"
+            )
+        is_wrong = ~(label.isfinite() & ((label >= 0) | (label == UNLABELLED)))
+        if is_wrong.any():
+            row, column = is_wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"grades: candidate {column} of {self.noun} {row} has {label[row, column]:g}. "
+                "Expected a finite grade >= 0, or -100 for none"
+            )
+        return label
+
+
+def box_targets(batch: Batch) -> list[dict[str, Tensor]]:
+    """Return the labels of a ``BoxData`` batch in the form of torchvision's detectors.
+
+    Args:
+        batch: batch with ``label`` (N, K), ``box`` (N, K, 4) and ``num_boxes`` (N,).
+
+    Returns:
+        For each sample ``boxes`` (k, 4) and ``labels`` (k,). A sample without a label has none.
+
+    Example:
+        >>> data = BoxData({"image": torch.zeros(1, 1, 4, 4)}, [[[0, 0, 2, 3]]], [[1]], ["a", "b"])
+        >>> box_targets(data.__getitems__([0]))
+        [{'boxes': tensor([[0., 0., 2., 3.]]), 'labels': tensor([1])}]
+    """
+    targets = []
+    for label, box, count in zip(batch["label"], batch["box"], batch["num_boxes"], strict=True):
+        num_boxes = max(0, int(count))
+        targets.append({"boxes": box[:num_boxes], "labels": label[:num_boxes]})
+    return targets
+
+
+def _padded(values: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
+    """Values of different lengths as one tensor (N, longest, *shape), padded with -100."""
+    tensors = [torch.as_tensor(value) for value in values]
+    longest = max((len(tensor) for tensor in tensors), default=0)
+    padded = torch.full((len(tensors), max(1, longest), *shape), float(UNLABELLED))
+    for row, tensor in enumerate(tensors):
+        if len(tensor):
+            padded[row, : len(tensor)] = tensor
+    return padded
+
+
+def _checked_boxes(row: int, boxes: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Boxes (k, 4) and labels (k,) of one sample."""
+    if (boxes is None) != (labels is None):
+        raise ValueError(f"boxes of sample {row}: expected boxes and labels, or None for both")
+    box = torch.as_tensor([] if boxes is None else boxes, dtype=torch.float32)
+    label = torch.as_tensor([] if labels is None else labels)
+    box = box.reshape(0, 4) if not box.numel() else box
+    if box.ndim != 2 or box.shape[1] != 4 or label.shape != (len(box),):
+        raise ValueError(
+            f"boxes of sample {row}: expected shapes (k, 4) and (k,), got {tuple(box.shape)} and "
+            f"{tuple(label.shape)}"
+        )
+    if bool((box[:, 2:] < box[:, :2]).any()) or not bool(box.isfinite().all()):
+        raise ValueError(
+            f"boxes of sample {row}: right and bottom must be finite and not less than left and top"
+        )
+    return box, label

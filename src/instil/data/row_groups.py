@@ -1,0 +1,172 @@
+"""Samples of Parquet files that are read by row group when they are needed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch
+from instil.data.augmentation import Augmentation
+from instil.data.column_samples import LabelKind, column_samples, facts_of, input_tensors
+from instil.data.columns import column_of
+from instil.data.pictures import Size
+from instil.data.samples import Facts, Samples
+from instil.data.tables import check_columns, import_parquet, read_parquet
+
+WINDOW = 4
+"""Number of row groups whose rows are shuffled together."""
+# A batch at the border of two windows has rows of both.
+NUM_CACHED = 2 * WINDOW
+"""Largest number of row groups in memory per process."""
+KINDS = ("single", "multi", "binary", "real", "graded", "none")
+
+
+class RowGroups(Samples):
+    """Rows of Parquet files; only the labels, and a few row groups, are in memory.
+
+    An epoch visits the row groups in random order, ``WINDOW`` at a time, and their rows in
+    random order.
+
+    Args:
+        paths: files.
+        columns: column of each batch key.
+        classes: names of the classes; None: found in the labels.
+        kind: kind of the labels; None: found by their type.
+        size: height and width of pictures; None for no resizing.
+        task_name: task of the recipe.
+
+    Raises:
+        ValueError: for a file that cannot be read, a missing column, and labels with a length of
+            their own.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        columns: Mapping[str, str],
+        classes: Sequence[str] | None,
+        kind: LabelKind | None,
+        size: Size,
+        task_name: str,
+    ):
+        self.columns = {key: name for key, name in columns.items() if key != "label"}
+        self.size = size
+        self.groups: list[tuple[Path, int]] = []
+        starts = [0]
+        for path in paths:
+            for index, num_rows in enumerate(_group_sizes(path, list(columns.values()))):
+                self.groups.append((path, index))
+                starts.append(starts[-1] + num_rows)
+        self.starts = torch.tensor(starts)
+        self.rows = torch.arange(starts[-1])
+        self._cache: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
+        labels: dict[str, Any] = {"row": self.rows.numpy()}
+        if "label" in columns:
+            values: list[Any] = []
+            for path in paths:
+                values += read_parquet(path, [columns["label"]])[columns["label"]]
+            labels["label"] = column_of(values, "label")
+        labelled = column_samples(labels, classes, kind, task_name)
+        if labelled.kind not in KINDS or "box" in columns:
+            raise ValueError(
+                f"in_memory: false is for labels of the kinds {', '.join(KINDS)}, got "
+                f"{labelled.kind}. Set in_memory: true"
+            )
+        self._kind = labelled.kind
+        if "image" in self.columns:
+            self.augmentation = Augmentation
+        super().__init__(labelled.label, labelled.classes)
+
+    @property
+    def kind(self) -> str:
+        """Kind of the labels."""
+        return self._kind
+
+    @property
+    def facts(self) -> Facts:
+        """Properties of the first sample, and the number of classes."""
+        facts = facts_of(self.inputs(torch.zeros(1, dtype=torch.int64)))
+        return {"classes": len(self.classes), **facts} if self.classes else facts
+
+    def inputs(self, rows: Tensor) -> Batch:
+        """Return the inputs of these rows.
+
+        Raises:
+            ValueError: for values that are missing, damaged or of different shapes.
+        """
+        whole = self.rows[rows]
+        groups = self._group_of(whole)
+        positions = (whole - self.starts[groups]).tolist()
+        # Reading one group after the other keeps each in memory until all its rows are taken.
+        order = groups.argsort(stable=True).tolist()
+        values: dict[str, list[Any]] = {key: [None] * len(rows) for key in self.columns}
+        for item in order:
+            group = self._read(int(groups[item]))
+            for key, name in self.columns.items():
+                values[key][item] = group[name][positions[item]]
+        inputs: dict[str, Tensor] = {}
+        for key, name in self.columns.items():
+            try:
+                inputs |= input_tensors(key, column_of(values[key], key, self.size))
+            except ValueError as error:
+                path = self.groups[int(groups[0])][0] if len(groups) else ""
+                raise ValueError(f"{path}: column '{name}': {error}") from error
+        return inputs
+
+    def shuffled(self, generator: torch.Generator) -> Tensor:
+        """Return all rows in an order that reads every row group once."""
+        groups = self._group_of(self.rows)
+        order = torch.randperm(len(self.groups), generator=generator)
+        window = torch.empty(len(self.groups), dtype=torch.int64)
+        window[order] = torch.arange(len(self.groups)) // WINDOW
+        mixed = torch.randperm(len(self), generator=generator)
+        return mixed[window[groups[mixed]].argsort(stable=True)]
+
+    def _group_of(self, rows: Tensor) -> Tensor:
+        return torch.searchsorted(self.starts, rows, right=True) - 1
+
+    def _read(self, index: int) -> dict[str, list[Any]]:
+        """Columns of a row group; the least recently used group is dropped."""
+        if index not in self._cache:
+            path, group = self.groups[index]
+            names = list(self.columns.values())
+            self._cache[index] = _read_group(path, group, names)
+            if len(self._cache) > NUM_CACHED:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(index)
+        return self._cache[index]
+
+    def _take(self, rows: Tensor) -> None:
+        self.rows = self.rows[rows]
+
+    def _checked(self, label: Tensor) -> Tensor:
+        return label
+
+
+def _group_sizes(path: Path, names: list[str]) -> list[int]:
+    """Number of rows of each row group of a file that has all columns."""
+    import pyarrow  # type: ignore[import-untyped]
+
+    parquet = import_parquet()
+    try:
+        metadata = parquet.read_metadata(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read as a Parquet file: {error}") from error
+    check_columns(path, names, parquet.read_schema(path).names)
+    return [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+
+
+def _read_group(path: Path, group: int, names: list[str]) -> dict[str, list[Any]]:
+    import pyarrow
+
+    parquet = import_parquet()
+    try:
+        table = parquet.ParquetFile(path).read_row_group(group, columns=names)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read: row group {group}: {error}") from error
+    return {name: table[name].to_pylist() for name in names}

@@ -120,7 +120,7 @@ def check_columns(path: Path, names: list[str], present: list[str]) -> None:
     for name in names:
         if name not in present:
             raise ValueError(
-                f"columns: {path} has no column '{name}'. It has {', '.join(present) or 'none'}; "
+                f"columns: {path} has no column '{name}'. It has {', '.join(present) or 'none'}."
                 f"{suggestion(name, present)}"
             )
 

@@ -119,9 +119,7 @@ def test_arrays_of_an_archive_have_any_names(tmp_path: Path) -> None:
     assert batch["video"].max() == 1
     assert batch["depth"].dtype == torch.float32
     assert (len(data.train), data.classes) == (12, ("cat", "dog"))
-    with pytest.raises(
-        ValueError, match=r"a\.npz: columns\.video: no array 'clop'. Did you mean clip"
-    ):
+    with pytest.raises(ValueError, match=r"columns\.video: no array 'clop'. Did you mean clip"):
         npz("a.npz", columns={"video": "clop"}, base=tmp_path)
 
 
@@ -179,9 +177,7 @@ def test_unreadable_files_are_errors_with_the_path(tmp_path: Path) -> None:
         jsonl("a.jsonl", {"a": "x"}, base=tmp_path)
     with pytest.raises(ValueError, match=r"no file matches b-\*\.jsonl"):
         jsonl("b-*.jsonl", {"a": "x"}, base=tmp_path)
-    with pytest.raises(
-        ValueError, match=r"files\.tran: there is no such split. Did you mean train"
-    ):
+    with pytest.raises(ValueError, match=r"files\.tran: .* Did you mean train"):
         jsonl({"tran": "a.jsonl"}, {"a": "x"}, base=tmp_path)
     write_parquet(tmp_path / "img.parquet", img=[b"no picture"] * 3)
     with pytest.raises(ValueError, match=r"column 'img': row 0 is no picture that can be read"):

@@ -121,4 +121,5 @@ def joined(parts: Sequence[tuple[str, Column]]) -> Column:
 
 
 def is_text(column: Column) -> bool:
+    """Whether a column holds texts."""
     return isinstance(column, list) and any(isinstance(value, str) for value in column)

@@ -217,7 +217,7 @@ def test_a_lora_student_of_a_language_model_can_be_sharded(folder: Path, output:
 def test_a_scheme_that_cannot_be_sharded_is_refused_before_training(
     folder: Path, output: str
 ) -> None:
-    assert "train: OnPolicy uses a part of a net" in output
+    assert "train: OnPolicy runs the network a different number of times on each rank" in output
     assert "set train.shard: false" in output
     assert not list((folder / REFUSED).rglob("metrics.jsonl"))
     assert difference(folder / "on-policy-alone", folder / "on-policy") < 1e-4

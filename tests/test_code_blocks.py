@@ -61,10 +61,11 @@ EXECUTED = {
         "a tree of folders",
         "yaml: test_table_of_data",
         "python: test_source_of_data",
-        "an entry point of a package",
+        "an entry point; tests/test_plugin.py installs such a package",
         "python: test_augmentation_of_data",
     ],
     "language.md": ["yaml: test_language", "bash: test_language"],
+    "parallel.md": ["bash: test_parallel"] * 3,
     "quickstart.md": [
         f"bash: {INSTALLATION}",
         "bash: test_first_command",
@@ -76,6 +77,7 @@ EXECUTED = {
         "bash: test_texts_of_a_server",
         "yaml: test_tops_of_a_server",
         "bash: test_tops_of_a_server",
+        "yaml: test_classifier_behind_an_api",
         "python: test_server_in_python",
     ],
     "signals.md": ["python: test_signals"],
@@ -90,6 +92,10 @@ EXECUTED = {
         "yaml: test_tutorial_language_model",
         "bash: test_tutorial_language_model",
         "bash: test_tutorial_language_model",
+    ],
+    "tutorials/new_baseline.md": [
+        "python: test_tutorial_new_baseline",
+        "yaml: test_tutorial_new_baseline",
     ],
     "tutorials/new_loss.md": [
         "python: test_tutorial_new_loss",
@@ -451,7 +457,7 @@ def test_texts_of_a_server(folder: Path) -> None:
 
 def test_tops_of_a_server(folder: Path) -> None:
     """The recipe loads and its commands exist; ``tests/remote`` runs them with a server."""
-    (text,) = blocks("remote.md", "yaml")
+    text, _ = blocks("remote.md", "yaml")
     Path("my.yaml").write_text(text)
     assert recipes.load("my.yaml").teachers[0].remote
     lines = commands(blocks("remote.md", "bash")[1])
@@ -459,6 +465,40 @@ def test_tops_of_a_server(folder: Path) -> None:
     for line in lines:
         assert line[1] == "my.yaml"
         recipes.load("my.yaml", line[2:])
+
+
+def test_classifier_behind_an_api(folder: Path) -> None:
+    """The section loads in a recipe; ``tests/networks`` sends requests to a stand-in server."""
+    _, text = blocks("remote.md", "yaml")
+    text += "data: digits\nstudent: mlp\nobjectives: {kd: {}}\n"
+    Path("my.yaml").write_text(text)
+    teacher = recipes.load("my.yaml").teachers[0]
+    assert teacher.model == "api:NAME_OF_THE_MODEL"
+    assert teacher.options["labels"] == ["negative", "positive"]
+
+
+@pytest.mark.slow
+def test_parallel(empty_folder: Path) -> None:
+    """The cluster's address differs; ``tests/plan/test_executors.py`` uses Ray on this machine."""
+    plan, jobs, cluster = (commands(text) for text in blocks("parallel.md", "bash"))
+    assert "student/distilled/seed-0" in command(*plan[0], folder=empty_folder)
+    command(*jobs[0], *SHORT, "teacher_train.epochs=1", "--out", "out", folder=empty_folder)
+    assert json.loads(Path("out/result.json").read_text())["status"] == "complete"
+    assert [line[-2] for line in cluster] == ["--on", "--on"]
+
+
+@pytest.mark.slow
+def test_tutorial_new_baseline(empty_folder: Path) -> None:
+    (module,) = blocks("tutorials/new_baseline.md", "python")
+    (text,) = blocks("tutorials/new_baseline.md", "yaml")
+    Path("my_baselines.py").write_text(module)
+    Path("my.yaml").write_text(
+        f"{text}data: {{name: digits, num_labeled: 100}}\nteacher: cnn\nstudent: mlp\n"
+        "objectives: {kd: {}}\ntrain: {epochs: 1}\nseeds: [0]\nexport: false\n"
+    )
+    command("run", "my.yaml", "--out", "out", folder=empty_folder)
+    result = json.loads(Path("out/result.json").read_text())
+    assert set(result["gains"]) == {"confidence_penalty"}
 
 
 def test_server_in_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

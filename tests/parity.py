@@ -92,7 +92,7 @@ from instil.schemes.self_distillation.sandwich import Sandwich
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.teachers.private_votes import PrivateVotes
-from instil.testing.recipes import needs_loss
+from instil.testing.recipes import learns_from_model_loss_role
 from instil.testing.samples import sample_outputs
 from instil.testing.structures import named_tensors
 from instil.training.fit import Training, fit
@@ -307,7 +307,7 @@ def on_roles(name: str, **options: Any) -> Callable[[], Scheme]:
         sides = dict(
             zip(("student", "teacher"), sample_outputs(2, task=kind.card.tasks[0]), strict=False)
         )
-        if needs_loss(name):
+        if learns_from_model_loss_role(name):
             sides["student"]["loss"] = sides["student"]["logits"].mean(-1)
         for seed, side in enumerate(sides):
             torch.manual_seed(seed)

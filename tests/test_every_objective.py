@@ -20,10 +20,10 @@ from instil.data.sources.digits import digits
 from instil.plan.run import run
 from instil.testing.recipes import (
     THREE_TEACHERS,
-    needs_loss,
     needs_members,
     needs_several_labels,
     own_recipe,
+    learns_from_model_loss_role,
     small_options,
     task_recipe,
 )
@@ -52,7 +52,7 @@ def overrides(name: str, recipe: str, folder: Path) -> list[str]:
         changes.append(f"objectives.{name}.{option}={value}")
     if needs_members(name):
         changes.append(THREE_TEACHERS)
-    if needs_loss(name):
+    if learns_from_model_loss_role(name):
         changes += returns_loss(folder)
     if needs_several_labels(name):
         several_labels(folder)

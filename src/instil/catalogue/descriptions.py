@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -58,7 +59,7 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 def _reads_features(needs: Mapping[str, Any]) -> bool:
     """Whether a method reads feature levels of a side."""
-    return any("features" in roles for groups in needs.values() for roles in groups)
+    return any("features" in itertools.chain(*groups) for groups in needs.values())
 
 
 def cards(kind: str | None = None) -> list[dict[str, Any]]:

@@ -160,7 +160,7 @@ def _sequences(label: Column, classes: Sequence[str] | None) -> tuple[list[Any],
     for row, text in enumerate(label):
         for symbol in text:
             if symbol not in indices:
-                raise ValueError(f"columns.label: row {row} has {symbol!r}, which is no class")
+                raise ValueError(f"columns.label: row {row} has {symbol!r}, which is not a class")
     return [[indices[symbol] for symbol in text] for text in label], names
 
 

@@ -86,7 +86,7 @@ def _picture(value: Any, row: int, size: Size) -> NDArray[Any]:
             image = image.resize((width, height))
         array: NDArray[Any] = np.array(image)
     except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"row {row} is no picture that can be read: {error}") from error
+        raise ValueError(f"row {row} cannot be read as a picture: {error}") from error
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
 
 

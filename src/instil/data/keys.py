@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ def sample_keys(splits: Splits) -> dict[str, list[str]]:
     if all(files.values()):
         return _relative(files)
     rows = {name: part.origin.tolist() for name, part in parts.items()}
-    every_row = [row for of_part in rows.values() for row in of_part]
+    every_row = list(itertools.chain(*rows.values()))
     if len(set(every_row)) == len(every_row):
         return {name: [str(row) for row in of_part] for name, of_part in rows.items()}
     return {
@@ -72,7 +73,7 @@ def _picture_files(samples: Samples) -> list[Path]:
 
 
 def _relative(files: Mapping[str, list[Path]]) -> dict[str, list[str]]:
-    folders = {str(path.parent) for of_part in files.values() for path in of_part}
+    folders = {str(path.parent) for path in itertools.chain(*files.values())}
     root = os.path.commonpath(folders)
     return {
         name: [path.relative_to(root).as_posix() for path in of_part]

@@ -55,7 +55,7 @@ class SequenceData(TensorData):
         facts: properties of the data other than the number of symbols.
 
     Raises:
-        ValueError: for tensors of another length, or an index that is no symbol.
+        ValueError: for tensors of another length, or an index that is not a symbol.
     """
 
     def __init__(

@@ -162,7 +162,7 @@ def read_jsonl(path: Path, names: list[str]) -> dict[str, list[Any]]:
     """Return columns of a JSON Lines file; a key that a line lacks is a missing value.
 
     Raises:
-        ValueError: for lines that are no JSON object, and a column that no line has.
+        ValueError: for lines that are not JSON objects, and a column that no line has.
     """
     rows = list(jsonl_rows(path))
     present: dict[str, None] = {}
@@ -176,7 +176,7 @@ def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON Lines file.
 
     Raises:
-        ValueError: for a line that is no JSON object, with its number.
+        ValueError: for a line that is not a JSON object, with its number.
     """
     line_number = 0
     try:
@@ -191,6 +191,6 @@ def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         where = f", line {line_number}" if isinstance(error, json.JSONDecodeError) else ""
-        raise ValueError(f"{path}{where}: it is no JSON text: {error}") from error
+        raise ValueError(f"{path}{where}: the line is not JSON: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path}, line {line_number}: {error}") from error

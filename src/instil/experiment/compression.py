@@ -49,7 +49,7 @@ def compress(model: nn.Module, config: ModelConfig, observe: students.Observe) -
 
 
 def copy_of_stage(net: Net, config: ModelConfig, samples: Samples | None) -> Net:
-    """Return a copy of the student of an earlier stage, compressed and frozen as a stage says.
+    """Return a copy of the student of an earlier stage, compressed and frozen as in a stage.
 
     Args:
         net: student of the earlier stage.

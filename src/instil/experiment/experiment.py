@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +78,8 @@ class Experiment:
                 tokenizer=common_teacher_tokenizer(recipe),
                 trust_code=trust_code,
             )
-            if any(config.by_index for stage in stages(recipe) for config in stage.teachers):
+            teachers = itertools.chain(*(stage.teachers for stage in stages(recipe)))
+            if any(config.by_index for config in teachers):
                 splits = with_unique_indices(splits)
         with error_context("task"):
             task = catalogue.find("task", recipe.task.name)(

@@ -53,7 +53,13 @@ def check_reads(task: Any, samples: Samples, config: ModelConfig) -> None:
 
 
 def input_shape(task: Any, samples: Samples, config: ModelConfig) -> tuple[int, ...]:
-    """Return the shape of the first input of one sample: channels, height and width of an image."""
+    """Return the shape of the first input of one sample: channels, height and width of an image.
+
+    Args:
+        task: task of the recipe.
+        samples: samples with the inputs.
+        config: section of the network, which may read other keys.
+    """
     inputs = samples.inputs(torch.zeros(1, dtype=torch.int64))
     key = task.inputs[0]
     first = inputs[config.reads[key]] if key in config.reads else first_tensor(inputs)

@@ -131,7 +131,7 @@ class ModelSource(ABC):
         return []
 
     def identity(self, request: ModelRequest) -> str:
-        """Return what decides the outputs beside the options, for fingerprints.
+        """Return what determines the outputs, apart from the options, for fingerprints.
 
         Args:
             request: name and folder of the model.

@@ -59,7 +59,7 @@ def read_first_tokens(response: Any) -> Tokens:
 
 
 def label_probabilities(tokens: Tokens, labels: Sequence[str]) -> list[float]:
-    """Return the probability of each label, of which a token is the beginning.
+    """Return the probability of each label: that of all tokens that begin it.
 
     Upper and lower case and spaces around a token do not matter.
 

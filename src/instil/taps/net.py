@@ -40,9 +40,10 @@ class Net(nn.Module):
         taps: role -> path of a module as in ``named_modules``, or a list of paths for a tuple.
             ``path`` is the output of the module's last call, ``path:in`` its first input and
             ``path[*]`` a tuple over all calls. ``path:weight`` is the weight (C, D) and bias (C,)
-            of a linear layer or 1x1 convolution. ``path@sequence`` is a sequence (N, T, C) as a
-            feature map (N, C, 1, T), ``path@signal`` a signal (N, C, T) as the same, and
-            ``path@8x14x14`` tokens as a map of that grid. Prefixes of wrappers may be left out.
+            of a linear layer or 1x1 convolution. ``path@sequence`` reads a sequence (N, T, C) as a
+            feature map (N, C, 1, T). ``path@signal`` reads a signal (N, C, T) as the same.
+            ``path@8x14x14`` reads tokens as a map of that grid. Prefixes of wrappers may be left
+            out.
 
     Attributes:
         early_stop: a forward pass may end after the last tap that is read; the engine turns this

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import get_args
 
@@ -17,8 +18,7 @@ GRIDS: tuple[Grid, ...] = get_args(Grid)
 
 def reads_features(objective: Objective) -> bool:
     """Whether an objective reads feature levels of a side."""
-    roles = [role for side in objective.reads.values() for role in side]
-    return any("features" in role for role in roles)
+    return any("features" in role for role in itertools.chain(*objective.reads.values()))
 
 
 def grid_trial(objective: Objective, grid: Grid, seed_rows: int = 8) -> Trial:

@@ -47,7 +47,7 @@ def needs_members(objective: str) -> bool:
     return any("members" in alternatives for alternatives in needs["teacher"])
 
 
-def needs_loss(objective: str) -> bool:
+def learns_from_model_loss_role(objective: str) -> bool:
     """Whether an objective reads a loss that the student computes itself."""
     return ("loss",) in catalogue.find("objective", objective).needs["student"]
 

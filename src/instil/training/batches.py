@@ -70,7 +70,7 @@ class Batches:
             scheme: a prepared scheme after ``Engine.setup``.
         """
         parts = [part for part in scheme.modules() if isinstance(part, Objectives)]
-        calibrated = [one for part in parts for one in _calibrated(part).values()]
+        calibrated = list(itertools.chain(*(_calibrated(part).values() for part in parts)))
         num_samples = max((one.calibration_samples for one in calibrated), default=0)
         if not num_samples:
             return

@@ -73,7 +73,7 @@ def api_classifier(
         name: name of the model on the server.
         url: address of the API, such as http://127.0.0.1:8080/v1.
         texts: JSON lines with the ``text`` of each sample and its ``key``.
-        prompt: message with ``{text}``, which asks for a label word.
+        prompt: message with ``{text}``, which requests a label word.
         labels: label word of each class, in the order of the classes; None for the class names.
         system: system message; None for none.
         key: environment variable with the server's key.

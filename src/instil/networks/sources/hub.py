@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,9 +32,8 @@ class HubSource(ModelSource):
                 f"{request.spec}: there is no {HUBCONF} in {path}. Expected a local repository. "
                 "Clone it first: the library does not download it"
             )
-        model = request.create(
-            lambda: torch.hub.load(str(path), function, source="local", **request.options)  # type: ignore[no-untyped-call]
-        )
+        load: Any = torch.hub.load
+        model = request.create(lambda: load(str(path), function, source="local", **request.options))
         if not isinstance(model, nn.Module):
             raise ValueError(
                 f"{request.spec} returned a {type(model).__name__}, not a torch.nn.Module"

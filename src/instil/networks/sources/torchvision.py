@@ -35,11 +35,10 @@ class TorchvisionSource(ModelSource):
         from torchvision import models  # type: ignore[import-untyped]
 
         names = models.list_models(module=models)
-        families = {
-            name: family
-            for family in FAMILIES
-            for name in models.list_models(module=getattr(models, family))
-        }
+        families: dict[str, str] = {}
+        for family in FAMILIES:
+            names_of_family = models.list_models(module=getattr(models, family))
+            families |= dict.fromkeys(names_of_family, family)
         if request.name not in names and request.name not in families:
             raise ValueError(
                 f"torchvision has no classification model '{request.name}' and no model for "

@@ -93,4 +93,6 @@ def _data_options(config_class: Any, facts: Mapping[str, Any]) -> dict[str, Any]
 def _expected_input(config: Any) -> dict[str, Any]:
     """Size of the images, if the configuration fixes it."""
     size = getattr(config, "image_size", None)
-    return {"size": tuple(size) if isinstance(size, (list, tuple)) else size} if size else {}
+    if not size:
+        return {}
+    return {"size": tuple(size) if isinstance(size, (list, tuple)) else size}

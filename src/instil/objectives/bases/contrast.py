@@ -61,7 +61,13 @@ def log_normaliser(num_samples: int, dim: int, temperature: float) -> float:
 
 
 def scaled_similarities(query: Tensor, others: Tensor, temperature: float) -> Tensor:
-    """Similarities over temperature (N, M) of embeddings (N, D) with others (M, D)."""
+    """Similarities (N, M) of two sets of embeddings, divided by the temperature.
+
+    Args:
+        query: (N, D).
+        others: (M, D).
+        temperature: divisor, > 0.
+    """
     return pairwise_dot(query, others.to(query.dtype)) / temperature
 
 
@@ -165,7 +171,13 @@ def memory_contrast(
 def batch_contrast(
     student_embedding: Tensor, teacher_embedding: Tensor, temperature: float
 ) -> Tensor:
-    """Contrastive loss (scalar) of both sides with the other samples of the batch."""
+    """Contrastive loss (scalar) of both sides with the other samples of the batch.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+        temperature: divisor of the similarities, > 0.
+    """
     student_loss = _one_sided_contrast(student_embedding, teacher_embedding, temperature)
     return student_loss + _one_sided_contrast(teacher_embedding, student_embedding, temperature)
 

@@ -55,7 +55,14 @@ def teacher_embeddings(teacher: Outputs) -> list[Tensor]:
 def summary_pairs(
     heads: nn.ModuleList, normalizers: nn.ModuleList, student: Outputs, teacher: Outputs
 ) -> list[tuple[Tensor, Tensor]]:
-    """Adapted student embedding (N, D) and normalized teacher embedding (N, D) of each teacher."""
+    """Adapted student embedding (N, D) and normalized teacher embedding (N, D) of each teacher.
+
+    Args:
+        heads: adapter of the student's embedding for each teacher.
+        normalizers: normalizer of the embedding of each teacher.
+        student: student outputs.
+        teacher: outputs of all teachers.
+    """
     sides = zip(heads, normalizers, teacher_embeddings(teacher), strict=True)
     return [
         (head(student["embedding"]), normalizer(embedding)) for head, normalizer, embedding in sides

@@ -82,7 +82,9 @@ def _cells(feature_map: Tensor, grid: int) -> Tensor:
             f"sizes divisible by {grid}, got {describe_grid(sizes)}."
         )
     dims = len(sizes)
-    split = [part for size in sizes for part in (grid, size // grid)]
+    split: list[int] = []
+    for size in sizes:
+        split += [grid, size // grid]
     parts = feature_map.reshape(*feature_map.shape[:2], *split)
     cells, within = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
     return parts.permute(0, *cells, 1, *within).flatten(1, dims)

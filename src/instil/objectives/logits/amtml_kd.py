@@ -80,9 +80,8 @@ def amtml_kd_angle_loss(student_probability: Tensor, target: Tensor) -> Tensor:
         >>> amtml_kd_angle_loss(torch.eye(3), torch.eye(3).cumsum(1))
         tensor(0.0124)
     """
-    student, target = require_same_shape(
-        student_probability, target.detach(), "amtml_kd_angle_loss"
-    )
+    pair = require_same_shape(student_probability, target.detach(), "amtml_kd_angle_loss")
+    student, target = pair
     total = F.smooth_l1_loss(angle_cosines(student), angle_cosines(target), reduction="sum")
     return total / max(1, len(student) ** 3)
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, Positive
+from instil.functional.feature_maps import require_same_shape
+from instil.functional.logits import apply_reduction
 from instil.modules.adapters import NormalizedProjections
 from instil.modules.memory import Queue
 from instil.objectives.bases.anchors import (
@@ -18,6 +20,43 @@ from instil.objectives.bases.anchors import (
     push_anchors,
 )
 from instil.objectives.bases.relation_objective import RelationObjective
+
+
+def rrd_loss(
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    queue: Tensor,
+    temperature: float = 0.1,
+    teacher_temperature: float = 0.02,
+    reduction: str = "mean",
+) -> Tensor:
+    """Cross-entropy of the softmax similarities to K + 1 teacher embeddings (Giakoumoglou 2024).
+
+    The anchors are the sample's own teacher embedding and the queue. Embeddings are scaled to unit
+    length.
+
+    Args:
+        student_embedding: output (N, D) of the student's head.
+        teacher_embedding: output (N, D) of the teacher's head.
+        queue: unit teacher embeddings (K, D) of other samples.
+        temperature: divisor of the student's cosines, > 0.
+        teacher_temperature: divisor of the teacher's cosines, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> rrd_loss(torch.ones(2, 2), torch.eye(2), torch.eye(2))
+        tensor(1.0986)
+    """
+    pair = require_same_shape(student_embedding, teacher_embedding, "rrd_loss")
+    values = anchor_cross_entropy(*pair, queue, temperature, teacher_temperature)
+    return apply_reduction(values, reduction)
 
 
 class RRD(RelationObjective):
@@ -77,12 +116,13 @@ class RRD(RelationObjective):
         self.queue = anchor_queue(self, self.size, ("teacher",), student, teacher)
 
     def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
-        return anchor_cross_entropy(
+        return rrd_loss(
             student_embedding,
             teacher_embedding,
             self.queue["teacher"],
             self.temperature,
             self.teacher_temperature,
+            "none",
         )
 
     def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:

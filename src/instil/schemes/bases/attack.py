@@ -65,14 +65,26 @@ class Attack:
 
 
 def student_logits(student: Net, batch: Batch, image: Tensor) -> Tensor:
-    """Return the student's logits (N, C) for other images, without the roles of its taps."""
+    """Return the student's logits (N, C) for other images, without the roles of its taps.
+
+    Args:
+        student: the student.
+        batch: a batch, whose image is replaced.
+        image: (N, channels, H, W).
+    """
     # Without taps: an attack runs many forward passes and reads the logits only.
     logits: Tensor = student(batch | {"image": image}, roles=NO_TAPS)["logits"]
     return logits
 
 
 def cross_entropy_attack(student: Net, batch: Batch, target: Tensor) -> AttackLoss:
-    """Return the student's cross-entropy with the class indices ``target`` (N,)."""
+    """Return the loss of an attack on the cross-entropy.
+
+    Args:
+        student: the student.
+        batch: a batch, whose image is replaced.
+        target: class indices (N,).
+    """
     return lambda image: label_loss(student_logits(student, batch, image), target)
 
 

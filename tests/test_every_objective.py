@@ -20,10 +20,10 @@ from instil.data.sources.digits import digits
 from instil.plan.run import run
 from instil.testing.recipes import (
     THREE_TEACHERS,
+    learns_from_model_loss_role,
     needs_members,
     needs_several_labels,
     own_recipe,
-    learns_from_model_loss_role,
     small_options,
     task_recipe,
 )

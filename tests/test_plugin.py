@@ -76,7 +76,7 @@ def test_a_speech_task_with_sequences_and_a_metric_that_is_better_when_lower(
     assert set(result["gains"]) == {"pseudo_labels"}
     alone, distilled = (result[arm]["error_rate"]["mean"] for arm in ("alone", "distilled"))
     assert result["gain"]["mean"] == pytest.approx(alone - distilled)
-    assert "lower is better" in output
+    assert "Lower error_rate is better" in output
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def test_a_wrong_width_and_reduction() -> None:
     ):
         seed_loss(torch.randn(2, 3), torch.randn(2, 4), torch.randn(5, 4))
     with pytest.raises(
-        ValueError, match="^reduction: unknown value. Expected one of mean, none, got 'sum'"
+        ValueError, match=r"^reduction: unknown value\. Expected one of mean, none, got 'sum'"
     ):
         seed_loss(torch.randn(2, 4), torch.randn(2, 4), torch.randn(5, 4), reduction="sum")
 

@@ -350,6 +350,7 @@ from .objectives.logits.reverse_kl import reverse_kl_loss as reverse_kl_loss
 from .objectives.relations.rkd import rkd_angle_loss as rkd_angle_loss
 from .objectives.relations.rkd import rkd_distance_loss as rkd_distance_loss
 from .objectives.logits.rld import rld_loss as rld_loss
+from .objectives.relations.rrd import rrd_loss as rrd_loss
 from .objectives.features.sad import sad_loss as sad_loss
 from .objectives.logits.sampled_kd import sampled_kd_loss as sampled_kd_loss
 from .objectives.logits.sdd import sdd_loss as sdd_loss
@@ -745,6 +746,7 @@ __all__ = [
     "rkd_angle_loss",
     "rkd_distance_loss",
     "rld_loss",
+    "rrd_loss",
     "sad_loss",
     "sampled_kd_loss",
     "sdd_loss",

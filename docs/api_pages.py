@@ -43,11 +43,19 @@ def _index() -> str:
         item = getattr(instil, name)
         if item.__module__ in _method_modules():
             continue
-        lines.append(f"- [`instil.{name}`][{item.__module__}.{item.__qualname__}]")
+        lines.append(f"- [`instil.{name}`][{_definition(name, item)}]")
     lines += ["", "## Packages", ""]
     lines += [f"- [`instil.{package}`]({package}.md)" for package in _packages()]
     lines.append("")
     return "\n".join(lines)
+
+
+def _definition(name: str, item: Any) -> str:
+    """Full name under which the reference documents a public name."""
+    if item.__module__ == "builtins":
+        # An alias of a type has the name of the type; Batch and Outputs are the only ones.
+        return f"instil.items.batch.{name}"
+    return f"{item.__module__}.{item.__qualname__}"
 
 
 def _packages() -> dict[str, list[str]]:

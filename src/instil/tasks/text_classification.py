@@ -23,11 +23,10 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
         batch: ``input_ids`` and optionally ``attention_mask`` (N, L).
 
     Returns:
-        - ``logits`` (N, C);
-        - ``hidden_states`` (the embeddings, then the output of each layer) and ``attentions``
-          (N, H, L, L), after the softmax, if the model returns them;
-        - ``embedding`` (N, D): the model's own, or the last hidden state of the first token. A tap
-          replaces it.
+        ``logits`` (N, C) and ``embedding`` (N, D): the model's own, or the last hidden state of
+        the first token. A tap replaces it. If the model returns them, ``hidden_states`` (the
+        embeddings, then the output of each layer) and ``attentions`` (N, H, L, L), after the
+        softmax.
     """
     mask = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
     result = model(input_ids=batch["input_ids"], **mask, **forward_kwargs(model))

@@ -42,11 +42,10 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
             only for ``hidden_states`` and ``attentions``.
 
     Returns:
-        - ``projection`` or ``logits`` (N, T, V), ``prediction`` (N, T), ``embedding`` (N, T, H) and
-          ``token_embedding`` (V, E);
-        - ``head``, where logits are a matrix product with a bias and nothing more;
-        - ``hidden_states`` and ``attentions``, if the model returns them;
-        - with ``past`` in the batch, the cache as ``past`` if the model has one, and no layers.
+        ``projection`` or ``logits`` (N, T, V), ``prediction`` (N, T), ``embedding`` (N, T, H) and
+        ``token_embedding`` (V, E). ``head``, where logits are a matrix product with a bias and
+        nothing more. ``hidden_states`` and ``attentions``, if the model returns them. With
+        ``past`` in the batch, the cache as ``past`` if the model has one, and no layers.
 
     Raises:
         ValueError: if rows are longer than the model's context, or the model is not causal.

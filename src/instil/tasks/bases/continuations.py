@@ -39,10 +39,10 @@ def texts_after_prompts(
         teacher: teacher of the model, if there is one.
 
     Returns:
-        - Metrics: ``rouge_l`` where prompts have answers.
-        - Details: ``continuations`` (dicts of ``prompt``, ``text`` and ``generated``),
-          ``written_per_second`` (tokens), ``writing_bytes`` (peak memory beyond the weights) and,
-          with a teacher, ``exposure_bias_gap``.
+        Metrics: ``rouge_l`` where prompts have answers. Details: ``continuations`` (dicts of
+        ``prompt``, ``text`` and ``generated``), ``written_per_second`` (tokens),
+        ``writing_bytes`` (peak memory beyond the weights) and, with a teacher,
+        ``exposure_bias_gap``.
     """
     has_answers = bool(samples.has_prompts)
     batch = samples.__getitems__(range(min(SCORED_ROWS, len(samples))))

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Net, Objectives, Outputs, Scheme
 from instil.engine import Optimization
-from instil.networks.detector_call import detector_call
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.labels.own_loss import OwnLoss, own_loss
 from instil.objectives.logits.kd import KD
 from instil.recipe.checking import validation_errors
 from instil.recipe.defaults import resolve_defaults
 from instil.schemes.offline.offline import Offline
+from instil.tasks.bases.detector_call import detector_call
 from instil.teachers.frozen import Frozen
 from instil.testing.objective import check_objective
 from instil.training.fit import Training, fit

@@ -50,7 +50,7 @@ def sampled_kd_loss(
 
     Example:
         >>> import torch
-        >>> from instil.core import Sampled
+        >>> from instil.roles import Sampled
         >>> ids = torch.tensor([[0, 0, 2], [1, 1, 1]])
         >>> teacher = Sampled(ids, torch.eye(3)[:2].log_softmax(-1).gather(-1, ids))
         >>> sampled_kd_loss(torch.zeros(2, 3), teacher)

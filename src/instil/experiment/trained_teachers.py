@@ -155,8 +155,13 @@ def cache_path(experiment: Experiment, teacher_config: TeacherConfig, index: int
         recipe.teacher_train or recipe.train,
         index,
     ]
+    return cached_file(fingerprint(*dependencies))
+
+
+def cached_file(teacher_fingerprint: str) -> Path:
+    """Return the file of the trained teacher with this fingerprint."""
     cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
-    return cache / "teachers" / f"{fingerprint(*dependencies)}.safetensors"
+    return cache / "teachers" / f"{teacher_fingerprint}.safetensors"
 
 
 def starts_from_teacher(student_config: ModelConfig, experiment: Experiment) -> bool:

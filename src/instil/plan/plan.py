@@ -8,10 +8,10 @@ from pathlib import Path
 
 from instil import catalogue
 from instil.experiment.experiment import Experiment
-from instil.experiment.trained_teachers import cache_path
+from instil.experiment.trained_teachers import cache_path, cached_file
 from instil.plan import finished_students
 from instil.plan.fingerprints import input_fingerprints, recipe_parts
-from instil.plan.job import Job
+from instil.plan.job import Job, JobKind
 from instil.plan.run_folder import RunFolder
 from instil.recipe import fingerprint
 
@@ -35,12 +35,13 @@ class Plan:
         Args:
             experiment: data and task of the recipe.
         """
+        inputs = input_fingerprints(experiment)
         teachers = tuple(_teacher_jobs(experiment))
-        scores = _scores_jobs(experiment, teachers)
-        students = tuple(_student_jobs(experiment, (*teachers, *scores)))
+        scores = _scores_jobs(experiment, inputs, teachers)
+        students = tuple(_student_jobs(experiment, inputs, (*teachers, *scores)))
         distilled = [job for job in students if job.arm == "distilled"]
-        export = _following("export", "export", distilled)
-        report = _following("report", "report", [*scores, *students, export])
+        export = _following("export", distilled)
+        report = _following("report", [*scores, *students, export])
         return cls(experiment, (*teachers, *scores, *students, export, report))
 
     @property
@@ -71,11 +72,13 @@ class Plan:
             return False
         return finished_students.is_written(RunFolder(folder), job.arm, job.seed)
 
+    def pending(self, folder: Path | None) -> list[Job]:
+        """Return the trainings whose results are not on the disk (see ``is_done``)."""
+        return [job for job in self.trainings if not self.is_done(job, folder)]
+
     def teacher_path(self, job: Job) -> Path:
         """Return the file of a trained teacher, which all runs share."""
-        stage = self.experiment.stages[job.stage_index]
-        spec = stage.recipe.teachers[job.teacher_index]
-        return cache_path(stage, spec, job.teacher_index)
+        return cached_file(job.fingerprint)
 
 
 def _teacher_jobs(experiment: Experiment) -> Iterator[Job]:
@@ -92,7 +95,9 @@ def _teacher_jobs(experiment: Experiment) -> Iterator[Job]:
         yield Job(name, "teacher", (), path.stem, stage_index=stage_index, teacher_index=index)
 
 
-def _scores_jobs(experiment: Experiment, teachers: tuple[Job, ...]) -> tuple[Job, ...]:
+def _scores_jobs(
+    experiment: Experiment, input_hashes: dict[str, str], teachers: tuple[Job, ...]
+) -> tuple[Job, ...]:
     """Return the evaluation of the teacher, if the recipe has a teacher of its own."""
     recipe = experiment.recipe
     has_teacher = any(
@@ -101,31 +106,31 @@ def _scores_jobs(experiment: Experiment, teachers: tuple[Job, ...]) -> tuple[Job
     if recipe.store is None and not has_teacher:
         return ()
     parts = recipe_parts(experiment, "teacher_scores")
-    hashed = fingerprint(
-        parts, input_fingerprints(experiment), [job.fingerprint for job in teachers]
-    )
+    hashed = fingerprint(parts, input_hashes, [job.fingerprint for job in teachers])
     inputs = tuple(job.name for job in teachers)
     return (Job("evaluate/teacher", "teacher_scores", inputs, hashed),)
 
 
-def _student_jobs(experiment: Experiment, before: tuple[Job, ...]) -> Iterator[Job]:
+def _student_jobs(
+    experiment: Experiment, input_hashes: dict[str, str], before: tuple[Job, ...]
+) -> Iterator[Job]:
     """Yield for every seed the baselines and the distilled student."""
     recipe = experiment.recipe
-    hashes = input_fingerprints(experiment)
+    # Metrics compare every student with the teacher, so that all read its scores.
+    inputs = tuple(job.name for job in before)
+    fingerprints = [job.fingerprint for job in before]
+    parts = {kind: recipe_parts(experiment, kind) for kind in ("baseline", "distilled")}
     for seed in recipe.seeds:
         for arm in (*recipe.baselines, "distilled"):
-            # Metrics compare every student with the teacher, so that all read its scores.
-            inputs = tuple(job.name for job in before)
             uses_method = arm == "distilled" or catalogue.find("baseline", arm).is_data_free
-            parts = recipe_parts(experiment, "distilled" if uses_method else "baseline")
-            fingerprints = [job.fingerprint for job in before]
-            hashed = fingerprint(parts, hashes, fingerprints, [arm, seed])
+            sections = parts["distilled" if uses_method else "baseline"]
+            hashed = fingerprint(sections, input_hashes, fingerprints, [arm, seed])
             name = f"student/{arm}/seed-{seed}"
             yield Job(name, "student", inputs, hashed, arm=arm, seed=seed)
 
 
-def _following(name: str, kind: str, inputs: list[Job]) -> Job:
+def _following(kind: JobKind, inputs: list[Job]) -> Job:
     """Return a job that depends on nothing but its inputs."""
     hashed = fingerprint(kind, [job.fingerprint for job in inputs])
     names = tuple(job.name for job in inputs)
-    return Job(name, "export" if kind == "export" else "report", names, hashed)
+    return Job(kind, kind, names, hashed)

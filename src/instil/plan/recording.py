@@ -17,6 +17,7 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.experiment.scheme_checks import check_teacher_reads_texts
 from instil.experiment.stored_teacher import check_recordable, store_fingerprint
+from instil.plan.plan import Plan
 from instil.plan.results import measure_costs
 from instil.plan.run_folder import RunFolder
 from instil.plan.runner import Runner
@@ -62,7 +63,7 @@ def record_outputs(recipe: Recipe, console: Console, source: Path | None = None)
     with error_context("store.path"):
         writer = StoreWriter(Path(store.path), store_fingerprint(live, store))
     sections = [_train_section(live, store, roles)]
-    with RunProgress(console, trainings(live).teachers) as progress:
+    with RunProgress(console, trainings(Plan.compile(live)).teachers) as progress:
         teacher = _trained_teacher(live, progress)
         # Nothing is compared with a teacher that has no metrics on this data.
         if teacher.test:

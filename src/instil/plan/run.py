@@ -141,7 +141,7 @@ def _run(
     teacher: TrainedModel | None = None
     status = "interrupted"
     try:
-        total = trainings(experiment).total
+        total = trainings(plan).total
         with RunProgress(console, total, enabled=rank() == 0) as progress:
             executor.execute(plan, folder.path, progress)
             shown = TrainingProgress(progress)

@@ -13,6 +13,7 @@ from instil.experiment.training_options import build_training
 from instil.plan.job import Job
 from instil.plan.plan import Plan
 from instil.plan.step_timer import first_step_clock, seconds_per_step
+from instil.plan.training_progress import trainings
 from instil.training.step import train_step
 
 NUM_TIMED_STEPS = 3
@@ -32,16 +33,16 @@ def estimate_run(experiment: Experiment, student_seconds: float) -> dict[str, An
         ``teacher_seconds`` and ``seconds``. The time of evaluations is not included.
     """
     plan = Plan.compile(experiment)
-    untrained = [job for job in plan.teachers if not plan.is_done(job, None)]
-    seconds = sum(teacher_seconds(plan, job) for job in untrained)
+    count = trainings(plan)
+    seconds = sum(teacher_seconds(plan, job) for job in plan.pending(None) if job in plan.teachers)
     return {
-        "teachers": len(untrained),
-        "cached": len(plan.teachers) - len(untrained),
-        "seeds": len(experiment.recipe.seeds),
-        "arms": [*experiment.recipe.baselines, "distilled"],
-        "trainings": len(untrained) + len(plan.students),
+        "teachers": count.teachers,
+        "cached": count.cached,
+        "seeds": count.seeds,
+        "arms": list(count.arms),
+        "trainings": count.total,
         "teacher_seconds": seconds,
-        "seconds": seconds + len(plan.students) * student_seconds,
+        "seconds": seconds + count.students * student_seconds,
     }
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from instil.experiment.experiment import Experiment
 from instil.plan.plan import Plan
 from instil.progress import RunProgress
 from instil.training.fit import TrainState
@@ -39,11 +38,10 @@ class Trainings:
         return self.teachers + self.students
 
 
-def trainings(experiment: Experiment) -> Trainings:
+def trainings(plan: Plan) -> Trainings:
     """Count the trainings of a run; a teacher that several stages share counts once."""
-    plan = Plan.compile(experiment)
     num_cached = sum(plan.is_done(job, None) for job in plan.teachers)
-    recipe = experiment.recipe
+    recipe = plan.experiment.recipe
     arms = (*recipe.baselines, "distilled")
     return Trainings(len(plan.teachers) - num_cached, num_cached, len(recipe.seeds), arms)
 

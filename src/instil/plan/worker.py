@@ -24,9 +24,6 @@ from instil.plan.thread_count import restore_threads
 from instil.recipe.sections import Recipe
 
 POLL_SECONDS = 0.2
-FAILED = 1
-"""Exit code after a training has failed; its message is in ``error_file``."""
-
 
 WORKERS = "checkpoint/workers"
 """Folder of the locks, records and messages of workers, in the run folder."""
@@ -46,14 +43,7 @@ def work(recipe: Recipe, folder: Path, index: int) -> None:
         folder: run folder with recipe and environment.
         index: index of the worker.
     """
-    run_folder = RunFolder(folder)
-    # Every worker has a file of its own; the run collects the records of finished trainings.
-    (folder / WORKERS).mkdir(exist_ok=True)
-    run_folder.metrics_file = f"{WORKERS}/{index}.jsonl"
-    restore_threads(run_folder)
-    experiment = Experiment.from_recipe(recipe)
-    plan = Plan.compile(experiment)
-    runner = Runner(experiment, run_folder, lambda *_: None)
+    plan, runner = _prepare(recipe, folder, index)
     _execute(plan, plan.teachers, runner)
     if not all(plan.is_done(job, folder) for job in plan.students):
         runner.teacher()
@@ -72,13 +62,7 @@ def execute_one(folder: Path, name: str) -> None:
 
     @on_device_of_recipe
     def execute(recipe: Recipe) -> None:
-        run_folder = RunFolder(folder)
-        (folder / WORKERS).mkdir(exist_ok=True)
-        run_folder.metrics_file = f"{WORKERS}/0.jsonl"
-        restore_threads(run_folder)
-        experiment = Experiment.from_recipe(recipe)
-        plan = Plan.compile(experiment)
-        runner = Runner(experiment, run_folder, lambda *_: None)
+        plan, runner = _prepare(recipe, folder, index=0)
         job = next(job for job in plan.trainings if job.name == name)
         if job.kind == "student":
             runner.teacher()
@@ -86,6 +70,17 @@ def execute_one(folder: Path, name: str) -> None:
             runner.execute(job)
 
     execute(recipes.load(folder))
+
+
+def _prepare(recipe: Recipe, folder: Path, index: int) -> tuple[Plan, Runner]:
+    """Build plan and runner of a worker, with the number of threads of the run."""
+    run_folder = RunFolder(folder)
+    # Every worker has a file of its own; the run collects the records of finished trainings.
+    (folder / WORKERS).mkdir(exist_ok=True)
+    run_folder.metrics_file = f"{WORKERS}/{index}.jsonl"
+    restore_threads(run_folder)
+    experiment = Experiment.from_recipe(recipe)
+    return Plan.compile(experiment), Runner(experiment, run_folder, lambda *_: None)
 
 
 def _execute(plan: Plan, jobs: tuple[Job, ...], runner: Runner) -> None:

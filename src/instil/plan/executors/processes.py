@@ -58,7 +58,7 @@ class ProcessesExecutor:
             RuntimeError: with the message of the first training that fails, or if workers are
                 killed again and again.
         """
-        pending = [job for job in plan.trainings if not plan.is_done(job, folder)]
+        pending = plan.pending(folder)
         (folder / WORKERS).mkdir(exist_ok=True)
         workers = _Workers(folder, plan.experiment.recipe.device)
         reported = {job.name for job in plan.trainings} - {job.name for job in pending}

@@ -86,7 +86,7 @@ class RayExecutor:
         """
         import ray
 
-        pending = [job for job in plan.trainings if not plan.is_done(job, folder)]
+        pending = plan.pending(folder)
         progress.add_jobs(len(pending))
         references = self._submit(plan, folder, pending)
         names = {reference: name for name, reference in references.items()}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.cards import suggestion
 from instil.core import UNLABELLED
@@ -18,6 +19,10 @@ from instil.data.label_kinds import BoxData, GradedData, SequenceData, Unlabelle
 from instil.data.samples import RealData, Samples, TensorData
 
 LabelKind = Literal["single", "multi", "binary", "real", "sequence", "boxes", "graded"]
+LabelsOption = Annotated[LabelKind | None, Doc("kind of the labels; null: found by their type")]
+ClassesOption = Annotated[
+    list[str] | None, Doc("names of the classes; null: those of the labels, or their indices")
+]
 CHANNELS = (1, 3, 4)
 """Numbers of channels that are recognised in the last dimension."""
 

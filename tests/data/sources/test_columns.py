@@ -173,14 +173,14 @@ def test_unreadable_files_are_errors_with_the_path(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"x": 1}\n{"x":\n')
     with pytest.raises(ValueError, match=r"a\.parquet cannot be read as a Parquet file"):
         parquet("a.parquet", {"a": "x"}, base=tmp_path)
-    with pytest.raises(ValueError, match=r"a\.jsonl, line 2: it is no JSON text"):
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 2: the line is not JSON"):
         jsonl("a.jsonl", {"a": "x"}, base=tmp_path)
     with pytest.raises(ValueError, match=r"no file matches b-\*\.jsonl"):
         jsonl("b-*.jsonl", {"a": "x"}, base=tmp_path)
     with pytest.raises(ValueError, match=r"files\.tran: .* Did you mean train"):
         jsonl({"tran": "a.jsonl"}, {"a": "x"}, base=tmp_path)
     write_parquet(tmp_path / "img.parquet", img=[b"no picture"] * 3)
-    with pytest.raises(ValueError, match=r"column 'img': row 0 is no picture that can be read"):
+    with pytest.raises(ValueError, match=r"column 'img': row 0 cannot be read as a picture"):
         parquet("img.parquet", {"image": "img"}, base=tmp_path)
     write_parquet(tmp_path / "b.parquet", x=[[1.0, 2.0]] * 4)
     write_parquet(tmp_path / "c.parquet", x=[1.0] * 4)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typing_extensions import Doc
 
-from instil.data.column_samples import LabelKind
+from instil.data.column_samples import ClassesOption, LabelsOption
 from instil.data.splits import Splits, TestOption, ValidationOption
 from instil.data.tables import Files, files_of, read_jsonl, table_splits
 
@@ -18,12 +18,8 @@ def jsonl(
         Doc("file or pattern such as `part-*.jsonl`, or files by split (train, validation, test)"),
     ],
     columns: Annotated[dict[str, str], Doc("field of each batch key, such as `{points: xyz}`")],
-    classes: Annotated[
-        list[str] | None, Doc("names of the classes; null: those of the labels, or their indices")
-    ] = None,
-    labels: Annotated[
-        LabelKind | None, Doc("kind of the labels; null: found by their type")
-    ] = None,
+    classes: ClassesOption = None,
+    labels: LabelsOption = None,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,
     base: Path = Path(),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typing_extensions import Doc
 
-from instil.data.column_samples import LabelKind
+from instil.data.column_samples import ClassesOption, LabelsOption
 from instil.data.pictures import SizeOption
 from instil.data.row_groups import RowGroups
 from instil.data.samples import Samples
@@ -21,12 +21,8 @@ def parquet(
         Doc("file or pattern (`part-*.parquet`), or files by split (train, validation, test)"),
     ],
     columns: Annotated[dict[str, str], Doc("column of each batch key, such as `{image: img}`")],
-    classes: Annotated[
-        list[str] | None, Doc("names of the classes; null: those of the labels, or their indices")
-    ] = None,
-    labels: Annotated[
-        LabelKind | None, Doc("kind of the labels; null: found by their type")
-    ] = None,
+    classes: ClassesOption = None,
+    labels: LabelsOption = None,
     size: SizeOption = None,
     in_memory: Annotated[
         bool, Doc("whether the data are read at once; false: by row group, when needed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,40 @@ def contrast_memory(kind: str, size: int, embedding: Tensor) -> Memory:
     dim = embedding.shape[1]
     widths = {"student": dim, "teacher": dim}
     return memory_class(size, widths, device=embedding.device, dtype=embedding.dtype)
+
+
+class ContrastOptions(Protocol):
+    """Options of a contrastive objective, and its memory unless ``memory`` is ``"batch"``."""
+
+    memory: Literal["queue", "bank", "batch"]
+    negatives: int
+    temperature: float
+    stream: str
+    remembered: Memory
+
+
+def embedding_contrast(
+    objective: ContrastOptions, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch
+) -> Tensor:
+    """Contrast of both sides with the batch (scalar) or with the memory (N,).
+
+    Args:
+        objective: options and memory.
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+        batch: batch of the step.
+    """
+    if objective.memory == "batch":
+        return batch_contrast(student_embedding, teacher_embedding, objective.temperature)
+    return memory_contrast(
+        student_embedding,
+        teacher_embedding,
+        batch,
+        objective.remembered,
+        objective.negatives,
+        objective.temperature,
+        f"{objective.stream}.negatives",
+    )
 
 
 def contrast_rows(

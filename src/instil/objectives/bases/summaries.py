@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs
@@ -67,6 +68,25 @@ def summary_pairs(
     return [
         (head(student["embedding"]), normalizer(embedding)) for head, normalizer, embedding in sides
     ]
+
+
+def teacher_losses(
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    patches: Iterable[tuple[Tensor, Tensor, nn.Module]],
+    embeddings: Iterable[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Losses (N, K) of K teachers.
+
+    Args:
+        loss: function of the student's and teacher's embedding (N, D), then of their patches
+            (N, T, D), that returns (N,).
+        patches: student patches, teacher patches and normalizer of the latter, for each teacher.
+        embeddings: student and teacher embedding, for each teacher.
+    """
+    losses = []
+    for (student, teacher, normalizer), pair in zip(patches, embeddings, strict=True):
+        losses.append(loss(*pair, student, normalizer(teacher)))
+    return torch.stack(losses, 1)
 
 
 def mean_over_teachers(losses: Tensor, batch: Batch, stream: str, drop: float) -> Tensor:

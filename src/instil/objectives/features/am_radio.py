@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
@@ -20,6 +19,7 @@ from instil.objectives.bases.summaries import (
     summary_heads,
     summary_pairs,
     teacher_embeddings,
+    teacher_losses,
 )
 
 Scale = Literal["phi_s", "channels", "none"]
@@ -172,15 +172,10 @@ class AMRADIO(PatchObjective):
         return [*super().teacher_features(teacher), *teacher_embeddings(teacher)]
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        losses = []
-        patch_pairs = self.matched_pairs(student, teacher)
-        embedding_pairs = summary_pairs(self.heads, self.class_targets, student, teacher)
-        for (student_patches, teacher_patches, target), embeddings in zip(
-            patch_pairs, embedding_pairs, strict=True
-        ):
-            loss = self._teacher_loss(*embeddings, student_patches, target(teacher_patches))
-            losses.append(loss)
-        return mean_over_teachers(torch.stack(losses, 1), batch, self.stream, self.drop)
+        patches = self.matched_pairs(student, teacher)
+        embeddings = summary_pairs(self.heads, self.class_targets, student, teacher)
+        losses = teacher_losses(self._teacher_loss, patches, embeddings)
+        return mean_over_teachers(losses, batch, self.stream, self.drop)
 
     def _teacher_loss(
         self,

@@ -15,11 +15,10 @@ from instil.modules.adapters import NormalizedProjections
 from instil.modules.memory import Memory
 from instil.objectives.bases.contrast import (
     MEMORIES,
-    batch_contrast,
     contrast_memory,
     contrast_rows,
     contrast_values,
-    memory_contrast,
+    embedding_contrast,
     update_memory,
 )
 from instil.objectives.bases.relation_objective import RelationObjective
@@ -142,17 +141,7 @@ class CRD(RelationObjective):
             self.remembered = contrast_memory(self.memory, self.size, student_embedding)
 
     def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
-        if self.memory == "batch":
-            return batch_contrast(student_embedding, teacher_embedding, self.temperature)
-        return memory_contrast(
-            student_embedding,
-            teacher_embedding,
-            batch,
-            self.remembered,
-            self.negatives,
-            self.temperature,
-            f"{self.stream}.negatives",
-        )
+        return embedding_contrast(self, student_embedding, teacher_embedding, batch)
 
     def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         if self.memory == "batch":

@@ -16,10 +16,9 @@ from instil.functional.transport import uniform_transport_plan
 from instil.modules.memory import Memory
 from instil.objectives.bases.contrast import (
     MEMORIES,
-    batch_contrast,
     contrast_memory,
     contrast_rows,
-    memory_contrast,
+    embedding_contrast,
     update_memory,
 )
 from instil.objectives.bases.relation_objective import RelationObjective
@@ -185,23 +184,8 @@ class WCoRD(RelationObjective):
             student_embedding, teacher_embedding, self.regularization, self.iterations
         )
         # A mean here, because the transport makes the whole loss one value for the batch.
-        contrast = self._contrast(student_embedding, teacher_embedding, batch).mean()
+        contrast = embedding_contrast(self, student_embedding, teacher_embedding, batch).mean()
         return self.contrast * contrast + self.transport * cost
-
-    def _contrast(
-        self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch
-    ) -> Tensor:
-        if self.memory == "batch":
-            return batch_contrast(student_embedding, teacher_embedding, self.temperature)
-        return memory_contrast(
-            student_embedding,
-            teacher_embedding,
-            batch,
-            self.remembered,
-            self.negatives,
-            self.temperature,
-            f"{self.stream}.negatives",
-        )
 
     def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         if self.memory == "batch":

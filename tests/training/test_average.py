@@ -190,10 +190,11 @@ class Steps:
 
 def test_two_ranks_and_shards_have_the_average_of_one_process(tmp_path: Path) -> None:
     """Replicated and sharded weights, a resumed sharded training, and its best evaluation."""
-    script = Path(__file__).with_name("average_on_ranks.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*command, str(script), str(tmp_path)], check=True, env=environment, timeout=300)
+    command += ["-m", "tests.training.average_on_ranks", str(tmp_path)]
+    root = Path(__file__).parents[2]
+    subprocess.run(command, check=True, cwd=root, env=environment, timeout=300)
     single = fit(scheme_without_norm(), loader(8), training()).net.state_dict()
     for name in ("replicated", "sharded", "resumed"):
         weights = torch.load(tmp_path / f"{name}.pt", weights_only=True)

@@ -33,7 +33,8 @@ def violations(package: Path) -> list[str]:
     for path in [package] if package.is_file() else sorted(package.rglob("*.py")):
         text = path.read_text()
         for name, rule in RULES.items():
-            found += [f"{path.relative_to(SOURCE)}: {name}: {violation}" for violation in rule(text)]
+            place = f"{path.relative_to(SOURCE)}: {name}"
+            found += [f"{place}: {violation}" for violation in rule(text)]
     return found
 
 

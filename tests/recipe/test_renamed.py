@@ -1,4 +1,4 @@
-"""Keys with a new name: an old key is refused, and the message names the new one."""
+"""Keys and values with a new name: an old one is an error that names the new one."""
 
 from __future__ import annotations
 
@@ -120,3 +120,27 @@ def test_old_options_in_stages_and_of_the_teachers_scheme_are_refused() -> None:
 def test_a_scheme_of_another_package_may_have_an_option_with_an_old_name() -> None:
     scheme = {"type": "scheme_of_a_user", "apart": 1.0, "temperature": 2.0, "end": 3}
     assert list(renamed_keys(RECIPE | {"scheme": scheme})) == []
+
+
+def test_an_old_value_is_refused_with_the_new_one() -> None:
+    data = {"name": "text", "context": "beside"}
+    with pytest.raises(RecipeError) as caught:
+        build(RECIPE | {"task": "language", "data": data})
+    assert str(caught.value) == ("data.context: unknown value beside. Its new name is separate.")
+
+
+def test_old_values_in_stages_and_of_the_teachers_data_are_refused() -> None:
+    recipe = RECIPE | {
+        "data": {"name": "sorting"},
+        "teacher": [{"model": "cnn", "data": {"context": "beside"}}],
+        "stages": [{"data": {"context": "beside"}}],
+    }
+    assert list(renamed_keys(recipe)) == [
+        "teacher.0.data.context: unknown value beside. Its new name is separate.",
+        "stages.0.data.context: unknown value beside. Its new name is separate.",
+    ]
+
+
+def test_a_source_of_a_user_may_have_a_value_with_an_old_name() -> None:
+    data = {"name": "my_data:build", "context": "beside"}
+    assert list(renamed_keys(RECIPE | {"data": data})) == []

@@ -16,7 +16,7 @@ from instil.data.splits import Splits
 from instil.data.token_rows import Row, TokenRows
 from instil.data.tokenizers import Tokenizer
 
-Context = Literal["beside", "read"]
+Context = Literal["separate", "read"]
 Count = Annotated[int, Ge(1)]
 
 
@@ -27,7 +27,7 @@ def of_documents(
     limits: Sequence[int | None] = (None, None, None),
     prune: bool = False,
     too_long: TooLong = REFUSED,
-    context: Context = "beside",
+    context: Context = "separate",
     domain: str | None = None,
 ) -> Splits:
     """Divide documents into rows of tokens.
@@ -39,7 +39,7 @@ def of_documents(
         limits: largest number of rows of each part; None for all.
         prune: whether to reduce the vocabulary to the tokens of the rows.
         too_long: handling of prompts and answers that do not fit into a row.
-        context: ``read`` for a context in front of the prompt; otherwise it has keys of its own.
+        context: ``read`` for a context in front of the prompt; ``separate``: in keys of its own.
         domain: only rows of this domain; None for all.
 
     Returns:

@@ -31,7 +31,7 @@ def surrogate_samples(images: SurrogateConfig, splits: Splits, recipe: Recipe) -
 
     Args:
         images: the section ``data.surrogate``: a generator of images, or a data source.
-        splits: data of the recipe. Generators make as many images as there are training samples.
+        splits: data of the recipe. Generators make one image per training sample.
         recipe: the recipe.
 
     Raises:

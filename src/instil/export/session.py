@@ -14,7 +14,7 @@ from instil.core import Batch, Outputs, first_tensor
 
 
 class Session(nn.Module):
-    """ONNX file that runs on the CPU with as many threads as torch.
+    """ONNX file that runs on the CPU with the number of threads of torch.
 
     Args:
         path: ONNX file.

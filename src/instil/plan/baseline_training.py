@@ -78,7 +78,7 @@ class BaselineTraining:
         return outputs
 
     def fit(self, scheme: Scheme, samples: Samples) -> FitResult:
-        """Train with the options of the recipe for as many steps as the distilled student."""
+        """Train with the options of the recipe for the number of steps of the distilled student."""
         steps = sum(num_training_steps(stage) for stage in self._students.stages)
         learners = list(scheme.learners)
         training = build_training(self._stage.recipe.train, self.seed, steps, learners)

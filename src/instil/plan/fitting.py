@@ -102,7 +102,7 @@ class Fitter:
         seed: int | None,
         options: dict[str, Any],
     ) -> Any:
-        """Repeat few samples, so that an epoch has as many steps as one through all of them."""
+        """Repeat few samples, so that an epoch has the steps of one through all of them."""
         all_samples = experiment.splits.train if seed is None else experiment.samples
         if len(samples) >= len(all_samples):
             return loader

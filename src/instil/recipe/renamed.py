@@ -1,4 +1,4 @@
-"""Keys of a recipe that have a new name."""
+"""Keys and values of a recipe that have a new name."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ RENAMED_KEYS = {
     },
 }
 """Section -> old key -> new key."""
+
+RENAMED_SOURCE_VALUES = {
+    ("sorting", "context"): {"beside": "separate"},
+    ("text", "context"): {"beside": "separate"},
+}
+"""Data source of the package and its option -> old value -> new value."""
 
 GENERATION = {
     "end": "sampling.eos_token_id",
@@ -55,14 +61,15 @@ RENAMED_OBJECTIVE_OPTIONS = {
 
 
 def renamed_keys(
-    recipe: Mapping[str, Any], prefix: str = "", scheme: str = "offline"
+    recipe: Mapping[str, Any], prefix: str = "", scheme: str = "offline", source: str = ""
 ) -> Iterator[str]:
-    """Return one message per old key in a recipe and in its stages.
+    """Return one message per old key or value in a recipe and in its stages.
 
     Args:
         recipe: plain data of a recipe, or of one of its stages.
         prefix: recipe path of ``recipe``, ending in a dot if it is not empty.
         scheme: name of the scheme if the section ``scheme`` does not name one.
+        source: name of the data source if the section ``data`` does not name one.
 
     Yields:
         ``data.labels: unknown key. Its new name is data.num_labeled.``
@@ -75,18 +82,37 @@ def renamed_keys(
             for old, new in keys.items():
                 if old in entry:
                     yield _message("key", f"{path}.{old}", f"{path}.{new}")
+    own_data = recipe.get("data")
+    if isinstance(own_data, Mapping):
+        source = str(own_data.get("name", source))
+    yield from _renamed_source_values(recipe, prefix, source)
     yield from _renamed_scheme_options(recipe.get("scheme"), f"{prefix}scheme", scheme)
     for path, entry in _entries(recipe.get("teacher"), f"{prefix}teacher"):
         yield from _renamed_scheme_options(entry.get("scheme"), f"{path}.scheme", "offline")
     yield from _renamed_objective_options(recipe.get("objectives"), f"{prefix}objectives")
-    # A stage inherits the scheme of the recipe, which decides whose option an old key was.
+    # A stage inherits the scheme and the data source, which decide whose option an old key was.
     own_scheme = recipe.get("scheme")
     if isinstance(own_scheme, Mapping):
         scheme = str(own_scheme.get("type", scheme))
     stages = recipe.get("stages")
     for index, stage in enumerate(stages if isinstance(stages, list) else ()):
         if isinstance(stage, Mapping):
-            yield from renamed_keys(stage, f"{prefix}stages.{index}.", scheme)
+            yield from renamed_keys(stage, f"{prefix}stages.{index}.", scheme, source)
+
+
+def _renamed_source_values(recipe: Mapping[str, Any], prefix: str, source: str) -> Iterator[str]:
+    """Return one message per old value in the data of the recipe and of its teachers."""
+    sections = [(f"{prefix}data", recipe.get("data"))]
+    for path, teacher in _entries(recipe.get("teacher"), f"{prefix}teacher"):
+        sections.append((f"{path}.data", teacher.get("data")))
+    for path, section in sections:
+        if not isinstance(section, Mapping):
+            continue
+        name = section.get("name", source)
+        for (owner, option), values in RENAMED_SOURCE_VALUES.items():
+            value = section.get(option)
+            if name == owner and isinstance(value, str) and value in values:
+                yield (f"{path}.{option}: unknown value {value}. Its new name is {values[value]}.")
 
 
 def _renamed_scheme_options(section: Any, path: str, default: str) -> Iterator[str]:

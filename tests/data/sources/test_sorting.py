@@ -33,13 +33,15 @@ def test_too_few_prompts() -> None:
 
 
 def test_the_context_has_its_own_keys_or_precedes_the_prompt() -> None:
-    beside, read = (sorting(5, 4, 40, 20, context=context).train for context in ("beside", "read"))
-    assert beside.facts == read.facts
-    one, other = beside.__getitems__([3]), read.__getitems__([3])
+    separate, read = (
+        sorting(5, 4, 40, 20, context=context).train for context in ("separate", "read")
+    )
+    assert separate.facts == read.facts
+    one, other = separate.__getitems__([3]), read.__getitems__([3])
     assert torch.equal(torch.cat([one["context_ids"], one["input_ids"]], 1), other["input_ids"])
     assert (
-        beside.text_of(one["context_ids"][0].tolist())
-        == beside.text_of(one["label"][0][one["valid"][0]].tolist()) + "="
+        separate.text_of(one["context_ids"][0].tolist())
+        == separate.text_of(one["label"][0][one["valid"][0]].tolist()) + "="
     )
     assert "context_ids" not in other
 

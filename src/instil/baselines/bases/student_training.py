@@ -48,4 +48,4 @@ class StudentTraining(Protocol):
         """Return the teacher's outputs for training samples, in their order."""
 
     def fit(self, scheme: Scheme, samples: Samples) -> FitResult:
-        """Train with the options of the recipe for as many steps as the distilled student."""
+        """Train with the options of the recipe for the number of steps of the distilled student."""

@@ -35,7 +35,7 @@ class SurrogateBaseline(Baseline):
         return training.objectives()
 
     def samples(self, training: StudentTraining) -> Samples:
-        """Return as many images as there are training samples, without labels."""
+        """Return unlabelled images; their number is that of the training samples."""
         splits = training.splits
         return SyntheticImages(splits.validation, len(splits.train), self.image_source())
 

@@ -26,8 +26,8 @@ def sorting(
     context: Annotated[
         Context | None,
         Doc(
-            "position of the context, the answer and a sign: in keys of its own, or (read) "
-            "in front of the prompt; null: no context"
+            "position of the context, which is the answer and a sign; separate: in keys of its "
+            "own, read: in front of the prompt, null: no context"
         ),
     ] = None,
     descending: Annotated[
@@ -74,7 +74,7 @@ def sorting(
     parts = examples[:rows], examples[rows : rows + held_out], examples[rows + held_out :]
     length = 2 * letters + 1 + (letters + 1) * (context == "read")
     return of_documents(
-        parts, ByteTokenizer(), length, prune=True, context=context or "beside", domain=domain
+        parts, ByteTokenizer(), length, prune=True, context=context or "separate", domain=domain
     )
 
 

@@ -36,7 +36,9 @@ HeldOut = Annotated[
 ]
 ContextPosition = Annotated[
     Context,
-    Doc("position of a prompt's context: in keys of its own, or (read) in front of the prompt"),
+    Doc(
+        "position of a prompt's context; separate: in keys of its own, read: in front of the prompt"
+    ),
 ]
 End = Annotated[
     EndOption | None,
@@ -76,7 +78,7 @@ def text(
         bool, Doc("reduce the vocabulary to the tokens of these rows and their components")
     ] = False,
     cut: Annotated[bool, Doc("cut the end of an answer that does not fit into a row")] = False,
-    context: ContextPosition = "beside",
+    context: ContextPosition = "separate",
     domain: Annotated[str | None, Doc("only rows of this domain; null: all")] = None,
     end: End = None,
     bos: Bos = "auto",

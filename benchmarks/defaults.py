@@ -2,15 +2,15 @@
 
 python benchmarks/defaults.py --data DIR [--phase choose|confirm] [--json benchmarks/defaults.json]
 
-Seven small tasks (images, drawings, spoken words, point clouds, depth views, mails, package
-descriptions), three label shares, three teachers (trained on all labels, on the student's labels,
-or on a tenth where the student has all). All arms have the same initial weights, steps, batch size
-and grid of learning rates.
+There are seven small tasks: images, drawings, speech commands, point clouds, depth views, mails and
+package descriptions. There are three label shares and three teachers, trained on all labels, on the
+student's labels, or on a tenth of them if the student has all. All arms have the same initial
+weights, steps, batch size and grid of learning rates.
 
 ``choose`` trains every arm with seeds 0 to 2 and reads the validation split only. ``confirm``
 trains the arms of interest with new seeds, at the learning rate that ``choose`` found for each arm
 and condition, and reads the test split. All students of a condition are trained together through
-``torch.func.vmap``, which gives each the result of a training of its own.
+``torch.func.vmap``, with the result of separate trainings.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ TEACHER_RATE = 3e-3
 UNLABELLED = -100
 MIN_LABELS_PER_CLASS = 2
 SMOOTHING = 0.1
-ENTROPY_SHARE = 0.1  # of the largest possible entropy: target of the temperature by entropy
+ENTROPY_SHARE = 0.1  # share of the maximum entropy that the derived temperature reaches
 
 
 @dataclass
 class Task:
-    """Inputs, labels and split (0 train, 1 validation, 2 test) with builders of the two nets."""
+    """Inputs, labels and split (0 train, 1 validation, 2 test), and builders of the networks."""
 
     name: str
     inputs: Tensor
@@ -64,7 +64,7 @@ class Task:
     build_teacher: Callable[[], nn.Module]
 
     def part(self, index: int) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of one part of the split."""
+        """Return inputs and labels of one part of the split."""
         rows = self.split == index
         return self.inputs[rows], self.labels[rows]
 
@@ -74,7 +74,7 @@ class Task:
         return int(self.labels.max()) + 1
 
 
-# Nets -----------------------------------------------------------------------------------------
+# Networks -----------------------------------------------------------------------------------------
 
 
 def mlp(num_inputs: int, width: int, num_classes: int) -> nn.Module:
@@ -99,7 +99,7 @@ def load_mnist(folder: Path) -> Task:
 
 
 def load_emoji(folder: Path) -> Task:
-    """Groups of emoji drawn by five vendors, 8 x 8 pixels; no emoji is on two sides."""
+    """Groups of emoji drawn by five vendors, 8 x 8 pixels; no emoji is in two parts."""
     data = np.load(folder / "emoji.npz")
     images = torch.from_numpy(data["images"]).float().flatten(0, 1).permute(0, 3, 1, 2) / 255
     images = F.avg_pool2d(images, 4) - 0.7
@@ -110,7 +110,7 @@ def load_emoji(folder: Path) -> Task:
 
 
 def load_speech(folder: Path) -> Task:
-    """Spoken commands (espeak), 20 mel bands x 16 frames, voices of their own in each split."""
+    """Speech commands (espeak), 20 mel bands x 16 frames; no voice is in two parts."""
     data = np.load(folder / "espeak_commands_logmel.npz")
     frames = F.avg_pool2d(torch.from_numpy(data["logmel"].astype(np.float32)), (2, 4))
     return Task(
@@ -206,16 +206,16 @@ TASKS: dict[str, Callable[[Path], Task]] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """Weights of the label loss and of KD, and what the label loss is averaged over.
+    """Weights of the label loss and of KD, and the average of the label loss.
 
     Attributes:
         label_weight: weight of the cross-entropy with the label.
-        average: ``"labelled"`` or ``"batch"``: the items that the label loss is divided by.
-        kd_weight: weight of KD, which all items of the batch have.
-        temperature: of KD; 0 for the temperature by the teacher's entropy.
+        average: ``"labelled"`` or ``"batch"``: items whose number divides the label loss.
+        kd_weight: weight of KD on all items of the batch.
+        temperature: temperature of KD; 0: derived from the teacher's entropy.
         pseudo: whether the teacher's most likely class replaces a missing label.
         smoothing: whether the label is smoothed.
-        labelled_only: whether the batches hold labelled items alone.
+        labelled_only: whether the batches contain labelled items only.
     """
 
     label_weight: float = 1.0
@@ -245,7 +245,7 @@ ARMS: dict[str, Arm] = {
 
 
 def temperature_by_entropy(teacher_logits: Tensor) -> float:
-    """Temperature in [1, 4] at which the teacher's mean entropy is a tenth of the largest."""
+    """Return the temperature in [1, 4] at which the mean entropy is a tenth of the maximum."""
     target = ENTROPY_SHARE * math.log(teacher_logits.shape[-1])
     low, high = 1.0, 4.0
     for _ in range(20):
@@ -259,14 +259,14 @@ def temperature_by_entropy(teacher_logits: Tensor) -> float:
 def total_loss(
     arms: Sequence[Arm], logits: Tensor, labels: Tensor, teacher_logits: Tensor, soft: Tensor
 ) -> Tensor:
-    """Sum over the models of the loss of each.
+    """Return the sum of the losses of all models.
 
     Args:
-        arms: losses; all or none with smoothing of the label.
+        arms: loss settings; either all or none smooth the labels.
         logits: student logits (seeds, arms, rates, batch, classes).
         labels: (seeds, batch), -100 for unlabelled.
         teacher_logits: (seeds, batch, classes).
-        soft: temperature by the teacher's entropy (seeds,).
+        soft: temperatures from the teacher's entropy (seeds,).
     """
 
     def column(values: Sequence[float]) -> Tensor:
@@ -308,7 +308,7 @@ class StackedAdamW:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """One update of all models."""
+        """Update all models once."""
         schedule = (1 + math.cos(math.pi * self.step_index / self.steps)) / 2
         self.step_index += 1
         correction = math.sqrt(1 - 0.999**self.step_index) / (1 - 0.9**self.step_index)
@@ -325,7 +325,7 @@ class StackedAdamW:
 def stacked(
     build: Callable[[], nn.Module], seeds: Sequence[int], shape: tuple[int, ...]
 ) -> tuple[dict[str, Tensor], nn.Module]:
-    """Parameters (seeds, *shape, ...) with equal initial weights for each seed, and a skeleton."""
+    """Return parameters (seeds, *shape, ...), equal within a seed, and a skeleton module."""
     models = []
     for seed in seeds:
         torch.manual_seed(seed)
@@ -343,7 +343,7 @@ def stacked(
 
 
 def forward(skeleton: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
-    """Logits (seeds, arms, rates, batch, classes) for inputs (seeds, batch, ...)."""
+    """Return logits (seeds, arms, rates, batch, classes) of inputs (seeds, batch, ...)."""
 
     def call(state: dict[str, Tensor], batch: Tensor) -> Tensor:
         return functional_call(skeleton, state, (batch,))
@@ -354,7 +354,7 @@ def forward(skeleton: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) 
 
 
 def batches(rows: Tensor, steps: int, seed: int) -> Tensor:
-    """(steps, batch) of ``rows`` in shuffled epochs."""
+    """Return ``rows`` in shuffled epochs, (steps, batch)."""
     generator = torch.Generator().manual_seed(seed)
     need = steps * BATCH_SIZE
     epochs = [
@@ -364,7 +364,7 @@ def batches(rows: Tensor, steps: int, seed: int) -> Tensor:
 
 
 def labelled_rows(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Rows of the training split whose label the student knows: two or more of every class."""
+    """Return the training rows with a label for the student; at least two per class."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1000 + seed))
     size = round(share * len(labels))
     chosen: list[int] = []
@@ -389,13 +389,13 @@ def train(
     """Train all models (seeds, arms, rates) on one stream of batches for each seed.
 
     Args:
-        build: makes a student.
-        arms: losses.
+        build: builds a student.
+        arms: loss settings.
         inputs: training inputs (N, ...).
         labels: (seeds, N), -100 for unlabelled.
-        rows: for each seed the rows that its batches come from.
+        rows: training rows of each seed.
         teacher_logits: (seeds, N, classes).
-        seeds: of initial weights and of the order.
+        seeds: seeds of initial weights and order.
         rates: learning rates (arms, rates).
         steps: number of steps.
     """
@@ -424,7 +424,7 @@ def train(
 def accuracy(
     skeleton: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor
 ) -> Tensor:
-    """Accuracy (seeds, arms, rates)."""
+    """Return the accuracy (seeds, arms, rates)."""
     num_seeds = len(next(iter(parameters.values())))
     correct = torch.zeros(())
     for start in range(0, len(inputs), 256):
@@ -434,10 +434,10 @@ def accuracy(
     return correct / len(inputs)
 
 
-def teacher_answers(
+def teacher_logits_of(
     task: Task, labels: Tensor, rows: Sequence[Tensor], seeds: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Logits (seeds, N, classes) on the training split and test accuracy (seeds,) of teachers."""
+    """Return training logits (seeds, N, classes) and test accuracies (seeds,) of teachers."""
     inputs, _ = task.part(0)
     blank = torch.zeros(len(seeds), len(inputs), task.num_classes)
     parameters, skeleton = train(
@@ -468,32 +468,32 @@ def condition(
     seeds: Sequence[int],
     part: int,
 ) -> dict[str, Any]:
-    """Accuracy of every arm, learning rate and seed on one part of the split.
+    """Return the accuracy of every arm, learning rate and seed on one part of the split.
 
     Args:
-        task: data and nets.
+        task: data and networks.
         share: labelled share of the training split.
-        teacher: labels that it is trained on: ``"all_labels"``, ``"tenth"`` of them, or
-            ``"student_labels"`` (a teacher for each seed).
+        teacher: training labels of the teacher: ``"all_labels"``, ``"tenth"`` of them, or
+            ``"student_labels"`` (one teacher per seed).
         length: number of steps.
-        arms: name -> arm and learning rates, as many for every arm.
-        seeds: of labelled subset, initial weights and order.
+        arms: name -> arm and learning rates; all arms have the same number of rates.
+        seeds: seeds of labelled subset, initial weights and order.
         part: 1 validation, 2 test.
     """
     inputs, truth = task.part(0)
-    known = [labelled_rows(truth, share, seed) for seed in seeds]
+    labelled = [labelled_rows(truth, share, seed) for seed in seeds]
     labels = torch.full((len(seeds), len(truth)), UNLABELLED)
-    for i, own in enumerate(known):
+    for i, own in enumerate(labelled):
         labels[i, own] = truth[own]
     everything = torch.arange(len(truth))
     if teacher == "student_labels":
-        logits, teacher_accuracy = teacher_answers(task, labels, known, seeds)
+        logits, teacher_accuracy = teacher_logits_of(task, labels, labelled, seeds)
     else:
         # One teacher for all seeds, as in a run.
         own = everything if teacher == "all_labels" else labelled_rows(truth, SHARES[1], 0)
-        logits, teacher_accuracy = teacher_answers(task, truth[None], [own], [0])
+        logits, teacher_accuracy = teacher_logits_of(task, truth[None], [own], [0])
         logits = logits.expand(len(seeds), *logits.shape[1:])
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for labelled_only in (True, False):
         names = [name for name, (arm, _) in arms.items() if arm.labelled_only == labelled_only]
         rates = torch.tensor([list(arms[name][1]) for name in names])
@@ -502,7 +502,7 @@ def condition(
             [arms[name][0] for name in names],
             inputs,
             labels,
-            known if labelled_only else [everything] * len(seeds),
+            labelled if labelled_only else [everything] * len(seeds),
             logits,
             seeds,
             rates,
@@ -510,23 +510,23 @@ def condition(
         )
         scores = accuracy(skeleton, parameters, *task.part(part))
         for i, name in enumerate(names):
-            found[name] = {
+            results[name] = {
                 f"{rate:g}": [round(value, 4) for value in scores[:, i, j].tolist()]
                 for j, rate in enumerate(arms[name][1])
             }
     return {
         "task": task.name,
         "share": share,
-        "labels": len(known[0]),
+        "labels": len(labelled[0]),
         "teacher": teacher,
         "steps": length,
         "teacher_test_accuracy": round(float(teacher_accuracy.mean()), 4),
-        "arms": found,
+        "arms": results,
     }
 
 
 def conditions() -> list[tuple[float, str, int]]:
-    """Label share, teacher and length of every condition of a task."""
+    """Return label share, teacher and number of steps of every condition."""
     few, some, every = SHARES
     return [
         (few, "all_labels", STEPS),
@@ -540,7 +540,7 @@ def conditions() -> list[tuple[float, str, int]]:
 
 
 def best_rates(row: dict[str, Any]) -> dict[str, float]:
-    """For each arm the learning rate with the best mean on the validation split."""
+    """Return for each arm the learning rate with the best validation mean."""
     return {
         name: float(max(scores, key=lambda rate: float(np.mean(scores[rate]))))
         for name, scores in row["arms"].items()
@@ -551,7 +551,7 @@ def best_rates(row: dict[str, Any]) -> dict[str, float]:
 
 
 def print_choice(rows: Sequence[dict[str, Any]]) -> None:
-    """Mean, worst and number of losses of every arm against pseudo-labels, on validation data."""
+    """Print mean, minimum and number of losses of every arm against pseudo-labels."""
     print(f"{'arm':18} {'mean':>6} {'worst':>6} {'few':>6} {'equal':>6}  losses > 1 point")
     for name in ARMS:
         gains = []
@@ -591,7 +591,7 @@ def main() -> None:
             own = (task.name, share, teacher, length)
             if any(tuple(row[name] for name in key) == own for row in table[options.phase]):
                 continue
-            began = time.perf_counter()
+            start = time.perf_counter()
             if options.phase == "choose":
                 arms = {name: (ARMS[name], LEARNING_RATES) for name in ARMS}
                 row = condition(task, share, teacher, length, arms, CHOOSE_SEEDS, part=1)
@@ -606,7 +606,7 @@ def main() -> None:
             }
             shown = " ".join(f"{name} {value:.1f}" for name, value in best.items())
             print(*own, f"teacher {100 * row['teacher_test_accuracy']:.1f}", shown)
-            print(f"   {time.perf_counter() - began:.0f} s", flush=True)
+            print(f"   {time.perf_counter() - start:.0f} s", flush=True)
             with atomic(options.json) as temporary:
                 temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     if table["choose"]:

@@ -1,11 +1,10 @@
-"""Every shipped recipe against the same student alone, with the same budget: what did the method
-gain?
+"""Gain of every shipped recipe over the same student alone, with the same budget.
 
 python benchmarks/gains.py [RECIPE ...] [--processes 2] [--json benchmarks/gains.json]
 
-``gains.yaml`` holds the rows: a question, and the recipes, with overrides, that answer it. Each is
-run whole over its seeds, as ``instil run`` would, after ``instil record`` where it has a store, and
-its numbers are those of its ``result.json``: the last epoch on the test split.
+``gains.yaml`` contains the rows: a question, and the recipes with overrides that answer it. Each
+recipe runs completely over its seeds, as with ``instil run``; a recipe with a store is recorded
+first. The numbers are those of ``result.json``: the last epoch on the test split.
 """
 
 from __future__ import annotations
@@ -37,45 +36,49 @@ WRITING = ("written_per_second", "writing_bytes")
 
 
 def rows() -> list[tuple[str, str]]:
-    """Question and command, in the order of the page."""
-    asked: dict[str, list[str]] = yaml.safe_load((HERE / "gains.yaml").read_text(encoding="utf-8"))
-    return [(question, command) for question, commands in asked.items() for command in commands]
+    """Return pairs of question and command, in the order of the page."""
+    commands_of: dict[str, list[str]] = yaml.safe_load(
+        (HERE / "gains.yaml").read_text(encoding="utf-8")
+    )
+    return [
+        (question, command) for question, commands in commands_of.items() for command in commands
+    ]
 
 
 def measured(command: str) -> dict[str, Any]:
-    """What the run of a recipe, with its overrides, wrote down; what fails says why."""
+    """Run a recipe with overrides and return its row, with ``error`` if it fails."""
     torch.set_num_threads(1)
     name, *options = command.split()
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            made = recipe.load(
+            config = recipe.load(
                 str(HERE.parent / "src/instil/recipes" / f"{name}.yaml"), [*options, *QUIET]
             )
-            if made.store is not None:
-                made = made.model_copy(
+            if config.store is not None:
+                config = config.model_copy(
                     update={
-                        "store": made.store.model_copy(
-                            update={"path": str(Path(folder) / made.store.path)}
+                        "store": config.store.model_copy(
+                            update={"path": str(Path(folder) / config.store.path)}
                         )
                     }
                 )
-                record_outputs(made, Console(quiet=True))
+                record_outputs(config, Console(quiet=True))
             result = json.loads(
                 (
-                    run(made, Path(folder) / "run", None, Console(quiet=True)) / "result.json"
+                    run(config, Path(folder) / "run", None, Console(quiet=True)) / "result.json"
                 ).read_text(encoding="utf-8")
             )
-    except Exception as error:  # one recipe must not cost the table
+    except Exception as error:  # one failing recipe must not stop the table
         return {"command": command, "error": f"{type(error).__name__}: {error}"}
-    kind = catalogue.find("scheme", made.scheme.type)
+    kind = catalogue.find("scheme", config.scheme.type)
     trials = (
-        kind.robustness_evaluations(made.scheme.options)
+        kind.robustness_evaluations(config.scheme.options)
         if issubclass(kind, EvaluatesRobustness)
         else {}
     )
     metrics = [result["headline"], *(metric for metric in trials if metric in result["distilled"])]
-    kept = {
+    summary = {
         key: result[key]
         for key in ("headline", "scheme", "seeds", "gain", "gains", *ARMS)
         if key in result
@@ -83,19 +86,19 @@ def measured(command: str) -> dict[str, Any]:
     return {
         "command": command,
         "metrics": metrics,
-        **kept,
+        **summary,
         "writing": {
             arm: {key: one[key] for key in WRITING}
             for arm, one in result["details"].items()
             if set(WRITING) <= one.keys()
         },
         "parameters": result["cost"]["student"]["parameters"],
-        "seconds": round(time.perf_counter() - began),
+        "seconds": round(time.perf_counter() - start),
     }
 
 
 def line(row: dict[str, Any]) -> str:
-    """A row as text."""
+    """Format a row as text."""
     if "error" in row:
         return f"{row['command']:60} {row['error']}"
     headline = row["headline"]
@@ -106,13 +109,13 @@ def line(row: dict[str, Any]) -> str:
     return f"{row['command']:60} {arms}  ({row['seconds']} s)"
 
 
-def write(path: Path | None, found: dict[str, dict[str, Any]]) -> None:
-    """The table, without rows that are no longer asked for."""
+def write(path: Path | None, results: dict[str, dict[str, Any]]) -> None:
+    """Write the table without rows that ``gains.yaml`` no longer contains."""
     if path:
         done = [
-            found[command] | {"question": question}
+            results[command] | {"question": question}
             for question, command in rows()
-            if "error" not in found.get(command, {"error"})
+            if "error" not in results.get(command, {"error"})
         ]
         with atomic(path) as temporary:
             table = {"torch": torch.__version__, "rows": done}
@@ -127,38 +130,38 @@ def main() -> int:
         "recipes",
         nargs="*",
         help=(
-            "only the rows of these recipes, such as classification/kd; 'missing': those without a "
-            "number"
+            "only the rows of these recipes, such as classification/kd; 'missing': those without "
+            "numbers"
         ),
     )
     parser.add_argument(
         "--json",
         type=Path,
-        help="write the table there too; rows that are there already and were not asked for stay",
+        help="also write the table to this file; its other rows are kept",
     )
     parser.add_argument("--processes", type=int, default=1)
-    given = parser.parse_args()
-    found: dict[str, dict[str, Any]] = {}
-    if given.json and given.json.exists():
-        found = {
+    options = parser.parse_args()
+    results: dict[str, dict[str, Any]] = {}
+    if options.json and options.json.exists():
+        results = {
             row["command"]: row
-            for row in json.loads(given.json.read_text(encoding="utf-8"))["rows"]
+            for row in json.loads(options.json.read_text(encoding="utf-8"))["rows"]
         }
     commands = dict.fromkeys(command for _, command in rows())
-    if given.recipes:
-        there = set(found) if "missing" in given.recipes else set(commands)
+    if options.recipes:
+        finished = set(results) if "missing" in options.recipes else set(commands)
         commands = {
             command: None
             for command in commands
-            if command not in there or command.split()[0] in given.recipes
+            if command not in finished or command.split()[0] in options.recipes
         }
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         for done in as_completed([pool.submit(measured, command) for command in commands]):
             row = done.result()
-            found[row["command"]] = row
+            results[row["command"]] = row
             print(line(row), flush=True)
-            write(given.json, found)
-    return 1 if any("error" in row for row in found.values()) else 0
+            write(options.json, results)
+    return 1 if any("error" in row for row in results.values()) else 0
 
 
 if __name__ == "__main__":

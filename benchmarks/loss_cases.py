@@ -1,6 +1,4 @@
-"""What ``losses.py`` measures: sizes, inputs, and every loss function with the formulations that it
-is compared with.
-"""
+"""Cases of ``losses.py``: sizes, inputs, and the formulations of every loss function."""
 
 from __future__ import annotations
 
@@ -34,30 +32,36 @@ SIZES: dict[str, dict[str, Any]] = {
     "hidden": {"shape": (32, 128, 768)},
     "attentions": {"shape": (32, 12, 128, 128)},
 }
-"""``triples`` are embeddings for what takes time and memory with the cube of their number, and
-``samples`` for what takes more than a few numbers for each pair."""
+"""Kind of input -> shape and other sizes. ``triples`` are embeddings for losses with cubic cost,
+``samples`` for losses that need more than a few numbers per pair."""
 
 Loss = Callable[[Inputs], Tensor]
 
 
 @dataclass(frozen=True)
 class Case:
-    """``ours`` calls the loss function on inputs of each of the ``kinds``; ``plain`` is a
-    formulation of the same value; ``torchdistill`` makes, of its module of losses, one whose
-    gradient has the same direction (``alike=False``: of the same cost, but another form).
+    """A loss function and its other formulations.
+
+    Args:
+        kinds: kinds of the inputs.
+        instil: calls the loss function of this package on the inputs.
+        plain: plain formulation with the same value.
+        torchdistill: builds the loss of torchdistill from its module of losses.
+        same_direction: whether the gradient of ``torchdistill`` has the same direction; False: the
+            cost is the same, but the form differs.
     """
 
     kinds: tuple[str, ...]
-    ours: Callable[[Callable[..., Tensor], Inputs], Tensor]
+    instil: Callable[[Callable[..., Tensor], Inputs], Tensor]
     plain: Loss | None = None
     torchdistill: Callable[[ModuleType, Inputs], Callable[[], Tensor]] | None = None
-    alike: bool = True
+    same_direction: bool = True
 
 
 def inputs(
     kind: str, size: dict[str, Any], device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Inputs:
-    """Random student (with gradient), teacher and other inputs of losses on this kind."""
+    """Return random student (with gradient), teacher and other inputs of this kind."""
     generator = torch.Generator().manual_seed(0)
     shape = size["shape"]
 
@@ -67,59 +71,59 @@ def inputs(
     def whole(below: int, *shape: int) -> Tensor:
         return torch.randint(below, shape, generator=generator).to(device)
 
-    given = Inputs(
-        size="x".join(str(number) for number in shape),
+    sample = Inputs(
+        size="x".join(str(count) for count in shape),
         student=normal(*shape).requires_grad_(),
         teacher=normal(*shape),
     )
     if kind in ("logits", "tokens", "boxes"):
-        given.label = whole(shape[-1], *shape[:-1])
-        given.real_label = normal(*shape)
+        sample.label = whole(shape[-1], *shape[:-1])
+        sample.real_label = normal(*shape)
     if kind == "logits":
-        given.teachers, given.embedding = normal(tokens.TEACHERS, *shape), normal(shape[0], 128)
-        given.other = normal(*shape).requires_grad_()
+        sample.teachers, sample.embedding = normal(tokens.TEACHERS, *shape), normal(shape[0], 128)
+        sample.other = normal(*shape).requires_grad_()
     if kind == "tokens":
         ids = whole(shape[-1], shape[0], 64)
-        given.drawn = Sampled(ids, given.teacher.log_softmax(-1).gather(-1, ids))
+        sample.drawn = Sampled(ids, sample.teacher.log_softmax(-1).gather(-1, ids))
     if kind == "boxes":
-        given.box = normal(shape[0], 4).sigmoid() * (shape[1] // 4 - 1)
+        sample.box = normal(shape[0], 4).sigmoid() * (shape[1] // 4 - 1)
     elif kind == "regions":
-        given.label = whole(shape[-1], shape[0])
+        sample.label = whole(shape[-1], shape[0])
     elif kind in ("maps", "few_maps"):
-        number, channels, height, width = shape
-        given.label = whole(20, number, height, width)
-        given.other, given.other_teacher = normal(*shape).requires_grad_(), normal(*shape)
-        given.mask = whole(2, number, 1, height, width).to(given.teacher)
-        given.channels = normal(channels).exp().requires_grad_()
-        given.attention = normal(number, 2, 2).softmax(-1).requires_grad_()
+        count, channels, height, width = shape
+        sample.label = whole(20, count, height, width)
+        sample.other, sample.other_teacher = normal(*shape).requires_grad_(), normal(*shape)
+        sample.mask = whole(2, count, 1, height, width).to(sample.teacher)
+        sample.channels = normal(channels).exp().requires_grad_()
+        sample.attention = normal(count, 2, 2).softmax(-1).requires_grad_()
     elif kind in ("embeddings", "samples", "triples"):
-        number, width = shape
-        given.label = whole(number, number)
-        given.edges = whole(number, 2, 8 * number)
-        given.student_text, given.teacher_text = normal(*shape).requires_grad_(), normal(*shape)
-        given.memory = F.normalize(normal(size["memory"], width), dim=1)
-        given.matrix = normal(width, width)
+        count, width = shape
+        sample.label = whole(count, count)
+        sample.edges = whole(count, 2, 8 * count)
+        sample.student_text, sample.teacher_text = normal(*shape).requires_grad_(), normal(*shape)
+        sample.memory = F.normalize(normal(size["memory"], width), dim=1)
+        sample.matrix = normal(width, width)
     elif kind == "attentions":
-        given.student_shares, given.teacher_shares = (
-            given.student.detach().softmax(-1).requires_grad_(),
-            given.teacher.softmax(-1),
+        sample.student_shares, sample.teacher_shares = (
+            sample.student.detach().softmax(-1).requires_grad_(),
+            sample.teacher.softmax(-1),
         )
-    return given
+    return sample
 
 
 def views(x: Inputs, student: bool) -> DetectionFeatures:
-    """The features and the relations; the small parts cost nothing."""
+    """Return features and relations; the cost of the other parts is negligible."""
     features, relations = (x.student, x.other) if student else (x.teacher, x.other_teacher)
     return DetectionFeatures(features, x.teacher[:, :, 0, 0], x.teacher[:, :1], relations)
 
 
 def costs(x: Inputs) -> Tensor:
-    place = torch.arange(x.student.shape[-1], device=x.student.device, dtype=x.student.dtype)
-    return 1 - (-(place[:, None] - place).abs() / 10).exp()
+    index = torch.arange(x.student.shape[-1], device=x.student.device, dtype=x.student.dtype)
+    return 1 - (-(index[:, None] - index).abs() / 10).exp()
 
 
 def first_half(x: Inputs) -> Tensor:
-    """The classes that both sides have, (P, 2)."""
+    """Return the pairs of common classes, (P, 2)."""
     return torch.arange(x.student.shape[-1] // 2, device=x.student.device)[:, None].expand(-1, 2)
 
 
@@ -131,9 +135,9 @@ def labelled(loss: Callable[..., Tensor], x: Inputs) -> Tensor:
     return loss(x.student, x.teacher, x.label)
 
 
-def some(number: int, x: Inputs) -> int:
-    """So many classes, or half of them all."""
-    return min(number, x.student.shape[-1] // 2)
+def limited(count: int, x: Inputs) -> int:
+    """Return ``count`` classes, but at most half of all."""
+    return min(count, x.student.shape[-1] // 2)
 
 
 def mse(x: Inputs) -> Tensor:
@@ -268,13 +272,13 @@ CASES: dict[str, Case] = {
     "taid_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, 0.5), tokens.taid),
     "top_k_loss": Case(
         TOKENS,
-        lambda f, x: f(x.student, x.teacher, some(64, x)),
-        lambda x: tokens.top(x, some(64, x)),
+        lambda f, x: f(x.student, x.teacher, limited(64, x)),
+        lambda x: tokens.top(x, limited(64, x)),
     ),
     "top_k_ranking_loss": Case(
         LOGITS,
-        lambda f, x: f(x.student, x.teacher, some(16, x)),
-        lambda x: tokens.ranking(x, some(16, x)),
+        lambda f, x: f(x.student, x.teacher, limited(16, x)),
+        lambda x: tokens.ranking(x, limited(16, x)),
     ),
     "sampled_kd_loss": Case(("tokens",), lambda f, x: f(x.student, x.drawn), tokens.sampled),
     "opd_loss": Case(LOGITS, labelled, tokens.opd),
@@ -395,7 +399,7 @@ CASES: dict[str, Case] = {
         lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher]),
         plain.fsp,
         plain.torchdistill_fsp,
-        alike=False,
+        same_direction=False,
     ),
     "ickd_loss": Case(
         MAPS, same, None, through(sides, lambda m: m.ChSimLoss(plain.pairs("student", "teacher")))
@@ -530,7 +534,7 @@ CASES: dict[str, Case] = {
         same,
         lambda x: ((x.student - x.teacher)[:-1] * (x.student - x.teacher)[1:]).abs().sum(1).mean(),
     ),
-    "crd_loss": Case(SAMPLES, plain.ours_crd, None, plain.crd),
+    "crd_loss": Case(SAMPLES, plain.instil_crd, None, plain.crd),
     "darkrank_loss": Case(EMBEDDINGS, same, plain.darkrank),
     "dcd_loss": Case(EMBEDDINGS, same, plain.dcd),
     "psd_loss": Case(
@@ -590,7 +594,7 @@ CASES: dict[str, Case] = {
         same,
         lambda x: F.mse_loss(*(F.normalize(side @ side.T, dim=1) for side in sides(x))),
         through(sides, lambda m: m.SPKDLoss("m", "m", "batchmean")),
-        alike=False,
+        same_direction=False,
     ),
     "skd_pairwise_loss": Case(MAPS, same, plain.skd_pairwise),
     "sskd_transformed_loss": Case(

@@ -1,5 +1,6 @@
-"""Plain PyTorch formulations of the losses, a few lines each, of the same value as ours on ordinary
-inputs; and torchdistill's losses.
+"""Short plain PyTorch formulations of the losses, and the losses of torchdistill.
+
+On ordinary inputs a plain formulation has the value of the loss function.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ from torch import Tensor
 def through(
     outputs: Callable[[Inputs], tuple[Any, Any]], make: Callable[[ModuleType], Any]
 ) -> Callable[[ModuleType, Inputs], Callable[[], Tensor]]:
-    """A loss of torchdistill on the output of one module, 'm', of either side."""
+    """Return a case for a torchdistill loss that reads module ``m`` of both networks."""
 
-    def made(losses: ModuleType, given: Inputs) -> Callable[[], Tensor]:
+    def build(losses: ModuleType, inputs: Inputs) -> Callable[[], Tensor]:
         loss = make(losses)
 
         def run() -> Tensor:
-            mine, theirs = outputs(given)
-            found: Tensor = loss({"m": {"output": mine}}, {"m": {"output": theirs}})
-            return found
+            student, teacher = outputs(inputs)
+            value: Tensor = loss({"m": {"output": student}}, {"m": {"output": teacher}})
+            return value
 
         return run
 
-    return made
+    return build
 
 
-def sides(given: Inputs) -> tuple[Tensor, Tensor]:
-    return given.student, given.teacher
+def sides(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    return inputs.student, inputs.teacher
 
 
 def pairs(*sides: str) -> dict[str, Any]:
-    """torchdistill's name for one pair of feature maps."""
+    """Return torchdistill's configuration of one pair of feature maps."""
     return {"pair": {side: {"path": "m", "io": "output"} for side in sides}}
 
 
@@ -51,24 +52,24 @@ OUTPUTS = {"student_output_path": "m", "teacher_output_path": "m"}
 
 
 def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean over the first dimension of the KL divergence, without T²."""
-    mine, theirs = (
+    """Return the KL divergence without T², averaged over the first dimension."""
+    student_log, teacher_log = (
         F.log_softmax(student / temperature, -1),
         F.log_softmax(teacher / temperature, -1),
     )
-    return F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
+    return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True)
 
 
 def kl_values(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    mine, theirs = (
+    student_log, teacher_log = (
         F.log_softmax(student / temperature, -1),
         F.log_softmax(teacher / temperature, -1),
     )
-    return F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1)
+    return F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(-1)
 
 
 def dkd(x: Inputs) -> Tensor:
-    """The label's logit lowered, which leaves the class out of a softmax."""
+    """Exclude the target class from the softmax by a much lower logit."""
     label = x.label[:, None]
 
     def own(side: Tensor) -> Tensor:
@@ -100,8 +101,8 @@ def mft(x: Inputs) -> Tensor:
         ((own + 0.2).clamp(max=1) - own) / (1 - own),
         (top - own + 0.2) / (1 + top - own),
     ).clamp(max=1)
-    wanted = (p * (1 - share)).scatter_add(1, label, share)
-    return F.kl_div(F.log_softmax(x.student, -1), wanted, reduction="batchmean")
+    target = (p * (1 - share)).scatter_add(1, label, share)
+    return F.kl_div(F.log_softmax(x.student, -1), target, reduction="batchmean")
 
 
 def mlkd(x: Inputs) -> Tensor:
@@ -119,8 +120,10 @@ def mlkd(x: Inputs) -> Tensor:
 
 def mlkd_pairs(x: Inputs, classes: bool) -> Tensor:
     both = [F.softmax(side / 4, -1) for side in sides(x)]
-    mine, theirs = (side.T if classes else side for side in both)
-    return F.mse_loss(mine @ mine.T, theirs @ theirs.T, reduction="sum") / len(mine)
+    student_probs, teacher_probs = (side.T if classes else side for side in both)
+    return F.mse_loss(
+        student_probs @ student_probs.T, teacher_probs @ teacher_probs.T, reduction="sum"
+    ) / len(student_probs)
 
 
 def nkd(x: Inputs) -> Tensor:
@@ -134,12 +137,12 @@ def nkd(x: Inputs) -> Tensor:
 
 def normkd(x: Inputs) -> Tensor:
     deviations = [side.std(-1, keepdim=True) for side in (x.student, x.teacher)]
-    mine, theirs = (
+    student_log, teacher_log = (
         F.log_softmax(side / deviation, -1)
         for side, deviation in zip(sides(x), deviations, strict=True)
     )
     return (
-        F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1)
+        F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(-1)
         * deviations[1].squeeze(-1) ** 2
     ).mean()
 
@@ -161,8 +164,8 @@ def ps_kd(x: Inputs) -> Tensor:
 
 def rld(x: Inputs) -> Tensor:
     student, teacher, label = x.student / 4, x.teacher / 4, x.label[:, None]
-    mine, theirs = F.softmax(student, 1), F.softmax(teacher, 1)
-    own, best = mine.gather(1, label), theirs.amax(1, keepdim=True)
+    student_probs, teacher_probs = F.softmax(student, 1), F.softmax(teacher, 1)
+    own, best = student_probs.gather(1, label), teacher_probs.amax(1, keepdim=True)
     two = F.kl_div(
         torch.cat([own, 1 - own], 1).log(), torch.cat([best, 1 - best], 1), reduction="batchmean"
     )
@@ -192,10 +195,12 @@ def streamlined(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
 
 
 def wsld(x: Inputs) -> Tensor:
-    mine, theirs = (
+    student_loss, teacher_loss = (
         F.cross_entropy(side.detach(), x.label, reduction="none") for side in (x.student, x.teacher)
     )
-    return 4 * (kl_values(x.student, x.teacher, 2) * (1 - (-mine / theirs).exp())).mean()
+    return (
+        4 * (kl_values(x.student, x.teacher, 2) * (1 - (-student_loss / teacher_loss).exp())).mean()
+    )
 
 
 def listmle(x: Inputs) -> Tensor:
@@ -210,7 +215,7 @@ def pld(x: Inputs) -> Tensor:
 
 
 def cs_kd(x: Inputs) -> Tensor:
-    """Only the pairs there are: log-probabilities gathered pair by pair."""
+    """Gather the log-probabilities of the existing pairs only."""
     own = F.log_softmax(x.student / 4, 1)
     one, other = same_label(x).nonzero(as_tuple=True)
     values = F.kl_div(own[one], own.detach()[other], reduction="none", log_target=True).sum(1)
@@ -236,16 +241,20 @@ def fgd(x: Inputs) -> Tensor:
         strength = stage.abs().mean(over)
         return strength[0].numel() * F.softmax(strength.flatten(1) / 0.5, 1).view_as(strength)
 
-    (mine, theirs), (my_channels, their_channels) = (
+    (student_map, teacher_map), (student_channels, teacher_channels) = (
         [share(side, over) for side in sides(x)] for over in ((1,), (2, 3))
     )
-    squares = (x.student - x.teacher) ** 2 * theirs[:, None] * their_channels[:, :, None, None]
-    apart = F.l1_loss(mine, theirs, reduction="sum") + F.l1_loss(
-        my_channels, their_channels, reduction="sum"
+    squares = (
+        (x.student - x.teacher) ** 2 * teacher_map[:, None] * teacher_channels[:, :, None, None]
+    )
+    distance = F.l1_loss(student_map, teacher_map, reduction="sum") + F.l1_loss(
+        student_channels, teacher_channels, reduction="sum"
     )
     return (
-        0.001 * (squares * x.mask).sum() + 0.0005 * (squares * (1 - x.mask)).sum() + 0.001 * apart
-    ) / len(mine)
+        0.001 * (squares * x.mask).sum()
+        + 0.0005 * (squares * (1 - x.mask)).sum()
+        + 0.001 * distance
+    ) / len(student_map)
 
 
 def ofd(x: Inputs) -> Tensor:
@@ -256,20 +265,20 @@ def ofd(x: Inputs) -> Tensor:
 
 
 def nst(x: Inputs) -> Tensor:
-    mine, theirs = (F.normalize(side.flatten(2), dim=2) for side in sides(x))
+    student, teacher = (F.normalize(side.flatten(2), dim=2) for side in sides(x))
     return (
-        (torch.bmm(mine, mine.mT) ** 2).mean()
-        + (torch.bmm(theirs, theirs.mT) ** 2).mean()
-        - 2 * (torch.bmm(mine, theirs.mT) ** 2).mean()
+        (torch.bmm(student, student.mT) ** 2).mean()
+        + (torch.bmm(teacher, teacher.mT) ** 2).mean()
+        - 2 * (torch.bmm(student, teacher.mT) ** 2).mean()
     )
 
 
 def pkd(x: Inputs) -> Tensor:
-    mine, theirs = (
+    student, teacher = (
         (side - side.mean((0, 2, 3), keepdim=True)) / (side.std((0, 2, 3), keepdim=True) + 1e-6)
         for side in sides(x)
     )
-    return F.mse_loss(mine, theirs) / 2
+    return F.mse_loss(student, teacher) / 2
 
 
 def dist_plus(x: Inputs) -> Tensor:
@@ -284,10 +293,10 @@ def dist_plus(x: Inputs) -> Tensor:
 
 
 def sad(x: Inputs) -> Tensor:
-    mine, theirs = (
+    attention, deeper_attention = (
         F.softmax((side**2).mean(1).flatten(1), 1) for side in (x.student, x.other.detach())
     )
-    return F.mse_loss(mine, theirs)
+    return F.mse_loss(attention, deeper_attention)
 
 
 def mobilebert(x: Inputs) -> Tensor:
@@ -295,61 +304,74 @@ def mobilebert(x: Inputs) -> Tensor:
     normed = F.mse_loss(
         F.layer_norm(x.student, width, eps=1e-12), F.layer_norm(x.teacher, width, eps=1e-12)
     )
-    (my_variance, my_mean), (variance, mean) = (
+    (student_variance, student_mean), (teacher_variance, teacher_mean) = (
         torch.var_mean(side, -1, correction=0) for side in sides(x)
     )
-    return 100 * normed + 5000 * F.mse_loss(my_mean, mean) + 5 * F.l1_loss(my_variance, variance)
+    return (
+        100 * normed
+        + 5000 * F.mse_loss(student_mean, teacher_mean)
+        + 5 * F.l1_loss(student_variance, teacher_variance)
+    )
 
 
 def uskd(x: Inputs) -> Tensor:
-    (mine, theirs), label = (F.log_softmax(side, -1) for side in sides(x)), x.label[:, None]
-    own = mine.gather(-1, label)
-    sure = own.detach().exp() ** 2
+    (student_log, teacher_log), label = (
+        (F.log_softmax(side, -1) for side in sides(x)),
+        x.label[:, None],
+    )
+    own = student_log.gather(-1, label)
+    confidence = own.detach().exp() ** 2
     scores = sum(
-        side / (1 + 1e-6 - side.gather(-1, label)) for side in (mine.detach(), theirs.exp())
+        side / (1 + 1e-6 - side.gather(-1, label))
+        for side in (student_log.detach(), teacher_log.exp())
     )
-    shares = (1 / (1 + scores.argsort(-1, descending=True).argsort(-1).to(mine.dtype))).scatter(
-        -1, label, 0
-    )
+    shares = (
+        1 / (1 + scores.argsort(-1, descending=True).argsort(-1).to(student_log.dtype))
+    ).scatter(-1, label, 0)
     others = F.cross_entropy(
         x.student.scatter(-1, label, -1e4), shares / shares.sum(-1, keepdim=True)
     )
     weak = F.cross_entropy(x.teacher, x.label, label_smoothing=0.1)
-    return -((sure + 1 - sure.mean()) * own).mean() + 0.1 * others + 0.005 * weak
+    return -((confidence + 1 - confidence.mean()) * own).mean() + 0.1 * others + 0.005 * weak
 
 
 def wkd_logit(x: Inputs, cost: Tensor) -> Tensor:
     label, kernel = x.label[:, None], (-cost / 0.05).exp()
-    mine, theirs = (F.softmax((side / 2).scatter(-1, label, -1000.0), -1) for side in sides(x))
-    columns = theirs / ((mine > 0).to(mine.dtype) @ kernel)
+    student_probs, teacher_probs = (
+        F.softmax((side / 2).scatter(-1, label, -1000.0), -1) for side in sides(x)
+    )
+    columns = teacher_probs / ((student_probs > 0).to(student_probs.dtype) @ kernel)
     for _ in range(9):
-        columns = theirs / (mine / (columns @ kernel.T) @ kernel)
-    moved = (mine * (columns @ (kernel * cost).T) / (columns @ kernel.T)).sum(-1)
+        columns = teacher_probs / (student_probs / (columns @ kernel.T) @ kernel)
+    transport = (student_probs * (columns @ (kernel * cost).T) / (columns @ kernel.T)).sum(-1)
     own = F.softmax(x.teacher, -1).gather(-1, label).squeeze(-1)
-    return (own * F.cross_entropy(x.student, x.label, reduction="none") + 30 * moved).mean()
+    return (own * F.cross_entropy(x.student, x.label, reduction="none") + 30 * transport).mean()
 
 
 def kdsvd(x: Inputs) -> Tensor:
     def main(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        mine, theirs = (
+        student_vectors, teacher_vectors = (
             torch.linalg.svd(side.flatten(2).mT, full_matrices=False)[2]
             for side in (student, teacher)
         )
         first = (
-            theirs[:, 0] * theirs[:, 0].gather(1, theirs[:, 0].abs().argmax(1, keepdim=True)).sign()
+            teacher_vectors[:, 0]
+            * teacher_vectors[:, 0]
+            .gather(1, teacher_vectors[:, 0].abs().argmax(1, keepdim=True))
+            .sign()
         )
-        cosine = (mine[:, :4] @ first[:, :, None]).squeeze(-1).detach()
-        place = cosine.abs().argmax(1)
-        rows = torch.arange(len(mine), device=mine.device)
-        return mine[rows, place] * cosine[rows, place].sign()[:, None], first
+        cosine = (student_vectors[:, :4] @ first[:, :, None]).squeeze(-1).detach()
+        index = cosine.abs().argmax(1)
+        rows = torch.arange(len(student_vectors), device=student_vectors.device)
+        return student_vectors[rows, index] * cosine[rows, index].sign()[:, None], first
 
-    (one, wanted_one), (two, wanted_two) = (
+    (one, teacher_one), (two, teacher_two) = (
         main(x.student, x.teacher),
         main(x.other, x.other_teacher),
     )
     kernels = [
         (-((second[:, :, None] - first[:, None]) ** 2) / 8).exp()
-        for second, first in ((two, one), (wanted_two, wanted_one))
+        for second, first in ((two, one), (teacher_two, teacher_one))
     ]
     return (kernels[0] - kernels[1]).square().sum((1, 2)).mean()
 
@@ -357,28 +379,32 @@ def kdsvd(x: Inputs) -> Tensor:
 def wkd_feature_full(x: Inputs) -> Tensor:
     both = [side.flatten(2) for side in sides(x)]
     means = [side.mean(2, keepdim=True) for side in both]
-    mine, theirs = (
+    student, teacher = (
         (side - mean) / (side.shape[2] - 1) ** 0.5 for side, mean in zip(both, means, strict=True)
     )
-    shared = torch.linalg.matrix_norm(mine.mT @ theirs, "nuc")
+    shared = torch.linalg.matrix_norm(student.mT @ teacher, "nuc")
     moved = (means[0] - means[1]).square().sum((1, 2))
-    return (2 * moved + mine.square().sum((1, 2)) + theirs.square().sum((1, 2)) - 2 * shared).mean()
+    return (
+        2 * moved + student.square().sum((1, 2)) + teacher.square().sum((1, 2)) - 2 * shared
+    ).mean()
 
 
 def wcord(x: Inputs) -> Tensor:
     cost = 1 - unit(x.student) @ unit(x.teacher).T
-    kernel, number = (-cost.detach() / 0.1).exp(), len(cost)
+    kernel, size = (-cost.detach() / 0.1).exp(), len(cost)
     rows = torch.ones_like(kernel[0])
     for _ in range(50):
-        columns = 1 / (number * (rows @ kernel))
-        rows = 1 / (number * (kernel @ columns))
+        columns = 1 / (size * (rows @ kernel))
+        rows = 1 / (size * (kernel @ columns))
     return (rows[:, None] * kernel * columns * cost).sum()
 
 
 def wkd_feature(x: Inputs) -> Tensor:
-    (my_variance, my_mean), (variance, mean) = (torch.var_mean(side, (2, 3)) for side in sides(x))
-    spread = ((my_variance + 1e-5).sqrt() - (variance + 1e-5).sqrt()) ** 2
-    return (2 * (my_mean - mean) ** 2 + spread).sum(1).mean()
+    (student_variance, student_mean), (teacher_variance, teacher_mean) = (
+        torch.var_mean(side, (2, 3)) for side in sides(x)
+    )
+    spread = ((student_variance + 1e-5).sqrt() - (teacher_variance + 1e-5).sqrt()) ** 2
+    return (2 * (student_mean - teacher_mean) ** 2 + spread).sum(1).mean()
 
 
 def fbkd(x: Inputs) -> Tensor:
@@ -403,22 +429,20 @@ def cirkd_minibatch(x: Inputs) -> Tensor:
 
 
 def cka(x: Inputs) -> Tensor:
-    """Of the columns' products, not the samples': few numbers where there are more samples than
-    columns.
-    """
-    mine, theirs = (side - side.mean(0) for side in sides(x))
-    return 1 - (theirs.T @ mine).square().sum() / (
-        (mine.T @ mine).norm() * (theirs.T @ theirs).norm()
+    """Use products of columns, which are smaller if there are more samples than columns."""
+    student, teacher = (side - side.mean(0) for side in sides(x))
+    return 1 - (teacher.T @ student).square().sum() / (
+        (student.T @ student).norm() * (teacher.T @ teacher).norm()
     )
 
 
 def gaussian_cka(x: Inputs) -> Tensor:
-    found = []
+    matrices = []
     for side in sides(x):
         squared = squared_distances(side)
         matrix = (-squared / (0.5 * squared.detach().sum() / (len(side) * (len(side) - 1)))).exp()
-        found.append(matrix - matrix.mean(0) - matrix.mean(1, keepdim=True) + matrix.mean())
-    return 1 - F.cosine_similarity(found[0].flatten(), found[1].flatten(), dim=0)
+        matrices.append(matrix - matrix.mean(0) - matrix.mean(1, keepdim=True) + matrix.mean())
+    return 1 - F.cosine_similarity(matrices[0].flatten(), matrices[1].flatten(), dim=0)
 
 
 def squared_distances(side: Tensor) -> Tensor:
@@ -431,7 +455,7 @@ def matmul_distances(side: Tensor) -> Tensor:
 
 
 def clip_gradient(x: Inputs) -> Tensor:
-    def pulls(image: Tensor, text: Tensor) -> list[Tensor]:
+    def gradients(image: Tensor, text: Tensor) -> list[Tensor]:
         own = torch.eye(len(image), device=image.device)
         errors = [F.softmax(10 * image @ text.T, 1) - own, F.softmax(10 * text @ image.T, 1) - own]
         (there, back), scale = errors, 10 / len(image)
@@ -442,24 +466,26 @@ def clip_gradient(x: Inputs) -> Tensor:
             scale * back.T @ text,
         ]
 
-    found = zip(
-        pulls(unit(x.student), unit(x.student_text)),
-        pulls(unit(x.teacher), unit(x.teacher_text)),
+    gradient_pairs = zip(
+        gradients(unit(x.student), unit(x.student_text)),
+        gradients(unit(x.teacher), unit(x.teacher_text)),
         strict=True,
     )
-    return sum((F.mse_loss(a, b) for a, b in found), torch.zeros((), device=x.student.device))
+    return sum(
+        (F.mse_loss(a, b) for a, b in gradient_pairs), torch.zeros((), device=x.student.device)
+    )
 
 
 def correlation_congruence(x: Inputs) -> Tensor:
-    mine, theirs = (
+    student, teacher = (
         math.exp(-0.8) * (1 + 0.8 * product + 0.32 * product**2)
         for product in map(cosines, sides(x))
     )
-    return F.mse_loss(mine, theirs)
+    return F.mse_loss(student, teacher)
 
 
 def crd(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
-    """torchdistill takes exponentials; its positive and negative scores stand in one matrix."""
+    """Pass exponentials; torchdistill reads positive and negative scores from one matrix."""
     loss = losses.CRDLoss("m", "m", "m", 1, 2, 1, 100000)
     return lambda: loss.compute_contrast_loss(scores(x).exp())
 
@@ -469,18 +495,24 @@ def scores(x: Inputs) -> Tensor:
 
 
 def darkrank(x: Inputs) -> Tensor:
-    mine, theirs = (matmul_distances(side) for side in sides(x))
-    nearest = theirs.detach().clone().fill_diagonal_(math.inf).topk(4, 1, largest=False).indices
-    ranked = -3 * mine.gather(1, nearest) ** 3
+    student_distances, teacher_distances = (matmul_distances(side) for side in sides(x))
+    nearest = (
+        teacher_distances.detach()
+        .clone()
+        .fill_diagonal_(math.inf)
+        .topk(4, 1, largest=False)
+        .indices
+    )
+    ranked = -3 * student_distances.gather(1, nearest) ** 3
     return (ranked.flip(1).logcumsumexp(1) - ranked.flip(1)).sum(1).mean()
 
 
 def dcd(x: Inputs) -> Tensor:
     both = unit(x.student) @ unit(x.teacher).T
-    finds, found = F.log_softmax(both, 1), F.log_softmax(both, 0).T
+    forward_log, backward_log = F.log_softmax(both, 1), F.log_softmax(both, 0).T
     own = torch.arange(len(both), device=both.device)
-    return F.nll_loss(finds, own) + 0.5 * F.kl_div(
-        finds, found, reduction="batchmean", log_target=True
+    return F.nll_loss(forward_log, own) + 0.5 * F.kl_div(
+        forward_log, backward_log, reduction="batchmean", log_target=True
     )
 
 
@@ -488,61 +520,65 @@ def psd(x: Inputs) -> Tensor:
     def maps(*stages: Tensor) -> Tensor:
         return torch.stack([unit((stage**2).mean(1).flatten(1)) for stage in stages])
 
-    mine, theirs = maps(x.student, x.other), maps(x.teacher, x.other_teacher)
-    return F.mse_loss(unit(mine[1] - mine[0]), unit(theirs[1] - theirs[0]))
+    student_maps, teacher_maps = maps(x.student, x.other), maps(x.teacher, x.other_teacher)
+    return F.mse_loss(
+        unit(student_maps[1] - student_maps[0]), unit(teacher_maps[1] - teacher_maps[0])
+    )
 
 
 def csd(x: Inputs) -> Tensor:
-    mine, theirs = (
+    student, teacher = (
         F.softmax(F.avg_pool2d(side, 2, ceil_mode=True).flatten(2) / 4, 2) for side in sides(x)
     )
-    return F.mse_loss(mine @ mine.mT, theirs @ theirs.mT)
+    return F.mse_loss(student @ student.mT, teacher @ teacher.mT)
 
 
 def ega(x: Inputs) -> Tensor:
-    mine, theirs = (unit(side - side.mean(1, keepdim=True)) for side in sides(x))
+    student, teacher = (unit(side - side.mean(1, keepdim=True)) for side in sides(x))
     return (
-        0.8 * (theirs @ mine.T - torch.eye(len(mine), device=mine.device)).norm()
-        + 0.3 * (mine @ mine.T - theirs @ theirs.T).norm()
+        0.8 * (teacher @ student.T - torch.eye(len(student), device=student.device)).norm()
+        + 0.3 * (student @ student.T - teacher @ teacher.T).norm()
     )
 
 
 def hkd(x: Inputs) -> Tensor:
-    def apart(mine: Tensor, theirs: Tensor) -> Tensor:
-        p, q = theirs / theirs.sum(1, keepdim=True), mine / mine.sum(1, keepdim=True)
+    def symmetric_kl(student: Tensor, teacher: Tensor) -> Tensor:
+        p, q = teacher / teacher.sum(1, keepdim=True), student / student.sum(1, keepdim=True)
         return ((p - q) * (p / q).log()).mean()
 
-    return apart(*((cosines(side) + 1) / 2 for side in sides(x))) + apart(
+    return symmetric_kl(*((cosines(side) + 1) / 2 for side in sides(x))) + symmetric_kl(
         *(1 / (1 + matmul_distances(side)) for side in sides(x))
     )
 
 
 def irg(x: Inputs) -> Tensor:
-    mine, theirs = (squared / squared.max() for squared in map(squared_distances, sides(x)))
-    return F.mse_loss(mine, theirs) + F.mse_loss(x.student, x.teacher)
+    student_edges, teacher_edges = (
+        squared / squared.max() for squared in map(squared_distances, sides(x))
+    )
+    return F.mse_loss(student_edges, teacher_edges) + F.mse_loss(x.student, x.teacher)
 
 
 def irg_transform(x: Inputs) -> Tensor:
-    moved = []
+    changes = []
     for before, after in ((x.student, x.student_text), (x.teacher, x.teacher_text)):
         edges = [squared / squared.max() for squared in map(squared_distances, (before, after))]
-        moved.append((F.mse_loss(edges[0], edges[1]), F.mse_loss(before, after)))
-    return (moved[0][0] - moved[1][0]) ** 2 + (moved[0][1] - moved[1][1]) ** 2
+        changes.append((F.mse_loss(edges[0], edges[1]), F.mse_loss(before, after)))
+    return (changes[0][0] - changes[1][0]) ** 2 + (changes[0][1] - changes[1][1]) ** 2
 
 
 def itrd(x: Inputs) -> Tensor:
-    mine, theirs = ((side - side.mean(0)) / side.std(0) for side in sides(x))
-    return (1 - (mine * theirs).sum(0) / len(mine)).abs().pow(2.02).sum().log2()
+    student, teacher = ((side - side.mean(0)) / side.std(0) for side in sides(x))
+    return (1 - (student * teacher).sum(0) / len(student)).abs().pow(2.02).sum().log2()
 
 
 def itrd_mutual(x: Inputs) -> Tensor:
-    mine = cosines(x.student)
-    both = mine * cosines(x.teacher)
-    return (mine / len(mine)).square().sum() - (both / len(mine)).square().sum()
+    student = cosines(x.student)
+    product = student * cosines(x.teacher)
+    return (student / len(student)).square().sum() - (product / len(student)).square().sum()
 
 
 def lsp(x: Inputs) -> Tensor:
-    """All edges, of which those into one node are a softmax, without torch_geometric."""
+    """Softmax over the edges into each node, without torch_geometric."""
     source, target = x.edges
     shares = []
     for side in sides(x):
@@ -552,10 +588,10 @@ def lsp(x: Inputs) -> Tensor:
 
 
 def seed(x: Inputs) -> Tensor:
-    mine, theirs = unit(x.student), unit(x.teacher)
+    student, teacher = unit(x.student), unit(x.teacher)
     both = [
-        torch.cat([(side * theirs).sum(1, keepdim=True), side @ x.memory.T], 1)
-        for side in (mine, theirs)
+        torch.cat([(side * teacher).sum(1, keepdim=True), side @ x.memory.T], 1)
+        for side in (student, teacher)
     ]
     return F.cross_entropy(both[0] / 0.2, F.softmax(both[1] / 0.01, 1))
 
@@ -574,17 +610,19 @@ def contrastive(image: Tensor, text: Tensor, both_ways: bool = True) -> Tensor:
 
 
 def bernoulli_entropy(logits: Tensor) -> Tensor:
-    """Mean over all classes."""
+    """Return the entropy of independent classes, averaged over all entries."""
     return F.binary_cross_entropy_with_logits(logits, torch.sigmoid(logits))
 
 
 def afd(x: Inputs) -> Tensor:
-    mine, theirs = (
+    student_maps, teacher_maps = (
         [unit((stage**2).mean(1).flatten(1)) for stage in side]
         for side in ((x.student, x.other), (x.teacher, x.other_teacher))
     )
-    apart = torch.stack([torch.stack([((a - b) ** 2).mean(1) for a in mine], 1) for b in theirs], 1)
-    return (x.attention * apart).sum((1, 2)).mean()
+    distances = torch.stack(
+        [torch.stack([((a - b) ** 2).mean(1) for a in student_maps], 1) for b in teacher_maps], 1
+    )
+    return (x.attention * distances).sum((1, 2)).mean()
 
 
 def diffkd(x: Inputs) -> Tensor:
@@ -613,35 +651,35 @@ def factor_transfer(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
 
 
 def fsp(x: Inputs) -> Tensor:
-    mine = torch.bmm(x.student.flatten(2), x.other.flatten(2).mT) / x.student[0, 0].numel()
+    student_flow = torch.bmm(x.student.flatten(2), x.other.flatten(2).mT) / x.student[0, 0].numel()
     return F.mse_loss(
-        mine,
+        student_flow,
         torch.bmm(x.teacher.flatten(2), x.other_teacher.flatten(2).mT) / x.student[0, 0].numel(),
     )
 
 
 def torchdistill_fsp(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
-    """Sum of the columns' lengths: same cost as the mean square, another gradient."""
+    """Sum of column norms: the cost of the mean square, but another gradient."""
     named = {
         f"{side}_{which}": {"path": which, "io": "output"}
         for side in ("student", "teacher")
         for which in ("first", "second")
     }
     loss = losses.FSPLoss({"pair": named})
-    mine = {"first": {"output": x.student}, "second": {"output": x.other}}
-    theirs = {"first": {"output": x.teacher}, "second": {"output": x.other_teacher}}
-    return lambda: loss(mine, theirs)
+    student_outputs = {"first": {"output": x.student}, "second": {"output": x.other}}
+    teacher_outputs = {"first": {"output": x.teacher}, "second": {"output": x.other_teacher}}
+    return lambda: loss(student_outputs, teacher_outputs)
 
 
 def ifvd(x: Inputs) -> Tensor:
-    """Prototypes by a product with the labels as one-hot vectors."""
+    """Compute the prototypes by a product with one-hot labels."""
     mask = F.one_hot(x.label.flatten(1)).to(x.student.dtype)
-    found = []
+    similarities = []
     for side in sides(x):
         pixels = side.flatten(2).mT
         prototypes = mask @ (mask.mT @ pixels)
-        found.append(F.cosine_similarity(pixels, prototypes, dim=-1))
-    return F.mse_loss(found[0], found[1])
+        similarities.append(F.cosine_similarity(pixels, prototypes, dim=-1))
+    return F.mse_loss(similarities[0], similarities[1])
 
 
 def lwm(x: Inputs) -> Tensor:
@@ -679,9 +717,7 @@ def vid(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
 
 
 def congruence(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
-    """It makes the kernel row by row, of unit embeddings, and takes a length where ours is a
-    square: the same direction.
-    """
+    """Kernel of unit embeddings, row by row; a norm in place of a square has the same direction."""
     loss = losses.CCKDLoss("m", "m", {"type": "gaussian", "gamma": 0.4, "max_p": 2}, "batchmean")
     return lambda: loss({"m": {"output": unit(x.student)}}, {"m": {"output": unit(x.teacher)}})
 
@@ -690,18 +726,18 @@ def relational(distance: bool) -> Callable[[ModuleType], Any]:
     return lambda losses: losses.RKDLoss("m", "m", float(distance), float(not distance), "mean")
 
 
-def ours_crd(loss: Callable[..., Tensor], x: Inputs) -> Tensor:
-    found = scores(x)
-    return loss(found[:, 0], found[:, 1:], 100000)
+def instil_crd(loss: Callable[..., Tensor], x: Inputs) -> Tensor:
+    similarities = scores(x)
+    return loss(similarities[:, 0], similarities[:, 1:], 100000)
 
 
 def regression_kd(x: Inputs) -> Tensor:
-    known = x.real_label != -100
-    mine, theirs = (
-        (F.mse_loss(side, x.real_label, reduction="none") * known).sum(1)
+    has_label = x.real_label != -100
+    student_error, teacher_error = (
+        (F.mse_loss(side, x.real_label, reduction="none") * has_label).sum(1)
         for side in (x.student, x.teacher)
     )
-    return torch.where(mine > theirs, mine, 0.0).mean()
+    return torch.where(student_error > teacher_error, student_error, 0.0).mean()
 
 
 def tinybert_attention(x: Inputs) -> Tensor:

@@ -1,15 +1,15 @@
-"""Every objective of the catalogue on the smallest recipe of its task: does it help there, and what
-does a step cost?
+"""Quality and cost of every objective of the catalogue on the smallest recipe of its task.
 
 python benchmarks/methods.py [NAME ...] [--processes 2] [--json benchmarks/methods.json]
 
-Each stands in the place of ``kd`` (of all that learns from the teacher, where a recipe has no
-``kd``), beside the label loss. One rule sets all weights, so that none is chosen by its result: on
-the first batch, the gradient by the student's parameters is as long as that of ``kd`` (of the label
-loss, where there is none). The options are the defaults. Accuracy (or the task's own metric) is of
-the last epoch on the test split, over seeds 0, 1 and 2. Time is the least of the steps, measured in
-turn with ``kd``; memory is what the student's step keeps for its backward pass, adapters and
-memories included.
+Each objective replaces ``kd``, or all losses on the teacher in a recipe without ``kd``; the label
+loss remains. One rule sets all weights, so no weight is chosen by its result. On the first batch,
+the gradient of the student's parameters has the norm of that of ``kd``, or of the label loss in a
+recipe without ``kd``. All options are the defaults.
+
+The metric is that of the last epoch on the test split over seeds 0, 1 and 2. Time is the
+minimum over the steps, which alternate with those of the reference. Memory is the size of the
+tensors that a step keeps for its backward pass, including adapters and memory banks.
 """
 
 from __future__ import annotations
@@ -62,28 +62,28 @@ RECIPES = {
     **{task: str(ROOT / f"src/instil/recipes/{task}/{task}.yaml") for task in OTHER_TASKS},
 }
 SEEDS = [0, 1, 2]
-HOLD_THE_LABEL = ("ps_kd", "pld")
-"""Losses that have the label's part within."""
+INCLUDE_LABEL_LOSS = ("ps_kd", "pld")
+"""Losses that contain the label loss."""
 LOADERS = {
     "cs_kd": ["sampler=class_pairs"],
     "dlb": ["sampler=last_batch"],
     "ddgsd": ["sampler=two_views", "augment.crop=1"],
 }
-"""Objectives that learn from other samples, or other looks at one, in the same batch."""
-ALONE, REFERENCE = (
-    "alone",
-    "reference",
-)  # the student on the labels' loss; the task's recipe as it is
+"""Objectives that need other samples or views in the same batch -> data options."""
+ALONE = "alone"
+"""Row of the student with the label loss only."""
+REFERENCE = "reference"
+"""Row of the unchanged recipe of the task."""
 
 
 def task_of(name: str) -> str | None:
-    """The first task on the card that has a recipe here; None without one."""
+    """Return the first task of the card that has a recipe here; None without one."""
     tasks = catalogue.find("objective", name).card.tasks
     return next((task for task in tasks if task in RECIPES), None)
 
 
 def scheme_of(name: str) -> list[str]:
-    """Override with the scheme of the objective's own recipe, if that trains with a teacher."""
+    """Return an override with the scheme of the objective's recipe if it needs a teacher."""
     own = own_recipe(name)
     scheme = "offline" if own is None else recipe.load(own).scheme.type
     learns_from_teacher = catalogue.find("scheme", scheme).card.source == "offline"
@@ -91,11 +91,9 @@ def scheme_of(name: str) -> list[str]:
 
 
 def rows() -> list[tuple[str, str]]:
-    """Task and name: of each task alone and the reference, then all objectives that learn from more
-    than labels.
-    """
+    """Return task and name of each row: alone, reference, and objectives except label losses."""
     cards = {name: catalogue.find("objective", name).card for name in catalogue.files("objective")}
-    found = [
+    candidates = [
         (task_of(name), name)
         for name, card in cards.items()
         if card.source != "labels" and name != "kd" and not needs_several_labels(name)
@@ -103,12 +101,12 @@ def rows() -> list[tuple[str, str]]:
     return [
         (task, name)
         for task in RECIPES
-        for name in (ALONE, REFERENCE, *(name for own, name in found if own == task))
+        for name in (ALONE, REFERENCE, *(name for own, name in candidates if own == task))
     ]
 
 
 def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
-    """The task's recipe with this objective in the place of what learns from the teacher there."""
+    """Return the recipe of the task with this objective in place of its losses on the teacher."""
     sources = {
         key: catalogue.find("objective", goal.type).card.source
         for key, goal in recipe.load(RECIPES[task]).objectives.items()
@@ -120,7 +118,7 @@ def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
             for key, source in sources.items()
             if source != "labels" and key != name
         ]
-    if name in HOLD_THE_LABEL:
+    if name in INCLUDE_LABEL_LOSS:
         options += [
             f"objectives.{key}=null" for key, source in sources.items() if source == "labels"
         ]
@@ -135,21 +133,21 @@ def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
     options += [f"data.{option}" for option in LOADERS.get(name, [])]
     options += (
         ["train.epochs=20", "teacher_train.epochs=40"] if task == "classification" else []
-    )  # a third: more leaves nothing to tell apart
+    )  # a third of the recipe: with more, all accuracies are near the maximum
     return recipe.load(
         RECIPES[task],
         [*options, f"seeds={SEEDS}", "baselines=[]", "export=false", "train.evaluate_every=1000"],
     )
 
 
-def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
-    """The scheme of a recipe with an untrained teacher, and its first batches, with their clock."""
-    experiment = Experiment.from_recipe(made)
+def prepared(config: Recipe) -> tuple[Scheme, list[Batch]]:
+    """Return the scheme of a recipe with an untrained teacher, and batches with their state."""
+    experiment = Experiment.from_recipe(config)
     torch.manual_seed(0)
-    student = build_network(made.student, experiment, "student")
+    student = build_network(config.student, experiment, "student")
     nets = [
-        build_network(spec, teacher_training_data(experiment, spec, number), "teacher")
-        for number, spec in enumerate(made.teachers)
+        build_network(spec, teacher_training_data(experiment, spec, index), "teacher")
+        for index, spec in enumerate(config.teachers)
     ]
     teacher = prepare_teacher(combine_teachers(experiment, nets), experiment)
     scheme = build_scheme(experiment, student, teacher)
@@ -162,7 +160,7 @@ def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
     batches = [
         batch | clock
         for batch, _ in zip(
-            experiment.loader(experiment.train_data(0), sampler=made.data.sampler),
+            experiment.loader(experiment.train_data(0), sampler=config.data.sampler),
             range(4),
             strict=False,
         )
@@ -171,13 +169,12 @@ def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
     return scheme, batches
 
 
-def pull(made: Recipe, loss: str) -> float:
-    """Length of the gradient of one loss by the student's parameters, on the first batch that gives
-    it one.
-    """
-    scheme, batches = prepared(made)
+def gradient_norm(config: Recipe, loss: str) -> float:
+    """Return the gradient norm of one loss on the first batch where it is not zero."""
+    scheme, batches = prepared(config)
     parameters = [p for p in scheme.student.parameters() if p.requires_grad]
-    for batch in [*batches, *batches]:  # what learns from the step before has nothing in the first
+    # Losses on the previous step have no gradient in the first step.
+    for batch in [*batches, *batches]:
         (update,) = scheme.step(batch)
         gradients = torch.autograd.grad(update.losses[loss], parameters, allow_unused=True)
         length = sum(float(g.square().sum()) for g in gradients if g is not None) ** 0.5
@@ -189,18 +186,15 @@ def pull(made: Recipe, loss: str) -> float:
 
 
 def weight_of(task: str, name: str) -> float:
-    """With which the gradient is as long as that of kd (where the task has none: of its label
-    loss), to two digits.
-    """
+    """Return the weight, with two digits, that gives the gradient norm of the reference loss."""
     own = recipe.load(RECIPES[task]).objectives
     reference = "kd" if "kd" in own else next(iter(own))
-    return float(
-        f"{pull(recipe_of(task, REFERENCE), reference) / pull(recipe_of(task, name), name):.1e}"
-    )
+    norm = gradient_norm(recipe_of(task, REFERENCE), reference)
+    return float(f"{norm / gradient_norm(recipe_of(task, name), name):.1e}")
 
 
 def trained(task: str, name: str) -> dict[str, Any]:
-    """The test metric of every seed, with the weight that the rule gives."""
+    """Train with the weight of the rule and return mean and deviation of the test metric."""
     weight = 1.0 if name in (ALONE, REFERENCE) else weight_of(task, name)
     experiment = Experiment.from_recipe(recipe_of(task, name, weight))
     with tempfile.TemporaryDirectory() as folder:
@@ -217,12 +211,12 @@ def trained(task: str, name: str) -> dict[str, Any]:
 
 
 def cost(task: str, name: str) -> dict[str, float]:
-    """Time and memory of a step, as a ratio to the reference's."""
+    """Return time and memory of a step relative to the reference."""
     sides = [prepared(recipe_of(task, one)) for one in (name, REFERENCE)]
     engines = [Engine("cpu") for _ in sides]
     for engine, (scheme, _) in zip(engines, sides, strict=True):
         engine.setup(scheme, lambda _: Optimization("sgd", {"lr": 1e-4}))
-    kept = [saved(scheme, batches[-1]) for scheme, batches in sides]
+    num_bytes = [saved(scheme, batches[-1]) for scheme, batches in sides]
     seconds: list[list[float]] = [[], []]
     for turn in range(30):
         for side, (scheme, batches) in enumerate(sides):
@@ -231,16 +225,16 @@ def cost(task: str, name: str) -> dict[str, float]:
             seconds[side] += [time.perf_counter() - start] if turn > 4 else []
     return {
         "time": round(min(seconds[0]) / min(seconds[1]), 2),
-        "memory": round(kept[0] / kept[1], 2),
+        "memory": round(num_bytes[0] / num_bytes[1], 2),
     }
 
 
 def saved(scheme: Scheme, batch: Batch) -> int:
-    """Bytes that one step keeps: for its backward pass, and in adapters and memories."""
-    kept: dict[int, int] = {}
+    """Return the bytes that a step keeps for its backward pass, in adapters and in memory banks."""
+    bytes_at: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        bytes_at[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -250,16 +244,16 @@ def saved(scheme: Scheme, batch: Batch) -> int:
         for t in (*scheme.objectives.parameters(), *scheme.objectives.buffers())
     )
     del updates
-    return sum(kept.values()) + own
+    return sum(bytes_at.values()) + own
 
 
 def measured(row: tuple[str, str]) -> dict[str, Any]:
-    """One row of the table; what fails says why."""
+    """Return one row of the table, with ``error`` if it fails."""
     torch.set_num_threads(1)
     task, name = row
     try:
         return {"task": task, "name": name, **trained(task, name)}
-    except Exception as error:  # one method must not cost the table
+    except Exception as error:  # one failing method must not stop the table
         return {"task": task, "name": name, "error": f"{type(error).__name__}: {error}"}
 
 
@@ -271,38 +265,39 @@ def main() -> int:
     parser.add_argument(
         "--json",
         type=Path,
-        help="write the table there too; rows that are there already and were not asked for stay",
+        help="also write the table to this file; its other rows are kept",
     )
     parser.add_argument("--processes", type=int, default=1)
-    given = parser.parse_args()
-    chosen = [row for row in rows() if not given.names or row[1] in given.names]
-    found: dict[str, dict[str, Any]] = {}
-    if given.json and given.json.exists():
-        found = {
+    options = parser.parse_args()
+    chosen = [row for row in rows() if not options.names or row[1] in options.names]
+    results: dict[str, dict[str, Any]] = {}
+    if options.json and options.json.exists():
+        results = {
             f"{row['task']}/{row['name']}": row
-            for row in json.loads(given.json.read_text())["rows"]
+            for row in json.loads(options.json.read_text())["rows"]
         }
-    for start in RECIPES:  # the teachers, once, before processes ask for them
+    # Train each teacher once, before several processes need it.
+    for start in RECIPES:
         if any(task == start for task, _ in chosen):
             trained_teacher(start)
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         for row in pool.map(measured, chosen):
-            found[f"{row['task']}/{row['name']}"] = row
+            results[f"{row['task']}/{row['name']}"] = row
             print(line(row), flush=True)
-            write(given.json, found)
+            write(options.json, results)
     for task, name in chosen:
-        row = found[f"{task}/{name}"]
+        row = results[f"{task}/{name}"]
         if "error" not in row:
             row |= cost(task, name)
             print(line(row), flush=True)
-    write(given.json, found)
-    return 1 if any("error" in row for row in found.values()) else 0
+    write(options.json, results)
+    return 1 if any("error" in row for row in results.values()) else 0
 
 
-def write(path: Path | None, found: dict[str, dict[str, Any]]) -> None:
-    """The table in its own order."""
+def write(path: Path | None, results: dict[str, dict[str, Any]]) -> None:
+    """Write the table in the order of ``rows``."""
     if path:
-        ordered = [found[key] for task, name in rows() if (key := f"{task}/{name}") in found]
+        ordered = [results[key] for task, name in rows() if (key := f"{task}/{name}") in results]
         with atomic(path) as temporary:
             temporary.write_text(
                 json.dumps({"seeds": SEEDS, "torch": torch.__version__, "rows": ordered}, indent=1)
@@ -322,7 +317,7 @@ def trained_teacher(task: str) -> None:
 
 
 def line(row: dict[str, Any]) -> str:
-    """A row as text."""
+    """Format a row as text."""
     if "error" in row:
         return f"{row['task']:20} {row['name']:26} {row['error']}"
     ratios = f"  time x{row['time']:.2f}  memory x{row['memory']:.2f}" if "time" in row else ""

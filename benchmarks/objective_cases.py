@@ -18,24 +18,24 @@ from instil.testing.linked import link_if_needed
 from instil.testing.structures import leaves, map_structure, named_tensors
 from instil.testing.trials import build_objective, sample_trial
 
-NUMBER = 128
-"""Number of samples. Some losses take time and memory with its cube."""
+NUM_SAMPLES = 128
+"""Number of samples. The cost of some losses is cubic in it."""
 PREFIX = "objective "
 
 
 def objective_cases() -> list[str]:
-    """Names of the generated cases, such as ``objective dkd``."""
+    """Return the names of the generated cases, such as ``objective dkd``."""
     return [f"{PREFIX}{name}" for name in catalogue.names("objective")]
 
 
 def objective_case(
-    case: str, number: int = NUMBER, device: str = "cpu"
+    case: str, count: int = NUM_SAMPLES, device: str = "cpu"
 ) -> tuple[Inputs, Callable[[], Tensor]]:
     """Build an objective and its inputs.
 
     Args:
         case: name of a generated case.
-        number: number of samples.
+        count: number of samples.
         device: device of the tensors.
 
     Returns:
@@ -45,12 +45,12 @@ def objective_case(
     objective = build_objective(catalogue.find("objective", case.removeprefix(PREFIX)))
     student, teacher, batch = (
         map_structure(part, lambda tensor: tensor.to(device))
-        for part in sample_trial(objective, number)
+        for part in sample_trial(objective, count)
     )
     student = leaves(student)
     read = {role: student[role] for role in objective.reads["student"]}
-    given = Inputs(
-        size=f"{number} samples",
+    sample = Inputs(
+        size=f"{count} samples",
         student=torch.empty(0, device=device),
         **{name.replace(".", "_"): tensor for name, tensor in named_tensors(read)},
     )
@@ -59,4 +59,4 @@ def objective_case(
     def run() -> Tensor:
         return objectives(*link_if_needed(objective, student, teacher), batch).losses["loss"]
 
-    return given, run
+    return sample, run

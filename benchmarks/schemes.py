@@ -1,15 +1,15 @@
-"""What a step of every scheme costs beside its own passes, and how often it asks each net.
+"""Overhead of a step of every scheme, and number of forward passes of each network.
 
 python benchmarks/schemes.py [NAME ...] [--steps 12] [--json benchmarks/schemes.json]
 
-Each scheme is built from a shipped recipe of its own, with untrained nets of width 48
-(transformers: 128) and batches of 256. Its passes are the forward passes of nets and losses, timed
-where they happen, and all that autograd runs backwards. The ratio is the step, without the
-optimizer, over the sum of its passes: what is above 1 is the scheme's own arithmetic, its
-bookkeeping and that of the loop. Processor time of one thread, the least of the steps' ratios: both
-sides of a ratio are of one step, so that a busy machine slows both. The ratio of memory is of the
-bytes kept for backward: in the whole step, over those kept by the passes. ``passes`` are the
-samples that each net saw, in batches: a K-fold forward shows there.
+Each scheme is built from a shipped recipe with untrained networks of width 48 (transformers: 128)
+and batches of 256. The passes are the forward passes of networks and losses, and backward passes.
+
+- ``time``: the step without the optimizer, divided by the sum of its passes. The excess over 1 is
+  the overhead of the scheme and of the loop. Processor time of one thread, minimum over the steps;
+  both sides of a ratio come from one step.
+- ``memory``: bytes that the whole step keeps for backward, divided by those that the passes keep.
+- ``passes``: samples that each network processed, in batches.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from instil.training.step import train_step
 
 WIDTHS, BATCH = {"cnn": 48, "causal_transformer": 128}, 256
 TARGET = 1.05
-MORE = {
+EXTRA_ROWS = {
     "mutual, 4 nets": ("mutual", ["scheme.peers=[cnn, cnn, cnn]"]),
     "mutual, 4 nets, sequential": (
         "mutual",
@@ -57,27 +57,27 @@ MORE = {
         ["scheme.role=features", "scheme.spectral_norm=true", "scheme.penalty=1"],
     ),
 }
-"""Rows beside the one of each scheme: its name and overrides."""
+"""Rows in addition to one per scheme -> name of the scheme and overrides."""
 
 
 def rows() -> dict[str, tuple[Path, list[str]]]:
-    """Recipe and overrides of each row: the recipe of the scheme's name, or one that uses it."""
-    found: dict[str, Path] = {}
+    """Return recipe and overrides of each row: the recipe named like the scheme, or one with it."""
+    recipes: dict[str, Path] = {}
     for path in sorted((ROOT / "src/instil/recipes").rglob("*.yaml")):
         chosen = yaml.safe_load(path.read_text(encoding="utf-8")).get("scheme", "offline")
         name = chosen if isinstance(chosen, str) else chosen.get("type", "offline")
-        if path.stem == name or name not in found:
-            found[name] = path
-    found["offline"] = ROOT / "src/instil/recipes/classification/kd.yaml"
-    plain = {
-        name: (found[name], list[str]()) for name in catalogue.names("scheme") if name in found
+        if path.stem == name or name not in recipes:
+            recipes[name] = path
+    recipes["offline"] = ROOT / "src/instil/recipes/classification/kd.yaml"
+    schemes = {
+        name: (recipes[name], list[str]()) for name in catalogue.names("scheme") if name in recipes
     }
-    return plain | {row: (found[name], options) for row, (name, options) in MORE.items()}
+    return schemes | {row: (recipes[name], options) for row, (name, options) in EXTRA_ROWS.items()}
 
 
 def scaled(path: Path, options: list[str]) -> recipe.Recipe:
-    """The recipe with wide nets and large batches; all other options are its own."""
-    given = override(parse(path.read_text(encoding="utf-8"), str(path)), options)
+    """Return the recipe with wide networks and large batches; all other options stay."""
+    config = override(parse(path.read_text(encoding="utf-8"), str(path)), options)
 
     def wide(part: Any) -> Any:
         if isinstance(part, list):
@@ -86,78 +86,83 @@ def scaled(path: Path, options: list[str]) -> recipe.Recipe:
             part = {"model": part}
         if not isinstance(part, dict):
             return part
-        grown = {key: wide(value) if key != "model" else value for key, value in part.items()}
+        scaled_part = {key: wide(value) if key != "model" else value for key, value in part.items()}
         width = WIDTHS.get(str(part.get("model")).removeprefix("networks:"))
-        return grown | {"options": {**part.get("options", {}), "width": width}} if width else grown
+        return (
+            scaled_part | {"options": {**part.get("options", {}), "width": width}}
+            if width
+            else scaled_part
+        )
 
-    made = {key: wide(value) for key, value in given.items()}
-    if isinstance(made["data"], str):
-        made["data"] = {"name": made["data"]}
-    made["data"] = made["data"] | {"batch_size": BATCH}
-    return recipe.build({"folder": str(path.parent), "name": path.stem} | made | {"export": False})
+    scaled_config = {key: wide(value) for key, value in config.items()}
+    if isinstance(scaled_config["data"], str):
+        scaled_config["data"] = {"name": scaled_config["data"]}
+    scaled_config["data"] = scaled_config["data"] | {"batch_size": BATCH}
+    return recipe.build(
+        {"folder": str(path.parent), "name": path.stem} | scaled_config | {"export": False}
+    )
 
 
 def parts_of(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The nets and losses in a scheme by name, and what losses learn with; what only holds others
-    is gone through.
-    """
+    """Yield networks, losses and their modules with their names; containers are traversed."""
     for key, child in module.named_children():
         path = f"{name}.{key}".strip(".")
         if isinstance(child, (Teacher, Objectives, nn.ModuleList, nn.ModuleDict, Scheme)):
             yield from parts_of(child, path)
             continue
         yield path, child
-        if isinstance(child, Objective):  # a scheme may ask for what a loss makes of a stage
+        # A scheme may call a module of a loss, such as an adapter.
+        if isinstance(child, Objective):
             yield from parts_of(child, path)
 
 
 class Passes:
-    """Times the outermost passes of a scheme's parts where they happen, and notes what they keep
-    for backward.
-    """
+    """Recorder of the outermost passes of a scheme's parts: their time and saved tensors."""
 
     def __init__(self, scheme: Scheme):
         self.scheme = scheme
-        self.seconds, self.depth, self.began = 0.0, 0, 0.0
-        self.asked: Counter[str] = Counter()
-        self.kept: dict[int, tuple[Tensor, bool]] = {}
+        self.seconds = 0.0
+        self.depth = 0
+        self.start = 0.0
+        self.samples_of: Counter[str] = Counter()
+        self.saved: dict[int, tuple[Tensor, bool]] = {}
         self.rows = 1
 
     @contextmanager
     def timing(self) -> Iterator[None]:
-        """One pass; inside another it is part of that."""
+        """Time one pass; a nested pass is part of the outer one."""
         if self.depth == 0:
-            self.began = time.process_time()
+            self.start = time.process_time()
         self.depth += 1
         try:
             yield
         finally:
             self.depth -= 1
             if self.depth == 0:
-                self.seconds += time.process_time() - self.began
+                self.seconds += time.process_time() - self.start
 
     def wrapped(
         self, run: Callable[..., Any], name: str = "", net: bool = False
     ) -> Callable[..., Any]:
-        def timed(*given: Any, **options: Any) -> Any:
+        def timed(*arguments: Any, **options: Any) -> Any:
             if net:
-                self.asked[name] += len(first_tensor(given[0]))
+                self.samples_of[name] += len(first_tensor(arguments[0]))
             with self.timing():
-                return run(*given, **options)
+                return run(*arguments, **options)
 
         return timed
 
     def keep(self, tensor: Tensor) -> Tensor:
         address = tensor.untyped_storage().data_ptr()
-        self.kept[address] = (
+        self.saved[address] = (
             tensor,
-            self.depth > 0 or (address in self.kept and self.kept[address][1]),
+            self.depth > 0 or (address in self.saved and self.saved[address][1]),
         )
         return tensor
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, every pass is timed."""
+        """Time every pass inside the context."""
         changed: list[tuple[Any, str, Any, bool]] = []
 
         def replace(owner: Any, attribute: str, new: Any) -> None:
@@ -171,11 +176,11 @@ class Passes:
                 self.wrapped(part.forward, name.removesuffix(".net"), isinstance(part, Net)),
             )
             if isinstance(part, Objective):
-                replace(part, "keep", self.wrapped(part.keep))
-        own = sys.modules[type(self.scheme).__module__]
-        for name, function in list(vars(own).items()):
+                replace(part, "state_updates", self.wrapped(part.state_updates))
+        module = sys.modules[type(self.scheme).__module__]
+        for name, function in list(vars(module).items()):
             if name.endswith("_loss"):
-                replace(own, name, self.wrapped(function))
+                replace(module, name, self.wrapped(function))
         replace(torch.autograd, "backward", self.wrapped(torch.autograd.backward))
         replace(torch.autograd, "grad", self.wrapped(torch.autograd.grad))
         try:
@@ -188,11 +193,9 @@ class Passes:
                     delattr(owner, attribute)
 
 
-def cost(made: recipe.Recipe, steps: int) -> dict[str, Any]:
-    """The ratios of time and memory, the milliseconds of a step, and how many batches each net saw
-    in it.
-    """
-    scheme, batches = prepared(made)
+def cost(config: recipe.Recipe, steps: int) -> dict[str, Any]:
+    """Return ratios of time and memory, milliseconds per step, and batches per network."""
+    scheme, batches = prepared(config)
     engine = Engine("cpu")
     engine.setup(scheme.train(), lambda _: Optimization("sgd", {"lr": 1e-4}))
     optimizing = 0.0
@@ -200,41 +203,43 @@ def cost(made: recipe.Recipe, steps: int) -> dict[str, Any]:
 
     def timed(learner: Any) -> None:
         nonlocal optimizing
-        began = time.process_time()
+        start = time.process_time()
         stepped(learner)
-        optimizing += time.process_time() - began
+        optimizing += time.process_time() - start
 
     engine.step = timed  # type: ignore[method-assign]
-    found = []
-    for number in range(steps):
+    timings = []
+    for index in range(steps):
         optimizing, passes = 0.0, Passes(scheme)
-        batch = batches[number % len(batches)] | {"step": torch.tensor(number)}
+        batch = batches[index % len(batches)] | {"step": torch.tensor(index)}
         with passes.watching():
-            began = time.process_time()
+            start = time.process_time()
             train_step(engine, scheme, [batch])
-            found.append((time.process_time() - began - optimizing, passes.seconds))
+            timings.append((time.process_time() - start - optimizing, passes.seconds))
     passes = Passes(scheme)
     with (
         passes.watching(),
         torch.autograd.graph.saved_tensors_hooks(passes.keep, lambda tensor: tensor),
     ):
         train_step(engine, scheme, [batches[0]])
-    sizes = [(tensor.untyped_storage().nbytes(), inside) for tensor, inside in passes.kept.values()]
-    of_passes = sum(size for size, inside in sizes if inside)
-    whole, own = min(found[2:], key=lambda pair: pair[0] / pair[1])
+    sizes = [
+        (tensor.untyped_storage().nbytes(), inside) for tensor, inside in passes.saved.values()
+    ]
+    bytes_of_passes = sum(size for size, inside in sizes if inside)
+    whole, passes_seconds = min(timings[2:], key=lambda pair: pair[0] / pair[1])
     return {
-        "time": round(whole / own, 3),
-        "memory": round(sum(size for size, _ in sizes) / of_passes, 3),
-        "ms": round(1000 * min(whole for whole, _ in found), 1),
+        "time": round(whole / passes_seconds, 3),
+        "memory": round(sum(size for size, _ in sizes) / bytes_of_passes, 3),
+        "ms": round(1000 * min(whole for whole, _ in timings), 1),
         "passes": {
             name: round(seen / len(first_tensor(batches[0])), 2)
-            for name, seen in passes.asked.items()
+            for name, seen in passes.samples_of.items()
         },
     }
 
 
 def measured(row: str, steps: int) -> dict[str, Any]:
-    """One row; what fails says why."""
+    """Return one row, with ``error`` if it fails."""
     path, options = rows()[row]
     try:
         return {
@@ -242,12 +247,12 @@ def measured(row: str, steps: int) -> dict[str, Any]:
             "recipe": str(path.relative_to(ROOT)),
             **cost(scaled(path, options), steps),
         }
-    except Exception as error:  # one scheme must not cost the table
+    except Exception as error:  # one failing scheme must not stop the table
         return {"scheme": row, "error": f"{type(error).__name__}: {error}"}
 
 
 def line(row: dict[str, Any]) -> str:
-    """A row as text."""
+    """Format a row as text."""
     if "error" in row:
         return f"{row['scheme']:28} {row['error']}"
     passes = "  ".join(f"{name} {count:g}" for name, count in row["passes"].items())
@@ -263,34 +268,35 @@ def main() -> int:
     parser.add_argument(
         "--json",
         type=Path,
-        help="write the table there too; rows that are there already and were not asked for stay",
+        help="also write the table to this file; its other rows are kept",
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, dict[str, Any]] = {}
-    if given.json and given.json.exists():
-        found = {
-            row["scheme"]: row for row in json.loads(given.json.read_text(encoding="utf-8"))["rows"]
+    results: dict[str, dict[str, Any]] = {}
+    if options.json and options.json.exists():
+        results = {
+            row["scheme"]: row
+            for row in json.loads(options.json.read_text(encoding="utf-8"))["rows"]
         }
     print(f"{'scheme':28} {'time':>6} {'memory':>7} {'ms':>9}  passes")
     for name in rows():
-        if not given.names or name in given.names:
-            found[name] = measured(name, given.steps)
-            print(line(found[name]), flush=True)
-    if given.json:
-        ordered = [found[name] for name in rows() if name in found]
-        with atomic(given.json) as temporary:
+        if not options.names or name in options.names:
+            results[name] = measured(name, options.steps)
+            print(line(results[name]), flush=True)
+    if options.json:
+        ordered = [results[name] for name in rows() if name in results]
+        with atomic(options.json) as temporary:
             about = {
                 "torch": torch.__version__,
                 "widths": WIDTHS,
                 "batch": BATCH,
-                "steps": given.steps,
+                "steps": options.steps,
                 "target": TARGET,
             }
             temporary.write_text(
                 json.dumps(about | {"rows": ordered}, indent=1) + "\n", encoding="utf-8"
             )
-    return 1 if any("error" in row for row in found.values()) else 0
+    return 1 if any("error" in row for row in results.values()) else 0
 
 
 if __name__ == "__main__":

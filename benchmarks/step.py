@@ -1,12 +1,11 @@
-"""Time a training step of ``fit`` against a hand-written loop that does the same; both take turns,
-block by block, in one process.
+"""Time of a training step of ``fit`` relative to a hand-written loop.
 
 python benchmarks/step.py [--json] [--blocks 15]
 
-Every ratio is ours over theirs, in processor time (other work on the machine does not count): the
-median over neighbouring blocks, so that a machine that slows down slows both. ``tiny_...`` is the
-same of nets so small that nearly all of a step is Python. With torchdistill installed, its KD step
-is timed too.
+Both loops compute the same and take turns, block by block, in one process. A ratio is the processor
+time of ``fit`` divided by that of the other loop, as a median over neighbouring blocks, so a slow
+phase of the machine affects both. In ``tiny_...`` the networks are so small that Python dominates.
+If torchdistill is installed, its KD step is timed too.
 """
 
 from __future__ import annotations
@@ -48,38 +47,40 @@ Step = Callable[[Tensor, Tensor], None]
 
 
 class Blocks:
-    """Ours and theirs in turn: ``fit`` calls ``tick`` after each step, and every ``length`` steps
-    the other side does as many.
+    """Alternating blocks of two loops.
+
+    ``fit`` calls ``tick`` after each step. After every ``length`` steps of ``fit``, the reference
+    loop runs the same number of steps.
     """
 
-    def __init__(self, theirs: Step, batches: list[tuple[Tensor, Tensor]], length: int):
-        self.theirs, self.batches, self.length = theirs, batches, length
-        self.ours_seconds: list[float] = []
-        self.theirs_seconds: list[float] = []
-        self.taken = 0
-        self.began = time.process_time()
+    def __init__(self, reference_step: Step, batches: list[tuple[Tensor, Tensor]], length: int):
+        self.reference_step, self.batches, self.length = reference_step, batches, length
+        self.fit_seconds: list[float] = []
+        self.reference_seconds: list[float] = []
+        self.num_steps = 0
+        self.start = time.process_time()
 
     def tick(self, clock: Any) -> None:
         if clock.step % self.length:
             return
         now = time.process_time()
-        self.ours_seconds.append(now - self.began)
+        self.fit_seconds.append(now - self.start)
         for _ in range(self.length):
-            self.theirs(*self.batches[self.taken % len(self.batches)])
-            self.taken += 1
-        self.began = time.process_time()
-        self.theirs_seconds.append(self.began - now)
+            self.reference_step(*self.batches[self.num_steps % len(self.batches)])
+            self.num_steps += 1
+        self.start = time.process_time()
+        self.reference_seconds.append(self.start - now)
 
     def ratio(self) -> float:
-        """Median ratio over the blocks: ours over the mean of theirs before and after."""
-        around = [(before + after) / 2 for before, after in pairwise(self.theirs_seconds)]
+        """Return the median over the blocks of ``fit`` over the mean reference before and after."""
+        around = [(before + after) / 2 for before, after in pairwise(self.reference_seconds)]
         return statistics.median(
-            ours / theirs for ours, theirs in zip(self.ours_seconds[1:], around, strict=True)
+            own / other for own, other in zip(self.fit_seconds[1:], around, strict=True)
         )
 
 
 class Endless:
-    """The batches again and again, as one epoch of ``steps``."""
+    """Loader that repeats the batches in one epoch of ``steps``."""
 
     def __init__(self, batches: list[tuple[Tensor, Tensor]], steps: int):
         self.batches, self.steps = batches, steps
@@ -88,27 +89,29 @@ class Endless:
         return self.steps
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return (self.batches[number % len(self.batches)] for number in range(self.steps))
+        return (self.batches[index % len(self.batches)] for index in range(self.steps))
 
 
 def nets(size: dict[str, int]) -> tuple[nn.Module, nn.Module]:
-    """Student and teacher, alike at every call."""
+    """Return student and teacher; every call returns equal weights."""
     torch.manual_seed(0)
-    made = (resnet(100, depth=size[side], width=size["width"]) for side in ("student", "teacher"))
-    return next(made), next(made)
+    networks = (
+        resnet(100, depth=size[side], width=size["width"]) for side in ("student", "teacher")
+    )
+    return next(networks), next(networks)
 
 
-def batches_of(size: dict[str, int], number: int = 4) -> list[tuple[Tensor, Tensor]]:
+def batches_of(size: dict[str, int], count: int = 4) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     shape = (64, 3, size["image"], size["image"])
     return [
         (torch.randn(shape, generator=generator), torch.randint(0, 100, (64,), generator=generator))
-        for _ in range(number)
+        for _ in range(count)
     ]
 
 
 def plain_kd(size: dict[str, int]) -> Step:
-    """What one writes without a library: cross-entropy and KD."""
+    """Return the step of a hand-written loop with cross-entropy and KD."""
     student, teacher = nets(size)
     teacher.eval().requires_grad_(False)
     optimizer = torch.optim.SGD(student.parameters(), **SGD)
@@ -117,13 +120,13 @@ def plain_kd(size: dict[str, int]) -> Step:
     def step(image: Tensor, label: Tensor) -> None:
         nonlocal running
         with torch.no_grad():
-            theirs = teacher(image)
-        mine = student(image)
+            teacher_logits = teacher(image)
+        student_logits = student(image)
         soft, target = (
-            F.log_softmax(mine / TEMPERATURE, -1),
-            F.log_softmax(theirs / TEMPERATURE, -1),
+            F.log_softmax(student_logits / TEMPERATURE, -1),
+            F.log_softmax(teacher_logits / TEMPERATURE, -1),
         )
-        loss = F.cross_entropy(mine, label) + TEMPERATURE**2 * F.kl_div(
+        loss = F.cross_entropy(student_logits, label) + TEMPERATURE**2 * F.kl_div(
             soft, target, reduction="batchmean", log_target=True
         )
         optimizer.zero_grad()
@@ -135,7 +138,7 @@ def plain_kd(size: dict[str, int]) -> Step:
 
 
 def with_features(net: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits and the stages of one of our residual nets, by hand."""
+    """Return logits and stages of a residual network of the package."""
     image, stages = net.stem(image), []
     for stage in net.stages:
         image = stage(image)
@@ -144,7 +147,7 @@ def with_features(net: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 def plain_kd_fitnet(size: dict[str, int]) -> Step:
-    """The same with the squared difference of the three stages; equal shapes, so no adapters."""
+    """Return the same step with the squared difference of three stages of equal shapes."""
     student, teacher = nets(size)
     teacher.eval().requires_grad_(False)
     optimizer = torch.optim.SGD(student.parameters(), **SGD)
@@ -153,16 +156,16 @@ def plain_kd_fitnet(size: dict[str, int]) -> Step:
     def step(image: Tensor, label: Tensor) -> None:
         nonlocal running
         with torch.no_grad():
-            theirs, their_stages = with_features(teacher, image)
-        mine, my_stages = with_features(student, image)
+            teacher_logits, teacher_stages = with_features(teacher, image)
+        student_logits, student_stages = with_features(student, image)
         soft, target = (
-            F.log_softmax(mine / TEMPERATURE, -1),
-            F.log_softmax(theirs / TEMPERATURE, -1),
+            F.log_softmax(student_logits / TEMPERATURE, -1),
+            F.log_softmax(teacher_logits / TEMPERATURE, -1),
         )
-        loss = F.cross_entropy(mine, label) + TEMPERATURE**2 * F.kl_div(
+        loss = F.cross_entropy(student_logits, label) + TEMPERATURE**2 * F.kl_div(
             soft, target, reduction="batchmean", log_target=True
         )
-        for one, other in zip(my_stages, their_stages, strict=True):
+        for one, other in zip(student_stages, teacher_stages, strict=True):
             loss = loss + F.mse_loss(one, other)
         optimizer.zero_grad()
         loss.backward()
@@ -173,7 +176,7 @@ def plain_kd_fitnet(size: dict[str, int]) -> Step:
 
 
 def torchdistill_kd(size: dict[str, int]) -> Step:
-    """torchdistill's own box with its KD loss, of the same weights as ours."""
+    """Return the step of torchdistill's ``DistillationBox`` with its KD loss and equal weights."""
     from torchdistill.core.distillation import DistillationBox
 
     student, teacher = nets(size)
@@ -227,10 +230,14 @@ def torchdistill_kd(size: dict[str, int]) -> Step:
     return step
 
 
-def ours(
-    size: dict[str, int], objectives: dict[str, Objective], theirs: Step, blocks: int, length: int
+def fit_ratio(
+    size: dict[str, int],
+    objectives: dict[str, Objective],
+    plain_step: Step,
+    blocks: int,
+    length: int,
 ) -> float:
-    """Ratio of ``fit``'s step to ``theirs``."""
+    """Return the time of a step of ``fit`` relative to ``plain_step``."""
     student, teacher = nets(size)
     tapped = "fitnet" in objectives
     taps = [{"features": taps_for(net)["features"]} if tapped else {} for net in (student, teacher)]
@@ -238,14 +245,15 @@ def ours(
     training = Training(
         steps=length * blocks, optimizer=Optimization("sgd", SGD), schedule="constant"
     )
-    timed = Blocks(theirs, batches_of(size), length)
+    timed = Blocks(plain_step, batches_of(size), length)
     fit(scheme, Endless(batches_of(size), length * blocks), training, on_step=timed.tick)
     return timed.ratio()
 
 
 def taps_cost(size: dict[str, int], blocks: int, length: int) -> float:
-    """Forward and backward of a net with three stages and the embedding tapped, over the same net,
-    in the same memory, with its hooks taken out.
+    """Return the relative time of forward and backward with taps on three stages and the embedding.
+
+    The reference is the same network, in the same memory, without its hooks.
     """
     image = batches_of(size, 1)[0][0]
     model = nets(size)[0]
@@ -261,33 +269,33 @@ def taps_cost(size: dict[str, int], blocks: int, length: int) -> float:
         for table, full in hooks:
             table.clear()
             table.update(full if tapped else {})
-        began = time.process_time()
+        start = time.process_time()
         for _ in range(length):
             (net({"image": image})["logits"] if tapped else model(image)).square().mean().backward()
-        seconds[tapped].append(time.process_time() - began)
+        seconds[tapped].append(time.process_time() - start)
     return statistics.median(
         a / b for a, b in zip(seconds[True][1:], seconds[False][1:], strict=True)
     )
 
 
 def measure(blocks: int, sizes: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """All ratios, and what they were measured on."""
-    found: dict[str, Any] = {}
+    """Return all ratios, the number of threads and the version of torch."""
+    results: dict[str, Any] = {}
     for prefix, size in sizes.items():
         length = 20 if prefix == "tiny" else 2
         turns = 2 * blocks if prefix == "tiny" else blocks
         kd: dict[str, Objective] = {"cross_entropy": CrossEntropy(), "kd": KD(TEMPERATURE)}
-        found[f"{prefix}_kd_to_plain"] = ours(size, kd, plain_kd(size), turns, length)
-        found[f"{prefix}_kd_fitnet_to_plain"] = ours(
+        results[f"{prefix}_kd_to_plain"] = fit_ratio(size, kd, plain_kd(size), turns, length)
+        results[f"{prefix}_kd_fitnet_to_plain"] = fit_ratio(
             size, kd | {"fitnet": FitNet()}, plain_kd_fitnet(size), turns, length
         )
-        found[f"{prefix}_taps"] = taps_cost(size, 2 * turns, length // 2)
+        results[f"{prefix}_taps"] = taps_cost(size, 2 * turns, length // 2)
         try:
-            theirs = torchdistill_kd(size)
+            reference_step = torchdistill_kd(size)
         except ImportError:
             continue
-        found[f"{prefix}_kd_to_torchdistill"] = ours(size, kd, theirs, turns, length)
-    return {name: round(value, 4) for name, value in found.items()} | {
+        results[f"{prefix}_kd_to_torchdistill"] = fit_ratio(size, kd, reference_step, turns, length)
+    return {name: round(value, 4) for name, value in results.items()} | {
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
@@ -295,16 +303,16 @@ def measure(blocks: int, sizes: dict[str, dict[str, int]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one flat JSON object only")
     parser.add_argument(
-        "--json", action="store_true", help="print one flat object and nothing else"
+        "--blocks", type=int, default=15, help="number of pairs of blocks per ratio"
     )
-    parser.add_argument("--blocks", type=int, default=15, help="pairs of blocks for each ratio")
     options = parser.parse_args()
-    found = measure(options.blocks, SIZES)
+    results = measure(options.blocks, SIZES)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(results))
     else:
-        for name, value in found.items():
+        for name, value in results.items():
             print(f"{name:34} {value}")
 
 

@@ -1,5 +1,6 @@
-"""Plain PyTorch formulations of the losses on tokens and on several teachers: both log-softmaxes
-whole, a few lines each.
+"""Short plain PyTorch formulations of the losses on tokens and on several teachers.
+
+The log-probabilities of both sides are computed for the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ TEACHERS = 3
 
 
 def logs(x: Inputs) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the student and of the teacher."""
+    """Return the log-probabilities of student and teacher."""
     return F.log_softmax(x.student, -1), F.log_softmax(x.teacher, -1)
 
 
 def divergence(first: Tensor, second: Tensor) -> Tensor:
-    """Mean KL(first || second) of log-probabilities."""
+    """Return the mean KL(first || second) of log-probabilities."""
     return (first.exp() * (first - second)).sum(-1).mean()
 
 
 def mixed(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """Log of ``share`` times the first probabilities and the rest of the second."""
+    """Return the log of the mixture ``share * first + (1 - share) * second``."""
     return torch.logaddexp(first + math.log(share), second + math.log(1 - share))
 
 
@@ -35,50 +36,52 @@ def reverse_kl(x: Inputs) -> Tensor:
 
 
 def symmetric_kl(x: Inputs) -> Tensor:
-    mine, theirs = logs(x)
-    return ((mine.exp() - theirs.exp()) * (mine - theirs)).sum(-1).mean() / 2
+    student_log, teacher_log = logs(x)
+    return ((student_log.exp() - teacher_log.exp()) * (student_log - teacher_log)).sum(
+        -1
+    ).mean() / 2
 
 
 def jsd(x: Inputs) -> Tensor:
-    mine, theirs = logs(x)
-    middle = mixed(mine, theirs, 0.5)
-    return (divergence(theirs, middle) + divergence(mine, middle)) / 2
+    student_log, teacher_log = logs(x)
+    middle = mixed(student_log, teacher_log, 0.5)
+    return (divergence(teacher_log, middle) + divergence(student_log, middle)) / 2
 
 
 def skewed_forward_kl(x: Inputs) -> Tensor:
-    mine, theirs = logs(x)
-    return divergence(theirs, mixed(theirs, mine, 0.1))
+    student_log, teacher_log = logs(x)
+    return divergence(teacher_log, mixed(teacher_log, student_log, 0.1))
 
 
 def skewed_reverse_kl(x: Inputs) -> Tensor:
-    mine, theirs = logs(x)
-    return divergence(mine, mixed(mine, theirs, 0.1))
+    student_log, teacher_log = logs(x)
+    return divergence(student_log, mixed(student_log, teacher_log, 0.1))
 
 
 def tvd(x: Inputs) -> Tensor:
-    mine, theirs = logs(x)
-    return (mine.exp() - theirs.exp()).abs().sum(-1).mean() / 2
+    student_log, teacher_log = logs(x)
+    return (student_log.exp() - teacher_log.exp()).abs().sum(-1).mean() / 2
 
 
 def akl(x: Inputs) -> Tensor:
-    mine, theirs = logs(x)
-    order = theirs.argsort(-1, descending=True)
-    gap = (mine.detach().exp() - theirs.exp()).abs()
-    head = theirs.exp().gather(-1, order).cumsum(-1) <= 0.5
+    student_log, teacher_log = logs(x)
+    order = teacher_log.argsort(-1, descending=True)
+    gap = (student_log.detach().exp() - teacher_log.exp()).abs()
+    head = teacher_log.exp().gather(-1, order).cumsum(-1) <= 0.5
     head[..., 0] = True
     share = (gap.gather(-1, order) * head).sum(-1) / gap.sum(-1)
     forward, reverse = (
-        (theirs.exp() * (theirs - mine)).sum(-1),
-        (mine.exp() * (mine - theirs)).sum(-1),
+        (teacher_log.exp() * (teacher_log - student_log)).sum(-1),
+        (student_log.exp() * (student_log - teacher_log)).sum(-1),
     )
     return (share * forward + (1 - share) * reverse).mean()
 
 
 def alpha_beta(x: Inputs, alpha: float = 0.2, beta: float = 0.7) -> Tensor:
-    mine, theirs = logs(x)
+    student_log, teacher_log = logs(x)
     both = alpha + beta
-    terms = (alpha * theirs + beta * mine).exp() - (
-        alpha * (both * theirs).exp() + beta * (both * mine).exp()
+    terms = (alpha * teacher_log + beta * student_log).exp() - (
+        alpha * (both * teacher_log).exp() + beta * (both * student_log).exp()
     ) / both
     return -terms.sum(-1).mean() / (alpha * beta)
 
@@ -156,25 +159,27 @@ def taid(x: Inputs) -> Tensor:
 
 
 def top(x: Inputs, k: int) -> Tensor:
-    mine, theirs = logs(x)
-    values, place = theirs.topk(k, -1)
+    student_log, teacher_log = logs(x)
+    values, index = teacher_log.topk(k, -1)
     two = [
         torch.cat([side, torch.log1p(-side.exp().sum(-1, keepdim=True))], -1)
-        for side in (values, mine.gather(-1, place))
+        for side in (values, student_log.gather(-1, index))
     ]
     return divergence(*two)
 
 
 def ranking(x: Inputs, k: int) -> Tensor:
-    place = x.teacher.topk(k, -1).indices
-    mine = x.student.gather(-1, place)
+    index = x.teacher.topk(k, -1).indices
+    scores = x.student.gather(-1, index)
     first, second = torch.triu_indices(k, k, 1)
-    return F.softplus(mine[..., second] - mine[..., first]).mean()
+    return F.softplus(scores[..., second] - scores[..., first]).mean()
 
 
 def uld(x: Inputs) -> Tensor:
-    mine, theirs = (F.softmax(side, -1).sort(-1, descending=True).values for side in sides(x))
-    return (mine - theirs).abs().sum(-1).mean()
+    student_probs, teacher_probs = (
+        F.softmax(side, -1).sort(-1, descending=True).values for side in sides(x)
+    )
+    return (student_probs - teacher_probs).abs().sum(-1).mean()
 
 
 def multilevel_ot(x: Inputs, top_k: int = 50, epsilon: float = 0.1) -> Tensor:
@@ -194,8 +199,8 @@ def multilevel_ot(x: Inputs, top_k: int = 50, epsilon: float = 0.1) -> Tensor:
 
 
 def opd(x: Inputs) -> Tensor:
-    mine, theirs = (side.gather(-1, x.label[:, None]) for side in logs(x))
-    return (mine - theirs).square().mean() / 2
+    student_log, teacher_log = (side.gather(-1, x.label[:, None]) for side in logs(x))
+    return (student_log - teacher_log).square().mean() / 2
 
 
 def sampled(x: Inputs) -> Tensor:
@@ -221,12 +226,14 @@ def dskd_cma(x: Inputs) -> Tensor:
 
 
 def gold(x: Inputs) -> Tensor:
-    mine, theirs = logs(x)
-    half = mine.shape[-1] // 2
-    one, other = (side[:, :half] for side in (mine, theirs))
+    student_log, teacher_log = logs(x)
+    half = student_log.shape[-1] // 2
+    one, other = (side[:, :half] for side in (student_log, teacher_log))
     middle = mixed(one, other, 0.5)
     same = (other.exp() * (other - middle) + one.exp() * (one - middle)).sum(-1) / 2
-    rest = [side[:, half:].exp().sort(-1, descending=True).values for side in (mine, theirs)]
+    rest = [
+        side[:, half:].exp().sort(-1, descending=True).values for side in (student_log, teacher_log)
+    ]
     return (0.5 * same + 0.5 * (rest[0] - rest[1]).abs().sum(-1)).mean()
 
 
@@ -238,7 +245,7 @@ def meal_discriminator(x: Inputs) -> Tensor:
 
 
 def several(x: Inputs, weights: Tensor) -> Tensor:
-    """The KLs of all teachers, (K, N) weights."""
+    """Return the weighted KL divergences of all teachers, with weights (K, N)."""
     return (
         16
         * (weights * torch.stack([kl_values(x.student, one, 4) for one in x.teachers]))
@@ -289,8 +296,8 @@ def amtml_kd_angle(x: Inputs) -> Tensor:
 
 def bake(x: Inputs) -> Tensor:
     soft, unit = F.log_softmax(x.student / 4, -1), F.normalize(x.embedding, dim=1)
-    alike = unit @ unit.T
-    shares = F.softmax(alike.fill_diagonal_(-torch.inf), -1)
+    similarity = unit @ unit.T
+    shares = F.softmax(similarity.fill_diagonal_(-torch.inf), -1)
     target = torch.linalg.solve(
         torch.eye(len(unit), dtype=unit.dtype, device=unit.device) - 0.5 * shares,
         0.5 * soft.detach().exp(),
@@ -303,10 +310,13 @@ def ddgsd(x: Inputs) -> Tensor:
 
 
 def dino(x: Inputs) -> Tensor:
-    mine, theirs = F.log_softmax(x.student / 0.1, -1), F.softmax(x.teacher[:, :2] / 0.04, -1)
-    views = range(mine.shape[1])
+    student_log, teacher_probs = (
+        F.log_softmax(x.student / 0.1, -1),
+        F.softmax(x.teacher[:, :2] / 0.04, -1),
+    )
+    views = range(student_log.shape[1])
     terms = [
-        -(theirs[:, one] * mine[:, other]).sum(-1)
+        -(teacher_probs[:, one] * student_log[:, other]).sum(-1)
         for one in range(2)
         for other in views
         if other != one
@@ -334,6 +344,6 @@ def am_radio_summary(x: Inputs) -> Tensor:
 
 
 def mean_squared_error(x: Inputs) -> Tensor:
-    known = x.real_label != -100
-    squares = F.mse_loss(x.student, x.real_label, reduction="none") * known
-    return (squares.sum(-1) / known.sum(-1)).mean()
+    has_label = x.real_label != -100
+    squares = F.mse_loss(x.student, x.real_label, reduction="none") * has_label
+    return (squares.sum(-1) / has_label.sum(-1)).mean()

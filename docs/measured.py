@@ -234,7 +234,7 @@ def costs_page() -> str:
         ratios = [f"{row['time']:.2f}", f"{row['memory']:.2f}"]
         schemes.append([row["scheme"], *ratios, f"{row['ms']:.0f}", passes])
     for row in _rows("losses"):
-        keys = ("ms", "plain", "torchdistill", "MiB_ours", "MiB_plain")
+        keys = ("ms", "plain", "torchdistill", "MiB_instil", "MiB_plain")
         numbers = ["" if row[key] is None else f"{row[key]:g}" for key in keys]
         losses.append([f"`{row['loss']}`", row["size"], *numbers])
     loss_header = (

@@ -59,7 +59,7 @@ def line_width(text: str) -> Iterator[str]:
 
 
 def forbidden_names(text: str) -> Iterator[str]:
-    """Names of variables, parameters and functions that do not say what the value is."""
+    """Names of variables, parameters and functions that do not describe the value."""
     for node in ast.walk(ast.parse(text)):
         name = ""
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -127,22 +127,36 @@ def texts(text: str) -> Iterator[str]:
 
 def banned_phrases(text: str) -> Iterator[str]:
     """Phrases of the old dialect in docstrings and messages."""
-    pattern = re.compile("|".join(BANNED_PHRASES))
-    for line in texts(text):
-        part = re.sub(r"\s+", " ", line)
-        for match in pattern.finditer(part):
-            start = max(match.start() - 30, 0)
-            yield f"{match.group()!r} in {part[start : match.end() + 30]!r}"
+    for part in texts(text):
+        yield from phrases(part)
 
 
 def sentence_length(text: str) -> Iterator[str]:
     """Sentences of docstrings with more than 30 words."""
     for _, docstring in documented(ast.parse(text)):
-        prose = re.sub(r"(?m)^\s*>>>.*$", "", docstring)
-        for sentence in re.split(r"(?<=[.;:?!])\s+|\n\s*\n|\n\s*[-*|] ", prose):
-            words = [word for word in sentence.split() if re.search(r"[A-Za-z]", word)]
-            if len(words) > LONGEST_SENTENCE:
-                yield f"{len(words)} words: {' '.join(words[:8])} ..."
+        yield from long_sentences(re.sub(r"(?m)^\s*>>>.*$", "", docstring))
+
+
+def phrases(prose: str) -> Iterator[str]:
+    """Phrases of the old dialect in a text."""
+    part = re.sub(r"\s+", " ", prose)
+    for match in re.finditer("|".join(BANNED_PHRASES), part):
+        start = max(match.start() - 30, 0)
+        yield f"{match.group()!r} in {part[start : match.end() + 30]!r}"
+
+
+def long_sentences(prose: str) -> Iterator[str]:
+    """Sentences of a text with more than 30 words."""
+    for sentence in re.split(r"(?<=[.;:?!])\s+|\n\s*\n|\n\s*(?:[-*|]|\d+\.) ", prose):
+        words = [word for word in sentence.split() if re.search(r"[A-Za-z]", word)]
+        if len(words) > LONGEST_SENTENCE:
+            yield f"{len(words)} words: {' '.join(words[:8])} ..."
+
+
+def page_prose(page: str) -> str:
+    """Return the prose of a Markdown page: no code blocks, tables and headings."""
+    without_code = re.sub(r"(?ms)^ *```.*?^ *``` *$", "", page)
+    return re.sub(r"(?m)^ *(\||#).*$", "", without_code)
 
 
 def one_statement_per_line(text: str) -> Iterator[str]:

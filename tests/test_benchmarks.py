@@ -62,7 +62,7 @@ def test_both_sides_of_the_step_learn_the_same() -> None:
         }
         if plain is module["plain_kd_fitnet"]:
             goals["fitnet"] = module["FitNet"]()
-        module["ours"](size, goals, step, 2, 3)
+        module["fit_ratio"](size, goals, step, 2, 3)
         plain.__globals__["nets"] = nets
         (reference, _), (ours, _) = students
         for one, other in zip(ours.parameters(), reference.parameters(), strict=True):
@@ -141,17 +141,17 @@ def test_every_formulation_of_a_loss_is_the_same_loss(losses: dict[str, object])
             results = {
                 which: gradient(run, sample) for which, run in formulations(name, sample).items()
             }  # type: ignore[operator]
-            value, slope = results["ours"]
+            value, slope = results["instil"]
             slope = torch.cat([part.flatten() for part in slope])
             assert slope.any(), name
-            for which in results.keys() - {"ours"}:
+            for which in results.keys() - {"instil"}:
                 reference = torch.cat([part.flatten() for part in results[which][1]])
                 if which == "plain":
                     assert torch.isclose(results[which][0], value, rtol=1e-4), name
                     assert torch.allclose(
                         reference, slope, rtol=1e-3, atol=1e-4 * float(slope.abs().max())
                     ), name
-                elif case.alike:
+                elif case.same_direction:
                     assert (
                         torch.nn.functional.cosine_similarity(reference, slope, dim=0) > 0.9999
                     ), name
@@ -162,7 +162,7 @@ def test_every_objective_has_a_case_with_a_gradient(losses: dict[str, object]) -
     names = losses["objective_cases"]()  # type: ignore[operator]
     assert names == [f"objective {name}" for name in catalogue.names("objective")]
     for name, sample, runs in cases(names, {}):  # type: ignore[operator]
-        loss, leaves, grads = gradients(runs["ours"], sample)  # type: ignore[operator]
+        loss, leaves, grads = gradients(runs["instil"], sample)  # type: ignore[operator]
         assert loss.isfinite(), name
         assert leaves, name
         assert any(grad is not None and grad.any() for grad in grads), name
@@ -180,7 +180,7 @@ def test_losses(
     main()  # type: ignore[operator]
     results = json.loads(capsys.readouterr().out)["rows"]
     assert {"kd_loss", "fitnet_loss", "rkd_angle_loss"} <= {row["loss"] for row in results}
-    assert max(row["MiB_ours"] for row in results) > 0
+    assert max(row["MiB_instil"] for row in results) > 0
     assert all(row["plain"] > 0 for row in results if row["loss"] in ("kd_loss", "fitnet_loss"))
     monkeypatch.setattr("sys.argv", ["losses.py", "kd_loss", "--rounds", "1"])
     main()  # type: ignore[operator]

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from tests.style_rules import RULES
+from tests.style_rules import RULES, long_sentences, page_prose, phrases
 
-SOURCE = Path(__file__).parents[1] / "src" / "instil"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "instil"
+OUTSIDE = ["benchmarks"]
+"""Folders outside the package that follow the rules of language."""
+LANGUAGE_RULES = (
+    "line_width",
+    "forbidden_names",
+    "first_words",
+    "banned_phrases",
+    "sentence_length",
+)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 LONG_FUNCTION = "def f() -> None:\n" + "    pass\n" * 41
 
@@ -27,15 +39,15 @@ PLANTED = {
 }
 
 
-def violations(package: Path) -> list[str]:
-    """Violations of the rules in a package or module, with file and rule."""
-    found = []
+def violations(package: Path, rules: Iterable[str] = RULES) -> list[str]:
+    """Return the violations of rules in a package or module, with file and rule."""
+    result = []
     for path in [package] if package.is_file() else sorted(package.rglob("*.py")):
         text = path.read_text()
-        for name, rule in RULES.items():
-            place = f"{path.relative_to(SOURCE)}: {name}"
-            found += [f"{place}: {violation}" for violation in rule(text)]
-    return found
+        for name in rules:
+            prefix = f"{path.relative_to(ROOT)}: {name}"
+            result += [f"{prefix}: {violation}" for violation in RULES[name](text)]
+    return result
 
 
 PACKAGES = sorted(path for path in SOURCE.iterdir() if path.suffix == ".py" or path.is_dir())
@@ -44,6 +56,24 @@ PACKAGES = sorted(path for path in SOURCE.iterdir() if path.suffix == ".py" or p
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.stem)
 def test_a_package_follows_the_rules(package: Path) -> None:
     assert violations(package) == []
+
+
+@pytest.mark.parametrize("folder", OUTSIDE)
+def test_a_folder_outside_the_package_follows_the_rules_of_language(folder: str) -> None:
+    assert any((ROOT / folder).rglob("*.py"))
+    assert violations(ROOT / folder, LANGUAGE_RULES) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_a_page_follows_the_rules_of_language(page: Path) -> None:
+    prose = page_prose(page.read_text())
+    assert [*phrases(prose), *long_sentences(prose)] == []
+
+
+def test_a_violation_in_a_page_is_found_in_prose_only() -> None:
+    page = "# What it says\n\n```\nsays\n```\n\n| says |\n\nThe teacher says so.\n"
+    assert list(phrases(page_prose(page))) == ["'says' in ' The teacher says so. '"]
+    assert len(list(long_sentences(page_prose("word " * 31)))) == 1
 
 
 @pytest.mark.parametrize(

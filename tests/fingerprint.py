@@ -49,9 +49,9 @@ def golden_hashes() -> dict[str, str]:
     compared: list[Tensor] = []
     relative_error = cases.relative_error
 
-    def record(ours: Tensor, reference: Tensor) -> float:
-        compared.append(ours)
-        return relative_error(ours, reference)
+    def record(value: Tensor, reference: Tensor) -> float:
+        compared.append(value)
+        return relative_error(value, reference)
 
     cases.relative_error = record
     try:

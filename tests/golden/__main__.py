@@ -1,4 +1,4 @@
-"""``python -m tests.golden [DIR]``: compare our losses with the authors' numbers in DIR."""
+"""``python -m tests.golden [DIR]``: compare the losses with the authors' numbers in DIR."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ STATUSES = ("passed", "failed", "declined", "unknown")
 
 
 def line(result: Result) -> str:
-    """One row of the table: case, status, error of the loss, errors of the gradients, why it
-    failed.
-    """
+    """Format a case: status, error of the loss, errors of the gradients, reason of a failure."""
     loss = f"{result.errors['loss']:.1e}" if result.errors else "-"
     others = " ".join(
         f"{name}={error:.1e}" for name, error in result.errors.items() if name != "loss"
@@ -26,7 +24,7 @@ def line(result: Result) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table; 1 if a case failed, 2 for a folder that holds no cases."""
+    """Print the table; return 1 if a case failed and 2 for a folder without cases."""
     folder = Path(arguments[0]) if arguments else HERE / "cases"
     if len(arguments) > 1 or not (folder / "index.json").is_file():
         print(

@@ -15,7 +15,7 @@ RANKS = 50
 
 
 def kta(case: Case) -> Tensor:
-    """torchdistill's form; a sum of absolute differences is over all entries."""
+    """Form of torchdistill; a sum of absolute differences is taken over all entries."""
     p, q = float(case.option("p", 1)), float(case.option("q", 2))
     is_sum = case.option("reduction", "mean") == "sum"
     total = torch.zeros((), dtype=torch.float64)
@@ -27,7 +27,7 @@ def kta(case: Case) -> Tensor:
 
 
 def kta_affinity(case: Case) -> Tensor:
-    """torchdistill's form, of channels."""
+    """Form of torchdistill, with affinities of channels."""
     is_sum = case.option("reduction", "mean") == "sum"
     total = torch.zeros((), dtype=torch.float64)
     for student, teacher in case.pairs():
@@ -37,7 +37,7 @@ def kta_affinity(case: Case) -> Tensor:
 
 
 def answer_probs(case: Case, side: str) -> tuple[Tensor, list[int]]:
-    """Probabilities (N, T, V) of the answers from their first tokens on, 0 after them; lengths."""
+    """Return probabilities (N, T, V) of the answers, 0 after their ends, and their lengths."""
     logits = unit_deviation(case[f"{side}.logits"])
     logits = logits / case.option(f"{side}_temperature", 1.0)
     target = case["target" if side == "student" else "teacher.target"]
@@ -55,14 +55,14 @@ def answer_probs(case: Case, side: str) -> tuple[Tensor, list[int]]:
 
 
 def batch_ranked(probs: Tensor, length: int) -> Tensor:
-    """The likeliest classes of the whole batch, (N, length, K), as the authors' code ranks them."""
+    """Return the most likely classes of the batch, (N, length, K), ranked as in the code."""
     probs = F.pad(probs, (0, 0, 0, max(length - probs.shape[1], 0)))[:, :length]
     index = probs.detach().sum((0, 1)).topk(min(RANKS, probs.shape[-1])).indices
     return probs[..., index]
 
 
 def multilevel_ot(case: Case) -> Tensor:
-    """The authors' code: ranks of the batch, and softmaxes of ranked probabilities, padding too."""
+    """Form of the code: ranks of the batch, softmax of ranked probabilities and padding."""
     if case.option("f", 1) != 1:
         raise NotImplementedError("greedy assignment of the student's ranks")
     (student, student_lengths), (teacher, teacher_lengths) = (

@@ -1,9 +1,9 @@
-"""Golden cases: numbers that the authors' own code gave, read from a folder, and how far ours are
-from them.
+"""Golden cases: numbers computed by the authors' code, and the errors of the losses.
 
-A folder holds ``index.json`` (one object a case) and one ``.npz`` a case with inputs, ``loss`` and
-``grad.<input>``. An adapter maps one method's cases to our functions; every module of this package
-may define ``ADAPTERS``, method -> function, and the runner merges them::
+A folder contains ``index.json`` (one object per case) and one ``.npz`` per case with inputs,
+``loss`` and ``grad.<input>``. An adapter maps the cases of one method to the functions of the
+package. Every module of this package may define ``ADAPTERS``, method -> function; the runner
+merges them::
 
     def sp(case: Case) -> Tensor:
         if case.option("reduction", "batchmean") not in ("batchmean", "sum"):
@@ -12,11 +12,10 @@ may define ``ADAPTERS``, method -> function, and the runner merges them::
 
     ADAPTERS = {"sp": sp}
 
-It chooses by ``case.options``, ``case.reduction`` and ``case.source``, never by ``case.name``, and
-returns the loss, or ``(loss, outputs)`` where ``outputs`` maps further array names of the case
-(``out.Z``) to tensors that must agree too. A tensor named ``grad.<input>`` among the outputs
-replaces what autograd would give. Inputs are float64; those whose gradient the case holds require
-grad.
+An adapter reads ``case.options``, ``case.reduction`` and ``case.source``, never ``case.name``. It
+returns the loss, or ``(loss, outputs)``: ``outputs`` maps further array names of the case
+(``out.Z``) to tensors that must agree too. A tensor ``grad.<input>`` among the outputs replaces the
+gradient of autograd. Inputs are float64; those with a gradient in the case require grad.
 """
 
 from __future__ import annotations
@@ -36,13 +35,14 @@ from torch import Tensor
 
 HERE = Path(__file__).parent
 ROUNDING = 1e-12
-"""Gradients smaller than this share of the case's largest are zero but for float64 rounding, such
-as a bias before a BatchNorm has.
+"""Smaller gradients, relative to the largest of the case, are float64 rounding errors of 0.
+
+A bias before a BatchNorm has such a gradient.
 """
 
 
 class ReadOptions(dict[str, Any]):
-    """Options of a case that remember which of them an adapter has read."""
+    """Options of a case with a record of the options that the adapter has read."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         super().__init__(options)
@@ -59,15 +59,13 @@ class ReadOptions(dict[str, Any]):
 
 @dataclass
 class Case:
-    """One golden case. ``case["student.logits"]`` is an array of it, ``"target" in case`` asks for
-    one.
-    """
+    """Golden case; ``case["student.logits"]`` is an array, ``"target" in case`` tests for one."""
 
     name: str
     method: str
     source: str  # owner/name@commit:path::symbol
     options: dict[str, Any]
-    reduction: str  # in words
+    reduction: str  # as text
     rtol: float
     arrays: dict[str, Tensor]
     zero_grads: tuple[str, ...] = ()
@@ -85,7 +83,7 @@ class Case:
         return name in self.arrays
 
     def option(self, name: str, default: Any = None) -> Any:
-        """One option of the case."""
+        """Return one option of the case."""
         return self.options.get(name, default)
 
     def ignore(self, *names: str) -> None:
@@ -102,35 +100,31 @@ class Case:
                 f"{self.method}: the adapter does not know the options {values}"
             )
 
-    def says(self, *words: str) -> bool:
-        """Whether the reduction text has one of the words, whatever their case."""
+    def mentions(self, *words: str) -> bool:
+        """Whether the text of the reduction contains one of the words, ignoring their case."""
         return any(word.lower() in self.reduction.lower() for word in words)
 
     def stages(self, name: str) -> tuple[Tensor, ...]:
-        """``stages("student.features")`` is ``student.features.0``, ``student.features.1`` ... as
-        far as there are any.
-        """
+        """Return ``student.features.0``, ``student.features.1``, ... for ``student.features``."""
         numbers = sorted(
             int(key[len(name) + 1 :])
             for key in self.arrays
             if key.startswith(name + ".") and key[len(name) + 1 :].isdigit()
         )
-        return tuple(self.arrays[f"{name}.{number}"] for number in numbers)
+        return tuple(self.arrays[f"{name}.{index}"] for index in numbers)
 
     def pairs(self, role: str = "features") -> list[tuple[Tensor, Tensor]]:
-        """(student, teacher) for every stage of a role."""
+        """Return (student, teacher) for every stage of a role."""
         return list(
             zip(self.stages(f"student.{role}"), self.stages(f"teacher.{role}"), strict=True)
         )
 
     def param(self, name: str) -> Tensor:
-        """``param.<name>``, under its official name."""
+        """Return ``param.<name>``, with its official name."""
         return self[f"param.{name}"]
 
     def params(self, prefix: str = "") -> dict[str, Tensor]:
-        """All ``param.<prefix><name>`` as name -> tensor, as ``torch.func.functional_call`` takes
-        them.
-        """
+        """Return all ``param.<prefix><name>`` by name, for ``torch.func.functional_call``."""
         start = f"param.{prefix}"
         return {
             key[len(start) :]: value for key, value in self.arrays.items() if key.startswith(start)
@@ -142,9 +136,7 @@ Adapter = Callable[[Case], "Tensor | tuple[Tensor, dict[str, Tensor]]"]
 
 @dataclass
 class Result:
-    """What became of a case: ``status`` is passed, failed, declined or unknown; ``errors`` are
-    relative, by array name.
-    """
+    """Result of a case: passed, failed, declined or unknown, and relative errors by array."""
 
     case: str
     status: str
@@ -153,13 +145,13 @@ class Result:
 
 
 def index(folder: Path) -> list[dict[str, Any]]:
-    """The folder's list of cases."""
+    """Return the list of cases of the folder."""
     entries: list[dict[str, Any]] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     return entries
 
 
 def load(folder: Path, entry: dict[str, Any]) -> Case:
-    """One case with its arrays; floating ones in float64."""
+    """Load one case with its arrays; floating-point arrays in float64."""
     with np.load(folder / f"{entry['case']}.npz") as file:
         raw = {name: torch.from_numpy(np.array(file[name])) for name in file.files}
     arrays = {
@@ -182,39 +174,40 @@ def load(folder: Path, entry: dict[str, Any]) -> Case:
 
 
 def adapters() -> dict[str, Adapter]:
-    """Method -> adapter, from every module of this package that has ADAPTERS."""
-    found: dict[str, Adapter] = {}
+    """Return the adapters of all modules of this package by method."""
+    functions: dict[str, Adapter] = {}
     for module in pkgutil.iter_modules([str(HERE)]):
         if not module.name.startswith(("_", "test_", "cases")):
-            found |= getattr(
+            functions |= getattr(
                 importlib.import_module(f"{__package__}.{module.name}"), "ADAPTERS", {}
             )
-    return found
+    return functions
 
 
 def declined() -> dict[str, str]:
-    """Case -> why we do not reproduce it."""
+    """Return the reason for every case that is not reproduced."""
     entries = yaml.safe_load((HERE / "declined.yaml").read_text(encoding="utf-8")) or []
     return {entry["case"]: entry["reason"] for entry in entries}
 
 
-def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """Largest absolute difference over largest absolute value; the difference itself where theirs
-    is all zero; infinite where shapes differ.
+def relative_error(value: Tensor, reference: Tensor) -> float:
+    """Return the largest absolute difference relative to the largest absolute reference.
+
+    The difference is absolute for a reference of zeros, and infinite for different shapes.
     """
-    if ours.shape != theirs.shape:
+    if value.shape != reference.shape:
         return float("inf")
-    scale = float(theirs.abs().max()) if theirs.numel() else 0.0
+    scale = float(reference.abs().max()) if reference.numel() else 0.0
     error = (
-        float((ours.detach().double() - theirs).abs().max()) / (scale or 1.0)
-        if theirs.numel()
+        float((value.detach().double() - reference).abs().max()) / (scale or 1.0)
+        if reference.numel()
         else 0.0
     )
     return error if error == error else float("inf")
 
 
 def compare(case: Case, adapter: Adapter) -> dict[str, float]:
-    """Relative error of the loss, of every gradient and of the adapter's further outputs."""
+    """Return the relative errors of the loss, every gradient and the adapter's other outputs."""
     answer = adapter(case)
     case.require_read()
     loss, outputs = answer if isinstance(answer, tuple) else (answer, {})
@@ -246,28 +239,28 @@ def compare(case: Case, adapter: Adapter) -> dict[str, float]:
         default=0.0,
     )
     for name, value, gradient in zip(names, inputs, gradients, strict=True):
-        ours = torch.zeros_like(value) if gradient is None else gradient
-        theirs = case[f"grad.{name}"]
+        gradient_value = torch.zeros_like(value) if gradient is None else gradient
+        reference = case[f"grad.{name}"]
         if f"grad.{name}" in case.zero_grads or (
-            value.numel() and theirs.abs().max() < ROUNDING * largest
+            value.numel() and reference.abs().max() < ROUNDING * largest
         ):
-            theirs = torch.zeros_like(value)
-        errors[f"grad.{name}"] = relative_error(ours, theirs)
+            reference = torch.zeros_like(value)
+        errors[f"grad.{name}"] = relative_error(gradient_value, reference)
     return errors
 
 
 def check(
-    folder: Path, entry: dict[str, Any], known: dict[str, Adapter], reasons: dict[str, str]
+    folder: Path, entry: dict[str, Any], functions: dict[str, Adapter], reasons: dict[str, str]
 ) -> Result:
     """Run one case."""
     name = entry["case"]
     if name in reasons:
         return Result(name, "declined", {}, reasons[name])
-    if entry["method"] not in known:
+    if entry["method"] not in functions:
         return Result(name, "unknown", {}, f"no adapter for '{entry['method']}'")
     try:
         case = load(folder, entry)
-        errors = compare(case, known[case.method])
+        errors = compare(case, functions[case.method])
     except Exception as error:  # one broken case must not hide the others
         return Result(name, "failed", {}, f"{type(error).__name__}: {error}")
     worst = max(errors, key=lambda key: errors[key])
@@ -281,7 +274,7 @@ def check(
 
 
 def run(folder: Path) -> Iterator[Result]:
-    """Every case of a folder, in the order of its index."""
-    known, reasons = adapters(), declined()
+    """Run every case of a folder, in the order of its index."""
+    functions, reasons = adapters(), declined()
     for entry in index(folder):
-        yield check(folder, entry, known, reasons)
+        yield check(folder, entry, functions, reasons)

@@ -1,4 +1,4 @@
-"""Adapters for losses on the logits of classes that do more than compare two softmaxes."""
+"""Adapters for losses on class logits that do more than compare two softmaxes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.golden.logits import Answer, logits, temperature
 
 
 def entropy(teacher: Tensor, softness: float) -> Tensor:
-    """What a soft cross-entropy has more than the divergence: (...) of logits (..., C)."""
+    """Difference of a soft cross-entropy to the divergence: (...) for logits (..., C)."""
     log_probability = (teacher / softness).log_softmax(-1)
     return -(log_probability.exp() * log_probability).sum(-1)
 
@@ -40,7 +40,7 @@ def wsld(case: Case) -> Tensor:
     soft = case.option("alpha", 1.0) * (divergence + rest)
     return (
         soft + cross_entropy_loss(student, case["target"])
-        if case.says("ce(mean)", "ce +")
+        if case.mentions("ce(mean)", "ce +")
         else soft
     )
 
@@ -59,13 +59,13 @@ def transformed(case: Case, weighted: bool) -> Tensor:
 
 
 def gkl(case: Case) -> Tensor:
-    """IKL too, which has no power: the weights of an item sum to 1 whatever the normalization."""
+    """GKL and IKL; the weights of an item sum to 1 with every normalisation."""
     student, teacher = logits(case)
     t, gamma = temperature(case), case.option("gamma", 1.0)
     t2 = case.option("temperature2", case.option("T2", 1.0))
     prior = case["class_prior"] if "class_prior" in case else (teacher / t2).softmax(-1)
-    normalize = "batch" if case.says("sum(w)") else "sample"
-    if normalize == "sample" and (gamma != 1 or not case.says("/ n")):
+    normalize = "batch" if case.mentions("sum(w)") else "sample"
+    if normalize == "sample" and (gamma != 1 or not case.mentions("/ n")):
         raise NotImplementedError(f"weights of '{case.reduction}' with gamma {gamma}")
     error = (
         gkl_loss(student, teacher, t, 1.0, gamma, prior, normalize)
@@ -73,7 +73,7 @@ def gkl(case: Case) -> Tensor:
     )
     if (
         normalize == "sample"
-    ):  # the code does not divide by the weights' sum, which is 1 but for rounding
+    ):  # the code does not divide by the sum of the weights, which is 1 up to rounding
         error = error * (prior.sum(-1).square().mean())
     soft = softened_kl(student, teacher, t).mean() + entropy(teacher, t).mean()
     return case.option("beta", 1.0) * error + case.option("alpha", 1.0) * soft
@@ -84,19 +84,17 @@ def mlkd(case: Case) -> Answer:
     if "student.logits_weak" in case:
         return mlkd_official(case, t)
     student, teacher = logits(case)
-    if case.says("times t^2"):
+    if case.mentions("times t^2"):
         return softened_kl(student, teacher, t).mean() * t**2, {}
-    if case.says("divided by c"):
+    if case.mentions("divided by c"):
         return mlkd_class_loss(student, teacher, t), {}
-    if case.says("divided by n"):
+    if case.mentions("divided by n"):
         return mlkd_batch_loss(student, teacher, t), {}
     raise NotImplementedError(f"reduction '{case.reduction}'")
 
 
 def mlkd_official(case: Case, t: float) -> Answer:
-    """The whole recipe: masks of the less sure half scale losses that are means already; two strong
-    temperatures see the weak view.
-    """
+    """Whole recipe: masks of the less confident half, two strong temperatures and the weak view."""
     weak, strong = (
         (case[f"student.logits_{view}"], case[f"teacher.logits_{view}"])
         for view in ("weak", "strong")
@@ -136,7 +134,7 @@ def mlkd_official(case: Case, t: float) -> Answer:
 
 
 def below_median(values: Tensor) -> Tensor:
-    """The share of values at or below their median."""
+    """Return the share of values at or below their median."""
     return (values <= values.quantile(0.5)).double().mean()
 
 
@@ -144,7 +142,7 @@ def skd(case: Case) -> Tensor:
     student, teacher = logits(case)
     if "tikhonov" in case.options:
         return direction_loss(student, teacher, case.option("tikhonov"))
-    if case.says("no t^2"):
+    if case.mentions("no t^2"):
         return softened_kl(student, teacher, temperature(case)).mean()
     raise NotImplementedError(f"reduction '{case.reduction}'")
 
@@ -169,7 +167,7 @@ def sdd(case: Case) -> Answer:
     if "student.patch_logits" in case:
         student, teacher = case["student.patch_logits"].mT, case["teacher.patch_logits"].mT
     else:
-        scales = [int(number) for number in str(case.option("M", "[1,2]")).strip("[]").split(",")]
+        scales = [int(scale) for scale in str(case.option("M", "[1,2]")).strip("[]").split(",")]
         if scales != [2**level for level in range(len(scales))]:
             raise NotImplementedError(f"regions of scales {scales}")
         heads = [(case.param(f"fc_{side}.weight"), case.param(f"fc_{side}.bias")) for side in "st"]
@@ -190,7 +188,7 @@ def regions(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
         )
     label = target.unsqueeze(1).expand(
         student.shape[:2]
-    )  # its mask leaves no class out, so that the second term runs over all of them
+    )  # its mask excludes no class, so the second term has all classes
     everyone = softened_kl(student, teacher, t) + entropy(teacher, t)
     values = target_cross_entropy(student, teacher, label) + case.option("gamma") * t**2 * everyone
     return (values * region_weights(teacher, target)).mean()

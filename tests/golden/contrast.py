@@ -23,9 +23,7 @@ from tests.golden.cases import Case
 
 
 def cc(case: Case) -> Tensor:
-    """The paper's squares, of which torchdistill takes the root; or RepDistiller's product of
-    neighbours.
-    """
+    """Squares (paper), their root (torchdistill), or products of neighbours (RepDistiller)."""
     student, teacher = case["student.embedding"], case["teacher.embedding"]
     kernel = case.option("type")
     if kernel is None and "delta" in case.formula:
@@ -41,19 +39,17 @@ def cc(case: Case) -> Tensor:
         normalize=False,
     )
     squares = len(student) ** 2
-    root = (loss * squares).sqrt() if case.says("not squared") else loss * squares
+    root = (loss * squares).sqrt() if case.mentions("not squared") else loss * squares
     return (
         root / squares
-        if case.says("divided by N^2", "batchmean")
+        if case.mentions("divided by N^2", "batchmean")
         and case.option("reduction", "batchmean") == "batchmean"
         else root
     )
 
 
 def irg(case: Case) -> Tensor:
-    """The graph of the embeddings, and of the first two stages, the next two ...: every other pair
-    of neighbours.
-    """
+    """Graphs of the embeddings and of every other pair of neighbouring stages."""
     loss: Tensor = case.option("w_graph", 1) * irg_graph_loss(
         case["student.embedding"], case["teacher.embedding"]
     )
@@ -67,7 +63,7 @@ def irg(case: Case) -> Tensor:
 
 
 def hkd(case: Case) -> Tensor:
-    """One kernel a side, or SemCKD's sum over stages, with a constant first weight."""
+    """One kernel per side, or the sum over stages of SemCKD with a constant first weight."""
     if "student.embedding" not in case:
         case.ignore("decay")  # the code never applies it
         weights = [case.option("init_weight", 100), *[1] * (len(case.pairs()) - 1)]
@@ -111,31 +107,37 @@ def seed(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def compress(case: Case) -> Tensor:
-    """Two banks, or the teacher's for both sides."""
+    """Two banks, or the bank of the teacher for both sides."""
     case.ignore("queue_size")
-    theirs = case["bank.teacher"]
-    mine = case.arrays.get("bank.student", theirs)
+    teacher_bank = case["bank.teacher"]
+    student_bank = case.arrays.get("bank.student", teacher_bank)
     return compress_loss(
-        case["student.embedding"], case["teacher.embedding"], mine, theirs, case.option("T", 0.04)
+        case["student.embedding"],
+        case["teacher.embedding"],
+        student_bank,
+        teacher_bank,
+        case.option("T", 0.04),
     )
 
 
 def sskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """Rows come as a sample, then its views; cross-entropy and KD are of the samples alone. Where
-    some views are left out, ties of rank are broken as the case broke them.
+    """SSKD on rows that are a sample followed by its views.
+
+    Cross-entropy and KD use the samples only. With excluded views, ties of rank are broken as in the
+    case.
     """
     target = case["target"]
     names = ("student.logits", "teacher.logits", "student.projection", "teacher.projection")
-    student, teacher, mine, theirs = (
+    student, teacher, student_rows, teacher_rows = (
         case[name].view(len(target), -1, case[name].shape[1]) for name in names
     )
-    views, kept = teacher.shape[1] - 1, {}
+    views, selected = teacher.shape[1] - 1, {}
     for name, ratio in (
         ("tf", case.option("ratio_tf", 1.0)),
         ("ss", case.option("ratio_ss", 0.75)),
     ):
         index = case.arrays.get(f"out.distill_index_{name}")
-        kept[name] = {
+        selected[name] = {
             "keep": ratio,
             "selected": None
             if index is None
@@ -152,13 +154,13 @@ def sskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
         "ce": F.cross_entropy(student[:, 0], target),
         "kd": kd,
         "tf": sskd_transformed_loss(
-            student[:, 1:], teacher[:, 1:], target, case.option("tf_T", 4.0), **kept["tf"]
+            student[:, 1:], teacher[:, 1:], target, case.option("tf_T", 4.0), **selected["tf"]
         ),
         "ss": sskd_contrastive_loss(
-            (mine[:, 0], mine[:, 1:]),
-            (theirs[:, 0], theirs[:, 1:]),
+            (student_rows[:, 0], student_rows[:, 1:]),
+            (teacher_rows[:, 0], teacher_rows[:, 1:]),
             case.option("ss_T", 0.5),
-            **kept["ss"],
+            **selected["ss"],
         ),
     }
     weights = {"ce": 0.1, "kd": 0.9, "tf": 2.7, "ss": 10.0}

@@ -34,40 +34,40 @@ WEIGHTS = ("matched_weight", "unmatched_weight")
 
 
 def sides(case: Case, row: int) -> list[tuple[Tensor, Tensor]]:
-    """Logits at temperature and labels of one row, of the student and the teacher."""
-    found = []
+    """Return logits at temperature and labels of one row, for student and teacher."""
+    rows = []
     for side, target in (("student", "target"), ("teacher", "teacher.target")):
-        found.append(
+        rows.append(
             (
                 case[f"{side}.logits"][row] / case.option(f"{side}_temperature", 1.0),
                 case[target][row],
             )
         )
-    return found
+    return rows
 
 
 def answers(case: Case, row: int) -> Pair:
-    """The logits of both answers from their first tokens on, as many as the shorter has.
+    """Return the logits of both answers, up to the length of the shorter one.
 
-    TRL's observed merge begins at the token itself, all others at the position that predicts it; a
-    row that is all answer begins at its beginning.
+    TRL's observed merge starts at the token itself, all others at the position that predicts it. A
+    row without a prompt starts at its beginning.
     """
     shift = 0 if case.option("token_merge_strategy") == "observed" else 1
     parts = []
     for (logits, target), side in zip(sides(case, row), ("student", "teacher"), strict=True):
-        known = target != UNLABELLED
-        start = max(int(known.nonzero()[0]) - shift, 0) if known.any() else 0
+        has_label = target != UNLABELLED
+        start = max(int(has_label.nonzero()[0]) - shift, 0) if has_label.any() else 0
         parts.append(
-            logits[start : start + int(known.sum()) - bool(case.option(f"skip_{side}_eos", False))]
+            logits[
+                start : start + int(has_label.sum()) - bool(case.option(f"skip_{side}_eos", False))
+            ]
         )
     shorter = min(map(len, parts))
     return parts[0][:shorter], parts[1][:shorter]
 
 
 def of_rows(case: Case, loss: Loss) -> Tensor:
-    """The mean over the rows of the means over their positions or spans, beside the cross-entropy
-    of the student.
-    """
+    """Return the mean over rows of the means over positions or spans, plus cross-entropy."""
     rows = range(len(case["target"]))
     if case.option("use_extended_uld", "byte_offsets" in case):
         means = [loss(*spanned(case, row)).mean() for row in rows]
@@ -85,7 +85,7 @@ def of_rows(case: Case, loss: Loss) -> Tensor:
 
 
 def uld(case: Case) -> Tensor:
-    if "token_merge_strategy" not in case.options and case.says(
+    if "token_merge_strategy" not in case.options and case.mentions(
         "rotating", "unmasked on both sides"
     ):
         return summed(case)
@@ -93,31 +93,33 @@ def uld(case: Case) -> Tensor:
 
 
 def summed(case: Case) -> Tensor:
-    """DSKD's code: every row begins with its answer, and positions count that both sides have a
-    label for.
-    """
+    """Form of DSKD: every row starts with its answer; positions with labels on both sides count."""
     total = torch.zeros((), dtype=torch.float64)
     for row in range(len(case["target"])):
         turned = [
-            (logits.roll(-start, 0), known.roll(-start))
-            for logits, known, start in map(_start, sides(case, row))
+            (logits.roll(-start, 0), has_label.roll(-start))
+            for logits, has_label, start in map(_start, sides(case, row))
         ]
-        shorter = min(len(known) for _, known in turned)
-        (student, mine), (teacher, theirs) = (
-            (logits[:shorter], known[:shorter]) for logits, known in turned
+        shorter = min(len(has_label) for _, has_label in turned)
+        (student, student_mask), (teacher, teacher_mask) = (
+            (logits[:shorter], has_label[:shorter]) for logits, has_label in turned
         )
-        total = total + (uld_loss(student, teacher, reduction="none") * (mine & theirs)).sum()
+        total = (
+            total
+            + (uld_loss(student, teacher, reduction="none") * (student_mask & teacher_mask)).sum()
+        )
     return total
 
 
 def _start(side: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, int]:
-    known = side[1] != UNLABELLED
-    return side[0], known, int(known.int().argmax())
+    has_label = side[1] != UNLABELLED
+    return side[0], has_label, int(has_label.int().argmax())
 
 
 def spanned(case: Case, row: int) -> Pair:
-    """Log-probabilities of spans, tokens put together by their bytes; the observed merge takes a
-    span's first distribution, at the token itself.
+    """Return log-probabilities of spans, which merge tokens by their bytes.
+
+    The observed merge uses the first distribution of a span, at the token itself.
     """
     late = case.option("token_merge_strategy") == "observed"
     if case.option("skip_student_eos", False) or case.option("skip_teacher_eos", False):
@@ -132,20 +134,20 @@ def spanned(case: Case, row: int) -> Pair:
             logits.log_softmax(-1)[start:] if late else logits.log_softmax(-1)[start - 1 : -1]
         )
     numbers = [torch.tensor(side) for side in spans(*sizes)]
-    if late:  # the first of a span is the last of the row read backwards
+    if late:  # the first token of a span is the last one in reverse order
         values, ids = [side.flip(0) for side in values], [side.flip(0) for side in ids]
-        numbers = [number.max() - number.flip(0) for number in numbers]
-    mine, theirs = (
-        merge_span_log_probs(side[None], one[None], number[None])
-        for side, one, number in zip(values, ids, numbers, strict=True)
+        numbers = [span_ids.max() - span_ids.flip(0) for span_ids in numbers]
+    student, teacher = (
+        merge_span_log_probs(side[None], one[None], span_ids[None])
+        for side, one, span_ids in zip(values, ids, numbers, strict=True)
     )
     span, other = numbers[0][None], numbers[1][None]
     ends = span_ends(span)
-    return mine[ends], gather_positions(theirs, aligned_positions(span, other))[ends]
+    return student[ends], gather_positions(teacher, aligned_positions(span, other))[ends]
 
 
 def hybrid_weight(case: Case, kind: str) -> float | None:
-    """Weight of the matched or unmatched tokens, which TRL's versions name differently."""
+    """Weight of the matched or unmatched tokens, whose name depends on the version of TRL."""
     for name in (f"uld_hybrid_{kind}", f"hybrid_{kind}", kind):
         if name in case.options:
             return float(case.option(name))
@@ -180,8 +182,10 @@ def head(case: Case, side: str) -> tuple[Tensor, Tensor]:
 def dual(
     case: Case, into_student: Tensor, into_teacher: Tensor, other: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sums over the labelled tokens; with two tokenizers only where the projected teacher is
-    right, whose logits have a temperature more.
+    """Return the sums over the labelled tokens.
+
+    With two tokenizers only the tokens count where the projected teacher is correct; its logits are
+    divided by the temperature once more.
     """
     objective, temperature, target = (
         case.option("kd_objective", "forward_kl"),
@@ -222,19 +226,21 @@ def dskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def dskd_cma(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """The code divides by deviations over the whole batch."""
+    """Form of the code, which divides by deviations over the whole batch."""
     target, other, states = case["target"], case["teacher.target"], case["teacher.hidden_states.0"]
-    mine = torch.cat(
+    student = torch.cat(
         token_pair_embeddings(case.param("embed.stu.weight"), case["input_ids"], target), -1
     )
-    read, said = token_pair_embeddings(
+    read, outputs = token_pair_embeddings(
         case.param("embed.tea.weight"), case["teacher.input_ids"], other
     )
-    keys = torch.cat([read, said], -1)
+    keys = torch.cat([read, outputs], -1)
     scores = cross_attention(
-        linear(case, "query", mine), keys / keys.std(), target != UNLABELLED, other != UNLABELLED
+        linear(case, "query", student), keys / keys.std(), target != UNLABELLED, other != UNLABELLED
     )
-    attended = scores.softmax(-1) @ linear(case, "t2s", states / states.std() + said / said.std())
+    attended = scores.softmax(-1) @ linear(
+        case, "t2s", states / states.std() + outputs / outputs.std()
+    )
     back = scores.mT.softmax(-1) @ linear(case, "s2t", case["student.hidden_states.0"])
     return dual(
         case,

@@ -1,4 +1,4 @@
-"""Adapters for students, and generators of images, that learn without data."""
+"""Adapters for data-free students and generators."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from instil.schemes.bases.generator_losses import (
 )
 from tests.golden.cases import Case
 from tests.golden.logits import Answer
-from tests.golden.online import given
+from tests.golden.online import stored_outputs
 
 
 def summed(case: Case, parts: dict[str, tuple[str, Tensor]]) -> Answer:
-    """The terms times their weights in the options, by the name of each weight; and those terms
-    that the case holds.
-    """
-    loss: Tensor = sum(case.option(weight, 1.0) * value for weight, (_, value) in parts.items())  # type: ignore[assignment]
-    return loss, given(case, {f"part.{name}": value for name, value in parts.values()})
+    """Return the weighted sum of the terms, and the terms that the case contains."""
+    loss: Tensor = sum(  # type: ignore[assignment]
+        case.option(weight, 1.0) * value for weight, (_, value) in parts.items()
+    )
+    return loss, stored_outputs(case, {f"part.{name}": value for name, value in parts.values()})
 
 
 def zskt(case: Case) -> Answer:
-    """The code also divides the KL by the number of classes; what says generator is minus it."""
+    """The code also divides the KL by the number of classes; the generator loss is its negative."""
     student, teacher, soft = (
         case["student.logits"],
         case["teacher.logits"],
         case.option("KL_temperature", 1.0),
     )
-    if case.says("minus"):
-        case.ignore("AT_beta")  # of the student's loss
+    if case.mentions("minus"):
+        case.ignore("AT_beta")  # in the loss of the student
         return -disagreement_loss(student / soft, teacher / soft).mean() / student.shape[-1], {}
     attention = [attention_transfer_loss(s, t) for s, t in case.pairs()]
     return kd_loss(student, teacher, soft, scale=False) / student.shape[-1] + case.option(
@@ -46,7 +46,7 @@ def zskt(case: Case) -> Answer:
 
 def dafl(case: Case) -> Answer:
     teacher = case["teacher.generated_logits"]
-    base = 10 if case.says("log10") else math.e
+    base = 10 if case.mentions("log10") else math.e
     parts = {
         "oh": ("one_hot", one_hot_loss(teacher)),
         "ie": ("entropy", balance_loss(teacher, base)),

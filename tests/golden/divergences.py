@@ -1,4 +1,4 @@
-"""Adapters for divergences with two exponents or with weights of their own per class."""
+"""Adapters for divergences with two exponents or with weights per class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.golden.language import Answer, answer, entropy, sides, temperature
 
 
 def abkd(case: Case) -> Answer:
-    """Where an exponent or their sum is 0, the code divides by the other exponent only once."""
+    """If an exponent or their sum is 0, the code divides by the other exponent only once."""
     alpha, beta = float(case.option("alpha")), float(case.option("beta"))
     values = alpha_beta_loss(*sides(case), alpha, beta, temperature(case), False, reduction="none")
     if alpha == 0:
@@ -40,8 +40,7 @@ def bild(case: Case) -> Answer:
 
 
 def bdkd(case: Case) -> Answer:
-    """The ABKD repository's form: its forward term is a cross-entropy, so that the weighted entropy
-    of the teacher is left in."""
+    """Form of the ABKD repository; its forward term includes the entropy of the teacher."""
     factor = float(case.option("factor", 3.0))
     student, teacher = (side / temperature(case) for side in sides(case))
     student_entropy, teacher_entropy = (
@@ -53,8 +52,10 @@ def bdkd(case: Case) -> Answer:
 
 
 def alphanet(case: Case) -> Answer:
-    """The authors' code returns the surrogate of the larger divergence; the ABKD repository's the
-    larger of two means of unclipped divergences, one for the batch."""
+    """Surrogate of the larger divergence.
+
+    The ABKD repository returns the larger of two means of unclipped divergences, one per batch.
+    """
     if "abkd" in case.source:
         orders = (float(case.option("alpha")), float(case.option("beta")))
         means = []
@@ -74,7 +75,7 @@ def alphanet(case: Case) -> Answer:
 
 
 def _of_the_larger(divergences: list[Tensor], surrogates: list[Tensor]) -> Tensor:
-    """Surrogate of the larger divergence of each item."""
+    """Return the surrogate of the larger divergence of each item."""
     return torch.where(divergences[0] > divergences[1], surrogates[0], surrogates[1])
 
 

@@ -14,18 +14,18 @@ from tests.golden.cases import Case
 
 
 def at(case: Case) -> Tensor:
-    """Both forms; the odd powers of code without an absolute value are another method."""
+    """Both forms of attention transfer; odd powers without an absolute value are another method."""
     power = float(case.option("p", 2))
     form = (
         "paper"
-        if case.says("l2 norm over positions", "unsquared") or case.option("mode") == "paper"
+        if case.mentions("l2 norm over positions", "unsquared") or case.option("mode") == "paper"
         else "code"
     )
     pairs = case.pairs()
     weights = case.option("weights", [1.0] * len(pairs))
     if power % 2 and any((tensor < 0).any() for pair in pairs for tensor in pair):
         raise NotImplementedError(
-            f"signed features to the power {power:g}: ours are absolute values"
+            f"signed features to the power {power:g}: this package uses absolute values"
         )
     return torch.stack(
         [
@@ -36,7 +36,7 @@ def at(case: Case) -> Tensor:
 
 
 def fitnet(case: Case) -> Tensor:
-    """Every stage through the case's regressor, if any: convolution, BatchNorm, ReLU."""
+    """Every stage passes the regressor of the case, if any: convolution, BatchNorm, ReLU."""
     return torch.stack(
         [
             fitnet_loss(regressed(case, student, teacher), teacher)
@@ -92,8 +92,8 @@ def reviewkd(case: Case) -> Tensor:
     if not case.params("abfs."):
         return torch.stack([hcl_loss(student, teacher, levels) for student, teacher in pairs]).sum()
     residual, terms = None, []
-    for number, (student, teacher) in enumerate(reversed(pairs)):
-        official = case.params(f"abfs.{number}.")
+    for index, (student, teacher) in enumerate(reversed(pairs)):
+        official = case.params(f"abfs.{index}.")
         renamed = {
             renames(name): value.clone() if "running" in name or "num_" in name else value
             for name, value in official.items()
@@ -111,7 +111,7 @@ def reviewkd(case: Case) -> Tensor:
 
 
 def renames(official: str) -> str:
-    """The official name of a fusion's parameter in ours."""
+    """Return the names of the parameters of a fusion in the package by their official name."""
     part, _, rest = official.partition(".")
     return f"{ {'conv1': 'reduce', 'conv2': 'expand', 'att_conv': 'attend'}[part] }.{rest}"
 

@@ -1,4 +1,4 @@
-"""Adapters for what images are recovered by from a teacher."""
+"""Adapters for losses that recover images from a teacher."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.golden.logits import Answer, temperature
 def statistics(case: Case) -> list[BatchNormStatistics]:
     inputs = case.stages("bn_input")
     running = [
-        tuple(case[f"bn.{number}.running_{name}"] for name in ("mean", "var"))
-        for number in range(len(inputs))
+        tuple(case[f"bn.{index}.running_{name}"] for name in ("mean", "var"))
+        for index in range(len(inputs))
     ]
     return [
-        BatchNormStatistics(*channel_moments(values), *known, values)
-        for values, known in zip(inputs, running, strict=True)
+        BatchNormStatistics(*channel_moments(values), *statistics, values)
+        for values, statistics in zip(inputs, running, strict=True)
     ]
 
 
@@ -68,7 +68,7 @@ def cmi(case: Case) -> Answer:
             case.option("temperature"),
             case.option("base_temperature"),
         )
-        # With "one" the code takes the first views alone as anchors.
+        # With "one" only the first views are anchors in the code.
         return (loss.mean() if anchors == "all" else loss[: len(loss) // 2].mean()), {}
     teacher, student = case["teacher.logits"], case["student.logits"]
     parts = {

@@ -1,5 +1,6 @@
-"""Adapters for losses that bring the label, the student's past or a virtual teacher together with
-logits, and for dense and ensembled KD.
+"""Adapters for losses with labels, past predictions or a virtual teacher.
+
+Also dense KD and KD from ensembles.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ from tests.golden.cases import Case
 from tests.golden.logits import Answer, distilled, logits, scaled, temperature
 
 
-def given(case: Case, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those outputs that the case holds."""
+def stored_outputs(case: Case, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the outputs that the case contains."""
     return {name: value for name, value in outputs.items() if name in case}
 
 
 def entropy(log_probability: Tensor) -> Tensor:
-    """What a cross-entropy has more than the KL, (...)."""
+    """Difference of a cross-entropy to the KL divergence, (...)."""
     return torch.special.entr(log_probability.exp()).sum(-1)
 
 
 def ctkd(case: Case) -> Answer:
-    """A given temperature an item, or our learned one with the case's level and strength."""
+    """A temperature per item, or the learned one with level and strength of the case."""
     student, teacher = logits(case)
     if "temperature_n" in case:
         return ctkd_loss(student, teacher, case["temperature_n"].reshape(student.shape[:-1])), {}
-    ours, level, strength = reversal(case)
-    ours.level, ours.strength = level, strength  # type: ignore[assignment]
-    softness = ours.temperature(student, teacher)
+    module, level, strength = reversal(case)
+    module.level, module.strength = level, strength  # type: ignore[assignment]
+    softness = module.temperature(student, teacher)
     values = ctkd_loss(student, teacher, softness, "none")
     if "cross-entropy" in case.formula or "log p_s" in case.formula:
         values = values + softness**2 * entropy((teacher / softness).log_softmax(-1))
@@ -49,16 +50,17 @@ def ctkd(case: Case) -> Answer:
         if "target" in case and values.ndim > 1
         else torch.ones_like(values)
     )
-    return (values * counted).sum() / counted.sum(), given(
+    return (values * counted).sum() / counted.sum(), stored_outputs(
         case, {"temperature": softness.reshape(1)}
     )
 
 
 def reversal(case: Case) -> tuple[CTKD, Tensor, float]:
-    """CTKD with the case's range, its level and how strongly the gradient is reversed: minus the
-    factor of the official layer.
+    """Temperature module with the range and level of the case, and its gradient reversal.
+
+    The strength is minus the factor of the official layer.
     """
-    if "temp_start" in case.options:  # decays along half a cosine, and is asked one epoch ahead
+    if "temp_start" in case.options:  # decays along half a cosine, evaluated one epoch ahead
         loops = case.option("num_loops")
         done = min(max(case.option("epoch") + 1, 0), loops) / loops
         low, high = case.option("lambda_min"), case.option("lambda_max")
@@ -82,24 +84,25 @@ def deit_soft(case: Case) -> Tensor:
         case.option("alpha", 0.5),
     )
     soft = kd_loss(student, case["teacher.logits"], tau)
-    if case.says("numel"):
+    if case.mentions("numel"):
         soft = soft / student.shape[-1]
     return (1 - alpha) * cross_entropy_loss(case["student.logits"], case["target"]) + alpha * soft
 
 
 def deit_hard(case: Case) -> Tensor:
-    case.ignore("tau")  # the temperature of the soft form
+    case.ignore("tau")  # temperature of the soft form
     alpha = case.option("alpha", 0.5)
     hard = deit_hard_loss(case["student.logits_dist"], case["teacher.logits"])
     return (1 - alpha) * cross_entropy_loss(case["student.logits"], case["target"]) + alpha * hard
 
 
 def tf_kd(case: Case, soft: Tensor) -> Tensor:
-    """The label's part, and the soft part with the repository's multiplier, over the classes too
-    where its reduction is element-wise.
+    """Label term, and soft term with the multiplier of the repository.
+
+    With an element-wise reduction the soft term is averaged over the classes too.
     """
     alpha = case.option("alpha")
-    if case.says("n*c", '"mean"'):
+    if case.mentions("n*c", '"mean"'):
         soft = soft / case["student.logits"].shape[-1]
     return (1 - alpha) * cross_entropy_loss(
         case["student.logits"], case["target"]
@@ -127,18 +130,18 @@ def ps_kd(case: Case) -> Answer:
     loss = ps_kd_loss(
         case["student.logits"], case["past.probabilities"].log(), case["target"], alpha
     )
-    return loss, given(case, {"alpha_t": torch.tensor(alpha, dtype=torch.float64)})
+    return loss, stored_outputs(case, {"alpha_t": torch.tensor(alpha, dtype=torch.float64)})
 
 
 def cs_kd(case: Case) -> Answer:
-    """The case gives each sample its one partner."""
+    """Each sample has exactly one partner in the case."""
     student, partner = case["student.logits"], case["pair.logits"]
     soft = cs_kd_loss(
         student, partner, torch.eye(len(student), dtype=torch.bool), temperature(case)
     )
-    return cross_entropy_loss(student, case["target"]) + case.option("lambda", 1.0) * soft, given(
-        case, {"part.cls": soft}
-    )
+    return cross_entropy_loss(student, case["target"]) + case.option(
+        "lambda", 1.0
+    ) * soft, stored_outputs(case, {"part.cls": soft})
 
 
 def pixel_kd(case: Case) -> Answer:
@@ -146,12 +149,12 @@ def pixel_kd(case: Case) -> Answer:
 
 
 def skd_pixelwise(case: Case) -> Tensor:
-    """A cross-entropy, summed over the pixels of all samples and divided by those of one."""
+    """Cross-entropy, summed over the pixels of all samples and divided by the pixels of one."""
     student, teacher = logits(case)
     soft = temperature(case)
     if soft != 1:
         raise NotImplementedError(f"temperature {soft}")
-    if not case.says("w*h", "(w h)"):
+    if not case.mentions("w*h", "(w h)"):
         raise NotImplementedError(f"reduction: {case.reduction}")
     values = kd_loss(student, teacher, 1.0, reduction="none") + entropy(teacher.log_softmax(-1))
     return values.sum() / (student.shape[1] * student.shape[2])
@@ -167,41 +170,40 @@ def darkrank_hard(case: Case) -> Tensor:
 
 
 def glnn(case: Case) -> Answer:
-    """The label loss of the nodes that have one, KD of all."""
+    """Label loss of the labelled nodes, KD of all nodes."""
     student, teacher = logits(case)
     share = case.option("lamb")
     hard, soft = (
         share * cross_entropy_loss(student[case["index"]], case["target"]),
         (1 - share) * kd_loss(student, teacher, 1.0),
     )
-    return hard + soft, given(case, {"loss.hard": hard, "loss.soft": soft})
+    return hard + soft, stored_outputs(case, {"loss.hard": hard, "loss.soft": soft})
 
 
 def mkd_average(case: Case) -> Answer:
-    """KD from each teacher, averaged; or from our ensemble of them, with the entropy that a
-    cross-entropy has more.
-    """
+    """KD averaged over the teachers, or KD from their ensemble plus the teacher's entropy."""
     student = case["student.logits"]
     teachers = [
         case[name]
         for name in case.arrays
         if name.startswith("teachers.") and name.endswith(".logits")
     ]
-    if case.says("mean over teachers"):
+    if case.mentions("mean over teachers"):
         return torch.stack(
             [kd_loss(student, teacher, temperature(case), scaled(case)) for teacher in teachers]
         ).mean(), {}
     kind = "logits" if "softmax(mean_k t_k)" in case.formula else "probabilities"
     if kind == "probabilities" and "mean_k softmax(t_k)" not in case.formula:
         raise NotImplementedError(f"ensemble: {case.formula}")
-    members = [Given(teacher) for teacher in teachers]
-    target = Ensemble(members, kind)({"x": student})["logits"].log_softmax(-1)  # type: ignore[arg-type]
+    members = [StoredNetwork(teacher) for teacher in teachers]
+    ensemble = Ensemble(members, kind)  # type: ignore[arg-type]
+    target = ensemble({"x": student})["logits"].log_softmax(-1)
     loss = kd_loss(student, target, 1.0) + entropy(target).mean()
-    return loss, given(case, {"soft_label": target.exp()})
+    return loss, stored_outputs(case, {"soft_label": target.exp()})
 
 
-class Given(torch.nn.Module):
-    """A net that says what the case's teacher said."""
+class StoredNetwork(torch.nn.Module):
+    """Network that returns the teacher outputs of the case."""
 
     def __init__(self, values: Tensor):
         super().__init__()

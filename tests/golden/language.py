@@ -1,6 +1,4 @@
-"""Adapters for divergences of tokens: whole vocabularies, top K with a tail, the tokens that the
-student drew.
-"""
+"""Adapters for divergences of tokens: whole vocabularies, top K with a tail, sampled tokens."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ def temperature(case: Case) -> float:
 
 
 def counted(case: Case, like: Tensor) -> Tensor:
-    """1 for the tokens (...) that have a target."""
+    """Return 1 for the tokens (...) with a target."""
     return (
         (case["target"] != UNLABELLED).to(like.dtype) if "target" in case else torch.ones_like(like)
     )
@@ -45,13 +43,11 @@ def counted(case: Case, like: Tensor) -> Tensor:
 
 def scaled(case: Case) -> bool:
     """Whether the case multiplies by T²."""
-    return case.says("times T^2", "times tau^2") and not case.says("no T^2")
+    return case.mentions("times T^2", "times tau^2") and not case.mentions("no T^2")
 
 
 def answer(case: Case, values: Tensor) -> Answer:
-    """The values (...), at temperature 1, summed or averaged as the case does it; one a token where
-    the case holds them.
-    """
+    """Return values (...) at temperature 1, summed, averaged or per token as in the case."""
     weight = counted(case, values)
     values = values * temperature(case) ** 2 if scaled(case) else values
     total, kind = torch.where(weight > 0, values * weight, 0.0).sum(), case.option("reduction")
@@ -62,7 +58,7 @@ def answer(case: Case, values: Tensor) -> Answer:
     )
     if kind == "sum" or (
         kind is None
-        and case.says(
+        and case.mentions(
             "sum over vocabulary and unmasked tokens;",
             "summed over vocabulary and unmasked tokens;",
         )
@@ -75,9 +71,7 @@ def answer(case: Case, values: Tensor) -> Answer:
 
 
 def with_entropy(case: Case) -> Tensor | float:
-    """What a cross-entropy has more than the KL, of the teacher: (...), or nothing where the case
-    is a true KL.
-    """
+    """Entropy of the teacher (...) for cross-entropies, None for a true KL divergence."""
     source = case.source
     if "cross-entropy" in case.formula or "torchtune" in source or "distillm/losses.py" in source:
         return entropy((case["teacher.logits"] / temperature(case)).log_softmax(-1))
@@ -112,7 +106,7 @@ def symmetric_kl(case: Case) -> Answer:
 
 
 def js(case: Case) -> Answer:
-    """``lam`` is the student's share."""
+    """``lam`` is the share of the student."""
     student, teacher = sides(case)
     share = 1 - case.option("lam", case.option("beta", 0.5))
     if "1e-9" not in case.formula:
@@ -124,8 +118,9 @@ def js(case: Case) -> Answer:
 
 
 def jsd_with_epsilon(student: Tensor, teacher: Tensor, t: float, epsilon: float = 1e-9) -> Tensor:
-    """Ours, and to first order what 1e-9 inside the logarithms adds: the code raises p, q and m by
-    it and divides by no sum.
+    """JSD plus the first-order effect of 1e-9 inside the logarithms.
+
+    The code adds it to p, q and m and does not normalise them again.
     """
     values = jsd_loss(student, teacher, 0.5, False, t, False, reduction="none")
     p, q = (teacher / t).softmax(-1), (student / t).softmax(-1)
@@ -135,7 +130,7 @@ def jsd_with_epsilon(student: Tensor, teacher: Tensor, t: float, epsilon: float 
 
 
 def gkd_jsd(case: Case) -> Answer:
-    """beta 0 and 1 are the KLs, without the jump's cause: the formula gives 0 there."""
+    """With beta 0 and 1 the KL divergences, where the formula is 0."""
     beta = case.option("beta", 0.5)
     values = jsd_loss(
         *sides(case), beta, beta in (0, 1), temperature(case), False, reduction="none"
@@ -182,8 +177,9 @@ def akl(case: Case) -> Answer:
 
 
 def ascending_share(student: Tensor, teacher: Tensor, mass: float, sorted_gap: bool) -> Tensor:
-    """The head's share of the gap where the mass is counted from the least likely class up; one
-    code forgets to sort the gap.
+    """Share of the head in the gap if the mass is counted from the least likely class.
+
+    One code does not sort the gap.
     """
     p = teacher.softmax(-1)
     ordered, order = p.sort(-1)
@@ -193,9 +189,7 @@ def ascending_share(student: Tensor, teacher: Tensor, mass: float, sorted_gap: b
 
 
 def taid(case: Case) -> Answer:
-    """The interpolated target's entropy is left in; without a given t, t after the losses that the
-    case shows.
-    """
+    """Includes the entropy of the interpolated target; without a given t, t follows the losses."""
     student, teacher = sides(case)
     outputs = {}
     if "t" in case.options:
@@ -210,12 +204,12 @@ def taid(case: Case) -> Answer:
 
 
 def moved(case: Case) -> Tensor:
-    """t after each loss; the steps are counted from 1."""
+    """Return t after each loss; steps are counted from 1."""
     start, end, steps = case.option("t_start"), case.option("t_end"), case.option("num_train_steps")
     time, momentum, before = (
         torch.tensor([value], dtype=torch.float64) for value in (start, 0.0, torch.inf)
     )
-    found = []
+    values = []
     for step, loss in enumerate(case["losses"], case.option("first_step", 1)):
         floor = torch.full_like(time, start + (end - start) * step / steps)
         time, momentum = next_time(
@@ -229,12 +223,12 @@ def moved(case: Case) -> Tensor:
             case.option("beta"),
         )
         before = loss.view(1)
-        found.append(time)
-    return torch.cat(found)
+        values.append(time)
+    return torch.cat(values)
 
 
 def topk_jsd(case: Case) -> Answer:
-    """The support is the teacher's for beta 0, the student's for beta 1, else both."""
+    """The support is the teacher's for beta 0, the student's for beta 1, otherwise both."""
     ends: dict[float, tuple[DivergenceName, Support]] = {
         0: ("forward_kl", "teacher"),
         1: ("reverse_kl", "student"),
@@ -258,7 +252,7 @@ def topk_jsd(case: Case) -> Answer:
 
 
 def topk_kl(case: Case) -> Answer:
-    """Both sides on the teacher's K classes alone."""
+    """Both sides on the K classes of the teacher only."""
     divergence: DivergenceName = "reverse_kl" if case.option("reverse", False) else "forward_kl"
     tail = bool(case.option("add_tail", False))
     values = top_k_loss(
@@ -274,8 +268,9 @@ def topk_kl(case: Case) -> Answer:
 
 
 def topk_reverse_kl(case: Case) -> Answer:
-    """Given are the student's log-probabilities on the teacher's K classes; where the teacher has 0
-    there is no class.
+    """The case has student log-probabilities on the K classes of the teacher.
+
+    A teacher probability of 0 marks a missing class.
     """
     if "student.topk_log_probs" not in case:
         raise NotImplementedError(
@@ -291,8 +286,9 @@ def topk_reverse_kl(case: Case) -> Answer:
 
 
 def recorded(case: Case) -> tuple[Signal, Top]:
-    """The student's logits, and the teacher's record, both at the case's temperature: what is left
-    is then one class, or none.
+    """Return student logits and the recorded teacher, both at the temperature of the case.
+
+    The remaining mass is then one class or none.
     """
     t = temperature(case)
     case.ignore("top_k")
@@ -321,7 +317,7 @@ def sparse(case: Case) -> Answer:
 
 
 def sparse_ranking(case: Case) -> Answer:
-    """The code divides by the pairs that are no ties, of all tokens that count."""
+    """The code divides by the number of pairs without ties, over all counted tokens."""
     kind: PairwiseLoss = "hinge" if case.method == "sparse_hinge" else "logistic"
     student, teacher = recorded(case)
     values = top_k_ranking_loss(
@@ -336,10 +332,10 @@ def sparse_ranking(case: Case) -> Answer:
 def iw_opd(case: Case) -> Answer:
     labelled = case["target"] != UNLABELLED
     log_q = case["student.logits"].div(case.option("temperature", 1.0)).log_softmax(-1)
-    said = log_q.gather(-1, case["target"].clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    log_prob = log_q.gather(-1, case["target"].clamp_min(0).unsqueeze(-1)).squeeze(-1)
     gap = case["teacher.token_log_probs"] - case["rollout.token_log_probs"]
     weight = prefix_weights(gap, labelled, case.option("gamma", 1.0), case.option("epsilon", 1e-8))
-    return -(weight * gap * said)[labelled].sum() / labelled.sum(), {}
+    return -(weight * gap * log_prob)[labelled].sum() / labelled.sum(), {}
 
 
 ADAPTERS = {

@@ -22,7 +22,7 @@ Answer = tuple[Tensor, dict[str, Tensor]]
 
 
 def logits(case: Case) -> tuple[Tensor, Tensor]:
-    """Student and teacher (..., C); classes of (N, C, H, W) are moved to the end."""
+    """Return student and teacher logits (..., C); classes of (N, C, H, W) are moved to the end."""
     student, teacher = case["student.logits"], case["teacher.logits"]
     return (
         (student.movedim(1, -1), teacher.movedim(1, -1))
@@ -40,19 +40,19 @@ def temperature(case: Case) -> float:
 
 def scaled(case: Case) -> bool:
     """Whether the case multiplies by T²."""
-    return not case.says("no t^2", "no tau^2", "without t^2", "without tau^2")
+    return not case.mentions("no t^2", "no tau^2", "without t^2", "without tau^2")
 
 
 def total(case: Case, values: Tensor, classes: int) -> Tensor:
-    """Values (items of the first dimension first) summed or averaged as the case does it."""
+    """Sum or average values of items as in the case."""
     reduction = case.option("reduction")
     if reduction not in (None, "mean", "batchmean", "sum"):
         raise NotImplementedError(f"reduction '{reduction}'")
     if reduction == "sum":
         return values.sum()
-    if reduction == "batchmean" or (reduction is None and case.says("first dimension")):
+    if reduction == "batchmean" or (reduction is None and case.mentions("first dimension")):
         return values.sum() / values.shape[0]
-    if reduction == "mean" or case.says(
+    if reduction == "mean" or case.mentions(
         "n and classes", "n*c", "n*t*v", "over all elements", "element-wise", "elementwise"
     ):
         return values.mean() / classes
@@ -60,9 +60,7 @@ def total(case: Case, values: Tensor, classes: int) -> Tensor:
 
 
 def with_labels(case: Case, soft: Tensor, label_weight: float, soft_weight: float) -> Answer:
-    """The weighted soft term plus the weighted cross-entropy, and both parts where the case holds
-    them.
-    """
+    """Weighted soft term plus weighted cross-entropy, and both parts if the case has them."""
     label = label_weight * cross_entropy_loss(logits(case)[0], case["target"])
     parts = {"part.ce": label, "part.kd": soft_weight * soft, "part.dkd": soft_weight * soft}
     return label + soft_weight * soft, {
@@ -102,7 +100,7 @@ def decoupled(case: Case, student: Tensor, teacher: Tensor) -> Answer:
     if not scaled(case):
         values = values / temperature(case) ** 2
     labelled = case["target"] != UNLABELLED
-    soft = values.mean() if case.says("all tokens") else values.sum() / labelled.sum()
+    soft = values.mean() if case.mentions("all tokens") else values.sum() / labelled.sum()
     if "warmup" in case.options:
         soft = soft * min(case.option("epoch") / case.option("warmup"), 1.0)
     return (
@@ -132,11 +130,11 @@ def nkd(case: Case) -> Tensor:
 
 def dist(case: Case) -> Tensor:
     softness = temperature(case)
-    if case.says("no temperature"):
+    if case.mentions("no temperature"):
         softness = 1.0
     epsilon = (
         0.0 if "torchdistill" in case.source else 1e-8
-    )  # torch's cosine similarity clamps instead of adding
+    )  # the cosine similarity of torch clamps instead of adding
     return dist_loss(
         *logits(case),
         case.option("beta", 1.0),
@@ -161,20 +159,18 @@ def regression(case: Case, smooth: bool) -> Tensor:
     student, teacher = logits(case)
     classes = student.shape[-1]
     loss = total(case, logit_mse_loss(student, teacher, smooth, "none") * classes, classes)
-    return loss / 2 if case.says("1/2", "half") else loss
+    return loss / 2 if case.mentions("1/2", "half") else loss
 
 
 def label_smoothing(case: Case) -> Tensor:
-    others_only = "(C-1)" in case.formula or case.says("(c-1)")
+    others_only = "(C-1)" in case.formula or case.mentions("(c-1)")
     return label_smoothing_loss(
         case["student.logits"], case["target"], case.option("smoothing", 0.1), others_only
     )
 
 
 def peer_divergence(case: Case, peer: Tensor, other: Tensor) -> Tensor:
-    """KL from another peer, whose probabilities some code raises by 1e-7 without normalizing them
-    again.
-    """
+    """KL from another peer; some code adds 1e-7 to its probabilities without normalising."""
     t = temperature(case)
     if "+1e-7" not in case.formula:
         return kd_loss(peer, other, t, scaled(case))
@@ -187,23 +183,21 @@ def peer_divergence(case: Case, peer: Tensor, other: Tensor) -> Tensor:
 
 
 def dml(case: Case) -> Answer:
-    """Each peer: its label loss and the KL from the other peers, one by one or from the mean of
-    their logits.
-    """
+    """Label loss of each peer, and KL from each other peer or from the mean of their logits."""
     peers = [
-        case[f"students.{number}.logits"]
-        for number in range(sum(name.startswith("students.") for name in case.arrays))
+        case[f"students.{index}.logits"]
+        for index in range(sum(name.startswith("students.") for name in case.arrays))
     ]
     updated = [case.option("updated_peer")] if "updated_peer" in case.options else range(len(peers))
     label, divergence = 0 * peers[0].sum(), 0 * peers[0].sum()
-    for number in updated:
-        others = [peer for other, peer in enumerate(peers) if other != number]
-        if case.says("mean logits"):
+    for index in updated:
+        others = [peer for other, peer in enumerate(peers) if other != index]
+        if case.mentions("mean logits"):
             others = [torch.stack(others).mean(0)]
-        label = label + cross_entropy_loss(peers[number], case["target"])
-        terms = torch.stack([peer_divergence(case, peers[number], other) for other in others])
+        label = label + cross_entropy_loss(peers[index], case["target"])
+        terms = torch.stack([peer_divergence(case, peers[index], other) for other in others])
         divergence = divergence + terms.mean()
-    # The alternating code keeps the sum over the other peers beside the mean that it adds.
+    # The alternating code stores the sum over the other peers and adds the mean.
     whole = terms.sum() if "updated_peer" in case.options else divergence
     outputs = {"part.ce": label, "part.kl": whole}
     return label + divergence, {name: value for name, value in outputs.items() if name in case}

@@ -1,6 +1,4 @@
-"""Adapters for losses on feature maps: their channels, their positions and how one stage leads to
-the next.
-"""
+"""Adapters for losses on channels, positions and flows of feature maps."""
 
 from __future__ import annotations
 
@@ -36,39 +34,39 @@ from tests.golden.stages import called, only
 
 
 def total(terms: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """The weighted sum of one term a stage."""
+    """Return the weighted sum of one term per stage."""
     return torch.stack(
         [w * term for w, term in zip(weights or [1.0] * len(terms), terms, strict=True)]
     ).sum()
 
 
 def halved(count: int) -> list[float]:
-    """... 1/4, 1/2, 1: the deepest stage counts most."""
-    return [2.0 ** (place - count + 1) for place in range(count)]
+    """Return ..., 1/4, 1/2, 1: the deepest stage has the largest weight."""
+    return [2.0 ** (level - count + 1) for level in range(count)]
 
 
 def normed(case: Case, prefix: str, stage: Tensor) -> Tensor:
-    """BatchNorm with the case's parameters, whose running statistics stay as they are."""
-    given = {
+    """BatchNorm with the parameters of the case; the running statistics do not change."""
+    state = {
         name: value.clone() if "running" in name else value
         for name, value in case.params(prefix).items()
     }
     training = case.option("bn_training", True)
     return F.batch_norm(
         stage,
-        given["running_mean"],
-        given["running_var"],
-        given["weight"],
-        given["bias"],
+        state["running_mean"],
+        state["running_var"],
+        state["weight"],
+        state["bias"],
         training,
         eps=1e-5,
     )
 
 
 def convolved(case: Case, prefix: str, stage: Tensor, **options: int) -> Tensor:
-    """A convolution with the case's parameters."""
-    given = case.params(prefix)
-    return F.conv2d(stage, given["weight"], given.get("bias"), **options)
+    """Convolution with the parameters of the case."""
+    state = case.params(prefix)
+    return F.conv2d(stage, state["weight"], state.get("bias"), **options)
 
 
 def nst(case: Case) -> Tensor:
@@ -84,7 +82,7 @@ def fsp(case: Case) -> Tensor:
     only(case, "weights")
     pool, form = (
         ("max", "columns")
-        if case.says("norm over dim 1", "norm of matrix columns")
+        if case.mentions("norm over dim 1", "norm of matrix columns")
         else ("average", "mean")
     )
     pairs = list(itertools.pairwise(case.pairs()))
@@ -100,7 +98,7 @@ def kdsvd(case: Case) -> Tensor:
 
 
 def ab(case: Case) -> Tensor:
-    """Sums over the elements, and the repositories' weights."""
+    """Sums over the elements, with the weights of the repositories."""
     only(case, "margin", "stage_weights", "scale", "feat_num")
     case.ignore("feat_num")
     pairs = case.pairs()
@@ -112,20 +110,21 @@ def ab(case: Case) -> Tensor:
 
 
 def ofd(case: Case) -> Tensor:
-    """Sums over the elements, the batch too; the margin is given, or comes from the teacher's
-    BatchNorm.
+    """Sums over elements and batch.
+
+    The margin is an input or follows from the teacher's BatchNorm.
     """
     only(case, "stage_divisors", "outer_scale", "bn_training")
     case.ignore("outer_scale")
     terms = []
-    for number, (student, teacher) in enumerate(case.pairs()):
+    for index, (student, teacher) in enumerate(case.pairs()):
         margin = case["margin"].flatten() if "margin" in case else None
         if margin is None:
             margin = batch_norm_margin(
-                case[f"teacher.bn.{number}.weight"], case[f"teacher.bn.{number}.bias"]
+                case[f"teacher.bn.{index}.weight"], case[f"teacher.bn.{index}.bias"]
             )
             student = normed(
-                case, f"connectors.{number}.1.", convolved(case, f"connectors.{number}.0.", student)
+                case, f"connectors.{index}.1.", convolved(case, f"connectors.{index}.0.", student)
             )
         terms.append(student.numel() * ofd_loss(student, teacher, margin))
     divisors = case.option("stage_divisors", [1 / weight for weight in halved(len(terms))])
@@ -133,20 +132,20 @@ def ofd(case: Case) -> Tensor:
 
 
 def ickd(case: Case) -> Tensor:
-    """With the embedding where there is one; the ImageNet code divides by the batch once more."""
+    """Includes the embedding if the case has one; the ImageNet code divides by the batch twice."""
     only(case, "bn_training", "weight")
     terms = []
     for student, teacher in case.pairs():
         if "param.embed_s.conv2d.weight" in case:
             student = normed(case, "embed_s.l2norm.", convolved(case, "embed_s.conv2d.", student))
-        terms.append(ickd_loss(student, teacher) / (len(student) if case.says("B*B") else 1))
+        terms.append(ickd_loss(student, teacher) / (len(student) if case.mentions("B*B") else 1))
     return case.option("weight", 1.0) * total(terms)
 
 
 def mgd(case: Case) -> Tensor:
-    """A sum over the elements, with the case's own mask."""
+    """Sum over the elements, with the mask of the case."""
     only(case, "alpha_mgd", "lambda_mgd", "mask_on_channel")
-    case.ignore("lambda_mgd", "mask_on_channel")  # the case holds the mask that they lead to
+    case.ignore("lambda_mgd", "mask_on_channel")  # the case contains the resulting mask
 
     def generate(masked: Tensor) -> Tensor:
         return convolved(
@@ -187,15 +186,15 @@ def cwd(case: Case) -> Tensor:
 
 
 def ft(case: Case) -> Tensor:
-    """The factors are given, or made by the case's translator and paraphraser."""
+    """The factors are inputs, or outputs of the translator and paraphraser of the case."""
     only(case, "p", "p1", "p2", "k", "bn_training")
-    attention = case.says("positions", "repdistiller") or "p1" in case.options
+    attention = case.mentions("positions", "repdistiller") or "p1" in case.options
     exponent = case.option("p2", 1) if attention else case.option("p", 1)
     if exponent not in (1, 2):
         raise NotImplementedError(f"a distance with exponent {exponent}")
     if attention and case.option("p1", 2) % 2:
         raise NotImplementedError(
-            f"signed features to the power {case.option('p1')}: ours are absolute values"
+            f"signed features to the power {case.option('p1')}: this package uses absolute values"
         )
     terms = []
     for student, teacher in case.pairs():
@@ -220,7 +219,7 @@ def ft(case: Case) -> Tensor:
 
 
 def afd(case: Case) -> Tensor:
-    """The attention with the official parameters."""
+    """Attention with the official parameters."""
     only(case, "qk_dim", "n_t", "unique_t_shapes", "bn_training")
     case.ignore("n_t", "unique_t_shapes")
     student, teacher = case.stages("student.features"), case.stages("teacher.features")
@@ -233,9 +232,9 @@ def afd(case: Case) -> Tensor:
         "teacher_place": case.param("attention.p_t"),
         "student_place": case.param("attention.p_s"),
     }
-    for official, ours in names:
+    for official, own_name in names:
         parameters |= {
-            f"{ours}.{name.replace('bn.', 'norm.')}": value
+            f"{own_name}.{name.replace('bn.', 'norm.')}": value
             for name, value in case.params(f"attention.{official}.").items()
         }
     attend = LevelAttention(
@@ -249,9 +248,7 @@ def afd(case: Case) -> Tensor:
 
 
 def fbkd(case: Case) -> Tensor:
-    """The four lengths over the batch, of views that are given or made with the official
-    parameters.
-    """
+    """Four norms over the batch, of views that are inputs or computed with official parameters."""
     weights = tuple(
         case.option(name)
         for name in ("mask_l2_weight", "channel_weight", "spatial_weight", "nonloacl_weight")
@@ -272,7 +269,7 @@ def fbkd(case: Case) -> Tensor:
         )
         mask = ((case["student.spatial_mask"] + case["teacher.spatial_mask"]) / 2).detach()
         return scale * fbkd_loss(student, teacher, mask, weights, "batch")
-    # The code pools channels by their mean whatever channel_T is; reduction is a size.
+    # The code averages channels for every channel_T; reduction is a size.
     case.ignore("channel_T", "reduction", "maxpool_stride")
     if case.option("mode", "dot_product") != "dot_product":
         raise NotImplementedError(f"a non-local block in mode {case.option('mode')}")
@@ -285,7 +282,7 @@ def fbkd(case: Case) -> Tensor:
         "channels": "channel_wise_adaptation",
         "positions": "spatial_wise_adaptation",
     }
-    official = {ours: f"student_connector.{name}" for ours, name in names.items()} | {
+    official = {own_name: f"student_connector.{name}" for own_name, name in names.items()} | {
         "relations": "student_connector.non_local_adaptation"
     }
     for side in ("student", "teacher"):
@@ -297,23 +294,29 @@ def fbkd(case: Case) -> Tensor:
             "norm": "conv_out.bn",
         }
         official |= {
-            f"{side}_relations.{ours}": f"{side}_connector.{side}_non_local.{name}"
-            for ours, name in parts.items()
+            f"{side}_relations.{own_name}": f"{side}_connector.{side}_non_local.{name}"
+            for own_name, name in parts.items()
         }
     parameters = {
-        f"{ours}.{n}": value
-        for ours, name in official.items()
+        f"{own_name}.{n}": value
+        for own_name, name in official.items()
         for n, value in case.params(f"{name}.").items()
     }
     terms = []
     for student, teacher in case.pairs():
         views = DetectionAdapters(student.shape[1], teacher.shape[1], "batch", stride)
-        mine, theirs = called(
+        student_relations, teacher_relations = called(
             views, parameters, student, teacher, training=case.option("bn_training", True)
         )
         mask = fbkd_mask(student, student, teacher, case.option("spatial_T", 0.5), "code")
         terms.append(
-            fbkd_loss(DetectionFeatures(*mine), DetectionFeatures(*theirs), mask, weights, "batch")
+            fbkd_loss(
+                DetectionFeatures(*student_relations),
+                DetectionFeatures(*teacher_relations),
+                mask,
+                weights,
+                "batch",
+            )
         )
     return scale * total(terms)
 
@@ -329,7 +332,7 @@ def pad(case: Case) -> Tensor:
 
 
 def sad(case: Case) -> Tensor:
-    """Times the library's weight."""
+    """Multiplied by the weight of the library."""
     only(case)
     return 1000 * total(
         [sad_loss(a, b, "features") for a, b in itertools.pairwise(case.stages("student.features"))]

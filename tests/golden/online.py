@@ -1,4 +1,4 @@
-"""Adapters for schemes in which nets, or the ends of one, teach each other."""
+"""Adapters for schemes in which networks or branches teach each other."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ LIFTED = 1e-7
 """What some code adds to the probabilities of a teacher."""
 
 
-def given(case: Case, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those outputs that the case holds."""
+def stored_outputs(case: Case, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the outputs that the case contains."""
     return {name: value for name, value in outputs.items() if name in case}
 
 
 def students(case: Case, role: str = "logits") -> list[Tensor]:
-    """The role of every student that has it, by number."""
-    found = [
+    """Return the role of every student that has it, in their order."""
+    keys = [
         name.split(".")[1]
         for name in case.arrays
         if name.startswith("students.") and name.endswith(f".{role}")
     ]
-    return [case[f"students.{number}.{role}"] for number in sorted(found, key=int)]
+    return [case[f"students.{index}.{role}"] for index in sorted(keys, key=int)]
 
 
 def label(case: Case, logits: Tensor) -> Tensor:
@@ -40,9 +40,7 @@ def label(case: Case, logits: Tensor) -> Tensor:
 
 
 def distilled(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
-    """T² KL, and what a teacher whose probabilities are lifted by 1e-7 adds to it, but for terms of
-    the second order.
-    """
+    """T² KL with the first-order effect of 1e-7 added to the teacher probabilities."""
     soft = temperature(case)
     loss = kd_loss(student, teacher, soft)
     if "1e-7" not in case.formula:
@@ -52,7 +50,7 @@ def distilled(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def kdcl(case: Case) -> Answer:
-    """The best net's, least or mean logits teach all; the best one learns nothing from itself."""
+    """All networks learn from the best, minimum or mean logits. The best one excludes itself."""
     nets = students(case)
     stacked = torch.stack(nets).detach()
     if "smallest batch CE" in case.formula:
@@ -64,11 +62,11 @@ def kdcl(case: Case) -> Answer:
     else:
         raise NotImplementedError(f"formula: {case.formula}")
     soft = torch.stack([distilled(case, net, teacher) for net in nets])
-    if case.says("no cross-entropy"):
+    if case.mentions("no cross-entropy"):
         return soft.sum(), {}
     share = case.option("alpha")
     losses = (1 - share) * torch.stack([label(case, net) for net in nets]) + share * soft
-    return losses.sum(), given(case, {"part.models": losses})
+    return losses.sum(), stored_outputs(case, {"part.models": losses})
 
 
 def one(case: Case) -> Answer:
@@ -94,7 +92,7 @@ def one(case: Case) -> Answer:
         case.option("consistency_weight", 1.0)
         * torch.stack([distilled(case, net, together.detach()) for net in nets]).sum()
     )
-    return hard + soft, given(case, {"gate": weights, "part.ce": hard, "part.kl": soft})
+    return hard + soft, stored_outputs(case, {"gate": weights, "part.ce": hard, "part.kl": soft})
 
 
 def okddip(case: Case) -> Answer:
@@ -113,36 +111,39 @@ def okddip(case: Case) -> Answer:
     led = distilled(case, leader, logits.mean(1))
     weight = case.option("alpha", 1.0) * case.option("consistency_weight", 1.0)
     loss = hard + label(case, leader) + weight * (group + led)
-    return loss, given(case, {"attention": attention, "part.ce_peers": hard, "part.group": group})
+    return loss, stored_outputs(
+        case, {"attention": attention, "part.ce_peers": hard, "part.group": group}
+    )
 
 
 def byot(case: Case) -> Answer:
-    """Cross-entropy with the deepest or KL; the hint a sum over the batch, or a mean over all
-    numbers of the second feature and those after it.
+    """Cross-entropy with the deepest logits, or KL, plus a hint.
+
+    The hint is a sum over the batch, or a mean over all entries of the second and later features.
     """
     deepest, *shallow = students(case)
     teacher, soft = deepest.detach(), temperature(case)
     hard = torch.stack([label(case, logits) for logits in (deepest, *shallow)]).sum()
-    told = torch.stack([distilled(case, logits, teacher) for logits in shallow]).sum()
+    loss = torch.stack([distilled(case, logits, teacher) for logits in shallow]).sum()
     features = students(case, "embedding")
-    if case.says("soft cross-entropy"):
+    if case.mentions("soft cross-entropy"):
         entropy = torch.special.entr((teacher / soft).softmax(-1)).sum(-1).mean()
-        told = told + len(shallow) * soft**2 * entropy
+        loss = loss + len(shallow) * soft**2 * entropy
         hint = torch.stack(
             [byot_hint_loss(one, features[0], reduction="none").sum() for one in features[1:]]
         ).sum()
         share = case.option("alpha")
-        return (1 - share) * hard + share * told + case.option("beta") * hint, given(
-            case, {"part.kd": told, "part.feature": hint}
+        return (1 - share) * hard + share * loss + case.option("beta") * hint, stored_outputs(
+            case, {"part.kd": loss, "part.feature": hint}
         )
-    if not case.says("0.05 * MSE mean"):
+    if not case.mentions("0.05 * MSE mean"):
         raise NotImplementedError(f"reduction: {case.reduction}")
     target = features[1]
     hints = [
         byot_hint_loss(one, target, positive=False) / target[0].numel() for one in features[2:]
     ]
-    told = told + 0.05 * torch.stack(hints).sum() if hints else told
-    return hard + told, given(case, {"part.ce": hard, "part.div": told})
+    loss = loss + 0.05 * torch.stack(hints).sum() if hints else loss
+    return hard + loss, stored_outputs(case, {"part.ce": hard, "part.div": loss})
 
 
 def dks(case: Case) -> Answer:
@@ -155,7 +156,7 @@ def dks(case: Case) -> Answer:
         if i != j
     ]
     soft = torch.stack(pairs).sum()
-    return hard + soft, given(case, {"part.ce": hard, "part.div": soft})
+    return hard + soft, stored_outputs(case, {"part.ce": hard, "part.div": soft})
 
 
 ADAPTERS = {"kdcl": kdcl, "one": one, "okddip": okddip, "byot": byot, "dks": dks}

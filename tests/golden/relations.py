@@ -20,7 +20,7 @@ def embeddings(case: Case) -> tuple[Tensor, Tensor]:
 
 
 def rkd(case: Case) -> Tensor:
-    """The terms that the case weighs; without weights, the one that its source names."""
+    """Terms with a weight in the case; without weights, the term that the source names."""
     student, teacher = embeddings(case)
     if "w_d" in case.options or "w_a" in case.options:
         return case.option("w_d", 0) * rkd_distance_loss(student, teacher) + case.option(
@@ -49,11 +49,12 @@ def pkt(case: Case) -> Tensor:
 
 
 def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """Our heads, memories and loss on the case's rows, with the Z that the case gives or estimates
-    from this batch.
+    """Heads, memories and loss of the package on the rows of the case.
+
+    Z is an option of the case or estimated from this batch.
     """
     samples, index, rows = case.option("n_data"), case["index"], case["sampled_index"]
-    ours = CRD(
+    objective = CRD(
         case.option("feat_dim"),
         case.option("nce_k"),
         case.option("nce_t"),
@@ -62,24 +63,24 @@ def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
         case.option("nce_m"),
     ).double()
     student, teacher = ({"embedding": value} for value in embeddings(case))
-    ours.build(student, teacher)
-    memory = ours.remembered
+    objective.build(student, teacher)
+    memory = objective.remembered
     memory.student, memory.teacher = case["memory_v1"].clone(), case["memory_v2"].clone()
     for side, name in (("student", "embed_s"), ("teacher", "embed_t")):
-        head = getattr(ours.connection, side)
+        head = getattr(objective.connection, side)
         for part in ("weight", "bias"):
             delattr(head, part)
             setattr(head, part, case.param(f"{name}.linear.{part}"))
-    given = case.option("Z")
+    normalizer = case.option("Z")
     terms, normalisers = [], []
-    for number, (query, side) in enumerate(
-        zip(ours.embed(student, teacher), ("teacher", "student"), strict=True)
+    for i, (query, side) in enumerate(
+        zip(objective.embed(student, teacher), ("teacher", "student"), strict=True)
     ):
         scores = scaled_similarities(query, memory[side].clone(), case.option("nce_t"))
         scores = scores.gather(1, rows)
         log_z = (
-            math.log(given[number])
-            if isinstance(given, list)
+            math.log(normalizer[i])
+            if isinstance(normalizer, list)
             else math.log(samples) + scores.detach().exp().mean().log()
         )
         normalisers.append(torch.as_tensor(log_z, dtype=torch.float64).exp())
@@ -87,7 +88,7 @@ def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
             crd_loss(scores[:, 0], scores[:, 1:], samples, log_z, case.option("eps", 1e-7))
         )
     with torch.no_grad():
-        ours.after_step(ours.state_updates(student, teacher, {"index": index}))
+        objective.after_step(objective.state_updates(student, teacher, {"index": index}))
     after = {
         "out.memory_v1_after": memory["student"],
         "out.memory_v2_after": memory["teacher"],

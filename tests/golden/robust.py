@@ -1,4 +1,4 @@
-"""Adapters for students that learn from attacked images; the attacked images' logits are inputs."""
+"""Adapters for adversarial distillation; the logits of the attacked images are inputs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.golden.logits import Answer, temperature
 
 
 def reduced(case: Case, values: Tensor, classes: int) -> Tensor:
-    """The mean over the images, and over the classes where the code does that too."""
-    if case.says("mean over N*C", '"mean" over N*C'):
-        return values.mean() / classes * (10 if case.says("times 10") else 1)
-    if not case.says("/ N", "batchmean"):
+    """Average over the images, and over the classes if the code does so."""
+    if case.mentions("mean over N*C", '"mean" over N*C'):
+        return values.mean() / classes * (10 if case.mentions("times 10") else 1)
+    if not case.mentions("/ N", "batchmean"):
         raise NotImplementedError(f"reduction: {case.reduction}")
     return values.mean()
 
@@ -34,9 +34,7 @@ def ard(case: Case) -> Answer:
 
 
 def rslad(case: Case) -> Answer:
-    """The code adds 1e-5 to the teacher's probability inside its logarithm, which is the same for
-    every student.
-    """
+    """The code adds 1e-5 to the teacher probability inside the logarithm, a constant offset."""
     student, attacked, teacher = (
         case["student.logits"],
         case["student.adv_logits"],

@@ -1,6 +1,4 @@
-"""Adapters for nets that teach themselves, from another version of a sample or from the rest of the
-batch, and for MEAL.
-"""
+"""Adapters for self-distillation between versions or samples of a batch, and for MEAL."""
 
 from __future__ import annotations
 
@@ -14,35 +12,34 @@ from instil.objectives.logits.ddgsd import ddgsd_loss, mean_discrepancy_loss
 from instil.objectives.logits.meal import MEAL, meal_discriminator_loss, meal_similarity_loss
 from tests.golden.cases import Case
 from tests.golden.logits import Answer, temperature
-from tests.golden.online import given, students
+from tests.golden.online import stored_outputs, students
 
 
 def ddgsd(case: Case) -> Answer:
-    """The label's part is a mean over both halves, halved once more; the discrepancy is one of
-    single numbers where the formula says mean f1.
-    """
+    """Label loss averaged over both halves and halved; the discrepancy uses single numbers."""
     first, second = students(case)
     hard = (
         cross_entropy_loss(first, case["target"]) + cross_entropy_loss(second, case["target"])
     ) / 4
     views = students(case, "embedding")
-    if case.says("global means"):
+    if case.mentions("global means"):
         views = [view.flatten(1).mean(1, keepdim=True) for view in views]
     weight = case.option("mmd", case.option("beta", 5e-4))
-    told = ddgsd_loss(first, second, temperature(case)) + weight * mean_discrepancy_loss(*views)
-    return hard + told, given(case, {"part.ce": hard, "part.div": told})
+    loss = ddgsd_loss(first, second, temperature(case)) + weight * mean_discrepancy_loss(*views)
+    return hard + loss, stored_outputs(case, {"part.ce": hard, "part.div": loss})
 
 
 def bake(case: Case) -> Answer:
     logits, embedding, soft = case["student.logits"], case["student.embedding"], temperature(case)
     omega = case.option("omega", 0.5)
     targets = bake_targets((logits.detach() / soft).softmax(-1), embedding.detach(), omega)
-    return bake_loss(logits, embedding, soft, omega), given(case, {"ensemble": targets})
+    return bake_loss(logits, embedding, soft, omega), stored_outputs(case, {"ensemble": targets})
 
 
 def meal(case: Case) -> Answer:
-    """A cross-entropy with given probabilities; the repository's discriminator ends with a ReLU and
-    reverses no gradient.
+    """Cross-entropy with probabilities.
+
+    The discriminator of the repository ends in a ReLU and reverses no gradient.
     """
     student, teacher = case["student.logits"], case["teacher.logits"]
     soft = case["teacher.probabilities"]
@@ -60,7 +57,7 @@ def meal(case: Case) -> Answer:
         return functional_call(objective.critic, weights, logits).relu()
 
     discriminator = meal_discriminator_loss(scores(student), scores(teacher))
-    return similarity + discriminator, given(
+    return similarity + discriminator, stored_outputs(
         case, {"part.similarity": similarity, "part.discriminator": discriminator}
     )
 

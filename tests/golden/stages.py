@@ -1,4 +1,4 @@
-"""Adapters for losses on the stages of two nets that learn how to compare them."""
+"""Adapters for losses that learn to compare the stages of two networks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from tests.golden.cases import Case
 
 
 def only(case: Case, *names: str) -> None:
-    """NotImplementedError where the case has an option that the adapter does not read."""
+    """Raise NotImplementedError if the case has an option that the adapter does not read."""
     if unknown := sorted(set(case.options) - set(names)):
         raise NotImplementedError(f"option {unknown[0]} of {case.method}")
 
 
 def semckd(case: Case) -> Tensor:
-    """The authors' two versions name their parameters differently; the later one has regressors in
-    the embeddings that it does not use.
+    """Both versions of the authors' code, which name their parameters differently.
+
+    The later one has unused regressors in the embeddings.
     """
     only(case, "factor", "soft", "bn_training")
     student: Outputs = {"features": case.stages("student.features")}
@@ -29,24 +30,24 @@ def semckd(case: Case) -> Tensor:
     objective = SemCKD("batch", case.option("factor", 4), case.option("soft", 1.0), "batch")
     objective.build(student, teacher)
     parameters: dict[str, Tensor] = {}
-    for number, (i, j) in enumerate(objective.matched):
+    for index, (i, j) in enumerate(objective.matched):
         parameters |= {
-            f"adapters.{number}.{name}": value
+            f"adapters.{index}.{name}": value
             for name, value in case.params(f"regressor{i}{j}.regressor.").items()
         }
-    for ours, officials, side in (
+    for prefix, officials, side in (
         ("queries", ("query_weight{}", "query_{}"), student),
         ("keys", ("key_weight{}", "key_{}"), teacher),
     ):
-        for number in range(len(side["features"])):
+        for index in range(len(side["features"])):
             for layer, linear in (("first", "linear1"), ("second", "linear2")):
-                found = next(
+                state = next(
                     p
-                    for p in (case.params(f"{name.format(number)}.{linear}.") for name in officials)
+                    for p in (case.params(f"{name.format(index)}.{linear}.") for name in officials)
                     if p
                 )
                 parameters |= {
-                    f"{ours}.{number}.{layer}.{name}": value for name, value in found.items()
+                    f"{prefix}.{index}.{layer}.{name}": value for name, value in state.items()
                 }
     return called(
         objective, parameters, student, teacher, {}, training=case.option("bn_training", True)
@@ -54,7 +55,7 @@ def semckd(case: Case) -> Tensor:
 
 
 def srrl(case: Case) -> Tensor:
-    """With a connector of the case's own, or on maps that are already connected."""
+    """With the connector of the case, or on maps that are connected already."""
     only(case, "weight", "alpha", "beta", "bn_training")
     alone = _srrl(case, 0.0)
     return case.option("alpha", 1.0) * alone + case.option("beta", case.option("weight", 1.0)) * (
@@ -97,7 +98,7 @@ def _srrl(case: Case, logit_weight: float) -> Tensor:
 
 
 def simkd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """The logits that the teacher's classifier gives are in the case too."""
+    """The case also contains the logits of the teacher's classifier."""
     only(case, "factor", "bn_training")
     student: Outputs = {"features": case.stages("student.features")}
     teacher: Outputs = {"features": case.stages("teacher.features")}
@@ -126,7 +127,7 @@ def simkd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
 def called(
     module: nn.Module, parameters: dict[str, Tensor], *arguments: object, training: bool = True
 ) -> Tensor:
-    """What a module gives with the case's parameters, whose buffers stay as they are."""
+    """Return the outputs of a module with the parameters of the case; buffers do not change."""
     module.double().train(training)
     held = {
         name: value.clone() if not value.requires_grad else value

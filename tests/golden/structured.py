@@ -1,4 +1,4 @@
-"""Adapters for losses inside dense maps, on graphs and on pairs of images and texts."""
+"""Adapters for losses on dense maps, graphs, and pairs of images and texts."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ KERNELS = {"cosine": "cosine", "poly": "polynomial", "l2": "euclidean", "rbf": "
 
 
 def labels(case: Case) -> Tensor:
-    """Pixel labels, with ours for the ignored ones."""
+    """Return pixel labels with -100 for ignored pixels."""
     target = case["target"]
     ignored = target == case.option("ignore_label", 255)
     if (
         "classes" in case.options
-    ):  # IFVD: a pixel of an unknown class has a difference of 0, whatever its label says
+    ):  # IFVD: a pixel of an unknown class has a difference of 0 for every label
         ignored = ignored | (target < 0) | (target >= case.option("classes"))
     return target.masked_fill(ignored, UNLABELLED)
 
 
 def parts(case: Case, terms: dict[str, Tensor]) -> Answer:
-    """The sum of the terms, each with its weight, and those that the case holds on their own."""
+    """Return the weighted sum of the terms, and the terms that the case contains."""
     weighted = [
         case.option(f"lambda_{name}", case.option(f"{name}_weight", 1.0)) * term
         for name, term in terms.items()
@@ -78,7 +78,7 @@ def skd_pairwise(case: Case) -> Tensor:
 
 
 def ifvd(case: Case) -> Tensor:
-    """The official mean includes positions without a label, whose difference is 0."""
+    """The official mean includes unlabelled positions, whose difference is 0."""
     target, terms = labels(case), []
     for student, teacher in case.pairs():
         share = (downsample_labels(target, student.shape[2:]) != UNLABELLED).double().mean(1)
@@ -109,10 +109,10 @@ def cirkd_memory(case: Case) -> Answer:
     ).double()
     projector.train(case.option("bn_training", True))
     counted = downsample_labels(labels(case), student.shape[2:]) != UNLABELLED
-    mine = l2_normalize(
+    own = l2_normalize(
         flatten_spatial(torch.func.functional_call(projector, official, (student,)))
     )[counted]
-    theirs = l2_normalize(flatten_spatial(teacher))[counted]
+    reference = l2_normalize(flatten_spatial(teacher))[counted]
     terms = {}
     for name in ("pixel", "region"):
         memory = case[f"{name}_queue"][:, case[f"{name}_index"]].flatten(0, 1)
@@ -120,7 +120,7 @@ def cirkd_memory(case: Case) -> Answer:
             case.option("contrast_temperature", 0.1),
             case.option("contrast_kd_temperature", 1.0),
         )
-        terms[name] = cirkd_memory_loss(mine, theirs, memory, *temperatures)
+        terms[name] = cirkd_memory_loss(own, reference, memory, *temperatures)
     return parts(case, terms)
 
 
@@ -129,15 +129,16 @@ def dsd(case: Case) -> Answer:
     power = float(case.option("p", 2))
     if power % 2 and any((stage < 0).any() for stage in (*students, *teachers)):
         raise NotImplementedError(
-            f"signed features to the power {power:g}: ours are absolute values"
+            f"signed features to the power {power:g}: this package uses absolute values"
         )
     category = csd_loss(students[-1], teachers[-1], case.option("tau", 4.0), case.option("pool", 2))
     return parts(case, {"psd": psd_loss(students, teachers, power), "csd": category})
 
 
 def lsp(case: Case) -> Tensor:
-    """The authors' code takes the mean over nodes; efficient-gnns that over edges, or the squared
-    difference.
+    """Mean over nodes in the authors' code.
+
+    Mean over edges or squared difference in efficient-gnns.
     """
     student, teacher, edges = (
         case["student.embedding"],
@@ -158,19 +159,19 @@ def lsp(case: Case) -> Tensor:
     if criterion != "mse":
         raise NotImplementedError(f"criterion '{criterion}'")
     every = torch.ones_like(edges[0], dtype=torch.bool)
-    mine, theirs = (
+    own, reference = (
         log_softmax_into(edge_values(side, edges, kernel), edges[1], len(side), every).exp()
         for side in (student, teacher)
     )  # type: ignore[arg-type]
-    return F.mse_loss(mine, theirs)
+    return F.mse_loss(own, reference)
 
 
 def at_graph(case: Case) -> Tensor:
-    """All nodes are the positions of one map."""
-    mine, theirs = (
+    """All nodes are positions of one map."""
+    student, teacher = (
         case[f"{side}.embedding"].T[None, :, :, None] for side in ("student", "teacher")
     )
-    return attention_transfer_loss(mine, theirs, case.option("p", 2.0))
+    return attention_transfer_loss(student, teacher, case.option("p", 2.0))
 
 
 def gsp(case: Case) -> Tensor:
@@ -194,9 +195,7 @@ def pair(case: Case, side: str) -> tuple[Tensor, Tensor]:
 
 
 def projected(case: Case) -> tuple[Tensor, Tensor]:
-    """The student's raw embeddings through the case's projections, where it has them, at unit
-    length.
-    """
+    """Return normalised student embeddings after the projections of the case, if it has them."""
     image, text = pair(case, "student")
     if "param.visual_proj.weight" in case:
         image = F.linear(image, case.param("visual_proj.weight"), case.param("visual_proj.bias"))
@@ -222,7 +221,7 @@ def clipkd_gd(case: Case) -> Tensor:
 
 
 def clipkd_icl(case: Case) -> Tensor:
-    case.ignore("logit_scale", "teacher_logit_scale")  # the loss has a scale of its own
+    case.ignore("logit_scale", "teacher_logit_scale")  # the loss has its own scale
     return weighted(
         case,
         interactive_contrastive_loss(
@@ -233,40 +232,40 @@ def clipkd_icl(case: Case) -> Tensor:
 
 def clipkd_crd(case: Case) -> Tensor:
     image, text = pair(case, "student")
-    mine, theirs = scales(case)
+    student, teacher = scales(case)
     loss = affinity_mimicking_loss(
-        scaled_similarities(l2_normalize(image), l2_normalize(text), mine),
-        scaled_similarities(*pair(case, "teacher"), theirs),
+        scaled_similarities(l2_normalize(image), l2_normalize(text), student),
+        scaled_similarities(*pair(case, "teacher"), teacher),
     )
     return weighted(case, loss)
 
 
 def clipkd_afd(case: Case) -> Tensor:
-    case.ignore("logit_scale", "teacher_logit_scale")  # the loss has a scale of its own
+    case.ignore("logit_scale", "teacher_logit_scale")  # the loss has its own scale
     fused = []
-    for name, mine, theirs in zip(
+    for name, student, teacher in zip(
         ("visual", "text"), projected(case), pair(case, "teacher"), strict=True
     ):
         parameters = (
             case.param(f"{name}_fusion_proj.weight"),
             case.param(f"{name}_fusion_proj.bias"),
         )
-        fused.append(l2_normalize(F.linear(torch.cat([mine, theirs], 1), *parameters)))
+        fused.append(l2_normalize(F.linear(torch.cat([student, teacher], 1), *parameters)))
     return weighted(
         case, augmented_feature_loss(fused[0], fused[1], case.param("fusion_logit_scale"))
     )
 
 
 def tinyclip(case: Case) -> Tensor:
-    """Ours plus the teacher's entropy, which theirs leaves in."""
-    mine, theirs = (
+    """The loss of the code includes the entropy of the teacher."""
+    student, teacher = (
         scaled_similarities(*pair(case, side), scale)
         for side, scale in zip(("student", "teacher"), scales(case), strict=True)
     )
-    loss = affinity_mimicking_loss(mine, theirs)
-    if not case.says("entropy not subtracted"):
+    loss = affinity_mimicking_loss(student, teacher)
+    if not case.mentions("entropy not subtracted"):
         return loss
-    entropies = [-(t.softmax(1) * t.log_softmax(1)).sum(1).mean() for t in (theirs, theirs.T)]
+    entropies = [-(t.softmax(1) * t.log_softmax(1)).sum(1).mean() for t in (teacher, teacher.T)]
     return loss + (entropies[0] + entropies[1]) / 2
 
 

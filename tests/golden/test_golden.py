@@ -1,4 +1,4 @@
-"""Our losses give the authors' numbers."""
+"""The losses agree with the authors' numbers."""
 
 from __future__ import annotations
 

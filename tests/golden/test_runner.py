@@ -1,4 +1,4 @@
-"""The runner tells agreement from disagreement."""
+"""The runner distinguishes agreement from disagreement."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ LOGITS = np.array([[1.0, 2.0, 4.0]], dtype=np.float32)
 
 
 def folder(path: Path, method: str = "logit_mse", **changes: Any) -> str:
-    """One case: teacher logits are zero, so the loss is 7 and the gradient two thirds of the
-    logits.
-    """
+    """Return one case: zero teacher logits, so the loss is 7 and the gradient 2/3 of the logits."""
     arrays = {
         "student.logits": LOGITS,
         "teacher.logits": 0 * LOGITS,

@@ -1,4 +1,4 @@
-"""Adapters for losses on what transformers compute inside: hidden states, attentions, tokens."""
+"""Adapters for losses on hidden states, attentions and tokens of transformers."""
 
 from __future__ import annotations
 
@@ -82,9 +82,7 @@ def tinybert(case: Case) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float, case: Case) -> Tensor:
-    """KL plus the teacher's entropy, which is all that the authors' cross-entropy has more; its
-    mean is over the classes too.
-    """
+    """KL plus the entropy of the teacher; the mean includes the classes."""
     soft = (teacher / temperature).softmax(-1)
     entropy = -(soft * (teacher / temperature).log_softmax(-1)).sum(-1)
     values = kd_loss(student, teacher, temperature, reduction="none") / temperature**2 + entropy
@@ -92,7 +90,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float, cas
 
 
 def minilm(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """The mean of both terms; the paper's sum where the case does not average."""
+    """Mean of both terms; the sum of the paper if the case does not average."""
     mask = case["attention_mask"].double() if "attention_mask" in case else None
     attention, value = (
         minilmv2_loss(case[f"student.{role}_scores"], case[f"teacher.{role}_scores"], mask)
@@ -103,7 +101,7 @@ def minilm(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
         for name, part in (("loss.attention", attention), ("loss.value", value))
         if name in case
     }
-    return (attention + value) / (2 if case.says("/2") else 1), parts
+    return (attention + value) / (2 if case.mentions("/2") else 1), parts
 
 
 def minilmv2(case: Case) -> Tensor:
@@ -123,9 +121,7 @@ def minilmv2(case: Case) -> Tensor:
 
 
 def distilbert(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """The KL (and the mean squared error of logits) is over the masked positions or over all
-    attended ones, as an option says.
-    """
+    """KL and squared error of logits over masked or attended positions, by option."""
     student, teacher, target = case["student.logits"], case["teacher.logits"], case["target"]
     attended, temperature = case["attention_mask"].bool(), case.option("temperature", 2.0)
     counted = (target > -1) if case.option("restrict_ce_to_mask") else attended
@@ -148,7 +144,7 @@ def distilbert(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def vitkd(case: Case) -> Tensor:
-    """All layers but the last are mimicked; the official linear layers are our 1x1 convolutions."""
+    """All layers except the last are mimicked; official linear layers are 1x1 convolutions here."""
     *shallow, (student, teacher) = case.pairs("hidden_states")
     ratio, parameters, noise = (
         case.option("lambda_vitkd", 0.5),
@@ -157,7 +153,7 @@ def vitkd(case: Case) -> Tensor:
     )
     if noise is None:
         raise NotImplementedError("tokens hidden at random, without the noise they were drawn by")
-    made = MaskedTokenGenerator(Adapter(student, teacher), teacher.shape[2]).double()
+    generator = MaskedTokenGenerator(Adapter(student, teacher), teacher.shape[2]).double()
     target = as_map(teacher)
     hidden = hidden_token_mask(noise, ratio).view(-1, *target.shape[2:])
     named = {"mask_token": parameters["mask_token"].view(1, -1, 1, 1)} | {
@@ -168,21 +164,19 @@ def vitkd(case: Case) -> Tensor:
             "align.project.weight": parameters["align.weight"][..., None, None],
             "align.project.bias": parameters["align.bias"],
         }
-    generated = torch.func.functional_call(made, named, (student, hidden))
+    generated = torch.func.functional_call(generator, named, (student, hidden))
     loss = case.option("beta_vitkd", 3e-6) * vitkd_generation_loss(generated, target, hidden, ratio)
-    for number, (low, target_low) in enumerate(shallow):
-        if f"align2.{number}.weight" in parameters:
+    for index, (low, target_low) in enumerate(shallow):
+        if f"align2.{index}.weight" in parameters:
             low = F.linear(
-                low, parameters[f"align2.{number}.weight"], parameters[f"align2.{number}.bias"]
+                low, parameters[f"align2.{index}.weight"], parameters[f"align2.{index}.bias"]
             )
         loss = loss + case.option("alpha_vitkd", 3e-5) * vitkd_mimicking_loss(low, target_low)
     return loss
 
 
 def vkd(case: Case) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-    """Detection: tokens projected already, all of the batch standardized; classification: averages,
-    orthogonally projected.
-    """
+    """Detection: projected tokens, standardised over the batch; classification: projected means."""
     alpha, pooled = case.option("alpha", 1.0), case.stages("teacher.features")
     teacher = pooled[0] if pooled else case["teacher.embedding"]
     teacher = teacher.flatten(2).mT if teacher.ndim == 4 else teacher
@@ -207,9 +201,7 @@ def vkd(case: Case) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
 
 
 def srd(case: Case) -> Tensor:
-    """Features given as normalised already, or a linear layer and two BatchNorms first; the KL
-    beside it has no factor T².
-    """
+    """Normalised features, or a linear layer and two BatchNorms; the KL term has no factor T²."""
     student, teacher = srd_features(case, "student"), srd_features(case, "teacher")
     if "correlation" in case.formula or "mean_b" in case.formula:
         return srd_correlation_loss(
@@ -246,7 +238,7 @@ def srd_features(case: Case, side: str) -> Tensor:
 
 
 def theia(case: Case) -> Tensor:
-    """The mean over the teachers."""
+    """Mean over the teachers."""
     case.ignore("teachers")
     weights = {
         "cos_l1": (0.9, 0.1, 0.0),
@@ -264,8 +256,9 @@ def theia(case: Case) -> Tensor:
 
 
 def unic(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """The code weighs every kept pair of sample and teacher alike; it draws no noise for the
-    teacher of a sample's largest loss.
+    """Equal weights for all selected pairs of sample and teacher.
+
+    The code draws no noise for the teacher with the largest loss of a sample.
     """
     options = (
         case.option("lam_cos", 0.5),
@@ -276,12 +269,12 @@ def unic(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
         {int(name.split(".")[1]) for name in case.arrays if name.startswith("teachers.")}
     )
     losses = []
-    for number in teachers:
-        kinds = [kind for kind in ("cls", "patch") if f"teachers.{number}.{kind}" in case]
+    for index in teachers:
+        kinds = [kind for kind in ("cls", "patch") if f"teachers.{index}.{kind}" in case]
         terms = [
             unic_loss(
-                case[f"student.heads.{number}.{kind}"],
-                case[f"teachers.{number}.{kind}"],
+                case[f"student.heads.{index}.{kind}"],
+                case[f"teachers.{index}.{kind}"],
                 *options,
                 reduction="none",
             )
@@ -289,7 +282,7 @@ def unic(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
         ]
         losses.append(torch.stack(terms).mean(0))
     together, drop = torch.stack(losses, 1), case.option("t_drop_prob", 0.5)
-    kept = torch.ones_like(together)
+    is_selected = torch.ones_like(together)
     if drop and len(teachers) > 1:
         if "drop_noise" not in case:
             raise NotImplementedError(
@@ -301,8 +294,8 @@ def unic(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
             .bool()
         )
         noise = torch.ones_like(together).masked_scatter(others, case["drop_noise"].flatten())
-        kept = sample_teacher_mask(together, noise, drop)
-    shares = kept / kept.sum()
+        is_selected = sample_teacher_mask(together, noise, drop)
+    shares = is_selected / is_selected.sum()
     outputs = (
         {"out.teacher_coefficients": shares.sum(0)} if "out.teacher_coefficients" in case else {}
     )
@@ -310,15 +303,15 @@ def unic(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def phi_s(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    """Eigenvectors have a sign each, which is taken from the case."""
+    """The signs of the eigenvectors are those of the case."""
     case.ignore("dim")
     teacher = case["teacher.embedding"]
     mean, matrix = phi_s_matrix(teacher)
     turn = equalizing_rotation(torch.linalg.eigvalsh(torch.cov(teacher.T)))
     if hadamard(teacher.shape[1]) is None:
         raise NotImplementedError(f"a random rotation of {teacher.shape[1]} channels")
-    ours, theirs = turn.T @ matrix, turn.T @ case["out.whiten"]
-    matrix = turn @ ((ours * theirs).sum(1, keepdim=True).sign() * ours)
+    rotated, reference = turn.T @ matrix, turn.T @ case["out.whiten"]
+    matrix = turn @ ((rotated * reference).sum(1, keepdim=True).sign() * rotated)
     outputs = {
         "out.mean": mean,
         "out.whiten": matrix,

@@ -1,4 +1,4 @@
-"""Adapters for schemes that learn from texts written during training."""
+"""Adapters for schemes that learn from texts generated during training."""
 
 from __future__ import annotations
 
@@ -36,39 +36,37 @@ def minillm(case: Case) -> Answer:
 
 
 def _of_authors(case: Case) -> Answer:
-    """Their advantages have the token's own reward; whitening is over all entries, padding too."""
-    mask, found = (
+    """Advantages include the reward of the token; whitening uses all entries with padding."""
+    mask, values = (
         case["mask"],
         advantages(case["rewards"], case["mask"], case.option("gamma", 1.0), include_current=True),
     )
     if case.option("whitening", True):
-        found = (found - found.mean()) * (found.var() + 1e-8).rsqrt()
+        values = (values - values.mean()) * (values.var() + 1e-8).rsqrt()
     log, before = case["student.token_log_probs"], case["old_log_probs"]
     importance = case.arrays.get("importance", 1.0)
     return policy_gradient_loss(
-        log, before, found, mask, importance, case.option("cliprange", 0.2)
-    ), {"advantages": found}
+        log, before, values, mask, importance, case.option("cliprange", 0.2)
+    ), {"advantages": values}
 
 
 def _of_trl(case: Case) -> Answer:
-    """Discounts count from the start of the text, which leaves a mean as it is and makes a sum
-    smaller.
-    """
+    """Discounts count from the start of the text, which changes a sum but not a mean."""
     mask, gamma = case["mask"], case.option("gamma", 1.0)
     log = case["student.token_log_probs"]
     reward = (case["teacher.token_log_probs"] - log).detach() * mask
-    found = advantages(reward, mask, gamma, length_normalized=False, include_current=True)
+    values = advantages(reward, mask, gamma, length_normalized=False, include_current=True)
     if case.option("length_normalization", True):
-        found = found / advantages(
+        values = values / advantages(
             mask.clamp_min(UNMASKED), mask, gamma, length_normalized=False, include_current=True
         )
     else:
-        found = found * gamma ** torch.arange(mask.shape[1])
+        values = values * gamma ** torch.arange(mask.shape[1])
     surrogate = policy_gradient_loss(
-        log, log.detach(), found, mask
-    )  # of the same gradient as the value that the case has
-    return surrogate - surrogate.detach() - (found * log.detach() * mask).sum() / mask.sum(), {
-        "advantages": found
+        log, log.detach(), values, mask
+    )  # the gradient is that of the value in the case
+    return surrogate - surrogate.detach() - (values * log.detach() * mask).sum() / mask.sum(), {
+        "advantages": values
     }
 
 
@@ -80,12 +78,12 @@ def distillm2(case: Case) -> Answer:
     ]
     tokens = [case[f"target_{text}"][:, 1:] for text in ("chosen", "rejected")]
     skews = []
-    for number, (text, token, usual) in enumerate(
+    for index, (text, token, usual) in enumerate(
         zip(texts, tokens, ("logp_logq", "logq_logp"), strict=True)
     ):
-        base = case.option(f"base_alpha_{number + 1}", 0.1)
+        base = case.option(f"base_alpha_{index + 1}", 0.1)
         student, teacher = (likelihood(log, token) for log in text)
-        gap = teacher - student if number == 0 else student - teacher
+        gap = teacher - student if index == 0 else student - teacher
         fixed = torch.full_like(gap, base)
         skews.append(
             fixed if case.option(usual) is None else adaptive_skew(gap, case.option(usual), base)

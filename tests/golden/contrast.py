@@ -123,8 +123,8 @@ def compress(case: Case) -> Tensor:
 def sskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     """SSKD on rows that are a sample followed by its views.
 
-    Cross-entropy and KD use the samples only. With excluded views, ties of rank are broken as in the
-    case.
+    Cross-entropy and KD use the samples only. If some views are excluded, the ties of rank are
+    broken as in the case.
     """
     target = case["target"]
     names = ("student.logits", "teacher.logits", "student.projection", "teacher.projection")

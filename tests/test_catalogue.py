@@ -296,7 +296,7 @@ def test_imports_that_cannot_be_used(tmp_path: Path) -> None:
         ValueError,
         match=(
             "imports: 'empty_losses' defines no objective, weighting, balance, scheme, teacher, "
-            "task or baseline with a card"
+            "task, baseline or metric with a card, no model source, and no function"
         ),
     ):
         catalogue.add([module(tmp_path, "empty_losses", "")], tmp_path)

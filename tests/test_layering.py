@@ -34,6 +34,7 @@ LAYERS = (
     ("training",),
     ("data",),
     ("networks",),
+    ("metrics",),
     ("tasks",),
     ("baselines",),
     ("recipe",),

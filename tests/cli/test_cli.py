@@ -228,7 +228,7 @@ def test_methods_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[st
     code, out, err = called(capsys, "methods", "--json")
     assert (code, err) == (0, "")
     methods = json.loads(out)
-    kinds = {"objective", "weighting", "balance", "scheme", "teacher", "task", "baseline"}
+    kinds = {"objective", "weighting", "balance", "scheme", "teacher", "task", "baseline", "metric"}
     assert kinds == {method["kind"] for method in methods}
     keys = {"name", "kind", "source", "algorithms", "tasks", "couples", "options", "paper"}
     assert all(keys <= set(method) for method in methods)

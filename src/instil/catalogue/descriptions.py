@@ -41,7 +41,7 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     cls = find(kind, name)
     if kind == "data":
         return _described_source(name, cls)
-    needs = getattr(cls, "needs", {})
+    needs = _needs(kind, cls)
     return {
         "name": name,
         "kind": kind,
@@ -55,6 +55,14 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "functions": _functions(cls),
         "defined": f"{cls.__module__}.{cls.__qualname__}",
     }
+
+
+def _needs(kind: str, cls: type[Any]) -> Mapping[str, Any]:
+    """Roles that a method reads, by side; a metric reads roles of the evaluated network."""
+    if kind == "metric":
+        return {"student": tuple((role,) for role in cls.roles)}
+    needs: Mapping[str, Any] = getattr(cls, "needs", {})
+    return needs
 
 
 def _reads_features(needs: Mapping[str, Any]) -> bool:

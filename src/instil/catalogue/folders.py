@@ -29,11 +29,15 @@ FOLDERS = {
     "teacher": ("teachers",),
     "task": ("tasks",),
     "baseline": ("baselines",),
+    "metric": ("metrics",),
 }
 """Folders of each kind. They hold one method per file and nothing else."""
 
 FUNCTION_FOLDERS = {"data": ("data.sources",)}
 """Folders of the kinds whose members are functions without a card, named like their files."""
+
+PREFIX_FOLDERS = {"model_source": ("networks.sources",)}
+"""Folders of the kinds whose members are classes without a card, found by their prefix."""
 
 
 def kinds() -> tuple[str, ...]:
@@ -48,7 +52,7 @@ def files(kind: str) -> dict[str, str]:
     Raises:
         ValueError: for an unknown kind.
     """
-    folders = FOLDERS | FUNCTION_FOLDERS
+    folders = FOLDERS | FUNCTION_FOLDERS | PREFIX_FOLDERS
     if kind not in folders:
         raise ValueError(
             f"No kind of method is named '{kind}'. Expected one of {', '.join(folders)}"

@@ -17,7 +17,10 @@ from typing import Any
 from instil.catalogue.folders import files
 
 GROUP = "instil.methods"
-"""Entry point group in which an installed package declares methods."""
+"""Entry point group in which an installed package declares methods of any kind."""
+
+METRICS = "instil.metrics"
+"""Entry point group in which an installed package declares metrics."""
 
 Key = tuple[str, str]
 """Kind and name of a method."""
@@ -57,7 +60,7 @@ def add(modules: Iterable[str], folder: Path = Path()) -> None:
         if not new and not _public_functions(module):
             raise ValueError(
                 f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher, "
-                "task or baseline with a card, and no function"
+                "task, baseline or metric with a card, no model source, and no function"
             )
         # Checked before the update: a refused module leaves nothing behind.
         _refuse_names_of_package(new, name)
@@ -68,7 +71,8 @@ def add(modules: Iterable[str], folder: Path = Path()) -> None:
 def installed() -> dict[Key, Any]:
     """Return the methods of other distributions; a broken entry point is skipped with a warning."""
     new: dict[Key, Any] = {}
-    for entry in entry_points(group=GROUP):
+    entries = [entry for group in (GROUP, METRICS) for entry in entry_points(group=group)]
+    for entry in entries:
         try:
             new.update(_methods_of(entry))
         except Exception as error:  # the code of another package may raise anything
@@ -99,7 +103,20 @@ def definitions(module: ModuleType) -> dict[Key, Any]:
     """Return the methods and data sources that a module itself defines."""
     new: dict[Key, Any] = {_key(cls): cls for cls in classes_with_card(module)}
     new.update({("data", name): function for name, function in data_sources(module).items()})
+    new.update({("model_source", cls.prefix): cls for cls in _model_sources(module)})
     return new
+
+
+def _model_sources(module: ModuleType) -> list[type[Any]]:
+    """Return the model sources that a module itself defines with a prefix."""
+    return [
+        cls
+        for cls in vars(module).values()
+        if inspect.isclass(cls)
+        and cls.__module__ == module.__name__
+        and getattr(cls, "catalogue_kind", "") == "model_source"
+        and cls.prefix
+    ]
 
 
 def _returns_splits(function: Callable[..., Any]) -> bool:
@@ -150,10 +167,11 @@ def _public_functions(module: ModuleType) -> list[str]:
 def _refuse_names_of_package(keys: Iterable[Key], origin: str) -> None:
     for kind, name in keys:
         if name in files(kind):
-            title = "data source" if kind == "data" else kind
+            title = {"data": "data source"}.get(kind, kind.replace("_", " "))
+            renamed = {"data": "function", "model_source": "prefix"}.get(kind, "class")
             raise ValueError(
                 f"{origin} defines the {title} '{name}', which is one of the package's own; "
-                f"rename the {'function' if kind == 'data' else 'class'}"
+                f"rename the {renamed}"
             )
 
 

@@ -75,7 +75,11 @@ def import_user_module(name: str, folder: Path) -> ModuleType:
 
 
 def user_function(
-    module: str, name: str, folder: Path, imports: Iterable[str] = ()
+    module: str,
+    name: str,
+    folder: Path,
+    imports: Iterable[str] = (),
+    sources: Iterable[str] = (),
 ) -> Callable[..., Any]:
     """Find the function ``module:name`` that a recipe names as the builder of a model.
 
@@ -88,6 +92,7 @@ def user_function(
         name: name of the function or class in it.
         folder: folder of the recipe.
         imports: modules that the recipe imports.
+        sources: prefixes of model sources, for the message.
 
     Returns:
         The function.
@@ -104,8 +109,8 @@ def user_function(
         raise ValueError(
             f"no module '{module}' in {folder.resolve()} or in imports, and no installed"
             f" package declares '{module}:{name}' (entry point group {MODELS})."
-            f" Expected a function of a module in the recipe's folder."
-            f"{suggestion(module, sorted(file.stem for file in folder.glob('*.py')))}"
+            f" Expected a function of a module in the recipe's folder{_or_source(sources)}."
+            f"{suggestion(module, sorted({*sources, *_modules_in(folder)}))}"
         )
     code = import_user_module(module, folder)
     function = getattr(code, name, None)
@@ -115,6 +120,16 @@ def user_function(
         ]
         raise ValueError(f"{module} has no function '{name}'.{suggestion(name, functions)}")
     return function  # type: ignore[no-any-return]
+
+
+def _or_source(sources: Iterable[str]) -> str:
+    """End of a sentence on functions, with the sources that a model may also come from."""
+    names = ", ".join(f"{source}:" for source in sources)
+    return f", or one of the model sources {names}" if names else ""
+
+
+def _modules_in(folder: Path) -> list[str]:
+    return [file.stem for file in folder.glob("*.py")]
 
 
 def module_file(name: str, folder: Path) -> Path | None:

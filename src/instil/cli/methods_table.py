@@ -70,6 +70,8 @@ def show_all(methods: list[Method], console: Console) -> None:
     )
 
 
+LABELLED_KINDS = ("objective", "task", "metric")
+"""Kinds of methods whose cards declare kinds of labels."""
 SOURCES = ("labels", "logits", "features", "relations", "offline", "online", "self", "")
 
 
@@ -138,11 +140,11 @@ def example(method: Method) -> str:
         return f"objectives: {{{method['name']}: {{{options}}}}}"
     if method["kind"] == "scheme":
         return f"scheme: {{type: {method['name']}{', ' if options else ''}{options}}}"
-    return (
-        f"task: {method['name']}"
-        if method["kind"] == "task"
-        else "built by the teacher section of a recipe, or in Python"
-    )
+    lines = {
+        "task": f"task: {method['name']}",
+        "metric": f"metrics: {{{method['name']}: {{{options}}}}}",
+    }
+    return lines.get(method["kind"], "built by the teacher section of a recipe, or in Python")
 
 
 def _facts(method: Method) -> Iterator[tuple[str, str]]:
@@ -153,7 +155,7 @@ def _facts(method: Method) -> Iterator[tuple[str, str]]:
         "source": method["source"],
         "algorithms": ", ".join(method["algorithms"]),
         "tasks": ", ".join(method["tasks"]),
-        "labels": ", ".join(method["labels"]) if method["kind"] in ("objective", "task") else "",
+        "labels": ", ".join(method["labels"]) if method["kind"] in LABELLED_KINDS else "",
         "feature grids": ", ".join(method["grids"]),
         "needs": "; ".join(needs),
         "couples": "an item's loss depends on the others in its batch" if method["couples"] else "",

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from instil.report.evidence import verdict
 from instil.report.labels import label_counts
-from instil.report.quantities import NUMBERS, amount, milliseconds, plain, points, size
+from instil.report.quantities import amount, milliseconds, plain, points, size
 from instil.report.record import Record
 
 Result = Mapping[str, Any]
@@ -83,9 +83,9 @@ def _table(result: Result) -> Table:
         row = result[arm]
         table.add_row(
             _row_title(record, arm),
-            _metric_text(headline, row.get(headline)),
+            _metric_text(record, headline, row.get(headline)),
             *_gain_cells(result, arm),
-            *(_metric_text(metric, row.get(metric)) for metric in secondary),
+            *(_metric_text(record, metric, row.get(metric)) for metric in secondary),
             *_cost_cells(record, arm),
         )
     return table
@@ -118,26 +118,29 @@ def _network_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str
         if arm not in result or side not in result["cost"]:
             continue
         index = result["seeds"].index(result["exported_seed"]) if side == "student" else 0
-        values = [_seed_value(metric, result[arm].get(metric), index) for metric in metrics]
+        row, record = result[arm], _record(result)
+        values = [_seed_value(record, metric, row.get(metric), index) for metric in metrics]
         cost = result["cost"][side]
         yield [title, _size(cost["bytes"]), _latency(cost["latency"]), *values, ""]
 
 
 def _file_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str]]:
     """Return the rows of exported files."""
+    record = _record(result)
     for export in result["export"].values():
         latency = _latency(export["latency"]) if "latency" in export else ""
         difference = ""
         if "max_difference" in export:
             difference = f"{export['max_difference']:.1e}"
         values = [
-            _value_text(metric, export[metric]) if metric in export else "" for metric in metrics
+            _value_text(record, metric, export[metric]) if metric in export else ""
+            for metric in metrics
         ]
         yield [export["file"], _size(export["bytes"]), latency, *values, difference]
 
 
-def _seed_value(metric: str, summary: Mapping[str, Any] | None, index: int) -> str:
-    return "" if summary is None else _value_text(metric, summary["values"][index])
+def _seed_value(record: Record, metric: str, summary: Mapping[str, Any] | None, index: int) -> str:
+    return "" if summary is None else _value_text(record, metric, summary["values"][index])
 
 
 def _secondary_metrics(result: Result) -> list[str]:
@@ -163,21 +166,21 @@ def _gain_cells(result: Result, arm: str) -> tuple[str, str]:
     headline = result["headline"]
     if arm == "distilled" and "alone" not in result and result["gains"]:
         smallest = min(result["gains"].values(), key=lambda gain: gain["mean"])
-        return _gain_text(smallest, headline)
+        return _gain_text(_record(result), smallest, headline)
     if arm in ("teacher", "alone") or "alone" not in result:
         return "", ""
     if arm != "distilled":
         record = _record(result)
         means = (result[name][headline]["mean"] for name in (arm, "alone"))
-        return _change_text(headline, record.improvement(*means)), ""
-    return _gain_text(result["gain"], headline)
+        return _change_text(record, headline, record.improvement(*means)), ""
+    return _gain_text(_record(result), result["gain"], headline)
 
 
-def _gain_text(gain: Mapping[str, Any], headline: str) -> tuple[str, str]:
+def _gain_text(record: Record, gain: Mapping[str, Any], headline: str) -> tuple[str, str]:
     noise = ""
     if gain["std"] is not None:
         noise = "> noise" if gain["significant"] else "in noise"
-    return _change_text(headline, gain["mean"]), noise
+    return _change_text(record, headline, gain["mean"]), noise
 
 
 def _cost_cells(record: Record, arm: str) -> tuple[str, str, str]:
@@ -192,39 +195,40 @@ def _gain_sentence(result: Result) -> str:
     """Return the gain over the student alone with its interval."""
     gain = result["gain"]
     headline = result["headline"]
-    difference = _change_text(headline, abs(gain["mean"])).removeprefix("+")
+    record = _record(result)
+    difference = _change_text(record, headline, abs(gain["mean"])).removeprefix("+")
     if result.get("higher_is_better", True):
         verb = "gains" if gain["mean"] >= 0 else "loses"
-        change = f"{verb} {difference}{'' if headline in NUMBERS else ' points'}"
+        change = f"{verb} {difference}{'' if record.is_number(headline) else ' points'}"
     else:
         change = f"{'lowers' if gain['mean'] >= 0 else 'raises'} the {headline} by {difference}"
     control = "the same student alone (same initial weights, same number of steps)"
     claim = f"Distillation {change} against {control}"
     if gain["interval"] is None:
         return f"{claim}; one seed cannot distinguish that from noise."
-    low, high = (_change_text(headline, end) for end in gain["interval"])
+    low, high = (_change_text(record, headline, end) for end in gain["interval"])
     relation = "larger than noise" if gain["significant"] else "within noise"
     interval = f"{100 * gain['level']:.0f} % interval of the gain {low} to {high}"
     return f"{claim}, {interval}: {relation}."
 
 
-def _metric_text(metric: str, summary: Mapping[str, Any] | None) -> str:
+def _metric_text(record: Record, metric: str, summary: Mapping[str, Any] | None) -> str:
     """Return mean and standard deviation of a metric."""
     if summary is None:
         return ""
     if summary["std"] is None:
-        return _value_text(metric, summary["mean"])
-    is_fraction = metric not in NUMBERS
+        return _value_text(record, metric, summary["mean"])
+    is_fraction = not record.is_number(metric)
     mean, std = (amount(summary[key], is_fraction, unit=False) for key in ("mean", "std"))
     return plain(f"{mean} ± {std}{' %' if is_fraction else ''}")
 
 
-def _value_text(metric: str, value: float) -> str:
-    return plain(amount(value, metric not in NUMBERS))
+def _value_text(record: Record, metric: str, value: float) -> str:
+    return plain(amount(value, not record.is_number(metric)))
 
 
-def _change_text(metric: str, value: float) -> str:
-    return plain(points(value, metric not in NUMBERS))
+def _change_text(record: Record, metric: str, value: float) -> str:
+    return plain(points(value, not record.is_number(metric)))
 
 
 def _size(num_bytes: float) -> str:

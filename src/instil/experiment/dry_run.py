@@ -17,6 +17,7 @@ from instil.experiment.compression import copy_of_stage
 from instil.experiment.dry_run_checks import (
     check_classes,
     check_forward,
+    check_metrics,
     check_precompute,
     check_teacher_training,
     check_trained_teacher,
@@ -71,6 +72,8 @@ def dry_run(
             # A copy: later stages may change the student, and the caller still uses the scheme.
             student = copy.deepcopy(scheme.export())
             exported |= {"previous": student, f"stage:{stage.recipe.name}": student}
+            if stage_index == len(experiment.stages) - 1:
+                check_metrics(experiment, student)
             yield stage, scheme, len(trained) == len(stage.recipe.teachers)
 
 

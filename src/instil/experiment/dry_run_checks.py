@@ -146,6 +146,23 @@ def check_classes(
             experiment.task.check_classes(outputs, classes, names=names, whose=path)
 
 
+def check_metrics(experiment: Experiment, student: Net) -> None:
+    """Check the metrics of a recipe on a batch of the validation data.
+
+    Args:
+        experiment: experiment of the recipe.
+        student: the student.
+
+    Raises:
+        RecipeError: for outputs or labels that a metric reads and that do not exist.
+    """
+    if not experiment.task.metrics:
+        return
+    batch = next(iter(experiment.loader(experiment.splits.validation, shuffle=False)))
+    with error_context(""):
+        experiment.task.check_metrics(student, batch)
+
+
 def check_training(
     experiment: Experiment,
     scheme: Scheme,

@@ -33,6 +33,7 @@ from instil.experiment.recipe_checks import (
     check_several_classes,
     common_teacher_tokenizer,
 )
+from instil.experiment.recipe_metrics import add_metrics
 from instil.experiment.sources import data_source, surrogate_samples
 from instil.recipe import build_options, error_context, stages
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
@@ -86,6 +87,7 @@ class Experiment:
                 **build_options("task", recipe.task.name, recipe.task.options, "task")
             )
             check_label_kind(task, splits, recipe)
+        add_metrics(task, recipe)
         samples = cls(recipe, task, splits).visible_samples
         student = exported_student(recipe)
         with error_context("student"):

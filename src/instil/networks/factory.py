@@ -67,7 +67,7 @@ def build(
     if source in OWN_SOURCES:
         builder = _own_builder(name)
     elif trust_code or spec in declared_models():
-        builder = user_function(source, name, Path(base), imports)
+        builder = user_function(source, name, Path(base), imports, source_names())
     else:
         raise UntrustedCode("model", spec, Path(base))
     # Only builders of this package read paths of the recipe; a user's `base` may be anything.

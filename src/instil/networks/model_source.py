@@ -97,9 +97,12 @@ class ModelSource(ABC):
     """Builder of the models that have one prefix.
 
     A package declares its own source by an entry point of the group ``instil.model_sources``,
-    whose name is the prefix and whose value is a subclass.
+    whose name is the prefix and whose value is a subclass. A module that a recipe imports defines a
+    subclass with a ``prefix``.
 
     Attributes:
+        catalogue_kind: kind in the catalogue.
+        prefix: prefix of the models of a source in a module that a recipe imports.
         package: package that must be installed; empty for none.
         extra: extra of this package that installs it.
         has_weights: whether ``pretrained: true`` is allowed.
@@ -108,6 +111,8 @@ class ModelSource(ABC):
         by_index: whether a model has outputs for the recipe's samples only; see ``ReadsBatch``.
     """
 
+    catalogue_kind: ClassVar[str] = "model_source"
+    prefix: ClassVar[str] = ""
     package: ClassVar[str] = ""
     extra: ClassVar[str] = ""
     has_weights: ClassVar[bool] = False

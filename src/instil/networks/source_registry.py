@@ -1,4 +1,4 @@
-"""Registry of model sources: the files of ``networks/sources``, and entry points."""
+"""Registry of model sources: files of ``networks/sources``, imports of recipes, entry points."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 
+from instil.catalogue.plugins import methods
 from instil.networks import sources
 from instil.networks.model_source import ModelSource
 
@@ -22,8 +23,9 @@ def package_sources() -> tuple[str, ...]:
 
 
 def source_names() -> list[str]:
-    """Return all prefixes, with those of installed packages."""
-    return sorted({*package_sources(), *(entry.name for entry in entry_points(group=GROUP))})
+    """Return all prefixes, with those of installed packages and of imports of recipes."""
+    declared = {entry.name for entry in entry_points(group=GROUP)}
+    return sorted({*package_sources(), *declared, *_imported()})
 
 
 def find_source(spec: str) -> ModelSource | None:
@@ -33,7 +35,17 @@ def find_source(spec: str) -> ModelSource | None:
         spec: model as a recipe names it.
     """
     prefix, separator, _ = spec.partition(":")
-    return _source(prefix) if separator else None
+    if not separator:
+        return None
+    # Plugins are loaded only for a prefix that the package does not have. The result is not cached:
+    # a recipe may import another module with a source of the same prefix.
+    imported = None if prefix in package_sources() else _imported().get(prefix)
+    return _source(prefix) if imported is None else imported()
+
+
+def _imported() -> dict[str, type[ModelSource]]:
+    """Sources by prefix that recipes have imported, or that packages of methods contain."""
+    return {name: cls for (kind, name), cls in methods().items() if kind == "model_source"}
 
 
 @functools.cache

@@ -51,7 +51,7 @@ class Evaluator:
         is_own = splits is self.experiment.splits
         teacher_outputs = self.teacher_outputs.get(split) if is_own else None
         loader = self.experiment.loader(samples, shuffle=False)
-        metrics, details = self.task.evaluate(net, loader, teacher_outputs)
+        metrics, details = self.task.measure(net, loader, teacher_outputs)
         return metrics, details
 
     def evaluate_completely(
@@ -79,7 +79,7 @@ class Evaluator:
                 perturb(net, to_device(self.task.as_dict(batch), init_distributed()))
                 for batch in loader
             )
-            metrics[name] = self.task.evaluate(net, batches)[0][self.task.headline]
+            metrics[name] = self.task.measure(net, batches)[0][self.task.headline]
         return metrics
 
     def evaluate_others(

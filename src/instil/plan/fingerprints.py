@@ -16,10 +16,21 @@ from instil.networks.factory import code_of
 from instil.recipe.sections import ModelConfig
 
 SECTIONS = {
-    "teacher_scores": ("task", "data", "teacher", "ensemble", "store", "device"),
-    "baseline": ("task", "data", "student", "train", "device"),
+    "teacher_scores": (
+        "task",
+        "metrics",
+        "headline",
+        "data",
+        "teacher",
+        "ensemble",
+        "store",
+        "device",
+    ),
+    "baseline": ("task", "metrics", "headline", "data", "student", "train", "device"),
     "distilled": (
         "task",
+        "metrics",
+        "headline",
         "data",
         "teacher",
         "ensemble",

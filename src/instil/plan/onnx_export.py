@@ -62,7 +62,7 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
 
 def evaluate_export(experiment: Experiment, net: Net) -> dict[str, Any]:
     """Compute headline and secondary metrics of an exported student on the test split."""
-    metrics, _ = experiment.task.evaluate(
+    metrics, _ = experiment.task.measure(
         net, experiment.loader(experiment.splits.test, shuffle=False)
     )
     names = (experiment.task.headline, *experiment.task.secondary)

@@ -46,6 +46,7 @@ def assemble_result(
     result["headline"] = experiment.task.headline
     result["higher_is_better"] = experiment.task.higher_is_better
     result["secondary"] = list(experiment.task.secondary)
+    result["metrics"] = _metric_facts(experiment)
     gains = _gains(experiment, arms)
     if "alone" in gains:
         result["gain"] = gains.pop("alone")
@@ -144,6 +145,18 @@ def _experiment_facts(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def _metric_facts(experiment: Experiment) -> dict[str, Any]:
+    """Title, direction and form of each metric of the recipe; reports need no plugin."""
+    return {
+        name: {
+            "title": metric.card.title,
+            "higher_is_better": metric.higher_is_better,
+            "is_fraction": metric.is_fraction,
+        }
+        for name, metric in experiment.task.metrics.items()
+    }
+
+
 def _data_facts(experiment: Experiment) -> dict[str, Any]:
     recipe, splits = experiment.recipe, experiment.splits
     samples = experiment.train_data(recipe.seeds[0])
@@ -224,6 +237,9 @@ def _baseline_warnings(gains: Mapping[str, Any]) -> Iterator[str]:
 def _is_teacher_worse(result: Mapping[str, Any]) -> bool:
     """Whether the student alone has a better mean headline metric than the teacher."""
     if "teacher" not in result or "alone" not in result:
+        return False
+    # A teacher without the outputs that the headline metric reads has no value.
+    if result["headline"] not in result["teacher"]:
         return False
     teacher, alone = (result[arm][result["headline"]]["mean"] for arm in ("teacher", "alone"))
     best = max if result["higher_is_better"] else min

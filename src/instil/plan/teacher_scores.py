@@ -93,7 +93,7 @@ class TeacherScores:
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Evaluate the teacher itself, without a comparison with its own outputs."""
         loader = self.experiment.loader(samples, shuffle=False)
-        metrics, details = self.evaluator.task.evaluate(teacher, loader)
+        metrics, details = self.evaluator.task.measure(teacher, loader)
         return metrics, details
 
     def _cache_outputs(self, teacher: Teacher) -> None:

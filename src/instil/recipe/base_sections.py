@@ -37,6 +37,13 @@ class TaskConfig(OpenSection):
     """Name of a task in the catalogue."""
 
 
+class MetricConfig(OpenSection):
+    """A metric of the evaluation. Further keys are its options."""
+
+    type: str
+    """Name in the catalogue. Default: the key of the section."""
+
+
 def default_of(section: Section, field: str) -> Any:
     """Return the default of a field."""
     return type(section).model_fields[field].default

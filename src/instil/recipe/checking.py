@@ -23,6 +23,7 @@ NAME_KEYS = {
     "objective": "type",
     "weighting": "type",
     "balance": "type",
+    "metric": "type",
     "optimizer": "type",
 }
 DEFAULT_NAMES = {"task": "classification", "scheme": "offline", "optimizer": "adamw"}
@@ -33,6 +34,7 @@ RESERVED_KEYS = {
     "objective": {"type", "weight", "sample_weight"},
     "weighting": {"type"},
     "balance": {"type"},
+    "metric": {"type"},
     "optimizer": {"type", "groups", "match"},
 }
 
@@ -115,6 +117,9 @@ def _sections(whole: Mapping[str, Any]) -> Iterator[NamedSection]:
         yield "objective", objective, path
         if isinstance(objective, Mapping):
             yield "weighting", objective.get("sample_weight"), f"{path}.sample_weight"
+    metrics = whole.get("metrics")
+    for key, metric in metrics.items() if isinstance(metrics, Mapping) else ():
+        yield "metric", metric, f"metrics.{key}"
     yield "balance", whole.get("balance"), "balance"
     yield "teacher", whole.get("ensemble"), "ensemble"
     teacher = whole.get("teacher")

@@ -23,11 +23,12 @@ GENERAL: dict[str, Any] = {
 def resolve_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return plain data of a recipe with all defaults, as far as its sections can be read."""
     whole = GENERAL | dict(data)
-    if isinstance(whole.get("objectives"), Mapping):
-        whole["objectives"] = {
-            name: {"type": name} | entry if isinstance(entry, dict) else entry
-            for name, entry in whole["objectives"].items()
-        }
+    for key in ("objectives", "metrics"):
+        if isinstance(whole.get(key), Mapping):
+            whole[key] = {
+                name: {"type": name} | entry if isinstance(entry, dict) else entry
+                for name, entry in whole[key].items()
+            }
     _set_trainings(whole)
     task = _task_class(whole["task"])
     if whole.get("baselines") is None:

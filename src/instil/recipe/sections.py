@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from instil.recipe.base_sections import Name, NonNegativeInt, OpenSection, Section, TaskConfig
+from instil.recipe.base_sections import (
+    MetricConfig,
+    Name,
+    NonNegativeInt,
+    OpenSection,
+    Section,
+    TaskConfig,
+)
 from instil.recipe.data_sections import (
     AugmentConfig,
     DataConfig,
@@ -35,6 +42,7 @@ __all__ = [
     "DataConfig",
     "EnsembleConfig",
     "InputConfig",
+    "MetricConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "OpenSection",
@@ -96,6 +104,12 @@ class Recipe(Section):
 
     task: TaskConfig = TaskConfig()
     """Task of the student."""
+
+    metrics: dict[Name, MetricConfig] = {}
+    """Metrics in addition to those of the task, by name; also a list of names."""
+
+    headline: str | None = None
+    """Metric that compares the students: one of ``metrics``. Null: that of the task."""
 
     data: DataConfig
     """Training, validation and test data."""

@@ -23,7 +23,8 @@ def expand_short_forms(data: Mapping[str, Any]) -> dict[str, Any]:
     """Expand the short forms of a recipe and of its stages.
 
     ``task: name``, ``scheme: name`` and ``student: model`` become sections; ``kd: 0.5`` is an
-    objective with this weight, and ``kd:`` one with defaults.
+    objective with this weight, and ``kd:`` one with defaults. ``metrics: [macro_f1]`` is a list of
+    names, or of mappings from a name to its options.
     """
     expanded = dict(data)
     for section, key in SHORT_FORMS:
@@ -37,6 +38,8 @@ def expand_short_forms(data: Mapping[str, Any]) -> dict[str, Any]:
     objectives = expanded.get("objectives")
     if isinstance(objectives, Mapping):
         expanded["objectives"] = {name: _objective(entry) for name, entry in objectives.items()}
+    if "metrics" in expanded:
+        expanded["metrics"] = _metrics(expanded["metrics"])
     stages = expanded.get("stages")
     if isinstance(stages, list):
         expanded["stages"] = [_stage(stage) for stage in stages]
@@ -61,6 +64,18 @@ def _teacher(entry: Any) -> Any:
         if isinstance(expanded.get(section), str):
             expanded[section] = {key: expanded[section]}
     return expanded
+
+
+def _metrics(entries: Any) -> Any:
+    """Return metrics as a mapping from names to options."""
+    if isinstance(entries, list):
+        sections: dict[str, Any] = {}
+        for entry in entries:
+            sections |= entry if isinstance(entry, Mapping) else {str(entry): None}
+        entries = sections
+    if not isinstance(entries, Mapping):
+        return entries
+    return {name: {} if options is None else options for name, options in entries.items()}
 
 
 def _objective(entry: Any) -> Any:

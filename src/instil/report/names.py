@@ -23,6 +23,8 @@ METRIC_NAMES = {
     "mae": "mean absolute error",
     "bits_per_byte": "bits per byte",
     "fgsm": "accuracy under FGSM",
+    "macro_f1": "macro F1",
+    "mean_average_precision": "mAP",
     "pgd": "accuracy under PGD",
 }
 

@@ -15,7 +15,7 @@ from instil.report.quantities import NUMBERS
 
 SECONDARY = ("loss", "ece", "mae", "agreement", "perplexity", "bits_per_byte")
 """Metrics that are never the headline metric unless the result names them."""
-OTHER_KEYS = ("gains", "cost", "details", "export")
+OTHER_KEYS = ("gains", "cost", "details", "export", "metrics")
 """Keys of the result with the shape of an arm."""
 
 
@@ -122,9 +122,17 @@ class Record:
     def is_fraction(self) -> bool:
         """Whether the headline metric lies in [-1, 1] for all arms, and is shown in percent."""
         values = [self.mean(arm, self.metric) for arm in self.arms]
-        return self.metric not in NUMBERS and all(
+        return not self.is_number(self.metric) and all(
             -1 <= value <= 1 for value in values if value is not None
         )
+
+    def is_number(self, metric: str) -> bool:
+        """Whether a metric is no fraction, and is not shown in percent."""
+        return metric in NUMBERS or self.get("metrics", metric, "is_fraction") is False
+
+    def is_added(self, metric: str) -> bool:
+        """Whether the recipe has added a metric to those of the task."""
+        return metric in self.get_dict("metrics")
 
     @cached_property
     def lower_is_better(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instil.report.names import display_name, display_title
-from instil.report.quantities import MISSING, NUMBERS, amount, points, spread
+from instil.report.quantities import MISSING, amount, points, spread
 from instil.report.record import SECONDARY, Record
 from instil.report.tables import Cell, table
 
@@ -19,21 +19,30 @@ def arms_table(record: Record) -> str:
     header = [
         "Network",
         f"{display_title(record.metric)}{direction}",
-        *(TITLES.get(metric, display_title(metric)) for metric in others),
+        *(_title(record, metric) for metric in others),
         "Gain over the student alone",
     ]
     rows: list[list[Cell]] = []
     for arm in record.arms:
         cells: list[Cell] = [_value(record, arm, record.metric, record.is_fraction)]
         for metric in others:
-            is_fraction = record.is_fraction or metric in SECONDARY
-            cells.append(_value(record, arm, metric, is_fraction and metric not in NUMBERS))
+            can_be_fraction = record.is_fraction or metric in SECONDARY or record.is_added(metric)
+            is_fraction = can_be_fraction and not record.is_number(metric)
+            cells.append(_value(record, arm, metric, is_fraction))
         rows.append([record.arm_name(arm), *cells, _gain_over_alone(record, arm)])
     caption = "Test split, one seed"
     if len(record.seeds) > 1:
         caption = f"Test split, mean ± standard deviation over {len(record.seeds)} seeds"
     strong = record.arms.index("distilled") if "distilled" in record.arms else -1
     return table(caption, header, rows, [record.arm_color(arm) for arm in record.arms], strong)
+
+
+def _title(record: Record, metric: str) -> str:
+    """Heading of a metric; those that the recipe adds have their direction."""
+    title = TITLES.get(metric, display_title(metric))
+    if record.get("metrics", metric, "higher_is_better") is False:
+        return f"{title} (lower is better)"
+    return title
 
 
 def _other_metrics(record: Record) -> list[str]:

@@ -11,12 +11,17 @@ import pytest
 import torch
 from torch import nn
 
+from instil import catalogue
+from instil.catalogue import plugins
 from instil.catalogue.user_code import UntrustedCode
 from instil.networks import source_registry
 from instil.networks.factory import build, code_of
 from instil.networks.inputs import input_of
 from instil.networks.model_source import ModelRequest, ModelSource
+from instil.plan.doctor import doctor
+from instil.recipe.errors import RecipeError
 from instil.tasks import classification, segmentation, text_classification
+from tests.experiment.small import recipe, run_of
 
 IMAGES: dict[str, Any] = {"classes": 5, "channels": 3, "size": 32}
 TEXTS: dict[str, Any] = {"classes": 3, "vocabulary": 66, "length": 16}
@@ -48,6 +53,49 @@ def test_a_package_declares_a_source(declared: Any) -> None:
     assert {"linear", "timm"} <= set(source_registry.source_names())
     with pytest.raises(ValueError, match=r"broken: .* is not a model source. Expected a subclass"):
         build("broken:x", classes=2)
+
+
+SOURCE = '''
+from torch import nn
+
+from instil.networks.model_source import ModelSource
+
+WIDTHS = {"small": 4, "large": 16}
+
+
+class MySource(ModelSource):
+    """Perceptrons by name."""
+
+    prefix = "mylib"
+
+    def build(self, request):
+        width = WIDTHS[request.name] * request.options.get("factor", 1)
+        pixels = request.fact("channels") * request.fact("size") ** 2
+        hidden = [nn.Flatten(), nn.Linear(pixels, width), nn.ReLU()]
+        return nn.Sequential(*hidden, nn.Linear(width, request.fact("classes")))
+'''
+
+
+def test_a_module_of_a_recipe_defines_a_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "imported", {})
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "my_models.py").write_text(SOURCE)
+    sections: dict[str, Any] = {
+        "folder": str(tmp_path),
+        "imports": ["my_models"],
+        "student": {"model": "mylib:small", "options": {"factor": 2}},
+        "teacher": "mylib:large",
+    }
+    result = run_of(recipe("seeds=[0]", "baselines=[]", **sections), tmp_path / "run")
+    assert result["cost"]["student"]["parameters"] == 8 * 65 + 10 * 9
+    assert result["cost"]["teacher"]["parameters"] == 16 * 65 + 10 * 17
+    with pytest.raises(RecipeError, match=r"student: no module 'mylb'.*mylib:.*Did you mean mylib"):
+        doctor(recipe(**sections | {"student": "mylb:small"}))
+    (tmp_path / "other_models.py").write_text(SOURCE.replace("mylib", "timm"))
+    with pytest.raises(ValueError, match=r"the model source 'timm'.*rename the prefix"):
+        catalogue.add(["other_models"], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -22,15 +22,13 @@ from instil.core import (
     side_effect_free,
 )
 from instil.items import to_device
-from instil.tasks.bases.batch_reader import BatchReader
 from instil.tasks.bases.checks import check_class_names, check_objectives
+from instil.tasks.bases.extra_metrics import Evaluation, ExtraMetrics
 
-Evaluation = tuple[dict[str, float], dict[str, Any]]
-"""Metrics, and details for plots."""
 LabelKind = Annotated[str, Doc("kind of the labels, one of the kinds of the task")]
 
 
-class Task(BatchReader):
+class Task(ExtraMetrics):
     """Base class of tasks: how a model is called, evaluated and checked against the data.
 
     Args:
@@ -41,9 +39,6 @@ class Task(BatchReader):
         roles: outputs that ``evaluate`` reads.
         teacher_eval_roles: outputs of the teacher that ``evaluate`` reads; empty for ``roles``.
         label_objectives: objectives of a teacher, and of a student without a teacher.
-        headline: metric for the comparison of arms.
-        higher_is_better: direction of the headline metric.
-        secondary: metrics that are shown with the headline metric.
         kinds: kinds of labels that the task supports.
         baselines: for each kind of labels, the arms that a gain must exceed. All but ``alone`` need
             one class per sample.
@@ -59,9 +54,6 @@ class Task(BatchReader):
     roles: ClassVar[tuple[str, ...]] = ("logits",)
     teacher_eval_roles: ClassVar[tuple[str, ...]] = ()
     label_objectives: ClassVar[tuple[str, ...]] = ("cross_entropy",)
-    headline: ClassVar[str] = "accuracy"
-    higher_is_better: ClassVar[bool] = True
-    secondary: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[tuple[str, ...]] = ("single",)
     baselines: ClassVar[Mapping[str, tuple[str, ...]]] = {"single": ("alone",)}
     exports: ClassVar[bool] = True
@@ -77,18 +69,6 @@ class Task(BatchReader):
             expected = f"{', '.join(others)} or {last}" if others else last
             raise ValueError(f"labels are {expected}, not '{kind}'")
         self.kind = kind
-
-    def evaluate(
-        self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
-    ) -> Evaluation:
-        """Compute metrics and details of a network in eval mode.
-
-        Args:
-            net: network to evaluate.
-            batches: batches of the test data.
-            teacher: network for ``agreement``, if there is one.
-        """
-        raise NotImplementedError
 
     def evaluate_generation(
         self, net: nn.Module, samples: Any, teacher: nn.Module | None = None
@@ -186,6 +166,8 @@ class Task(BatchReader):
                     continue
                 is_empty = False
                 batch = to_device(batch, device)
-                yield batch, net(batch), {} if teacher is None else teacher(batch)
+                outputs = net(batch)
+                self.observe(outputs, batch)
+                yield batch, outputs, {} if teacher is None else teacher(batch)
         if is_empty:
             raise ValueError("there are no batches to evaluate on")

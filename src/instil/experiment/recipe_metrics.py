@@ -1,0 +1,40 @@
+"""Metrics that a recipe adds to the evaluation of its task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instil import catalogue
+from instil.metrics.bases.metric import Metric
+from instil.recipe import build_options, error_context
+from instil.recipe.errors import RecipeError
+from instil.recipe.sections import Recipe
+
+
+def add_metrics(task: Any, recipe: Recipe) -> None:
+    """Build the metrics of a recipe, and add them to its task.
+
+    Args:
+        task: task of the recipe.
+        recipe: the recipe.
+
+    Raises:
+        RecipeError: for wrong options, a metric that is undefined for the labels of the task, and
+            a headline that is no metric.
+    """
+    if not recipe.metrics and recipe.headline is None:
+        return
+    metrics: dict[str, Metric] = {}
+    for name, config in recipe.metrics.items():
+        path = f"metrics.{name}"
+        options = build_options("metric", config.type, config.options, path)
+        kind: type[Metric] = catalogue.find("metric", config.type)
+        if task.kind not in kind.card.labels:
+            raise RecipeError(
+                f"{path}: {config.type} is undefined for labels of the kind '{task.kind}'. "
+                f"Expected {' or '.join(kind.card.labels)}. Remove it"
+            )
+        with error_context(path):
+            metrics[name] = kind(**options)
+    with error_context(""):
+        task.add_metrics(metrics, recipe.headline)

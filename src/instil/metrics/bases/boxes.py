@@ -1,0 +1,56 @@
+"""Mean average precision of boxes, computed by torchmetrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+Boxes = Mapping[str, Tensor]
+"""``boxes`` (K, 4), ``labels`` (K,) and, for detections, ``scores`` (K,)."""
+
+
+def average_precision_metric(iou_thresholds: Sequence[float] | None = None) -> Any:
+    """Build the metric of torchmetrics.
+
+    Args:
+        iou_thresholds: intersections over union at which a box counts as detected; None: 0.5 to
+            0.95 in steps of 0.05, as in COCO.
+
+    Raises:
+        ValueError: if pycocotools is not installed.
+    """
+    from torchmetrics.detection import MeanAveragePrecision
+
+    thresholds = None if iou_thresholds is None else list(iou_thresholds)
+    try:
+        metric = MeanAveragePrecision(iou_thresholds=thresholds, sync_on_compute=False)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            'the mean average precision needs pycocotools: pip install "instil[detection]"'
+        ) from error
+    # Detectors of torchvision return up to 300 boxes; the best 100 count, as in COCO.
+    metric.warn_on_many_detections = False
+    return metric
+
+
+def average_precision(metric: Any) -> float:
+    """Return the mean average precision over classes and thresholds.
+
+    Args:
+        metric: result of ``average_precision_metric``, with all samples.
+
+    Raises:
+        ValueError: if no sample has a box.
+    """
+    value = float(metric.compute()["map"])
+    # pycocotools returns -1 for data without a box.
+    if value < 0:
+        raise ValueError("no sample to evaluate on has a box")
+    return value
+
+
+def on_cpu(boxes: Boxes) -> dict[str, Tensor]:
+    """Return boxes without graph on the CPU."""
+    return {name: value.detach().cpu() for name, value in boxes.items()}

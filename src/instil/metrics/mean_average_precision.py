@@ -1,0 +1,60 @@
+"""Mean average precision of detected boxes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typing_extensions import Doc
+
+from instil.core import UNLABELLED, Batch, Card, Outputs
+from instil.metrics.bases.boxes import average_precision, average_precision_metric, on_cpu
+from instil.metrics.bases.metric import Metric
+
+
+class MeanAveragePrecision(Metric):
+    """Mean average precision of ``detections``, over classes and thresholds.
+
+    Labels are int64 (N, K) and ``box`` (N, K, 4), padded with -100. ``detections`` has ``boxes``,
+    ``labels`` and ``scores`` of each sample.
+    """
+
+    card = Card(
+        "Microsoft COCO: Common Objects in Context",
+        "https://arxiv.org/abs/1405.0312",
+        "ECCV",
+        2014,
+        tasks=("detection",),
+        labels=("boxes",),
+        use="Detectors of any number of objects per image.",
+        pitfalls="It needs pycocotools (extra detection). Tiny test sets make it noisy.",
+    )
+    roles = ("detections",)
+    batch_keys = ("label", "box")
+
+    def __init__(
+        self,
+        iou_thresholds: Annotated[
+            list[float] | None,
+            Doc("intersections over union of a detected box; None: 0.5 to 0.95, as in COCO"),
+        ] = None,
+    ) -> None:
+        self.iou_thresholds = iou_thresholds
+        self.reset()
+
+    def reset(self) -> None:
+        self._metric = average_precision_metric(self.iou_thresholds)
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        detections = [on_cpu(each) for each in outputs["detections"]]
+        targets = []
+        for box, label in zip(batch["box"], batch["label"], strict=True):
+            has_box = label != UNLABELLED
+            targets.append(on_cpu({"boxes": box[has_box], "labels": label[has_box]}))
+        if "num_boxes" in batch:
+            rows = [row for row, count in enumerate(batch["num_boxes"].tolist()) if count >= 0]
+            detections = [detections[row] for row in rows]
+            targets = [targets[row] for row in rows]
+        self._metric.update(detections, targets)
+
+    def compute(self) -> float:
+        return average_precision(self._metric)

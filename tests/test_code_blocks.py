@@ -64,6 +64,11 @@ EXECUTED = {
         "an entry point; tests/test_plugin.py installs such a package",
         "python: test_augmentation_of_data",
     ],
+    "extend.md": [
+        "yaml: test_metrics_and_models_of_extend",
+        "python: test_metrics_and_models_of_extend",
+        "python: test_metrics_and_models_of_extend",
+    ],
     "language.md": ["yaml: test_language", "bash: test_language"],
     "parallel.md": ["bash: test_parallel"] * 3,
     "quickstart.md": [
@@ -217,6 +222,26 @@ def user_module(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
         monkeypatch.delitem(sys.modules, name, raising=False)
 
     return save
+
+
+def test_metrics_and_models_of_extend(
+    empty_folder: Path, user_module: Callable[[str, str], None]
+) -> None:
+    metric, source = blocks("extend.md", "python")
+    user_module("my_metrics", metric)
+    user_module("my_models", source)
+    (section,) = blocks("extend.md", "yaml")
+    Path("mine.yaml").write_text(
+        f"{section}imports: [my_metrics, my_models]\ndata: digits\nobjectives: {{kd: {{}}}}\n"
+        "teacher: {model: mlp, is_trained: true}\nstudent: 'mylib:small'\n"
+    )
+    whole = recipes.load("mine.yaml", ["metrics.mean_margin={}"])
+    experiment = Experiment.from_recipe(whole)
+    assert set(experiment.task.metrics) == {"macro_f1", "top3", "mean_margin"}
+    assert experiment.task.headline == "macro_f1"
+    command_sequence(["run", "mine.yaml", "--out", "run", *SHORT], folder=empty_folder)
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["distilled"]["macro_f1"]["mean"] > 0
 
 
 def test_every_block_has_a_test() -> None:

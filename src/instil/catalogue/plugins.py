@@ -71,8 +71,7 @@ def add(modules: Iterable[str], folder: Path = Path()) -> None:
 def installed() -> dict[Key, Any]:
     """Return the methods of other distributions; a broken entry point is skipped with a warning."""
     new: dict[Key, Any] = {}
-    entries = [entry for group in (GROUP, METRICS) for entry in entry_points(group=group)]
-    for entry in entries:
+    for entry in (*entry_points(group=GROUP), *entry_points(group=METRICS)):
         try:
             new.update(_methods_of(entry))
         except Exception as error:  # the code of another package may raise anything

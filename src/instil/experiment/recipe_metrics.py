@@ -20,7 +20,7 @@ def add_metrics(task: Any, recipe: Recipe) -> None:
 
     Raises:
         RecipeError: for wrong options, a metric that is undefined for the labels of the task, and
-            a headline that is no metric.
+            an unknown headline.
     """
     if not recipe.metrics and recipe.headline is None:
         return

@@ -28,7 +28,7 @@ class CalibrationError(TorchMetric):
         "ICML",
         2017,
         use="Probabilities that a later decision depends on.",
-        pitfalls="The value depends on the number of bins. It says nothing about accuracy.",
+        pitfalls="The value depends on the number of bins. It does not measure accuracy.",
     )
     higher_is_better = False
 

@@ -127,7 +127,7 @@ class Record:
         )
 
     def is_number(self, metric: str) -> bool:
-        """Whether a metric is no fraction, and is not shown in percent."""
+        """Whether a metric is shown as a number instead of percent."""
         return metric in NUMBERS or self.get("metrics", metric, "is_fraction") is False
 
     def is_added(self, metric: str) -> bool:

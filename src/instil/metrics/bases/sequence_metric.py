@@ -26,7 +26,7 @@ class SequenceMetric(Metric):
     """Base class of error rates of the most likely symbols of ``logits`` (N, T, C).
 
     Labels are int64 (N, L), padded with -100; a sample without a label is left out. Positions with
-    ``valid`` (N, T) False are no part of a prediction.
+    ``valid`` (N, T) False are left out of a prediction.
 
     Args:
         blank: class of the CTC blank; None: one symbol per position.

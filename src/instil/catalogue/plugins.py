@@ -108,14 +108,13 @@ def definitions(module: ModuleType) -> dict[Key, Any]:
 
 def _model_sources(module: ModuleType) -> list[type[Any]]:
     """Return the model sources that a module itself defines with a prefix."""
-    return [
-        cls
-        for cls in vars(module).values()
-        if inspect.isclass(cls)
-        and cls.__module__ == module.__name__
-        and getattr(cls, "catalogue_kind", "") == "model_source"
-        and cls.prefix
-    ]
+    classes: list[type[Any]] = []
+    for cls in vars(module).values():
+        is_own = inspect.isclass(cls) and cls.__module__ == module.__name__
+        is_source = getattr(cls, "catalogue_kind", "") == "model_source"
+        if is_own and is_source and cls.prefix:
+            classes.append(cls)
+    return classes
 
 
 def _returns_splits(function: Callable[..., Any]) -> bool:

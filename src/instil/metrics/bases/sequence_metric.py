@@ -61,7 +61,7 @@ class SequenceMetric(Metric):
         """Symbols of a sequence, without repeats and blanks if there is a blank."""
         if self.blank is None:
             return symbols
-        merged = torch.unique_consecutive(symbols)
+        merged: Tensor = torch.unique_consecutive(symbols)
         return merged[merged != self.blank]
 
     def text_of(self, symbols: Tensor) -> str:

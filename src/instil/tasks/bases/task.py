@@ -23,7 +23,8 @@ from instil.core import (
 )
 from instil.items import to_device
 from instil.tasks.bases.checks import check_class_names, check_objectives
-from instil.tasks.bases.extra_metrics import Evaluation, ExtraMetrics
+from instil.tasks.bases.extra_metrics import Evaluation as Evaluation
+from instil.tasks.bases.extra_metrics import ExtraMetrics
 
 LabelKind = Annotated[str, Doc("kind of the labels, one of the kinds of the task")]
 

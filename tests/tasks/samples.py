@@ -163,12 +163,18 @@ def rows() -> Batch:
     }
 
 
+def point_sets() -> Batch:
+    points = torch.randn(12, 5, 3, generator=torch.Generator().manual_seed(5))
+    return {"points": points, "label": images()["label"]}
+
+
 SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] = {
     "classification": (images, None),
     "segmentation": (pixels, PixelProbe),
     "text_classification": (texts, TextProbe),
     "node_classification": (nodes, None),
     "regression": (reals, None),
+    "point_classification": (point_sets, None),
     "detection": (boxed_images, BoxProbe),
     "language": (rows, NextTokenProbe),
     "image_text": (pairs, PairProbe),

@@ -13,6 +13,7 @@ from instil.core.item_losses import item_mean, roles_read, without_uncounted
 from instil.core.objective import Objective, Weighting
 from instil.core.update import Gather, Update
 from instil.items import Batch, Outputs, first_tensor, graph_preserving_zero
+from instil.items.point_features import align_point_features
 from instil.items.scheduled import extract_schedules, values_at, with_options
 from instil.items.selection import (
     CountedRows,
@@ -111,7 +112,7 @@ class Objectives(nn.ModuleDict):
                 objective.resolve(student, teacher, self.missing_role_remedy)
                 if objective.sample_weight is not None:
                     objective.sample_weight.resolve(student, teacher, self.missing_role_remedy)
-                objective.build(student, teacher)
+                objective.build(*_comparable(objective, student, teacher))
             except ValueError as error:
                 where = f". {self.student_modules}" if "student taps" in str(error) else ""
                 raise ValueError(f"objectives.{name}: {error}{where}") from error
@@ -147,6 +148,7 @@ class Objectives(nn.ModuleDict):
         """Update of ``learner`` on the weighted mean of every objective."""
         losses: dict[str, Tensor] = {}
         state_updates: dict[str, Tensor] = {}
+        student, teacher = _comparable(self, student, teacher)
         original = student, teacher
         converted = (
             outputs_to_float32(student, self.reads("student")),
@@ -213,3 +215,10 @@ class Objectives(nn.ModuleDict):
     def items(self) -> ItemsView[str, nn.Module]:
         """Name and objective, without the balance."""
         return dict(self.named()).items()
+
+
+def _comparable(module: nn.Module, student: Outputs, teacher: Outputs) -> tuple[Outputs, Outputs]:
+    """Outputs with features of point sets as maps of the same points, if a module reads them."""
+    if "features" in roles_read(module, "student") | roles_read(module, "teacher"):
+        return align_point_features(student, teacher)
+    return student, teacher

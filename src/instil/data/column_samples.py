@@ -16,6 +16,7 @@ from instil.core import UNLABELLED
 from instil.data.columns import Column, is_text
 from instil.data.images import ArrayData
 from instil.data.label_kinds import BoxData, GradedData, SequenceData, UnlabelledData
+from instil.data.point_checks import check_points
 from instil.data.samples import RealData, Samples, TensorData
 
 LabelKind = Literal["single", "multi", "binary", "real", "sequence", "boxes", "graded"]
@@ -50,6 +51,8 @@ def column_samples(
             inputs |= input_tensors(key, column)
     if not inputs:
         raise ValueError("columns: there is no input. Expected a key other than label and box")
+    if "points" in inputs:
+        check_points(inputs["points"])
     facts = facts_of(inputs)
     if "label" not in columns:
         return UnlabelledData(inputs, facts)
@@ -133,6 +136,8 @@ def facts_of(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         height, width = value.shape[2:]
         size = height if height == width else (height, width)
         return {"channels": value.shape[1], "size": size}
+    if key == "points":
+        return {"channels": value.shape[2]}
     return {"features": value.shape[1]} if value.ndim == 2 else {}
 
 

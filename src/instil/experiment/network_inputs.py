@@ -69,12 +69,21 @@ def input_shape(task: Any, samples: Samples, config: ModelConfig) -> tuple[int, 
 def network_facts(samples: Samples, config: ModelConfig) -> Facts:
     """Return the arguments for the builder of a network.
 
-    An image that is read from another key replaces the number of channels and the size.
+    An image that is read from another key replaces the number of channels and the size, points
+    replace the number of channels.
     """
     facts = samples.facts
-    image = sample_batch(samples, config).get("image") if "image" in config.reads else None
-    if not isinstance(image, Tensor) or image.ndim != 4:
-        return facts
-    channels, height, width = image.shape[1:]
-    size = height if height == width else (height, width)
-    return facts | {"channels": channels, "size": size}
+    for key in ("image", "points"):
+        value = sample_batch(samples, config).get(key) if key in config.reads else None
+        if isinstance(value, Tensor):
+            facts = facts | _facts_of(key, value)
+    return facts
+
+
+def _facts_of(key: str, value: Tensor) -> Facts:
+    """Arguments for the builder of a network that reads ``value`` in the place of ``key``."""
+    if value.ndim == 4:
+        channels, height, width = value.shape[1:]
+        return {"channels": channels, "size": height if height == width else (height, width)}
+    is_points = key == "points" and value.ndim == 3
+    return {"channels": value.shape[2]} if is_points else {}

@@ -78,7 +78,8 @@ def _own(model: nn.Module) -> tuple[list[str], str]:
     path, part = candidates[0] if candidates else ("", model)
     stages: Any = getattr(part, "stages", ())
     prefix = f"{path}.stages" if path else "stages"
-    features = [f"{prefix}.{i}" for i in range(len(stages))]
+    layout = f"@{part.layout}" if hasattr(part, "layout") else ""
+    features = [f"{prefix}.{i}{layout}" for i in range(len(stages))]
     # Stages of vectors, as in an MLP, are not feature maps.
     if any(_has_linear(stage) for stage in stages):
         features = []

@@ -29,6 +29,7 @@ NUM_HEADS = 4
 NUM_TOKENS = 6
 IMAGE_SIZE = 8
 NUM_DISTANCES = 5
+NUM_POINTS = {"student": 6, "teacher": 9}
 LOGIT_SCALES = {"student": 12.0, "teacher": 16.0}
 """Scales of image-text similarities."""
 
@@ -146,3 +147,12 @@ def view_classification(draw: Draw, side: str) -> Outputs:
         "view_logits": 2 * draw(3, NUM_CLASSES),
         "view_embedding": draw(3, WIDTHS[side]),
     }
+
+
+def point_classification(draw: Draw, side: str) -> Outputs:
+    """Outputs of a classifier of point sets; the two sides see different points."""
+    num_points = NUM_POINTS[side]
+    outputs = classification(draw, side)
+    outputs["positions"] = draw(num_points, 3)
+    outputs["features"] = tuple(draw(num_points, channels) for channels, _ in FEATURE_SHAPES[side])
+    return outputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -56,6 +56,30 @@ class FeatureObjective(Objective):
     def couples(self) -> bool:
         """Whether the loss of a sample depends on the others: by the card, or through BatchNorm."""
         return self.card.couples if self.connector_norm is None else self.connector_norm == "batch"
+
+    def resolve(
+        self, student: Iterable[str], teacher: Iterable[str], remedy: str | None = None
+    ) -> None:
+        """Choose the roles to read; ``positions`` of point sets belong to their features.
+
+        Raises:
+            ValueError: if a role is missing, or one side only has features of points.
+        """
+        present = {"student": set(student), "teacher": set(teacher)}
+        super().resolve(present["student"], present["teacher"], remedy)
+        with_points = [
+            side
+            for side, roles in present.items()
+            if "positions" in roles and "features" in self.reads[side]
+        ]
+        if len(with_points) == 1 and set(self.reads["teacher"]) & {"features"}:
+            raise ValueError(
+                f"{type(self).__name__} compares features by position, and only the "
+                f"{with_points[0]} returns positions of points. Expected point sets on both sides. "
+                "Use an objective on logits or embeddings"
+            )
+        for side in with_points:
+            self.reads[side] = tuple(dict.fromkeys((*self.reads[side], "positions")))
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Pair the levels of a dry batch and build the adapters.

@@ -156,6 +156,7 @@ from .objectives.logits.pld import PLD as PLD
 from .objectives.logits.ps_kd import PSKD as PSKD
 from .objectives.features.patient_kd import PatientKD as PatientKD
 from .objectives.features.phi_s import PhiS as PhiS
+from .tasks.point_classification import PointClassification as PointClassification
 from .schemes.self_distillation.previous_epoch import PreviousEpoch as PreviousEpoch
 from .teachers.private_votes import PrivateVotes as PrivateVotes
 from .schemes.language.privileged_context import PrivilegedContext as PrivilegedContext
@@ -552,6 +553,7 @@ __all__ = [
     "PSKD",
     "PatientKD",
     "PhiS",
+    "PointClassification",
     "PreviousEpoch",
     "PrivateVotes",
     "PrivilegedContext",

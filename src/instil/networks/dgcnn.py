@@ -35,7 +35,7 @@ class EdgeConv(nn.Module):
         """Compute (N, outputs, P) of (N, inputs, P)."""
         indices = feature_neighbours(values, self.neighbours)
         flat = indices.flatten(1)[:, None].expand(-1, values.shape[1], -1)
-        near = values.gather(2, flat).unflatten(2, (-1, self.neighbours))
+        near = values.gather(2, flat).view(*values.shape, self.neighbours)
         centre = values.unsqueeze(3).expand_as(near)
         edges = torch.cat([centre, near - centre], 1)
         result: Tensor = self.layer(edges).amax(3)

@@ -41,8 +41,10 @@ def solids(
     Returns:
         Train, validation and test data: 600, 120 and 480 samples.
     """
-    parts = [_part(size, seed, points, noise, task_name) for seed, size in enumerate(SIZES)]
-    return Splits(*parts, CLASSES, "single")
+    train, validation, test = (
+        _part(size, seed, points, noise, task_name) for seed, size in enumerate(SIZES)
+    )
+    return Splits(train, validation, test, CLASSES, "single")
 
 
 def _part(size: int, seed: int, num_points: int, noise: float, task_name: str) -> TensorData:

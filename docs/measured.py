@@ -147,7 +147,7 @@ def gains_page() -> str:
 
 
 def _gain_row(row: Row, metric: str, arms: list[str]) -> list[str]:
-    show = _number if metric in UNITLESS else _percent
+    show = _format_number if metric in UNITLESS else _percent
     numbers = [show(row[arm][metric]) if arm in row else "" for arm in arms]
     is_headline = metric == row["headline"]
     command, difference = (_command(row), _gain(row, arms[-1])) if is_headline else ("", "")
@@ -292,7 +292,7 @@ def language_page() -> str:
 def _language_row(row: Row, arm: str, is_first: bool) -> list[str]:
     metrics = row[arm]
     agreement = _percent(metrics["agreement"]) if "agreement" in metrics else ""
-    numbers = [_number(metrics.get(metric)) for metric in ("perplexity", "bits_per_byte")]
+    numbers = [_format_number(metrics.get(metric)) for metric in ("perplexity", "bits_per_byte")]
     speed = ["", ""]
     if writing := row.get("writing", {}).get(arm):
         speed = [f"{writing['written_per_second']:.0f}", f"{writing['writing_bytes'] / 1e6:.1f} MB"]
@@ -312,7 +312,7 @@ def _command(row: Row) -> str:
     return " ".join([link, *(f"`{option}`" for option in options)])
 
 
-def _number(summary: Row | None) -> str:
+def _format_number(summary: Row | None) -> str:
     """Mean and standard deviation with three significant digits."""
     if summary is None:
         return ""

@@ -42,7 +42,7 @@ def serving(path: Path, parallel: int = 1, exact: bool = False) -> Iterator[str]
     del server
 
 
-def asked(url: str, address: str, **body: Any) -> Any:
+def request(url: str, address: str, **body: Any) -> Any:
     """What it answers."""
     request = urllib.request.Request(
         url + address, json.dumps(body).encode(), {"Content-Type": "application/json"}

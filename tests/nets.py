@@ -36,21 +36,21 @@ def net(width: int = 8, seed: int = 0, dropout: float = 0.0) -> Net:
         return Net(Body(width, dropout=dropout), call, {"embedding": "head:in"})
 
 
-def batch(number: int = 16, seed: int = 0) -> Batch:
+def batch(count: int = 16, seed: int = 0) -> Batch:
     """Half of the labels are missing."""
     generator = torch.Generator().manual_seed(seed)
-    label = torch.randint(0, 5, (number,), generator=generator)
+    label = torch.randint(0, 5, (count,), generator=generator)
     label[1::2] = -100
     return {
-        "x": torch.randn(number, 6, generator=generator),
+        "x": torch.randn(count, 6, generator=generator),
         "label": label,
-        "index": torch.arange(number),
+        "index": torch.arange(count),
     }
 
 
-def timed(step: int = 0, number: int = 16) -> Batch:
+def timed(step: int = 0, count: int = 16) -> Batch:
     """The batch of a step, with its clock."""
-    return batch(number, step) | {
+    return batch(count, step) | {
         "step": torch.tensor(step),
         "progress": torch.tensor(step / 10),
         "seed": torch.tensor(0),

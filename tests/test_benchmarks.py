@@ -50,7 +50,7 @@ def test_both_sides_of_the_step_learn_the_same() -> None:
         nets = module["nets"]
         students = []
 
-        def keep(size: dict[str, int], nets=nets, students=students):  # type: ignore[no-untyped-def]
+        def keep(size: dict[str, int], nets=nets, students=students):
             students.append(nets(size))
             return students[-1]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from instil.balances.gradient_norm import GradientNorm
 
 
-def made(asymmetry: float = 0.0, **options: float) -> GradientNorm:
+def build_balance(asymmetry: float = 0.0, **options: float) -> GradientNorm:
     balance = GradientNorm(role="embedding", asymmetry=asymmetry, **options)
     balance.build({"steep": False, "flat": False})
     return balance
@@ -16,7 +16,7 @@ def made(asymmetry: float = 0.0, **options: float) -> GradientNorm:
 def pieces(
     shared: Tensor, sizes: list[int]
 ) -> list[tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]]:
-    counts = [dict.fromkeys(("steep", "flat"), torch.tensor(number)) for number in sizes]
+    counts = [dict.fromkeys(("steep", "flat"), torch.tensor(value)) for value in sizes]
     losses = [
         {"steep": 9 * part.square().mean(), "flat": part.square().mean()}
         for part in shared.split(sizes)
@@ -33,7 +33,7 @@ def step(balance: GradientNorm, shared: Tensor, sizes: list[int]) -> dict[str, T
 
 
 def test_the_pulls_become_equal() -> None:
-    balance, shared = made(), torch.randn(8, 3, requires_grad=True)
+    balance, shared = build_balance(), torch.randn(8, 3, requires_grad=True)
     assert step(balance, shared, [8])["steep"] == 9 * shared.square().mean(), (
         "the first step is as it was"
     )
@@ -49,7 +49,7 @@ def test_the_first_step_is_equation_2() -> None:
     """d|w G - target| / dw = sign(w G - target) G, here in units of the mean pull; then the sum is
     2 again.
     """
-    balance, shared = made(rate=0.1), torch.randn(8, 3, requires_grad=True)
+    balance, shared = build_balance(rate=0.1), torch.randn(8, 3, requires_grad=True)
     step(balance, shared, [8])
     moved = torch.tensor([1 - 0.1 * 9 / 5, 1 + 0.1 * 1 / 5])
     assert torch.allclose(balance.weights, moved * 2 / moved.sum())
@@ -57,7 +57,7 @@ def test_the_first_step_is_equation_2() -> None:
 
 def test_what_lags_behind_pulls_harder() -> None:
     shared = torch.randn(8, 3, requires_grad=True)
-    eager, even = made(asymmetry=2.0), made()
+    eager, even = build_balance(asymmetry=2.0), build_balance()
     for balance in (eager, even):
         step(balance, shared, [8])
         balance.first = balance.first * torch.tensor(
@@ -70,7 +70,7 @@ def test_what_lags_behind_pulls_harder() -> None:
 
 def test_the_cut_of_the_batch_changes_nothing() -> None:
     shared = torch.randn(8, 3, requires_grad=True)
-    whole, cut = made(asymmetry=1.5), made(asymmetry=1.5)
+    whole, cut = build_balance(asymmetry=1.5), build_balance(asymmetry=1.5)
     for _ in range(3):
         step(whole, shared, [8])
         step(cut, shared, [1, 5, 2])
@@ -78,7 +78,7 @@ def test_the_cut_of_the_batch_changes_nothing() -> None:
 
 
 def test_a_role_that_a_loss_does_not_depend_on() -> None:
-    balance, shared = made(), torch.randn(2, 3, requires_grad=True)
+    balance, shared = build_balance(), torch.randn(2, 3, requires_grad=True)
     losses = {"steep": shared.sum(), "flat": torch.ones(1, requires_grad=True).sum()}
     with pytest.raises(ValueError, match=r"objectives\.flat does not depend on 'embedding'"):
         balance(losses, {"steep": torch.tensor(2), "flat": torch.tensor(2)}, {"embedding": shared})

@@ -36,8 +36,8 @@ def test_the_gradient_by_the_input_is_compared() -> None:
     batch = {"x": torch.randn(5, 3), "index": torch.arange(5)}
     scheme.prepare(batch)
     (update,) = scheme.step(batch)
-    wanted = (student.weight.sum(0) - teacher.weight.sum(0)).square().sum()
-    assert torch.allclose(update.losses["slopes"], wanted)
+    expected = (student.weight.sum(0) - teacher.weight.sum(0)).square().sum()
+    assert torch.allclose(update.losses["slopes"], expected)
     update.losses["slopes"].backward()
     assert student.weight.grad is not None
     assert teacher.weight.grad is None

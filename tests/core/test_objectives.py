@@ -42,10 +42,10 @@ class LabelGram(Gram):
     items = Items(labelled=True)
 
 
-def outputs(seed: int = 0, number: int = 4) -> Outputs:
+def outputs(seed: int = 0, count: int = 4) -> Outputs:
     return {
         "logits": torch.randn(
-            number, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float32
+            count, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float32
         )
     }
 
@@ -146,9 +146,9 @@ def test_what_couples_gets_the_counted_rows_and_of_the_batch_what_belongs_to_ite
     }
     student, teacher = outputs(0), outputs(1)
     loss = Objectives({"gram": objective})(student, teacher, batch).losses["gram"]
-    mine, theirs, seen = objective.seen
-    assert torch.equal(mine["logits"], student["logits"][[0, 3]])
-    assert torch.equal(theirs["logits"], teacher["logits"][[0, 3]])
+    student_rows, teacher_rows, seen = objective.seen
+    assert torch.equal(student_rows["logits"], student["logits"][[0, 3]])
+    assert torch.equal(teacher_rows["logits"], teacher["logits"][[0, 3]])
     assert {key: value.tolist() for key, value in seen.items()} == {
         "label": [1, 0],
         "index": [0, 3],
@@ -156,7 +156,12 @@ def test_what_couples_gets_the_counted_rows_and_of_the_batch_what_belongs_to_ite
     }
     assert torch.allclose(
         loss,
-        (mine["logits"] @ mine["logits"].T - theirs["logits"] @ theirs["logits"].T).square().mean(),
+        (
+            student_rows["logits"] @ student_rows["logits"].T
+            - teacher_rows["logits"] @ teacher_rows["logits"].T
+        )
+        .square()
+        .mean(),
     )
 
 

@@ -39,8 +39,8 @@ def model() -> Model:
     return Model()
 
 
-def batch(number: int = 5) -> Batch:
-    return {"x": torch.randn(number, 6, generator=torch.Generator().manual_seed(1))}
+def batch(count: int = 5) -> Batch:
+    return {"x": torch.randn(count, 6, generator=torch.Generator().manual_seed(1))}
 
 
 def expected(net: Model, x: Tensor) -> list[Tensor]:
@@ -64,15 +64,15 @@ def test_path_list_input_and_all_calls() -> None:
     }
     net = Net(inner, taps=taps)
     outputs, values = net(batch()), expected(inner, batch()["x"])
-    for name, wanted in {"one": values[0], "input": values[3], "root": outputs["logits"]}.items():
-        assert torch.equal(outputs[name], wanted), name
-    for name, wanted in {
+    for name, value in {"one": values[0], "input": values[3], "root": outputs["logits"]}.items():
+        assert torch.equal(outputs[name], value), name
+    for name, value in {
         "several": (values[0], values[3]),
         "calls": tuple(values[1:]),
         "inputs": tuple(values[:3]),
     }.items():
         assert isinstance(outputs[name], tuple)
-        assert all(torch.equal(a, b) for a, b in zip(outputs[name], wanted, strict=True)), name
+        assert all(torch.equal(a, b) for a, b in zip(outputs[name], value, strict=True)), name
     assert torch.equal(outputs["nested"][0], values[0])
     assert len(outputs["nested"][1]) == 3
 

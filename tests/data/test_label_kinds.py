@@ -68,10 +68,10 @@ def test_boxes_are_ragged_and_an_empty_image_has_a_label() -> None:
     assert first["boxes"].tolist() == [[0, 0, 4, 4], [2, 3, 8, 8]]
     assert first["labels"].tolist() == [1, 0]
     assert empty["boxes"].shape == unlabelled["boxes"].shape == (0, 4)
-    kept = data.keep_labels(torch.tensor([1]))
-    assert kept.__getitems__([0, 1, 2])["num_boxes"].tolist() == [-100, 0, -100]
-    assert (kept.__getitems__([0])["box"] == -100).all()
-    assert kept.subset([1]).num_boxes.tolist() == [0]
+    selected = data.keep_labels(torch.tensor([1]))
+    assert selected.__getitems__([0, 1, 2])["num_boxes"].tolist() == [-100, 0, -100]
+    assert (selected.__getitems__([0])["box"] == -100).all()
+    assert selected.subset([1]).num_boxes.tolist() == [0]
 
 
 @pytest.mark.parametrize(

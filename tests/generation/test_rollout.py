@@ -76,10 +76,10 @@ NETS = {
 
 @pytest.mark.parametrize("make", NETS.values(), ids=NETS)
 def test_log_probabilities_are_those_of_training(make) -> None:  # type: ignore[no-untyped-def]
-    asked = make()
+    model = make()
     for temperature in (1.0, 0.7):
-        text = generate_text(asked, timed(), END, temperature=temperature)
-        logits = asked(text)["logits"] / temperature
+        text = generate_text(model, timed(), END, temperature=temperature)
+        logits = model(text)["logits"] / temperature
         expected = token_log_probs(logits, text["token"])
         assert text["valid"].sum() > 20
         assert torch.allclose(text["log_probability"], expected, atol=1e-5)
@@ -87,7 +87,7 @@ def test_log_probabilities_are_those_of_training(make) -> None:  # type: ignore[
 
 @pytest.mark.parametrize("make", [lambda: net(8, depth=2), llama], ids=["own", "llama"])
 def test_the_cache_changes_nothing_and_is_used(make) -> None:  # type: ignore[no-untyped-def]
-    asked, lengths = make(), []
+    network, lengths = make(), []
 
     def plainly(model: nn.Module, batch: Batch) -> Outputs:
         return {
@@ -100,50 +100,52 @@ def test_the_cache_changes_nothing_and_is_used(make) -> None:  # type: ignore[no
         lengths.append(batch["input_ids"].shape[1])
         return call(model, batch)
 
-    noting = Net(asked.model, noted)
+    noting = Net(network.model, noted)
     generate_text(noting, timed(), END)  # the first time its cache is tested
     lengths.clear()
     first, second = (
         generate_text(noting, timed(), END),
-        generate_text(Net(asked.model, plainly), timed(), END),
+        generate_text(Net(network.model, plainly), timed(), END),
     )
     assert torch.equal(first["input_ids"], second["input_ids"])
     assert set(lengths[1:]) == {1}
 
 
 def test_a_text_begins_after_its_prompt_and_ends_with_the_end_or_the_row() -> None:
-    given = timed()
-    text = generate_text(net(8), given, END)
-    for row in range(len(given["valid"])):
-        if not given["valid"][row].any():
+    prompts = timed()
+    text = generate_text(net(8), prompts, END)
+    for row in range(len(prompts["valid"])):
+        if not prompts["valid"][row].any():
             assert not text["valid"][row].any()
             continue
-        asked = int(given["valid"][row].int().argmax()) + 1
-        assert torch.equal(text["input_ids"][row, :asked], given["input_ids"][row, :asked])
-        said = text["token"][row][text["valid"][row]].tolist()
-        assert END not in said[:-1]
-        assert said[-1] == END or asked + len(said) == LENGTH + 1
-        places = range(asked - 1, asked - 1 + len(said))
+        model = int(prompts["valid"][row].int().argmax()) + 1
+        assert torch.equal(text["input_ids"][row, :model], prompts["input_ids"][row, :model])
+        tokens = text["token"][row][text["valid"][row]].tolist()
+        assert END not in tokens[:-1]
+        assert tokens[-1] == END or model + len(tokens) == LENGTH + 1
+        places = range(model - 1, model - 1 + len(tokens))
         assert text["valid"][row].nonzero().flatten().tolist() == list(places)
-        assert text["input_ids"][row, asked : asked + len(said)].tolist() == said[: LENGTH - asked]
-        assert int(text["attention_mask"][row].sum()) == min(asked + len(said), LENGTH)
+        assert (
+            text["input_ids"][row, model : model + len(tokens)].tolist() == tokens[: LENGTH - model]
+        )
+        assert int(text["attention_mask"][row].sum()) == min(model + len(tokens), LENGTH)
     assert (text["label"] == -100).all()
     assert len({int(row.sum()) for row in text["valid"]}) > 3
 
 
 def test_it_does_not_depend_on_the_rows_beside_it_but_on_seed_step_and_index() -> None:
-    asked, given = net(8), timed()
-    whole = generate_text(asked, given, END)
+    model, prompts = net(8), timed()
+    whole = generate_text(model, prompts, END)
     rows = torch.tensor([5, 2, 9])
     part = generate_text(
-        asked, {key: value[rows] if value.ndim else value for key, value in given.items()}, END
+        model, {key: value[rows] if value.ndim else value for key, value in prompts.items()}, END
     )
     assert torch.equal(part["input_ids"], whole["input_ids"][rows])
     assert not torch.equal(
-        generate_text(asked, given | {"step": torch.tensor(1)}, END)["token"], whole["token"]
+        generate_text(model, prompts | {"step": torch.tensor(1)}, END)["token"], whole["token"]
     )
     assert not torch.equal(
-        generate_text(asked, given | {"seed": torch.tensor(1)}, END)["token"], whole["token"]
+        generate_text(model, prompts | {"seed": torch.tensor(1)}, END)["token"], whole["token"]
     )
 
 
@@ -184,11 +186,11 @@ def test_tokens_are_drawn_by_their_probability() -> None:
 
 
 def test_teachers_write_too() -> None:
-    given = timed()
-    alone = generate_text(net(8, 1), given, END)
+    prompts = timed()
+    alone = generate_text(net(8, 1), prompts, END)
     for teacher in (Frozen(net(8, 1)), Ensemble([net(8, 1), net(8, 1)])):
         text = generate_with(
-            given, [teacher], lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0]), END
+            prompts, [teacher], lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0]), END
         )
         assert torch.equal(text["input_ids"], alone["input_ids"])
 

@@ -23,8 +23,8 @@ WEIGHTS = st.just(0.0) | st.floats(0.125, 8, width=32)
 def test_agrees_with_plain_arithmetic(rows: list[tuple[float, float]]) -> None:
     values, weight = (torch.tensor(column) for column in zip(*rows, strict=True))
     total = sum(w for _, w in rows)
-    wanted = sum(v * w for v, w in rows) / total if total else 0.0
-    assert float(mean(values, weight)) == pytest.approx(wanted, rel=1e-4, abs=1e-2)
+    expected = sum(v * w for v, w in rows) / total if total else 0.0
+    assert float(mean(values, weight)) == pytest.approx(expected, rel=1e-4, abs=1e-2)
 
 
 def test_nothing_counts_is_zero_with_its_graph() -> None:
@@ -72,13 +72,13 @@ def test_half_precision_is_summed_in_float32() -> None:
 
 
 def test_full_keeps_what_is_full_already() -> None:
-    for dtype, wanted in (
+    for dtype, expected in (
         (torch.float16, torch.float32),
         (torch.bfloat16, torch.float32),
         (torch.float32,) * 2,
         (torch.float64,) * 2,
     ):
-        assert to_float32(torch.ones(1, dtype=dtype)).dtype == wanted
+        assert to_float32(torch.ones(1, dtype=dtype)).dtype == expected
 
 
 def test_nothing_hangs_on_its_outputs() -> None:

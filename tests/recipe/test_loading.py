@@ -165,19 +165,19 @@ def problem(*changes: str, **sections: Any) -> str:
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(change: str, message: str) -> None:
-    said = problem(change)
-    assert said.startswith(message) if message.endswith(" ") else said == message
+    text = problem(change)
+    assert text.startswith(message) if message.endswith(" ") else text == message
 
 
 def test_all_problems_are_told_at_once_and_none_twice() -> None:
-    said = problem(
+    message = problem(
         "objectives.dkdd={}",
         "train.clip=-1",
         "seeds=[a]",
         "objectives.kd.alfa=1",
         "train.optimizer.betas=x",
     )
-    assert sorted(re.sub(r"(mean dkd), .*", r"\1", line) for line in said.splitlines()) == [
+    assert sorted(re.sub(r"(mean dkd), .*", r"\1", line) for line in message.splitlines()) == [
         "objectives.dkdd: No objective named 'dkdd'. Did you mean dkd",
         "objectives.kd.alfa: unknown option. KD has temperature, scale, multi_label, standardize.",
         "seeds.0: a whole number was expected, not 'a'",
@@ -525,16 +525,16 @@ def test_a_fingerprint_changes_with_its_parts_alone() -> None:
 
 
 def test_samples_are_weighted_and_losses_balanced() -> None:
-    made = load("digits", ["objectives.kd.sample_weight=entropy", "balance={type: uncertainty}"])
-    assert made.objectives["kd"].sample_weight.options == {"temperature": 3.0, "prefer": "unsure"}
-    objectives = build_objectives(made.objectives, made.balance)
+    recipe = load("digits", ["objectives.kd.sample_weight=entropy", "balance={type: uncertainty}"])
+    assert recipe.objectives["kd"].sample_weight.options == {"temperature": 3.0, "prefer": "unsure"}
+    objectives = build_objectives(recipe.objectives, recipe.balance)
     assert type(objectives["kd"].sample_weight).__name__ == "Entropy"
     assert type(objectives.balance).__name__ == "Uncertainty"
-    assert build(parse(to_yaml(made), "text")) == made
+    assert build(parse(to_yaml(recipe), "text")) == recipe
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         (
             "objectives.kd.sample_weight=entropi",
@@ -547,17 +547,17 @@ def test_samples_are_weighted_and_losses_balanced() -> None:
         ("balance=gradient", "balance: No balance named 'gradient'. Did you mean gradient_norm"),
     ],
 )
-def test_wrong_weights_of_samples_and_losses(override: str, said: str) -> None:
-    assert said in problem(override)
+def test_wrong_weights_of_samples_and_losses(override: str, message: str) -> None:
+    assert message in problem(override)
 
 
 def test_a_loss_of_the_whole_batch_has_no_weights_of_samples() -> None:
-    made = load("digits", ["objectives.rkd={sample_weight: entropy}"])
+    recipe = load("digits", ["objectives.rkd={sample_weight: entropy}"])
     with pytest.raises(
         RecipeError,
         match=r"objectives\.rkd: RKD has one loss for the batch; its samples have no weights",
     ):
-        build_objectives(made.objectives)
+        build_objectives(recipe.objectives)
 
 
 def test_a_file_that_is_not_there_is_answered_with_the_closest(tmp_path: Path) -> None:

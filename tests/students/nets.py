@@ -47,5 +47,5 @@ def observe(model: nn.Module) -> Iterator[Outputs]:
 
 def logits(model: nn.Module) -> torch.Tensor:
     with torch.no_grad():
-        said: torch.Tensor = call(model, IDS)["logits"]
-    return said
+        logits: torch.Tensor = call(model, IDS)["logits"]
+    return logits

@@ -14,17 +14,17 @@ from tests.students.nets import IDS, llama, logits, observe
 
 
 @pytest.mark.parametrize(
-    ("by", "kept"), [("even", [0, 2, 4]), ("first", [0, 1, 2]), ("last", [2, 3, 4])]
+    ("by", "layers"), [("even", [0, 2, 4]), ("first", [0, 1, 2]), ("last", [2, 3, 4])]
 )
-def test_which_layers_are_kept(by: str, kept: list[int]) -> None:
+def test_which_layers_are_kept(by: str, layers: list[int]) -> None:
     model = llama()
     student = depth(copy.deepcopy(model), 3, by)
-    for place, number in enumerate(kept):
-        for name, weight in student.model.layers[place].named_parameters():
-            assert torch.equal(weight, model.model.layers[number].get_parameter(name))
+    for position, layer in enumerate(layers):
+        for name, weight in student.model.layers[position].named_parameters():
+            assert torch.equal(weight, model.model.layers[layer].get_parameter(name))
     assert student.config.num_hidden_layers == 3
-    given = depth(copy.deepcopy(model), kept)
-    assert torch.equal(logits(student), logits(given))
+    shallow = depth(copy.deepcopy(model), layers)
+    assert torch.equal(logits(student), logits(shallow))
 
 
 def test_all_layers_are_the_model() -> None:
@@ -34,9 +34,9 @@ def test_all_layers_are_the_model() -> None:
 
 def test_a_layer_that_does_nothing_goes_first() -> None:
     model = llama()
-    for number in (1, 3):
-        nn.init.zeros_(model.model.layers[number].mlp.down_proj.weight)
-        nn.init.zeros_(model.model.layers[number].self_attn.o_proj.weight)
+    for count in (1, 3):
+        nn.init.zeros_(model.model.layers[count].mlp.down_proj.weight)
+        nn.init.zeros_(model.model.layers[count].self_attn.o_proj.weight)
     student = depth(copy.deepcopy(model), 3, "influence", observe)
     torch.testing.assert_close(logits(student), logits(model))
 

@@ -39,8 +39,8 @@ def test_it_is_nearer_than_the_plain_decomposition() -> None:
     u, s, v = torch.linalg.svd(weight, full_matrices=False)
     plain = (u[:, :5] * s[:5]) @ v[:5]
     with torch.no_grad():
-        wanted = (call(model, IDS)["projection"].hidden @ (plain - weight).T).square().sum()
-    torch.testing.assert_close(errors[1], wanted, rtol=1e-3, atol=1e-3)
+        expected = (call(model, IDS)["projection"].hidden @ (plain - weight).T).square().sum()
+    torch.testing.assert_close(errors[1], expected, rtol=1e-3, atol=1e-3)
     assert errors[0] < 0.9 * errors[1]
 
 

@@ -18,25 +18,25 @@ from tests.students.nets import llama, logits
 @pytest.mark.parametrize(("bits", "group"), [(8, None), (4, 2), (4, None)])
 def test_the_grid(bits: int, group: int | None) -> None:
     weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    found = Rounded(bits, group)(weight)
+    rounded = Rounded(bits, group)(weight)
     most = 2 ** (bits - 1) - 1
     for row in range(3):
         for start in range(0, 4, group or 4):
             part = weight[row, start : start + (group or 4)].tolist()
             step = max(abs(value) for value in part) / most
             torch.testing.assert_close(
-                found[row, start : start + (group or 4)],
+                rounded[row, start : start + (group or 4)],
                 torch.tensor([round(value / step) * step for value in part]),
             )
-    torch.testing.assert_close(Rounded(bits, group)(found), found)
+    torch.testing.assert_close(Rounded(bits, group)(rounded), rounded)
 
 
 def test_the_gradient_passes_as_if_nothing_was_rounded() -> None:
     layer = quantized(nn.Linear(4, 3), 4)
-    asked = torch.randn(5, 4)
-    layer(asked).sum().backward()
+    inputs = torch.randn(5, 4)
+    layer(inputs).sum().backward()
     torch.testing.assert_close(
-        layer.parametrizations.weight.original.grad, asked.sum(0).expand(3, 4)
+        layer.parametrizations.weight.original.grad, inputs.sum(0).expand(3, 4)
     )
     assert not torch.equal(layer.weight, layer.parametrizations.weight.original)
 

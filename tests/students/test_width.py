@@ -40,11 +40,11 @@ def test_channels_that_carry_nothing_go_without_a_trace(tied: bool) -> None:
         layer.self_attn.o_proj.weight.data[idle] = 0
         layer.mlp.down_proj.weight.data[idle] = 0
     student = width(copy.deepcopy(model), channels=8, observe=observe)
-    wanted = width(copy.deepcopy(model), observe=observe)
-    for part in wanted.modules():  # the root mean square is over half as many channels
+    narrow = width(copy.deepcopy(model), observe=observe)
+    for part in narrow.modules():  # the root mean square is over half as many channels
         if type(part).__name__ == "LlamaRMSNorm":
             part.weight.data /= 2**0.5
-    torch.testing.assert_close(logits(student), logits(wanted), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(student), logits(narrow), rtol=1e-4, atol=1e-4)
     assert (student.get_output_embeddings().weight is student.get_input_embeddings().weight) is tied
     assert student.config.hidden_size == 8
 

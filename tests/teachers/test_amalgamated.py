@@ -23,10 +23,10 @@ def test_contracts() -> None:
 def test_every_logit_is_in_the_place_of_its_class() -> None:
     one, two = net(seed=1), net(4, seed=2)
     outputs = Amalgamated([one, two], NAMES, "abcdefghij")(batch())
-    for place, name in enumerate("abcdefghij"):
+    for index, name in enumerate("abcdefghij"):
         member, names = (one, NAMES[0]) if name in NAMES[0] else (two, NAMES[1])
         assert torch.equal(
-            outputs["logits"][:, place], member(batch())["logits"][:, names.index(name)]
+            outputs["logits"][:, index], member(batch())["logits"][:, names.index(name)]
         )
     assert torch.equal(outputs["members"][1]["logits"], two(batch())["logits"])
 
@@ -48,7 +48,7 @@ class Wide(nn.Module):
 
 def test_a_student_learns_the_union() -> None:
     scheme = Offline(
-        Net(Wide(), lambda model, given: {"logits": model(given["x"])}),
+        Net(Wide(), lambda model, rows: {"logits": model(rows["x"])}),
         Amalgamated([net(), net()], NAMES, "abcdefghij"),
         {"it": LogitMSE()},
     )
@@ -76,11 +76,11 @@ def test_classes_that_do_not_add_up_raise_with_their_name(
 
 
 def test_members_are_held_to_their_names() -> None:
-    given: Batch = batch()
+    rows: Batch = batch()
     with pytest.raises(ValueError, match="member 1 has 5 logits and 1 class names"):
-        Amalgamated([net(), net()], [["a", "b", "c", "d", "e"], ["f"]], "abcdef")(given)
-    silent = Net(net().model, lambda model, given: {"embedding": model(given["x"])})
+        Amalgamated([net(), net()], [["a", "b", "c", "d", "e"], ["f"]], "abcdef")(rows)
+    silent = Net(net().model, lambda model, rows: {"embedding": model(rows["x"])})
     with pytest.raises(ValueError, match="member 0 gives embedding, and no logits"):
-        Amalgamated([silent], [["a"]], ["a"])(given)
+        Amalgamated([silent], [["a"]], ["a"])(rows)
     with pytest.raises(ValueError, match="2 members have 1 lists of class names"):
         Amalgamated([net(), net()], [["a"]], ["a"])

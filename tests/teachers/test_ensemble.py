@@ -17,7 +17,7 @@ from tests.schemes import texts
 
 @pytest.mark.parametrize("mean", ["logits", "probabilities"])
 def test_contracts(mean: str) -> None:
-    check_teacher(lambda: Ensemble([net(seed=1), net(4, seed=2)], mean), batch())  # type: ignore[arg-type]
+    check_teacher(lambda: Ensemble([net(seed=1), net(4, seed=2)], mean), batch())
 
 
 def test_the_mean_of_logits_and_of_probabilities() -> None:
@@ -77,8 +77,8 @@ def test_bad_arguments() -> None:
 
 
 def test_members_without_logits_are_handed_on() -> None:
-    def features_only(model: nn.Module, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {"features": model(given["x"])}
+    def features_only(model: nn.Module, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"features": model(rows["x"])}
 
     outputs = Ensemble([Net(net(seed=1).model, features_only), net(seed=2)])(batch())
     assert set(outputs) == {"members"}

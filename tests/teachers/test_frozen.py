@@ -135,9 +135,9 @@ def test_the_base_class_answers_nothing() -> None:
 
 
 def test_the_clock_does_not_matter() -> None:
-    given: Batch = timed(3)
+    rows: Batch = timed(3)
     teacher = Frozen(net())
-    assert torch.equal(teacher(given)["logits"], teacher({"x": given["x"]})["logits"])
+    assert torch.equal(teacher(rows)["logits"], teacher({"x": rows["x"]})["logits"])
 
 
 def test_a_teacher_put_in_train_mode_past_its_wrapper_is_refused() -> None:

@@ -18,7 +18,7 @@ from tests.nets import batch, net
 
 
 def cast(**options: object) -> PrivateVotes:
-    teacher = PrivateVotes([net(seed=seed) for seed in range(9)], **options)  # type: ignore[arg-type]
+    teacher = PrivateVotes([net(seed=seed) for seed in range(9)], **options)
     teacher.precompute([part(range(8)), part(range(8, 16))])
     return teacher
 
@@ -38,9 +38,9 @@ def test_contracts() -> None:
 
 
 def test_almost_without_noise_it_is_the_plurality() -> None:
-    wanted = counts()
+    expected = counts()
     label = cast(noise=1e-6)({"index": torch.arange(16)})["label"]
-    assert torch.equal(wanted.gather(1, label[:, None]).squeeze(1), wanted.amax(1))
+    assert torch.equal(expected.gather(1, label[:, None]).squeeze(1), expected.amax(1))
 
 
 def test_noise_moves_answers_and_a_seed_fixes_it() -> None:
@@ -88,7 +88,7 @@ def test_the_noise_has_the_scale_that_is_accounted_for(mechanism: str) -> None:
 
 def test_the_budget_is_the_librarys() -> None:
     def epsilon(*events: object) -> float:
-        return float(RdpAccountant().compose(ComposedDpEvent(list(events))).get_epsilon(1e-6))  # type: ignore[arg-type]
+        return float(RdpAccountant().compose(ComposedDpEvent(list(events))).get_epsilon(1e-6))
 
     assert cast(noise=7.0, delta=1e-6).privacy_cost()["epsilon"] == epsilon(
         SelfComposedDpEvent(GaussianDpEvent(7 / math.sqrt(2)), 16)

@@ -49,7 +49,7 @@ TWO = Says([2.0, 0, 0], [0.0, 3, 0], [0.0, 0, 1])
 
 
 @pytest.mark.parametrize(
-    ("by", "more", "wanted"),
+    ("by", "more", "expected"),
     [
         ("entropy", {}, [0, 1, 0]),
         (
@@ -60,17 +60,17 @@ TWO = Says([2.0, 0, 0], [0.0, 3, 0], [0.0, 0, 1])
         ("domain", {"domain": torch.tensor([1, 0, 1])}, [1, 0, 1]),
     ],
 )
-def test_who_answers(by: By, more: dict[str, Any], wanted: list[int]) -> None:
+def test_who_answers(by: By, more: dict[str, Any], expected: list[int]) -> None:
     outputs = Routed([ONE, TWO], by)({"x": torch.zeros(3, 2), **more})
-    assert outputs["member"].tolist() == wanted
-    for n, member in enumerate(wanted):
+    assert outputs["member"].tolist() == expected
+    for n, member in enumerate(expected):
         assert torch.equal(outputs["logits"][n], (ONE, TWO)[member].answer[n])
     assert torch.equal(outputs["members"][1]["logits"], TWO.answer)
 
 
 def test_positions_are_routed_one_by_one_and_domains_by_the_sample() -> None:
-    def pixels(model: nn.Module, given: Batch) -> dict[str, Tensor]:
-        return {"logits": model(given["x"]).view(1, 3, 3)}
+    def pixels(model: nn.Module, samples: Batch) -> dict[str, Tensor]:
+        return {"logits": model(samples["x"]).view(1, 3, 3)}
 
     members = [Net(ONE, pixels), Net(TWO, pixels)]
     assert Routed(members)({"x": torch.zeros(1, 2)})["member"].tolist() == [[0, 1, 0]]
@@ -107,15 +107,17 @@ def test_bad_arguments() -> None:
     ):
         Routed([net()], "domain")({key: batch()[key] for key in ("x", "label")})
     with pytest.raises(ValueError, match="member 0 gives features, and no logits to choose from"):
-        Routed([Net(net().model, lambda model, given: {"features": model(given["x"])})])(batch())
+        Routed([Net(net().model, lambda model, samples: {"features": model(samples["x"])})])(
+            batch()
+        )
 
 
 def test_each_text_is_answered_by_the_teacher_of_its_domain() -> None:
     members, domain = [texts.net(seed=1), texts.net(seed=2)], torch.arange(16) % 2
     rows = texts.prompts() | {"domain": domain}
     outputs = Routed(members, "domain")(rows)
-    said = torch.stack([member(rows)["logits"] for member in members])
-    assert torch.equal(outputs["logits"], said[domain, torch.arange(16)])
+    logits = torch.stack([member(rows)["logits"] for member in members])
+    assert torch.equal(outputs["logits"], logits[domain, torch.arange(16)])
     assert torch.equal(outputs["prediction"], outputs["logits"].argmax(-1))
 
 
@@ -128,9 +130,9 @@ def test_a_recipe_teaches_each_teacher_its_own_domain() -> None:
     path = Path(__file__).parents[2] / "src/instil/recipes" / "language" / "routed_domains.yaml"
     recipe = recipes.load(path, [*small, "seeds=[0]"])
     experiment = Experiment.from_recipe(recipe)
-    for number, spec in enumerate(recipe.teachers):
-        rows = teacher_training_data(experiment, spec, number).splits.train
+    for index, spec in enumerate(recipe.teachers):
+        rows = teacher_training_data(experiment, spec, index).splits.train
         assert torch.equal(
             rows.label,
-            experiment.splits.train.label[experiment.splits.train.tensors["domain"] == number],
+            experiment.splits.train.label[experiment.splits.train.tensors["domain"] == index],
         )

@@ -194,7 +194,7 @@ class OutsideOfTheState(Sound):
         super().__init__()
         self.factor = nn.Parameter(torch.ones(1))
 
-    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:
         return {}
 
     def of(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -40,28 +40,30 @@ def offline(**objectives: Objective) -> Scheme:
     )
 
 
-def batches(number: int, size: int = 4) -> list[Batch]:
-    whole = batch(number * size)
+def batches(count: int, size: int = 4) -> list[Batch]:
+    whole = batch(count * size)
     return [
         {key: value[n * size : (n + 1) * size] for key, value in whole.items()}
-        for n in range(number)
+        for n in range(count)
     ]
 
 
 def training(**options: Any) -> Training:
-    given = {
+    merged = {
         "device": "cpu",
         "optimizer": Optimization("sgd", {"lr": 0.1, "momentum": 0.9}),
     } | options
-    return Training(**(given if "steps" in given or "epochs" in given else {"epochs": 2} | given))
+    return Training(
+        **(merged if "steps" in merged or "epochs" in merged else {"epochs": 2} | merged)
+    )
 
 
 def seeded(
     scheme: Callable[[], Scheme], loader: Any, options: Training, **more: Any
 ) -> tuple[Scheme, FitResult]:
     torch.manual_seed(0)
-    made = scheme()
-    return made, fit(made, loader, options, **more)
+    result = scheme()
+    return result, fit(result, loader, options, **more)
 
 
 # --- settings
@@ -154,32 +156,32 @@ def test_the_rate_reaches_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_evaluates_every_so_many_epochs_and_at_the_end() -> None:
-    made = fit(
+    result = fit(
         offline(),
         batches(3),
         training(epochs=5, evaluate_every=2),
         evaluate=lambda net: {"accuracy": 0.5},
     )
-    assert [(record["epoch"], record["step"]) for record in made.records] == [
+    assert [(record["epoch"], record["step"]) for record in result.records] == [
         (1, 3),
         (2, 6),
         (3, 9),
         (4, 12),
         (5, 15),
     ]
-    assert [record["epoch"] for record in made.records if "validation" in record] == [2, 4, 5]
-    assert made.records[-1]["validation"] == {"accuracy": 0.5}
-    assert set(made.records[0]["losses"]) == {"student/cross_entropy", "student/kd"}
+    assert [record["epoch"] for record in result.records if "validation" in record] == [2, 4, 5]
+    assert result.records[-1]["validation"] == {"accuracy": 0.5}
+    assert set(result.records[0]["losses"]) == {"student/cross_entropy", "student/kd"}
 
 
 def test_evaluates_every_so_many_steps_and_at_the_end() -> None:
-    made = fit(
+    result = fit(
         offline(),
         batches(3),
         training(steps=8, evaluate_steps=4),
         evaluate=lambda net: {"accuracy": 0.5},
     )
-    assert [record["step"] for record in made.records if "validation" in record] == [4, 8]
+    assert [record["step"] for record in result.records if "validation" in record] == [4, 8]
 
 
 def test_stops_after_the_steps_in_the_middle_of_an_epoch() -> None:
@@ -239,7 +241,7 @@ def test_the_schedules_of_a_batch_follow_the_clock() -> None:
             )
             return super().loss(student, teacher, batch)
 
-    fit(offline(kd=Sees(temperature=Schedule(1, 5))), batches(2), training(epochs=2, seed=3))  # type: ignore[arg-type]
+    fit(offline(kd=Sees(temperature=Schedule(1, 5))), batches(2), training(epochs=2, seed=3))
     assert [one["step"] for one in seen] == [0, 1, 2, 3]
     assert [one["progress"] for one in seen] == [0, 0.25, 0.5, 0.75]
     assert [one["temperature"] for one in seen] == [1, 2, 3, 4]
@@ -249,25 +251,25 @@ def test_the_schedules_of_a_batch_follow_the_clock() -> None:
 def test_report_gets_each_record_and_the_net_is_the_exported_one() -> None:
     reported: list[dict[str, Any]] = []
     scheme = offline()
-    made = fit(scheme, batches(2), training(), report=reported.append)
-    assert reported == made.records
-    assert made.net is scheme.student
-    assert made.seconds > 0
+    result = fit(scheme, batches(2), training(), report=reported.append)
+    assert reported == result.records
+    assert result.net is scheme.student
+    assert result.seconds > 0
 
 
 # --- loaders
 
 
 def test_tuples_are_named() -> None:
-    given = [tuple(one.values()) for one in batches(2)]
+    tuples = [tuple(one.values()) for one in batches(2)]
     a, b = offline(), offline()
-    fit(a, given, training(), names=NAMES)
+    fit(a, tuples, training(), names=NAMES)
     fit(b, batches(2), training())
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
 def test_too_many_values_in_a_tuple() -> None:
-    given = [tuple(one.values()) for one in batches(2)]
+    tuples = [tuple(one.values()) for one in batches(2)]
     with pytest.raises(
         ValueError,
         match=(
@@ -275,7 +277,7 @@ def test_too_many_values_in_a_tuple() -> None:
             r"values with names="
         ),
     ):
-        fit(offline(), given, training())
+        fit(offline(), tuples, training())
 
 
 def test_fewer_values_than_names_and_a_tensor_alone() -> None:
@@ -343,22 +345,22 @@ def test_the_first_look_at_the_loader_leaves_the_random_state() -> None:
     torch.manual_seed(5)
     fit(scheme, loader, training(epochs=1), names=NAMES)
     torch.manual_seed(5)
-    assert all(torch.equal(x, wanted[0]) for x, wanted in zip(seen, loader, strict=True))
+    assert all(torch.equal(x, expected[0]) for x, expected in zip(seen, loader, strict=True))
 
 
 # --- micro-batches
 
 
-@pytest.mark.parametrize("number", [4, 5])
-def test_accumulated_batches_are_one_batch_also_where_some_are_left_over(number: int) -> None:
+@pytest.mark.parametrize("count", [4, 5])
+def test_accumulated_batches_are_one_batch_also_where_some_are_left_over(count: int) -> None:
     def joined(parts: list[Batch]) -> Batch:
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
-    small = batches(number)
+    small = batches(count)
     a, b = offline(), offline()
-    made = fit(a, small, training(accumulate=2))
-    fit(b, [joined(small[i : i + 2]) for i in range(0, number, 2)], training())
-    assert made.records[-1]["step"] == 2 * math.ceil(number / 2)
+    result = fit(a, small, training(accumulate=2))
+    fit(b, [joined(small[i : i + 2]) for i in range(0, count, 2)], training())
+    assert result.records[-1]["step"] == 2 * math.ceil(count / 2)
     for x, y in zip(a.parameters(), b.parameters(), strict=True):
         assert torch.allclose(x, y, atol=1e-6)
 
@@ -408,8 +410,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_the_last_good_checkpoint_
     state = torch.load(path, weights_only=True)
     assert state["extra"]["clock"]["step"] == 4
     assert all(torch.isfinite(value).all() for value in state["scheme"].values())
-    made = fit(offline(bad=CrossEntropy()), batches(4), training(epochs=3), checkpoint=path)
-    assert made.records[-1]["step"] == 12
+    result = fit(offline(bad=CrossEntropy()), batches(4), training(epochs=3), checkpoint=path)
+    assert result.records[-1]["step"] == 12
 
 
 def test_in_the_last_step_too(tmp_path: Path) -> None:
@@ -483,14 +485,14 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(
     assert torch.load(path, weights_only=True)["extra"]["clock"]["step"] == 6
     torch.manual_seed(99)
     again = Dropping(kind)()
-    told: list[dict[str, Any]] = []
-    resumed = fit(again, loader(), options, checkpoint=path, report=told.append, **more)
+    states: list[dict[str, Any]] = []
+    resumed = fit(again, loader(), options, checkpoint=path, report=states.append, **more)
     for (name, a), b in zip(scheme.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     assert [{**record, "seconds": 0} for record in resumed.records] == [
         {**record, "seconds": 0} for record in straight.records
     ]
-    assert told == resumed.records
+    assert states == resumed.records
 
 
 def shuffled(generator: bool) -> DataLoader[Any]:
@@ -635,8 +637,8 @@ def test_no_flipped_bit_of_a_checkpoint_changes_the_result(
         if both:
             flip(before, bit % (8 * before.stat().st_size))
         caplog.clear()
-        found = resumed_from(path)
-        assert all(torch.equal(value, found[name]) for name, value in expected.items())
+        state = resumed_from(path)
+        assert all(torch.equal(value, state[name]) for name, value in expected.items())
         words = "starts from the beginning" if both else "continues from the checkpoint before it"
         assert (
             "checkpoint.pt: the file is damaged" in caplog.text or "has no checksum" in caplog.text
@@ -652,8 +654,8 @@ def test_a_checkpoint_that_is_none_is_named_and_passed_over(
 ) -> None:
     path, expected = stopped
     path.write_bytes(content)
-    found = resumed_from(path)
-    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    state = resumed_from(path)
+    assert all(torch.equal(value, state[name]) for name, value in expected.items())
     assert "checkpoint.pt: the file is cut off or has no checksum" in caplog.text
 
 
@@ -684,14 +686,14 @@ def test_a_run_that_was_done_is_not_run_again(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     scheme, done = seeded(offline, batches(2), training(checkpoint_every=1), checkpoint=path)
     again = offline()
-    made = fit(
+    result = fit(
         again,
         batches(2),
         training(checkpoint_every=1),
         checkpoint=path,
         on_step=lambda clock: pytest.fail("a step"),
     )
-    assert made.records == done.records
+    assert result.records == done.records
     assert all(
         torch.equal(a, b) for a, b in zip(scheme.parameters(), again.parameters(), strict=True)
     )
@@ -731,15 +733,15 @@ def test_compiled_gives_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_trains_in_half_precision() -> None:
-    made = fit(offline(), batches(4, 16), training(epochs=15, precision="bfloat16"))
-    first, last = (sum(made.records[i]["losses"].values()) for i in (0, -1))
+    result = fit(offline(), batches(4, 16), training(epochs=15, precision="bfloat16"))
+    first, last = (sum(result.records[i]["losses"].values()) for i in (0, -1))
     assert last < 0.9 * first
-    assert next(made.net.parameters()).dtype == torch.float32
+    assert next(result.net.parameters()).dtype == torch.float32
 
 
 def test_a_net_without_a_scheme_of_its_own_learns() -> None:
     whole = batch(64)
     whole["label"] = (whole["x"][:, 0] > 0).long()
     scheme = Offline(Net(net(16).model, call), None, {"cross_entropy": CrossEntropy()})
-    made = fit(scheme, [whole], training(epochs=60, optimizer=Optimization("adam", {"lr": 0.02})))
-    assert (made.net.eval()(whole)["logits"].argmax(1) == whole["label"]).float().mean() > 0.95
+    result = fit(scheme, [whole], training(epochs=60, optimizer=Optimization("adam", {"lr": 0.02})))
+    assert (result.net.eval()(whole)["logits"].argmax(1) == whole["label"]).float().mean() > 0.95

@@ -19,8 +19,13 @@ def test_is_the_teachers_entropy_and_the_product_of_both() -> None:
     )
     factor = Entropy(temperature=3.0)({"logits": student}, {"logits": teacher}, {})
     for n in range(4):
-        theirs, mine = plain(teacher[n].numpy(), 3.0), plain(student[n].numpy(), 3.0)
-        assert np.isclose(factor[n], (theirs + theirs * mine / np.log(5)) / 2)
+        teacher_entropy, student_entropy = (
+            plain(teacher[n].numpy(), 3.0),
+            plain(student[n].numpy(), 3.0),
+        )
+        assert np.isclose(
+            factor[n], (teacher_entropy + teacher_entropy * student_entropy / np.log(5)) / 2
+        )
 
 
 def test_certain_samples_may_be_preferred() -> None:

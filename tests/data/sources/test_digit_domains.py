@@ -37,8 +37,8 @@ def test_looks() -> None:
 
 def test_rows_part_the_training_images() -> None:
     first, second = digit_domains(rows=[0, 600]).train, digit_domains(rows=[600, 1000]).train
-    both = torch.cat([part.__getitems__(range(len(part)))["image"] for part in (first, second)])  # type: ignore[arg-type]
-    assert torch.equal(both, digits().train.__getitems__(range(1000))["image"])  # type: ignore[arg-type]
+    both = torch.cat([part.__getitems__(range(len(part)))["image"] for part in (first, second)])
+    assert torch.equal(both, digits().train.__getitems__(range(1000))["image"])
     assert len(digit_domains(rows=[0, 600]).test) == 500
 
 

@@ -135,8 +135,8 @@ def test_torchvision_segmentation_video_and_detection() -> None:
     video = build("torchvision:r3d_18", **IMAGES).eval()
     assert video(torch.rand(1, 3, 4, 16, 16)).shape == (1, 5)
     detector = build("torchvision:ssdlite320_mobilenet_v3_large", **IMAGES).eval()
-    (found,) = detector([torch.rand(3, 64, 64)])
-    assert set(found) == {"boxes", "scores", "labels"}
+    (detected,) = detector([torch.rand(3, 64, 64)])
+    assert set(detected) == {"boxes", "scores", "labels"}
     assert detector.head.classification_head.num_columns == 6
 
 

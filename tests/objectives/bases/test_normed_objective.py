@@ -15,7 +15,7 @@ from instil.testing import sample_outputs
     ("norm", "kinds"), [("none", [PointwiseConv]), ("batch", [PointwiseConv, BatchNorm])]
 )
 def test_a_connector_ends_before_a_relu(norm: str, kinds: list[type]) -> None:
-    connector = Connector(torch.zeros(2, 16, 5), torch.zeros(2, 7, 3, 2), norm)  # type: ignore[arg-type]
+    connector = Connector(torch.zeros(2, 16, 5), torch.zeros(2, 7, 3, 2), norm)
     stage = torch.randn(2, 16, 5)
     assert connector(stage).shape == (2, 7, 3, 2)
     assert (connector(stage) < 0).any()

@@ -30,7 +30,7 @@ def test_every_member_of_an_ensemble_has_its_adapter() -> None:
     together = Squares()
     together.resolve({"features"}, {"logits", "members"})
     together.build(student, {"members": (one, two)})
-    assert [type(adapter.project) for adapter in together.adapters] == [PointwiseConv] * 2  # type: ignore[union-attr]
+    assert [type(adapter.project) for adapter in together.adapters] == [PointwiseConv] * 2
     assert together.plan == [
         "student 1 (4x4x4) <- teacher 0 (6x2x2): 4x4 -> 2x2, conv 1x1",
         "student 1 (4x4x4) <- teacher 0 (17x5): conv 1x1",

@@ -125,7 +125,7 @@ def test_statistics_use_the_configured_number_of_samples() -> None:
             Training(steps=1, device="cpu", optimizer=Optimization("sgd", {"lr": 0.0})),
         )
         rows = every(loader[:batches], teacher)
-        assert torch.allclose(objective.targets[0].mean, rows.mean(0), atol=1e-5)  # type: ignore[arg-type]
+        assert torch.allclose(objective.targets[0].mean, rows.mean(0), atol=1e-5)
         assert torch.allclose(
             1 / objective.targets[0].scale, rows.std(0, correction=0).clamp_min(1e-6), rtol=1e-3
         )  # type: ignore[operator,arg-type]

@@ -40,7 +40,7 @@ def test_both_forms_agree_with_a_plain_loop(power: float, form: str) -> None:
         torch.randn(3, 2, 4, 5, dtype=torch.float64),
         torch.randn(3, 6, 4, 5, dtype=torch.float64),
     )
-    values = attention_transfer_loss(student, teacher, power, form, reduction="none")  # type: ignore[arg-type]
+    values = attention_transfer_loss(student, teacher, power, form, reduction="none")
     assert np.allclose(values, reference(student, teacher, power, form), rtol=1e-10)
 
 
@@ -107,7 +107,7 @@ def test_channels_of_one_map_only_matter_by_their_strength() -> None:
 
 def test_unknown_form() -> None:
     with pytest.raises(ValueError, match=r"got 'papr'. Did you mean paper"):
-        attention_transfer_loss(torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), form="papr")  # type: ignore[arg-type]
+        attention_transfer_loss(torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), form="papr")
 
 
 @pytest.mark.parametrize("form", ["code", "paper"])

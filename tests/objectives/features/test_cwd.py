@@ -45,7 +45,7 @@ def test_invalid_inputs_are_errors(features: Callable[..., dict[str, tuple[Tenso
     with pytest.raises(ValueError, match="Expected more than one channel"):
         cwd_loss(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2), form="spatial")
     with pytest.raises(ValueError, match=r"got 'channels'\. Did you mean channel"):
-        cwd_loss(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2), form="channels")  # type: ignore[arg-type]
+        cwd_loss(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2), form="channels")
     pooled = {"features": tuple(stage.mean((2, 3)) for stage in features("cnn")["features"])}
     with pytest.raises(ValueError, match="Expected more than one position"):
         CWD().build(features("cnn"), pooled)

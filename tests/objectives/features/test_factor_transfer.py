@@ -95,7 +95,7 @@ def test_invalid_inputs_are_errors() -> None:
         ({"distance": "l3"}, "distance: unknown value"),
     ):
         with pytest.raises(ValueError, match=message):
-            factor_transfer_loss(torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2), **options)  # type: ignore[arg-type]
+            factor_transfer_loss(torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2), **options)
 
 
 def test_any_pair_of_networks(check_pair: Callable[[Objective], None]) -> None:

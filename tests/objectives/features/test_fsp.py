@@ -58,7 +58,7 @@ def test_the_forms_are_mean_sum_and_column_lengths() -> None:
                 np.sqrt((difference[n, :, j] ** 2).sum()) for j in range(difference.shape[2])
             )
     for form, values in expected.items():
-        assert np.allclose(fsp_loss(student, teacher, form=form, reduction="none"), values)  # type: ignore[arg-type]
+        assert np.allclose(fsp_loss(student, teacher, form=form, reduction="none"), values)
     assert fsp_loss(student, teacher).item() == pytest.approx(expected["mean"].mean())
 
 

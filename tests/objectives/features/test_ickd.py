@@ -27,7 +27,7 @@ def correlation(stage: np.ndarray, form: str) -> np.ndarray:
 @pytest.mark.parametrize("grid", [1, 2])
 def test_agrees_with_loops_over_channels_and_cells(form: str, divisor: int, grid: int) -> None:
     student, teacher = torch.randn(2, 3, 4, 6).double(), torch.randn(2, 3, 2, 8).double()
-    for n, ours in enumerate(ickd_loss(student, teacher, form, grid, "none")):  # type: ignore[arg-type]
+    for n, ours in enumerate(ickd_loss(student, teacher, form, grid, "none")):
         total = 0.0
         for i in range(grid):
             for j in range(grid):
@@ -54,7 +54,7 @@ def test_invalid_inputs_are_errors() -> None:
     with pytest.raises(ValueError, match=r"cannot be divided into 2 equal cells.*got 4x5"):
         ickd_loss(torch.zeros(1, 2, 4, 5), torch.zeros(1, 2, 4, 4), grid=2)
     with pytest.raises(ValueError, match=r"got 'papers'\. Did you mean paper"):
-        ickd_loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4), "papers")  # type: ignore[arg-type]
+        ickd_loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4), "papers")
 
 
 @pytest.mark.parametrize("form", ["code", "paper"])

@@ -41,7 +41,7 @@ def directions(student: Tensor, teacher: Tensor, k: int) -> tuple[np.ndarray, np
             teacher_vectors[np.abs(teacher_vectors[:, i]).argmax(), i]
         )
         candidates = [student_vectors[:, j] for j in range(min(k + 3, student_vectors.shape[1]))]
-        best = max(candidates, key=lambda candidate, vector=vector: abs(candidate @ vector))  # type: ignore[misc]
+        best = max(candidates, key=lambda candidate, vector=vector: abs(candidate @ vector))
         chosen.append(best * np.sign(best @ vector) * strength[i])
         target.append(vector * strength[i])
     return np.stack(chosen, 1), np.stack(target, 1)

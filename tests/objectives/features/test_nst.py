@@ -24,7 +24,7 @@ def test_is_the_discrepancy_of_two_sets_of_channels(kernel: str) -> None:
         torch.randn(2, 3, 2, 4, dtype=torch.float64),
         torch.randn(2, 5, 2, 4, dtype=torch.float64),
     )
-    for n, ours in enumerate(nst_loss(student, teacher, kernel, reduction="none")):  # type: ignore[arg-type]
+    for n, ours in enumerate(nst_loss(student, teacher, kernel, reduction="none")):
         student_channels, teacher_channels = (
             [c.flatten().numpy() / np.linalg.norm(c.numpy()) for c in side[n]]
             for side in (student, teacher)
@@ -57,7 +57,7 @@ def test_polynomial_has_degree_and_offset() -> None:
 def test_order_and_scale_of_channels_do_not_matter(kernel: str) -> None:
     stage = torch.randn(2, 6, 4, 4, dtype=torch.float64)
     other = stage[:, [3, 1, 0, 5, 4, 2]] * torch.rand(6, 1, 1).add(0.1)
-    assert float(nst_loss(other, stage, kernel)) == pytest.approx(0, abs=1e-12)  # type: ignore[arg-type]
+    assert float(nst_loss(other, stage, kernel)) == pytest.approx(0, abs=1e-12)
     assert nst_loss(other.flip(3), stage, kernel) > 1e-3  # type: ignore[arg-type]
 
 

@@ -63,7 +63,7 @@ def test_one_level_one_position_and_an_unknown_option_are_errors(features: Featu
     with pytest.raises(
         ValueError, match=r"upsample: unknown value.*got 'feature'. Did you mean features"
     ):
-        sad_loss(torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 1, 1), "feature")  # type: ignore[arg-type]
+        sad_loss(torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 1, 1), "feature")
 
 
 def test_compiles_whole() -> None:

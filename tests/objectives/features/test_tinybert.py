@@ -129,7 +129,7 @@ def test_other_heads_and_missing_attentions_are_errors() -> None:
 )
 def test_compiles_whole(function: object, shape: tuple[int, ...]) -> None:
     student, teacher = torch.randn(shape), torch.randn(shape)
-    compiled = torch.compile(function, fullgraph=True, backend="eager")  # type: ignore[call-overload]
+    compiled = torch.compile(function, fullgraph=True, backend="eager")
     assert torch.allclose(
         compiled(student, teacher, MASK[:2]), function(student, teacher, MASK[:2])
     )  # type: ignore[operator]

@@ -47,7 +47,7 @@ def test_is_the_distance_of_two_gaussians(grid: int) -> None:
                             for c in range(3)
                         )
             expected.append(total / grid**2)
-        ours = wkd_feature_loss(student, teacher, covariance, 1.5, grid, 0.01, "none")  # type: ignore[arg-type]
+        ours = wkd_feature_loss(student, teacher, covariance, 1.5, grid, 0.01, "none")
         assert np.allclose(ours, expected, rtol=1e-9)
         assert np.isclose(
             float(wkd_feature_loss(student, teacher, covariance, 1.5, grid, 0.01)),
@@ -70,7 +70,7 @@ def test_is_zero_and_flat_at_a_match(covariance: str) -> None:
     assert image.grad is not None
     assert image.grad.abs().max() < 1e-4
     constant = torch.zeros(2, 6, 2, 2, requires_grad=True)
-    wkd_feature_loss(constant, torch.zeros(2, 6, 2, 2), covariance).backward()  # type: ignore[arg-type]
+    wkd_feature_loss(constant, torch.zeros(2, 6, 2, 2), covariance).backward()
     assert constant.grad is not None
     assert torch.isfinite(constant.grad).all()
 

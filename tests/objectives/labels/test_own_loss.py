@@ -103,10 +103,10 @@ def own_call(model: nn.Module, batch: Batch) -> Outputs:
     return dict(model(batch["x"], batch["label"]))
 
 
-def items(number: int = 12) -> Batch:
+def items(count: int = 12) -> Batch:
     generator = torch.Generator().manual_seed(0)
-    label = torch.randint(0, 5, (number,), generator=generator)
-    return {"x": torch.randn(number, 6, generator=generator), "label": label}
+    label = torch.randint(0, 5, (count,), generator=generator)
+    return {"x": torch.randn(count, 6, generator=generator), "label": label}
 
 
 def parts(whole: Batch, sizes: list[int]) -> list[Batch]:
@@ -250,7 +250,7 @@ def test_tokens_of_a_transformers_model_however_the_batch_is_split() -> None:
     for count, sizes in itertools.product(("samples", "labels"), ([4], [1, 3])):
         torch.manual_seed(0)
         student = Net(transformers.BartForConditionalGeneration(config), call)
-        scheme = Offline(student, None, {"own_loss": OwnLoss(count=count)})  # type: ignore[arg-type]
+        scheme = Offline(student, None, {"own_loss": OwnLoss(count=count)})
         trained[count, len(sizes)] = train(scheme, parts(whole, sizes))
     differences = {}
     for count in ("samples", "labels"):

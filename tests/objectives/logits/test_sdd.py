@@ -57,7 +57,7 @@ def test_equals_the_formula(loss: str, complementary: float) -> None:
             disagrees = (teacher[n, 0].argmax() == label) != (teacher[n, region].argmax() == label)
             total = total + value * (complementary if disagrees else 1.0)
         expected.append(total / 5)
-    values = sdd_loss(student, teacher, TARGET, loss, 3.0, 1.0, 2.0, 0.7, complementary, "none")  # type: ignore[arg-type]
+    values = sdd_loss(student, teacher, TARGET, loss, 3.0, 1.0, 2.0, 0.7, complementary, "none")
     torch.testing.assert_close(values, torch.stack(expected))
 
 

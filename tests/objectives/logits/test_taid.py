@@ -93,4 +93,4 @@ def test_keep_reuses_the_values_of_the_forward_pass(monkeypatch: pytest.MonkeyPa
 
 
 def test_start_may_be_a_schedule() -> None:
-    assert float(TAID(start=Schedule(0.1, 0.5)).time) == pytest.approx(0.1)  # type: ignore[arg-type]
+    assert float(TAID(start=Schedule(0.1, 0.5)).time) == pytest.approx(0.1)

@@ -82,7 +82,7 @@ def test_equals_the_formula(mixed: bool, alpha: float, beta: float, mu: float, f
     student, weak = pair()
     shares = MIXED if mixed else torch.eye(6, dtype=torch.float64)[HARD]
     expected = reference(student, weak, shares.numpy(), alpha, beta, mu, form)
-    loss = uskd_loss(student, weak, MIXED if mixed else HARD, alpha, beta, mu, form)  # type: ignore[arg-type]
+    loss = uskd_loss(student, weak, MIXED if mixed else HARD, alpha, beta, mu, form)
     torch.testing.assert_close(loss, torch.tensor(expected, dtype=torch.float64))
 
 
@@ -106,7 +106,7 @@ def test_generated_labels_are_constants() -> None:
         torch.eye(6)[HARD] > 0,
     )
     for form in ("code", "paper"):
-        shares = zipf_shares(log_strong, log_weak.detach(), is_label, form)  # type: ignore[arg-type]
+        shares = zipf_shares(log_strong, log_weak.detach(), is_label, form)
         torch.testing.assert_close(shares.sum(-1), torch.ones(5, dtype=torch.float64))
         assert (shares[is_label] == 0).all()
 
@@ -135,7 +135,7 @@ def test_the_weak_classifier_reads_an_earlier_stage_or_the_embedding(role: str) 
     objectives = Objectives({"it": USKD()})
     objectives.build(student, {})
     objective = objectives["it"]
-    assert objective.classifier.in_features == (4 if role == "features" else 7)  # type: ignore[union-attr]
+    assert objective.classifier.in_features == (4 if role == "features" else 7)
     objectives(student, {}, {"label": HARD}).losses["it"].backward()
     assert objective.classifier.weight.grad.abs().sum() > 0  # type: ignore[union-attr]
 

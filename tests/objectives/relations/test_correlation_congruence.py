@@ -34,7 +34,7 @@ def test_agrees_with_a_plain_loop(kernel: str, normalize: bool) -> None:
     difference = correlations(student.numpy(), kernel, normalize) - correlations(
         teacher.numpy(), kernel, normalize
     )
-    loss = correlation_congruence_loss(student, teacher, kernel, normalize=normalize)  # type: ignore[arg-type]
+    loss = correlation_congruence_loss(student, teacher, kernel, normalize=normalize)
     assert np.isclose(float(loss), (difference**2).sum() / 25, rtol=1e-10)
 
 
@@ -77,7 +77,7 @@ def test_options_and_unknown_kernel() -> None:
     )
     assert torch.equal(objective(student, teacher, {}), expected)
     with pytest.raises(ValueError, match=r"got 'gauss'\. Did you mean gaussian"):
-        correlation_congruence_loss(student["embedding"], teacher["embedding"], "gauss")  # type: ignore[arg-type]
+        correlation_congruence_loss(student["embedding"], teacher["embedding"], "gauss")
 
 
 def test_compiles_whole() -> None:

@@ -95,7 +95,7 @@ def test_value_and_gradient_are_finite(form: str, case: str) -> None:
         student, teacher = student[:1], teacher[:1]
     for normalize in (True, False):
         leaf = student.clone().requires_grad_()
-        value = DarkRank(form, normalize=normalize)({"embedding": leaf}, {"embedding": teacher}, {})  # type: ignore[arg-type]
+        value = DarkRank(form, normalize=normalize)({"embedding": leaf}, {"embedding": teacher}, {})
         (gradient,) = torch.autograd.grad(value, leaf)
         assert torch.isfinite(value)
         assert torch.isfinite(gradient).all()

@@ -29,7 +29,7 @@ def test_agrees_with_plain_loops(kernel: str) -> None:
         for i in range(5)
         for j in range(5)
     ]
-    assert np.isclose(float(gsp_loss(student, teacher, kernel, 3.0)), np.mean(terms), rtol=1e-10)  # type: ignore[arg-type]
+    assert np.isclose(float(gsp_loss(student, teacher, kernel, 3.0)), np.mean(terms), rtol=1e-10)
 
 
 def test_equal_nodes_have_a_finite_gradient() -> None:

@@ -47,7 +47,7 @@ def test_agrees_with_plain_loops(kernel: str) -> None:
         rtol=1e-10,
         atol=1e-14,
     )  # type: ignore[arg-type]
-    assert np.isclose(float(lsp_loss(student, teacher, EDGES, kernel, 2.0)), np.sum(expected) / 3)  # type: ignore[arg-type]
+    assert np.isclose(float(lsp_loss(student, teacher, EDGES, kernel, 2.0)), np.sum(expected) / 3)
 
 
 def test_equal_nodes_have_a_finite_gradient() -> None:

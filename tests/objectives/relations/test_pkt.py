@@ -33,7 +33,7 @@ def test_both_forms_agree_with_a_plain_loop(form: str) -> None:
         if form == "code" or i != j
     ]
     expected = np.mean(terms) if form == "code" else np.sum(terms)
-    assert np.isclose(float(pkt_loss(student, teacher, form, 1e-14)), expected, rtol=1e-9)  # type: ignore[arg-type]
+    assert np.isclose(float(pkt_loss(student, teacher, form, 1e-14)), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("form", ["code", "paper"])

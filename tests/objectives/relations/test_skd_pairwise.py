@@ -46,7 +46,7 @@ def test_agrees_with_plain_loops(pooling: str, patch: tuple[int, int]) -> None:
     assert np.allclose(
         skd_pairwise_loss(student, teacher, patch, pooling, reduction="none"), expected, rtol=1e-10
     )  # type: ignore[arg-type]
-    assert np.isclose(float(skd_pairwise_loss(student, teacher, patch, pooling)), np.mean(expected))  # type: ignore[arg-type]
+    assert np.isclose(float(skd_pairwise_loss(student, teacher, patch, pooling)), np.mean(expected))
 
 
 def test_scale_is_a_share_of_the_map() -> None:

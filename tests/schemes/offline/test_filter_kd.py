@@ -26,7 +26,7 @@ from tests.nets import batch, net
 def scheme(**options: float) -> FilterKD:
     torch.manual_seed(0)
     arguments = {"num_samples": 20} | options
-    return FilterKD(net(8), {"cross_entropy": CrossEntropy()}, **arguments)  # type: ignore[arg-type]
+    return FilterKD(net(8), {"cross_entropy": CrossEntropy()}, **arguments)
 
 
 def clocked(step: int, valid: list[bool] | None = None) -> Batch:

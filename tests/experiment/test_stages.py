@@ -80,9 +80,10 @@ def test_a_run_stopped_in_any_stage_ends_bit_for_bit_the_same(
     assert seen == list(range(1, expected_files[0] + 2)), (
         "it stopped a step after the first checkpoint"
     )
-    checkpoints = {path.name for path in (tmp_path / "run" / "checkpoint").glob("distilled*.pt")}
-    assert {name for name in checkpoints if ".previous" not in name} == {
-        f"distilled-0-stage{n}.pt" for n in range(stage + 1)
+    files = {path.name for path in (tmp_path / "run" / "checkpoint").glob("distilled*")}
+    assert {name for name in files if ".previous" not in name} == {
+        *(f"distilled-0-stage{index}.safetensors" for index in range(stage)),
+        f"distilled-0-stage{stage}.pt",
     }
     torch.manual_seed(99)
     assert numbers(run_of(staged(), tmp_path / "run", resume=True)) == numbers(result(undisturbed))

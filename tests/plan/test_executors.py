@@ -8,13 +8,20 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
+from instil.experiment.experiment import Experiment
 from instil.plan.executors.processes import ProcessesExecutor
 from instil.plan.executors.selection import select_executor
+from instil.plan.plan import Plan
 from instil.plan.run import run
+from instil.plan.run_folder import RunFolder
+from instil.plan.runner import Runner
+from instil.tasks.classification import Classification
 from tests.experiment.small import lines, recipe
 
 FILES = ("alone-0", "alone-1", "distilled-0", "distilled-1")
@@ -72,6 +79,56 @@ def test_two_workers_of_which_one_is_killed_give_the_same_weights_and_records(
     assert weights(folder) == weights(reference)
     assert records(folder) == records(reference)
     assert not (folder / "checkpoint" / "workers").exists()
+
+
+def test_workers_take_stages_of_a_student(tmp_path: Path) -> None:
+    cnn = {"model": "cnn", "options": {"width": 2}}
+    stages = [
+        {"name": "first", "objectives": {"hint": {"type": "fitnet", "pairs": [[1, 1]]}}},
+        {"teacher": "stage:first"},
+        {"teacher": "stage:first", "student": {"model": "previous", "freeze": ["stages.0"]}},
+    ]
+    one = recipe("baselines=[pseudo_labels]", "seeds=[0]", student=cnn, stages=stages)
+    alone = run(one, tmp_path / "alone", None, Console(quiet=True))
+    folder = run(one, tmp_path / "run", None, Console(quiet=True), ProcessesExecutor(2))
+    for name in ("distilled-0", "pseudo_labels-0"):
+        paths = (out / "checkpoint" / f"{name}.safetensors" for out in (alone, folder))
+        first, second = (path.read_bytes() for path in paths)
+        assert first == second
+    assert records(folder) == records(alone)
+    assert not list((folder / "checkpoint").glob("*stage*"))
+
+
+def test_the_teacher_is_scored_by_one_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Experiment.from_recipe(recipe("baselines=[pseudo_labels]", "seeds=[0]"))
+    splits: list[int] = []
+    evaluate = Classification.evaluate
+
+    def counted(self: Classification, net: Any, batches: Any, teacher: Any = None) -> Any:
+        splits.append(1)
+        return evaluate(self, net, batches, teacher)
+
+    monkeypatch.setattr(Classification, "evaluate", counted)
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    outputs = []
+    for _ in range(2):
+        runner = Runner(experiment, RunFolder(tmp_path / "run"), lambda *_: None)
+        job = next(job for job in Plan.compile(experiment).jobs if job.kind == "evaluate")
+        runner.execute(job)
+        runner.scores.load_outputs()
+        outputs.append(runner.evaluator.teacher_outputs)
+        scored = len(splits)
+        if len(outputs) == 1:
+            # Two epochs of the teacher's training, then both splits.
+            assert scored == 4
+            monkeypatch.setattr(type(runner.scores.teacher), "forward", None)
+    assert len(splits) == 4
+    index = {"index": torch.arange(5)}
+    for name in ("train", "validation", "test"):
+        first, second = (of_runner[name](index)["logits"] for of_runner in outputs)
+        assert torch.equal(first, second)
 
 
 def test_a_training_that_fails_stops_the_run_with_its_message(tmp_path: Path) -> None:

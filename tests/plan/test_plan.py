@@ -66,3 +66,42 @@ def test_finished_trainings_are_recognized(tmp_path: Path) -> None:
     run_of(recipe(*changes), tmp_path / "run")
     assert all(plan.is_done(job, tmp_path / "run") for job in plan.trainings)
     assert [plan.is_done(job, None) for job in plan.trainings] == [True, False, False]
+
+
+STAGES = [
+    {"name": "hint", "student": {"model": "cnn", "options": {"width": 2}}},
+    {"name": "peer", "objectives": {"cross_entropy": {}}},
+    {"teacher": "stage:hint", "student": "previous"},
+]
+
+
+def test_each_stage_is_a_job_that_reads_the_stages_it_names() -> None:
+    plan = plan_of("seeds=[0]", "baselines=[]", stages=STAGES)
+    jobs = {job.name: job for job in plan.students}
+    prefix = "student/distilled/seed-0/stage-"
+    common = ("teacher", "evaluate/teacher")
+    assert {name: job.inputs for name, job in jobs.items()} == {
+        f"{prefix}0": common,
+        f"{prefix}1": common,
+        f"{prefix}2": (*common, f"{prefix}0", f"{prefix}1"),
+    }
+    export = next(job for job in plan.jobs if job.kind == "export")
+    assert export.inputs == (f"{prefix}2",)
+
+
+def test_a_change_of_a_stage_leaves_the_stages_before_it() -> None:
+    before = fingerprints(plan_of("seeds=[0]", "baselines=[]", stages=STAGES))
+    changed = [*STAGES[:2], STAGES[2] | {"objectives": {"cross_entropy": {}, "kd": {}}}]
+    after = fingerprints(plan_of("seeds=[0]", "baselines=[]", stages=changed))
+    assert {name for name in before if before[name] != after[name]} == {
+        "student/distilled/seed-0/stage-2",
+        "export",
+        "report",
+    }
+
+
+def test_a_change_of_the_label_loss_changes_the_baselines_that_use_it() -> None:
+    changes = ("seeds=[0]", "baselines=[alone]")
+    before = fingerprints(plan_of(*changes))
+    after = fingerprints(plan_of(*changes, "objectives.cross_entropy.class_weights=balanced"))
+    assert before["student/alone/seed-0"] != after["student/alone/seed-0"]

@@ -69,7 +69,7 @@ def test_every_file_is_there_and_nothing_else(whole: Path) -> None:
     names = {path.name for path in (whole / "checkpoint").iterdir()}
     assert {name for name in names if not name.startswith("mistake-")} == {
         *(f"{arm}{suffix}" for arm in arms for suffix in (".json", ".safetensors")),
-        *("run.json", "lock"),
+        *("run.json", "teacher.json", "lock"),
     }
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from instil.core import Batch, Outputs, Teacher
 from instil.engine import init_distributed
+from instil.files.atomic import atomic
+from instil.files.checksums import NO_DIGEST, TENSORS_KEY, check_tensors, seal_tensors
 from instil.items import to_device
 from instil.store.outputs import flatten_outputs, unflatten_outputs
+
+FACTS = "instil.outputs"
+"""Key of the metadata with the structure of the outputs."""
 
 
 class CachedTeacher(Teacher):
@@ -70,6 +79,39 @@ class CachedTeacher(Teacher):
         for name in self.shared_names:
             tensors[name] = self.get_buffer(_buffer(name)).to(index.device)
         return {role: unflatten_outputs(part, tensors) for role, part in self.structure.items()}
+
+    def save(self, path: Path) -> None:
+        """Write the outputs to a safetensors file."""
+        facts = {
+            "structure": self.structure,
+            "last_index": self.last_index,
+            "rows": self.row_names,
+            "shared": self.shared_names,
+        }
+        tensors = {name: value.cpu().contiguous() for name, value in self.named_buffers()}
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, {FACTS: json.dumps(facts), TENSORS_KEY: NO_DIGEST})
+            seal_tensors(temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> CachedTeacher:
+        """Read the outputs that ``save`` wrote, to the device of this process.
+
+        Raises:
+            DamagedFileError: if the content of the file differs from its checksum.
+        """
+        check_tensors(path, "Delete it; the outputs are computed again then")
+        outputs = cls.__new__(cls)
+        Teacher.__init__(outputs)
+        with safe_open(str(path), "pt", device=str(init_distributed())) as file:
+            facts = json.loads(file.metadata()[FACTS])
+            for name in file.keys():  # noqa: SIM118 - the file is not a mapping
+                outputs.register_buffer(name, file.get_tensor(name))
+        outputs.structure = facts["structure"]
+        outputs.last_index = facts["last_index"]
+        outputs.row_names = tuple(facts["rows"])
+        outputs.shared_names = tuple(facts["shared"])
+        return outputs
 
     def _table(self, rows: Tensor, indices: Tensor) -> Tensor:
         """Tensor with the row of a sample at its index; rows without a sample are 0."""

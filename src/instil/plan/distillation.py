@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import itertools
 
 import torch
 
+from instil import catalogue
+from instil.cards import has_tag
 from instil.core import Net, Scheme, Teacher
 from instil.engine import init_distributed, rank
 from instil.experiment import stored_teacher
 from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.compression import copy_of_stage
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.schemes import build_scheme, samples_for_scheme
 from instil.experiment.teachers import combine_teachers, prepare_teacher
 from instil.experiment.training_options import autocast_context, build_training
 from instil.files.atomic import atomic
 from instil.items import to_device
+from instil.plan import finished_stages
 from instil.plan.fitting import Fitter
 from instil.plan.pictures import encode_png, image_grid, synthetic_images
 from instil.plan.students import STAGE_SEED_STEP, StudentBuilder
 from instil.plan.teacher_training import TeacherTrainer
-from instil.recipe import build_objectives
+from instil.recipe import build_objectives, earlier_stage
 from instil.teachers.frozen import Frozen
+from instil.training.fit import FitResult
 
 NUM_IMAGES = 16
 """Synthetic training images that the report shows."""
@@ -51,51 +56,117 @@ class Distillation:
         students: StudentBuilder,
     ) -> None:
         self.stages = stages
+        self.recipes = [stage.recipe for stage in stages]
         self.fitter = fitter
         self.teachers = teachers
         self.students = students
         self.others: dict[str, Net] = {}
+        self._seed: int | None = None
+        self._trained: dict[int, Net] = {}
 
     def train(self, seed: int) -> tuple[Net, float]:
-        """Train all stages with one seed; return the student and the seconds of all trainings."""
-        earlier: dict[str, Net] = {}
-        seconds = 0.0
-        for index, stage in enumerate(self.stages):
-            # The teacher first: building it changes the random state, which the student sets again.
-            teacher = self._teacher(stage, earlier)
-            student = self._student(index, stage, earlier, seed)
-            scheme = build_scheme(stage, student, teacher)
-            samples = samples_for_scheme(scheme, stage.train_data(seed))
-            training = build_training(stage.recipe.train, seed)
-            result = self.fitter.fit("distilled", seed, scheme, samples, training, stage, index)
-            earlier |= {"previous": result.net, f"stage:{stage.recipe.name}": result.net}
-            seconds += result.seconds
-            self.others = result.others
-            if stage.recipe.data.surrogate is not None:
-                self._write_images(scheme, stage, seed)
-        return earlier["previous"], seconds
+        """Train all stages with one seed; return the student and the seconds of all trainings.
 
-    def _student(self, index: int, stage: Experiment, earlier: Mapping[str, Net], seed: int) -> Net:
+        Stages that are finished are read.
+        """
+        last = len(self.stages) - 1
+        seconds = sum(self.train_stage(seed, index) for index in range(last))
+        result = self._fit(seed, last)
+        self._trained.clear()
+        return result.net, seconds + result.seconds
+
+    def train_stage(self, seed: int, index: int) -> float:
+        """Train a stage that others follow, unless it is finished; return its seconds.
+
+        Args:
+            seed: seed of the training.
+            index: index of the stage.
+        """
+        folder = self.fitter.folder
+        self._forget_other_seeds(seed)
+        if finished_stages.is_written(folder, seed, index):
+            net = self.untrained(seed, index)
+            finished = finished_stages.read(folder, seed, index, net)
+            if finished is not None:
+                self._trained[index] = net.eval()
+                for record in finished.records:
+                    self.fitter.log(record)
+                return finished.seconds
+        start = len(self.fitter.records)
+        result = self._fit(seed, index)
+        self._trained[index] = result.net
+        records = self.fitter.records[start:]
+        record = {"seconds": result.seconds, "records": records}
+        finished_stages.write(folder, seed, index, result.net, record)
+        return result.seconds
+
+    def untrained(self, seed: int, index: int) -> Net:
+        """Build a network of the architecture that a stage returns, for its weights."""
+        stage = self.stages[index]
+        if has_tag(catalogue.find("scheme", stage.recipe.scheme.type), "new_architecture"):
+            experiment = self.fitter.evaluator.experiment
+            _, scheme, _ = next(itertools.islice(dry_run(experiment), index, None))
+            return scheme.export()
         spec = stage.recipe.student
         if not spec.earlier:
             return self.students.of_stage(index, seed)
+        origin = self.untrained(seed, earlier_stage(self.recipes, index, spec.model))
+        return copy_of_stage(origin, spec, stage.visible_samples)
+
+    def _forget_other_seeds(self, seed: int) -> None:
+        if self._seed != seed:
+            self._seed = seed
+            self._trained.clear()
+
+    def _earlier_net(self, seed: int, index: int, model: str) -> Net:
+        """Return the student of the earlier stage that a network of a stage names."""
+        earlier = earlier_stage(self.recipes, index, model)
+        self._forget_other_seeds(seed)
+        if earlier not in self._trained:
+            records = list(self.fitter.records)
+            self.train_stage(seed, earlier)
+            self.fitter.records = records
+        return self._trained[earlier]
+
+    def _fit(self, seed: int, index: int) -> FitResult:
+        """Train one stage."""
+        stage = self.stages[index]
+        # The teacher first: building it changes the random state, which the student sets again.
+        teacher = self._teacher(seed, index)
+        student = self._student(seed, index)
+        scheme = build_scheme(stage, student, teacher)
+        samples = samples_for_scheme(scheme, stage.train_data(seed))
+        training = build_training(stage.recipe.train, seed)
+        result = self.fitter.fit("distilled", seed, scheme, samples, training, stage, index)
+        self.others = result.others
+        if stage.recipe.data.surrogate is not None:
+            self._write_images(scheme, stage, seed)
+        return result
+
+    def _student(self, seed: int, index: int) -> Net:
+        stage = self.stages[index]
+        spec = stage.recipe.student
+        if not spec.earlier:
+            return self.students.of_stage(index, seed)
+        earlier = self._earlier_net(seed, index, spec.model)
         # Layers of a compression have random weights of their own stage.
         if spec.changes:
             torch.manual_seed(seed + STAGE_SEED_STEP * index)
-        student = copy_of_stage(earlier[spec.model], spec, stage.visible_samples)
+        student = copy_of_stage(earlier, spec, stage.visible_samples)
         torch.manual_seed(seed + STAGE_SEED_STEP * index)
         return student
 
-    def _teacher(self, stage: Experiment, earlier: Mapping[str, Net]) -> Teacher | None:
+    def _teacher(self, seed: int, index: int) -> Teacher | None:
         """Build the teacher of a stage from networks, recorded outputs or students of stages."""
+        stage = self.stages[index]
         if stage.recipe.store is not None:
             return stored_teacher.stored_teacher(stage)
         members: list[Net | Teacher] = []
-        for index, spec in enumerate(stage.recipe.teachers):
+        for teacher_index, spec in enumerate(stage.recipe.teachers):
             if spec.earlier:
-                net = copy.deepcopy(earlier[spec.model])
+                net = copy.deepcopy(self._earlier_net(seed, index, spec.model))
             else:
-                net, _ = self.teachers.network(stage, spec, index)
+                net, _ = self.teachers.network(stage, spec, teacher_index)
             members.append(self._precomputed(net, stage) if spec.precompute else net)
         return prepare_teacher(combine_teachers(stage, members), stage)
 

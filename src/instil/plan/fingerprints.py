@@ -9,14 +9,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from instil import catalogue
+from instil.capabilities import EvaluatesRobustness
 from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
 from instil.files.checksums import file_sha256
 from instil.networks.factory import code_of
+from instil.recipe import label_objective_configs
 from instil.recipe.sections import ModelConfig
 
 SECTIONS = {
-    "teacher_scores": (
+    "evaluate": (
         "task",
         "metrics",
         "headline",
@@ -27,7 +30,7 @@ SECTIONS = {
         "device",
     ),
     "baseline": ("task", "metrics", "headline", "data", "student", "train", "device"),
-    "distilled": (
+    "stage": (
         "task",
         "metrics",
         "headline",
@@ -59,6 +62,29 @@ def recipe_parts(experiment: Experiment, kind: str) -> list[Any]:
         values = stage.recipe.model_dump(mode="json")
         parts.append({name: values[name] for name in SECTIONS[kind]})
     return parts
+
+
+def evaluation_parts(experiment: Experiment) -> list[Any]:
+    """Return what the metrics of every student depend on, in addition to ``recipe_parts``."""
+    scheme = experiment.stages[-1].recipe.scheme
+    kind = catalogue.find("scheme", scheme.type)
+    # Such a scheme perturbs the test samples of all students.
+    perturbs = issubclass(kind, EvaluatesRobustness)
+    return [scheme.model_dump(mode="json") if perturbs else None]
+
+
+def baseline_parts(experiment: Experiment, name: str) -> list[Any]:
+    """Return what the training of a baseline depends on, in addition to the data.
+
+    Args:
+        experiment: data and task of the recipe.
+        name: name of the baseline.
+    """
+    kind = catalogue.find("baseline", name)
+    losses = label_objective_configs(experiment.recipe, *kind.label_objectives(experiment.task))
+    # Data-free baselines have the objectives of the recipe.
+    sections = recipe_parts(experiment, "stage" if kind.is_data_free else "baseline")
+    return [sections, {key: loss.model_dump(mode="json") for key, loss in losses.items()}]
 
 
 def input_fingerprints(experiment: Experiment) -> dict[str, str]:

@@ -6,14 +6,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from instil.engine import rank, wait_for_ranks
 from instil.engine.checkpoints import delete_checkpoint_files
 from instil.engine.processes import broadcast_object
 from instil.export.student import load_student, save_student
-from instil.files.checksums import DamagedFileError, read_json_with_checksum
+from instil.files.checksums import DamagedFileError
+from instil.plan.records import read_record
 from instil.plan.run_folder import RunFolder
 
 log = logging.getLogger("instil")
@@ -64,26 +65,8 @@ def read(folder: RunFolder, name: str, seed: int) -> StudentRecord | None:
         The record, the same on all ranks. None if the student is not finished; also if its files
         are damaged, which is logged, so that it is trained again.
     """
-    record: StudentRecord | None = broadcast_object(
-        _read(folder, name, seed) if rank() == 0 else None
-    )
-    return record
-
-
-def _read(folder: RunFolder, name: str, seed: int) -> StudentRecord | None:
     path = folder.arm_file(name, seed, ".json")
-    if not path.exists():
-        return None
-    try:
-        content = read_json_with_checksum(path, REMEDY)
-        return StudentRecord.model_validate(content)
-    except DamagedFileError as error:
-        log.warning("%s The student is trained again now.", error)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        log.warning("%s: %s: %s. The student is trained again now.", path, key, problem["msg"])
-    return None
+    return read_record(path, StudentRecord, REMEDY, "The student is trained again now.")
 
 
 def load_weights(folder: RunFolder, name: str, seed: int, net: nn.Module) -> bool:
@@ -141,7 +124,9 @@ def write(
 
 
 def delete_checkpoints(folder: RunFolder, name: str, seed: int | None, num_stages: int) -> None:
-    """Delete the checkpoints of a training; of several ranks only the first does.
+    """Delete the checkpoints of a training, and the files of its finished stages.
+
+    Of several ranks only the first deletes them.
 
     Args:
         folder: run folder.
@@ -150,7 +135,10 @@ def delete_checkpoints(folder: RunFolder, name: str, seed: int | None, num_stage
         num_stages: number of training stages, each with a checkpoint.
     """
     for stage_index in range(num_stages):
-        delete_checkpoint_files(checkpoint(folder, name, seed, stage_index))
+        path = checkpoint(folder, name, seed, stage_index)
+        delete_checkpoint_files(path)
+        if rank() == 0:
+            path.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
 def checkpoint(folder: RunFolder, name: str, seed: int | None, stage_index: int) -> Path:

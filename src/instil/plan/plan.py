@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from instil import catalogue
 from instil.experiment.experiment import Experiment
 from instil.experiment.trained_teachers import cache_path, cached_file
-from instil.plan import finished_students
+from instil.plan import finished_stages, finished_students, teacher_record
 from instil.plan.fingerprints import input_fingerprints, recipe_parts
 from instil.plan.job import Job, JobKind
 from instil.plan.run_folder import RunFolder
+from instil.plan.student_jobs import student_jobs
 from instil.recipe import fingerprint
 
 
@@ -38,10 +38,10 @@ class Plan:
         inputs = input_fingerprints(experiment)
         teachers = tuple(_teacher_jobs(experiment))
         scores = _scores_jobs(experiment, inputs, teachers)
-        students = tuple(_student_jobs(experiment, inputs, (*teachers, *scores)))
-        distilled = [job for job in students if job.arm == "distilled"]
-        export = _following("export", distilled)
-        report = _following("report", [*scores, *students, export])
+        students = tuple(student_jobs(experiment, inputs, (*teachers, *scores)))
+        finished = [job for job in students if job.is_last]
+        export = _following("export", [job for job in finished if job.arm == "distilled"])
+        report = _following("report", [*scores, *finished, export])
         return cls(experiment, (*teachers, *scores, *students, export, report))
 
     @property
@@ -51,8 +51,8 @@ class Plan:
 
     @property
     def students(self) -> tuple[Job, ...]:
-        """Trainings of students: for each seed the baselines and the distilled student."""
-        return tuple(job for job in self.jobs if job.kind == "student")
+        """Trainings of students: of each seed the baselines and stages of the distilled one."""
+        return tuple(job for job in self.jobs if job.trains_student)
 
     @property
     def trainings(self) -> tuple[Job, ...]:
@@ -60,21 +60,30 @@ class Plan:
         return (*self.teachers, *self.students)
 
     def is_done(self, job: Job, folder: Path | None) -> bool:
-        """Whether the result of a training is on the disk.
+        """Whether the result of a training or evaluation is on the disk.
 
         Args:
-            job: a training.
+            job: the job.
             folder: run folder, where students are; None for a run that has not started.
         """
         if job.kind == "teacher":
             return self.teacher_path(job).exists()
-        if job.kind != "student" or folder is None:
+        if folder is None:
             return False
-        return finished_students.is_written(RunFolder(folder), job.arm, job.seed)
+        run_folder = RunFolder(folder)
+        if job.kind == "evaluate":
+            return teacher_record.is_written(run_folder)
+        if not job.trains_student:
+            return False
+        if finished_students.is_written(run_folder, job.arm, job.seed):
+            return True
+        stage_path = finished_stages.weights_path(run_folder, job.seed, job.stage_index)
+        return not job.is_last and stage_path.exists()
 
     def pending(self, folder: Path | None) -> list[Job]:
-        """Return the trainings whose results are not on the disk (see ``is_done``)."""
-        return [job for job in self.trainings if not self.is_done(job, folder)]
+        """Return the trainings and evaluations whose results are not on the disk."""
+        jobs = (job for job in self.jobs if job.is_executable)
+        return [job for job in jobs if not self.is_done(job, folder)]
 
     def teacher_path(self, job: Job) -> Path:
         """Return the file of a trained teacher, which all runs share."""
@@ -105,28 +114,10 @@ def _scores_jobs(
     )
     if recipe.store is None and not has_teacher:
         return ()
-    parts = recipe_parts(experiment, "teacher_scores")
+    parts = recipe_parts(experiment, "evaluate")
     hashed = fingerprint(parts, input_hashes, [job.fingerprint for job in teachers])
     inputs = tuple(job.name for job in teachers)
-    return (Job("evaluate/teacher", "teacher_scores", inputs, hashed),)
-
-
-def _student_jobs(
-    experiment: Experiment, input_hashes: dict[str, str], before: tuple[Job, ...]
-) -> Iterator[Job]:
-    """Yield for every seed the baselines and the distilled student."""
-    recipe = experiment.recipe
-    # Metrics compare every student with the teacher, so that all read its scores.
-    inputs = tuple(job.name for job in before)
-    fingerprints = [job.fingerprint for job in before]
-    parts = {kind: recipe_parts(experiment, kind) for kind in ("baseline", "distilled")}
-    for seed in recipe.seeds:
-        for arm in (*recipe.baselines, "distilled"):
-            uses_method = arm == "distilled" or catalogue.find("baseline", arm).is_data_free
-            sections = parts["distilled" if uses_method else "baseline"]
-            hashed = fingerprint(sections, input_hashes, fingerprints, [arm, seed])
-            name = f"student/{arm}/seed-{seed}"
-            yield Job(name, "student", inputs, hashed, arm=arm, seed=seed)
+    return (Job("evaluate/teacher", "evaluate", inputs, hashed),)
 
 
 def _following(kind: JobKind, inputs: list[Job]) -> Job:

@@ -12,6 +12,11 @@ from instil.files.atomic import atomic
 from instil.files.checksums import json_with_checksum, read_json_with_checksum
 
 METRICS = "metrics.jsonl"
+WORKERS = "checkpoint/workers"
+"""Folder of locks, records, messages and teacher outputs that only workers of a run need.
+
+It is deleted when their jobs are finished.
+"""
 RESUME_REMEDY = "Restore it from a copy, or resume the run (--resume), which writes it again"
 
 

@@ -8,7 +8,6 @@ from instil import catalogue
 from instil.cards import has_tag
 from instil.core import Net, Teacher
 from instil.engine import init_distributed
-from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.plan import finished_students
 from instil.plan.baseline_training import BaselineTraining
@@ -41,33 +40,47 @@ class Runner:
         self.teachers = TeacherTrainer(self.stages, self.fitter)
         self.students = StudentBuilder(self.stages, self.teachers)
         self.distillation = Distillation(self.stages, self.fitter, self.teachers, self.students)
-        self.scores = TeacherScores(self.evaluator, self.stages, self.teachers)
+        self.scores = TeacherScores(self.evaluator, self.stages, self.teachers, folder)
+        self._teacher: TrainedModel | None = None
+        self._has_teacher = False
 
     def execute(self, job: Job) -> None:
-        """Execute one training, unless its result is on the disk.
+        """Execute one job, unless its result is on the disk.
 
         Args:
-            job: training of a teacher or student. A student needs ``teacher`` before.
+            job: training, or evaluation of the teacher, whose inputs are finished.
         """
-        if job.kind == "student":
-            self.student(job.arm, job.seed)
+        if job.kind == "teacher":
+            stage = self.stages[job.stage_index]
+            spec = stage.recipe.teachers[job.teacher_index]
+            self.teachers.network(stage, spec, job.teacher_index)
             return
-        stage = self.stages[job.stage_index]
-        self.teachers.network(stage, stage.recipe.teachers[job.teacher_index], job.teacher_index)
+        self.scores.keeps_outputs = True
+        if job.kind == "evaluate":
+            self.teacher()
+        elif job.is_last:
+            self.student(job.arm, job.seed)
+        else:
+            self._prepare_training()
+            self.distillation.train_stage(job.seed, job.stage_index)
 
     def teacher(self) -> TrainedModel | None:
-        """Build and score the teacher; None for a recipe without one."""
-        return self.scores.measure()
+        """Build and score the teacher once; None for a recipe without one."""
+        if not self._has_teacher:
+            self._teacher = self.scores.measure()
+            self._has_teacher = True
+        return self._teacher
 
     def names(self) -> list[str]:
         """Return baselines and ``distilled`` in the order of their training.
 
         A baseline that reads the teacher's outputs needs a teacher that could be scored.
         """
+        self.teacher()
         names = []
         for name in self.experiment.recipe.baselines:
             kind = catalogue.find("baseline", name)
-            if kind.is_data_free or not kind.needs_teacher or self.evaluator.teacher_outputs:
+            if kind.is_data_free or not kind.needs_teacher or self.scores.is_scored:
                 names.append(name)
         return [*names, "distilled"]
 
@@ -91,9 +104,15 @@ class Runner:
         finished_students.delete_checkpoints(self.folder, name, seed, len(self.stages))
         return TrainedModel(net, record.test, record.validation, record.details, record.seconds)
 
-    def _train(self, name: str, seed: int) -> TrainedModel:
-        self.folder.remove_records(name, seed)
+    def _prepare_training(self) -> None:
+        """Load what every student is compared with."""
+        self.teacher()
+        self.scores.load_outputs()
         self.fitter.records = []
+
+    def _train(self, name: str, seed: int) -> TrainedModel:
+        self._prepare_training()
+        self.folder.remove_records(name, seed)
         if name == "distilled":
             net, seconds = self.distillation.train(seed)
         else:
@@ -112,15 +131,15 @@ class Runner:
     def _scored_teacher(self) -> Teacher | None:
         """Return the teacher on its device, if it could be scored."""
         teacher = self.scores.teacher
-        if teacher is None or not self.evaluator.teacher_outputs:
+        if teacher is None or not self.scores.is_scored:
             return None
         # Measuring its latency has moved it to the CPU.
         return teacher.to(init_distributed())
 
     def _untrained(self, name: str, seed: int) -> Net:
         """Build a network of the architecture that a training returns, for its weights."""
-        scheme = self.stages[-1].recipe.scheme.type
+        last = len(self.stages) - 1
+        scheme = self.stages[last].recipe.scheme.type
         if name != "distilled" or not has_tag(catalogue.find("scheme", scheme), "new_architecture"):
             return self.students.exported(seed)
-        *_, (_, prepared_scheme, _) = dry_run(self.experiment)
-        return prepared_scheme.export()
+        return self.distillation.untrained(seed, last)

@@ -13,12 +13,16 @@ from instil.core import Teacher
 from instil.data.samples import Samples
 from instil.engine import init_distributed
 from instil.experiment import stored_teacher
+from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
 from instil.experiment.teachers import combine_teachers, prepare_teacher, teacher_class_names
 from instil.experiment.training_options import autocast_context
 from instil.items import to_device
 from instil.networks.predictions_model import PredictionsModel
+from instil.plan import teacher_record
 from instil.plan.evaluation import Evaluator
+from instil.plan.run_folder import RunFolder
+from instil.plan.teacher_record import TeacherRecord
 from instil.plan.teacher_training import TeacherTrainer
 from instil.plan.trained_model import TrainedModel
 from instil.recipe.sections import TeacherConfig
@@ -31,49 +35,101 @@ class TeacherScores:
         evaluator: gets the teacher's outputs for all splits.
         stages: experiment of each training stage.
         teachers: builds the teachers.
+        folder: run folder, where the scores are kept.
 
     Attributes:
         teacher: the teacher; None before ``measure`` and without a teacher.
+        is_scored: whether students can be compared with the teacher.
+        keeps_outputs: whether the outputs are written to the folder, for other workers.
     """
 
     def __init__(
-        self, evaluator: Evaluator, stages: list[Experiment], teachers: TeacherTrainer
+        self,
+        evaluator: Evaluator,
+        stages: list[Experiment],
+        teachers: TeacherTrainer,
+        folder: RunFolder,
     ) -> None:
         self.evaluator = evaluator
         self.experiment = evaluator.experiment
         self.stages = stages
         self.teachers = teachers
+        self.folder = folder
         self.teacher: Teacher | None = None
+        self.is_scored = False
+        self.keeps_outputs = False
+        self._stage = stages[0]
 
     def measure(self) -> TrainedModel | None:
         """Build and score the teacher; None where no stage has a teacher of its own.
 
-        A teacher whose classes or tokens differ from the data's has no scores.
+        Scores in the run folder are read. A teacher whose classes or tokens differ from the data's
+        has no scores.
         """
         if self.experiment.recipe.store is not None:
             return self._recorded()
         index, members = self._members()
-        stage = self.stages[index]
+        stage = self._stage = self.stages[index]
         networks = [self.teachers.network(stage, spec, order) for order, spec in members]
         teacher = prepare_teacher(combine_teachers(stage, [net for net, _ in networks]), stage)
         if teacher is None:
             return None
         self.teacher = teacher
-        seconds = sum(seconds for _, seconds in networks)
-        has_own_tokens = any(spec.tokenizer for _, spec in members)
+        record = teacher_record.read(self.folder)
+        if record is None:
+            has_own_tokens = any(spec.tokenizer for _, spec in members)
+            record = self._score(teacher, stage, has_own_tokens)
+            teacher_record.write(self.folder, record)
+        self.is_scored = record.is_scored
+        return TrainedModel(
+            teacher,
+            record.test,
+            record.validation,
+            record.details,
+            sum(seconds for _, seconds in networks),
+            privacy_cost=record.privacy_cost,
+        )
+
+    def load_outputs(self) -> None:
+        """Read or compute the teacher's outputs that students are compared with, once."""
+        if not self.is_scored or self.evaluator.teacher_outputs:
+            return
+        assert self.teacher is not None
+        splits = self.experiment.splits
+        parts = {"validation": splits.validation, "test": splits.test}
+        if self._labels_training_samples():
+            parts = {"train": splits.train, **parts}
+        with autocast_context(self._stage.recipe.train):
+            for name, samples in parts.items():
+                self.evaluator.teacher_outputs[name] = self._outputs(name, samples)
+
+    def _score(self, teacher: Teacher, stage: Experiment, has_own_tokens: bool) -> TeacherRecord:
+        """Evaluate the teacher, and keep its outputs."""
         if has_own_tokens or not self._can_be_scored(teacher, stage):
             privacy_cost = teacher.privacy_cost() if isinstance(teacher, AccountsPrivacy) else {}
-            return TrainedModel(teacher, {}, {}, {}, seconds, privacy_cost=privacy_cost)
-        with autocast_context(stage.recipe.train):
-            self._cache_outputs(teacher)
-            validation = self._evaluate(teacher, self.experiment.splits.validation)[0]
-            test, details = self._evaluate(teacher, self.experiment.splits.test)
-            test |= self.evaluator.evaluate_robustness(teacher)
-            metrics, texts = self.evaluator.task.evaluate_generation(
-                teacher, self.experiment.splits.test, None
+            return TeacherRecord(
+                is_scored=False, test={}, validation={}, details={}, privacy_cost=privacy_cost
             )
-            details |= texts
-        return TrainedModel(teacher, test | dict(metrics), validation, details, seconds)
+        # The outputs come last: metrics do not compare the teacher with itself.
+        with autocast_context(stage.recipe.train):
+            validation, _ = self.evaluator.evaluate(teacher, "validation")
+            test, details = self.evaluator.evaluate_completely(teacher)
+        self.is_scored = True
+        self.load_outputs()
+        return TeacherRecord(
+            is_scored=True, test=test, validation=validation, details=details, privacy_cost={}
+        )
+
+    def _outputs(self, split: str, samples: Samples) -> CachedTeacher:
+        """Return the teacher's outputs for a split; workers share a file of them."""
+        path = teacher_record.outputs_path(self.folder, split)
+        if self.keeps_outputs and path.exists():
+            return CachedTeacher.load(path)
+        assert self.teacher is not None
+        outputs = self.evaluator.cache_outputs(self.teacher.to(init_distributed()), samples)
+        if self.keeps_outputs:
+            outputs.save(path)
+        return outputs
 
     def _members(self) -> tuple[int, list[tuple[int, TeacherConfig]]]:
         """Return the last stage whose teacher is not the student of an earlier stage."""
@@ -87,24 +143,6 @@ class TeacherScores:
             if own:
                 index, members = stage_index, own
         return index, members
-
-    def _evaluate(
-        self, teacher: Teacher, samples: Samples
-    ) -> tuple[dict[str, float], dict[str, Any]]:
-        """Evaluate the teacher itself, without a comparison with its own outputs."""
-        loader = self.experiment.loader(samples, shuffle=False)
-        metrics, details = self.evaluator.task.measure(teacher, loader)
-        return metrics, details
-
-    def _cache_outputs(self, teacher: Teacher) -> None:
-        """Cache the teacher's outputs for the splits that students are compared on."""
-        splits = self.experiment.splits
-        parts = {"validation": splits.validation, "test": splits.test}
-        if self._labels_training_samples():
-            parts = {"train": splits.train, **parts}
-        for name, samples in parts.items():
-            outputs = self.evaluator.cache_outputs(teacher, samples)
-            self.evaluator.teacher_outputs[name] = outputs
 
     def _labels_training_samples(self) -> bool:
         """Whether a baseline reads the teacher's outputs for training samples."""
@@ -124,7 +162,15 @@ class TeacherScores:
         for name, (section, samples) in sections.items():
             teacher = stored_teacher.stored_teacher(self.experiment, section)
             self.evaluator.teacher_outputs[name] = self.evaluator.cache_outputs(teacher, samples)
-        return TrainedModel(stored_teacher.stored_teacher(self.experiment), **facts)
+        self.is_scored = bool(sections)
+        teacher = stored_teacher.stored_teacher(self.experiment)
+        if self.keeps_outputs:
+            teacher_record.write(self.folder, self._record_of_store(facts))
+        return TrainedModel(teacher, **facts)
+
+    def _record_of_store(self, facts: dict[str, Any]) -> TeacherRecord:
+        scores = {key: facts[key] for key in ("test", "validation", "details")}
+        return TeacherRecord(is_scored=self.is_scored, privacy_cost={}, **scores)
 
     def _has_predictions(self, teacher: Teacher) -> bool:
         """Whether a teacher from a file has predictions for validation and test."""

@@ -18,15 +18,12 @@ from instil.files.atomic import atomic
 from instil.files.locks import FileLock
 from instil.plan.job import Job
 from instil.plan.plan import Plan
-from instil.plan.run_folder import RunFolder
+from instil.plan.run_folder import WORKERS, RunFolder
 from instil.plan.runner import Runner
 from instil.plan.thread_count import restore_threads
 from instil.recipe.sections import Recipe
 
 POLL_SECONDS = 0.2
-
-WORKERS = "checkpoint/workers"
-"""Folder of the locks, records and messages of workers, in the run folder."""
 
 
 def error_file(folder: Path, index: int) -> Path:
@@ -36,7 +33,7 @@ def error_file(folder: Path, index: int) -> Path:
 
 @on_device_of_recipe
 def work(recipe: Recipe, folder: Path, index: int) -> None:
-    """Execute the trainings of a run that no other worker executes, until all are finished.
+    """Execute the jobs of a run that no other worker executes, until all are finished.
 
     Args:
         recipe: recipe of the run.
@@ -44,16 +41,16 @@ def work(recipe: Recipe, folder: Path, index: int) -> None:
         index: index of the worker.
     """
     plan, runner = _prepare(recipe, folder, index)
-    _execute(plan, plan.teachers, runner)
-    if not all(plan.is_done(job, folder) for job in plan.students):
-        runner.teacher()
-        names = runner.names()
-        students = tuple(job for job in plan.students if job.arm in names)
-        _execute(plan, students, runner)
+    while pending := _pending(plan, runner):
+        done = {job.name for job in plan.jobs if plan.is_done(job, folder)}
+        ready = [job for job in pending if done.issuperset(job.inputs)]
+        executed = [job for job in ready if _claim_and_execute(plan, job, runner)]
+        if not executed:
+            time.sleep(POLL_SECONDS)
 
 
 def execute_one(folder: Path, name: str) -> None:
-    """Execute one training of a run.
+    """Execute one job of a run, whose inputs are finished.
 
     Args:
         folder: run folder with recipe and environment.
@@ -63,11 +60,9 @@ def execute_one(folder: Path, name: str) -> None:
     @on_device_of_recipe
     def execute(recipe: Recipe) -> None:
         plan, runner = _prepare(recipe, folder, index=0)
-        job = next(job for job in plan.trainings if job.name == name)
-        if job.kind == "student":
-            runner.teacher()
-        if job.kind == "teacher" or job.arm in runner.names():
-            runner.execute(job)
+        for job in _pending(plan, runner):
+            if job.name == name:
+                runner.execute(job)
 
     execute(recipes.load(folder))
 
@@ -79,17 +74,17 @@ def _prepare(recipe: Recipe, folder: Path, index: int) -> tuple[Plan, Runner]:
     (folder / WORKERS).mkdir(exist_ok=True)
     run_folder.metrics_file = f"{WORKERS}/{index}.jsonl"
     restore_threads(run_folder)
-    experiment = Experiment.from_recipe(recipe)
-    return Plan.compile(experiment), Runner(experiment, run_folder, lambda *_: None)
+    plan = Plan.compile(Experiment.from_recipe(recipe))
+    return plan, Runner(plan.experiment, run_folder, lambda *_: None)
 
 
-def _execute(plan: Plan, jobs: tuple[Job, ...], runner: Runner) -> None:
-    """Execute jobs that do not depend on each other, until all are finished."""
-    folder = runner.folder.path
-    while pending := [job for job in jobs if not plan.is_done(job, folder)]:
-        executed = [job for job in pending if _claim_and_execute(plan, job, runner)]
-        if not executed:
-            time.sleep(POLL_SECONDS)
+def _pending(plan: Plan, runner: Runner) -> list[Job]:
+    """Return the jobs that are left, without baselines whose teacher cannot be scored."""
+    pending = plan.pending(runner.folder.path)
+    if any(job.kind in ("teacher", "evaluate") for job in pending):
+        return pending
+    arms = runner.names() if pending else []
+    return [job for job in pending if job.arm in arms]
 
 
 def _claim_and_execute(plan: Plan, job: Job, runner: Runner) -> bool:

@@ -17,7 +17,7 @@ from instil.recipe.sections import (
     TaskConfig,
     TrainConfig,
 )
-from instil.recipe.stages import STAGE_KEYS, origin_stage, stages, student_stages
+from instil.recipe.stages import STAGE_KEYS, earlier_stage, origin_stage, stages, student_stages
 
 __all__ = [
     "STAGE_KEYS",
@@ -32,6 +32,7 @@ __all__ = [
     "build",
     "build_objectives",
     "build_options",
+    "earlier_stage",
     "error_context",
     "fingerprint",
     "label_objective_configs",

@@ -53,10 +53,20 @@ def student_stages(stages: Sequence[Recipe], index: int = -1) -> list[int]:
     student = stages[index].student
     if not student.earlier:
         return [index]
-    if student.model == "previous":
-        return [*student_stages(stages, index - 1), index]
-    named = [i for i in range(index) if student.model == f"stage:{stages[i].name}"]
-    return [*student_stages(stages, named[-1]), index]
+    return [*student_stages(stages, earlier_stage(stages, index, student.model)), index]
+
+
+def earlier_stage(stages: Sequence[Recipe], index: int, model: str) -> int:
+    """Return the index of the stage whose student a network of a stage is.
+
+    Args:
+        stages: recipes of all stages.
+        index: index of the stage that uses the network.
+        model: ``previous``, or ``stage:NAME`` for the last earlier stage of that name.
+    """
+    if model == "previous":
+        return index - 1
+    return max(i for i in range(index) if model == f"stage:{stages[i].name}")
 
 
 def _stage_recipes(whole: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:

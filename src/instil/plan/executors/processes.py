@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +12,8 @@ import torch
 
 from instil.engine import world_size
 from instil.plan.plan import Plan
-from instil.plan.worker import POLL_SECONDS, WORKERS, error_file
+from instil.plan.run_folder import WORKERS
+from instil.plan.worker import POLL_SECONDS, error_file
 from instil.progress import RunProgress
 
 MAX_RESTARTS = 3
@@ -61,7 +61,7 @@ class ProcessesExecutor:
         pending = plan.pending(folder)
         (folder / WORKERS).mkdir(exist_ok=True)
         workers = _Workers(folder, plan.experiment.recipe.device)
-        reported = {job.name for job in plan.trainings} - {job.name for job in pending}
+        reported: set[str] = set()
         progress.add_jobs(len(pending))
         try:
             for index in range(min(self.num_workers, len(pending))):
@@ -74,7 +74,6 @@ class ProcessesExecutor:
                 time.sleep(POLL_SECONDS)
         finally:
             workers.stop()
-        shutil.rmtree(folder / WORKERS)
 
 
 class _Workers:

@@ -38,12 +38,23 @@ def weights_path(folder: RunFolder, seed: int, stage_index: int) -> Path:
     """Return the file with weights and record of a finished stage of the distilled student.
 
     It is deleted when the student is finished.
+
+    Args:
+        folder: run folder.
+        seed: seed of the training.
+        stage_index: index of the stage.
     """
     return checkpoint(folder, "distilled", seed, stage_index).with_suffix(".safetensors")
 
 
 def is_written(folder: RunFolder, seed: int, stage_index: int) -> bool:
-    """Whether the file of a stage is on the disk, the same on all ranks."""
+    """Whether the file of a stage is on the disk, the same on all ranks.
+
+    Args:
+        folder: run folder.
+        seed: seed of the training.
+        stage_index: index of the stage.
+    """
     return bool(broadcast_object(weights_path(folder, seed, stage_index).exists()))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from instil.plan.executors import Executor, LocalExecutor
 from instil.plan.mistakes import write_mistakes
 from instil.plan.onnx_export import export_onnx
 from instil.plan.plan import Plan
-from instil.plan.run_folder import WORKERS, RunFolder
+from instil.plan.run_folder import RunFolder
 from instil.plan.runner import Runner
 from instil.plan.thread_count import restore_threads
 from instil.plan.trained_model import TrainedModel
@@ -145,8 +144,6 @@ def _run(
         total = trainings(plan).total
         with RunProgress(console, total, enabled=rank() == 0) as progress:
             executor.execute(plan, folder.path, progress)
-            if rank() == 0:
-                shutil.rmtree(folder.path / WORKERS, ignore_errors=True)
             shown = TrainingProgress(progress)
             folder.on_log = shown.observe
             runner = Runner(experiment, folder, shown)

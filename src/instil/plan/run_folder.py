@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,11 @@ class RunFolder:
         """
         stem = arm if seed is None else f"{arm}-{seed}"
         return self.path / "checkpoint" / f"{stem}{suffix}"
+
+    def delete_worker_files(self) -> None:
+        """Delete the folder of the workers."""
+        if rank() == 0:
+            shutil.rmtree(self.path / WORKERS, ignore_errors=True)
 
 
 def _arm_and_seed(line: str) -> tuple[str, int | None] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from instil.plan.plan import Plan
+from instil.plan.run_folder import RunFolder
 from instil.progress import RunProgress
 
 
@@ -16,3 +17,5 @@ class LocalExecutor:
 
     def execute(self, plan: Plan, folder: Path, progress: RunProgress) -> None:
         """Leave all trainings to the process of the run."""
+        # Workers of a stopped run may have left some.
+        RunFolder(folder).delete_worker_files()

@@ -12,7 +12,7 @@ import torch
 
 from instil.engine import world_size
 from instil.plan.plan import Plan
-from instil.plan.run_folder import WORKERS
+from instil.plan.run_folder import WORKERS, RunFolder
 from instil.plan.worker import POLL_SECONDS, error_file
 from instil.progress import RunProgress
 
@@ -74,6 +74,7 @@ class ProcessesExecutor:
                 time.sleep(POLL_SECONDS)
         finally:
             workers.stop()
+        RunFolder(folder).delete_worker_files()
 
 
 class _Workers:

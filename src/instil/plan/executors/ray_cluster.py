@@ -19,6 +19,7 @@ from instil.engine import world_size
 from instil.files.atomic import atomic
 from instil.plan.job import Job
 from instil.plan.plan import Plan
+from instil.plan.run_folder import RunFolder
 from instil.plan.worker import execute_one
 from instil.progress import RunProgress
 
@@ -99,6 +100,7 @@ class RayExecutor:
                 raise RuntimeError(str(error.cause)) from error
             _write(files, folder, _cache_folder(plan))
             progress.start(f"{names[finished]} finished")
+        RunFolder(folder).delete_worker_files()
 
     def _submit(self, plan: Plan, folder: Path, pending: list[Job]) -> dict[str, Any]:
         """Submit the jobs; Ray starts each after the jobs whose files it needs."""

@@ -31,7 +31,7 @@ def navigation() -> list[Any]:
 
 
 def _index() -> str:
-    """Public names of ``instil`` that are no methods, and the packages."""
+    """Public names of ``instil`` except methods, and the packages."""
     lines = [
         "# API",
         "",

@@ -1,6 +1,4 @@
-"""What every test is given: a catalogue that forgets what the test adds, and a place of its own for
-trained teachers.
-"""
+"""Fixtures of all tests: a clean catalogue and a separate cache of trained teachers."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from instil.catalogue import plugins
 
 @pytest.fixture(autouse=True)
 def only_the_packages_methods() -> Iterator[None]:
-    """Methods that a test imports do not meet the next test."""
+    """Remove methods that a test imports before the next test."""
     before = dict(plugins.imported)
     yield
     plugins.imported.clear()
@@ -22,7 +20,7 @@ def only_the_packages_methods() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Teachers that tests train are shared among them and are not the user's."""
+    """Share trained teachers between tests, outside of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INSTIL_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

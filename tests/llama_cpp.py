@@ -19,8 +19,9 @@ needed = pytest.mark.skipif(
 
 @contextmanager
 def serving(path: Path, parallel: int = 1, exact: bool = False) -> Iterator[str]:
-    """The address of a server of this GGUF file; ``exact``: what it has read it keeps in 32 bits,
-    not in 16.
+    """Start a server for a GGUF file and yield its address.
+
+    ``exact`` sets a cache of 32 instead of 16 bits.
     """
     import xllamacpp
 
@@ -43,7 +44,7 @@ def serving(path: Path, parallel: int = 1, exact: bool = False) -> Iterator[str]
 
 
 def request(url: str, address: str, **body: Any) -> Any:
-    """What it answers."""
+    """Send a request and return the response."""
     request = urllib.request.Request(
         url + address, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )

@@ -1,4 +1,4 @@
-"""Small nets and batches that the tests of loop, engine, schemes and teachers share."""
+"""Small networks and batches, shared by the tests of loop, engine, schemes and teachers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from instil.core import Batch, Net, Outputs
 
 
 class Body(nn.Module):
-    """A layer, dropout and a head."""
+    """Network of a layer, dropout and a head."""
 
     def __init__(self, width: int = 8, classes: int = 5, dropout: float = 0.0):
         super().__init__()
@@ -30,14 +30,14 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
 
 
 def net(width: int = 8, seed: int = 0, dropout: float = 0.0) -> Net:
-    """A net that gives ``logits`` (N, 5) and ``embedding`` (N, width) of ``x`` (N, 6)."""
+    """Return a network with ``logits`` (N, 5) and ``embedding`` (N, width) for ``x`` (N, 6)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Net(Body(width, dropout=dropout), call, {"embedding": "head:in"})
 
 
 def batch(count: int = 16, seed: int = 0) -> Batch:
-    """Half of the labels are missing."""
+    """Return a batch; half of its labels are missing."""
     generator = torch.Generator().manual_seed(seed)
     label = torch.randint(0, 5, (count,), generator=generator)
     label[1::2] = -100
@@ -49,7 +49,7 @@ def batch(count: int = 16, seed: int = 0) -> Batch:
 
 
 def timed(step: int = 0, count: int = 16) -> Batch:
-    """The batch of a step, with its clock."""
+    """Return the batch of a step, with step and progress."""
     return batch(count, step) | {
         "step": torch.tensor(step),
         "progress": torch.tensor(step / 10),
@@ -58,7 +58,7 @@ def timed(step: int = 0, count: int = 16) -> Batch:
 
 
 def count_calls(module: nn.Module) -> Callable[[], int]:
-    """How often the module has been called from now on."""
+    """Count the calls of a module from now on."""
     calls: list[int] = []
     module.register_forward_pre_hook(lambda *_: calls.append(1))
     return lambda: len(calls)

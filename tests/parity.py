@@ -1,5 +1,6 @@
-"""Schemes that must end with the same weights however the batch is cut; started on two processes by
-``test_parity.py``.
+"""Schemes that end with the same weights for every split of the batch.
+
+``test_parity.py`` starts this module on two processes.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ STEPS = 5
 
 
 class Block(nn.Module):
-    """A residual block, the unit of sharding."""
+    """Residual block, the unit of sharding."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -116,7 +117,7 @@ class Block(nn.Module):
 
 
 class Body(nn.Module):
-    """A small net with blocks and a head."""
+    """Small network with blocks and a head."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -143,7 +144,7 @@ def net(width: int, seed: int) -> Net:
 
 
 def viewed(width: int, seed: int) -> Net:
-    """Network on the image, 16 of the 20 numbers, which distinguishes a rotated image."""
+    """Return a network on the image, 16 of the 20 numbers, which distinguishes rotated images."""
     one = net(width, seed)
     return Net(
         one.model,
@@ -153,7 +154,7 @@ def viewed(width: int, seed: int) -> Net:
 
 
 class Maker(nn.Module):
-    """Images of a square of 16 numbers, of codes of four."""
+    """Generator of images with a square of 16 numbers from codes of four."""
 
     latent = 4
 
@@ -169,7 +170,7 @@ class Maker(nn.Module):
 
 
 def without_data(kind: Callable[..., Scheme], **options: Any) -> Callable[[], Scheme]:
-    """A scheme with a generator, without what couples the samples of a batch."""
+    """Return a scheme with a generator, without terms that couple the samples of a batch."""
 
     def make() -> Scheme:
         torch.manual_seed(3)
@@ -182,9 +183,7 @@ RECOVERED = {"memory": 96, "every": 2, "iterations": 2, "statistics_weight": 0.0
 
 
 class SameViews(Objective):
-    """Mean squared difference of the views' logits; unlike the methods that read views, it does not
-    couple the samples.
-    """
+    """Mean squared difference of the logits of two views; it does not couple the samples."""
 
     card = Card("Views regress the teacher's")
     needs: ClassVar = {"student": (("view_logits",),), "teacher": (("view_logits",),)}
@@ -195,7 +194,7 @@ class SameViews(Objective):
 
 
 class Pixels(nn.Module):
-    """A small convolutional net without BatchNorm on images of 4 x 5 from the 20 numbers."""
+    """Small convolutional network without BatchNorm on images of 4 x 5 from the 20 numbers."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -240,8 +239,9 @@ def pixels(width: int, seed: int) -> Net:
 
 
 class Roles(nn.Module):
-    """Gives each role of sample outputs, those of several members too, in their shape, as a linear
-    function of the 20 numbers.
+    """Network that returns every role of sample outputs as a linear function of the 20 numbers.
+
+    Several members and all shapes are supported.
     """
 
     def __init__(self, samples: Outputs):
@@ -285,7 +285,7 @@ class Roles(nn.Module):
 
 
 def slimmable() -> Net:
-    """A supernet; of the 20 numbers it makes a picture of 4 x 5."""
+    """Return a supernet on an image of 4 x 5 from the 20 numbers."""
     torch.manual_seed(1)
     model = slimmable_cnn(10, width=4, stages=2)
     return Net(model, lambda net, batch: {"logits": net(batch["x"].view(-1, 1, 4, 5))})
@@ -296,7 +296,7 @@ STEEP = ("kdsvd",)
 
 
 def on_roles(name: str, **options: Any) -> Callable[[], Scheme]:
-    """A scheme of one objective of the catalogue, with memories that fit the 64 samples."""
+    """Return a scheme with one objective of the catalogue and memories for the 64 samples."""
     kind = catalogue.find("objective", name)
     for option, parameter in parameters(kind).items():
         if isinstance(parameter.default, int) and parameter.default > 1000:
@@ -551,7 +551,7 @@ KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")
 
 
 def batch(seed: int, size: int = 64, task: str = "classification") -> Batch:
-    """Half of the labels are missing, a tenth of the items does not count."""
+    """Return a batch; half of the labels are missing, a tenth of the items does not count."""
     if task == "writing":
         return texts.with_hints(seed, size)
     generator = torch.Generator().manual_seed(seed)
@@ -575,7 +575,7 @@ def batch(seed: int, size: int = 64, task: str = "classification") -> Batch:
 
 
 def task_of(scheme: Scheme) -> str:
-    """The task on the cards of its objectives, or writing."""
+    """Return the task on the cards of the objectives, or language."""
     if isinstance(scheme, GeneratesText):
         return "writing"
     parts = [part for part in scheme.modules() if isinstance(part, Objective)]
@@ -597,10 +597,10 @@ def train(
     save: Path | None = None,
     resume: Path | None = None,
 ) -> Tensor:
-    """All weights and buffers after five steps, this process being given ``share`` of every batch,
-    cut into ``sizes``.
+    """Return all weights and buffers after five steps.
 
-    ``save`` is written after two steps; ``resume`` holds what another run wrote then.
+    This process gets ``share`` of every batch, divided into ``sizes``. ``save`` is written after
+    two steps; ``resume`` is a file that another run wrote then.
     """
     torch.manual_seed(0)
     scheme = make()
@@ -625,7 +625,7 @@ def train(
 
 
 def state(scheme: Scheme) -> Tensor:
-    """All weights and buffers, flat."""
+    """Return all weights and buffers as one flat tensor."""
     tensors = [
         t.full_tensor() if hasattr(t, "full_tensor") else t
         for t in (*scheme.parameters(), *scheme.buffers())
@@ -634,7 +634,7 @@ def state(scheme: Scheme) -> Tensor:
 
 
 def looped(loader: list[Batch], accumulate: int, shard: bool = False) -> Tensor:
-    """What ``fit`` makes of a loader."""
+    """Return the result of ``fit`` with a loader."""
     scheme = Offline(net(16, 1), Frozen(net(32, 2)), plain())
     fit(
         scheme,
@@ -651,7 +651,7 @@ def looped(loader: list[Batch], accumulate: int, shard: bool = False) -> Tensor:
 
 
 def pieces() -> list[Batch]:
-    """Seven small batches of an epoch."""
+    """Return seven small batches of an epoch."""
     return [part for seed in range(7) for part in [batch(seed, 8)]]
 
 

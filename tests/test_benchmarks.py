@@ -1,6 +1,4 @@
-"""The benchmarks run and print what readers of their JSON expect; what they measure is not judged
-here.
-"""
+"""Benchmarks run and print the expected JSON; the measured values are not tested."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ def test_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 @pytest.fixture
 def double_precision() -> Iterator[None]:
-    """float64 as the default type: rounding is then far below any difference of the method."""
+    """Use float64 as default type, so that rounding is smaller than any difference of methods."""
     torch = pytest.importorskip("torch")
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -42,7 +40,7 @@ def double_precision() -> Iterator[None]:
 
 @pytest.mark.usefixtures("double_precision")
 def test_both_sides_of_the_step_learn_the_same() -> None:
-    """The hand-written step and ours do the same work: they end with the same weights."""
+    """The hand-written step and that of the package end with the same weights."""
     torch = pytest.importorskip("torch")
     module = runpy.run_path(str(STEP))
     size, compared = module["SIZES"]["tiny"], []
@@ -73,9 +71,7 @@ def test_both_sides_of_the_step_learn_the_same() -> None:
 
 @pytest.mark.slow
 def test_language(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Small: all formulations of a loss agree, and memory does not grow with the tokens where a
-    chunk holds fewer.
-    """
+    """All formulations of a loss agree, and memory is constant if a chunk has fewer tokens."""
     module = runpy.run_path(str(STEP.with_name("language.py")))
     monkeypatch.setitem(CHUNK, "cpu", 16 * 300)
     monkeypatch.setattr(
@@ -128,8 +124,10 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 def test_every_formulation_of_a_loss_is_the_same_loss(losses: dict[str, object]) -> None:
-    """Plain ones have our value and gradient, torchdistill's our gradient up to a factor, but for
-    those that are marked.
+    """Compare values and gradients with the other formulations.
+
+    Plain formulations have the same value and gradient. Those of torchdistill have the same
+    direction of the gradient, unless the case is marked.
     """
     torch = pytest.importorskip("torch")
     gradient, formulations, inputs, cases = (

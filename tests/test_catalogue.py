@@ -1,4 +1,4 @@
-"""The registry is the folder, the entry points, and what a recipe imports."""
+"""The registry consists of the folder, the entry points, and the imports of a recipe."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class NoMethod:
 
 @pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test adds is gone after it."""
+    """Restore the catalogue after each test."""
     monkeypatch.setattr(plugins, "imported", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
     plugins.installed.cache_clear()
@@ -178,7 +178,7 @@ class Documented(Objective):
 
 
 class WithNets(Scheme):
-    """A scheme around more nets."""
+    """Scheme with additional networks."""
 
     def __init__(
         self,

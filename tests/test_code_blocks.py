@@ -1,5 +1,4 @@
-"""Every code block of README and documentation runs as it stands, with data and models of a new
-user.
+"""Every code block of README and documentation runs, with data and models of a new user.
 
 A block with a title, such as a snippet of another library, is not executed.
 """

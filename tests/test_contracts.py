@@ -1,6 +1,4 @@
-"""Every method of the catalogue keeps its contracts, also one that was put there a minute ago:
-nothing here is named by hand.
-"""
+"""Every method of the catalogue satisfies its contracts; no method is listed by name."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ def bare(annotation: Any) -> Any:
 
 
 def others(parameter: inspect.Parameter) -> list[Any]:
-    """Values other than the default that an option may take."""
+    """Return values other than the default that an option may have."""
     kind, default = bare(parameter.annotation), parameter.default
     if get_origin(kind) is Literal:
         return [value for value in get_args(kind) if value != default]
@@ -79,7 +77,7 @@ def every_option() -> Iterator[tuple[str, str, Any]]:
 
 
 def choices() -> list[tuple[str, str, Any]]:
-    """Options that choose another formula, not another number."""
+    """Return options that select another formula."""
     return [
         (name, option, value)
         for name, option, value in every_option()
@@ -103,7 +101,7 @@ def test_losses_on_logits_take_any_positions(name: str) -> None:
 
 
 def smaller(name: str, **options: Any) -> Any:
-    """Makes an objective; memories of many thousand rows are shrunk, which changes no formula."""
+    """Build an objective with smaller memories, which does not change its formula."""
     kind = catalogue.find("objective", name)
     for option, parameter in parameters(kind).items():
         if bare(parameter.annotation) is int and (parameter.default or 0) > 1000:
@@ -184,7 +182,7 @@ def test_cards_say_where_a_method_comes_from(kind: str) -> None:
 
 
 def arguments(kind: type, factories: dict[str, Any]) -> dict[str, Any]:
-    """What a class needs, by the names of its parameters."""
+    """Return the arguments of a class by the names of its parameters."""
     needed = [
         name
         for name, p in inspect.signature(kind).parameters.items()
@@ -239,9 +237,7 @@ def test_balance(name: str) -> None:
 
 
 def checked_on_their_own(kind: str) -> set[str]:
-    """Methods that need other nets or batches than these: their own tests hold them to the
-    contracts.
-    """
+    """Return the methods whose own tests check the contracts, with other networks or batches."""
     check = f"check_{kind}("
     return {
         path.stem.removeprefix("test_")

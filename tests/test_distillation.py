@@ -260,7 +260,7 @@ def test_a_batch_without_the_input() -> None:
 
 
 class Masks(nn.Module):
-    """Segmentation network that the package does not contain."""
+    """Segmentation network from outside the package."""
 
     def __init__(self, width: int = 4) -> None:
         super().__init__()
@@ -298,7 +298,7 @@ def test_segmentation_takes_images_and_masks() -> None:
 
 
 class Plain(nn.Module):
-    """A classifier of no known family, with two resolutions and a linear head."""
+    """Classifier of an unknown family, with two resolutions and a linear head."""
 
     def __init__(self, width: int = 4) -> None:
         super().__init__()
@@ -330,7 +330,7 @@ def test_feature_objectives_find_the_stages_of_unknown_models() -> None:
 
 
 class Broken(nn.Module):
-    """A teacher whose logits become NaN at its second batch."""
+    """Teacher whose logits are NaN for the second batch."""
 
     def __init__(self) -> None:
         super().__init__()

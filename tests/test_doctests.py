@@ -1,4 +1,4 @@
-"""Examples in docstrings run, and print what they show."""
+"""Examples in docstrings run and print the documented output."""
 
 from __future__ import annotations
 

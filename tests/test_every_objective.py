@@ -1,7 +1,7 @@
-"""Every objective trains on a packaged recipe: its loss falls, beside the label loss or alone.
+"""Every objective trains on a packaged recipe: its loss falls, with a label loss or alone.
 
-Nothing is listed by hand: recipe, data, teachers and sizes follow from the card, the needs and the
-options of an objective, so that a new file is covered without another line.
+Nothing is listed by hand. Recipe, data, teachers and sizes follow from card, needs and options of
+an objective, so a new file is covered automatically.
 """
 
 from __future__ import annotations

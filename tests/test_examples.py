@@ -1,4 +1,4 @@
-"""Every example runs, warns of nothing, and shows an effect."""
+"""Every example runs without warnings and shows an effect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def printed(text: str) -> dict[str, float]:
-    """The percentages that an example prints, by what stands before them."""
+    """Return the printed percentages of an example by their labels."""
     return {
         name.strip(): float(value)
         for name, value in re.findall(r"^(.+?)\s+([\d.]+) %$", text, re.MULTILINE)

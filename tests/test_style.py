@@ -1,4 +1,4 @@
-"""The rules of the code that a program can check."""
+"""Rules of the code that a program can check."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_file_is_named_and_introduced(path: Path) -> None:
     tree = ast.parse(path.read_text())
     if tree.body:
         docstring = ast.get_docstring(tree)
-        assert docstring, "a module docstring says the idea in one sentence"
+        assert docstring, "a module docstring is one sentence with the idea"
     assert len(path.read_text().splitlines()) <= LARGER.get(relative_name(path), LONGEST_FILE)
 
 

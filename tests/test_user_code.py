@@ -1,6 +1,4 @@
-"""Code that a recipe names runs only where the user has asked for it, and only from where user code
-may come.
-"""
+"""Code of a recipe runs only with permission, and only from allowed places."""
 
 from __future__ import annotations
 
@@ -59,14 +57,14 @@ def _clean_imports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def package_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose student is one of the package's networks."""
+    """Return a run whose student is a network of the package."""
     out = tmp_path_factory.mktemp("trust") / "run"
     run_of(recipe("baselines=[]", student={"model": "mlp"}), out)
     return out
 
 
 def changed_run(package_run: Path, folder: Path, **changes: object) -> Path:
-    """A copy of the run whose recipe has other entries, and code beside it that leaves a trace."""
+    """Return a copy of the run with other recipe entries and code that leaves a trace."""
     folder.mkdir()
     (folder / "stranger_net.py").write_text(NET)
     (folder / "stranger_loss.py").write_text(LOSS)

@@ -1,4 +1,4 @@
-"""Every baseline has its description, and trains what it says."""
+"""Every baseline has a description and trains accordingly."""
 
 from __future__ import annotations
 

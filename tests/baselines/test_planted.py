@@ -1,4 +1,4 @@
-"""A baseline in a user's module is known to recipe, result, report and command line."""
+"""A baseline of a user's module works in recipe, result, report and command line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class HalfSmoothedBaseline(Baseline):
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder with the module; methods that it defines are forgotten afterwards."""
+    """Return a folder with the module; its methods are removed from the catalogue afterwards."""
     monkeypatch.setattr(plugins, "imported", {})
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Schedules, and the answer to an unknown name."""
+"""Schedules, and the error for an unknown name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, and with which exit code."""
+"""Command line: its output on both streams and its exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from instil.recipe.sections import Recipe
 
 
 def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
+    """Return exit code, stdout and stderr of a command."""
     with pytest.raises(SystemExit) as ended:
         main(list(words))
     out, err = capsys.readouterr()
@@ -286,7 +286,7 @@ def test_doctor_as_json_keeps_stdout_for_it(
     stub = ModuleType("instil.plan.doctor")
 
     def doctor(recipe: Recipe) -> dict[str, Any]:
-        print("examining")  # as the user's own code may
+        print("examining")  # as code of the user may
         return {"student": recipe.student.model}
 
     stub.doctor = doctor  # type: ignore[attr-defined]
@@ -331,7 +331,7 @@ def test_the_list_of_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     entries = {entry["name"]: entry["idea"] for entry in json.loads(out)}
     assert code == 0
     assert len(entries) == len(packaged_recipes()) > 80
-    assert all(entries.values()), "every recipe says its idea"
+    assert all(entries.values()), "every recipe has a summary"
     listed = called(capsys, "recipes")[1]
     assert all(name.rpartition("/")[2] in listed for name in entries)
 
@@ -374,7 +374,7 @@ def test_help_is_quick_and_loads_no_torch() -> None:
 
     assert (
         min(seconds("-m", "instil.cli", "--help") for _ in range(3)) < 0.6
-    )  # 0.3 on a machine that does nothing else
+    )  # 0.3 on an idle machine
     assert min(seconds("-c", "import instil") for _ in range(3)) < 0.6
 
 

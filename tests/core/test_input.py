@@ -1,6 +1,4 @@
-"""The ``input`` role: both sides are differentiable by one leaf in the place of the batch's first
-tensor.
-"""
+"""Role ``input``: both sides are differentiable with respect to the first tensor of the batch."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from instil.teachers.frozen import Frozen
 
 
 class Slopes(Objective):
-    """Squared difference of the slopes of the summed logits."""
+    """Squared difference of the gradients of the summed logits."""
 
     card = Card("slopes")
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("logits",), ("input",)))

@@ -1,4 +1,4 @@
-"""Names that ``instil.core`` had before it was reduced to the protocol."""
+"""Names that moved from ``instil.core`` to other modules."""
 
 from __future__ import annotations
 

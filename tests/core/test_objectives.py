@@ -1,4 +1,4 @@
-"""Objectives take the means, move the schedules, find the roles, gather what couples."""
+"""Container of objectives: means, schedules, roles, and gathering of coupled items."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from instil.items import Items
 
 
 class Size(Objective):
-    """Squares times an option."""
+    """Squares multiplied by an option."""
 
     card = Card("size")
     needs: ClassVar = {"student": (("logits", "tokens"),), "teacher": ()}
@@ -27,7 +27,7 @@ class Size(Objective):
 
 
 class Gram(Objective):
-    """A product of matrices, which autocast would make in half precision; a scalar."""
+    """Scalar of a matrix product, which autocast would compute in half precision."""
 
     card = Card("gram", couples=True)
 
@@ -198,7 +198,7 @@ def test_the_rows_of_all_ranks_are_gathered() -> None:
 
 
 class CameraGram(Gram):
-    """Gram matrices of the items that one camera recorded."""
+    """Gram matrices of the items of one camera."""
 
     batch_keys = ("camera",)
 

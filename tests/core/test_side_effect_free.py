@@ -1,4 +1,4 @@
-"""A dry run is not felt outside."""
+"""A dry run changes no state outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taps return what a module gave, from any model, whatever is wrapped around it."""
+"""Taps return the outputs of modules in any model and wrapper."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from instil.core import Batch, Net, Outputs, as_net
 
 
 class Model(nn.Module):
-    """A stem, one layer that is called three times, and a head."""
+    """Network of a stem, one layer that is called three times, and a head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def batch(count: int = 5) -> Batch:
 
 
 def expected(net: Model, x: Tensor) -> list[Tensor]:
-    """The stem's output and those of the three calls."""
+    """Return the output of the stem and of the three calls."""
     values = [F.linear(x, net.stem.weight, net.stem.bias)]
     for _ in range(3):
         values.append(F.linear(values[-1], net.twice.weight, net.twice.bias))

@@ -17,7 +17,7 @@ def folder_of(
 ) -> Path:
     """Write ``tokenizer.json`` and ``files`` (contents by name, without the suffix .json).
 
-    ``begins_with``: the special token that the post-processor puts before a text.
+    ``begins_with`` is the special token that the post-processor inserts before a text.
     """
     tokenizers: Any = pytest.importorskip("tokenizers")
     path.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ def rows(folder: Path, **options: object) -> AlignedRows:
 
 
 def span_texts(part: AlignedRows, index: int, teacher: bool) -> list[str]:
-    """The text of each span of a row."""
+    """Return the text of each span of a row."""
     batch, prefix = part.__getitems__([index]), "teacher_" if teacher else ""
     source = part.teacher_rows if teacher else part
     span, label = batch[f"{prefix}span"][0], batch[f"{prefix}label"][0]

@@ -1,4 +1,4 @@
-"""Spans that two tokenizations of one text share, on real tokenizers and random cuts."""
+"""Common spans of two tokenizations, for real tokenizers and random cuts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def real(name: str) -> Tokenizer:
 
 
 def partition(each: list[int], numbers: list[int]) -> list[int]:
-    """Bytes of each span; the tokens must be in the order of the spans, none left out."""
+    """Return the bytes of each span; the tokens must be complete and in the order of the spans."""
     assert len(each) == len(numbers)
     assert numbers == sorted(numbers)
     assert set(numbers) == set(range(max(numbers) + 1)) if numbers else True

@@ -62,7 +62,7 @@ def test_seed_view_and_image_all_matter_and_draws_are_uniform():
         places(Augmentation(1, True, 0), 1),
         first.roll(1),
     ):
-        assert 0.02 < (first == other).float().mean() < 0.2  # 18 outcomes of which some coincide
+        assert 0.02 < (first == other).float().mean() < 0.2  # 18 outcomes, some of them equal
     counts = first.bincount(minlength=25).reshape(5, 5)
     rows = counts.sum(1)
     assert rows[[0, 4]].sum() == 0

@@ -32,7 +32,7 @@ def test_few_labels_are_balanced(draw):
     most = held.max()
     assert all(
         held[c] == there[c] or held[c] >= most - 1 for c in range(4)
-    )  # a class has less only where it has no more
+    )  # a class has fewer labels only if it has no more samples
 
 
 def test_the_seed_decides_which():

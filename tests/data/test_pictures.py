@@ -1,4 +1,4 @@
-"""Pictures of every mode: 16 bits, alpha, palettes, CMYK, orientation, and damaged files."""
+"""Images of every mode: 16 bits, alpha, palettes, CMYK, orientation, and damaged files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(path: Path, channels: int | None = None, **options: Any) -> torch.Tensor:
-    """The picture as a data set gives it: (C, H, W) in [0, 1]."""
+    """Return the image as tensor of a data set: (C, H, W) in [0, 1]."""
     reader = pictures(Files((path,)), channels, options.pop("size", None), **options)
     return LazyData(reader, torch.tensor([0]), ["a"]).__getitems__([0])["image"][0]
 
@@ -113,7 +113,7 @@ def classes(root: Path) -> None:
 
 
 def damaged(root: Path) -> list[Path]:
-    """One file of each kind of damage."""
+    """Return one file per kind of damage."""
     whole = saved(root / "ant" / "whole.jpg", np.random.rand(64, 64).astype(np.float32) * 0, "L")
     files = {
         "bird/empty.png": b"",

@@ -1,4 +1,4 @@
-"""Which tokens begin and end a text: the folder's own first, and the option before all."""
+"""First and last tokens of a text: from the tokenizer's folder, or from the option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that nobody took, and images of other data."""
+"""Synthetic images, and images of other data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints hold all that training changes, whole or not at all."""
+"""Checkpoints contain everything that training changes, and are complete or absent."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(
     again, other = start(SCHEMES[name], optimization)
     torch.manual_seed(7)
     random.seed(7)
-    run(again, other, range(8, 9))  # whatever stood there before is replaced
+    run(again, other, range(8, 9))  # the previous content is replaced
     assert other.load(again, path) == {"note": {"a": [1, "b"]}}
     run(again, other, range(3, 6))
     for (name_of, a), b in zip(
@@ -163,7 +163,7 @@ def test_a_frozen_part_of_the_student_is_in_it(tmp_path: Path) -> None:
 
 
 def full_disk(error: Exception) -> Callable[..., None]:
-    """Half of a file, and then no more."""
+    """Write half of a file, then raise."""
 
     def save(state: Any, path: Path) -> None:
         Path(path).write_bytes(b"half")
@@ -229,7 +229,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
         engine.load(scheme, tmp_path / "checkpoint.pt")
     assert not (tmp_path / "exploded").exists()
     torch.load(tmp_path / "checkpoint.pt", weights_only=False)
-    assert (tmp_path / "exploded").exists()  # the bomb is one
+    assert (tmp_path / "exploded").exists()  # the forged file is one
 
 
 def test_nothing_of_the_state_is_shared_with_the_file(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from tests.nets import batch, call, net, timed
 
 
 class Pair(Scheme):
-    """Two students of one loss, under learners that a test names."""
+    """Two students with one loss; the learners are set by a test."""
 
     def __init__(
         self,
@@ -359,7 +359,7 @@ def test_a_frozen_part_of_the_teacher_may_be_the_students_too() -> None:
 
 def test_no_gradient_leaks_into_a_teacher_that_is_asked_for_gradients() -> None:
     class Adversary(Offline):
-        """The batch is moved towards what the teacher finds hard."""
+        """Scheme that moves the batch in the direction that is difficult for the teacher."""
 
         def before_step(self, batch: Batch) -> Batch:
             x = batch["x"].clone().requires_grad_()

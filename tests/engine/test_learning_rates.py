@@ -93,7 +93,7 @@ def test_unit_is_the_epoch_or_the_step(interval: Any, factors: list[float]) -> N
 
 
 def test_steps_of_a_training_with_the_epochs_of_another_one() -> None:
-    """A baseline on fewer samples: as many steps, and the same rates, as the student."""
+    """A baseline on fewer samples has the number of steps and the rates of the student."""
     schedule = TorchSchedule("StepLR", {"step_size": 10}, epochs=30)
     options = Training(steps=90, schedule=schedule)
     rates = [options.learning_rate(1.0, step / 90, 90) for step in (29, 30, 59, 60, 89)]

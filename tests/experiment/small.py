@@ -1,4 +1,4 @@
-"""A small recipe that trains in a few seconds, and runs of it."""
+"""Small recipe that trains in a few seconds, and runs of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A language model behind an API classifies the texts of samples and teaches a network."""
+"""A language model behind an API as the teacher of a text classifier."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAMPLES = 60
 
 
 def answer(path: str, body: dict[str, Any]) -> Any:
-    """Chat completion whose first token is likely the word of the prompt."""
+    """Return a chat completion whose first token is likely the word of the prompt."""
     assert path == "/v1/chat/completions"
     assert (body["max_tokens"], body["logprobs"], body["top_logprobs"]) == (1, True, 20)
     text = body["messages"][-1]["content"]

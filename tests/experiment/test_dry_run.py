@@ -1,4 +1,4 @@
-"""Bad input of every kind gives one clear error, before anything is trained or written."""
+"""Invalid input of every kind gives one clear error before training and writing."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_the_stages_are_tried_with_the_nets_that_they_will_have() -> None:
 
 
 def test_labels_are_optional_if_no_loss_reads_them(here: Path) -> None:
-    """Samples without labels are no error if no loss of the student needs labels."""
+    """Unlabelled samples are valid if no loss of the student needs labels."""
     label = np.array([-100] * 40 + [0, 1] * 10)
     split = np.array([0] * 40 + [1] * 10 + [2] * 10)
     np.savez(

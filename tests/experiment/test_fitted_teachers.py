@@ -1,4 +1,4 @@
-"""Teachers that their own fit trains: in a run, its cache, doctor, plan and record."""
+"""Teachers with their own fit: in a run, its cache, doctor, plan and record."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of samples of all fits."""
+    """Return the numbers of samples of all fits."""
     counts: list[int] = []
     original = SklearnModel.fit
 

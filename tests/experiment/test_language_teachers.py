@@ -157,7 +157,7 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
         r"only some classes; use top_k",
     ):
         record_outputs(spoken("store.path=none", "store.codec=top"), Console(quiet=True))
-    assert not (here / "none").exists(), "before anything is asked"
+    assert not (here / "none").exists(), "before any request"
     record_outputs(spoken("store.path=store"), Console(quiet=True))
 
     def refused(message: str, *changes: str, **sections: Any) -> None:

@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def predicted(parts: tuple[str, ...] = ("train", "validation", "test")) -> dict[str, Any]:
-    """Predictions of a nearly perfect classifier for the digits, in another order."""
+    """Return predictions of a nearly perfect classifier for the digits, in another order."""
     splits = digits()
     keys = sample_keys(splits)
     names: list[str] = []

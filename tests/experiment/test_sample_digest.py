@@ -20,7 +20,7 @@ N = 1000
 
 
 def array(row: int | None = None) -> ArrayData:
-    """Images, one with a changed pixel."""
+    """Return images, one with a changed pixel."""
     image = torch.zeros(N, 1, 4, 4, dtype=torch.uint8)
     if row is not None:
         image[row, 0, 1, 1] = 1

@@ -1,4 +1,4 @@
-"""A run of several stages that is killed in the middle of any of them."""
+"""A run of several stages that is killed during any stage."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_changes_follow_one_another_and_are_there_when_the_student_is_loaded(her
 
 @pytest.mark.filterwarnings(
     "ignore:.*is_gradient_checkpointing.*:FutureWarning"
-)  # peft asks transformers by the older name
+)  # peft uses the older name in transformers
 def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Path) -> None:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("peft")

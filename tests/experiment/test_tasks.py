@@ -1,4 +1,4 @@
-"""Every task is run to the end: arms, result, exported student, ONNX export, report."""
+"""A complete run of every task: arms, result, exported student, ONNX export, report."""
 
 from __future__ import annotations
 

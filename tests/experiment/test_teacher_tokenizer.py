@@ -1,4 +1,4 @@
-"""A whole run with a teacher that has another tokenizer than its student."""
+"""A complete run with a teacher that has another tokenizer than its student."""
 
 from __future__ import annotations
 

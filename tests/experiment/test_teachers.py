@@ -226,7 +226,7 @@ def test_a_run_reports_the_number_of_labels_of_teacher_and_student(
     assert everything["labels"]["teachers"][0]["labelled"] == 1000
     assert everything["labels"]["same_for_all_seeds"] is False
     assert label_line(outcome) == "Labels: teacher 200, student 100."
-    # two teachers, not one from the cache: other labels are another training
+    # two teachers, not one from the cache: other labels need another training
     assert len(list((tmp_path / "cache" / "teachers").glob("*.safetensors"))) == 2
 
 

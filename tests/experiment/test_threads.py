@@ -16,7 +16,7 @@ from tests.nets import batch, net
 
 @pytest.fixture
 def choose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """``choose_num_threads`` on a machine with four threads, for given seconds of one and all."""
+    """Call ``choose_num_threads`` for four threads, with the seconds of one thread and of all."""
     before, num_threads = torch.get_num_threads(), [4]
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -21,7 +21,7 @@ SHORT = ["seeds=[0]", "baselines=[]", "train.epochs=1"]
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Names of the arms that were trained."""
+    """Return the names of the trained arms."""
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     names, original = [], module.fit
 

@@ -1,4 +1,4 @@
-"""Models, losses and data of a user, in the user's folder, run through the command line."""
+"""Models, losses and data of a user's folder, run through the command line."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def build(classes, channels, size):
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty folder in which the commands run."""
+    """Return an empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -101,7 +101,7 @@ def write(name: str = "mine.yaml", **sections: Any) -> str:
 
 
 def pictures(folder: str, size: int = 16, classes: str = "abc", each: int = 16) -> None:
-    """Write pictures; those of a class are brighter than those of the class before."""
+    """Write images; each class is brighter than the class before."""
     generator = np.random.default_rng(0)
     for index, name in enumerate(classes):
         Path(folder, name).mkdir(parents=True)

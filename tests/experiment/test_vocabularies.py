@@ -30,7 +30,7 @@ SIZE = 300
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder with texts, a model with its tokenizer, and another tokenizer of the same size."""
+    """Return a folder with texts, a model with tokenizer, and a tokenizer of equal size."""
     pytest.importorskip("transformers")
     among_texts(tmp_path, monkeypatch)
     (tmp_path / "own_model.py").write_text(MODULE)

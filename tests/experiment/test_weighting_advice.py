@@ -1,4 +1,4 @@
-"""Recipes with and without advice on weightings that are known to be worse."""
+"""Recipes with and without advice on unsuitable weightings."""
 
 from __future__ import annotations
 

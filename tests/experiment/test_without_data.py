@@ -47,7 +47,7 @@ def without_data(*changes: str, surrogate: Any = "scheme", **sections: Any) -> A
 
 
 class Closed(Samples):
-    """Training samples that fail if anything but their number is read."""
+    """Training samples that allow nothing except their length."""
 
     def __init__(self, count: int, classes: list[str]):
         super().__init__(torch.zeros(count, dtype=torch.int64), classes)
@@ -80,7 +80,7 @@ def test_every_scheme_that_makes_images_is_tried_here() -> None:
 
 @pytest.fixture
 def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Section of a trained teacher, with training samples that cannot be opened."""
+    """Return the section of a trained teacher, with training samples that cannot be opened."""
     save_file(cnn(10, width=2).state_dict(), tmp_path / "teacher.safetensors")
     whole = digits()
     shut = Splits(
@@ -163,7 +163,7 @@ def test_doctor_understands_them(name: str) -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a scheme that makes none": ({}, r"data\.surrogate: the scheme offline makes no images"),
-    "images beside those that are made": (
+    "other images in addition to synthetic ones": (
         {"surrogate": "noise", "scheme": {"type": "deep_inversion"}},
         r"data\.surrogate: .* must be scheme",
     ),

@@ -1,5 +1,6 @@
-"""A small student with taps, normalisation in its call, BatchNorm and dropout: what an export can
-get wrong.
+"""Small student with difficult parts for an export.
+
+It has taps, normalisation in its call, BatchNorm and dropout.
 """
 
 import pytest

@@ -1,6 +1,4 @@
-"""GGUF file of a student: instil and the server of llama.cpp compute its logits from the same
-tokens.
-"""
+"""GGUF file of a student: instil and llama.cpp compute the same logits from the same tokens."""
 
 from __future__ import annotations
 
@@ -78,7 +76,7 @@ PIECES = (
 
 
 def words(changed: Callable[[Any], None] = lambda inner: None) -> SubwordTokenizer:
-    """Byte pairs learned from the text, with the changes, as a run's data have them."""
+    """Train byte pairs on the text, with changes, as in the data of a run."""
     learned: Any = load_tokenizer("bpe:300", [TEXT] * 3)
     changed(learned.inner)
     return learned
@@ -115,7 +113,7 @@ def goes_on(net: Net, tokens: list[int], length: int) -> list[int]:
 
 
 def odd_texts(count: int) -> list[str]:
-    """Of any characters, the usual ones more often."""
+    """Generate texts of any characters; common ones are more frequent."""
     drawn = random.Random(0)
     any_of = (range(1, 0xD800), range(0xE000, 0x110000))
     pieces = [lambda: drawn.choice(PIECES)] * 4 + [lambda: chr(drawn.choice(drawn.choice(any_of)))]
@@ -184,7 +182,7 @@ def test_an_8_bit_file_is_a_quarter_and_norms_stay_whole(tmp_path: Path) -> None
 
 @pytest.mark.filterwarnings(
     "ignore:.*is_gradient_checkpointing.*:FutureWarning"
-)  # peft asks transformers by the older name
+)  # peft uses the older name in transformers
 @pytest.mark.parametrize("change", [*CHANGES, "width", "bfloat16"])
 def test_changed_students_are_written_as_they_are_computed(change: str, tmp_path: Path) -> None:
     tokenizer = words()

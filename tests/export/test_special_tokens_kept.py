@@ -1,4 +1,4 @@
-"""An exported student begins, ends and chats as the folder that its tokenizer comes from."""
+"""An exported student has the special tokens and chat template of its tokenizer's folder."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def student_of(samples: Any, prune: bool) -> tuple[Net, Any]:
 
 
 def exported(path: Path, prune: bool, begins_with: str | None = None) -> tuple[Any, Any, Any]:
-    """The source's and the student's tokenizer, and the student, as transformers reads them."""
+    """Return tokenizers of source and student, and the student, loaded by transformers."""
     source, samples = source_and_samples(path, prune, begins_with)
     net, tokenizer = student_of(samples, prune)
     batch = samples.__getitems__([0]) | {"index": torch.tensor([0])}

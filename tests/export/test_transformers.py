@@ -24,7 +24,7 @@ from tests.students.nets import IDS, llama
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*is_gradient_checkpointing.*:FutureWarning"
-)  # peft asks transformers by the older name
+)  # peft uses the older name in transformers
 
 
 def adapted(model: nn.Module) -> nn.Module:

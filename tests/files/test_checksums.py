@@ -100,7 +100,7 @@ def test_pytorch_opens_a_file_with_an_appended_checksum(tmp_path: Path) -> None:
 
 
 def test_equal_weights_give_equal_files(tmp_path: Path) -> None:
-    """The order of metadata was random: 9 keys in 8 files are never alike by chance."""
+    """The order of metadata was random: 9 keys in 8 files never agree by chance."""
     torch.manual_seed(0)
     net = nn.Linear(4, 2)
     about = {name: [name] for name in "hgfedcb"}

@@ -1,4 +1,4 @@
-"""A file lock belongs to one process, and ends with it."""
+"""A file lock belongs to one process and ends with it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tests.schemes.image_nets import images, net
 
 
 def away(image: Tensor) -> Tensor:
-    """Its gradient at each pixel is 2 (x - 0.4)."""
+    """Loss whose gradient at each pixel is 2 (x - 0.4)."""
     return (image - 0.4).square().flatten(1).sum(1)
 
 

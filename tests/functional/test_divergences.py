@@ -1,4 +1,4 @@
-"""The shared divergences: their parts add up, and KL is what is left of a cross-entropy."""
+"""Shared divergences: their parts add up, and KL is the cross-entropy minus the entropy."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def volume(channels: int = 3, grid: tuple[int, ...] = (4, 6, 8), seed: int = 0) 
 
 
 def flat(features: Tensor) -> Tensor:
-    """(N, C, T, H, W) as (N, C, T * H, W)."""
+    """Reshape (N, C, T, H, W) to (N, C, T * H, W)."""
     return features.flatten(2, 3)
 
 

@@ -1,5 +1,6 @@
-"""Rollouts of families with sliding windows and recurrent states: the text of a prompt does not
-depend on the prompts beside it.
+"""Generation with sliding windows and recurrent states.
+
+The continuation of a prompt does not depend on the other prompts of the batch.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ WITHOUT_CACHE: dict[str, dict[str, Any]] = {
 
 
 def sharpened(name: str, **options: Any) -> nn.Module:
-    """A model whose most likely tokens differ from one another by more than rounding."""
+    """Return a model whose most likely tokens differ by more than rounding errors."""
     model: nn.Module = tiny_model(name, **options)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -64,7 +65,7 @@ def prompts() -> Batch:
 
 
 def greedy_alone(model: Any, min_prompt_tokens: Tensor) -> list[int]:
-    """The most likely continuation of one prompt, by plain forwards of the model."""
+    """Return the most likely continuation of one prompt by plain forward passes."""
     ids = min_prompt_tokens[None]
     for _ in range(NEW):
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What is written is what the net says, whatever was beside it."""
+"""Generated texts agree with the model's distributions, independent of the other rows."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_cache_changes_nothing_and_is_used(make) -> None:  # type: ignore[no
         return call(model, batch)
 
     noting = Net(network.model, noted)
-    generate_text(noting, timed(), END)  # the first time its cache is tested
+    generate_text(noting, timed(), END)  # the first call tests its cache
     lengths.clear()
     first, second = (
         generate_text(noting, timed(), END),
@@ -152,7 +152,7 @@ def test_it_does_not_depend_on_the_rows_beside_it_but_on_seed_step_and_index() -
 def test_prompts_are_at_least_so_long_and_texts_at_most() -> None:
     text = generate_text(net(8), timed(), None, min_prompt_tokens=5, max_new_tokens=3)
     counted = text["valid"].any(1)
-    read = timed()["attention_mask"].sum(1).clamp_max(5)  # of a row of four tokens all are read
+    read = timed()["attention_mask"].sum(1).clamp_max(5)  # all tokens of a row of four are read
     assert read.unique().tolist() == [4, 5]
     assert torch.equal(text["valid"][counted].sum(1), torch.full_like(read, 3)[counted])
     assert torch.equal(text["valid"].int().argmax(1)[counted], read[counted] - 1)

@@ -1,4 +1,4 @@
-"""The weighted mean: what does not count is not felt, and nothing is zero with its graph."""
+"""Weighted mean: uncounted items have no effect, and an empty mean is zero with a graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scheduled options: values of one call, without a change of the module."""
+"""Scheduled options: values for one call, without a change of the module."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_a_sample_weight_that_is_not_finite_does_not_reach_the_gradient() -> Non
 
 
 class Recorder(Objective):
-    """Records the outputs that it is given."""
+    """Objective that records its outputs."""
 
     card = Card("recorder")
 

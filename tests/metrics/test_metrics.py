@@ -30,7 +30,7 @@ def value_of(metric: Metric, *batches: tuple[dict[str, Any], dict[str, Any]]) ->
 
 
 def items(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Logits (60, 6) and labels (60,), of which every seventh is missing."""
+    """Return logits (60, 6) and labels (60,); every seventh label is missing."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(60, 6, generator=generator)
     label = torch.randint(6, (60,), generator=generator)
@@ -70,8 +70,8 @@ def test_macro_f1_of_one_and_of_several_classes() -> None:
     several[::5, 2] = UNLABELLED
     scores = []
     for index in range(6):
-        known = several[:, index] != UNLABELLED
-        scores.append(f1(logits[known, index] > 0, several[known, index] == 1))
+        has_label = several[:, index] != UNLABELLED
+        scores.append(f1(logits[has_label, index] > 0, several[has_label, index] == 1))
     assert in_parts(MacroF1(), logits, several) == pytest.approx(sum(scores) / 6, abs=1e-6)
 
 
@@ -167,9 +167,9 @@ def test_equal_error_rate() -> None:
     label = torch.arange(40) % 4
     embedding = torch.randn(40, 8, generator=generator) + 1.5 * torch.eye(8)[label]
     label[3] = UNLABELLED
-    known = [row for row in range(40) if row != 3]
+    labelled = [row for row in range(40) if row != 3]
     genuine, impostor = [], []
-    for i, j in itertools.combinations(known, 2):
+    for i, j in itertools.combinations(labelled, 2):
         cosine = float(torch.cosine_similarity(embedding[i], embedding[j], dim=0))
         (genuine if label[i] == label[j] else impostor).append(cosine)
     rates = []

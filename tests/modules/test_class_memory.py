@@ -1,4 +1,4 @@
-"""Rows drawn from memories with one queue per class."""
+"""Sampled rows of memories with one queue per class."""
 
 from __future__ import annotations
 

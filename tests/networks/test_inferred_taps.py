@@ -48,7 +48,7 @@ def test_a_torchvision_model_without_a_preset() -> None:
 
 
 class Shared(nn.Module):
-    """A module that runs twice, a map that is changed in place, and logits of no linear layer."""
+    """Network with a repeated module, an in-place change, and logits without a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -35,7 +35,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    """Letters in the order that the server's model expects."""
+    """Return letters in the order that the server's model expects."""
     (tmp_path / "texts").mkdir()
     for i in range(20):
         (tmp_path / "texts" / f"{i}.txt").write_text(ALPHABET[i:] + ALPHABET * 3)

@@ -1,5 +1,6 @@
-"""Convolutional student of a transformer and the reverse, on images without labels, together with
-another loss: every loss of features and relations.
+"""Every feature and relation loss between a convolutional network and a transformer.
+
+Both directions, on images without labels, together with another loss.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.test_contracts import smaller
 
 NETS = {"cnn": lambda: cnn(5, width=4), "vit": lambda: vit(5, width=16, depth=4, heads=2)}
 UNDEFINED: dict[tuple[str, str, str], str] = {}
-"""Method, student and teacher that do not go together -> what the error must say."""
+"""Incompatible method, student and teacher -> expected error message."""
 
 
 def methods() -> list[str]:
@@ -39,7 +40,7 @@ def net(family: str) -> Net:
 
 
 def step(objective: Objective, student: str, teacher: str) -> tuple[nn.Module, torch.Tensor]:
-    """The student after one batch, and the method's loss."""
+    """Return the student after one batch, and the loss of the method."""
     torch.manual_seed(0)
     scheme = Offline(net(student), Frozen(net(teacher)), {"it": objective, "kd": KD()})
     label = torch.arange(8) % 5 if objective.items.labelled else torch.full((8,), -100)

@@ -1,4 +1,4 @@
-"""A class of minus infinity on both sides is as if it were not there."""
+"""A class with logit minus infinity on both sides has no effect."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def logits() -> tuple[Tensor, Tensor]:
 
 
 def excluded(values: Tensor, size: int = 2) -> Tensor:
-    """Logits with some more classes, of minus infinity."""
+    """Append classes with logit minus infinity."""
     return torch.cat([values, values.new_full((*values.shape[:-1], size), -torch.inf)], -1)
 
 

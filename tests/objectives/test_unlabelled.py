@@ -1,6 +1,4 @@
-"""Losses with a target: whatever an unlabelled item holds, it changes neither the loss nor the
-gradient.
-"""
+"""Unlabelled items change neither the loss nor the gradient of losses with a target."""
 
 from __future__ import annotations
 
@@ -41,7 +39,7 @@ TARGET = CLASSES.masked_fill(~LABELLED, UNLABELLED)
 REAL = torch.arange(N * C).sin().view(N, C)
 YES_OR_NO = (torch.arange(N * C) % 3 == 0).float().view(N, C)
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""A loss of two tensors (N, ...), of which the rows without a label are poisoned."""
+"""Loss of two tensors (N, ...), whose unlabelled rows are poisoned."""
 
 LOGIT_LOSSES: dict[str, Loss] = {
     "cross_entropy": lambda s, t: cross_entropy_loss(s, TARGET),

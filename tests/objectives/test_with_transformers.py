@@ -1,6 +1,4 @@
-"""Losses inside transformers on models of the transformers library: what pads a text, and how much,
-changes none of them.
-"""
+"""Losses on transformers models do not depend on padding."""
 
 from __future__ import annotations
 

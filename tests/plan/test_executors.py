@@ -40,7 +40,7 @@ def records(folder: Path) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in one process, with a teacher of its own."""
+    """Run in one process, with its own teacher."""
     folder = tmp_path_factory.mktemp("reference")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INSTIL_CACHE", str(folder / "cache"))

@@ -1,4 +1,4 @@
-"""Runs that export averaged weights or those of the best evaluation, and that end early."""
+"""Runs that export averaged or best weights, and runs that end early."""
 
 from __future__ import annotations
 

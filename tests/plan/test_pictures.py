@@ -1,4 +1,4 @@
-"""A grid of images, read back from its PNG file."""
+"""Grid of images, read from its PNG file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from instil.plan.pictures import encode_png, image_grid
 
 
 def read(data: bytes) -> Tensor:
-    """Pixels of an unfiltered PNG file; all checksums are verified."""
+    """Return the pixels of an unfiltered PNG file; all checksums are verified."""
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     chunks, offset = {}, 8
     while offset < len(data):

@@ -141,7 +141,7 @@ def commands(runs: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recipes and texts of all runs."""
+    """Return the folder with recipes and texts of all runs."""
     folder = tmp_path_factory.mktemp("ranks")
     for name, recipe in (("pictures", PICTURES), ("texts", TEXTS)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
@@ -154,7 +154,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def output(folder: Path) -> str:
-    """The output of all runs on two processes, with those on one process done before."""
+    """Return the output of all runs on two processes; the runs on one process come first."""
     alone = start(1, commands(ALONE), folder)
     for name in ALONE:
         assert f"rank 0: {name} ended with 0" in alone, alone
@@ -168,7 +168,7 @@ def output(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def killed(folder: Path, output: str) -> dict[str, str]:
-    """The output of each run that was killed. Afterwards all of them are resumed."""
+    """Return the output of each killed run; all of them are resumed afterwards."""
     outputs = {}
     for name, command in commands(KILLED).items():
         patch = DIES if name == "dies" else STOPS
@@ -184,7 +184,7 @@ def killed(folder: Path, output: str) -> dict[str, str]:
 
 
 def difference(one: Path, other: Path) -> float:
-    """The largest difference between the parameters of two students."""
+    """Return the largest difference between the parameters of two students."""
     first = load_file(one / "student.safetensors")
     second = load_file(other / "student.safetensors")
     assert first.keys() == second.keys()

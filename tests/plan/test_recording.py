@@ -42,7 +42,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Recorded outputs of the small recipe's teacher, in two views."""
+    """Record the outputs of the small recipe's teacher, in two views."""
     folder = tmp_path_factory.mktemp("answers") / "store"
     assert record_outputs(stored(folder, *VIEWS), Console(quiet=True)) == folder
     return str(folder)

@@ -1,4 +1,4 @@
-"""Warnings of a result, and the result of a run that is not complete."""
+"""Warnings of a result, and the result of an incomplete run."""
 
 from __future__ import annotations
 

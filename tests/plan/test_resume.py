@@ -1,6 +1,4 @@
-"""Files that a run reads: damaged ones are reported or written again, and a resume notices
-changes.
-"""
+"""Files that a run reads: damaged ones are reported or replaced, and changes are detected."""
 
 from __future__ import annotations
 
@@ -92,7 +90,7 @@ def test_a_damaged_file_of_the_run_is_one_error_that_names_it(name: str, tmp_pat
     for seed in range(4):
         (out / name).write_bytes(content)
         flip(out / name, seed)
-        # A flip in a key of the recipe is told with that key.
+        # A flipped bit in a key of the recipe is reported with that key.
         with pytest.raises(ValueError, match=Path(name).stem if name.endswith("json") else ": "):
             run_of(recipes.load(out), out, resume=True)
     (out / name).write_bytes(content)

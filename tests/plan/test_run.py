@@ -1,6 +1,4 @@
-"""The run folder: what is in it, also after a failure, a stop, a full disk; and what a resumed run
-ends with.
-"""
+"""Run folder: content after success, failure, stop and a full disk, and resumed runs."""
 
 from __future__ import annotations
 
@@ -44,13 +42,13 @@ def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, s
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Complete run with an ONNX file."""
+    """Return a complete run with an ONNX file."""
     out = tmp_path_factory.mktemp("whole") / "run"
     run_of(recipe("export=true"), out)
     return out
 
 
-# --- what is in it
+# --- content
 
 
 def test_every_file_is_there_and_nothing_else(whole: Path) -> None:
@@ -225,7 +223,7 @@ def test_without_the_extra_the_run_is_complete_and_names_the_missing_package(
         export(tmp_path / "run", int8=True)
 
 
-# --- where it may be written
+# --- valid folders
 
 
 def test_a_folder_with_another_run_is_left_alone(whole: Path) -> None:
@@ -256,13 +254,13 @@ def test_seeds_can_be_added(tmp_path: Path) -> None:
     assert numbers(grown) == numbers(run_of(recipe(), tmp_path / "at once"))
 
 
-# --- stopped and gone on with
+# --- stopped and resumed
 
 
 def stop_at(
     monkeypatch: pytest.MonkeyPatch, arm: str, seed: int | None, step: int, error: BaseException
 ) -> None:
-    """Raise in the middle of the training of an arm."""
+    """Raise during the training of an arm."""
     original = experiment.Runner
 
     def arms(experiment: Any, folder: Any, on_step: Any) -> Any:
@@ -469,7 +467,7 @@ def test_a_full_disk_is_one_error_and_leaves_no_half_file(
 
 
 def started(out: Path, cache: Path) -> subprocess.Popen[str]:
-    """A run in a process of its own, slow enough to be met in the middle."""
+    """Start a run in another process, slow enough to be interrupted."""
     words = [
         sys.executable,
         "-m",
@@ -500,13 +498,13 @@ def started(out: Path, cache: Path) -> subprocess.Popen[str]:
 
 
 def long_recipe() -> Recipe:
-    """A run whose student trains for about two seconds after its first checkpoint."""
+    """Return a recipe whose student trains for two seconds after its first checkpoint."""
     return recipe("train.epochs=30", "seeds=[0]", "baselines=[]", "data.batch_size=50")
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The result of the same run without a signal."""
+    """Return the result of the same run without a signal."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("INSTIL_CACHE", str(folder / "cache"))

@@ -1,4 +1,4 @@
-"""Means and gains, compared with numpy and scipy."""
+"""Means and gains compared with numpy and scipy."""
 
 from __future__ import annotations
 

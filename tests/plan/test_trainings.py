@@ -1,5 +1,7 @@
-"""Inputs of the arms: the same start and number of steps, only the labels and images
-of each arm, and the weights of the last epoch.
+"""Training inputs of all arms.
+
+Arms have equal initial weights and numbers of steps, their own labels and images, and the weights
+of the last epoch.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Spied:
 
 
 class Seen:
-    """A loader that notes what it gives."""
+    """Loader that records its batches."""
 
     def __init__(self, loader: Any, spied: Spied):
         self.loader, self.spied, self.epoch = loader, spied, -1
@@ -67,7 +69,7 @@ class Seen:
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Spied]:
-    """Every ``fit`` of a run, by arm, seed and stage."""
+    """Return every ``fit`` of a run by arm, seed and stage."""
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     original, records = module.fit, {}
 
@@ -387,8 +389,10 @@ def test_born_again_teaches_the_next_generation(fits: dict[str, Spied], tmp_path
     generations = [fits[f"distilled-0-stage{index}"] for index in range(3)]
     for before, after in pairwise(generations):
         assert after.scheme.teacher is not None
-        assert same(before.end, after.scheme.teacher.net.state_dict()), "and it did not learn along"
-        assert not same(before.start, after.start), "every generation is born anew"
+        assert same(before.end, after.scheme.teacher.net.state_dict()), (
+            "and the teacher was not trained"
+        )
+        assert not same(before.start, after.start), "every generation has new initial weights"
     assert same(fits["alone-0-stage0"].start, generations[2].start), (
         "alone starts as the one that is shipped"
     )

@@ -1,4 +1,4 @@
-"""The default learning rate depends on what the student starts from."""
+"""The default learning rate depends on the initial weights of the student."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_teacher_that_is_trained_first_keeps_the_general_rate(tmp_path: Path) 
 
 
 def gguf_file(path: Path, num_layers: int, kind: int = 4) -> Path:
-    """A file with the beginning of a GGUF file."""
+    """Write a file with the beginning of a GGUF file."""
 
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value)) + value.encode()

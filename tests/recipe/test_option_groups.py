@@ -17,7 +17,7 @@ from instil.schemes.language.sequence_level import SequenceLevel
 
 
 def checked(scheme: Any, sampling: dict[str, Any]) -> Sampling:
-    """Sampling that a recipe describes."""
+    """Build the sampling options of a recipe."""
     sampling_option = check(scheme, {"sampling": sampling}, "scheme")["sampling"]
     assert isinstance(sampling_option, Sampling)
     return sampling_option

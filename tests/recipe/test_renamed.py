@@ -16,6 +16,7 @@ RECIPE: dict[str, Any] = {
     "student": "mlp",
     "objectives": {"kd": None},
 }
+OLD_CONTEXT = "beside"
 
 
 def test_an_old_key_is_refused_with_the_new_name() -> None:
@@ -123,24 +124,26 @@ def test_a_scheme_of_another_package_may_have_an_option_with_an_old_name() -> No
 
 
 def test_an_old_value_is_refused_with_the_new_one() -> None:
-    data = {"name": "text", "context": "beside"}
+    data = {"name": "text", "context": OLD_CONTEXT}
     with pytest.raises(RecipeError) as caught:
         build(RECIPE | {"task": "language", "data": data})
-    assert str(caught.value) == ("data.context: unknown value beside. Its new name is separate.")
+    assert str(caught.value) == (
+        f"data.context: unknown value {OLD_CONTEXT}. Its new name is separate."
+    )
 
 
 def test_old_values_in_stages_and_of_the_teachers_data_are_refused() -> None:
     recipe = RECIPE | {
         "data": {"name": "sorting"},
-        "teacher": [{"model": "cnn", "data": {"context": "beside"}}],
-        "stages": [{"data": {"context": "beside"}}],
+        "teacher": [{"model": "cnn", "data": {"context": OLD_CONTEXT}}],
+        "stages": [{"data": {"context": OLD_CONTEXT}}],
     }
     assert list(renamed_keys(recipe)) == [
-        "teacher.0.data.context: unknown value beside. Its new name is separate.",
-        "stages.0.data.context: unknown value beside. Its new name is separate.",
+        f"teacher.0.data.context: unknown value {OLD_CONTEXT}. Its new name is separate.",
+        f"stages.0.data.context: unknown value {OLD_CONTEXT}. Its new name is separate.",
     ]
 
 
 def test_a_source_of_a_user_may_have_a_value_with_an_old_name() -> None:
-    data = {"name": "my_data:build", "context": "beside"}
+    data = {"name": "my_data:build", "context": OLD_CONTEXT}
     assert list(renamed_keys(RECIPE | {"data": data})) == []

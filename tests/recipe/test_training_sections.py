@@ -1,4 +1,4 @@
-"""The section ``train`` of a recipe, and the training options that it gives."""
+"""The section ``train`` of a recipe and its training options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML that is damaged, costly or odd ends in one clear error with its place."""
+"""Damaged, expensive or unusual YAML gives one clear error with its position."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ Keys = tuple[Any, ...]
 
 
 def places(value: Any, path: Keys = ()) -> list[Keys]:
-    """The paths of all entries inside a value."""
+    """Return the paths of all entries of a value."""
     if not isinstance(value, (dict, list)):
         return []
     inner_places: list[Keys] = []

@@ -18,7 +18,7 @@ Fault = Callable[["Handler"], None]
 
 
 def likeliest(ids: Sequence[int], size: int) -> list[tuple[int, float]]:
-    """Most likely next tokens: the next id with probability 1/2, the one after with 1/4, ..."""
+    """Return the most likely next tokens: the next id with probability 1/2, then 1/4, ..."""
     return [
         ((ids[-1] + 1 + index) % VOCABULARY, -(index + 1) * math.log(2)) for index in range(size)
     ]
@@ -109,7 +109,7 @@ class Stub(ThreadingHTTPServer):
 
 
 def text(path: str, body: dict[str, Any]) -> Any:
-    """Chat and text completions only."""
+    """Return chat and text completions only."""
     usage = {"total_tokens": 10}
     if path == "/v1/chat/completions":
         prompt = body["messages"][-1]["content"]

@@ -33,7 +33,7 @@ GOOD = {
 
 
 def trickling(parts: list[bytes], pause: float = 0.1) -> Callable[[Handler], None]:
-    """Sends an answer piece by piece, for ever."""
+    """Send a response piece by piece without end."""
 
     def fault(handler: Handler) -> None:
         handler.close_connection = True
@@ -390,7 +390,7 @@ VALUES = [None, True, -1, 2**70, 1.5, float("nan"), "", "x", "\ud800", [], {}, [
 
 
 def mutated(value: Any, source: random.Random) -> Any:
-    """The value with one part replaced or removed, somewhere inside."""
+    """Return the value with one part replaced or removed."""
     if isinstance(value, (dict, list)) and value and source.random() < 0.85:
         key = source.choice(list(value) if isinstance(value, dict) else range(len(value)))
         if source.random() < 0.15:

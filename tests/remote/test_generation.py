@@ -1,4 +1,4 @@
-"""Files of prompts are completed, also after errors and interrupts."""
+"""Prompt files are completed, also after errors and interrupts."""
 
 from __future__ import annotations
 

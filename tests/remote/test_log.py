@@ -1,4 +1,4 @@
-"""The log loses and repeats no response: half lines, several processes, killed processes."""
+"""The log loses and repeats no response: incomplete lines, several and killed processes."""
 
 from __future__ import annotations
 
@@ -80,9 +80,7 @@ for key in sys.argv[3:]:
 
 
 def writer(path: Path, keys: list[str]) -> subprocess.Popen[bytes]:
-    """Another process that writes to a log; it loads this one file, not the package, to begin at
-    once.
-    """
+    """Start a process that writes to a log; it loads one file only to start quickly."""
     return subprocess.Popen([sys.executable, "-c", WRITER, str(module.__file__), str(path), *keys])
 
 

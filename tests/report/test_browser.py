@@ -1,6 +1,4 @@
-"""The page in a real browser: no errors, all plots drawn, no host contacted, nothing wider than the
-page.
-"""
+"""The page in a browser: no errors, complete plots, no requests, no overflow."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ def browser() -> Iterator[Any]:
 def visit(
     browser: Any, page_file: Path, width: int, scheme: str = "light", interactive: bool = False
 ) -> tuple[Any, list[str], list[str]]:
-    """The open page, its errors, and its requests for other files."""
+    """Return the open page, its errors, and its requests for other files."""
     wrong: list[str] = []
     requests: list[str] = []
     page = browser.new_context(
@@ -84,7 +82,7 @@ def visit(
 
 
 def until(page: Any, true: str) -> None:
-    """Wait in our own loop: the page's policy forbids the one of playwright."""
+    """Wait in a loop, because the policy of the page forbids that of playwright."""
     for _ in range(100):
         if page.evaluate(true):
             return
@@ -206,7 +204,7 @@ def test_a_poor_run_still_makes_a_page(browser: Any, tmp_path: Path) -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """Ratio of WCAG 2 between two css rgb colours."""
+    """Return the WCAG 2 contrast ratio of two CSS colours."""
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 

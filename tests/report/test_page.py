@@ -28,7 +28,7 @@ VOID = ("meta", "link", "br", "img")
 
 
 class Outline(HTMLParser):
-    """Tags that are open, headings, and the text outside scripts and styles."""
+    """Parser of open tags, headings, and text outside scripts and styles."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -64,7 +64,7 @@ def page_of(run: Path) -> str:
 
 
 def interactive_page_of(run: Path) -> str:
-    """The interactive page without plotly's five megabytes."""
+    """Return the interactive page without the plotly library."""
     from plotly.offline import get_plotlyjs
 
     page = write_report(run, interactive=True).read_text("utf-8")
@@ -73,7 +73,7 @@ def interactive_page_of(run: Path) -> str:
 
 
 def plots_of(run: Path) -> str:
-    """JSON of the plots of the interactive page."""
+    """Return the JSON of the plots of the interactive page."""
     page = interactive_page_of(run)
     assert len(re.findall("<script", page)) == 3
     (plots,) = re.findall(r'id="plots">(.*?)</script>', page)
@@ -120,7 +120,7 @@ def test_the_page_refers_to_no_other_place(run: Path) -> None:
     page = page_of(run)
     assert not re.findall(r"https?:|//\w+\.\w", page)
     assert not re.search(r"\b(src|srcset|action)=|url\((?!#)|@import", page)
-    assert "default-src 'none'" in page, "and the browser is told to allow none"
+    assert "default-src 'none'" in page, "and the browser allows no source"
 
 
 def test_the_headline_contains_the_numbers(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""Outputs that are made when they are read."""
+"""Outputs that are computed when they are read."""
 
 from __future__ import annotations
 

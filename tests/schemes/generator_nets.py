@@ -1,4 +1,4 @@
-"""Nets and batches for schemes that make their own images."""
+"""Networks and batches for schemes that synthesise images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
 
 
 def classifier(width: int = 4, seed: int = 0, norm: bool = False) -> Net:
-    """Logits of five classes for images (N, 1, 6, 6)."""
+    """Return a network with logits of five classes for images (N, 1, 6, 6)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = [
@@ -34,7 +34,7 @@ def classifier(width: int = 4, seed: int = 0, norm: bool = False) -> Net:
 
 
 def blank(step: int = 0, size: int = 16) -> Batch:
-    """Batch of zeros at one of a hundred steps; only its shape matters."""
+    """Return a batch of zeros at one of a hundred steps; only its shape matters."""
     clock = {
         "step": torch.tensor(step),
         "progress": torch.tensor(step / 100),
@@ -50,12 +50,12 @@ def blank(step: int = 0, size: int = 16) -> Batch:
 
 
 def shapes(step: int) -> Batch:
-    """Batches without step and progress, for ``check_scheme``."""
+    """Return batches without step and progress, for ``check_scheme``."""
     return {key: value for key, value in blank(step).items() if value.ndim}
 
 
 def trained(it: Scheme, steps: int, lr: float = 1e-2) -> list[dict[str, float]]:
-    """Losses of some steps of Adam."""
+    """Return the losses of some steps of Adam."""
     it.train().prepare(blank())
     engine = Engine("cpu")
     engine.setup(it, lambda learner: Optimization("adam", {"lr": lr}))
@@ -73,7 +73,7 @@ def rows(batch: Batch, some: slice) -> Batch:
 
 
 class Maker(nn.Module):
-    """Images (N, 1, 6, 6) of codes (N, 4), without BatchNorm."""
+    """Generator of images (N, 1, 6, 6) from codes (N, 4), without BatchNorm."""
 
     latent = 4
 

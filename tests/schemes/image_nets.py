@@ -1,4 +1,4 @@
-"""Small nets of images that the tests of schemes with attacks share."""
+"""Small image networks, shared by the tests of schemes with attacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests import nets
 
 
 def images(seed: int = 0, size: int = 16) -> Batch:
-    """Half of the labels are missing."""
+    """Return a batch; half of the labels are missing."""
     inputs = nets.batch(size, seed)
     return {
         "image": torch.rand(size, 1, 5, 5, generator=torch.Generator().manual_seed(seed)),

@@ -1,6 +1,4 @@
-"""A small convolutional student with two stages, and batches of pictures, for schemes with further
-ends on its stages.
-"""
+"""Small convolutional student with two stages, and image batches, for schemes with branches."""
 
 from __future__ import annotations
 
@@ -12,14 +10,14 @@ from tests import nets
 
 
 def images(seed: int = 0, size: int = 16) -> Batch:
-    """Half of the labels are missing."""
+    """Return a batch; half of the labels are missing."""
     inputs = nets.batch(size, seed)
     image = torch.rand(size, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
     return {"image": image, **{key: inputs[key] for key in ("label", "index")}}
 
 
 def timed(step: int = 0) -> Batch:
-    """The batch of a step, with its clock."""
+    """Return the batch of a step, with step and progress."""
     return images(step) | {
         "step": torch.tensor(step),
         "progress": torch.tensor(step / 100),
@@ -28,7 +26,7 @@ def timed(step: int = 0) -> Batch:
 
 
 def staged(width: int = 3, stages: int = 3) -> Net:
-    """A net of five classes without BatchNorm."""
+    """Return a network of five classes without BatchNorm."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         taps = {"features": [f"stages.{stage}" for stage in range(stages)], "head": "head:weight"}

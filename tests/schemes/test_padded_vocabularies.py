@@ -1,5 +1,6 @@
-"""Schemes that write, with heads that are padded to different sizes: padding is never written,
-mixtures are over common tokens.
+"""Text generation with heads of different padded sizes.
+
+Padding is never generated; mixtures use the common tokens.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def padded_net(size: int, seed: int) -> Net:
-    """Tiny Llama whose head gives its last tokens, which are padding, the largest logits."""
+    """Return a tiny Llama whose padding tokens have the largest logits."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(

@@ -1,6 +1,4 @@
-"""Losses that a scheme computes itself: a teacher that is not finite for an invalid sample changes
-nothing.
-"""
+"""Losses of schemes do not depend on teacher outputs that are not finite for invalid samples."""
 
 from __future__ import annotations
 

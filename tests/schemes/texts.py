@@ -16,7 +16,7 @@ GREEDY = Sampling(temperature=0.0, eos_token_id=END)
 
 
 def net(width: int = 8, seed: int = 0, depth: int = 1, sharp: float = 2.0) -> Net:
-    """Causal network whose outputs differ from token to token."""
+    """Return a causal network whose outputs differ from token to token."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: nn.Module = causal_transformer(VOCABULARY, LENGTH, width, depth, 2)
@@ -28,8 +28,9 @@ def net(width: int = 8, seed: int = 0, depth: int = 1, sharp: float = 2.0) -> Ne
 
 
 def prompts(step: int = 0, size: int = 16) -> Batch:
-    """Rows with prompts of 1 to 3 tokens and answers of 1 to 4, closed by the end, padded on the
-    right; one row counts for nothing.
+    """Return padded rows with prompts of 1 to 3 tokens and answers of 1 to 4 tokens.
+
+    An end token closes each answer; one row does not count.
     """
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(0, END, (size, LENGTH + 1), generator=generator)
@@ -59,14 +60,14 @@ def timed(step: int = 0, progress: float = 0.5) -> Batch:
 
 
 def informed(width: int = 8, seed: int = 0) -> Net:
-    """Network whose rows may have a context before them."""
+    """Return a network whose rows may have a context before them."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Net(causal_transformer(VOCABULARY, LENGTH + 4, width, 1, 2), call)
 
 
 def with_hints(step: int = 0, size: int = 16) -> Batch:
-    """Prompts with contexts of 0 to 4 tokens in keys of their own."""
+    """Return prompts with contexts of 0 to 4 tokens in separate keys."""
     generator = torch.Generator().manual_seed(step + 1000)
     ids = torch.randint(0, END, (size, 4), generator=generator)
     there = torch.arange(4)[None] < torch.randint(0, 5, (size, 1), generator=generator)

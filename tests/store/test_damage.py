@@ -34,14 +34,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Content of the files of a good store."""
+    """Return the files of a valid store."""
     folder = tmp_path_factory.mktemp("store") / "s"
     recorded(folder)
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def copied(original: dict[str, bytes], folder: Path, change: Change | None = None) -> Path:
-    """A copy whose manifest is changed and carries a right checksum, as a forger would make it."""
+    """Return a copy with a changed manifest and a valid checksum, like that of a forger."""
     folder.mkdir()
     for name, content in original.items():
         (folder / name).write_bytes(content)
@@ -56,7 +56,7 @@ def copied(original: dict[str, bytes], folder: Path, change: Change | None = Non
 
 
 def read(folder: Path) -> None:
-    """Everything that a run reads."""
+    """Read all data that a run reads."""
     store = Store(str(folder))
     store.check({"teacher": "a"})
     batch = batch_of([8, 3, 3], [2, 0, 1])
@@ -219,7 +219,7 @@ VALUES = [None, True, -1, 0, 2**63, 1.5, "", "../x", "\x1b[2J", "\ud800", [], {}
 
 
 def mutated(value: Any, source: random.Random) -> Any:
-    """The value with one part replaced, removed or added, somewhere inside."""
+    """Return the value with one part replaced, removed or added."""
     if isinstance(value, (dict, list)) and value and source.random() < 0.8:
         key = source.choice(list(value) if isinstance(value, dict) else range(len(value)))
         if source.random() < 0.2:

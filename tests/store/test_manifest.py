@@ -1,4 +1,4 @@
-"""Descriptions of what has changed since a store was recorded."""
+"""Descriptions of changes since a store was recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small Llama with weights that differ from layer to layer, and what it says of a few texts."""
+"""Small Llama with weights that differ from layer to layer, and its outputs for a few texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fewer layers: which ones, and that nothing else has changed."""
+"""Removal of layers: selection, and unchanged remaining parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters: nothing changes at first, and only they learn."""
+"""Adapters: no change of the initial outputs; only adapters are trained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("peft")
 
 @pytest.mark.filterwarnings(
     "ignore:.*is_gradient_checkpointing.*:FutureWarning"
-)  # peft asks transformers by the older name
+)  # peft uses the older name in transformers
 def test_only_the_adapters_learn() -> None:
     model = llama()
     student = lora(copy.deepcopy(model), rank=2)

@@ -1,4 +1,4 @@
-"""A head of low rank: the best there is for the data, and what the task makes of it."""
+"""Head of low rank: the best approximation on the data, and its use in the task."""
 
 from __future__ import annotations
 

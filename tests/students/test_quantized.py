@@ -1,6 +1,4 @@
-"""Weights on a grid: the grid against a loop, the gradient past the rounding, and layers that
-cannot be cut.
-"""
+"""Quantised weights: rounding against a loop, straight-through gradients, unsupported layers."""
 
 from __future__ import annotations
 

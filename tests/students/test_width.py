@@ -1,4 +1,4 @@
-"""Narrower layers: what does nothing goes first, and the rest computes as before."""
+"""Narrower layers: inactive parts are removed first, and outputs do not change."""
 
 from __future__ import annotations
 

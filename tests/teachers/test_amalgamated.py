@@ -1,4 +1,4 @@
-"""Teachers that know different classes, as one that knows all."""
+"""Teachers of different classes, combined into one teacher of all classes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_members_may_know_unlike_many_classes() -> None:
 
 
 class Wide(nn.Module):
-    """A student of ten classes."""
+    """Student of ten classes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The moving average of a net."""
+"""Moving average of a network."""
 
 from __future__ import annotations
 

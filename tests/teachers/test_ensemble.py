@@ -1,4 +1,4 @@
-"""An ensemble is the mean of its members, in logits or in probabilities."""
+"""Ensemble as the mean of its members, in logits or in probabilities."""
 
 from __future__ import annotations
 

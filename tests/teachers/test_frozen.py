@@ -1,4 +1,4 @@
-"""A frozen teacher stays as it is and does no more than it must."""
+"""A frozen teacher does not change and skips unnecessary computation."""
 
 from __future__ import annotations
 

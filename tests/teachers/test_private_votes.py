@@ -1,4 +1,4 @@
-"""Noisy votes of members trained on private data, and what they cost."""
+"""Noisy votes of members trained on private data, and their privacy cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def part(rows: range) -> Batch:
 
 
 def counts() -> torch.Tensor:
-    """The votes by hand, (16, 5)."""
+    """Return the votes by hand, (16, 5)."""
     votes = np.stack([net(seed=seed)(batch())["logits"].argmax(1).numpy() for seed in range(9)])
     return torch.tensor([[int((votes[:, n] == c).sum()) for c in range(5)] for n in range(16)])
 
@@ -107,8 +107,10 @@ def test_the_budget_is_the_librarys() -> None:
 
 
 def test_the_bound_of_the_paper() -> None:
-    """(a, a / noise²) Rényi privacy a vote gives n a / noise² + log(1 / delta) / (a - 1), least
-    over a; the library's conversion is no worse.
+    """The library's conversion is at most the bound of the paper.
+
+    A vote has (a, a / noise²) Rényi privacy, so the bound is the minimum over a of
+    n a / noise² + log(1 / delta) / (a - 1).
     """
     n, noise, delta = 300, 40.0, 1e-5
     alpha = 1 + math.sqrt(noise**2 * math.log(1 / delta) / n)

@@ -1,4 +1,4 @@
-"""Recorded answers as a teacher; what is read and refused is tested with the store."""
+"""Recorded outputs as a teacher; the tests of the store cover reading and errors."""
 
 from __future__ import annotations
 

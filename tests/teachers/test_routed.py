@@ -1,4 +1,4 @@
-"""Of several teachers, the one that is chosen answers, sample by sample."""
+"""Selection of one of several teachers for each sample."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_contracts(by: By) -> None:
     check_teacher(lambda: Routed([net(seed=1), net(4, seed=2)], by), with_domain())
 
 
-class Says(nn.Module):
-    """Answers with what it was given, whatever it is asked."""
+class Constant(nn.Module):
+    """Network with constant outputs."""
 
     def __init__(self, *rows: list[float]):
         super().__init__()
@@ -44,8 +44,8 @@ class Says(nn.Module):
         return self.answer * 1
 
 
-ONE = Says([4.0, 0, 0], [0.0, 1, 0], [0.0, 0, 9])
-TWO = Says([2.0, 0, 0], [0.0, 3, 0], [0.0, 0, 1])
+ONE = Constant([4.0, 0, 0], [0.0, 1, 0], [0.0, 0, 9])
+TWO = Constant([2.0, 0, 0], [0.0, 3, 0], [0.0, 0, 1])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Each contract of an objective names one that breaks it, and only that contract does."""
+"""Each contract of an objective detects its own violation and no other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from instil.testing.structures import make_strided
 
 
 class ImagesOnly(FitNet):
-    """The card declares all grids, and 3-D features are refused."""
+    """Objective whose card declares all grids but that rejects 3-D features."""
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         if teacher.ndim == 5:
@@ -27,7 +27,7 @@ class ImagesOnly(FitNet):
 
 
 class Sound(Objective):
-    """Half the squared difference; every broken one differs from it in one thing."""
+    """Half the squared difference; each broken class differs in one way."""
 
     card = Card("sound", finite_logits=True)
 
@@ -44,7 +44,7 @@ class LogOfSoftmax(Sound):
 
 
 class InfiniteGradient(Sound):
-    """Its value is fine where its gradient is not."""
+    """Objective with a finite value and an infinite gradient."""
 
     def of(self, student: Tensor, teacher: Tensor) -> Tensor:
         return (student - teacher).square().sum(1).clamp_max(1e6) + torch.where(
@@ -75,7 +75,7 @@ class Ordered(Sound):
 
 
 class BatchMean(Sound):
-    """Centred over the batch, which its card does not declare."""
+    """Objective that centres over the batch without a declaration on its card."""
 
     def of(self, student: Tensor, teacher: Tensor) -> Tensor:
         return super().of(student - student.mean(0), teacher - teacher.mean(0)) + super().of(
@@ -84,7 +84,7 @@ class BatchMean(Sound):
 
 
 class SumOfAll(Sound):
-    """The sum where the mean is wanted: a number that grows with the batch."""
+    """Objective that returns the sum instead of the mean, which grows with the batch."""
 
     def of(self, student: Tensor, teacher: Tensor) -> Tensor:
         return super().of(student, teacher).sum()
@@ -111,7 +111,7 @@ class HearsTheUncounted(Sound):
 
 
 class DiscardsTooLate(Sound):
-    """An adapter sees the uncounted items, and only their values are discarded."""
+    """Objective whose adapter reads uncounted items; only their values are discarded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class DiscardsTooLate(Sound):
 
 
 class ReadsPadding(Objective):
-    """The padding's values are multiplied by zero after an adapter has read them."""
+    """Objective that multiplies values of padding by zero after an adapter."""
 
     card = Card("padding", tasks=("text_classification",))
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("hidden_states",),))
@@ -140,7 +140,7 @@ class ReadsPadding(Objective):
 
 
 class AnotherTask(Sound):
-    """It forgets to replace uncounted items where there are stages of one width."""
+    """Objective that does not replace uncounted items for stages of one width."""
 
     card = Card("another task", tasks=("classification", "segmentation"))
 
@@ -188,7 +188,7 @@ class Scalar(Sound):
 
 
 class OutsideOfTheState(Sound):
-    """A parameter that no checkpoint holds."""
+    """Objective with a parameter outside of its state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -296,7 +296,7 @@ def _flat(outputs: Outputs) -> list[Tensor]:
 
 
 class Two(Objective):
-    """Reads the embedding, not the logits."""
+    """Objective that reads the embedding, not the logits."""
 
     card = Card("two")
     needs: ClassVar = {"student": (("embedding",),), "teacher": (("logits",),)}

@@ -86,9 +86,7 @@ def test_shared_roles_have_no_rows() -> None:
 
 
 class Through(Objective):
-    """The student's embedding through a head that all samples share; with ``couples`` the items are
-    gathered first.
-    """
+    """Objective on student embeddings through a shared head; ``couples`` gathers the items."""
 
     needs: ClassVar = {"student": (("head",), ("embedding",)), "teacher": (("logits",),)}
     card = Card("through", zero_at_match=False, tasks=("through",))
@@ -176,7 +174,7 @@ def test_members_are_cut_with_their_teacher_and_keep_their_heads() -> None:
 
 
 class Members(Objective):
-    """Coupled: the difference to the mean of all members."""
+    """Coupled objective: difference to the mean of all members."""
 
     needs: ClassVar = {"student": (("logits",),), "teacher": (("members",),)}
     card = Card("members", couples=True)

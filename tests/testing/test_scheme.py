@@ -1,4 +1,4 @@
-"""Each contract of a scheme names one that breaks it."""
+"""Each contract of a scheme detects its violation."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class NeverUpdated(Broken):
 
 
 class MovesAnother(Broken):
-    """The critic is moved by hand when the student learns."""
+    """Scheme that updates the critic manually in the student's step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Holds(Broken):
 
 
 class Forgets(Broken):
-    """Scheme whose memory is in no checkpoint."""
+    """Scheme with a memory outside of its checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class ExportsTheModel(Broken):
 
 
 class Leaky(Frozen):
-    """A teacher that enables gradients after the engine has looked."""
+    """Teacher that enables gradients after the check of the engine."""
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         if "step" in batch:

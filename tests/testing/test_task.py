@@ -1,4 +1,4 @@
-"""Each contract of a task holds for ours, and names one that breaks it."""
+"""The tasks of the package satisfy each contract; a violation is named."""
 
 from __future__ import annotations
 

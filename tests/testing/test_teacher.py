@@ -1,4 +1,4 @@
-"""Each contract of a teacher names one that breaks it."""
+"""Each contract of a teacher detects its violation."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ BEST: dict[str, Any] = {"keep": "best", "metric": "error", "higher_is_better": F
 
 
 class Steps:
-    """Evaluation whose second value is the best; it runs the net, as a real one does."""
+    """Evaluation whose second value is the best; it also runs the network."""
 
     def __init__(self) -> None:
         self.values = iter([2.0, 1.0, 3.0])

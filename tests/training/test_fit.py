@@ -1,4 +1,4 @@
-"""The loop: when it evaluates, what it refuses, and that a run can be cut anywhere."""
+"""Training loop: evaluation, errors, and interruption at any point."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_the_rate_reaches_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None
     )
 
 
-# --- when
+# --- evaluation
 
 
 def test_evaluates_every_so_many_epochs_and_at_the_end() -> None:
@@ -378,7 +378,7 @@ def test_what_couples_is_not_cut_unknowingly() -> None:
     fit(offline(dist=DIST()), batches(2), training())
 
 
-# --- trouble
+# --- errors
 
 
 class Spoiled(Objective):
@@ -496,7 +496,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(
 
 
 def shuffled(generator: bool) -> DataLoader[Any]:
-    """Five batches of 24 samples, in another order each epoch."""
+    """Return five batches of 24 samples, in another order each epoch."""
     own = torch.Generator().manual_seed(1) if generator else None
     return DataLoader(TensorDataset(*batch(24).values()), 5, shuffle=True, generator=own)
 
@@ -594,7 +594,7 @@ def test_a_run_of_one_epoch_has_checkpoints(tmp_path: Path) -> None:
 
 @pytest.fixture
 def stopped(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
-    """A checkpoint with the one before it, and the weights of the run that was not stopped."""
+    """Return a checkpoint, the one before, and the weights of an uninterrupted run."""
     options, path = training(**WITHIN), tmp_path / "checkpoint.pt"
     scheme, _ = seeded(Dropping("ema"), shuffled(True), options, names=NAMES)
     with pytest.raises(KeyboardInterrupt):

@@ -61,7 +61,7 @@ def test_all_nan_has_no_best() -> None:
 
 
 class Evaluation:
-    """Returns given values in turn, and records the evaluated head."""
+    """Evaluation that returns given values in turn and records the evaluated head."""
 
     def __init__(self, values: list[float]) -> None:
         self.values = iter(values)
@@ -128,7 +128,7 @@ def stop_after(step: int) -> Callable[[TrainState], None]:
 
 
 def by_head(net: Net) -> dict[str, float]:
-    """A value that depends on the weights only, so that a resumed training repeats it."""
+    """Return a value that depends on the weights only, so that a resumed training repeats it."""
     return {"error": float(net.model.head.weight.detach().sin().sum())}
 
 

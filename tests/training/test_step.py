@@ -1,4 +1,4 @@
-"""One step: micro-batches agree, every loss has a count, nothing is constant, nothing is NaN."""
+"""Training step: equal micro-batches, counts of losses, no constant and no NaN losses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.nets import batch, net, timed
 
 
 class Free(Scheme):
-    """What a test wants it to yield: ``plan(scheme, batch)``."""
+    """Scheme whose updates are defined by a test: ``plan(scheme, batch)``."""
 
     def __init__(self, plan: Any, counts: tuple[str, ...] = ("loss",)):
         super().__init__(net(4), None, {"cross_entropy": CrossEntropy()})

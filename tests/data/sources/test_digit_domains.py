@@ -1,4 +1,4 @@
-"""Digits of some classes, in another look."""
+"""Digits of some classes, with another appearance."""
 
 from __future__ import annotations
 

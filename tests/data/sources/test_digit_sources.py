@@ -1,4 +1,4 @@
-"""The digits as scenes, texts, a graph and captioned pictures."""
+"""Digits as scenes, texts, a graph and captioned images."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_poses_are_the_rotation_and_shift_of_the_digit() -> None:
     assert torch.equal(digit_poses(16).train.label, splits.train.label)
 
     def middle(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Centre of the ink, to the right of and below the middle of the image, in pixels."""
+        """Return the centre of the ink relative to the middle of the image, in pixels."""
         position = torch.arange(image.shape[-1]) - (image.shape[-1] - 1) / 2
         return (image * position).sum((1, 2, 3)) / image.sum((1, 2, 3)), (
             image * position[:, None]

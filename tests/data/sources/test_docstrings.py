@@ -12,7 +12,7 @@ from instil.data.tokenizers import load_tokenizer
 
 SOURCE = '''"""Module number {0} has a title of five words.
 
-It goes on with a text of its own, {0} times."""
+It continues with separate text, {0} times."""
 
 def f():
     """Short.
@@ -23,8 +23,8 @@ def g():
     """No second sentence is in this one."""
 
 class C:
-    """Class number {0} says this first.
-    Then it says something else about {0}.
+    """Class number {0} begins like this.
+    Then it has something else about {0}.
     """
 '''
 
@@ -69,7 +69,7 @@ def test_pairs_are_of_one_module_and_modules_of_one_part(folder: Path) -> None:
         )
         assert first.split(" number ")[0] in ("Module", "Class")
         assert first.split()[2] == splits.classes[label][1:-3]
-        assert rest.startswith(("It goes on", "Then it says"))
+        assert rest.startswith(("It continues", "Then it has"))
 
 
 def test_texts_are_cut_and_end_with_the_tokens_of_the_tokenizer(folder: Path) -> None:

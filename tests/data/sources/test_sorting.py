@@ -1,4 +1,4 @@
-"""Letters in order."""
+"""Source of letters and their sorted order."""
 
 from __future__ import annotations
 

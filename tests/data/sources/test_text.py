@@ -1,4 +1,4 @@
-"""Rows of tokens: their labels, their bytes, and texts that cannot be rows."""
+"""Rows of tokens: labels, bytes, and errors for unsuitable texts."""
 
 from __future__ import annotations
 

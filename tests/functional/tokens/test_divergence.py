@@ -1,6 +1,4 @@
-"""The whole family of token divergences against dense float64 formulas: values, and gradients by
-all that learns.
-"""
+"""Values and gradients of all token divergences against dense float64 formulas."""
 
 from __future__ import annotations
 
@@ -82,7 +80,7 @@ def oracle_bdkd(p: Tensor, q: Tensor, factor: float) -> Tensor:
 
 
 def oracle_alphanet(p: Tensor, q: Tensor) -> Tensor:
-    """Divergences of the orders -1 and 1, the first clipped at 5, with the surrogate's gradient."""
+    """Compute divergences of orders -1 and 1, the first clipped at 5, with surrogate gradients."""
     powers = (q / p).detach().clamp(max=5)
     low = (q.detach() * (powers - 1) / 2).sum(-1)
     high = kl(p, q)
@@ -95,7 +93,7 @@ def oracle_taid(p: Tensor, q: Tensor, time: float) -> Tensor:
 
 
 def coarse(p: Tensor, ids: Tensor) -> Tensor:
-    """Probabilities of the classes, and one minus them."""
+    """Return the probabilities of the classes and their complements."""
     chosen = p.gather(-1, ids)
     return torch.cat([chosen, 1 - chosen.sum(-1, keepdim=True)], -1)
 
@@ -199,7 +197,7 @@ def side(
     scale: float | None = None,
     softcap: float | None = None,
 ) -> Projection:
-    """Hidden states and a head that give logits with a standard deviation of about 2."""
+    """Return hidden states and a head whose logits have a standard deviation of about 2."""
     hidden, weight = (
         draw(*TOKENS, WIDTH, seed=seed),
         draw(VOCABULARY, WIDTH, seed=seed + 1) * 2 / WIDTH**0.5,
@@ -234,7 +232,7 @@ def parts(signal: Projection) -> list[Tensor]:
 
 
 def moved(signal: Projection, dtype: torch.dtype) -> Projection:
-    """Copy of this type that requires gradients."""
+    """Return a copy of this type that requires gradients."""
 
     def leaf(tensor: Tensor | None) -> Any:
         return None if tensor is None else tensor.detach().to(dtype).requires_grad_()
@@ -252,7 +250,7 @@ def moved(signal: Projection, dtype: torch.dtype) -> Projection:
 
 
 def close(ours: Tensor, expected: Tensor, what: str = "", rtol: float = 2e-5) -> None:
-    """Within float32 rounding of the largest entry."""
+    """Assert equality within float32 rounding of the largest entry."""
     off = (
         ours.detach().double() - expected.detach().double()
     ).abs().max() / expected.detach().abs().max()
@@ -262,7 +260,7 @@ def close(ours: Tensor, expected: Tensor, what: str = "", rtol: float = 2e-5) ->
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four tokens a chunk, three a block: the last ones are shorter."""
+    """Set four tokens per chunk and three per block; the last ones are shorter."""
     monkeypatch.setitem(chunks.CHUNK, "cpu", 4 * VOCABULARY)
     monkeypatch.setitem(chunks.BLOCK, "cpu", 3 * VOCABULARY)
 
@@ -618,7 +616,7 @@ def test_gradients_of_half_precision_are_added_up_in_float32() -> None:
 
 
 class Largest(TorchDispatchMode):
-    """Number of elements of the largest tensor that an operation creates."""
+    """Recorder of the number of elements of the largest created tensor."""
 
     numbers = 0
 
@@ -676,8 +674,9 @@ def test_jsd_is_no_interpolation_of_the_two_kls_unless_continuous() -> None:
 
 
 def test_the_direction_of_the_divergence() -> None:
-    """Forward KL is large where the teacher is confident and the student is not, reverse KL in the
-    opposite case, and the beta of jsd is the share of the teacher.
+    """Forward KL is large for a confident teacher and an uncertain student, reverse KL vice versa.
+
+    The beta of jsd is the share of the teacher.
     """
     broad, narrow = (
         torch.zeros(1, 4, dtype=torch.float64),

@@ -1,4 +1,4 @@
-"""Models of libraries and files: each source builds one, and names what is missing."""
+"""Sources of models: each builds one and names missing parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 class LinearSource(ModelSource):
-    """Source of another package."""
+    """Model source of another package."""
 
     def build(self, request: ModelRequest) -> nn.Module:
         return nn.Linear(int(request.name), request.fact("classes"))

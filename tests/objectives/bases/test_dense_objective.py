@@ -12,7 +12,7 @@ from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 class Labelled:
-    """A loss that needs the label of every pixel."""
+    """Loss that needs the label of every pixel."""
 
 
 def weights(batch: Batch) -> list[float]:

@@ -13,7 +13,7 @@ from instil.objectives.bases.patch_objective import PatchObjective
 
 
 class Squares(PatchObjective):
-    """The smallest of its kind."""
+    """Minimal patch objective."""
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return torch.stack(

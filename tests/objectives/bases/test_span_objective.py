@@ -1,6 +1,4 @@
-"""Tokens put together to spans: the chain rule by plain loops, items, and what positions have to do
-with each other.
-"""
+"""Spans of merged tokens: the chain rule by plain loops, items, and relations of positions."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ OTHER = torch.tensor([[-1, 0, 1, 1, 2], [0, 0, 1, -1, -1]])
 
 
 def aligned(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Outputs of 7 and 9 tokens, and a batch of two rows with spans."""
+    """Return outputs of 7 and 9 tokens, and a batch of two rows with spans."""
     generator = torch.Generator().manual_seed(seed)
 
     def labels(span: Tensor, size: int) -> Tensor:
@@ -41,7 +39,7 @@ def aligned(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[s
 
 
 def chain(logits: Tensor, label: Tensor, span: Tensor, row: int, span_index: int) -> list[float]:
-    """The last distribution of a span times the probabilities of its earlier tokens."""
+    """Return the last distribution of a span times the probabilities of its earlier tokens."""
     places = [position for position in range(span.shape[1]) if span[row, position] == span_index]
     earlier = math.prod(
         float(logits[row, position].softmax(-1)[label[row, position]]) for position in places[:-1]

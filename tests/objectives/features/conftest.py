@@ -27,14 +27,14 @@ NETS = [
 
 @pytest.fixture(params=NETS, ids="<-".join)
 def nets(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """A student and a teacher family."""
+    """Return the families of student and teacher."""
     student, teacher = request.param
     return student, teacher
 
 
 @pytest.fixture
 def features() -> Callable[..., Outputs]:
-    """Features of a family of nets, for ``number`` samples."""
+    """Return a function that creates features of a family."""
 
     def make(
         family: str, index: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32
@@ -57,8 +57,10 @@ def features() -> Callable[..., Outputs]:
 def check_pair(
     features: Callable[..., Outputs], nets: tuple[str, str]
 ) -> Callable[[Objective], None]:
-    """For any two families: one value a sample, at one sample too, gradients in every stage used
-    and every parameter, in half precision too.
+    """Check an objective on two families.
+
+    It has one value per sample, also for one sample, and gradients in every stage and parameter,
+    also in half precision.
     """
     student, teacher = (features(family, seed=seed) for seed, family in enumerate(nets))
 
@@ -93,7 +95,7 @@ def check_pair(
 
 
 def each(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
-    """Every tensor changed."""
+    """Change every tensor of a structure."""
     return {
         role: tuple(map(change, value)) if isinstance(value, tuple) else change(value)
         for role, value in outputs.items()

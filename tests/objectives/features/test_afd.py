@@ -14,7 +14,7 @@ Features = Callable[..., dict[str, tuple[Tensor, ...]]]
 
 
 def strength(stage: np.ndarray, cells: int) -> np.ndarray:
-    """Mean square over the channels, averaged in cells x cells equal parts, at unit length."""
+    """Return the normalised mean square over channels, averaged in cells x cells parts."""
     square, side = (stage**2).mean(0), stage.shape[1] // cells
     parts = [
         square[i * side : (i + 1) * side, j * side : (j + 1) * side].mean()

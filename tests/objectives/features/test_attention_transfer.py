@@ -14,7 +14,7 @@ from instil.testing import check_objective
 
 
 def reference(student: Tensor, teacher: Tensor, power: float, form: str) -> list[float]:
-    """Position by position, for maps of one size."""
+    """Compute the loss position by position, for maps of one size."""
     values = []
     for a, b in zip(student.numpy(), teacher.numpy(), strict=True):
         maps = []

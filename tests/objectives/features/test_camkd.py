@@ -16,7 +16,7 @@ from instil.objectives.logits.kd import kd_loss
 
 
 def weights(logits: Tensor, target: int) -> list[float]:
-    """Weights for one sample, from the logits (K, C) of all teachers."""
+    """Compute the weights for one sample from the logits (K, C) of all teachers."""
     losses = [float(np.log(np.exp(row).sum()) - row[target]) for row in logits.numpy()]
     return [(1 - np.exp(loss) / sum(map(np.exp, losses))) / (len(losses) - 1) for loss in losses]
 

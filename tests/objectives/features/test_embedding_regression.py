@@ -1,4 +1,4 @@
-"""Both texts of a pair, against the formula."""
+"""Embedding regression of both texts of a pair against the formula."""
 
 from __future__ import annotations
 

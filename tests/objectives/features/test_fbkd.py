@@ -117,7 +117,7 @@ def test_every_part_has_its_weight(features: Features, part: str) -> None:
 
 
 class Moved(FBKD):
-    """After some steps: the non-local blocks give something."""
+    """Objective after some steps, with non-local blocks that are not zero."""
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         super().build(student, teacher)

@@ -115,7 +115,7 @@ def test_the_global_part_compares_both_contexts(features: Features) -> None:
 
 
 class Moved(FGD):
-    """After some steps: the last layers are no longer zero."""
+    """Objective after some steps, with last layers that are not zero."""
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         super().build(student, teacher)

@@ -21,7 +21,7 @@ def maps(count: int = 2, seed: int = 0) -> list[Tensor]:
 
 
 def pooled(stage: np.ndarray, take: Callable[[np.ndarray], float]) -> np.ndarray:
-    """Each 2x2 cell as one number."""
+    """Reduce each 2x2 cell to one number."""
     return np.array(
         [[take(stage[2 * i : 2 * i + 2, 2 * j : 2 * j + 2]) for j in range(3)] for i in range(2)]
     )

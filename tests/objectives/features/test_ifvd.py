@@ -10,7 +10,7 @@ from instil.objectives.features.ifvd import IFVD, ifvd_loss
 
 
 def variation(image: np.ndarray, label: np.ndarray) -> dict[tuple[int, int], float]:
-    """Cosine of each labelled position of (C, H, W) with the mean of its class."""
+    """Return the cosine of each labelled position of (C, H, W) with the mean of its class."""
     cosines = {}
     places = [
         (row, column)

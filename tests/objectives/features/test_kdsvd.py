@@ -23,8 +23,9 @@ def maps(
 
 
 def eigenvectors(stage: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values and right vectors of one sample, by the eigenvectors of the channels'
-    products; the largest first.
+    """Return singular values and right vectors of one sample, in decreasing order.
+
+    They are computed from the eigenvectors of the channel products.
     """
     rows = stage.flatten(1).numpy().T
     values, vectors = np.linalg.eigh(rows.T @ rows)

@@ -43,7 +43,7 @@ def test_grad_cam_of_an_averaging_classifier_is_its_class_activation_map() -> No
 
 
 class Picture(nn.Module):
-    """A convolution, and a classifier of its squares, so that Grad-CAM depends on the map."""
+    """Convolution and a classifier of its squares, so that Grad-CAM depends on the map."""
 
     def __init__(self, width: int):
         super().__init__()

@@ -13,7 +13,7 @@ from instil.testing import check_objective
 
 
 def pooled(image: np.ndarray, size: int) -> np.ndarray:
-    """Average over each of size x size cells; the sides divide."""
+    """Average over cells of size x size; the sides are multiples of it."""
     cell = image.shape[0] // size
     return np.array(
         [

@@ -82,7 +82,7 @@ def test_the_loss_of_a_sample_is_the_mean_over_its_remaining_teachers(drop: floa
 
 
 def losses_of(objective: UNIC, student: Outputs, member: Outputs, index: int) -> torch.Tensor:
-    """Losses of one teacher, with the modules that the objective has for it."""
+    """Return the losses of one teacher, with the modules of the objective for it."""
     class_loss = unic_loss(
         objective.heads[index](student["embedding"]),
         objective.class_targets[index](member["embedding"]),

@@ -158,7 +158,7 @@ def test_balanced_without_counted_labels_is_refused() -> None:
 
 
 class Samples:
-    """Labels of four classes, of which the student sees some."""
+    """Samples of four classes; the student sees some of the labels."""
 
     classes = tuple("abcd")
     kind = "single"

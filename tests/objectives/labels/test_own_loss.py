@@ -1,4 +1,4 @@
-"""Losses that a model computes itself: values, items, detectors, transformers, errors."""
+"""Losses computed by a model: values, items, detectors, transformers, errors."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def detector() -> nn.Module:
 
 
 def scenes() -> Batch:
-    """Four images with one or two boxes."""
+    """Return four images with one or two boxes."""
     generator = torch.Generator().manual_seed(1)
     box = torch.tensor([[4.0, 4.0, 20.0, 18.0], [10.0, 12.0, 28.0, 30.0]]).repeat(4, 1, 1)
     label = torch.tensor([[1, 2], [1, -100], [2, 1], [2, -100]])

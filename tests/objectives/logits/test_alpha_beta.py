@@ -17,7 +17,7 @@ TEACHER = torch.tensor([[1.3, 0.2, -0.7, 0.1], [0.2, 2.0, -1.0, 0.0]], dtype=tor
 
 
 def by_hand(student: Tensor, teacher: Tensor, a: float, b: float) -> list[float]:
-    """The divergence of each row, class by class, from the definition in the paper."""
+    """Compute the divergence of each row, class by class, from the definition in the paper."""
     rows = []
     for q_row, p_row in zip(
         student.softmax(-1).tolist(), teacher.softmax(-1).tolist(), strict=True

@@ -1,4 +1,4 @@
-"""DGKD against a plain loop, and the members that a step leaves out."""
+"""DGKD against a plain loop, and the members that a step drops."""
 
 from __future__ import annotations
 

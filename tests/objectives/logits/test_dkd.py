@@ -1,4 +1,4 @@
-"""DKD against a plain loop, and where the logarithm of a softmax would overflow."""
+"""DKD against a plain loop, and extreme logits."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def sample(size: int = 4, seed: int = 0) -> tuple[Outputs, Outputs, Batch]:
     sides[0]["logits"] = torch.zeros(size, 8, 8, CLASSES)
     label = torch.randint(
         0, CLASSES - 1, (size, 8, 8), generator=generator
-    )  # the last class is never there
+    )  # the last class never occurs
     label[:, 0] = UNLABELLED
     return (
         sides[0],

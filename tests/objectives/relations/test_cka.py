@@ -8,7 +8,7 @@ from instil.objectives.relations.cka import CKA, cka_loss
 
 
 def alignment(student: np.ndarray, teacher: np.ndarray, kernel: str, centre: bool) -> float:
-    """Through HSIC, with centring matrices."""
+    """Compute CKA by HSIC, with centring matrices."""
     count = len(student)
     middle = np.eye(count) - np.ones((count, count)) / count if centre else np.eye(count)
     matrices = []

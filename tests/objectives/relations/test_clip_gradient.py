@@ -14,9 +14,7 @@ def pair() -> tuple[Tensor, Tensor]:
 
 
 def by_autograd(image: Tensor, text: Tensor, factor: float) -> list[Tensor]:
-    """Gradients by image and text of the loss from image to text, and of the one from text to
-    image.
-    """
+    """Return image and text gradients of the losses in both directions."""
     label = torch.arange(len(image))
     there, back = (
         F.cross_entropy(factor * image @ text.T, label),

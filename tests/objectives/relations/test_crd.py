@@ -17,7 +17,7 @@ SMALL = {"dim": 8, "negatives": 5, "size": 24}
 
 
 def sample(index: list[int], seed: int = 0) -> tuple[Outputs, Outputs, Batch]:
-    """Outputs and batch that depend on the sample's index alone."""
+    """Return outputs and batch that depend on the sample index only."""
     generator = torch.Generator().manual_seed(seed)
     student, teacher = (
         torch.randn(100, 6, generator=generator),
@@ -146,7 +146,7 @@ def test_the_student_learns_from_its_own_term_alone() -> None:
 
 
 def steps(memory: str, cuts: list[int]) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Losses of some steps of a batch of 10 cut like this, and the state after them."""
+    """Return losses of some steps of a batch of 10 with this split, and the final state."""
     objective = make(memory)
     objectives, losses = Objectives({"crd": objective}), []
     for step in range(4):

@@ -15,7 +15,7 @@ from instil.testing import check_objective
 
 
 def log_chance(scores: list[float]) -> float:
-    """Log-probability of a ranking, from its scores in order."""
+    """Return the log-probability of a ranking from its ordered scores."""
     return sum(
         scores[k] - math.log(sum(math.exp(z) for z in scores[k:])) for k in range(len(scores))
     )
@@ -76,7 +76,7 @@ def test_soft_is_zero_at_a_match_and_hard_wants_more() -> None:
     spread = torch.arange(6.0)[:, None] ** 3
     assert float(darkrank_loss(spread, spread)) == pytest.approx(
         0, abs=1e-4
-    )  # nothing that one could confuse
+    )  # no two rankings are similar
 
 
 @pytest.mark.parametrize("form", ["hard", "soft"])

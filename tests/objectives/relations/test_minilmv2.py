@@ -18,7 +18,7 @@ def softmax(scores: list[float]) -> np.ndarray:
 
 
 def relation(first: np.ndarray, second: np.ndarray, heads: int, length: int) -> np.ndarray:
-    """(heads, length, length) of one sample, the padding cut off."""
+    """Return the relation (heads, length, length) of one sample without padding."""
     width = first.shape[1] // heads
     cut = [[slice(head * width, (head + 1) * width)] for head in range(heads)]
     return np.array(

@@ -9,7 +9,7 @@ from instil.objectives.relations.skd_pairwise import SKDPairwise, skd_pairwise_l
 
 
 def nodes(image: np.ndarray, patch: tuple[int, int], average: bool) -> np.ndarray:
-    """Pooled nodes of an image (C, H, W), (nodes, C), the last ones of what is left."""
+    """Return pooled nodes (nodes, C) of an image (C, H, W); the last ones are smaller."""
     actual = []
     for row in range(0, image.shape[1], patch[0]):
         for column in range(0, image.shape[2], patch[1]):

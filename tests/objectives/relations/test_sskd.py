@@ -26,7 +26,7 @@ def kl(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def kept_by_hand(scores: list[np.ndarray], own: list[int], keep: float) -> list[int]:
-    """Those that are right, and the first of the wrong ones by rank and by what they lack."""
+    """Return the correct ones, and the best incorrect ones by rank and deficit."""
     right = [n for n, row in enumerate(scores) if own[n] < 0 or row.argmax() == own[n]]
     wrong = [n for n in range(len(scores)) if n not in right]
     wrong.sort(

@@ -1,4 +1,4 @@
-"""Images are led over the teacher's boundary, and teach there."""
+"""Training on images that are moved across the teacher's decision boundary."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def scheme(**options: Any) -> BoundarySamples:
 
 
 class Plane(nn.Module):
-    """Two classes, separated by the sum of 5 x 5 pixels."""
+    """Network of two classes, separated by the sum of 5 x 5 pixels."""
 
     def forward(self, image: Tensor) -> Tensor:
         level = image.flatten(1).sum(1) - 12

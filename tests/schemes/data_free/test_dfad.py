@@ -1,4 +1,4 @@
-"""Imitation, then generation."""
+"""DFAD: imitation steps, then a generation step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adversarial generator that the teacher's BatchNorms bind."""
+"""DFQ: adversarial generator with constraints from the teacher's BatchNorm layers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A generator and a student at play, against the loss by hand; and what all schemes with a
-generator promise.
-"""
+"""ZSKT: losses of generator and student by hand, and the contract of generator schemes."""
 
 from __future__ import annotations
 

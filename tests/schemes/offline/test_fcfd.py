@@ -1,4 +1,4 @@
-"""Stages are judged by what the rest of the other net makes of them."""
+"""FCFD: features of each network pass through the remaining stages of the other one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher records the moving average of its predictions for each training sample."""
+"""A teacher that records the moving average of its predictions for each training sample."""
 
 from __future__ import annotations
 

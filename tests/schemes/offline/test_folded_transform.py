@@ -1,4 +1,4 @@
-"""A linear detour is learned with the student and folded into its classifier."""
+"""A linear transform that is trained with the student and folded into its classifier."""
 
 from __future__ import annotations
 

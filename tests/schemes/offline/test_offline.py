@@ -1,4 +1,4 @@
-"""A fixed teacher and one student."""
+"""Fixed teacher and one student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A student that learns from noisy votes alone."""
+"""Student that learns from noisy votes only."""
 
 from __future__ import annotations
 

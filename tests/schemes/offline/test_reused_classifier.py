@@ -1,4 +1,4 @@
-"""The student is shipped with the teacher's classifier."""
+"""The student is exported with the teacher's classifier."""
 
 from __future__ import annotations
 

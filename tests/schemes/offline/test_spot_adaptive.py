@@ -1,4 +1,4 @@
-"""A policy switches distillation on and off for each sample at each spot."""
+"""A policy enables distillation for each sample and spot."""
 
 from __future__ import annotations
 
@@ -215,7 +215,9 @@ def test_the_share_is_that_of_the_last_step_among_the_items_that_count() -> None
     train_step(engine, scheme, [batch])
     assert torch.allclose(scheme.share, action[:10, -1].mean())
     train_step(engine, scheme, [batch | {"valid": torch.zeros(16)}])
-    assert torch.allclose(scheme.share, action[:10, -1].mean()), "a step of nothing says nothing"
+    assert torch.allclose(scheme.share, action[:10, -1].mean()), (
+        "a step without samples has no effect"
+    )
 
 
 def test_only_the_students_own_forward_moves_its_batch_norm() -> None:

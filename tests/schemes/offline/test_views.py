@@ -1,4 +1,4 @@
-"""Both nets see turned views."""
+"""Both networks read rotated views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A net that learns from attacked images alone."""
+"""A network that learns from attacked images only."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""ARD: the teacher's clean outputs for attacked images; and the contract of all schemes with
-attacks.
-"""
+"""ARD: clean teacher outputs for attacked images; contract of all schemes with attacks."""
 
 from __future__ import annotations
 
@@ -44,7 +42,7 @@ def build_scheme(kind: Kind, student: Net | None = None, **options: Any) -> Robu
 
 
 class Centred(nn.Module):
-    """A linear net of 5 x 5 pixels around grey."""
+    """Linear network of 5 x 5 pixels around grey."""
 
     def __init__(self) -> None:
         super().__init__()

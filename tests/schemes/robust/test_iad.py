@@ -1,4 +1,4 @@
-"""The student trusts the teacher in part."""
+"""IAD: partial trust in the teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Soft labels everywhere."""
+"""RSLAD: soft labels for attacks and losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The student learns from its own average."""
+"""The student learns from its own moving average."""
 
 from __future__ import annotations
 

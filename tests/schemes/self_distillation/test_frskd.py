@@ -1,4 +1,4 @@
-"""A net refines its own features and learns from them."""
+"""FRSKD: refined features of a network are its own teacher."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_student_learns_from_the_self_teacher_and_both_from_the_label() -> N
 
 
 def attention(stage: torch.Tensor) -> np.ndarray:
-    """The squares' mean over channels, flat."""
+    """Return the mean square over channels, flat."""
     return np.square(stage.detach().double().numpy()).mean(1).reshape(len(stage), -1)
 
 

@@ -21,7 +21,7 @@ from tests.schemes.stages import images, staged, timed
 
 
 def paired(batch: Batch) -> Batch:
-    """The batch with another sample for each."""
+    """Return the batch with a partner for each sample."""
     return batch | {
         "partner_image": batch["image"].roll(4, 0),
         "partner_label": batch["label"].roll(4, 0),
@@ -84,7 +84,7 @@ def test_losses_match_a_loop_over_images_and_ends() -> None:
     (update,) = scheme.step(batch)
 
     def outputs(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits and maps of each end, the student's own first."""
+        """Return logits and maps of each branch, the main branch first."""
         whole = scheme.student({"image": x})
         maps, logits = [whole["features"][-1]], [whole["logits"]]
         for branch, stage in zip(scheme.branches, whole["features"], strict=False):

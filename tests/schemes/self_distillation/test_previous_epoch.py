@@ -1,4 +1,4 @@
-"""The student of the epoch before teaches."""
+"""The student of the previous epoch is the teacher."""
 
 from __future__ import annotations
 

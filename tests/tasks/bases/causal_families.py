@@ -153,7 +153,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 def tiny_model(name: str, **options: Any) -> Any:
-    """The model of a family of transformers in evaluation mode, with random weights."""
+    """Return a random model of a transformers family in evaluation mode."""
     import transformers
 
     default = transformers.CONFIG_MAPPING[name]()

@@ -24,7 +24,7 @@ OWN_LOGITS = {
 
 
 def names() -> list[object]:
-    """All families of the installed version; most are marked slow."""
+    """Return all families of the installed version; most are marked slow."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     cases: list[object] = []

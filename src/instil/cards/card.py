@@ -14,6 +14,8 @@ Tag = Literal[
     "related_positions",
     "stateful",
     "synthetic_labels",
+    "teacher_gradients",
+    "teacher_modules",
 ]
 """Property of a method that needs no code of its own:
 
@@ -27,6 +29,8 @@ Tag = Literal[
 - ``related_positions``: the loss of a position depends on other positions of its sample.
 - ``stateful``: training changes the teacher, so that a checkpoint must hold it.
 - ``synthetic_labels``: the images that the scheme creates have a class.
+- ``teacher_gradients``: the scheme differentiates teacher outputs with respect to their input.
+- ``teacher_modules``: the scheme calls or replaces modules of the teacher.
 """
 
 Grid = Literal["tokens", "1d", "2d", "3d"]

@@ -11,6 +11,7 @@ from instil.data import labels
 from instil.data.samples import Samples
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
+from instil.experiment.foreign_teachers import check_foreign_teachers
 from instil.experiment.label_counts import set_label_counts
 from instil.experiment.networks import build_network
 from instil.experiment.scheme_checks import (
@@ -44,6 +45,7 @@ def build_scheme(experiment: Experiment, student: Net, teacher: Teacher | None) 
     check_surrogate(recipe)
     check_teacher_reads_texts(recipe)
     check_predictions_by_index(recipe)
+    check_foreign_teachers(recipe, objectives)
     return _build(recipe.scheme, experiment, student, teacher, objectives, "scheme")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,6 +69,10 @@ class Evaluator:
 
     def evaluate_robustness(self, net: nn.Module) -> dict[str, float]:
         """Return the headline metric on test samples as the last stage's scheme perturbs them."""
+        teachers = itertools.chain(*(stage.recipe.teachers for stage in self.experiment.stages))
+        # An attack needs gradients with respect to the input.
+        if isinstance(net, Teacher) and not all(one.is_differentiable for one in teachers):
+            return {}
         scheme = self.experiment.stages[-1].recipe.scheme
         kind: type[Scheme] = catalogue.find("scheme", scheme.type)
         metrics: dict[str, float] = {}

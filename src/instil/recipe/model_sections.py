@@ -103,6 +103,11 @@ class ModelConfig(Section):
         return "gradients" if source is None else source.learns_by
 
     @property
+    def is_differentiable(self) -> bool:
+        """Whether outputs have gradients with respect to the input, and modules are accessible."""
+        return self.learns_by == "gradients" and not self.remote
+
+    @property
     def by_index(self) -> bool:
         """Whether the network has outputs for the samples of the recipe only."""
         source = find_source(self.model)

@@ -69,6 +69,7 @@ class BoundarySamples(Scheme):
         deviations="An attacked image counts even if it did not reach the drawn class, as in the "
         "authors' code. Images stay in [0, 1]. An image without a label starts from the class "
         "that the teacher predicts.",
+        tags=("teacher_gradients",),
     )
 
     def __init__(

@@ -67,7 +67,10 @@ class CMI(GeneratedInversion):
         use="The images of other data-free methods are too similar to each other.",
         pitfalls="Each iteration of a batch of images needs a pass through generator and teacher, "
         "twice with the contrast. The contrast and the statistics are those of a micro-batch.",
-        tags=("synthetic_labels",),
+        tags=(
+            "teacher_gradients",
+            "synthetic_labels",
+        ),
         deviations="The generator starts every batch with the same weights; the authors' code "
         "draws new ones. Its Adam keeps its moments. The local view is a window of a quarter of "
         "the image or more, not mirrored. The images of the last update are used, not those of the "

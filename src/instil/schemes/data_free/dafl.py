@@ -42,6 +42,7 @@ class DAFL(GeneratorScheme):
         deviations="The entropy is to base 10 and not divided by the number of classes, as in the "
         "authors' code. The code updates both networks at once on the same images; here the "
         "student sees new ones, as in the paper's Algorithm 1.",
+        tags=("teacher_gradients",),
     )
 
     def __init__(

@@ -102,7 +102,10 @@ class DeepInversion(Scheme):
         pitfalls="A batch of images needs one forward and one backward pass through the teacher "
         "per iteration. The statistics are those of a micro-batch: with a small one, or "
         "with accumulation, they are noisier than the running ones that they must match.",
-        tags=("synthetic_labels",),
+        tags=(
+            "teacher_gradients",
+            "synthetic_labels",
+        ),
         deviations="Total variation and norm are computed per image; the authors' code computes "
         "the former over the whole batch. The competition is the paper's Jensen-Shannon "
         "divergence, whose two arguments the code swaps. Images start as uniform noise, are kept "

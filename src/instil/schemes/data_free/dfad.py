@@ -38,6 +38,7 @@ class DFAD(GeneratorScheme):
         "steps are those of the authors' code. The generator's loss uses the student in evaluation "
         "mode, as in their later code (Fang et al. 2022). The code of this paper uses training "
         "mode, with which the student stayed at chance on digits.",
+        tags=("teacher_gradients",),
     )
 
     def __init__(

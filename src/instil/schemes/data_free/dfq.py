@@ -80,6 +80,7 @@ class DFQ(GeneratorScheme):
         "thousands of channels are summed, ten steps of the student per step of the generator, and "
         "a warm-up of the generator with the three terms. There is one generator and one student; "
         "the paper also uses several. The generator's loss uses the student in evaluation mode.",
+        tags=("teacher_gradients",),
     )
 
     def __init__(

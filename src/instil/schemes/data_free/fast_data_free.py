@@ -47,7 +47,10 @@ class FastDataFree(GeneratedInversion):
         pitfalls="After few updates the teacher classifies the images with less certainty than "
         "fully optimised ones. With a large reuse the images of different batches are similar. The "
         "statistics are those of a micro-batch.",
-        tags=("synthetic_labels",),
+        tags=(
+            "teacher_gradients",
+            "synthetic_labels",
+        ),
         deviations="The outer loop is Reptile, whose step is a share of the way. The authors' code "
         "has it too; by default it sums the gradients of the inner loop (first-order MAML), and it "
         "passes either to Adam. The Adam of the inner loop keeps its moments from batch to batch; "

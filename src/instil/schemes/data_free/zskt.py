@@ -40,6 +40,7 @@ class ZSKT(GeneratorScheme):
         "attention_transfer depend on it. Gradients are not clipped at 5 unless train.clip is set. "
         "The generator's loss uses the student in evaluation mode; the authors' code uses training "
         "mode.",
+        tags=("teacher_gradients",),
     )
 
     def __init__(

@@ -91,6 +91,7 @@ class FCFD(Scheme):
         pitfalls="Each mixed network costs a forward and a backward pass. Stages must be modules "
         "whose output is the only input of the rest of the network: no side inputs, and no skip "
         "connection over a stage.",
+        tags=("teacher_modules",),
     )
 
     def __init__(

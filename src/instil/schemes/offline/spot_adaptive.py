@@ -85,6 +85,7 @@ class SpotAdaptive(Scheme):
         "chosen samples, are refused. The loss route is a mean over the labelled samples. It is "
         "the only loss of the policy, so the labelled share of the batch would only scale its "
         "learning rate.",
+        tags=("teacher_modules",),
     )
     share: Tensor
 

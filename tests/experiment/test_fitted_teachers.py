@@ -12,6 +12,7 @@ from instil.experiment import fitted_teacher
 from instil.experiment.experiment import Experiment
 from instil.networks.sklearn_model import SklearnModel
 from instil.plan.doctor import doctor
+from instil.plan.overview import overview
 from instil.plan.plan import Plan
 from instil.plan.recording import record_outputs
 from instil.recipe.errors import RecipeError
@@ -56,7 +57,13 @@ def test_a_forest_teaches_a_network_and_is_fitted_once(tmp_path: Path, fits: lis
 def test_doctor_and_plan_before_and_after_the_fit(tmp_path: Path, fits: list[int]) -> None:
     forest = recipe("seeds=[0]", teacher=FOREST)
     findings = doctor(forest)
-    assert fits == []
+    assert fits == [256, 512], "the time is extrapolated from two small fits"
+    assert 0 < findings["run"]["teacher_seconds"] < findings["run"]["seconds"]
+    note = "extrapolated from fits on 256 and 512 of 1,000 training samples"
+    assert note in findings["notes"][-1]
+    (job,) = [job for job in overview(forest)["jobs"] if job["kind"] == "teacher"]
+    assert job["seconds"] > 0
+    assert note in job["note"]
     assert findings["run"]["teachers"] == 1
     assert findings["stages"][0]["teacher"]["roles"] == {"logits": [250, 10]}
     plan = Plan.compile(Experiment.from_recipe(forest))

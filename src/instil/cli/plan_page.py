@@ -48,6 +48,8 @@ def show(plan: Mapping[str, Any], console: Console) -> None:
         "Evaluations are not counted; baselines have the time of the distilled student.",
         highlight=False,
     )
+    for note in dict.fromkeys(job["note"] for job in left if "note" in job):
+        console.print(f"{note}.", highlight=False, markup=False)
 
 
 def _inputs(names: list[str]) -> str:

@@ -48,13 +48,19 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
         stages.append(examine_stage(stage, scheme, is_trained))
         problems += stages[-1]["problems"]
     student_seconds = sum(stage["forecast"]["seconds"] for stage in stages)
+    run = estimate_run(experiment, student_seconds)
     notes_of_data = getattr(experiment.visible_samples, "about", ())
     return {
         "recipe": recipe.name,
         "data": data_summary(experiment),
-        "run": estimate_run(experiment, student_seconds),
+        "run": run,
         "stages": stages,
-        "notes": [*notes_of_data, *experiment.notes, *_learning_rate_notes(experiment)],
+        "notes": [
+            *notes_of_data,
+            *experiment.notes,
+            *_learning_rate_notes(experiment),
+            *run["notes"],
+        ],
         "problems": [*problems, *experiment.warnings],
     }
 

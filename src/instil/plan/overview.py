@@ -12,7 +12,7 @@ from instil.experiment.trained_teachers import load_if_trained
 from instil.plan.doctor import examine_stage
 from instil.plan.job import Job
 from instil.plan.plan import Plan
-from instil.plan.run_estimate import teacher_seconds
+from instil.plan.run_estimate import estimate_teacher
 from instil.recipe.sections import Recipe
 
 
@@ -26,9 +26,9 @@ def overview(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
 
     Returns:
         ``recipe`` (name), ``jobs`` and ``seconds`` (of all trainings that are left, one after
-        another). A job has ``name``, ``kind``, ``inputs``, ``fingerprint``, ``done``, and for a
-        training that is left ``seconds`` and, for a student, ``bytes``. Baselines have the
-        estimate of the distilled student, which is an upper bound.
+        another). A job has ``name``, ``kind``, ``inputs``, ``fingerprint`` and ``done``. A training
+        that is left has ``seconds``, a student ``bytes``, and some teachers a ``note`` on the
+        estimate. Baselines have the estimate of the distilled student, which is an upper bound.
 
     Raises:
         ValueError: for an error that would stop a run before its first step.
@@ -66,5 +66,6 @@ def _describe(
     if description["done"] or not job.is_training:
         return description
     if job.kind == "teacher":
-        return description | {"seconds": teacher_seconds(plan, job)}
+        seconds, note = estimate_teacher(plan, job)
+        return description | {"seconds": seconds} | ({"note": note} if note else {})
     return description | student

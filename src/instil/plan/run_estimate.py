@@ -10,6 +10,7 @@ from instil.experiment.schemes import build_teacher_scheme
 from instil.experiment.teachers import teacher_training_data
 from instil.experiment.trained_teachers import build_teacher
 from instil.experiment.training_options import build_training
+from instil.plan.fit_estimate import estimate_fit
 from instil.plan.job import Job
 from instil.plan.plan import Plan
 from instil.plan.step_timer import first_step_clock, seconds_per_step
@@ -30,11 +31,14 @@ def estimate_run(experiment: Experiment, student_seconds: float) -> dict[str, An
     Returns:
         ``teachers`` (number to train), ``cached`` (number trained by earlier runs), ``seeds``
         (number), ``arms`` (names of the students of each seed), ``trainings`` (total number),
-        ``teacher_seconds`` and ``seconds``. The time of evaluations is not included.
+        ``teacher_seconds``, ``notes`` (on the origin of the estimates) and ``seconds``. The time of
+        evaluations is not included.
     """
     plan = Plan.compile(experiment)
     count = trainings(plan)
-    seconds = sum(teacher_seconds(plan, job) for job in plan.pending(None) if job in plan.teachers)
+    jobs = [job for job in plan.pending(None) if job in plan.teachers]
+    estimates = [estimate_teacher(plan, job) for job in jobs]
+    seconds = sum(seconds for seconds, _ in estimates)
     return {
         "teachers": count.teachers,
         "cached": count.cached,
@@ -42,22 +46,27 @@ def estimate_run(experiment: Experiment, student_seconds: float) -> dict[str, An
         "arms": list(count.arms),
         "trainings": count.total,
         "teacher_seconds": seconds,
+        "notes": list(dict.fromkeys(note for _, note in estimates if note)),
         "seconds": seconds + count.students * student_seconds,
     }
 
 
-def teacher_seconds(plan: Plan, job: Job) -> float:
-    """Estimate the seconds of the whole training of a teacher; 0 for one with its own ``fit``.
+def estimate_teacher(plan: Plan, job: Job) -> tuple[float, str]:
+    """Estimate the seconds of the whole training of a teacher.
 
     Args:
         plan: the plan.
         job: training of a teacher.
+
+    Returns:
+        Seconds, and a sentence on the origin of the estimate; empty for timed steps.
     """
     stage, index = plan.experiment.stages[job.stage_index], job.teacher_index
     spec = stage.recipe.teachers[index]
-    if spec.is_fitted:
-        return 0.0
     teacher_data = teacher_training_data(stage, spec, index).for_network(spec)
+    if spec.is_fitted:
+        estimate = estimate_fit(stage, teacher_data, spec, index)
+        return estimate.seconds, estimate.note
     train = stage.recipe.teacher_train or stage.recipe.train
     scheme = build_teacher_scheme(teacher_data, build_teacher(stage, spec, index), spec)
     training = build_training(train, index, learners=list(scheme.learners))
@@ -72,4 +81,4 @@ def teacher_seconds(plan: Plan, job: Job) -> float:
     train_step(engine, scheme, [batch])
     seconds = seconds_per_step(engine, scheme, batch, NUM_TIMED_STEPS) * train.accumulate
     steps = train.steps or (train.epochs or 0) * loader.steps
-    return seconds * steps * spec.checkpoint_at
+    return seconds * steps * spec.checkpoint_at, ""

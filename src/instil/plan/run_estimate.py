@@ -30,9 +30,9 @@ def estimate_run(experiment: Experiment, student_seconds: float) -> dict[str, An
 
     Returns:
         ``teachers`` (number to train), ``cached`` (number trained by earlier runs), ``seeds``
-        (number), ``arms`` (names of the students of each seed), ``trainings`` (total number),
-        ``teacher_seconds``, ``notes`` (on the origin of the estimates) and ``seconds``. The time of
-        evaluations is not included.
+        (number), ``arms`` (names of the students of each seed) and ``trainings`` (total number).
+        ``teacher_seconds`` and ``seconds`` do not include evaluations. ``notes`` are sentences on
+        the origin of the estimates.
     """
     plan = Plan.compile(experiment)
     count = trainings(plan)

@@ -120,11 +120,16 @@ def _data_line(data: Mapping[str, Any]) -> str:
     counts = []
     for name in ("train", "validation", "test"):
         part = data[name]
+        if part["samples"] is None:
+            counts.append(f"{name} streamed")
+            continue
         labels = ""
         if part["labelled"] not in (None, part["samples"]):
             labels = f" ({part['labelled']:,} labelled)"
         counts.append(f"{name} {part['samples']:,}{labels}")
-    student = f"; the student sees {data['student_labels']:,} labels"
+    student = ""
+    if data["student_labels"] is not None:
+        student = f"; the student sees {data['student_labels']:,} labels"
     return f"Data: {data['noun']}s: {', '.join(counts)}; {data['classes']:,} classes{student}."
 
 

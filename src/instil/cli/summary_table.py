@@ -46,6 +46,8 @@ def _data_line(result: Result) -> str:
     noun = data.get("noun", "image")
     if data.get("surrogate") is not None:
         training = f"no training {noun} for the student"
+    elif data["train"] is None:
+        training = f"streamed training {noun}s"
     elif data["labelled"] < data["train"]:
         counts = f"{data['labelled']:,} of {data['train']:,}"
         training = f"{counts} training {noun}s labelled for the student"

@@ -22,12 +22,13 @@ Files = str | dict[str, str | list[str]]
 SPLITS = ("train", "validation", "test")
 
 
-def files_of(files: Files, base: Path) -> dict[str, list[Path]]:
+def files_of(files: Files, base: Path, option: str = "files") -> dict[str, list[Path]]:
     """Return the existing files of each split.
 
     Args:
         files: a file or pattern, or files and patterns by split.
         base: folder that relative paths start from.
+        option: name of the option, for messages.
 
     Raises:
         ValueError: for another split, and a file or pattern without a file.
@@ -36,18 +37,23 @@ def files_of(files: Files, base: Path) -> dict[str, list[Path]]:
     paths: dict[str, list[Path]] = {}
     for split, names in by_split.items():
         if split not in SPLITS:
-            raise ValueError(f"files.{split}: there is no such split.{suggestion(split, SPLITS)}")
+            raise ValueError(
+                f"{option}.{split}: there is no such split.{suggestion(split, SPLITS)}"
+            )
         paths[split] = []
         for name in [names] if isinstance(names, str) else names:
-            paths[split] += _matching(name, base) if "*" in name else [located(name, base)]
+            if "*" in name:
+                paths[split] += _matching(name, base, option)
+            else:
+                paths[split].append(located(name, base))
     return paths
 
 
-def _matching(pattern: str, base: Path) -> list[Path]:
+def _matching(pattern: str, base: Path, option: str) -> list[Path]:
     folder = base / Path(pattern).expanduser().parent
     files = sorted(folder.glob(Path(pattern).name))
     if not files:
-        raise ValueError(f"files: no file matches {Path(pattern).name} in {folder.resolve()}")
+        raise ValueError(f"{option}: no file matches {Path(pattern).name} in {folder.resolve()}")
     return files
 
 

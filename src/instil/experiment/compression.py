@@ -11,6 +11,7 @@ from torch import nn
 from instil import students
 from instil.core import Batch, Net, Outputs, side_effect_free
 from instil.data.samples import Samples
+from instil.data.streams import Stream
 from instil.networks.presets import taps_for
 from instil.recipe import RecipeError
 from instil.recipe.options import check
@@ -77,10 +78,11 @@ def make_observer(
     """Return a function that yields the outputs of a model for the first samples, in batches."""
 
     def observe(model: nn.Module) -> Iterator[Outputs]:
-        rows = range(min(NUM_OBSERVED, len(samples)))
+        first = samples.head if isinstance(samples, Stream) else samples
+        rows = range(min(NUM_OBSERVED, len(first)))
         with side_effect_free(model):
             for start in range(0, len(rows), OBSERVED_BATCH_SIZE):
-                batch = samples.__getitems__(rows[start : start + OBSERVED_BATCH_SIZE])
+                batch = first.__getitems__(rows[start : start + OBSERVED_BATCH_SIZE])
                 yield call(model, batch)
 
     return observe

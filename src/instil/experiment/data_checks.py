@@ -12,6 +12,8 @@ from torch import Tensor
 from instil.core import UNLABELLED, Batch, Schedule, Scheme
 from instil.data.labels import num_labelled
 from instil.data.samples import Samples
+from instil.data.stream_splits import label_count, sample_count
+from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
 
 MAX_NAMED = 5
@@ -24,7 +26,8 @@ def data_summary(experiment: Experiment) -> dict[str, Any]:
     Returns:
         ``noun`` (such as image), ``classes`` and, for each of ``train``, ``validation`` and
         ``test``, ``samples`` and ``labelled`` (None where ``data.surrogate`` replaces the training
-        data). ``student_labels`` is the number of labels for the student.
+        data). ``student_labels`` is the number of labels for the student. All numbers of a stream
+        are None.
     """
     splits = experiment.splits
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
@@ -34,9 +37,12 @@ def data_summary(experiment: Experiment) -> dict[str, Any]:
     return {
         "noun": splits.train.noun,
         "classes": len(splits.classes),
-        "student_labels": num_labelled(seen),
+        "student_labels": label_count(seen),
         **{
-            name: {"samples": len(part), "labelled": None if is_closed else num_labelled(part)}
+            name: {
+                "samples": sample_count(part),
+                "labelled": None if is_closed else label_count(part),
+            }
             for name, part in parts.items()
         },
     }
@@ -56,7 +62,7 @@ def data_problems(
     image = batch.get("image")
     if isinstance(image, Tensor) and experiment.recipe.data.surrogate is None:
         yield from _image_problems(experiment, image)
-    if experiment.recipe.data.surrogate is None:
+    if experiment.recipe.data.surrogate is None and not isinstance(samples, Stream):
         yield from _class_problems(experiment, samples)
         yield from _labelled_share_problems(experiment, samples, scheme)
 

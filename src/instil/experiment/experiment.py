@@ -18,6 +18,8 @@ from instil.data.mixup import Mixup
 from instil.data.partners import Partners
 from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits
+from instil.data.stream_loader import StreamLoader
+from instil.data.streams import Stream
 from instil.engine import rank, world_size
 from instil.experiment.augmentation import augmentation_for
 from instil.experiment.network_inputs import (
@@ -35,6 +37,7 @@ from instil.experiment.recipe_checks import (
 )
 from instil.experiment.recipe_metrics import add_metrics
 from instil.experiment.sources import data_source, surrogate_samples
+from instil.experiment.stream_checks import check_stream
 from instil.recipe import build_options, error_context, stages
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
 
@@ -79,6 +82,7 @@ class Experiment:
                 tokenizer=common_teacher_tokenizer(recipe),
                 trust_code=trust_code,
             )
+            check_stream(recipe, splits.train)
             teachers = itertools.chain(*(stage.teachers for stage in stages(recipe)))
             if any(config.by_index for config in teachers):
                 splits = with_unique_indices(splits)
@@ -177,7 +181,7 @@ class Experiment:
         accumulate: int = 1,
         sampler: str = "shuffled",
         with_mixing: bool = False,
-    ) -> Loader:
+    ) -> Loader | StreamLoader:
         """Build the loader of training or evaluation batches.
 
         ``data.sampler``, ``mixup`` and ``partner`` are for the distilled student only. Teachers
@@ -209,6 +213,18 @@ class Experiment:
         # A store has outputs for a finite number of views; the default is one.
         if views is None and self.recipe.store is not None:
             views = 1
+        if isinstance(samples, Stream):
+            return StreamLoader(
+                samples,
+                self.recipe.data.batch_size,
+                seed,
+                rank(),
+                world_size(),
+                accumulate,
+                workers=workers,
+                augment=augment,
+                views=views,
+            )
         with contextlib.nullcontext() if sampler == "shuffled" else error_context("data.sampler"):
             return Loader(
                 samples,

@@ -14,6 +14,7 @@ from instil.data.images import ArrayData, LazyData
 from instil.data.masks import MaskedImages
 from instil.data.pictures import Files, Pictures
 from instil.data.samples import Samples, TensorData
+from instil.data.streams import Stream
 
 LARGEST_BYTES = 1 << 30
 """Bytes of inputs that are read from one split, which takes about a second."""
@@ -35,7 +36,7 @@ def sample_digest(samples: Samples) -> str:
 
     For larger inputs, 1 GiB of evenly spread samples is read. For picture files, the digest is of
     the bytes of the files, and of the sizes of all files. Sources that decode or compute their
-    inputs in another way are read at 2048 samples at most.
+    inputs in another way are read at 2048 samples at most, streams at their first ones.
 
     Args:
         samples: samples of any task. They must not change afterwards: the digest is cached.
@@ -49,6 +50,12 @@ def sample_digest(samples: Samples) -> str:
 
 
 def _digest(samples: Samples) -> str:
+    if isinstance(samples, Stream):
+        # Reading a stream to its end may take as long as a training.
+        source = repr(
+            (samples.fingerprint, samples.num_shards, sorted(samples.num_left_out.items()))
+        )
+        return hashlib.sha256(f"{source}{_digest(samples.head)}".encode()).hexdigest()
     digest = hashlib.sha256(repr((samples.classes, len(samples))).encode())
     _update(digest, samples.label)
     files = _files(samples)

@@ -9,6 +9,7 @@ from instil import catalogue
 from instil.core import Net, Objectives, Scheme, Teacher
 from instil.data import labels
 from instil.data.samples import Samples
+from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.experiment.foreign_teachers import check_foreign_teachers
@@ -67,7 +68,10 @@ def build_teacher_scheme(experiment: Experiment, net: Net, teacher_config: Teach
 def samples_for_objectives(objectives: Objectives, samples: Samples) -> Samples:
     """Return the samples that objectives learn from: the labelled ones if all need a label."""
     need_labels = all(objective.items.labelled for _, objective in objectives.named())
-    return labels.labelled(samples) if need_labels else samples
+    # A stream is not read before training; losses leave its unlabelled samples out.
+    if not need_labels or isinstance(samples, Stream):
+        return samples
+    return labels.labelled(samples)
 
 
 def samples_for_scheme(scheme: Scheme, samples: Samples) -> Samples:

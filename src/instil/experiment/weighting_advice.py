@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from instil.core import Objective
 from instil.data.labels import num_labelled
+from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
 from instil.recipe import build_objectives
 
@@ -25,6 +26,8 @@ def weighting_advice(stage: Experiment) -> list[str]:
         weightings.
     """
     samples = stage.train_data(stage.recipe.seeds[0])
+    if isinstance(samples, Stream):
+        return []
     num_labels = num_labelled(samples)
     objectives = dict(build_objectives(stage.recipe.objectives).named())
     learns_without_labels = any(not objective.items.labelled for objective in objectives.values())

@@ -9,6 +9,7 @@ from typing import Any
 from instil.core import Scheme
 from instil.data.loader import Loader, Repeated
 from instil.data.samples import Samples
+from instil.data.stream_loader import StreamLoader
 from instil.experiment.experiment import Experiment
 from instil.experiment.label_counts import set_label_counts
 from instil.plan import finished_students
@@ -95,7 +96,7 @@ class Fitter:
 
     @staticmethod
     def _repeated(
-        loader: Loader,
+        loader: Loader | StreamLoader,
         samples: Samples,
         training: Training,
         experiment: Experiment,
@@ -103,6 +104,8 @@ class Fitter:
         options: dict[str, Any],
     ) -> Any:
         """Repeat few samples, so that an epoch has the steps of one through all of them."""
+        if isinstance(loader, StreamLoader):
+            return loader
         all_samples = experiment.splits.train if seed is None else experiment.samples
         if len(samples) >= len(all_samples):
             return loader

@@ -6,8 +6,9 @@ from typing import Any
 
 from instil import catalogue
 from instil.core import Scheme
-from instil.data.labels import num_labelled
 from instil.data.samples import Samples
+from instil.data.stream_splits import label_count, sample_count
+from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
 from instil.experiment.schemes import samples_for_objectives
 from instil.experiment.teachers import teacher_training_data
@@ -33,14 +34,16 @@ def label_facts(experiment: Experiment) -> dict[str, Any]:
         ``same_for_all_seeds``: whether every seed has the same labelled samples.
 
         ``samples_seen``: arm -> number of training samples in an epoch. It is smaller than the
-        training set for an arm that learns from labels only.
+        training set for an arm that learns from labels only. Empty for a stream, for which
+        ``student`` and the counts of a teacher are None.
     """
     samples = experiment.stages[-1].train_data(experiment.recipe.seeds[0])
-    num_student = num_labelled(samples)
+    num_student = label_count(samples)
     return {
         "student": num_student,
         "teachers": _facts_of_teachers(experiment),
-        "same_for_all_seeds": experiment.label_seed is not None or num_student == len(samples),
+        "same_for_all_seeds": experiment.label_seed is not None
+        or num_student == sample_count(samples),
         "samples_seen": _samples_seen(experiment, samples),
     }
 
@@ -71,13 +74,15 @@ def _teacher_facts(stage: Experiment, index: int) -> dict[str, Any]:
     return {
         "model": spec.model,
         "data": teacher_data.recipe.data.name,
-        "samples": len(train),
-        "labelled": None if is_data_free else num_labelled(train),
+        "samples": sample_count(train),
+        "labelled": None if is_data_free else label_count(train),
     }
 
 
 def _samples_seen(experiment: Experiment, samples: Samples) -> dict[str, int]:
     """Number of training samples of each student arm, in the last stage."""
+    if isinstance(samples, Stream):
+        return {}
     stage = experiment.stages[-1].recipe
     seen: dict[str, int] = {}
     for arm in experiment.recipe.baselines:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from instil.core import Objectives, Teacher
+from instil.data.streams import Stream
 from instil.engine import init_distributed, world_size
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import dry_run
@@ -56,6 +57,11 @@ def record_outputs(recipe: Recipe, console: Console, source: Path | None = None)
         recipe = with_predictions(recipe, source)
     store = _check_recordable(recipe)
     live = Experiment.from_recipe(recipe.model_copy(update={"store": None}))
+    if isinstance(live.splits.train, Stream):
+        raise RecipeError(
+            "data: outputs are recorded for every training sample, and the training data are a "
+            "stream. Expected data in memory. Use a source that is not streamed."
+        )
     *_, (_, scheme, _) = dry_run(live)
     # Read before the codec is checked: the check changes what the objectives read.
     roles = scheme.objectives.reads("teacher") - {"input"}

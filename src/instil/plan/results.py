@@ -7,7 +7,8 @@ from typing import Any
 
 from instil import catalogue
 from instil.core import Batch
-from instil.data.labels import num_labelled
+from instil.data.stream_splits import label_count, sample_count
+from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
 from instil.experiment.weighting_advice import weighting_advice
 from instil.export.latency import measure
@@ -164,10 +165,11 @@ def _data_facts(experiment: Experiment) -> dict[str, Any]:
     return {
         "name": recipe.data.name,
         "noun": samples.noun,
-        "train": len(samples),
-        "labelled": num_labelled(samples),
+        "train": sample_count(samples),
+        "labelled": label_count(samples),
         "validation": len(splits.validation),
         "test": len(splits.test),
+        "streamed": isinstance(samples, Stream),
         "surrogate": None if surrogate is None else surrogate.name,
     }
 

@@ -41,6 +41,8 @@ def _data(record: Record) -> str:
         del uses["train"]
     counts = {use: record.get_number("data", key) for key, use in uses.items()}
     parts = [f"{count(value)} {use}" for use, value in counts.items() if value is not None]
+    if record.get("data", "streamed"):
+        parts.insert(0, "a stream to train")
     sizes = f": {', '.join(parts)}" if parts else ""
     return f"{record.get('data', 'name') or 'unnamed'}{sizes}.{_training_samples(record)}"
 

@@ -11,27 +11,37 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.column_samples import LabelKind
+from instil.data.huggingface_columns import (
+    check_column_names,
+    class_names,
+    image_column,
+    label_column,
+    named_parts,
+)
+from instil.data.huggingface_stream import (
+    StreamSettings,
+    dataset_stream,
+    folder_fingerprint,
+    load_streams,
+    stream_features,
+)
 from instil.data.images import ImageData, LazyData
 from instil.data.pictures import ChannelsOption, Size, SizeOption, pictures
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
+from instil.data.stream_splits import stream_splits
+from instil.data.streams import BufferOption
 from instil.data.tables import table_splits
-
-NAMES = {
-    "train": ("train",),
-    "validation": ("validation", "val", "valid", "dev"),
-    "test": ("test",),
-}
-"""Names of each split in a data set; the last one that exists is used."""
-LABELS = ("label", "labels", "fine_label", "target")
-"""Names of label columns, in order of preference."""
 
 
 def huggingface(
     path: Annotated[
-        str, Doc("name of a data set on the hub, or a folder that `save_to_disk` wrote")
+        str,
+        Doc(
+            "name of a data set on the hub, or a folder that `save_to_disk` wrote; with streaming "
+            "also a folder of Parquet or JSON Lines files"
+        ),
     ],
     config: Annotated[
         str | None, Doc("configuration of the data set on the hub; null: the default")
@@ -50,6 +60,13 @@ def huggingface(
     labels: Annotated[
         LabelKind | None, Doc("with columns, kind of the labels; null: found by their type")
     ] = None,
+    classes: Annotated[
+        list[str] | None, Doc("names of the classes; null: those of the label column")
+    ] = None,
+    streaming: Annotated[
+        bool, Doc("whether samples are read while training; validation and test are counts then")
+    ] = False,
+    shuffle_buffer: BufferOption = 1000,
     size: SizeOption = None,
     channels: ChannelsOption = None,
     validation: ValidationOption = 0.15,
@@ -64,6 +81,10 @@ def huggingface(
     With ``columns``, the columns are any inputs, as for the source ``parquet``, and are read into
     memory.
 
+    With ``streaming``, the training data are read shard by shard and have no length. Set
+    ``train.steps``. ``validation`` and ``test`` are numbers of samples, taken from the start of
+    these splits or else of the training split, and held in memory.
+
     Args:
         base: folder that relative paths start from.
         task_name: task of the recipe.
@@ -74,30 +95,39 @@ def huggingface(
     Raises:
         ValueError: if the data set cannot be loaded, or a column is missing or ambiguous.
     """
-    loaded = _load(path, config, Path(base))
-    sets = loaded if isinstance(loaded, Mapping) else {"train": loaded}
-    parts = {}
-    for name, entries in NAMES.items():
-        for entry in entries:
-            if entry in sets:
-                parts[name] = sets[entry]
-    if "train" not in parts:
-        raise ValueError(f"'{path}' has no train split, only {', '.join(map(str, sets))}")
-    features = parts["train"].features
+    loaded = _load(path, config, Path(base), streaming)
+    parts = named_parts(loaded, path)
+    features = stream_features(parts["train"]) if streaming else parts["train"].features
+    pair = columns or {
+        "image": image or image_column(features),
+        "label": label or label_column(features),
+    }
+    check_column_names(pair, features, path)
+    shares = (validation, test)
+    if streaming:
+        if channels is not None:
+            raise ValueError("channels: not available with streaming: true. Leave channels out")
+        fingerprint = repr((path, config, folder_fingerprint(Path(base) / path)))
+        settings = StreamSettings(size, task_name, shuffle_buffer, fingerprint)
+        streams = {
+            name: dataset_stream(part, pair, classes, labels, settings)
+            for name, part in parts.items()
+        }
+        return stream_splits(streams, *shares)
     if columns is not None:
-        return _mapped(parts, path, columns, labels, size, (validation, test), task_name)
-    pair = (image or _image_column(features), label or _label_column(features))
-    for column in pair:
-        if column not in features:
-            raise ValueError(f"'{path}' has no column '{column}'.{suggestion(column, features)}")
-    data = {name: _data(part, *pair, size, channels) for name, part in parts.items()}
-    return splits(data, validation, test)
+        return _mapped(parts, path, columns, classes, labels, size, shares, task_name)
+    data = {
+        name: _data(part, pair["image"], pair["label"], classes, size, channels)
+        for name, part in parts.items()
+    }
+    return splits(data, *shares)
 
 
 def _mapped(
     parts: Mapping[str, Any],
     path: str,
     columns: Mapping[str, str],
+    classes: list[str] | None,
     labels: LabelKind | None,
     size: Size,
     shares: tuple[float, float],
@@ -105,19 +135,16 @@ def _mapped(
 ) -> Splits:
     """Samples whose batch keys are any columns."""
     features = parts["train"].features
-    classes = _class_names(features.get(columns.get("label"))) or None
+    classes = classes or class_names(features.get(columns.get("label"))) or None
 
     def read(split: Path, names: list[str]) -> dict[str, Any]:
         return {name: list(parts[split.name][name][:]) for name in names}
 
-    for name in columns.values():
-        if name not in features:
-            raise ValueError(f"'{path}' has no column '{name}'.{suggestion(name, features)}")
     paths = {split: [Path(path) / split] for split in parts}
     return table_splits(paths, read, columns, classes, labels, size, shares, task_name)
 
 
-def _load(path: str, config: str | None, base: Path) -> Any:
+def _load(path: str, config: str | None, base: Path, streaming: bool) -> Any:
     try:
         import datasets  # type: ignore[import-untyped]
     except ImportError as error:
@@ -127,6 +154,8 @@ def _load(path: str, config: str | None, base: Path) -> Any:
         ) from error
     local = base / path
     try:
+        if streaming:
+            return load_streams(datasets, path, config, base)
         if local.is_dir():
             return datasets.load_from_disk(str(local))
         return datasets.load_dataset(path, config)
@@ -135,40 +164,6 @@ def _load(path: str, config: str | None, base: Path) -> Any:
             f"path: '{path}' is not a data set in {base.resolve()} and cannot be loaded from the "
             f"hub: {error}"
         ) from error
-
-
-def _image_column(features: Mapping[str, Any]) -> str:
-    columns = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
-    return _only_column(columns, "image", features, ())
-
-
-def _label_column(features: Mapping[str, Any]) -> str:
-    columns = [name for name, feature in features.items() if _class_names(feature)]
-    columns = columns or [name for name in LABELS if name in features]
-    return _only_column(columns, "label", features, LABELS)
-
-
-def _only_column(
-    columns: list[str], option: str, features: Mapping[str, Any], preferred: tuple[str, ...]
-) -> str:
-    """The only candidate, or the first preferred one of several."""
-    if len(columns) > 1:
-        columns = [name for name in preferred if name in columns][:1] or columns
-    if len(columns) == 1:
-        return columns[0]
-    problem = f"no column is the {option}"
-    if columns:
-        problem = f"several columns could be the {option} ({', '.join(columns)})"
-    raise ValueError(
-        f"{option}: {problem}. Name the column with `{option}`; the columns are "
-        f"{', '.join(features)}"
-    )
-
-
-def _class_names(feature: Any) -> list[str]:
-    """Class names of a column of classes, or of lists of classes."""
-    of_items = getattr(getattr(feature, "feature", None), "names", None)
-    return list(getattr(feature, "names", None) or of_items or ())
 
 
 @dataclass(frozen=True)
@@ -182,17 +177,24 @@ class _Column:
         return self.dataset[row][self.column]
 
 
-def _data(dataset: Any, image: str, label: str, size: Size, channels: int | None) -> ImageData:
-    names = _class_names(dataset.features[label])
+def _data(
+    dataset: Any,
+    image: str,
+    label: str,
+    classes: list[str] | None,
+    size: Size,
+    channels: int | None,
+) -> ImageData:
+    names = classes or class_names(dataset.features[label])
     values = dataset[label][:]
     reader = pictures(_Column(dataset, image), channels, size)
     if values and isinstance(values[0], list):
         return LazyData(reader, _many_hot(values, len(names)), names)
     target = torch.tensor(values)
-    classes = names or [str(index) for index in range(int(target.max()) + 1)]
+    name_of_class = names or [str(index) for index in range(int(target.max()) + 1)]
     # Test sets whose labels are not public have -1.
     target = torch.where(target < 0, UNLABELLED, target)
-    return LazyData(reader, target, classes)
+    return LazyData(reader, target, name_of_class)
 
 
 def _many_hot(values: list[list[int]], num_classes: int) -> Tensor:

@@ -17,13 +17,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from instil import recipe as recipes
+from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
+from tests.data.sources.test_streams import png, write_tar
 from tests.remote.stub import stub
 from tests.test_docs import command
 
@@ -59,6 +62,10 @@ EXECUTED = {
     "data.md": [
         "a tree of folders",
         "yaml: test_table_of_data",
+        "yaml: test_streams_of_data",
+        "yaml: test_streams_of_data",
+        "python: test_stream_source_of_data",
+        "python: test_iterable_dataset_of_data",
         "python: test_source_of_data",
         "an entry point; tests/test_plugin.py installs such a package",
         "python: test_augmentation_of_data",
@@ -408,7 +415,7 @@ def test_concepts(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_source_of_data(folder: Path) -> None:
-    snippet, _ = blocks("data.md", "python")
+    snippet = blocks("data.md", "python")[2]
     Path("my_data.py").write_text(snippet)
     Path("my.yaml").write_text(
         "data: {name: 'my_data:build', count: 80}\nstudent: mlp\nobjectives: {cross_entropy: "
@@ -418,20 +425,66 @@ def test_source_of_data(folder: Path) -> None:
     assert sum(map(len, (splits.train, splits.validation, splits.test))) == 80
 
 
+@pytest.mark.parametrize("index", [1, 2])
+def test_streams_of_data(folder: Path, index: int) -> None:
+    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("webdataset")
+    Path("photos").mkdir()
+    kind = datasets.ClassLabel(names=["cat", "dog"])
+    kinds = datasets.Features({"img": datasets.Image(), "y": kind})
+    image = [np.full((4, 4, 3), row % 256, np.uint8) for row in range(2400)]
+    table = datasets.Dataset.from_dict({"img": image, "y": [0, 1] * 1200}, features=kinds)
+    table.to_parquet("photos/train.parquet")
+    Path("shards").mkdir()
+    for name in [*(f"{shard:03d}" for shard in range(100)), "test"]:
+        samples = [{"png": png(row), "cls": str(row % 2).encode()} for row in range(12)]
+        write_tar(Path(f"shards/{name}.tar"), samples)
+    text = blocks("data.md", "yaml")[index]
+    Path("my.yaml").write_text(text + "student: mlp\nobjectives: {cross_entropy: null}\n")
+    splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
+    assert isinstance(splits.train, Stream)
+    assert splits.classes == ("cat", "dog")
+    assert (len(splits.validation), len(splits.test)) == (1000, {1: 1000, 2: 12}[index])
+
+
+def test_stream_source_of_data(folder: Path) -> None:
+    Path("my_stream.py").write_text(blocks("data.md", "python")[0])
+    Path("my.yaml").write_text(
+        "data: {name: 'my_stream:camera_log'}\nstudent: mlp\ntrain: {steps: 1}\n"
+        "objectives: {cross_entropy: null}\nbaselines: [alone]\n"
+    )
+    splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
+    assert isinstance(splits.train, Stream)
+    assert (len(splits.validation), splits.classes) == (20, ("dark", "bright"))
+
+
+def test_iterable_dataset_of_data() -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"image": [[[[0.1 * row] * 4] * 4] for row in range(200)], "label": [0, 1] * 100}
+    whole = datasets.Dataset.from_dict(rows)
+    dataset = whole.to_iterable_dataset(num_shards=4).with_format("torch")
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(16, 2)) for _ in range(2)]
+    names: dict[str, Any] = {"teacher": networks[0], "student": networks[1], "dataset": dataset}
+    snippet = blocks("data.md", "python")[1]
+    assert "steps=1000" in snippet
+    exec(snippet.replace("steps=1000", "steps=5"), names)
+    assert names["result"].records[-1]["step"] == 5
+
+
 def test_table_of_data(folder: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.table({"img": [[[0.5] * 4] * 4] * 20, "y": [0, 1] * 10})
     parquet.write_table(table, "train-1.parquet")
     parquet.write_table(table, "test.parquet")
-    (text,) = blocks("data.md", "yaml")
+    text = blocks("data.md", "yaml")[0]
     Path("my.yaml").write_text(text + "student: mlp\nobjectives: {cross_entropy: null}\n")
     splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
     assert (len(splits.train), len(splits.test)) == (17, 20)
 
 
 def test_augmentation_of_data() -> None:
-    _, snippet = blocks("data.md", "python")
+    snippet = blocks("data.md", "python")[3]
     names: dict[str, Any] = {}
     exec(snippet, names)
     data = names["Recordings"]({"audio": torch.ones(2, 3, 8)}, [[0], [1]], ["a", "b"])

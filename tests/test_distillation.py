@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import instil
 from instil.core import UNLABELLED, Net, Schedule
@@ -441,3 +442,68 @@ def test_it_helps() -> None:
         instil.distil(teacher_net, distilled, partly, training=training)
         gains.append(accuracy(distilled) - accuracy(alone))
     assert min(gains) > 0.02, gains
+
+
+class Digits(IterableDataset[Any]):
+    """Samples without a length, in another order in each epoch."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Any]:
+        data = digits().train
+        generator = torch.Generator().manual_seed(self.epoch)
+        for row in torch.randperm(70, generator=generator).tolist():
+            yield data.image[row], data.label[row]
+
+
+class Interrupted(Exception):
+    """Interruption of a training."""
+
+
+def test_an_iterable_dataset_resumes_at_the_same_sample(tmp_path: Path) -> None:
+    def train(report: Any = None, **options: Any) -> Tensor:
+        net = student()
+        training = Training(steps=11, evaluate_steps=4, checkpoint_steps=4, device="cpu")
+        torch.manual_seed(0)
+        instil.distil(
+            teacher(),
+            net,
+            Digits(),
+            training=training,
+            batch_size=20,
+            validation=Digits(),
+            report=report,
+            **options,
+        )
+        return weights(net)
+
+    def stop(record: Any) -> None:
+        # The record of step 8 comes before its checkpoint, that of step 9 ends the third pass.
+        if record["step"] == 9:
+            raise Interrupted
+
+    whole = train(checkpoint=tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(stop, checkpoint=tmp_path / "stopped")
+    assert torch.equal(train(checkpoint=tmp_path / "stopped"), whole)
+
+
+def test_a_loader_without_a_length_needs_steps() -> None:
+    for without_length in (Digits(), (batch for batch in loader())):
+        with pytest.raises(ValueError, match=r"^epochs: the loader has no length.* Set steps"):
+            instil.distil(teacher(), student(), without_length)
+    result = instil.distil(teacher(), student(), Digits(), steps=4, batch_size=20, progress=False)
+    assert result.records[-1]["step"] == 4
+    with pytest.raises(ValueError, match="batch_size: expected at least 1"):
+        instil.distil(teacher(), student(), Digits(), steps=4, batch_size=0)
+
+
+def test_the_loader_of_webdataset_yields_batches() -> None:
+    webdataset = pytest.importorskip("webdataset")
+    web_loader = webdataset.WebLoader(Digits(), batch_size=20)
+    result = instil.distil(teacher(), student(), web_loader, steps=4, progress=False)
+    assert result.records[-1]["step"] == 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from instil import catalogue
 from instil.core import Batch, Net, Objective, Objectives, Outputs, Schedule, Teacher
-from instil.engine import Optimization, rank
+from instil.data.iterable_dataset import IterableDatasetLoader, yields_samples
+from instil.engine import Optimization, rank, world_size
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.presets import taps_for
 from instil.progress import RunProgress
@@ -39,6 +40,9 @@ def distil(
     objectives: ObjectiveSpecs | None = None,
     *,
     epochs: int = 20,
+    steps: int | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
     lr: float = 1e-3,
     training: Training | None = None,
     task: str = "classification",
@@ -60,13 +64,16 @@ def distil(
         loader: yields dicts, or tuples in the order of the task: ``(image, label)`` for
             classification, ``(image, mask)`` for segmentation. Batches of Hugging Face
             (``pixel_values``, ``labels``) and uint8 images are accepted. -100 marks a missing
-            label.
+            label. An ``IterableDataset`` yields samples, of which batches are made.
         objectives: ``"kd"``, ``["cross_entropy", "kd"]``, or name -> weight, objective,
             ``(objective, weight)`` or options as in a recipe (``{"kd": {"temperature": 4, "weight":
             0.5}}``). Default: cross-entropy on labelled samples and KD on all samples.
         epochs: passes over the loader.
+        steps: optimizer steps instead of ``epochs``, for a loader without a length.
+        batch_size: samples per batch of an ``IterableDataset``; a loader has its own.
+        workers: processes that read an ``IterableDataset`` ahead; a loader has its own.
         lr: learning rate of AdamW with a cosine schedule.
-        training: replaces ``epochs`` and ``lr``.
+        training: replaces ``epochs``, ``steps`` and ``lr``.
         task: name of the task, such as ``"segmentation"`` or ``"regression"``.
         names: keys of the values of a tuple, such as ``("image", "label", "index")``; None: those
             that the task expects.
@@ -98,6 +105,12 @@ def distil(
     task_of_run: Task = catalogue.find("task", task)()
     built = _objectives(DEFAULT_OBJECTIVES if objectives is None else objectives)
     task_of_run.check(built)
+    training = training or _training(loader, epochs, steps, lr)
+    keys = names or task_of_run.names
+    if yields_samples(loader):
+        loader = IterableDatasetLoader(loader, keys, batch_size, workers, rank(), world_size())
+    if yields_samples(validation):
+        validation = IterableDatasetLoader(validation, keys, batch_size, drop_last=False)
     student_net = student if isinstance(student, Net) else Net(student, task_of_run.call)
     batches = task_loader(loader, task_of_run, student_net, names)
     if not isinstance(student, Net):
@@ -111,22 +124,32 @@ def distil(
         def evaluate(net: Net) -> Mapping[str, float]:
             return task_of_run.evaluate(net, held_out, frozen)[0]
 
-    settings = training or Training(epochs=epochs, optimizer=Optimization(options={"lr": lr}))
-    if settings.metric is None:
-        settings = replace(
-            settings, metric=task_of_run.headline, higher_is_better=task_of_run.higher_is_better
+    if training.metric is None:
+        training = replace(
+            training, metric=task_of_run.headline, higher_is_better=task_of_run.higher_is_better
         )
     with _watched(frozen), _progress(progress) as shown:
         return fit(
             Offline(student_net, frozen, built),
             batches,
-            settings,
+            training,
             names=batches.names,
             evaluate=evaluate,
             checkpoint=None if checkpoint is None else Path(checkpoint),
             report=shown.reporting(report),
             on_step=lambda clock: shown.update(clock.step, clock.steps),
         )
+
+
+def _training(loader: Iterable[Any], epochs: int, steps: int | None, lr: float) -> Training:
+    """Return the training of ``distil`` without an argument ``training``."""
+    if steps is None and (yields_samples(loader) or not isinstance(loader, Sized)):
+        raise ValueError(
+            "epochs: the loader has no length. Expected the length of the training in optimizer "
+            "steps. Set steps, for example steps=1000"
+        )
+    optimizer = Optimization(options={"lr": lr})
+    return Training(None if steps else epochs, steps, optimizer)
 
 
 def _progress(is_shown: bool) -> RunProgress:

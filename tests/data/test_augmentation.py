@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instil.data.augmentation import Augmentation, shifted
+from instil.data.augmentation import Augmentation, BoxAugmentation, shifted
 
 
 def batch(index: torch.Tensor, view: int = 0, size: int = 5) -> dict[str, torch.Tensor]:
@@ -80,3 +80,39 @@ def test_without_options_nothing_changes():
 def test_a_negative_crop_is_refused():
     with pytest.raises(ValueError, match=r"augment\.crop"):
         Augmentation(crop=-1)
+
+
+def with_boxes(index: torch.Tensor, num_boxes: int | None = None) -> dict[str, torch.Tensor]:
+    """Images of width 7 with one bright pixel at column 1, and the box of that pixel."""
+    image = torch.zeros(len(index), 1, 4, 7)
+    image[:, 0, 2, 1] = 1
+    box = torch.tensor([1.0, 2.0, 2.0, 3.0]).expand(len(index), 4)
+    if num_boxes is not None:
+        box = torch.stack([box, torch.full_like(box, -100)], 1)
+    return {"image": image, "box": box, "index": index, "view": torch.zeros_like(index)}
+
+
+@pytest.mark.parametrize("num_boxes", [None, 2])
+def test_boxes_are_mirrored_with_their_images(num_boxes):
+    index = torch.arange(400)
+    batch = with_boxes(index, num_boxes)
+    result = BoxAugmentation(flip=True, seed=1)(batch)
+    column = result["image"].argmax(3)[:, 0, 2]
+    box = result["box"] if num_boxes is None else result["box"][:, 0]
+    assert set(column.tolist()) == {1, 5}
+    assert 150 < int((column == 5).sum()) < 250
+    assert torch.equal(box[:, 0], column.float())
+    assert torch.equal(box[:, 2], column.float() + 1)
+    assert torch.equal(box[:, [1, 3]], torch.tensor([2.0, 3.0]).expand(400, 2))
+    if num_boxes is not None:
+        assert (result["box"][:, 1] == -100).all()
+    alone = BoxAugmentation(flip=True, seed=1)({key: value[7:8] for key, value in batch.items()})
+    assert torch.equal(alone["image"], result["image"][7:8])
+    assert torch.equal(BoxAugmentation()(batch)["box"], batch["box"])
+
+
+def test_boxes_without_images_cannot_be_mirrored():
+    batch = with_boxes(torch.arange(2))
+    del batch["image"]
+    with pytest.raises(ValueError, match=r"augment\.flip: the samples have boxes"):
+        BoxAugmentation(flip=True)(batch)

@@ -291,7 +291,7 @@ class Endless:
 
 
 def test_a_loader_without_a_length_needs_steps() -> None:
-    with pytest.raises(ValueError, match="a loader without a length needs steps instead of epochs"):
+    with pytest.raises(ValueError, match="epochs: a loader without a length needs steps"):
         fit(offline(), Endless(), training())
     assert fit(offline(), Endless(), training(steps=5)).records[-1]["step"] == 5
 

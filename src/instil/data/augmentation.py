@@ -1,4 +1,4 @@
-"""Random shifts and flips that depend only on seed, image and view."""
+"""Random shifts and flips of images, also with boxes, that depend only on seed, image and view."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch
+from instil.core import UNLABELLED, Batch
 from instil.functional.keyed_random import keyed_uniform
 
 
@@ -44,6 +44,64 @@ class Augmentation:
         down = (vertical * (2 * self.crop + 1)).long()
         right = (horizontal * (2 * self.crop + 1)).long()
         return batch | {"image": shifted(image, down, right, self.crop, (mirror < 0.5) & self.flip)}
+
+
+class BoxAugmentation:
+    """Mirror half of the images left to right, with their boxes.
+
+    The mirrored images depend on ``seed``, ``index`` and ``view`` only.
+
+    Args:
+        flip: whether images are mirrored with probability 1/2.
+        seed: seed of the draws.
+    """
+
+    def __init__(self, flip: bool = False, seed: int = 0):
+        self.flip = flip
+        self.seed = seed
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with mirrored images and boxes.
+
+        Args:
+            batch: has ``image`` (B, C, H, W), ``box`` (B, 4) or (B, K, 4), and ``index`` and
+                ``view``, both int64 (B,).
+
+        Raises:
+            ValueError: for samples without images.
+        """
+        if "image" not in batch:
+            raise ValueError("augment.flip: the samples have boxes, but no key image. Remove flip")
+        moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
+        draw = keyed_uniform(moment, 1, "data.box_augmentation")[:, 0]
+        is_mirrored = (draw < 0.5) & self.flip
+        image: Tensor = batch["image"]
+        return batch | {
+            "image": torch.where(is_mirrored[:, None, None, None], image.flip(3), image),
+            "box": mirrored_boxes(batch["box"], image.shape[3], is_mirrored),
+        }
+
+
+def mirrored_boxes(box: Tensor, width: int, is_mirrored: Tensor) -> Tensor:
+    """Mirror boxes left to right. Unknown boxes, which have -100, stay as they are.
+
+    Args:
+        box: (B, 4) or (B, K, 4), left, top, right and bottom edge in pixels.
+        width: width of the images.
+        is_mirrored: (B,), bool, whether the boxes of an image are mirrored.
+
+    Returns:
+        Boxes of the same shape.
+
+    Example:
+        >>> mirrored_boxes(torch.tensor([[1, 0, 3, 2]]), 8, torch.tensor([True]))
+        tensor([[5, 0, 7, 2]])
+    """
+    left, top, right, bottom = box.unbind(-1)
+    mirrored = torch.stack([width - right, top, width - left, bottom], -1)
+    is_known = (box != UNLABELLED).all(-1, keepdim=True)
+    rows = is_mirrored.view(-1, *[1] * (box.ndim - 1))
+    return torch.where(rows & is_known, mirrored, box)
 
 
 def shifted(image: Tensor, down: Tensor, right: Tensor, padding: int, mirrored: Tensor) -> Tensor:

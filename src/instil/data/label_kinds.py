@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch
+from instil.data.augmentation import BoxAugmentation
 from instil.data.samples import Facts, TensorData
 
 
@@ -97,6 +98,8 @@ class BoxData(TensorData):
         ValueError: for boxes of another shape, or with negative width or height, and for labels
             that do not fit the boxes or the classes.
     """
+
+    augmentation = BoxAugmentation
 
     def __init__(
         self,

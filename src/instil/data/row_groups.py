@@ -15,7 +15,7 @@ from instil.data.augmentation import Augmentation
 from instil.data.column_samples import LabelKind, column_samples, facts_of, input_tensors
 from instil.data.columns import column_of
 from instil.data.pictures import Size
-from instil.data.samples import Facts, Samples
+from instil.data.samples import Facts, Rows, Samples
 from instil.data.tables import check_columns, import_parquet, read_parquet
 
 WINDOW = 4
@@ -23,7 +23,8 @@ WINDOW = 4
 # A batch at the border of two windows has rows of both.
 NUM_CACHED = 2 * WINDOW
 """Largest number of row groups in memory per process."""
-KINDS = ("single", "multi", "binary", "real", "graded", "none")
+LENGTH_KINDS = ("sequence", "boxes")
+"""Kinds of labels whose batches have the length of each label, or boxes, under further keys."""
 
 
 class RowGroups(Samples):
@@ -41,8 +42,7 @@ class RowGroups(Samples):
         task_name: task of the recipe.
 
     Raises:
-        ValueError: for a file that cannot be read, a missing column, and labels with a length of
-            their own.
+        ValueError: for a file that cannot be read, a missing column, and wrong labels.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class RowGroups(Samples):
         size: Size,
         task_name: str,
     ):
-        self.columns = {key: name for key, name in columns.items() if key != "label"}
+        in_memory = {key: name for key, name in columns.items() if key in ("label", "box")}
+        self.columns = {key: name for key, name in columns.items() if key not in in_memory}
         self.size = size
         self.groups: list[tuple[Path, int]] = []
         starts = [0]
@@ -66,20 +67,16 @@ class RowGroups(Samples):
         self.rows = torch.arange(starts[-1])
         self._cache: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
         labels: dict[str, Any] = {"row": self.rows.numpy()}
-        if "label" in columns:
+        for key, name in in_memory.items():
             values: list[Any] = []
             for path in paths:
-                values += read_parquet(path, [columns["label"]])[columns["label"]]
-            labels["label"] = column_of(values, "label")
+                values += read_parquet(path, [name])[name]
+            labels[key] = column_of(values, key)
         labelled = column_samples(labels, classes, kind, task_name)
-        if labelled.kind not in KINDS or "box" in columns:
-            raise ValueError(
-                f"in_memory: false is for labels of the kinds {', '.join(KINDS)}, got "
-                f"{labelled.kind}. Set in_memory: true"
-            )
         self._kind = labelled.kind
+        self._labels = labelled if labelled.kind in LENGTH_KINDS else None
         if "image" in self.columns:
-            self.augmentation = Augmentation
+            self.augmentation = labelled.augmentation or Augmentation
         super().__init__(labelled.label, labelled.classes)
 
     @property
@@ -92,6 +89,35 @@ class RowGroups(Samples):
         """Properties of the first sample, and the number of classes."""
         facts = facts_of(self.inputs(torch.zeros(1, dtype=torch.int64)))
         return {"classes": len(self.classes), **facts} if self.classes else facts
+
+    @property
+    def has_label(self) -> Tensor:
+        """(N,), bool, whether a sample has a label."""
+        return super().has_label if self._labels is None else self._labels.has_label
+
+    def __getitems__(self, rows: Rows) -> Batch:
+        """Return the batch of these rows, with the further keys of their kind of label."""
+        batch = super().__getitems__(rows)
+        if self._labels is None:
+            return batch
+        # The row is in place of the inputs, which are not in memory.
+        labels = self._labels.__getitems__(rows)
+        del labels["row"]
+        return batch | labels | {"index": batch["index"]}
+
+    def keep_labels(self, rows: Tensor) -> RowGroups:
+        """Return the same samples; only these rows keep their label."""
+        other = super().keep_labels(rows)
+        if self._labels is not None:
+            other._labels = self._labels.keep_labels(rows)
+        return other
+
+    def relabel(self, label: Tensor) -> RowGroups:
+        """Return the same samples with other labels."""
+        other = super().relabel(label)
+        if self._labels is not None:
+            other._labels = self._labels.relabel(label)
+        return other
 
     def inputs(self, rows: Tensor) -> Batch:
         """Return the inputs of these rows.
@@ -143,6 +169,8 @@ class RowGroups(Samples):
 
     def _take(self, rows: Tensor) -> None:
         self.rows = self.rows[rows]
+        if self._labels is not None:
+            self._labels = self._labels.subset(rows)
 
     def _checked(self, label: Tensor) -> Tensor:
         return label

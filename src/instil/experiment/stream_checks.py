@@ -11,11 +11,11 @@ from instil.capabilities import Precomputes
 from instil.cards import has_tag
 from instil.data.samples import Samples
 from instil.data.streams import Stream
-from instil.recipe import stages
 from instil.recipe.errors import RecipeError, join
 from instil.recipe.sections import Recipe, TeacherConfig
+from instil.recipe.stages import stages
 
-IN_MEMORY = "Use data in memory (streaming: false, or another source)"
+IN_MEMORY = "Remove the entry, or use a source that is not streamed"
 
 
 def check_stream(recipe: Recipe, samples: Samples) -> None:
@@ -31,13 +31,22 @@ def check_stream(recipe: Recipe, samples: Samples) -> None:
     if not isinstance(samples, Stream):
         return
     _check_data(recipe)
-    for name in recipe.baselines:
-        kind = catalogue.find("baseline", name)
-        if kind.needs_teacher and not kind.is_data_free:
-            _refuse("baselines", f"{name} reads the teacher's outputs for every training sample")
+    _check_baselines(recipe)
     for index, stage in enumerate(stages(recipe)):
         prefix = f"stages.{index}" if recipe.stages else ""
         _check_stage(stage, prefix)
+
+
+def _check_baselines(recipe: Recipe) -> None:
+    refused = []
+    for name in recipe.baselines:
+        kind = catalogue.find("baseline", name)
+        if kind.needs_teacher and not kind.is_data_free:
+            refused.append(name)
+    if refused:
+        others = [name for name in recipe.baselines if name not in refused]
+        reason = f"{refused[0]} reads the teacher's outputs for every training sample"
+        _refuse("baselines", reason, f"Set baselines: [{', '.join(others)}]")
 
 
 def _check_data(recipe: Recipe) -> None:
@@ -45,7 +54,7 @@ def _check_data(recipe: Recipe) -> None:
     if data.num_labeled is not None:
         _refuse("data.num_labeled", "the labelled samples are chosen from all training samples")
     if data.surrogate is not None:
-        _refuse("data.surrogate", "there are as many of these images as training samples")
+        _refuse("data.surrogate", "the number of these images is that of the training samples")
     if data.sampler != "shuffled":
         _refuse("data.sampler", f"{data.sampler} chooses from all training samples")
     for option in ("mixup", "partner"):
@@ -101,5 +110,5 @@ def _balanced_weights(stage: Recipe, prefix: str) -> Iterator[str]:
 def _refuse(path: str, reason: str, remedy: str = IN_MEMORY) -> NoReturn:
     raise RecipeError(
         f"{path}: {reason}, and the training data are a stream, whose number of samples is "
-        f"unknown. Expected a recipe without {path}. {remedy}"
+        f"unknown. Expected data in memory. {remedy}"
     )

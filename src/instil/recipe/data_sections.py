@@ -13,7 +13,8 @@ from instil.recipe.base_sections import NonNegativeInt, OpenSection, PositiveInt
 class AugmentConfig(OpenSection):
     """Augmentation of training samples, the same for teacher and student.
 
-    ``crop``, ``flip``, ``mixup`` and ``partner`` are for images. Other samples have the options of
+    ``crop``, ``flip``, ``mixup`` and ``partner`` are for images. Images with boxes have ``flip``
+    only. Other samples have the options of
     the augmentation that their source or task defines, as further keys of this section.
 
     A mixture of two images has no label. Losses that read labels refuse mixtures, and trainings by
@@ -24,7 +25,7 @@ class AugmentConfig(OpenSection):
     """Largest random shift, in pixels."""
 
     flip: bool = False
-    """Whether images are mirrored at random."""
+    """Whether images are mirrored left to right at random, with their boxes."""
 
     mixup: bool = False
     """Whether each image is mixed with another one."""

@@ -12,6 +12,8 @@ from instil.recipe.learning_rate import default_learning_rate
 from instil.recipe.overrides import merge
 
 DEFAULT_BASELINES = ("alone",)
+STREAMED_SOURCES = ("webdataset",)
+"""Sources without a length, for which baselines cannot read teacher outputs of all samples."""
 GENERAL: dict[str, Any] = {
     "task": {"name": "classification"},
     "scheme": {"type": "offline"},
@@ -69,7 +71,11 @@ def _baselines(whole: Mapping[str, Any], task: Any) -> list[str]:
     kind = "single"
     if isinstance(whole["task"], Mapping):
         kind = whole["task"].get("kind", kind)
-    return list(getattr(task, "baselines", {}).get(kind, DEFAULT_BASELINES))
+    names = list(getattr(task, "baselines", {}).get(kind, DEFAULT_BASELINES))
+    source = str(data.get("name")).partition(":")[0]
+    if data.get("streaming") is True or source in STREAMED_SOURCES:
+        return [name for name in names if not catalogue.find("baseline", name).needs_teacher]
+    return names
 
 
 def _with_options(section: Any, path: list[str], options: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
+from instil.data.augmentation import BoxAugmentation
 from instil.tasks.bases.scores import scores
 from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import preprocess, resized_images
@@ -60,6 +61,7 @@ class Detection(Task):
     roles = ("logits", "box_logits")
     label_objectives = ("cross_entropy", "distribution_focal")
     headline = "iou"
+    augmentation = BoxAugmentation
     call = staticmethod(call)
 
     def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:

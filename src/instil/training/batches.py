@@ -42,7 +42,9 @@ class Batches:
             ValueError: if the loader has no length.
         """
         if not isinstance(self.loader, Sized):
-            raise ValueError("a loader without a length needs steps instead of epochs")
+            raise ValueError(
+                "epochs: a loader without a length needs steps. Expected Training(steps=...)"
+            )
         return ceil(self.engine.all_reduce_max(len(self.loader)) / self.accumulate)
 
     def sample(self) -> Batch:

@@ -12,9 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from instil.core import UNLABELLED
 from instil.data import row_groups
+from instil.data.augmentation import BoxAugmentation
 from instil.data.images import ArrayData
 from instil.data.loader import Loader
+from instil.data.samples import Samples
 from instil.data.sources.huggingface import huggingface
 from instil.data.sources.jsonl import jsonl
 from instil.data.sources.npz import npz
@@ -248,11 +251,40 @@ def test_an_epoch_reads_each_row_group_once(
     assert len(reads) == len(set(reads)) == 12
 
 
+def assert_equal_batches(part: Samples, expected: Samples) -> None:
+    """Check that two data sets have the same batch of random rows."""
+    rows = torch.randperm(len(expected), generator=torch.Generator().manual_seed(0))
+    batch, other = part.__getitems__(rows), expected.__getitems__(rows)
+    assert batch.keys() == other.keys()
+    for key, value in other.items():
+        assert torch.equal(batch[key], value), key
+    assert torch.equal(part.has_label, expected.has_label)
+
+
+@pytest.mark.parametrize("kind", ["sequence", "boxes"])
+def test_labels_with_a_length_are_read_by_row_group(tmp_path: Path, kind: str) -> None:
+    label = [list(range(row % 4)) for row in range(60)]
+    box = [[[0.0, 0.0, 1.0 + row, 2.0]] * (row % 4) for row in range(60)]
+    image = [[[row / 60] * 4] * 4 for row in range(60)]
+    write_groups(tmp_path, x=image, y=label, edges=box)
+    columns = {"image": "x", "label": "y"} | ({"box": "edges"} if kind == "boxes" else {})
+    whole, lazy = (
+        parquet("part-*.parquet", columns, base=tmp_path, in_memory=in_memory)
+        for in_memory in (True, False)
+    )
+    assert (lazy.kind, lazy.classes) == (whole.kind, whole.classes) == (kind, ("0", "1", "2"))
+    for name in ("train", "validation", "test"):
+        assert_equal_batches(getattr(lazy, name), getattr(whole, name))
+    few = torch.tensor([2, 5, 7])
+    assert_equal_batches(lazy.train.keep_labels(few), whole.train.keep_labels(few))
+    assert_equal_batches(lazy.train.subset(few), whole.train.subset(few))
+    hidden = torch.full_like(whole.train.label, UNLABELLED)
+    assert_equal_batches(lazy.train.relabel(hidden), whole.train.relabel(hidden))
+    is_boxes = lazy.train.augmentation is BoxAugmentation
+    assert is_boxes == (kind == "boxes")
+
+
 def test_what_row_groups_cannot_be(tmp_path: Path) -> None:
-    write_groups(tmp_path, y=[[1, 0]] * 60)
-    columns = {"features": "x", "label": "y"}
-    with pytest.raises(ValueError, match=r"in_memory: false is for labels .* got sequence"):
-        parquet("part-*.parquet", columns, base=tmp_path, in_memory=False)
     write_groups(tmp_path, x=[[1.0]] * 59 + [None])
     lazy = parquet("part-0.parquet", {"features": "x"}, base=tmp_path, in_memory=False)
     with pytest.raises(ValueError, match=r"part-0\.parquet: column 'x': row \d+ has no value"):

@@ -1,0 +1,98 @@
+"""Batches of an ``IterableDataset`` of torch, ``datasets`` or webdataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from instil.core import Batch
+
+
+class IterableDatasetLoader:
+    """Iterable over the batches of one pass over a dataset that yields samples.
+
+    Batches without an ``index`` get one: the position of each sample in the pass. A data set of
+    ``datasets`` is divided among the ranks and the workers by its shards; any other one must do
+    that itself, as for a ``DataLoader``.
+
+    Args:
+        dataset: yields samples, as dicts or as tuples in the order of ``names``.
+        names: names of the values of a tuple.
+        batch_size: samples per batch of this rank.
+        workers: number of processes that read ahead.
+        rank: rank of this process.
+        world: number of processes.
+        drop_last: whether an incomplete last batch is left out.
+
+    Raises:
+        ValueError: for a batch of less than one sample.
+    """
+
+    def __init__(
+        self,
+        dataset: IterableDataset[Any],
+        names: Sequence[str],
+        batch_size: int,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = True,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        if world > 1 and type(dataset).__module__.startswith("datasets."):
+            from datasets.distributed import (  # type: ignore[import-untyped]
+                split_dataset_by_node,
+            )
+
+            dataset = split_dataset_by_node(dataset, rank, world)
+        self.dataset = dataset
+        self.names = tuple(names)
+        self.rank = rank
+        self.world = world
+        self._batches: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_size,
+            num_workers=workers,
+            drop_last=drop_last,
+            # Without a generator of its own, an iteration draws from the global one.
+            generator=torch.Generator(),
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the next iteration, if the data set has epochs."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        start = 0
+        for item in self._batches:
+            batch = self._named(item)
+            num_samples = len(next(iter(batch.values())))
+            position = torch.arange(start, start + num_samples)
+            yield {"index": position * self.world + self.rank} | batch
+            start += num_samples
+
+    def _named(self, item: Any) -> Batch:
+        if isinstance(item, Mapping):
+            return dict(item)
+        values = item if isinstance(item, (tuple, list)) else (item,)
+        if len(values) > len(self.names):
+            raise ValueError(
+                f"loader: a sample has {len(values)} values. Expected a dict, or a tuple of "
+                f"{len(self.names)} ({', '.join(self.names)}). Name all values with names="
+            )
+        return dict(zip(self.names, values, strict=False))
+
+
+def yields_samples(loader: Any) -> TypeGuard[IterableDataset[Any]]:
+    """Return whether a loader is a data set of samples, not of batches.
+
+    The loader of webdataset is an ``IterableDataset`` too, whose first stage makes batches.
+    """
+    stages = getattr(loader, "pipeline", None)
+    is_web_loader = isinstance(stages, list) and bool(stages) and isinstance(stages[0], DataLoader)
+    return isinstance(loader, IterableDataset) and not is_web_loader

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from instil import catalogue
 from instil.core import Batch, Net, Objective, Objectives, Outputs, Schedule, Teacher
-from instil.data.iterable_dataset import IterableDatasetLoader, yields_samples
+from instil.data.iterable_dataset import IterableDatasetLoader, check_has_length, yields_samples
 from instil.engine import Optimization, rank, world_size
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.presets import taps_for
@@ -64,7 +64,7 @@ def distil(
         loader: yields dicts, or tuples in the order of the task: ``(image, label)`` for
             classification, ``(image, mask)`` for segmentation. Batches of Hugging Face
             (``pixel_values``, ``labels``) and uint8 images are accepted. -100 marks a missing
-            label. An ``IterableDataset`` yields samples, of which batches are made.
+            label. The samples of an ``IterableDataset`` are batched.
         objectives: ``"kd"``, ``["cross_entropy", "kd"]``, or name -> weight, objective,
             ``(objective, weight)`` or options as in a recipe (``{"kd": {"temperature": 4, "weight":
             0.5}}``). Default: cross-entropy on labelled samples and KD on all samples.
@@ -105,7 +105,10 @@ def distil(
     task_of_run: Task = catalogue.find("task", task)()
     built = _objectives(DEFAULT_OBJECTIVES if objectives is None else objectives)
     task_of_run.check(built)
-    training = training or _training(loader, epochs, steps, lr)
+    if training is None:
+        if steps is None:
+            check_has_length(loader)
+        training = Training(None if steps else epochs, steps, Optimization(options={"lr": lr}))
     keys = names or task_of_run.names
     if yields_samples(loader):
         loader = IterableDatasetLoader(loader, keys, batch_size, workers, rank(), world_size())
@@ -139,17 +142,6 @@ def distil(
             report=shown.reporting(report),
             on_step=lambda clock: shown.update(clock.step, clock.steps),
         )
-
-
-def _training(loader: Iterable[Any], epochs: int, steps: int | None, lr: float) -> Training:
-    """Return the training of ``distil`` without an argument ``training``."""
-    if steps is None and (yields_samples(loader) or not isinstance(loader, Sized)):
-        raise ValueError(
-            "epochs: the loader has no length. Expected the length of the training in optimizer "
-            "steps. Set steps, for example steps=1000"
-        )
-    optimizer = Optimization(options={"lr": lr})
-    return Training(None if steps else epochs, steps, optimizer)
 
 
 def _progress(is_shown: bool) -> RunProgress:

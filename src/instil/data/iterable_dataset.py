@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, TypeGuard
 
 import torch
@@ -92,7 +92,26 @@ def yields_samples(loader: Any) -> TypeGuard[IterableDataset[Any]]:
     """Return whether a loader is a data set of samples, not of batches.
 
     The loader of webdataset is an ``IterableDataset`` too, whose first stage makes batches.
+
+    Args:
+        loader: data set or loader.
     """
     stages = getattr(loader, "pipeline", None)
     is_web_loader = isinstance(stages, list) and bool(stages) and isinstance(stages[0], DataLoader)
     return isinstance(loader, IterableDataset) and not is_web_loader
+
+
+def check_has_length(loader: Any) -> None:
+    """Check that a loader has a number of batches.
+
+    Args:
+        loader: loader of batches, or data set of samples.
+
+    Raises:
+        ValueError: if it has none, so that epochs have no length.
+    """
+    if yields_samples(loader) or not isinstance(loader, Sized):
+        raise ValueError(
+            "epochs: the loader has no length. Expected the length of the training in optimizer "
+            "steps. Set steps, for example steps=1000"
+        )

@@ -47,7 +47,7 @@ class SequenceData(TensorData):
     """Samples in memory with a sequence of symbols of any length as label.
 
     A batch has ``label`` int64 (N, L), padded with -100 to the longest sequence of the data, and
-    ``label_length`` int64 (N,), 0 for a sample without a label.
+    ``label_length`` int64 (N,), 0 for no label.
 
     Args:
         tensors: input tensors by batch key.
@@ -95,8 +95,7 @@ class BoxData(TensorData):
         facts: properties of the data other than the number of classes.
 
     Raises:
-        ValueError: for boxes of another shape, or with negative width or height, and for labels
-            that do not fit the boxes or the classes.
+        ValueError: for boxes of another shape or negative size, and labels that do not fit them.
     """
 
     augmentation = BoxAugmentation
@@ -155,8 +154,7 @@ class BoxData(TensorData):
 class GradedData(TensorData):
     """Queries in memory with the relevance grades of their candidates as label.
 
-    A batch has ``label`` float32 (N, D): the grade >= 0 of each of D candidates, -100 for a
-    candidate that is padding or has no grade.
+    A batch has ``label`` float32 (N, D): the grade >= 0 of each candidate, -100 for no candidate.
 
     Args:
         tensors: input tensors by batch key.

@@ -23,4 +23,6 @@ def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     """Share trained teachers between tests, outside of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INSTIL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # Students are trained, unless a test shares them.
+        patch.setenv("INSTIL_CACHE_GB", "0")
         yield

@@ -88,7 +88,8 @@ def test_counts_and_the_length_of_a_run() -> None:
     assert (run["teachers"], run["cached"], run["trainings"]) == (1, 0, 5)
     student = report["stages"][0]["forecast"]["seconds"]
     assert run["teacher_seconds"] > 0
-    assert run["seconds"] == pytest.approx(run["teacher_seconds"] + 4 * student)
+    alone = report["baselines"]["alone"]
+    assert run["seconds"] == pytest.approx(run["teacher_seconds"] + 2 * student + 2 * alone)
 
 
 def test_the_exit_code_reports_problems(

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from instil.baselines.bases.baseline import Baseline
 from instil.cli import main
 from instil.core import Net
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
 from instil.experiment.trained_teachers import cache_path
-from instil.plan.doctor import doctor, examine_stage
+from instil.plan.doctor import doctor
+from instil.plan.examination import examine_stage
+from instil.recipe import RecipeError
 from tests.experiment.small import SMALL, recipe, run_of
 
 CNN = {"model": "cnn", "options": {"width": 2}}
@@ -241,3 +244,29 @@ def test_the_taps_of_a_frozen_net_are_listed() -> None:
     _, scheme, _ = next(dry_run(experiment))
     assert isinstance(scheme.student, Net)
     assert doctor(recipe(student=CNN))["stages"][0]["teacher"]["taps"]["embedding"] == "head:in"
+
+
+def test_every_baseline_takes_its_first_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+    train = Baseline.train
+
+    def noted(self: Baseline, training: Any) -> Any:
+        trained.append(training.name)
+        return train(self, training)
+
+    monkeypatch.setattr(Baseline, "train", noted)
+    findings = doctor(recipe("seeds=[0]", "baselines=[alone, label_smoothing, pseudo_labels]"))
+    # The estimate of pseudo-labels is that of the distilled student.
+    assert trained == ["alone", "label_smoothing"]
+    student = findings["stages"][0]["forecast"]["seconds"]
+    run = findings["run"]
+    assert run["seconds"] > run["teacher_seconds"] + 2 * student
+
+
+def test_an_error_of_a_baseline_is_found_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Baseline, training: Any) -> Any:
+        raise ValueError("expected two classes, got ten")
+
+    monkeypatch.setattr(Baseline, "train", fail)
+    with pytest.raises(RecipeError, match=r"^baselines\.alone: expected two classes"):
+        doctor(recipe("seeds=[0]", "baselines=[alone]"))

@@ -105,3 +105,19 @@ def test_a_change_of_the_label_loss_changes_the_baselines_that_use_it() -> None:
     before = fingerprints(plan_of(*changes))
     after = fingerprints(plan_of(*changes, "objectives.cross_entropy.class_weights=balanced"))
     assert before["student/alone/seed-0"] != after["student/alone/seed-0"]
+
+
+def test_a_recording_is_the_last_job_of_its_plan_and_the_first_of_a_run(tmp_path: Path) -> None:
+    one = recipe("seeds=[0]", "baselines=[]", f"store.path={tmp_path / 'store'}")
+    live = Experiment.from_recipe(one.model_copy(update={"store": None}))
+    assert one.store is not None
+    recording = Plan.compile_recording(live, one.store)
+    assert {job.name: job.inputs for job in recording.jobs} == {
+        "teacher": (),
+        "evaluate/teacher": ("teacher",),
+        "record": ("teacher", "evaluate/teacher"),
+    }
+    run = Plan.compile(Experiment.from_recipe(one))
+    assert [job.name for job in run.jobs][:2] == ["record", "evaluate/teacher"]
+    assert run.jobs[0].fingerprint == recording.jobs[-1].fingerprint
+    assert run.is_done(run.jobs[0], None)

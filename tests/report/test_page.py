@@ -394,6 +394,14 @@ def test_the_price_of_int8_is_measured_on_both_files(run: Path) -> None:
     assert "8-bit weights and activations cost 2.5 points (91.5 % on the test split)." in words
 
 
+def test_the_seed_of_an_earlier_version_is_read(run: Path) -> None:
+    page = page_of(change(run, lambda result: result.update(exported_seed=1)))
+    older = page_of(
+        change(run, lambda result: result.update(shipped_seed=result.pop("exported_seed")))
+    )
+    assert Outline(older).words == Outline(page).words
+
+
 def test_details_are_those_of_the_exported_seed(run: Path) -> None:
     words = Outline(page_of(change(run, lambda result: result.update(exported_seed=1)))).words
     assert words.count("(seed 1)") == 3, "reliability, confusion and accuracy of each class"

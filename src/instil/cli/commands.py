@@ -46,6 +46,10 @@ def run(
             help="Train on a Ray cluster: its address, or ray for one on this machine.",
         ),
     ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Train students again that another run has trained."),
+    ] = False,
 ) -> None:
     """Train teacher, baselines and distilled student, and write a run folder."""
     from instil.cli import run_folders
@@ -60,7 +64,7 @@ def run(
     folder = resume or out or run_folders.new(recipe.name)
     run_folders.stop_on_termination()
     try:
-        run_recipe(recipe, None if resume else folder, resume, console(), executor)
+        run_recipe(recipe, None if resume else folder, resume, console(), executor, fresh)
         _show_result(folder)
     except KeyboardInterrupt:
         has_begun = (folder / "recipe.yaml").exists()

@@ -45,7 +45,7 @@ def show(plan: Mapping[str, Any], console: Console) -> None:
     trainings = f"{len(left)} training{'s' * (len(left) != 1)}"
     console.print(
         f"{trainings} left, about {plain(duration(plan['seconds']))} one after another. "
-        "Evaluations are not counted; baselines have the time of the distilled student.",
+        "Evaluations are not counted.",
         highlight=False,
     )
     for note in dict.fromkeys(job["note"] for job in left if "note" in job):
@@ -60,8 +60,8 @@ def _inputs(names: list[str]) -> str:
 
 def _state(job: Mapping[str, Any]) -> tuple[str, str, str]:
     """State, time and memory of a job."""
-    if job["done"]:
-        return "cached" if job["kind"] == "teacher" else "done", "", ""
+    if job["done"] or job["cached"]:
+        return "cached" if job["cached"] else "done", "", ""
     seconds = plain(duration(job["seconds"])) if "seconds" in job else ""
     memory = plain(size(job["bytes"])) if "bytes" in job else ""
     return "to do", seconds, memory

@@ -119,7 +119,9 @@ def _network_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str
     ):
         if arm not in result or side not in result["cost"]:
             continue
-        index = result["seeds"].index(result["exported_seed"]) if side == "student" else 0
+        # Results of earlier versions have another key.
+        seed = result.get("exported_seed", result.get("shipped_seed"))
+        index = result["seeds"].index(seed) if side == "student" else 0
         row, record = result[arm], _record(result)
         values = [_seed_value(record, metric, row.get(metric), index) for metric in metrics]
         cost = result["cost"][side]

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from typing_extensions import Doc
 
 from instil.files.atomic import atomic
+from instil.files.cache import cache_folder
 
 BrokenOption = Annotated[
     Literal["error", "skip"],
@@ -107,9 +108,8 @@ def _state(path: Path) -> list[int]:
 
 
 def _cache_file(root: Path) -> Path:
-    folder = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
     name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-    return folder / "pictures" / f"{name}.json"
+    return cache_folder() / "pictures" / f"{name}.json"
 
 
 def _read_good(cache: Path) -> dict[str, list[int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from instil.experiment.sample_digest import sample_digest
 from instil.experiment.schemes import build_teacher_scheme
 from instil.experiment.teachers import teacher_training_data
 from instil.export.student import load_student
+from instil.files.cache import cache_folder
 from instil.files.checksums import DamagedFileError
 from instil.networks.factory import code_of
 from instil.recipe import fingerprint, label_objective_configs
@@ -160,8 +160,7 @@ def cache_path(experiment: Experiment, teacher_config: TeacherConfig, index: int
 
 def cached_file(teacher_fingerprint: str) -> Path:
     """Return the file of the trained teacher with this fingerprint."""
-    cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
-    return cache / "teachers" / f"{teacher_fingerprint}.safetensors"
+    return cache_folder() / "teachers" / f"{teacher_fingerprint}.safetensors"
 
 
 def starts_from_teacher(student_config: ModelConfig, experiment: Experiment) -> bool:

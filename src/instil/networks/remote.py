@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Outputs
+from instil.files.cache import cache_folder
 from instil.remote.log import NOTE, question_key
 from instil.remote.server import KEY, Server
 from instil.roles import LazyOutputs, Top
@@ -156,9 +156,8 @@ def remote(
             "task: language"
         )
     if log is None:
-        cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
         digest = hashlib.sha256(f"{url} {name}".encode()).hexdigest()[:16]
-        path = cache / "remote" / f"{digest}.jsonl"
+        path = cache_folder() / "remote" / f"{digest}.jsonl"
     else:
         path = Path(log)
     server = Server(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 
 import torch
 
@@ -46,6 +47,7 @@ class Distillation:
     Attributes:
         others: further students of the last stage by learner, such as the peers of mutual
             learning.
+        on_stage: called with seed and index of every finished stage that others follow.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Distillation:
         self.teachers = teachers
         self.students = students
         self.others: dict[str, Net] = {}
+        self.on_stage: Callable[[int, int], None] = lambda seed, stage_index: None
         self._seed: int | None = None
         self._trained: dict[int, Net] = {}
 
@@ -98,6 +101,7 @@ class Distillation:
         records = self.fitter.records[start:]
         record = {"seconds": result.seconds, "records": records}
         finished_stages.write(folder, seed, index, result.net, record)
+        self.on_stage(seed, index)
         return result.seconds
 
     def untrained(self, seed: int, index: int) -> Net:

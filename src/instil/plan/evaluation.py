@@ -17,6 +17,7 @@ from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
 from instil.export.student import save_student
 from instil.items import to_device
+from instil.plan import finished_students
 from instil.plan.run_folder import RunFolder
 
 
@@ -96,7 +97,7 @@ class Evaluator:
             headline = self.task.headline
             metrics[f"{learner}_{headline}"] = self.evaluate(net, "test")[0][headline]
             if rank() == 0:
-                save_student(net, folder.path / f"{learner}-{seed}.safetensors")
+                save_student(net, finished_students.other_path(folder, learner, seed))
         return metrics
 
     def cache_outputs(

@@ -30,6 +30,8 @@ class StudentRecord(BaseModel):
         details: data of plots and examples in the report.
         seconds: time of the training.
         records: lines of ``metrics.jsonl``.
+        others: names of further students, such as the peers of mutual learning.
+        origin: run folder that trained the student; empty for the run itself.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -39,6 +41,8 @@ class StudentRecord(BaseModel):
     details: dict[str, Any]
     seconds: float
     records: list[dict[str, Any]]
+    others: list[str] = []
+    origin: str = ""
 
 
 def is_written(folder: RunFolder, name: str, seed: int) -> bool:
@@ -139,6 +143,17 @@ def delete_checkpoints(folder: RunFolder, name: str, seed: int | None, num_stage
         delete_checkpoint_files(path)
         if rank() == 0:
             path.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def other_path(folder: RunFolder, learner: str, seed: int) -> Path:
+    """Return the file with the weights of a further student.
+
+    Args:
+        folder: run folder.
+        learner: name of the student in its scheme.
+        seed: seed of the training.
+    """
+    return folder.path / f"{learner}-{seed}.safetensors"
 
 
 def checkpoint(folder: RunFolder, name: str, seed: int | None, stage_index: int) -> Path:

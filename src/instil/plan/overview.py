@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from instil.engine import init_distributed
+from instil.experiment import threads
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.experiment.trained_teachers import load_if_trained
-from instil.plan.doctor import examine_stage
+from instil.items import to_device
+from instil.plan.first_steps import FirstSteps
 from instil.plan.job import Job
 from instil.plan.plan import Plan
-from instil.plan.run_estimate import estimate_teacher
+from instil.plan.run_folder import RunFolder
+from instil.plan.shared_students import SharedStudents
+from instil.plan.thread_count import restore_threads
 from instil.recipe.sections import Recipe
 
 
@@ -26,46 +30,40 @@ def overview(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
 
     Returns:
         ``recipe`` (name), ``jobs`` and ``seconds`` (of all trainings that are left, one after
-        another). A job has ``name``, ``kind``, ``inputs``, ``fingerprint`` and ``done``. A training
-        that is left has ``seconds``, a student ``bytes``, and some teachers a ``note`` on the
-        estimate. Baselines have the estimate of the distilled student, which is an upper bound.
+        another). A job has ``name``, ``kind``, ``inputs``, ``fingerprint``, ``done``, ``cached``
+        (whether an earlier run has its result), and for a training that is left ``seconds`` and,
+        for a student, ``bytes``. A baseline that reads the teacher's outputs for samples has the
+        estimate of the distilled student, which is an upper bound.
 
     Raises:
         ValueError: for an error that would stop a run before its first step.
     """
     experiment = Experiment.from_recipe(recipe)
     plan = Plan.compile(experiment)
-    student = _forecast_student(experiment)
-    jobs = [_describe(plan, job, folder, student) for job in plan.jobs]
+    run_folder = RunFolder(folder or Path())
+    *_, (_, scheme, _) = dry_run(experiment)
+    # The cache holds results for the number of threads that a run would choose.
+    if not restore_threads(run_folder):
+        batch = next(iter(experiment.loader(experiment.samples)))
+        threads.choose_num_threads(scheme, to_device(batch, init_distributed()))
+    shared = SharedStudents(plan, run_folder)
+    steps = FirstSteps.take(plan)
+    jobs = [_describe(shared, steps, job, folder) for job in plan.jobs]
     seconds = sum(job.get("seconds", 0.0) for job in jobs)
     return {"recipe": recipe.name, "jobs": jobs, "seconds": seconds}
 
 
-def _forecast_student(experiment: Experiment) -> dict[str, float]:
-    """Sum the time of all stages, and take the largest memory."""
-    forecasts = [
-        examine_stage(stage, scheme, is_trained)["forecast"]
-        for stage, scheme, is_trained in dry_run(experiment, load_if_trained)
-    ]
-    return {
-        "seconds": sum(forecast["seconds"] for forecast in forecasts),
-        "bytes": max(forecast["bytes"] for forecast in forecasts),
-    }
-
-
 def _describe(
-    plan: Plan, job: Job, folder: Path | None, student: dict[str, float]
+    shared: SharedStudents, steps: FirstSteps, job: Job, folder: Path | None
 ) -> dict[str, Any]:
+    is_done = shared.plan.is_done(job, folder)
+    is_cached = is_done if job.kind == "teacher" else shared.is_cached(job)
     description: dict[str, Any] = {
         "name": job.name,
         "kind": job.kind,
         "inputs": list(job.inputs),
         "fingerprint": job.fingerprint,
-        "done": plan.is_done(job, folder),
+        "done": is_done,
+        "cached": is_cached,
     }
-    if description["done"] or not job.is_training:
-        return description
-    if job.kind == "teacher":
-        seconds, note = estimate_teacher(plan, job)
-        return description | {"seconds": seconds} | ({"note": note} if note else {})
-    return description | student
+    return description if is_done or is_cached else description | steps.forecast(job)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instil.experiment.experiment import Experiment
+from instil.experiment.stored_teacher import store_fingerprint
 from instil.experiment.trained_teachers import cache_path, cached_file
 from instil.plan import finished_stages, finished_students, teacher_record
 from instil.plan.fingerprints import input_fingerprints, recipe_parts
@@ -14,6 +15,7 @@ from instil.plan.job import Job, JobKind
 from instil.plan.run_folder import RunFolder
 from instil.plan.student_jobs import student_jobs
 from instil.recipe import fingerprint
+from instil.recipe.sections import StoreConfig
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,26 @@ class Plan:
         """
         inputs = input_fingerprints(experiment)
         teachers = tuple(_teacher_jobs(experiment))
-        scores = _scores_jobs(experiment, inputs, teachers)
+        recordings = tuple(_recordings(experiment))
+        scores = _scores_jobs(experiment, inputs, (*teachers, *recordings))
         students = tuple(student_jobs(experiment, inputs, (*teachers, *scores)))
         finished = [job for job in students if job.is_last]
         export = _following("export", [job for job in finished if job.arm == "distilled"])
         report = _following("report", [*scores, *finished, export])
-        return cls(experiment, (*teachers, *scores, *students, export, report))
+        return cls(experiment, (*teachers, *recordings, *scores, *students, export, report))
+
+    @classmethod
+    def compile_recording(cls, experiment: Experiment, store: StoreConfig) -> Plan:
+        """Compile the plan of a recording: teachers, their evaluation and the recording.
+
+        Args:
+            experiment: data and task of the recipe, with the teachers in place of the store.
+            store: section ``store`` of the recipe.
+        """
+        teachers = tuple(_teacher_jobs(experiment))
+        scores = _scores_jobs(experiment, input_fingerprints(experiment), teachers)
+        record = _record_job(experiment, store, (*teachers, *scores))
+        return cls(experiment, (*teachers, *scores, record))
 
     @property
     def teachers(self) -> tuple[Job, ...]:
@@ -68,6 +84,9 @@ class Plan:
         """
         if job.kind == "teacher":
             return self.teacher_path(job).exists()
+        if job.kind == "record":
+            # A run starts only if its recording is complete.
+            return self.experiment.recipe.store is not None
         if folder is None:
             return False
         run_folder = RunFolder(folder)
@@ -118,6 +137,17 @@ def _scores_jobs(
     hashed = fingerprint(parts, input_hashes, [job.fingerprint for job in teachers])
     inputs = tuple(job.name for job in teachers)
     return (Job("evaluate/teacher", "evaluate", inputs, hashed),)
+
+
+def _recordings(experiment: Experiment) -> Iterator[Job]:
+    """Yield the recording that the run reads in place of a teacher, if there is one."""
+    if experiment.recipe.store is not None:
+        yield _record_job(experiment, experiment.recipe.store, ())
+
+
+def _record_job(experiment: Experiment, store: StoreConfig, inputs: tuple[Job, ...]) -> Job:
+    hashed = fingerprint(store_fingerprint(experiment, store))
+    return Job("record", "record", tuple(job.name for job in inputs), hashed)
 
 
 def _following(kind: JobKind, inputs: list[Job]) -> Job:

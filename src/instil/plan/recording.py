@@ -69,16 +69,17 @@ def record_outputs(recipe: Recipe, console: Console, source: Path | None = None)
     with error_context("store.path"):
         writer = StoreWriter(Path(store.path), store_fingerprint(live, store))
     sections = [_train_section(live, store, roles)]
-    with RunProgress(console, trainings(Plan.compile(live)).teachers) as progress:
-        teacher = _trained_teacher(live, progress)
-        # Nothing is compared with a teacher that has no metrics on this data.
-        if teacher.test:
-            sections += _evaluation_sections(live)
-        progress.add_jobs(len(sections))
-        for section in sections:
-            progress.start(f"recording {section.name}")
-            _record_section(writer, live, teacher, section, progress)
-    writer.finish(_teacher_facts(live, teacher))
+    plan = Plan.compile_recording(live, store)
+    with (
+        RunProgress(console, trainings(plan).teachers) as progress,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        runner = _runner(live, Path(folder), progress)
+        for job in plan.jobs:
+            if job.kind == "record":
+                _record(writer, runner, sections, progress)
+            else:
+                runner.execute(job)
     return writer.folder
 
 
@@ -130,16 +131,29 @@ def _check_codec(objectives: Objectives, store: StoreConfig) -> None:
             ) from error
 
 
-def _trained_teacher(experiment: Experiment, progress: RunProgress) -> TrainedModel:
-    """Train the teacher in a temporary folder, or read it from the cache."""
+def _runner(experiment: Experiment, folder: Path, progress: RunProgress) -> Runner:
+    """Build a runner that trains teachers into a folder."""
     training_progress = TrainingProgress(progress)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "checkpoint").mkdir()
-        run_folder = RunFolder(Path(folder))
-        run_folder.on_log = training_progress.observe
-        teacher = Runner(experiment, run_folder, training_progress).teacher()
+    (folder / "checkpoint").mkdir()
+    run_folder = RunFolder(folder)
+    run_folder.on_log = training_progress.observe
+    return Runner(experiment, run_folder, training_progress)
+
+
+def _record(
+    writer: StoreWriter, runner: Runner, sections: list[SectionPlan], progress: RunProgress
+) -> None:
+    """Record all sections, and the scores of the teacher."""
+    experiment, teacher = runner.experiment, runner.teacher()
     assert teacher is not None
-    return teacher
+    # Nothing is compared with a teacher that has no metrics on this data.
+    if teacher.test:
+        sections = [*sections, *_evaluation_sections(experiment)]
+    progress.add_jobs(len(sections))
+    for section in sections:
+        progress.start(f"recording {section.name}")
+        _record_section(writer, experiment, teacher, section, progress)
+    writer.finish(_teacher_facts(experiment, teacher))
 
 
 def _train_section(experiment: Experiment, store: StoreConfig, roles: set[str]) -> SectionPlan:

@@ -14,7 +14,7 @@ from instil.experiment.weighting_advice import weighting_advice
 from instil.export.latency import measure
 from instil.plan.label_facts import label_facts
 from instil.plan.statistics import paired_gain, summarize
-from instil.plan.trained_model import TrainedModel
+from instil.plan.trained_model import TrainedModel, origins
 
 ArmsByName = Mapping[str, Sequence[TrainedModel]]
 """Arm name -> finished arms in the order of the seeds; it must have the key ``distilled``."""
@@ -53,6 +53,7 @@ def assemble_result(
         result["gain"] = gains.pop("alone")
     result["gains"] = gains
     result["arms"] = {name: _baseline_facts(name) for name in experiment.recipe.baselines}
+    result["reused"] = origins(experiment.recipe.seeds, arms)
     result["cost"] = measure_costs(experiment, teacher, arms)
     distilled = arms["distilled"]
     index = exported_seed_index(experiment, distilled) if distilled else 0

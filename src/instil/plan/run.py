@@ -11,26 +11,24 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from instil.core import Net, Scheme
+from instil.core import Scheme
 from instil.engine import clear_rank_errors, init_distributed, rank
 from instil.engine.processes import broadcast_object, run_on_first_rank
 from instil.experiment import threads
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.experiment.network_inputs import exported_student
 from instil.experiment.weighting_advice import weighting_advice
-from instil.export.student import save_student
 from instil.files.locks import FileLock
 from instil.plan import results
 from instil.plan import resume as run_state
 from instil.plan.environment import collect_environment
 from instil.plan.executors import Executor, LocalExecutor
-from instil.plan.mistakes import write_mistakes
-from instil.plan.onnx_export import export_onnx
 from instil.plan.plan import Plan
 from instil.plan.run_folder import RunFolder
 from instil.plan.runner import Runner
+from instil.plan.shared_students import SharedStudents
+from instil.plan.student_export import export_best_student
 from instil.plan.thread_count import restore_threads
 from instil.plan.trained_model import TrainedModel
 from instil.plan.training_progress import TrainingProgress, trainings
@@ -48,6 +46,7 @@ def run(
     resume: Path | None,
     console: Console,
     executor: Executor | None = None,
+    fresh: bool = False,
 ) -> Path:
     """Execute the plan of a recipe: teacher, baselines and distilled students, export and report.
 
@@ -57,6 +56,7 @@ def run(
         resume: folder of a stopped run to continue; its finished trainings are read.
         console: console for warnings and progress.
         executor: processes or machines that execute the trainings. Default: this process.
+        fresh: whether to train students again that another run has trained.
 
     Returns:
         The run folder.
@@ -79,7 +79,8 @@ def run(
         try:
             # Only now: a recipe that is refused leaves no folder.
             run_on_first_rank(functools.partial(_enter, path, lock, check))
-            return _run(plan, RunFolder(path), is_resumed, console, executor)
+            shared = SharedStudents(plan, RunFolder(path))
+            return _run(shared, is_resumed, console, executor, fresh)
         finally:
             lock.release()
 
@@ -123,18 +124,32 @@ def _enter(path: Path, lock: FileLock, check: Callable[[], None]) -> None:
     run_state.clean(path)
 
 
-def _run(
-    plan: Plan, folder: RunFolder, is_resumed: bool, console: Console, executor: Executor
-) -> Path:
-    experiment = plan.experiment
-    recipe = experiment.recipe
-    run_on_first_rank(functools.partial(run_state.write, folder, experiment))
+def _begin(
+    shared: SharedStudents, is_resumed: bool, console: Console, fresh: bool, recipe: Recipe
+) -> None:
+    """Write the state of a run, and copy students of other runs into its folder."""
+    folder = shared.folder
+    run_state.write(folder, shared.plan.experiment)
     folder.write_json("environment.json", collect_environment(recipe.seeds))
-    if is_resumed and rank() == 0 and not (folder.path / "metrics.jsonl").exists():
+    if is_resumed and not (folder.path / "metrics.jsonl").exists():
         log.warning(
             "%s: metrics.jsonl is missing; the records of finished students are written again",
             folder.path,
         )
+    if fresh:
+        shared.delete()
+    if jobs := shared.fetch():
+        count = f"{len(jobs)} student{'s' * (len(jobs) != 1)}"
+        console.print(f"{count} of other runs reused (--fresh trains again).", highlight=False)
+
+
+def _run(
+    shared: SharedStudents, is_resumed: bool, console: Console, executor: Executor, fresh: bool
+) -> Path:
+    plan, folder = shared.plan, shared.folder
+    experiment = plan.experiment
+    recipe = experiment.recipe
+    run_on_first_rank(functools.partial(_begin, shared, is_resumed, console, fresh, recipe))
     students: dict[str, list[TrainedModel]] = {
         name: [] for name in (*recipe.baselines, "distilled")
     }
@@ -147,6 +162,7 @@ def _run(
             shown = TrainingProgress(progress)
             folder.on_log = shown.observe
             runner = Runner(experiment, folder, shown)
+            runner.on_finished = shared.publish_training
             for job in plan.teachers:
                 runner.execute(job)
             teacher = runner.teacher()
@@ -157,7 +173,7 @@ def _run(
                     result = results.assemble_result(experiment, teacher, students, "running")
                     folder.write_json("result.json", result)
         if rank() == 0:
-            _export(experiment, folder, students["distilled"])
+            export_best_student(experiment, folder, students["distilled"])
         status = "complete"
     except Exception:
         status = "failed"
@@ -180,25 +196,3 @@ def _write_result(
         folder.write_json("result.json", result | {"status": status})
     else:
         folder.write_json("result.json", assemble(status))
-
-
-def _export(experiment: Experiment, folder: RunFolder, distilled: list[TrainedModel]) -> None:
-    """Write the weights of the best student, its ONNX file and pictures of its mistakes."""
-    net = distilled[results.exported_seed_index(experiment, distilled)].net
-    assert isinstance(net, Net)
-    description = {
-        "classes": list(experiment.splits.classes),
-        "facts": experiment.facts_for(exported_student(experiment.recipe)),
-        "shape": list(experiment.shape),
-        "kind": experiment.splits.kind,
-    }
-    save_student(net, folder.path / "student.safetensors", description)
-    if experiment.recipe.export:
-        try:
-            export_onnx(folder, experiment, net, int8=False)
-        except (ImportError, ValueError, RuntimeError) as error:
-            # A failed export must not lose the trained networks.
-            result = folder.read_json("result.json") or {}
-            warning = f"the student could not be exported to ONNX: {error}"
-            folder.write_json("result.json", result | {"warnings": [*result["warnings"], warning]})
-    write_mistakes(experiment, folder)

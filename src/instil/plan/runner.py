@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from instil import catalogue
@@ -21,6 +22,9 @@ from instil.plan.teacher_scores import TeacherScores
 from instil.plan.teacher_training import TeacherTrainer
 from instil.plan.trained_model import TrainedModel
 
+OnFinished = Callable[[str, int, "int | None"], None]
+"""Callback with arm and seed of a student, and the index of a stage that others follow, or None."""
+
 
 class Runner:
     """Trains the networks of a recipe into its run folder; finished ones are read from there.
@@ -29,6 +33,10 @@ class Runner:
         experiment: data and task of the recipe.
         folder: run folder.
         on_step: called after every training step.
+
+    Attributes:
+        on_finished: called with arm and seed of every finished student, and None; for a finished
+            stage that others follow with its index.
     """
 
     def __init__(self, experiment: Experiment, folder: RunFolder, on_step: OnStep) -> None:
@@ -41,6 +49,8 @@ class Runner:
         self.students = StudentBuilder(self.stages, self.teachers)
         self.distillation = Distillation(self.stages, self.fitter, self.teachers, self.students)
         self.scores = TeacherScores(self.evaluator, self.stages, self.teachers, folder)
+        self.on_finished: OnFinished = lambda arm, seed, stage_index: None
+        self.distillation.on_stage = self._finish_stage
         self._teacher: TrainedModel | None = None
         self._has_teacher = False
 
@@ -55,7 +65,6 @@ class Runner:
             spec = stage.recipe.teachers[job.teacher_index]
             self.teachers.network(stage, spec, job.teacher_index)
             return
-        self.scores.keeps_outputs = True
         if job.kind == "evaluate":
             self.teacher()
         elif job.is_last:
@@ -91,7 +100,12 @@ class Runner:
             name: name of a baseline, or ``distilled``.
             seed: seed of the training.
         """
-        return self._finished(name, seed) or self._train(name, seed)
+        trained = self._finished(name, seed) or self._train(name, seed)
+        self.on_finished(name, seed, None)
+        return trained
+
+    def _finish_stage(self, seed: int, stage_index: int) -> None:
+        self.on_finished("distilled", seed, stage_index)
 
     def _finished(self, name: str, seed: int) -> TrainedModel | None:
         record = finished_students.read(self.folder, name, seed)
@@ -102,7 +116,14 @@ class Runner:
             return None
         self.fitter.log_again(name, seed, record.records)
         finished_students.delete_checkpoints(self.folder, name, seed, len(self.stages))
-        return TrainedModel(net, record.test, record.validation, record.details, record.seconds)
+        return TrainedModel(
+            net,
+            record.test,
+            record.validation,
+            record.details,
+            record.seconds,
+            origin=record.origin,
+        )
 
     def _prepare_training(self) -> None:
         """Load what every student is compared with."""
@@ -125,6 +146,8 @@ class Runner:
             test |= self.evaluator.evaluate_others(self.distillation.others, self.folder, seed)
         metrics: dict[str, Any] = {"test": test, "validation": validation, "details": details}
         record = metrics | {"seconds": seconds, "records": self.fitter.records}
+        if name == "distilled":
+            record["others"] = list(self.distillation.others)
         finished_students.write(self.folder, name, seed, net, record, len(self.stages))
         return TrainedModel(net, test, validation, details, seconds)
 

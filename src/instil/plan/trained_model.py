@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ class TrainedModel:
         seconds: time of its training.
         cost: size and latency where they cannot be measured on ``net``; else None.
         privacy_cost: privacy loss of its answers for training samples; empty without privacy.
+        origin: run folder that trained it, if not the one that reads it.
         latency: latency of one sample once it has been measured.
     """
 
@@ -30,4 +32,22 @@ class TrainedModel:
     seconds: float
     cost: dict[str, Any] | None = None
     privacy_cost: dict[str, Any] = field(default_factory=dict)
+    origin: str = ""
     latency: dict[str, Any] | None = None
+
+
+def origins(
+    seeds: Sequence[int], arms: Mapping[str, Sequence[TrainedModel]]
+) -> dict[str, dict[str, str]]:
+    """Return the run folders of students that other runs have trained: arm -> seed -> folder.
+
+    Args:
+        seeds: seeds of the run.
+        arms: students by arm, in the order of the seeds.
+    """
+    folders: dict[str, dict[str, str]] = {}
+    for name, of_seeds in arms.items():
+        for seed, student in zip(seeds, of_seeds, strict=False):
+            if student.origin:
+                folders.setdefault(name, {})[str(seed)] = student.origin
+    return folders

@@ -20,6 +20,7 @@ from instil.plan.job import Job
 from instil.plan.plan import Plan
 from instil.plan.run_folder import WORKERS, RunFolder
 from instil.plan.runner import Runner
+from instil.plan.shared_students import SharedStudents
 from instil.plan.thread_count import restore_threads
 from instil.recipe.sections import Recipe
 
@@ -41,6 +42,7 @@ def work(recipe: Recipe, folder: Path, index: int) -> None:
         index: index of the worker.
     """
     plan, runner = _prepare(recipe, folder, index)
+    runner.on_finished = SharedStudents(plan, runner.folder).publish_training
     while pending := _pending(plan, runner):
         done = {job.name for job in plan.jobs if plan.is_done(job, folder)}
         ready = [job for job in pending if done.issuperset(job.inputs)]
@@ -75,7 +77,9 @@ def _prepare(recipe: Recipe, folder: Path, index: int) -> tuple[Plan, Runner]:
     run_folder.metrics_file = f"{WORKERS}/{index}.jsonl"
     restore_threads(run_folder)
     plan = Plan.compile(Experiment.from_recipe(recipe))
-    return plan, Runner(plan.experiment, run_folder, lambda *_: None)
+    runner = Runner(plan.experiment, run_folder, lambda *_: None)
+    runner.scores.keeps_outputs = True
+    return plan, runner
 
 
 def _pending(plan: Plan, runner: Runner) -> list[Job]:

@@ -9,10 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: only one process at a time may use a log
-    fcntl = None  # type: ignore[assignment]
+from instil.files.locks import ByteLocks
 
 POLL_INTERVAL = 0.05  # seconds between two checks of other processes
 # Layout of the lock file. A process locks its bytes, and the operating system unlocks them when
@@ -44,8 +41,7 @@ class Claims:
         self._changed = threading.Condition()
         self._keys: set[str] = set()
         self._reservations: list[int] = []
-        self._process = 0
-        self._descriptor = -1
+        self._locks = None if path is None else ByteLocks(path)
         self._slot = 0
 
     @classmethod
@@ -55,7 +51,7 @@ class Claims:
         Args:
             log: path of the log; None for a log in memory, whose claims are not shared.
         """
-        if log is None or fcntl is None:
+        if log is None or not ByteLocks.IS_SUPPORTED:
             return cls(None)
         path = log.with_name(f"{log.name}.lock").absolute()
         return cls._of_path.setdefault(path, cls(path))
@@ -138,34 +134,27 @@ class Claims:
         if stopped.is_set():
             raise WaitStoppedError("the wait for another request was stopped")
 
-    def _file(self) -> int:
-        """Return the descriptor of the lock file, opened once in each process."""
-        assert self.path is not None
-        # A process that closes any descriptor of the file loses all of its locks on it.
-        if self._process != os.getpid():
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            self._process = os.getpid()
+    def _file(self, locks: ByteLocks) -> int:
+        """Return the descriptor of the lock file. A fork needs a slot of its own."""
+        if not locks.is_open:
             self._slot = 0
-        return self._descriptor
+        return locks.descriptor
 
-    def _lock(self, byte: int, wait: bool = False) -> bool:
-        if self.path is None:
+    def _lock(self, byte: int) -> bool:
+        if self._locks is None:
             return True
-        try:
-            fcntl.lockf(self._file(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
-        except BlockingIOError:
-            return False
-        except PermissionError:  # the error of some systems for a byte that is locked
-            return False
-        return True
+        self._file(self._locks)
+        return self._locks.try_acquire(byte)
 
     def _unlock(self, byte: int) -> None:
-        if self.path is not None:
-            fcntl.lockf(self._file(), fcntl.LOCK_UN, 1, byte)
+        if self._locks is not None:
+            self._locks.release(byte)
 
     @contextlib.contextmanager
     def _budget_lock(self) -> Iterator[None]:
-        self._lock(BUDGET_BYTE, wait=True)
+        if self._locks is not None:
+            self._file(self._locks)
+            self._locks.acquire(BUDGET_BYTE)
         try:
             yield
         finally:
@@ -173,9 +162,9 @@ class Claims:
 
     def _publish(self) -> None:
         """Write the reservations of this process to its slot, for other processes."""
-        if self.path is None:
+        if self._locks is None:
             return
-        file = self._file()
+        file = self._file(self._locks)
         if not self._slot:
             self._slot = next(slot for slot in range(1, MAX_SLOTS + 1) if self._lock(slot))
         entry = f"{len(self._reservations)} {sum(self._reservations)}".ljust(SLOT_BYTES).encode()
@@ -183,9 +172,9 @@ class Claims:
 
     def _reservations_of_others(self) -> tuple[int, int]:
         """Return the requests and tokens that other processes have reserved."""
-        if self.path is None:
+        if self._locks is None:
             return 0, 0
-        file = self._file()
+        file = self._file(self._locks)
         content = os.pread(file, MAX_SLOTS * SLOT_BYTES, SLOTS_START + SLOT_BYTES)
         requests = tokens = 0
         for start in range(0, len(content), SLOT_BYTES):

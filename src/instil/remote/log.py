@@ -13,10 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: only one process at a time may write
-    fcntl = None  # type: ignore[assignment]
+from instil.files.locks import FileLock
 
 LINE = re.compile(
     rb'\{"key":"([0-9a-f]{64})","tokens":(-1|\d{1,18}),'
@@ -131,10 +128,13 @@ class Log:
     def _open_locked(self) -> Iterator[Any]:
         """Open the file for this process only."""
         assert self.path is not None
-        with open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
+        lock = FileLock(self.path)
+        lock.acquire()
+        try:
+            with open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+                yield file
+        finally:
+            lock.release()
 
     def _read_new_lines(self, file: Any) -> None:
         file.seek(self._end)

@@ -11,6 +11,9 @@ from instil.report.record import Record
 
 RESTORE = "Restore it from a copy, or resume the run (--resume)"
 
+OLDER_KEYS = {"shipped_seed": "exported_seed"}
+"""Keys in results of earlier versions -> their names now."""
+
 
 def read_run(folder: str | Path) -> Record:
     """Read a run folder.
@@ -54,6 +57,9 @@ def _read_result(folder: Path) -> dict[str, Any]:
             f"{path}: wrong type. Expected an object with teacher, alone, distilled, gain and "
             f"cost, got a {type(result).__name__}"
         )
+    for older, key in OLDER_KEYS.items():
+        if older in result:
+            result.setdefault(key, result[older])
     return result
 
 

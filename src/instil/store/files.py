@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from instil.files.atomic import atomic
+from instil.files.cache import cache_folder
 from instil.files.checksums import BLOCK_BYTES, DamagedFileError, check_sha256
 from instil.store.manifest import StoredFile
 from instil.store.outputs import Tensors
@@ -81,7 +81,7 @@ def fetch_unpacked(url: str, expected: StoredFile) -> Path:
         ValueError: if the compressed file is damaged, or its content is larger than expected.
         FileNotFoundError: if there is no such file.
     """
-    cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
+    cache = cache_folder()
     # The checksum is the name, so that stores share equal files and a new recording gets a new one.
     unpacked = cache / "stores" / f"{expected.sha256}.safetensors"
     if unpacked.exists():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from instil.cards import suggestion
+from instil.files.cache import cache_folder
 from instil.networks.api_classifier import ApiClassifier, read_texts
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.remote.server import KEY, Server
@@ -99,6 +99,5 @@ def api_classifier(
 
 
 def _default_log(url: str, name: str) -> Path:
-    cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
     digest = hashlib.sha256(f"{url} {name}".encode()).hexdigest()[:16]
-    return cache / "remote" / f"{digest}.jsonl"
+    return cache_folder() / "remote" / f"{digest}.jsonl"

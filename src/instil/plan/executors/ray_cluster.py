@@ -153,9 +153,11 @@ def _execute_remotely(name: str, shared: Files, *inputs: Files) -> dict[str, byt
 
 
 def _common_files(plan: Plan, folder: Path) -> dict[str, bytes]:
-    """Return recipe, environment and cached teachers, which every job may read."""
-    names = ("recipe.yaml", "environment.json", "checkpoint/run.json")
-    common = {f"run/{name}": (folder / name).read_bytes() for name in names}
+    """Return the files that every job may read: recipe, teachers and finished stages."""
+    checkpoint = folder / "checkpoint"
+    paths = [folder / "recipe.yaml", folder / "environment.json", checkpoint / "run.json"]
+    paths += [*checkpoint.glob("teacher.json"), *checkpoint.glob("distilled-*-stage*.safetensors")]
+    common = {f"run/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in paths}
     for job in plan.teachers:
         path = plan.teacher_path(job)
         if path.exists():

@@ -1,0 +1,75 @@
+"""Examination of one stage on its first batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from instil.core import Outputs, Scheme
+from instil.engine import Engine
+from instil.experiment.data_checks import data_problems, weight_problems
+from instil.experiment.experiment import Experiment
+from instil.experiment.schemes import samples_for_scheme
+from instil.experiment.training_options import build_training
+from instil.experiment.weighting_advice import weighting_advice
+from instil.plan.forecast import forecast_training
+from instil.plan.loss_probe import probe_losses
+from instil.plan.net_summary import compare_outputs, summarize_net
+from instil.plan.stage_problems import stage_problems
+from instil.plan.step_timer import first_step_clock
+
+
+def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> dict[str, Any]:
+    """Examine one stage on its first batch. The scheme is trained for a few steps.
+
+    Args:
+        experiment: experiment of the stage.
+        scheme: prepared scheme of the stage.
+        is_trained: whether its teachers are trained already.
+
+    Returns:
+        ``scheme``, ``teacher_trained``, ``student`` and ``teacher`` (``summarize_net``; None
+        without a teacher), ``objectives`` (``probe_losses``), ``match`` (``compare_outputs``),
+        ``forecast`` (``forecast_training``) and ``problems``.
+    """
+    recipe = experiment.recipe
+    seed = recipe.seeds[0]
+    engine = Engine(precision=recipe.train.precision)
+    training = build_training(recipe.train, seed)
+    engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
+    samples = samples_for_scheme(scheme, experiment.train_data(seed))
+    loader = experiment.loader(
+        samples,
+        seed,
+        accumulate=recipe.train.accumulate,
+        sampler=recipe.data.sampler,
+        with_mixing=True,
+    )
+    batch = engine.move(next(iter(loader))) | first_step_clock(seed)
+    with torch.no_grad():
+        student_outputs = scheme.student(batch)
+        teacher_outputs = scheme.teacher_outputs(batch)
+    scheme.train()
+    is_regression = experiment.task.kind == "real"
+    # The losses come first: the forecast takes training steps, which change the weights.
+    findings: dict[str, Any] = {
+        "scheme": recipe.scheme.type,
+        "teacher_trained": is_trained,
+        "student": summarize_net(scheme.student, student_outputs),
+        "teacher": _teacher_summary(scheme, teacher_outputs),
+        "objectives": probe_losses(scheme, engine, batch),
+        "match": {} if is_regression else compare_outputs(student_outputs, teacher_outputs, batch),
+        "forecast": forecast_training(experiment, scheme, engine, batch),
+    }
+    problems = [
+        *data_problems(experiment, samples, batch, scheme),
+        *weight_problems(experiment),
+        *stage_problems(findings, scheme),
+        *weighting_advice(experiment),
+    ]
+    return findings | {"problems": problems}
+
+
+def _teacher_summary(scheme: Scheme, outputs: Outputs) -> dict[str, Any] | None:
+    return None if scheme.teacher is None else summarize_net(scheme.teacher, outputs)

@@ -26,6 +26,7 @@ from instil.experiment.dry_run_checks import (
 )
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
+from instil.experiment.own_losses import check_own_losses
 from instil.experiment.schemes import build_scheme, samples_for_objectives, samples_for_scheme
 from instil.experiment.stored_teacher import stored_teacher
 from instil.experiment.teachers import (
@@ -106,6 +107,7 @@ def _build_stage(
         check_precompute(recipe)
     scheme = build_scheme(experiment, student, _combined_teacher(experiment, teachers, batch))
     prepare_scheme(scheme, batch)
+    check_own_losses(scheme, batch, samples)
     sample_sets = [samples_for_scheme(scheme, samples), *_baseline_samples(experiment, samples)]
     check_training(experiment, scheme, recipe.train, "train", sample_sets)
     check_classes(experiment, student, batch, "student", recipe.student.classes)

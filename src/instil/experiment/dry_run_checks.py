@@ -9,6 +9,7 @@ from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples
 from instil.engine import Engine, check_shardable
 from instil.experiment.experiment import Experiment
+from instil.experiment.own_losses import check_own_losses
 from instil.experiment.schemes import build_teacher_scheme, samples_for_scheme
 from instil.experiment.training_options import build_training
 from instil.experiment.vocabularies import check_vocabulary
@@ -58,6 +59,7 @@ def check_teacher_training(
     train = recipe.teacher_train or recipe.train
     path = "train" if train == recipe.train else "teacher_train"
     samples = samples_for_scheme(scheme, experiment.splits.train)
+    check_own_losses(scheme, batch, samples)
     check_training(experiment, scheme, train, path, [samples], learners=scheme.learners)
 
 

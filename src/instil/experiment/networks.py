@@ -19,6 +19,7 @@ from instil.data.samples import Facts
 from instil.experiment.compression import compress, make_observer
 from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import check_reads
+from instil.experiment.own_losses import label_options
 from instil.networks import factory
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.inputs import input_of
@@ -101,9 +102,8 @@ class NetworkBuilder:
         model = compress(self._build_model(config, teacher), config, self.observe)
         if isinstance(model, ReadsBatch):
             return Net(model, _call_with_batch)
-        call: Callable[..., Any] = functools.partial(
-            self.task.call, **{**input_of(model), **input_options}
-        )
+        options = {**input_of(model), **input_options, **label_options(self.task, self.recipe)}
+        call: Callable[..., Any] = functools.partial(self.task.call, **options)
         if config.reads or counts:
             call = NetworkCall(call, config.reads, counts)
         taps: dict[str, Any] = dict(taps_for(model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ def _shape(value: Any) -> Any:
         return [_shape(part) for part in value]
     if isinstance(value, str):
         return [len(value)]
+    if isinstance(value, Mapping):
+        return [_shape(part) for part in value.values()]
     return list(value.shape)
 
 

@@ -92,7 +92,8 @@ class TeacherScores:
 
     def load_outputs(self) -> None:
         """Read or compute the teacher's outputs that students are compared with, once."""
-        if not self.is_scored or self.evaluator.teacher_outputs:
+        compares = self.evaluator.task.compares_teacher
+        if not (self.is_scored and compares) or self.evaluator.teacher_outputs:
             return
         assert self.teacher is not None
         splits = self.experiment.splits

@@ -36,7 +36,8 @@ def resolve_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     if whole.get("baselines") is None:
         whole["baselines"] = _baselines(whole, task)
     if whole.get("export") is None:
-        whole["export"] = getattr(task, "exports", True)
+        is_graph = _label_kind(whole) not in getattr(task, "unexported_kinds", ())
+        whole["export"] = getattr(task, "exports", True) and is_graph
     # A list, because the loop replaces the sections that the generator reads.
     for kind, name, options, path in list(named_methods(whole)):
         if kind != "optimizer" and name in catalogue.names(kind):
@@ -68,14 +69,17 @@ def _baselines(whole: Mapping[str, Any], task: Any) -> list[str]:
         return [name for name in data_free if name != surrogate.get("name")]
     if data.get("num_labeled") == 0:
         return []
-    kind = "single"
-    if isinstance(whole["task"], Mapping):
-        kind = whole["task"].get("kind", kind)
-    names = list(getattr(task, "baselines", {}).get(kind, DEFAULT_BASELINES))
+    names = list(getattr(task, "baselines", {}).get(_label_kind(whole), DEFAULT_BASELINES))
     source = str(data.get("name")).partition(":")[0]
     if data.get("streaming") is True or source in STREAMED_SOURCES:
         return [name for name in names if not catalogue.find("baseline", name).needs_teacher]
     return names
+
+
+def _label_kind(whole: Mapping[str, Any]) -> str:
+    """Return the kind of the labels that the section of the task sets."""
+    section = whole["task"]
+    return str(section.get("kind", "single")) if isinstance(section, Mapping) else "single"
 
 
 def _with_options(section: Any, path: list[str], options: Mapping[str, Any]) -> Any:

@@ -80,7 +80,9 @@ def renamed_keys(
     for section, keys in RENAMED_KEYS.items():
         for path, entry in _entries(recipe.get(section), f"{prefix}{section}"):
             for old, new in keys.items():
-                if old in entry:
+                # ``labels: boxes`` is the option of a source, and ``labels: 100`` the old key.
+                is_option = old == "labels" and isinstance(entry.get(old), str)
+                if old in entry and not is_option:
                     yield _message("key", f"{path}.{old}", f"{path}.{new}")
     own_data = recipe.get("data")
     if isinstance(own_data, Mapping):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
+from instil.tasks.bases.own_labels import label_arguments
 
 ROLES = ("logits", "hidden_states", "attentions", "features", "embedding", "loss")
 """Outputs by name that are used."""
@@ -21,6 +22,7 @@ def call(
     size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    pass_labels: bool = False,
 ) -> Outputs:
     """Compute the outputs of an image classifier.
 
@@ -31,13 +33,17 @@ def call(
         size: side, or height and width, of the model's images; None for no resizing.
         mean: mean of each channel. Grey images become colour images for three values.
         std: standard deviation of each channel.
+        pass_labels: whether a model with the parameter ``labels`` receives them in train mode, and
+            computes its own ``loss``.
 
     Returns:
         ``logits`` (N, C); of a transformers model also ``hidden_states`` and, if its configuration
         enables them, ``attentions``. A model that returns ``features``, ``embedding`` or ``loss``
         by name has these roles too.
     """
-    result = model(preprocess(batch["image"], size, mean, std), **forward_kwargs(model))
+    labels = label_arguments(model, batch) if pass_labels else {}
+    image = preprocess(batch["image"], size, mean, std)
+    result = model(image, **forward_kwargs(model), **labels)
     if isinstance(result, Mapping):
         return {role: result[role] for role in ROLES if result.get(role) is not None}
     return {"logits": result[0] if isinstance(result, (tuple, list)) else result}

@@ -1,17 +1,20 @@
-"""Detection of one object per image: its class and its box."""
+"""Detection of one object per image, or of any number of objects."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
 from instil.data.augmentation import BoxAugmentation
+from instil.tasks.bases.box_scores import box_scores
+from instil.tasks.bases.detector_call import detector_call
+from instil.tasks.bases.own_labels import label_parameter
 from instil.tasks.bases.scores import scores
-from instil.tasks.bases.task import Evaluation, Task
+from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.classification import preprocess, resized_images
 
 IOU_THRESHOLD = 0.5
@@ -28,15 +31,20 @@ def call(
     """Compute the outputs of a detector.
 
     Args:
-        model: a model that returns logits and box logits, by these names or in this order.
+        model: a model that returns logits and box logits, by these names or in this order; or a
+            detector with the parameter ``targets``, as those of torchvision, whose class 0 is the
+            background.
         batch: ``image`` (N, C, H, W) in [0, 1]; it is resized and normalised for this model.
         size: side, or height and width, of the model's images; None for no resizing.
         mean: mean of each channel.
         std: standard deviation of each channel.
 
     Returns:
-        ``logits`` (N, C) and ``box_logits`` (N, 4 * bins).
+        ``logits`` (N, C) and ``box_logits`` (N, 4 * bins). Of a detector with ``targets`` its
+        ``loss`` in train mode, and ``detections`` in eval mode.
     """
+    if label_parameter(model) == "targets":
+        return detector_call(model, batch, background=True)
     result = model(preprocess(batch["image"], size, mean, std))
     if isinstance(result, Mapping):
         return {"logits": result["logits"], "box_logits": result["box_logits"]}
@@ -45,16 +53,20 @@ def call(
 
 
 class Detection(Task):
-    """Detection of one object per image.
+    """Detection of objects.
 
-    ``label`` is int64 (N,), -100 for no label. ``box`` (N, 4) is the left, top, right and bottom
-    edge in bins, -100 if it is unknown.
+    Labels of the kind ``single``: ``label`` is int64 (N,), -100 for no label. ``box`` (N, 4) is the
+    left, top, right and bottom edge in bins, -100 if it is unknown.
+
+    Labels of the kind ``boxes``: ``label`` is int64 (N, K) and ``box`` (N, K, 4) in pixels, padded
+    with -100. Networks are detectors that compute their loss themselves, such as those of
+    torchvision.
 
     Args:
-        kind: kind of the labels: ``single``.
+        kind: kind of the labels: ``single`` or ``boxes``.
     """
 
-    card = Card("Detection of one object", tasks=("detection",))
+    card = Card("Detection of objects", tasks=("detection",), labels=("single", "boxes"))
     title = "detection"
     names = ("image", "box", "label")
     inputs = ("image",)
@@ -62,7 +74,19 @@ class Detection(Task):
     label_objectives = ("cross_entropy", "distribution_focal")
     headline = "iou"
     augmentation = BoxAugmentation
+    kinds = ("single", "boxes")
+    baselines: ClassVar = {"single": ("alone",), "boxes": ("alone",)}
+    unexported_kinds = ("boxes",)
     call = staticmethod(call)
+
+    def __init__(self, kind: LabelKind = "single"):
+        super().__init__(kind)
+        if kind == "boxes":
+            self.roles = ("detections",)
+            self.label_objectives = ("own_loss",)
+            self.headline = "map"
+            self.secondary = ("map_50",)
+            self.compares_teacher = False
 
     def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """Return images (N, C, H, W), uint8 or float in [0, 1], in the size of training."""
@@ -71,6 +95,13 @@ class Detection(Task):
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)
         label = batch["label"]
+        if self.kind == "boxes":
+            if "box" not in batch or batch["box"].shape != (*label.shape, 4):
+                raise ValueError(
+                    "detection needs a label (N, K) and a box (N, K, 4); this batch has "
+                    f"{', '.join(batch)}"
+                )
+            return
         if label.ndim != 1 or "box" not in batch or batch["box"].shape != (len(label), 4):
             raise ValueError(
                 f"detection needs a label (N,) and a box (N, 4); this batch has {', '.join(batch)}"
@@ -86,6 +117,8 @@ class Detection(Task):
         - ``iou``: mean intersection over union of the boxes;
         - ``found``: share of the samples with the right class and an IoU of at least 0.5.
 
+        Those of labels of the kind ``boxes`` are ``map`` and ``map_50``, see ``box_scores``.
+
         Args:
             net: network to evaluate.
             batches: batches of the test data; items with ``valid`` False are ignored.
@@ -95,6 +128,11 @@ class Detection(Task):
             ValueError: if no sample has a label, no labelled sample has a box, or a logit is not
                 finite.
         """
+        if self.kind == "boxes":
+            results = (
+                (batch, outputs) for batch, outputs, _ in self.iter_outputs(net, batches, None)
+            )
+            return box_scores(results), {}
         collected: list[tuple[Tensor, ...]] = []
         for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
             parts = [outputs["logits"], outputs["box_logits"], batch["label"], batch["box"]]

@@ -9,18 +9,21 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
+from instil.tasks.bases.own_labels import label_arguments
 from instil.tasks.classification import forward_kwargs
 
-ROLES = ("logits", "hidden_states", "attentions", "embedding")
+ROLES = ("logits", "hidden_states", "attentions", "embedding", "loss")
 """Outputs of a transformers model that are used."""
 
 
-def call(model: nn.Module, batch: Batch) -> Outputs:
+def call(model: nn.Module, batch: Batch, pass_labels: bool = False) -> Outputs:
     """Compute the outputs of a text classifier.
 
     Args:
         model: a transformers model, or one that is called like it.
         batch: ``input_ids`` and optionally ``attention_mask`` (N, L).
+        pass_labels: whether a model with the parameter ``labels`` receives them in train mode, and
+            computes its own ``loss``.
 
     Returns:
         ``logits`` (N, C) and ``embedding`` (N, D): the model's own, or the last hidden state of
@@ -29,7 +32,8 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
         softmax.
     """
     mask = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
-    result = model(input_ids=batch["input_ids"], **mask, **forward_kwargs(model))
+    labels = label_arguments(model, batch) if pass_labels else {}
+    result = model(input_ids=batch["input_ids"], **mask, **forward_kwargs(model), **labels)
     if not isinstance(result, Mapping):
         return {"logits": result[0] if isinstance(result, (tuple, list)) else result}
     outputs = {role: result[role] for role in ROLES if result.get(role) is not None}

@@ -44,6 +44,8 @@ class Task(ExtraMetrics):
         baselines: for each kind of labels, the arms that a gain must exceed. All but ``alone`` need
             one class per sample.
         exports: whether a student is a graph, as ONNX needs it.
+        unexported_kinds: kinds of labels whose students are not.
+        compares_teacher: whether ``evaluate`` compares a student with its teacher.
         export_inputs: inputs of that graph; empty for ``inputs``.
         export_roles: outputs of that graph; empty for ``roles``.
         eval_batch_size: number of samples per batch in evaluation.
@@ -52,12 +54,14 @@ class Task(ExtraMetrics):
     """
 
     card: ClassVar[Card]
-    roles: ClassVar[tuple[str, ...]] = ("logits",)
+    roles: tuple[str, ...] = ("logits",)
     teacher_eval_roles: ClassVar[tuple[str, ...]] = ()
-    label_objectives: ClassVar[tuple[str, ...]] = ("cross_entropy",)
+    label_objectives: tuple[str, ...] = ("cross_entropy",)
     kinds: ClassVar[tuple[str, ...]] = ("single",)
     baselines: ClassVar[Mapping[str, tuple[str, ...]]] = {"single": ("alone",)}
-    exports: ClassVar[bool] = True
+    exports: bool = True
+    unexported_kinds: ClassVar[tuple[str, ...]] = ()
+    compares_teacher: bool = True
     export_inputs: ClassVar[tuple[str, ...]] = ()
     export_roles: ClassVar[tuple[str, ...]] = ()
     eval_batch_size: ClassVar[int] = 256
@@ -70,6 +74,8 @@ class Task(ExtraMetrics):
             expected = f"{', '.join(others)} or {last}" if others else last
             raise ValueError(f"labels are {expected}, not '{kind}'")
         self.kind = kind
+        if kind in self.unexported_kinds:
+            self.exports = False
 
     def evaluate_generation(
         self, net: nn.Module, samples: Any, teacher: nn.Module | None = None

@@ -1,0 +1,31 @@
+"""Metrics of detectors of any number of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from instil.core import Batch, Outputs
+from instil.metrics.mean_average_precision import MeanAveragePrecision
+
+IOU_THRESHOLD = 0.5
+"""Intersection over union of ``map_50``."""
+
+
+def box_scores(results: Iterable[tuple[Batch, Outputs]]) -> dict[str, float]:
+    """Compute the mean average precision of detections.
+
+    Args:
+        results: batches with ``label`` (N, K), ``box`` (N, K, 4) and ``num_boxes`` (N,), each with
+            outputs that have ``detections``.
+
+    Returns:
+        ``map``, over the intersections over union from 0.5 to 0.95, and ``map_50``.
+
+    Raises:
+        ValueError: if no sample has a box.
+    """
+    metrics = {"map": MeanAveragePrecision(), "map_50": MeanAveragePrecision([IOU_THRESHOLD])}
+    for batch, outputs in results:
+        for metric in metrics.values():
+            metric.update(outputs, batch)
+    return {name: metric.compute() for name, metric in metrics.items()}

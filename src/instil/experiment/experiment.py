@@ -36,7 +36,7 @@ from instil.experiment.recipe_checks import (
     common_teacher_tokenizer,
 )
 from instil.experiment.recipe_metrics import add_metrics
-from instil.experiment.sources import data_source, surrogate_samples
+from instil.experiment.sources import data_source, set_collation, surrogate_samples
 from instil.experiment.stream_checks import check_stream
 from instil.recipe import build_options, error_context, stages
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
@@ -91,6 +91,7 @@ class Experiment:
                 **build_options("task", recipe.task.name, recipe.task.options, "task")
             )
             check_label_kind(task, splits, recipe)
+        set_collation(splits, task)
         add_metrics(task, recipe)
         samples = cls(recipe, task, splits).visible_samples
         student = exported_student(recipe)

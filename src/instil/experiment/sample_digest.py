@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from instil.data.images import ArrayData, LazyData
+from instil.data.item_data import ItemData
 from instil.data.masks import MaskedImages
 from instil.data.pictures import Files, Pictures
 from instil.data.samples import Samples, TensorData
@@ -82,7 +83,7 @@ def _rows(samples: Samples) -> Tensor:
     num_rows = _affordable(len(samples), num_bytes * len(samples))
     # Decoding or computing inputs takes far longer than reading their bytes.
     images = _images(samples)
-    if not isinstance(images, (TensorData, ArrayData)):
+    if not isinstance(images, (TensorData, ArrayData, ItemData)):
         num_rows = min(num_rows, MOST_COMPUTED)
     return _spread(len(samples), num_rows)
 

@@ -10,6 +10,7 @@ from typing import Any
 from instil import catalogue
 from instil.cards import suggestion
 from instil.catalogue.user_code import UntrustedCode, module_file, user_function
+from instil.data.item_data import ItemData
 from instil.data.samples import Samples
 from instil.data.splits import Splits
 from instil.data.surrogate_images import ForeignImages, ImageSource, SyntheticImages
@@ -59,6 +60,18 @@ def image_source(name: str, options: Mapping[str, Any]) -> ImageSource:
     """Build a source of synthetic images with checked options."""
     source_class = IMAGE_SOURCES[name]
     return source_class(**check(source_class, options, "data.surrogate", name, schedules=False))
+
+
+def set_collation(splits: Splits, task: Any) -> None:
+    """Join samples of the class ``ItemData`` by the function of a task.
+
+    Args:
+        splits: data of a source.
+        task: task of the recipe.
+    """
+    for part in (splits.train, splits.validation, splits.test):
+        if isinstance(part, ItemData):
+            part.collate = task.collate
 
 
 def data_source(

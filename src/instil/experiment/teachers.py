@@ -17,7 +17,7 @@ from instil.data.labels import few_labels
 from instil.data.splits import Splits, numbered
 from instil.engine import init_distributed
 from instil.experiment.experiment import Experiment
-from instil.experiment.sources import data_source
+from instil.experiment.sources import data_source, set_collation
 from instil.items import to_device
 from instil.recipe import RecipeError, build_options, error_context
 from instil.recipe.sections import DataConfig, TeacherConfig
@@ -175,6 +175,7 @@ def _load_source(experiment: Experiment, name: str, options: dict[str, Any]) -> 
         # ``sources`` is shared by the experiments of all stages.
         if key not in experiment.sources:
             experiment.sources[key] = data_source(name, options, recipe, "teacher.data")
+            set_collation(experiment.sources[key], experiment.task)
         splits = experiment.sources[key]
         if splits.kind != experiment.splits.kind:
             raise ValueError(

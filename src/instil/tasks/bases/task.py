@@ -21,6 +21,7 @@ from instil.core import (
     batch_size,
     side_effect_free,
 )
+from instil.data.item_data import stack_items
 from instil.items import to_device
 from instil.tasks.bases.checks import check_class_names, check_objectives
 from instil.tasks.bases.extra_metrics import Evaluation as Evaluation
@@ -82,6 +83,19 @@ class Task(ExtraMetrics):
     ) -> Evaluation:
         """Compute metrics and details of generated outputs; empty for tasks without generation."""
         return {}, {}
+
+    def collate(self, items: Sequence[Batch]) -> Batch:
+        """Join the inputs of samples to those of a batch, for data of the class ``ItemData``.
+
+        By default tensors of one shape are stacked. A task with ragged inputs pads them here.
+
+        Args:
+            items: inputs of each sample, by batch key.
+
+        Raises:
+            ValueError: for tensors of different shapes.
+        """
+        return stack_items(items)
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
         """Raise ValueError for an objective that is undefined for this kind of labels."""

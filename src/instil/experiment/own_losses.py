@@ -81,7 +81,7 @@ def _check_labels(path: str, title: str, samples: Samples) -> None:
 
 def _check_problem_type(model: nn.Module, samples: Samples) -> None:
     """Check that a transformers model knows the loss for labels of an ambiguous type."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     expected = PROBLEM_TYPES.get(samples.kind)
     if expected is None or not hasattr(config, "problem_type"):
         return

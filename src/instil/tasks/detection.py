@@ -70,8 +70,8 @@ class Detection(Task):
     title = "detection"
     names = ("image", "box", "label")
     inputs = ("image",)
-    roles = ("logits", "box_logits")
-    label_objectives = ("cross_entropy", "distribution_focal")
+    roles: tuple[str, ...] = ("logits", "box_logits")
+    label_objectives: tuple[str, ...] = ("cross_entropy", "distribution_focal")
     headline = "iou"
     augmentation = BoxAugmentation
     kinds = ("single", "boxes")

@@ -198,14 +198,13 @@ def test_store(
     assert all(0.1 < value < 10 for value in results.values())
 
 
-def test_schemes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_schemes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(STEP.parent))
     module = runpy.run_path(str(STEP.with_name("schemes.py")))
-    monkeypatch.setitem(module["main"].__globals__, "BATCH", 16)
-    monkeypatch.setattr("sys.argv", ["schemes.py", "offline", "mutual", "--steps", "2"])
-    module["main"]()
-    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    settings = module["measured"].__globals__
+    monkeypatch.setitem(settings, "WIDTHS", {"cnn": 4, "causal_transformer": 32})
     for name in ("offline", "mutual"):
-        time_ratio, memory_ratio = map(float, rows[name][:2])
-        assert 1 <= time_ratio < 10
-        assert memory_ratio >= 1
+        row = module["measured"](name, 4)
+        assert row.get("error") is None
+        assert 1 <= row["time"] < 10
+        assert row["memory"] >= 1

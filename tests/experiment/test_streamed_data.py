@@ -95,6 +95,19 @@ def test_a_resumed_training_continues_at_the_same_sample(
     assert_same(weights(out), weights(tmp_path / "whole"))
 
 
+def test_a_model_computes_its_loss_from_the_labels_of_a_stream() -> None:
+    pytest.importorskip("transformers")
+    config = {"model_type": "vit", "image_size": 8, "patch_size": 4, "num_channels": 1}
+    config |= {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    student = {
+        "model": "transformers:AutoModelForImageClassification",
+        "options": {"config": config},
+    }
+    sections = {"student": student, "objectives": {"own_loss": {}}, "baselines": []}
+    (probe,) = doctor(build(FLOW | sections))["stages"][0]["objectives"].values()
+    assert probe["value"] > 0
+
+
 def test_the_default_baselines_of_a_stream_read_no_teacher_outputs() -> None:
     sections = {name: value for name, value in FLOW.items() if name not in ("baselines", "data")}
     for data in ({"name": "webdataset"}, {"name": "huggingface:photos", "streaming": True}):

@@ -14,6 +14,7 @@ from instil import catalogue
 from instil.core import Batch, Net, Outputs, Scheme
 from instil.data.labels import num_labelled
 from instil.data.samples import Samples
+from instil.data.streams import Stream
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
 from instil.tasks.bases.own_labels import label_parameter
@@ -70,6 +71,9 @@ def _reads_loss(objective: Any) -> bool:
 
 
 def _check_labels(path: str, title: str, samples: Samples) -> None:
+    # The labels of a stream are unknown before it is read.
+    if isinstance(samples, Stream):
+        return
     labelled = num_labelled(samples)
     if labelled < len(samples):
         raise RecipeError(

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from instil.experiment.experiment import Experiment
-from instil.plan import fitting, shared_students
+from instil.plan import finished_stages, finished_students, fitting, records, shared_students
 from instil.plan.overview import overview
 from instil.plan.plan import Plan
 from instil.plan.run import run
@@ -135,6 +135,26 @@ def test_the_plan_lists_what_is_cached(fits: list[str], tmp_path: Path) -> None:
         "student/distilled/seed-0",
     }
     assert [job["name"] for job in jobs if "seconds" in job] == ["student/label_smoothing/seed-0"]
+
+
+def test_the_first_rank_alone_reads_and_writes_the_cache(
+    fits: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = recipe(*SHORT, "baselines=[]")
+    run_in(tmp_path / "first", one)
+    plan = Plan.compile(Experiment.from_recipe(one))
+
+    def fail(value: Any) -> Any:
+        raise AssertionError("the other ranks do not take part")
+
+    for module in (records, finished_students, finished_stages):
+        monkeypatch.setattr(module, "broadcast_object", fail)
+    (tmp_path / "second").mkdir()
+    shared = SharedStudents(plan, RunFolder(tmp_path / "second"))
+    assert shared.fetch() == list(plan.students)
+    shared.delete()
+    shared.publish(plan.students[0])
+    assert shared.is_cached(plan.students[0])
 
 
 def test_several_processes_publish_at_once(fits: list[str], tmp_path: Path) -> None:

@@ -30,11 +30,21 @@ def read_record(path: Path, kind: type[RecordT], remedy: str, consequence: str) 
         which is logged.
     """
     # The first rank decides for all: the file may appear while other ranks look for it.
-    record = _read(path, kind, remedy, consequence) if rank() == 0 else None
+    record = read_on_this_rank(path, kind, remedy, consequence) if rank() == 0 else None
     return broadcast_object(record)  # type: ignore[no-any-return]
 
 
-def _read(path: Path, kind: type[RecordT], remedy: str, consequence: str) -> RecordT | None:
+def read_on_this_rank(
+    path: Path, kind: type[RecordT], remedy: str, consequence: str
+) -> RecordT | None:
+    """Read a record as ``read_record`` does, without communication with other ranks.
+
+    Args:
+        path: the file.
+        kind: class of the record.
+        remedy: advice for a damaged file, without a full stop.
+        consequence: sentence about what happens now, for the log.
+    """
     if not path.exists():
         return None
     try:

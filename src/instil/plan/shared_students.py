@@ -19,7 +19,7 @@ from instil.plan.execution_facts import execution_facts
 from instil.plan.finished_students import StudentRecord
 from instil.plan.job import Job
 from instil.plan.plan import Plan
-from instil.plan.records import read_record
+from instil.plan.records import read_on_this_rank
 from instil.plan.run_folder import RunFolder
 from instil.recipe import fingerprint
 
@@ -93,7 +93,7 @@ class SharedStudents:
         return True
 
     def _copy_student(self, job: Job, entry: Path) -> None:
-        record = read_record(entry / RECORD, StudentRecord, "It is deleted", "")
+        record = read_on_this_rank(entry / RECORD, StudentRecord, "It is deleted", "")
         if record is None:
             raise DamagedFileError(f"{RECORD} is missing or damaged.")
         for name, path in self._files(job, record.others).items():
@@ -133,7 +133,9 @@ class SharedStudents:
             path = finished_stages.weights_path(self.folder, job.seed, job.stage_index)
             shutil.copyfile(path, part / WEIGHTS)
             return
-        record = finished_students.read(self.folder, job.arm, job.seed)
+        # Only the first rank is here, so that it must not communicate with the others.
+        path = self.folder.arm_file(job.arm, job.seed, ".json")
+        record = read_on_this_rank(path, StudentRecord, finished_students.REMEDY, "")
         assert record is not None
         for name, path in self._files(job, record.others).items():
             if path.exists():

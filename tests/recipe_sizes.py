@@ -6,6 +6,7 @@ SMALL = {
     "cross_tokenizer": ["data.rows=32", "data.held_out=8"],
     "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
     "pate": ["teacher.num_replicas=2"],
+    "seq2seq": ["data.rows=64", "data.max_letters=3"],
     "remote": ["data.rows=4", "data.held_out=2", "data.length=16"],
     "sentence_embedding": ["data.rows=64", "data.held_out=8"],
     "smollm2_on_policy": ["scheme.sampling.min_prompt_tokens=16"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -168,6 +169,38 @@ def point_sets() -> Batch:
     return {"points": points, "label": images()["label"]}
 
 
+class SequenceProbe(nn.Module):
+    """Decoder that reads one token and the mean of the encoder's input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(9, 6)
+        self.head = Probe(6, 9)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, decoder_input_ids: Tensor) -> Any:
+        is_token = attention_mask[..., None].float()
+        mean = (self.tokens(input_ids) * is_token).sum(1) / is_token.sum(1)
+        state = self.tokens(decoder_input_ids) + mean[:, None]
+        return self.head(state.flatten(0, 1)).unflatten(0, decoder_input_ids.shape)
+
+
+def sequences() -> Batch:
+    """Texts with targets of one to four tokens and the end token; one sample has no label."""
+    batch = texts()
+    length = torch.arange(12)[:, None] % 4 + 1
+    label = torch.randint(2, 9, (12, 5), generator=torch.Generator().manual_seed(5))
+    position = torch.arange(5)
+    label = label.masked_fill(position == length, 1).masked_fill(position > length, -100)
+    label[0, 0] = 8
+    label[7] = -100
+    return {
+        "input_ids": batch["input_ids"],
+        "encoder_attention_mask": batch["attention_mask"],
+        "label": label,
+        "valid": label != -100,
+    }
+
+
 SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] = {
     "classification": (images, None),
     "segmentation": (pixels, PixelProbe),
@@ -179,4 +212,5 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "language": (rows, NextTokenProbe),
     "image_text": (pairs, PairProbe),
     "sentence_embedding": (text_pairs, TextProbe),
+    "seq2seq": (sequences, SequenceProbe),
 }

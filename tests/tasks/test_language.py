@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -9,14 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import instil
 from instil.core import Net, Objectives
+from instil.engine import Optimization
 from instil.networks.causal_transformer import causal_transformer
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.objectives.logits.regression_kd import RegressionKD
-from instil.tasks.bases import causal_model
+from instil.tasks.bases import causal_model, token_chunks
 from instil.tasks.language import Language, call
 from instil.teachers.frozen import Frozen
+from instil.training.fit import Training
 from tests.tasks.samples import NextTokenProbe, rows
 
 IDS = {
@@ -153,7 +157,7 @@ def test_metrics_equal_loops_over_the_labelled_tokens() -> None:
 def test_metrics_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = causal_transformer(9, length=5, width=8).eval(), rows()
     whole = Language().evaluate(Net(model, call), [batch])[0]
-    monkeypatch.setattr(causal_model, "CHUNK", 40)
+    monkeypatch.setattr(token_chunks, "CHUNK", 40)
     assert Language().evaluate(Net(model, call), [batch])[0] == pytest.approx(whole)
     logits = Language().evaluate(
         Net(
@@ -213,3 +217,79 @@ def test_rows_longer_than_the_context_raise() -> None:
         match="rows of 6 tokens are longer than the context of LlamaForCausalLM, 4 tokens",
     ):
         call(model, IDS)
+
+
+def vision_language_model(width: int) -> Any:
+    """LLaVA with random weights: four image tokens (39) for an image of 8 x 8 pixels."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(width)
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=8,
+        patch_size=4,
+    )
+    text = transformers.LlamaConfig(
+        vocab_size=40,
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    config = transformers.LlavaConfig(
+        vision_config=vision, text_config=text, image_token_id=39, image_seq_length=4
+    )
+    return transformers.AutoModelForImageTextToText.from_config(config).eval()
+
+
+def images_and_text() -> Any:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 39, (4, 10), generator=generator)
+    ids[:, 1:5] = 39
+    label = ids.roll(-1, 1)
+    label[:, :5], label[:, -1] = -100, -100
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": torch.rand(4, 3, 8, 8, generator=generator),
+        "label": label,
+        "valid": label != -100,
+    }
+
+
+def test_a_vision_language_model_reads_its_images() -> None:
+    model, batch = vision_language_model(16), images_and_text()
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values")}
+    outputs = call(model, batch)
+    torch.testing.assert_close(outputs["logits"], model(**inputs).logits)
+    assert "projection" in outputs
+    other = call(model, batch | {"pixel_values": 1 - batch["pixel_values"]})
+    assert (other["logits"] - outputs["logits"]).abs().max() > 1e-3
+
+
+def test_vision_language_models_distil_on_the_tokens_of_the_text() -> None:
+    student, batch = vision_language_model(16), images_and_text()
+    before = copy.deepcopy(student.state_dict())
+    result = instil.distil(
+        vision_language_model(32),
+        student,
+        [batch],
+        {"forward_kl": 1.0},
+        training=Training(epochs=8, optimizer=Optimization(options={"lr": 1e-2})),
+        task="language",
+        progress=False,
+    )
+    losses = [record["losses"]["student/forward_kl"] for record in result.records]
+    assert losses[-1] < 0.5 * losses[0]
+    changed = [
+        not torch.equal(weight, before[name])
+        for name, weight in student.named_parameters()
+        if "vision_tower" in name
+    ]
+    assert any(changed)

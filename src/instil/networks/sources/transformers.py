@@ -11,8 +11,22 @@ from torch import nn
 from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
 
-DATA_OPTIONS = {"vocab_size": "vocabulary", "num_channels": "channels", "image_size": "size"}
+DATA_OPTIONS = {
+    "vocab_size": "vocabulary",
+    "num_channels": "channels",
+    "num_mel_bins": "channels",
+    "image_size": "size",
+}
 """Options of a configuration, and the property of the data that is their default."""
+
+
+TOKEN_OPTIONS = {
+    "pad_token_id": "pad",
+    "decoder_start_token_id": "start",
+    "eos_token_id": "end",
+    "forced_eos_token_id": "end",
+}
+"""Special tokens of the configuration of an encoder-decoder, and the property of the data."""
 
 
 class TransformersSource(ModelSource):
@@ -83,11 +97,15 @@ def _config(
 def _data_options(config_class: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Options that the data decide, as far as the configuration has them."""
     parameters = inspect.signature(config_class).parameters
-    return {
+    options = {
         option: facts[fact]
         for option, fact in DATA_OPTIONS.items()
         if option in parameters and fact in facts
     }
+    # Only data of pairs have a start token; a decoder keeps the tokens of its configuration.
+    if "start" in facts:
+        options |= {option: facts[fact] for option, fact in TOKEN_OPTIONS.items()}
+    return options
 
 
 def _expected_input(config: Any) -> dict[str, Any]:

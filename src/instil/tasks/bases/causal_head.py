@@ -65,7 +65,7 @@ def head_rule(model: Any, inputs: dict[str, Tensor]) -> HeadRule | None:
         warning names the class of the model.
     """
     head = model.get_output_embeddings()
-    state = _state_of(head)
+    state = head_state(head)
     # The result is an attribute of the model, so that copies of the model need no test.
     if not hasattr(model, VERDICTS):
         setattr(model, VERDICTS, {})
@@ -82,8 +82,8 @@ def head_rule(model: Any, inputs: dict[str, Tensor]) -> HeadRule | None:
     return verdicts[state]
 
 
-def _state_of(head: Any) -> tuple[Any, ...]:
-    """Properties that decide how a head computes; equal for copies and for sharded modules."""
+def head_state(head: Any) -> tuple[Any, ...]:
+    """Return what decides how a head computes; equal for copies and for sharded modules."""
     adapters = tuple(getattr(head, "active_adapters", ()))
     flags = (getattr(head, "disable_adapters", False), getattr(head, "merged", False))
     return (hasattr(head, "down"), hasattr(head, "lora_A"), adapters, *flags)

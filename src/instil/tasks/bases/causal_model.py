@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -15,11 +14,12 @@ from instil.core import Batch, Outputs, side_effect_free
 from instil.roles import LazyOutputs, Projection
 from instil.tasks.bases import causal_head
 from instil.tasks.bases.linear_head import linear_head
+from instil.tasks.bases.token_chunks import predicted
 
-CHUNK = 2**24
-"""Number of logits in memory at a time where each token needs one number only."""
 IS_CAUSAL = "_instil_is_causal"
 """Attribute of a model that passed the test of causality."""
+OWN_INPUTS = frozenset({"input_ids", "attention_mask", "position_ids", "past", "labels", "label"})
+"""Keys of a batch that have a treatment of their own."""
 LAYERS = frozenset({"hidden_states", "attentions"})
 """Roles that make a model return the outputs of all its layers."""
 
@@ -37,7 +37,8 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
             and ``attention_mask`` to logits.
         batch: ``input_ids`` and ``attention_mask`` (N, T). With the key ``past`` (None at first)
             the rows are the next tokens of texts at ``position_ids`` (N, T), and the mask covers
-            all tokens so far.
+            all tokens so far. Further keys that the model has parameters for are passed on, such as
+            ``pixel_values`` of vision-language models.
         roles: roles that will be read; None stands for all. Outputs of all layers are computed
             only for ``hidden_states`` and ``attentions``.
 
@@ -58,6 +59,7 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
     inputs: dict[str, Any] = {"input_ids": batch["input_ids"]}
     if "attention_mask" in batch:
         inputs["attention_mask"] = batch["attention_mask"]
+    inputs |= _other_inputs(bare, batch)
     if not hasattr(bare, "get_output_embeddings"):
         return _plain_outputs(model, inputs)
     require_causal(bare, inputs)
@@ -82,6 +84,15 @@ def _body(bare: Any) -> nn.Module:
     body = causal_head.body_of(bare)
     assert body is not None
     return body
+
+
+def _other_inputs(bare: Any, batch: Batch) -> dict[str, Any]:
+    """Entries of a batch for further parameters of a model, such as its images."""
+    # The cache of earlier tokens holds the images, too.
+    if batch.get("past") is not None:
+        return {}
+    names = _parameters_of(bare) - OWN_INPUTS
+    return {key: value for key, value in batch.items() if key in names}
 
 
 def _check_length(bare: Any, batch: Batch) -> None:
@@ -212,8 +223,8 @@ def require_causal(model: Any, inputs: dict[str, Tensor]) -> None:
     """
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False) is True:
         raise ValueError(
-            f"{type(model).__name__} is an encoder-decoder, which is not supported. Expected a "
-            "decoder that reads one text, such as the classes of AutoModelForCausalLM"
+            f"{type(model).__name__} is an encoder-decoder. Expected a decoder that reads one "
+            "text, such as the classes of AutoModelForCausalLM. Use task: seq2seq"
         )
     if not getattr(model, IS_CAUSAL, False):
         _test_causal(model, inputs)
@@ -232,18 +243,3 @@ def _test_causal(model: Any, inputs: dict[str, Tensor]) -> None:
     with side_effect_free(model):
         causal_head.check_causal(logits, probe["input_ids"], type(model).__name__)
     setattr(model, IS_CAUSAL, True)
-
-
-def predicted(projection: Projection) -> Tensor:
-    """Return the most likely token (...) of each position, without gradients, in chunks."""
-    with torch.no_grad():
-        tokens = torch.cat([part.argmax(-1) for part in chunked_logits(projection)])
-    return tokens.view(projection.hidden.shape[:-1])
-
-
-def chunked_logits(projection: Projection) -> Iterator[Tensor]:
-    """Iterate over the logits (n, V) of consecutive positions, about ``CHUNK`` at a time."""
-    hidden = projection.hidden.reshape(-1, projection.hidden.shape[-1])
-    rows = max(1, CHUNK // len(projection.weight))
-    for start in range(0, len(hidden), rows):
-        yield replace(projection, hidden=hidden[start : start + rows]).logits()

@@ -1,0 +1,98 @@
+"""Inputs of an encoder, each with a sequence of tokens as label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch
+from instil.data.label_kinds import SequenceData
+from instil.data.pair_tokenizers import PairTokenizer
+from instil.data.samples import Facts
+
+MASK = "encoder_attention_mask"
+
+
+class SequencePairs(SequenceData):
+    """Samples in memory with the tokens of a target as label, for the task ``seq2seq``.
+
+    A batch has ``label`` int64 (N, L) with the end token, padded with -100, ``valid`` (N, L), True
+    for its tokens, and ``label_length`` (N,).
+
+    Args:
+        tensors: input of the encoder by batch key, and optionally ``encoder_attention_mask``.
+        targets: token ids of each target, without the end token; None for no label.
+        tokenizer: tokenizer of the targets.
+
+    Raises:
+        ValueError: for tensors of another length, or an index that is not a token.
+    """
+
+    noun = "pair"
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        targets: Sequence[Sequence[int] | None],
+        tokenizer: PairTokenizer,
+    ):
+        self.tokenizer = tokenizer
+        key, value = next(iter(tensors.items()))
+        facts: Facts = {
+            "vocabulary": tokenizer.size,
+            "start": tokenizer.start,
+            "end": tokenizer.end,
+            "pad": tokenizer.pad,
+            "inputs": key,
+        }
+        if value.is_floating_point():
+            facts["channels"] = value.shape[1]
+        sequences = [[] if ids is None else [*ids, tokenizer.end] for ids in targets]
+        super().__init__(tensors, sequences, ("token",), facts)
+
+    @property
+    def facts(self) -> Facts:
+        """``vocabulary``, ``start``, ``end``, ``pad``, ``inputs`` and, for arrays, ``channels``."""
+        return dict(self._facts)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether characters and words of a target's text can be counted."""
+        return self.tokenizer.is_text
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Return the text of the token ids of a target."""
+        return self.tokenizer.text_of(ids)
+
+    def __getitems__(self, rows: Tensor | Sequence[int]) -> Batch:
+        """Return the batch of these rows with ``valid`` and ``label_length``."""
+        batch = super().__getitems__(rows)
+        return batch | {"valid": batch["label"] != UNLABELLED}
+
+    def _checked(self, label: Tensor) -> Tensor:
+        size = self.tokenizer.size
+        if label.ndim != 2 or label.is_floating_point() or (label.numel() and label.max() >= size):
+            raise ValueError(
+                f"labels of pairs are token ids (N, L) below {size}. Expected whole numbers, got "
+                f"{label.dtype} {tuple(label.shape)}"
+            )
+        return label.to(torch.int64)
+
+
+def text_pairs(pairs: Sequence[tuple[str, str | None]], tokenizer: PairTokenizer) -> SequencePairs:
+    """Return pairs of texts as samples with ``input_ids`` and ``encoder_attention_mask``.
+
+    Args:
+        pairs: source and target of each sample; a target of None is no label.
+        tokenizer: tokenizer of sources and targets.
+    """
+    sources = [[*tokenizer.source_ids(source), tokenizer.end] for source, _ in pairs]
+    targets = [None if target is None else tokenizer.target_ids(target) for _, target in pairs]
+    lengths = torch.tensor([len(ids) for ids in sources])
+    ids = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(source) for source in sources], True, tokenizer.pad
+    )
+    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+    return SequencePairs({"input_ids": ids, MASK: mask}, targets, tokenizer)

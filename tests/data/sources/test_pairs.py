@@ -1,0 +1,107 @@
+"""Sources of pairs: files, splits, limits, CMUdict, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instil.data.sequence_pairs import SequencePairs
+from instil.data.sources.cmudict import cmudict
+from instil.data.sources.pairs import pairs
+
+
+def texts(data: Any) -> list[tuple[str, str]]:
+    """Source and target of each sample."""
+    assert isinstance(data, SequencePairs)
+    tokenizer: Any = data.tokenizer
+    batch = data.__getitems__(range(len(data)))
+    found = []
+    for source, target in zip(batch["input_ids"].tolist(), batch["label"].tolist(), strict=True):
+        letters = [tokenizer.symbols[token] for token in source if token > 1]
+        found.append(("".join(letters), data.text_of([token for token in target if token > 1])))
+    return found
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    lines = [f"{chr(97 + i)}x{i}\tno\tT{i} U" for i in range(20)]
+    (tmp_path / "all.tsv").write_text("\n".join(["source\tother\ttarget", *lines]))
+    return tmp_path
+
+
+def test_a_tab_separated_file_is_split_by_its_sources(table: Path) -> None:
+    data = pairs("all.tsv", target_tokenizer="words", base=table)
+    parts = [texts(part) for part in (data.train, data.validation, data.test)]
+    assert [len(part) for part in parts] == [14, 3, 3]
+    assert len({source for part in parts for source, _ in part}) == 20
+    assert ("ax0", "T0 U") in parts[0] + [
+        # The symbols of held-out targets may be unknown.
+        (source, "T0 U")
+        for part in parts[1:]
+        for source, _ in part
+    ]
+    assert data.kind == "sequence"
+    fewer = pairs("all.tsv", target_tokenizer="words", rows=5, base=table)
+    assert len(fewer.train) == 5
+    assert set(texts(fewer.train)) <= set(parts[0])
+    assert len(fewer.test) == 3
+
+
+def test_json_lines_may_have_other_columns_and_no_targets(tmp_path: Path) -> None:
+    for split in ("train", "validation", "test"):
+        rows = [{"en": "a b", "de": "c"}, {"en": "a", "de": None if split == "train" else "b"}]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    files: Any = {name: f"{name}.jsonl" for name in ("train", "validation", "test")}
+    data = pairs(files, source="en", target="de", tokenizer="bytes", base=tmp_path)
+    assert data.train.has_label.tolist() == [True, False]
+    assert data.test.facts["vocabulary"] == 257
+
+
+def test_long_pairs_are_left_out_with_a_note(table: Path) -> None:
+    data = pairs("all.tsv", max_length=4, base=table)
+    assert any("are longer than 4 tokens: left out" in note for note in data.notes)
+    with pytest.raises(ValueError, match="there is no train pair"):
+        pairs("all.tsv", max_length=1, base=table)
+
+
+def test_wrong_files_are_errors(table: Path) -> None:
+    with pytest.raises(ValueError, match=r"no column 'sorce'.*source"):
+        pairs("all.tsv", source="sorce", base=table)
+    (table / "short.tsv").write_text("source\ttarget\na\tb\nc\n")
+    with pytest.raises(ValueError, match=r"line 3: 1 columns\. Expected 2"):
+        pairs("short.tsv", base=table)
+    (table / "empty.tsv").write_text("source\ttarget\na\tb\n\tc\n")
+    with pytest.raises(ValueError, match="pair 1 has no text in column 'source'"):
+        pairs("empty.tsv", base=table)
+    (table / "list.jsonl").write_text('{"source": "a", "target": [1]}\n')
+    with pytest.raises(ValueError, match="Expected a text, got list"):
+        pairs("list.jsonl", base=table)
+
+
+def test_the_packaged_dictionary_has_letters_and_phonemes() -> None:
+    data = cmudict(rows=200)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [200, 1998, 1998]
+    found = dict(texts(cmudict().train))
+    assert len(found) > 15_000
+    word = next(word for word in found if len(word) > 4)
+    assert all(symbol.isalpha() for symbol in found[word].split())
+    stressed = cmudict(stress=True)
+    assert stressed.train.facts["vocabulary"] > data.train.facts["vocabulary"]
+
+
+def test_a_whole_dictionary_is_read_from_a_file(tmp_path: Path) -> None:
+    lines = ";;; comment\nABLE  EY1 B AH0 L\nABLE(1)  AH0\nA.  EY1\n" + "".join(
+        f"{word.upper()} K AE1 T # a word\n" for word in ("cat", "kat", "cut", "kut", "cot", "kot")
+    )
+    (tmp_path / "dict.txt").write_text(lines * 2)
+    data = cmudict("dict.txt", base=tmp_path)
+    parts = [texts(part) for part in (data.train, data.validation, data.test)]
+    found = dict(parts[0] + parts[1] + parts[2])
+    assert len(found) == 7
+    assert found.get("able", "EY B AH L") == "EY B AH L"
+    (tmp_path / "wrong.txt").write_text("hello world this is text\n")
+    with pytest.raises(ValueError, match="is not CMUdict"):
+        cmudict("wrong.txt", base=tmp_path)

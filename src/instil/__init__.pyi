@@ -188,6 +188,7 @@ from .core import Scheme as Scheme
 from .tasks.segmentation import Segmentation as Segmentation
 from .objectives.features.semckd import SemCKD as SemCKD
 from .tasks.sentence_embedding import SentenceEmbedding as SentenceEmbedding
+from .tasks.seq2seq import Seq2Seq as Seq2Seq
 from .schemes.language.sequence_level import SequenceLevel as SequenceLevel
 from .schemes.offline.several_students import SeveralStudents as SeveralStudents
 from .objectives.features.simkd import SimKD as SimKD
@@ -585,6 +586,7 @@ __all__ = [
     "Segmentation",
     "SemCKD",
     "SentenceEmbedding",
+    "Seq2Seq",
     "SequenceLevel",
     "SeveralStudents",
     "SimKD",

@@ -122,7 +122,7 @@ def pair_tokenizer(
         base: folder that relative paths start from.
 
     Raises:
-        ValueError: for two tokenizers of which one has subwords, and an unknown tokenizer.
+        ValueError: for two different tokenizers with subwords, and an unknown tokenizer.
     """
     pairs = list(pairs)
     other = source if target is None else target

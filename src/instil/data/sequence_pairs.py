@@ -18,8 +18,8 @@ MASK = "encoder_attention_mask"
 class SequencePairs(SequenceData):
     """Samples in memory with the tokens of a target as label, for the task ``seq2seq``.
 
-    A batch has ``label`` int64 (N, L) with the end token, padded with -100, ``valid`` (N, L), True
-    for its tokens, and ``label_length`` (N,).
+    A batch has ``label`` int64 (N, L) with the end token, padded with -100, ``valid`` (N, L) of
+    ``counted_tokens``, and ``label_length`` (N,).
 
     Args:
         tensors: input of the encoder by batch key, and optionally ``encoder_attention_mask``.
@@ -69,7 +69,7 @@ class SequencePairs(SequenceData):
     def __getitems__(self, rows: Tensor | Sequence[int]) -> Batch:
         """Return the batch of these rows with ``valid`` and ``label_length``."""
         batch = super().__getitems__(rows)
-        return batch | {"valid": batch["label"] != UNLABELLED}
+        return batch | {"valid": counted_tokens(batch["label"])}
 
     def _checked(self, label: Tensor) -> Tensor:
         size = self.tokenizer.size
@@ -81,11 +81,33 @@ class SequencePairs(SequenceData):
         return label.to(torch.int64)
 
 
+def counted_tokens(label: Tensor) -> Tensor:
+    """Return which tokens count: those with a label, and the first one of unlabelled samples.
+
+    A decoder predicts the first token from the input alone, so that a teacher's distribution of it
+    needs no label.
+
+    Args:
+        label: token ids (N, L), -100 for padding and for samples without a label.
+
+    Returns:
+        Boolean (N, L).
+
+    Example:
+        >>> counted_tokens(torch.tensor([[5, 1, -100], [-100, -100, -100]]))
+        tensor([[ True,  True, False],
+                [ True, False, False]])
+    """
+    counted = label != UNLABELLED
+    counted[:, 0] = True
+    return counted
+
+
 def text_pairs(pairs: Sequence[tuple[str, str | None]], tokenizer: PairTokenizer) -> SequencePairs:
     """Return pairs of texts as samples with ``input_ids`` and ``encoder_attention_mask``.
 
     Args:
-        pairs: source and target of each sample; a target of None is no label.
+        pairs: source and target of each sample; None marks a missing label.
         tokenizer: tokenizer of sources and targets.
     """
     sources = [[*tokenizer.source_ids(source), tokenizer.end] for source, _ in pairs]

@@ -70,7 +70,9 @@ def special_tokens(model: nn.Module) -> SpecialTokens:
     start = getattr(config, "decoder_start_token_id", None)
     end = getattr(config, "eos_token_id", None)
     pad = getattr(config, "pad_token_id", None)
-    ends = tuple(end) if isinstance(end, (list, tuple)) else (1 if end is None else int(end),)
+    if end is None:
+        end = SpecialTokens().ends
+    ends = tuple(end) if isinstance(end, (list, tuple)) else (int(end),)
     first = pad if start is None else start
     return SpecialTokens(first or 0, ends, pad or 0)
 

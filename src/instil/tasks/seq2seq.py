@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
+from instil.data.sequence_pairs import counted_tokens
 from instil.functional.sequence_errors import character_errors, exact_match, word_errors
 from instil.generation.sequences import special_tokens
 from instil.tasks.bases.encoder_decoder import call
@@ -23,8 +24,9 @@ class Seq2Seq(Task):
 
     The input of the encoder is text (``input_ids``), audio (``input_features``, ``input_values``)
     or an image (``pixel_values``), with ``encoder_attention_mask`` for padding. ``label`` (N, L)
-    holds the target with its end token, padded with -100. A sample without a label has -100 only;
-    losses of tokens need labels, or a scheme that takes the teacher's sequences as labels.
+    holds the target with its end token, padded with -100. ``valid`` (N, L) is True for its tokens.
+    A sample without a label has -100 only, and its first token is valid: the decoder predicts it
+    from the input alone. Schemes with sequences of the teacher fill in the others.
 
     Args:
         kind: kind of the labels: ``sequence``.
@@ -47,8 +49,7 @@ class Seq2Seq(Task):
     kinds = ("sequence",)
     baselines: ClassVar = {"sequence": ("alone", "pseudo_labels")}
     teacher_eval_roles = ("prediction", "sequence")
-    export_inputs = ("input_ids", MASK, "decoder_input_ids")
-    export_roles = ("logits",)
+    exports = False
     call = staticmethod(call)
 
     def __init__(self, kind: LabelKind = "sequence"):
@@ -58,7 +59,7 @@ class Seq2Seq(Task):
         """Return a batch of a user's loader with the names of this task, and with ``valid``."""
         adapted = super().adapt_batch(batch)
         if "label" in adapted and "valid" not in adapted:
-            adapted["valid"] = adapted["label"] != UNLABELLED
+            adapted["valid"] = counted_tokens(adapted["label"])
         return adapted
 
     def check_inputs(self, batch: Batch) -> None:
@@ -89,10 +90,10 @@ class Seq2Seq(Task):
                 f"{self.title} needs token ids (N, L) as labels. Expected whole numbers, got "
                 f"{label.dtype} {tuple(label.shape)}"
             )
-        if "valid" not in batch or not torch.equal(batch["valid"], label != UNLABELLED):
+        if "valid" not in batch or batch["valid"].shape != label.shape:
             raise ValueError(
-                f"{self.title} needs 'valid' (N, L) in a batch, True where label is not "
-                f"{UNLABELLED}. Expected a data set of pairs, such as the source pairs"
+                f"{self.title} needs 'valid' (N, L) in a batch, True for tokens that count. "
+                "Expected a data set of pairs, such as the source pairs"
             )
 
     def check_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
@@ -103,16 +104,16 @@ class Seq2Seq(Task):
             facts: properties of the data; ``vocabulary`` is the number of tokens.
 
         Raises:
-            ValueError: if the model is no encoder-decoder, or has fewer tokens or another end.
+            ValueError: for a decoder or encoder alone, fewer tokens, and another end token.
         """
         if not hasattr(model, "get_output_embeddings"):
             return
         is_pair = getattr(getattr(model, "config", None), "is_encoder_decoder", True) is not False
         if not is_pair or not hasattr(model, "get_encoder"):
             raise ValueError(
-                f"{type(model).__name__} is no encoder-decoder. Expected a model such as those of "
-                "AutoModelForSeq2SeqLM and AutoModelForSpeechSeq2Seq, or encoder_decoder. The task "
-                "language is for decoders"
+                f"{type(model).__name__} lacks an encoder or a decoder. Expected a model such as "
+                "those of AutoModelForSeq2SeqLM and AutoModelForSpeechSeq2Seq, or "
+                "encoder_decoder. Use task: language for decoders"
             )
         bare: Any = model
         head = bare.get_output_embeddings()
@@ -137,9 +138,6 @@ class Seq2Seq(Task):
         whose: str = "teacher",
     ) -> None:
         """Do nothing: the classes are the tokens, and ``check_model`` counts them."""
-
-    def check_export(self) -> None:
-        """Do nothing: a student is a graph of the encoder and one pass of the decoder."""
 
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
         return "logits" in outputs and "sequence" in outputs
@@ -179,7 +177,7 @@ class Seq2Seq(Task):
             ValueError: if no token has a label, or a logit is not finite.
         """
         totals = dict.fromkeys(("loss", "correct", "tokens", "equal"), 0.0)
-        found: dict[str, list[list[int]]] = {"student": [], "teacher": [], "label": []}
+        sequences: dict[str, list[list[int]]] = {"student": [], "teacher": [], "label": []}
         tokens = model_tokens(net)
         for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
             label = batch["label"]
@@ -190,18 +188,18 @@ class Seq2Seq(Task):
             totals["correct"] += (prediction == label).sum().item()
             rows = is_labelled.any(1)
             if "sequence" in outputs:
-                found["student"] += symbols(outputs["sequence"][rows], tokens)
-                found["label"] += symbols(label[rows], tokens)
+                sequences["student"] += symbols(outputs["sequence"][rows], tokens)
+                sequences["label"] += symbols(label[rows], tokens)
             if teacher is not None:
                 is_equal = (prediction == teacher_outputs["prediction"]) & is_labelled
                 totals["equal"] += is_equal.sum().item()
-                found["teacher"] += symbols(teacher_outputs["sequence"][rows], tokens)
+                sequences["teacher"] += symbols(teacher_outputs["sequence"][rows], tokens)
         if not totals["tokens"]:
             raise ValueError("no token to evaluate on has a label")
-        metrics = sequence_metrics(totals, found)
+        metrics = sequence_metrics(totals, sequences)
         if teacher is not None:
             metrics["agreement"] = totals["equal"] / totals["tokens"]
-            metrics["sequence_agreement"] = exact_match(found["student"], found["teacher"])
+            metrics["sequence_agreement"] = exact_match(sequences["student"], sequences["teacher"])
         return metrics, {}
 
     def evaluate_generation(
@@ -209,7 +207,7 @@ class Seq2Seq(Task):
     ) -> Evaluation:
         """Compute ``word_error_rate`` and ``character_error_rate`` of the texts of the sequences.
 
-        There are none for samples whose symbols are no text, such as phonemes.
+        Samples without text, such as phonemes, have neither.
         """
         if not getattr(samples, "is_text", False):
             return {}, {}

@@ -73,7 +73,7 @@ def read_dictionary(file: Path, stress: bool) -> list[tuple[str, str]]:
         raise ValueError(f"path: {file} cannot be read: {error}") from error
     if file.suffix == ".gz":
         content = gzip.decompress(content)
-    found: dict[str, str] = {}
+    pronunciations: dict[str, str] = {}
     for line in content.decode("latin-1").splitlines():
         # Comments begin with ;;; at the start of a line, and with # after a pronunciation.
         word, _, phonemes = line.partition("#")[0].strip().partition(" ")
@@ -81,8 +81,10 @@ def read_dictionary(file: Path, stress: bool) -> list[tuple[str, str]]:
         if not WORD.fullmatch(word) or not phonemes.strip():
             continue
         phonemes = " ".join(phonemes.split())
-        found.setdefault(word, phonemes if stress else re.sub(r"\d", "", phonemes))
-    symbols = {symbol for phonemes in found.values() for symbol in phonemes.split()}
-    if not found or not all(re.fullmatch(r"[A-Z]{1,2}[0-2]?", symbol) for symbol in symbols):
+        pronunciations.setdefault(word, phonemes if stress else re.sub(r"\d", "", phonemes))
+    symbols = set(" ".join(pronunciations.values()).split())
+    if not pronunciations or not all(
+        re.fullmatch(r"[A-Z]{1,2}[0-2]?", symbol) for symbol in symbols
+    ):
         raise ValueError(f"path: {file} is not CMUdict. Expected lines such as 'ABLE  EY1 B AH0 L'")
-    return list(found.items())
+    return list(pronunciations.items())

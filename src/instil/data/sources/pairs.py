@@ -46,7 +46,7 @@ def pairs(
         ),
     ],
     source: Annotated[str, Doc("column of the sources")] = "source",
-    target: Annotated[str, Doc("column of the targets; an empty target is no label")] = "target",
+    target: Annotated[str, Doc("column of the targets; empty: a missing label")] = "target",
     tokenizer: PairSource = "characters",
     target_tokenizer: PairTarget = None,
     max_length: PairLength = None,
@@ -154,7 +154,7 @@ def _pairs_of(path: Path, source: str, target: str) -> list[Pair]:
     """Pairs of a file; an error names the line of a missing source."""
     read = read_jsonl if path.suffix == ".jsonl" else read_tsv
     table = read(path, [source, target])
-    found: list[Pair] = []
+    pairs_of_file: list[Pair] = []
     for index, (text, answer) in enumerate(zip(table[source], table[target], strict=True)):
         if not isinstance(text, str) or not text:
             raise ValueError(f"{path}: pair {index} has no text in column '{source}'")
@@ -164,8 +164,8 @@ def _pairs_of(path: Path, source: str, target: str) -> list[Pair]:
                 f"{path}: pair {index} has no text in column '{target}'. Expected a text, got "
                 f"{kind}"
             )
-        found.append((text, answer or None))
-    return found
+        pairs_of_file.append((text, answer or None))
+    return pairs_of_file
 
 
 def read_tsv(path: Path, names: list[str]) -> dict[str, list[str | None]]:

@@ -33,7 +33,13 @@ def encoder_decoder_head(model: Any) -> LinearHead | None:
 
 
 def project(model: Any, state: Tensor, scale: float) -> Projection:
-    """Return the logits of states (N, L, H) of the decoder as a projection."""
+    """Return the logits of states of the decoder as a projection.
+
+    Args:
+        model: model with ``get_output_embeddings``.
+        state: last hidden states (..., H) of the decoder.
+        scale: factor of the states before the head.
+    """
     head = encoder_decoder_head(model)
     assert head is not None
     # The factor belongs to the input of the head: a bias is not scaled.

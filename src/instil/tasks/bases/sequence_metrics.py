@@ -42,13 +42,13 @@ def model_tokens(net: nn.Module) -> SpecialTokens:
 
 
 def sequence_metrics(
-    totals: Mapping[str, float], found: Mapping[str, Sequence[Symbols]]
+    totals: Mapping[str, float], sequences: Mapping[str, Sequence[Symbols]]
 ) -> dict[str, float]:
     """Return the metrics of tokens and of whole sequences.
 
     Args:
         totals: sums over the labelled tokens: ``loss``, ``correct`` and ``tokens``.
-        found: sequences of ``student`` and ``label``; empty for a network without a search.
+        sequences: sequences of ``student`` and ``label``; empty for a network without a search.
     """
     loss = totals["loss"] / totals["tokens"]
     metrics = {
@@ -56,7 +56,7 @@ def sequence_metrics(
         "loss": loss,
         "perplexity": math.exp(min(loss, LARGEST_EXPONENT)),
     }
-    if any(found["label"]):
-        metrics["error_rate"] = sequence_error_rate(found["student"], found["label"])
-        metrics["exact_match"] = exact_match(found["student"], found["label"])
+    if any(sequences["label"]):
+        metrics["error_rate"] = sequence_error_rate(sequences["student"], sequences["label"])
+        metrics["exact_match"] = exact_match(sequences["student"], sequences["label"])
     return metrics

@@ -132,7 +132,7 @@ def beam_search(
     rank = scores
     for _ in range(max_length):
         logits = to_float32(next_logits(ids.flatten(0, 1)))
-        log = logits.log_softmax(-1).unflatten(0, (num_rows, beams))
+        log = logits.log_softmax(-1).view(num_rows, beams, -1)
         size = log.shape[-1]
         # A hypothesis that has ended has one continuation, which costs nothing.
         ended = torch.full_like(log[:1, :1], -torch.inf)

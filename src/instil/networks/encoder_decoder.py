@@ -26,7 +26,8 @@ class EncoderDecoder(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.special_tokens = special_tokens
-        self.head = nn.Linear(*reversed(decoder.tokens.weight.shape), bias=False)
+        vocabulary, width = decoder.tokens.weight.shape
+        self.head = nn.Linear(width, vocabulary, bias=False)
         self.head.weight = decoder.tokens.weight
 
     def get_encoder(self) -> nn.Module:

@@ -54,7 +54,10 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
         by ``sequence_search``, computed when it is read, and ``candidates`` (N, beams, L) are all
         hypotheses.
     """
-    bare: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    bare: Any = model
+    # Adapters of peft are inside the model; its wrapper hides encoder and decoder.
+    if hasattr(bare, "get_base_model"):
+        bare = bare.get_base_model()
     inputs = encoder_inputs(bare, batch)
     ids = _decoder_ids(bare, batch, inputs)
     if not hasattr(bare, "get_encoder"):

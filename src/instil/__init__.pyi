@@ -66,6 +66,7 @@ from .weightings.difficulty import Difficulty as Difficulty
 from .schemes.language.distillm import DistiLLM as DistiLLM
 from .schemes.language.distillm2 import DistiLLM2 as DistiLLM2
 from .objectives.features.distilbert import DistilBERT as DistilBERT
+from .schemes.language.distil_whisper import DistilWhisper as DistilWhisper
 from .objectives.labels.distribution_focal import DistributionFocal as DistributionFocal
 from .objectives.logits.ebkd import EBKD as EBKD
 from .objectives.relations.ega import EGA as EGA
@@ -189,6 +190,8 @@ from .tasks.segmentation import Segmentation as Segmentation
 from .objectives.features.semckd import SemCKD as SemCKD
 from .tasks.sentence_embedding import SentenceEmbedding as SentenceEmbedding
 from .tasks.seq2seq import Seq2Seq as Seq2Seq
+from .objectives.features.seq2seq_attention import Seq2SeqAttention as Seq2SeqAttention
+from .schemes.language.sequence_kd import SequenceKD as SequenceKD
 from .schemes.language.sequence_level import SequenceLevel as SequenceLevel
 from .schemes.offline.several_students import SeveralStudents as SeveralStudents
 from .objectives.features.simkd import SimKD as SimKD
@@ -358,6 +361,7 @@ from .objectives.logits.sampled_kd import sampled_kd_loss as sampled_kd_loss
 from .objectives.logits.sdd import sdd_loss as sdd_loss
 from .objectives.relations.seed import seed_loss as seed_loss
 from .objectives.features.semckd import semckd_loss as semckd_loss
+from .objectives.features.seq2seq_attention import seq2seq_attention_loss as seq2seq_attention_loss
 from .objectives.relations.similarity_preserving import similarity_preserving_loss as similarity_preserving_loss
 from .objectives.features.simkd import simkd_loss as simkd_loss
 from .objectives.logits.sinkd import sinkd_loss as sinkd_loss
@@ -464,6 +468,7 @@ __all__ = [
     "DistiLLM",
     "DistiLLM2",
     "DistilBERT",
+    "DistilWhisper",
     "DistributionFocal",
     "EBKD",
     "EGA",
@@ -587,6 +592,8 @@ __all__ = [
     "SemCKD",
     "SentenceEmbedding",
     "Seq2Seq",
+    "Seq2SeqAttention",
+    "SequenceKD",
     "SequenceLevel",
     "SeveralStudents",
     "SimKD",
@@ -756,6 +763,7 @@ __all__ = [
     "sdd_loss",
     "seed_loss",
     "semckd_loss",
+    "seq2seq_attention_loss",
     "similarity_preserving_loss",
     "simkd_loss",
     "sinkd_loss",

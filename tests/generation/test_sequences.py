@@ -32,13 +32,13 @@ def score(sequence: tuple[int, ...]) -> float:
 
 def all_sequences(length: int) -> list[tuple[int, ...]]:
     """Sequences that end with 1, and those of the largest length without an end."""
-    found = []
+    sequences = []
     for size in range(1, length + 1):
         for sequence in itertools.product(range(4), repeat=size):
             ends = [index for index, token in enumerate(sequence) if token == 1]
             if ends == [size - 1] or (size == length and not ends):
-                found.append(sequence)
-    return found
+                sequences.append(sequence)
+    return sequences
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from instil.networks.causal_transformer import causal_transformer
+from instil.networks.encoder_decoder import encoder_decoder
 from instil.students.depth import depth
+from instil.students.layers import stack
+from instil.tasks import seq2seq
 from tests.students.nets import IDS, llama, logits, observe
 
 
@@ -64,3 +68,60 @@ def test_layers_that_are_not_there_are_refused() -> None:
             depth(llama(), wrong)
     with pytest.raises(ValueError, match="has no list of layers of one kind"):
         depth(nn.Sequential(nn.Linear(2, 2)), 1)
+
+
+def encoder_decoders() -> dict[str, Any]:
+    transformers = pytest.importorskip("transformers")
+    special = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    sizes = {"vocab_size": 23, "d_model": 16, **special}
+    bart = {"encoder_layers": 5, "decoder_layers": 4, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    t5 = {"num_layers": 5, "num_decoder_layers": 4, "d_ff": 24, "d_kv": 8, "num_heads": 2}
+    configs = {
+        "t5": transformers.T5Config(**sizes, **t5),
+        "bart": transformers.BartConfig(
+            **sizes, **bart, **heads, bos_token_id=0, forced_eos_token_id=1
+        ),
+    }
+    torch.manual_seed(0)
+    models = {
+        name: transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
+        for name, config in configs.items()
+    }
+    return models | {"own": encoder_decoder(23, width=16, depth=5, decoder_depth=4).eval()}
+
+
+@pytest.mark.parametrize("name", ["t5", "bart", "own"])
+def test_encoder_and_decoder_of_an_encoder_decoder_lose_layers(name: str) -> None:
+    model = encoder_decoders()[name]
+    student = depth(copy.deepcopy(model), encoder_layers=3, decoder_layers=[0, 3])
+    for part, layers in (("get_encoder", [0, 2, 4]), ("get_decoder", [0, 3])):
+        new, old = (stack(getattr(net, part)())[1] for net in (student, model))
+        assert len(new) == len(layers)
+        for layer, index in zip(new, layers, strict=True):
+            for key, weight in layer.named_parameters():
+                assert torch.equal(weight, old[index].get_parameter(key))
+    batch = {
+        "input_ids": IDS["input_ids"],
+        "encoder_attention_mask": IDS["attention_mask"],
+        "label": IDS["input_ids"][:, :4],
+    }
+    outputs = seq2seq.call(student, batch)
+    assert len(outputs["hidden_states"]) == 3
+    assert len(outputs["encoder_hidden_states"]) == 4
+    assert outputs["sequence"].shape == (4, 4)
+    whole = depth(copy.deepcopy(model), encoder_layers=5)
+    expected = seq2seq.call(model, batch)["logits"]
+    assert torch.equal(seq2seq.call(whole, batch)["logits"], expected)
+
+
+def test_wrong_options_for_an_encoder_decoder_are_errors() -> None:
+    models = encoder_decoders()
+    with pytest.raises(ValueError, match="first layer holds the position biases"):
+        depth(models["t5"], decoder_layers=2, by="last")
+    with pytest.raises(ValueError, match="not for an encoder-decoder"):
+        depth(models["own"], 2, decoder_layers=2)
+    with pytest.raises(ValueError, match="LlamaForCausalLM is not an encoder-decoder"):
+        depth(llama(), decoder_layers=2)
+    with pytest.raises(ValueError, match="layers: missing"):
+        depth(llama())

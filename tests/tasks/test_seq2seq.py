@@ -43,12 +43,12 @@ def test_metrics_equal_loops_over_the_labelled_samples() -> None:
     right = [int(outputs["prediction"][p]) == int(batch["label"][p]) for p in positions]
     same = [bool(outputs["prediction"][p] == teacher_outputs["prediction"][p]) for p in positions]
     targets = {n: [x for x in batch["label"][n].tolist() if x > 1] for n in rows}
-    found = {}
+    decoded = {}
     for n in rows:
         tokens = outputs["sequence"][n].tolist()
         end = min((i for i, token in enumerate(tokens) if token in (1, -100)), default=5)
-        found[n] = tokens[:end]
-    exact = [found[n] == targets[n] for n in rows]
+        decoded[n] = tokens[:end]
+    exact = [decoded[n] == targets[n] for n in rows]
     loss = sum(losses) / len(losses)
     assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
     assert metrics["perplexity"] == pytest.approx(math.exp(loss), rel=1e-5)

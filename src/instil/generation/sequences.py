@@ -57,6 +57,9 @@ class SequenceSearch:
     ] = None
 
 
+SearchOption = Annotated[SequenceSearch, Doc("options of the teacher's search for sequences")]
+
+
 def special_tokens(model: nn.Module) -> SpecialTokens:
     """Return the special tokens of a model: its attribute, or those of its configuration.
 

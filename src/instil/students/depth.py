@@ -12,13 +12,18 @@ from instil.students import Observe
 from instil.students.layers import observed, stack
 
 By = Literal["even", "first", "last", "influence"]
+Layers = int | list[int]
+ENCODER_FIELDS = ("encoder_layers", "num_layers")
+"""Fields of a configuration with the number of encoder layers."""
+DECODER_FIELDS = ("decoder_layers", "num_decoder_layers")
+"""Fields of a configuration with the number of decoder layers."""
 
 
 def depth(
     model: nn.Module,
     layers: Annotated[
-        int | list[int], Doc("number of layers that stay, or their indices, counted from 0")
-    ],
+        Layers | None, Doc("number of layers that stay, or their indices, counted from 0")
+    ] = None,
     by: Annotated[
         By,
         Doc(
@@ -28,29 +33,81 @@ def depth(
         ),
     ] = "even",
     observe: Observe = None,
+    encoder_layers: Annotated[
+        Layers | None, Doc("layers of an encoder-decoder's encoder that stay; null: all")
+    ] = None,
+    decoder_layers: Annotated[
+        Layers | None, Doc("layers of an encoder-decoder's decoder that stay; null: all")
+    ] = None,
 ) -> nn.Module:
     """Keep some layers of a model, in their order and in place.
+
+    Encoder-decoders have ``encoder_layers`` and ``decoder_layers`` instead of ``layers``: few
+    decoder layers and all encoder layers in Distil-Whisper (Gandhi et al. 2023) and DistilBART
+    (Shleifer & Rush 2020).
 
     Raises:
         ValueError: for layers that do not exist, and for a model without a list of layers of one
             class.
     """
-    path, all_layers = stack(model)
+    if encoder_layers is None and decoder_layers is None:
+        if layers is None:
+            raise ValueError("layers: missing. Expected the number of layers that stay")
+        _keep(model, model, layers, by, observe)
+        return model
+    if layers is not None:
+        raise ValueError(
+            "layers: not for an encoder-decoder. Leave it out, and set encoder_layers or "
+            "decoder_layers"
+        )
+    bare: Any = model
+    is_pair = getattr(getattr(bare, "config", None), "is_encoder_decoder", True) is not False
+    if not is_pair or not hasattr(bare, "get_encoder"):
+        raise ValueError(
+            f"encoder_layers: {type(model).__name__} is not an encoder-decoder. Set layers"
+        )
+    if encoder_layers is not None:
+        kept_layers = _keep(model, bare.get_encoder(), encoder_layers, by, observe)
+        _update_part(bare, bare.get_encoder(), ENCODER_FIELDS, kept_layers)
+    if decoder_layers is not None:
+        kept_layers = _keep(model, bare.get_decoder(), decoder_layers, by, observe)
+        _update_part(bare, bare.get_decoder(), DECODER_FIELDS, kept_layers)
+    return model
+
+
+def _keep(model: nn.Module, part: nn.Module, layers: Layers, by: By, observe: Observe) -> list[int]:
+    """Keep layers of the model or of one of its parts; returns their indices."""
+    path, all_layers = stack(part)
     count = layers if isinstance(layers, int) else len(layers)
     if count > len(all_layers) or count < 1:
         raise ValueError(
-            f"{type(model).__name__} has {len(all_layers)} layers; {count} cannot be kept"
+            f"{type(part).__name__} has {len(all_layers)} layers; {count} cannot be kept"
         )
     indices = layers
     if isinstance(indices, int):
         indices = _choose(model, all_layers, count, by, observe)
     _check_indices(indices, len(all_layers))
+    if 0 not in indices and _holds_positions(all_layers):
+        raise ValueError(
+            f"{type(part).__name__}: its first layer holds the position biases of all layers. "
+            "Expected layers with layer 0. Set by: even or first"
+        )
     # The layers themselves move to the new list: weights are not copied.
-    model.set_submodule(path, nn.ModuleList(all_layers[index] for index in indices))
+    part.set_submodule(path, nn.ModuleList(all_layers[index] for index in indices))
     for new_index, index in enumerate(indices):
         _set_layer_index(all_layers[index], new_index)
-    _update_config(getattr(model, "config", None), indices)
-    return model
+    if part is model:
+        _update_config(getattr(model, "config", None), indices)
+    return indices
+
+
+def _holds_positions(layers: nn.ModuleList) -> bool:
+    """Whether only the first layer has position biases, as in T5."""
+    has_bias = [
+        any("relative_attention_bias" in name for name, _ in layer.named_parameters())
+        for layer in layers
+    ]
+    return has_bias[0] and not any(has_bias[1:])
 
 
 def _check_indices(indices: list[int], num_layers: int) -> None:
@@ -118,3 +175,15 @@ def _update_config(config: Any, indices: list[int]) -> None:
     if isinstance(layer_types, list):
         config.layer_types = [layer_types[index] for index in indices]
     config.num_hidden_layers = len(indices)
+
+
+def _update_part(model: Any, part: nn.Module, fields: tuple[str, ...], indices: list[int]) -> None:
+    """Set the number of layers of one part in the configurations of model and part."""
+    config = getattr(model, "config", None)
+    for field in fields:
+        if hasattr(config, field):
+            setattr(config, field, len(indices))
+    # A stack of T5 has a configuration of its own, which names its layers as an encoder does.
+    own = getattr(part, "config", None)
+    if own is not None and own is not config:
+        _update_config(own, indices)

@@ -32,6 +32,20 @@ def tokens(num_samples: int) -> Batch:
     }
 
 
+def pairs(num_samples: int) -> Batch:
+    """Labels of targets with padding, and masks of the inputs; every third sample has no label."""
+    row, position = torch.meshgrid(
+        torch.arange(num_samples), torch.arange(NUM_TOKENS), indexing="ij"
+    )
+    label = (row + position * position) % NUM_CLASSES
+    is_unlabelled = (row % 3 == 0) | (position > 2 + row % 4)
+    keys = torch.arange(NUM_TOKENS + 2)
+    return {
+        "label": label.masked_fill(is_unlabelled, UNLABELLED),
+        "encoder_attention_mask": (keys < 4 + row[:, :1] % 5).long(),
+    }
+
+
 def segmentation_labels(num_samples: int) -> Batch:
     """Labels of pixels; every third image has no label, the others lack some labels."""
     image, row, column = torch.meshgrid(

@@ -86,6 +86,26 @@ def language(draw: Draw, side: str) -> Outputs:
     }
 
 
+def seq2seq(draw: Draw, side: str) -> Outputs:
+    """Outputs of an encoder-decoder for two tokens more than the target has."""
+    layers = range(NUM_LAYERS[side])
+    width = HIDDEN_WIDTHS[side]
+    num_keys = NUM_TOKENS + 2
+    return {
+        "logits": 2 * draw(NUM_TOKENS, NUM_CLASSES),
+        "hidden_states": tuple(draw(NUM_TOKENS, width) for _ in (-1, *layers)),
+        "encoder_attentions": _attentions(draw, side, num_keys, num_keys),
+        "decoder_attentions": _attentions(draw, side, NUM_TOKENS, NUM_TOKENS),
+        "cross_attentions": _attentions(draw, side, NUM_TOKENS, num_keys),
+    }
+
+
+def _attentions(draw: Draw, side: str, queries: int, keys: int) -> tuple[Tensor, ...]:
+    """Return the attention probabilities of each layer."""
+    layers = range(NUM_LAYERS[side])
+    return tuple(draw(NUM_HEADS, queries, keys).softmax(-1) for _ in layers)
+
+
 def segmentation(draw: Draw, side: str) -> Outputs:
     """Logits of each pixel, channel-last, and feature levels."""
     return {

@@ -26,6 +26,7 @@ TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "image_text": (sample_sides.image_text, sample_batches.no_entries),
     "detection": (sample_sides.detection, sample_batches.boxes),
     "regression": (sample_sides.regression, sample_batches.real_labels),
+    "seq2seq": (sample_sides.seq2seq, sample_batches.pairs),
     "language": (sample_sides.language, sample_batches.tokens),
     "sentence_embedding": (sample_sides.sentence_embedding, sample_batches.no_entries),
 }

@@ -18,11 +18,11 @@ def texts(data: Any) -> list[tuple[str, str]]:
     assert isinstance(data, SequencePairs)
     tokenizer: Any = data.tokenizer
     batch = data.__getitems__(range(len(data)))
-    found = []
+    result = []
     for source, target in zip(batch["input_ids"].tolist(), batch["label"].tolist(), strict=True):
         letters = [tokenizer.symbols[token] for token in source if token > 1]
-        found.append(("".join(letters), data.text_of([token for token in target if token > 1])))
-    return found
+        result.append(("".join(letters), data.text_of([token for token in target if token > 1])))
+    return result
 
 
 @pytest.fixture
@@ -84,10 +84,10 @@ def test_wrong_files_are_errors(table: Path) -> None:
 def test_the_packaged_dictionary_has_letters_and_phonemes() -> None:
     data = cmudict(rows=200)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [200, 1998, 1998]
-    found = dict(texts(cmudict().train))
-    assert len(found) > 15_000
-    word = next(word for word in found if len(word) > 4)
-    assert all(symbol.isalpha() for symbol in found[word].split())
+    result = dict(texts(cmudict().train))
+    assert len(result) > 15_000
+    word = next(word for word in result if len(word) > 4)
+    assert all(symbol.isalpha() for symbol in result[word].split())
     stressed = cmudict(stress=True)
     assert stressed.train.facts["vocabulary"] > data.train.facts["vocabulary"]
 
@@ -99,9 +99,9 @@ def test_a_whole_dictionary_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "dict.txt").write_text(lines * 2)
     data = cmudict("dict.txt", base=tmp_path)
     parts = [texts(part) for part in (data.train, data.validation, data.test)]
-    found = dict(parts[0] + parts[1] + parts[2])
-    assert len(found) == 7
-    assert found.get("able", "EY B AH L") == "EY B AH L"
+    result = dict(parts[0] + parts[1] + parts[2])
+    assert len(result) == 7
+    assert result.get("able", "EY B AH L") == "EY B AH L"
     (tmp_path / "wrong.txt").write_text("hello world this is text\n")
     with pytest.raises(ValueError, match="is not CMUdict"):
         cmudict("wrong.txt", base=tmp_path)

@@ -89,7 +89,7 @@ def _layer_options(model: Any, roles: Collection[str] | None) -> dict[str, Any]:
     config = getattr(model, "config", None)
     if not hasattr(config, "model_type"):
         return {}
-    read = {SAME_ROLES.get(role, role) for role in roles or LAYER_ROLES}
+    read = {SAME_ROLES.get(role, role) for role in (LAYER_ROLES if roles is None else roles)}
     options = {}
     if any("hidden_states" in role for role in read & set(LAYER_ROLES)):
         options["output_hidden_states"] = True

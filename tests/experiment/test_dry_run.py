@@ -209,7 +209,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "other data in a stage": (
         {},
         ["stages=[{data: {name: npz:one.npz}}]"],
-        "stages.0.data.name: all stages learn from the recipe's data",
+        "stages.0.data: ",
     ),
     "not to be had without the library": (
         {},

@@ -11,6 +11,7 @@ from instil.cards import Schedule, at_progress, suggestion
 from instil.core.balance import Balance
 from instil.core.item_losses import item_mean, roles_read, without_uncounted
 from instil.core.objective import Objective, Weighting
+from instil.core.shared_classes import SharedClasses
 from instil.core.update import Gather, Update
 from instil.items import Batch, Outputs, first_tensor, graph_preserving_zero
 from instil.items.point_features import align_point_features
@@ -43,6 +44,8 @@ class Objectives(nn.ModuleDict):
         gather: gathers rows from all processes; set by the engine if there are several.
         missing_role_remedy: end of the error for a role that the teacher does not return.
         student_modules: sentence with the modules that student taps could name.
+        shared_classes: selection of the classes that teacher and student share; None: both have
+            the same classes.
 
     Raises:
         ValueError: for a weight of an unknown objective, a name that is not allowed, or sample
@@ -67,6 +70,7 @@ class Objectives(nn.ModuleDict):
         self.gather: Gather | None = None
         self.missing_role_remedy: str | None = None
         self.student_modules = ""
+        self.shared_classes: SharedClasses | None = None
         self._check_names(objectives)
         for name, weighting in (sample_weights or {}).items():
             if objectives[name].couples:
@@ -112,7 +116,8 @@ class Objectives(nn.ModuleDict):
                 objective.resolve(student, teacher, self.missing_role_remedy)
                 if objective.sample_weight is not None:
                     objective.sample_weight.resolve(student, teacher, self.missing_role_remedy)
-                objective.build(*_comparable(objective, student, teacher))
+                outputs = _comparable(objective, student, teacher)
+                objective.build(*self._compared(objective, *outputs, {})[:2])
             except ValueError as error:
                 where = f". {self.student_modules}" if "student taps" in str(error) else ""
                 raise ValueError(f"objectives.{name}: {error}{where}") from error
@@ -160,11 +165,12 @@ class Objectives(nn.ModuleDict):
             objective = with_options(unscheduled, options)
             # A gradient is taken with respect to the output of the net, not to a copy of it.
             outputs = original if objective.needs_input_grad else converted
-            harmless = without_uncounted(objective, *outputs, batch)
+            compared = self._compared(objective, *outputs, batch)
+            harmless = without_uncounted(objective, *compared)
             with torch.autocast(first_tensor(batch).device.type, enabled=False):
                 weight = at_progress(self.weights[name], batch)
                 if objective.couples:
-                    losses[name] = weight * self._coupled(objective, *outputs, batch)
+                    losses[name] = weight * self._coupled(objective, *compared)
                 else:
                     losses[name] = weight * item_mean(objective, *harmless)
                 with torch.no_grad():
@@ -177,6 +183,17 @@ class Objectives(nn.ModuleDict):
         if self.schedules:
             state_updates[PROGRESS] = progress.view(1)
         return Update(losses, learner, state_updates)
+
+    def _compared(
+        self, objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
+    ) -> tuple[Outputs, Outputs, Batch]:
+        """Outputs and labels of the classes that an objective compares."""
+        if self.shared_classes is None:
+            return student, teacher, batch
+        compared: tuple[Outputs, Outputs, Batch] = self.shared_classes(
+            objective, student, teacher, batch
+        )
+        return compared
 
     def _coupled(
         self, objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
@@ -194,7 +211,13 @@ class Objectives(nn.ModuleDict):
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Number of items that each loss is divided by."""
-        return {name: objective.num_items(batch) for name, objective in self.named()}
+        shared = self.shared_classes
+        if shared is None:
+            return {name: objective.num_items(batch) for name, objective in self.named()}
+        return {
+            name: objective.num_items(shared.labels(objective, batch))
+            for name, objective in self.named()
+        }
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """Pass its own rows to every objective and to the balance."""

@@ -16,6 +16,7 @@ from instil.networks.presets import taps_for
 from instil.recipe import RecipeError
 from instil.recipe.options import check
 from instil.recipe.sections import ModelConfig
+from instil.students.head_growth import grow_head
 
 NUM_OBSERVED = 16
 """Number of samples whose outputs decide which layers or parts a student keeps."""
@@ -49,18 +50,30 @@ def compress(model: nn.Module, config: ModelConfig, observe: students.Observe) -
     return model
 
 
-def copy_of_stage(net: Net, config: ModelConfig, samples: Samples | None) -> Net:
-    """Return a copy of the student of an earlier stage, compressed and frozen as in a stage.
+def copy_of_stage(
+    net: Net, config: ModelConfig, samples: Samples | None, seed: int = 0, stage_index: int = 0
+) -> Net:
+    """Return a copy of the student of an earlier stage, as a stage compresses, grows or freezes it.
 
     Args:
         net: student of the earlier stage.
         config: section of the network, which names that stage.
-        samples: samples on which parts are chosen; None if only the architecture is needed.
+        samples: samples on which parts are chosen, with the classes of the stage; None if only the
+            architecture is needed.
+        seed: seed of the weights of new outputs.
+        stage_index: index of the stage, which names their random stream.
 
     Raises:
-        ValueError: for compressions that do not fit, or taps that the compressed model lacks.
+        ValueError: for compressions that do not fit, taps that the compressed model lacks, or a
+            head that cannot grow.
     """
     net = copy.deepcopy(net)
+    # First: a compression may replace the head by a layer that cannot grow.
+    if config.grow_head and samples is not None:
+        # Two samples: some models squeeze a batch of one.
+        batch = samples.__getitems__([0, min(1, len(samples) - 1)])
+        stream = f"student.grow_head.stage-{stage_index}"
+        grow_head(net, len(samples.classes), batch, seed, stream)
     if config.changes:
         # The observed samples are on the CPU.
         net.cpu()

@@ -100,15 +100,19 @@ def _class_problems(experiment: Experiment, samples: Samples) -> Iterator[str]:
     if splits.kind != "single" or splits.train.label.ndim != 1 or len(splits.classes) < 2:
         return
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    data = experiment.stage_data
+    learned = splits.classes if data is None else data.learned
     for name, part in parts.items():
-        if missing := _missing_classes(part, splits.classes):
+        # Classes of earlier stages need no samples in this one.
+        if missing := [one for one in _missing_classes(part, splits.classes) if one in learned]:
             yield f"data: {_listed(missing, splits.classes)} no {part.noun} in {name}"
-    lacking = _missing_classes(samples, splits.classes)
+    lacking = [one for one in _missing_classes(samples, splits.classes) if one in learned]
     count = experiment.recipe.data.num_labeled
-    if count and lacking and not _missing_classes(splits.train, splits.classes):
+    is_complete = not set(_missing_classes(splits.train, splits.classes)) & set(learned)
+    if count and lacking and is_complete:
         yield (
             f"data.num_labeled: with {count} labels {_listed(lacking, splits.classes)} no label "
-            f"for the student. Expected at least {len(splits.classes)}, one a class"
+            f"for the student. Expected at least {len(learned)}, one a class"
         )
 
 

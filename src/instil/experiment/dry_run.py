@@ -115,7 +115,9 @@ def _build_stage(
     if reads_logits and not has_tag(combiner_class(experiment), "merged_classes"):
         for index, net in enumerate(teachers):
             class_names = teacher_class_names(experiment, index)
-            check_classes(experiment, net, batch, "teacher", class_names)
+            shared = configs[index].shared_classes
+            classes = class_names if shared else experiment.splits.classes
+            check_classes(experiment, net, batch, "teacher", class_names, classes)
     return scheme
 
 
@@ -179,7 +181,9 @@ class _StageNetworks:
         """Build a network, or copy the student of an earlier stage, and check it."""
         if config.earlier:
             with error_context(path):
-                net = copy_of_stage(self.exported[config.model], config, data.visible_samples)
+                earlier = self.exported[config.model]
+                seed = self.experiment.recipe.seeds[0]
+                net = copy_of_stage(earlier, config, data.visible_samples, seed)
         else:
             net = build_network(config, data, path, teacher)
         with error_context(path):

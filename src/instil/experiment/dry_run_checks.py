@@ -127,7 +127,12 @@ def check_forward(net: Net, batch: Batch, path: str) -> None:
 
 
 def check_classes(
-    experiment: Experiment, net: Net, batch: Batch, path: str, names: Sequence[str] | None
+    experiment: Experiment,
+    net: Net,
+    batch: Batch,
+    path: str,
+    names: Sequence[str] | None,
+    classes: Sequence[str] | None = None,
 ) -> None:
     """Check the classes of a network's logits, if it returns any.
 
@@ -137,6 +142,7 @@ def check_classes(
         batch: the batch.
         path: ``student`` or ``teacher``, for messages.
         names: class names of the network; None: those of the data.
+        classes: expected class names; None: those of the data.
 
     Raises:
         RecipeError: for another number or another order of classes than in the data.
@@ -144,8 +150,8 @@ def check_classes(
     with side_effect_free(net), error_context(path):
         outputs = net(batch)
         if "logits" in outputs:
-            classes = experiment.splits.classes
-            experiment.task.check_classes(outputs, classes, names=names, whose=path)
+            expected = experiment.splits.classes if classes is None else classes
+            experiment.task.check_classes(outputs, expected, names=names, whose=path)
 
 
 def check_metrics(experiment: Experiment, student: Net) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
 from instil import catalogue
 from instil.data import labels, samplers
 from instil.data.aligned import of_teacher
-from instil.data.keys import with_unique_indices
 from instil.data.loader import Loader
 from instil.data.mixup import Mixup
 from instil.data.partners import Partners
@@ -23,21 +21,15 @@ from instil.data.streams import Stream
 from instil.engine import rank, world_size
 from instil.experiment.augmentation import augmentation_for
 from instil.experiment.network_inputs import (
-    check_reads,
+    check_samples,
     exported_student,
     input_shape,
     network_facts,
-    sample_batch,
 )
-from instil.experiment.recipe_checks import (
-    check_baselines,
-    check_label_kind,
-    check_several_classes,
-    common_teacher_tokenizer,
-)
+from instil.experiment.recipe_checks import check_baselines, check_several_classes
 from instil.experiment.recipe_metrics import add_metrics
-from instil.experiment.sources import data_source, set_collation, surrogate_samples
-from instil.experiment.stream_checks import check_stream
+from instil.experiment.sources import set_collation, surrogate_samples
+from instil.experiment.stage_data import StageData, check_stage_data, first_label_seed, load_data
 from instil.recipe import build_options, error_context, stages
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
 
@@ -53,6 +45,8 @@ class Experiment:
         sources: data of teachers that are trained on other data, by source and options.
         warnings: sentences about probable mistakes in the recipe, found on the first batch.
         label_seed: seed of the choice of labelled samples; None: the seed of each run.
+        data_of_stages: data of each stage; ``splits`` are those of the last. Empty for a stage.
+        stage_data: data of this stage; None for the whole recipe.
     """
 
     recipe: Recipe
@@ -61,6 +55,8 @@ class Experiment:
     sources: dict[str, Splits] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     label_seed: int | None = None
+    data_of_stages: tuple[StageData, ...] = ()
+    stage_data: StageData | None = None
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, trust_code: bool = True) -> Experiment:
@@ -74,46 +70,58 @@ class Experiment:
             RecipeError: for data that cannot be read, or do not fit the task or the baselines.
             UntrustedCode: for data of a user's function without ``trust_code``.
         """
-        with error_context("data"):
-            splits = data_source(
-                recipe.data.name,
-                recipe.data.options,
-                recipe,
-                tokenizer=common_teacher_tokenizer(recipe),
-                trust_code=trust_code,
-            )
-            check_stream(recipe, splits.train)
-            teachers = itertools.chain(*(stage.teachers for stage in stages(recipe)))
-            if any(config.by_index for config in teachers):
-                splits = with_unique_indices(splits)
+        data_of_stages = load_data(recipe, trust_code)
         with error_context("task"):
             task = catalogue.find("task", recipe.task.name)(
                 **build_options("task", recipe.task.name, recipe.task.options, "task")
             )
-            check_label_kind(task, splits, recipe)
-        set_collation(splits, task)
+        for data in data_of_stages:
+            set_collation(data.splits, task)
         add_metrics(task, recipe)
-        samples = cls(recipe, task, splits).visible_samples
-        student = exported_student(recipe)
-        with error_context("student"):
-            check_reads(task, samples, student)
-        with error_context("task"):
-            task.check_data(sample_batch(samples, student))
-        with error_context("data"):
-            check_several_classes(splits, recipe)
+        experiment = cls(
+            recipe,
+            task,
+            data_of_stages[-1].splits,
+            label_seed=first_label_seed(recipe),
+            data_of_stages=tuple(data_of_stages),
+        )
+        experiment._check_data()
         check_baselines(task, recipe)
+        check_stage_data(recipe, data_of_stages)
         with error_context("export"):
             if recipe.export:
                 task.check_export()
-        experiment = cls(recipe, task, splits, label_seed=_label_seed(recipe))
         for stage in experiment.stages:
-            augmentation_for(stage.recipe, experiment.visible_samples, task)
+            augmentation_for(stage.recipe, stage.visible_samples, task)
         return experiment
+
+    def _check_data(self) -> None:
+        """Check the data of all stages against the task; shared data are checked once."""
+        student = exported_student(self.recipe)
+        checked: list[Splits] = []
+        for index, stage in enumerate(self.stages):
+            if any(stage.splits is splits for splits in checked):
+                continue
+            checked.append(stage.splits)
+            is_own = stage.recipe.data != self.recipe.data
+            with error_context(f"stages.{index}" if is_own else ""):
+                samples = stage.visible_samples
+                check_samples(self.task, stage.splits, samples, stage.recipe, student)
+                with error_context("data"):
+                    check_several_classes(stage.splits, self.recipe)
 
     @property
     def stages(self) -> list[Experiment]:
-        """Experiment of each stage, with the same task and data and the options of the stage."""
-        return [dataclasses.replace(self, recipe=stage) for stage in stages(self.recipe)]
+        """Experiment of each stage, with the same task and the data and options of the stage."""
+        recipes = stages(self.recipe)
+        if not self.data_of_stages:
+            return [dataclasses.replace(self, recipe=recipe) for recipe in recipes]
+        return [
+            dataclasses.replace(
+                self, recipe=recipe, splits=data.splits, data_of_stages=(), stage_data=data
+            )
+            for recipe, data in zip(recipes, self.data_of_stages, strict=True)
+        ]
 
     @property
     def visible_samples(self) -> Samples:
@@ -239,12 +247,3 @@ class Experiment:
                 views=views,
                 sampler=samplers.find(sampler),
             )
-
-
-def _label_seed(recipe: Recipe) -> int | None:
-    """First seed if a teacher has a limited number of labels, else None."""
-    for stage in stages(recipe):
-        for config in stage.teachers:
-            if config.data is not None and config.data.num_labeled is not None:
-                return recipe.seeds[0]
-    return None

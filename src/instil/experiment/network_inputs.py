@@ -10,8 +10,10 @@ from torch import Tensor
 from instil.cards.closest import suggestion
 from instil.core import Batch, first_tensor
 from instil.data.samples import Facts, Samples
+from instil.data.splits import Splits
+from instil.experiment.recipe_checks import check_label_kind
 from instil.networks.network_call import read_keys
-from instil.recipe import origin_stage, stages
+from instil.recipe import error_context, origin_stage, stages
 from instil.recipe.sections import ModelConfig, Recipe
 
 
@@ -50,6 +52,29 @@ def check_reads(task: Any, samples: Samples, config: ModelConfig) -> None:
                 f"{', '.join(task.inputs)}.{suggestion(key, task.inputs)}"
             )
     read_keys(batch, config.reads)
+
+
+def check_samples(
+    task: Any, splits: Splits, samples: Samples, recipe: Recipe, student: ModelConfig
+) -> None:
+    """Check that the task and the student can read the samples of a stage.
+
+    Args:
+        task: task of the recipe.
+        splits: data of the stage.
+        samples: samples that may be inspected.
+        recipe: recipe of the stage, for messages.
+        student: section of the student.
+
+    Raises:
+        RecipeError: for labels of another kind, and for missing inputs.
+    """
+    with error_context("task"):
+        check_label_kind(task, splits, recipe)
+    with error_context("student"):
+        check_reads(task, samples, student)
+    with error_context("task"):
+        task.check_data(sample_batch(samples, student))
 
 
 def input_shape(task: Any, samples: Samples, config: ModelConfig) -> tuple[int, ...]:

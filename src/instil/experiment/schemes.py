@@ -10,6 +10,7 @@ from instil.core import Net, Objectives, Scheme, Teacher
 from instil.data import labels
 from instil.data.samples import Samples
 from instil.data.streams import Stream
+from instil.experiment.class_alignment import check_earlier_classes, select_shared_classes
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.experiment.foreign_teachers import check_foreign_teachers
@@ -46,6 +47,8 @@ def build_scheme(experiment: Experiment, student: Net, teacher: Teacher | None) 
     check_surrogate(recipe)
     check_teacher_reads_texts(recipe)
     check_predictions_by_index(recipe)
+    check_earlier_classes(experiment, objectives)
+    select_shared_classes(experiment, objectives)
     check_foreign_teachers(recipe, objectives)
     return _build(recipe.scheme, experiment, student, teacher, objectives, "scheme")
 

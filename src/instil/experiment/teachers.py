@@ -72,7 +72,11 @@ def teacher_class_names(experiment: Experiment, index: int) -> Sequence[str]:
         index: index of the teacher in the stage.
     """
     teacher_config = experiment.recipe.teachers[index]
-    return teacher_config.classes or _with_own_source(experiment, teacher_config).splits.classes
+    if teacher_config.classes:
+        return teacher_config.classes
+    if teacher_config.earlier and experiment.stage_data is not None:
+        return experiment.stage_data.earlier_classes[teacher_config.model]
+    return _with_own_source(experiment, teacher_config).splits.classes
 
 
 def combiner_class(experiment: Experiment) -> type[Teacher]:

@@ -32,6 +32,9 @@ from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
 log = logging.getLogger("instil")
 
 DATA_OF_STUDENT: Mapping[str, bool | set[str]] = {
+    # The classes are part of the fingerprint of the samples.
+    "class_subset": True,
+    "test_classes": True,
     "surrogate": True,
     "num_labeled": True,
     "sampler": True,
@@ -40,7 +43,7 @@ DATA_OF_STUDENT: Mapping[str, bool | set[str]] = {
 }
 """Options of the section ``data`` on which no teacher depends."""
 
-USE_OF_TEACHER = {"taps", "precompute", "data", "num_replicas"}
+USE_OF_TEACHER = {"taps", "precompute", "data", "num_replicas", "shared_classes"}
 """Options of a teacher on which its weights do not depend."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from instil import catalogue
 from instil.core import Net, Objectives, Outputs, Scheme, Teacher
 from instil.data.samples import Samples
 from instil.data.splits import Splits
@@ -12,6 +13,7 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.schemes import samples_for_objectives
 from instil.experiment.training_options import build_training, num_training_steps
 from instil.plan.fitting import Fitter
+from instil.plan.stage_scores import StageScores
 from instil.plan.students import StudentBuilder
 from instil.recipe import build_objectives, label_objectives
 from instil.training.fit import FitResult
@@ -26,6 +28,9 @@ class BaselineTraining:
         fitter: trains into the run folder.
         students: builds the students.
         teacher: teacher of the recipe; None if it has none that can be scored.
+        stage_index: stage that is trained. None: one training on the data of the last stage, for
+            as many steps as all stages have.
+        origin: student of the earlier stage that this stage continues.
     """
 
     def __init__(
@@ -35,14 +40,20 @@ class BaselineTraining:
         fitter: Fitter,
         students: StudentBuilder,
         teacher: Teacher | None,
+        stage_index: int | None = None,
+        origin: Net | None = None,
     ) -> None:
         self.name = name
         self.seed = seed
         self._fitter = fitter
         self._students = students
         self._teacher = teacher
-        self._stage: Experiment = students.stages[-1]
+        self._stage_index = stage_index
+        self._origin = origin
+        self._stage: Experiment = students.stages[-1 if stage_index is None else stage_index]
         self._recipe = fitter.evaluator.experiment.recipe
+        if stage_index is not None:
+            self._recipe = self._stage.recipe
         self.task: Any = fitter.evaluator.task
         self.splits: Splits = self._stage.splits
 
@@ -64,6 +75,8 @@ class BaselineTraining:
 
     def student(self) -> Net:
         """Build the student with the initial weights of this seed."""
+        if self._stage_index is not None:
+            return self._students.for_stage(self._stage_index, self.seed, self._origin)
         return self._students.exported(self.seed)
 
     def teacher(self) -> Teacher:
@@ -79,7 +92,57 @@ class BaselineTraining:
 
     def fit(self, scheme: Scheme, samples: Samples) -> FitResult:
         """Train with the options of the recipe for the number of steps of the distilled student."""
-        steps = sum(num_training_steps(stage) for stage in self._students.stages)
+        stages = self._students.stages if self._stage_index is None else [self._stage]
+        steps = sum(num_training_steps(stage) for stage in stages)
         learners = list(scheme.learners)
         training = build_training(self._stage.recipe.train, self.seed, steps, learners)
-        return self._fitter.fit(self.name, self.seed, scheme, samples, training, self._stage)
+        return self._fitter.fit(
+            self.name, self.seed, scheme, samples, training, self._stage, self._stage_index or 0
+        )
+
+
+class StagedBaseline:
+    """Trains a baseline on the data of every stage, one after another.
+
+    Args:
+        fitter: trains into the run folder.
+        students: builds the students.
+
+    Attributes:
+        scores: scores on the test data of all stages; empty if they have the same data.
+    """
+
+    def __init__(self, fitter: Fitter, students: StudentBuilder) -> None:
+        self.fitter = fitter
+        self.students = students
+        self.scores = StageScores(fitter.evaluator, students.stages)
+
+    def train(self, name: str, seed: int, teacher: Teacher | None) -> tuple[Net, float]:
+        """Train a baseline; return the student and the seconds of all trainings.
+
+        With the same data in all stages there is one training, for as many steps as all stages.
+
+        Args:
+            name: name of the baseline.
+            seed: seed of the training.
+            teacher: teacher of the recipe; None if it has none that can be scored.
+        """
+        self.scores = StageScores(self.fitter.evaluator, self.students.stages)
+        baseline = catalogue.find("baseline", name)()
+        if not self.scores.tests:
+            result = baseline.train(
+                BaselineTraining(name, seed, self.fitter, self.students, teacher)
+            )
+            return result.net, result.seconds
+        earlier: dict[str, Net] = {}
+        seconds = 0.0
+        for index, stage in enumerate(self.students.stages):
+            origin = earlier.get(stage.recipe.student.model)
+            training = BaselineTraining(
+                name, seed, self.fitter, self.students, teacher, index, origin
+            )
+            result = baseline.train(training)
+            earlier |= {"previous": result.net, f"stage:{stage.recipe.name}": result.net}
+            self.scores.add(result.net, index)
+            seconds += result.seconds
+        return earlier["previous"], seconds

@@ -6,8 +6,6 @@ import copy
 import itertools
 from collections.abc import Callable
 
-import torch
-
 from instil import catalogue
 from instil.cards import has_tag
 from instil.core import Net, Scheme, Teacher
@@ -25,7 +23,8 @@ from instil.items import to_device
 from instil.plan import finished_stages
 from instil.plan.fitting import Fitter
 from instil.plan.pictures import encode_png, image_grid, synthetic_images
-from instil.plan.students import STAGE_SEED_STEP, StudentBuilder
+from instil.plan.stage_scores import StageScores
+from instil.plan.students import StudentBuilder
 from instil.plan.teacher_training import TeacherTrainer
 from instil.recipe import build_objectives, earlier_stage
 from instil.teachers.frozen import Frozen
@@ -48,6 +47,7 @@ class Distillation:
         others: further students of the last stage by learner, such as the peers of mutual
             learning.
         on_stage: called with seed and index of every finished stage that others follow.
+        scores: scores on the test data of all stages.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Distillation:
         self.on_stage: Callable[[int, int], None] = lambda seed, stage_index: None
         self._seed: int | None = None
         self._trained: dict[int, Net] = {}
+        self.scores = StageScores(fitter.evaluator, stages)
 
     def train(self, seed: int) -> tuple[Net, float]:
         """Train all stages with one seed; return the student and the seconds of all trainings.
@@ -75,6 +76,10 @@ class Distillation:
         last = len(self.stages) - 1
         seconds = sum(self.train_stage(seed, index) for index in range(last))
         result = self._fit(seed, last)
+        self.scores = StageScores(self.fitter.evaluator, self.stages)
+        for index in range(last):
+            self.scores.add(self._trained[index], index)
+        self.scores.add(result.net, last)
         self._trained.clear()
         return result.net, seconds + result.seconds
 
@@ -148,17 +153,9 @@ class Distillation:
         return result
 
     def _student(self, seed: int, index: int) -> Net:
-        stage = self.stages[index]
-        spec = stage.recipe.student
-        if not spec.earlier:
-            return self.students.of_stage(index, seed)
-        earlier = self._earlier_net(seed, index, spec.model)
-        # Layers of a compression have random weights of their own stage.
-        if spec.changes:
-            torch.manual_seed(seed + STAGE_SEED_STEP * index)
-        student = copy_of_stage(earlier, spec, stage.visible_samples)
-        torch.manual_seed(seed + STAGE_SEED_STEP * index)
-        return student
+        spec = self.stages[index].recipe.student
+        origin = self._earlier_net(seed, index, spec.model) if spec.earlier else None
+        return self.students.for_stage(index, seed, origin)
 
     def _teacher(self, seed: int, index: int) -> Teacher | None:
         """Build the teacher of a stage from networks, recorded outputs or students of stages."""

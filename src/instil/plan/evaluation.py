@@ -56,6 +56,11 @@ class Evaluator:
         metrics, details = self.task.measure(net, loader, teacher_outputs)
         return metrics, details
 
+    def headline(self, net: nn.Module, samples: Samples) -> float:
+        """Return the headline metric of a network on some samples."""
+        loader = self.experiment.loader(samples, shuffle=False)
+        return float(self.task.measure(net, loader)[0][self.task.headline])
+
     def evaluate_completely(
         self, net: nn.Module, teacher: Teacher | None = None
     ) -> tuple[dict[str, float], dict[str, Any]]:

@@ -13,6 +13,7 @@ from instil import catalogue
 from instil.capabilities import EvaluatesRobustness
 from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
+from instil.experiment.stage_data import has_different_data
 from instil.files.checksums import file_sha256
 from instil.networks.factory import code_of
 from instil.recipe import label_objective_configs
@@ -84,7 +85,14 @@ def baseline_parts(experiment: Experiment, name: str) -> list[Any]:
     losses = label_objective_configs(experiment.recipe, *kind.label_objectives(experiment.task))
     # Data-free baselines have the objectives of the recipe.
     sections = recipe_parts(experiment, "stage" if kind.is_data_free else "baseline")
-    return [sections, {key: loss.model_dump(mode="json") for key, loss in losses.items()}]
+    parts = [sections, {key: loss.model_dump(mode="json") for key, loss in losses.items()}]
+    if has_different_data(experiment.data_of_stages):
+        # Then a baseline is trained in every stage, by the label losses of the stage.
+        for stage in experiment.stages:
+            names = kind.label_objectives(experiment.task)
+            of_stage = label_objective_configs(stage.recipe, *names)
+            parts.append({key: loss.model_dump(mode="json") for key, loss in of_stage.items()})
+    return parts
 
 
 def input_fingerprints(experiment: Experiment) -> dict[str, str]:
@@ -99,6 +107,7 @@ def input_fingerprints(experiment: Experiment) -> dict[str, str]:
         f"data ({name} split)": sample_digest(getattr(splits, name))
         for name in _opened_splits(experiment)
     }
+    inputs |= _stage_inputs(experiment)
     for module in recipe.imports:
         inputs[f"imports ({module})"] = _digest(code_of(f"{module}:", base))
     for path, spec in _models(recipe, ""):
@@ -106,6 +115,19 @@ def input_fingerprints(experiment: Experiment) -> dict[str, str]:
         if spec.weights is not None:
             inputs[f"{path}.weights ({spec.weights})"] = file_sha256(recipe.locate(spec.weights))
     return inputs
+
+
+def _stage_inputs(experiment: Experiment) -> dict[str, str]:
+    """Return the fingerprints of the data of stages that differ from those of the last stage."""
+    digests: dict[str, str] = {}
+    for index, data in enumerate(experiment.data_of_stages):
+        if data.splits is experiment.splits:
+            continue
+        for name in ("train", "validation", "test"):
+            # Equal samples have equal digests, which are cached.
+            samples = getattr(data.splits, name)
+            digests[f"stages.{index}.data ({name} split)"] = sample_digest(samples)
+    return digests
 
 
 def _opened_splits(experiment: Experiment) -> tuple[str, ...]:

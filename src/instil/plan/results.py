@@ -10,14 +10,15 @@ from instil.core import Batch
 from instil.data.stream_splits import label_count, sample_count
 from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
+from instil.experiment.stage_data import has_different_data
 from instil.experiment.weighting_advice import weighting_advice
 from instil.export.latency import measure
+from instil.plan.gains import ArmsByName, gains_over
 from instil.plan.label_facts import label_facts
-from instil.plan.statistics import paired_gain, summarize
+from instil.plan.result_names import baseline_facts, metric_facts
+from instil.plan.stage_results import stage_entries
+from instil.plan.statistics import summarize
 from instil.plan.trained_model import TrainedModel, origins
-
-ArmsByName = Mapping[str, Sequence[TrainedModel]]
-"""Arm name -> finished arms in the order of the seeds; it must have the key ``distilled``."""
 
 MIN_SEEDS = 3
 """Number of seeds below which a run warns about noise."""
@@ -47,12 +48,13 @@ def assemble_result(
     result["headline"] = experiment.task.headline
     result["higher_is_better"] = experiment.task.higher_is_better
     result["secondary"] = list(experiment.task.secondary)
-    result["metrics"] = _metric_facts(experiment)
-    gains = _gains(experiment, arms)
+    result["metrics"] = metric_facts(experiment)
+    result |= stage_entries(experiment, arms)
+    gains = gains_over(experiment, arms, experiment.task.headline)
     if "alone" in gains:
         result["gain"] = gains.pop("alone")
     result["gains"] = gains
-    result["arms"] = {name: _baseline_facts(name) for name in experiment.recipe.baselines}
+    result["arms"] = {name: baseline_facts(name) for name in experiment.recipe.baselines}
     result["reused"] = origins(experiment.recipe.seeds, arms)
     result["cost"] = measure_costs(experiment, teacher, arms)
     distilled = arms["distilled"]
@@ -147,19 +149,10 @@ def _experiment_facts(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _metric_facts(experiment: Experiment) -> dict[str, Any]:
-    """Title, direction and form of each metric of the recipe; reports need no plugin."""
-    return {
-        name: {
-            "title": metric.card.title,
-            "higher_is_better": metric.higher_is_better,
-            "is_fraction": metric.is_fraction,
-        }
-        for name, metric in experiment.task.metrics.items()
-    }
-
-
 def _data_facts(experiment: Experiment) -> dict[str, Any]:
+    if has_different_data(experiment.data_of_stages):
+        # The data of the final result are those of the last stage.
+        experiment = experiment.stages[-1]
     recipe, splits = experiment.recipe, experiment.splits
     samples = experiment.train_data(recipe.seeds[0])
     surrogate = recipe.data.surrogate
@@ -181,20 +174,6 @@ def _metrics_over_seeds(of_seeds: Sequence[TrainedModel]) -> dict[str, Any]:
     }
 
 
-def _gains(experiment: Experiment, arms: ArmsByName) -> dict[str, Any]:
-    """Gain of the distilled student over each other arm, on the seeds that both have."""
-    gains = {}
-    metric = experiment.task.headline
-    for name, of_seeds in arms.items():
-        pairs = list(zip(arms["distilled"], of_seeds, strict=False))
-        if name == "distilled" or not pairs:
-            continue
-        treated = [distilled.test[metric] for distilled, _ in pairs]
-        control = [other.test[metric] for _, other in pairs]
-        gains[name] = paired_gain(treated, control, experiment.task.higher_is_better)
-    return gains
-
-
 def _cost(arms: Sequence[TrainedModel], sample: Batch) -> dict[str, Any]:
     """Size and latency of the first seed, and the mean training time of all seeds."""
     first = arms[0]
@@ -211,12 +190,6 @@ def _net_size(arm: TrainedModel) -> dict[str, int]:
         "parameters": sum(parameter.numel() for parameter in arm.net.parameters()),
         "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
     }
-
-
-def _baseline_facts(name: str) -> dict[str, str | None]:
-    """Names and color of a baseline; reports need no plugin that defines it."""
-    kind = catalogue.find("baseline", name)
-    return {"title": kind.display_name, "noun": kind.noun, "color": kind.color}
 
 
 def _recipe_notes(experiment: Experiment) -> list[str]:

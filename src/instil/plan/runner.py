@@ -11,7 +11,7 @@ from instil.core import Net, Teacher
 from instil.engine import init_distributed
 from instil.experiment.experiment import Experiment
 from instil.plan import finished_students
-from instil.plan.baseline_training import BaselineTraining
+from instil.plan.baseline_training import StagedBaseline
 from instil.plan.distillation import Distillation
 from instil.plan.evaluation import Evaluator
 from instil.plan.fitting import Fitter, OnStep
@@ -53,6 +53,7 @@ class Runner:
         self.distillation.on_stage = self._finish_stage
         self._teacher: TrainedModel | None = None
         self._has_teacher = False
+        self.baselines = StagedBaseline(self.fitter, self.students)
 
     def execute(self, job: Job) -> None:
         """Execute one job, unless its result is on the disk.
@@ -136,14 +137,17 @@ class Runner:
         self.folder.remove_records(name, seed)
         if name == "distilled":
             net, seconds = self.distillation.train(seed)
+            stage_scores = self.distillation.scores
         else:
-            training = BaselineTraining(name, seed, self.fitter, self.students, self.scores.teacher)
-            result = catalogue.find("baseline", name)().train(training)
-            net, seconds = result.net, result.seconds
+            net, seconds = self.baselines.train(name, seed, self.scores.teacher)
+            stage_scores = self.baselines.scores
         validation, _ = self.evaluator.evaluate(net, "validation")
         test, details = self.evaluator.evaluate_completely(net, self._scored_teacher())
         if name == "distilled":
             test |= self.evaluator.evaluate_others(self.distillation.others, self.folder, seed)
+        test |= stage_scores.metrics()
+        if stage_scores.rows:
+            details["stages"] = stage_scores.rows
         metrics: dict[str, Any] = {"test": test, "validation": validation, "details": details}
         record = metrics | {"seconds": seconds, "records": self.fitter.records}
         if name == "distilled":

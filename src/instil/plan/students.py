@@ -55,6 +55,25 @@ class StudentBuilder:
         offset = STAGE_SEED_STEP * abs(self.origin - index)
         return self._build(index, self.stages[index], seed + offset)
 
+    def for_stage(self, index: int, seed: int, origin: Net | None) -> Net:
+        """Build the student of a stage, or copy that of an earlier stage.
+
+        Args:
+            index: index of the stage.
+            seed: seed of the training.
+            origin: student of the earlier stage that the recipe names; None if it names none.
+        """
+        if origin is None:
+            return self.of_stage(index, seed)
+        spec = self.recipes[index].student
+        # Layers of a compression have random weights of their own stage.
+        if spec.changes:
+            torch.manual_seed(seed + STAGE_SEED_STEP * index)
+        samples = self.stages[index].visible_samples
+        student = copy_of_stage(origin, spec, samples, seed, index)
+        torch.manual_seed(seed + STAGE_SEED_STEP * index)
+        return student
+
     def _build(self, index: int, stage: Experiment, seed: int) -> Net:
         spec = self.recipes[index].student
         teacher = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 from pydantic import model_validator
@@ -63,6 +63,14 @@ class DataConfig(OpenSection):
 
     name: str
     """Name of a data source."""
+
+    class_subset: list[int | str] | None = None
+    """Classes of the training samples, by name or by index from 0, in the order of the labels.
+    Other samples are left out. Null: all classes."""
+
+    test_classes: Literal["seen"] | list[int | str] | None = None
+    """Classes of the validation and test samples: a list, or ``seen`` for all classes that the
+    student has learned in this and earlier stages. Null: those of ``class_subset``."""
 
     surrogate: SurrogateConfig | None = None
     """Images that replace the training data of the student, which are then not opened for it.

@@ -14,6 +14,16 @@ from instil.recipe.overrides import merge
 DEFAULT_BASELINES = ("alone",)
 STREAMED_SOURCES = ("webdataset",)
 """Sources without a length, for which baselines cannot read teacher outputs of all samples."""
+TRAINING_KEYS = (
+    "surrogate",
+    "num_labeled",
+    "batch_size",
+    "sampler",
+    "workers",
+    "augment",
+    "test_classes",
+)
+"""Keys of ``data`` that change the training or the evaluation, but not the samples."""
 GENERAL: dict[str, Any] = {
     "task": {"name": "classification"},
     "scheme": {"type": "offline"},
@@ -69,6 +79,8 @@ def _baselines(whole: Mapping[str, Any], task: Any) -> list[str]:
         return [name for name in data_free if name != surrogate.get("name")]
     if data.get("num_labeled") == 0:
         return []
+    if stages_change_data(whole.get("stages")):
+        return list(DEFAULT_BASELINES)
     names = list(getattr(task, "baselines", {}).get(_label_kind(whole), DEFAULT_BASELINES))
     source = str(data.get("name")).partition(":")[0]
     if data.get("streaming") is True or source in STREAMED_SOURCES:
@@ -80,6 +92,19 @@ def _label_kind(whole: Mapping[str, Any]) -> str:
     """Return the kind of the labels that the section of the task sets."""
     section = whole["task"]
     return str(section.get("kind", "single")) if isinstance(section, Mapping) else "single"
+
+
+def stages_change_data(entries: Any) -> bool:
+    """Whether a stage names a source, a class subset or options of a source.
+
+    Args:
+        entries: plain data of ``stages``.
+    """
+    for entry in entries if isinstance(entries, list) else ():
+        data = entry.get("data") if isinstance(entry, Mapping) else None
+        if isinstance(data, Mapping) and set(data) - set(TRAINING_KEYS):
+            return True
+    return False
 
 
 def _with_options(section: Any, path: list[str], options: Mapping[str, Any]) -> Any:

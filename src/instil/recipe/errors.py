@@ -34,9 +34,18 @@ BOUNDS = {
     "less_than": ("lt", "a number less than"),
     "less_than_equal": ("le", "a number of at most"),
 }
-NET_KEYS = ("taps", "changes", "freeze", "replace", "reads", "input")
-"""Keys of a network whose errors are raised by builders that do not know the side; the error
-context adds ``student.`` or ``teacher.``."""
+NET_KEYS = (
+    "taps",
+    "changes",
+    "freeze",
+    "replace",
+    "reads",
+    "input",
+    "class_subset",
+    "test_classes",
+)
+"""Keys of a network or of data whose errors are raised by functions that do not know the section;
+the error context adds ``student.``, ``teacher.`` or ``data.``."""
 
 
 class RecipeError(ValueError):

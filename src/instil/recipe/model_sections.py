@@ -87,6 +87,10 @@ class ModelConfig(Section):
     classes: list[str] | None = None
     """Names of the classes, if they are not those of the data."""
 
+    grow_head: bool = False
+    """Whether the head of a student of an earlier stage gets an output for each new class of the
+    data. Old outputs keep their weights."""
+
     freeze: list[str] = []
     """Names of modules or parameters, or patterns such as ``layer*``, that are not trained. A
     teacher with ``weights`` and ``freeze`` is trained first, except for these."""
@@ -124,6 +128,11 @@ class ModelConfig(Section):
         if self.earlier and fixed:
             raise ValueError(
                 f"the net of an earlier stage has its {fixed[0]} already; leave {fixed[0]} out"
+            )
+        if self.grow_head and (isinstance(self, TeacherConfig) or not self.earlier):
+            raise ValueError(
+                "grow_head: only a student of an earlier stage gets outputs for new classes. "
+                "Expected model: previous or stage:NAME in a student. Leave grow_head out"
             )
         return self
 
@@ -181,6 +190,9 @@ class TeacherConfig(ModelConfig):
 
     num_replicas: PositiveInt = 1
     """Number of teachers of this kind, each trained from other initial weights."""
+
+    shared_classes: bool = False
+    """Whether losses compare only the classes that teacher and student share, by name."""
 
     tokenizer: str | None = None
     """Tokenizer of the teacher, if it is not that of the data. The teacher reads the same texts in

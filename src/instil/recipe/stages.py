@@ -23,7 +23,8 @@ STAGE_KEYS = (
     "train",
     "repeat",
 )
-STAGE_DATA_KEYS = ("surrogate", "num_labeled", "batch_size", "sampler", "workers", "augment")
+SOURCE_KEYS = ("num_labeled", "batch_size", "sampler", "workers", "augment", "test_classes")
+"""Keys of ``data`` that a stage with another source inherits from the recipe."""
 
 
 def stages(recipe: Recipe) -> list[Recipe]:
@@ -74,8 +75,19 @@ def _stage_recipes(whole: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, An
     for index, stage in enumerate(whole.get("stages") or []):
         changes = {key: value for key, value in stage.items() if key != "repeat"}
         # Resolved again: defaults depend on the sections that the stage replaces.
-        merged = resolve_defaults(merge(whole, changes, REPLACED) | {"stages": []})
+        base = dict(whole) | {"data": _inherited_data(whole.get("data"), stage.get("data"))}
+        merged = resolve_defaults(merge(base, changes, REPLACED) | {"stages": []})
         yield from [(index, merged)] * stage.get("repeat", 1)
+
+
+def _inherited_data(data: Any, changes: Any) -> Any:
+    """Return the keys of the recipe's data that a stage with these changes inherits."""
+    if not isinstance(data, Mapping) or not isinstance(changes, Mapping):
+        return data
+    # Options and classes of one source mean nothing to another.
+    if changes.get("name", data.get("name")) == data.get("name"):
+        return data
+    return {key: value for key, value in data.items() if key in SOURCE_KEYS}
 
 
 def stage_errors(whole: Mapping[str, Any]) -> list[str]:
@@ -104,13 +116,6 @@ def _key_errors(entries: Sequence[Mapping[str, Any]], index: int) -> Iterator[st
     for key in stage:
         if key not in STAGE_KEYS:
             yield f"{key}: {unknown_option(key, 'A stage', STAGE_KEYS)}"
-    data = stage.get("data")
-    for key in data if isinstance(data, Mapping) else ():
-        if key not in STAGE_DATA_KEYS:
-            yield (
-                f"data.{key}: all stages learn from the recipe's data; one may change "
-                f"{', '.join(STAGE_DATA_KEYS)}"
-            )
     repeat = stage.get("repeat", 1)
     is_integer = isinstance(repeat, int) and not isinstance(repeat, bool)
     if not is_integer or not 1 <= repeat <= MAX_REPEATS:

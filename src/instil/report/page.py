@@ -20,6 +20,7 @@ from instil.report.record import Record
 from instil.report.result_tables import arms_table, seeds_table
 from instil.report.run_files import read_run
 from instil.report.speed_quality import speed_quality_plot
+from instil.report.stages_table import stages_table
 from instil.report.tables import environment_terms, term_list
 from instil.report.trust import trust_checks
 
@@ -90,7 +91,7 @@ def render(record: Record, interactive: bool = False) -> str:
 def _result(record: Record, figures: Figures) -> dict[str, str]:
     curves = metric_plot(record, record.metric, "curves", "Learning curves")
     return {
-        "arms": arms_table(record),
+        "arms": arms_table(record) + stages_table(record),
         "gains": figures.add(gain_plot(record)),
         "curves": figures.add(curves),
         "continuations": continuations(record),

@@ -115,6 +115,7 @@ def test_the_teacher_is_scored_by_one_worker(
     outputs = []
     for _ in range(2):
         runner = Runner(experiment, RunFolder(tmp_path / "run"), lambda *_: None)
+        runner.scores.keeps_outputs = True
         job = next(job for job in Plan.compile(experiment).jobs if job.kind == "evaluate")
         runner.execute(job)
         runner.scores.load_outputs()

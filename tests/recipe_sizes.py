@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+SOLIDS = ["data={name: solids, num_labeled: 60, points: 64}"]
+"""Data in place of a file of the user."""
 SMALL = {
+    "dense_to_sparse": SOLIDS,
+    "views_of_parts": SOLIDS,
     "cross_tokenizer": ["data.rows=32", "data.held_out=8"],
     "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
     "pate": ["teacher.num_replicas=2"],

@@ -128,6 +128,7 @@ from .objectives.relations.minilmv2 import MiniLMv2 as MiniLMv2
 from .schemes.self_distillation.mixskd import MixSKD as MixSKD
 from .objectives.features.mobilebert import MobileBERT as MobileBERT
 from .objectives.logits.multi_label_kd import MultiLabelKD as MultiLabelKD
+from .tasks.multi_view_classification import MultiViewClassification as MultiViewClassification
 from .objectives.logits.multilevel_ot import MultilevelOT as MultilevelOT
 from .schemes.online.mutual import Mutual as Mutual
 from .objectives.logits.nkd import NKD as NKD
@@ -157,7 +158,10 @@ from .objectives.logits.pld import PLD as PLD
 from .objectives.logits.ps_kd import PSKD as PSKD
 from .objectives.features.patient_kd import PatientKD as PatientKD
 from .objectives.features.phi_s import PhiS as PhiS
+from .objectives.relations.pixel_point_contrast import PixelPointContrast as PixelPointContrast
+from .objectives.relations.point_affinity import PointAffinity as PointAffinity
 from .tasks.point_classification import PointClassification as PointClassification
+from .objectives.features.point_distiller import PointDistiller as PointDistiller
 from .schemes.self_distillation.previous_epoch import PreviousEpoch as PreviousEpoch
 from .teachers.private_votes import PrivateVotes as PrivateVotes
 from .schemes.language.privileged_context import PrivilegedContext as PrivilegedContext
@@ -218,6 +222,7 @@ from .objectives.logits.todi import ToDi as ToDi
 from .objectives.logits.top_k import TopK as TopK
 from .objectives.logits.top_k_ranking import TopKRanking as TopKRanking
 from .training.fit import Training as Training
+from .objectives.features.two_dpass import TwoDPASS as TwoDPASS
 from .objectives.logits.uld import ULD as ULD
 from .objectives.features.unic import UNIC as UNIC
 from .objectives.logits.uskd import USKD as USKD
@@ -225,6 +230,7 @@ from .balances.uncertainty import Uncertainty as Uncertainty
 from .core import Update as Update
 from .objectives.features.vid import VID as VID
 from .objectives.features.vitkd import ViTKD as ViTKD
+from .objectives.logits.view_consistency import ViewConsistency as ViewConsistency
 from .schemes.offline.views import Views as Views
 from .objectives.features.vkd import VkD as VkD
 from .objectives.relations.wcord import WCoRD as WCoRD
@@ -344,9 +350,12 @@ from .objectives.labels.own_loss import own_loss as own_loss
 from .objectives.features.pad import pad_loss as pad_loss
 from .objectives.features.patient_kd import patient_kd_loss as patient_kd_loss
 from .objectives.features.phi_s import phi_s_loss as phi_s_loss
+from .objectives.relations.pixel_point_contrast import pixel_point_contrast_loss as pixel_point_contrast_loss
 from .objectives.features.pkd import pkd_loss as pkd_loss
 from .objectives.relations.pkt import pkt_loss as pkt_loss
 from .objectives.logits.pld import pld_loss as pld_loss
+from .objectives.relations.point_affinity import point_affinity_loss as point_affinity_loss
+from .objectives.features.point_distiller import point_distiller_loss as point_distiller_loss
 from .objectives.logits.probability_shift import probability_shift_loss as probability_shift_loss
 from .objectives.logits.ps_kd import ps_kd_loss as ps_kd_loss
 from .objectives.relations.dsd import psd_loss as psd_loss
@@ -387,10 +396,12 @@ from .objectives.logits.top_k import top_k_loss as top_k_loss
 from .objectives.logits.top_k_ranking import top_k_ranking_loss as top_k_ranking_loss
 from .objectives.logits.ttm import ttm_loss as ttm_loss
 from .objectives.logits.tvd import tvd_loss as tvd_loss
+from .objectives.features.two_dpass import two_dpass_loss as two_dpass_loss
 from .objectives.logits.uld import uld_loss as uld_loss
 from .objectives.features.unic import unic_loss as unic_loss
 from .objectives.logits.uskd import uskd_loss as uskd_loss
 from .objectives.features.vid import vid_loss as vid_loss
+from .objectives.logits.view_consistency import view_consistency_loss as view_consistency_loss
 from .objectives.features.vitkd import vitkd_generation_loss as vitkd_generation_loss
 from .objectives.features.vitkd import vitkd_mimicking_loss as vitkd_mimicking_loss
 from .objectives.features.vkd import vkd_loss as vkd_loss
@@ -530,6 +541,7 @@ __all__ = [
     "MixSKD",
     "MobileBERT",
     "MultiLabelKD",
+    "MultiViewClassification",
     "MultilevelOT",
     "Mutual",
     "NKD",
@@ -559,7 +571,10 @@ __all__ = [
     "PSKD",
     "PatientKD",
     "PhiS",
+    "PixelPointContrast",
+    "PointAffinity",
     "PointClassification",
+    "PointDistiller",
     "PreviousEpoch",
     "PrivateVotes",
     "PrivilegedContext",
@@ -620,6 +635,7 @@ __all__ = [
     "TopK",
     "TopKRanking",
     "Training",
+    "TwoDPASS",
     "ULD",
     "UNIC",
     "USKD",
@@ -627,6 +643,7 @@ __all__ = [
     "Update",
     "VID",
     "ViTKD",
+    "ViewConsistency",
     "Views",
     "VkD",
     "WCoRD",
@@ -746,9 +763,12 @@ __all__ = [
     "pad_loss",
     "patient_kd_loss",
     "phi_s_loss",
+    "pixel_point_contrast_loss",
     "pkd_loss",
     "pkt_loss",
     "pld_loss",
+    "point_affinity_loss",
+    "point_distiller_loss",
     "probability_shift_loss",
     "ps_kd_loss",
     "psd_loss",
@@ -789,10 +809,12 @@ __all__ = [
     "top_k_ranking_loss",
     "ttm_loss",
     "tvd_loss",
+    "two_dpass_loss",
     "uld_loss",
     "unic_loss",
     "uskd_loss",
     "vid_loss",
+    "view_consistency_loss",
     "vitkd_generation_loss",
     "vitkd_mimicking_loss",
     "vkd_loss",

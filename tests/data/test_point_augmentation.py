@@ -110,3 +110,10 @@ def test_the_transformation_does_not_depend_on_the_batch() -> None:
 def test_wrong_points_raise(points: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=f"points: .*{message}"):
         check_points(points)
+
+
+def test_the_pixels_of_points_are_reordered_with_them() -> None:
+    sample = batch()
+    sample["pixels"] = sample["points"][..., :2].clone()
+    changed = PointAugmentation(shuffle=True, drop=0.5)(sample)
+    assert torch.equal(changed["pixels"], changed["points"][..., :2])

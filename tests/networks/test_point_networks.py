@@ -8,16 +8,21 @@ from torch import nn
 
 from instil.core import Net
 from instil.networks.dgcnn import DGCNN, dgcnn, feature_neighbours
+from instil.networks.point_transformer import PointTransformer, VectorAttention, point_transformer
 from instil.networks.pointnet import PointNet, pointnet
 from instil.networks.presets import taps_for
 from instil.tasks.point_classification import call
 
 
 def networks() -> list[nn.Module]:
-    return [pointnet(5, width=8), dgcnn(5, width=8, neighbours=4)]
+    return [
+        pointnet(5, width=8),
+        dgcnn(5, width=8, neighbours=4),
+        point_transformer(5, width=8, neighbours=4),
+    ]
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, 1, 2])
 def test_the_order_of_the_points_does_not_matter(index: int) -> None:
     model = networks()[index].eval()
     points = torch.randn(3, 20, 3)
@@ -25,12 +30,12 @@ def test_the_order_of_the_points_does_not_matter(index: int) -> None:
     torch.testing.assert_close(model(points), model(points[:, order]))
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, 1, 2])
 def test_levels_are_maps_of_the_points(index: int) -> None:
     model = networks()[index].eval()
     outputs = Net(model, call, taps_for(model))({"points": torch.randn(3, 20, 3)})
     assert [level.shape for level in outputs["features"]] == [
-        (3, 8 * 2**level, 1, 20) for level in range(3)
+        (3, 8 if index == 2 else 8 * 2**level, 1, 20) for level in range(3)
     ]
     assert outputs["positions"].shape == (3, 20, 3)
     weight, bias = outputs["head"]
@@ -48,16 +53,34 @@ def test_neighbours_in_feature_space_are_those_of_a_loop() -> None:
 
 
 def test_too_few_points_raise() -> None:
-    with pytest.raises(ValueError, match=r"dgcnn\.neighbours: the set has 8 points.*got 16"):
+    with pytest.raises(ValueError, match=r"neighbours: the set has 8 points.*got 16"):
         dgcnn(5)(torch.randn(2, 8, 3))
 
 
 def test_number_of_parameters_is_that_of_the_docstring() -> None:
-    for build, count in ((pointnet, 12074), (dgcnn, 81546)):
-        assert sum(parameter.numel() for parameter in build(10).parameters()) == count
+    for build in (pointnet, dgcnn, point_transformer):
+        count = sum(parameter.numel() for parameter in build(10).parameters())
         assert f"{count:,}" in (build.__doc__ or "")
 
 
 def test_builders_return_their_networks() -> None:
     assert isinstance(pointnet(2, channels=6), PointNet)
     assert isinstance(dgcnn(2, channels=6), DGCNN)
+    assert isinstance(point_transformer(2, channels=6), PointTransformer)
+
+
+def test_vector_attention_is_that_of_a_loop() -> None:
+    layer = VectorAttention(4).eval()
+    values, xyz = torch.randn(1, 5, 4), torch.randn(1, 5, 3)
+    neighbours = torch.tensor([[[0, 1], [1, 4], [2, 0], [3, 2], [4, 3]]])
+    offsets = torch.stack([xyz[0, i] - xyz[0, neighbours[0, i]] for i in range(5)])[None]
+    result = layer(values, offsets, neighbours)
+    normed = layer.norm(values)[0]
+    for i in range(5):
+        scores, contents = [], []
+        for j in neighbours[0, i]:
+            offset = layer.position(xyz[0, i] - xyz[0, j])
+            scores.append(layer.weight(layer.query(normed[i]) - layer.key(normed[j]) + offset))
+            contents.append(layer.value(normed[j]) + offset)
+        mixed = (torch.stack(scores).softmax(0) * torch.stack(contents)).sum(0)
+        torch.testing.assert_close(result[0, i], values[0, i] + layer.projection(mixed))

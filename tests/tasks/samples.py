@@ -104,6 +104,18 @@ def pairs() -> Batch:
     return {"image": images()["image"]} | texts()
 
 
+class ViewProbe(nn.Module):
+    """Classifier of one view at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Probe(16, 4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.inner(image)
+        return logits
+
+
 class BoxProbe(nn.Module):
     """Detector of one class with six bins per edge."""
 
@@ -201,6 +213,11 @@ def sequences() -> Batch:
     }
 
 
+def several_views() -> Batch:
+    views = torch.rand(12, 3, 1, 4, 4, generator=torch.Generator().manual_seed(6))
+    return {"views": views, "label": images()["label"]}
+
+
 SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] = {
     "classification": (images, None),
     "segmentation": (pixels, PixelProbe),
@@ -208,6 +225,7 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "node_classification": (nodes, None),
     "regression": (reals, None),
     "point_classification": (point_sets, None),
+    "multi_view_classification": (several_views, ViewProbe),
     "detection": (boxed_images, BoxProbe),
     "language": (rows, NextTokenProbe),
     "image_text": (pairs, PairProbe),

@@ -33,13 +33,15 @@ Tag = Literal[
 - ``teacher_modules``: the scheme calls or replaces modules of the teacher.
 """
 
-Grid = Literal["tokens", "1d", "2d", "3d"]
+Grid = Literal["tokens", "1d", "2d", "3d", "points"]
 """Grid of the positions of features:
 
 - ``tokens``: (N, L, C), a square grid of patches after class and register tokens.
 - ``1d``: (N, C, 1, T), a sequence such as audio frames.
 - ``2d``: (N, C, H, W), an image.
 - ``3d``: (N, C, T, H, W), a video or a volume.
+- ``points``: (N, P, C) with the role ``positions`` (N, P, 3); for objectives that need positions.
+  Other objectives read points as ``1d``, after the teacher's features were aligned.
 """
 
 

@@ -108,6 +108,8 @@ def input_tensors(key: str, column: Column) -> dict[str, Tensor]:
 
 def _scaled(key: str, array: NDArray[Any]) -> Tensor:
     """Pictures and videos in uint8 as float32 in [0, 1], channels first; others as they are."""
+    if key == "views":
+        return _views(array)
     is_image = key == "image" or (array.dtype == np.uint8 and array.ndim >= 4)
     if is_image and array.ndim == 3:
         array = array[:, None]
@@ -116,6 +118,24 @@ def _scaled(key: str, array: NDArray[Any]) -> Tensor:
     if is_image and array.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(array)).float().div_(255)
     return torch.from_numpy(np.ascontiguousarray(_plain(array)))
+
+
+def _views(array: NDArray[Any]) -> Tensor:
+    """Views of one of three layouts as float32 (N, V, C, H, W); uint8 in [0, 1]."""
+    if array.ndim == 4:
+        array = array[:, :, None]
+    if array.ndim != 5:
+        raise ValueError(
+            "columns.views: wrong shape. Expected (N, V, H, W), (N, V, H, W, C) or "
+            f"(N, V, C, H, W), got {array.shape}"
+        )
+    if array.shape[4] in CHANNELS and array.shape[2] not in CHANNELS:
+        array = np.moveaxis(array, 4, 2)
+    views = torch.from_numpy(np.ascontiguousarray(array))
+    views = views.float() / 255 if array.dtype == np.uint8 else views.float()
+    if not views.isfinite().all():
+        raise ValueError("columns.views: NaN or infinite values. Expected finite numbers")
+    return views
 
 
 def _plain(array: NDArray[Any]) -> NDArray[Any]:
@@ -138,6 +158,9 @@ def facts_of(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"channels": value.shape[1], "size": size}
     if key == "points":
         return {"channels": value.shape[2]}
+    if key == "views":
+        height, width = value.shape[3:]
+        return {"channels": value.shape[2], "size": height if height == width else (height, width)}
     return {"features": value.shape[1]} if value.ndim == 2 else {}
 
 

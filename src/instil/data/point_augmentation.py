@@ -71,6 +71,7 @@ class PointAugmentation:
 
         Args:
             batch: has ``points`` (B, P, C), and ``index`` and ``view``, both int64 (B,).
+                ``pixels`` (B, P, 2) are reordered with the points.
         """
         points: Tensor = batch["points"]
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
@@ -85,9 +86,13 @@ class PointAugmentation:
         if self.normals:
             others = torch.cat([others[..., :3] @ rotation.mT, others[..., 3:]], 2)
         points = torch.cat([xyz, others], 2)
+        changed = {"points": points}
         if self.drop or self.shuffle:
-            points = gather_points(points, self._rows(moment, share, points.shape[1]))
-        return batch | {"points": points}
+            rows = self._rows(moment, share, points.shape[1])
+            # The pixels of points in an image belong to the points.
+            per_point = changed | {key: batch[key] for key in ("pixels",) if key in batch}
+            changed = {key: gather_points(value, rows) for key, value in per_point.items()}
+        return batch | changed
 
     def _rows(self, moment: Batch, share: Tensor, num_points: int) -> Tensor:
         """Indices (B, P) of the points that take each place."""

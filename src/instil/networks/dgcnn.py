@@ -55,7 +55,7 @@ def feature_neighbours(values: Tensor, neighbours: int) -> Tensor:
     num_points = values.shape[2]
     if num_points < neighbours:
         raise ValueError(
-            f"dgcnn.neighbours: the set has {num_points} points. Expected at most that many "
+            f"neighbours: the set has {num_points} points. Expected at most that many "
             f"neighbours, got {neighbours}. Set options.neighbours"
         )
     # The order of the squared distances to one point does not depend on its own norm. ``cdist`` is

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -13,7 +12,8 @@ from instil.cards.card import Grid
 from instil.core import Batch, Objective, Objectives, Outputs
 from instil.testing.trials import Trial, loss_and_gradient, sample_trial
 
-GRIDS: tuple[Grid, ...] = get_args(Grid)
+GRIDS: tuple[Grid, ...] = ("tokens", "1d", "2d", "3d")
+"""Grids of features without positions."""
 
 
 def reads_features(objective: Objective) -> bool:
@@ -26,8 +26,8 @@ def grid_trial(objective: Objective, grid: Grid, seed_rows: int = 8) -> Trial:
 
     Args:
         objective: objective, whose first task decides the other outputs.
-        grid: ``tokens`` (N, L, C), ``1d`` (N, C, 1, T), ``2d`` (N, C, H, W) or ``3d``
-            (N, C, T, H, W).
+        grid: ``tokens`` (N, L, C), ``1d`` (N, C, 1, T), ``2d`` (N, C, H, W), ``3d``
+            (N, C, T, H, W), or ``points`` for the outputs as they are.
         seed_rows: number of rows.
     """
     student, teacher, batch = sample_trial(objective, seed_rows)
@@ -51,7 +51,7 @@ def _outputs_on(outputs: Outputs, grid: Grid) -> Outputs:
 
 def level_on(level: Tensor, grid: Grid) -> Tensor:
     """A level (N, C, S, S), or vectors (N, C) as they are, on another grid."""
-    if level.ndim == 2 or grid == "2d":
+    if level.ndim == 2 or grid in ("2d", "points"):
         return level
     if grid == "tokens":
         return level.flatten(2).mT.contiguous()
@@ -109,6 +109,9 @@ def grids_of_the_card(make: Callable[[], Objective]) -> None:
     """
     objective = make()
     if not reads_features(objective):
+        return
+    if objective.card.grids == ("points",):
+        assert accepts(make, "points"), "the card declares points, and the objective refuses them"
         return
     accepted = tuple(grid for grid in GRIDS if accepts(make, grid))
     declared = objective.card.grids

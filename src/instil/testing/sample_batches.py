@@ -5,12 +5,20 @@ from __future__ import annotations
 import torch
 
 from instil.core import UNLABELLED, Batch
-from instil.testing.sample_sides import IMAGE_SIZE, NUM_CLASSES, NUM_TOKENS
+from instil.testing.sample_sides import IMAGE_SIZE, NUM_CLASSES, NUM_POINTS, NUM_TOKENS
 
 
 def no_entries(num_samples: int) -> Batch:
     """No further entries."""
     return {}
+
+
+def pixels_of_points(num_samples: int) -> Batch:
+    """Points (N, P, 3), and their positions in an image (N, P, 2), some outside of it."""
+    num_points = NUM_POINTS["student"]
+    index = torch.arange(num_samples * num_points * 3).view(num_samples, num_points, 3)
+    points = (3 * index).sin()
+    return {"points": points, "pixels": 1.2 * points[..., :2]}
 
 
 def padding(num_samples: int) -> Batch:

@@ -29,7 +29,7 @@ NUM_HEADS = 4
 NUM_TOKENS = 6
 IMAGE_SIZE = 8
 NUM_DISTANCES = 5
-NUM_POINTS = {"student": 6, "teacher": 9}
+NUM_POINTS = {"student": 5, "teacher": 9}
 LOGIT_SCALES = {"student": 12.0, "teacher": 16.0}
 """Scales of image-text similarities."""
 
@@ -176,3 +176,8 @@ def point_classification(draw: Draw, side: str) -> Outputs:
     outputs["positions"] = draw(num_points, 3)
     outputs["features"] = tuple(draw(num_points, channels) for channels, _ in FEATURE_SHAPES[side])
     return outputs
+
+
+def image_to_points(draw: Draw, side: str) -> Outputs:
+    """Outputs of a teacher of images and a student of point sets."""
+    return classification(draw, side) if side == "teacher" else point_classification(draw, side)

@@ -52,3 +52,15 @@ def test_near_points_hide_far_ones() -> None:
     assert (views[0, 0] > 0).sum() == 2
     torch.testing.assert_close(views[0, 0].max(), torch.tensor(0.8))
     assert (views[0, 1] > 0).sum() == 3
+
+
+def test_the_image_shows_the_points_at_their_pixels() -> None:
+    batch = solids().test.__getitems__(range(20))
+    assert torch.equal(batch["image"], batch["views"][:, 0])
+    is_inside = (batch["pixels"].abs() < 1).all(2)
+    assert is_inside.float().mean() > 0.99
+    grid = batch["pixels"][:, None]
+    seen = torch.nn.functional.grid_sample(
+        batch["image"], grid, mode="nearest", align_corners=False
+    )
+    assert (seen[:, 0, 0][is_inside] > 0).all()

@@ -21,6 +21,8 @@ SIZES = (600, 120, 480)
 """Numbers of train, validation and test samples."""
 NUM_VIEWS = 4
 IMAGE_SIZE = 16
+EXTENT = 3.0
+"""Side of an image, in units of the coordinates."""
 
 
 def solids(
@@ -33,7 +35,8 @@ def solids(
     """Noisy points on the surfaces of six solids of random proportions, turned about the z axis.
 
     Samples have ``points`` (P, 3), in random order, and ``views`` (4, 1, 16, 16): depth images of
-    these points from four directions, 90 degrees apart, in which 0 is empty.
+    these points from four directions, 90 degrees apart, in which 0 is empty. ``image`` is the first
+    view, and ``pixels`` (P, 2) is the place of each point in it, right and down, in [-1, 1].
 
     Args:
         task_name: task of the recipe, which decides which of the two a network reads by default.
@@ -54,10 +57,13 @@ def _part(size: int, seed: int, num_points: int, noise: float, task_name: str) -
     xyz = xyz * (0.6 + 0.4 * torch.rand(size, 1, 3, generator=generator))
     turn = rotations(2 * math.pi * torch.rand(size, generator=generator), 2)
     xyz = xyz @ turn.mT + noise * torch.randn(xyz.shape, generator=generator)
-    inputs = {"points": xyz, "views": depth_views(xyz)}
+    views = depth_views(xyz)
+    right, _, up = xyz.unbind(2)
+    pixels = torch.stack([right, -up], 2) * (2 / EXTENT)
+    inputs = {"points": xyz, "views": views, "image": views[:, 0], "pixels": pixels}
     facts: dict[str, int] = {"channels": 3}
     if task_name == "multi_view_classification":
-        inputs = {"views": inputs["views"], "points": xyz}
+        inputs = {"views": views} | inputs
         facts = {"channels": 1, "size": IMAGE_SIZE}
     return TensorData(inputs, label, CLASSES, facts)
 
@@ -99,10 +105,10 @@ def depth_views(xyz: Tensor) -> Tensor:
         angle = xyz.new_full((len(xyz),), 2 * math.pi * view / NUM_VIEWS)
         right, near, up = (xyz @ rotations(angle, 2).mT).unbind(2)
         column, row = (
-            ((value / 3 + 0.5) * IMAGE_SIZE).long().clamp(0, IMAGE_SIZE - 1)
+            ((value / EXTENT + 0.5) * IMAGE_SIZE).long().clamp(0, IMAGE_SIZE - 1)
             for value in (right, -up)
         )
-        depth = (near / 3 + 0.5).clamp(0.05, 1)
+        depth = (near / EXTENT + 0.5).clamp(0.05, 1)
         image = xyz.new_zeros(len(xyz), IMAGE_SIZE**2)
         image.scatter_reduce_(1, row * IMAGE_SIZE + column, depth, "amax")
         views.append(image.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from instil.core import Net
 from instil.experiment.experiment import Experiment
 from instil.networks.network_call import reads_of
 from instil.plan.run_folder import RunFolder
+from instil.tasks.bases.exported_part import ExportedPart, ExportsParts
 
 NUM_CALIBRATION_BATCHES = 8
 
@@ -16,7 +17,8 @@ NUM_CALIBRATION_BATCHES = 8
 def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool) -> None:
     """Write ``student.onnx``, and with ``int8`` also ``student.int8.onnx``.
 
-    Test metrics and latency of each file are added to ``result.json``.
+    Test metrics and latency of each file are added to ``result.json``. A task that ``ExportsParts``
+    writes one file per part instead, such as ``student.encoder.onnx``.
 
     Args:
         folder: run folder to write to.
@@ -36,6 +38,9 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
 
     experiment.task.check_export()
     batch = next(iter(experiment.loader(experiment.splits.validation, shuffle=False)))
+    if isinstance(experiment.task, ExportsParts):
+        _export_parts(folder, experiment, experiment.task.export_parts(net, batch), int8)
+        return
     paths = {
         "onnx": folder.path / "student.onnx",
         "int8": folder.path / "student.int8.onnx",
@@ -58,6 +63,32 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
         export |= evaluate_export(experiment, Net(session, task.call_exported))
         export["latency"] = measure(session, batch)
     add_exports(folder, exports)
+
+
+def _export_parts(
+    folder: RunFolder, experiment: Experiment, parts: Mapping[str, ExportedPart], int8: bool
+) -> None:
+    """Write one file per part; their facts are ``export_parts`` of ``result.json``."""
+    from instil.export.latency import measure
+    from instil.export.onnx import to_onnx
+    from instil.export.onnx_labels import describe
+    from instil.export.session import Session
+
+    if int8:
+        raise ValueError(
+            f"export: a student of {experiment.task.title} is several graphs, which are not "
+            "quantized. Expected export: onnx, got int8"
+        )
+    facts: dict[str, Any] = {}
+    recipe = experiment.recipe
+    classes = experiment.splits.classes
+    for name, part in parts.items():
+        path = folder.path / f"student.{name}.onnx"
+        metadata = describe(part.net, recipe.task.name, classes, experiment.shape, part.inputs)
+        facts[name] = to_onnx(part.net, part.batch, path, part.inputs, metadata, part.roles)
+        facts[name]["latency"] = measure(Session(path, part.roles), part.batch)
+    result = folder.read_json("result.json") or {}
+    folder.write_json("result.json", result | {"export_parts": facts})
 
 
 def evaluate_export(experiment: Experiment, net: Net) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
+from instil.core import UNLABELLED, Batch, Card, Net, Objective, Objectives, Outputs
 from instil.data.sequence_pairs import counted_tokens
 from instil.functional.sequence_errors import character_errors, exact_match, word_errors
 from instil.generation.sequences import special_tokens
 from instil.tasks.bases.encoder_decoder import call
+from instil.tasks.bases.encoder_decoder_export import encoder_decoder_graphs
 from instil.tasks.bases.encoder_decoder_parts import ENCODER_INPUTS, MASK
+from instil.tasks.bases.exported_part import ExportedPart
 from instil.tasks.bases.sequence_metrics import model_tokens, sequence_metrics, symbols
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.bases.token_losses import token_losses
@@ -138,6 +140,13 @@ class Seq2Seq(Task):
         whose: str = "teacher",
     ) -> None:
         """Do nothing: the classes are the tokens, and ``check_model`` counts them."""
+
+    def check_export(self) -> None:
+        """Do nothing: ``export_parts`` checks the student."""
+
+    def export_parts(self, net: Net, batch: Batch) -> Mapping[str, ExportedPart]:
+        """Return encoder and decoder as two graphs; see ``encoder_decoder_graphs``."""
+        return encoder_decoder_graphs(net, batch)
 
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
         return "logits" in outputs and "sequence" in outputs

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from instil.core import Net
 from instil.functional.sequence_errors import edit_distance
+from instil.networks.encoder_decoder import encoder_decoder
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.forward_kl import ForwardKL
 from instil.schemes.language.distil_whisper import DistilWhisper
+from instil.tasks.seq2seq import call
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.schemes.pairs import net, pairs, timed
@@ -44,3 +47,24 @@ def test_a_perfect_teacher_keeps_all_samples() -> None:
     every = scheme().before_step(timed())["label"]
     again = scheme(0.0).before_step(timed() | {"label": every})["label"]
     assert torch.equal(every, again)
+
+
+def test_audio_features_get_labels_of_the_teacher() -> None:
+    def listener(seed: int) -> Net:
+        torch.manual_seed(seed)
+        model = encoder_decoder(9, inputs="input_features", channels=6, width=8, depth=1)
+        return Net(model, call)
+
+    frames = torch.randn(16, 6, 12, generator=torch.Generator().manual_seed(0))
+    text = {"input_ids", "encoder_attention_mask"}
+    batch = {key: value for key, value in timed().items() if key not in text}
+    objectives = {"cross_entropy": CrossEntropy(), "forward_kl": ForwardKL()}
+    teacher = listener(1)
+    tested = DistilWhisper(listener(0), Frozen(teacher), objectives, max_error_rate=None)
+    tested.prepare({"input_features": frames, **batch})
+    labelled = tested.before_step({"input_features": frames, **batch})
+    with torch.no_grad():
+        expected = teacher.eval()({"input_features": frames, **batch})["sequence"]
+    assert torch.equal(labelled["label"], expected)
+    update = next(iter(tested.step(labelled)))
+    assert all(torch.isfinite(loss) for loss in update.losses.values())

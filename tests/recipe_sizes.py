@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests import speech_files
+
 SOLIDS = ["data={name: solids, num_labeled: 60, points: 64}"]
 """Data in place of a file of the user."""
 SMALL = {
@@ -22,6 +24,8 @@ SMALL_SMOLLM2 = ["data.rows=4", "data.held_out=2", "data.length=32"]
 
 def small_data(recipe: str) -> list[str]:
     """Return the overrides of a packaged recipe, by the name of its file without suffix."""
+    if recipe in speech_files.RECIPES:
+        return speech_files.overrides(recipe)
     overrides = list(SMALL.get(recipe, ()))
     if recipe.startswith("smollm2"):
         overrides += SMALL_SMOLLM2

@@ -54,6 +54,8 @@ def overrides(name: str, recipe: str, folder: Path) -> list[str]:
         changes.append(THREE_TEACHERS)
     if learns_from_model_loss_role(name):
         changes += returns_loss(folder)
+    if "joint_logits" in catalogue.find("objective", name).needs["student"][0]:
+        changes += returns_lattice(folder)
     if needs_several_labels(name):
         several_labels(folder)
         changes += [f"data={{name: 'npz:{folder}/several.npz'}}", "task.kind=multi"]
@@ -85,6 +87,40 @@ def returns_loss(folder: Path) -> list[str]:
     """Changes of a recipe whose student returns a loss."""
     (folder / "supervised.py").write_text(SUPERVISED)
     return ["student={model: 'supervised:supervised'}", "imports=[supervised]"]
+
+
+TRANSDUCER = """
+import torch
+from torch import nn
+
+from instil.networks.speech_recognizer import speech_recognizer
+
+
+class Transducer(nn.Module):
+    def __init__(self, classes, features):
+        super().__init__()
+        self.encoder = speech_recognizer(classes, features, 8, 2, gru=0)
+        self.symbols = nn.Embedding(classes, classes)
+
+    def forward(self, audio, audio_length, label):
+        outputs = self.encoder(audio, audio_length)
+        start = torch.zeros_like(label[:, :1])
+        history = self.symbols(torch.cat([start, label.clamp_min(0)], 1))
+        lattice = outputs["logits"][:, :, None] + history[:, None]
+        return {**outputs, "joint_logits": lattice}
+
+
+def transducer(classes, features):
+    return Transducer(classes, features)
+"""
+"""A network that returns the logits of the lattice of frames and symbols."""
+
+
+def returns_lattice(folder: Path) -> list[str]:
+    """Changes of a recipe whose networks are transducers."""
+    (folder / "transducer.py").write_text(TRANSDUCER)
+    networks = [f"{side}={{model: 'transducer:transducer'}}" for side in ("teacher", "student")]
+    return [*networks, "imports=[transducer]"]
 
 
 def several_labels(folder: Path) -> None:

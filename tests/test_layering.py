@@ -60,6 +60,7 @@ OPTIONAL = {
     "pytest",
     "pyarrow",
     "ray",
+    "soundfile",
     "timm",
     "torchdistill",
     "torchvision",

@@ -58,14 +58,14 @@ def run_small(site: Path, folder: Path, name: str) -> tuple[dict[str, Any], str]
 
 @pytest.mark.slow
 def test_methods_and_sources_of_the_plugin_are_listed(site: Path, tmp_path: Path) -> None:
-    assert "Connectionist temporal classification" in instil(site, tmp_path, "methods", "ctc")
+    assert "Connectionist temporal classification" in instil(site, tmp_path, "methods", "tone_ctc")
     sources = json.loads(instil(site, tmp_path, "methods", "--kind", "data", "--json"))
     names = {source["name"] for source in sources}
     assert names >= {"keypad_tones", "moving_digits", "two_spirals"}
 
 
 @pytest.mark.slow
-def test_a_speech_task_with_sequences_and_a_metric_that_is_better_when_lower(
+def test_a_task_with_sequences_and_a_metric_that_is_better_when_lower(
     site: Path, tmp_path: Path
 ) -> None:
     result, output = run_small(site, tmp_path, "keypad")

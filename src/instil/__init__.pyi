@@ -14,6 +14,7 @@ from .objectives.logits.alpha_beta import AlphaBeta as AlphaBeta
 from .objectives.logits.alphanet import AlphaNet as AlphaNet
 from .teachers.amalgamated import Amalgamated as Amalgamated
 from .objectives.features.attention_transfer import AttentionTransfer as AttentionTransfer
+from .tasks.audio_classification import AudioClassification as AudioClassification
 from .objectives.relations.augmented_feature import AugmentedFeature as AugmentedFeature
 from .objectives.logits.bake import BAKE as BAKE
 from .objectives.logits.bdkd import BDKD as BDKD
@@ -30,6 +31,9 @@ from .objectives.relations.clip_gradient import CLIPGradient as CLIPGradient
 from .schemes.data_free.cmi import CMI as CMI
 from .objectives.relations.crd import CRD as CRD
 from .objectives.logits.cs_kd import CSKD as CSKD
+from .objectives.labels.ctc import CTC as CTC
+from .objectives.logits.ctc_kd import CTCKD as CTCKD
+from .objectives.logits.ctc_sequence import CTCSequence as CTCSequence
 from .objectives.logits.ctkd import CTKD as CTKD
 from .objectives.features.cwd import CWD as CWD
 from .cards import Card as Card
@@ -66,6 +70,7 @@ from .weightings.difficulty import Difficulty as Difficulty
 from .schemes.language.distillm import DistiLLM as DistiLLM
 from .schemes.language.distillm2 import DistiLLM2 as DistiLLM2
 from .objectives.features.distilbert import DistilBERT as DistilBERT
+from .objectives.features.distilhubert import DistilHuBERT as DistilHuBERT
 from .schemes.language.distil_whisper import DistilWhisper as DistilWhisper
 from .objectives.labels.distribution_focal import DistributionFocal as DistributionFocal
 from .objectives.logits.ebkd import EBKD as EBKD
@@ -204,7 +209,9 @@ from .objectives.logits.sinkd import SinKD as SinKD
 from .objectives.logits.skewed_forward_kl import SkewedForwardKL as SkewedForwardKL
 from .objectives.logits.skewed_reverse_kl import SkewedReverseKL as SkewedReverseKL
 from .objectives.logits.sparse_soft_labels import SparseSoftLabels as SparseSoftLabels
+from .tasks.speaker_verification import SpeakerVerification as SpeakerVerification
 from .schemes.language.speculative import Speculative as Speculative
+from .tasks.speech_recognition import SpeechRecognition as SpeechRecognition
 from .objectives.logits.spherical_kd import SphericalKD as SphericalKD
 from .schemes.offline.spot_adaptive import SpotAdaptive as SpotAdaptive
 from .objectives.logits.streamlined_kd import StreamlinedKD as StreamlinedKD
@@ -222,6 +229,7 @@ from .objectives.logits.todi import ToDi as ToDi
 from .objectives.logits.top_k import TopK as TopK
 from .objectives.logits.top_k_ranking import TopKRanking as TopKRanking
 from .training.fit import Training as Training
+from .objectives.logits.transducer_kd import TransducerKD as TransducerKD
 from .objectives.features.two_dpass import TwoDPASS as TwoDPASS
 from .objectives.logits.uld import ULD as ULD
 from .objectives.features.unic import UNIC as UNIC
@@ -270,6 +278,9 @@ from .objectives.relations.crd import crd_loss as crd_loss
 from .objectives.labels.cross_entropy import cross_entropy_loss as cross_entropy_loss
 from .objectives.logits.cs_kd import cs_kd_loss as cs_kd_loss
 from .objectives.relations.dsd import csd_loss as csd_loss
+from .objectives.logits.ctc_kd import ctc_kd_loss as ctc_kd_loss
+from .objectives.labels.ctc import ctc_loss as ctc_loss
+from .objectives.logits.ctc_sequence import ctc_sequence_loss as ctc_sequence_loss
 from .objectives.logits.ctkd import ctkd_loss as ctkd_loss
 from .objectives.features.cwd import cwd_loss as cwd_loss
 from .objectives.relations.darkrank import darkrank_loss as darkrank_loss
@@ -284,6 +295,7 @@ from .objectives.logits.dist import dist_loss as dist_loss
 from .objectives.features.dist_plus import dist_plus_loss as dist_plus_loss
 from .distillation import distil as distil
 from .objectives.features.distilbert import distilbert_loss as distilbert_loss
+from .objectives.features.distilhubert import distilhubert_loss as distilhubert_loss
 from .objectives.labels.distribution_focal import distribution_focal_loss as distribution_focal_loss
 from .objectives.logits.dkd import dkd_loss as dkd_loss
 from .objectives.logits.dskd_cma import dskd_cma_loss as dskd_cma_loss
@@ -394,6 +406,7 @@ from .objectives.features.tinybert import tinybert_hidden_loss as tinybert_hidde
 from .objectives.logits.todi import todi_loss as todi_loss
 from .objectives.logits.top_k import top_k_loss as top_k_loss
 from .objectives.logits.top_k_ranking import top_k_ranking_loss as top_k_ranking_loss
+from .objectives.logits.transducer_kd import transducer_kd_loss as transducer_kd_loss
 from .objectives.logits.ttm import ttm_loss as ttm_loss
 from .objectives.logits.tvd import tvd_loss as tvd_loss
 from .objectives.features.two_dpass import two_dpass_loss as two_dpass_loss
@@ -427,6 +440,7 @@ __all__ = [
     "AlphaNet",
     "Amalgamated",
     "AttentionTransfer",
+    "AudioClassification",
     "AugmentedFeature",
     "BAKE",
     "BDKD",
@@ -443,6 +457,9 @@ __all__ = [
     "CMI",
     "CRD",
     "CSKD",
+    "CTC",
+    "CTCKD",
+    "CTCSequence",
     "CTKD",
     "CWD",
     "Card",
@@ -479,6 +496,7 @@ __all__ = [
     "DistiLLM",
     "DistiLLM2",
     "DistilBERT",
+    "DistilHuBERT",
     "DistilWhisper",
     "DistributionFocal",
     "EBKD",
@@ -617,7 +635,9 @@ __all__ = [
     "SkewedForwardKL",
     "SkewedReverseKL",
     "SparseSoftLabels",
+    "SpeakerVerification",
     "Speculative",
+    "SpeechRecognition",
     "SphericalKD",
     "SpotAdaptive",
     "StreamlinedKD",
@@ -635,6 +655,7 @@ __all__ = [
     "TopK",
     "TopKRanking",
     "Training",
+    "TransducerKD",
     "TwoDPASS",
     "ULD",
     "UNIC",
@@ -683,6 +704,9 @@ __all__ = [
     "cross_entropy_loss",
     "cs_kd_loss",
     "csd_loss",
+    "ctc_kd_loss",
+    "ctc_loss",
+    "ctc_sequence_loss",
     "ctkd_loss",
     "cwd_loss",
     "darkrank_loss",
@@ -697,6 +721,7 @@ __all__ = [
     "dist_plus_loss",
     "distil",
     "distilbert_loss",
+    "distilhubert_loss",
     "distribution_focal_loss",
     "dkd_loss",
     "dskd_cma_loss",
@@ -807,6 +832,7 @@ __all__ = [
     "todi_loss",
     "top_k_loss",
     "top_k_ranking_loss",
+    "transducer_kd_loss",
     "ttm_loss",
     "tvd_loss",
     "two_dpass_loss",

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch
+from instil.networks.audio_classifier import audio_classifier
+from instil.networks.speech_recognizer import speech_recognizer
 from instil.testing.task import Probe
 
 
@@ -218,6 +220,29 @@ def several_views() -> Batch:
     return {"views": views, "label": images()["label"]}
 
 
+def recordings() -> Batch:
+    """Frames of recordings of different lengths; two of them have no label."""
+    generator = torch.Generator().manual_seed(5)
+    label = torch.randint(0, 4, (12,), generator=generator)
+    label[:4] = torch.arange(4)
+    label[5] = label[9] = -100
+    return {
+        "audio": torch.randn(12, 8, 5, generator=generator),
+        "audio_length": 4 + torch.arange(12) % 5,
+        "label": label,
+    }
+
+
+def spoken_texts() -> Batch:
+    """Recordings with texts of one to three symbols; class 0 is the blank."""
+    batch = recordings()
+    label = torch.full((12, 3), -100)
+    for row in range(12):
+        if row not in (5, 9):
+            label[row, : 1 + row % 3] = 1 + (row + torch.arange(1 + row % 3)) % 3
+    return batch | {"label": label}
+
+
 SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] = {
     "classification": (images, None),
     "segmentation": (pixels, PixelProbe),
@@ -231,4 +256,7 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "image_text": (pairs, PairProbe),
     "sentence_embedding": (text_pairs, TextProbe),
     "seq2seq": (sequences, SequenceProbe),
+    "speech_recognition": (spoken_texts, lambda: speech_recognizer(4, 5, 8, 2, 3, 1)),
+    "audio_classification": (recordings, lambda: audio_classifier(4, 5, 8, 2, 3, 1, 1)),
+    "speaker_verification": (recordings, lambda: audio_classifier(4, 5, 8, 2, 3, 2)),
 }

@@ -13,6 +13,7 @@ from typing_extensions import Doc
 
 from instil.cards import suggestion
 from instil.core import UNLABELLED
+from instil.data.audio_columns import AUDIO_TASKS, checked_audio, with_blank
 from instil.data.columns import Column, is_text
 from instil.data.images import ArrayData
 from instil.data.label_kinds import BoxData, GradedData, SequenceData, UnlabelledData
@@ -45,21 +46,17 @@ def column_samples(
     Raises:
         ValueError: for texts as input, and labels that do not fit the kind.
     """
-    inputs: dict[str, Tensor] = {}
-    for key, column in columns.items():
-        if key not in ("label", "box"):
-            inputs |= input_tensors(key, column)
-    if not inputs:
-        raise ValueError("columns: there is no input. Expected a key other than label and box")
-    if "points" in inputs:
-        check_points(inputs["points"])
+    inputs = _inputs(columns, task_name)
     facts = facts_of(inputs)
     if "label" not in columns:
         return UnlabelledData(inputs, facts)
     label = columns["label"]
     kind = kind or _kind_of(columns, task_name)
     if kind == "sequence":
-        return SequenceData(inputs, *_sequences(label, classes), facts)
+        sequences, names = _sequences(label, classes)
+        if task_name == "speech_recognition":
+            sequences, names = with_blank(sequences, names)
+        return SequenceData(inputs, sequences, names, facts)
     if kind == "boxes":
         names = classes or _index_names(label)
         return BoxData(inputs, list(columns["box"]), list(label), names, facts)
@@ -76,8 +73,25 @@ def column_samples(
     return TensorData(inputs, target, names, facts)
 
 
+def _inputs(columns: Mapping[str, Column], task_name: str) -> dict[str, Tensor]:
+    """Checked tensors of all inputs."""
+    inputs: dict[str, Tensor] = {}
+    for key, column in columns.items():
+        if key not in ("label", "box"):
+            inputs |= input_tensors(key, column)
+    if "audio" in inputs and task_name in AUDIO_TASKS:
+        inputs |= checked_audio(inputs["audio"], inputs.get("audio_length"))
+    if not inputs:
+        raise ValueError("columns: there is no input. Expected a key other than label and box")
+    if "points" in inputs:
+        check_points(inputs["points"])
+    return inputs
+
+
 def input_tensors(key: str, column: Column) -> dict[str, Tensor]:
     """Return the tensor of an input, with ``KEY_length`` for sequences of different lengths.
+
+    Sequences of numbers (T,) and of frames (T, F) are padded with 0.
 
     Args:
         key: batch key.
@@ -93,11 +107,11 @@ def input_tensors(key: str, column: Column) -> dict[str, Tensor]:
             f"columns.{key}: its values are texts. Expected numbers or pictures. Use the source "
             "text for language models"
         )
-    if any(array.ndim != 1 for array in column):
-        shapes = sorted({array.shape for array in column})
+    shapes = sorted({array.shape for array in column})
+    if len({shape[1:] for shape in shapes}) > 1 or len(shapes[0]) > 2 or not shapes[0]:
         raise ValueError(
             f"columns.{key}: the values have the shapes {shapes[0]} and {shapes[-1]}. Expected one "
-            "shape, or lists of numbers. Set size for pictures"
+            "shape, or sequences that differ in length only. Set size for pictures"
         )
     lengths = torch.tensor([len(array) for array in column])
     whole = torch.nn.utils.rnn.pad_sequence(
@@ -161,11 +175,15 @@ def facts_of(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     if key == "views":
         height, width = value.shape[3:]
         return {"channels": value.shape[2], "size": height if height == width else (height, width)}
+    if key == "audio" and value.ndim == 3:
+        return {"features": value.shape[2]}
     return {"features": value.shape[1]} if value.ndim == 2 else {}
 
 
 def _kind_of(columns: Mapping[str, Column], task_name: str) -> LabelKind:
     label = columns["label"]
+    if task_name == "speech_recognition":
+        return "sequence"
     if "box" in columns:
         return "boxes"
     if isinstance(label, list):

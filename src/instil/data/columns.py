@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.pictures import Size
 
@@ -88,6 +89,43 @@ def _picture(value: Any, row: int, size: Size) -> NDArray[Any]:
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"row {row} cannot be read as a picture: {error}") from error
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+
+
+def check_lengths(lengths: Mapping[str, str], columns: Mapping[str, str]) -> None:
+    """Check that each key of ``lengths`` is one of ``columns``.
+
+    Raises:
+        ValueError: for another key.
+    """
+    for key in lengths:
+        if key not in columns:
+            raise ValueError(f"lengths.{key}: no such column.{suggestion(key, columns)}")
+
+
+def split_rows(
+    array: NDArray[Any], arrays: Mapping[str, NDArray[Any]], key: str, name: str
+) -> list[NDArray[Any]]:
+    """Split an array in which the samples follow one another.
+
+    Args:
+        array: (all rows, ...).
+        arrays: all arrays of the file.
+        key: batch key of the array, for messages.
+        name: name of the array (N,) with the number of rows of each sample.
+
+    Raises:
+        ValueError: if the lengths are missing, or do not add up to the rows of the array.
+    """
+    if name not in arrays:
+        raise ValueError(f"lengths.{key}: no array '{name}'.{suggestion(name, arrays)}")
+    lengths = arrays[name]
+    is_count = lengths.ndim == 1 and lengths.dtype.kind in "iu" and bool((lengths >= 0).all())
+    if not is_count or int(lengths.sum()) != len(array):
+        raise ValueError(
+            f"lengths.{key}: '{name}' does not divide the {len(array)} rows. Expected whole "
+            "numbers >= 0 whose sum is the number of rows"
+        )
+    return np.split(array, np.cumsum(lengths)[:-1])
 
 
 def joined(parts: Sequence[tuple[str, Column]]) -> Column:

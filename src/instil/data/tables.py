@@ -83,7 +83,7 @@ def table_splits(
         ValueError: for a file that cannot be read, a missing column, and wrong values.
     """
     parts: dict[str, list[tuple[str, Column]]] = {key: [] for key in columns}
-    lengths = {}
+    lengths: dict[str, int] = {}
     for split, files in paths.items():
         lengths[split] = 0
         for path in files:
@@ -92,6 +92,46 @@ def table_splits(
                 values = _converted(path, key, name, table[name], size)
                 parts[key].append((str(path), values))
             lengths[split] += len(values)
+    return _divided(parts, lengths, classes, kind, shares, task_name)
+
+
+def column_splits(
+    by_split: Mapping[str, Mapping[str, Column]],
+    classes: list[str] | None,
+    kind: LabelKind | None,
+    shares: tuple[float, float],
+    task_name: str,
+) -> Splits:
+    """Return the train, validation and test data of columns.
+
+    Args:
+        by_split: values by batch key, for each split.
+        classes: names of the classes; None: found in the labels.
+        kind: kind of the labels; None: found by their type.
+        shares: shares of the training data for missing validation and test data.
+        task_name: task of the recipe.
+
+    Raises:
+        ValueError: for wrong values.
+    """
+    parts: dict[str, list[tuple[str, Column]]] = {}
+    lengths: dict[str, int] = {}
+    for split, columns in by_split.items():
+        for key, values in columns.items():
+            parts.setdefault(key, []).append((split, values))
+            lengths[split] = len(values)
+    return _divided(parts, lengths, classes, kind, shares, task_name)
+
+
+def _divided(
+    parts: Mapping[str, list[tuple[str, Column]]],
+    lengths: Mapping[str, int],
+    classes: list[str] | None,
+    kind: LabelKind | None,
+    shares: tuple[float, float],
+    task_name: str,
+) -> Splits:
+    """Splits of columns that hold the samples of all splits, one after another."""
     whole = column_samples(
         {key: joined(column) for key, column in parts.items()}, classes, kind, task_name
     )

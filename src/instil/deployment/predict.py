@@ -20,6 +20,7 @@ from instil.networks.network_call import read_keys, reads_of, write_keys
 from instil.plan import resume as begun
 from instil.recipe.sections import Recipe
 from instil.tasks.classification import Classification
+from instil.tasks.speech_recognition import SpeechRecognition
 
 
 class Student:
@@ -48,6 +49,7 @@ class Student:
         self.recipe = recipe
         self.shape = shape
         self.task = catalogue.find("task", recipe.task.name)(kind)
+        self.task.set_classes(classes)
 
     def __call__(self, inputs: Any) -> Tensor:
         """Compute probabilities.
@@ -100,8 +102,11 @@ class Student:
         Returns:
             One entry per sample: the most likely class; for a task with several labels the list
             of classes with a probability above 0.5; for segmentation class indices (H, W); for a
-            regression a dictionary from output name to value.
+            regression a dictionary from output name to value; for speech recognition the text.
         """
+        if isinstance(self.task, SpeechRecognition):
+            with side_effect_free(self.net):
+                return list(self.task.transcripts(self.net(self._to_batch(inputs))))
         probability = self(inputs)
         if self.kind == "real":
             return [dict(zip(self.classes, row, strict=True)) for row in probability.tolist()]

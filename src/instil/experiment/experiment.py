@@ -78,6 +78,7 @@ class Experiment:
         for data in data_of_stages:
             set_collation(data.splits, task)
         add_metrics(task, recipe)
+        task.set_classes(data_of_stages[-1].splits.classes)
         experiment = cls(
             recipe,
             task,

@@ -29,6 +29,8 @@ NOISY_MODULES = (
     r"copyreg",
 )
 """Modules whose warnings concern the exporter itself."""
+NOISY_MESSAGES = ("The tensor attributes .* were assigned during export", "_check_is_size")
+"""Warnings about recurrent layers that the exporter handles, from modules without a name."""
 
 
 class _Graph(nn.Module):
@@ -171,6 +173,8 @@ def _quiet() -> Iterator[None]:
     ):
         for module in NOISY_MODULES:
             warnings.filterwarnings("ignore", module=module)
+        for message in NOISY_MESSAGES:
+            warnings.filterwarnings("ignore", message=message)
         # The exporter logs through some forty loggers, so all of them are disabled at once.
         logging.disable(logging.ERROR)
         try:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Return path and layers of the longest list of modules of one class.
 
+    A model of transformers with a list of ``num_hidden_layers`` modules has those layers: speech
+    models may have more convolutions than layers.
+
     Raises:
         ValueError: if the model has no such list.
     """
@@ -24,7 +27,9 @@ def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     ]
     if not lists:
         raise ValueError(f"{type(model).__name__} has no list of layers of one kind")
-    return max(lists, key=lambda entry: len(entry[1]))
+    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    layers = [entry for entry in lists if len(entry[1]) == count]
+    return max(layers or lists, key=lambda entry: len(entry[1]))
 
 
 def output_head(model: nn.Module) -> nn.Module | None:

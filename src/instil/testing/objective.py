@@ -197,7 +197,7 @@ def _loss_falls(make: Callable[[], Objective]) -> None:
     student = leaves(student)
     objectives = Objectives({"it": objective})
     read = {role: student[role] for role in objective.reads["student"]}
-    inputs = [tensor for _, tensor in named_tensors(read)]
+    inputs = [tensor for _, tensor in named_tensors(read) if tensor.requires_grad]
     optimizer = torch.optim.Adam([*inputs, *objective.parameters()], 0.02)
     losses = []
     for _ in range(NUM_STEPS + 1):

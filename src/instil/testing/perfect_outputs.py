@@ -18,7 +18,8 @@ LOGIT = 20.0
 def check_perfect_outputs(make: Callable[[], Any], batch: Batch, num_classes: int) -> None:
     """Check that certain outputs have accuracy 1 if they are right, and 0 if they are wrong.
 
-    Real outputs at the labels must have a headline metric of 1.
+    Real outputs at the labels must have a headline metric of 1. The error rate of certain texts,
+    and of embeddings that are the same for each label only, must be 0.
 
     Args:
         make: returns a new task.
@@ -31,8 +32,16 @@ def check_perfect_outputs(make: Callable[[], Any], batch: Batch, num_classes: in
     if make().kind == "real":
         _check_real_outputs(make, batch)
         return
+    if "frame_length" in make().roles:
+        _check_texts(make, batch, num_classes)
+        return
     label = batch["label"]
     target = label.clamp_min(0)
+    if make().roles == ("embedding",):
+        embedding = torch.nn.functional.one_hot(target, num_classes).float()
+        error_rate = _evaluate(make, _echo(make().roles), batch | {"certain embedding": embedding})
+        assert error_rate[make().headline] == 0, f"{error_rate} for certain embeddings"
+        return
     if not label.is_floating_point():
         target = torch.nn.functional.one_hot(target, num_classes)
     target = target.float()
@@ -45,6 +54,20 @@ def check_perfect_outputs(make: Callable[[], Any], batch: Batch, num_classes: in
             f"accuracy is {accuracy}, not {expected}, for outputs that are {direction} with "
             "certainty"
         )
+
+
+def _check_texts(make: Callable[[], Any], batch: Batch, num_classes: int) -> None:
+    """Check frames that alternate between the symbols of the label and the blank, class 0."""
+    label = batch["label"]
+    classes = torch.stack([label.clamp_min(0), torch.zeros_like(label)], 2).flatten(1)
+    length = 2 * (label >= 0).sum(1)
+    one_hot = torch.nn.functional.one_hot(classes, num_classes).float()
+    certain = {"certain logits": LOGIT * one_hot, "certain frame_length": length}
+    error_rate = _evaluate(make, _echo(make().roles), batch | certain)[make().headline]
+    assert error_rate == 0, f"the error rate is {error_rate}, not 0, for certain texts"
+    blanks = {"certain logits": torch.zeros_like(one_hot), "certain frame_length": length}
+    error_rate = _evaluate(make, _echo(make().roles), batch | blanks)[make().headline]
+    assert error_rate == 1, f"the error rate is {error_rate}, not 1, for texts without a symbol"
 
 
 def _certain_outputs(batch: Batch, target: Tensor, sign: float) -> dict[str, Tensor]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 
 from instil.core import UNLABELLED, Batch
-from instil.testing.sample_sides import IMAGE_SIZE, NUM_CLASSES, NUM_POINTS, NUM_TOKENS
+from instil.testing.sample_sides import (
+    IMAGE_SIZE,
+    NUM_CLASSES,
+    NUM_FRAMES,
+    NUM_POINTS,
+    NUM_SYMBOLS,
+    NUM_TOKENS,
+)
 
 
 def no_entries(num_samples: int) -> Batch:
@@ -92,3 +99,13 @@ def real_labels(num_samples: int) -> Batch:
     """Real labels; every third sample has none."""
     index = torch.arange(num_samples)
     return {"label": index.sin().where(index % 3 > 0, UNLABELLED)}
+
+
+def transcripts(num_samples: int) -> Batch:
+    """Texts of one or two symbols other than the blank; every third recording has none."""
+    row = torch.arange(num_samples)
+    label = torch.full((num_samples, NUM_FRAMES), UNLABELLED)
+    for position in range(NUM_SYMBOLS):
+        has_symbol = (row % 3 > 0) & (row % (position + 1) == 0)
+        label[:, position] = torch.where(has_symbol, 1 + (row + position) % 5, UNLABELLED)
+    return {"label": label}

@@ -30,6 +30,9 @@ NUM_TOKENS = 6
 IMAGE_SIZE = 8
 NUM_DISTANCES = 5
 NUM_POINTS = {"student": 5, "teacher": 9}
+NUM_FRAMES = 6
+NUM_SYMBOLS = 2
+"""Largest number of symbols of a text, which fits into the shortest recording."""
 LOGIT_SCALES = {"student": 12.0, "teacher": 16.0}
 """Scales of image-text similarities."""
 
@@ -181,3 +184,15 @@ def point_classification(draw: Draw, side: str) -> Outputs:
 def image_to_points(draw: Draw, side: str) -> Outputs:
     """Outputs of a teacher of images and a student of point sets."""
     return classification(draw, side) if side == "teacher" else point_classification(draw, side)
+
+
+def speech_recognition(draw: Draw, side: str) -> Outputs:
+    """Outputs of a recogniser: frames, their number, hidden states and a lattice of two symbols."""
+    logits = 2 * draw(NUM_FRAMES, NUM_CLASSES)
+    width = WIDTHS[side]
+    return {
+        "logits": logits,
+        "frame_length": NUM_FRAMES - torch.arange(len(logits)) % 3,
+        "hidden_states": tuple(draw(NUM_FRAMES, width) for _ in range(NUM_LAYERS[side] + 1)),
+        "joint_logits": 2 * draw(NUM_FRAMES, NUM_SYMBOLS + 1, NUM_CLASSES),
+    }

@@ -30,6 +30,7 @@ TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "seq2seq": (sample_sides.seq2seq, sample_batches.pairs),
     "language": (sample_sides.language, sample_batches.tokens),
     "sentence_embedding": (sample_sides.sentence_embedding, sample_batches.no_entries),
+    "speech_recognition": (sample_sides.speech_recognition, sample_batches.transcripts),
 }
 """Task -> outputs of a side, and further entries of the batch."""
 

@@ -44,12 +44,16 @@ def named_tensors(outputs: Outputs) -> Iterator[tuple[str, Tensor]]:
 
 
 def leaves(outputs: Outputs) -> Outputs:
-    """Copy outputs to tensors that require gradients.
+    """Copy outputs to tensors that require gradients, except whole numbers such as lengths.
 
     Args:
         outputs: outputs of one side.
     """
-    return map_structure(outputs, lambda tensor: tensor.detach().clone().requires_grad_())
+
+    def leaf(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().requires_grad_(tensor.is_floating_point())
+
+    return map_structure(outputs, leaf)
 
 
 def map_structure(outputs: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
@@ -103,13 +107,17 @@ def _with_rows(outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def scale_tensors(outputs: Outputs, factor: float) -> Outputs:
-    """Multiply every tensor by a factor.
+    """Multiply every floating-point tensor by a factor.
 
     Args:
         outputs: outputs of one side.
         factor: factor.
     """
-    return map_structure(outputs, lambda tensor: tensor * factor)
+
+    def scaled(tensor: Tensor) -> Tensor:
+        return tensor * factor if tensor.is_floating_point() else tensor
+
+    return map_structure(outputs, scaled)
 
 
 def make_strided(outputs: Outputs) -> Outputs:

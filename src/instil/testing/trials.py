@@ -35,7 +35,8 @@ def loss_and_gradient(
     student = leaves(student)
     sides = link_if_needed(objective, student, teacher)
     loss = Objectives({"it": objective})(*sides, batch).losses["it"]
-    inputs = dict(named_tensors({role: student[role] for role in objective.reads["student"]}))
+    roles = {role: student[role] for role in objective.reads["student"]}
+    inputs = {name: value for name, value in named_tensors(roles) if value.requires_grad}
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
             inputs[name] = parameter

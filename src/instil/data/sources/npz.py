@@ -16,7 +16,7 @@ from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.archive import read_arrays
 from instil.data.column_samples import LabelKind, column_samples
-from instil.data.columns import Column
+from instil.data.columns import Column, check_lengths, split_rows
 from instil.data.images import ArrayData
 from instil.data.masks import masked_arrays
 from instil.data.paths import located
@@ -44,8 +44,10 @@ def npz(
         dict[str, str] | None,
         Doc("array of each batch key, such as `{points: xyz, label: y}`; null: image and label"),
     ] = None,
-    labels: Annotated[
-        LabelKind | None, Doc("with columns, kind of the labels; null: found by their type")
+    labels: Annotated[LabelKind | None, Doc("with columns, kind of labels; null: by type")] = None,
+    lengths: Annotated[
+        dict[str, str] | None,
+        Doc("with columns, array with the rows of each sample in an array that joins all samples"),
     ] = None,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,
@@ -83,7 +85,8 @@ def npz(
         if columns is None:
             whole = _samples(arrays, task_name, classes)
         else:
-            whole = _mapped(arrays, columns, classes or _names(arrays), labels, task_name)
+            names = classes or _names(arrays)
+            whole = _mapped(arrays, columns, lengths or {}, names, labels, task_name)
         return splits(_parts(whole, arrays.get("split")), validation, test)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from error
@@ -92,18 +95,22 @@ def npz(
 def _mapped(
     arrays: Mapping[str, NDArray[np.generic]],
     columns: Mapping[str, str],
+    lengths: Mapping[str, str],
     classes: list[str] | None,
     labels: LabelKind | None,
     task_name: str,
 ) -> Samples:
     """All samples of a file whose arrays are mapped to batch keys."""
     values: dict[str, Column] = {}
+    check_lengths(lengths, columns)
     for key, name in columns.items():
         if name not in arrays:
             raise ValueError(f"columns.{key}: no array '{name}'.{suggestion(name, arrays)}")
         array = arrays[name]
         is_text = array.dtype.kind in "US"
         values[key] = [str(text) for text in array.tolist()] if is_text else array
+        if key in lengths:
+            values[key] = split_rows(array, arrays, key, lengths[key])
     return column_samples(values, classes, labels, task_name)
 
 

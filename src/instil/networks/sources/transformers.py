@@ -87,6 +87,9 @@ def _config(
         )
     if "Classification" in request.name and "classes" in request.facts:
         entries = {"num_labels": request.facts["classes"]} | entries
+    if request.name == "AutoModelForCTC" and "classes" in request.facts:
+        # Class 0 is the blank, which these models call the padding.
+        entries = {"vocab_size": request.facts["classes"], "pad_token_id": 0} | entries
     if path is not None:
         return transformers.AutoConfig.from_pretrained(path, **entries)
     model_type = entries.pop("model_type")

@@ -14,7 +14,8 @@ from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.modules.adapters import match_dtype
 
-ROLES = ("sentence_embedding", "partner_embedding")
+ROLES = (("sentence_embedding", "embedding"), ("partner_embedding", "embedding"))
+"""Roles of the two texts of a pair; a recording has one embedding, which stands for both."""
 Distance = Literal["squared", "cosine"]
 
 
@@ -54,7 +55,7 @@ def embedding_regression_loss(
 
 
 class EmbeddingRegression(Objective):
-    """Regression of the teacher's embeddings of both texts of a pair.
+    """Regression of the teacher's embeddings of both texts of a pair, or of one recording.
 
     A linear layer projects the student's embeddings if the widths differ.
     """
@@ -65,7 +66,7 @@ class EmbeddingRegression(Objective):
         "EMNLP",
         2020,
         source="features",
-        tasks=("sentence_embedding",),
+        tasks=("sentence_embedding", "speaker_verification"),
         deviations="The paper's pairs are translations, and both student embeddings regress the "
         "teacher's embedding of the first text. Here the teacher encodes both texts. The cosine "
         "distance is an alternative that libraries offer. A projection is used where the widths "
@@ -79,7 +80,7 @@ class EmbeddingRegression(Objective):
         "length: a weight tuned for one teacher does not suit another. A projection is not "
         "exported: a student of another width has its own embedding space.",
     )
-    needs: ClassVar = dict.fromkeys(("student", "teacher"), tuple((role,) for role in ROLES))
+    needs: ClassVar = dict.fromkeys(("student", "teacher"), ROLES)
 
     def __init__(
         self,
@@ -94,17 +95,18 @@ class EmbeddingRegression(Objective):
 
     def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
         """Create the projection if the widths differ."""
-        student_embedding = student_outputs[ROLES[0]]
-        widths = student_embedding.shape[-1], teacher_outputs[ROLES[0]].shape[-1]
+        student_embedding = student_outputs[self.reads["student"][0]]
+        teacher_embedding = teacher_outputs[self.reads["teacher"][0]]
+        widths = student_embedding.shape[-1], teacher_embedding.shape[-1]
         if widths[0] != widths[1]:
             dtype = to_float32(student_embedding).dtype
             self.projection = nn.Linear(*widths, device=student_embedding.device, dtype=dtype)
 
     def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
-        projected = [self._project(student_outputs[role]) for role in ROLES]
+        projected = [self._project(student_outputs[role]) for role in self.reads["student"]]
         first, second = (
             embedding_regression_loss(embedding, teacher_outputs[role], self.distance, "none")
-            for embedding, role in zip(projected, ROLES, strict=True)
+            for embedding, role in zip(projected, self.reads["teacher"], strict=True)
         )
         return (first + second) / 2
 

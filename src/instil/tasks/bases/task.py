@@ -78,6 +78,9 @@ class Task(ExtraMetrics):
         if kind in self.unexported_kinds:
             self.exports = False
 
+    def set_classes(self, classes: Sequence[str]) -> None:
+        """Receive the class names of the data; most tasks do not need them."""
+
     def evaluate_generation(
         self, net: nn.Module, samples: Any, teacher: nn.Module | None = None
     ) -> Evaluation:

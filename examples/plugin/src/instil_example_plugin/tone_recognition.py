@@ -1,4 +1,4 @@
-"""Recognition of sequences of classes in audio."""
+"""Recognition of sequences of tones."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def decode(logits: Tensor, valid: Tensor) -> list[list[int]]:
     return sequences
 
 
-class SpeechRecognition(Task):
+class ToneRecognition(Task):
     """Sequences of classes in audio; ``logits`` (N, T, C) of frames, class 0 is the blank.
 
     Labels are class indices (N, L), padded with -100.
     """
 
-    card = Card("Speech recognition", tasks=("speech_recognition",))
-    title = "speech recognition"
+    card = Card("Tone recognition", tasks=("tone_recognition",))
+    title = "tone recognition"
     names = ("audio", "label")
     inputs = ("audio", "valid")
     kinds = ("sequence",)
-    label_objectives = ("ctc",)
+    label_objectives = ("tone_ctc",)
     headline = "error_rate"
     higher_is_better = False
     baselines: ClassVar = {"sequence": ("alone", "pseudo_labels")}

@@ -13,7 +13,7 @@ from instil.core import UNLABELLED, Batch, Outputs, to_float32
 from instil.items import Items
 
 
-def ctc_loss(student_logits: Tensor, target: Tensor, valid: Tensor, blank: int = 0) -> Tensor:
+def tone_ctc_loss(student_logits: Tensor, target: Tensor, valid: Tensor, blank: int = 0) -> Tensor:
     """Negative log-likelihood of label sequences, divided by their lengths (Graves et al. 2006).
 
     Args:
@@ -27,7 +27,7 @@ def ctc_loss(student_logits: Tensor, target: Tensor, valid: Tensor, blank: int =
 
     Example:
         >>> import torch
-        >>> ctc_loss(torch.zeros(1, 2, 2), torch.tensor([[1]]), torch.ones(1, 2).bool())
+        >>> tone_ctc_loss(torch.zeros(1, 2, 2), torch.tensor([[1]]), torch.ones(1, 2).bool())
         tensor([0.2877])
     """
     lengths = (target != UNLABELLED).sum(1)
@@ -44,7 +44,7 @@ def ctc_loss(student_logits: Tensor, target: Tensor, valid: Tensor, blank: int =
     return values / lengths.clamp_min(1)
 
 
-class CTC(Objective):
+class ToneCTC(Objective):
     """CTC loss of frame logits (N, T, C) with label sequences (N, L)."""
 
     items = Items(per_sample=True, labelled=True)
@@ -54,7 +54,7 @@ class CTC(Objective):
         "ICML",
         2006,
         source="labels",
-        tasks=("speech_recognition",),
+        tasks=("tone_recognition",),
         labels=("sequence",),
         zero_at_match=False,
         use="The label loss of a recogniser whose frames are not aligned with the labels.",
@@ -66,4 +66,4 @@ class CTC(Objective):
         self.blank = blank
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return ctc_loss(student["logits"], batch["label"], batch["valid"], self.blank)
+        return tone_ctc_loss(student["logits"], batch["label"], batch["valid"], self.blank)

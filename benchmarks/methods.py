@@ -160,7 +160,9 @@ def prepared(config: Recipe) -> tuple[Scheme, list[Batch]]:
     batches = [
         batch | clock
         for batch, _ in zip(
-            experiment.loader(experiment.train_data(0), sampler=config.data.sampler),
+            experiment.loader(
+                experiment.train_data(0), sampler=config.data.sampler, with_mixing=True
+            ),
             range(4),
             strict=False,
         )

@@ -64,8 +64,5 @@ def item_mean(objective: Objective, student: Outputs, teacher: Outputs, batch: B
 
 def roles_read(module: nn.Module, side: str) -> set[str]:
     """Roles of ``side`` that a module and its parts, such as sample weights, read."""
-    roles: set[str] = set()
-    for part in module.modules():
-        if isinstance(part, RoleConsumer):
-            roles.update(part.reads.get(side, ()))
-    return roles
+    consumers = [part for part in module.modules() if isinstance(part, RoleConsumer)]
+    return set().union(*(part.reads.get(side, ()) for part in consumers))

@@ -11,13 +11,14 @@ from instil.cards import Schedule, at_progress, suggestion
 from instil.core.balance import Balance
 from instil.core.item_losses import item_mean, roles_read, without_uncounted
 from instil.core.objective import Objective, Weighting
-from instil.core.shared_classes import SharedClasses
 from instil.core.update import Gather, Update
 from instil.items import Batch, Outputs, first_tensor, graph_preserving_zero
 from instil.items.point_features import align_point_features
 from instil.items.scheduled import extract_schedules, values_at, with_options
 from instil.items.selection import (
     CountedRows,
+    Selection,
+    all_outputs,
     differentiable_input,
     has_rows,
     outputs_to_float32,
@@ -44,8 +45,7 @@ class Objectives(nn.ModuleDict):
         gather: gathers rows from all processes; set by the engine if there are several.
         missing_role_remedy: end of the error for a role that the teacher does not return.
         student_modules: sentence with the modules that student taps could name.
-        shared_classes: selection of the classes that teacher and student share; None: both have
-            the same classes.
+        selection: selects the outputs and the batch that an objective reads.
 
     Raises:
         ValueError: for a weight of an unknown objective, a name that is not allowed, or sample
@@ -70,7 +70,7 @@ class Objectives(nn.ModuleDict):
         self.gather: Gather | None = None
         self.missing_role_remedy: str | None = None
         self.student_modules = ""
-        self.shared_classes: SharedClasses | None = None
+        self.selection: Selection = all_outputs
         self._check_names(objectives)
         for name, weighting in (sample_weights or {}).items():
             if objectives[name].couples:
@@ -116,8 +116,9 @@ class Objectives(nn.ModuleDict):
                 objective.resolve(student, teacher, self.missing_role_remedy)
                 if objective.sample_weight is not None:
                     objective.sample_weight.resolve(student, teacher, self.missing_role_remedy)
-                outputs = _comparable(objective, student, teacher)
-                objective.build(*self._compared(objective, *outputs, {})[:2])
+                roles = roles_read(objective, "student") | roles_read(objective, "teacher")
+                outputs = align_point_features(student, teacher, roles)
+                objective.build(*self.selection(objective, *outputs, {})[:2])
             except ValueError as error:
                 where = f". {self.student_modules}" if "student taps" in str(error) else ""
                 raise ValueError(f"objectives.{name}: {error}{where}") from error
@@ -153,7 +154,9 @@ class Objectives(nn.ModuleDict):
         """Update of ``learner`` on the weighted mean of every objective."""
         losses: dict[str, Tensor] = {}
         state_updates: dict[str, Tensor] = {}
-        student, teacher = _comparable(self, student, teacher)
+        student, teacher = align_point_features(
+            student, teacher, self.reads("student") | self.reads("teacher")
+        )
         original = student, teacher
         converted = (
             outputs_to_float32(student, self.reads("student")),
@@ -165,12 +168,12 @@ class Objectives(nn.ModuleDict):
             objective = with_options(unscheduled, options)
             # A gradient is taken with respect to the output of the net, not to a copy of it.
             outputs = original if objective.needs_input_grad else converted
-            compared = self._compared(objective, *outputs, batch)
-            harmless = without_uncounted(objective, *compared)
+            selected = self.selection(objective, *outputs, batch)
+            harmless = without_uncounted(objective, *selected)
             with torch.autocast(first_tensor(batch).device.type, enabled=False):
                 weight = at_progress(self.weights[name], batch)
                 if objective.couples:
-                    losses[name] = weight * self._coupled(objective, *compared)
+                    losses[name] = weight * self._coupled(objective, *selected)
                 else:
                     losses[name] = weight * item_mean(objective, *harmless)
                 with torch.no_grad():
@@ -183,17 +186,6 @@ class Objectives(nn.ModuleDict):
         if self.schedules:
             state_updates[PROGRESS] = progress.view(1)
         return Update(losses, learner, state_updates)
-
-    def _compared(
-        self, objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
-    ) -> tuple[Outputs, Outputs, Batch]:
-        """Outputs and labels of the classes that an objective compares."""
-        if self.shared_classes is None:
-            return student, teacher, batch
-        compared: tuple[Outputs, Outputs, Batch] = self.shared_classes(
-            objective, student, teacher, batch
-        )
-        return compared
 
     def _coupled(
         self, objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
@@ -211,11 +203,8 @@ class Objectives(nn.ModuleDict):
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Number of items that each loss is divided by."""
-        shared = self.shared_classes
-        if shared is None:
-            return {name: objective.num_items(batch) for name, objective in self.named()}
         return {
-            name: objective.num_items(shared.labels(objective, batch))
+            name: objective.num_items(self.selection(objective, {}, {}, batch)[2])
             for name, objective in self.named()
         }
 
@@ -238,10 +227,3 @@ class Objectives(nn.ModuleDict):
     def items(self) -> ItemsView[str, nn.Module]:
         """Name and objective, without the balance."""
         return dict(self.named()).items()
-
-
-def _comparable(module: nn.Module, student: Outputs, teacher: Outputs) -> tuple[Outputs, Outputs]:
-    """Outputs with features of point sets as maps of the same points, if a module reads them."""
-    if "features" in roles_read(module, "student") | roles_read(module, "teacher"):
-        return align_point_features(student, teacher)
-    return student, teacher

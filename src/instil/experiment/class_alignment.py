@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from instil import catalogue
 from instil.cards import has_tag
 from instil.core import Objective, Objectives
-from instil.core.shared_classes import SharedClasses, compares_logits
 from instil.experiment.experiment import Experiment
 from instil.experiment.teachers import combiner_class, teacher_class_names
+from instil.modules.shared_classes import SharedClasses, compares_logits
 from instil.recipe import RecipeError, error_context
 from instil.recipe.sections import Recipe
 from instil.schemes.offline.offline import Offline
@@ -32,7 +32,7 @@ def select_shared_classes(experiment: Experiment, objectives: Objectives) -> Non
     for name, objective in objectives.named():
         _check_reads_both(name, objective)
     with error_context("teacher.shared_classes"):
-        objectives.shared_classes = SharedClasses(
+        objectives.selection = SharedClasses(
             experiment.splits.classes, teacher_class_names(experiment, 0)
         )
 

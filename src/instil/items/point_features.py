@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +11,9 @@ from instil.items.batch import Outputs
 from instil.items.neighbours import interpolate_points
 
 
-def align_point_features(student: Outputs, teacher: Outputs) -> tuple[Outputs, Outputs]:
+def align_point_features(
+    student: Outputs, teacher: Outputs, roles: Collection[str] = ("features",)
+) -> tuple[Outputs, Outputs]:
     """Bring features of point sets into the form that losses on features compare.
 
     Outputs with the role ``positions`` have features of points. Each level (N, P, C) becomes a map
@@ -21,6 +24,7 @@ def align_point_features(student: Outputs, teacher: Outputs) -> tuple[Outputs, O
     Args:
         student: outputs of the student.
         teacher: outputs of the teacher, or of several teachers in ``members``.
+        roles: roles that are read. Without ``features`` among them nothing changes.
 
     Returns:
         New outputs of student and teacher. Applied again, they stay the same.
@@ -28,6 +32,8 @@ def align_point_features(student: Outputs, teacher: Outputs) -> tuple[Outputs, O
     Raises:
         ValueError: for levels that fit no positions, and levels whose layout is ambiguous.
     """
+    if "features" not in roles:
+        return student, teacher
     if "members" in teacher:
         members = [align_point_features(student, member)[1] for member in teacher["members"]]
         teacher = teacher | {"members": tuple(members)}

@@ -17,6 +17,23 @@ CLOCK_KEYS = ("step", "progress", "seed")
 ITEM_KEYS = ("label", "index", "view")
 """Batch entries that belong to items."""
 
+Selection = Callable[[Any, Outputs, Outputs, Batch], tuple[Outputs, Outputs, Batch]]
+"""Function of an objective, both outputs and the batch that selects what the objective reads."""
+
+
+def all_outputs(
+    objective: Any, student: Outputs, teacher: Outputs, batch: Batch
+) -> tuple[Outputs, Outputs, Batch]:
+    """Selection of everything.
+
+    Args:
+        objective: objective that reads the outputs.
+        student: student outputs.
+        teacher: teacher outputs.
+        batch: batch of the step.
+    """
+    return student, teacher, batch
+
 
 def outputs_to_float32(outputs: Outputs, roles: Iterable[str]) -> Outputs:
     """Outputs whose ``roles`` are in float32 or better; roles that are not there are ignored."""

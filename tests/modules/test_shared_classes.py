@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from instil.core import Objectives
-from instil.core.shared_classes import SharedClasses
+from instil.modules.shared_classes import SharedClasses
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.dkd import DKD
 from instil.objectives.logits.kd import KD
@@ -25,7 +25,7 @@ def outputs() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
 
 def shared(**objectives: CrossEntropy | KD | DKD) -> Objectives:
     losses = Objectives(objectives)
-    losses.shared_classes = SharedClasses(STUDENT, TEACHER)
+    losses.selection = SharedClasses(STUDENT, TEACHER)
     losses.build(*outputs())
     return losses
 

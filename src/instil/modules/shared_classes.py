@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from instil.core.objective import Objective
+from instil.core import Objective
 from instil.items import UNLABELLED, Batch, Outputs
 from instil.roles import RoleConsumer
 
 
 class SharedClasses(nn.Module):
     """Selects logits of the classes that teacher and student share, in the order of the student.
+
+    It is the ``selection`` of ``Objectives``.
 
     Args:
         student_classes: class names of the student.
@@ -57,30 +59,26 @@ class SharedClasses(nn.Module):
 
         Args:
             objective: loss that reads them.
-            student: student outputs.
-            teacher: teacher outputs.
-            batch: batch of the step.
+            student: student outputs; empty if only the batch is needed.
+            teacher: teacher outputs; empty if only the batch is needed.
+            batch: batch of the step. Labels of other classes become -100.
         """
         if not compares_logits(objective):
             return student, teacher, batch
-        student_logits = student["logits"].index_select(-1, self.student_columns)
-        teacher_logits = teacher["logits"].index_select(-1, self.teacher_columns)
+        if "label" in batch:
+            batch = batch | {"label": self.new_labels[batch["label"].clamp_min(-1)]}
         return (
-            student | {"logits": student_logits},
-            teacher | {"logits": teacher_logits},
-            self.labels(objective, batch),
+            _columns(student, self.student_columns),
+            _columns(teacher, self.teacher_columns),
+            batch,
         )
 
-    def labels(self, objective: Objective, batch: Batch) -> Batch:
-        """Return the batch with labels in the shared classes; labels of other classes are -100.
 
-        Args:
-            objective: loss that reads the batch.
-            batch: batch of the step; unchanged if the loss compares no logits.
-        """
-        if not compares_logits(objective) or "label" not in batch:
-            return batch
-        return batch | {"label": self.new_labels[batch["label"].clamp_min(-1)]}
+def _columns(outputs: Outputs, columns: Tensor) -> Outputs:
+    """Outputs with these columns of the logits."""
+    if "logits" not in outputs:
+        return outputs
+    return outputs | {"logits": outputs["logits"].index_select(-1, columns)}
 
 
 def compares_logits(objective: Objective) -> bool:

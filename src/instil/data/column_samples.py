@@ -19,6 +19,7 @@ from instil.data.images import ArrayData
 from instil.data.label_kinds import BoxData, GradedData, SequenceData, UnlabelledData
 from instil.data.point_checks import check_points
 from instil.data.samples import RealData, Samples, TensorData
+from instil.data.sequence_pairs import column_pairs
 
 LabelKind = Literal["single", "multi", "binary", "real", "sequence", "boxes", "graded"]
 LabelsOption = Annotated[LabelKind | None, Doc("kind of the labels; null: found by their type")]
@@ -51,6 +52,8 @@ def column_samples(
     if "label" not in columns:
         return UnlabelledData(inputs, facts)
     label = columns["label"]
+    if task_name == "seq2seq":
+        return column_pairs(inputs, label)
     kind = kind or _kind_of(columns, task_name)
     if kind == "sequence":
         sequences, names = _sequences(label, classes)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch
+from instil.data.columns import Column, is_text
 from instil.data.label_kinds import SequenceData
-from instil.data.pair_tokenizers import PairTokenizer
+from instil.data.pair_tokenizers import PairTokenizer, pair_tokenizer
 from instil.data.samples import Facts
 
 MASK = "encoder_attention_mask"
@@ -118,3 +119,17 @@ def text_pairs(pairs: Sequence[tuple[str, str | None]], tokenizer: PairTokenizer
     )
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
     return SequencePairs({"input_ids": ids, MASK: mask}, targets, tokenizer)
+
+
+def column_pairs(inputs: Mapping[str, Tensor], label: Column) -> SequencePairs:
+    """Return arrays, such as audio features, each with a text or symbols as target.
+
+    Args:
+        inputs: input of the encoder by batch key, such as ``input_features`` (N, channels, T).
+        label: texts, which are split into characters, or symbol indices of each sample; an empty
+            one is a missing label.
+    """
+    unit = "characters" if is_text(label) else "words"
+    texts = [row if isinstance(row, str) else " ".join(map(str, row)) for row in label]
+    tokenizer = pair_tokenizer(unit, None, [("", text) for text in texts])
+    return SequencePairs(inputs, [tokenizer.target_ids(text) or None for text in texts], tokenizer)

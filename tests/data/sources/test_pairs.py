@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from instil.data.column_samples import column_samples
 from instil.data.sequence_pairs import SequencePairs
 from instil.data.sources.cmudict import cmudict
+from instil.data.sources.npz import npz
 from instil.data.sources.pairs import pairs
 
 
@@ -105,3 +108,31 @@ def test_a_whole_dictionary_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "wrong.txt").write_text("hello world this is text\n")
     with pytest.raises(ValueError, match="is not CMUdict"):
         cmudict("wrong.txt", base=tmp_path)
+
+
+def test_columns_of_features_have_texts_or_symbols_as_targets(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(8, 4, 10)).astype(np.float32)
+    texts = np.array(["ab", "ba", "b", "", "aab", "bb", "a", "ab"])
+    np.savez(
+        tmp_path / "speech.npz", mel=features, text=texts, split=np.array([0] * 4 + [1, 1, 2, 2])
+    )
+    columns = {"input_features": "mel", "label": "text"}
+    data = npz("speech.npz", columns=columns, base=tmp_path, task_name="seq2seq").train
+    assert isinstance(data, SequencePairs)
+    assert data.facts == {
+        "vocabulary": 5,
+        "start": 0,
+        "end": 1,
+        "pad": 0,
+        "inputs": "input_features",
+        "channels": 4,
+    }
+    batch = data.__getitems__([0, 3])
+    assert batch["input_features"].shape == (2, 4, 10)
+    assert data.text_of(batch["label"][0, :2].tolist()) == "ab"
+    assert batch["label_length"].tolist() == [3, 0]
+    symbols = column_samples(
+        {"pixel_values": features[:, :3, None], "label": [[4, 2], [2]] * 4}, task_name="seq2seq"
+    )
+    assert isinstance(symbols, SequencePairs)
+    assert symbols.text_of([3, 4]) == "2 4"

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from instil import recipe as recipes
 from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
+from instil.plan.doctor import doctor
 from tests.data.sources.test_streams import png, write_tar
 from tests.remote.stub import stub
 from tests.test_docs import command
@@ -59,6 +60,7 @@ EXECUTED = {
         "python: test_python_of_coming_from",
     ],
     "concepts.md": ["python: test_concepts"] * 2,
+    "modalities/points.md": ["yaml: test_recipe_of_points"],
     "data.md": [
         "a tree of folders",
         "yaml: test_table_of_data",
@@ -379,6 +381,12 @@ def test_weights_of_choose(folder: Path) -> None:
     command("run", "my.yaml", *SHORT, "--out", "out", folder=folder)
     losses = json.loads(Path("out/metrics.jsonl").read_text().splitlines()[-1])["losses"]
     assert {name.partition("/")[2] for name in losses} >= {"cross_entropy", "kd", "fitnet"}
+
+
+def test_recipe_of_points(folder: Path) -> None:
+    (text,) = blocks("modalities/points.md", "yaml")
+    Path("few_points.yaml").write_text(text)
+    assert doctor(recipes.load("few_points.yaml"))["problems"] == []
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def overrides(recipe: str) -> list[str]:
         files = {part: f"{root}/{part}.jsonl" for part in ("train", "validation", "test")}
         return [*common, f"data.files={json.dumps(files)}"]
     name = "keywords" if recipe == "audio_classification" else "speech.jsonl"
-    if recipe == "distilhubert":
+    if recipe in ("distilhubert", "dphubert"):
         sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
         sizes |= {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
         common += [f"teacher.options.config.{key}={value}" for key, value in sizes.items()]
@@ -64,4 +64,7 @@ def overrides(recipe: str) -> list[str]:
     return [*common, f"data.files={root / name}"]
 
 
-RECIPES = ("speech_recognition", "audio_classification", "speaker_verification", "distilhubert")
+RECIPES = (
+    *("speech_recognition", "audio_classification", "speaker_verification"),
+    *("distilhubert", "dphubert"),
+)

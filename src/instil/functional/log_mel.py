@@ -86,8 +86,8 @@ def mel_filters(
 
     Example:
         >>> mel_filters(8000, 8, 2).round(decimals=2)
-        tensor([[0.0000, 0.7100, 0.2900, 0.0000, 0.0000],
-                [0.0000, 0.0000, 0.5900, 0.4100, 0.0000]])
+        tensor([[0.0000, 1.0000, 0.0000, 0.0000, 0.0000],
+                [0.0000, 0.1800, 0.5500, 0.2700, 0.0000]])
     """
     high = rate / 2 if high is None else high
     if not 0 <= low < high <= rate / 2:

@@ -42,7 +42,7 @@ def distilhubert_loss(
     Example:
         >>> import torch
         >>> distilhubert_loss(torch.ones(1, 2, 2), torch.eye(2)[None])
-        tensor(0.9007)
+        tensor(0.9008)
     """
     student_features, teacher_features = require_same_shape(
         student_features, teacher_features, "distilhubert_loss"

@@ -56,6 +56,7 @@ from .objectives.features.dist_plus import DISTPlus as DISTPlus
 from .objectives.logits.dkd import DKD as DKD
 from .schemes.self_distillation.dks import DKS as DKS
 from .objectives.logits.dlb import DLB as DLB
+from .schemes.offline.dphubert import DPHuBERT as DPHuBERT
 from .objectives.relations.dsd import DSD as DSD
 from .objectives.logits.dskd import DSKD as DSKD
 from .objectives.logits.dskd_cma import DSKDCMA as DSKDCMA
@@ -482,6 +483,7 @@ __all__ = [
     "DKD",
     "DKS",
     "DLB",
+    "DPHuBERT",
     "DSD",
     "DSKD",
     "DSKDCMA",

@@ -185,7 +185,7 @@ class DPHuBERT(Scheme):
         # The index is that of a gate, not of a sample.
         moment = {"index": torch.arange(sum(sizes), device=self.multipliers[0].device)}
         moment |= {key: batch[key] for key in ("seed", "step") if key in batch}
-        draws = keyed_uniform(moment, 1, STREAM)[:, 0].split(sizes)
+        draws = torch.split(keyed_uniform(moment, 1, STREAM)[:, 0], sizes)
         return [gate.sample(part) for gate, part in zip(self._gates(), draws, strict=True)]
 
 

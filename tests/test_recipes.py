@@ -57,9 +57,8 @@ def test_every_scheme_weighting_and_balance_has_a_recipe_and_every_label_loss_is
     assert any(goal.sample_weight for goal in goals)
     assert any(recipes.load(path).balance for path in SHIPPED)
     labels = {name for name, module in catalogue.files("objective").items() if ".labels." in module}
-    # label_smoothing is a baseline of every recipe; own_loss needs a model with a loss of its own,
-    # which no packaged task calls with labels.
-    assert labels - {goal.type for goal in goals} == {"label_smoothing", "own_loss"}
+    # label_smoothing is a baseline of every recipe.
+    assert labels - {goal.type for goal in goals} == {"label_smoothing"}
 
 
 def stages(path: Path) -> list[recipes.Recipe]:

@@ -243,6 +243,15 @@ def spoken_texts() -> Batch:
     return batch | {"label": label}
 
 
+def table_rows() -> Batch:
+    features = torch.randn(12, 6, generator=torch.Generator().manual_seed(6))
+    return {"features": features, "label": images()["label"]}
+
+
+def table_reals() -> Batch:
+    return {"features": table_rows()["features"], "label": reals()["label"]}
+
+
 SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] = {
     "classification": (images, None),
     "segmentation": (pixels, PixelProbe),
@@ -251,6 +260,8 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "regression": (reals, None),
     "point_classification": (point_sets, None),
     "multi_view_classification": (several_views, ViewProbe),
+    "tabular_classification": (table_rows, None),
+    "tabular_regression": (table_reals, None),
     "detection": (boxed_images, BoxProbe),
     "language": (rows, NextTokenProbe),
     "image_text": (pairs, PairProbe),

@@ -1,0 +1,128 @@
+"""Source of tables: files, labels, splits, synthetic rows and wrong data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from instil.data.sources.sklearn import sklearn
+from instil.data.sources.table import table
+from instil.data.tabular import RealTableData, TableData
+
+ROWS = [
+    {"age": 20 + i, "job": ["cook", "nurse"][i % 2], "y": ["no", "yes"][i // 20]} for i in range(40)
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lines = ["age,job,y", *(f"{row['age']},{row['job']},{row['y']}" for row in ROWS)]
+    (tmp_path / "people.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "people.tsv").write_text("\n".join(lines).replace(",", "\t"))
+    (tmp_path / "people.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    columns = {name: np.array([row[name] for row in ROWS]) for name in ROWS[0]}
+    np.savez(tmp_path / "people.npz", **columns)
+    return tmp_path
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "npz", "parquet"])
+def test_all_files_give_the_same_rows(folder: Path, ending: str) -> None:
+    if ending == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(ROWS), folder / "people.parquet")
+    data = table(f"people.{ending}", "y", base=folder)
+    expected = table("people.csv", "y", base=folder)
+    assert data.classes == ("no", "yes")
+    assert (len(data.train), len(data.validation), len(data.test)) == (29, 5, 6)
+    for part, other in ((data.train, expected.train), (data.test, expected.test)):
+        assert isinstance(part, TableData)
+        assert isinstance(other, TableData)
+        assert torch.equal(part.tensors["features"], other.tensors["features"])
+        assert torch.equal(part.label, other.label)
+        assert torch.equal(part.origin, other.origin)
+    assert data.train.facts == {"classes": 2, "features": 3}
+
+
+def test_statistics_do_not_depend_on_held_out_rows(folder: Path) -> None:
+    data = table({"train": "people.csv", "test": "people.jsonl"}, "y", base=folder)
+    assert isinstance(data.train, TableData)
+    ages = data.train.tensors["features"][:, 0]
+    assert ages.mean().item() == pytest.approx(0, abs=1e-5)
+    assert ages.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_synthetic_rows_have_no_label_and_are_training_rows_only(folder: Path) -> None:
+    plain = table("people.csv", "y", base=folder)
+    data = table("people.csv", "y", munge=2, base=folder)
+    count = len(plain.train)
+    assert len(data.train) == 3 * count
+    assert torch.equal(data.train.label[:count], plain.train.label)
+    assert (data.train.label[count:] == -100).all()
+    assert len(set(data.train.index.tolist())) == 3 * count
+    assert len(data.test) == len(plain.test)
+
+
+def test_labels_of_a_regression_are_standardized(folder: Path) -> None:
+    data = table("people.csv", "age", base=folder, task_name="tabular_regression")
+    assert isinstance(data.train, RealTableData)
+    assert data.kind == "real"
+    restored = data.train.label * data.train.label_std + data.train.label_mean
+    torch.testing.assert_close(restored[:, 0], 20.0 + data.train.origin)
+
+
+def test_several_columns_are_several_classes(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "x,a,b\n" + "".join(f"{i},{i % 2},{i % 3 == 0:d}\n" for i in range(30))
+    )
+    data = table("t.csv", ["a", "b"], base=tmp_path)
+    assert (data.kind, data.classes) == ("multi", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label": "z"}, r"label: no column 'z'\. The table has age, job, y\."),
+        ({"label": "y", "drop": ["ag"]}, r"drop: no column 'ag'.*Did you mean age\?"),
+        ({"label": "y", "drop": ["age", "job"]}, r"columns: no input is left"),
+        ({"label": "y", "classes": ["no", "yeah"]}, r"row 20 has the unknown class 'yes'"),
+        ({"label": "y", "files": "people.txt"}, r"no 'people.txt' in"),
+        ({"label": "y", "task_name": "tabular_regression"}, r"row 0 of column 'y' is 'no'"),
+    ],
+)
+def test_wrong_options_are_errors(folder: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        table(**({"files": "people.csv", "base": folder} | options))
+
+
+def test_damaged_files_are_errors(folder: Path) -> None:
+    (folder / "short.csv").write_text("a,b\n1,2\n3\n")
+    with pytest.raises(ValueError, match=r"row 1 has 1 values\. Expected 2, as in the header"):
+        table("short.csv", "b", base=folder)
+    (folder / "twice.csv").write_text("a,a\n1,2\n")
+    with pytest.raises(ValueError, match="the column 'a' exists twice"):
+        table("twice.csv", "a", base=folder)
+    (folder / "real.csv").write_text("a,b\n1,0.5\n")
+    with pytest.raises(ValueError, match=r"row 0 is 0\.5\. Expected a class"):
+        table("real.csv", "b", base=folder)
+    (folder / "people.xls").write_text("")
+    with pytest.raises(ValueError, match=r"people\.xls has an unknown ending"):
+        table("people.xls", "b", base=folder)
+
+
+def test_tables_of_scikit_learn() -> None:
+    data = sklearn("breast_cancer", munge=1)
+    assert data.classes == ("malignant", "benign")
+    assert data.train.facts["features"] == 30
+    numbers = sklearn("linnerud", task_name="tabular_regression")
+    assert numbers.classes == ("Weight", "Waist", "Pulse")
+    with pytest.raises(ValueError, match=r"Expected one of .*Did you mean breast_cancer\?"):
+        sklearn("breast_cancr")
+    with pytest.raises(ValueError, match="Use task: tabular_regression"):
+        sklearn("diabetes", task_name="tabular_classification")

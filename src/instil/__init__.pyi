@@ -220,6 +220,8 @@ from .objectives.logits.symmetric_kl import SymmetricKL as SymmetricKL
 from .objectives.logits.taid import TAID as TAID
 from .objectives.logits.ttm import TTM as TTM
 from .objectives.logits.tvd import TVD as TVD
+from .tasks.tabular_classification import TabularClassification as TabularClassification
+from .tasks.tabular_regression import TabularRegression as TabularRegression
 from .core import Teacher as Teacher
 from .tasks.text_classification import TextClassification as TextClassification
 from .objectives.logits.tf_kd import TfKD as TfKD
@@ -647,6 +649,8 @@ __all__ = [
     "TAID",
     "TTM",
     "TVD",
+    "TabularClassification",
+    "TabularRegression",
     "Teacher",
     "TextClassification",
     "TfKD",

@@ -25,7 +25,7 @@ class TabularRegression(Regression):
     title = "regression of table rows"
     names = ("features", "label")
     inputs = ("features",)
-    call = staticmethod(call)
+    call = staticmethod(call)  # type: ignore[assignment]
 
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)

@@ -41,8 +41,8 @@ def test_training_and_test_may_have_other_classes() -> None:
     assert set(part.test.label.tolist()) == set(range(10))
     assert part.train.index.tolist() == list(range(len(part.train)))
     assert part.classes == part.train.classes == names
-    kept = splits_of_classes(digits(), names[5:], names, names, keep_index=True)
-    assert kept.train.index.tolist() != list(range(len(kept.train)))
+    subset = splits_of_classes(digits(), names[5:], names, names, keep_index=True)
+    assert subset.train.index.tolist() != list(range(len(subset.train)))
 
 
 @pytest.mark.parametrize(

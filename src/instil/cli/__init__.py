@@ -1,4 +1,4 @@
-"""Command line: run, plan, record, generate, methods, recipes, init, doctor, export, report."""
+"""Command line: run, search, plan, record, generate, methods, init, doctor, export, report."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import typer
 import instil.cli.commands as commands
 import instil.cli.generate_command as generate_command
 import instil.cli.method_commands as method_commands
+import instil.cli.search_command as search_command
 from instil.cli.app import app
 from instil.cli.output import echo
 
-__all__ = ["app", "commands", "generate_command", "main", "method_commands"]
+__all__ = ["app", "commands", "generate_command", "main", "method_commands", "search_command"]
 
 
 def main(arguments: list[str] | None = None) -> None:

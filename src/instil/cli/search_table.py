@@ -1,0 +1,72 @@
+"""Result of a search on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+COMPARED = ("pseudo_labels", "alone")
+
+
+def show(outcome: Mapping[str, Any], console: Console) -> None:
+    """Print the ranking of the finalists, and notes on it.
+
+    Args:
+        outcome: content of ``search.json``.
+        console: console.
+    """
+    metric = outcome["headline"]
+    references = [
+        name for name in COMPARED if any(name in row["differences"] for row in outcome["finalists"])
+    ]
+    table = Table(title=f"{metric} of the finalists, {len(outcome['final_seeds'])} new seeds")
+    table.add_column("Method")
+    table.add_column("Validation", justify="right")
+    table.add_column("Test", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name in references:
+        table.add_column(f"Gain over {name}", justify="right")
+    for row in outcome["finalists"]:
+        cells = [
+            row["name"] + " *" * row["is_best"],
+            f"{row['validation']['mean']:.4g}",
+            f"{row['test']['mean']:.4g}",
+            interval(row["test"]["interval"]),
+        ]
+        cells += [gain(row["differences"].get(name)) for name in references]
+        table.add_row(*cells)
+    console.print(table)
+    for line in sentences(outcome):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def sentences(outcome: Mapping[str, Any]) -> list[str]:
+    """Return the result of a search in sentences."""
+    best = outcome["best"]
+    lines = [f"Winner on the validation data: {outcome['winner']}."]
+    if len(best) > 1:
+        lines.append(
+            f"* The test data cannot separate these methods: {', '.join(best)} (paired t test, "
+            "Holm)."
+        )
+    lines.append(
+        f"{len(outcome['trials'])} trainings with {outcome['steps']} steps; "
+        f"{len(outcome['refused'])} methods refused (search.json has the reasons)."
+    )
+    return lines + [f"{note}." for note in outcome["notes"]]
+
+
+def interval(ends: list[float] | None) -> str:
+    """Return an interval as text; a dash for a single seed."""
+    return "-" if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
+
+
+def gain(facts: Mapping[str, Any] | None) -> str:
+    """Return a paired difference with its p-value; a dash without one."""
+    if facts is None:
+        return "-"
+    p = "" if facts["p"] is None else f" (p = {facts['p']:.2g})"
+    return f"{facts['mean']:+.4g}{p}"

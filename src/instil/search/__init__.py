@@ -1,0 +1,1 @@
+"""Search for methods and options: strategies over trainings of one recipe."""

@@ -1,0 +1,209 @@
+"""Candidates of a search: checked on one batch, with a prior weight and the time of a step."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from instil import catalogue
+from instil.cards import suggestion
+from instil.core import Net, Scheme
+from instil.engine import Engine
+from instil.experiment.dry_run import dry_run
+from instil.experiment.experiment import Experiment
+from instil.experiment.trained_teachers import load_if_trained
+from instil.experiment.training_options import build_training
+from instil.plan.loss_probe import LossFacts, probe_losses
+from instil.plan.step_timer import first_step_clock, seconds_per_step
+from instil.recipe import build
+from instil.recipe.sections import TeacherConfig
+from instil.search.arms import (
+    Arm,
+    arm_recipe,
+    base_data,
+    candidate_arms,
+    own_arm,
+    reference_arms,
+    with_space,
+)
+from instil.training.step import train_step
+
+BALANCED_RATIO = 10.0
+"""A weight of 1 is kept if the gradients of a loss and of the label losses differ by at most this
+factor; otherwise the weight balances them."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Arms of a search, and the methods that do not fit.
+
+    Attributes:
+        arms: arms that passed the checks.
+        refused: reason by name of the method.
+    """
+
+    arms: list[Arm]
+    refused: dict[str, str]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Check that candidates are objectives or schemes of the catalogue.
+
+    Raises:
+        ValueError: for another name.
+    """
+    method_names = [*catalogue.names("objective"), *catalogue.names("scheme")]
+    for name in names:
+        if name not in method_names:
+            raise ValueError(
+                f"--candidates: no objective or scheme '{name}'. Expected names of "
+                f"`instil methods`.{suggestion(name, method_names)}"
+            )
+
+
+def find_candidates(
+    experiment: Experiment, names: Sequence[str] | None, has_options: bool
+) -> Candidates:
+    """Return the methods that fit a recipe, and the reason for each that does not.
+
+    Args:
+        experiment: experiment of the recipe, whose teacher is trained.
+        names: names of candidates; None for the whole catalogue, an empty list for none.
+        has_options: whether the options of the methods are searched.
+
+    Raises:
+        ValueError: if the recipe's own method fails the checks.
+    """
+    base = base_data(experiment.recipe)
+    task = experiment.task
+    probe = _Probe(experiment, base)
+    own = probe.check(own_arm(experiment.recipe))
+    arms = [own]
+    refused: dict[str, str] = {}
+    for arm in reference_arms(experiment.recipe, task):
+        arms.append(probe.check(arm) if arm.kind != "baseline" else _checked_baseline(arm, base))
+    for arm in candidate_arms(experiment.recipe, task, names):
+        if reason := _card_mismatch(arm, experiment):
+            refused[arm.name] = reason
+            continue
+        try:
+            arms.append(probe.check(arm))
+        except Exception as error:  # a method may fail in any way on data it was not made for
+            refused[arm.name] = _reason(error)
+    arms = _without_duplicates(arms, base)
+    if has_options:
+        arms = [with_space(arm, base, task) for arm in arms]
+    return Candidates(arms, refused)
+
+
+def _checked_baseline(arm: Arm, base: Mapping[str, Any]) -> Arm:
+    build(arm_recipe(base, arm, {}))
+    return arm
+
+
+def _without_duplicates(arms: Sequence[Arm], base: Mapping[str, Any]) -> list[Arm]:
+    """Remove the recipe's own arm if another arm is the same recipe."""
+
+    def key(arm: Arm) -> tuple[str, dict[str, Any]]:
+        return arm.method, build(arm_recipe(base, arm, {})).model_dump(mode="json")
+
+    own, *others = arms
+    is_repeated = any(key(arm) == key(own) for arm in others)
+    return others if is_repeated else [own, *others]
+
+
+def _card_mismatch(arm: Arm, experiment: Experiment) -> str:
+    """Return why the card of a method excludes a task; empty if it does not."""
+    card = catalogue.find(arm.kind, arm.name).card
+    task = experiment.recipe.task.name
+    if task not in card.tasks:
+        return f"defined for {', '.join(card.tasks)}, not for {task}"
+    if experiment.task.kind not in card.labels:
+        return f"defined for labels {', '.join(card.labels)}, not for {experiment.task.kind}"
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+class _Probe:
+    """Builds each arm and takes its first steps.
+
+    Args:
+        experiment: experiment of the recipe.
+        base: data of the recipe.
+    """
+
+    def __init__(self, experiment: Experiment, base: Mapping[str, Any]) -> None:
+        self._experiment = experiment
+        self._base = base
+        self._teachers: dict[int, Net | None] = {}
+
+    def check(self, arm: Arm) -> Arm:
+        """Return an arm that trains, with its prior weight and the time of its step.
+
+        Raises:
+            ValueError: if a loss has no gradient or is not finite, and for all that the checks of
+                a recipe refuse.
+        """
+        recipe = build(arm_recipe(self._base, arm, {}))
+        experiment = replace(self._experiment, recipe=recipe)
+        _, scheme, _ = list(dry_run(experiment, self._trained))[-1]
+        losses, seconds = _first_steps(experiment.stages[-1], scheme)
+        _check_losses(losses)
+        arm = replace(arm, step_seconds=seconds)
+        return self._with_prior_weight(arm, losses) if arm.kind == "objective" else arm
+
+    def _trained(self, stage: Experiment, config: TeacherConfig, index: int) -> Net | None:
+        """Return a copy of the teacher, which every arm shares."""
+        own = self._experiment.stages[0]
+        if index not in self._teachers:
+            config = own.recipe.teachers[index]
+            self._teachers[index] = load_if_trained(own, config, index)
+        return copy.deepcopy(self._teachers[index])
+
+    @staticmethod
+    def _with_prior_weight(arm: Arm, losses: LossFacts) -> Arm:
+        gradients = {key.partition("/")[2]: facts["gradient"] for key, facts in losses.items()}
+        own = gradients.pop(arm.name, 0.0)
+        labels = sum(gradients.values())
+        if arm.is_reference or not own or not labels:
+            return arm
+        ratio = labels / own
+        if 1 / BALANCED_RATIO <= ratio <= BALANCED_RATIO:
+            return arm
+        weight = round(ratio, 1 - math.floor(math.log10(ratio)))
+        objectives = copy.deepcopy(arm.changes["objectives"])
+        objectives[arm.name]["weight"] = weight
+        return replace(arm, changes={**arm.changes, "objectives": objectives})
+
+
+def _first_steps(stage: Experiment, scheme: Scheme) -> tuple[LossFacts, float]:
+    """Return the losses of the first batch, and the seconds of a step."""
+    recipe = stage.recipe
+    seed = recipe.seeds[0]
+    engine = Engine(precision=recipe.train.precision)
+    training = build_training(recipe.train, seed)
+    engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
+    loader = stage.loader(
+        stage.train_data(seed), seed, sampler=recipe.data.sampler, with_mixing=True
+    )
+    batch = engine.move(next(iter(loader))) | first_step_clock(seed)
+    scheme.train()
+    losses = probe_losses(scheme, engine, batch)
+    # The first step allocates the state of the optimizers and is not timed.
+    train_step(engine, scheme, [batch])
+    return losses, seconds_per_step(engine, scheme, batch, 2) * recipe.train.accumulate
+
+
+def _check_losses(losses: LossFacts) -> None:
+    for key, facts in losses.items():
+        if not math.isfinite(facts["value"]):
+            raise ValueError(f"the loss {key} is {facts['value']} on the first batch")
+    if losses and all(facts["constant"] for facts in losses.values()):
+        raise ValueError("no loss has a gradient on the first batch")

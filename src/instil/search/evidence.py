@@ -1,0 +1,104 @@
+"""Statistics of the finalists: intervals, paired differences and Holm's correction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from instil.plan.statistics import paired_gain, summarize
+
+COMPARED = ("pseudo_labels", "alone")
+"""Reference arms that every finalist is compared with."""
+ALPHA = 0.05
+
+
+def mean_with_interval(values: Sequence[float]) -> dict[str, Any]:
+    """Return mean, standard deviation, 95 % interval and values.
+
+    Args:
+        values: one value per seed.
+    """
+    # The interval of a mean is that of its differences from zero.
+    interval = paired_gain(values, [0.0] * len(values))["interval"]
+    return summarize(values) | {"interval": interval}
+
+
+def compare_finalists(
+    scores: Mapping[str, Sequence[float]], winner: str, higher_is_better: bool
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Compare finalists on the test split, paired by seed.
+
+    Args:
+        scores: test scores of each arm, in the order of the seeds.
+        winner: arm that the validation data chose.
+        higher_is_better: direction of the metric.
+
+    Returns:
+        For each arm its differences from the reference arms (``paired_gain`` and ``p``, corrected
+        by Holm over all these differences), and the arms that the data cannot separate from the
+        winner.
+    """
+    gains: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, values in scores.items():
+        for reference in COMPARED:
+            if reference in scores and reference != name:
+                control = scores[reference]
+                gains[name, reference] = _compared(values, control, higher_is_better)
+    _correct(list(gains.values()))
+    rivals = {
+        name: _compared(scores[winner], values, higher_is_better)
+        for name, values in scores.items()
+        if name != winner
+    }
+    _correct(list(rivals.values()))
+    differences: dict[str, dict[str, Any]] = {name: {} for name in scores}
+    for (name, reference), gain in gains.items():
+        differences[name][reference] = gain
+    is_worse = {name: gain["p"] is not None and gain["p"] < ALPHA for name, gain in rivals.items()}
+    return differences, [name for name in scores if not is_worse.get(name, False)]
+
+
+def _compared(
+    treated: Sequence[float], control: Sequence[float], higher_is_better: bool
+) -> dict[str, Any]:
+    gain = paired_gain(treated, control, higher_is_better)
+    return gain | {"p": _p_value(gain, len(treated))}
+
+
+def _p_value(gain: Mapping[str, Any], num_seeds: int) -> float | None:
+    """Return the p-value of the paired t test; None for a single seed."""
+    from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
+
+    if gain["std"] is None:
+        return None
+    if gain["std"] == 0:
+        return 1.0 if gain["mean"] == 0 else 0.0
+    statistic = abs(gain["mean"]) / (gain["std"] / num_seeds**0.5)
+    return float(2 * t.sf(statistic, num_seeds - 1))
+
+
+def _correct(gains: Sequence[dict[str, Any]]) -> None:
+    """Replace p-values by those of Holm, and set ``significant``."""
+    tested = [gain for gain in gains if gain["p"] is not None]
+    for gain, p in zip(tested, holm([gain["p"] for gain in tested]), strict=True):
+        gain["p"] = p
+        gain["significant"] = p < ALPHA
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted by Holm's step-down method (Holm 1979).
+
+    Args:
+        p_values: p-values of one family of tests.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for position, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - position) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

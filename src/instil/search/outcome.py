@@ -1,0 +1,99 @@
+"""Outcome of a search: ``search.json`` and the recipe of the winner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from instil import recipe as recipes
+from instil.files.atomic import atomic
+from instil.recipe import build
+from instil.search.arms import Arm, arm_recipe
+from instil.search.evidence import compare_finalists, mean_with_interval
+from instil.search.study import Results, Study
+from instil.search.trials import write_json
+
+BEST = "best.yaml"
+OUTCOME = "search.json"
+
+
+def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> dict[str, Any]:
+    """Write and return the outcome of a search.
+
+    Args:
+        study: the search.
+        finalists: arms that were trained with new seeds.
+        finals: results of these trainings.
+    """
+    experiment = study.trainer.experiment
+    metric = experiment.task.headline
+    rows = {
+        arm.name: row for arm in finalists if (row := _row(study, arm, finals, metric)) is not None
+    }
+    if not rows:
+        raise RuntimeError("search: all final trainings failed. See trials/ for their errors")
+    sign = 1 if study.higher_is_better else -1
+    ranked = sorted(rows, key=lambda name: -sign * rows[name]["validation"]["mean"])
+    scores = {name: rows[name]["test"]["values"] for name in ranked}
+    differences, best = compare_finalists(scores, ranked[0], study.higher_is_better)
+    for name in ranked:
+        rows[name]["differences"] = differences[name]
+        rows[name]["is_best"] = name in best
+    state = study.state
+    outcome = {
+        "name": experiment.recipe.name,
+        "headline": metric,
+        "higher_is_better": study.higher_is_better,
+        "winner": ranked[0],
+        "best": [name for name in ranked if name in best],
+        "finalists": [rows[name] for name in ranked],
+        "final_seeds": study.final_seeds,
+        "schedule": state.schedule.to_json(),
+        "steps": sum(_steps(result) for result in study.results),
+        "seconds": round(sum(result["seconds"] for result in study.results), 3),
+        "notes": [*state.schedule.notes, *study.notes],
+        "arms": [arm.to_json() for arm in state.arms],
+        "refused": state.refused,
+        "trials": study.results,
+    }
+    winner = next(arm for arm in finalists if arm.name == ranked[0])
+    write_json(study.trainer.folder / OUTCOME, outcome)
+    with atomic(study.trainer.folder / BEST) as temporary:
+        temporary.write_text(best_recipe(study, winner), encoding="utf-8")
+    return outcome
+
+
+def best_recipe(study: Study, winner: Arm) -> str:
+    """Return the recipe of the winner as YAML, with the seeds, length and baselines of the search.
+
+    A baseline that wins stands in ``baselines``; the student on labels alone is then the
+    distilled one.
+    """
+    own = study.trainer.experiment.recipe
+    data = arm_recipe(study.base, winner, study.best_params(winner))
+    references = [arm.name for arm in study.state.arms if arm.kind == "baseline"]
+    data |= {"baselines": references, "export": own.export, "name": f"{own.name}-best"}
+    if winner.kind == "baseline":
+        data["teacher"] = own.model_dump(mode="json")["teacher"]
+    data["seeds"] = study.final_seeds
+    return recipes.to_yaml(build(data))
+
+
+def _row(study: Study, arm: Arm, finals: Results, metric: str) -> dict[str, Any] | None:
+    """Return scores and options of a finalist; None if one of its trainings failed."""
+    own = [result for result in finals if result["arm"] == arm.name]
+    if any(result["status"] != "complete" for result in own):
+        return None
+    return {
+        "name": arm.name,
+        "kind": arm.kind,
+        "is_reference": arm.is_reference,
+        "params": study.best_params(arm),
+        "validation": mean_with_interval([result["validation"][metric] for result in own]),
+        "test": mean_with_interval([result["test"][metric] for result in own]),
+    }
+
+
+def _steps(result: dict[str, Any]) -> int:
+    """Return the optimizer steps that a trial used."""
+    return int(result["curve"][-1][0]) if result["status"] == "stopped" else result["num_steps"]

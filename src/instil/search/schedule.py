@@ -1,0 +1,184 @@
+"""Schedule of a search: arms, trials and steps of each round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+MIN_STEPS = 1
+MIN_ROUNDS = 3
+"""Smallest number of rounds of a search over options."""
+MAX_ROUNDS = 4
+"""Number of rounds; with many candidates more of them leave after each round."""
+STEP = 0.9
+"""Factor by which the lengths of all rounds shrink until the budget suffices."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One round of successive halving.
+
+    Attributes:
+        num_candidates: arms besides the reference arms.
+        num_trials: trainings of every arm.
+        num_steps: optimizer steps of a training.
+    """
+
+    num_candidates: int
+    num_trials: int
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Rounds of a search, and its final trainings.
+
+    Attributes:
+        rungs: the rounds.
+        num_references: reference arms, which are part of every round.
+        num_finalists: arms besides the references that are trained again with new seeds.
+        num_seeds: new seeds.
+        final_steps: optimizer steps of a final training.
+        notes: sentences on what the budget changed.
+    """
+
+    rungs: tuple[Rung, ...]
+    num_references: int
+    num_finalists: int
+    num_seeds: int
+    final_steps: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def search_steps(self) -> int:
+        """Optimizer steps of all rounds."""
+        return sum(self.num_trials(rung) * rung.num_steps for rung in self.rungs)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all trainings of the student."""
+        arms = self.num_finalists + self.num_references
+        return self.search_steps + arms * self.num_seeds * self.final_steps
+
+    def num_trials(self, rung: Rung) -> int:
+        """Return the trainings of a round."""
+        return (rung.num_candidates + self.num_references) * rung.num_trials
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the schedule as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Schedule:
+        """Build a schedule from plain data."""
+        rungs = tuple(Rung(**rung) for rung in data["rungs"])
+        return cls(**{**data, "rungs": rungs, "notes": tuple(data["notes"])})
+
+
+def plan_schedule(
+    num_candidates: int,
+    num_references: int,
+    full_steps: int,
+    budget: int | None,
+    num_trials: int = 1,
+    eta: int = 3,
+    num_finalists: int = 3,
+    num_seeds: int = 3,
+) -> Schedule:
+    """Plan successive halving within a budget.
+
+    Args:
+        num_candidates: arms besides the reference arms.
+        num_references: reference arms.
+        full_steps: optimizer steps of the recipe.
+        budget: optimizer steps of all trainings of the student. None: no limit.
+        num_trials: trainings of each arm in all rounds but the first.
+        eta: factor by which the number of arms falls and the number of steps rises.
+        num_finalists: largest number of finalists besides the references.
+        num_seeds: seeds of the final trainings.
+
+    Raises:
+        ValueError: if the budget is smaller than the smallest search.
+    """
+    num_finalists = min(num_finalists, num_candidates)
+    min_rounds = MIN_ROUNDS if num_trials > 1 else 1
+    counts = list(_counts(num_candidates, num_finalists, eta, min_rounds))
+    rungs = tuple(
+        Rung(
+            count,
+            num_trials if index else 1,
+            max(MIN_STEPS, full_steps // eta ** (len(counts) - 1 - index)),
+        )
+        for index, count in enumerate(counts)
+    )
+    schedule = Schedule(rungs, num_references, num_finalists, num_seeds, full_steps)
+    if budget is None or schedule.total_steps <= budget:
+        return schedule
+    for smaller in _smaller(schedule):
+        if smaller.total_steps <= budget:
+            return replace(smaller, notes=(_note(schedule, smaller, budget),))
+    raise ValueError(
+        f"budget: too small. Expected at least {smaller.total_steps} optimizer steps for "
+        f"{num_candidates + num_references} arms with {num_seeds} final seeds, got {budget}. "
+        "Raise the budget, or name fewer candidates (--candidates)"
+    )
+
+
+def plan_random(schedule: Schedule) -> Schedule:
+    """Return a schedule of random search: one round of full trainings for the same steps."""
+    affordable = schedule.search_steps // schedule.final_steps
+    num_candidates = max(1, affordable - schedule.num_references)
+    rung = Rung(num_candidates, 1, schedule.final_steps)
+    finalists = min(schedule.num_finalists, num_candidates)
+    return replace(schedule, rungs=(rung,), num_finalists=finalists)
+
+
+def _counts(num_candidates: int, num_finalists: int, eta: int, min_rounds: int) -> Iterator[int]:
+    """Yield the number of candidates of each round, which falls by a constant factor."""
+    ratio = num_candidates / max(1, num_finalists)
+    num_falls = math.ceil(math.log(max(1.0, ratio), eta))
+    num_falls = min(MAX_ROUNDS - 1, max(min_rounds - 1, num_falls))
+    for index in range(num_falls):
+        yield math.ceil(num_candidates / ratio ** (index / num_falls))
+    yield num_finalists
+
+
+def _smaller(schedule: Schedule) -> Iterator[Schedule]:
+    """Yield schedules with fewer trials, then shorter rounds, then fewer finalists."""
+    for num_trials in range(max(rung.num_trials for rung in schedule.rungs) - 1, 0, -1):
+        rungs = tuple(
+            replace(rung, num_trials=min(rung.num_trials, num_trials)) for rung in schedule.rungs
+        )
+        schedule = replace(schedule, rungs=rungs)
+        yield schedule
+    finalists = range(schedule.num_finalists, 0, -1)
+    for num_finalists in finalists or (0,):
+        shrunk = replace(schedule, num_finalists=num_finalists)
+        lengths = [float(rung.num_steps) for rung in schedule.rungs]
+        # A round that is shorter than this share of its length ranks little; finalists go first.
+        smallest = 0.3 if num_finalists > 1 else 0.0
+        factor = 1.0
+        while factor > smallest and max(lengths) * factor > MIN_STEPS:
+            factor *= STEP
+            rungs = tuple(
+                replace(rung, num_steps=max(MIN_STEPS, int(length * factor)))
+                for rung, length in zip(schedule.rungs, lengths, strict=True)
+            )
+            yield replace(shrunk, rungs=rungs)
+
+
+def _note(full: Schedule, smaller: Schedule, budget: int) -> str:
+    def text(schedule: Schedule) -> str:
+        rungs = [
+            f"{rung.num_trials} x {rung.num_steps} steps for "
+            f"{rung.num_candidates + schedule.num_references} arms"
+            for rung in schedule.rungs
+        ]
+        return f"{'; '.join(rungs)}; {schedule.num_finalists} finalists"
+
+    return (
+        f"The budget of {budget} steps shrinks the search to {text(smaller)}. Without a limit: "
+        f"{text(full)} ({full.total_steps} steps)"
+    )

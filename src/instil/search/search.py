@@ -1,0 +1,188 @@
+"""Search for the method and the options of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from instil import recipe as recipes
+from instil.engine import world_size
+from instil.experiment import threads
+from instil.experiment.device import on_device_of_recipe
+from instil.experiment.dry_run import dry_run
+from instil.experiment.experiment import Experiment
+from instil.experiment.sample_digest import sample_digest
+from instil.experiment.training_options import num_training_steps
+from instil.files.atomic import atomic
+from instil.files.locks import FileLock
+from instil.recipe import RecipeError, fingerprint
+from instil.recipe.sections import Recipe
+from instil.search.arms import Arm
+from instil.search.candidates import check_names, find_candidates
+from instil.search.locked_test import FINALISTS
+from instil.search.outcome import write_outcome
+from instil.search.sampling import require_optuna
+from instil.search.schedule import Schedule, plan_random, plan_schedule
+from instil.search.state import STATE, Settings, State, read_state
+from instil.search.study import Study
+from instil.search.trainer import Trainer
+from instil.search.trials import write_json
+
+OVERHEAD = 1.5
+"""Time of a trial with its evaluations, as a multiple of the time of its steps."""
+
+
+def start(
+    recipe: Recipe, settings: Settings, folder: Path, console: Console, num_jobs: int = 1
+) -> dict[str, Any]:
+    """Search for the best method of a recipe in a new folder.
+
+    Args:
+        recipe: the recipe; its own objectives are a candidate.
+        settings: budget, strategy and candidates.
+        folder: folder of the search.
+        console: console for the progress.
+        num_jobs: number of processes.
+
+    Returns:
+        Content of ``search.json``.
+
+    Raises:
+        ValueError: for a recipe or settings that do not fit, before anything is trained.
+        FileExistsError: if the folder has files.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"--out: {folder} has files. Expected a new folder, or --resume {folder}"
+        )
+    return _search(recipe, folder, console, num_jobs, settings)
+
+
+def resume(folder: Path, console: Console, num_jobs: int = 1) -> dict[str, Any]:
+    """Continue a stopped search; its finished trials are read.
+
+    Args:
+        folder: folder of the search.
+        console: console for the progress.
+        num_jobs: number of processes.
+
+    Returns:
+        Content of ``search.json``, equal to that of a search without the stop.
+
+    Raises:
+        FileNotFoundError: if the folder is not one of a search.
+    """
+    read_state(folder)
+    return _search(recipes.load(folder), folder, console, num_jobs, None)
+
+
+@on_device_of_recipe
+def _search(
+    recipe: Recipe, folder: Path, console: Console, num_jobs: int, settings: Settings | None
+) -> dict[str, Any]:
+    if world_size() > 1:
+        raise ValueError("search: several ranks. Expected one process, and --jobs for more")
+    if recipe.stages:
+        raise RecipeError(
+            "stages: a search trains one stage. Expected a recipe without stages. Search the "
+            "stages one after another"
+        )
+    require_optuna()
+    if settings is not None:
+        check_names(settings.candidates or ())
+    experiment = Experiment.from_recipe(recipe)
+    # Wrong input is found here, before a folder is written.
+    *_, (_, scheme, _) = dry_run(experiment)
+    if settings is None:
+        state = State.from_json(read_state(folder))
+        torch.set_num_threads(state.num_threads)
+        trainer = Trainer(experiment, folder)
+    else:
+        threads.choose_num_threads(scheme, next(iter(experiment.loader(experiment.samples))))
+        trainer = Trainer(experiment, folder)
+        state = _prepare(trainer, settings, num_jobs, console)
+    lock = FileLock(folder / "search.lock")
+    if not lock.try_acquire():
+        raise ValueError(f"{folder}: another process continues this search. Expected one process")
+    try:
+        return _run(state, trainer, num_jobs, console)
+    finally:
+        lock.release()
+
+
+def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Console) -> State:
+    """Train the teacher, check the candidates and plan the rounds."""
+    experiment = trainer.experiment
+    console.print("Training the teacher, unless the cache has it.", highlight=False)
+    trainer.train_teachers()
+    names = settings.candidates if "methods" in settings.over else ()
+    candidates = find_candidates(experiment, names, settings.has_options)
+    arms = candidates.arms
+    console.print(f"{len(arms)} arms, {len(candidates.refused)} methods refused.", highlight=False)
+    schedule = _schedule(experiment, settings, arms, num_jobs)
+    splits = experiment.splits
+    data_hash = fingerprint(sample_digest(splits.train), sample_digest(splits.validation))
+    state = State(
+        settings,
+        tuple(arms),
+        candidates.refused,
+        schedule,
+        torch.get_num_threads(),
+        data_hash,
+    )
+    with atomic(trainer.folder / "recipe.yaml") as temporary:
+        temporary.write_text(recipes.to_yaml(experiment.recipe), encoding="utf-8")
+    # The state comes last: it marks a search that can continue.
+    state.write(trainer.folder)
+    return state
+
+
+def _schedule(
+    experiment: Experiment, settings: Settings, arms: Sequence[Arm], num_jobs: int
+) -> Schedule:
+    full_steps = num_training_steps(experiment.stages[0])
+    budget = settings.max_steps
+    if settings.max_runs is not None:
+        budget = settings.max_runs * full_steps
+    if settings.max_seconds is not None:
+        timed = [arm.step_seconds for arm in arms if arm.step_seconds]
+        per_step = OVERHEAD * sum(timed) / len(timed)
+        budget = int(settings.max_seconds * num_jobs / per_step)
+    num_references = sum(arm.is_reference for arm in arms)
+    schedule = plan_schedule(
+        len(arms) - num_references,
+        num_references,
+        full_steps,
+        budget,
+        settings.num_trials if settings.has_options else 1,
+        num_seeds=settings.num_seeds,
+    )
+    return plan_random(schedule) if settings.strategy == "random" else schedule
+
+
+def _run(state: State, trainer: Trainer, num_jobs: int, console: Console) -> dict[str, Any]:
+    for note in state.schedule.notes:
+        console.print(f"{note}.", highlight=False)
+
+    def show(result: dict[str, Any]) -> None:
+        label = "final" if result["round"] < 0 else f"round {result['round'] + 1}"
+        score = "failed" if result["score"] is None else f"{result['score']:.4g}"
+        text = f"{label}: {result['arm']}, {result['num_steps']} steps, {score}"
+        console.print(text, highlight=False, markup=False)
+
+    study = Study(state, trainer, num_jobs, show)
+    finalists = study.finalists(study.run_rounds())
+    # All choices but the one among the finalists are made: the test split may be read now.
+    write_json(
+        trainer.folder / FINALISTS,
+        {"arms": {arm.name: study.best_params(arm) for arm in finalists}},
+    )
+    finals = study.train_finalists(finalists)
+    return write_outcome(study, finalists, finals)
+
+
+__all__ = ["STATE", "Settings", "resume", "start"]

@@ -1,0 +1,180 @@
+"""State of a search on the disk: settings, arms and schedule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from instil.search.arms import Arm
+from instil.search.sampling import Sampler
+from instil.search.schedule import Schedule
+from instil.search.trials import write_json
+
+STATE = "study.json"
+Strategy = Literal["halving", "random"]
+SUBJECTS = ("methods", "options")
+"""What a search may vary."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a search.
+
+    Attributes:
+        over: ``methods``, ``options`` or both.
+        candidates: names of objectives and schemes. None: the whole catalogue.
+        max_steps: optimizer steps of all trainings of the student. None: no limit.
+        max_runs: the same, in trainings of the recipe's length.
+        max_seconds: the same, in seconds.
+        strategy: successive halving, or random search of the same cost.
+        sampler: sampler of options.
+        num_trials: trials of each arm per round; 1 without ``options``.
+        num_seeds: new seeds of the final trainings.
+        seed: seed of all random choices of the search.
+    """
+
+    over: tuple[str, ...] = ("methods",)
+    candidates: tuple[str, ...] | None = None
+    max_steps: int | None = None
+    max_runs: int | None = None
+    max_seconds: float | None = None
+    strategy: Strategy = "halving"
+    sampler: Sampler = "tpe"
+    num_trials: int = 4
+    num_seeds: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for subject in self.over or ("",):
+            if subject not in SUBJECTS:
+                raise ValueError(
+                    f"--over: unknown subject '{subject}'. Expected {' or '.join(SUBJECTS)}, or "
+                    "both, separated by a comma"
+                )
+        for option, value, names in (
+            ("--strategy", self.strategy, get_args(Strategy)),
+            ("--sampler", self.sampler, get_args(Sampler)),
+        ):
+            if value not in names:
+                raise ValueError(f"{option}: unknown name '{value}'. Expected {' or '.join(names)}")
+        limits = (self.max_steps, self.max_runs, self.max_seconds)
+        if sum(limit is not None for limit in limits) > 1:
+            raise ValueError(
+                "--budget: several limits. Expected one of --budget, --steps and --runs. Remove "
+                "the others"
+            )
+        if self.candidates is not None and "methods" not in self.over:
+            raise ValueError(
+                "--candidates: these are methods. Expected --over methods or --over "
+                f"methods,options, got --over {','.join(self.over)}"
+            )
+
+    @classmethod
+    def from_options(
+        cls,
+        over: str,
+        candidates: str | None,
+        max_steps: int | None,
+        max_runs: int | None,
+        max_seconds: float | None,
+        strategy: Any,
+        sampler: Any,
+        num_trials: int,
+        num_seeds: int,
+        seed: int,
+    ) -> Settings:
+        """Build settings from the options of the command line, in which commas separate names.
+
+        Raises:
+            ValueError: for options that are unknown or contradict each other.
+        """
+        return cls(
+            _names(over) or (),
+            _names(candidates),
+            max_steps,
+            max_runs,
+            max_seconds,
+            strategy,
+            sampler,
+            num_trials,
+            num_seeds,
+            seed,
+        )
+
+    @property
+    def has_options(self) -> bool:
+        """Whether options of the methods are searched."""
+        return "options" in self.over
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that the trials of a search depend on.
+
+    Attributes:
+        settings: the settings.
+        arms: candidates and reference arms.
+        refused: reason by name of a method that does not fit.
+        schedule: rounds.
+        num_threads: threads of every training.
+        data_hash: fingerprint of training and validation samples.
+    """
+
+    settings: Settings
+    arms: tuple[Arm, ...]
+    refused: dict[str, str]
+    schedule: Schedule
+    num_threads: int
+    data_hash: str
+
+    def write(self, folder: Path) -> None:
+        """Write the state into the folder of the search."""
+        content = {
+            "settings": asdict(self.settings),
+            "arms": [arm.to_json() for arm in self.arms],
+            "refused": self.refused,
+            "schedule": self.schedule.to_json(),
+            "num_threads": self.num_threads,
+            "data_hash": self.data_hash,
+        }
+        write_json(folder / STATE, content)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> State:
+        """Build the state from plain data."""
+        settings = dict(content["settings"])
+        candidates = settings["candidates"]
+        settings["over"] = tuple(settings["over"])
+        settings["candidates"] = None if candidates is None else tuple(candidates)
+        return cls(
+            Settings(**settings),
+            tuple(Arm.from_json(arm) for arm in content["arms"]),
+            content["refused"],
+            Schedule.from_json(content["schedule"]),
+            content["num_threads"],
+            content["data_hash"],
+        )
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read the state of a search as plain data.
+
+    Raises:
+        FileNotFoundError: if the folder has none.
+    """
+    path = folder / STATE
+    if not path.exists():
+        raise FileNotFoundError(
+            f"--resume: {folder} is not the folder of a search. Expected a folder with {STATE}"
+        )
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,171 @@
+"""Rounds of a search: suggestions, trials and the arms that pass on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from instil.search.arms import Arm, base_data
+from instil.search.execution import OnResult, execute
+from instil.search.sampling import suggest
+from instil.search.schedule import Rung
+from instil.search.state import State
+from instil.search.trainer import Trainer
+from instil.search.trials import Trial, make_trial
+
+Results = list[dict[str, Any]]
+
+
+class Study:
+    """A search that trains its trials round after round.
+
+    Args:
+        state: settings, arms and schedule.
+        trainer: trains the trials.
+        num_jobs: number of processes.
+        on_result: called with every result.
+
+    Attributes:
+        results: results of all trials so far.
+        notes: sentences on rounds that were left out.
+    """
+
+    def __init__(self, state: State, trainer: Trainer, num_jobs: int, on_result: OnResult) -> None:
+        self.state = state
+        self.trainer = trainer
+        self.num_jobs = num_jobs
+        self.on_result = on_result
+        self.results: Results = []
+        self.notes: list[str] = []
+        recipe = trainer.experiment.recipe
+        self.base = base_data(recipe)
+        self.seed = recipe.seeds[0]
+        self.final_seeds = [max(recipe.seeds) + 1 + i for i in range(state.settings.num_seeds)]
+        self.higher_is_better = trainer.experiment.task.higher_is_better
+
+    def run_rounds(self) -> list[Arm]:
+        """Train all rounds; return the arms of the last one, the best candidates first."""
+        arms = list(self.state.arms)
+        for index, rung in enumerate(self.state.schedule.rungs):
+            if index and self._is_late():
+                self.notes.append(f"The time was used up after {index} rounds")
+                break
+            if self.state.settings.strategy == "random":
+                arms = self._random_round(arms, rung)
+            else:
+                arms = self._halving_round(self._promoted(arms, rung), index, rung)
+        return self._ranked(arms)
+
+    def train_finalists(self, arms: Sequence[Arm]) -> Results:
+        """Train the best configuration of each arm with new seeds."""
+        steps = self.state.schedule.final_steps
+        trials = []
+        for arm in arms:
+            params = self.best_params(arm)
+            trials += [self._trial(arm, params, -1, steps, seed) for seed in self.final_seeds]
+        return self._execute(trials)
+
+    def best_params(self, arm: Arm) -> dict[str, Any]:
+        """Return the values of the best trial of an arm in its last round."""
+        own = [result for result in self.results if result["arm"] == arm.name]
+        last = max((result["round"] for result in own), default=0)
+        own = [result for result in own if result["round"] == last]
+        if not own:
+            return arm.defaults()
+        params: dict[str, Any] = max(own, key=self._key)["params"]
+        return params
+
+    def finalists(self, arms: Sequence[Arm]) -> list[Arm]:
+        """Return the best candidates and all reference arms."""
+        candidates = [arm for arm in arms if not arm.is_reference]
+        references = [arm for arm in self.state.arms if arm.is_reference]
+        return [*candidates[: self.state.schedule.num_finalists], *references]
+
+    def _halving_round(self, arms: list[Arm], index: int, rung: Rung) -> list[Arm]:
+        """Train the same number of trials of every arm, in two parts."""
+        first: list[Trial] = []
+        second: list[tuple[Arm, dict[str, Any]]] = []
+        for arm in arms:
+            params = [self.best_params(arm), *self._suggestions(arm, rung.num_trials // 2)]
+            first += [self._trial(arm, one, index, rung.num_steps, self.seed) for one in params]
+        finished = self._execute(first)
+        num_left = rung.num_trials - 1 - rung.num_trials // 2
+        for arm in arms:
+            second += [(arm, one) for one in self._suggestions(arm, num_left)]
+        # Trials of the second part end early if they are far behind those of the first.
+        rivals = [result["curve"] for result in finished if result["status"] == "complete"]
+        self._execute(
+            [self._trial(arm, one, index, rung.num_steps, self.seed, rivals) for arm, one in second]
+        )
+        return arms
+
+    def _random_round(self, arms: list[Arm], rung: Rung) -> list[Arm]:
+        """Train arms and options that are drawn at random."""
+        generator = random.Random(self.state.settings.seed)
+        candidates = [arm for arm in arms if not arm.is_reference]
+        drawn = generator.choices(candidates, k=rung.num_candidates) if candidates else []
+        trials = []
+        for arm in arms:
+            count = 1 if arm.is_reference else drawn.count(arm)
+            params = self._suggestions(arm, count) or [arm.defaults()] * min(count, 1)
+            trials += [self._trial(arm, one, 0, rung.num_steps, self.seed) for one in params]
+        self._execute(trials)
+        return [arm for arm in arms if arm.is_reference or arm in drawn]
+
+    def _suggestions(self, arm: Arm, count: int) -> list[dict[str, Any]]:
+        settings = self.state.settings
+        sampler = "random" if settings.strategy == "random" else settings.sampler
+        return suggest(arm, self.results, count, self.higher_is_better, sampler, settings.seed)
+
+    def _promoted(self, arms: Sequence[Arm], rung: Rung) -> list[Arm]:
+        """Return the best candidates so far and all reference arms."""
+        ranked = self._ranked(arms) if self.results else list(arms)
+        candidates = [arm for arm in ranked if not arm.is_reference][: rung.num_candidates]
+        return [arm for arm in self.state.arms if arm.is_reference or arm in candidates]
+
+    def _ranked(self, arms: Sequence[Arm]) -> list[Arm]:
+        """Return arms by the best score of their last round; equal arms keep their order."""
+        last = max((result["round"] for result in self.results), default=0)
+        best = {}
+        for arm in arms:
+            own = [
+                self._key(result)
+                for result in self.results
+                if result["arm"] == arm.name and result["round"] == last
+            ]
+            best[arm.name] = max(own, default=float("-inf"))
+        return sorted(arms, key=lambda arm: -best[arm.name])
+
+    def _key(self, result: dict[str, Any]) -> float:
+        """Score of a result such that higher is better; a failed trial is the worst."""
+        if result["score"] is None:
+            return float("-inf")
+        # A stopped trial has the score of fewer steps and never passes a complete one.
+        score = float(result["score"]) * (1 if self.higher_is_better else -1)
+        return score if result["status"] == "complete" else score - 1e9
+
+    def _trial(
+        self,
+        arm: Arm,
+        params: dict[str, Any],
+        index: int,
+        num_steps: int,
+        seed: int,
+        rivals: list[list[list[float]]] | None = None,
+    ) -> Trial:
+        return make_trial(
+            self.base, arm, params, index, num_steps, seed, self.state.data_hash, rivals
+        )
+
+    def _execute(self, trials: list[Trial]) -> Results:
+        results = execute(self.trainer, trials, self.num_jobs, self.on_result)
+        self.results += results
+        return results
+
+    def _is_late(self) -> bool:
+        """Whether the trainings have used the time of the search."""
+        limit = self.state.settings.max_seconds
+        # From the results, so that a continued search decides the same.
+        used = sum(result["seconds"] for result in self.results) / self.num_jobs
+        return limit is not None and used > limit

@@ -1,0 +1,171 @@
+"""Training of the trials of a search, with one shared teacher."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from instil.core import Net, Teacher
+from instil.engine import init_distributed
+from instil.experiment.cached_teacher import CachedTeacher
+from instil.experiment.experiment import Experiment
+from instil.experiment.stored_teacher import stored_teacher
+from instil.experiment.teachers import combine_teachers, prepare_teacher
+from instil.experiment.training_options import autocast_context
+from instil.plan.baseline_training import StagedBaseline
+from instil.plan.distillation import Distillation
+from instil.plan.evaluation import Evaluator
+from instil.plan.fitting import Fitter
+from instil.plan.run_folder import RunFolder
+from instil.plan.students import StudentBuilder
+from instil.plan.teacher_training import TeacherTrainer
+from instil.recipe import build
+from instil.recipe.sections import TeacherConfig
+from instil.search.locked_test import TestLock
+from instil.search.pruning import StopTrial, is_behind
+from instil.search.trials import Trial, read_result, result_file, write_json
+from instil.training.run import TrainState
+
+
+class SharedTeachers(TeacherTrainer):
+    """Teachers of the recipe for all arms, also for those with other options of label losses."""
+
+    def network(self, stage: Experiment, spec: TeacherConfig, index: int) -> tuple[Net, float]:
+        """Return the teacher of the recipe with this index."""
+        own = self.stages[0]
+        return super().network(own, own.recipe.teachers[index], index)
+
+
+class Trainer:
+    """Trains the trials of a search into its folder.
+
+    Args:
+        experiment: experiment of the recipe.
+        folder: folder of the search.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        self.folder = folder
+        self.lock = TestLock(experiment, folder)
+        self.experiment = self.lock.experiment
+
+    def train_teachers(self) -> None:
+        """Train the teachers of the recipe, unless the cache has them."""
+        stage = self.experiment.stages[0]
+        if stage.recipe.store is not None:
+            return
+        with _WorkFolder(self.folder) as work:
+            fitter = Fitter(work, Evaluator(self.experiment), _ignore)
+            teachers = SharedTeachers([stage], fitter)
+            for index, config in enumerate(stage.recipe.teachers):
+                teachers.network(stage, config, index)
+
+    def train(self, trial: Trial) -> dict[str, Any]:
+        """Return the result of a trial: from its file, or after its training."""
+        finished = read_result(self.folder, trial)
+        if finished is not None:
+            return finished
+        start = time.perf_counter()
+        result = {
+            "key": trial.key,
+            "arm": trial.arm,
+            "round": trial.round,
+            "params": trial.params,
+            "num_steps": trial.num_steps,
+            "seed": trial.seed,
+            **self._train(trial),
+            "seconds": round(time.perf_counter() - start, 3),
+        }
+        write_json(result_file(self.folder, trial.key), result)
+        return result
+
+    def _train(self, trial: Trial) -> dict[str, Any]:
+        curve: list[list[float]] = []
+        higher_is_better = self.experiment.task.higher_is_better
+
+        def observe(record: dict[str, Any]) -> None:
+            if record["arm"] != trial.method or self.experiment.task.headline not in record:
+                return
+            curve.append([record["step"], record[self.experiment.task.headline]])
+            if is_behind(curve, trial.rivals, higher_is_better):
+                raise StopTrial
+
+        outcome: dict[str, Any] = {"score": None, "curve": curve}
+        try:
+            with _WorkFolder(self.folder) as work:
+                work.on_log = observe
+                return {"status": "complete"} | outcome | self._scores(trial, work)
+        except StopTrial:
+            return outcome | {"status": "stopped", "score": curve[-1][1]}
+        except RuntimeError as error:  # a loss that is not finite
+            return outcome | {"status": "failed", "error": str(error)}
+
+    def _scores(self, trial: Trial, work: RunFolder) -> dict[str, Any]:
+        """Train and evaluate the student of a trial."""
+        recipe = build(trial.recipe)
+        experiment = replace(self.experiment, recipe=recipe)
+        evaluator = Evaluator(experiment)
+        fitter = Fitter(work, evaluator, _ignore)
+        teachers = SharedTeachers([self.experiment.stages[0]], fitter)
+        students = StudentBuilder(experiment.stages, teachers)
+        if trial.method == "distilled":
+            distillation = Distillation(experiment.stages, fitter, teachers, students)
+            net, _ = distillation.train(trial.seed)
+        else:
+            if recipe.teacher is not None or recipe.store is not None:
+                evaluator.teacher_outputs["train"] = self._training_outputs
+            net, _ = StagedBaseline(fitter, students).train(trial.method, trial.seed, None)
+        validation, _ = evaluator.evaluate(net, "validation")
+        scores = {"score": validation[experiment.task.headline], "validation": validation}
+        if trial.is_final:
+            complete = replace(self.lock.open(), recipe=recipe)
+            scores["test"], _ = Evaluator(complete).evaluate(net, "test")
+        return scores
+
+    @functools.cached_property
+    def _training_outputs(self) -> CachedTeacher:
+        """Outputs of the teacher for the training samples, for pseudo-labels."""
+        stage = self.experiment.stages[0]
+        evaluator = Evaluator(self.experiment)
+        with autocast_context(stage.recipe.train):
+            teacher = self._teacher(stage, evaluator)
+            return evaluator.cache_outputs(
+                teacher.to(init_distributed()), self.experiment.splits.train
+            )
+
+    def _teacher(self, stage: Experiment, evaluator: Evaluator) -> Teacher:
+        if stage.recipe.store is not None:
+            return stored_teacher(stage, "plain")
+        with _WorkFolder(self.folder) as work:
+            teachers = SharedTeachers([stage], Fitter(work, evaluator, _ignore))
+            networks = [
+                teachers.network(stage, config, index)[0]
+                for index, config in enumerate(stage.recipe.teachers)
+            ]
+        teacher = prepare_teacher(combine_teachers(stage, networks), stage)
+        assert teacher is not None
+        return teacher
+
+
+class _WorkFolder:
+    """Run folder of one training, which is deleted afterwards."""
+
+    def __init__(self, folder: Path) -> None:
+        self._parent = folder / "work"
+
+    def __enter__(self) -> RunFolder:
+        self._parent.mkdir(parents=True, exist_ok=True)
+        self._path = Path(tempfile.mkdtemp(dir=self._parent))
+        return RunFolder(self._path)
+
+    def __exit__(self, *error: object) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def _ignore(name: str, seed: int | None, state: TrainState) -> None:
+    """Ignore a step."""

@@ -1,0 +1,117 @@
+"""Trials of a search and the files of their results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from instil.files.atomic import atomic
+from instil.recipe import build, fingerprint
+from instil.search.arms import Arm, arm_recipe
+
+TRIALS = "trials"
+"""Folder of the results of all trials."""
+
+NUM_EVALUATIONS = 4
+"""Evaluations on the validation data during a trial."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of an arm.
+
+    Attributes:
+        arm: name of the arm.
+        method: name of a baseline, or ``distilled``.
+        round: index of the round; -1 for a final training.
+        params: searched values by path.
+        num_steps: optimizer steps.
+        seed: seed of the training.
+        recipe: plain data of the recipe.
+        rivals: validation scores of earlier trials of the same round by step, which the trial is
+            compared with during its training; it stops early if it is far behind.
+        key: fingerprint of all that the result depends on.
+    """
+
+    arm: str
+    method: str
+    round: int
+    params: dict[str, Any]
+    num_steps: int
+    seed: int
+    recipe: dict[str, Any]
+    rivals: list[list[list[float]]] = field(default_factory=list)
+    key: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the trial is trained after all choices and evaluated on the test split."""
+        return self.round < 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the trial as plain data."""
+        return asdict(self)
+
+
+def make_trial(
+    base: Mapping[str, Any],
+    arm: Arm,
+    params: Mapping[str, Any],
+    round_index: int,
+    num_steps: int,
+    seed: int,
+    data_hash: str,
+    rivals: list[list[list[float]]] | None = None,
+) -> Trial:
+    """Build a trial.
+
+    Args:
+        base: plain data of the recipe.
+        arm: the arm.
+        params: searched values by path.
+        round_index: index of the round; -1 for a final training.
+        num_steps: optimizer steps.
+        seed: seed of the training.
+        data_hash: fingerprint of the samples.
+        rivals: validation scores of earlier trials of the round.
+    """
+    data = arm_recipe(base, arm, params)
+    data["train"] = data["train"] | {
+        "epochs": None,
+        "steps": num_steps,
+        "evaluate_steps": max(1, num_steps // NUM_EVALUATIONS),
+        # A killed trial is trained again from its start, which gives the same result.
+        "checkpoint_every": None,
+        "checkpoint_steps": None,
+        "checkpoint_minutes": None,
+    }
+    data["seeds"] = [seed]
+    recipe = build(data).model_dump(mode="json")
+    trial = Trial(
+        arm.name, arm.method, round_index, dict(params), num_steps, seed, recipe, rivals or []
+    )
+    return Trial(**{**trial.to_json(), "key": fingerprint(trial.to_json(), data_hash)})
+
+
+def result_file(folder: Path, key: str) -> Path:
+    """Return the file of the result of a trial."""
+    return folder / TRIALS / f"{key}.json"
+
+
+def read_result(folder: Path, trial: Trial) -> dict[str, Any] | None:
+    """Return the result of a trial; None if it is not finished."""
+    path = result_file(folder, trial.key)
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    with atomic(path) as temporary:
+        text = json.dumps(value, indent=1, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,163 @@
+"""Searches over methods and options of a tiny recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instil.recipe import RecipeError, load
+from instil.search.search import Settings, start
+from instil.search.study import Study
+from instil.search.trainer import Trainer
+from tests.search.recipes import continue_search, recipe, search, silent, without_times
+
+REFERENCES = ["alone", "label_smoothing", "pseudo_labels", "kd"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished search over methods and options."""
+    path = tmp_path_factory.mktemp("searches") / "first"
+    search(path, over=("methods", "options"), num_trials=3)
+    return path
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Content of ``search.json`` without times."""
+    content: dict[str, Any] = without_times(json.loads((folder / "search.json").read_text()))
+    return content
+
+
+def test_every_arm_of_a_round_has_the_same_trials_and_steps(folder: Path) -> None:
+    result = outcome(folder)
+    names = [arm["name"] for arm in result["arms"]]
+    assert names == [*REFERENCES, "dist", "dkd"]
+    for index, rung in enumerate(result["schedule"]["rungs"]):
+        trials = [trial for trial in result["trials"] if trial["round"] == index]
+        counts = dict.fromkeys(names, 0)
+        for trial in trials:
+            assert trial["num_steps"] == rung["num_steps"]
+            counts[trial["arm"]] += 1
+        assert set(REFERENCES) <= {name for name, count in counts.items() if count}
+        assert {count for count in counts.values() if count} == {rung["num_trials"]}
+    first = [trial for trial in result["trials"] if trial["round"] == 0]
+    defaults = {arm["name"]: arm["dimensions"] for arm in result["arms"]}
+    for trial in first:
+        assert trial["params"] == {one["path"]: one["default"] for one in defaults[trial["arm"]]}
+
+
+def test_a_method_that_does_not_fit_is_listed_with_its_reason(folder: Path) -> None:
+    refused = outcome(folder)["refused"]
+    assert list(refused) == ["fitnet"]
+    assert "needs features of the student" in refused["fitnet"]
+
+
+def test_the_winner_has_the_best_validation_score_of_the_new_seeds(folder: Path) -> None:
+    result = outcome(folder)
+    finalists = {row["name"]: row for row in result["finalists"]}
+    means = {name: row["validation"]["mean"] for name, row in finalists.items()}
+    assert means[result["winner"]] == max(means.values())
+    assert result["winner"] in result["best"]
+    assert set(REFERENCES) < set(finalists)
+    assert result["final_seeds"] == [3, 4]
+    assert "alone" in finalists["dkd"]["differences"]
+
+
+def test_the_same_seed_gives_the_same_search(folder: Path, tmp_path: Path) -> None:
+    again = search(tmp_path / "again", over=("methods", "options"), num_trials=3)
+    assert without_times(json.loads(json.dumps(again))) == outcome(folder)
+
+
+def test_a_killed_search_continues_to_the_same_result(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Trainer.train
+    finished = []
+
+    def stop_after_ten(self: Trainer, trial: Any) -> dict[str, Any]:
+        if len(finished) == 10:
+            raise KeyboardInterrupt
+        finished.append(trial)
+        return train(self, trial)
+
+    path = tmp_path / "killed"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", stop_after_ten)
+        with pytest.raises(KeyboardInterrupt):
+            search(path, over=("methods", "options"), num_trials=3)
+    assert not (path / "search.json").exists()
+    assert len(list((path / "trials").iterdir())) == 10
+    continue_search(path)
+    assert outcome(path) == outcome(folder)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_result(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "two"
+    search(path, num_jobs=2, over=("methods", "options"), num_trials=3)
+    assert outcome(path) == outcome(folder)
+    assert (path / "work/worker-1.log").exists()
+
+
+@pytest.mark.parametrize("strategy", ["halving", "random"])
+def test_the_budget_is_kept(tmp_path: Path, strategy: str) -> None:
+    limited = search(
+        tmp_path / strategy,
+        strategy=strategy,
+        max_steps=140,
+        num_trials=8,
+        num_seeds=1,
+        over=("methods", "options"),
+    )
+    assert 70 < limited["steps"] <= 140
+    assert "shrinks" in limited["notes"][0]
+
+
+def test_a_budget_that_cannot_suffice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"budget: too small. Expected at least \d+ optimizer"):
+        search(tmp_path / "small", max_steps=20)
+
+
+def test_the_best_recipe_of_every_arm_can_run(folder: Path, tmp_path: Path) -> None:
+    from instil.experiment.dry_run import dry_run
+    from instil.experiment.experiment import Experiment
+    from instil.search.outcome import best_recipe
+    from instil.search.state import State, read_state
+
+    trainer = Trainer(Experiment.from_recipe(load(folder)), folder)
+    study = Study(State.from_json(read_state(folder)), trainer, 1, lambda result: None)
+    study.run_rounds()
+    for arm in study.state.arms:
+        path = tmp_path / f"{arm.name}.yaml"
+        path.write_text(best_recipe(study, arm))
+        best = load(path)
+        assert best.train.steps == 9
+        assert best.seeds == [3, 4]
+        list(dry_run(Experiment.from_recipe(best)))
+        if arm.kind == "baseline":
+            assert arm.name in best.baselines
+
+
+def test_stages_are_refused(tmp_path: Path) -> None:
+    staged = recipe(stages=[{"train": {"steps": 2}}, {"train": {"steps": 2}}])
+    with pytest.raises(RecipeError, match="stages: a search trains one stage"):
+        start(staged, Settings(), tmp_path / "staged", silent())
+    assert not (tmp_path / "staged").exists()
+
+
+def test_wrong_settings_are_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(ValueError, match="--over: unknown subject 'method'"):
+        Settings(over=("method",))
+    with pytest.raises(ValueError, match="--budget: several limits"):
+        Settings(max_steps=5, max_runs=3)
+    with pytest.raises(ValueError, match="--candidates: these are methods"):
+        Settings(over=("options",), candidates=("dkd",))
+    with pytest.raises(ValueError, match=r"no objective or scheme 'dkdd'.*dkd"):
+        search(tmp_path / "unknown", candidates=("dkdd",))
+    with pytest.raises(FileExistsError, match="--resume"):
+        search(folder)
+    with pytest.raises(FileNotFoundError, match="not the folder of a search"):
+        continue_search(tmp_path)

@@ -34,7 +34,8 @@ def is_behind(curve: Curve, rivals: Sequence[Curve], higher_is_better: bool) -> 
     import optuna
 
     pruner = optuna.pruners.PercentilePruner(KEPT_PERCENT, n_startup_trials=MIN_RIVALS)
-    direction = "maximize" if higher_is_better else "minimize"
+    directions = optuna.study.StudyDirection
+    direction = directions.MAXIMIZE if higher_is_better else directions.MINIMIZE
     study = optuna.create_study(direction=direction, pruner=pruner)
     for rival in rivals:
         values = {int(step): score for step, score in rival}

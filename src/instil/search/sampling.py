@@ -62,7 +62,8 @@ def suggest(
         optuna_sampler = optuna.samplers.TPESampler(
             seed=sampler_seed, n_startup_trials=NUM_STARTUP_TRIALS
         )
-    direction = "maximize" if higher_is_better else "minimize"
+    directions = optuna.study.StudyDirection
+    direction = directions.MAXIMIZE if higher_is_better else directions.MINIMIZE
     study = optuna.create_study(direction=direction, sampler=optuna_sampler)
     distributions = {one.path: one.distribution() for one in arm.dimensions}
     for result in finished:

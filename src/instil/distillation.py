@@ -77,12 +77,10 @@ def distil(
         task: name of the task, such as ``"segmentation"`` or ``"regression"``.
         names: keys of the values of a tuple, such as ``("image", "label", "index")``; None: those
             that the task expects.
-        validation: validation batches; with them, each record has the student's metrics and its
-            agreement with the teacher.
+        validation: validation batches, for metrics and agreement with the teacher in each record.
         checkpoint: file; training continues from it if it exists.
         report: called with each record.
-        progress: whether to show step, losses and remaining time on stderr; without a terminal,
-            one line every 30 seconds.
+        progress: whether to show the progress on stderr; without a terminal, every 30 seconds.
 
     Returns:
         The net, one record per epoch, and the training time.
@@ -105,10 +103,9 @@ def distil(
     task_of_run: Task = catalogue.find("task", task)()
     built = _objectives(DEFAULT_OBJECTIVES if objectives is None else objectives)
     task_of_run.check(built)
-    if training is None:
-        if steps is None:
-            check_has_length(loader)
-        training = Training(None if steps else epochs, steps, Optimization(options={"lr": lr}))
+    if training is None and steps is None:
+        check_has_length(loader)
+    default = Training(None if steps else epochs, steps, Optimization(options={"lr": lr}))
     keys = names or task_of_run.names
     if yields_samples(loader):
         loader = IterableDatasetLoader(loader, keys, batch_size, workers, rank(), world_size())
@@ -127,21 +124,24 @@ def distil(
         def evaluate(net: Net) -> Mapping[str, float]:
             return task_of_run.evaluate(net, held_out, frozen)[0]
 
-    if training.metric is None:
-        training = replace(
-            training, metric=task_of_run.headline, higher_is_better=task_of_run.higher_is_better
-        )
     with _watched(frozen), _progress(progress) as shown:
         return fit(
             Offline(student_net, frozen, built),
             batches,
-            training,
+            _with_metric(training or default, task_of_run),
             names=batches.names,
             evaluate=evaluate,
             checkpoint=None if checkpoint is None else Path(checkpoint),
             report=shown.reporting(report),
             on_step=lambda clock: shown.update(clock.step, clock.steps),
         )
+
+
+def _with_metric(training: Training, task: Task) -> Training:
+    """Return a training that compares its evaluations, by default with the task's metric."""
+    if training.metric is not None:
+        return training
+    return replace(training, metric=task.headline, higher_is_better=task.higher_is_better)
 
 
 def _progress(is_shown: bool) -> RunProgress:

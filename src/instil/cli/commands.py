@@ -22,6 +22,16 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLUSTER",
+        show_default=False,
+        help="Train on a Ray cluster: its address, or ray for one on this machine.",
+    ),
+]
+
+
 @app.command()
 def run(
     arguments: Arguments = None,
@@ -38,14 +48,7 @@ def run(
     jobs: Annotated[
         int, typer.Option(min=1, help="Processes that train teachers and students.")
     ] = 1,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CLUSTER",
-            show_default=False,
-            help="Train on a Ray cluster: its address, or ray for one on this machine.",
-        ),
-    ] = None,
+    on: Cluster = None,
     fresh: Annotated[
         bool,
         typer.Option("--fresh", help="Train students again that another run has trained."),

@@ -213,6 +213,16 @@ class Experiment:
         # Evaluation needs no gradients: its batch size is that of the task.
         if not shuffle:
             return Loader(samples, self.task.eval_batch_size, shuffle=False, workers=workers)
+        augmented = self._augmented(samples, seed, with_mixing)
+        batches = (self.recipe.data.batch_size, seed, rank(), world_size(), accumulate)
+        if isinstance(samples, Stream):
+            return StreamLoader(samples, *batches, workers=workers, **augmented)
+        composed = {"sampler": samplers.find(sampler), **augmented}
+        with contextlib.nullcontext() if sampler == "shuffled" else error_context("data.sampler"):
+            return Loader(samples, *batches, workers=workers, **composed)
+
+    def _augmented(self, samples: Samples, seed: int, with_mixing: bool) -> dict[str, Any]:
+        """Augmentation of training batches and its number of views, as arguments of a loader."""
         options = self.recipe.data.augment
         augment = augmentation_for(self.recipe, samples, self.task, seed)
         if with_mixing and options.mixup:
@@ -223,28 +233,4 @@ class Experiment:
         # A store has outputs for a finite number of views; the default is one.
         if views is None and self.recipe.store is not None:
             views = 1
-        if isinstance(samples, Stream):
-            return StreamLoader(
-                samples,
-                self.recipe.data.batch_size,
-                seed,
-                rank(),
-                world_size(),
-                accumulate,
-                workers=workers,
-                augment=augment,
-                views=views,
-            )
-        with contextlib.nullcontext() if sampler == "shuffled" else error_context("data.sampler"):
-            return Loader(
-                samples,
-                self.recipe.data.batch_size,
-                seed,
-                rank(),
-                world_size(),
-                accumulate,
-                workers=workers,
-                augment=augment,
-                views=views,
-                sampler=samplers.find(sampler),
-            )
+        return {"augment": augment, "views": views}

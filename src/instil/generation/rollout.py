@@ -121,19 +121,27 @@ def generate_with(
         _write_column(log_probability, column, log.float(), is_running)
         length = length + is_running
         is_running = is_running & ~torch.isin(token, stop)
+    text = _text(ids, log_probability, start, length, next(iter(stops), 0))
+    text["attention_mask"] = text["attention_mask"].to(batch["attention_mask"].dtype)
+    return {key: value for key, value in batch.items() if key not in TEXT_KEYS} | text
+
+
+def _text(
+    ids: Tensor, log_probability: Tensor, start: Tensor, length: Tensor, padding: int
+) -> dict[str, Tensor]:
+    """Batch entries of tokens (N, T + 1) that were generated from ``start`` to ``length``."""
     column = torch.arange(ids.shape[1], device=ids.device)[None]
     is_text = column < length[:, None]
     is_new = (column >= start[:, None]) & is_text
-    text = {
-        "input_ids": torch.where(is_text, ids, ids.new_full((), next(iter(stops), 0)))[:, :-1],
-        "attention_mask": is_text[:, :-1].to(batch["attention_mask"].dtype),
+    return {
+        "input_ids": torch.where(is_text, ids, ids.new_full((), padding))[:, :-1],
+        "attention_mask": is_text[:, :-1],
         "valid": is_new[:, 1:],
         # Generated text has no labels; the sampled tokens are in ``token``.
         "label": torch.full_like(ids[:, 1:], UNLABELLED),
         "token": torch.where(is_new, ids, UNLABELLED)[:, 1:],
         "log_probability": torch.where(is_new, log_probability, 0.0)[:, 1:],
     }
-    return {key: value for key, value in batch.items() if key not in TEXT_KEYS} | text
 
 
 def stop_tokens(end: EndTokens) -> tuple[int, ...]:

@@ -218,27 +218,27 @@ class TeacherConfig(ModelConfig):
         return self.learns_by == "fit"
 
     @model_validator(mode="after")
-    def _check_training(self) -> TeacherConfig:
+    def _check_earlier(self) -> TeacherConfig:
         if self.earlier and (self.data is not None or self.num_replicas > 1):
             raise ValueError(
-                "the net of an earlier stage is one and has been trained; leave data and "
-                "num_replicas out"
+                "a teacher from an earlier stage is trained. Leave data and num_replicas out"
             )
         if self.earlier and self.changes:
             raise ValueError(
                 "changes: a teacher from an earlier stage is used as it is. Leave changes out, or "
                 "compress the student"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_training(self) -> TeacherConfig:
         if self.ready and self.data is not None and self.data.num_labeled is not None:
             raise ValueError(
                 "data.num_labeled hides labels from a training, and this teacher is not trained "
                 "here; leave it out"
             )
         if self.num_replicas > 1 and self.ready:
-            raise ValueError(
-                "num_replicas: each replica is trained from other initial weights, and this "
-                "teacher is not trained here; leave num_replicas out"
-            )
+            raise ValueError("num_replicas: this teacher is not trained here; leave it out")
         if self.is_fitted and (self.scheme != SchemeConfig() or self.is_trained):
             key = "is_trained" if self.is_trained else "scheme"
             raise ValueError(f"{key}: {self.model} is trained by its own fit; leave {key} out")

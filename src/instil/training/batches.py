@@ -77,6 +77,16 @@ class Batches:
         if not num_samples:
             return
         states = [generator.get_state() for generator in self.generators()]
+        rows = self._teacher_statistics(scheme, num_samples)
+        gathered = {key: gather_rows(torch.cat(values)) for key, values in rows.items()}
+        for part in parts:
+            for name, objective in _calibrated(part).items():
+                objective.load_statistics(rows_of(name, gathered))
+        for generator, state in zip(self.generators(), states, strict=True):
+            generator.set_state(state)
+
+    def _teacher_statistics(self, scheme: Scheme, num_samples: int) -> dict[str, list[Tensor]]:
+        """Statistics of the teacher's outputs for the first samples of an epoch, by batch."""
         rows: dict[str, list[Tensor]] = {}
         seen = 0
         with side_effect_free(scheme):
@@ -91,12 +101,7 @@ class Batches:
                     seen += batch_size(batch)
                 if self.engine.all_reduce_max(seen) * world_size() >= num_samples:
                     break
-        gathered = {key: gather_rows(torch.cat(values)) for key, values in rows.items()}
-        for part in parts:
-            for name, objective in _calibrated(part).items():
-                objective.load_statistics(rows_of(name, gathered))
-        for generator, state in zip(self.generators(), states, strict=True):
-            generator.set_state(state)
+        return rows
 
     def generators(self) -> list[torch.Generator]:
         """Random generator of the loader, if it has one."""

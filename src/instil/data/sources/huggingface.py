@@ -104,16 +104,12 @@ def huggingface(
     }
     check_column_names(pair, features, path)
     shares = (validation, test)
+    if streaming and channels is not None:
+        raise ValueError("channels: not available with streaming: true. Leave channels out")
     if streaming:
-        if channels is not None:
-            raise ValueError("channels: not available with streaming: true. Leave channels out")
         fingerprint = repr((path, config, folder_fingerprint(Path(base) / path)))
         settings = StreamSettings(size, task_name, shuffle_buffer, fingerprint)
-        streams = {
-            name: dataset_stream(part, pair, classes, labels, settings)
-            for name, part in parts.items()
-        }
-        return stream_splits(streams, *shares)
+        return stream_splits(_streams(parts, pair, classes, labels, settings), *shares)
     if columns is not None:
         return _mapped(parts, path, columns, classes, labels, size, shares, task_name)
     data = {
@@ -121,6 +117,20 @@ def huggingface(
         for name, part in parts.items()
     }
     return splits(data, *shares)
+
+
+def _streams(
+    parts: Mapping[str, Any],
+    columns: Mapping[str, str],
+    classes: list[str] | None,
+    labels: LabelKind | None,
+    settings: StreamSettings,
+) -> dict[str, Any]:
+    """Streams of the splits by name."""
+    return {
+        name: dataset_stream(part, columns, classes, labels, settings)
+        for name, part in parts.items()
+    }
 
 
 def _mapped(

@@ -143,9 +143,7 @@ class WCoRD(RelationObjective):
             ),
         ] = "queue",
         size: Annotated[
-            int,
-            Ge(2),
-            Doc("rows of the memory; for a bank, the number of samples (indices 0 to size - 1)"),
+            int, Ge(2), Doc("rows of the memory; for a bank, one for each index of a sample")
         ] = 16384,
         momentum: Annotated[
             NonNegative, Lt(1), Doc("weight of the old value when a bank's row is updated")

@@ -71,7 +71,7 @@ def test_json_lines_are_streamed_with_columns(tmp_path: Path) -> None:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / f"train-{part}.jsonl").write_text(text)
     options: dict[str, Any] = {
-        "columns": {"points": "xyz", "label": "color"},
+        "columns": {"vector": "xyz", "label": "color"},
         "streaming": True,
         "validation": 5,
         "test": 5,
@@ -79,7 +79,7 @@ def test_json_lines_are_streamed_with_columns(tmp_path: Path) -> None:
     splits = huggingface(str(tmp_path), classes=list(NAMES), **options)
     assert splits.train.facts == {"classes": 2, "features": 2}
     batch = next(iter(StreamLoader(splits.train, 30)))
-    assert (batch["points"][:, 1].long() % 2).tolist() == batch["label"].tolist()
+    assert (batch["vector"][:, 1].long() % 2).tolist() == batch["label"].tolist()
     with pytest.raises(ValueError, match=r"^classes: .* 'single' labels are not known"):
         huggingface(str(tmp_path), **options)
     with pytest.raises(ValueError, match=r"has no column 'colour'\. Did you mean color"):

@@ -16,7 +16,6 @@ PLUGIN = Path(__file__).parents[1] / "examples" / "plugin"
 RECIPES = PLUGIN / "src" / "instil_example_plugin" / "recipes"
 SMALL = {
     "keypad": ("data.train=120", "data.validation=40", "data.test=40", "data.num_labeled=40"),
-    "moving_digits": ("data.num_labeled=100",),
     "spirals": ("data.rows=600", "train.epochs=20"),
 }
 
@@ -61,7 +60,7 @@ def test_methods_and_sources_of_the_plugin_are_listed(site: Path, tmp_path: Path
     assert "Connectionist temporal classification" in instil(site, tmp_path, "methods", "tone_ctc")
     sources = json.loads(instil(site, tmp_path, "methods", "--kind", "data", "--json"))
     names = {source["name"] for source in sources}
-    assert names >= {"keypad_tones", "moving_digits", "two_spirals"}
+    assert names >= {"keypad_tones", "two_spirals"}
 
 
 @pytest.mark.slow
@@ -77,16 +76,6 @@ def test_a_task_with_sequences_and_a_metric_that_is_better_when_lower(
     alone, distilled = (result[arm]["error_rate"]["mean"] for arm in ("alone", "distilled"))
     assert result["gain"]["mean"] == pytest.approx(alone - distilled)
     assert "Lower error_rate is better" in output
-
-
-@pytest.mark.slow
-def test_a_three_dimensional_teacher_and_a_two_dimensional_student(
-    site: Path, tmp_path: Path
-) -> None:
-    result, _ = run_small(site, tmp_path, "moving_digits")
-    assert result["status"] == "complete"
-    assert result["classes"][0] == "right"
-    assert result["cost"]["teacher"]["parameters"] > result["cost"]["student"]["parameters"]
 
 
 @pytest.mark.slow

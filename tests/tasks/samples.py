@@ -183,6 +183,11 @@ def point_sets() -> Batch:
     return {"points": points, "label": images()["label"]}
 
 
+def videos() -> Batch:
+    video = torch.rand(12, 1, 3, 4, 4, generator=torch.Generator().manual_seed(6))
+    return {"video": video, "label": images()["label"]}
+
+
 class SequenceProbe(nn.Module):
     """Decoder that reads one token and the mean of the encoder's input."""
 
@@ -262,6 +267,7 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "multi_view_classification": (several_views, ViewProbe),
     "tabular_classification": (table_rows, None),
     "tabular_regression": (table_reals, None),
+    "video_classification": (videos, None),
     "detection": (boxed_images, BoxProbe),
     "language": (rows, NextTokenProbe),
     "image_text": (pairs, PairProbe),

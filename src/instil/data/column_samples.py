@@ -20,6 +20,7 @@ from instil.data.label_kinds import BoxData, GradedData, SequenceData, Unlabelle
 from instil.data.point_checks import check_points
 from instil.data.samples import RealData, Samples, TensorData
 from instil.data.sequence_pairs import column_pairs
+from instil.data.video_checks import channels_before_time, check_video, video_facts
 
 LabelKind = Literal["single", "multi", "binary", "real", "sequence", "boxes", "graded"]
 LabelsOption = Annotated[LabelKind | None, Doc("kind of the labels; null: found by their type")]
@@ -88,6 +89,8 @@ def _inputs(columns: Mapping[str, Column], task_name: str) -> dict[str, Tensor]:
         raise ValueError("columns: there is no input. Expected a key other than label and box")
     if "points" in inputs:
         check_points(inputs["points"])
+    if "video" in inputs and task_name == "video_classification":
+        check_video(inputs["video"])
     return inputs
 
 
@@ -128,7 +131,9 @@ def _scaled(key: str, array: NDArray[Any]) -> Tensor:
     if key == "views":
         return _views(array)
     is_image = key == "image" or (array.dtype == np.uint8 and array.ndim >= 4)
-    if is_image and array.ndim == 3:
+    if key == "video" and array.ndim in (4, 5):
+        array = channels_before_time(array)
+    elif is_image and array.ndim == 3:
         array = array[:, None]
     elif is_image and array.shape[-1] in CHANNELS and array.shape[1] not in CHANNELS:
         array = np.moveaxis(array, -1, 1)
@@ -173,6 +178,8 @@ def facts_of(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         height, width = value.shape[2:]
         size = height if height == width else (height, width)
         return {"channels": value.shape[1], "size": size}
+    if key == "video" and value.ndim == 5:
+        return video_facts(value)
     if key == "points":
         return {"channels": value.shape[2]}
     if key == "views":

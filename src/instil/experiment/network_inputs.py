@@ -11,6 +11,7 @@ from instil.cards.closest import suggestion
 from instil.core import Batch, first_tensor
 from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits
+from instil.data.video_checks import video_facts
 from instil.experiment.recipe_checks import check_label_kind
 from instil.networks.network_call import read_keys
 from instil.recipe import error_context, origin_stage, stages
@@ -98,7 +99,7 @@ def network_facts(samples: Samples, config: ModelConfig) -> Facts:
     replace the number of channels.
     """
     facts = samples.facts
-    for key in ("image", "points"):
+    for key in ("image", "points", "video"):
         value = sample_batch(samples, config).get(key) if key in config.reads else None
         if isinstance(value, Tensor):
             facts = facts | _facts_of(key, value)
@@ -110,5 +111,7 @@ def _facts_of(key: str, value: Tensor) -> Facts:
     if value.ndim == 4:
         channels, height, width = value.shape[1:]
         return {"channels": channels, "size": height if height == width else (height, width)}
+    if key == "video" and value.ndim == 5:
+        return video_facts(value)
     is_points = key == "points" and value.ndim == 3
     return {"channels": value.shape[2]} if is_points else {}

@@ -14,6 +14,7 @@ DEPTHS = 4
 """Number of taps in a stack of equal blocks."""
 TORCHVISION_STAGES = {
     "ResNet": ["layer1", "layer2", "layer3", "layer4"],
+    "VideoResNet": ["layer1", "layer2", "layer3", "layer4"],
     "RegNet": [
         "trunk_output.block1",
         "trunk_output.block2",

@@ -50,7 +50,11 @@ def _outputs_on(outputs: Outputs, grid: Grid) -> Outputs:
 
 
 def level_on(level: Tensor, grid: Grid) -> Tensor:
-    """A level (N, C, S, S), or vectors (N, C) as they are, on another grid."""
+    """A level (N, C, S, S) or (N, C, T, S, S), or vectors (N, C) as they are, on another grid."""
+    if level.ndim == 5:
+        if grid == "3d":
+            return level
+        level = level[:, :, 0]
     if level.ndim == 2 or grid in ("2d", "points"):
         return level
     if grid == "tokens":

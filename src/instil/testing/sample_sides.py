@@ -31,6 +31,7 @@ IMAGE_SIZE = 8
 NUM_DISTANCES = 5
 NUM_POINTS = {"student": 5, "teacher": 9}
 NUM_FRAMES = 6
+NUM_VIDEO_FRAMES = {"student": 4, "teacher": 6}
 NUM_SYMBOLS = 2
 """Largest number of symbols of a text, which fits into the shortest recording."""
 LOGIT_SCALES = {"student": 12.0, "teacher": 16.0}
@@ -196,3 +197,13 @@ def speech_recognition(draw: Draw, side: str) -> Outputs:
         "hidden_states": tuple(draw(NUM_FRAMES, width) for _ in range(NUM_LAYERS[side] + 1)),
         "joint_logits": 2 * draw(NUM_FRAMES, NUM_SYMBOLS + 1, NUM_CLASSES),
     }
+
+
+def video_classification(draw: Draw, side: str) -> Outputs:
+    """Outputs of a classifier of videos; the two sides see different numbers of frames."""
+    frames = NUM_VIDEO_FRAMES[side]
+    outputs = classification(draw, side)
+    outputs["features"] = tuple(
+        draw(channels, frames, size, size) for channels, size in FEATURE_SHAPES[side]
+    )
+    return outputs

@@ -21,6 +21,7 @@ TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "view_classification": (sample_sides.view_classification, sample_batches.no_entries),
     "point_classification": (sample_sides.point_classification, sample_batches.no_entries),
     "image_to_points": (sample_sides.image_to_points, sample_batches.pixels_of_points),
+    "video_classification": (sample_sides.video_classification, sample_batches.no_entries),
     "text_classification": (sample_sides.text_classification, sample_batches.padding),
     "segmentation": (sample_sides.segmentation, sample_batches.segmentation_labels),
     "node_classification": (sample_sides.node_classification, sample_batches.graph),

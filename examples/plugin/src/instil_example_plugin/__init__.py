@@ -1,1 +1,1 @@
-"""New modalities for instil: tones, videos and tables."""
+"""New modalities for instil: tones and tables."""

@@ -81,7 +81,7 @@ def folder(
     root = located(path, base)
     if not root.is_dir():
         raise ValueError(f"path: {root} is a file, not a folder. Expected a folder of pictures")
-    directories = _split_directories(root)
+    directories = split_directories(root)
     mode_options = {"channels": channels, "size": size, "background": background}
     if task_name == "segmentation":
         return masked_pictures(directories, root, mode_options, classes, broken, validation, test)
@@ -90,7 +90,7 @@ def folder(
             "classes: class names come from the folders. Expected no classes without masks. "
             "Leave the option out, or set task: segmentation"
         )
-    names = _class_names(directories["train"])
+    names = class_names(directories["train"])
     if not names:
         raise ValueError(
             f"path: {directories['train'].resolve()} has no folders. Expected one folder per "
@@ -108,8 +108,8 @@ def folder(
     return replace(splits(parts, validation, test), notes=notes)
 
 
-def _split_directories(root: Path) -> dict[str, Path]:
-    """Folder of each split; a root without a train folder is the training data."""
+def split_directories(root: Path) -> dict[str, Path]:
+    """Return the folder of each split; a root without a train folder is the training data."""
     directories = {}
     for part, entries in NAMES.items():
         for entry in entries:
@@ -118,7 +118,8 @@ def _split_directories(root: Path) -> dict[str, Path]:
     return directories if "train" in directories else {"train": root}
 
 
-def _class_names(directory: Path) -> list[str]:
+def class_names(directory: Path) -> list[str]:
+    """Return the sorted names of the class folders of a directory."""
     return sorted(
         entry.name
         for entry in directory.iterdir()
@@ -130,7 +131,7 @@ def _files(directory: Path, classes: Sequence[str]) -> Labelled:
     """Pictures of all class folders of a directory."""
     paths: list[Path] = []
     label: list[int] = []
-    for name in _class_names(directory):
+    for name in class_names(directory):
         if name not in classes:
             raise ValueError(
                 f"{directory / name}: train has no class '{name}'.{suggestion(name, classes)}"

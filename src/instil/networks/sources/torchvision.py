@@ -57,7 +57,7 @@ class TorchvisionSource(ModelSource):
         transforms = weights.transforms() if weights and not family else None
         expects = torchvision_input(transforms, channels, getattr(model, "image_size", None))
         # Detection models normalise their images themselves, and clips have no image size.
-        if family in ("", "segmentation"):
+        if family in ("", "segmentation") or (family == "video" and expects):
             model.expects = expects
         return model  # type: ignore[no-any-return]
 

@@ -1,0 +1,122 @@
+"""C2KD: customised cross-modal distillation with proxy classifiers and a filter of samples."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor, nn
+from typing_extensions import Doc
+
+from instil.core import UNLABELLED, Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.functional.divergences import softened_kl
+from instil.functional.rank_correlation import non_target_rank_correlation
+from instil.items import Items
+from instil.modules.adapters import match_dtype
+
+
+def two_way_kl(first_logits: Tensor, second_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Sum of both KL divergences of two softmaxes, with ``temperature ** 2``.
+
+    Each divergence has a gradient for its second argument only, as in mutual learning.
+
+    Args:
+        first_logits: (N, C).
+        second_logits: (N, C).
+        temperature: softmax temperature, > 0.
+
+    Returns:
+        (N,).
+
+    Example:
+        >>> two_way_kl(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
+        tensor([0.2311])
+    """
+    forward = softened_kl(second_logits, first_logits.detach(), temperature)
+    backward = softened_kl(first_logits, second_logits.detach(), temperature)
+    return temperature**2 * (forward + backward)
+
+
+class C2KD(Objective):
+    """Distillation between modalities through a proxy classifier on each side.
+
+    The teacher's proxy reads the frozen teacher embedding and is trained with the student, so that
+    it moves towards what the student's modality shows. Samples whose proxies rank the wrong classes
+    differently do not pass from proxy to proxy.
+    """
+
+    items = Items(per_sample=True)
+    card = Card(
+        "C2KD: bridging the modality gap for cross-modal knowledge distillation",
+        "https://openaccess.thecvf.com/content/CVPR2024/html/"
+        "Huo_C2KD_Bridging_the_Modality_Gap_for_Cross-Modal_Knowledge_Distillation_CVPR_2024_paper.html",
+        "CVPR",
+        2024,
+        source="logits",
+        tasks=("classification", "video_classification"),
+        labels=("single",),
+        zero_at_match=False,
+        finite_logits=True,
+        deviations="The teacher stays frozen; only its proxy is trained. The paper also tunes the "
+        "teacher and gives the proxies a loss of the labels. Samples without a label use the "
+        "teacher's class as the target of the filter.",
+        equation=r"T^2 \left[ D(p^t \Vert \hat p^t) + 1_{\tau(\hat p^t, \hat p^s) \ge \theta} "
+        r"\left( D(\hat p^t \Vert \hat p^s) + D(\hat p^s \Vert \hat p^t) \right) + "
+        r"D(\hat p^s \Vert p^s) + D(p^s \Vert \hat p^s) \right]",
+        use="For a teacher of another modality whose soft labels depend on what the student cannot "
+        "see. Both networks need the role embedding.",
+        pitfalls="The filter compares all pairs of classes, which takes N x C x C values. Watch "
+        "the share of samples that pass: with a threshold near 1 the student learns nothing from "
+        "the teacher. On easy pairs plain kd is as good.",
+    )
+    needs: ClassVar = dict.fromkeys(("student", "teacher"), (("logits",), ("embedding",)))
+
+    def __init__(
+        self,
+        temperature: Annotated[Positive, Doc("softmax temperature")] = 2.0,
+        threshold: Annotated[
+            float,
+            Ge(-1),
+            Le(1),
+            Doc("smallest Kendall rank correlation of the wrong classes of a sample that is used"),
+        ] = 0.0,
+    ):
+        super().__init__()
+        self.temperature = temperature
+        self.threshold = threshold
+        self.student_proxy: nn.Module = nn.Identity()
+        self.teacher_proxy: nn.Module = nn.Identity()
+
+    def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
+        """Create the proxy classifiers of both sides."""
+        self.student_proxy = _proxy(student_outputs)
+        self.teacher_proxy = _proxy(teacher_outputs)
+
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        student_logits = to_float32(student_outputs["logits"])
+        teacher_logits = to_float32(teacher_outputs["logits"])
+        student_proxy = _apply(self.student_proxy, student_outputs)
+        teacher_proxy = _apply(self.teacher_proxy, teacher_outputs)
+        target = torch.where(batch["label"] == UNLABELLED, teacher_logits.argmax(1), batch["label"])
+        correlation = non_target_rank_correlation(student_proxy, teacher_proxy, target)
+        passes = correlation >= self.threshold
+        temperature = self.temperature
+        anchor = temperature**2 * softened_kl(teacher_proxy, teacher_logits, temperature)
+        across = two_way_kl(teacher_proxy, student_proxy, temperature) * passes
+        own = two_way_kl(student_proxy, student_logits, temperature)
+        return anchor + across + own
+
+
+def _proxy(outputs: Outputs) -> nn.Module:
+    embedding, logits = outputs["embedding"], outputs["logits"]
+    dtype = to_float32(embedding).dtype
+    return nn.Linear(
+        embedding.flatten(1).shape[1], logits.shape[1], device=embedding.device, dtype=dtype
+    )
+
+
+def _apply(proxy: nn.Module, outputs: Outputs) -> Tensor:
+    vectors = to_float32(outputs["embedding"]).flatten(1)
+    logits: Tensor = proxy(match_dtype(proxy, vectors))
+    return logits

@@ -20,6 +20,7 @@ from instil.data.label_kinds import BoxData, GradedData, SequenceData, Unlabelle
 from instil.data.point_checks import check_points
 from instil.data.samples import RealData, Samples, TensorData
 from instil.data.sequence_pairs import column_pairs
+from instil.data.several_views import views_of
 from instil.data.video_checks import channels_before_time, check_video, video_facts
 
 LabelKind = Literal["single", "multi", "binary", "real", "sequence", "boxes", "graded"]
@@ -129,7 +130,7 @@ def input_tensors(key: str, column: Column) -> dict[str, Tensor]:
 def _scaled(key: str, array: NDArray[Any]) -> Tensor:
     """Pictures and videos in uint8 as float32 in [0, 1], channels first; others as they are."""
     if key == "views":
-        return _views(array)
+        return views_of(array)
     is_image = key == "image" or (array.dtype == np.uint8 and array.ndim >= 4)
     if key == "video" and array.ndim in (4, 5):
         array = channels_before_time(array)
@@ -140,24 +141,6 @@ def _scaled(key: str, array: NDArray[Any]) -> Tensor:
     if is_image and array.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(array)).float().div_(255)
     return torch.from_numpy(np.ascontiguousarray(_plain(array)))
-
-
-def _views(array: NDArray[Any]) -> Tensor:
-    """Views of one of three layouts as float32 (N, V, C, H, W); uint8 in [0, 1]."""
-    if array.ndim == 4:
-        array = array[:, :, None]
-    if array.ndim != 5:
-        raise ValueError(
-            "columns.views: wrong shape. Expected (N, V, H, W), (N, V, H, W, C) or "
-            f"(N, V, C, H, W), got {array.shape}"
-        )
-    if array.shape[4] in CHANNELS and array.shape[2] not in CHANNELS:
-        array = np.moveaxis(array, 4, 2)
-    views = torch.from_numpy(np.ascontiguousarray(array))
-    views = views.float() / 255 if array.dtype == np.uint8 else views.float()
-    if not views.isfinite().all():
-        raise ValueError("columns.views: NaN or infinite values. Expected finite numbers")
-    return views
 
 
 def _plain(array: NDArray[Any]) -> NDArray[Any]:

@@ -22,6 +22,7 @@ from .schemes.self_distillation.byot import BYOT as BYOT
 from .items import Batch as Batch
 from .objectives.logits.bild import BiLD as BiLD
 from .schemes.adversarial.boundary_samples import BoundarySamples as BoundarySamples
+from .objectives.logits.c2kd import C2KD as C2KD
 from .objectives.features.camkd import CAMKD as CAMKD
 from .objectives.relations.cirkd_memory import CIRKDMemory as CIRKDMemory
 from .objectives.relations.cirkd_minibatch import CIRKDMinibatch as CIRKDMinibatch
@@ -223,6 +224,8 @@ from .objectives.logits.tvd import TVD as TVD
 from .tasks.tabular_classification import TabularClassification as TabularClassification
 from .tasks.tabular_regression import TabularRegression as TabularRegression
 from .core import Teacher as Teacher
+from .objectives.features.temporal_difference import TemporalDifference as TemporalDifference
+from .objectives.relations.temporal_relation import TemporalRelation as TemporalRelation
 from .tasks.text_classification import TextClassification as TextClassification
 from .objectives.logits.tf_kd import TfKD as TfKD
 from .objectives.logits.tf_kd_self import TfKDSelf as TfKDSelf
@@ -241,6 +244,7 @@ from .balances.uncertainty import Uncertainty as Uncertainty
 from .core import Update as Update
 from .objectives.features.vid import VID as VID
 from .objectives.features.vitkd import ViTKD as ViTKD
+from .tasks.video_classification import VideoClassification as VideoClassification
 from .objectives.logits.view_consistency import ViewConsistency as ViewConsistency
 from .schemes.offline.views import Views as Views
 from .objectives.features.vkd import VkD as VkD
@@ -402,6 +406,8 @@ from .objectives.relations.sskd import sskd_transformed_loss as sskd_transformed
 from .objectives.logits.streamlined_kd import streamlined_kd_loss as streamlined_kd_loss
 from .objectives.logits.symmetric_kl import symmetric_kl_loss as symmetric_kl_loss
 from .objectives.logits.taid import taid_loss as taid_loss
+from .objectives.features.temporal_difference import temporal_difference_loss as temporal_difference_loss
+from .objectives.relations.temporal_relation import temporal_relation_loss as temporal_relation_loss
 from .objectives.logits.tf_kd import tf_kd_loss as tf_kd_loss
 from .objectives.features.theia import theia_loss as theia_loss
 from .objectives.features.tinybert import tinybert_attention_loss as tinybert_attention_loss
@@ -451,6 +457,7 @@ __all__ = [
     "Batch",
     "BiLD",
     "BoundarySamples",
+    "C2KD",
     "CAMKD",
     "CIRKDMemory",
     "CIRKDMinibatch",
@@ -652,6 +659,8 @@ __all__ = [
     "TabularClassification",
     "TabularRegression",
     "Teacher",
+    "TemporalDifference",
+    "TemporalRelation",
     "TextClassification",
     "TfKD",
     "TfKDSelf",
@@ -670,6 +679,7 @@ __all__ = [
     "Update",
     "VID",
     "ViTKD",
+    "VideoClassification",
     "ViewConsistency",
     "Views",
     "VkD",
@@ -831,6 +841,8 @@ __all__ = [
     "streamlined_kd_loss",
     "symmetric_kl_loss",
     "taid_loss",
+    "temporal_difference_loss",
+    "temporal_relation_loss",
     "tf_kd_loss",
     "theia_loss",
     "tinybert_attention_loss",

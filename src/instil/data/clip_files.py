@@ -75,10 +75,10 @@ def _pictures(path: Path) -> Sequence[Any]:
 def _decoded(path: Path) -> Sequence[Any]:
     """Frames of a video file."""
     try:
-        import av
+        import av  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise ValueError(
-            f"files {path.suffix} need the package av. Install it with: pip install av"
+            f"files {path.suffix} need the package av. Install it with: pip install instil[video]"
         ) from error
     try:
         with av.open(str(path)) as container:

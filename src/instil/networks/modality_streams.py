@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor, nn
 
@@ -58,7 +60,8 @@ class ModalityStreams(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute logits (N, classes) of images (N, sum of the groups, H, W)."""
-        parts = list(image.split(self.groups, 1))
+        ends = list(accumulate(self.groups))
+        parts = [image[:, end - size : end] for end, size in zip(ends, self.groups, strict=True)]
         if self.training and self.drop:
             parts = self._dropped(parts)
         parts += parts[:1] * (len(self.streams) - len(parts))

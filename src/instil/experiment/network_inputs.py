@@ -96,10 +96,10 @@ def network_facts(samples: Samples, config: ModelConfig) -> Facts:
     """Return the arguments for the builder of a network.
 
     An image that is read from another key replaces the number of channels and the size, points
-    replace the number of channels.
+    replace the number of channels, nodes the number of features.
     """
     facts = samples.facts
-    for key in ("image", "points", "video"):
+    for key in ("image", "points", "video", "x"):
         value = sample_batch(samples, config).get(key) if key in config.reads else None
         if isinstance(value, Tensor):
             facts = facts | _facts_of(key, value)
@@ -113,5 +113,7 @@ def _facts_of(key: str, value: Tensor) -> Facts:
         return {"channels": channels, "size": height if height == width else (height, width)}
     if key == "video" and value.ndim == 5:
         return video_facts(value)
+    if key == "x":
+        return {"features": value.shape[1]}
     is_points = key == "points" and value.ndim == 3
     return {"channels": value.shape[2]} if is_points else {}

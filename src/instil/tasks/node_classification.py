@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from torch import nn
+from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
@@ -18,14 +18,24 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
 
     Args:
         model: a model that maps ``x``, and optionally ``edge_index``, to logits.
-        batch: features ``x`` (n, F) and ``edge_index`` (2, E), from and to.
+        batch: features ``x`` (n, F) and ``edge_index`` (2, E), from and to. A model with the
+            parameters ``index`` and ``label_prior`` gets these entries too.
 
     Returns:
         ``logits`` (n, C).
     """
-    if "edge_index" in inspect.signature(model.forward).parameters:
-        return {"logits": model(batch["x"], edge_index=batch["edge_index"])}
-    return {"logits": model(batch["x"])}
+    parameters = inspect.signature(model.forward).parameters
+    arguments: dict[str, Tensor] = {}
+    for key in ("edge_index", "index", "label_prior"):
+        is_optional = key != "edge_index" and key not in batch
+        if key in parameters and not is_optional:
+            arguments[key] = batch[key]
+    if "label_prior" in parameters and "label_prior" not in batch:
+        raise ValueError(
+            f"{type(model).__name__} reads training labels of other nodes, which the batch lacks. "
+            "Set data.label_prior: true (source graph_npz)"
+        )
+    return {"logits": model(batch["x"], **arguments)}
 
 
 class NodeClassification(ClassTask):

@@ -1,0 +1,126 @@
+"""Labelled nodes of a graph, in batches with their neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from instil.core import UNLABELLED, Batch
+from instil.data.samples import Facts, Rows, Samples
+
+LABEL_PRIOR = "label_prior"
+"""Batch key of the training labels (n, C) as one-hot rows, 0 for all other nodes."""
+
+
+class Nodes(Samples):
+    """Labelled nodes of a graph; a batch is the subgraph around the requested rows.
+
+    A batch contains the requested nodes first, then all nodes from which they are reached in
+    ``hops`` edges: ``x`` (n, F), ``edge_index`` (2, e) with the edges among them, and ``valid``,
+    False for the added neighbours. The output of a network of ``hops`` layers for a node does not
+    depend on the batch.
+
+    Args:
+        features: (M, F), of all nodes of the graph.
+        edges: (2, E), source and target of all edges of the graph.
+        hops: number of edges up to which neighbours are added.
+        label: (N,), of the nodes of this data set.
+        classes: class names.
+        index: (N,), indices of these nodes in the graph.
+        inputs: further inputs (M, ...) of all nodes, by batch key.
+    """
+
+    noun = "node"
+
+    def __init__(
+        self,
+        features: Tensor,
+        edges: Tensor,
+        hops: int,
+        label: Tensor,
+        classes: Sequence[str],
+        index: Tensor,
+        inputs: Mapping[str, Tensor] | None = None,
+    ):
+        self.node_inputs = {"x": features, **(inputs or {})}
+        self.features = features
+        self.edges = edges
+        self.hops = hops
+        super().__init__(label, classes, index)
+
+    @property
+    def facts(self) -> Facts:
+        num_nodes, num_features = self.features.shape
+        return {"classes": len(self.classes), "features": num_features, "nodes": num_nodes}
+
+    def inputs(self, rows: Tensor) -> Batch:
+        """Return the features of these nodes, without edges."""
+        return {key: value[self.index[rows]] for key, value in self.node_inputs.items()}
+
+    def keep_labels(self, rows: Tensor) -> Self:
+        """Return the same nodes; only these rows keep their label.
+
+        Raises:
+            ValueError: if the nodes have ``label_prior``, which has all training labels.
+        """
+        if LABEL_PRIOR in self.node_inputs:
+            raise ValueError(
+                "num_labeled: label_prior shows the labels of all training nodes. Expected no "
+                "num_labeled with label_prior. Choose fewer nodes in the train mask"
+            )
+        return super().keep_labels(rows)
+
+    def _take(self, rows: Tensor) -> None:
+        """Keep the whole graph."""
+
+    def shuffled(self, generator: torch.Generator) -> Tensor:
+        """Return the rows as small clusters of neighbours in random order.
+
+        Batches then have edges among their own rows (Cluster-GCN, Chiang et al. 2019).
+        """
+        row_of_node = torch.full((len(self.features),), -1)
+        row_of_node[self.index] = torch.arange(len(self))
+        source, target = row_of_node[self.edges]
+        inside = (source >= 0) & (target >= 0)
+        neighbours: list[list[int]] = [[] for _ in range(len(self))]
+        for start, end in zip(source[inside].tolist(), target[inside].tolist(), strict=True):
+            neighbours[end].append(start)
+        order: dict[int, None] = {}
+        for row in torch.randperm(len(self), generator=generator).tolist():
+            if row not in order:
+                # A key that is already in the dictionary keeps its position.
+                order.update(dict.fromkeys([row, *neighbours[row]]))
+        return torch.tensor(list(order))
+
+    def __getitems__(self, rows: Rows) -> Batch:
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        requested = self.index[rows]
+        nodes = self._with_neighbours(requested)
+        position = torch.full((len(self.features),), -1)
+        position[nodes] = torch.arange(len(nodes))
+        edges = position[self.edges]
+        num_added = len(nodes) - len(requested)
+        no_label = torch.full(
+            (num_added, *self.label.shape[1:]), UNLABELLED, dtype=self.label.dtype
+        )
+        return {
+            **{key: value[nodes] for key, value in self.node_inputs.items()},
+            "edge_index": edges[:, (edges >= 0).all(0)],
+            "label": torch.cat([self.label[rows], no_label]),
+            "index": nodes,
+            "view": torch.zeros(len(nodes), dtype=torch.int64),
+            "valid": torch.arange(len(nodes)) < len(requested),
+        }
+
+    def _with_neighbours(self, requested: Tensor) -> Tensor:
+        """The requested nodes, then those within ``hops`` edges."""
+        source, target = self.edges
+        is_near = torch.zeros(len(self.features), dtype=torch.bool)
+        is_near[requested] = True
+        for _ in range(self.hops):
+            is_near[source[is_near[target]]] = True
+        is_near[requested] = False
+        return torch.cat([requested, is_near.nonzero().flatten()])

@@ -1,0 +1,119 @@
+"""Source ``graph_npz``: features, edges, labels and splits of a graph from one NumPy archive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import Doc
+
+from instil.cards import suggestion
+from instil.data.archive import read_arrays
+from instil.data.graphs import MASKS, graph_splits
+from instil.data.paths import located
+from instil.data.splits import Splits, TestOption, ValidationOption
+
+SPLITS = ("train", "validation", "test")
+"""Names of the values 0, 1 and 2 of ``split``."""
+
+
+def graph_npz(
+    path: Annotated[str, Doc("file, relative to the recipe or to the working directory")],
+    features: Annotated[str, Doc("array (M, F) of the node features")] = "x",
+    edges: Annotated[
+        str | list[str], Doc("array (2, E) of source and target, or several of them, joined")
+    ] = "edge_index",
+    label: Annotated[str, Doc("array (M,) of class indices, -100 for no label")] = "y",
+    classes: Annotated[
+        list[str] | None, Doc("class names; null: the array `classes`, or indices")
+    ] = None,
+    hops: Annotated[
+        int,
+        Ge(1),
+        Doc(
+            "distance in edges of the neighbours in a batch: at least the layers of the network, "
+            "one more for layers that divide by the degrees of both ends"
+        ),
+    ] = 2,
+    transductive: Annotated[
+        bool, Doc("whether the training samples include all other nodes without their labels")
+    ] = True,
+    positions: Annotated[
+        int, Ge(0), Doc("number of position features in the batch key `x_positions`; 0: none")
+    ] = 0,
+    label_prior: Annotated[
+        bool, Doc("whether networks may read the training labels of other nodes, as `cpf` does")
+    ] = False,
+    directed: Annotated[bool, Doc("false: the reverse of each edge is added")] = False,
+    validation: ValidationOption = 0.15,
+    test: TestOption = 0.15,
+    base: Path = Path(),
+) -> Splits:
+    """Nodes of one graph: arrays ``x``, ``edge_index``, ``y`` and the splits.
+
+    Splits are ``split`` (M,) with 0 train, 1 validation and 2 test, or the masks ``train_mask``,
+    ``val_mask`` and ``test_mask`` (M,). Nodes in no split have no label. Loops and repeated edges
+    are removed. A node without an edge is classified by its own features.
+
+    Args:
+        base: folder that relative paths start from.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: for a file that cannot be read, a missing array, and wrong values.
+    """
+    file = located(path, base)
+    arrays = read_arrays(file)
+    try:
+        names = [edges] if isinstance(edges, str) else edges
+        joined = [_array(arrays, name, "edges") for name in names]
+        values = _array(arrays, label, "label")
+        target = torch.from_numpy(values.astype(np.float32 if values.ndim == 2 else np.int64))
+        return graph_splits(
+            torch.from_numpy(_array(arrays, features, "features").astype(np.float32)),
+            torch.from_numpy(np.concatenate(joined, axis=1).astype(np.int64)),
+            target,
+            _masks(arrays),
+            classes or _names(arrays),
+            hops=hops,
+            transductive=transductive,
+            positions=positions,
+            label_prior=label_prior,
+            directed=directed,
+            shares=(validation, test),
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _array(
+    arrays: Mapping[str, NDArray[np.generic]], name: str, option: str
+) -> NDArray[np.generic]:
+    if name not in arrays:
+        raise ValueError(
+            f"{option}: no array '{name}'. The file has {', '.join(arrays) or 'nothing'}."
+            f"{suggestion(name, arrays)}"
+        )
+    return arrays[name]
+
+
+def _names(arrays: Mapping[str, NDArray[np.generic]]) -> list[str] | None:
+    return [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
+
+
+def _masks(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+    """Mask (M,) of each split that the file has."""
+    if "split" in arrays:
+        split = arrays["split"]
+        masks = {name: torch.from_numpy(split == value) for value, name in enumerate(SPLITS)}
+        return {name: mask for name, mask in masks.items() if mask.any()}
+    present = {split: name for split, name in MASKS.items() if name in arrays}
+    return {split: torch.from_numpy(arrays[name].astype(bool)) for split, name in present.items()}

@@ -1,0 +1,164 @@
+"""Nodes of a graph: batches, splits, position features, PyTorch Geometric and wrong data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from instil.data.graphs import POSITIONED, graph_splits, position_features, pyg_splits
+from instil.data.nodes import Nodes
+from instil.data.sources.graph_npz import graph_npz
+from instil.data.splits import Splits
+
+NUM_NODES = 30
+
+
+def arrays() -> dict[str, Any]:
+    """Two rings of 14 nodes, one for each class, and two nodes without an edge."""
+    ring = torch.arange(28)
+    target = ring // 14 * 14 + (ring + 1) % 14
+    return {
+        "features": torch.randn(NUM_NODES, 5, generator=torch.Generator().manual_seed(0)),
+        "edges": torch.stack([ring, target]),
+        "label": (torch.arange(NUM_NODES) >= 14).long(),
+        "masks": {
+            "train": torch.arange(NUM_NODES) % 3 == 0,
+            "validation": torch.arange(NUM_NODES) % 3 == 1,
+            "test": torch.arange(NUM_NODES) % 3 == 2,
+        },
+    }
+
+
+def parts(data: Splits) -> Iterator[Nodes]:
+    for part in (data.train, data.validation, data.test):
+        assert isinstance(part, Nodes)
+        yield part
+
+
+def test_training_samples_are_all_nodes_without_the_labels_of_the_others() -> None:
+    data = graph_splits(**arrays())
+    assert len(data.train) == NUM_NODES
+    is_train = torch.arange(NUM_NODES) % 3 == 0
+    assert torch.equal(data.train.has_label, is_train)
+    assert torch.equal(data.train.label[is_train], arrays()["label"][is_train])
+    assert torch.equal(data.test.index, torch.arange(2, NUM_NODES, 3))
+    assert data.notes == ("2 of 30 nodes have no edge; only their own features count",)
+    inductive = graph_splits(**arrays(), transductive=False)
+    assert torch.equal(inductive.train.index, torch.arange(0, NUM_NODES, 3))
+
+
+def test_edges_are_made_symmetric_without_loops_and_repetitions() -> None:
+    edges = torch.tensor([[0, 1, 2, 2], [1, 0, 2, 3]])
+    train, *_ = parts(graph_splits(**arrays() | {"edges": edges}))
+    assert train.edges.T.tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
+    directed, *_ = parts(graph_splits(**arrays() | {"edges": edges}, directed=True))
+    assert directed.edges.T.tolist() == [[0, 1], [1, 0], [2, 3]]
+
+
+def test_held_out_nodes_keep_their_index_in_the_graph() -> None:
+    masks = {"train": torch.arange(NUM_NODES) >= 4}
+    data = graph_splits(**arrays() | {"masks": masks}, shares=(0.2, 0.2))
+    label = arrays()["label"]
+    seen: list[int] = []
+    for part in (data.validation, data.test):
+        assert torch.equal(part.label, label[part.index])
+        seen += part.index.tolist()
+    labelled = data.train.index[data.train.has_label].tolist()
+    assert sorted(seen + labelled) == list(range(4, NUM_NODES))
+
+
+def test_positions_are_the_largest_singular_vectors_of_the_normalized_adjacency() -> None:
+    graph = arrays()
+    position = position_features(graph["edges"], NUM_NODES, 4)
+    adjacency = torch.eye(NUM_NODES)
+    adjacency[graph["edges"][0], graph["edges"][1]] = 1
+    adjacency[graph["edges"][1], graph["edges"][0]] = 1
+    scale = adjacency.sum(1).rsqrt()
+    normalized = scale[:, None] * adjacency * scale
+    vectors, singular, _ = torch.linalg.svd(normalized)
+    # Bases of equal singular values are arbitrary, so the products of all pairs are compared.
+    expected = vectors[:, :4] * singular[:4] * NUM_NODES**0.5
+    torch.testing.assert_close(position @ position.T, expected @ expected.T, atol=1e-3, rtol=1e-3)
+    train, *_ = parts(graph_splits(**graph, positions=4))
+    batch = train.__getitems__([3])
+    assert batch[POSITIONED].shape == (len(batch["x"]), 9)
+    assert torch.equal(batch[POSITIONED][:, :5], batch["x"])
+    assert torch.equal(position, position_features(graph["edges"], NUM_NODES, 4))
+
+
+def test_an_isolated_node_is_alone_in_its_batch() -> None:
+    train, *_ = parts(graph_splits(**arrays()))
+    batch = train.__getitems__([29])
+    assert batch["index"].tolist() == [29]
+    assert batch["edge_index"].shape == (2, 0)
+
+
+def test_an_archive_and_an_object_of_pytorch_geometric_give_the_same_nodes(tmp_path: Path) -> None:
+    graph = arrays()
+    masks = dict(zip(("train_mask", "val_mask", "test_mask"), graph["masks"].values(), strict=True))
+    both = torch.cat([graph["edges"], graph["edges"].flip(0)], 1)
+    fields = {"x": graph["features"], "edge_index": both, "y": graph["label"], **masks}
+    np.savez(tmp_path / "g.npz", **{name: value.numpy() for name, value in fields.items()})
+    pairs = zip(
+        parts(graph_npz("g.npz", base=tmp_path)),
+        parts(pyg_splits(SimpleNamespace(**fields))),
+        strict=True,
+    )
+    for one, other in pairs:
+        assert torch.equal(one.features, other.features)
+        assert torch.equal(one.edges, other.edges)
+        assert torch.equal(one.label, other.label)
+        assert torch.equal(one.index, other.index)
+    del fields["y"]
+    with pytest.raises(ValueError, match=r"data\.y: missing"):
+        pyg_splits(SimpleNamespace(**fields))
+
+
+def test_layers_of_pytorch_geometric_are_exact_with_one_more_hop() -> None:
+    nn = pytest.importorskip("torch_geometric.nn")
+    graph = arrays()
+    layers = torch.nn.ModuleList([nn.GCNConv(5, 4), nn.GCNConv(4, 2)])
+    train, *_ = parts(graph_splits(**graph, hops=3))
+
+    def outputs(x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = layers[1](layers[0](x, edges).relu(), edges)
+        return result
+
+    whole = outputs(train.features, train.edges)
+    batch = train.__getitems__([5, 20])
+    assert len(batch["x"]) < NUM_NODES
+    actual = outputs(batch["x"], batch["edge_index"])[:2]
+    torch.testing.assert_close(actual, whole[[5, 20]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": torch.full((30, 2), torch.nan)}, r"features: values are not finite"),
+        ({"edges": torch.tensor([[0], [30]])}, r"edges: nodes 0 to 30\. Expected 0 to 29"),
+        ({"edges": torch.zeros(3, 2)}, r"edges: torch\.float32 of shape \(3, 2\)"),
+        ({"label": torch.zeros(4)}, r"label: 4 labels for 30 nodes"),
+        ({"hops": 0}, r"hops: 0 is too small"),
+        ({"positions": 30}, r"positions: 30 is out of range\. Expected 1 to 29"),
+        (
+            {"masks": {"train": torch.ones(30), "test": torch.ones(30)}},
+            "test mask: node 0 is in two splits",
+        ),
+        ({"masks": {"train": torch.ones(3)}}, r"train mask: shape \(3,\)\. Expected \(30,\)"),
+    ],
+)
+def test_wrong_arrays_are_errors(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        graph_splits(**arrays() | changes)
+
+
+def test_a_missing_array_is_an_error(tmp_path: Path) -> None:
+    np.savez(tmp_path / "g.npz", x=np.zeros((3, 2)), edges=np.zeros((2, 1), np.int64))
+    with pytest.raises(ValueError, match=r"edges: no array 'edge_index'\. The file has x, edges"):
+        graph_npz("g.npz", base=tmp_path)

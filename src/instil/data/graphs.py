@@ -156,7 +156,8 @@ def position_features(edges: Tensor, num_nodes: int, count: int) -> Tensor:
         torch.manual_seed(POSITION_SEED)
         # The spectrum decays slowly; more iterations separate its largest values.
         vectors, singular, _ = torch.svd_lowrank(normalized, min(count + 10, num_nodes), niter=10)
-    return vectors[:, :count] * singular[:count] * num_nodes**0.5
+    position: Tensor = vectors[:, :count] * singular[:count] * num_nodes**0.5
+    return position
 
 
 def _check(features: Tensor, edges: Tensor, label: Tensor, hops: int) -> None:

@@ -110,3 +110,24 @@ def test_other_inputs_than_one_table_are_refused() -> None:
     model = fitted(SINGLE)
     with pytest.raises(ValueError, match=r"one tensor of numbers per sample.*got input_ids"):
         model(input_ids=torch.ones(2, 3, dtype=torch.int64))
+
+
+def test_an_estimator_of_lightgbm_is_stored_and_restored() -> None:
+    pytest.importorskip("lightgbm")
+    options = {"n_estimators": 5, "min_child_samples": 2, "verbose": -1}
+    model: Any = build("sklearn:lightgbm.LGBMClassifier", options, classes=2)
+    rows = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    label = (rows[:, 0] > 0).long()
+    model.fit(rows, label)
+    assert (model(rows).argmax(1) == label).float().mean() > 0.9
+    other: Any = build("sklearn:lightgbm.LGBMClassifier", options, classes=2)
+    other.resize_state(model.state_dict())
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(rows), model(rows))
+    with pytest.raises(ValueError, match="Did you mean LGBMClassifier"):
+        build("sklearn:lightgbm.LGBMClasifier", classes=2)
+
+
+def test_an_unknown_library_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"unknown library 'catboost'\. Expected one of lightgbm"):
+        build("sklearn:catboost.CatBoostClassifier", classes=2)

@@ -13,9 +13,12 @@ from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.networks.sklearn_model import SklearnModel
 
+LIBRARIES = ("lightgbm",)
+"""Other libraries with estimators of this interface, as in ``sklearn:lightgbm.LGBMClassifier``."""
+
 
 class SklearnSource(ModelSource):
-    """Classifiers and regressors of scikit-learn, with their options.
+    """Classifiers and regressors of scikit-learn and LightGBM, with their options.
 
     They are teachers only. They are fitted on the training data, and their probabilities are the
     logits. Without ``random_state`` each replica has its own.
@@ -29,19 +32,14 @@ class SklearnSource(ModelSource):
         self.library(request.spec)
         self.library(request.spec, "skops")
         from sklearn.base import is_regressor  # type: ignore[import-untyped]
-        from sklearn.utils import all_estimators  # type: ignore[import-untyped]
 
-        estimators = dict(all_estimators(type_filter=["classifier", "regressor"]))
-        if request.name not in estimators:
-            raise ValueError(
-                f"sklearn has no classifier or regressor '{request.name}'."
-                f"{suggestion(request.name, estimators)}"
-            )
-        kind: Any = estimators[request.name]
+        kind: Any = self._library_class(request) if "." in request.name else _own_class(request)
         options = dict(request.options)
         parameters = inspect.signature(kind).parameters
         unknown = [name for name in options if name not in parameters]
-        if unknown:
+        # LightGBM takes further options of its library by keyword.
+        is_open = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+        if unknown and not is_open:
             raise ValueError(
                 f"{request.spec} has no option '{unknown[0]}'.{suggestion(unknown[0], parameters)}"
             )
@@ -56,4 +54,36 @@ class SklearnSource(ModelSource):
         return SklearnModel(estimator, request.fact("classes"))
 
     def identity(self, request: ModelRequest) -> str:
-        return f"scikit-learn {version('scikit-learn')}"
+        library, separator, _ = request.name.partition(".")
+        own = f"scikit-learn {version('scikit-learn')}"
+        return f"{own}, {library} {version(library)}" if separator else own
+
+    def _library_class(self, request: ModelRequest) -> Any:
+        """Estimator of another library with the interface of scikit-learn."""
+        library, _, name = request.name.partition(".")
+        if library not in LIBRARIES:
+            raise ValueError(
+                f"{request.spec}: unknown library '{library}'. Expected one of "
+                f"{', '.join(LIBRARIES)}.{suggestion(library, LIBRARIES)}"
+            )
+        module = self.library(request.spec, library)
+        names = [entry for entry in dir(module) if hasattr(getattr(module, entry), "fit")]
+        if name not in names:
+            raise ValueError(
+                f"{library} has no estimator '{name}'. Expected one of {', '.join(names)}."
+                f"{suggestion(name, names)}"
+            )
+        return getattr(module, name)
+
+
+def _own_class(request: ModelRequest) -> Any:
+    """Classifier or regressor of scikit-learn itself."""
+    from sklearn.utils import all_estimators  # type: ignore[import-untyped]
+
+    estimators = dict(all_estimators(type_filter=["classifier", "regressor"]))
+    if request.name not in estimators:
+        raise ValueError(
+            f"sklearn has no classifier or regressor '{request.name}'."
+            f"{suggestion(request.name, estimators)}"
+        )
+    return estimators[request.name]

@@ -45,13 +45,16 @@ class TemporalDifference(FeatureObjective):
     """Squared difference of the changes of adapted student levels and of teacher levels."""
 
     card = Card(
-        "Temporal difference distillation",
+        "TDN: temporal difference networks for efficient action recognition",
+        "https://arxiv.org/abs/2012.10071",
+        "CVPR",
+        2021,
         source="features",
         tasks=("video_classification",),
         grids=("3d",),
-        deviations="The loss has no single source; papers on video distillation use differences of "
-        "features between frames with different norms and adapters. Here it is the mean squared "
-        "difference after a 1x1 convolution where the channels differ.",
+        deviations="The paper is an architecture that computes differences of features between "
+        "frames. Here student and teacher are compared by these differences: the mean squared "
+        "error after a 1x1 convolution where the channels differ.",
         equation=r"\sum_{(l, m)} \frac{1}{(T-1)CHW} \sum_t \lVert (r_l(f^s_{l,t+1}) - "
         r"r_l(f^s_{l,t})) - (f^t_{m,t+1} - f^t_{m,t}) \rVert_2^2",
         use="For classes that differ by motion: what is constant in a clip, such as the "

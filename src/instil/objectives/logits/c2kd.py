@@ -11,9 +11,48 @@ from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Outputs, Positive, to_float32
 from instil.functional.divergences import softened_kl
+from instil.functional.logits import apply_reduction
 from instil.functional.rank_correlation import non_target_rank_correlation
 from instil.items import Items
 from instil.modules.adapters import match_dtype
+
+
+def c2kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    student_proxy: Tensor,
+    teacher_proxy: Tensor,
+    target: Tensor,
+    temperature: float = 2.0,
+    threshold: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Loss of the chain from teacher to student through both proxies (Huo et al. 2024).
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C).
+        student_proxy: logits (N, C) of the student's proxy.
+        teacher_proxy: logits (N, C) of the teacher's proxy.
+        target: class indices (N,), which the rank correlation leaves out.
+        temperature: softmax temperature, > 0.
+        threshold: smallest rank correlation of samples that pass between the proxies.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Example:
+        >>> logits = torch.tensor([[1.0, 0.0]])
+        >>> c2kd_loss(logits, logits, logits, torch.zeros(1, 2), torch.tensor([0]))
+        tensor(0.3661)
+    """
+    correlation = non_target_rank_correlation(student_proxy, teacher_proxy, target)
+    passes = correlation >= threshold
+    anchor = temperature**2 * softened_kl(teacher_proxy, teacher_logits, temperature)
+    across = two_way_kl(teacher_proxy, student_proxy, temperature) * passes
+    own = two_way_kl(student_proxy, student_logits, temperature)
+    return apply_reduction(anchor + across + own, reduction)
 
 
 def two_way_kl(first_logits: Tensor, second_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -99,13 +138,16 @@ class C2KD(Objective):
         student_proxy = _apply(self.student_proxy, student_outputs)
         teacher_proxy = _apply(self.teacher_proxy, teacher_outputs)
         target = torch.where(batch["label"] == UNLABELLED, teacher_logits.argmax(1), batch["label"])
-        correlation = non_target_rank_correlation(student_proxy, teacher_proxy, target)
-        passes = correlation >= self.threshold
-        temperature = self.temperature
-        anchor = temperature**2 * softened_kl(teacher_proxy, teacher_logits, temperature)
-        across = two_way_kl(teacher_proxy, student_proxy, temperature) * passes
-        own = two_way_kl(student_proxy, student_logits, temperature)
-        return anchor + across + own
+        return c2kd_loss(
+            student_logits,
+            teacher_logits,
+            student_proxy,
+            teacher_proxy,
+            target,
+            self.temperature,
+            self.threshold,
+            "none",
+        )
 
 
 def _proxy(outputs: Outputs) -> nn.Module:

@@ -270,6 +270,7 @@ from .objectives.relations.augmented_feature import augmented_feature_loss as au
 from .objectives.logits.bake import bake_loss as bake_loss
 from .objectives.logits.bdkd import bdkd_loss as bdkd_loss
 from .objectives.logits.bild import bild_loss as bild_loss
+from .objectives.logits.c2kd import c2kd_loss as c2kd_loss
 from .objectives.features.camkd import camkd_feature_loss as camkd_feature_loss
 from .objectives.features.camkd import camkd_logit_loss as camkd_logit_loss
 from .objectives.features.cat_kd import cat_kd_loss as cat_kd_loss
@@ -705,6 +706,7 @@ __all__ = [
     "bake_loss",
     "bdkd_loss",
     "bild_loss",
+    "c2kd_loss",
     "camkd_feature_loss",
     "camkd_logit_loss",
     "cat_kd_loss",

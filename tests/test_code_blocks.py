@@ -93,6 +93,7 @@ EXECUTED = {
         "yaml: test_classifier_behind_an_api",
         "python: test_server_in_python",
     ],
+    "search.md": ["bash: test_search", "bash: test_search"],
     "signals.md": ["python: test_signals"],
     "tutorials/few_labels.md": [
         "python: test_tutorial_few_labels",
@@ -570,6 +571,18 @@ def test_parallel(empty_folder: Path) -> None:
     command(*jobs[0], *SHORT, "teacher_train.epochs=1", "--out", "out", folder=empty_folder)
     assert json.loads(Path("out/result.json").read_text())["status"] == "complete"
     assert [line[-2] for line in cluster] == ["--on", "--on"]
+
+
+@pytest.mark.slow
+def test_search(empty_folder: Path) -> None:
+    """The searches train for minutes: each runs with two short steps and one seed."""
+    for index, text in enumerate(blocks("search.md", "bash")):
+        line = next(line for line in commands(text) if line[0] == "search")
+        small = ["train.steps=2", "teacher_train.epochs=1", "--seeds", "1", "--trials", "1"]
+        if "--candidates" not in line:
+            small += ["--candidates", "dkd"]
+        command(*line, *small, "--out", f"out{index}", folder=empty_folder)
+        assert Path(f"out{index}/best.yaml").exists()
 
 
 @pytest.mark.slow

@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 
+from instil.experiment.dry_run import dry_run
+from instil.experiment.experiment import Experiment
 from instil.recipe import RecipeError, load
+from instil.search.arms import base_data
+from instil.search.outcome import best_recipe
 from instil.search.search import Settings, start
+from instil.search.state import State, read_state
 from instil.search.study import Study
 from instil.search.trainer import Trainer
+from instil.search.trials import make_trial
 from tests.search.recipes import continue_search, recipe, search, silent, without_times
 
 REFERENCES = ["alone", "label_smoothing", "pseudo_labels", "kd"]
@@ -47,6 +53,28 @@ def test_every_arm_of_a_round_has_the_same_trials_and_steps(folder: Path) -> Non
     defaults = {arm["name"]: arm["dimensions"] for arm in result["arms"]}
     for trial in first:
         assert trial["params"] == {one["path"]: one["default"] for one in defaults[trial["arm"]]}
+
+
+def test_trials_are_evaluated_during_their_training(folder: Path) -> None:
+    for trial in outcome(folder)["trials"]:
+        last_step, score = trial["curve"][-1]
+        assert score == trial["score"]
+        if trial["status"] == "complete":
+            assert last_step == trial["num_steps"]
+            assert len(trial["curve"]) > 1 or last_step == 1
+        else:
+            assert trial["num_steps"] // 2 <= last_step < trial["num_steps"]
+
+
+def test_a_trial_far_behind_its_rivals_stops(folder: Path, tmp_path: Path) -> None:
+    trainer = Trainer(Experiment.from_recipe(load(folder)), tmp_path)
+    state = State.from_json(read_state(folder))
+    perfect = [[[step, 1.0] for step in (2, 4, 6, 8, 9)]] * 4
+    base = base_data(trainer.experiment.recipe)
+    arm = next(arm for arm in state.arms if arm.name == "alone")
+    result = trainer.train(make_trial(base, arm, {}, 1, 9, 0, "", perfect))
+    assert result["status"] == "stopped"
+    assert [step for step, _ in result["curve"]] == [2, 4]
 
 
 def test_a_method_that_does_not_fit_is_listed_with_its_reason(folder: Path) -> None:
@@ -122,11 +150,6 @@ def test_a_budget_that_cannot_suffice_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_best_recipe_of_every_arm_can_run(folder: Path, tmp_path: Path) -> None:
-    from instil.experiment.dry_run import dry_run
-    from instil.experiment.experiment import Experiment
-    from instil.search.outcome import best_recipe
-    from instil.search.state import State, read_state
-
     trainer = Trainer(Experiment.from_recipe(load(folder)), folder)
     study = Study(State.from_json(read_state(folder)), trainer, 1, lambda result: None)
     study.run_rounds()

@@ -99,6 +99,7 @@ def search(
             folder = out or run_folders.new(f"search-{recipe.name}")
             outcome = searches.start(recipe, settings, folder, console(), jobs)
         search_table.show(outcome, console())
+        echo(f"Report: {folder}/search.html")
         echo(f"Repeat the winner with: instil run {folder}/best.yaml")
     except KeyboardInterrupt:
         has_begun = folder is not None and (folder / searches.STATE).exists()

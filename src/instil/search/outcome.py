@@ -1,4 +1,4 @@
-"""Outcome of a search: ``search.json`` and the recipe of the winner."""
+"""Outcome of a search: ``search.json``, ``search.html`` and the recipe of the winner."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from instil.files.atomic import atomic
 from instil.recipe import build
 from instil.search.arms import Arm, arm_recipe
 from instil.search.evidence import compare_finalists, mean_with_interval
+from instil.search.page import write_page
 from instil.search.study import Results, Study
 from instil.search.trials import write_json
 
@@ -58,8 +59,10 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     }
     winner = next(arm for arm in finalists if arm.name == ranked[0])
     write_json(study.trainer.folder / OUTCOME, outcome)
+    best = best_recipe(study, winner)
     with atomic(study.trainer.folder / BEST) as temporary:
-        temporary.write_text(best_recipe(study, winner), encoding="utf-8")
+        temporary.write_text(best, encoding="utf-8")
+    write_page(outcome, best, study.trainer.folder)
     return outcome
 
 

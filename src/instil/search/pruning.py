@@ -33,7 +33,11 @@ def is_behind(curve: Curve, rivals: Sequence[Curve], higher_is_better: bool) -> 
         return False
     import optuna
 
-    pruner = optuna.pruners.PercentilePruner(KEPT_PERCENT, n_startup_trials=MIN_RIVALS)
+    # Early scores are a poor guide to the last one: half of the steps are always trained.
+    warmup = int(rivals[0][-1][0]) // 2
+    pruner = optuna.pruners.PercentilePruner(
+        KEPT_PERCENT, n_startup_trials=MIN_RIVALS, n_warmup_steps=warmup
+    )
     directions = optuna.study.StudyDirection
     direction = directions.MAXIMIZE if higher_is_better else directions.MINIMIZE
     study = optuna.create_study(direction=direction, pruner=pruner)

@@ -141,7 +141,8 @@ def _counts(num_candidates: int, num_finalists: int, eta: int, min_rounds: int) 
     num_falls = math.ceil(math.log(max(1.0, ratio), eta))
     num_falls = min(MAX_ROUNDS - 1, max(min_rounds - 1, num_falls))
     for index in range(num_falls):
-        yield math.ceil(num_candidates / ratio ** (index / num_falls))
+        # Rounded, since 81 / 27 ** (2 / 3) is 9.000000000000002.
+        yield math.ceil(round(num_candidates / ratio ** (index / num_falls), 6))
     yield num_finalists
 
 

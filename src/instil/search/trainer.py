@@ -86,13 +86,14 @@ class Trainer:
 
     def _train(self, trial: Trial) -> dict[str, Any]:
         curve: list[list[float]] = []
-        higher_is_better = self.experiment.task.higher_is_better
+        task = self.experiment.task
 
         def observe(record: dict[str, Any]) -> None:
-            if record["arm"] != trial.method or self.experiment.task.headline not in record:
+            # An epoch without an evaluation has a record, too; so has the teacher.
+            if record["arm"] != trial.method or "validation" not in record:
                 return
-            curve.append([record["step"], record[self.experiment.task.headline]])
-            if is_behind(curve, trial.rivals, higher_is_better):
+            curve.append([record["step"], record["validation"][task.headline]])
+            if is_behind(curve, trial.rivals, task.higher_is_better):
                 raise StopTrial
 
         outcome: dict[str, Any] = {"score": None, "curve": curve}

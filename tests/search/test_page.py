@@ -1,0 +1,46 @@
+"""Page of a search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from instil.search.page import headline, render
+from tests.search.recipes import search
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished search."""
+    path = tmp_path_factory.mktemp("pages") / "search"
+    search(path)
+    return path
+
+
+def test_the_page_has_finalists_plots_refused_methods_and_the_recipe(folder: Path) -> None:
+    page = (folder / "search.html").read_text()
+    outcome = json.loads((folder / "search.json").read_text())
+    for row in outcome["finalists"]:
+        assert f"{row['test']['mean']:.4g}" in page
+    assert page.count("<svg") >= 4
+    assert "needs features of the student" in page
+    assert "name: tiny-best" in page
+    assert "$" not in page.partition("</style>")[0]
+
+
+def test_texts_are_escaped(folder: Path) -> None:
+    outcome = json.loads((folder / "search.json").read_text())
+    outcome["name"] = "<script>"
+    outcome["refused"] = {"dkd": "a < b"}
+    page = render(outcome, "x: <y>")
+    assert "<script>" not in page
+    assert "a &lt; b" in page
+    assert "x: &lt;y&gt;" in page
+
+
+def test_the_headline_names_the_methods_that_the_data_cannot_separate() -> None:
+    outcome = {"headline": "accuracy", "winner": "dkd", "best": ["dkd", "kd"]}
+    assert headline(outcome).endswith("The test data cannot separate it from kd.")
+    assert "separate it from all others" in headline(outcome | {"best": ["dkd"]})

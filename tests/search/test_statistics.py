@@ -1,0 +1,54 @@
+"""Statistics and schedules of a search."""
+
+from __future__ import annotations
+
+import pytest
+from scipy.stats import ttest_rel
+
+from instil.search.evidence import compare_finalists, holm
+from instil.search.pruning import is_behind
+from instil.search.schedule import plan_random, plan_schedule
+
+
+def test_holm_multiplies_by_the_number_of_remaining_tests() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+def test_p_values_are_those_of_the_paired_t_test() -> None:
+    scores = {"dkd": [0.9, 0.92, 0.95], "alone": [0.8, 0.85, 0.83]}
+    differences, best = compare_finalists(scores, "dkd", True)
+    expected = ttest_rel(scores["dkd"], scores["alone"]).pvalue
+    # Two differences are tested: dkd from alone. Alone has no difference from itself.
+    assert differences["dkd"]["alone"]["p"] == pytest.approx(expected)
+    assert differences["alone"] == {}
+    assert best == ["dkd"]
+
+
+def test_equal_methods_are_all_best() -> None:
+    scores = {"dkd": [0.9, 0.8, 0.85], "kd": [0.88, 0.83, 0.84], "alone": [0.5, 0.5, 0.5]}
+    _, best = compare_finalists(scores, "dkd", True)
+    assert best == ["dkd", "kd"]
+
+
+def test_rounds_become_smaller_and_longer() -> None:
+    schedule = plan_schedule(81, 4, 2700, None)
+    assert [rung.num_candidates for rung in schedule.rungs] == [81, 27, 9, 3]
+    assert [rung.num_steps for rung in schedule.rungs] == [100, 300, 900, 2700]
+    assert schedule.total_steps == 85 * 100 + 31 * 300 + 13 * 900 + 7 * 2700 + 7 * 3 * 2700
+
+
+@pytest.mark.parametrize("budget", [30_000, 40_000, 60_000, 100_000])
+def test_a_schedule_never_exceeds_its_budget(budget: int) -> None:
+    schedule = plan_schedule(81, 4, 1000, budget, num_trials=8)
+    assert schedule.total_steps <= budget
+    assert schedule.num_references == 4
+    assert plan_random(schedule).total_steps <= budget
+
+
+def test_a_trial_far_behind_its_rivals_stops() -> None:
+    rivals = [[[5, score], [10, score + 0.1]] for score in (0.5, 0.6, 0.7, 0.8)]
+    assert is_behind([[5, 0.2]], rivals, higher_is_better=True)
+    assert not is_behind([[5, 0.75]], rivals, higher_is_better=True)
+    assert not is_behind([[5, 0.2]], rivals, higher_is_better=False)
+    assert not is_behind([[5, 0.2]], rivals[:3], higher_is_better=True)

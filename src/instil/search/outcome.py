@@ -59,10 +59,10 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     }
     winner = next(arm for arm in finalists if arm.name == ranked[0])
     write_json(study.trainer.folder / OUTCOME, outcome)
-    best = best_recipe(study, winner)
+    recipe_text = best_recipe(study, winner)
     with atomic(study.trainer.folder / BEST) as temporary:
-        temporary.write_text(best, encoding="utf-8")
-    write_page(outcome, best, study.trainer.folder)
+        temporary.write_text(recipe_text, encoding="utf-8")
+    write_page(outcome, recipe_text, study.trainer.folder)
     return outcome
 
 

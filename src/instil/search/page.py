@@ -219,8 +219,9 @@ def _tried(outcome: Outcome) -> str:
     for arm in outcome["arms"]:
         trials = _searched(outcome, arm["name"])
         if not trials:
-            error = next((one for one in outcome["trials"] if one["arm"] == arm["name"]), {})
-            rows.append([arm["name"], arm["kind"], "-", "-", error.get("error", "not drawn")])
+            own = [trial for trial in outcome["trials"] if trial["arm"] == arm["name"]]
+            reason = own[0]["error"] if own else "not drawn"
+            rows.append([arm["name"], arm["kind"], "-", str(len(own)), reason])
             continue
         best = _best(trials, outcome)
         count = sum(trial["arm"] == arm["name"] for trial in outcome["trials"])

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from scipy.io import wavfile
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -27,9 +30,12 @@ from instil import recipe as recipes
 from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
 from instil.plan.doctor import doctor
+from instil.plan.run import run
+from tests import speech_files
 from tests.data.sources.test_streams import png, write_tar
 from tests.remote.stub import stub
 from tests.test_docs import command
+from tests.test_resemblyzer_example import voices
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -39,6 +45,11 @@ PAGES = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("
 BLOCK = re.compile(r"^```(\w*)( title=.*?)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHORT = ["train.epochs=1", "seeds=[0]", "baselines=[]", "export=false"]
 """Appended to commands that would train for minutes."""
+SPEECH = "modalities/speech.md"
+SPEECH_STUDENT = """task: speech_recognition
+student: {model: speech_recognizer, options: {width: 8, gru: 0}}
+objectives: {ctc: {}}
+"""
 INSTALLATION = "installation, as .ci/run does it"
 EXECUTED = {
     "README.md": [
@@ -61,6 +72,15 @@ EXECUTED = {
     ],
     "concepts.md": ["python: test_concepts"] * 2,
     "modalities/points.md": ["yaml: test_recipe_of_points"],
+    "modalities/speech.md": [
+        "bash: test_command_and_export_of_speech",
+        "json: test_audio_files_of_speech",
+        "yaml: test_audio_files_of_speech",
+        "yaml: test_frames_of_speech",
+        "yaml: test_models_of_speech",
+        "bash: test_voices_of_speech",
+        "python: test_command_and_export_of_speech",
+    ],
     "data.md": [
         "a tree of folders",
         "yaml: test_table_of_data",
@@ -388,6 +408,89 @@ def test_recipe_of_points(folder: Path) -> None:
     (text,) = blocks("modalities/points.md", "yaml")
     Path("few_points.yaml").write_text(text)
     assert doctor(recipes.load("few_points.yaml"))["problems"] == []
+
+
+@pytest.mark.slow
+def test_command_and_export_of_speech(empty_folder: Path) -> None:
+    ((_, *words),) = commands(blocks(SPEECH, "bash")[0])
+    lines = (speech_files.folder() / "speech.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        row["audio"] = str(speech_files.folder() / row["audio"])
+    Path("my_speech.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    small = [f"data.rate={speech_files.RATE}", "data.num_labeled=8", "teacher_train.epochs=1"]
+    loaded = recipes.load(words[0], [*words[1:], *small, *SHORT])
+    run(loaded, Path("runs/speech"), None, Console(quiet=True))
+    test = Experiment.from_recipe(loaded).splits.test
+    batch = test.__getitems__(torch.arange(len(test)))
+    names: dict[str, Any] = {key: batch[key] for key in ("audio", "audio_length")}
+    (snippet,) = blocks(SPEECH, "python")
+    exec(compile(snippet, SPEECH, "exec"), names)
+    assert len(names["texts"]) == len(test)
+    assert all(set("".join(text)) <= set(test.classes) for text in names["texts"])
+
+
+def test_audio_files_of_speech(empty_folder: Path) -> None:
+    (lines,) = blocks(SPEECH, "json")
+    for line in lines.splitlines():
+        path = Path(json.loads(line)["audio"])
+        path.parent.mkdir(exist_ok=True)
+        wavfile.write(path, 16000, np.arange(32000, dtype=np.int16))
+    Path("train.jsonl").write_text(lines)
+    labeled = "\n".join(lines.splitlines()[:2])
+    for part in ("validation", "test"):
+        Path(f"{part}.jsonl").write_text(labeled)
+    Path("my.yaml").write_text(blocks(SPEECH, "yaml")[0] + SPEECH_STUDENT)
+    splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [3, 2, 2]
+    labels = splits.train.__getitems__([0, 1, 2])["label"]
+    texts = ["".join(splits.classes[i] for i in row[row >= 0].tolist()) for row in labels]
+    assert texts == ["press two", "thank you", ""]
+
+
+def test_frames_of_speech(empty_folder: Path) -> None:
+    lengths = np.arange(20) % 4 + 6
+    frames = np.arange(3 * lengths.sum(), dtype=np.float32).reshape(-1, 3)
+    np.savez("frames.npz", frames=frames, length=lengths, text=np.array(["ab", "b"] * 10))
+    Path("my.yaml").write_text(blocks(SPEECH, "yaml")[1] + SPEECH_STUDENT)
+    splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
+    parts = (splits.train, splits.validation, splits.test)
+    batches = [part.__getitems__(torch.arange(len(part))) for part in parts]
+    assert sorted(torch.cat([batch["audio_length"] for batch in batches]).tolist()) == sorted(
+        lengths.tolist()
+    )
+    # The sum is that of the file only if padded frames are 0 and no frame is lost.
+    total = sum(float(batch["audio"].double().sum()) for batch in batches)
+    assert total == pytest.approx(float(frames.sum(dtype=np.float64)))
+
+
+def test_models_of_speech(empty_folder: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.HubertConfig(
+        **sizes,
+        num_hidden_layers=3,
+        vocab_size=5,
+        conv_dim=[8] * 7,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        mask_time_prob=0.0,  # the recordings are shorter than a mask
+    )
+    transformers.HubertForCTC(config).save_pretrained("hubert_folder")
+    shutil.copytree(speech_files.folder() / "keywords", "keywords")
+    shutil.copy(speech_files.folder() / "speech.jsonl", "speech.jsonl")
+    text = blocks(SPEECH, "yaml")[2]
+    Path("my.yaml").write_text(f"{text}task: speech_recognition\nobjectives: {{ctc_kd: {{}}}}\n")
+    report = doctor(recipes.load("my.yaml", [f"data.rate={speech_files.RATE}"]))
+    assert report["problems"] == []
+
+
+def test_voices_of_speech(empty_folder: Path) -> None:
+    if importlib.util.find_spec("resemblyzer") is None:
+        pytest.skip("needs the package resemblyzer")
+    ((_, recipe, *overrides),) = commands(blocks(SPEECH, "bash")[1])
+    voices(empty_folder).rename("my_voices")
+    assert doctor(recipes.load(ROOT / recipe, overrides))["problems"] == []
 
 
 @pytest.mark.slow

@@ -23,7 +23,8 @@ def test_a_loaded_student_transcribes_recordings(
     pytest.importorskip("onnxscript")
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     changes = [*overrides("speech_recognition"), "seeds=[0]", "baselines=[]"]
-    changes += ["data.num_labeled=null", "teacher_train.epochs=2", "train.epochs=120"]
+    changes += ["data.num_labeled=null", "teacher=null", "train.epochs=60"]
+    changes += ["train.evaluate_every=60", "student.options.width=32"]
     changes += ["train.optimizer.lr=0.01", "objectives={ctc: {}}", "data.augment.time_masks=0"]
     loaded = recipes.load("speech_recognition", changes)
     folder = run(loaded, tmp_path / "run", None, Console(quiet=True))

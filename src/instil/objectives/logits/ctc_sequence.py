@@ -107,7 +107,8 @@ class CTCSequence(Objective):
         tasks=("speech_recognition",),
         labels=("sequence",),
         zero_at_match=False,
-        deviations="The loss of a text is divided by its number of symbols.",
+        deviations="The loss of a text is divided by its number of symbols. Not compared with the "
+        "paper: the normalisation of the weights over the N texts.",
         equation=r"-\sum_{n=1}^{N} \frac{p^t(y_n)}{\sum_m p^t(y_m)} \frac{1}{|y_n|} "
         r"\log p^s_{\text{CTC}}(y_n)",
         use="For a student with another number of frames or another alignment than the teacher, "

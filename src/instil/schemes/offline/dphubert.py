@@ -116,17 +116,17 @@ class DPHuBERT(Scheme):
         self.learners["gates"] = ("gates", "multipliers")
 
     def build(self, batch: Batch) -> None:
-        found = [
+        candidates = [
             (path, part)
             for path, part in self.student.model.named_modules()
             if isinstance(part, LAYERS)
         ]
         if self.layers is None:
-            matching = found[:-1]
+            matching = candidates[:-1]
         else:
-            matching = [entry for entry in found if fnmatch.fnmatch(entry[0], self.layers)]
+            matching = [entry for entry in candidates if fnmatch.fnmatch(entry[0], self.layers)]
         if not matching:
-            paths = ", ".join(path for path, _ in found[:8]) or "none"
+            paths = ", ".join(path for path, _ in candidates[:8]) or "none"
             raise ValueError(
                 f"scheme.layers: no layer matches '{self.layers}'. Expected a pattern of linear "
                 f"layers or convolutions, such as {paths}"

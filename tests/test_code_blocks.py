@@ -81,6 +81,13 @@ EXECUTED = {
         "bash: test_voices_of_speech",
         "python: test_command_and_export_of_speech",
     ],
+    "modalities/seq2seq.md": [
+        "yaml: test_recipe_of_seq2seq",
+        "yaml: test_pairs_of_seq2seq",
+        "yaml: test_features_of_seq2seq",
+        "yaml: test_models_of_seq2seq",
+        "yaml: test_models_of_seq2seq",
+    ],
     "data.md": [
         "a tree of folders",
         "yaml: test_table_of_data",
@@ -115,6 +122,7 @@ EXECUTED = {
     ],
     "search.md": ["bash: test_search", "bash: test_search"],
     "signals.md": ["python: test_signals"],
+    "tutorials/continual.md": ["yaml: test_tutorial_continual"] * 2,
     "tutorials/few_labels.md": [
         "python: test_tutorial_few_labels",
         "python: test_tutorial_few_labels",
@@ -408,6 +416,81 @@ def test_recipe_of_points(folder: Path) -> None:
     (text,) = blocks("modalities/points.md", "yaml")
     Path("few_points.yaml").write_text(text)
     assert doctor(recipes.load("few_points.yaml"))["problems"] == []
+
+
+def short_result(text: str, *changes: str) -> dict[str, Any]:
+    """Run a recipe for one epoch in this process, and return its ``result.json``."""
+    Path("my.yaml").write_text(text)
+    recipe = recipes.load("my.yaml", [*SHORT, *changes])
+    run(recipe, Path("out"), None, Console(quiet=True))
+    result: dict[str, Any] = json.loads(Path("out/result.json").read_text())
+    assert result["status"] == "complete"
+    return result
+
+
+SMALL_WORDS = ["data.rows=48", "data.max_letters=3"]
+
+
+def test_recipe_of_seq2seq(empty_folder: Path) -> None:
+    text = blocks("modalities/seq2seq.md", "yaml")[0]
+    result = short_result(text, *SMALL_WORDS, "teacher_train.epochs=1")
+    assert result["headline"] == "error_rate"
+    losses = json.loads(Path("out/metrics.jsonl").read_text().splitlines()[-1])["losses"]
+    assert set(losses) >= {"student/cross_entropy", "student/forward_kl"}
+
+
+def test_pairs_of_seq2seq(empty_folder: Path) -> None:
+    pytest.importorskip("tokenizers")
+    for name, rows in (("train", range(40)), ("test", range(40, 50))):
+        lines = [f"{row} red houses\t{row} rote Haeuser" for row in rows]
+        Path(f"{name}.tsv").write_text("\n".join(["english\tgerman", *lines]) + "\n")
+    text = blocks("modalities/seq2seq.md", "yaml")[1]
+    Path("my.yaml").write_text(
+        f"{text}task: seq2seq\nstudent: encoder_decoder\nobjectives: {{cross_entropy: {{}}}}\n"
+    )
+    splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (34, 6, 10)
+    test: Any = splits.test
+    batch = test.__getitems__([0])
+    assert test.text_of(batch["label"][0].tolist()) == "40 rote Haeuser"
+
+
+def test_features_of_seq2seq(empty_folder: Path) -> None:
+    mel = np.random.default_rng(0).normal(size=(40, 4, 12)).astype(np.float32)
+    np.savez("speech.npz", mel=mel, text=np.array(["ab", "ba", "b", "aab"] * 10))
+    text = blocks("modalities/seq2seq.md", "yaml")[2]
+    student = "student: {model: encoder_decoder, options: {width: 8, depth: 1}}\n"
+    result = short_result(f"{text}task: seq2seq\n{student}objectives: {{cross_entropy: {{}}}}\n")
+    assert result["distilled"]["word_error_rate"]["mean"] >= 0
+
+
+@pytest.mark.parametrize("index", [3, 4])
+def test_models_of_seq2seq(empty_folder: Path, index: int) -> None:
+    pytest.importorskip("transformers")
+    text = blocks("modalities/seq2seq.md", "yaml")[index]
+    head = "task: seq2seq\ndata: cmudict\n"
+    teacher = (
+        "teacher:\n  model: transformers:AutoModelForSeq2SeqLM\n  options: {config: {model_type: "
+        "bart, d_model: 16, encoder_layers: 1, decoder_layers: 3, encoder_attention_heads: 2, "
+        "decoder_attention_heads: 2, encoder_ffn_dim: 32, decoder_ffn_dim: 32}}\n"
+    )
+    if index == 3:
+        teacher = "teacher: {model: encoder_decoder, options: {width: 8, depth: 1}}\n"
+        head += "objectives: {cross_entropy: {}, forward_kl: {}}\n"
+    result = short_result(head + teacher + text, *SMALL_WORDS, "teacher_train.epochs=1")
+    assert result["distilled"]["error_rate"]["mean"] > 0
+
+
+@pytest.mark.parametrize(("index", "name"), [(0, "continual"), (1, "new_domain")])
+def test_tutorial_continual(empty_folder: Path, index: int, name: str) -> None:
+    """The page shows the packaged recipe; each of its two stages is trained for one epoch."""
+    text = blocks("tutorials/continual.md", "yaml")[index]
+    result = short_result(text)
+    shown = recipes.load("my.yaml")
+    own = {"name", "folder"}
+    assert shown.model_dump(exclude=own) == recipes.load(name).model_dump(exclude=own)
+    stages = [stage["name"] for stage in shown.stages]
+    assert [test["name"] for test in result["stages"]["tests"]] == stages
 
 
 @pytest.mark.slow

@@ -240,6 +240,13 @@ def test_label_smoothing_is_no_baseline_where_it_is_undefined() -> None:
     assert build(override(SMALL, ["task.kind=multi"])).baselines == ["alone", "pseudo_labels"]
 
 
+@pytest.mark.parametrize("name", ["seq2seq", "speech_recognition"])
+def test_sequences_have_pseudo_labels_as_a_baseline_without_a_kind_in_the_recipe(name: str) -> None:
+    small = SMALL | {"data": "pairs", "objectives": {"kd": {}}}
+    assert build(small | {"task": name}).baselines == ["alone", "pseudo_labels"]
+    assert build(small | {"task": {"name": name}}).baselines == ["alone", "pseudo_labels"]
+
+
 def test_training_of_the_teacher_is_the_students_unless_said() -> None:
     recipe = build(
         override(SMALL, ["train.clip=2", "teacher_train={steps: 7, optimizer: {lr: 0.5}}"])

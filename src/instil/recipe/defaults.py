@@ -46,7 +46,7 @@ def resolve_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     if whole.get("baselines") is None:
         whole["baselines"] = _baselines(whole, task)
     if whole.get("export") is None:
-        is_graph = _label_kind(whole) not in getattr(task, "unexported_kinds", ())
+        is_graph = _label_kind(whole, task) not in getattr(task, "unexported_kinds", ())
         whole["export"] = getattr(task, "exports", True) and is_graph
     # A list, because the loop replaces the sections that the generator reads.
     for kind, name, options, path in list(named_methods(whole)):
@@ -81,17 +81,18 @@ def _baselines(whole: Mapping[str, Any], task: Any) -> list[str]:
         return []
     if stages_change_data(whole.get("stages")):
         return list(DEFAULT_BASELINES)
-    names = list(getattr(task, "baselines", {}).get(_label_kind(whole), DEFAULT_BASELINES))
+    names = list(getattr(task, "baselines", {}).get(_label_kind(whole, task), DEFAULT_BASELINES))
     source = str(data.get("name")).partition(":")[0]
     if data.get("streaming") is True or source in STREAMED_SOURCES:
         return [name for name in names if not catalogue.find("baseline", name).needs_teacher]
     return names
 
 
-def _label_kind(whole: Mapping[str, Any]) -> str:
-    """Return the kind of the labels that the section of the task sets."""
+def _label_kind(whole: Mapping[str, Any], task: Any) -> str:
+    """Return the kind of the labels: that of the section, or the first kind of the task."""
     section = whole["task"]
-    return str(section.get("kind", "single")) if isinstance(section, Mapping) else "single"
+    default = getattr(task, "kinds", ("single",))[0]
+    return str(section.get("kind", default)) if isinstance(section, Mapping) else default
 
 
 def stages_change_data(entries: Any) -> bool:

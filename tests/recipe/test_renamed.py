@@ -33,6 +33,17 @@ def test_an_old_key_in_a_stage_is_refused_once_with_its_place() -> None:
     )
 
 
+def test_an_old_name_of_an_objective_is_refused_with_the_new_name() -> None:
+    message = r"objectives.rrd: unknown objective. Its new name is relational_representation."
+    with pytest.raises(RecipeError) as caught:
+        build(RECIPE | {"objectives": {"rrd": None}})
+    assert str(caught.value) == message
+    renamed = {"mine": {"type": "rrd"}}
+    assert list(renamed_keys(RECIPE | {"objectives": renamed})) == [
+        message.replace("objectives.rrd", "objectives.mine")
+    ]
+
+
 def test_an_old_option_of_an_objective_is_refused_with_the_new_name() -> None:
     with pytest.raises(RecipeError) as caught:
         build(RECIPE | {"objectives": {"tokens": {"type": "phi_s", "studies": 64}}})

@@ -90,6 +90,50 @@ def text_pairs() -> Batch:
     return batch | {"partner_input_ids": ids, "partner_attention_mask": mask}
 
 
+class RankingProbe(nn.Module):
+    """Cross-encoder of the tokens."""
+
+    reads_pairs = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = TextProbe(1)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.text(input_ids, attention_mask)
+        return logits
+
+
+def ranked_passages() -> Batch:
+    """Queries with four passages of grades 0 to 2; the last passage of some is missing."""
+    batch = texts()
+    generator = torch.Generator().manual_seed(5)
+    ids = torch.randint(1, 9, (12, 4, 5), generator=generator)
+    mask = (torch.arange(5) < torch.randint(2, 6, (12, 4, 1), generator=generator)).long()
+    label = ((torch.arange(12)[:, None] + torch.arange(4)) % 4 - 1).clamp_min(0).float()
+    mask[::5, 3] = 0
+    label[::5, 3] = -100
+    passages = {"passage_input_ids": ids, "passage_attention_mask": mask}
+    return batch | passages | {"label": label}
+
+
+class UserProbe(nn.Module):
+    """Scores of four items from the index of a user."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.users = nn.Embedding(12, 6)
+        self.head = Probe(6, 4)
+
+    def forward(self, user: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.users(user))
+        return logits
+
+
+def users() -> Batch:
+    return {"user": torch.arange(12), "label": ranked_passages()["label"]}
+
+
 def nodes() -> Batch:
     """A ring whose last nodes are neighbours only."""
     index = torch.arange(12)
@@ -276,4 +320,6 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "speech_recognition": (spoken_texts, lambda: speech_recognizer(4, 5, 8, 2, 3, 1)),
     "audio_classification": (recordings, lambda: audio_classifier(4, 5, 8, 2, 3, 1, 1)),
     "speaker_verification": (recordings, lambda: audio_classifier(4, 5, 8, 2, 3, 2)),
+    "ranking": (ranked_passages, RankingProbe),
+    "recommendation": (users, UserProbe),
 }

@@ -59,6 +59,9 @@ RENAMED_OBJECTIVE_OPTIONS = {
 } | {"camkd": {"stage": "feature_weight"}}
 """Objective of the package -> old option -> new option."""
 
+RENAMED_OBJECTIVES = {"rrd": "relational_representation"}
+"""Old name of an objective of the package -> new name."""
+
 
 def renamed_keys(
     recipe: Mapping[str, Any], prefix: str = "", scheme: str = "offline", source: str = ""
@@ -130,6 +133,9 @@ def _renamed_objective_options(objectives: Any, path: str) -> Iterator[str]:
     if not isinstance(objectives, Mapping):
         return
     for name, options in objectives.items():
+        method = str(options.get("type", name) if isinstance(options, Mapping) else name)
+        if method in RENAMED_OBJECTIVES:
+            yield _message("objective", f"{path}.{name}", RENAMED_OBJECTIVES[method])
         if not isinstance(options, Mapping):
             continue
         for old, new in RENAMED_OBJECTIVE_OPTIONS.get(str(options.get("type", name)), {}).items():

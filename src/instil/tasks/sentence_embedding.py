@@ -33,14 +33,21 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
         ``sentence_embedding`` and, for pairs, ``partner_embedding`` (N, D); ``logit_scale`` (1,),
         which is 20; ``hidden_states`` and ``attentions`` of the first texts.
     """
-    outputs = _embed(model, batch["input_ids"], batch.get("attention_mask"))
+    outputs = embed(model, batch["input_ids"], batch.get("attention_mask"))
     if "partner_input_ids" in batch:
-        partner = _embed(model, batch["partner_input_ids"], batch.get("partner_attention_mask"))
+        partner = embed(model, batch["partner_input_ids"], batch.get("partner_attention_mask"))
         outputs["partner_embedding"] = partner["sentence_embedding"]
     return outputs | {"logit_scale": outputs["sentence_embedding"].new_full((1,), SCALE)}
 
 
-def _embed(model: nn.Module, ids: Tensor, mask: Tensor | None) -> Outputs:
+def embed(model: nn.Module, ids: Tensor, mask: Tensor | None) -> Outputs:
+    """Compute ``sentence_embedding`` (N, D) of texts, and what the model returns of its layers.
+
+    Args:
+        model: a transformers model, or one that is called like it.
+        ids: tokens (N, L).
+        mask: (N, L), 0 for padding; None for no padding.
+    """
     masks = {} if mask is None else {"attention_mask": mask}
     result = model(input_ids=ids, **masks, **forward_kwargs(model))
     if not isinstance(result, Mapping):

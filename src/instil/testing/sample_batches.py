@@ -109,3 +109,12 @@ def transcripts(num_samples: int) -> Batch:
         has_symbol = (row % 3 > 0) & (row % (position + 1) == 0)
         label[:, position] = torch.where(has_symbol, 1 + (row + position) % 5, UNLABELLED)
     return {"label": label}
+
+
+def grades(num_samples: int) -> Batch:
+    """Grades of candidates; every third query has none."""
+    query, candidate = torch.meshgrid(
+        torch.arange(num_samples), torch.arange(NUM_CLASSES), indexing="ij"
+    )
+    label = ((query + 2 * candidate) % NUM_CLASSES - 4).clamp_min(0).float()
+    return {"label": label.masked_fill(query % 3 == 0, UNLABELLED)}

@@ -207,3 +207,12 @@ def video_classification(draw: Draw, side: str) -> Outputs:
         draw(channels, frames, size, size) for channels, size in FEATURE_SHAPES[side]
     )
     return outputs
+
+
+def ranking(draw: Draw, side: str) -> Outputs:
+    """Scores of the candidates of N queries, and the embeddings of both."""
+    return {
+        "logits": 2 * draw(NUM_CLASSES),
+        "query_embedding": draw(WIDTHS[side]),
+        "candidate_embedding": draw(NUM_CLASSES, WIDTHS[side]),
+    }

@@ -32,6 +32,8 @@ TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "language": (sample_sides.language, sample_batches.tokens),
     "sentence_embedding": (sample_sides.sentence_embedding, sample_batches.no_entries),
     "speech_recognition": (sample_sides.speech_recognition, sample_batches.transcripts),
+    "ranking": (sample_sides.ranking, sample_batches.grades),
+    "recommendation": (sample_sides.ranking, sample_batches.grades),
 }
 """Task -> outputs of a side, and further entries of the batch."""
 

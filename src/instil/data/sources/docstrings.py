@@ -14,6 +14,8 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.data.documents import Document, documents
+from instil.data.label_kinds import GradedData
+from instil.data.query_passages import framed, query_data
 from instil.data.samples import TensorData
 from instil.data.splits import Splits
 from instil.data.tokenizers import Tokenizer
@@ -39,6 +41,11 @@ def docstrings(
     held_out: Annotated[
         int | None, Doc("largest number of validation pairs, and of test pairs; null: all")
     ] = None,
+    passages: Annotated[
+        int | None,
+        Ge(2),
+        Doc("number of passages per query for the task ranking; null: pairs of texts"),
+    ] = None,
     base: Path = Path(),
 ) -> Splits:
     """Pairs of a docstring's first sentence and its remaining text, for text embeddings.
@@ -46,6 +53,9 @@ def docstrings(
     Samples have ``input_ids`` and ``attention_mask`` (N, ``length``) of the first sentence, and
     the same keys with the prefix ``partner_`` for the remaining text. The label is the module, and
     the splits use different modules. A text has the start and end token of the tokenizer.
+
+    With ``passages``, the first sentence is a query for the task ``ranking``. Its passages are its
+    own remaining text, with grade 1, and random others of the same split, with grade 0.
 
     Args:
         base: folder that relative paths start from.
@@ -66,6 +76,11 @@ def docstrings(
             f"path: one split of '{path}' has no docstring of two sentences. Expected modules with "
             "docstrings in every split"
         )
+    if passages is not None:
+        train, validation, test = (
+            _query_data(part, encoder, length, passages, seed) for seed, part in enumerate(pairs)
+        )
+        return Splits(train, validation, test, train.classes, train.kind)
     modules: set[str] = set()
     for part in pairs:
         modules.update(name for name, _ in part)
@@ -117,7 +132,7 @@ def _data(
         ids = torch.full((len(pairs), length), tokenizer.end)
         mask = torch.zeros(len(pairs), length, dtype=torch.int64)
         for row, (_, pair) in enumerate(pairs):
-            tokens = _framed(tokenizer, pair[side], length)
+            tokens = framed(tokenizer, pair[side], length)
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
         tensors |= {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
@@ -125,7 +140,21 @@ def _data(
     return TensorData(tensors, torch.tensor([indices[name] for name, _ in pairs]), classes, facts)
 
 
-def _framed(tokenizer: Tokenizer, text: str, length: int) -> list[int]:
-    """Tokens of a text between start and end token, cut to ``length``."""
-    start = [] if tokenizer.start is None else [tokenizer.start]
-    return [*start, *tokenizer.encode(text)[0][: length - 1 - len(start)], tokenizer.end]
+def _query_data(
+    pairs: Sequence[tuple[str, Pair]], tokenizer: Tokenizer, length: int, size: int, seed: int
+) -> GradedData:
+    """Queries with ``size`` passages: their own, at a random position, and others of the split."""
+    if len(pairs) < size:
+        raise ValueError(
+            f"passages: {size} is too large. Expected at most the {len(pairs)} pairs of a split"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    passages = []
+    grades = []
+    for row in range(len(pairs)):
+        others = torch.randperm(len(pairs) - 1, generator=generator)[: size - 1]
+        rows = torch.cat([torch.tensor([row]), others + (others >= row)])
+        rows = rows[torch.randperm(size, generator=generator)]
+        passages.append([pairs[other][1][1] for other in rows.tolist()])
+        grades.append((rows == row).float().tolist())
+    return query_data([pair[0] for _, pair in pairs], passages, grades, tokenizer, length)

@@ -22,7 +22,7 @@ from instil.objectives.bases.anchors import (
 from instil.objectives.bases.relation_objective import RelationObjective
 
 
-def rrd_loss(
+def relational_representation_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     queue: Tensor,
@@ -51,15 +51,17 @@ def rrd_loss(
 
     Example:
         >>> import torch
-        >>> rrd_loss(torch.ones(2, 2), torch.eye(2), torch.eye(2))
+        >>> relational_representation_loss(torch.ones(2, 2), torch.eye(2), torch.eye(2))
         tensor(1.0986)
     """
-    pair = require_same_shape(student_embedding, teacher_embedding, "rrd_loss")
+    pair = require_same_shape(
+        student_embedding, teacher_embedding, "relational_representation_loss"
+    )
     values = anchor_cross_entropy(*pair, queue, temperature, teacher_temperature)
     return apply_reduction(values, reduction)
 
 
-class RRD(RelationObjective):
+class RelationalRepresentation(RelationObjective):
     """Agreement of the similarities to the last teacher embeddings, after one linear head per side.
 
     Embeddings are (N, D) of any widths. The teacher's head keeps its random initial weights: the
@@ -116,7 +118,7 @@ class RRD(RelationObjective):
         self.queue = anchor_queue(self, self.size, ("teacher",), student, teacher)
 
     def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:
-        return rrd_loss(
+        return relational_representation_loss(
             student_embedding,
             teacher_embedding,
             self.queue["teacher"],

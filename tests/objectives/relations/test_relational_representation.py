@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import torch
 
-from instil.objectives.relations.rrd import RRD
+from instil.objectives.relations.relational_representation import RelationalRepresentation
 from instil.objectives.relations.seed import seed_loss
 
 
 def test_it_is_seed_behind_two_heads() -> None:
     outputs = [{"embedding": torch.randn(4, width)} for width in (3, 5)]
-    objective = RRD(dim=6, size=7)
+    objective = RelationalRepresentation(dim=6, size=7)
     objective.build(*outputs)
     assert [
         name for name, parameter in objective.named_parameters() if parameter.requires_grad

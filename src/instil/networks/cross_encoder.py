@@ -1,0 +1,33 @@
+"""A small text transformer that scores a query and a passage as one text."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from instil.networks.text_transformer import TextTransformer
+
+
+class CrossEncoder(TextTransformer):
+    """Text transformer with one score for a query and a passage that are joined to one text."""
+
+    reads_pairs = True
+
+
+def cross_encoder(
+    vocabulary: int, length: int = 32, width: int = 64, depth: int = 2, heads: int = 2
+) -> nn.Module:
+    """Build a cross-encoder: 237,697 parameters for 2048 tokens and texts of 32.
+
+    Args:
+        vocabulary: number of tokens.
+        length: largest number of tokens of the query, and of the passage.
+        width: width of the hidden states, a multiple of ``heads``.
+        depth: number of blocks.
+        heads: number of attention heads.
+
+    Raises:
+        ValueError: if ``width`` is not a multiple of ``heads``.
+    """
+    if width % heads:
+        raise ValueError(f"width {width} is not a multiple of heads {heads}")
+    return CrossEncoder(1, vocabulary, 2 * length, width, depth, heads)

@@ -74,6 +74,7 @@ from .schemes.language.distillm2 import DistiLLM2 as DistiLLM2
 from .objectives.features.distilbert import DistilBERT as DistilBERT
 from .objectives.features.distilhubert import DistilHuBERT as DistilHuBERT
 from .schemes.language.distil_whisper import DistilWhisper as DistilWhisper
+from .objectives.features.distillation_experts import DistillationExperts as DistillationExperts
 from .objectives.labels.distribution_focal import DistributionFocal as DistributionFocal
 from .objectives.logits.ebkd import EBKD as EBKD
 from .objectives.relations.ega import EGA as EGA
@@ -128,6 +129,7 @@ from .objectives.logits.meal import MEAL as MEAL
 from .objectives.logits.mft import MFT as MFT
 from .objectives.features.mgd import MGD as MGD
 from .objectives.logits.mlkd import MLKD as MLKD
+from .objectives.logits.margin_mse import MarginMSE as MarginMSE
 from .objectives.labels.mean_squared_error import MeanSquaredError as MeanSquaredError
 from .schemes.language.minillm import MiniLLM as MiniLLM
 from .objectives.relations.minilm import MiniLM as MiniLM
@@ -137,6 +139,7 @@ from .objectives.features.mobilebert import MobileBERT as MobileBERT
 from .objectives.logits.multi_label_kd import MultiLabelKD as MultiLabelKD
 from .tasks.multi_view_classification import MultiViewClassification as MultiViewClassification
 from .objectives.logits.multilevel_ot import MultilevelOT as MultilevelOT
+from .objectives.features.multilingual_mse import MultilingualMSE as MultilingualMSE
 from .schemes.online.mutual import Mutual as Mutual
 from .objectives.logits.nkd import NKD as NKD
 from .objectives.features.norm import NORM as NORM
@@ -175,11 +178,16 @@ from .schemes.language.privileged_context import PrivilegedContext as Privileged
 from .objectives.logits.probability_shift import ProbabilityShift as ProbabilityShift
 from .objectives.relations.rkd import RKD as RKD
 from .objectives.logits.rld import RLD as RLD
-from .objectives.relations.rrd import RRD as RRD
 from .schemes.robust.rslad import RSLAD as RSLAD
+from .objectives.logits.rank_distil import RankDistil as RankDistil
+from .tasks.ranking import Ranking as Ranking
+from .objectives.labels.ranking_cross_entropy import RankingCrossEntropy as RankingCrossEntropy
+from .tasks.recommendation import Recommendation as Recommendation
 from .teachers.recorded import Recorded as Recorded
 from .tasks.regression import Regression as Regression
 from .objectives.logits.regression_kd import RegressionKD as RegressionKD
+from .objectives.relations.relational_representation import RelationalRepresentation as RelationalRepresentation
+from .objectives.logits.relaxed_ranking import RelaxedRanking as RelaxedRanking
 from .schemes.offline.reused_classifier import ReusedClassifier as ReusedClassifier
 from .objectives.logits.reverse_kl import ReverseKL as ReverseKL
 from .objectives.features.review_kd import ReviewKD as ReviewKD
@@ -304,6 +312,7 @@ from .objectives.features.dist_plus import dist_plus_loss as dist_plus_loss
 from .distillation import distil as distil
 from .objectives.features.distilbert import distilbert_loss as distilbert_loss
 from .objectives.features.distilhubert import distilhubert_loss as distilhubert_loss
+from .objectives.features.distillation_experts import distillation_experts_loss as distillation_experts_loss
 from .objectives.labels.distribution_focal import distribution_focal_loss as distribution_focal_loss
 from .objectives.logits.dkd import dkd_loss as dkd_loss
 from .objectives.logits.dskd_cma import dskd_cma_loss as dskd_cma_loss
@@ -345,6 +354,7 @@ from .objectives.logits.logit_mae import logit_mae_loss as logit_mae_loss
 from .objectives.logits.logit_mse import logit_mse_loss as logit_mse_loss
 from .objectives.relations.lsp import lsp_loss as lsp_loss
 from .objectives.features.lwm import lwm_loss as lwm_loss
+from .objectives.logits.margin_mse import margin_mse_loss as margin_mse_loss
 from .objectives.logits.meal import meal_discriminator_loss as meal_discriminator_loss
 from .objectives.logits.meal import meal_similarity_loss as meal_similarity_loss
 from .objectives.logits.ddgsd import mean_discrepancy_loss as mean_discrepancy_loss
@@ -358,6 +368,7 @@ from .objectives.logits.mlkd import mlkd_loss as mlkd_loss
 from .objectives.features.mobilebert import mobilebert_attention_loss as mobilebert_attention_loss
 from .objectives.features.mobilebert import mobilebert_feature_loss as mobilebert_feature_loss
 from .objectives.logits.multilevel_ot import multilevel_ot_loss as multilevel_ot_loss
+from .objectives.features.multilingual_mse import multilingual_mse_loss as multilingual_mse_loss
 from .objectives.relations.correlation_congruence import neighbour_congruence_loss as neighbour_congruence_loss
 from .objectives.logits.nkd import nkd_loss as nkd_loss
 from .objectives.features.norm import norm_loss as norm_loss
@@ -379,12 +390,15 @@ from .objectives.features.point_distiller import point_distiller_loss as point_d
 from .objectives.logits.probability_shift import probability_shift_loss as probability_shift_loss
 from .objectives.logits.ps_kd import ps_kd_loss as ps_kd_loss
 from .objectives.relations.dsd import psd_loss as psd_loss
+from .objectives.logits.rank_distil import rank_distil_loss as rank_distil_loss
+from .objectives.labels.ranking_cross_entropy import ranking_cross_entropy_loss as ranking_cross_entropy_loss
 from .objectives.logits.regression_kd import regression_kd_loss as regression_kd_loss
+from .objectives.relations.relational_representation import relational_representation_loss as relational_representation_loss
+from .objectives.logits.relaxed_ranking import relaxed_ranking_loss as relaxed_ranking_loss
 from .objectives.logits.reverse_kl import reverse_kl_loss as reverse_kl_loss
 from .objectives.relations.rkd import rkd_angle_loss as rkd_angle_loss
 from .objectives.relations.rkd import rkd_distance_loss as rkd_distance_loss
 from .objectives.logits.rld import rld_loss as rld_loss
-from .objectives.relations.rrd import rrd_loss as rrd_loss
 from .objectives.features.sad import sad_loss as sad_loss
 from .objectives.logits.sampled_kd import sampled_kd_loss as sampled_kd_loss
 from .objectives.logits.sdd import sdd_loss as sdd_loss
@@ -510,6 +524,7 @@ __all__ = [
     "DistilBERT",
     "DistilHuBERT",
     "DistilWhisper",
+    "DistillationExperts",
     "DistributionFocal",
     "EBKD",
     "EGA",
@@ -564,6 +579,7 @@ __all__ = [
     "MFT",
     "MGD",
     "MLKD",
+    "MarginMSE",
     "MeanSquaredError",
     "MiniLLM",
     "MiniLM",
@@ -573,6 +589,7 @@ __all__ = [
     "MultiLabelKD",
     "MultiViewClassification",
     "MultilevelOT",
+    "MultilingualMSE",
     "Mutual",
     "NKD",
     "NORM",
@@ -611,11 +628,16 @@ __all__ = [
     "ProbabilityShift",
     "RKD",
     "RLD",
-    "RRD",
     "RSLAD",
+    "RankDistil",
+    "Ranking",
+    "RankingCrossEntropy",
+    "Recommendation",
     "Recorded",
     "Regression",
     "RegressionKD",
+    "RelationalRepresentation",
+    "RelaxedRanking",
     "ReusedClassifier",
     "ReverseKL",
     "ReviewKD",
@@ -740,6 +762,7 @@ __all__ = [
     "distil",
     "distilbert_loss",
     "distilhubert_loss",
+    "distillation_experts_loss",
     "distribution_focal_loss",
     "dkd_loss",
     "dskd_cma_loss",
@@ -781,6 +804,7 @@ __all__ = [
     "logit_mse_loss",
     "lsp_loss",
     "lwm_loss",
+    "margin_mse_loss",
     "meal_discriminator_loss",
     "meal_similarity_loss",
     "mean_discrepancy_loss",
@@ -794,6 +818,7 @@ __all__ = [
     "mobilebert_attention_loss",
     "mobilebert_feature_loss",
     "multilevel_ot_loss",
+    "multilingual_mse_loss",
     "neighbour_congruence_loss",
     "nkd_loss",
     "norm_loss",
@@ -815,12 +840,15 @@ __all__ = [
     "probability_shift_loss",
     "ps_kd_loss",
     "psd_loss",
+    "rank_distil_loss",
+    "ranking_cross_entropy_loss",
     "regression_kd_loss",
+    "relational_representation_loss",
+    "relaxed_ranking_loss",
     "reverse_kl_loss",
     "rkd_angle_loss",
     "rkd_distance_loss",
     "rld_loss",
-    "rrd_loss",
     "sad_loss",
     "sampled_kd_loss",
     "sdd_loss",

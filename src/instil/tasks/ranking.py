@@ -132,14 +132,19 @@ class Ranking(Task):
         labels=("graded",),
     )
     title = "ranking"
-    names = ("input_ids", "attention_mask", "passage_input_ids", "passage_attention_mask", "label")
-    inputs = ("input_ids", "attention_mask", "passage_input_ids", "passage_attention_mask")
+    inputs: ClassVar[tuple[str, ...]] = (
+        "input_ids",
+        "attention_mask",
+        "passage_input_ids",
+        "passage_attention_mask",
+    )
+    names: ClassVar[tuple[str, ...]] = (*inputs, "label")
     kinds = ("graded",)
     label_objectives = ("ranking_cross_entropy",)
     headline = "ndcg"
     secondary = ("mrr", "recall")
-    export_inputs = ("input_ids", "attention_mask")
-    export_roles = ("query_embedding",)
+    export_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    export_roles: ClassVar[tuple[str, ...]] = ("query_embedding",)
     eval_batch_size = 64
     baselines: ClassVar = {"graded": ("alone", "pseudo_labels")}
     call = staticmethod(call)

@@ -77,10 +77,10 @@ def docstrings(
             "docstrings in every split"
         )
     if passages is not None:
-        train, validation, test = (
-            _query_data(part, encoder, length, passages, seed) for seed, part in enumerate(pairs)
-        )
-        return Splits(train, validation, test, train.classes, train.kind)
+        queries = []
+        for seed, pairs_of_split in enumerate(pairs):
+            queries.append(_query_data(pairs_of_split, encoder, length, passages, seed))
+        return Splits(queries[0], queries[1], queries[2], queries[0].classes, queries[0].kind)
     modules: set[str] = set()
     for part in pairs:
         modules.update(name for name, _ in part)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from annotated_types import Ge
 from numpy.typing import NDArray
 from typing_extensions import Doc
@@ -69,7 +70,12 @@ def interactions(
         )
     user_index = np.unique(users[is_used], return_inverse=True)[1]
     item_index = np.unique(items[is_used], return_inverse=True)[1]
-    result = interaction_splits(user_index, item_index, values[is_used], held_out)
+    result = interaction_splits(
+        torch.from_numpy(user_index),
+        torch.from_numpy(item_index),
+        torch.from_numpy(values[is_used]),
+        held_out,
+    )
     left_out = int((counts < min_items).sum())
     if not left_out:
         return result

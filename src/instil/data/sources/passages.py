@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
+from torch import Tensor
 from typing_extensions import Doc
 
 from instil.data.query_passages import query_data, token_rows
@@ -99,7 +100,7 @@ def _check_task(task_name: str, negatives: str | None) -> None:
 
 def _checked_rows(path: Path, names: list[str]) -> list[Row]:
     """Objects of a file, each with text in the fields of query and positive passage."""
-    rows = list(jsonl_rows(path))
+    rows: list[Row] = list(jsonl_rows(path))
     for line, row in enumerate(rows, 1):
         try:
             check_columns(path, names, list(row))
@@ -149,7 +150,7 @@ def _pairs(
     rows: list[Row], names: tuple[str, str], tokenizer: Tokenizer, length: int
 ) -> TensorData:
     """Pairs of texts, all of one class."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, prefix in zip(names, ("", "partner_"), strict=True):
         ids, mask = token_rows(tokenizer, [row[name] for row in rows], length)
         tensors |= {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}

@@ -12,6 +12,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
+from instil.items import Items
 from instil.modules.adapters import match_dtype
 
 
@@ -80,6 +81,7 @@ class DistillationExperts(Objective):
     their candidates. The Gumbel noise depends on the seed, the step and the query.
     """
 
+    items = Items(per_sample=True)
     card = Card(
         "DE-RRD: A Knowledge Distillation Framework for Recommender System",
         "https://arxiv.org/abs/2012.04357",

@@ -51,7 +51,7 @@ def ranking_cross_entropy_loss(
 class RankingCrossEntropy(Objective):
     """Listwise cross-entropy of the grades of a query's candidates."""
 
-    items = Items(labelled=True)
+    items = Items(per_sample=True, labelled=True)
     card = Card(
         "An Analysis of the Softmax Cost Function for Learning to Rank",
         "https://doi.org/10.1145/3341981.3344221",

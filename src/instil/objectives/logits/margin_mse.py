@@ -8,6 +8,7 @@ from torch import Tensor
 from instil.core import Batch, Card, to_float32
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.ranking import is_candidate
+from instil.items import Items
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -63,6 +64,7 @@ class MarginMSE(LogitObjective):
     Reads the scores (N, D) of D candidates, and their grades if a query has any.
     """
 
+    items = Items(per_sample=True)
     card = Card(
         "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation",
         "https://arxiv.org/abs/2010.02666",

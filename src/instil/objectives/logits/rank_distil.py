@@ -13,6 +13,7 @@ from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.plackett_luce import choice_nll
 from instil.functional.ranking import is_candidate
+from instil.items import Items
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -50,6 +51,7 @@ class RankDistil(LogitObjective):
     and the query. Reads scores (N, D).
     """
 
+    items = Items(per_sample=True)
     card = Card(
         "RankDistil: Knowledge Distillation for Ranking",
         "https://proceedings.mlr.press/v130/reddi21a.html",

@@ -13,6 +13,7 @@ from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.ranking import is_candidate
+from instil.items import Items
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -80,6 +81,7 @@ class RelaxedRanking(LogitObjective):
     Reads scores (N, D). The samples depend on the seed, the step and the query.
     """
 
+    items = Items(per_sample=True)
     card = Card(
         "DE-RRD: A Knowledge Distillation Framework for Recommender System",
         "https://arxiv.org/abs/2012.04357",

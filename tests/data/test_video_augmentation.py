@@ -54,7 +54,7 @@ def test_a_temporal_crop_keeps_the_order_and_the_number_of_frames() -> None:
 
 def test_the_change_depends_on_seed_and_view_only() -> None:
     options = {"crop": 2, "flip": True, "time_crop": 0.5, "reverse": True}
-    first, second = (VideoAugmentation(**options, seed=1) for _ in range(2))  # type: ignore[arg-type]
+    first, second = (VideoAugmentation(**options, seed=1) for _ in range(2))
     whole = first(batch())["video"]
     part = second({key: value[5:9] for key, value in batch().items()})["video"]
     assert torch.equal(whole[5:9], part)

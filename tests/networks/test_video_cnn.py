@@ -49,7 +49,7 @@ def test_levels_have_one_entry_per_frame() -> None:
 
 def test_number_of_parameters_is_that_of_the_docstring() -> None:
     for build in (video_cnn, modality_streams):
-        count = sum(parameter.numel() for parameter in build(10).parameters())  # type: ignore[operator]
+        count = sum(parameter.numel() for parameter in build(10).parameters())
         assert f"{count:,}" in (build.__doc__ or "")
 
 
@@ -65,7 +65,7 @@ def test_wrong_options_raise() -> None:
 def test_dropped_modalities_are_zero_and_one_always_remains() -> None:
     torch.manual_seed(0)
     model = modality_streams(3, 3, [1, 2], drop=0.9)
-    parts = model._dropped([torch.ones(500, 1, 2, 2), torch.ones(500, 2, 2, 2)])  # type: ignore[operator]
+    parts = model._dropped([torch.ones(500, 1, 2, 2), torch.ones(500, 2, 2, 2)])
     present = torch.stack([part.flatten(1).amax(1) for part in parts], 1)
     assert bool((present.sum(1) >= 1).all())
     # Both draws exceed 0.9 with probability 0.01.

@@ -54,7 +54,7 @@ def test_old_outputs_stay_and_new_ones_depend_on_seed_and_stream() -> None:
         other = copy.deepcopy(before)
         grow_head(other, 8, BATCH, seed, stream)
         assert torch.equal(other.model[3].weight, head.weight) == is_equal
-    assert net.model[1].weight.shape == (5, 54), "the hidden layer has as many outputs"
+    assert net.model[1].weight.shape == (5, 54), "the hidden layer keeps its outputs"
 
 
 def test_a_1x1_convolution_grows_and_stays_frozen() -> None:

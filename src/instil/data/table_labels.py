@@ -17,7 +17,7 @@ def class_labels(values: Sequence[Any], classes: Sequence[str] | None) -> tuple[
     """Return class indices (N,) and class names.
 
     Args:
-        values: class of each row, as text or whole number; a missing value is no label.
+        values: class of each row, as text or whole number; a missing value is a missing label.
         classes: names of the classes; None for those of the labels, in alphabetical order, or in
             numerical order if all are numbers.
 

@@ -86,7 +86,7 @@ def table_data(
         shares: shares of the training rows for missing validation and test rows.
         task_name: task of the recipe; ``tabular_regression`` has real labels.
         classes: names of the classes; None for those of the labels.
-        drop: columns that are no input.
+        drop: columns to leave out.
         categorical: columns of numbers that are categories.
         min_count: see ``TableEncoder``.
         standardize: see ``TableEncoder``; real labels are standardized too.

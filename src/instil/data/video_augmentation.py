@@ -98,7 +98,7 @@ def shifted_video(video: Tensor, down: Tensor, right: Tensor, largest: int) -> T
 
     Args:
         video: (B, C, T, H, W).
-        down: (B,), int64 from 0 to ``2 * largest``; ``largest`` is no shift.
+        down: (B,), int64 from 0 to ``2 * largest``; ``largest`` means no shift.
         right: (B,), the same for the other direction.
         largest: largest shift, in pixels.
 

@@ -10,7 +10,7 @@ from instil.functional.graph import log_softmax_into
 from instil.networks.mlp import MLP
 
 SMALLEST = 1e-6
-"""Smallest probability of which the logarithm is taken."""
+"""Lower limit of probabilities before the logarithm."""
 
 
 class CPF(nn.Module):

@@ -17,7 +17,7 @@ class TemporalShift(nn.Module):
     stay. Zeros fill the ends.
 
     Args:
-        parts: number of equal parts of the channels, of which two are shifted.
+        parts: number of equal parts of the channels; two of them are shifted.
     """
 
     def __init__(self, parts: int = 8):

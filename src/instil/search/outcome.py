@@ -25,6 +25,9 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         study: the search.
         finalists: arms that were trained with new seeds.
         finals: results of these trainings.
+
+    Raises:
+        RuntimeError: if all of them failed.
     """
     experiment = study.trainer.experiment
     metric = experiment.task.headline

@@ -23,6 +23,9 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
 
     Returns:
         ``logits`` (n, C).
+
+    Raises:
+        ValueError: if the model reads ``label_prior`` and the batch lacks it.
     """
     parameters = inspect.signature(model.forward).parameters
     arguments: dict[str, Tensor] = {}

@@ -59,7 +59,8 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
         return {"logits": scores.masked_fill(is_missing, PADDED_SCORE)}
     query = _embedding(model, batch)
     flat = {"input_ids": passages.flatten(0, 1), "attention_mask": mask.flatten(0, 1)}
-    candidates = _embedding(model, flat).unflatten(0, passages.shape[:2])  # type: ignore[no-untyped-call]
+    embeddings = _embedding(model, flat)
+    candidates = embeddings.view(*passages.shape[:2], *embeddings.shape[1:])
     scores = cosine_scores(query, candidates).masked_fill(is_missing, PADDED_SCORE)
     return {"logits": scores, "query_embedding": query, "candidate_embedding": candidates}
 

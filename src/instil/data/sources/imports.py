@@ -36,7 +36,7 @@ def imports(
         Train, validation and test data.
 
     Raises:
-        ValueError: if no file has as many imports.
+        ValueError: if no file has this number of imports.
     """
     modules = [_imported(document) for document in chain.from_iterable(documents(path, base))]
     counts = Counter(chain.from_iterable(modules))

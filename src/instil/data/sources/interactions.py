@@ -33,7 +33,7 @@ def interactions(
         int, Ge(3), Doc("users with fewer items are left out; at least 2 held_out + 1")
     ] = MIN_ITEMS,
     held_out: Annotated[
-        int, Ge(1), Doc("items of each user for validation, and as many for test")
+        int, Ge(1), Doc("items of each user for validation, and the same number for test")
     ] = 1,
     base: Path = Path(),
 ) -> Splits:
@@ -121,10 +121,10 @@ def _read_table(path: Path, names: list[str]) -> dict[str, Table]:
     header = [name.partition(":")[0] for name in lines[0].split(separator)] if lines else []
     _check_names(path, names, header)
     rows = [line.split(separator) for line in lines[1:] if line]
-    for number, row in enumerate(rows, 2):
+    for line, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise ValueError(
-                f"file: {path}, line {number} has {len(row)} values. Expected {len(header)}, as in "
+                f"file: {path}, line {line} has {len(row)} values. Expected {len(header)}, as in "
                 "the first line"
             )
     return {name: np.array([row[header.index(name)] for row in rows]) for name in names}

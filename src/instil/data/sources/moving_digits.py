@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Annotated, Literal
 
@@ -67,7 +68,7 @@ def _class_names(label: Label) -> tuple[str, ...]:
     digits = tuple(map(str, range(10)))
     if label == "digit":
         return digits
-    return tuple(f"{digit} {direction}" for digit in digits for direction in DIRECTIONS)
+    return tuple(map(" ".join, itertools.product(digits, DIRECTIONS)))
 
 
 def _part(

@@ -39,7 +39,7 @@ def table(
         str | list[str],
         Doc("column of the label; several ones: real numbers, or yes or no (1, 0) for each class"),
     ],
-    drop: Annotated[list[str] | None, Doc("columns that are no input; null: none")] = None,
+    drop: Annotated[list[str] | None, Doc("columns to leave out; null: none")] = None,
     categorical: Annotated[
         list[str] | None, Doc("columns of numbers that are categories; those of texts always are")
     ] = None,

@@ -88,8 +88,8 @@ class C2KD(Objective):
     items = Items(per_sample=True)
     card = Card(
         "C2KD: bridging the modality gap for cross-modal knowledge distillation",
-        "https://openaccess.thecvf.com/content/CVPR2024/html/"
-        "Huo_C2KD_Bridging_the_Modality_Gap_for_Cross-Modal_Knowledge_Distillation_CVPR_2024_paper.html",
+        "https://openaccess.thecvf.com/content/CVPR2024/html/Huo_C2KD_Bridging_the_Modality_Gap_"
+        "for_Cross-Modal_Knowledge_Distillation_CVPR_2024_paper.html",
         "CVPR",
         2024,
         source="logits",

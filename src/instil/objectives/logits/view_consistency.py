@@ -56,12 +56,17 @@ class ViewConsistency(Objective):
     """
 
     card = Card(
-        "Consistency of views",
+        "Deep Mutual Learning",
+        "https://arxiv.org/abs/1706.00384",
+        "CVPR",
+        2018,
         source="logits",
         algorithms=("multi-view",),
         tasks=("view_classification", "multi_view_classification"),
         labels=("single",),
         zero_at_match=False,
+        deviations="The paper compares the predictions of several networks for one image. Here "
+        "they are the predictions of one network for several views.",
         equation=r"\frac{T^2}{V (V - 1)} \sum_{i \neq j} \mathrm{KL}(p_i \Vert p_j)",
         use="For students that see several views in training and one in use: unlabelled objects "
         "have no label, but one class. Combine it with a label loss or kd.",

@@ -25,8 +25,8 @@ def test_unknown_and_missing_values_have_a_defined_encoding_and_a_note() -> None
     later = {"age": [math.nan], "job": ["pilot"], "constant": [None]}
     assert torch.equal(encoder.encode(later), torch.tensor([[0.0, 1, 0, 0, 0, 0]]))
     assert encoder.surprises(later, "test") == [
-        "column 'job' of test: 1 categories that training has not; they are treated as unknown",
-        "column 'constant' of test: 1 missing values, which training has not; they are the mean",
+        "column 'job' of test: 1 values of unknown categories; they are encoded as all zeros",
+        "column 'constant' of test: 1 missing values, unlike in training; they are encoded as the mean",
     ]
     assert encoder.surprises(TRAIN, "train") == []
 

@@ -27,54 +27,67 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+OverOption = Annotated[
+    str, typer.Option(metavar="SUBJECTS", help="What varies: methods, options or both.")
+]
+CandidatesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        show_default=False,
+        help="Objectives and schemes, separated by commas. Default: all that fit.",
+    ),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="TIME", parser=_seconds, help="Time of all trainings, such as 90s, 30m or 2h."
+    ),
+]
+StepsOption = Annotated[
+    int | None, typer.Option(min=1, help="Optimizer steps of all trainings of the student.")
+]
+RunsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Budget in trainings of the length that the recipe has."),
+]
+TrialsOption = Annotated[
+    int, typer.Option(min=1, help="Trials of each arm per round, for --over options.")
+]
+SeedsOption = Annotated[
+    int, typer.Option(min=1, help="New seeds of the finalists; use 5 for a claim.")
+]
+StrategyOption = Annotated[
+    str, typer.Option(metavar="NAME", help="halving, or random for comparison.")
+]
+SamplerOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Sampler of options: tpe or random.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder. Default: a new one in runs/.")
+]
+ResumeOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of a stopped search to continue."),
+]
+
+
 @app.command()
 def search(
     arguments: Arguments = None,
-    over: Annotated[
-        str, typer.Option(metavar="SUBJECTS", help="What varies: methods, options or both.")
-    ] = "methods",
-    candidates: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            show_default=False,
-            help="Objectives and schemes, separated by commas. Default: all that fit.",
-        ),
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            metavar="TIME", parser=_seconds, help="Time of all trainings, such as 90s, 30m or 2h."
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimizer steps of all trainings of the student.")
-    ] = None,
-    runs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Budget in trainings of the length that the recipe has."),
-    ] = None,
-    trials: Annotated[
-        int, typer.Option(min=1, help="Trials of each arm per round, for --over options.")
-    ] = 4,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="New seeds of the finalists; use 5 for a claim.")
-    ] = 3,
-    strategy: Annotated[
-        str, typer.Option(metavar="NAME", help="halving, or random for comparison.")
-    ] = "halving",
-    sampler: Annotated[
-        str, typer.Option(metavar="NAME", help="Sampler of options: tpe or random.")
-    ] = "tpe",
+    over: OverOption = "methods",
+    candidates: CandidatesOption = None,
+    budget: BudgetOption = None,
+    steps: StepsOption = None,
+    runs: RunsOption = None,
+    trials: TrialsOption = 4,
+    seeds: SeedsOption = 3,
+    strategy: StrategyOption = "halving",
+    sampler: SamplerOption = "tpe",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that train students.")] = 1,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder. Default: a new one in runs/.")
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of a stopped search to continue."),
-    ] = None,
+    out: OutOption = None,
+    resume: ResumeOption = None,
 ) -> None:
     """Search for the best method and options of a recipe, and write the recipe of the winner."""
     from instil.cli import run_folders, search_table

@@ -121,13 +121,13 @@ class TableEncoder:
             values = table[feature.name]
             if feature.categories is None:
                 count = int(np.isnan(_numbers(feature.name, values)).sum())
-                problem = "missing values, which training has not; they are the mean"
+                problem = "missing values, unlike in training; they are encoded as the mean"
                 is_new = feature.width == 1
             else:
                 texts = _texts(values)
                 count = sum(text not in feature.categories for text in texts)
-                replacement = OTHER if OTHER in feature.categories else "no category"
-                problem = f"categories that training has not; they are {replacement}"
+                replacement = OTHER if OTHER in feature.categories else "all zeros"
+                problem = f"values of unknown categories; they are encoded as {replacement}"
                 is_new = True
             if count and is_new:
                 notes.append(f"column '{feature.name}' of {split}: {count} {problem}")

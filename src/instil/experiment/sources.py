@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +105,7 @@ def data_source(
     function = source_function(source) if is_named else _user_source(source, detail, recipe)
     signature = inspect.signature(function).parameters
     first, *others = signature or [""]
-    if "teacher_tokenizer" in options:
-        raise ValueError("teacher_tokenizer is not an option of the data. Set teacher.tokenizer")
-    if tokenizer is not None and "teacher_tokenizer" not in others:
-        raise ValueError(
-            f"'{source}' cannot give the tokens of a second tokenizer. Leave teacher.tokenizer out"
-        )
+    _check_tokenizer(options, tokenizer, source, others)
     # Keys of the section that are not options of the source, for messages about typing errors.
     other_keys = DataConfig.model_fields if path == "data" else ("name",)
     first_option = {first: detail} if detail and is_named else {}
@@ -125,6 +120,18 @@ def data_source(
     if source in catalogue.files("data"):
         return function(**arguments)
     return _call_user_source(function, arguments, name)
+
+
+def _check_tokenizer(
+    options: Mapping[str, Any], tokenizer: str | None, source: str, parameters: Sequence[str]
+) -> None:
+    """Check that a source can have the tokens of a teacher with its own tokenizer."""
+    if "teacher_tokenizer" in options:
+        raise ValueError("teacher_tokenizer is not an option of the data. Set teacher.tokenizer")
+    if tokenizer is not None and "teacher_tokenizer" not in parameters:
+        raise ValueError(
+            f"'{source}' cannot give the tokens of a second tokenizer. Leave teacher.tokenizer out"
+        )
 
 
 def _is_named(source: str, recipe: Recipe) -> bool:

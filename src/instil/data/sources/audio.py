@@ -21,31 +21,38 @@ from instil.functional.log_mel import log_mel
 Features = Literal["log_mel", "waveform"]
 
 
+FilesOption = Annotated[
+    Files,
+    Doc(
+        "manifest (.jsonl or .csv), folder with one folder per class, or these by split "
+        "(train, validation, test)"
+    ),
+]
+ColumnsOption = Annotated[
+    dict[str, str] | None,
+    Doc("fields of a manifest; null: `{audio: audio, label: text}`"),
+]
+ConvertOption = Annotated[
+    bool, Doc("whether other rates are resampled and several channels are averaged")
+]
+FeaturesOption = Annotated[
+    Features, Doc("log_mel: frames of mel bands; waveform: samples with mean 0 and deviation 1")
+]
+MaxSecondsOption = Annotated[
+    float, Gt(0), Doc("length after which a recording is refused, in seconds")
+]
+
+
 def audio(
-    files: Annotated[
-        Files,
-        Doc(
-            "manifest (.jsonl or .csv), folder with one folder per class, or these by split "
-            "(train, validation, test)"
-        ),
-    ],
-    columns: Annotated[
-        dict[str, str] | None,
-        Doc("fields of a manifest; null: `{audio: audio, label: text}`"),
-    ] = None,
+    files: FilesOption,
+    columns: ColumnsOption = None,
     rate: Annotated[int, Gt(0), Doc("samples per second of the files")] = 16000,
-    convert: Annotated[
-        bool, Doc("whether other rates are resampled and several channels are averaged")
-    ] = False,
-    features: Annotated[
-        Features, Doc("log_mel: frames of mel bands; waveform: samples with mean 0 and deviation 1")
-    ] = "log_mel",
+    convert: ConvertOption = False,
+    features: FeaturesOption = "log_mel",
     bands: Annotated[int, Gt(0), Doc("number of mel bands")] = 40,
     window: Annotated[float, Gt(0), Doc("length of a frame, in seconds")] = 0.025,
     hop: Annotated[float, Gt(0), Doc("distance of two frames, in seconds")] = 0.010,
-    max_seconds: Annotated[
-        float, Gt(0), Doc("length after which a recording is refused, in seconds")
-    ] = 20.0,
+    max_seconds: MaxSecondsOption = 20.0,
     classes: ClassesOption = None,
     labels: LabelsOption = None,
     validation: ValidationOption = 0.15,

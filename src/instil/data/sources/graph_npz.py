@@ -23,33 +23,41 @@ SPLITS = ("train", "validation", "test")
 """Names of the values 0, 1 and 2 of ``split``."""
 
 
+EdgesOption = Annotated[
+    str | list[str], Doc("array (2, E) of source and target, or several of them, joined")
+]
+ClassesOption = Annotated[
+    list[str] | None, Doc("class names; null: the array `classes`, or indices")
+]
+HopsOption = Annotated[
+    int,
+    Ge(1),
+    Doc(
+        "distance in edges of the neighbours in a batch: at least the layers of the network, "
+        "one more for layers that divide by the degrees of both ends"
+    ),
+]
+TransductiveOption = Annotated[
+    bool, Doc("whether the training samples include all other nodes without their labels")
+]
+PositionsOption = Annotated[
+    int, Ge(0), Doc("number of position features in the batch key `x_positions`; 0: none")
+]
+LabelPriorOption = Annotated[
+    bool, Doc("whether networks may read the training labels of other nodes, as `cpf` does")
+]
+
+
 def graph_npz(
     path: Annotated[str, Doc("file, relative to the recipe or to the working directory")],
     features: Annotated[str, Doc("array (M, F) of the node features")] = "x",
-    edges: Annotated[
-        str | list[str], Doc("array (2, E) of source and target, or several of them, joined")
-    ] = "edge_index",
+    edges: EdgesOption = "edge_index",
     label: Annotated[str, Doc("array (M,) of class indices, -100 for no label")] = "y",
-    classes: Annotated[
-        list[str] | None, Doc("class names; null: the array `classes`, or indices")
-    ] = None,
-    hops: Annotated[
-        int,
-        Ge(1),
-        Doc(
-            "distance in edges of the neighbours in a batch: at least the layers of the network, "
-            "one more for layers that divide by the degrees of both ends"
-        ),
-    ] = 2,
-    transductive: Annotated[
-        bool, Doc("whether the training samples include all other nodes without their labels")
-    ] = True,
-    positions: Annotated[
-        int, Ge(0), Doc("number of position features in the batch key `x_positions`; 0: none")
-    ] = 0,
-    label_prior: Annotated[
-        bool, Doc("whether networks may read the training labels of other nodes, as `cpf` does")
-    ] = False,
+    classes: ClassesOption = None,
+    hops: HopsOption = 2,
+    transductive: TransductiveOption = True,
+    positions: PositionsOption = 0,
+    label_prior: LabelPriorOption = False,
     directed: Annotated[bool, Doc("false: the reverse of each edge is added")] = False,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,

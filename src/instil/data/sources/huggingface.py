@@ -34,38 +34,45 @@ from instil.data.stream_splits import stream_splits
 from instil.data.streams import BufferOption
 from instil.data.tables import table_splits
 
+PathOption = Annotated[
+    str,
+    Doc(
+        "name of a data set on the hub, or a folder that `save_to_disk` wrote; with streaming "
+        "also a folder of Parquet or JSON Lines files"
+    ),
+]
+ConfigOption = Annotated[
+    str | None, Doc("configuration of the data set on the hub; null: the default")
+]
+ImageOption = Annotated[str | None, Doc("column of the images; null: the column of type Image")]
+LabelOption = Annotated[
+    str | None,
+    Doc("column of the labels, or of lists of labels; null: found by its type and name"),
+]
+ColumnsOption = Annotated[
+    dict[str, str] | None,
+    Doc("column of each batch key, such as `{audio: wave}`; null: image and label"),
+]
+LabelsOption = Annotated[
+    LabelKind | None, Doc("with columns, kind of the labels; null: found by their type")
+]
+ClassesOption = Annotated[
+    list[str] | None, Doc("names of the classes; null: those of the label column")
+]
+StreamingOption = Annotated[
+    bool, Doc("whether samples are read while training; validation and test are counts then")
+]
+
 
 def huggingface(
-    path: Annotated[
-        str,
-        Doc(
-            "name of a data set on the hub, or a folder that `save_to_disk` wrote; with streaming "
-            "also a folder of Parquet or JSON Lines files"
-        ),
-    ],
-    config: Annotated[
-        str | None, Doc("configuration of the data set on the hub; null: the default")
-    ] = None,
-    image: Annotated[
-        str | None, Doc("column of the images; null: the column of type Image")
-    ] = None,
-    label: Annotated[
-        str | None,
-        Doc("column of the labels, or of lists of labels; null: found by its type and name"),
-    ] = None,
-    columns: Annotated[
-        dict[str, str] | None,
-        Doc("column of each batch key, such as `{audio: wave}`; null: image and label"),
-    ] = None,
-    labels: Annotated[
-        LabelKind | None, Doc("with columns, kind of the labels; null: found by their type")
-    ] = None,
-    classes: Annotated[
-        list[str] | None, Doc("names of the classes; null: those of the label column")
-    ] = None,
-    streaming: Annotated[
-        bool, Doc("whether samples are read while training; validation and test are counts then")
-    ] = False,
+    path: PathOption,
+    config: ConfigOption = None,
+    image: ImageOption = None,
+    label: LabelOption = None,
+    columns: ColumnsOption = None,
+    labels: LabelsOption = None,
+    classes: ClassesOption = None,
+    streaming: StreamingOption = False,
     shuffle_buffer: BufferOption = 1000,
     size: SizeOption = None,
     channels: ChannelsOption = None,

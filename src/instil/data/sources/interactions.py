@@ -18,23 +18,29 @@ from instil.data.splits import Splits
 Table = NDArray[Any]
 
 
+FileOption = Annotated[
+    str,
+    Doc("file .npz with the arrays user, item and optionally grade, or a table .tsv or .csv"),
+]
+MinGradeOption = Annotated[
+    float | None, Doc("smallest grade of a chosen item, which gets grade 1; null: no limit")
+]
+MinItemsOption = Annotated[
+    int, Ge(3), Doc("users with fewer items are left out; at least 2 held_out + 1")
+]
+HeldOutOption = Annotated[
+    int, Ge(1), Doc("items of each user for validation, and the same number for test")
+]
+
+
 def interactions(
-    file: Annotated[
-        str,
-        Doc("file .npz with the arrays user, item and optionally grade, or a table .tsv or .csv"),
-    ],
+    file: FileOption,
     user: Annotated[str, Doc("column of the user, a number or a name")] = "user",
     item: Annotated[str, Doc("column of the item, a number or a name")] = "item",
     grade: Annotated[str | None, Doc("column of the grade; null: each row has grade 1")] = None,
-    min_grade: Annotated[
-        float | None, Doc("smallest grade of a chosen item, which gets grade 1; null: no limit")
-    ] = None,
-    min_items: Annotated[
-        int, Ge(3), Doc("users with fewer items are left out; at least 2 held_out + 1")
-    ] = MIN_ITEMS,
-    held_out: Annotated[
-        int, Ge(1), Doc("items of each user for validation, and the same number for test")
-    ] = 1,
+    min_grade: MinGradeOption = None,
+    min_items: MinItemsOption = MIN_ITEMS,
+    held_out: HeldOutOption = 1,
     base: Path = Path(),
 ) -> Splits:
     """Interactions of users and items, one per row; the first line of a table names the columns.

@@ -14,11 +14,14 @@ NAMES = ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
 """Tables whose rows are in the package scikit-learn itself."""
 
 
+TableOption = Annotated[
+    str,
+    Doc("breast_cancer, digits, iris or wine with classes; diabetes or linnerud with numbers"),
+]
+
+
 def sklearn(
-    table: Annotated[
-        str,
-        Doc("breast_cancer, digits, iris or wine with classes; diabetes or linnerud with numbers"),
-    ],
+    table: TableOption,
     standardize: StandardizeOption = True,
     munge: MungeOption = 0,
     swap: SwapOption = 0.5,

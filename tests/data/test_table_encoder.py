@@ -26,7 +26,7 @@ def test_unknown_and_missing_values_have_a_defined_encoding_and_a_note() -> None
     assert torch.equal(encoder.encode(later), torch.tensor([[0.0, 1, 0, 0, 0, 0]]))
     assert encoder.surprises(later, "test") == [
         "column 'job' of test: 1 values of unknown categories; they are encoded as all zeros",
-        "column 'constant' of test: 1 missing values, unlike in training; they are encoded as the mean",
+        "column 'constant' of test: 1 missing values, unlike in training; encoded as the mean",
     ]
     assert encoder.surprises(TRAIN, "train") == []
 

@@ -121,7 +121,7 @@ class TableEncoder:
             values = table[feature.name]
             if feature.categories is None:
                 count = int(np.isnan(_numbers(feature.name, values)).sum())
-                problem = "missing values, unlike in training; they are encoded as the mean"
+                problem = "missing values, unlike in training; encoded as the mean"
                 is_new = feature.width == 1
             else:
                 texts = _texts(values)

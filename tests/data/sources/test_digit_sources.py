@@ -83,7 +83,8 @@ def test_nodes_are_joined_to_those_like_them() -> None:
 def test_the_output_for_a_node_does_not_depend_on_the_batch() -> None:
     splits = digit_graph()
     torch.manual_seed(0)
-    net = gcn(**splits.train.facts, width=8).double()
+    facts = splits.train.facts
+    net = gcn(facts["classes"], facts["features"], width=8).double()
 
     def node_outputs(rows: list[int]) -> torch.Tensor:
         batch = splits.train.__getitems__(rows)

@@ -101,7 +101,9 @@ def test_an_unknown_combination_is_refused() -> None:
         teacher_of(experiment("teacher.num_replicas=2", "ensemble=frozen"))
     with pytest.raises(ValueError, match=r"ensemble: no member has the class '5'"):
         teacher_of(experiment(f"teacher=[{LOW}]", "ensemble=amalgamated"))
-    with pytest.raises(ValueError, match="leave num_replicas out"):
+    with pytest.raises(
+        ValueError, match="num_replicas: this teacher is not trained here; leave it out"
+    ):
         recipe("teacher={model: cnn, weights: some.safetensors, num_replicas: 2}")
 
 

@@ -16,7 +16,7 @@ from instil.core import Batch
 from instil.data.samples import Samples
 from instil.data.sources.digits import digits
 from instil.data.splits import Splits
-from instil.experiment import experiment as experiment
+from instil.experiment import stage_data
 from instil.experiment.experiment import Experiment
 from instil.networks.cnn import cnn
 from instil.plan.doctor import doctor
@@ -90,7 +90,7 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         whole.classes,
         whole.kind,
     )
-    monkeypatch.setattr(experiment, "data_source", lambda *_, **__: shut)
+    monkeypatch.setattr(stage_data, "data_source", lambda *_, **__: shut)
     return {
         "model": "cnn",
         "options": {"width": 2},

@@ -221,7 +221,7 @@ def test_llama_cpp_computes_the_same_logits(type: str, allowed: float, tmp_path:
     net = Net(written["model"], call) if type.startswith("q") else net
     with llama_cpp.serving(tmp_path / "student.gguf", exact=True) as url:
         (top,) = Server(f"{url}/v1", concurrency=1).top([ids[:24]], 8)
-        completion = llama_cpp.asked(
+        completion = llama_cpp.request(
             url, "/v1/completions", prompt=TEXT, max_tokens=8, temperature=0
         )["choices"][0]["text"]
     expected = log_p(net, ids[:24])
@@ -255,7 +255,7 @@ def test_llama_cpp_tokenizes_texts_identically(way: str, tmp_path: Path) -> None
             f"the fox jumps{tokenizer.inner.id_to_token(tokenizer.end)}over <|x|>12",
             *odd_texts(200),
         ]:
-            actual = llama_cpp.asked(
+            actual = llama_cpp.request(
                 url, "/tokenize", content=one, add_special=True, parse_special=True
             )["tokens"]
             assert actual == tokenizer.encode(one)[0], repr(one)
@@ -437,12 +437,12 @@ def test_llama_cpp_serves_a_student_cut_from_smollm2(
     to_gguf(net, batch_of(ids), tmp_path / "student.gguf", tokenizer, type)
     with llama_cpp.serving(tmp_path / "student.gguf", exact=True) as url:
         (top,) = Server(f"{url}/v1", concurrency=1).top([ids], 8)
-        completion = llama_cpp.asked(
+        completion = llama_cpp.request(
             url, "/v1/completions", prompt="The capital of France", max_tokens=8, temperature=0
         )["choices"][0]["text"]
         for one in odd_texts(300):
             assert (
-                llama_cpp.asked(url, "/tokenize", content=one, parse_special=True)["tokens"]
+                llama_cpp.request(url, "/tokenize", content=one, parse_special=True)["tokens"]
                 == tokenizer.encode(one)[0]
             ), repr(one)
     expected = log_p(net, ids)

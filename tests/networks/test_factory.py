@@ -41,26 +41,8 @@ def recipe(tmp_path):
 
 
 def test_networks_of_the_package_by_name():
-    own = [
-        "causal_transformer",
-        "cnn",
-        "detector",
-        "encoder",
-        "gcn",
-        "generator",
-        "gguf",
-        "mlp",
-        "remote",
-        "resnet",
-    ]
-    assert network_names() == [
-        *own,
-        "segmenter",
-        "slimmable_cnn",
-        "text_transformer",
-        "two_towers",
-        "vit",
-    ]
+    assert {"causal_transformer", "cnn", "encoder", "gcn", "mlp", "vit"} <= set(network_names())
+    assert network_names() == sorted(network_names())
     for spec in ("cnn", "networks:cnn"):
         assert build(spec, {"width": 4}, **DATA).head.out_features == 5
     assert build("mlp", **DATA).stages[0][0].in_features == 64

@@ -35,7 +35,7 @@ def test_the_findings_of_a_healthy_recipe() -> None:
             objectives={"cross_entropy": {}, "kd": {"weight": 2}, "fitnet": {"weight": 0.5}},
         )
     )
-    assert set(findings) == {"recipe", "data", "run", "stages", "notes", "problems"}
+    assert set(findings) == {"recipe", "data", "run", "stages", "baselines", "notes", "problems"}
     assert findings["notes"][-1] == (
         "Learning rate of the student: 0.01 (adamw), as the recipe sets it."
     )

@@ -27,7 +27,12 @@ def check_foreign_teachers(recipe: Recipe, objectives: Objectives) -> None:
     Raises:
         RecipeError: for a scheme or an objective that needs gradients, modules or inner outputs.
     """
-    foreign = [config.model for config in recipe.teachers if not config.is_differentiable]
+    # A server returns tokens with their probabilities; the roles of the outputs are checked later.
+    foreign = [
+        config.model
+        for config in recipe.teachers
+        if not (config.is_differentiable or config.remote)
+    ]
     # A store replaces the teachers; its reader explains which outputs were recorded.
     if not foreign or recipe.store is not None:
         return

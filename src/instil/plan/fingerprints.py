@@ -16,7 +16,7 @@ from instil.experiment.sample_digest import sample_digest
 from instil.experiment.stage_data import has_different_data
 from instil.files.checksums import file_sha256
 from instil.networks.factory import code_of
-from instil.recipe import label_objective_configs
+from instil.recipe import error_context, label_objective_configs
 from instil.recipe.sections import ModelConfig
 
 SECTIONS = {
@@ -103,17 +103,20 @@ def input_fingerprints(experiment: Experiment) -> dict[str, str]:
     """
     recipe, splits = experiment.recipe, experiment.splits
     base = Path(recipe.folder)
-    inputs = {
-        f"data ({name} split)": sample_digest(getattr(splits, name))
-        for name in _opened_splits(experiment)
-    }
-    inputs |= _stage_inputs(experiment)
+    with error_context("data"):
+        inputs = {
+            f"data ({name} split)": sample_digest(getattr(splits, name))
+            for name in _opened_splits(experiment)
+        }
+        inputs |= _stage_inputs(experiment)
     for module in recipe.imports:
         inputs[f"imports ({module})"] = _digest(code_of(f"{module}:", base))
     for path, spec in _models(recipe, ""):
         inputs[f"{path}.model ({spec.model})"] = _digest(code_of(spec.model, base, spec.options))
         if spec.weights is not None:
-            inputs[f"{path}.weights ({spec.weights})"] = file_sha256(recipe.locate(spec.weights))
+            with error_context(path):
+                weights = recipe.locate(spec.weights)
+            inputs[f"{path}.weights ({spec.weights})"] = file_sha256(weights)
     return inputs
 
 

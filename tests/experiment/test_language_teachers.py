@@ -79,6 +79,7 @@ def test_a_teacher_that_is_not_trained_is_loaded_once_and_let_go(
         "what is drawn is the seed's, not the teacher's"
     )
     del teacher, students
+    runner._teacher = None
     runner.scores.teacher = None
     runner.evaluator.teacher_outputs.clear()
     gc.collect()

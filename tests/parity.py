@@ -34,6 +34,7 @@ from instil.objectives.logits.alphanet import AlphaNet
 from instil.objectives.logits.dino import DINO
 from instil.objectives.logits.dist import DIST
 from instil.objectives.logits.dkd import DKD
+from instil.objectives.logits.forward_kl import ForwardKL
 from instil.objectives.logits.jsd import JSD
 from instil.objectives.logits.kd import KD
 from instil.objectives.logits.logit_mse import LogitMSE
@@ -45,6 +46,7 @@ from instil.objectives.relations.sskd import SSKD
 from instil.roles import SHARED_ROLES
 from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.adversarial.boundary_samples import BoundarySamples
+from instil.schemes.bases.teacher_sequences import TeacherSequenceScheme
 from instil.schemes.data_free.cmi import CMI
 from instil.schemes.data_free.dafl import DAFL
 from instil.schemes.data_free.deep_inversion import DeepInversion
@@ -52,13 +54,16 @@ from instil.schemes.data_free.dfad import DFAD
 from instil.schemes.data_free.dfq import DFQ
 from instil.schemes.data_free.fast_data_free import FastDataFree
 from instil.schemes.data_free.zskt import ZSKT
+from instil.schemes.language.distil_whisper import DistilWhisper
 from instil.schemes.language.distillm import DistiLLM
 from instil.schemes.language.distillm2 import DistiLLM2
 from instil.schemes.language.minillm import MiniLLM
 from instil.schemes.language.on_policy import OnPolicy
 from instil.schemes.language.privileged_context import PrivilegedContext
+from instil.schemes.language.sequence_kd import SequenceKD
 from instil.schemes.language.sequence_level import SequenceLevel
 from instil.schemes.language.speculative import Speculative
+from instil.schemes.offline.dphubert import DPHuBERT
 from instil.schemes.offline.fcfd import FCFD
 from instil.schemes.offline.filter_kd import FilterKD
 from instil.schemes.offline.folded_transform import FoldedTransform
@@ -100,6 +105,7 @@ from instil.training.fit import Training, fit
 from instil.training.step import train_step
 from instil.weightings.difficulty import Difficulty
 from instil.weightings.entropy import Entropy
+from tests.schemes import pairs as sequence_pairs
 from tests.schemes import texts
 
 STEPS = 5
@@ -271,7 +277,7 @@ class Roles(nn.Module):
             value = self.layers[name.replace(".", "_")](x).view(-1, *shape)
             role = name.partition(".")[0]
             outputs.setdefault(role, []).append(
-                value.softmax(-1) if role == "attentions" else value
+                value.softmax(-1) if role.endswith("attentions") else value
             )
         for name, parameter in self.shared.items():
             outputs.setdefault(name.rpartition("_")[0], []).append(parameter.view_as(parameter))
@@ -419,6 +425,19 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
         net(16, 1), Frozen(net(32, 2)), [net(24, 3)], plain()
     ),
     "pate": lambda: PATE(net(16, 1), votes(), {"cross_entropy": CrossEntropy()}),
+    "dphubert": lambda: DPHuBERT(net(16, 1), Frozen(net(32, 2)), plain()),
+    "sequence_kd": lambda: SequenceKD(
+        sequence_pairs.net(8),
+        Frozen(sequence_pairs.net(8, 1)),
+        {"cross_entropy": CrossEntropy(), "forward_kl": ForwardKL()},
+        interpolate=True,
+    ),
+    "distil_whisper": lambda: DistilWhisper(
+        sequence_pairs.net(8),
+        Frozen(sequence_pairs.net(8, 1)),
+        {"cross_entropy": CrossEntropy(), "forward_kl": ForwardKL()},
+        max_error_rate=1.0,
+    ),
     "fcfd": lambda: FCFD(pixels(3, 1), Frozen(pixels(5, 2)), plain(), appearance_weight=0.1),
     "reused_classifier": lambda: ReusedClassifier(
         pixels(3, 1), Frozen(pixels(5, 2)), {"simkd": SimKD(), "cross_entropy": CrossEntropy()}
@@ -554,6 +573,8 @@ def batch(seed: int, size: int = 64, task: str = "classification") -> Batch:
     """Return a batch; half of the labels are missing, a tenth of the items does not count."""
     if task == "writing":
         return texts.with_hints(seed, size)
+    if task == "teacher_sequences":
+        return sequence_pairs.pairs(seed, size)
     generator = torch.Generator().manual_seed(seed)
     _, _, sample_batch = sample_outputs(size, seed, task=task)
     label = sample_batch["label"]
@@ -575,9 +596,11 @@ def batch(seed: int, size: int = 64, task: str = "classification") -> Batch:
 
 
 def task_of(scheme: Scheme) -> str:
-    """Return the task on the cards of the objectives, or language."""
+    """Return the kind of batch that a scheme needs, or the task on the cards of its objectives."""
     if isinstance(scheme, GeneratesText):
         return "writing"
+    if isinstance(scheme, TeacherSequenceScheme):
+        return "teacher_sequences"
     parts = [part for part in scheme.modules() if isinstance(part, Objective)]
     return next(iter(part.card.tasks[0] for part in parts), "classification")
 

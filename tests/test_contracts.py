@@ -20,6 +20,7 @@ from instil.core import Batch, Card, Net, Objective, Objectives, Schedule, Schem
 from instil.objectives.logits.kd import KD
 from instil.objectives.logits.logit_mse import LogitMSE
 from instil.recipe.overrides import parse
+from instil.tasks.bases.checks import KINDS
 from instil.teachers.frozen import Frozen
 from instil.testing import check_objective, check_scheme, check_task, check_teacher
 from instil.testing.classes import check_position_shapes
@@ -176,7 +177,7 @@ def test_cards_say_where_a_method_comes_from(kind: str) -> None:
         assert card.title, name
         if kind == "objective":
             assert card.source in ("labels", "logits", "features", "relations"), name
-            assert set(card.labels) <= {"single", "multi", "binary", "real"}, name
+            assert set(card.labels) <= set(KINDS), name
         if kind == "scheme":
             assert card.source in ("offline", "online", "self"), name
 

@@ -94,14 +94,15 @@ class SentenceEmbedding(Task):
     call = staticmethod(call)
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
-        """Raise ValueError for an objective that reads ``embedding``.
+        """Raise ValueError for an objective that needs ``embedding``.
 
-        A tap records that role for one text only: the one that the network read last.
+        A tap records that role for one text only: the one that the network read last. An objective
+        that also accepts a role of this task in its place is allowed.
         """
         for name, objective in objectives.items():
             assert isinstance(objective, Objective)
             needs = chain.from_iterable(objective.needs.values())
-            if any("embedding" in roles for roles in needs):
+            if any(_needs_tapped_embedding(roles) for roles in needs):
                 raise ValueError(
                     f"objectives.{name}: {type(objective).__name__} reads the embedding of one "
                     f"item, and a sample of {self.title} is two texts; choose contrastive or "
@@ -170,6 +171,14 @@ class SentenceEmbedding(Task):
             for key, value in parts.items():
                 collected.setdefault(key, []).append(value.detach()[is_labelled].cpu())
         return {key: torch.cat(parts) for key, parts in collected.items()}
+
+
+def _needs_tapped_embedding(roles: tuple[str, ...]) -> bool:
+    """Whether alternative roles, best first, have ``embedding`` before the roles of the task."""
+    if "embedding" not in roles:
+        return False
+    better = roles[: roles.index("embedding")]
+    return not set(better) & set(SentenceEmbedding.roles)
 
 
 def _cosines(sentence: Tensor, partner: Tensor) -> Tensor:

@@ -556,6 +556,9 @@ for method in catalogue.names("objective"):
 WHOLE = (
     "sandwich",
     *WRITING,
+    "sequence_kd",
+    "distil_whisper",
+    "dphubert",
     "adversarial_maps",
     "balanced",
     "camkd",

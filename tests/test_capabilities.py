@@ -17,8 +17,8 @@ USERS = {
     ("scheme", "GeneratesText"): GENERATIVE,
     ("scheme", "SynthesizesImages"): INVERTING,
     ("scheme", "TrainsOtherStudents"): "sandwich several_students",
-    ("scheme", "RestrictsSharding"): "adversarial folded_transform reused_classifier "
-    f"sandwich {GENERATIVE}",
+    ("scheme", "RestrictsSharding"): "adversarial distil_whisper dphubert folded_transform "
+    f"reused_classifier sandwich sequence_kd {GENERATIVE}",
     ("objective", "RestrictsSharding"): "camkd",
     ("balance", "RestrictsSharding"): "gradient_norm",
     ("teacher", "Precomputes"): "private_votes",

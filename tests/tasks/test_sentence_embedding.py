@@ -113,4 +113,5 @@ def test_a_tapped_embedding_is_not_the_sentence_embedding() -> None:
         "embedding is two texts",
     ):
         SentenceEmbedding().check({"rkd": RKD()})
+    # The tap is the second choice of this objective, after the embedding of a text.
     SentenceEmbedding().check({"regress": EmbeddingRegression()})

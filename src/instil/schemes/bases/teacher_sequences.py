@@ -50,6 +50,11 @@ class TeacherSequenceScheme(Scheme):
             (L,); -100 only for a sample that is not used.
         """
 
+    def sharding_obstacle(self) -> str | None:
+        """Reason why the nets cannot be sharded."""
+        # Searches end at different lengths, and one rank may find all its samples in the cache.
+        return "runs the teacher a different number of times on each rank"
+
     def build(self, batch: Batch) -> None:
         name = type(self).__name__
         if self.teacher is None:

@@ -115,6 +115,10 @@ class DPHuBERT(Scheme):
         self.multipliers = nn.ParameterList([torch.zeros(2)])
         self.learners["gates"] = ("gates", "multipliers")
 
+    def sharding_obstacle(self) -> str | None:
+        """Reason why the nets cannot be sharded."""
+        return "reads the gates outside a forward pass"
+
     def build(self, batch: Batch) -> None:
         candidates = [
             (path, part)

@@ -27,12 +27,7 @@ def check_foreign_teachers(recipe: Recipe, objectives: Objectives) -> None:
     Raises:
         RecipeError: for a scheme or an objective that needs gradients, modules or inner outputs.
     """
-    # A server returns tokens with their probabilities; the roles of the outputs are checked later.
-    foreign = [
-        config.model
-        for config in recipe.teachers
-        if not (config.is_differentiable or config.remote)
-    ]
+    foreign = [config.model for config in recipe.teachers if not config.is_differentiable]
     # A store replaces the teachers; its reader explains which outputs were recorded.
     if not foreign or recipe.store is not None:
         return
@@ -43,8 +38,9 @@ def check_foreign_teachers(recipe: Recipe, objectives: Objectives) -> None:
                 f"scheme: {recipe.scheme.type} needs {need}, and the teacher {foreign[0]} has "
                 "none. Expected a PyTorch network as the teacher. Use scheme: offline"
             )
-    # The outputs of another teacher may satisfy the need.
-    if len(foreign) < len(recipe.teachers):
+    # The outputs of another teacher may satisfy the need. A server returns tokens with their
+    # probabilities; which roles these have is checked with its first response.
+    if len(foreign) < len(recipe.teachers) or any(config.remote for config in recipe.teachers):
         return
     for name, objective in objectives.named():
         _check_objective(name, objective, foreign[0])

@@ -29,7 +29,7 @@ class BaselineTraining:
         students: builds the students.
         teacher: teacher of the recipe; None if it has none that can be scored.
         stage_index: stage that is trained. None: one training on the data of the last stage, for
-            as many steps as all stages have.
+            the number of steps of all stages.
         origin: student of the earlier stage that this stage continues.
     """
 
@@ -120,7 +120,8 @@ class StagedBaseline:
     def train(self, name: str, seed: int, teacher: Teacher | None) -> tuple[Net, float]:
         """Train a baseline; return the student and the seconds of all trainings.
 
-        With the same data in all stages there is one training, for as many steps as all stages.
+        With the same data in all stages there is one training, for the steps of all
+        stages.
 
         Args:
             name: name of the baseline.

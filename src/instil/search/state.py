@@ -16,7 +16,7 @@ from instil.search.trials import write_json
 STATE = "study.json"
 Strategy = Literal["halving", "random"]
 SUBJECTS = ("methods", "options")
-"""What a search may vary."""
+"""Values of the option ``over``."""
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,9 @@ class CTCKD(Objective):
         "both directions.",
         equation=r"\min_{|d| \le D} \frac{\tau^2}{|F|} \sum_{t \in F} \mathrm{KL}\left( "
         r"p^t_t \,\Vert\, p^s_{t+d} \right)",
-        use="For a student with as many frames as its teacher. It needs no text, so all recordings "
-        "count. A shift helps a student that emits its symbols later, such as a streaming model.",
+        use="For a student with the same number of frames as its teacher. It needs no text, so all "
+        "recordings count. A shift helps a student that emits its symbols later, such as a "
+        "streaming model.",
         pitfalls="CTC models have the blank in most frames: without blanks (blank_frames: 0) the "
         "loss alone does not teach the blank, so add ctc or keep some blanks. A temperature above "
         "1 flattens the peaks. Two trained models may have different alignments; then use "

@@ -129,7 +129,7 @@ def _first(outputs: Outputs) -> Tensor:
 
 
 def _framed(value: Tensor, is_valid: Tensor) -> Tensor:
-    """Values (N, T', ...) with as many frames as the mask, 0 in padding."""
+    """Values (N, T', ...) padded with 0 to the number of frames of the mask."""
     missing = is_valid.shape[1] - value.shape[1]
     if missing:
         value = F.pad(value, (0, 0) * (value.ndim - 2) + (0, missing))

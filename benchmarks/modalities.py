@@ -2,7 +2,7 @@
 
 python benchmarks/modalities.py ROW... [--data FOLDER] [--jobs 1] [--work FOLDER]
 
-Every file ``modalities/ROW.yaml`` describes a row; the result is written to ``modalities/ROW.json``:
+Every file ``modalities/ROW.yaml`` describes a row, whose result is ``modalities/ROW.json``. Keys:
 
 - ``title``: task, teacher and student in a few words.
 - ``sees_more``: what the teacher sees that the student does not.

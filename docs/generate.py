@@ -14,6 +14,7 @@ from typing import Any
 import api_pages
 import measured
 import method_pages
+import modality_tables
 import recipe_pages
 
 from instil import catalogue
@@ -34,6 +35,7 @@ def pages() -> dict[str, str]:
         "defaults_tables.md": measured.defaults_page(),
         "language_tables.md": measured.language_page(),
         "costs_tables.md": measured.costs_page(),
+        "modality_tables.md": modality_tables.overview(),
         **api_pages.pages(),
     }
 

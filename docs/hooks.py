@@ -13,6 +13,7 @@ from mkdocs.structure.pages import Page
 sys.path.insert(0, str(Path(__file__).parent))
 
 import generate
+import modality_tables
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -33,5 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Link the names of methods in the guide to their choice."""
-    return generate.link_methods(markdown) if page.file.src_uri == "choose.md" else markdown
+    """Insert measured tables, and link the names of methods in the guide to their choice."""
+    if page.file.src_uri == "choose.md":
+        return generate.link_methods(markdown)
+    return modality_tables.insert_tables(markdown)

@@ -1,0 +1,107 @@
+"""Searches in ``benchmarks/modalities`` and their tables in the documentation."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "benchmarks" / "modalities"
+MEASURED = sorted(FOLDER.glob("*.json"))
+
+
+def finalist(name: str, mean: float, differences: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "test": {"mean": mean, "std": 0.5, "values": [mean]},
+        "differences": differences,
+    }
+
+
+def difference(mean: float, low: float, high: float) -> dict[str, Any]:
+    return {"mean": mean, "interval": [low, high]}
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module ``docs/modality_tables.py`` with one row of its own."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import modality_tables
+
+    monkeypatch.setattr(modality_tables, "FOLDER", tmp_path)
+    described = {"title": "Clouds", "sees_more": "256 points instead of 32"}
+    (tmp_path / "clouds.yaml").write_text(yaml.safe_dump(described))
+    gains = {"alone": difference(24.7, 20.2, 29.3), "pseudo_labels": difference(0.1, -2.2, 2.3)}
+    measured = {
+        "headline": "accuracy",
+        "winner": "kd",
+        "teacher": {"score": 72.8},
+        "finalists": [
+            finalist("kd", 53.4, gains),
+            finalist("pseudo_labels", 53.3, {"alone": difference(24.6, 20.1, 29.2)}),
+            finalist("alone", 28.6, {}),
+        ],
+        "final_seeds": [1, 2, 3, 4, 5],
+        "schedule": {"num_references": 3, "rungs": [{"num_trials": 1}, {"num_trials": 3}]},
+        "steps": 5000,
+        "seconds": 600.0,
+    }
+    (tmp_path / "clouds.json").write_text(json.dumps(measured))
+    return modality_tables
+
+
+def test_a_marker_becomes_the_table_of_its_row(tables: ModuleType) -> None:
+    text = tables.insert_tables("Before.\n\n<!-- evidence: clouds -->\n\nAfter.\n")
+    assert text.startswith("Before.\n\n| method |")
+    assert text.endswith("After.\n")
+    assert "| teacher (256 points instead of 32) | 72.8 |  |  |" in text
+    assert "| **`kd`** | 53.4 ± 0.5 | +0.1 (-2.2 to +2.3) | **+24.7 (+20.2 to +29.3)** |" in text
+    assert "4 trials for each finalist and each of the 3 reference arms" in text
+
+
+def test_an_unknown_row_is_an_error(tables: ModuleType) -> None:
+    with pytest.raises(FileNotFoundError, match=r"cloud\.yaml"):
+        tables.insert_tables("<!-- evidence: cloud -->")
+
+
+def test_the_overview_names_the_best_method_besides_the_baselines(tables: ModuleType) -> None:
+    assert (
+        "| Clouds | 256 points instead of 32 | accuracy | `kd` | `kd` | +0.1" in tables.overview()
+    )
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_a_measured_row_has_five_seeds_and_equal_trials(path: Path) -> None:
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    assert len(measured["final_seeds"]) >= 5
+    for entry in measured["finalists"]:
+        assert len(entry["test"]["values"]) == len(measured["final_seeds"])
+    arms = {entry["name"] for entry in measured["finalists"]}
+    # Targets that are not classes have no smoothed labels, so that only these two always exist.
+    assert {"alone", "pseudo_labels"} & arms
+    assert path.with_suffix(".yaml").exists()
+
+
+def test_every_marker_has_a_measured_row() -> None:
+    pattern = re.compile(r"<!-- evidence: (\w+) -->")
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        for name in pattern.findall(page.read_text(encoding="utf-8")):
+            assert (FOLDER / f"{name}.json").exists(), f"{page.name}: {name}"
+
+
+def test_the_site_has_the_tables() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import modality_tables
+    finally:
+        sys.path.remove(str(ROOT / "docs"))
+    page = modality_tables.overview()
+    for path in MEASURED:
+        assert f"## {yaml.safe_load(path.with_suffix('.yaml').read_text())['title']}\n" in page

@@ -23,6 +23,8 @@ def test_every_use_of_the_locked_split_raises(tmp_path: Path) -> None:
         assert len(experiment.splits.validation) > 0
     with pytest.raises(LockedTestError):
         lock.open()
+    with pytest.raises(LockedTestError):
+        Trainer(Experiment.from_recipe(recipe()), tmp_path).evaluate_teacher()
     (tmp_path / FINALISTS).write_text("{}")
     assert len(lock.open().splits.test) > 0
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from instil.cli.search_table import show
 from instil.search.page import headline, render
 from tests.search.recipes import search
 
@@ -24,10 +27,21 @@ def test_the_page_has_finalists_plots_refused_methods_and_the_recipe(folder: Pat
     outcome = json.loads((folder / "search.json").read_text())
     for row in outcome["finalists"]:
         assert f"{row['test']['mean']:.4g}" in page
+    assert f">{outcome['teacher']['score']:.4g}<" in page
     assert page.count("<svg") >= 4
     assert "needs features of the student" in page
     assert "name: tiny-best" in page
     assert "$" not in page.partition("</style>")[0]
+
+
+def test_the_console_table_ends_with_the_teacher(folder: Path) -> None:
+    outcome = json.loads((folder / "search.json").read_text())
+    console = Console(file=io.StringIO(), width=200)
+    show(outcome, console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    row = next(line for line in lines if "teacher" in line)
+    assert f"{outcome['teacher']['score']:.4g}" in row
+    assert f"{outcome['teacher']['parameters']:,}" in row
 
 
 def test_texts_are_escaped(folder: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
+from instil.experiment.trained_teachers import load_if_trained
+from instil.plan.evaluation import Evaluator
 from instil.recipe import RecipeError, load
 from instil.search.arms import base_data
 from instil.search.outcome import best_recipe
@@ -184,3 +186,32 @@ def test_wrong_settings_are_refused(tmp_path: Path, folder: Path) -> None:
         search(folder)
     with pytest.raises(FileNotFoundError, match="not the folder of a search"):
         continue_search(tmp_path)
+
+
+def test_the_teacher_is_scored_on_the_test_split(folder: Path) -> None:
+    result = outcome(folder)
+    experiment = Experiment.from_recipe(load(folder))
+    net = load_if_trained(experiment, experiment.recipe.teachers[0], 0)
+    assert net is not None
+    expected, _ = Evaluator(experiment).evaluate(net, "test")
+    teacher = result["teacher"]
+    assert teacher["score"] == expected["accuracy"]
+    assert teacher["test"].items() >= expected.items()
+    assert teacher["parameters"] == sum(weight.numel() for weight in net.parameters())
+    assert result["student_parameters"] < teacher["parameters"]
+    assert {row["parameters"] for row in result["finalists"]} == {result["student_parameters"]}
+
+
+def test_a_teacher_without_a_network_has_no_number_of_parameters(tmp_path: Path) -> None:
+    fitted = recipe(teacher={"model": "sklearn:LogisticRegression"})
+    settings = Settings(candidates=("dkd",), num_seeds=1)
+    result = start(fitted, settings, tmp_path / "fitted", silent())
+    assert result["teacher"]["parameters"] is None
+    assert 0.5 < result["teacher"]["score"] <= 1
+
+
+def test_a_recipe_without_a_teacher_has_no_score_of_one(tmp_path: Path) -> None:
+    alone = recipe(teacher=None, objectives={"cross_entropy": {}})
+    result = start(alone, Settings(candidates=(), num_seeds=1), tmp_path / "alone", silent())
+    assert result["teacher"] is None
+    assert "teacher" not in (tmp_path / "alone/search.html").read_text().partition("<pre")[0]

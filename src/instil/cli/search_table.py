@@ -29,6 +29,7 @@ def show(outcome: Mapping[str, Any], console: Console) -> None:
     table.add_column("95 % interval", justify="right")
     for name in references:
         table.add_column(f"Gain over {name}", justify="right")
+    table.add_column("Parameters", justify="right")
     for row in outcome["finalists"]:
         cells = [
             row["name"] + " *" * row["is_best"],
@@ -37,10 +38,26 @@ def show(outcome: Mapping[str, Any], console: Console) -> None:
             interval(row["test"]["interval"]),
         ]
         cells += [gain(row["differences"].get(name)) for name in references]
-        table.add_row(*cells)
+        table.add_row(*cells, parameters(row["parameters"]))
+    if outcome["teacher"] is not None:
+        table.add_section()
+        table.add_row(*_teacher_cells(outcome, len(references)))
     console.print(table)
     for line in sentences(outcome):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _teacher_cells(outcome: Mapping[str, Any], num_references: int) -> list[str]:
+    teacher = outcome["teacher"]
+    validation = teacher["validation"].get(outcome["headline"])
+    scores = ["-" if score is None else f"{score:.4g}" for score in (validation, teacher["score"])]
+    # The teacher is one network: it has neither an interval nor paired differences.
+    return ["teacher", *scores, *["-"] * (num_references + 1), parameters(teacher["parameters"])]
+
+
+def parameters(num_parameters: int | None) -> str:
+    """Return a number of parameters as text; a dash if it is unknown."""
+    return "-" if num_parameters is None else f"{num_parameters:,}"
 
 
 def sentences(outcome: Mapping[str, Any]) -> list[str]:

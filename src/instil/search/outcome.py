@@ -51,6 +51,8 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "winner": ranked[0],
         "best": [name for name in ranked if name in best],
         "finalists": [rows[name] for name in ranked],
+        "teacher": study.trainer.evaluate_teacher(),
+        "student_parameters": rows[ranked[0]]["parameters"],
         "final_seeds": study.final_seeds,
         "schedule": state.schedule.to_json(),
         "steps": sum(_steps(result) for result in study.results),
@@ -97,6 +99,7 @@ def _row(study: Study, arm: Arm, finals: Results, metric: str) -> dict[str, Any]
         "params": study.best_params(arm),
         "validation": mean_with_interval([result["validation"][metric] for result in own]),
         "test": mean_with_interval([result["test"][metric] for result in own]),
+        "parameters": own[0].get("parameters"),
     }
 
 

@@ -10,8 +10,10 @@ from typing import Any
 from instil.files.atomic import atomic
 from instil.report.figures import Figures, page_template
 from instil.report.names import display_name
-from instil.report.plots import Plot, arm_color, plotly_text
+from instil.report.plots import arm_color
+from instil.report.quantities import count
 from instil.report.tables import table, term_list
+from instil.search.plots import best_trial, curve_plot, interval_plot, last_trials
 
 PAGE = "search.html"
 Outcome = Mapping[str, Any]
@@ -40,8 +42,8 @@ def render(outcome: Outcome, best: str) -> str:
     """
     figures = Figures()
     sections = {
-        "Finalists": _ranking(outcome) + figures.add(_interval_plot(outcome)),
-        "Validation score against steps": figures.add(_curve_plot(outcome)),
+        "Finalists": _ranking(outcome) + figures.add(interval_plot(outcome)),
+        "Validation score against steps": figures.add(curve_plot(outcome)),
         "Methods that were tried": _tried(outcome),
         "Methods that were refused": _refused(outcome),
         "Winner": _winner(outcome) + f"<pre tabindex=0><code>{escape(best)}</code></pre>",
@@ -102,14 +104,24 @@ def _ranking(outcome: Outcome) -> str:
         rows.append([*cells, (f"{test['mean']:.4g}", _interval(test["interval"]))])
         for name in references:
             rows[-1].append(_difference(row["differences"].get(name)))
-        rows[-1].append("yes" if row["is_best"] else "no")
+        rows[-1] += ["yes" if row["is_best"] else "no", count(row["parameters"])]
+    if outcome["teacher"] is not None:
+        names.append("teacher")
+        rows.append(_teacher_row(outcome, len(references)))
     header = ["Method", "Validation", "Test", *(f"Gain over {name}" for name in references)]
     caption = (
         f"Mean {display_name(outcome['headline'])} of {len(outcome['final_seeds'])} seeds. "
         "95 % intervals of Student's t; paired differences on the test split with p-values of the "
         "paired t test, corrected by Holm's method."
     )
-    return table(caption, [*header, "In the best set"], rows, _dots(names), strong=0)
+    return table(caption, [*header, "In the best set", "Parameters"], rows, _dots(names), strong=0)
+
+
+def _teacher_row(outcome: Outcome, num_references: int) -> list[str | tuple[str, str]]:
+    teacher = outcome["teacher"]
+    validation = teacher["validation"].get(outcome["headline"])
+    scores = ["-" if score is None else f"{score:.4g}" for score in (validation, teacher["score"])]
+    return ["teacher", *scores, *["-"] * (num_references + 1), count(teacher["parameters"])]
 
 
 def _dots(names: list[str]) -> list[str]:
@@ -127,103 +139,16 @@ def _difference(gain: Mapping[str, Any] | None) -> tuple[str, str]:
     return f"{gain['mean']:+.4g}", f"{note}, p = {gain['p']:.2g}" if note else ""
 
 
-def _interval_plot(outcome: Outcome) -> Plot | str:
-    rows = [row for row in outcome["finalists"] if row["test"]["interval"]]
-    if not rows:
-        return "Intervals need two or more seeds (--seeds)."
-    data = []
-    for row in rows:
-        mean, (low, high) = row["test"]["mean"], row["test"]["interval"]
-        color = arm_color(row["name"])
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": [mean],
-                "y": [f"{plotly_text(row['name'])} "],
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [high - mean],
-                    "arrayminus": [mean - low],
-                    "color": color,
-                    "thickness": 2.5,
-                    "width": 7,
-                },
-                "marker": {"size": 13, "color": color, "symbol": "circle"},
-                "showlegend": False,
-            }
-        )
-    metric = display_name(outcome["headline"])
-    texts = [f"{row['name']} {row['test']['mean']:.4g}" for row in rows]
-    layout = {
-        "xaxis": {"title": {"text": metric}},
-        "yaxis": {"autorange": "reversed", "automargin": True, "showgrid": False},
-    }
-    caption = "Mean and 95 % interval on the test split."
-    summary = f"Test {metric}: {', '.join(texts)}."
-    return Plot("intervals", "Test scores", caption, summary, data, layout, 90 + 44 * len(rows))
-
-
-def _curve_plot(outcome: Outcome) -> Plot | str:
-    """Best trial of each finalist in the last round."""
-    data = []
-    ends = []
-    for row in outcome["finalists"]:
-        trials = [trial for trial in _searched(outcome, row["name"]) if trial["curve"]]
-        if not trials:
-            continue
-        trial = _best(trials, outcome)
-        steps, scores = zip(*trial["curve"], strict=True)
-        ends.append(f"{row['name']} {scores[-1]:.4g}")
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": plotly_text(row["name"]),
-                "x": list(steps),
-                "y": list(scores),
-                "line": {"color": arm_color(row["name"]), "width": 2.5},
-            }
-        )
-    if not data:
-        return "The trials have no evaluations."
-    metric = display_name(outcome["headline"])
-    layout = {
-        "xaxis": {"title": {"text": "optimizer steps"}, "rangemode": "tozero"},
-        "yaxis": {"title": {"text": f"validation {metric}"}},
-    }
-    caption = "Best trial of each finalist in the last round of the search."
-    summary = f"Validation {metric} at the end: {', '.join(ends)}."
-    return Plot("curves", f"Validation {metric}", caption, summary, data, layout)
-
-
-def _searched(outcome: Outcome, name: str) -> list[dict[str, Any]]:
-    """Return the finished trials of an arm in its last round before the finals."""
-    own = [
-        trial
-        for trial in outcome["trials"]
-        if trial["arm"] == name and trial["round"] >= 0 and trial["score"] is not None
-    ]
-    last = max((trial["round"] for trial in own), default=0)
-    return [trial for trial in own if trial["round"] == last]
-
-
-def _best(trials: list[dict[str, Any]], outcome: Outcome) -> dict[str, Any]:
-    sign = 1 if outcome["higher_is_better"] else -1
-    return max(trials, key=lambda trial: (trial["status"] == "complete", sign * trial["score"]))
-
-
 def _tried(outcome: Outcome) -> str:
     rows = []
     for arm in outcome["arms"]:
-        trials = _searched(outcome, arm["name"])
+        trials = last_trials(outcome, arm["name"])
         if not trials:
             own = [trial for trial in outcome["trials"] if trial["arm"] == arm["name"]]
             reason = own[0]["error"] if own else "not drawn"
             rows.append([arm["name"], arm["kind"], "-", str(len(own)), reason])
             continue
-        best = _best(trials, outcome)
+        best = best_trial(trials, outcome)
         count = sum(trial["arm"] == arm["name"] for trial in outcome["trials"])
         cells = [arm["name"], arm["kind"], str(best["round"] + 1), str(count)]
         rows.append([*cells, f"{best['score']:.4g}"])

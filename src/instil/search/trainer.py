@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from instil.core import Net, Teacher
 from instil.engine import init_distributed
 from instil.experiment.cached_teacher import CachedTeacher
@@ -23,6 +25,7 @@ from instil.plan.evaluation import Evaluator
 from instil.plan.fitting import Fitter
 from instil.plan.run_folder import RunFolder
 from instil.plan.students import StudentBuilder
+from instil.plan.teacher_scores import TeacherScores
 from instil.plan.teacher_training import TeacherTrainer
 from instil.recipe import build
 from instil.recipe.sections import TeacherConfig
@@ -64,6 +67,34 @@ class Trainer:
             teachers = SharedTeachers([stage], fitter)
             for index, config in enumerate(stage.recipe.teachers):
                 teachers.network(stage, config, index)
+
+    def evaluate_teacher(self) -> dict[str, Any] | None:
+        """Evaluate the teacher on validation and test data, after the finalists are chosen.
+
+        Returns:
+            ``score`` (headline metric on the test split), ``test`` and ``validation`` (all
+            metrics) and ``parameters``. The score is None and the metrics are empty for a teacher
+            whose classes or tokens differ from those of the data. The parameters are None for a
+            teacher without a network. None for a recipe without a teacher.
+
+        Raises:
+            LockedTestError: before the finalists are chosen.
+        """
+        complete = self.lock.open()
+        with _WorkFolder(self.folder) as work:
+            evaluator = Evaluator(complete)
+            teachers = SharedTeachers(complete.stages, Fitter(work, evaluator, _ignore))
+            teacher = TeacherScores(evaluator, complete.stages, teachers, work).measure()
+        if teacher is None:
+            return None
+        # The cost of a recorded teacher is in its store.
+        recorded = (teacher.cost or {}).get("parameters")
+        return {
+            "score": teacher.test.get(complete.task.headline),
+            "test": teacher.test,
+            "validation": teacher.validation,
+            "parameters": recorded or _num_parameters(teacher.net) or None,
+        }
 
     def train(self, trial: Trial) -> dict[str, Any]:
         """Return the result of a trial: from its file, or after its training."""
@@ -126,6 +157,7 @@ class Trainer:
         if trial.is_final:
             complete = replace(self.lock.open(), recipe=recipe)
             scores["test"], _ = Evaluator(complete).evaluate(net, "test")
+            scores["parameters"] = _num_parameters(net)
         return scores
 
     @functools.cached_property
@@ -166,6 +198,10 @@ class _WorkFolder:
 
     def __exit__(self, *error: object) -> None:
         shutil.rmtree(self._path, ignore_errors=True)
+
+
+def _num_parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def _ignore(name: str, seed: int | None, state: TrainState) -> None:

@@ -14,6 +14,8 @@ from instil.report.names import display_name
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "modalities"
 MARKER = re.compile(r"^<!-- evidence: (\w+) -->$", re.MULTILINE)
+NOT_PERCENT = ("perplexity", "bits_per_byte", "loss", "mae", "rmse")
+"""Metrics that are shown as they are; others are shares and become percent."""
 Row = dict[str, Any]
 
 
@@ -37,18 +39,21 @@ def evidence(name: str) -> str:
     references = [
         reference for reference in ("pseudo_labels", "alone") if _finalist(row, reference)
     ]
-    header = ["method", f"test {display_name(row['headline'])}"]
+    unit = "" if row["headline"] in NOT_PERCENT else " (%)"
+    header = ["method", f"test {display_name(row['headline'])}{unit}"]
     header += [f"gain over {_title(reference)}" for reference in references]
     lines = []
     if row.get("teacher"):
-        lines.append([f"teacher ({cell(row['sees_more'])})", _score(row["teacher"])])
+        lines.append(
+            [f"teacher ({cell(row['sees_more'])})", f"{_scale(row) * row['teacher']['score']:.1f}"]
+        )
         lines[-1] += [""] * len(references)
     for entry in row["finalists"]:
         is_winner = entry["name"] == row["winner"]
         title = f"**{_title(entry['name'])}**" if is_winner else _title(entry["name"])
         test = entry["test"]
-        cells = [title, f"{test['mean']:.4g} ± {test['std']:.2g}"]
-        lines.append(cells + [_gain(entry, reference) for reference in references])
+        cells = [title, _mean(test["mean"], test["std"], _scale(row))]
+        lines.append(cells + [_gain(row, entry, reference) for reference in references])
     return "\n".join([*table(header, lines), _note(name, row)])
 
 
@@ -82,8 +87,8 @@ def overview() -> str:
                 display_name(row["headline"]),
                 _title(row["winner"]),
                 _title(best["name"]),
-                _gain(best, "pseudo_labels"),
-                _gain(best, "alone"),
+                _gain(row, best, "pseudo_labels"),
+                _gain(row, best, "alone"),
             ]
         )
     lines += table(header, rows)
@@ -112,16 +117,20 @@ def _title(name: str) -> str:
     return titles.get(name, f"`{name}`")
 
 
-def _score(teacher: Row) -> str:
-    return f"{teacher['score']:.4g}"
+def _scale(row: Row) -> int:
+    return 1 if row["headline"] in NOT_PERCENT else 100
 
 
-def _gain(entry: Row, reference: str) -> str:
+def _mean(mean: float, std: float, scale: int) -> str:
+    return f"{scale * mean:.1f} ± {scale * std:.1f}"
+
+
+def _gain(row: Row, entry: Row, reference: str) -> str:
     facts = entry["differences"].get(reference)
     if facts is None:
         return ""
-    low, high = facts["interval"]
-    text = f"{facts['mean']:+.3g} ({low:+.3g} to {high:+.3g})"
+    mean, low, high = (_scale(row) * value for value in (facts["mean"], *facts["interval"]))
+    text = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
     return f"**{text}**" if low > 0 or high < 0 else text
 
 

@@ -20,13 +20,13 @@ MEASURED = sorted(FOLDER.glob("*.json"))
 def finalist(name: str, mean: float, differences: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
-        "test": {"mean": mean, "std": 0.5, "values": [mean]},
+        "test": {"mean": mean / 100, "std": 0.005, "values": [mean / 100]},
         "differences": differences,
     }
 
 
 def difference(mean: float, low: float, high: float) -> dict[str, Any]:
-    return {"mean": mean, "interval": [low, high]}
+    return {"mean": mean / 100, "interval": [low / 100, high / 100]}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     measured = {
         "headline": "accuracy",
         "winner": "kd",
-        "teacher": {"score": 72.8},
+        "teacher": {"score": 0.728},
         "finalists": [
             finalist("kd", 53.4, gains),
             finalist("pseudo_labels", 53.3, {"alone": difference(24.6, 20.1, 29.2)}),

@@ -37,6 +37,7 @@ def test_micro_batches_give_the_same_weights(name: str, whole: dict[str, torch.T
     assert worst(train(SCHEMES[name], [30, 3, 20, 11]), whole[name]) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["replicate", "shard"])
 def test_two_uneven_ranks_give_the_same_weights(
     kind: str, whole: dict[str, torch.Tensor], folder: Path

@@ -67,6 +67,7 @@ def kill_first_worker(killed: list[int], own_process: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_two_workers_of_which_one_is_killed_give_the_same_weights_and_records(
     reference: Path, tmp_path: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_two_workers_of_which_one_is_killed_give_the_same_weights_and_records(
     assert not (folder / "checkpoint" / "workers").exists()
 
 
+@pytest.mark.slow
 def test_workers_take_stages_of_a_student(tmp_path: Path) -> None:
     cnn = {"model": "cnn", "options": {"width": 2}}
     stages = [

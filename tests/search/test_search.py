@@ -146,6 +146,16 @@ def test_the_budget_is_kept(tmp_path: Path, strategy: str) -> None:
     assert "shrinks" in limited["notes"][0]
 
 
+def test_an_exhaustive_search_trains_every_arm_to_the_end(tmp_path: Path) -> None:
+    search(tmp_path / "all", over=("methods",), strategy="exhaustive", num_seeds=2)
+    result = outcome(tmp_path / "all")
+    assert {row["name"] for row in result["finalists"]} == {*REFERENCES, "dist", "dkd"}
+    full = result["schedule"]["final_steps"]
+    assert [trial["num_steps"] for trial in result["trials"]] == [full] * 12
+    with pytest.raises(ValueError, match="--strategy exhaustive: every method"):
+        Settings(over=("methods", "options"), strategy="exhaustive")
+
+
 def test_a_budget_that_cannot_suffice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"budget: too small. Expected at least \d+ optimizer"):
         search(tmp_path / "small", max_steps=20)

@@ -58,7 +58,7 @@ SeedsOption = Annotated[
     int, typer.Option(min=1, help="New seeds of the finalists; use 5 for a claim.")
 ]
 StrategyOption = Annotated[
-    str, typer.Option(metavar="NAME", help="halving, or random for comparison.")
+    str, typer.Option(metavar="NAME", help="halving, random for comparison, or exhaustive.")
 ]
 SamplerOption = Annotated[
     str, typer.Option(metavar="NAME", help="Sampler of options: tpe or random.")

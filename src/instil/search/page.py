@@ -150,7 +150,8 @@ def _tried(outcome: Outcome) -> str:
             continue
         best = best_trial(trials, outcome)
         count = sum(trial["arm"] == arm["name"] for trial in outcome["trials"])
-        cells = [arm["name"], arm["kind"], str(best["round"] + 1), str(count)]
+        last = "final" if best["round"] < 0 else str(best["round"] + 1)
+        cells = [arm["name"], arm["kind"], last, str(count)]
         rows.append([*cells, f"{best['score']:.4g}"])
     header = ["Method", "Kind", "Last round", "Trainings", "Best validation score"]
     return table("Arms, with the best score of their last round", header, rows)

@@ -84,12 +84,14 @@ def curve_plot(outcome: Outcome) -> Plot | str:
 
 
 def last_trials(outcome: Outcome, name: str) -> list[dict[str, Any]]:
-    """Return the finished trials of an arm in its last round before the finals."""
+    """Return the finished trials of an arm in its last round before the finals.
+
+    An exhaustive search has final trainings only.
+    """
     own = [
-        trial
-        for trial in outcome["trials"]
-        if trial["arm"] == name and trial["round"] >= 0 and trial["score"] is not None
+        trial for trial in outcome["trials"] if trial["arm"] == name and trial["score"] is not None
     ]
+    own = [trial for trial in own if trial["round"] >= 0] or own
     last = max((trial["round"] for trial in own), default=0)
     return [trial for trial in own if trial["round"] == last]
 

@@ -135,6 +135,13 @@ def plan_random(schedule: Schedule) -> Schedule:
     return replace(schedule, rungs=(rung,), num_finalists=finalists)
 
 
+def plan_exhaustive(
+    num_candidates: int, num_references: int, full_steps: int, num_seeds: int
+) -> Schedule:
+    """Return a schedule without rounds, whose finalists are all arms."""
+    return Schedule((), num_references, num_candidates, num_seeds, full_steps)
+
+
 def _counts(num_candidates: int, num_finalists: int, eta: int, min_rounds: int) -> Iterator[int]:
     """Yield the number of candidates of each round, which falls by a constant factor."""
     ratio = num_candidates / max(1, num_finalists)

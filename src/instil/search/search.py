@@ -26,7 +26,7 @@ from instil.search.candidates import check_names, find_candidates
 from instil.search.locked_test import FINALISTS
 from instil.search.outcome import write_outcome
 from instil.search.sampling import require_optuna
-from instil.search.schedule import Schedule, plan_random, plan_schedule
+from instil.search.schedule import Schedule, plan_exhaustive, plan_random, plan_schedule
 from instil.search.state import STATE, Settings, State, read_state
 from instil.search.study import Study
 from instil.search.trainer import Trainer
@@ -153,8 +153,11 @@ def _schedule(
         per_step = OVERHEAD * sum(timed) / len(timed)
         budget = int(settings.max_seconds * num_jobs / per_step)
     num_references = sum(arm.is_reference for arm in arms)
+    num_candidates = len(arms) - num_references
+    if settings.strategy == "exhaustive":
+        return plan_exhaustive(num_candidates, num_references, full_steps, settings.num_seeds)
     schedule = plan_schedule(
-        len(arms) - num_references,
+        num_candidates,
         num_references,
         full_steps,
         budget,

@@ -14,7 +14,7 @@ from instil.search.schedule import Schedule
 from instil.search.trials import write_json
 
 STATE = "study.json"
-Strategy = Literal["halving", "random"]
+Strategy = Literal["halving", "random", "exhaustive"]
 SUBJECTS = ("methods", "options")
 """Values of the option ``over``."""
 
@@ -29,7 +29,7 @@ class Settings:
         max_steps: optimizer steps of all trainings of the student. None: no limit.
         max_runs: the same, in trainings of the recipe's length.
         max_seconds: the same, in seconds.
-        strategy: successive halving, or random search of the same cost.
+        strategy: successive halving, random search of the same cost, or all arms to the end.
         sampler: sampler of options.
         num_trials: trials of each arm per round; 1 without ``options``.
         num_seeds: new seeds of the final trainings.
@@ -65,6 +65,11 @@ class Settings:
             raise ValueError(
                 "--budget: several limits. Expected one of --budget, --steps and --runs. Remove "
                 "the others"
+            )
+        if self.strategy == "exhaustive" and (self.has_options or any(limits)):
+            raise ValueError(
+                "--strategy exhaustive: every method is trained with its published options and "
+                "the recipe's length. Expected --over methods and no budget"
             )
         if self.candidates is not None and "methods" not in self.over:
             raise ValueError(

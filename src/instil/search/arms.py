@@ -129,7 +129,8 @@ def reference_arms(recipe: Recipe, task: Any) -> Iterator[Arm]:
         if not baseline.needs_teacher:
             changes |= {"teacher": None, "store": None, "ensemble": None}
         yield Arm(name, "baseline", True, changes | {"balance": None})
-    if has_teacher and recipe.task.name in catalogue.find("objective", "kd").card.tasks:
+    tasks = {recipe.task.name, *task.method_tasks}
+    if has_teacher and tasks & set(catalogue.find("objective", "kd").card.tasks):
         yield _objective_arm(recipe, task, "kd", True)
 
 

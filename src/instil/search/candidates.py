@@ -119,7 +119,7 @@ def _card_mismatch(arm: Arm, experiment: Experiment) -> str:
     """Return why the card of a method excludes a task; empty if it does not."""
     card = catalogue.find(arm.kind, arm.name).card
     task = experiment.recipe.task.name
-    if task not in card.tasks:
+    if not {task, *experiment.task.method_tasks} & set(card.tasks):
         return f"defined for {', '.join(card.tasks)}, not for {task}"
     if experiment.task.kind not in card.labels:
         return f"defined for labels {', '.join(card.labels)}, not for {experiment.task.kind}"

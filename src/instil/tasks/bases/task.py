@@ -42,6 +42,7 @@ class Task(ExtraMetrics):
         teacher_eval_roles: outputs of the teacher that ``evaluate`` reads; empty for ``roles``.
         label_objectives: objectives of a teacher, and of a student without a teacher.
         kinds: kinds of labels that the task supports.
+        method_tasks: further tasks whose objectives and schemes a search tries for this one.
         baselines: for each kind of labels, the arms that a gain must exceed. All but ``alone`` need
             one class per sample.
         exports: whether a student is a graph, as ONNX needs it.
@@ -59,6 +60,7 @@ class Task(ExtraMetrics):
     teacher_eval_roles: ClassVar[tuple[str, ...]] = ()
     label_objectives: tuple[str, ...] = ("cross_entropy",)
     kinds: ClassVar[tuple[str, ...]] = ("single",)
+    method_tasks: ClassVar[tuple[str, ...]] = ()
     baselines: ClassVar[Mapping[str, tuple[str, ...]]] = {"single": ("alone",)}
     exports: bool = True
     unexported_kinds: ClassVar[tuple[str, ...]] = ()

@@ -40,6 +40,7 @@ LAYERS = (
     ("recipe",),
     ("export", "report"),
     ("experiment",),
+    ("early_signals",),
     ("plan",),
     ("search",),
     ("deployment",),

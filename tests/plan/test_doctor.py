@@ -47,6 +47,7 @@ def test_the_findings_of_a_healthy_recipe() -> None:
         "teacher",
         "objectives",
         "match",
+        "signals",
         "forecast",
         "problems",
     }

@@ -225,3 +225,15 @@ def test_a_recipe_without_a_teacher_has_no_score_of_one(tmp_path: Path) -> None:
     result = start(alone, Settings(candidates=(), num_seeds=1), tmp_path / "alone", silent())
     assert result["teacher"] is None
     assert "teacher" not in (tmp_path / "alone/search.html").read_text().partition("<pre")[0]
+
+
+def test_signals_before_trials_are_part_of_the_outcome(folder: Path) -> None:
+    result = outcome(folder)
+    assert result["signals"]["teacher_score"] > 0.5
+    assert result["signals"]["labels_per_class"] == 10
+    for arm in result["arms"]:
+        if arm["kind"] == "baseline":
+            assert arm["signals"] is None
+        else:
+            assert arm["signals"]["norm_ratio"] > 0
+            assert -1 <= arm["signals"]["cosine"] <= 1

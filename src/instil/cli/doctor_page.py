@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from instil.early_signals.advice import gradient_rows, task_rows
 from instil.report.quantities import duration, milliseconds, plain, size
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def _show_stage(stage: Mapping[str, Any], console: Console) -> None:
         for line in entry.get("plan", []):
             console.print(f"  {name.partition('/')[2]}: {line}", highlight=False, markup=False)
     _show_match(stage, console)
+    console.print(_signals(stage["signals"]))
     console.print(_forecast_line(stage["forecast"]), highlight=False)
 
 
@@ -87,6 +89,22 @@ def _losses(objectives: Mapping[str, Any]) -> Table:
             f"{100 * entry['share']:.1f} %",
             adapters,
         )
+    return table
+
+
+def _signals(signals: Mapping[str, Any]) -> Table:
+    """Return the signals before trials, and what their values suggest."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        title=f"Signals before training ({signals['task']['num_samples']} validation samples)",
+        title_justify="left",
+    )
+    table.add_column("signal", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("rule of thumb")
+    for row in [*task_rows(signals["task"]), *gradient_rows(signals["losses"])]:
+        table.add_row(*row)
     return table
 
 

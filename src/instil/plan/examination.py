@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from instil.core import Outputs, Scheme
+from instil.core import Batch, Outputs, Scheme
+from instil.early_signals.stage_signals import gradient_signals, stage_signals
 from instil.engine import Engine
 from instil.experiment.data_checks import data_problems, weight_problems
 from instil.experiment.experiment import Experiment
@@ -31,6 +33,7 @@ def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> d
     Returns:
         ``scheme``, ``teacher_trained``, ``student`` and ``teacher`` (``summarize_net``; None
         without a teacher), ``objectives`` (``probe_losses``), ``match`` (``compare_outputs``),
+        ``signals`` (``task`` of ``TaskSignals`` and ``losses`` of ``GradientSignals``),
         ``forecast`` (``forecast_training``) and ``problems``.
     """
     recipe = experiment.recipe
@@ -50,16 +53,18 @@ def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> d
     with torch.no_grad():
         student_outputs = scheme.student(batch)
         teacher_outputs = scheme.teacher_outputs(batch)
+    # Before the probes, whose forward passes change the statistics of BatchNorm.
+    task_signals = {"task": stage_signals(experiment, scheme, is_trained).to_json()}
     scheme.train()
-    is_regression = experiment.task.kind == "real"
     # The losses come first: the forecast takes training steps, which change the weights.
-    findings: dict[str, Any] = {
+    findings = {
         "scheme": recipe.scheme.type,
         "teacher_trained": is_trained,
         "student": summarize_net(scheme.student, student_outputs),
         "teacher": _teacher_summary(scheme, teacher_outputs),
         "objectives": probe_losses(scheme, engine, batch),
-        "match": {} if is_regression else compare_outputs(student_outputs, teacher_outputs, batch),
+        "match": _match(experiment, student_outputs, teacher_outputs, batch),
+        "signals": task_signals | _gradient_facts(experiment, scheme, engine, is_trained),
         "forecast": forecast_training(experiment, scheme, engine, batch),
     }
     problems = [
@@ -69,6 +74,24 @@ def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> d
         *weighting_advice(experiment),
     ]
     return findings | {"problems": problems}
+
+
+def _gradient_facts(
+    experiment: Experiment, scheme: Scheme, engine: Engine, is_trained: bool
+) -> dict[str, dict[str, Any]]:
+    # The gradients towards an untrained teacher carry no information.
+    if not is_trained:
+        return {"losses": {}}
+    clock = first_step_clock(experiment.recipe.seeds[0])
+    _, losses = gradient_signals(experiment, scheme, engine, clock)
+    return {"losses": {name: asdict(signals) for name, signals in losses.items()}}
+
+
+def _match(
+    experiment: Experiment, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch
+) -> dict[str, float]:
+    is_regression = experiment.task.kind == "real"
+    return {} if is_regression else compare_outputs(student_outputs, teacher_outputs, batch)
 
 
 def _teacher_summary(scheme: Scheme, outputs: Outputs) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from instil import catalogue
 from instil.catalogue.signatures import with_defaults
+from instil.early_signals.gradients import GradientSignals
 from instil.recipe import build
 from instil.recipe.sections import Recipe
 from instil.search.space import (
@@ -35,6 +36,8 @@ class Arm:
         changes: sections that replace those of the recipe.
         dimensions: values that are searched.
         step_seconds: measured seconds of a training step; 0 if unknown.
+        signals: gradient of its losses before training; None without label losses, and for a
+            baseline.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Arm:
     changes: dict[str, Any]
     dimensions: tuple[Dimension, ...] = ()
     step_seconds: float = 0.0
+    signals: GradientSignals | None = None
 
     @property
     def method(self) -> str:
@@ -64,7 +68,15 @@ class Arm:
             Dimension(**{**entry, "choices": tuple(entry["choices"])})
             for entry in data["dimensions"]
         )
-        return cls(**{**data, "dimensions": dimensions})
+        # A search of an earlier version has no signals.
+        signals = data.get("signals")
+        return cls(
+            **{
+                **data,
+                "dimensions": dimensions,
+                "signals": None if signals is None else GradientSignals(**signals),
+            }
+        )
 
 
 def base_data(recipe: Recipe) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from typing import Any
 from instil import catalogue
 from instil.cards import suggestion
 from instil.core import Net, Scheme
+from instil.early_signals.gradients import GradientSignals
+from instil.early_signals.stage_signals import gradient_signals, stage_signals
+from instil.early_signals.task_signals import TaskSignals
 from instil.engine import Engine
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
@@ -43,10 +46,12 @@ class Candidates:
     Attributes:
         arms: arms that passed the checks.
         refused: reason by name of the method.
+        signals: signals of teacher, student and data before trials.
     """
 
     arms: list[Arm]
     refused: dict[str, str]
+    signals: TaskSignals
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -96,7 +101,8 @@ def find_candidates(
     arms = _without_duplicates(arms, base)
     if has_options:
         arms = [with_space(arm, base, task) for arm in arms]
-    return Candidates(arms, refused)
+    assert probe.task_signals is not None
+    return Candidates(arms, refused, probe.task_signals)
 
 
 def _checked_baseline(arm: Arm, base: Mapping[str, Any]) -> Arm:
@@ -143,6 +149,7 @@ class _Probe:
         self._experiment = experiment
         self._base = base
         self._teachers: dict[int, Net | None] = {}
+        self.task_signals: TaskSignals | None = None
 
     def check(self, arm: Arm) -> Arm:
         """Return an arm that trains, with its prior weight and the time of its step.
@@ -153,10 +160,13 @@ class _Probe:
         """
         recipe = build(arm_recipe(self._base, arm, {}))
         experiment = replace(self._experiment, recipe=recipe)
-        _, scheme, _ = list(dry_run(experiment, self._trained))[-1]
-        losses, seconds = _first_steps(experiment.stages[-1], scheme)
+        _, scheme, is_trained = list(dry_run(experiment, self._trained))[-1]
+        if self.task_signals is None:
+            # The first arm is the recipe's own. The student is not trained yet.
+            self.task_signals = stage_signals(experiment.stages[-1], scheme, is_trained)
+        losses, seconds, signals = _first_steps(experiment.stages[-1], scheme)
         _check_losses(losses)
-        arm = replace(arm, step_seconds=seconds)
+        arm = replace(arm, step_seconds=seconds, signals=signals)
         return self._with_prior_weight(arm, losses) if arm.kind == "objective" else arm
 
     def _trained(self, stage: Experiment, config: TeacherConfig, index: int) -> Net | None:
@@ -183,8 +193,10 @@ class _Probe:
         return replace(arm, changes={**arm.changes, "objectives": objectives})
 
 
-def _first_steps(stage: Experiment, scheme: Scheme) -> tuple[LossFacts, float]:
-    """Return the losses of the first batch, and the seconds of a step."""
+def _first_steps(
+    stage: Experiment, scheme: Scheme
+) -> tuple[LossFacts, float, GradientSignals | None]:
+    """Return the losses of the first batch, the seconds of a step and the gradient signals."""
     recipe = stage.recipe
     seed = recipe.seeds[0]
     engine = Engine(precision=recipe.train.precision)
@@ -196,9 +208,11 @@ def _first_steps(stage: Experiment, scheme: Scheme) -> tuple[LossFacts, float]:
     batch = engine.move(next(iter(loader))) | first_step_clock(seed)
     scheme.train()
     losses = probe_losses(scheme, engine, batch)
+    signals, _ = gradient_signals(stage, scheme, engine, first_step_clock(seed))
     # The first step allocates the state of the optimizers and is not timed.
     train_step(engine, scheme, [batch])
-    return losses, seconds_per_step(engine, scheme, batch, 2) * recipe.train.accumulate
+    seconds = seconds_per_step(engine, scheme, batch, 2) * recipe.train.accumulate
+    return losses, seconds, signals
 
 
 def _check_losses(losses: LossFacts) -> None:

@@ -60,6 +60,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "notes": [*state.schedule.notes, *study.notes],
         "arms": [arm.to_json() for arm in state.arms],
         "refused": state.refused,
+        "signals": state.signals,
         "trials": study.results,
     }
     winner = next(arm for arm in finalists if arm.name == ranked[0])

@@ -133,6 +133,7 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
         schedule,
         torch.get_num_threads(),
         data_hash,
+        candidates.signals.to_json(),
     )
     with atomic(trainer.folder / "recipe.yaml") as temporary:
         temporary.write_text(recipes.to_yaml(experiment.recipe), encoding="utf-8")

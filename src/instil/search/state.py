@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -132,6 +132,7 @@ class State:
         schedule: rounds.
         num_threads: threads of every training.
         data_hash: fingerprint of training and validation samples.
+        signals: plain data of ``TaskSignals``; empty for a search of an earlier version.
     """
 
     settings: Settings
@@ -140,6 +141,7 @@ class State:
     schedule: Schedule
     num_threads: int
     data_hash: str
+    signals: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write the state into the folder of the search."""
@@ -150,6 +152,7 @@ class State:
             "schedule": self.schedule.to_json(),
             "num_threads": self.num_threads,
             "data_hash": self.data_hash,
+            "signals": self.signals,
         }
         write_json(folder / STATE, content)
 
@@ -167,6 +170,7 @@ class State:
             Schedule.from_json(content["schedule"]),
             content["num_threads"],
             content["data_hash"],
+            content.get("signals", {}),
         )
 
 

@@ -1,0 +1,1 @@
+"""Signals before trials: cheap measurements of teacher, student and data before any training."""

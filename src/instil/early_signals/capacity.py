@@ -43,17 +43,17 @@ def operation_ratio(student: nn.Module, teacher: nn.Module, batch: Batch) -> flo
 def _num_operations(net: nn.Module, batch: Batch) -> int:
     with side_effect_free(net), _OperationCounter() as counter:
         net(batch)
-    return counter.num_operations
+    return int(counter.num_operations)
 
 
-class _OperationCounter(TorchDispatchMode):
+class _OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of convolutions, matrix products and fused attention.
 
     ``FlopCounterMode`` also tracks modules, which fails for a network without gradients.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.num_operations = 0
 
     def __torch_dispatch__(

@@ -109,7 +109,8 @@ def _compared(gradient: Gradient, labels: Gradient) -> tuple[float, float]:
 
 
 def _norm(gradient: Gradient) -> float:
-    return sum(float(part.double().square().sum()) for part in gradient) ** 0.5
+    squared = sum(float(part.double().square().sum()) for part in gradient)
+    return float(squared**0.5)
 
 
 def _mean(pairs: Sequence[tuple[float, float]]) -> GradientSignals:

@@ -52,9 +52,10 @@ class MeasuredSamples:
     def class_labels(self) -> Tensor | None:
         """Return one class index per sample (N,); None for other labels."""
         values = [batch.get("label") for batch in self.batches]
-        if not all(isinstance(value, Tensor) and value.ndim == 1 for value in values):
+        tensors = [value for value in values if isinstance(value, Tensor) and value.ndim == 1]
+        if len(tensors) < len(values):
             return None
-        label: Tensor = torch.cat(values)
+        label = torch.cat(tensors)
         return None if label.is_floating_point() or (label == UNLABELLED).any() else label
 
 

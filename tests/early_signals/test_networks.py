@@ -45,6 +45,8 @@ def test_a_role_of_both_networks_is_compared() -> None:
     teacher = {"features": (hidden.transpose(1, 2),), "hidden_states": (hidden, hidden)}
     assert level_similarities([student], [teacher]) == pytest.approx([1])
     assert level_similarities([{"logits": hidden}], [teacher]) == []
+    frames = {"hidden_states": (hidden.repeat(2, 1, 1),)}
+    assert level_similarities([frames], [teacher]) == []
     level = last_level([student, student])
     assert level is not None
     torch.testing.assert_close(level, hidden.mean(1).repeat(2, 1))

@@ -33,7 +33,9 @@ def level_similarities(
     for role in ("features", *CHANNELS_LAST):
         student_levels = _pooled_levels(student_outputs, role)
         teacher_levels = _pooled_levels(teacher_outputs, role)
-        if student_levels and teacher_levels:
+        # Rows differ if a level has one for each frame or view, and not for each sample.
+        lengths = {len(level) for level in (*student_levels, *teacher_levels)}
+        if student_levels and teacher_levels and len(lengths) == 1:
             pairs = zip(student_levels, _at_depths(teacher_levels, student_levels), strict=True)
             return [float(1 - cka_loss(student, teacher)) for student, teacher in pairs]
     return []

@@ -170,6 +170,9 @@ def _probe_accuracy(train: MeasuredSamples, validation: MeasuredSamples) -> floa
     features = last_level(validation.student)
     if train_label is None or label is None or train_features is None or features is None:
         return None
+    # Levels of several views or frames may have a row for each of them.
+    if len(train_features) != len(train_label) or len(features) != len(label):
+        return None
     if train_features.shape[1] > MAX_PROBE_WIDTH or train_features.shape[1] != features.shape[1]:
         return None
     return linear_probe_accuracy(train_features, train_label, features, label)

@@ -1,0 +1,127 @@
+"""Source ``texts``: files, pairs, padding, classes and errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from instil.data.sources.texts import texts
+from instil.experiment.dry_run import dry_run
+from instil.experiment.experiment import Experiment
+from instil.recipe import build
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def mails(tmp_path: Path) -> Path:
+    rows: list[dict[str, object]] = [
+        {"body": f"win prize {i}" if i % 2 else f"see you {i}", "kind": "spam" if i % 2 else "ham"}
+        for i in range(40)
+    ]
+    write_rows(tmp_path / "mails.jsonl", rows)
+    return tmp_path
+
+
+def test_a_text_ends_with_the_end_token_and_padding(mails: Path) -> None:
+    data = texts("mails.jsonl", text="body", label="kind", tokenizer="bytes", length=16, base=mails)
+    assert data.classes == ("ham", "spam")
+    batch = data.train.__getitems__([0])
+    ids, mask = batch["input_ids"][0].tolist(), batch["attention_mask"][0].tolist()
+    size = sum(mask)
+    assert bytes(ids[: size - 1]).decode() in {f"win prize {i}" for i in range(40)} | {
+        f"see you {i}" for i in range(40)
+    }
+    assert ids[size - 1 :] == [256] * (17 - size)
+    assert mask == [1] * size + [0] * (16 - size)
+
+
+def test_a_csv_file_without_a_label_in_some_rows(tmp_path: Path) -> None:
+    lines = ["text,label", *(f'"a, {i}",{"x" if i % 2 else "y"}' for i in range(20)), "last one,"]
+    (tmp_path / "all.csv").write_text("\n".join(lines))
+    data = texts("all.csv", tokenizer="bytes", length=8, base=tmp_path)
+    labels = torch.cat([part.label for part in (data.train, data.validation, data.test)])
+    assert sorted(labels.unique().tolist()) == [-100, 0, 1]
+
+
+def test_a_class_that_only_test_texts_have_keeps_its_index(tmp_path: Path) -> None:
+    for name, labels in (("train", "bc"), ("validation", "bc"), ("test", "abc")):
+        rows: list[dict[str, object]] = [{"text": "t", "label": one} for one in labels]
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    files: dict[str, str | list[str]] = {
+        name: f"{name}.jsonl" for name in ("train", "validation", "test")
+    }
+    data = texts(files, tokenizer="bytes", length=4, base=tmp_path)
+    assert data.classes == ("a", "b", "c")
+    assert data.train.label.tolist() == [1, 2]
+    assert data.test.label.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("ab", "cd", "ab|cd|"),
+        ("abcdefghij", "cd", "abcdef|cd|"),
+        ("ab", "cdefghijkl", "ab|cdefgh|"),
+        ("abcdefghij", "klmnopqrst", "abcd|klmn|"),
+    ],
+)
+def test_a_pair_is_cut_to_the_row(tmp_path: Path, first: str, second: str, expected: str) -> None:
+    write_rows(
+        tmp_path / "all.jsonl", [{"a": first, "b": second, "label": i % 2} for i in range(20)]
+    )
+    data = texts("all.jsonl", text="a", pair="b", tokenizer="bytes", length=10, base=tmp_path)
+    batch = data.train.__getitems__([0])
+    tokens = batch["input_ids"][0][batch["attention_mask"][0] == 1].tolist()
+    assert "".join("|" if token == 256 else chr(token) for token in tokens) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": " ", "label": "a"}, "row 1: 'text' is ' '. Expected a text that is not empty"),
+        ({"text": 3, "label": "a"}, "row 1: 'text' is 3"),
+        ({"txt": "a", "label": "a"}, "row 1: 'text' is None"),
+    ],
+)
+def test_wrong_rows_are_errors(tmp_path: Path, row: dict[str, object], message: str) -> None:
+    write_rows(tmp_path / "all.jsonl", [{"text": "a", "label": "a"}, row])
+    with pytest.raises(ValueError, match=message):
+        texts("all.jsonl", tokenizer="bytes", base=tmp_path)
+
+
+def test_a_missing_column_names_the_closest_one(mails: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"text: .* has no column 'text'. Expected one of body, kin"
+    ):
+        texts("mails.jsonl", label="kind", base=mails)
+    with pytest.raises(ValueError, match=r"label: .* has no column 'kinds'.*kind"):
+        texts("mails.jsonl", text="body", label="kinds", base=mails)
+
+
+def test_a_recipe_reads_texts(mails: Path) -> None:
+    recipe = build(
+        {
+            "task": "text_classification",
+            "data": {
+                "name": "texts",
+                "files": str(mails / "mails.jsonl"),
+                "text": "body",
+                "label": "kind",
+                "tokenizer": "bpe:280",
+                "length": 12,
+                "batch_size": 8,
+            },
+            "teacher": {"model": "text_transformer", "options": {"width": 8, "depth": 1}},
+            "student": {"model": "text_transformer", "options": {"width": 4, "depth": 1}},
+            "objectives": {"cross_entropy": {}, "kd": {}},
+            "train": {"steps": 2},
+        }
+    )
+    stages = list(dry_run(Experiment.from_recipe(recipe)))
+    assert len(stages) == 1

@@ -65,7 +65,7 @@ def build(
     if pretrained:
         raise ValueError(_no_weights(spec))
     if source in OWN_SOURCES:
-        builder = _own_builder(name)
+        builder = own_builder(name)
     elif trust_code or spec in declared_models():
         builder = user_function(source, name, Path(base), imports, source_names())
     else:
@@ -149,7 +149,12 @@ def _no_weights(spec: str) -> str:
     )
 
 
-def _own_builder(name: str) -> Callable[..., nn.Module]:
+def own_builder(name: str) -> Callable[..., nn.Module]:
+    """Return the function that builds a network of this package.
+
+    Raises:
+        ValueError: for an unknown name, with the closest one.
+    """
     names = network_names()
     if name not in names:
         raise ValueError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from instil.core import Net
+from instil.core import Batch, Net
 from instil.experiment.experiment import Experiment
 from instil.networks.network_call import reads_of
 from instil.plan.run_folder import RunFolder
@@ -30,10 +31,7 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
         ValueError: if the task or the student cannot be exported to ONNX.
         ImportError: without the extra ``export``.
     """
-    from instil.export.int8 import quantize
     from instil.export.latency import measure
-    from instil.export.onnx import to_onnx
-    from instil.export.onnx_labels import describe
     from instil.export.session import Session
 
     experiment.task.check_export()
@@ -41,28 +39,65 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
     if isinstance(experiment.task, ExportsParts):
         _export_parts(folder, experiment, experiment.task.export_parts(net, batch), int8)
         return
-    paths = {
-        "onnx": folder.path / "student.onnx",
-        "int8": folder.path / "student.int8.onnx",
-    }
+    exports = write_graphs(folder.path, experiment, net, batch, int8)
+    roles = exported_roles(experiment)
+    for export in exports.values():
+        session = Session(folder.path / export["file"], roles)
+        export |= evaluate_export(experiment, Net(session, experiment.task.call_exported))
+        export["latency"] = measure(session, batch)
+    add_exports(folder, exports)
+
+
+def write_graphs(
+    folder: Path, experiment: Experiment, net: Net, batch: Batch, int8: bool
+) -> dict[str, dict[str, Any]]:
+    """Write ``student.onnx``, and with ``int8`` also ``student.int8.onnx``.
+
+    Args:
+        folder: folder of the files.
+        experiment: experiment of the whole recipe, whose task does not export parts.
+        net: the student.
+        batch: validation samples.
+        int8: also write a quantized file, calibrated on training samples.
+
+    Returns:
+        ``onnx`` and ``int8``, each with at least ``file`` and ``bytes``.
+
+    Raises:
+        ValueError: if the student cannot be exported to ONNX.
+        ImportError: without the extra ``export``.
+        RuntimeError: if the outputs of the file differ from those of the student.
+    """
+    from instil.export.onnx import to_onnx
+    from instil.export.onnx_labels import describe
+
+    path = folder / "student.onnx"
     task = experiment.task
     task_inputs = task.export_inputs or task.inputs
-    roles = task.export_roles or task.roles
     metadata = describe(
         net, experiment.recipe.task.name, experiment.splits.classes, experiment.shape, task_inputs
     )
     # The graph has the keys of the data as inputs, which may differ from those of the task.
     reads = reads_of(net.call)
     inputs = [reads.get(key, key) for key in task_inputs]
-    facts = to_onnx(net, batch, paths["onnx"], inputs, metadata, roles)
-    exports: dict[str, Any] = {"onnx": facts}
+    exports = {"onnx": to_onnx(net, batch, path, inputs, metadata, exported_roles(experiment))}
     if int8:
-        exports["int8"] = quantize(paths["onnx"], _calibration_batches(experiment), paths["int8"])
-    for name, export in exports.items():
-        session = Session(paths[name], roles)
-        export |= evaluate_export(experiment, Net(session, task.call_exported))
-        export["latency"] = measure(session, batch)
-    add_exports(folder, exports)
+        exports["int8"] = write_int8(folder, experiment)
+    return exports
+
+
+def write_int8(folder: Path, experiment: Experiment) -> dict[str, Any]:
+    """Quantise ``student.onnx``, calibrated on training samples; return ``file`` and ``bytes``."""
+    from instil.export.int8 import quantize
+
+    batches = _calibration_batches(experiment)
+    return quantize(folder / "student.onnx", batches, folder / "student.int8.onnx")
+
+
+def exported_roles(experiment: Experiment) -> tuple[str, ...]:
+    """Return the outputs of an exported student."""
+    roles: tuple[str, ...] = experiment.task.export_roles or experiment.task.roles
+    return roles
 
 
 def _export_parts(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from instil import catalogue
-from instil.catalogue.signatures import with_defaults
+from instil.catalogue.signatures import parameters, with_defaults
 from instil.early_signals.gradients import GradientSignals
 from instil.recipe import build
 from instil.recipe.sections import Recipe
@@ -20,7 +20,7 @@ from instil.search.space import (
     weight_dimension,
 )
 
-ArmKind = Literal["recipe", "objective", "scheme", "baseline"]
+ArmKind = Literal["recipe", "objective", "scheme", "baseline", "student"]
 REFERENCES = ("alone", "label_smoothing", "pseudo_labels")
 """Baselines that every search trains, where they apply; the objective ``kd`` is one, too."""
 
@@ -31,13 +31,15 @@ class Arm:
 
     Attributes:
         name: unique name.
-        kind: ``recipe`` for the recipe's own method, else the kind of the method.
+        kind: ``recipe`` for the recipe's own method and student, ``student`` for another student,
+            else the kind of the method.
         is_reference: whether the arm takes part in every round.
         changes: sections that replace those of the recipe.
         dimensions: values that are searched.
         step_seconds: measured seconds of a training step; 0 if unknown.
         signals: gradient of its losses before training; None without label losses, and for a
             baseline.
+        costs: size and latency of a student, in a search over students.
     """
 
     name: str
@@ -47,11 +49,16 @@ class Arm:
     dimensions: tuple[Dimension, ...] = ()
     step_seconds: float = 0.0
     signals: GradientSignals | None = None
+    costs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
         """Name of the training: that of the baseline, or ``distilled``."""
         return self.name if self.kind == "baseline" else "distilled"
+
+    def with_costs(self, costs: dict[str, Any]) -> Arm:
+        """Return the arm with measured costs."""
+        return replace(self, costs=costs)
 
     def defaults(self) -> dict[str, Any]:
         """Return the published values of the dimensions."""
@@ -141,8 +148,7 @@ def reference_arms(recipe: Recipe, task: Any) -> Iterator[Arm]:
         if not baseline.needs_teacher:
             changes |= {"teacher": None, "store": None, "ensemble": None}
         yield Arm(name, "baseline", True, changes | {"balance": None})
-    tasks = {recipe.task.name, *task.method_tasks}
-    if has_teacher and tasks & set(catalogue.find("objective", "kd").card.tasks):
+    if has_teacher:
         yield _objective_arm(recipe, task, "kd", True)
 
 
@@ -166,6 +172,8 @@ def candidate_arms(recipe: Recipe, task: Any, names: Sequence[str] | None) -> It
 def _objective_arm(recipe: Recipe, task: Any, name: str, is_reference: bool) -> Arm:
     objectives = _label_objectives(recipe, task)
     objectives[name] = {"type": name}
+    if task.kind == "multi" and "multi_label" in parameters(catalogue.find("objective", name)):
+        objectives[name]["multi_label"] = True
     changes = {"objectives": objectives, "scheme": {"type": "offline"}, "balance": None}
     return Arm(name, "objective", is_reference, changes)
 

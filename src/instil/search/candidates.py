@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from instil import catalogue
@@ -47,11 +47,13 @@ class Candidates:
         arms: arms that passed the checks.
         refused: reason by name of the method.
         signals: signals of teacher, student and data before trials.
+        teacher_costs: size and latency of the teacher, in a search over students.
     """
 
     arms: list[Arm]
     refused: dict[str, str]
-    signals: TaskSignals
+    signals: TaskSignals | None = None
+    teacher_costs: dict[str, Any] = field(default_factory=dict)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -84,12 +86,18 @@ def find_candidates(
     """
     base = base_data(experiment.recipe)
     task = experiment.task
-    probe = _Probe(experiment, base)
+    probe = Probe(experiment, base)
     own = probe.check(own_arm(experiment.recipe))
     arms = [own]
     refused: dict[str, str] = {}
     for arm in reference_arms(experiment.recipe, task):
-        arms.append(probe.check(arm) if arm.kind != "baseline" else _checked_baseline(arm, base))
+        if arm.kind == "baseline":
+            arms.append(_checked_baseline(arm, base))
+            continue
+        try:
+            arms.append(probe.check(arm))
+        except ValueError as error:  # kd needs logits, and labels that are classes
+            refused[arm.name] = reason_of(error)
     for arm in candidate_arms(experiment.recipe, task, names):
         if reason := _card_mismatch(arm, experiment):
             refused[arm.name] = reason
@@ -97,11 +105,10 @@ def find_candidates(
         try:
             arms.append(probe.check(arm))
         except Exception as error:  # a method may fail in any way on data it was not made for
-            refused[arm.name] = _reason(error)
+            refused[arm.name] = reason_of(error)
     arms = _without_duplicates(arms, base)
     if has_options:
         arms = [with_space(arm, base, task) for arm in arms]
-    assert probe.task_signals is not None
     return Candidates(arms, refused, probe.task_signals)
 
 
@@ -123,21 +130,28 @@ def _without_duplicates(arms: Sequence[Arm], base: Mapping[str, Any]) -> list[Ar
 
 def _card_mismatch(arm: Arm, experiment: Experiment) -> str:
     """Return why the card of a method excludes a task; empty if it does not."""
-    card = catalogue.find(arm.kind, arm.name).card
-    task = experiment.recipe.task.name
-    if not {task, *experiment.task.method_tasks} & set(card.tasks):
-        return f"defined for {', '.join(card.tasks)}, not for {task}"
-    if experiment.task.kind not in card.labels:
-        return f"defined for labels {', '.join(card.labels)}, not for {experiment.task.kind}"
+    names = catalogue.find(arm.kind, arm.name).card.tasks
+    task = experiment.task
+    if not {experiment.recipe.task.name, *task.method_tasks} & set(names):
+        return f"defined for {', '.join(names)}, not for {experiment.recipe.task.name}"
+    if arm.kind == "objective":
+        options = dict(arm.changes["objectives"][arm.name])
+        kind = catalogue.find("objective", options.pop("type"))
+        try:
+            # Before the networks are built: most methods are refused for their kind of labels.
+            task.check({arm.name: kind(**options)})
+        except ValueError as error:
+            return reason_of(error)
     return ""
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return the message of an error in one line, with its class unless it is a wrong value."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 
 
-class _Probe:
+class Probe:
     """Builds each arm and takes its first steps.
 
     Args:
@@ -158,19 +172,35 @@ class _Probe:
             ValueError: if a loss has no gradient or is not finite, and for all that the checks of
                 a recipe refuse.
         """
+        return self.time(arm, *self.build(arm))
+
+    def build(self, arm: Arm) -> tuple[Experiment, Scheme]:
+        """Return the experiment of an arm and its scheme after the checks of a recipe.
+
+        Raises:
+            RecipeError: for all that the checks refuse.
+        """
         recipe = build(arm_recipe(self._base, arm, {}))
         experiment = replace(self._experiment, recipe=recipe)
-        _, scheme, is_trained = list(dry_run(experiment, self._trained))[-1]
+        _, scheme, is_trained = list(dry_run(experiment, self.trained_teacher))[-1]
         if self.task_signals is None:
             # The first arm is the recipe's own. The student is not trained yet.
             self.task_signals = stage_signals(experiment.stages[-1], scheme, is_trained)
+        return experiment, scheme
+
+    def time(self, arm: Arm, experiment: Experiment, scheme: Scheme) -> Arm:
+        """Take the first steps of a scheme; return its arm with prior weight and time of a step.
+
+        Raises:
+            ValueError: if a loss has no gradient or is not finite.
+        """
         losses, seconds, signals = _first_steps(experiment.stages[-1], scheme)
         _check_losses(losses)
         arm = replace(arm, step_seconds=seconds, signals=signals)
         return self._with_prior_weight(arm, losses) if arm.kind == "objective" else arm
 
-    def _trained(self, stage: Experiment, config: TeacherConfig, index: int) -> Net | None:
-        """Return a copy of the teacher, which every arm shares."""
+    def trained_teacher(self, stage: Experiment, config: TeacherConfig, index: int) -> Net | None:
+        """Return a copy of the teacher, which every arm shares; None if it is not trained."""
         own = self._experiment.stages[0]
         if index not in self._teachers:
             config = own.recipe.teachers[index]

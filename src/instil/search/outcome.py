@@ -11,6 +11,7 @@ from instil.recipe import build
 from instil.search.arms import Arm, arm_recipe
 from instil.search.evidence import compare_finalists, mean_with_interval
 from instil.search.page import write_page
+from instil.search.student_outcome import student_facts, student_rows
 from instil.search.study import Results, Study
 from instil.search.trials import write_json
 
@@ -31,15 +32,20 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     """
     experiment = study.trainer.experiment
     metric = experiment.task.headline
-    rows = {
-        arm.name: row for arm in finalists if (row := _row(study, arm, finals, metric)) is not None
-    }
+    settings = study.state.settings
+    make_rows = student_rows if settings.has_students else _method_rows
+    rows = make_rows(study, finalists, finals, metric)
     if not rows:
         raise RuntimeError("search: all final trainings failed. See trials/ for their errors")
     sign = 1 if study.higher_is_better else -1
     ranked = sorted(rows, key=lambda name: -sign * rows[name]["validation"]["mean"])
+    teacher = study.trainer.evaluate_teacher()
+    facts: dict[str, Any] = {"winner": ranked[0]}
+    if settings.has_students:
+        facts = student_facts(study, rows, teacher)
+    winner = rows[facts["winner"]]
     scores = {name: rows[name]["test"]["values"] for name in ranked}
-    differences, best = compare_finalists(scores, ranked[0], study.higher_is_better)
+    differences, best = compare_finalists(scores, winner["name"], study.higher_is_better)
     for name in ranked:
         rows[name]["differences"] = differences[name]
         rows[name]["is_best"] = name in best
@@ -48,11 +54,11 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "name": experiment.recipe.name,
         "headline": metric,
         "higher_is_better": study.higher_is_better,
-        "winner": ranked[0],
+        **facts,
         "best": [name for name in ranked if name in best],
         "finalists": [rows[name] for name in ranked],
-        "teacher": study.trainer.evaluate_teacher(),
-        "student_parameters": rows[ranked[0]]["parameters"],
+        "teacher": teacher,
+        "student_parameters": winner["parameters"],
         "final_seeds": study.final_seeds,
         "schedule": state.schedule.to_json(),
         "steps": sum(_steps(result) for result in study.results),
@@ -63,9 +69,9 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "signals": state.signals,
         "trials": study.results,
     }
-    winner = next(arm for arm in finalists if arm.name == ranked[0])
     write_json(study.trainer.folder / OUTCOME, outcome)
-    recipe_text = best_recipe(study, winner)
+    arm_name = winner.get("arm", winner["name"])
+    recipe_text = best_recipe(study, next(arm for arm in finalists if arm.name == arm_name))
     with atomic(study.trainer.folder / BEST) as temporary:
         temporary.write_text(recipe_text, encoding="utf-8")
     write_page(outcome, recipe_text, study.trainer.folder)
@@ -81,11 +87,21 @@ def best_recipe(study: Study, winner: Arm) -> str:
     own = study.trainer.experiment.recipe
     data = arm_recipe(study.base, winner, study.best_params(winner))
     references = [arm.name for arm in study.state.arms if arm.kind == "baseline"]
-    data |= {"baselines": references, "export": own.export, "name": f"{own.name}-best"}
+    # The costs of a student are those of its ONNX file.
+    is_exported = own.export or winner.costs.get("runtime") == "onnxruntime"
+    data |= {"baselines": references, "export": is_exported, "name": f"{own.name}-best"}
     if winner.kind == "baseline":
         data["teacher"] = own.model_dump(mode="json")["teacher"]
     data["seeds"] = study.final_seeds
     return recipes.to_yaml(build(data))
+
+
+def _method_rows(
+    study: Study, finalists: Sequence[Arm], finals: Results, metric: str
+) -> dict[str, dict[str, Any]]:
+    """Return scores and options of the finalists by name."""
+    rows = {arm.name: _row(study, arm, finals, metric) for arm in finalists}
+    return {name: row for name, row in rows.items() if row is not None}
 
 
 def _row(study: Study, arm: Arm, finals: Results, metric: str) -> dict[str, Any] | None:

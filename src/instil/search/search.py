@@ -28,12 +28,19 @@ from instil.search.outcome import write_outcome
 from instil.search.sampling import require_optuna
 from instil.search.schedule import Schedule, plan_exhaustive, plan_random, plan_schedule
 from instil.search.state import STATE, Settings, State, read_state
+from instil.search.students import find_students
 from instil.search.study import Study
 from instil.search.trainer import Trainer
 from instil.search.trials import write_json
 
 OVERHEAD = 1.5
 """Time of a trial with its evaluations, as a multiple of the time of its steps."""
+
+
+NUM_FINALISTS = 3
+"""Largest number of methods that are trained again, besides the reference arms."""
+NUM_STUDENTS = 6
+"""Largest number of students that are trained again: points of the frontier."""
 
 
 def start(
@@ -91,6 +98,10 @@ def _search(
             "stages: a search trains one stage. Expected a recipe without stages. Search the "
             "stages one after another"
         )
+    if settings is not None and settings.has_students and not (recipe.teachers or recipe.store):
+        raise RecipeError(
+            "teacher: missing. Expected a teacher, whose quality the students of a search keep"
+        )
     require_optuna()
     if settings is not None:
         check_names(settings.candidates or ())
@@ -119,10 +130,14 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
     experiment = trainer.experiment
     console.print("Training the teacher, unless the cache has it.", highlight=False)
     trainer.train_teachers()
-    names = settings.candidates if "methods" in settings.over else ()
-    candidates = find_candidates(experiment, names, settings.has_options)
+    if settings.has_students:
+        candidates = find_students(experiment, settings, console)
+    else:
+        names = settings.candidates if "methods" in settings.over else ()
+        candidates = find_candidates(experiment, names, settings.has_options)
     arms = candidates.arms
-    console.print(f"{len(arms)} arms, {len(candidates.refused)} methods refused.", highlight=False)
+    noun = "students" if settings.has_students else "methods"
+    console.print(f"{len(arms)} arms, {len(candidates.refused)} {noun} refused.", highlight=False)
     schedule = _schedule(experiment, settings, arms, num_jobs)
     splits = experiment.splits
     data_hash = fingerprint(sample_digest(splits.train), sample_digest(splits.validation))
@@ -133,7 +148,8 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
         schedule,
         torch.get_num_threads(),
         data_hash,
-        candidates.signals.to_json(),
+        {} if candidates.signals is None else candidates.signals.to_json(),
+        candidates.teacher_costs,
     )
     with atomic(trainer.folder / "recipe.yaml") as temporary:
         temporary.write_text(recipes.to_yaml(experiment.recipe), encoding="utf-8")
@@ -163,6 +179,7 @@ def _schedule(
         full_steps,
         budget,
         settings.num_trials if settings.has_options else 1,
+        num_finalists=NUM_STUDENTS if settings.has_students else NUM_FINALISTS,
         num_seeds=settings.num_seeds,
     )
     return plan_random(schedule) if settings.strategy == "random" else schedule

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from instil.search.arms import Arm
+from instil.search.limits import parse_limits, parse_share
 from instil.search.sampling import Sampler
 from instil.search.schedule import Schedule
 from instil.search.trials import write_json
 
 STATE = "study.json"
 Strategy = Literal["halving", "random", "exhaustive"]
-SUBJECTS = ("methods", "options")
+SUBJECTS = ("methods", "options", "students")
 """Values of the option ``over``."""
+
+KEEP = 0.99
+"""Share of the teacher's quality that the chosen student keeps, by default."""
+
+STUDENT_OPTIONS = ("students", "limits", "keep")
+"""Settings that only a search over students has."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class Settings:
         num_trials: trials of each arm per round; 1 without ``options``.
         num_seeds: new seeds of the final trainings.
         seed: seed of all random choices of the search.
+        students: families of students, or models. None: the default families.
+        limits: largest latency (ms), size (bytes) and number of parameters of a student.
+        keep: share of the teacher's quality that the chosen student keeps.
     """
 
     over: tuple[str, ...] = ("methods",)
@@ -46,14 +56,18 @@ class Settings:
     num_trials: int = 4
     num_seeds: int = 3
     seed: int = 0
+    students: tuple[str, ...] | None = None
+    limits: dict[str, float] = field(default_factory=dict)
+    keep: float = KEEP
 
     def __post_init__(self) -> None:
         for subject in self.over or ("",):
             if subject not in SUBJECTS:
                 raise ValueError(
                     f"--over: unknown subject '{subject}'. Expected {' or '.join(SUBJECTS)}, or "
-                    "both, separated by a comma"
+                    "two of them, separated by a comma"
                 )
+        self._check_students()
         for option, value, names in (
             ("--strategy", self.strategy, get_args(Strategy)),
             ("--sampler", self.sampler, get_args(Sampler)),
@@ -77,6 +91,22 @@ class Settings:
                 f"methods,options, got --over {','.join(self.over)}"
             )
 
+    def _check_students(self) -> None:
+        if self.has_students and "methods" in self.over:
+            raise ValueError(
+                "--over: methods and students at once. Expected students or students,options. "
+                "Search for the student first, and then for the method with its best.yaml"
+            )
+        if self.has_students:
+            return
+        defaults: dict[str, Any] = {"students": None, "limits": {}, "keep": KEEP}
+        for name, option in zip(STUDENT_OPTIONS, ("students", "limit", "keep"), strict=True):
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(
+                    f"--{option}: for students only. Expected --over students, got --over "
+                    f"{','.join(self.over)}"
+                )
+
     @classmethod
     def from_options(
         cls,
@@ -90,6 +120,9 @@ class Settings:
         num_trials: int,
         num_seeds: int,
         seed: int,
+        students: str | None = None,
+        limits: Sequence[str] = (),
+        keep: str | None = None,
     ) -> Settings:
         """Build settings from the options of the command line, in which commas separate names.
 
@@ -107,12 +140,20 @@ class Settings:
             num_trials,
             num_seeds,
             seed,
+            _names(students),
+            parse_limits(limits),
+            KEEP if keep is None else parse_share(keep),
         )
 
     @property
     def has_options(self) -> bool:
         """Whether options of the methods are searched."""
         return "options" in self.over
+
+    @property
+    def has_students(self) -> bool:
+        """Whether students are searched."""
+        return "students" in self.over
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -133,6 +174,7 @@ class State:
         num_threads: threads of every training.
         data_hash: fingerprint of training and validation samples.
         signals: plain data of ``TaskSignals``; empty for a search of an earlier version.
+        teacher_costs: size and latency of the teacher, in a search over students.
     """
 
     settings: Settings
@@ -142,6 +184,7 @@ class State:
     num_threads: int
     data_hash: str
     signals: dict[str, Any] = field(default_factory=dict)
+    teacher_costs: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write the state into the folder of the search."""
@@ -153,6 +196,7 @@ class State:
             "num_threads": self.num_threads,
             "data_hash": self.data_hash,
             "signals": self.signals,
+            "teacher_costs": self.teacher_costs,
         }
         write_json(folder / STATE, content)
 
@@ -160,9 +204,9 @@ class State:
     def from_json(cls, content: Mapping[str, Any]) -> State:
         """Build the state from plain data."""
         settings = dict(content["settings"])
-        candidates = settings["candidates"]
-        settings["over"] = tuple(settings["over"])
-        settings["candidates"] = None if candidates is None else tuple(candidates)
+        for key in ("over", "candidates", "students"):
+            if settings.get(key) is not None:
+                settings[key] = tuple(settings[key])
         return cls(
             Settings(**settings),
             tuple(Arm.from_json(arm) for arm in content["arms"]),
@@ -171,6 +215,7 @@ class State:
             content["num_threads"],
             content["data_hash"],
             content.get("signals", {}),
+            content.get("teacher_costs", {}),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from instil.search.arms import Arm, base_data
 from instil.search.execution import OnResult, execute
+from instil.search.frontier import order_by_front
 from instil.search.sampling import suggest
 from instil.search.schedule import Rung
 from instil.search.state import State
@@ -125,7 +126,10 @@ class Study:
         return [arm for arm in self.state.arms if arm.is_reference or arm in candidates]
 
     def _ranked(self, arms: Sequence[Arm]) -> list[Arm]:
-        """Return arms by the best score of their last round; equal arms keep their order."""
+        """Return arms by the best score of their last round; equal arms keep their order.
+
+        Students are ordered by the frontier of score and size.
+        """
         last = max((result["round"] for result in self.results), default=0)
         best = {}
         for arm in arms:
@@ -135,6 +139,10 @@ class Study:
                 if result["arm"] == arm.name and result["round"] == last
             ]
             best[arm.name] = max(own, default=float("-inf"))
+        if self.state.settings.has_students:
+            by_name = {arm.name: arm for arm in arms}
+            sizes = {arm.name: float(arm.costs["bytes"]) for arm in arms}
+            return [by_name[name] for name in order_by_front(best, sizes)]
         return sorted(arms, key=lambda arm: -best[arm.name])
 
     def _key(self, result: dict[str, Any]) -> float:

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from instil.core import Net, Teacher
 from instil.engine import init_distributed
 from instil.experiment.cached_teacher import CachedTeacher
@@ -31,6 +29,7 @@ from instil.recipe import build
 from instil.recipe.sections import TeacherConfig
 from instil.search.locked_test import TestLock
 from instil.search.pruning import StopTrial, is_behind
+from instil.search.student_costs import evaluate_int8, num_parameters
 from instil.search.trials import Trial, read_result, result_file, write_json
 from instil.training.run import TrainState
 
@@ -93,7 +92,7 @@ class Trainer:
             "score": teacher.test.get(complete.task.headline),
             "test": teacher.test,
             "validation": teacher.validation,
-            "parameters": recorded or _num_parameters(teacher.net) or None,
+            "parameters": recorded or num_parameters(teacher.net) or None,
         }
 
     def train(self, trial: Trial) -> dict[str, Any]:
@@ -157,7 +156,9 @@ class Trainer:
         if trial.is_final:
             complete = replace(self.lock.open(), recipe=recipe)
             scores["test"], _ = Evaluator(complete).evaluate(net, "test")
-            scores["parameters"] = _num_parameters(net)
+            scores["parameters"] = num_parameters(net)
+            if trial.has_int8:
+                scores["int8"] = evaluate_int8(complete, net)
         return scores
 
     @functools.cached_property
@@ -198,10 +199,6 @@ class _WorkFolder:
 
     def __exit__(self, *error: object) -> None:
         shutil.rmtree(self._path, ignore_errors=True)
-
-
-def _num_parameters(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def _ignore(name: str, seed: int | None, state: TrainState) -> None:

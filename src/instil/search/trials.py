@@ -34,6 +34,7 @@ class Trial:
         rivals: validation scores of earlier trials of the same round by step, which the trial is
             compared with during its training; it stops early if it is far behind.
         key: fingerprint of all that the result depends on.
+        has_int8: whether a final training also evaluates the student in int8.
     """
 
     arm: str
@@ -45,6 +46,7 @@ class Trial:
     recipe: dict[str, Any]
     rivals: list[list[list[float]]] = field(default_factory=list)
     key: str = ""
+    has_int8: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -53,7 +55,11 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Return the trial as plain data."""
-        return asdict(self)
+        data = asdict(self)
+        # Left out by default, so that searches of earlier versions keep their keys.
+        if not self.has_int8:
+            del data["has_int8"]
+        return data
 
 
 def make_trial(
@@ -91,7 +97,15 @@ def make_trial(
     data["seeds"] = [seed]
     recipe = build(data).model_dump(mode="json")
     trial = Trial(
-        arm.name, arm.method, round_index, dict(params), num_steps, seed, recipe, rivals or []
+        arm.name,
+        arm.method,
+        round_index,
+        dict(params),
+        num_steps,
+        seed,
+        recipe,
+        rivals or [],
+        has_int8=round_index < 0 and bool(arm.costs.get("int8")),
     )
     return Trial(**{**trial.to_json(), "key": fingerprint(trial.to_json(), data_hash)})
 

@@ -59,7 +59,6 @@ class Segmentation(Task):
     names = ("image", "label", "valid")
     inputs = ("image",)
     headline = "miou"
-    method_tasks: ClassVar = ("classification",)
     call = staticmethod(call)
     aliases: ClassVar = {"pixel_values": "image", "labels": "label", "mask": "label"}
     label_hint = "If 255 marks void pixels, add a boolean 'valid' (N, H, W) that is False there"

@@ -25,6 +25,7 @@ class TabularRegression(Regression):
     title = "regression of table rows"
     names = ("features", "label")
     inputs = ("features",)
+    method_tasks = ("classification", "regression")
     call = staticmethod(call)  # type: ignore[assignment]
 
     def check_data(self, batch: Batch) -> None:

@@ -21,7 +21,6 @@ class ClassTask(Task):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("single", "multi", "binary")
-    method_tasks: ClassVar[tuple[str, ...]] = ("classification",)
     aliases: ClassVar = {"pixel_values": "image", "labels": "label"}
     baselines: ClassVar = {
         "single": ("alone", "label_smoothing", "pseudo_labels"),

@@ -60,7 +60,7 @@ class Task(ExtraMetrics):
     teacher_eval_roles: ClassVar[tuple[str, ...]] = ()
     label_objectives: tuple[str, ...] = ("cross_entropy",)
     kinds: ClassVar[tuple[str, ...]] = ("single",)
-    method_tasks: ClassVar[tuple[str, ...]] = ()
+    method_tasks: ClassVar[tuple[str, ...]] = ("classification",)
     baselines: ClassVar[Mapping[str, tuple[str, ...]]] = {"single": ("alone",)}
     exports: bool = True
     unexported_kinds: ClassVar[tuple[str, ...]] = ()

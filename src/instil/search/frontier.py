@@ -1,0 +1,89 @@
+"""Frontier of quality against cost, its hypervolume, and the order in which students pass on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log
+
+
+def frontier(qualities: Mapping[str, float], costs: Mapping[str, float]) -> list[str]:
+    """Return the students that no other student beats in both quality and cost.
+
+    Args:
+        qualities: quality by name; higher is better.
+        costs: cost by name; lower is better.
+
+    Returns:
+        Names, the cheapest first. Of equal students the first one stays.
+
+    Example:
+        >>> frontier({"a": 0.8, "b": 0.9, "c": 0.85}, {"a": 1.0, "b": 2.0, "c": 3.0})
+        ['a', 'b']
+    """
+    names: list[str] = []
+    for name in sorted(qualities, key=lambda name: (costs[name], -qualities[name])):
+        if not names or qualities[name] > qualities[names[-1]]:
+            names.append(name)
+    return names
+
+
+def order_by_front(qualities: Mapping[str, float], costs: Mapping[str, float]) -> list[str]:
+    """Return all students, those of the frontier first, then the frontier of the rest, and so on.
+
+    Each frontier begins with its best and its cheapest student. The next ones are those whose cost
+    differs most from the costs of the students before them, so that every prefix covers the range.
+
+    Args:
+        qualities: quality by name; higher is better.
+        costs: positive cost by name; lower is better.
+    """
+    left = dict(qualities)
+    ordered: list[str] = []
+    while left:
+        front = frontier(left, costs)
+        ordered += _spread(front, costs)
+        for name in front:
+            del left[name]
+    return ordered
+
+
+def _spread(front: Sequence[str], costs: Mapping[str, float]) -> list[str]:
+    """Order a frontier, which begins with the cheapest student and ends with the best."""
+    ordered = list(dict.fromkeys([front[-1], front[0]]))
+    rest = [name for name in front if name not in ordered]
+    while rest:
+        # Sizes differ by factors, so their distance is that of logarithms.
+        distances = {
+            name: min(abs(log(costs[name] / costs[other])) for other in ordered) for name in rest
+        }
+        farthest = max(rest, key=lambda name: distances[name])
+        ordered.append(farthest)
+        rest.remove(farthest)
+    return ordered
+
+
+def hypervolume(
+    qualities: Mapping[str, float], costs: Mapping[str, float], largest_cost: float
+) -> float:
+    """Compute the area below the frontier, as a share of the costs up to ``largest_cost``.
+
+    It is the mean, over all cost limits from 0 to ``largest_cost``, of the best quality within the
+    limit, which is 0 where no student is within it (Zitzler & Thiele 1999, with the reference
+    point of quality 0 and cost ``largest_cost``).
+
+    Args:
+        qualities: quality by name, at least 0; higher is better.
+        costs: cost by name; lower is better.
+        largest_cost: cost of the reference point.
+
+    Example:
+        >>> hypervolume({"a": 0.5, "b": 1.0}, {"a": 1.0, "b": 2.0}, 4.0)
+        0.625
+    """
+    area = 0.0
+    names = frontier(qualities, costs)
+    ends = [*(costs[name] for name in names[1:]), largest_cost]
+    for name, end in zip(names, ends, strict=True):
+        width = min(end, largest_cost) - costs[name]
+        area += max(0.0, width) * qualities[name]
+    return area / largest_cost

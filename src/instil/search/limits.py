@@ -1,0 +1,106 @@
+"""Limits of a student: latency, size of its file and number of parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from instil.cards import suggestion
+
+UNITS: dict[str, dict[str, float]] = {
+    "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
+    "size": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9},
+    "parameters": {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9},
+}
+"""Units of each limit, with their value in the unit of ``COSTS``."""
+
+COSTS = {"latency": "latency_ms", "size": "bytes", "parameters": "parameters"}
+"""Measured cost of a student that each limit applies to."""
+
+
+def parse_limits(texts: Iterable[str]) -> dict[str, float]:
+    """Parse limits such as ``latency=5ms``, ``size=4MB`` or ``parameters=50k``.
+
+    Args:
+        texts: one limit each.
+
+    Returns:
+        Largest value by the name in ``COSTS``.
+
+    Raises:
+        ValueError: for an unknown name or unit, or a number that is not positive.
+
+    Example:
+        >>> parse_limits(["latency=5ms", "size=4MB", "parameters=50k"])
+        {'latency': 5.0, 'size': 4000000.0, 'parameters': 50000.0}
+    """
+    limits: dict[str, float] = {}
+    for text in texts:
+        name, _, amount = text.partition("=")
+        if name not in UNITS:
+            raise ValueError(
+                f"--limit: unknown limit '{name}'. Expected NAME=VALUE with one of the names "
+                f"{', '.join(UNITS)}.{suggestion(name, list(UNITS))}"
+            )
+        match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)", amount.strip())
+        unit = match[2] if match else ""
+        value = float(match[1]) if match else 0.0
+        if unit not in UNITS[name] or not value:
+            units = ", ".join(repr(one) for one in UNITS[name] if one)
+            raise ValueError(
+                f"--limit: '{text}' is no limit. Expected {name}= with a positive number and one "
+                f"of the units {units}"
+            )
+        limits[name] = value * UNITS[name][unit]
+    return limits
+
+
+def parse_share(text: str) -> float:
+    """Parse a share of the teacher's quality, such as ``99%`` or ``0.99``.
+
+    Raises:
+        ValueError: for a share that is not in (0, 1].
+    """
+    number = text.strip()
+    try:
+        share = float(number[:-1]) / 100 if number.endswith("%") else float(number)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ValueError(
+            f"--keep: '{text}' is no share of the teacher's quality. Expected a share such as 99% "
+            "or 0.99"
+        )
+    return share
+
+
+def violation(costs: Mapping[str, Any], limits: Mapping[str, float]) -> str:
+    """Return the limit that a student exceeds, as text; empty if it is within all limits.
+
+    Args:
+        costs: measured costs by the names of ``COSTS``; a missing cost is not checked.
+        limits: result of ``parse_limits``.
+    """
+    for name, limit in limits.items():
+        value = costs.get(COSTS[name])
+        if value is not None and value > limit:
+            return f"{name} {describe_cost(name, value)}; the limit is {describe_cost(name, limit)}"
+    return ""
+
+
+def describe_cost(name: str, value: float) -> str:
+    """Return a latency in ms, a size in bytes or a number of parameters with its unit.
+
+    Example:
+        >>> describe_cost("size", 4_210_000), describe_cost("parameters", 50e3)
+        ('4.21 MB', '50,000')
+    """
+    if name == "latency":
+        return f"{value:.3g} ms"
+    if name == "parameters":
+        return f"{value:,.0f}"
+    for unit in ("GB", "MB", "kB"):
+        if value >= UNITS["size"][unit]:
+            return f"{value / UNITS['size'][unit]:.3g} {unit}"
+    return f"{value:.0f} B"

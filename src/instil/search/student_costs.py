@@ -1,0 +1,104 @@
+"""Size and latency of a student on this machine, as it is exported."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instil.core import Net
+from instil.experiment.experiment import Experiment
+from instil.export.latency import measure
+from instil.plan.evaluation import Evaluator
+from instil.plan.onnx_export import exported_roles, write_graphs, write_int8
+from instil.tasks.bases.exported_part import ExportsParts
+
+RUNTIME_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def num_parameters(net: torch.nn.Module) -> int:
+    """Return the number of parameters of a network."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def exports_onnx(experiment: Experiment) -> bool:
+    """Whether students of a recipe are one ONNX file, and the packages for it are installed."""
+    task = experiment.task
+    has_packages = all(importlib.util.find_spec(name) for name in RUNTIME_PACKAGES)
+    return bool(task.exports) and has_packages and not isinstance(task, ExportsParts)
+
+
+def measure_student(experiment: Experiment, net: Net) -> dict[str, Any]:
+    """Measure a student, which need not be trained.
+
+    Args:
+        experiment: experiment of the recipe.
+        net: the student.
+
+    Returns:
+        ``parameters``, ``bytes`` (of the file), ``latency_ms`` (median time of one sample),
+        ``runtime`` and ``int8``. The runtime is ``onnxruntime`` with the exported file, or
+        ``torch`` with the weights where the task has no single ONNX file. ``int8`` has bytes and
+        latency of the quantised file; None where it cannot be written.
+
+    Raises:
+        ValueError: if the student cannot be exported.
+        RuntimeError: if the outputs of the file differ from those of the student.
+    """
+    costs: dict[str, Any] = {"parameters": num_parameters(net)}
+    batch = next(iter(experiment.loader(experiment.splits.validation, shuffle=False)))
+    if not exports_onnx(experiment):
+        tensors = net.state_dict().values()
+        costs["bytes"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        sample = experiment.splits.validation.__getitems__([0])
+        latency = measure(net.cpu(), sample, keep_rows=True)
+        return costs | {"latency_ms": latency["median_ms"], "runtime": "torch", "int8": None}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = write_graphs(folder, experiment, net, batch, int8=False)
+        costs |= _file_costs(folder, experiment, files["onnx"], batch)
+        try:
+            facts = write_int8(folder, experiment)
+            int8 = _file_costs(folder, experiment, facts, batch)
+        # onnxruntime raises errors of many classes for operations without an int8 kernel.
+        except Exception:
+            int8 = None
+    return costs | {"runtime": "onnxruntime", "int8": int8}
+
+
+def _file_costs(
+    folder: Path, experiment: Experiment, facts: dict[str, Any], batch: dict[str, Any]
+) -> dict[str, Any]:
+    from instil.export.session import Session
+
+    session = Session(folder / facts["file"], exported_roles(experiment))
+    return {"bytes": facts["bytes"], "latency_ms": measure(session, batch)["median_ms"]}
+
+
+def evaluate_int8(experiment: Experiment, net: Net) -> dict[str, dict[str, float]] | None:
+    """Quantise a trained student and return its metrics on validation and test data.
+
+    Args:
+        experiment: experiment of the recipe with its test split.
+        net: the trained student.
+
+    Returns:
+        Metrics by split; None if the student cannot be quantised.
+    """
+    from instil.export.session import Session
+
+    evaluator = Evaluator(experiment)
+    batch = next(iter(experiment.loader(experiment.splits.validation, shuffle=False)))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            files = write_graphs(folder, experiment, net, batch, int8=True)
+            session = Session(folder / files["int8"]["file"], exported_roles(experiment))
+        # A trained student must not be lost: its other file is evaluated all the same.
+        except Exception:
+            return None
+        exported = Net(session, experiment.task.call_exported)
+        return {split: evaluator.evaluate(exported, split)[0] for split in ("validation", "test")}

@@ -16,6 +16,7 @@ import measured
 import method_pages
 import modality_tables
 import recipe_pages
+import reported_pages
 
 from instil import catalogue
 
@@ -36,6 +37,7 @@ def pages() -> dict[str, str]:
         "language_tables.md": measured.language_page(),
         "costs_tables.md": measured.costs_page(),
         "modality_tables.md": modality_tables.overview(),
+        "reported_tables.md": reported_pages.reported_page(),
         **api_pages.pages(),
     }
 

@@ -28,11 +28,13 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from instil import recipe as recipes
+from instil.cli import main
 from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
 from instil.plan.doctor import doctor
 from instil.plan.run import run
 from tests import speech_files
+from tests.comparison.folders import write_run, write_search
 from tests.data.sources.test_streams import png, write_tar
 from tests.remote.stub import stub
 from tests.test_docs import command
@@ -63,6 +65,7 @@ EXECUTED = {
     ],
     "CONTRIBUTING.md": [f"bash: {INSTALLATION}"],
     "choose.md": ["bash: test_commands_of_choose", "yaml: test_weights_of_choose"],
+    "compare.md": ["bash: test_compare", "bash: test_compare", "python: test_compare"],
     "coming_from.md": [
         "yaml: test_recipes_of_coming_from",
         "yaml: test_recipes_of_coming_from",
@@ -785,6 +788,24 @@ def test_search(empty_folder: Path) -> None:
             small += ["--candidates", "dkd"]
         command(*line, *small, "--out", f"out{index}", folder=empty_folder)
         assert Path(f"out{index}/best.yaml").exists()
+
+
+def test_compare(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folders are synthetic; ``tests/comparison`` tests what the commands show."""
+    write_run(Path("runs/kd"))
+    write_run(Path("runs/fitnet"), (0.85, 0.86, 0.87), objective="fitnet")
+    write_search(Path("runs/search-digits"), {"dkd": [0.95, 0.96], "alone": [0.8, 0.82]})
+    for text in blocks("compare.md", "bash"):
+        Path("compare.html").unlink(missing_ok=True)
+        for line in commands(text):
+            with pytest.raises(SystemExit) as end:
+                main(line)
+            assert end.value.code == 0
+        assert Path("compare.html").is_file()
+    (snippet,) = blocks("compare.md", "python")
+    capsys.readouterr()
+    exec(compile(snippet, "compare.md", "exec"), {"__name__": "compare"})
+    assert "digits fitnet 0.86" in capsys.readouterr().out
 
 
 @pytest.mark.slow

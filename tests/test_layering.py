@@ -43,6 +43,7 @@ LAYERS = (
     ("early_signals",),
     ("plan",),
     ("search",),
+    ("comparison",),
     ("deployment",),
     ("distillation",),
     ("testing",),

@@ -1,4 +1,4 @@
-"""Command line: run, search, plan, record, generate, methods, init, doctor, export, report."""
+"""Command line: run, search, compare, plan, record, generate, methods, doctor, export, ..."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ import sys
 import typer
 
 import instil.cli.commands as commands
+import instil.cli.compare_command as compare_command
 import instil.cli.generate_command as generate_command
 import instil.cli.method_commands as method_commands
 import instil.cli.search_command as search_command
 from instil.cli.app import app
 from instil.cli.output import echo
 
-__all__ = ["app", "commands", "generate_command", "main", "method_commands", "search_command"]
+__all__ = [
+    "app",
+    "commands",
+    "compare_command",
+    "generate_command",
+    "main",
+    "method_commands",
+    "search_command",
+]
 
 
 def main(arguments: list[str] | None = None) -> None:

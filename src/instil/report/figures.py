@@ -68,6 +68,13 @@ def page_template(name: str) -> Template:
     return Template(files("instil.report").joinpath(name).read_text("utf-8"))
 
 
+def page_style() -> str:
+    """Style element of the report of a run, for other pages."""
+    _, _, rest = page_template("page.html").template.partition("<style>")
+    style, _, _ = rest.partition("</style>")
+    return f"<style>{style}</style>"
+
+
 def script_json(value: Any) -> str:
     """JSON for a script element.
 
@@ -94,7 +101,8 @@ def _frame(plot: Plot) -> str:
 
 def _pictures(plot: Plot) -> str:
     """Plot drawn for wide and for narrow screens; the style sheet shows one of them."""
-    wide = draw_svg(plot, HALF_WIDTH if plot.key in HALF_WIDTH_PLOTS else FULL_WIDTH)
+    is_half_width = plot.is_half_width or plot.key in HALF_WIDTH_PLOTS
+    wide = draw_svg(plot, HALF_WIDTH if is_half_width else FULL_WIDTH)
     narrow = draw_svg(plot, NARROW_WIDTH)
     return (
         f'<div class="plot" role="img" aria-label="{escape(plot.summary)}">'

@@ -28,6 +28,7 @@ class Plot:
         data: traces.
         layout: axes and other settings.
         height: height in CSS pixels.
+        is_half_width: one of two plots in a row.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Plot:
     data: list[dict[str, Any]]
     layout: dict[str, Any] = field(default_factory=dict)
     height: int = 340
+    is_half_width: bool = False
 
 
 def arm_color(arm: str) -> str:

@@ -1,0 +1,1 @@
+"""Comparison of finished runs and searches: tables, statistics over tasks, and one page."""

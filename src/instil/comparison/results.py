@@ -1,0 +1,177 @@
+"""Trained results of runs and searches, and the settings in which they may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from instil.plan.statistics import paired_gain, summarize
+
+ResultKind = Literal["teacher", "baseline", "method"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Task, data and metric. Only results of one setting are compared with each other.
+
+    Attributes:
+        key: text that is equal for equal settings, apart from ``num_test``.
+        task: name of the task.
+        data: name of the data.
+        details: options of the data, number of labels and of samples, for readers.
+        metric: headline metric.
+        higher_is_better: direction of the metric.
+        is_fraction: the metric is shown in percent.
+        num_test: number of test samples; differs if the data were changed. None: not recorded.
+    """
+
+    key: str
+    task: str
+    data: str
+    details: str
+    metric: str
+    higher_is_better: bool
+    is_fraction: bool
+    num_test: int | None = None
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Position of a method on the axes of the survey, from the cards of its parts.
+
+    Attributes:
+        sources: knowledge that the objectives use, such as ``logits``.
+        schemes: arrangements of the schemes: ``offline``, ``online`` or ``self``.
+        algorithms: further axes, such as ``contrastive``.
+    """
+
+    sources: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ()
+    algorithms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainedResult:
+    """Test scores of one trained arm of a run or a search.
+
+    Attributes:
+        method: name of the method, baseline or ``teacher``.
+        kind: role of the arm in the comparison.
+        setting: task, data and metric.
+        student: network in words; of the teacher for ``kind="teacher"``.
+        training: length of the training in words.
+        seeds: seeds, in the order of ``values``.
+        values: test score of each seed.
+        axes: position on the axes of the survey.
+        folder: folder of the run or search.
+        recipe: file of the recipe in that folder.
+        origin: command that wrote the folder: ``run`` or ``search``.
+        curve: pairs of optimizer step and mean validation score.
+        parameters: number of parameters; None if it was not recorded.
+        num_bytes: size of the weights; None if it was not recorded.
+        latency: median latency in ms; None if it was not measured.
+        copies: further folders with the same arm and the same scores.
+    """
+
+    method: str
+    kind: ResultKind
+    setting: Setting
+    student: str
+    training: str
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    axes: Axes
+    folder: Path
+    recipe: str
+    origin: Literal["run", "search"]
+    curve: tuple[tuple[int, float], ...] = ()
+    parameters: float | None = None
+    num_bytes: float | None = None
+    latency: float | None = None
+    copies: tuple[Path, ...] = field(default=(), compare=False)
+
+    @property
+    def mean(self) -> float:
+        """Mean test score."""
+        return sum(self.values) / len(self.values)
+
+    @property
+    def interval(self) -> list[float] | None:
+        """Ends of the 95 % interval of Student's t for the mean; None for one seed."""
+        # The interval of a mean is that of its differences from zero.
+        ends: list[float] | None = paired_gain(self.values, [0.0] * len(self.values))["interval"]
+        return ends
+
+    def scores(self) -> dict[int, float]:
+        """Test score by seed."""
+        return dict(zip(self.seeds, self.values, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts of this result for ``--json``."""
+        return {
+            "method": self.method,
+            "kind": self.kind,
+            "student": self.student,
+            "training": self.training,
+            "seeds": list(self.seeds),
+            "test": summarize(self.values) | {"interval": self.interval},
+            "sources": list(self.axes.sources),
+            "schemes": list(self.axes.schemes),
+            "algorithms": list(self.axes.algorithms),
+            "parameters": self.parameters,
+            "bytes": self.num_bytes,
+            "latency_ms": self.latency,
+            "folder": str(self.folder),
+            "recipe": str(self.folder / self.recipe),
+            "origin": self.origin,
+            "copies": [str(folder) for folder in self.copies],
+        }
+
+
+@dataclass(frozen=True)
+class SettingGroup:
+    """Results of one setting, the best mean first; the teacher is not ranked and comes last."""
+
+    setting: Setting
+    results: tuple[TrainedResult, ...]
+
+
+def group_by_setting(results: Iterable[TrainedResult]) -> list[SettingGroup]:
+    """Group results by setting, in the order of their first occurrence.
+
+    An arm that several runs share (same method, network, seeds and scores) becomes one result.
+    """
+    results = list(results)
+    test_sizes: dict[str, set[int]] = {}
+    for result in results:
+        if result.setting.num_test is not None:
+            test_sizes.setdefault(result.setting.key, set()).add(result.setting.num_test)
+    by_setting: dict[Any, list[TrainedResult]] = {}
+    for result in results:
+        setting = result.setting
+        sizes = test_sizes.get(setting.key, set())
+        # A search does not record the size. It joins the runs if all of them agree.
+        only_size = next(iter(sizes)) if len(sizes) == 1 else None
+        by_setting.setdefault((setting.key, setting.num_test or only_size), []).append(result)
+    return [_group(members) for members in by_setting.values()]
+
+
+def _group(members: list[TrainedResult]) -> SettingGroup:
+    """Return the ranked results of one setting, without copies."""
+    equal_results: dict[Any, list[TrainedResult]] = {}
+    for result in members:
+        same = (result.kind, result.method, result.student, result.seeds, result.values)
+        equal_results.setdefault(same, []).append(result)
+    merged = [_merged(copies) for copies in equal_results.values()]
+    setting = max((row.setting for row in members), key=lambda one: one.num_test or 0)
+    sign = -1 if setting.higher_is_better else 1
+    ranked = sorted(merged, key=lambda row: (row.kind == "teacher", sign * row.mean))
+    return SettingGroup(setting, tuple(ranked))
+
+
+def _merged(copies: list[TrainedResult]) -> TrainedResult:
+    """Return the result with the most complete cost, with the folders of its copies."""
+    best = max(copies, key=lambda row: (row.latency is not None, row.parameters is not None))
+    return replace(best, copies=tuple(row.folder for row in copies if row is not best))

@@ -1,0 +1,121 @@
+"""Reported results: schema, sources, names, and their separation from measured results."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from instil import catalogue
+from instil.comparison.compare import compare
+from instil.comparison.reported import (
+    FOLDER,
+    ReportedBenchmark,
+    benchmark_names,
+    load_reported,
+    select_reported,
+)
+from instil.recipe.packaged import packaged_recipes
+from tests.comparison.folders import write_run
+
+NAMES = benchmark_names()
+COMMIT = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/blob/[0-9a-f]{40}/\S+\.(md|tsv)$")
+
+
+def test_there_are_benchmarks() -> None:
+    assert set(NAMES) >= {"cifar100", "imagenet", "cityscapes", "coco", "glue"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_has_a_paper_a_table_a_setting_and_a_fixed_source(name: str) -> None:
+    benchmark = load_reported(name)
+    assert {table.source for table in benchmark.tables} == set(benchmark.sources)
+    columns = [column for table in benchmark.tables for column in table.columns]
+    assert {column.partition("/")[0] for column in columns} == set(benchmark.pairs)
+    for source in benchmark.sources.values():
+        assert source.paper.startswith("https://arxiv.org/abs/")
+        assert COMMIT.match(source.read), source.read
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_methods_tasks_and_recipes_are_those_of_the_package(name: str) -> None:
+    benchmark = load_reported(name)
+    kinds = ("objective", "scheme", "baseline")
+    methods = {method for kind in kinds for method in catalogue.files(kind)} | {"teacher"}
+    named = {row.method for table in benchmark.tables for row in table.rows if row.method}
+    assert named <= methods
+    assert benchmark.task in catalogue.files("task")
+    assert set(benchmark.recipes) <= set(packaged_recipes())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_are_percentages_and_distillation_helps_on_average(name: str) -> None:
+    """A column that was shifted or typed in another unit would show here."""
+    for table in load_reported(name).tables:
+        values = [value for row in table.rows for value in row.values if value is not None]
+        assert all(5 < value < 100 for value in values)
+        rows = {row.method: row.values for row in table.rows}
+        if "alone" not in rows:
+            continue
+        own = {"simkd", "crd", "dkd", "dist", "mgd", "fgd", "kd", "ofd"} & set(rows)
+        for method in own:
+            pairs = zip(rows[method], rows["alone"], strict=True)
+            gains = [a - b for a, b in pairs if a is not None and b is not None]
+            mean = sum(gains) / len(gains)
+            assert (mean > 0) == table.higher_is_better, (table.table, method)
+
+
+def test_single_numbers_are_those_of_the_sources() -> None:
+    cifar = load_reported("cifar100")
+    (kd, *_), *_ = cifar.values("kd", "resnet56-resnet20")
+    assert kd == 70.66
+    assert [value for value, _ in cifar.values("crd", "wrn_40_2-shufflenetv1")] == [76.05]
+    assert cifar.values("fsp", "wrn_40_2-wrn_40_1") == []
+    imagenet = load_reported("imagenet")
+    assert (71.70, "mdistiller") in [
+        (value, table.source) for value, table in imagenet.values("dkd", "resnet34-resnet18")
+    ]
+
+
+def test_unknown_names_have_a_suggestion() -> None:
+    with pytest.raises(ValueError, match=r"--reported: unknown benchmark cifar10\. .*cifar100"):
+        select_reported("cifar10")
+    with pytest.raises(ValueError, match=r"--reported: unknown pair resnet56-resnet21 of cifar100"):
+        select_reported("cifar100/resnet56-resnet21")
+
+
+def test_a_wrong_file_is_refused() -> None:
+    text = (FOLDER / "coco.yaml").read_text()
+    facts = yaml.safe_load(text)
+    facts["tables"][0]["rows"][0]["values"].pop()
+    with pytest.raises(ValidationError, match=r"wrong length\. Expected 10 values"):
+        ReportedBenchmark.model_validate(facts)
+    facts = yaml.safe_load(text)
+    facts["tables"][0]["columns"][0] = "a-b"
+    with pytest.raises(ValidationError, match="unknown pair a-b"):
+        ReportedBenchmark.model_validate(facts)
+    facts = yaml.safe_load(text)
+    facts["tables"][0]["source"] = "nobody"
+    with pytest.raises(ValidationError, match="unknown source nobody"):
+        ReportedBenchmark.model_validate(facts)
+
+
+def test_reported_numbers_have_a_column_of_their_own(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    comparison = compare([run], "cifar100/resnet56-resnet20")
+    page = comparison.write(tmp_path / "compare.html").read_text()
+    measured, _, reported = page.partition('<section id="reported">')
+    assert "Reported in papers" in measured
+    assert "70.66 test accuracy (repdistiller)" in measured
+    assert "ResNet-56 → ResNet-20" in reported
+    assert "ResNet-110" not in reported
+    facts = comparison.to_json()
+    without = compare([run]).to_json()
+    assert facts["settings"] == without["settings"]
+    assert facts["overall"] == without["overall"]
+    all_pairs = compare([run], "cifar100").write(tmp_path / "compare.html").read_text()
+    assert "ResNet-110" in all_pairs
+    assert "Reported in papers</button>" not in all_pairs

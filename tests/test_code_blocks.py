@@ -26,9 +26,10 @@ from rich.console import Console
 from scipy.io import wavfile
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from typer.testing import CliRunner
 
 from instil import recipe as recipes
-from instil.cli import main
+from instil.cli import app, main
 from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
 from instil.plan.doctor import doctor
@@ -136,7 +137,12 @@ EXECUTED = {
         "yaml: test_classifier_behind_an_api",
         "python: test_server_in_python",
     ],
-    "search.md": ["bash: test_search", "bash: test_search"],
+    "search.md": [
+        "bash: test_search",
+        "bash: test_search_over_students",
+        "bash: test_compress",
+        "bash: test_search",
+    ],
     "signals.md": ["python: test_signals"],
     "tutorials/continual.md": ["yaml: test_tutorial_continual"] * 2,
     "tutorials/few_labels.md": [
@@ -781,7 +787,8 @@ def test_parallel(empty_folder: Path) -> None:
 @pytest.mark.slow
 def test_search(empty_folder: Path) -> None:
     """The searches train for minutes: each runs with two short steps and one seed."""
-    for index, text in enumerate(blocks("search.md", "bash")):
+    first, _, _, last = blocks("search.md", "bash")
+    for index, text in enumerate([first, last]):
         line = next(line for line in commands(text) if line[0] == "search")
         small = ["train.steps=2", "teacher_train.epochs=1", "--seeds", "1", "--trials", "1"]
         if "--candidates" not in line:
@@ -806,6 +813,36 @@ def test_compare(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     capsys.readouterr()
     exec(compile(snippet, "compare.md", "exec"), {"__name__": "compare"})
     assert "digits fitnet 0.86" in capsys.readouterr().out
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Recipe and settings of each search that a command starts; nothing is trained."""
+    started: list[Any] = []
+
+    def start(recipe: Any, settings: Any, *_: object) -> None:
+        started.append((recipe, settings))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("instil.search.search.start", start)
+    return started
+
+
+def test_search_over_students(empty_folder: Path, searches: list[Any]) -> None:
+    (line,) = commands(blocks("search.md", "bash")[1])
+    CliRunner().invoke(app, line)
+    (_, settings) = searches[0]
+    assert settings.over == ("students",)
+    assert (settings.keep, settings.limits) == (0.99, {"size": 1e5, "latency": 5.0})
+
+
+def test_compress(empty_folder: Path, searches: list[Any]) -> None:
+    for line in commands(blocks("search.md", "bash")[2]):
+        CliRunner().invoke(app, line)
+    models = [recipe.teachers[0].model for recipe, _ in searches]
+    assert models[:2] == ["networks:cnn", "timm:resnet18"]
+    assert [settings.keep for _, settings in searches] == [0.99, 0.99, 0.98]
+    assert searches[1][0].teachers[0].input.size == 32
 
 
 @pytest.mark.slow

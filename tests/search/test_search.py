@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,17 @@ import pytest
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.trained_teachers import load_if_trained
+from instil.files.locks import FileLock
 from instil.plan.evaluation import Evaluator
 from instil.recipe import RecipeError, load
-from instil.search.arms import base_data
+from instil.search.arms import Arm, base_data
+from instil.search.execution import execute
 from instil.search.outcome import best_recipe
 from instil.search.search import Settings, start
 from instil.search.state import State, read_state
 from instil.search.study import Study
 from instil.search.trainer import Trainer
-from instil.search.trials import make_trial
+from instil.search.trials import Trial, make_trial, result_file, write_json
 from tests.search.recipes import continue_search, recipe, search, silent, without_times
 
 REFERENCES = ["alone", "label_smoothing", "pseudo_labels", "kd"]
@@ -129,7 +134,51 @@ def test_two_processes_give_the_same_result(folder: Path, tmp_path: Path) -> Non
     path = tmp_path / "two"
     search(path, num_jobs=2, over=("methods", "options"), num_trials=3)
     assert outcome(path) == outcome(folder)
-    assert (path / "work/worker-1.log").exists()
+    assert len(list((path / "work").glob("worker-*-1.log"))) >= 1
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_search_that_was_killed(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "shared"
+
+    def child(action: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.search.child", action, str(path)]
+        return subprocess.Popen(command, cwd=Path(__file__).parents[2])
+
+    killed = child("start")
+    while len(list(path.glob("trials/*.json"))) < 5:
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert not (path / "search.json").exists()
+    others = [child("resume"), child("resume")]
+    assert [other.wait() for other in others] == [0, 0]
+    assert outcome(path) == outcome(folder)
+
+
+def test_a_trial_of_another_process_is_left_to_it(tmp_path: Path) -> None:
+    trainer = Trainer(Experiment.from_recipe(recipe()), tmp_path)
+    base = base_data(recipe())
+    arm = Arm("alone", "baseline", True, {})
+    trials = [make_trial(base, arm, {}, 0, 1, seed, "") for seed in range(3)]
+    lock = FileLock(tmp_path / f"work/{trials[0].key}.lock")
+    assert lock.try_acquire()
+    trained = []
+
+    def train(trial: Trial) -> dict[str, Any]:
+        trained.append(trial.key)
+        write_json(result_file(tmp_path, trial.key), {"key": trial.key})
+        if len(trained) == 2:
+            # The other process finishes its trial.
+            write_json(result_file(tmp_path, trials[0].key), {"key": "elsewhere"})
+        return {"key": trial.key}
+
+    trainer.train = train  # type: ignore[method-assign]
+    results = execute(trainer, trials, 1, lambda result: None)
+    keys = [trial.key for trial in trials]
+    assert [result["key"] for result in results] == ["elsewhere", *keys[1:]]
+    assert trained == keys[1:]
 
 
 @pytest.mark.parametrize("strategy", ["halving", "random"])

@@ -1,4 +1,4 @@
-"""Command line: run, search, compare, plan, record, generate, methods, doctor, export, ..."""
+"""Command line: run, search, compress, compare, plan, record, generate, methods, ..."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import instil.cli.compare_command as compare_command
 import instil.cli.generate_command as generate_command
 import instil.cli.method_commands as method_commands
 import instil.cli.search_command as search_command
+import instil.cli.search_compress as search_compress
 from instil.cli.app import app
 from instil.cli.output import echo
 
@@ -22,6 +23,7 @@ __all__ = [
     "main",
     "method_commands",
     "search_command",
+    "search_compress",
 ]
 
 

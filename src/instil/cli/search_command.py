@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from instil.cli.app import Arguments, app, load_recipe
 from instil.cli.commands import INTERRUPTED
 from instil.cli.output import console, echo
+
+if TYPE_CHECKING:
+    from instil.recipe import Recipe
+    from instil.search.state import Settings
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -28,7 +32,8 @@ def _seconds(text: str) -> float:
 
 
 OverOption = Annotated[
-    str, typer.Option(metavar="SUBJECTS", help="What varies: methods, options or both.")
+    str,
+    typer.Option(metavar="SUBJECTS", help="What varies: methods, options, students; with commas."),
 ]
 CandidatesOption = Annotated[
     str | None,
@@ -63,6 +68,31 @@ StrategyOption = Annotated[
 SamplerOption = Annotated[
     str, typer.Option(metavar="NAME", help="Sampler of options: tpe or random.")
 ]
+StudentsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        show_default=False,
+        help="Students: networks, teacher, timm, or models such as timm:resnet18.",
+    ),
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        show_default=False,
+        help="Limit of a student: latency=5ms, size=4MB or parameters=50k; repeatable.",
+    ),
+]
+KeepOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE",
+        show_default=False,
+        help="Share of the teacher's quality that the student keeps. Default: 99%.",
+    ),
+]
+JobsOption = Annotated[int, typer.Option(min=1, help="Processes that train students.")]
 OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder. Default: a new one in runs/.")
 ]
@@ -77,6 +107,9 @@ def search(
     arguments: Arguments = None,
     over: OverOption = "methods",
     candidates: CandidatesOption = None,
+    students: StudentsOption = None,
+    limit: LimitOption = None,
+    keep: KeepOption = None,
     budget: BudgetOption = None,
     steps: StepsOption = None,
     runs: RunsOption = None,
@@ -85,18 +118,50 @@ def search(
     strategy: StrategyOption = "halving",
     sampler: SamplerOption = "tpe",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that train students.")] = 1,
+    jobs: JobsOption = 1,
     out: OutOption = None,
     resume: ResumeOption = None,
 ) -> None:
-    """Search for the best method and options of a recipe, and write the recipe of the winner."""
-    from instil.cli import run_folders, search_table
-
+    """Search for method and options, or for the student, and write the recipe of the winner."""
     if resume is not None and (arguments or out is not None):
         raise ValueError(
             "--resume: a stopped search has its own recipe and folder. Expected --resume DIR, and "
             "--jobs if you like. Remove the other arguments"
         )
+    from instil.search.state import Settings
+
+    settings = Settings.from_options(
+        over,
+        candidates,
+        steps,
+        runs,
+        budget,
+        strategy,
+        sampler,
+        trials,
+        seeds,
+        seed,
+        students,
+        limit or (),
+        keep,
+    )
+    recipe = None if resume is not None else load_recipe(arguments)
+    run_search(recipe, settings, out, resume, jobs)
+
+
+def run_search(
+    recipe: Recipe | None, settings: Settings, out: Path | None, resume: Path | None, jobs: int
+) -> None:
+    """Start or continue a search, and print its result.
+
+    Args:
+        recipe: the recipe; None to continue.
+        settings: settings of a new search.
+        out: folder of a new search. None: one in ``runs/``.
+        resume: folder of a search to continue; None for a new one.
+        jobs: number of processes.
+    """
+    from instil.cli import run_folders, search_students_table, search_table
     from instil.search import search as searches
 
     run_folders.stop_on_termination()
@@ -105,13 +170,12 @@ def search(
         if resume is not None:
             outcome = searches.resume(resume, console(), jobs)
         else:
-            settings = searches.Settings.from_options(
-                over, candidates, steps, runs, budget, strategy, sampler, trials, seeds, seed
-            )
-            recipe = load_recipe(arguments)
+            assert recipe is not None
             folder = out or run_folders.new(f"search-{recipe.name}")
             outcome = searches.start(recipe, settings, folder, console(), jobs)
-        search_table.show(outcome, console())
+        is_over_students = "frontiers" in outcome
+        show = search_students_table.show_students if is_over_students else search_table.show
+        show(outcome, console())
         echo(f"Report: {folder}/search.html")
         echo(f"Repeat the winner with: instil run {folder}/best.yaml")
     except KeyboardInterrupt:

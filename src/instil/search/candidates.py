@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from instil import catalogue
 from instil.cards import suggestion
-from instil.core import Net, Scheme
-from instil.early_signals.gradients import GradientSignals
-from instil.early_signals.stage_signals import gradient_signals, stage_signals
 from instil.early_signals.task_signals import TaskSignals
-from instil.engine import Engine
-from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.experiment.trained_teachers import load_if_trained
-from instil.experiment.training_options import build_training
-from instil.plan.loss_probe import LossFacts, probe_losses
-from instil.plan.step_timer import first_step_clock, seconds_per_step
 from instil.recipe import build
-from instil.recipe.sections import TeacherConfig
 from instil.search.arms import (
     Arm,
     arm_recipe,
@@ -32,11 +20,7 @@ from instil.search.arms import (
     reference_arms,
     with_space,
 )
-from instil.training.step import train_step
-
-BALANCED_RATIO = 10.0
-"""A weight of 1 is kept if the gradients of a loss and of the label losses differ by at most this
-factor; otherwise the weight balances them."""
+from instil.search.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -149,105 +133,3 @@ def reason_of(error: Exception) -> str:
     """Return the message of an error in one line, with its class unless it is a wrong value."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
-
-
-class Probe:
-    """Builds each arm and takes its first steps.
-
-    Args:
-        experiment: experiment of the recipe.
-        base: data of the recipe.
-    """
-
-    def __init__(self, experiment: Experiment, base: Mapping[str, Any]) -> None:
-        self._experiment = experiment
-        self._base = base
-        self._teachers: dict[int, Net | None] = {}
-        self.task_signals: TaskSignals | None = None
-
-    def check(self, arm: Arm) -> Arm:
-        """Return an arm that trains, with its prior weight and the time of its step.
-
-        Raises:
-            ValueError: if a loss has no gradient or is not finite, and for all that the checks of
-                a recipe refuse.
-        """
-        return self.time(arm, *self.build(arm))
-
-    def build(self, arm: Arm) -> tuple[Experiment, Scheme]:
-        """Return the experiment of an arm and its scheme after the checks of a recipe.
-
-        Raises:
-            RecipeError: for all that the checks refuse.
-        """
-        recipe = build(arm_recipe(self._base, arm, {}))
-        experiment = replace(self._experiment, recipe=recipe)
-        _, scheme, is_trained = list(dry_run(experiment, self.trained_teacher))[-1]
-        if self.task_signals is None:
-            # The first arm is the recipe's own. The student is not trained yet.
-            self.task_signals = stage_signals(experiment.stages[-1], scheme, is_trained)
-        return experiment, scheme
-
-    def time(self, arm: Arm, experiment: Experiment, scheme: Scheme) -> Arm:
-        """Take the first steps of a scheme; return its arm with prior weight and time of a step.
-
-        Raises:
-            ValueError: if a loss has no gradient or is not finite.
-        """
-        losses, seconds, signals = _first_steps(experiment.stages[-1], scheme)
-        _check_losses(losses)
-        arm = replace(arm, step_seconds=seconds, signals=signals)
-        return self._with_prior_weight(arm, losses) if arm.kind == "objective" else arm
-
-    def trained_teacher(self, stage: Experiment, config: TeacherConfig, index: int) -> Net | None:
-        """Return a copy of the teacher, which every arm shares; None if it is not trained."""
-        own = self._experiment.stages[0]
-        if index not in self._teachers:
-            config = own.recipe.teachers[index]
-            self._teachers[index] = load_if_trained(own, config, index)
-        return copy.deepcopy(self._teachers[index])
-
-    @staticmethod
-    def _with_prior_weight(arm: Arm, losses: LossFacts) -> Arm:
-        gradients = {key.partition("/")[2]: facts["gradient"] for key, facts in losses.items()}
-        own = gradients.pop(arm.name, 0.0)
-        labels = sum(gradients.values())
-        if arm.is_reference or not own or not labels:
-            return arm
-        ratio = labels / own
-        if 1 / BALANCED_RATIO <= ratio <= BALANCED_RATIO:
-            return arm
-        weight = round(ratio, 1 - math.floor(math.log10(ratio)))
-        objectives = copy.deepcopy(arm.changes["objectives"])
-        objectives[arm.name]["weight"] = weight
-        return replace(arm, changes={**arm.changes, "objectives": objectives})
-
-
-def _first_steps(
-    stage: Experiment, scheme: Scheme
-) -> tuple[LossFacts, float, GradientSignals | None]:
-    """Return the losses of the first batch, the seconds of a step and the gradient signals."""
-    recipe = stage.recipe
-    seed = recipe.seeds[0]
-    engine = Engine(precision=recipe.train.precision)
-    training = build_training(recipe.train, seed)
-    engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
-    loader = stage.loader(
-        stage.train_data(seed), seed, sampler=recipe.data.sampler, with_mixing=True
-    )
-    batch = engine.move(next(iter(loader))) | first_step_clock(seed)
-    scheme.train()
-    losses = probe_losses(scheme, engine, batch)
-    signals, _ = gradient_signals(stage, scheme, engine, first_step_clock(seed))
-    # The first step allocates the state of the optimizers and is not timed.
-    train_step(engine, scheme, [batch])
-    seconds = seconds_per_step(engine, scheme, batch, 2) * recipe.train.accumulate
-    return losses, seconds, signals
-
-
-def _check_losses(losses: LossFacts) -> None:
-    for key, facts in losses.items():
-        if not math.isfinite(facts["value"]):
-            raise ValueError(f"the loss {key} is {facts['value']} on the first batch")
-    if losses and all(facts["constant"] for facts in losses.values()):
-        raise ValueError("no loss has a gradient on the first batch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -9,12 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from instil.files.locks import FileLock
 from instil.search.trainer import Trainer
 from instil.search.trials import Trial, read_result, write_json
 
 POLL_SECONDS = 0.2
-QUEUE = "work/queue.json"
-"""File with the trials that workers train."""
 
 OnResult = Callable[[dict[str, Any]], None]
 
@@ -23,6 +23,8 @@ def execute(
     trainer: Trainer, trials: Sequence[Trial], num_jobs: int, on_result: OnResult
 ) -> list[dict[str, Any]]:
     """Train trials; return their results in the same order.
+
+    A trial that another process trains is left to it, and its result is read from its file.
 
     Args:
         trainer: trains a trial.
@@ -36,24 +38,55 @@ def execute(
     pending = [trial for trial in trials if read_result(trainer.folder, trial) is None]
     if num_jobs > 1 and len(pending) > 1:
         _execute_in_workers(trainer.folder, pending, num_jobs)
-    results = []
-    for trial in trials:
-        result = trainer.train(trial)
-        on_result(result)
-        results.append(result)
-    return results
+    results: dict[str, dict[str, Any]] = {}
+    while any(trial.key not in results for trial in trials):
+        num_finished = len(results)
+        for trial in trials:
+            result = None if trial.key in results else train_if_free(trainer, trial)
+            if result is not None:
+                results[trial.key] = result
+                on_result(result)
+        if len(results) == num_finished:
+            time.sleep(POLL_SECONDS)
+    return [results[trial.key] for trial in trials]
+
+
+def train_if_free(trainer: Trainer, trial: Trial) -> dict[str, Any] | None:
+    """Return the result of a trial, which is trained now if no other process trains it.
+
+    Args:
+        trainer: trains the trial.
+        trial: the trial.
+
+    Returns:
+        The result; None while another process trains the trial.
+    """
+    finished = read_result(trainer.folder, trial)
+    if finished is not None:
+        return finished
+    # The system releases the lock of a killed process, whose trial is then trained here.
+    lock = FileLock(trainer.folder / f"work/{trial.key}.lock")
+    if not lock.try_acquire():
+        return None
+    try:
+        return trainer.train(trial)
+    finally:
+        lock.release()
 
 
 def _execute_in_workers(folder: Path, trials: Sequence[Trial], num_jobs: int) -> None:
     """Start workers, and wait until they have trained all trials."""
-    write_json(folder / QUEUE, [trial.to_json() for trial in trials])
+    # Other processes may share the folder, so that the names of the files have the process.
+    process_id = os.getpid()
+    queue = folder / f"work/queue-{process_id}.json"
+    write_json(queue, [trial.to_json() for trial in trials])
     processes = []
     logs = []
     try:
         for index in range(min(num_jobs, len(trials))):
-            log = (folder / f"work/worker-{index}.log").open("wb")
+            log = (folder / f"work/worker-{process_id}-{index}.log").open("wb")
             logs.append(log)
-            command = [sys.executable, "-m", "instil.search.worker", str(folder)]
+            command = [sys.executable, "-m", "instil.search.worker", str(folder), str(queue)]
             processes.append(
                 subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
             )
@@ -64,7 +97,7 @@ def _execute_in_workers(folder: Path, trials: Sequence[Trial], num_jobs: int) ->
             if process.returncode > 0:
                 raise RuntimeError(
                     f"worker {index}: exit code {process.returncode}. Expected 0. Its output is in "
-                    f"{folder / f'work/worker-{index}.log'}"
+                    f"{folder / f'work/worker-{process_id}-{index}.log'}"
                 )
     finally:
         for process in processes:

@@ -14,6 +14,7 @@ from instil.report.plots import arm_color
 from instil.report.quantities import count
 from instil.report.tables import table, term_list
 from instil.search.plots import best_trial, curve_plot, interval_plot, last_trials
+from instil.search.student_page import find_row, student_headline, student_section
 
 PAGE = "search.html"
 Outcome = Mapping[str, Any]
@@ -41,11 +42,14 @@ def render(outcome: Outcome, best: str) -> str:
         best: recipe of the winner as YAML.
     """
     figures = Figures()
+    has_students = "frontiers" in outcome
+    finalists = student_section(outcome, figures) if has_students else _ranking(outcome)
+    noun = "Students" if has_students else "Methods"
     sections = {
-        "Finalists": _ranking(outcome) + figures.add(interval_plot(outcome)),
+        "Finalists": finalists + figures.add(interval_plot(outcome)),
         "Validation score against steps": figures.add(curve_plot(outcome)),
-        "Methods that were tried": _tried(outcome),
-        "Methods that were refused": _refused(outcome),
+        f"{noun} that were tried": _tried(outcome),
+        f"{noun} that were refused": _refused(outcome),
         "Winner": _winner(outcome) + f"<pre tabindex=0><code>{escape(best)}</code></pre>",
     }
     body = "".join(
@@ -77,6 +81,8 @@ def _title(outcome: Outcome) -> str:
 
 def headline(outcome: Outcome) -> str:
     """Return the result of a search in a sentence."""
+    if "frontiers" in outcome:
+        return student_headline(outcome)
     winner, *others = outcome["best"]
     metric = display_name(outcome["headline"])
     text = f"{outcome['winner']} has the best mean validation {metric} of the finalists"
@@ -164,7 +170,7 @@ def _refused(outcome: Outcome) -> str:
 
 
 def _winner(outcome: Outcome) -> str:
-    row = outcome["finalists"][0]
+    row = find_row(outcome, outcome["winner"])
     if not row["params"]:
         return "<p>Published options and the learning rate of the recipe.</p>"
     return term_list([(path, str(value)) for path, value in row["params"].items()])

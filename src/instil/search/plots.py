@@ -56,6 +56,7 @@ def curve_plot(outcome: Outcome) -> Plot | str:
     ends = []
     for row in outcome["finalists"]:
         trials = [trial for trial in last_trials(outcome, row["name"]) if trial["curve"]]
+        # The int8 file of a student has no training of its own.
         if not trials:
             continue
         trial = best_trial(trials, outcome)

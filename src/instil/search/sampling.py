@@ -25,7 +25,7 @@ def require_optuna() -> None:
         import optuna
     except ImportError as error:
         raise ImportError(
-            "--over options: the package optuna is missing. Expected the extra search. Install it "
+            "search: the package optuna is missing. Expected the extra search. Install it "
             "with: pip install 'instil[search]'"
         ) from error
     optuna.logging.set_verbosity(logging.WARNING)

@@ -18,7 +18,6 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
 from instil.experiment.training_options import num_training_steps
 from instil.files.atomic import atomic
-from instil.files.locks import FileLock
 from instil.recipe import RecipeError, fingerprint
 from instil.recipe.sections import Recipe
 from instil.search.arms import Arm
@@ -70,7 +69,9 @@ def start(
 
 
 def resume(folder: Path, console: Console, num_jobs: int = 1) -> dict[str, Any]:
-    """Continue a stopped search; its finished trials are read.
+    """Continue a stopped search, or share a running one; finished trials are read.
+
+    Several processes may share a folder. Each trial is trained by one of them.
 
     Args:
         folder: folder of the search.
@@ -116,13 +117,7 @@ def _search(
         threads.choose_num_threads(scheme, next(iter(experiment.loader(experiment.samples))))
         trainer = Trainer(experiment, folder)
         state = _prepare(trainer, settings, num_jobs, console)
-    lock = FileLock(folder / "search.lock")
-    if not lock.try_acquire():
-        raise ValueError(f"{folder}: another process continues this search. Expected one process")
-    try:
-        return _run(state, trainer, num_jobs, console)
-    finally:
-        lock.release()
+    return _run(state, trainer, num_jobs, console)
 
 
 def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Console) -> State:
@@ -150,6 +145,7 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
         data_hash,
         {} if candidates.signals is None else candidates.signals.to_json(),
         candidates.teacher_costs,
+        num_jobs,
     )
     with atomic(trainer.folder / "recipe.yaml") as temporary:
         temporary.write_text(recipes.to_yaml(experiment.recipe), encoding="utf-8")

@@ -175,6 +175,7 @@ class State:
         data_hash: fingerprint of training and validation samples.
         signals: plain data of ``TaskSignals``; empty for a search of an earlier version.
         teacher_costs: size and latency of the teacher, in a search over students.
+        num_jobs: processes of the first start, which the time of the search is shared by.
     """
 
     settings: Settings
@@ -185,6 +186,7 @@ class State:
     data_hash: str
     signals: dict[str, Any] = field(default_factory=dict)
     teacher_costs: dict[str, Any] = field(default_factory=dict)
+    num_jobs: int = 1
 
     def write(self, folder: Path) -> None:
         """Write the state into the folder of the search."""
@@ -197,6 +199,7 @@ class State:
             "data_hash": self.data_hash,
             "signals": self.signals,
             "teacher_costs": self.teacher_costs,
+            "num_jobs": self.num_jobs,
         }
         write_json(folder / STATE, content)
 
@@ -216,6 +219,7 @@ class State:
             content["data_hash"],
             content.get("signals", {}),
             content.get("teacher_costs", {}),
+            content.get("num_jobs", 1),
         )
 
 

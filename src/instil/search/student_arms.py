@@ -88,6 +88,7 @@ def _section(config: ModelConfig, model: str, options: Mapping[str, Any]) -> dic
 def _networks(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Return networks of the package in other widths and depths, by name."""
     sections: dict[str, dict[str, Any]] = {}
+    own_sizes = _sizes(recipe.student)
     configs = [("student", recipe.student), *(("teacher", one) for one in recipe.teachers[:1])]
     for role, config in configs:
         options = _sizes(config)
@@ -95,11 +96,14 @@ def _networks(recipe: Recipe) -> dict[str, dict[str, Any]]:
             continue
         # Attention heads divide the width.
         multiple = int(options.get("heads", 1)) * (2 if "heads" in options else 1)
+        kind = config.model.rpartition(":")[2]
         for share in WIDTHS[role]:
             width = max(multiple, 2, round(options["width"] * share / multiple) * multiple)
             for depth in _depths(options.get("depth")):
                 sizes = {"width": width} if depth is None else {"width": width, "depth": depth}
-                kind = config.model.rpartition(":")[2]
+                is_own = config.model == recipe.student.model
+                if is_own and sizes.items() <= own_sizes.items():
+                    continue
                 name = "_".join([kind, *(f"{key[0]}{size}" for key, size in sizes.items())])
                 section = _section(recipe.student, config.model, config.options | sizes)
                 sections.setdefault(name, section)

@@ -8,8 +8,9 @@ from rich.console import Console
 from instil.core import Net
 from instil.experiment.experiment import Experiment
 from instil.search.arms import Arm, base_data, with_space
-from instil.search.candidates import Candidates, Probe, reason_of
+from instil.search.candidates import Candidates, reason_of
 from instil.search.limits import describe_cost, violation
+from instil.search.probe import Probe
 from instil.search.state import Settings
 from instil.search.student_arms import student_arms
 from instil.search.student_costs import measure_student, num_parameters
@@ -131,9 +132,10 @@ def _no_student(settings: Settings, refused: dict[str, str]) -> str:
     limits = ", ".join(
         f"{name} {describe_cost(name, value)}" for name, value in settings.limits.items()
     )
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:3])
+    # The reason of a student that was measured helps more than that of one that was not built.
+    name, reason = min(refused.items(), key=lambda entry: "the limit is" not in entry[1])
     return (
         f"--limit: none of {len(refused)} students fits. Expected a student within "
-        f"{limits or 'no limits'}, got {reasons}. Raise the limit, or name smaller students "
-        "(--students)"
+        f"{limits or 'no limits'}, got, for example, {name}: {reason}. Raise the limit, or name "
+        "smaller students (--students)"
     )

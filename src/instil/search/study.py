@@ -174,6 +174,6 @@ class Study:
     def _is_late(self) -> bool:
         """Whether the trainings have used the time of the search."""
         limit = self.state.settings.max_seconds
-        # From the results, so that a continued search decides the same.
-        used = sum(result["seconds"] for result in self.results) / self.num_jobs
+        # From the results and the first start, so that all processes of a search decide the same.
+        used = sum(result["seconds"] for result in self.results) / self.state.num_jobs
         return limit is not None and used > limit

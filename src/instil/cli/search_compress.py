@@ -1,0 +1,78 @@
+"""Command that searches for a smaller student of a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from instil.cli.app import app
+from instil.cli.search_command import (
+    BudgetOption,
+    JobsOption,
+    KeepOption,
+    LimitOption,
+    OutOption,
+    RunsOption,
+    SeedsOption,
+    StepsOption,
+    StudentsOption,
+    run_search,
+)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        show_default=False,
+        help="Model such as timm:resnet18, run folder, or recipe whose teacher is compressed.",
+    ),
+]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="DATA KEY=VALUE",
+        show_default=False,
+        help="Data source (default: that of the run or recipe), then changes of the recipe.",
+    ),
+]
+
+
+@app.command()
+def compress(
+    model: Model,
+    words: Words = None,
+    keep: KeepOption = None,
+    limit: LimitOption = None,
+    students: StudentsOption = None,
+    budget: BudgetOption = None,
+    steps: StepsOption = None,
+    runs: RunsOption = None,
+    seeds: SeedsOption = 3,
+    jobs: JobsOption = 1,
+    out: OutOption = None,
+) -> None:
+    """Search for the smallest student that keeps a share of a model's quality."""
+    changes = [word for word in words or [] if "=" in word]
+    sources = [word for word in words or [] if "=" not in word]
+    if len(sources) > 1:
+        raise ValueError(
+            f"DATA: several data sources. Expected one, got {' and '.join(sources)}. Write a "
+            "change as key=value, without spaces"
+        )
+    from instil.search.compression import compression_recipe
+    from instil.search.limits import parse_limits, parse_share
+    from instil.search.state import KEEP, Settings
+
+    settings = Settings(
+        over=("students",),
+        max_steps=steps,
+        max_runs=runs,
+        max_seconds=budget,
+        num_seeds=seeds,
+        students=None if students is None else tuple(students.split(",")),
+        limits=parse_limits(limit or ()),
+        keep=KEEP if keep is None else parse_share(keep),
+    )
+    recipe = compression_recipe(model, sources[0] if sources else None, changes)
+    run_search(recipe, settings, out, None, jobs)

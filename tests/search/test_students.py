@@ -1,0 +1,170 @@
+"""Searches over students of a tiny recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
+from instil.networks.factory import build as build_model
+from instil.plan.run import run
+from instil.recipe import RecipeError, load
+from instil.search.search import Settings, resume, start
+from instil.search.student_arms import student_arms
+from instil.search.student_costs import measure_student
+from tests.search.recipes import recipe, silent, without_times
+
+NAMES = ("networks", "teacher", "timm:nothing")
+LIMIT = 8000.0
+slow = pytest.mark.slow
+pytest.importorskip("onnxruntime")
+
+
+def students(folder: Path, **settings: Any) -> dict[str, Any]:
+    """Search over the students of the tiny recipe."""
+    options = {"over": ("students",), "students": NAMES, "num_seeds": 2, **settings}
+    return start(recipe(), Settings(**options), folder, silent())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished search over students."""
+    path = tmp_path_factory.mktemp("students") / "first"
+    students(path, limits={"size": LIMIT}, keep=0.5)
+    return path
+
+
+@pytest.fixture
+def outcome(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "search.json").read_text())
+    return content
+
+
+@slow
+def test_a_student_beyond_a_limit_is_not_trained(outcome: dict[str, Any]) -> None:
+    refused = outcome["refused"]
+    assert "no model 'nothing'" in refused["nothing"]
+    assert "the teacher has 2,410" in refused["mlp_w32_d1"]
+    assert "size 12.6 kB; the limit is 8 kB; int8: size 8" in refused["teacher_8_bits"]
+    arms = {arm["name"]: arm for arm in outcome["arms"]}
+    assert list(arms) == ["recipe", "mlp_w8_d1", "mlp_w4_d1"]
+    assert {trial["arm"] for trial in outcome["trials"]} == set(arms)
+    assert all(arm["costs"]["bytes"] <= LIMIT for arm in arms.values())
+
+
+@slow
+def test_every_file_has_scores_and_costs(outcome: dict[str, Any]) -> None:
+    assert outcome["runtime"] == "onnxruntime"
+    for row in outcome["finalists"]:
+        assert row["latency_ms"] > 0
+        assert 0 <= row["test"]["mean"] <= 1
+        if row["format"] == "int8":
+            whole = next(one for one in outcome["finalists"] if one["name"] == row["arm"])
+            assert row["parameters"] == whole["parameters"]
+            assert abs(row["test"]["mean"] - whole["test"]["mean"]) < 0.1
+
+
+@slow
+def test_the_chosen_student_is_the_smallest_that_keeps_the_share(outcome: dict[str, Any]) -> None:
+    target = 0.5 * outcome["teacher"]["validation"]["accuracy"]
+    assert outcome["keep"] == {"share": 0.5, "target": pytest.approx(target), "is_met": True}
+    good = [
+        row
+        for row in outcome["finalists"]
+        if row["validation"]["mean"] >= target and row["bytes"] <= LIMIT
+    ]
+    chosen = next(row for row in good if row["name"] == outcome["winner"])
+    assert chosen["bytes"] == min(row["bytes"] for row in good)
+    for facts in outcome["frontiers"].values():
+        assert 0 <= facts["hypervolume"]["mean"] <= 1.5
+        assert facts["students"]
+
+
+@slow
+def test_the_page_shows_frontiers_and_limits(folder: Path, outcome: dict[str, Any]) -> None:
+    page = (folder / "search.html").read_text()
+    for text in ("Quality against latency", "Quality against size", "Students that were refused"):
+        assert text in page
+    assert "is the smallest student within the limits that keeps 50 %" in page
+    assert page.count("Hypervolume ") == 3
+    assert outcome["winner"] in page
+
+
+@slow
+def test_the_best_recipe_trains_the_chosen_student(
+    folder: Path, outcome: dict[str, Any], tmp_path: Path
+) -> None:
+    best = load(folder / "best.yaml")
+    assert best.export
+    chosen = next(row for row in outcome["finalists"] if row["name"] == outcome["winner"])
+    arm = next(arm for arm in outcome["arms"] if arm["name"] == chosen["arm"])
+    section = arm["changes"].get("student", recipe().student.model_dump(mode="json"))
+    assert best.student.model_dump(mode="json") == section
+    run_folder = run(best, tmp_path / "run", None, silent())
+    result = json.loads((run_folder / "result.json").read_text())
+    trials = [t for t in outcome["trials"] if t["arm"] == chosen["arm"] and t["round"] < 0]
+    expected = sum(trial["test"]["accuracy"] for trial in trials) / len(trials)
+    assert result["distilled"]["accuracy"]["mean"] == pytest.approx(expected)
+
+
+@slow
+def test_a_search_over_students_continues(
+    folder: Path, outcome: dict[str, Any], tmp_path: Path
+) -> None:
+    trials = sorted((folder / "trials").iterdir())
+    removed = trials[0].read_text()
+    trials[0].unlink()
+    again = resume(folder, silent())
+    assert without_times(json.loads(json.dumps(again))) == without_times(outcome)
+    assert without_times(json.loads(trials[0].read_text())) == without_times(json.loads(removed))
+
+
+def test_candidates_are_networks_of_other_sizes_and_compressed_teachers() -> None:
+    own = recipe(student={"model": "networks:cnn", "options": {"width": 8, "depth": 2}})
+    teacher = build_model("networks:vit", {"width": 16, "depth": 4}, classes=10)
+    arms = {arm.name: arm for arm in student_arms(own, teacher, None)}
+    names = set(arms)
+    assert {"recipe", "cnn_w16_d2", "cnn_w16_d1", "cnn_w4_d1", "mlp_w16_d1", "mlp_w4_d1"} < names
+    assert "cnn_w8_d2" not in names
+    assert {"teacher_3_layers", "teacher_2_layers", "teacher_1_layers"} < names
+    assert not any(name.startswith("lcnet") for name in names)
+    student = arms["teacher_2_layers"].changes["student"]
+    assert student["model"] == "teacher"
+    assert student["changes"] == {"depth": {"layers": 2}}
+    timm = {arm.name: arm for arm in student_arms(own, None, ("timm", "timm:resnet26"))}
+    assert timm["resnet26"].changes["student"]["model"] == "timm:resnet26"
+    assert "lcnet_035" in timm
+
+
+def test_a_teacher_is_needed(tmp_path: Path) -> None:
+    alone = recipe(teacher=None, objectives={"cross_entropy": {}})
+    with pytest.raises(RecipeError, match="teacher: missing"):
+        start(alone, Settings(over=("students",)), tmp_path / "alone", silent())
+
+
+@slow
+def test_a_limit_that_no_student_meets_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--limit: none of .* students fits.*size 10 B"):
+        students(tmp_path / "none", students=("networks:mlp",), limits={"size": 10.0})
+
+
+def test_students_have_settings_of_their_own() -> None:
+    with pytest.raises(ValueError, match="--over: methods and students at once"):
+        Settings(over=("methods", "students"))
+    for name, value in {"students": ("timm",), "limits": {"size": 1.0}, "keep": 0.9}.items():
+        with pytest.raises(ValueError, match=r"for students only\. Expected --over students"):
+            Settings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_task_without_onnx_measures_pytorch() -> None:
+    experiment = Experiment.from_recipe(recipe())
+    experiment.task.exports = False
+    costs = measure_student(experiment, build_network(recipe().student, experiment, "student"))
+    # Four bytes for each of 64 * 16 + 16 + 16 * 10 + 10 weights.
+    assert (costs["parameters"], costs["bytes"]) == (1210, 4840)
+    assert (costs["runtime"], costs["int8"]) == ("torch", None)
+    assert costs["latency_ms"] > 0

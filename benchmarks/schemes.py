@@ -34,6 +34,7 @@ from instil.core import Net, Objective, Objectives, Scheme, Teacher, first_tenso
 from instil.engine import Engine, Optimization
 from instil.files.atomic import atomic
 from instil.recipe.overrides import override, parse
+from instil.recipe.packaged import packaged_recipes
 from instil.training.step import train_step
 
 WIDTHS, BATCH = {"cnn": 48, "causal_transformer": 128}, 256
@@ -63,7 +64,7 @@ EXTRA_ROWS = {
 def rows() -> dict[str, tuple[Path, list[str]]]:
     """Return recipe and overrides of each row: the recipe named like the scheme, or one with it."""
     recipes: dict[str, Path] = {}
-    for path in sorted((ROOT / "src/instil/recipes").rglob("*.yaml")):
+    for path in sorted(packaged_recipes().values()):
         chosen = yaml.safe_load(path.read_text(encoding="utf-8")).get("scheme", "offline")
         name = chosen if isinstance(chosen, str) else chosen.get("type", "offline")
         if path.stem == name or name not in recipes:

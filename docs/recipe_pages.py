@@ -170,9 +170,11 @@ def shipped_page() -> str:
         "your own. `instil recipes` prints this list. [Gains](gains.md) has measured results.",
         "",
     ]
-    recipes = packaged.packaged_recipes()
+    recipes = packaged.packaged_recipes() | packaged.benchmark_recipes()
     for task, names in groupby(recipes, key=lambda name: name.rpartition("/")[0]):
         lines += [f"## {task.replace('_', ' ').capitalize() or 'First look'}", ""]
+        if task.startswith("benchmarks/"):
+            lines += [f"Run these by their full name, such as `{task}/NAME`.", ""]
         for name in names:
             text = recipes[name].read_text(encoding="utf-8")
             summary = packaged.summary(recipes[name])

@@ -62,6 +62,22 @@ def test_a_search_joins_the_runs_of_its_data(tmp_path: Path) -> None:
     assert best.axes.sources == ("logits",)
 
 
+def test_a_search_over_students_has_their_costs_and_a_teacher(tmp_path: Path) -> None:
+    folder = write_search(tmp_path / "search", {"depth-2": [0.9, 0.9], "depth-2 int8": [0.8, 0.9]})
+    outcome = json.loads((folder / "search.json").read_text())
+    for row, size in zip(outcome["finalists"], (4000, 1000), strict=True):
+        row |= {"format": "float32", "parameters": 900, "bytes": size, "latency_ms": 0.2}
+    outcome["teacher"] = {"score": 0.95, "parameters": 9000, "validation": {"accuracy": 0.96}}
+    (folder / "search.json").write_text(json.dumps(outcome))
+    (group,) = compare([folder]).groups
+    assert [(row.method, row.student, row.num_bytes) for row in group.results] == [
+        ("kd", "depth-2", 4000),
+        ("kd", "depth-2 int8", 1000),
+        ("teacher", "cnn (width=32)", None),
+    ]
+    assert group.results[0].axes.sources == ("logits",)
+
+
 def test_differences_are_paired_and_corrected(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", (0.90, 0.92, 0.91))
     facts = compare([run]).to_json()["settings"][0]["results"]

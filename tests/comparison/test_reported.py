@@ -18,7 +18,7 @@ from instil.comparison.reported import (
     load_reported,
     select_reported,
 )
-from instil.recipe.packaged import packaged_recipes
+from instil.recipe.packaged import benchmark_recipes
 from tests.comparison.folders import write_run
 
 NAMES = benchmark_names()
@@ -48,7 +48,7 @@ def test_methods_tasks_and_recipes_are_those_of_the_package(name: str) -> None:
     named = {row.method for table in benchmark.tables for row in table.rows if row.method}
     assert named <= methods
     assert benchmark.task in catalogue.files("task")
-    assert set(benchmark.recipes) <= set(packaged_recipes())
+    assert set(benchmark.recipes) <= set(benchmark_recipes())
 
 
 @pytest.mark.parametrize("name", NAMES)

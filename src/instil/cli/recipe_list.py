@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instil.recipe.packaged import find_packaged, packaged_recipes, summary
+from instil.recipe.packaged import benchmark_recipes, find_packaged, packaged_recipes, summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def entries() -> list[dict[str, str]]:
     """Return name and summary of each packaged recipe."""
-    return [{"name": name, "idea": summary(path)} for name, path in packaged_recipes().items()]
+    recipes = packaged_recipes() | benchmark_recipes()
+    return [{"name": name, "idea": summary(path)} for name, path in recipes.items()]
 
 
 def show(console: Console) -> None:
@@ -27,7 +28,9 @@ def show(console: Console) -> None:
         table.add_column(no_wrap=True)
         table.add_column()
         for entry in group:
-            short_name = entry["name"].rpartition("/")[2]
+            name = entry["name"]
+            # Names of benchmarks are not unique without their folder.
+            short_name = name if name.startswith("benchmarks/") else name.rpartition("/")[2]
             table.add_row(Text(short_name, style="bold"), Text(entry["idea"]))
         console.print(f"[bold underline]{task or 'first steps'}[/]", highlight=False)
         console.print(table)

@@ -45,7 +45,11 @@ def search_results(
     for row in outcome["finalists"]:
         values += row["test"]["values"]
     setting = setting_of(recipe, outcome["headline"], outcome["higher_is_better"], values)
-    return [_result(folder, row, outcome, recipe, setting) for row in outcome["finalists"]]
+    results = [_result(folder, row, outcome, recipe, setting) for row in outcome["finalists"]]
+    teacher = outcome.get("teacher")
+    if teacher is not None and teacher.get("score") is not None:
+        results.append(_teacher(folder, teacher, outcome, recipe, setting))
+    return results
 
 
 def _result(
@@ -56,27 +60,55 @@ def _result(
     setting: Setting,
 ) -> TrainedResult:
     is_winner = row["name"] == outcome.get("winner")
+    # A search over students has one method, and its rows are the files of the students.
+    is_student = "format" in row
+    is_own = is_student or row["name"] == OWN_OBJECTIVES
     is_baseline = row.get("kind") == "baseline"
     kind: ResultKind = "baseline" if is_baseline else "method"
     return TrainedResult(
-        method=method_name(recipe) if row["name"] == OWN_OBJECTIVES else row["name"],
+        method=method_name(recipe) if is_own else row["name"],
         kind=kind,
         setting=setting,
-        student=network_text(recipe.get("student")),
+        student=row["name"] if is_student else network_text(recipe.get("student")),
         training=training_text(recipe),
         seeds=tuple(outcome["final_seeds"]),
         values=tuple(row["test"]["values"]),
-        axes=Axes() if is_baseline else _axes(row, recipe),
+        axes=Axes() if is_baseline else _axes(row, recipe, is_own),
         folder=folder,
         recipe="best.yaml" if is_winner else "recipe.yaml",
         origin="search",
-        curve=_curve(outcome, row["name"]),
+        curve=_curve(outcome, row.get("arm", row["name"])),
         parameters=row.get("parameters"),
+        num_bytes=row.get("bytes"),
+        latency=row.get("latency_ms"),
     )
 
 
-def _axes(row: Mapping[str, Any], recipe: Mapping[str, Any]) -> Axes:
-    if row["name"] == OWN_OBJECTIVES:
+def _teacher(
+    folder: Path,
+    teacher: Mapping[str, Any],
+    outcome: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    setting: Setting,
+) -> TrainedResult:
+    return TrainedResult(
+        method="teacher",
+        kind="teacher",
+        setting=setting,
+        student=network_text(recipe.get("teacher")),
+        training=training_text(recipe),
+        seeds=(outcome["final_seeds"][0],),
+        values=(float(teacher["score"]),),
+        axes=Axes(),
+        folder=folder,
+        recipe="recipe.yaml",
+        origin="search",
+        parameters=teacher.get("parameters"),
+    )
+
+
+def _axes(row: Mapping[str, Any], recipe: Mapping[str, Any], is_own: bool) -> Axes:
+    if is_own:
         return survey_axes(*method_parts(recipe))
     if row.get("kind") == "scheme":
         return survey_axes((), [row["name"]])

@@ -19,7 +19,12 @@ from instil.recipe.checking import parse_recipe, validation_errors
 from instil.recipe.defaults import resolve_defaults
 from instil.recipe.errors import RecipeError
 from instil.recipe.overrides import override
-from instil.recipe.packaged import find_packaged, is_packaged, packaged_recipes
+from instil.recipe.packaged import (
+    benchmark_recipes,
+    find_packaged,
+    is_packaged,
+    packaged_recipes,
+)
 from instil.recipe.renamed import renamed_keys
 from instil.recipe.sections import Recipe
 from instil.recipe.short_forms import expand_short_forms
@@ -72,7 +77,7 @@ def _recipe_path(where: str | Path) -> Path:
         path = path / "recipe.yaml"
     if path.is_file():
         return path
-    if str(where) in packaged_recipes():
+    if str(where) in packaged_recipes() or str(where) in benchmark_recipes():
         return find_packaged(str(where))
     if path.suffix in YAML_SUFFIXES or len(path.parts) > 1:
         neighbours = []

@@ -21,6 +21,15 @@ def packaged_recipes() -> dict[str, Path]:
     return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in [*top, *nested]}
 
 
+def benchmark_recipes() -> dict[str, Path]:
+    """Files of the recipes of standard protocols, such as ``benchmarks/cifar100/kd``.
+
+    They need data of the user and hours of training, so they are not in ``packaged_recipes``.
+    """
+    paths = sorted(FOLDER.glob("benchmarks/*/*.yaml"))
+    return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in paths}
+
+
 def is_packaged(path: Path) -> bool:
     """Whether ``path`` is a recipe file of the package."""
     return FOLDER in path.parents
@@ -31,19 +40,21 @@ def find_packaged(name: str) -> Path:
 
     Args:
         name: ``kd`` or, with its task, ``classification/kd``; the suffix ``.yaml`` is optional.
+            A benchmark has its full name, such as ``benchmarks/cifar100/kd``.
 
     Raises:
         RecipeError: if no shipped recipe has this name.
     """
     by_name = packaged_recipes()
     short_name = name.removesuffix(".yaml").removesuffix(".yml")
-    if short_name in by_name:
-        return by_name[short_name]
+    benchmarks = benchmark_recipes()
+    if short_name in by_name or short_name in benchmarks:
+        return by_name.get(short_name) or benchmarks[short_name]
     matches = [path for full_name, path in by_name.items() if full_name.endswith(f"/{short_name}")]
     if len(matches) == 1:
         return matches[0]
     short_names = [full_name.rpartition("/")[2] for full_name in by_name]
-    known_names = list(dict.fromkeys([*short_names, *by_name]))
+    known_names = list(dict.fromkeys([*short_names, *by_name, *benchmarks]))
     raise RecipeError(
         f"No recipe named '{name}', and no such file. `instil recipes` lists all recipes."
         f"{suggestion(name, known_names)}"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from instil.data.graphs import POSITIONED, graph_splits, position_features, pyg_splits
+from instil.data.graph_positions import position_features
+from instil.data.graphs import POSITIONED, graph_splits, pyg_splits
 from instil.data.nodes import Nodes
 from instil.data.sources.graph_npz import graph_npz
 from instil.data.splits import Splits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,16 +10,16 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED
+from instil.data.graph_checks import check_graph, check_samples, nodes_by_split
+from instil.data.graph_positions import inductive_positions
 from instil.data.nodes import LABEL_PRIOR, Nodes
 from instil.data.samples import Samples
-from instil.data.splits import Splits, splits
+from instil.data.splits import HOLD_OUT_SEED, Splits, balanced_order, splits
 
 POSITIONED = "x_positions"
 """Batch key of the features with the position features of each node."""
 MASKS = {"train": "train_mask", "validation": "val_mask", "test": "test_mask"}
 """Name of the mask of each split, as in PyTorch Geometric."""
-POSITION_SEED = 0
-"""Seed of the randomized decomposition, which is the same for all runs."""
 
 
 def graph_splits(
@@ -30,9 +31,12 @@ def graph_splits(
     *,
     hops: int = 2,
     transductive: bool = True,
+    inductive: float = 0.0,
+    transfer_nodes: int | None = None,
     positions: int = 0,
     label_prior: bool = False,
     directed: bool = False,
+    fanout: int | None = None,
     shares: tuple[float, float] = (0.15, 0.15),
 ) -> Splits:
     """Return the nodes of a graph by split.
@@ -46,9 +50,16 @@ def graph_splits(
         classes: class names; None for indices.
         hops: see ``Nodes``.
         transductive: whether the training samples include all other nodes, without their labels.
+        inductive: share of the test nodes that training does not know: they, the validation nodes
+            and the edges of both are no part of the training samples. Only these test nodes are
+            evaluated. 0: all nodes are training samples.
+        transfer_nodes: number of test nodes that are training samples without a label. Other
+            nodes are in training batches as neighbours only, and only these test nodes are
+            evaluated. None: all.
         positions: number of position features; 0 for none.
         label_prior: whether batches have the training labels, for label propagation.
         directed: False to add the reverse of each edge.
+        fanout: see ``Nodes``; for the training samples only.
         shares: shares of the training nodes for missing validation and test nodes.
 
     Returns:
@@ -58,35 +69,69 @@ def graph_splits(
         ValueError: for arrays that do not fit together, and wrong values.
     """
     features = features.float()
-    _check(features, edges, label, hops)
+    check_graph(features, edges, label, hops)
+    check_samples(transductive, inductive, transfer_nodes)
     if not directed:
         edges = torch.cat([edges, edges.flip(0)], dim=1)
     edges = torch.unique(edges[:, edges[0] != edges[1]], dim=1)
-    inputs: dict[str, Tensor] = {}
-    if positions:
-        position = position_features(edges, len(features), positions)
-        inputs[POSITIONED] = torch.cat([features, position], dim=1)
     names = list(classes or _class_names(label))
     parts: dict[str, Samples] = {}
-    for split, nodes in _nodes_by_split(label, masks).items():
-        parts[split] = Nodes(features, edges, hops, label[nodes], names, nodes, inputs)
+    for split, nodes in nodes_by_split(label, masks).items():
+        parts[split] = Nodes(features, edges, hops, label[nodes], names, nodes)
     divided = splits(parts, *shares)
     if len(parts) < len(MASKS):
         # Held-out nodes are numbered from 0, and their index must be that in the graph.
         divided = _with_graph_index(divided, parts)
+    if transfer_nodes is not None:
+        inductive = _unseen_share(transfer_nodes, divided.test)
+    is_sample = torch.ones(len(features), dtype=torch.bool)
+    if inductive:
+        test = _unseen_nodes(divided.test, inductive)
+        is_sample[test.index] = False
+        is_sample[divided.validation.index] = False
+        divided = dataclasses.replace(divided, test=test)
+    is_known = is_sample if transfer_nodes is None else torch.ones_like(is_sample)
+    inputs: dict[str, Tensor] = {}
+    if positions:
+        position = inductive_positions(edges, is_known, positions)
+        inputs[POSITIONED] = torch.cat([features, position], dim=1)
     train = divided.train
     if label_prior:
         inputs[LABEL_PRIOR] = _label_prior(train, len(features))
-        for part in (divided.train, divided.validation, divided.test):
-            assert isinstance(part, Nodes)
-            part.node_inputs = part.node_inputs | inputs
     if transductive:
+        rows = is_sample.nonzero().flatten()
         hidden = torch.full_like(label, UNLABELLED)
         hidden[train.index] = train.label
-        train = Nodes(features, edges, hops, hidden, names, torch.arange(len(label)), inputs)
-    return Splits(
-        train, divided.validation, divided.test, train.classes, train.kind, _notes(edges, features)
-    )
+        known_edges = edges[:, is_known[edges].all(0)]
+        train = Nodes(features, known_edges, hops, hidden[rows], names, rows)
+        divided = dataclasses.replace(divided, train=train)
+    for part in (divided.train, divided.validation, divided.test):
+        assert isinstance(part, Nodes)
+        part.node_inputs = part.node_inputs | inputs
+    train.fanout = fanout
+    return dataclasses.replace(divided, notes=_notes(edges, features))
+
+
+def _unseen_share(transfer_nodes: int, test: Samples) -> float:
+    """Share of the test nodes that are no training samples."""
+    if not 0 <= transfer_nodes < len(test):
+        raise ValueError(
+            f"transfer_nodes: {transfer_nodes} is out of range. Expected 0 to {len(test) - 1} of "
+            f"{len(test)} test nodes"
+        )
+    return 1 - transfer_nodes / len(test)
+
+
+def _unseen_nodes(test: Samples, share: float) -> Samples:
+    """This share of the test nodes, with the classes in proportion."""
+    order = balanced_order(test.label, HOLD_OUT_SEED, proportional=True)
+    count = round(share * len(order))
+    if not count:
+        raise ValueError(
+            f"inductive: a share of {share} of {len(order)} test nodes is no node. Expected a "
+            "larger share"
+        )
+    return test.subset(order[:count].sort().values)
 
 
 def pyg_splits(data: Any, **options: Any) -> Splits:
@@ -122,89 +167,9 @@ def pyg_splits(data: Any, **options: Any) -> Splits:
     return graph_splits(data.x, data.edge_index, data.y, masks, **options)
 
 
-def position_features(edges: Tensor, num_nodes: int, count: int) -> Tensor:
-    """Return position features: a truncated SVD of the normalized adjacency matrix.
-
-    The matrix is ``D^-1/2 (A + I) D^-1/2``. The left singular vectors have root mean square 1 and
-    are multiplied by their singular values.
-
-    Args:
-        edges: (2, E), source and target.
-        num_nodes: number M of nodes.
-        count: number of features, below M.
-
-    Returns:
-        (M, count).
-
-    Raises:
-        ValueError: if ``count`` is not below the number of nodes.
-    """
-    if not 0 < count < num_nodes:
-        raise ValueError(
-            f"positions: {count} is out of range. Expected 1 to {num_nodes - 1} for {num_nodes} "
-            "nodes"
-        )
-    loops = torch.arange(num_nodes).expand(2, -1)
-    both = torch.unique(torch.cat([edges, edges.flip(0), loops], dim=1), dim=1)
-    source, target = both
-    degree = source.bincount(minlength=num_nodes).float()
-    values = (degree[source] * degree[target]).rsqrt()
-    shape = (num_nodes, num_nodes)
-    # The indices are valid by construction.
-    normalized = torch.sparse_coo_tensor(both, values, shape, check_invariants=False).coalesce()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(POSITION_SEED)
-        # The spectrum decays slowly; more iterations separate its largest values.
-        vectors, singular, _ = torch.svd_lowrank(normalized, min(count + 10, num_nodes), niter=10)
-    position: Tensor = vectors[:, :count] * singular[:count] * num_nodes**0.5
-    return position
-
-
-def _check(features: Tensor, edges: Tensor, label: Tensor, hops: int) -> None:
-    num_nodes = len(features)
-    if features.ndim != 2 or not features.isfinite().all():
-        problem = "not finite" if features.ndim == 2 else f"of shape {tuple(features.shape)}"
-        raise ValueError(f"features: values are {problem}. Expected finite numbers (M, F)")
-    if edges.ndim != 2 or edges.shape[0] != 2 or edges.is_floating_point():
-        raise ValueError(
-            f"edges: {edges.dtype} of shape {tuple(edges.shape)}. Expected whole numbers (2, E): "
-            "source and target of each edge"
-        )
-    if edges.numel() and not (int(edges.min()) >= 0 and int(edges.max()) < num_nodes):
-        raise ValueError(
-            f"edges: nodes {int(edges.min())} to {int(edges.max())}. Expected 0 to {num_nodes - 1}"
-        )
-    if len(label) != num_nodes:
-        raise ValueError(f"label: {len(label)} labels for {num_nodes} nodes. Expected one per node")
-    if hops < 1:
-        raise ValueError(f"hops: {hops} is too small. Expected at least 1")
-
-
 def _class_names(label: Tensor) -> list[str]:
     count = label.shape[1] if label.ndim == 2 else int(label.max()) + 1
     return [str(index) for index in range(count)]
-
-
-def _nodes_by_split(label: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Indices of the nodes of each split."""
-    is_used = torch.zeros(len(label), dtype=torch.bool)
-    nodes: dict[str, Tensor] = {}
-    for split, mask in masks.items():
-        if mask.shape != (len(label),):
-            raise ValueError(
-                f"{split} mask: shape {tuple(mask.shape)}. Expected ({len(label)},), one per node"
-            )
-        mask = mask.bool()
-        if (mask & is_used).any():
-            node = int((mask & is_used).nonzero()[0])
-            raise ValueError(f"{split} mask: node {node} is in two splits. Expected one per node")
-        is_used |= mask
-        nodes[split] = mask.nonzero().flatten()
-    if "train" not in nodes:
-        has_label = label != UNLABELLED
-        has_label = has_label if label.ndim == 1 else has_label.any(1)
-        nodes["train"] = (has_label & ~is_used).nonzero().flatten()
-    return nodes
 
 
 def _with_graph_index(divided: Splits, parts: Mapping[str, Samples]) -> Splits:

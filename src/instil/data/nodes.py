@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import zlib
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -22,6 +24,12 @@ class Nodes(Samples):
     ``hops`` edges: ``x`` (n, F), ``edge_index`` (2, e) with the edges among them, and ``valid``,
     False for the added neighbours. The output of a network of ``hops`` layers for a node does not
     depend on the batch.
+
+    With ``fanout`` a batch has at most ``fanout`` random edges into each node, and only the nodes
+    that these edges reach (GraphSAGE, Hamilton et al. 2017). The edges are a function of the rows.
+
+    Attributes:
+        fanout: largest number of edges into a node in a batch; None for all.
 
     Args:
         features: (M, F), of all nodes of the graph.
@@ -49,6 +57,7 @@ class Nodes(Samples):
         self.features = features
         self.edges = edges
         self.hops = hops
+        self.fanout: int | None = None
         super().__init__(label, classes, index)
 
     @property
@@ -98,10 +107,10 @@ class Nodes(Samples):
     def __getitems__(self, rows: Rows) -> Batch:
         rows = torch.as_tensor(rows, dtype=torch.int64)
         requested = self.index[rows]
-        nodes = self._with_neighbours(requested)
+        nodes, edges = self._neighbourhood(requested)
         position = torch.full((len(self.features),), -1)
         position[nodes] = torch.arange(len(nodes))
-        edges = position[self.edges]
+        edges = position[edges]
         num_added = len(nodes) - len(requested)
         no_label = torch.full(
             (num_added, *self.label.shape[1:]), UNLABELLED, dtype=self.label.dtype
@@ -115,12 +124,50 @@ class Nodes(Samples):
             "valid": torch.arange(len(nodes)) < len(requested),
         }
 
-    def _with_neighbours(self, requested: Tensor) -> Tensor:
-        """The requested nodes, then those within ``hops`` edges."""
-        source, target = self.edges
+    def _neighbourhood(self, requested: Tensor) -> tuple[Tensor, Tensor]:
+        """The requested nodes, then their neighbours; and edges, some of other nodes."""
         is_near = torch.zeros(len(self.features), dtype=torch.bool)
         is_near[requested] = True
-        for _ in range(self.hops):
-            is_near[source[is_near[target]]] = True
+        edges = self.edges
+        if self.fanout is None:
+            source, target = edges
+            for _ in range(self.hops):
+                is_near[source[is_near[target]]] = True
+        else:
+            edges = self._sampled_edges(requested, is_near)
         is_near[requested] = False
-        return torch.cat([requested, is_near.nonzero().flatten()])
+        return torch.cat([requested, is_near.nonzero().flatten()]), edges
+
+    def _sampled_edges(self, requested: Tensor, is_near: Tensor) -> Tensor:
+        """Sampled edges (2, e) into the nodes of each hop, whose sources become near."""
+        assert self.fanout is not None
+        # The rows decide the draws, so that a resumed training sees the same batches.
+        seed = zlib.crc32(requested.numpy().tobytes())
+        generator = torch.Generator().manual_seed(seed)
+        frontier = requested.unique()
+        chosen: list[Tensor] = []
+        for _ in range(self.hops):
+            chosen.append(self._edges_into(frontier, self.fanout, generator))
+            source = self.edges[0, chosen[-1]].unique()
+            frontier = source[~is_near[source]]
+            is_near[frontier] = True
+        return self.edges[:, torch.cat(chosen)]
+
+    def _edges_into(self, nodes: Tensor, fanout: int, generator: torch.Generator) -> Tensor:
+        """Indices of at most ``fanout`` random edges into each node."""
+        order, starts = self._incoming
+        first = starts[nodes]
+        counts = starts[nodes + 1] - first
+        group = torch.arange(len(nodes)).repeat_interleave(counts)
+        offset = torch.arange(len(group)) - (counts.cumsum(0) - counts)[group]
+        key = torch.rand(len(group), generator=generator, dtype=torch.float64)
+        # Random order inside each group; its first ``fanout`` edges are the sample.
+        shuffled = (group + key).argsort()
+        return order[(first[group] + offset)[shuffled[offset < fanout]]]
+
+    @functools.cached_property
+    def _incoming(self) -> tuple[Tensor, Tensor]:
+        """Edge indices by target node, and the start of each node's edges (M + 1,)."""
+        target = self.edges[1]
+        counts = target.bincount(minlength=len(self.features))
+        return target.argsort(stable=True), torch.cat([torch.zeros(1).long(), counts.cumsum(0)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import Batch
+from instil.core import Batch, item_weights
 
 
 def edge_index(batch: Batch) -> Tensor:
@@ -23,6 +23,13 @@ def edge_index(batch: Batch) -> Tensor:
             f"a loss on a graph needs 'edge_index' (2, E) of sources and targets; {got}"
         )
     return edges
+
+
+def counted_edges(batch: Batch) -> Tensor:
+    """Mask (E,) of the edges between two valid nodes of a batch."""
+    source, target = edge_index(batch)
+    valid = item_weights(batch) > 0
+    return valid[source] & valid[target]
 
 
 def log_softmax_into(values: Tensor, target: Tensor, num_nodes: int, counted: Tensor) -> Tensor:

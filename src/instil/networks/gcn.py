@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -27,11 +28,16 @@ class GraphConvolution(nn.Module):
             edge_index: (2, E), from and to.
         """
         source, target = edge_index
+        is_narrower = self.linear.out_features < self.linear.in_features
+        if is_narrower:
+            # The mean commutes with the linear map, and the edges carry fewer numbers after it.
+            x = F.linear(x, self.linear.weight)
         total = x.index_add(0, target, x[source])
         # Only incoming edges count: the edges of the outermost nodes of a batch are cut off, and a
         # normalisation by both degrees would change the outputs of their neighbours.
         count = x.new_ones(len(x)).index_add(0, target, x.new_ones(len(target)))
-        outputs: Tensor = self.linear(total / count[:, None])
+        average = total / count[:, None]
+        outputs: Tensor = average + self.linear.bias if is_narrower else self.linear(average)
         return outputs.relu()
 
 
@@ -45,11 +51,13 @@ class GCN(nn.Module):
         features: number of features of a node.
         width: width of the hidden layers.
         depth: number of graph convolutions.
+        dropout: share of the outputs of each convolution that training sets to zero.
     """
 
-    def __init__(self, classes: int, features: int, width: int, depth: int):
+    def __init__(self, classes: int, features: int, width: int, depth: int, dropout: float = 0.0):
         super().__init__()
         sizes = [features, *[width] * depth]
+        self.dropout = dropout
         self.stages = nn.ModuleList(GraphConvolution(i, o) for i, o in pairwise(sizes))
         self.head = nn.Linear(sizes[-1], classes)
 
@@ -61,12 +69,14 @@ class GCN(nn.Module):
             edge_index: (2, E), from and to.
         """
         for stage in self.stages:
-            x = stage(x, edge_index)
+            x = F.dropout(stage(x, edge_index), self.dropout, self.training)
         logits: Tensor = self.head(x)
         return logits
 
 
-def gcn(classes: int, features: int, width: int = 64, depth: int = 2) -> nn.Module:
+def gcn(
+    classes: int, features: int, width: int = 64, depth: int = 2, dropout: float = 0.0
+) -> nn.Module:
     """Build a GCN: 8,970 parameters for 10 classes and 64 features at the defaults.
 
     Args:
@@ -74,5 +84,6 @@ def gcn(classes: int, features: int, width: int = 64, depth: int = 2) -> nn.Modu
         features: number of features of a node.
         width: width of the hidden layers.
         depth: number of graph convolutions.
+        dropout: share of the outputs of each convolution that training sets to zero.
     """
-    return GCN(classes, features, width, depth)
+    return GCN(classes, features, width, depth, dropout)

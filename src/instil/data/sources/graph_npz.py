@@ -8,7 +8,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Doc
@@ -43,6 +43,28 @@ TransductiveOption = Annotated[
 PositionsOption = Annotated[
     int, Ge(0), Doc("number of position features in the batch key `x_positions`; 0: none")
 ]
+InductiveOption = Annotated[
+    float,
+    Ge(0),
+    Le(1),
+    Doc(
+        "share of the test nodes that are unknown in training, like the validation nodes and the "
+        "edges of both; only these are evaluated; 0: all nodes are training samples"
+    ),
+]
+TransferNodesOption = Annotated[
+    int | None,
+    Ge(0),
+    Doc(
+        "number of test nodes that are training samples without a label; other nodes are in "
+        "training batches as neighbours only, and only these are evaluated; null: all nodes"
+    ),
+]
+FanoutOption = Annotated[
+    int | None,
+    Ge(1),
+    Doc("largest number of sampled edges into a node in a training batch; null: all edges"),
+]
 LabelPriorOption = Annotated[
     bool, Doc("whether networks may read the training labels of other nodes, as `cpf` does")
 ]
@@ -56,6 +78,9 @@ def graph_npz(
     classes: ClassesOption = None,
     hops: HopsOption = 2,
     transductive: TransductiveOption = True,
+    inductive: InductiveOption = 0.0,
+    transfer_nodes: TransferNodesOption = None,
+    fanout: FanoutOption = None,
     positions: PositionsOption = 0,
     label_prior: LabelPriorOption = False,
     directed: Annotated[bool, Doc("false: the reverse of each edge is added")] = False,
@@ -67,7 +92,8 @@ def graph_npz(
 
     Splits are ``split`` (M,) with 0 train, 1 validation and 2 test, or the masks ``train_mask``,
     ``val_mask`` and ``test_mask`` (M,). Nodes in no split have no label. Loops and repeated edges
-    are removed. A node without an edge is classified by its own features.
+    are removed. A node without an edge is classified by its own features. Sparse features are the
+    arrays ``x_indptr`` and ``x_indices`` of a CSR matrix, with ones or ``x_data`` as values.
 
     Args:
         base: folder that relative paths start from.
@@ -86,13 +112,16 @@ def graph_npz(
         values = _array(arrays, label, "label")
         target = torch.from_numpy(values.astype(np.float32 if values.ndim == 2 else np.int64))
         return graph_splits(
-            torch.from_numpy(_array(arrays, features, "features").astype(np.float32)),
+            torch.from_numpy(_features(arrays, features)),
             torch.from_numpy(np.concatenate(joined, axis=1).astype(np.int64)),
             target,
             _masks(arrays),
             classes or _names(arrays),
             hops=hops,
             transductive=transductive,
+            inductive=inductive,
+            transfer_nodes=transfer_nodes,
+            fanout=fanout,
             positions=positions,
             label_prior=label_prior,
             directed=directed,
@@ -100,6 +129,24 @@ def graph_npz(
         )
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def _features(arrays: Mapping[str, NDArray[np.generic]], name: str) -> NDArray[np.float32]:
+    """Array of the features, or the one whose rows ``name_indptr`` and ``name_indices`` hold."""
+    if name in arrays or f"{name}_indptr" not in arrays:
+        return _array(arrays, name, "features").astype(np.float32)
+    starts = _array(arrays, f"{name}_indptr", "features").astype(np.int64)
+    column = _array(arrays, f"{name}_indices", "features").astype(np.int64)
+    counts = np.diff(starts)
+    if (counts < 0).any() or starts[0] != 0 or starts[-1] != len(column):
+        raise ValueError(
+            f"features: {name}_indptr is not the start of each row in {name}_indices. Expected "
+            f"numbers from 0 to {len(column)} in ascending order"
+        )
+    values = arrays.get(f"{name}_data", np.ones(len(column), np.float32))
+    dense = np.zeros((len(counts), int(column.max(initial=-1)) + 1), np.float32)
+    np.add.at(dense, (np.repeat(np.arange(len(counts)), counts), column), values)
+    return dense
 
 
 def _array(

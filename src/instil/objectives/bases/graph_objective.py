@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Objective, Outputs, item_weights, to_float32
-from instil.functional.graph import edge_index
+from instil.core import Batch, Objective, Outputs, to_float32
+from instil.functional.graph import counted_edges, edge_index
 
 
 class EdgeObjective(Objective):
@@ -33,9 +33,7 @@ class EdgeObjective(Objective):
 
     def counted(self, batch: Batch) -> Tensor:
         """Mask (E,) of the edges between two valid nodes."""
-        source, target = edge_index(batch)
-        valid = item_weights(batch) > 0
-        return valid[source] & valid[target]
+        return counted_edges(batch)
 
     def weight(self, batch: Batch) -> Tensor:
         weight = super().weight(batch)

@@ -8,6 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def neighbour_mean(x: Tensor, edge_index: Tensor) -> Tensor:
+    """Mean over each node and the nodes with an edge to it.
+
+    Args:
+        x: (n, F).
+        edge_index: (2, E), from and to.
+    """
+    source, target = edge_index
+    total = x.index_add(0, target, x[source])
+    # Only incoming edges count: the edges of the outermost nodes of a batch are cut off, and a
+    # normalisation by both degrees would change the outputs of their neighbours.
+    count = x.new_ones(len(x)).index_add(0, target, x.new_ones(len(target)))
+    return total / count[:, None]
+
+
 class GraphConvolution(nn.Module):
     """Linear layer and ReLU on the mean over a node and the nodes with an edge to it.
 
@@ -27,24 +42,19 @@ class GraphConvolution(nn.Module):
             x: (n, inputs).
             edge_index: (2, E), from and to.
         """
-        source, target = edge_index
-        is_narrower = self.linear.out_features < self.linear.in_features
-        if is_narrower:
+        if self.linear.out_features < self.linear.in_features:
             # The mean commutes with the linear map, and the edges carry fewer numbers after it.
-            x = F.linear(x, self.linear.weight)
-        total = x.index_add(0, target, x[source])
-        # Only incoming edges count: the edges of the outermost nodes of a batch are cut off, and a
-        # normalisation by both degrees would change the outputs of their neighbours.
-        count = x.new_ones(len(x)).index_add(0, target, x.new_ones(len(target)))
-        average = total / count[:, None]
-        outputs: Tensor = average + self.linear.bias if is_narrower else self.linear(average)
+            outputs = neighbour_mean(self.linear(x), edge_index)
+        else:
+            outputs = self.linear(neighbour_mean(x, edge_index))
         return outputs.relu()
 
 
 class GCN(nn.Module):
     """``stages`` of one graph convolution each, and a linear head.
 
-    The logits of a node depend on nodes up to ``depth`` edges away.
+    The logits of a node depend on nodes up to ``depth`` edges away, one more with
+    ``mean_logits``.
 
     Args:
         classes: number of classes.
@@ -52,12 +62,23 @@ class GCN(nn.Module):
         width: width of the hidden layers.
         depth: number of graph convolutions.
         dropout: share of the outputs of each convolution that training sets to zero.
+        mean_logits: whether the logits of a node are the mean over itself and its neighbours, so
+            that the head is a convolution, too.
     """
 
-    def __init__(self, classes: int, features: int, width: int, depth: int, dropout: float = 0.0):
+    def __init__(
+        self,
+        classes: int,
+        features: int,
+        width: int,
+        depth: int,
+        dropout: float = 0.0,
+        mean_logits: bool = False,
+    ):
         super().__init__()
         sizes = [features, *[width] * depth]
         self.dropout = dropout
+        self.mean_logits = mean_logits
         self.stages = nn.ModuleList(GraphConvolution(i, o) for i, o in pairwise(sizes))
         self.head = nn.Linear(sizes[-1], classes)
 
@@ -71,11 +92,16 @@ class GCN(nn.Module):
         for stage in self.stages:
             x = F.dropout(stage(x, edge_index), self.dropout, self.training)
         logits: Tensor = self.head(x)
-        return logits
+        return neighbour_mean(logits, edge_index) if self.mean_logits else logits
 
 
 def gcn(
-    classes: int, features: int, width: int = 64, depth: int = 2, dropout: float = 0.0
+    classes: int,
+    features: int,
+    width: int = 64,
+    depth: int = 2,
+    dropout: float = 0.0,
+    mean_logits: bool = False,
 ) -> nn.Module:
     """Build a GCN: 8,970 parameters for 10 classes and 64 features at the defaults.
 
@@ -85,5 +111,7 @@ def gcn(
         width: width of the hidden layers.
         depth: number of graph convolutions.
         dropout: share of the outputs of each convolution that training sets to zero.
+        mean_logits: whether the logits of a node are the mean over itself and its neighbours, so
+            that the head is a convolution, too.
     """
-    return GCN(classes, features, width, depth, dropout)
+    return GCN(classes, features, width, depth, dropout, mean_logits)

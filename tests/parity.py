@@ -67,6 +67,7 @@ from instil.schemes.offline.dphubert import DPHuBERT
 from instil.schemes.offline.fcfd import FCFD
 from instil.schemes.offline.filter_kd import FilterKD
 from instil.schemes.offline.folded_transform import FoldedTransform
+from instil.schemes.offline.nosmog import NOSMOG
 from instil.schemes.offline.offline import Offline
 from instil.schemes.offline.pate import PATE
 from instil.schemes.offline.reused_classifier import ReusedClassifier
@@ -439,6 +440,7 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
         max_error_rate=1.0,
     ),
     "fcfd": lambda: FCFD(pixels(3, 1), Frozen(pixels(5, 2)), plain(), appearance_weight=0.1),
+    "nosmog": lambda: NOSMOG(net(16, 1), Frozen(net(32, 2)), plain()),
     "reused_classifier": lambda: ReusedClassifier(
         pixels(3, 1), Frozen(pixels(5, 2)), {"simkd": SimKD(), "cross_entropy": CrossEntropy()}
     ),

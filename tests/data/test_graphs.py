@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from instil.data.graph_positions import position_features
+from instil.data.graph_positions import inductive_positions, position_features
 from instil.data.graphs import POSITIONED, graph_splits, pyg_splits
 from instil.data.nodes import Nodes
 from instil.data.sources.graph_npz import graph_npz
@@ -93,6 +93,86 @@ def test_positions_are_the_largest_singular_vectors_of_the_normalized_adjacency(
     assert torch.equal(position, position_features(graph["edges"], NUM_NODES, 4))
 
 
+def test_inductive_nodes_and_their_edges_are_unknown_in_training() -> None:
+    data = graph_splits(**arrays(), inductive=0.5)
+    assert torch.equal(data.validation.index, torch.arange(1, NUM_NODES, 3))
+    assert len(data.test) == 5
+    hidden = torch.cat([data.validation.index, data.test.index])
+    rest = sorted(set(range(NUM_NODES)) - set(hidden.tolist()))
+    assert data.train.index.tolist() == rest
+    assert torch.equal(data.train.has_label, data.train.index % 3 == 0)
+    train, _, test = parts(data)
+    assert not torch.isin(train.edges, hidden).any()
+    assert torch.equal(test.edges, next(parts(graph_splits(**arrays()))).edges)
+
+
+def test_a_small_transfer_set_keeps_the_other_nodes_as_neighbours() -> None:
+    data = graph_splits(**arrays(), transfer_nodes=4)
+    train, _, test = parts(data)
+    assert len(train) == 14
+    assert len(test) == 6
+    assert not torch.isin(train.index, test.index).any()
+    assert torch.equal(train.edges, test.edges)
+    batch = train.__getitems__(range(len(train)))
+    assert int(batch["valid"].sum()) == 14
+    assert len(batch["x"]) > 14
+
+
+def test_a_new_node_has_the_mean_position_of_its_known_neighbours() -> None:
+    edges = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+    both = torch.cat([edges, edges.flip(0), torch.tensor([[0, 1], [4, 4]])], 1)
+    is_observed = torch.tensor([True] * 4 + [False] * 2)
+    position = inductive_positions(both, is_observed, 2)
+    torch.testing.assert_close(position[:4], position_features(both[:, :8], 4, 2))
+    torch.testing.assert_close(position[4], position[:2].mean(0))
+    assert not position[5].any(), "a node without a known neighbour"
+
+
+def test_sampled_neighbours_are_few_known_and_the_same_for_the_same_rows() -> None:
+    graph = arrays()
+    graph["edges"] = torch.cartesian_prod(torch.arange(28), torch.arange(28)).T
+    train, _, test = parts(graph_splits(**graph, fanout=3))
+    assert test.fanout is None
+    batch = train.__getitems__([0, 5])
+    source, target = batch["edge_index"]
+    degree = target.bincount(minlength=len(batch["x"]))
+    assert degree.max() == 3
+    assert torch.equal(degree[:2], torch.tensor([3, 3]))
+    near = torch.cat([torch.arange(2), source[target < 2]]).unique()
+    assert not degree[~torch.isin(torch.arange(len(degree)), near)].any(), "two hops"
+    pairs = batch["index"][batch["edge_index"]].T.tolist()
+    assert len({tuple(pair) for pair in pairs}) == len(pairs)
+    again = train.__getitems__([0, 5])
+    assert torch.equal(batch["edge_index"], again["edge_index"])
+    assert torch.equal(batch["index"], again["index"])
+    assert not torch.equal(batch["index"], train.__getitems__([5, 0])["index"])
+
+
+def test_sampling_more_edges_than_there_are_gives_whole_batches() -> None:
+    whole, *_ = parts(graph_splits(**arrays()))
+    sampled, *_ = parts(graph_splits(**arrays(), fanout=9))
+    expected, actual = (part.__getitems__([3, 29]) for part in (whole, sampled))
+    assert torch.equal(expected["index"], actual["index"])
+    into = set(map(tuple, actual["edge_index"].T.tolist()))
+    assert into <= set(map(tuple, expected["edge_index"].T.tolist()))
+    assert {edge for edge in into if edge[1] == 0} == {
+        edge for edge in map(tuple, expected["edge_index"].T.tolist()) if edge[1] == 0
+    }
+
+
+def test_sparse_features_are_those_of_a_csr_matrix(tmp_path: Path) -> None:
+    dense = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 1]], np.float32)
+    fields = {"edge_index": np.array([[0], [1]]), "y": np.array([0, 1, 0])}
+    masks = {"split": np.array([0, 1, 2])}
+    sparse = {"x_indptr": np.array([0, 2, 2, 4]), "x_indices": np.array([1, 2, 0, 2])}
+    np.savez(tmp_path / "g.npz", **fields, **masks, **sparse)
+    train, *_ = parts(graph_npz("g.npz", base=tmp_path))
+    assert torch.equal(train.features, torch.from_numpy(dense))
+    np.savez(tmp_path / "h.npz", **fields, **masks, **sparse | {"x_indptr": np.array([0, 2, 1, 4])})
+    with pytest.raises(ValueError, match="x_indptr is not the start of each row"):
+        graph_npz("h.npz", base=tmp_path)
+
+
 def test_an_isolated_node_is_alone_in_its_batch() -> None:
     train, *_ = parts(graph_splits(**arrays()))
     batch = train.__getitems__([29])
@@ -146,6 +226,13 @@ def test_layers_of_pytorch_geometric_are_exact_with_one_more_hop() -> None:
         ({"edges": torch.zeros(3, 2)}, r"edges: torch\.float32 of shape \(3, 2\)"),
         ({"label": torch.zeros(4)}, r"label: 4 labels for 30 nodes"),
         ({"hops": 0}, r"hops: 0 is too small"),
+        ({"inductive": 2.0}, r"inductive: 2\.0 is out of range"),
+        ({"inductive": 0.01}, r"inductive: a share of 0\.01 of 10 test nodes is no node"),
+        ({"transfer_nodes": 10}, r"transfer_nodes: 10 is out of range\. Expected 0 to 9"),
+        (
+            {"transfer_nodes": 2, "transductive": False},
+            r"transfer_nodes: transductive and transfer_nodes each choose the training samples",
+        ),
         ({"positions": 30}, r"positions: 30 is out of range\. Expected 1 to 29"),
         (
             {"masks": {"train": torch.ones(30), "test": torch.ones(30)}},

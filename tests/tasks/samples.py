@@ -146,6 +146,29 @@ def nodes() -> Batch:
     }
 
 
+def graphs() -> Batch:
+    """Graphs of two to five nodes with random edges."""
+    generator = torch.Generator().manual_seed(6)
+    node_mask = torch.arange(5) < torch.randint(2, 6, (12, 1), generator=generator)
+    x = torch.randn(12, 5, 6, generator=generator) * node_mask[..., None]
+    adjacency = torch.rand(12, 5, 5, generator=generator) < 0.4
+    adjacency &= node_mask[:, :, None] & node_mask[:, None]
+    return {"x": x, "adjacency": adjacency, "node_mask": node_mask, "label": images()["label"]}
+
+
+class GraphProbe(nn.Module):
+    """Classifier of the mean over the nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Probe(6, 4)
+
+    def forward(self, x: Tensor, adjacency: Tensor, node_mask: Tensor) -> Tensor:
+        mask = node_mask[..., None]
+        logits: Tensor = self.inner((x * mask).sum(1) / mask.sum(1))
+        return logits
+
+
 def pairs() -> Batch:
     return {"image": images()["image"]} | texts()
 
@@ -306,6 +329,7 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "segmentation": (pixels, PixelProbe),
     "text_classification": (texts, TextProbe),
     "node_classification": (nodes, None),
+    "graph_classification": (graphs, GraphProbe),
     "regression": (reals, None),
     "point_classification": (point_sets, None),
     "multi_view_classification": (several_views, ViewProbe),

@@ -1,0 +1,84 @@
+"""Source ``graphs_npz``: many labelled graphs from one NumPy archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from typing_extensions import Doc
+
+from instil.data.archive import read_arrays
+from instil.data.graph_samples import Graphs, class_names
+from instil.data.paths import located
+from instil.data.samples import Samples
+from instil.data.splits import Splits, TestOption, ValidationOption, splits
+
+ARRAYS = ("x", "edge_index", "graph", "y")
+"""Arrays that an archive must have."""
+SPLITS = ("train", "validation", "test")
+"""Names of the values 0, 1 and 2 of ``split``."""
+
+
+def graphs_npz(
+    path: Annotated[str, Doc("file, relative to the recipe or to the working directory")],
+    classes: Annotated[
+        list[str] | None, Doc("class names; null: the array `classes`, or indices")
+    ] = None,
+    directed: Annotated[bool, Doc("false: the reverse of each edge is added")] = False,
+    validation: ValidationOption = 0.15,
+    test: TestOption = 0.15,
+    base: Path = Path(),
+) -> Splits:
+    """Labelled graphs: arrays ``x``, ``edge_index``, ``graph``, ``y`` and, optionally, ``split``.
+
+    ``x`` (M, F) are the features of all nodes, ``graph`` (M,) the graph of each node in ascending
+    order from 0, ``edge_index`` (2, E) pairs of rows of ``x``, and ``y`` (N,) class indices or
+    (N, C) for several classes. ``split`` (N,) is 0 train, 1 validation and 2 test.
+
+    Args:
+        base: folder that relative paths start from.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: for a file that cannot be read, a missing array, and wrong values.
+    """
+    file = located(path, base)
+    arrays = read_arrays(file)
+    missing = [name for name in ARRAYS if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"{file}: no array '{missing[0]}'. Expected {', '.join(ARRAYS)}, got "
+            f"{', '.join(arrays) or 'nothing'}"
+        )
+    values = arrays["y"]
+    label = torch.from_numpy(values.astype(np.float32 if values.ndim == 2 else np.int64))
+    names = [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
+    graph = torch.from_numpy(arrays["graph"].astype(np.int64))
+    edges = torch.from_numpy(arrays["edge_index"].astype(np.int64))
+    if not directed and edges.ndim == 2:
+        edges = torch.cat([edges, edges.flip(0)], 1)
+    try:
+        if (graph.diff() < 0).any() or (len(graph) and int(graph[0]) < 0):
+            raise ValueError("graph: numbers are not in ascending order from 0. Sort the nodes")
+        whole = Graphs(
+            torch.from_numpy(arrays["x"].astype(np.float32)),
+            edges,
+            graph.bincount(minlength=len(label)),
+            label,
+            classes or names or class_names(label),
+        )
+        if "split" not in arrays:
+            return splits({"train": whole}, validation, test)
+        split = torch.from_numpy(arrays["split"].astype(np.int64))
+        parts: dict[str, Samples] = {}
+        for value, name in enumerate(SPLITS):
+            rows = (split == value).nonzero().flatten()
+            if len(rows):
+                parts[name] = whole.subset(rows)
+        return splits(parts, validation, test)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{file}: {error}") from error

@@ -100,6 +100,7 @@ from .objectives.logits.gkl import GKL as GKL
 from .objectives.logits.gold import GOLD as GOLD
 from .objectives.relations.gsp import GSP as GSP
 from .balances.gradient_norm import GradientNorm as GradientNorm
+from .tasks.graph_classification import GraphClassification as GraphClassification
 from .objectives.relations.hkd import HKD as HKD
 from .schemes.robust.iad import IAD as IAD
 from .schemes.robust.iad_ii import IADII as IADII
@@ -115,6 +116,7 @@ from .objectives.features.jacobian import Jacobian as Jacobian
 from .objectives.logits.kd import KD as KD
 from .schemes.online.kdcl import KDCL as KDCL
 from .objectives.features.kdsvd import KDSVD as KDSVD
+from .schemes.offline.krd import KRD as KRD
 from .objectives.features.kta import KTA as KTA
 from .objectives.relations.lsp import LSP as LSP
 from .objectives.labels.label_smoothing import LabelSmoothing as LabelSmoothing
@@ -143,6 +145,7 @@ from .objectives.features.multilingual_mse import MultilingualMSE as Multilingua
 from .schemes.online.mutual import Mutual as Mutual
 from .objectives.logits.nkd import NKD as NKD
 from .objectives.features.norm import NORM as NORM
+from .schemes.offline.nosmog import NOSMOG as NOSMOG
 from .objectives.features.nst import NST as NST
 from .core import Net as Net
 from .tasks.node_classification import NodeClassification as NodeClassification
@@ -550,6 +553,7 @@ __all__ = [
     "GOLD",
     "GSP",
     "GradientNorm",
+    "GraphClassification",
     "HKD",
     "IAD",
     "IADII",
@@ -565,6 +569,7 @@ __all__ = [
     "KD",
     "KDCL",
     "KDSVD",
+    "KRD",
     "KTA",
     "LSP",
     "LabelSmoothing",
@@ -593,6 +598,7 @@ __all__ = [
     "Mutual",
     "NKD",
     "NORM",
+    "NOSMOG",
     "NST",
     "Net",
     "NodeClassification",

@@ -108,7 +108,8 @@ def graph_splits(
     for part in (divided.train, divided.validation, divided.test):
         assert isinstance(part, Nodes)
         part.node_inputs = part.node_inputs | inputs
-    train.fanout = fanout
+    assert isinstance(divided.train, Nodes)
+    divided.train.fanout = fanout
     return dataclasses.replace(divided, notes=_notes(edges, features))
 
 

@@ -144,11 +144,11 @@ class Nodes(Samples):
         # The rows decide the draws, so that a resumed training sees the same batches.
         seed = zlib.crc32(requested.numpy().tobytes())
         generator = torch.Generator().manual_seed(seed)
-        frontier = requested.unique()
+        frontier = torch.unique(requested)
         chosen: list[Tensor] = []
         for _ in range(self.hops):
             chosen.append(self._edges_into(frontier, self.fanout, generator))
-            source = self.edges[0, chosen[-1]].unique()
+            source = torch.unique(self.edges[0, chosen[-1]])
             frontier = source[~is_near[source]]
             is_near[frontier] = True
         return self.edges[:, torch.cat(chosen)]

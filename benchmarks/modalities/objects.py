@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Doc
 
+from instil.core import UNLABELLED
 from instil.data.samples import TensorData
 from instil.data.splits import Splits, balanced_order
 
@@ -22,10 +24,14 @@ TrainOption = Annotated[
 ]
 SUBSET_SEED = 0
 """Seed of the order in which training samples are kept."""
+DIGITS = (slice(7000), slice(7000, 8000), slice(8000, None))
+"""Digits of the train, validation and test scenes."""
+INK = 0.3
+"""Smallest intensity of a pixel that belongs to a digit."""
 
 
-def part_points(path: PathOption, train: TrainOption = 0) -> Splits:
-    """Points (512, 3) of electronic parts of 23 kinds, from ``kicad_parts.npz``."""
+def clouds(path: PathOption, train: TrainOption = 0) -> Splits:
+    """Points (P, 3) of objects: ``points.npz`` or ``kicad_parts.npz``."""
     arrays = _read(path)
     points = torch.from_numpy(arrays["points"].astype(np.float32))
     return _splits(arrays, {"points": points}, "label", "classes", {"channels": 3}, train)
@@ -52,6 +58,49 @@ def emoji_views(
     views = torch.from_numpy(images.astype(np.float32) / 255).movedim(-1, 2).contiguous()
     facts = {"channels": 3, "size": views.shape[-1]}
     return _splits(arrays, {"views": views}, label, f"{label}s", facts, train)
+
+
+def scenes(
+    path: PathOption,
+    count: Annotated[int, Ge(1), Doc("number of training scenes")] = 600,
+    size: Annotated[int, Ge(15), Doc("height and width of a scene, in pixels")] = 24,
+) -> Splits:
+    """Two handwritten digits (14, 14) of ``mnist10k.npz`` on a noisy background, by pixel.
+
+    The class of a pixel is ``background`` or the digit, and -100 where the digits overlap. The
+    splits use different digits.
+    """
+    arrays = _read(path)
+    digits = torch.from_numpy(arrays["images"].astype(np.float32) / 255)
+    digits = F.avg_pool2d(digits[:, None], 2)[:, 0]
+    label = torch.from_numpy(arrays["labels"].astype(np.int64))
+    names = ("background", *(str(digit) for digit in range(10)))
+    parts = [
+        _scenes(digits[rows], label[rows], number, size, seed, names)
+        for seed, (rows, number) in enumerate(zip(DIGITS, (count, 150, 300), strict=True))
+    ]
+    return Splits(*parts, names, "single")
+
+
+def _scenes(
+    digits: Tensor, label: Tensor, count: int, size: int, seed: int, names: Sequence[str]
+) -> TensorData:
+    generator = torch.Generator().manual_seed(seed)
+    image = 0.4 * torch.rand(count, 1, size, size, generator=generator)
+    mask = torch.zeros(count, size, size, dtype=torch.int64)
+    chosen = torch.randint(len(digits), (count, 2), generator=generator)
+    corners = torch.randint(size - 13, (count, 2, 2), generator=generator)
+    for scene in range(count):
+        for row, (top, left) in zip(chosen[scene].tolist(), corners[scene].tolist(), strict=True):
+            window = (scene, slice(top, top + 14), slice(left, left + 14))
+            ink = digits[row] > INK
+            is_free = mask[window] == 0
+            mask[window] = torch.where(
+                ink, torch.where(is_free, label[row] + 1, UNLABELLED), mask[window]
+            )
+            image[:, 0][window] = image[:, 0][window].maximum(digits[row])
+    facts = {"channels": 1, "size": size}
+    return TensorData({"image": image, "valid": mask != UNLABELLED}, mask, names, facts)
 
 
 def _read(path: str) -> dict[str, NDArray[np.generic]]:

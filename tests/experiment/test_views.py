@@ -96,7 +96,15 @@ def test_layouts_of_views(folder: Path, shape: tuple[int, ...], expected: tuple[
     assert data.train.facts["size"] == 8
 
 
-def test_views_of_another_form_raise(folder: Path) -> None:
-    np.savez("views.npz", views=np.zeros((6, 4, 8)), label=np.arange(6) % 2)
-    with pytest.raises(ValueError, match=r"columns\.views: wrong shape.*got \(6, 4, 8\)"):
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        (np.zeros((6, 4, 8)), r"wrong shape.*got \(6, 4, 8\)"),
+        (np.zeros((6, 0, 8, 8)), r"wrong shape.*at least one view, got \(6, 0, 1, 8, 8\)"),
+        (np.full((6, 4, 8, 8), np.nan), "row 0 has NaN or infinite values"),
+    ],
+)
+def test_wrong_views_raise(folder: Path, views: np.ndarray, message: str) -> None:
+    np.savez("views.npz", views=views, label=np.arange(6) % 2)
+    with pytest.raises(ValueError, match=rf"views.npz: columns\.views: {message}"):
         npz("views.npz", columns={"views": "views", "label": "label"})

@@ -40,6 +40,7 @@ def test_a_network_of_views_pools_their_embeddings(pool: str) -> None:
     torch.testing.assert_close(outputs["embedding"], pooled)
     torch.testing.assert_close(outputs["logits"], model.head(pooled))
     torch.testing.assert_close(outputs["view_logits"][:, 1], model.head(maps[1]))
+    torch.testing.assert_close(outputs["view_embedding"], stacked.movedim(0, 1))
 
 
 def test_number_of_parameters_is_that_of_the_docstring() -> None:
@@ -56,6 +57,10 @@ def test_wrong_inputs_raise() -> None:
     task = MultiViewClassification()
     with pytest.raises(ValueError, match=r"views: wrong form.*\(12, 1, 4, 4\)"):
         task.check_data(several_views() | {"views": several_views()["views"][:, 0]})
+    with pytest.raises(ValueError, match=r"views: wrong form.*\(12, 0, 1, 4, 4\)"):
+        task.check_data(several_views() | {"views": several_views()["views"][:, :0]})
+    with pytest.raises(ValueError, match="views: NaN or infinite values"):
+        task.check_data(several_views() | {"views": several_views()["views"] / 0})
     with pytest.raises(ValueError, match=r"views: wrong shape\. Expected \(N, 3, 1, 4, 4\)"):
         task.to_batch(torch.rand(2, 4, 1, 4, 4), (3, 1, 4, 4))
     with pytest.raises(ValueError, match=r"mvcnn\.pool: unknown value"):

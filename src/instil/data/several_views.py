@@ -24,15 +24,20 @@ def views_of(array: NDArray[Any]) -> Tensor:
     """
     if array.ndim == 4:
         array = array[:, :, None]
-    if array.ndim != 5:
+    if array.ndim != 5 or not array.shape[1]:
         raise ValueError(
             "columns.views: wrong shape. Expected (N, V, H, W), (N, V, H, W, C) or "
-            f"(N, V, C, H, W), got {array.shape}"
+            f"(N, V, C, H, W) with at least one view, got {array.shape}"
         )
     if array.shape[4] in CHANNELS and array.shape[2] not in CHANNELS:
         array = np.moveaxis(array, 4, 2)
     views = torch.from_numpy(np.ascontiguousarray(array))
     views = views.float() / 255 if array.dtype == np.uint8 else views.float()
-    if not views.isfinite().all():
-        raise ValueError("columns.views: NaN or infinite values. Expected finite numbers")
+    is_finite = views.isfinite().flatten(1).all(1)
+    if not is_finite.all():
+        row = int((~is_finite).nonzero()[0])
+        raise ValueError(
+            f"columns.views: row {row} has NaN or infinite values. Expected finite numbers. Remove "
+            "the row, or replace the view by another one of the object"
+        )
     return views

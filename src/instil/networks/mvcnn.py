@@ -33,13 +33,22 @@ class MVCNN(nn.Module):
         self.head = nn.Linear(width * 2 ** (depth - 1), classes)
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
-        """Compute ``logits`` (N, K) and ``view_logits`` (N, V, K) of views (N, V, C, H, W)."""
+        """Compute the outputs for views (N, V, C, H, W).
+
+        Returns:
+            ``logits`` (N, K), and for each view ``view_logits`` (N, V, K) and ``view_embedding``
+            (N, V, D).
+        """
         maps = self.encoder(views.flatten(0, 1))
         embedding = maps.mean((2, 3)).unflatten(0, (-1, views.shape[1]))
         # The pooled views come last: a tap reads the last call of the head.
         view_logits = self.head(embedding)
         pooled = embedding.amax(1) if self.pool == "max" else embedding.mean(1)
-        return {"logits": self.head(pooled), "view_logits": view_logits}
+        return {
+            "logits": self.head(pooled),
+            "view_logits": view_logits,
+            "view_embedding": embedding,
+        }
 
 
 def mvcnn(

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from instil.items.neighbours import gather_points
 from instil.networks.dgcnn import feature_neighbours
 
 
@@ -36,16 +37,12 @@ class VectorAttention(nn.Module):
         """
         normed = self.norm(values)
         offset = self.position(offsets)
-        keys, contents = (rows(layer(normed), neighbours) for layer in (self.key, self.value))
+        keys, contents = (
+            gather_points(layer(normed), neighbours) for layer in (self.key, self.value)
+        )
         weights = self.weight(self.query(normed)[:, :, None] - keys + offset).softmax(2)
         result: Tensor = values + self.projection((weights * (contents + offset)).sum(2))
         return result
-
-
-def rows(values: Tensor, indices: Tensor) -> Tensor:
-    """Rows (N, P, k, C) of values (N, P, C) at indices (N, P, k)."""
-    flat = indices.flatten(1)[..., None].expand(-1, -1, values.shape[2])
-    return values.gather(1, flat).view(*indices.shape, values.shape[2])
 
 
 class PointTransformer(nn.Module):
@@ -76,7 +73,7 @@ class PointTransformer(nn.Module):
         """Compute logits (N, classes) of points (N, P, channels)."""
         xyz = points[..., :3]
         neighbours = feature_neighbours(xyz.mT, self.neighbours)
-        offsets = xyz[:, :, None] - rows(xyz, neighbours)
+        offsets = xyz[:, :, None] - gather_points(xyz, neighbours)
         values = self.stem(points)
         for stage in self.stages:
             values = stage(values, offsets, neighbours)

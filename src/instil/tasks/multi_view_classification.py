@@ -33,7 +33,8 @@ def call(
 
     Returns:
         ``logits`` (N, K) and ``view_logits`` (N, V, K), the latter of a model of views only if it
-        returns them. A model of views may also return ``features`` and ``embedding`` by name.
+        returns them. A model of views may also return ``features``, ``embedding`` and
+        ``view_embedding`` (N, V, D) by name.
     """
     views = batch["views"]
     views = views.unsqueeze(1) if views.ndim == 4 else views
@@ -42,7 +43,7 @@ def call(
     if getattr(model, "reads_views", False):
         result = model(images.view(-1, num_views, *images.shape[1:]))
         if isinstance(result, Mapping):
-            roles = (*ROLES, "view_logits")
+            roles = (*ROLES, "view_logits", "view_embedding")
             return {role: result[role] for role in roles if result.get(role) is not None}
         return {"logits": result}
     logits = _logits(model(images, **forward_kwargs(model)))
@@ -77,11 +78,13 @@ class MultiViewClassification(ClassTask):
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)
         views = batch["views"]
-        if views.ndim != 5 or not views.is_floating_point():
+        if views.ndim != 5 or not views.is_floating_point() or not views.shape[1]:
             raise ValueError(
-                "views: wrong form. Expected floating-point numbers (N, V, C, H, W), got "
-                f"{views.dtype} of shape {tuple(views.shape)}"
+                "views: wrong form. Expected floating-point numbers (N, V, C, H, W) with at least "
+                f"one view, got {views.dtype} of shape {tuple(views.shape)}"
             )
+        if not views.isfinite().all():
+            raise ValueError("views: NaN or infinite values. Expected finite numbers in [0, 1]")
 
     def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """Return views (N, V, C, H, W), with the number of views of training."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
 from instil.objectives.features.two_dpass import TwoDPASS, two_dpass_loss
@@ -64,3 +67,72 @@ def test_the_fused_classifier_learns_the_labels() -> None:
         optimizer.step()
     fused = objective.fusion(student["embedding"], teacher["embedding"])
     assert (fused.argmax(1) == label).float().mean() > 0.95
+
+
+def sides_with_levels() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Student of point sets and teacher of images, with two levels each."""
+    torch.manual_seed(0)
+    student = {
+        "logits": torch.randn(5, 3),
+        "embedding": torch.randn(5, 4),
+        "positions": torch.randn(5, 9, 3),
+        "features": (torch.randn(5, 9, 4), torch.randn(5, 9, 6)),
+    }
+    teacher = {
+        "embedding": torch.randn(5, 6),
+        "features": (torch.randn(5, 5, 4, 4), torch.randn(5, 7, 2, 2)),
+    }
+    return student, teacher
+
+
+def built(levels: Any) -> TwoDPASS:
+    student, teacher = sides_with_levels()
+    torch.manual_seed(1)
+    objective = TwoDPASS(width=8, levels=levels)
+    objective.resolve(student, teacher)
+    objective.build(student, teacher)
+    return objective
+
+
+def test_levels_add_the_mean_of_their_losses() -> None:
+    student, teacher = sides_with_levels()
+    batch = {"label": torch.tensor([0, 1, 2, 0, -100])}
+    objective = built("auto")
+    assert objective.matched == [(0, 0), (1, 1)]
+    assert "fusion of maxima" in objective.plan[0]
+    expected = built("none")(student, teacher, batch)
+    for level, fusion in enumerate(objective.level_fusions):
+        points = student["features"][level].amax(1)
+        fused, predicted = fusion(points, teacher["features"][level].amax((2, 3)))
+        loss = two_dpass_loss(fused, predicted, batch["label"], 1.0, reduction="none")
+        log_p = predicted.log_softmax(1)
+        for n in range(4):
+            loss = loss - log_p[n, batch["label"][n]] * torch.eye(5)[n]
+        expected = expected + loss / 2
+    torch.testing.assert_close(objective(student, teacher, batch), expected)
+
+
+def test_a_level_teaches_the_points_of_its_level_only() -> None:
+    student, teacher = sides_with_levels()
+    levels = tuple(level.requires_grad_() for level in student["features"])
+    objective = built([[1, 0]])
+    batch = {"label": torch.tensor([0, 1, 2, 0, -100])}
+    objective(student | {"features": levels}, teacher, batch).sum().backward()
+    assert levels[0].grad is None
+    assert levels[1].grad is not None
+    # The unlabelled sample learns from the divergence.
+    assert levels[1].grad.abs().sum((1, 2)).gt(0).all()
+
+
+def test_the_fusion_of_embeddings_does_not_depend_on_levels() -> None:
+    assert built("none").reads == {"student": ("logits", "embedding"), "teacher": ("embedding",)}
+    weights = built("none").state_dict()
+    with_levels = built("auto").state_dict()
+    assert all(torch.equal(value, with_levels[key]) for key, value in weights.items())
+
+
+def test_levels_need_features() -> None:
+    student, teacher = sides_with_levels()
+    del teacher["features"]
+    with pytest.raises(ValueError, match="TwoDPASS needs features of the teacher"):
+        TwoDPASS(levels="auto").resolve(student, teacher)

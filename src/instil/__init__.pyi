@@ -132,6 +132,7 @@ from .objectives.logits.mft import MFT as MFT
 from .objectives.features.mgd import MGD as MGD
 from .objectives.logits.mlkd import MLKD as MLKD
 from .objectives.logits.margin_mse import MarginMSE as MarginMSE
+from .objectives.features.masked_views import MaskedViews as MaskedViews
 from .objectives.labels.mean_squared_error import MeanSquaredError as MeanSquaredError
 from .schemes.language.minillm import MiniLLM as MiniLLM
 from .objectives.relations.minilm import MiniLM as MiniLM
@@ -350,6 +351,7 @@ from .objectives.features.kdsvd import kdsvd_loss as kdsvd_loss
 from .objectives.features.kta import kta_affinity_loss as kta_affinity_loss
 from .objectives.features.kta import kta_loss as kta_loss
 from .objectives.labels.label_smoothing import label_smoothing_loss as label_smoothing_loss
+from .objectives.features.two_dpass import level_fusion_loss as level_fusion_loss
 from .objectives.logits.listmle import listmle_loss as listmle_loss
 from .deployment.predict import load as load
 from .objectives.logits.localisation_distillation import localisation_distillation_loss as localisation_distillation_loss
@@ -358,6 +360,7 @@ from .objectives.logits.logit_mse import logit_mse_loss as logit_mse_loss
 from .objectives.relations.lsp import lsp_loss as lsp_loss
 from .objectives.features.lwm import lwm_loss as lwm_loss
 from .objectives.logits.margin_mse import margin_mse_loss as margin_mse_loss
+from .objectives.features.masked_views import masked_views_loss as masked_views_loss
 from .objectives.logits.meal import meal_discriminator_loss as meal_discriminator_loss
 from .objectives.logits.meal import meal_similarity_loss as meal_similarity_loss
 from .objectives.logits.ddgsd import mean_discrepancy_loss as mean_discrepancy_loss
@@ -585,6 +588,7 @@ __all__ = [
     "MGD",
     "MLKD",
     "MarginMSE",
+    "MaskedViews",
     "MeanSquaredError",
     "MiniLLM",
     "MiniLM",
@@ -803,6 +807,7 @@ __all__ = [
     "kta_affinity_loss",
     "kta_loss",
     "label_smoothing_loss",
+    "level_fusion_loss",
     "listmle_loss",
     "load",
     "localisation_distillation_loss",
@@ -811,6 +816,7 @@ __all__ = [
     "lsp_loss",
     "lwm_loss",
     "margin_mse_loss",
+    "masked_views_loss",
     "meal_discriminator_loss",
     "meal_similarity_loss",
     "mean_discrepancy_loss",

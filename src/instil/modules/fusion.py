@@ -33,7 +33,8 @@ class Fusion(nn.Module):
         """Compute fused vectors (N, teacher) of vectors (N, D) of student and teacher."""
         learned = self.learner(match_dtype(self.learner, student))
         fused = self.fuse(torch.cat([teacher.to(learned.dtype), learned], 1))
-        return teacher + self.gate(fused).sigmoid() * fused
+        enhanced: Tensor = teacher + self.gate(fused).sigmoid() * fused
+        return enhanced
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compute logits (N, classes) of vectors (N, D) of student and teacher."""

@@ -22,6 +22,7 @@ from instil.capabilities import GeneratesText
 from instil.catalogue.signatures import parameters
 from instil.core import Balance, Batch, Card, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization, rank
+from instil.networks.latent_neighbours import LatentNeighbours
 from instil.networks.slimmable_cnn import slimmable_cnn
 from instil.objectives.features.attention_transfer import AttentionTransfer
 from instil.objectives.features.fitnet import FitNet
@@ -63,6 +64,7 @@ from instil.schemes.language.privileged_context import PrivilegedContext
 from instil.schemes.language.sequence_kd import SequenceKD
 from instil.schemes.language.sequence_level import SequenceLevel
 from instil.schemes.language.speculative import Speculative
+from instil.schemes.offline.cold_brew import ColdBrew
 from instil.schemes.offline.dphubert import DPHuBERT
 from instil.schemes.offline.fcfd import FCFD
 from instil.schemes.offline.filter_kd import FilterKD
@@ -220,6 +222,13 @@ class Pixels(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return self.head(x.mean((2, 3)))
+
+
+def cold_brew() -> ColdBrew:
+    torch.manual_seed(1)
+    model = LatentNeighbours(10, 20, 64, 8, 32, 3)
+    student = Net(model, lambda model, batch: dict(model(batch["x"])))
+    return ColdBrew(student, Frozen(net(32, 2)), plain())
 
 
 def votes() -> PrivateVotes:
@@ -440,6 +449,7 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
         max_error_rate=1.0,
     ),
     "fcfd": lambda: FCFD(pixels(3, 1), Frozen(pixels(5, 2)), plain(), appearance_weight=0.1),
+    "cold_brew": cold_brew,
     "nosmog": lambda: NOSMOG(net(16, 1), Frozen(net(32, 2)), plain()),
     "reused_classifier": lambda: ReusedClassifier(
         pixels(3, 1), Frozen(pixels(5, 2)), {"simkd": SimKD(), "cross_entropy": CrossEntropy()}
@@ -556,6 +566,7 @@ for method in catalogue.names("objective"):
         )
         (COUPLED if objective.couples else SCHEMES)[method] = make
 WHOLE = (
+    "cold_brew",
     "sandwich",
     *WRITING,
     "sequence_kd",

@@ -70,7 +70,8 @@ def test_loads_and_says_what_it_is(path: Path) -> None:
     assert path.read_text().startswith("# "), "a recipe begins with its idea"
     recipe = recipes.load(path)
     assert recipe.name == path.stem
-    assert recipe.seeds == [0, 1, 2]
+    # Five seeds where three leave the gain within the noise.
+    assert recipe.seeds in ([0, 1, 2], [0, 1, 2, 3, 4])
     again = recipes.build(yaml.safe_load(recipes.to_yaml(recipe)))
     assert again == recipe
 

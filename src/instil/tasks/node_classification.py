@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
+
+ROLES = ("logits", "features", "embedding", "structure")
+"""Outputs by name that are used."""
 
 
 def call(model: nn.Module, batch: Batch) -> Outputs:
@@ -17,12 +21,14 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
     student of GLNN (Zhang et al. 2022).
 
     Args:
-        model: a model that maps ``x``, and optionally ``edge_index``, to logits.
+        model: a model that maps ``x``, and optionally ``edge_index``, to logits, or to outputs by
+            name.
         batch: features ``x`` (n, F) and ``edge_index`` (2, E), from and to. A model with the
             parameters ``index`` and ``label_prior`` gets these entries too.
 
     Returns:
-        ``logits`` (n, C).
+        ``logits`` (n, C). A model that returns ``features``, ``embedding`` or ``structure`` by name
+        has these roles too.
 
     Raises:
         ValueError: if the model reads ``label_prior`` and the batch lacks it.
@@ -38,7 +44,10 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
             f"{type(model).__name__} reads training labels of other nodes, which the batch lacks. "
             "Set data.label_prior: true (source graph_npz)"
         )
-    return {"logits": model(batch["x"], **arguments)}
+    result = model(batch["x"], **arguments)
+    if isinstance(result, Mapping):
+        return {role: result[role] for role in ROLES if role in result}
+    return {"logits": result}
 
 
 class NodeClassification(ClassTask):

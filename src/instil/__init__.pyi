@@ -40,6 +40,7 @@ from .objectives.features.cwd import CWD as CWD
 from .cards import Card as Card
 from .objectives.features.cat_kd import CatKD as CatKD
 from .tasks.classification import Classification as Classification
+from .schemes.offline.cold_brew import ColdBrew as ColdBrew
 from .objectives.relations.compress import CompRess as CompRess
 from .objectives.labels.contrastive import Contrastive as Contrastive
 from .objectives.relations.contrastive_relation import ContrastiveRelation as ContrastiveRelation
@@ -496,6 +497,7 @@ __all__ = [
     "Card",
     "CatKD",
     "Classification",
+    "ColdBrew",
     "CompRess",
     "Contrastive",
     "ContrastiveRelation",

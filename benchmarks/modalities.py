@@ -48,6 +48,7 @@ COPIED = (
     "seconds",
     "notes",
     "refused",
+    "signals",
 )
 
 
@@ -78,6 +79,7 @@ def measure(row: dict[str, Any], data: str, folder: Path, num_jobs: int) -> dict
     return {
         **{key: outcome[key] for key in COPIED if key in outcome},
         "step_seconds": arms,
+        "arm_signals": {arm["name"]: arm.get("signals") for arm in outcome["arms"]},
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cores": os.cpu_count(),

@@ -2,9 +2,9 @@
 
 python benchmarks/signals.py [STUDY ...] [--json benchmarks/signals.json] [--model FILE]
 
-A STUDY is a ``search.json``, the folder of a search, or a file of ``benchmarks/modalities``. Without
-one, the script reads ``benchmarks/modalities/*.json``, ``benchmarks/methods.json`` and
-``benchmarks/defaults.json``. Names of further files are added to these.
+A STUDY is a ``search.json`` or the folder of a search. The script also reads the results in
+``modalities``, ``proof/exhaustive``, ``methods.json`` and ``defaults.json``. A search that is given
+replaces the result of the same name.
 
 - Gain: mean paired difference from the student alone, divided by the error of the student alone (its
   score, if lower is better), with the final seeds on the test split.
@@ -100,21 +100,24 @@ def relative_gain(
 
 
 def read_search(content: Row, source: str) -> Study:
-    """Read a study from ``search.json`` or a file of ``benchmarks/modalities``."""
+    """Read a study from ``search.json``, or a file of ``modalities`` or ``proof/exhaustive``."""
     name = content.get("name") or Path(source).stem
     study = Study(name, name, source)
     if content.get("signals"):
         study.signals = with_derived(content["signals"])
-    scores = {row["name"]: row["test"]["values"] for row in content["finalists"]}
+    arms = content.get("arms", [])
+    rows = content.get("finalists") or [{"name": name} | arm for name, arm in arms.items()]
+    scores = {row["name"]: row["test"]["values"] for row in rows}
     for method, values in scores.items():
         if method == "alone" or "alone" not in scores:
             continue
         gain = relative_gain(values, scores["alone"], content["higher_is_better"])
         if gain is not None:
             study.gains[method] = gain
-    arms = {arm["name"]: arm.get("signals") for arm in content.get("arms", ())}
-    arms |= content.get("arm_signals", {})
-    study.method_signals = {method: signals for method, signals in arms.items() if signals}
+    signals = content.get("arm_signals", {})
+    if isinstance(arms, list):
+        signals = {arm["name"]: arm.get("signals") for arm in arms} | signals
+    study.method_signals = {method: one for method, one in signals.items() if one}
     return study
 
 
@@ -404,9 +407,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file of the result")
     parser.add_argument("--model", type=Path, help="file of the coefficients of the model")
     options = parser.parse_args()
-    own = [*sorted((HERE / "modalities").glob("*.json")), HERE / "methods.json"]
-    files = [*own, HERE / "defaults.json", *options.studies]
-    studies = [study for path in files for study in read(path)]
+    folders = (HERE / "modalities", HERE / "proof/exhaustive")
+    own = [path for folder in folders for path in sorted(folder.glob("*.json"))]
+    files = [*own, HERE / "methods.json", HERE / "defaults.json", *options.studies]
+    # A search has the signals that its summary may lack.
+    by_name = {study.name: study for path in files for study in read(path)}
+    studies = list(by_name.values())
     result = evaluate(studies)
     print(json.dumps(result, indent=1))
     if options.json:

@@ -1,0 +1,72 @@
+"""Prior order of the candidates of a search, and the candidates that a budget leaves out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+
+from instil.early_signals.gain_model import predicted_rank
+from instil.search.arms import Arm
+from instil.search.schedule import Schedule
+
+SMALLEST_SHARE = 1 / 3
+"""Smallest share of the candidates that a budget keeps."""
+
+Plan = Callable[[Sequence[Arm]], Schedule]
+"""Function that plans the rounds of some arms within the budget."""
+
+
+def order_by_model(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the candidates in the order of their predicted gain, before the reference arms.
+
+    The recipe's own method is the first one: its place is not predicted.
+
+    Args:
+        arms: candidates and reference arms.
+    """
+    predicted = {
+        arm.name: predicted_rank(arm.name, None if arm.signals is None else asdict(arm.signals))
+        for arm in arms
+        if arm.kind in ("objective", "scheme")
+    }
+    return sorted(arms, key=lambda arm: (arm.is_reference, -predicted.get(arm.name, math.inf)))
+
+
+def within_budget(arms: Sequence[Arm], plan: Plan) -> tuple[list[Arm], Schedule]:
+    """Leave out the last candidates until the budget suffices for complete rounds.
+
+    At least a third of the candidates take part; the rounds shrink if these are too many.
+
+    Args:
+        arms: candidates, the best first, and reference arms.
+        plan: function that plans the rounds of some arms.
+
+    Returns:
+        Arms that take part, and their schedule with a note on those that are left out.
+
+    Raises:
+        ValueError: if the budget is smaller than the smallest search.
+    """
+    candidates = [arm for arm in arms if not arm.is_reference]
+    smallest = max(1, math.ceil(SMALLEST_SHARE * len(candidates)))
+    for size in range(len(candidates), smallest - 1, -1):
+        chosen = [arm for arm in arms if arm.is_reference or arm in candidates[:size]]
+        try:
+            schedule = plan(chosen)
+        except ValueError:
+            # Fewer candidates may fit.
+            if size == smallest:
+                raise
+            continue
+        if not schedule.notes or size == smallest:
+            return chosen, _with_note(schedule, candidates[size:])
+    return list(arms), plan(arms)
+
+
+def _with_note(schedule: Schedule, left_out: Sequence[Arm]) -> Schedule:
+    if not left_out:
+        return schedule
+    names = ", ".join(arm.name for arm in left_out)
+    note = f"The budget leaves out {len(left_out)} candidates with the worst prior: {names}"
+    return replace(schedule, notes=(note, *schedule.notes))

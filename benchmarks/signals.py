@@ -6,13 +6,13 @@ A STUDY is a ``search.json`` or the folder of a search. The script also reads th
 ``modalities``, ``proof/exhaustive``, ``methods.json`` and ``defaults.json``. A search that is given
 replaces the result of the same name.
 
-- Gain: mean paired difference from the student alone, divided by the error of the student alone (its
-  score, if lower is better), with the final seeds on the test split.
-- Signals of a method (gradient norm and cosine): Spearman correlation with the gain over the methods
-  of a study, averaged over studies.
+- Gain: mean difference from the student alone on the test split, divided by the error of the
+  student alone (its score, if lower is better).
+- Signals of a method (gradient norm and cosine): Spearman correlation with the gain over the
+  methods of a study, averaged over studies.
 - Signals of a task: Spearman correlation with the gain over studies.
-- Intervals: 95 % percentile bootstrap over tasks, which keeps the studies of a task together. There is
-  no interval for fewer than four tasks.
+- Intervals: 95 % percentile bootstrap over tasks, which keeps the studies of a task together. Fewer
+  than four tasks have no interval.
 - Model: ridge regression of the rank of a method within its study on its signals, its kind and its
   name. Each task is predicted from the others. ``--model`` writes the coefficients of all tasks.
 """
@@ -29,7 +29,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import (  # type: ignore[import-untyped, unused-ignore]
+    rankdata,
+    spearmanr,
+)
 
 from instil import catalogue
 from instil.early_signals.advice import with_derived
@@ -353,6 +356,13 @@ def _expected_best(gains: Sequence[float], size: int) -> float:
     return sum(chance * gain for chance, gain in zip(chances, gains, strict=True))
 
 
+def sources_of(studies: Sequence[Study]) -> list[Row]:
+    """Return name, file and number of methods of each study."""
+    return [
+        {"study": one.name, "source": one.source, "methods": len(one.methods)} for one in studies
+    ]
+
+
 def evaluate(studies: Sequence[Study]) -> Row:
     """Return correlations of all signals and errors of the models."""
     ordered = [study for study in studies if len(study.methods) >= MIN_METHODS]
@@ -367,10 +377,7 @@ def evaluate(studies: Sequence[Study]) -> Row:
         models = {name: leave_one_task_out(ordered, one) for name, one in combinations.items()}
     return {
         "torch": torch.__version__,
-        "sources": [
-            {"study": one.name, "source": one.source, "methods": len(one.methods)}
-            for one in studies
-        ],
+        "sources": sources_of(studies),
         "gain_of_kd": task_correlations(studies, "kd"),
         "gain_of_soft_over_hard": task_correlations(studies, "soft"),
         "within_studies": method_correlations(ordered),
@@ -384,9 +391,7 @@ def shipped_model(studies: Sequence[Study], groups: Sequence[str]) -> Row:
     model = fit(ordered, groups)
     model["coefficients"] = {key: round(value, 4) for key, value in model["coefficients"].items()}
     return {
-        "sources": [
-            {"study": one.name, "source": one.source, "methods": len(one.methods)} for one in ordered
-        ],
+        "sources": sources_of(ordered),
         "leave_one_task_out": leave_one_task_out(ordered, groups),
         **model,
     }

@@ -34,6 +34,8 @@ from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
 from instil.plan.doctor import doctor
 from instil.plan.run import run
+from instil.search.teacher_arms import parse_teachers, teacher_candidates
+from instil.search.teachers import check_teachers
 from tests import speech_files
 from tests.comparison.folders import write_run, write_search
 from tests.data.sources.test_streams import png, write_tar
@@ -139,6 +141,8 @@ EXECUTED = {
     ],
     "search.md": [
         "bash: test_search",
+        "bash: test_search",
+        "yaml: test_teachers_of_search",
         "bash: test_search_over_students",
         "bash: test_compress",
         "bash: test_search",
@@ -787,11 +791,11 @@ def test_parallel(empty_folder: Path) -> None:
 @pytest.mark.slow
 def test_search(empty_folder: Path) -> None:
     """The searches train for minutes: each runs with two short steps and one seed."""
-    first, _, _, last = blocks("search.md", "bash")
-    for index, text in enumerate([first, last]):
+    first, teachers, _, _, last = blocks("search.md", "bash")
+    for index, text in enumerate([first, teachers, last]):
         line = next(line for line in commands(text) if line[0] == "search")
         small = ["train.steps=2", "teacher_train.epochs=1", "--seeds", "1", "--trials", "1"]
-        if "--candidates" not in line:
+        if not {"--candidates", "--teachers"} & set(line):
             small += ["--candidates", "dkd"]
         command(*line, *small, "--out", f"out{index}", folder=empty_folder)
         assert Path(f"out{index}/best.yaml").exists()
@@ -831,7 +835,7 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_search_over_students(empty_folder: Path, searches: list[Any]) -> None:
-    (line,) = commands(blocks("search.md", "bash")[1])
+    (line,) = commands(blocks("search.md", "bash")[2])
     CliRunner().invoke(app, line)
     (_, settings) = searches[0]
     assert settings.over == ("students",)
@@ -839,12 +843,27 @@ def test_search_over_students(empty_folder: Path, searches: list[Any]) -> None:
 
 
 def test_compress(empty_folder: Path, searches: list[Any]) -> None:
-    for line in commands(blocks("search.md", "bash")[2]):
+    for line in commands(blocks("search.md", "bash")[3]):
         CliRunner().invoke(app, line)
     models = [recipe.teachers[0].model for recipe, _ in searches]
     assert models[:2] == ["networks:cnn", "timm:resnet18"]
     assert [settings.keep for _, settings in searches] == [0.99, 0.99, 0.98]
     assert searches[1][0].teachers[0].input.size == 32
+
+
+def test_teachers_of_search(empty_folder: Path) -> None:
+    (text,) = blocks("search.md", "yaml")
+    Path("teachers.yaml").write_text(text)
+    digits = recipes.load("digits")
+    teachers = parse_teachers("teachers.yaml")
+    check_teachers(digits, teachers)
+    small, other, pair, assisted = teacher_candidates(digits, teachers or {})
+    assert isinstance(small.teacher, dict)
+    assert small.teacher["options"]["width"] == 8
+    assert isinstance(other.teacher, dict)
+    assert other.teacher["options"] == {"width": 64}
+    assert len(pair.teacher) == 2
+    assert assisted.assistant is not None
 
 
 @pytest.mark.slow

@@ -33,7 +33,9 @@ def _seconds(text: str) -> float:
 
 OverOption = Annotated[
     str,
-    typer.Option(metavar="SUBJECTS", help="What varies: methods, options, students; with commas."),
+    typer.Option(
+        metavar="SUBJECTS", help="What varies: methods, options, students, teachers; with commas."
+    ),
 ]
 CandidatesOption = Annotated[
     str | None,
@@ -93,6 +95,21 @@ KeepOption = Annotated[
     ),
 ]
 JobsOption = Annotated[int, typer.Option(min=1, help="Processes that train students.")]
+PriorOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Order of the methods: none, or model, by which a small budget leaves some out.",
+    ),
+]
+TeachersOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|CHANGES",
+        show_default=False,
+        help="Teachers: a YAML file, or changes such as options.width=8,num_replicas=3.",
+    ),
+]
 OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder. Default: a new one in runs/.")
 ]
@@ -117,6 +134,8 @@ def search(
     seeds: SeedsOption = 3,
     strategy: StrategyOption = "halving",
     sampler: SamplerOption = "tpe",
+    prior: PriorOption = "none",
+    teachers: TeachersOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     jobs: JobsOption = 1,
     out: OutOption = None,
@@ -144,6 +163,8 @@ def search(
         students,
         limit or (),
         keep,
+        prior,
+        teachers,
     )
     recipe = None if resume is not None else load_recipe(arguments)
     run_search(recipe, settings, out, resume, jobs)

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from instil.search.teacher_outcome import teacher_rows
+
 COMPARED = ("pseudo_labels", "alone")
 
 
@@ -43,8 +45,21 @@ def show(outcome: Mapping[str, Any], console: Console) -> None:
         table.add_section()
         table.add_row(*_teacher_cells(outcome, len(references)))
     console.print(table)
+    if "teachers" in outcome:
+        _show_teachers(outcome, console)
     for line in sentences(outcome):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_teachers(outcome: Mapping[str, Any], console: Console) -> None:
+    """Print the cheap signals of each teacher, in the order of the search, and its student."""
+    rows = teacher_rows(outcome)
+    table = Table(title="Signals of the teachers before the trials")
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "Teacher" else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
 
 
 def _teacher_cells(outcome: Mapping[str, Any], num_references: int) -> list[str]:
@@ -64,6 +79,10 @@ def sentences(outcome: Mapping[str, Any]) -> list[str]:
     """Return the result of a search in sentences."""
     best = outcome["best"]
     lines = [f"Winner on the validation data: {outcome['winner']}."]
+    if teachers := outcome.get("teachers", {}).get("best"):
+        first, *others = teachers
+        rivals = f" The test data cannot separate it from {', '.join(others)}." if others else ""
+        lines.append(f"Best teacher on the validation data: {first}.{rivals}")
     if len(best) > 1:
         lines.append(
             f"* The test data cannot separate these methods: {', '.join(best)} (paired t test, "

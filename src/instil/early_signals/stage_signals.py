@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 
 import torch
 
@@ -22,6 +23,8 @@ from instil.experiment.teachers import teacher_class_names
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 
+log = logging.getLogger("instil")
+
 
 def stage_signals(experiment: Experiment, scheme: Scheme, is_trained: bool) -> TaskSignals:
     """Measure the signals of teacher, student and data of a stage.
@@ -37,7 +40,11 @@ def stage_signals(experiment: Experiment, scheme: Scheme, is_trained: bool) -> T
     teacher = with_all_roles(scheme.teacher)
     if teacher is not None and not _is_comparable(experiment, teacher):
         teacher = None
-    return measure_task_signals(experiment, scheme.student, teacher, is_trained)
+    try:
+        return measure_task_signals(experiment, scheme.student, teacher, is_trained)
+    except Exception as error:  # signals are advice, on which no search and no check depends
+        log.warning("Signals before trials: not measured. %s: %s", type(error).__name__, error)
+        return TaskSignals()
 
 
 def with_all_roles(teacher: Teacher | None) -> Teacher | None:
@@ -100,4 +107,8 @@ def gradient_signals(
         has_one = isinstance(scheme.teacher, Precomputes)
         chosen = itertools.islice(loader, 1 if has_one else NUM_GRADIENT_BATCHES)
         batches = [engine.move(batch) | clock for batch in chosen]
-        return compare_gradients(scheme, engine, batches, label_losses)
+        try:
+            return compare_gradients(scheme, engine, batches, label_losses)
+        except RuntimeError as error:  # a scheme may allow one step per batch only
+            log.warning("Signals of gradients: not measured. %s", error)
+            return None, {}

@@ -20,7 +20,7 @@ from instil.search.space import (
     weight_dimension,
 )
 
-ArmKind = Literal["recipe", "objective", "scheme", "baseline", "student"]
+ArmKind = Literal["recipe", "objective", "scheme", "baseline", "student", "teacher"]
 REFERENCES = ("alone", "label_smoothing", "pseudo_labels")
 """Baselines that every search trains, where they apply; the objective ``kd`` is one, too."""
 
@@ -32,7 +32,7 @@ class Arm:
     Attributes:
         name: unique name.
         kind: ``recipe`` for the recipe's own method and student, ``student`` for another student,
-            else the kind of the method.
+            ``teacher`` for another teacher, else the kind of the method.
         is_reference: whether the arm takes part in every round.
         changes: sections that replace those of the recipe.
         dimensions: values that are searched.

@@ -32,12 +32,21 @@ class Candidates:
         refused: reason by name of the method.
         signals: signals of teacher, student and data before trials.
         teacher_costs: size and latency of the teacher, in a search over students.
+        teacher_signals: signals by teacher, in a search over teachers.
     """
 
     arms: list[Arm]
     refused: dict[str, str]
     signals: TaskSignals | None = None
     teacher_costs: dict[str, Any] = field(default_factory=dict)
+    teacher_signals: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def early_signals(self) -> dict[str, Any]:
+        """Plain data of all signals; ``teachers`` are those of a search over teachers."""
+        if self.teacher_signals:
+            return {"teachers": self.teacher_signals}
+        return {} if self.signals is None else self.signals.to_json()
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from instil.search.evidence import compare_finalists, mean_with_interval
 from instil.search.page import write_page
 from instil.search.student_outcome import student_facts, student_rows
 from instil.search.study import Results, Study
+from instil.search.teacher_outcome import teacher_facts
 from instil.search.trials import write_json
 
 BEST = "best.yaml"
@@ -32,17 +33,14 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     """
     experiment = study.trainer.experiment
     metric = experiment.task.headline
-    settings = study.state.settings
-    make_rows = student_rows if settings.has_students else _method_rows
+    make_rows = student_rows if study.state.settings.has_students else _method_rows
     rows = make_rows(study, finalists, finals, metric)
     if not rows:
         raise RuntimeError("search: all final trainings failed. See trials/ for their errors")
     sign = 1 if study.higher_is_better else -1
     ranked = sorted(rows, key=lambda name: -sign * rows[name]["validation"]["mean"])
     teacher = study.trainer.evaluate_teacher()
-    facts: dict[str, Any] = {"winner": ranked[0]}
-    if settings.has_students:
-        facts = student_facts(study, rows, teacher)
+    facts = _facts_of_subject(study, rows, ranked[0], teacher)
     winner = rows[facts["winner"]]
     scores = {name: rows[name]["test"]["values"] for name in ranked}
     differences, best = compare_finalists(scores, winner["name"], study.higher_is_better)
@@ -71,11 +69,27 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     }
     write_json(study.trainer.folder / OUTCOME, outcome)
     arm_name = winner.get("arm", winner["name"])
-    recipe_text = best_recipe(study, next(arm for arm in finalists if arm.name == arm_name))
+    _write_recipe(study, next(arm for arm in finalists if arm.name == arm_name), outcome)
+    return outcome
+
+
+def _write_recipe(study: Study, winner: Arm, outcome: dict[str, Any]) -> None:
+    """Write the recipe of the winner and the page, which shows it."""
+    recipe_text = best_recipe(study, winner)
     with atomic(study.trainer.folder / BEST) as temporary:
         temporary.write_text(recipe_text, encoding="utf-8")
     write_page(outcome, recipe_text, study.trainer.folder)
-    return outcome
+
+
+def _facts_of_subject(
+    study: Study, rows: dict[str, dict[str, Any]], first: str, teacher: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the winner, and what only searches over students or teachers report."""
+    settings = study.state.settings
+    if settings.has_students:
+        return student_facts(study, rows, teacher)
+    facts: dict[str, Any] = {"winner": first}
+    return facts | ({"teachers": teacher_facts(study, rows)} if settings.has_teachers else {})
 
 
 def best_recipe(study: Study, winner: Arm) -> str:

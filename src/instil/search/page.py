@@ -15,6 +15,7 @@ from instil.report.quantities import count
 from instil.report.tables import table, term_list
 from instil.search.plots import best_trial, curve_plot, interval_plot, last_trials
 from instil.search.student_page import find_row, student_headline, student_section
+from instil.search.teacher_outcome import teacher_rows
 
 PAGE = "search.html"
 Outcome = Mapping[str, Any]
@@ -50,6 +51,7 @@ def render(outcome: Outcome, best: str) -> str:
         "Validation score against steps": figures.add(curve_plot(outcome)),
         f"{noun} that were tried": _tried(outcome),
         f"{noun} that were refused": _refused(outcome),
+        **_teachers(outcome),
         "Winner": _winner(outcome) + f"<pre tabindex=0><code>{escape(best)}</code></pre>",
     }
     body = "".join(
@@ -161,6 +163,15 @@ def _tried(outcome: Outcome) -> str:
         rows.append([*cells, f"{best['score']:.4g}"])
     header = ["Method", "Kind", "Last round", "Trainings", "Best validation score"]
     return table("Arms, with the best score of their last round", header, rows)
+
+
+def _teachers(outcome: Outcome) -> dict[str, str]:
+    """Return the section of a search over teachers."""
+    if "teachers" not in outcome:
+        return {}
+    rows = teacher_rows(outcome)
+    caption = "Signals before the trials, and Spearman's correlation with the student's score"
+    return {"Teachers": table(caption, list(rows[0]), [list(row.values()) for row in rows])}
 
 
 def _refused(outcome: Outcome) -> str:

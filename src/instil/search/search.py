@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from instil.search.arms import Arm
 from instil.search.candidates import check_names, find_candidates
 from instil.search.locked_test import FINALISTS
 from instil.search.outcome import write_outcome
+from instil.search.prior import order_by_model, within_budget
 from instil.search.sampling import require_optuna
 from instil.search.schedule import Schedule, plan_exhaustive, plan_random, plan_schedule
 from instil.search.state import STATE, Settings, State, read_state
 from instil.search.students import find_students
 from instil.search.study import Study
+from instil.search.teachers import check_teachers, find_teachers
 from instil.search.trainer import Trainer
 from instil.search.trials import write_json
 
@@ -103,6 +106,8 @@ def _search(
         raise RecipeError(
             "teacher: missing. Expected a teacher, whose quality the students of a search keep"
         )
+    if settings is not None and settings.has_teachers:
+        check_teachers(recipe, settings.teachers)
     require_optuna()
     if settings is not None:
         check_names(settings.candidates or ())
@@ -127,13 +132,16 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
     trainer.train_teachers()
     if settings.has_students:
         candidates = find_students(experiment, settings, console)
+    elif settings.has_teachers:
+        teachers = settings.teachers or {}
+        candidates = find_teachers(trainer, teachers, settings.has_options, console)
     else:
         names = settings.candidates if "methods" in settings.over else ()
         candidates = find_candidates(experiment, names, settings.has_options)
     arms = candidates.arms
-    noun = "students" if settings.has_students else "methods"
+    noun = next((one for one in ("students", "teachers") if one in settings.over), "methods")
     console.print(f"{len(arms)} arms, {len(candidates.refused)} {noun} refused.", highlight=False)
-    schedule = _schedule(experiment, settings, arms, num_jobs)
+    arms, schedule = _planned(experiment, settings, arms, num_jobs)
     splits = experiment.splits
     data_hash = fingerprint(sample_digest(splits.train), sample_digest(splits.validation))
     state = State(
@@ -143,7 +151,7 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
         schedule,
         torch.get_num_threads(),
         data_hash,
-        {} if candidates.signals is None else candidates.signals.to_json(),
+        candidates.early_signals,
         candidates.teacher_costs,
         num_jobs,
     )
@@ -152,6 +160,20 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
     # The state comes last: it marks a search that can continue.
     state.write(trainer.folder)
     return state
+
+
+def _planned(
+    experiment: Experiment, settings: Settings, arms: list[Arm], num_jobs: int
+) -> tuple[list[Arm], Schedule]:
+    """Plan the rounds; a prior order decides which candidates a small budget leaves out."""
+
+    def plan(chosen: Sequence[Arm]) -> Schedule:
+        return _schedule(experiment, settings, chosen, num_jobs)
+
+    if settings.prior == "model" and "methods" in settings.over:
+        return within_budget(order_by_model(arms), plan)
+    # Teachers are in the order of their cheap signals.
+    return within_budget(arms, plan) if settings.has_teachers else (arms, plan(arms))
 
 
 def _schedule(
@@ -167,8 +189,10 @@ def _schedule(
         budget = int(settings.max_seconds * num_jobs / per_step)
     num_references = sum(arm.is_reference for arm in arms)
     num_candidates = len(arms) - num_references
-    if settings.strategy == "exhaustive":
-        return plan_exhaustive(num_candidates, num_references, full_steps, settings.num_seeds)
+    complete = plan_exhaustive(num_candidates, num_references, full_steps, settings.num_seeds)
+    is_small = settings.has_teachers and not settings.has_options
+    if settings.strategy == "exhaustive" or (is_small and complete.total_steps <= (budget or inf)):
+        return complete
     schedule = plan_schedule(
         num_candidates,
         num_references,

@@ -12,18 +12,13 @@ from instil.search.arms import Arm
 from instil.search.limits import parse_limits, parse_share
 from instil.search.sampling import Sampler
 from instil.search.schedule import Schedule
+from instil.search.subjects import KEEP, check_subjects
+from instil.search.teacher_arms import parse_teachers
 from instil.search.trials import write_json
 
 STATE = "study.json"
 Strategy = Literal["halving", "random", "exhaustive"]
-SUBJECTS = ("methods", "options", "students")
-"""Values of the option ``over``."""
-
-KEEP = 0.99
-"""Share of the teacher's quality that the chosen student keeps, by default."""
-
-STUDENT_OPTIONS = ("students", "limits", "keep")
-"""Settings that only a search over students has."""
+Prior = Literal["none", "model"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +39,9 @@ class Settings:
         students: families of students, or models. None: the default families.
         limits: largest latency (ms), size (bytes) and number of parameters of a student.
         keep: share of the teacher's quality that the chosen student keeps.
+        prior: ``model`` orders the methods by their predicted gain, and a budget leaves out the
+            last ones.
+        teachers: sections or changes of teachers by name, see ``parse_teachers``.
     """
 
     over: tuple[str, ...] = ("methods",)
@@ -59,18 +57,15 @@ class Settings:
     students: tuple[str, ...] | None = None
     limits: dict[str, float] = field(default_factory=dict)
     keep: float = KEEP
+    prior: Prior = "none"
+    teachers: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for subject in self.over or ("",):
-            if subject not in SUBJECTS:
-                raise ValueError(
-                    f"--over: unknown subject '{subject}'. Expected {' or '.join(SUBJECTS)}, or "
-                    "two of them, separated by a comma"
-                )
-        self._check_students()
+        check_subjects(self)
         for option, value, names in (
             ("--strategy", self.strategy, get_args(Strategy)),
             ("--sampler", self.sampler, get_args(Sampler)),
+            ("--prior", self.prior, get_args(Prior)),
         ):
             if value not in names:
                 raise ValueError(f"{option}: unknown name '{value}'. Expected {' or '.join(names)}")
@@ -91,22 +86,6 @@ class Settings:
                 f"methods,options, got --over {','.join(self.over)}"
             )
 
-    def _check_students(self) -> None:
-        if self.has_students and "methods" in self.over:
-            raise ValueError(
-                "--over: methods and students at once. Expected students or students,options. "
-                "Search for the student first, and then for the method with its best.yaml"
-            )
-        if self.has_students:
-            return
-        defaults: dict[str, Any] = {"students": None, "limits": {}, "keep": KEEP}
-        for name, option in zip(STUDENT_OPTIONS, ("students", "limit", "keep"), strict=True):
-            if getattr(self, name) != defaults[name]:
-                raise ValueError(
-                    f"--{option}: for students only. Expected --over students, got --over "
-                    f"{','.join(self.over)}"
-                )
-
     @classmethod
     def from_options(
         cls,
@@ -123,6 +102,8 @@ class Settings:
         students: str | None = None,
         limits: Sequence[str] = (),
         keep: str | None = None,
+        prior: Any = "none",
+        teachers: str | None = None,
     ) -> Settings:
         """Build settings from the options of the command line, in which commas separate names.
 
@@ -143,6 +124,8 @@ class Settings:
             _names(students),
             parse_limits(limits),
             KEEP if keep is None else parse_share(keep),
+            prior,
+            parse_teachers(teachers),
         )
 
     @property
@@ -154,6 +137,11 @@ class Settings:
     def has_students(self) -> bool:
         """Whether students are searched."""
         return "students" in self.over
+
+    @property
+    def has_teachers(self) -> bool:
+        """Whether teachers are searched."""
+        return "teachers" in self.over
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -17,6 +17,7 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.stored_teacher import stored_teacher
 from instil.experiment.teachers import combine_teachers, prepare_teacher
 from instil.experiment.training_options import autocast_context
+from instil.export.student import save_student
 from instil.plan.baseline_training import StagedBaseline
 from instil.plan.distillation import Distillation
 from instil.plan.evaluation import Evaluator
@@ -26,7 +27,7 @@ from instil.plan.students import StudentBuilder
 from instil.plan.teacher_scores import TeacherScores
 from instil.plan.teacher_training import TeacherTrainer
 from instil.recipe import build
-from instil.recipe.sections import TeacherConfig
+from instil.recipe.sections import Recipe, TeacherConfig
 from instil.search.locked_test import TestLock
 from instil.search.pruning import StopTrial, is_behind
 from instil.search.student_costs import evaluate_int8, num_parameters
@@ -56,16 +57,35 @@ class Trainer:
         self.lock = TestLock(experiment, folder)
         self.experiment = self.lock.experiment
 
-    def train_teachers(self) -> None:
-        """Train the teachers of the recipe, unless the cache has them."""
-        stage = self.experiment.stages[0]
+    def train_teachers(self, recipe: Recipe | None = None) -> None:
+        """Train the teachers of a recipe, unless the cache has them.
+
+        Args:
+            recipe: recipe with other teachers. None: that of the search.
+        """
+        stage = replace(self.experiment, recipe=recipe or self.experiment.recipe).stages[0]
         if stage.recipe.store is not None:
             return
         with _WorkFolder(self.folder) as work:
             fitter = Fitter(work, Evaluator(self.experiment), _ignore)
-            teachers = SharedTeachers([stage], fitter)
+            teachers = TeacherTrainer([stage], fitter)
             for index, config in enumerate(stage.recipe.teachers):
                 teachers.network(stage, config, index)
+
+    def train_assistant(self, recipe: Recipe, path: Path) -> None:
+        """Train the student of a recipe and write its weights, unless the file exists.
+
+        Args:
+            recipe: recipe whose student is the assistant of a teacher.
+            path: file of the weights.
+        """
+        if path.exists():
+            return
+        with _WorkFolder(self.folder) as work:
+            experiment = replace(self.experiment, recipe=recipe)
+            net = self._distilled(experiment, recipe.seeds[0], work)
+            path.parent.mkdir(exist_ok=True)
+            save_student(net, path)
 
     def evaluate_teacher(self) -> dict[str, Any] | None:
         """Evaluate the teacher on validation and test data, after the finalists are chosen.
@@ -141,13 +161,11 @@ class Trainer:
         recipe = build(trial.recipe)
         experiment = replace(self.experiment, recipe=recipe)
         evaluator = Evaluator(experiment)
-        fitter = Fitter(work, evaluator, _ignore)
-        teachers = SharedTeachers([self.experiment.stages[0]], fitter)
-        students = StudentBuilder(experiment.stages, teachers)
         if trial.method == "distilled":
-            distillation = Distillation(experiment.stages, fitter, teachers, students)
-            net, _ = distillation.train(trial.seed)
+            net = self._distilled(experiment, trial.seed, work)
         else:
+            fitter = Fitter(work, evaluator, _ignore)
+            students = StudentBuilder(experiment.stages, self._teachers(experiment, fitter))
             if recipe.teacher is not None or recipe.store is not None:
                 evaluator.teacher_outputs["train"] = self._training_outputs
             net, _ = StagedBaseline(fitter, students).train(trial.method, trial.seed, None)
@@ -160,6 +178,22 @@ class Trainer:
             if trial.has_int8:
                 scores["int8"] = evaluate_int8(complete, net)
         return scores
+
+    def _distilled(self, experiment: Experiment, seed: int, work: RunFolder) -> Net:
+        """Train the distilled student of a recipe."""
+        fitter = Fitter(work, Evaluator(experiment), _ignore)
+        teachers = self._teachers(experiment, fitter)
+        students = StudentBuilder(experiment.stages, teachers)
+        net, _ = Distillation(experiment.stages, fitter, teachers, students).train(seed)
+        return net
+
+    def _teachers(self, experiment: Experiment, fitter: Fitter) -> TeacherTrainer:
+        """Return the teachers of a recipe: those of the search, unless it has others."""
+        own = self.experiment.stages[0]
+        configs = experiment.recipe.teachers
+        if configs and configs != own.recipe.teachers:
+            return TeacherTrainer(experiment.stages, fitter)
+        return SharedTeachers([own], fitter)
 
     @functools.cached_property
     def _training_outputs(self) -> CachedTeacher:

@@ -62,7 +62,8 @@ def compress(
         )
     from instil.search.compression import compression_recipe
     from instil.search.limits import parse_limits, parse_share
-    from instil.search.state import KEEP, Settings
+    from instil.search.state import Settings
+    from instil.search.subjects import KEEP
 
     settings = Settings(
         over=("students",),

@@ -33,6 +33,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def raw_columns(samples: Any, features: torch.Tensor) -> dict[str, list[float]]:
+    """Columns of a table of numbers, before the encoding."""
+    columns = {}
+    for feature in samples.encoder.features:
+        values = features[:, feature.start].double() * feature.std + feature.mean
+        columns[feature.name] = values.tolist()
+    return columns
+
+
 def test_a_forest_teaches_a_network_of_table_rows(folder: Path) -> None:
     rows = recipe("export=true", **RECIPE)
     assert doctor(rows)["problems"] == []
@@ -44,6 +53,11 @@ def test_a_forest_teaches_a_network_of_table_rows(folder: Path) -> None:
     test = Experiment.from_recipe(student.recipe).splits.test
     features = test.inputs(torch.arange(4))["features"]
     assert student(features).shape == (4, 3)
+    columns = raw_columns(test, features)
+    torch.testing.assert_close(student(columns), student(features), rtol=1e-3, atol=1e-4)
+    assert student.predict(columns) == student.predict(features)
+    with pytest.raises(ValueError, match="no column 'petal width"):
+        student({name: columns[name] for name in list(columns)[:3]})
 
 
 def test_a_soft_tree_has_its_penalty_as_own_loss(folder: Path) -> None:
@@ -64,6 +78,13 @@ def test_a_forest_teaches_a_regressor(folder: Path) -> None:
     }
     result = run_of(recipe("baselines=[alone]", **sections), folder / "run")
     assert result["distilled"]["r2"]["mean"] > 0.2
+    student = instil.load(folder / "run")
+    test = Experiment.from_recipe(student.recipe).splits.test
+    features = test.inputs(torch.arange(4))["features"]
+    expected = student(features) * test.label_std + test.label_mean  # type: ignore[attr-defined]
+    columns = raw_columns(test, features)
+    torch.testing.assert_close(student(columns), expected, rtol=1e-3, atol=1e-2)
+    assert 20 < student.predict(columns)[0]["label"] < 350
 
 
 def test_wrong_tables_are_errors_before_training(folder: Path) -> None:

@@ -112,20 +112,31 @@ def test_other_inputs_than_one_table_are_refused() -> None:
         model(input_ids=torch.ones(2, 3, dtype=torch.int64))
 
 
-def test_an_estimator_of_lightgbm_is_stored_and_restored() -> None:
-    pytest.importorskip("lightgbm")
-    options = {"n_estimators": 5, "min_child_samples": 2, "verbose": -1}
-    model: Any = build("sklearn:lightgbm.LGBMClassifier", options, classes=2)
+@pytest.mark.parametrize(
+    ("library", "name", "options"),
+    [
+        ("lightgbm", "LGBMClassifier", {"min_child_samples": 2, "verbose": -1}),
+        ("xgboost", "XGBClassifier", {"max_depth": 2}),
+    ],
+)
+def test_estimators_of_other_libraries_are_stored_and_restored(
+    library: str, name: str, options: dict[str, Any]
+) -> None:
+    pytest.importorskip(library)
+    options = options | {"n_estimators": 5}
+    spec = f"sklearn:{library}.{name}"
+    model: Any = build(spec, options, classes=2)
     rows = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
     label = (rows[:, 0] > 0).long()
     model.fit(rows, label)
     assert (model(rows).argmax(1) == label).float().mean() > 0.9
-    other: Any = build("sklearn:lightgbm.LGBMClassifier", options, classes=2)
+    assert model.estimator.random_state == torch.initial_seed() % 2**31
+    other: Any = build(spec, options, classes=2)
     other.resize_state(model.state_dict())
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(rows), model(rows))
-    with pytest.raises(ValueError, match="Did you mean LGBMClassifier"):
-        build("sklearn:lightgbm.LGBMClasifier", classes=2)
+    with pytest.raises(ValueError, match=f"Did you mean {name}"):
+        build(spec.replace("Classifier", "Clasifier"), classes=2)
 
 
 def test_an_unknown_library_is_an_error() -> None:

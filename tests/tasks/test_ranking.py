@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Net
+from instil.export.onnx import to_onnx
+from instil.export.session import Session
 from instil.functional.ranking import PADDED_SCORE
 from instil.networks.cross_encoder import cross_encoder
 from instil.networks.recorded_scores import recorded_scores
 from instil.networks.text_transformer import text_transformer
-from instil.tasks.ranking import Ranking, call, is_cross_encoder, join_texts
+from instil.tasks.bases.ranking_call import call, is_cross_encoder, join_texts
+from instil.tasks.ranking import Ranking
 from instil.tasks.sentence_embedding import embed
 from instil.teachers.frozen import Frozen
 from tests.tasks.samples import ranked_passages
@@ -138,6 +143,20 @@ def test_an_exported_encoder_embeds_all_texts() -> None:
     model, batch = bi_encoder(), ranked_passages()
     outputs = Ranking().call_exported(lambda part: call(model, _query(part)), batch)
     torch.testing.assert_close(outputs["logits"], call(model, batch)["logits"])
+
+
+def test_the_onnx_file_of_a_cross_encoder_scores_joined_pairs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    task, batch = Ranking(), ranked_passages()
+    net = Net(cross_encoder(9, length=5, width=8).eval(), call)
+    example, roles = task.export_example(net, batch)
+    assert roles == ("logits",)
+    assert len(example["input_ids"]) == batch["label"].numel()
+    to_onnx(net, example, tmp_path / "student.onnx", task.export_inputs, roles=roles)
+    outputs = task.call_exported(Session(tmp_path / "student.onnx", roles), batch)
+    torch.testing.assert_close(outputs["logits"], net(batch)["logits"], rtol=1e-4, atol=1e-4)
+    encoder = Net(bi_encoder(), call)
+    assert task.export_example(encoder, batch) == (batch, ("query_embedding",))
 
 
 def _query(batch: Batch) -> Batch:

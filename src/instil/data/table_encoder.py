@@ -86,6 +86,18 @@ class TableEncoder:
         self.features = tuple(features)
         self.width = start
 
+    @classmethod
+    def from_features(cls, features: Sequence[Feature]) -> TableEncoder:
+        """Return the encoder of these features, such as those of a stored encoder.
+
+        Args:
+            features: encodings of all columns, in their order.
+        """
+        encoder = cls.__new__(cls)
+        encoder.features = tuple(features)
+        encoder.width = sum(feature.width for feature in features)
+        return encoder
+
     def encode(self, table: Table) -> Tensor:
         """Encode rows.
 

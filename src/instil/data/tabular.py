@@ -13,6 +13,7 @@ from typing_extensions import Doc
 from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.munge import munge_rows
+from instil.data.raw_rows import FACT, KEY, RawRows
 from instil.data.samples import RealData, Samples, TensorData
 from instil.data.splits import Splits, splits
 from instil.data.table_encoder import Table, TableEncoder
@@ -20,8 +21,6 @@ from instil.data.table_labels import class_labels, number_labels
 
 REGRESSION = "tabular_regression"
 """Task with real labels."""
-KEY = "features"
-"""Batch key of the encoded rows."""
 MinCountOption = Annotated[
     int, Ge(1), Doc("number of training rows below which a category belongs to `other`")
 ]
@@ -200,10 +199,11 @@ def _encoded(
     count = len(features) - len(samples)
     missing = samples.label.new_full((count, *samples.label.shape[1:]), UNLABELLED)
     label = torch.cat([samples.label, missing])
-    facts = {"features": encoder.width}
+    mean, std = moments
+    raw_rows = RawRows(encoder, mean, std)
+    facts = {"features": encoder.width, FACT: raw_rows.to_json()}
     data: TableData | RealTableData
     if isinstance(samples, RealTableData):
-        mean, std = moments
         label = torch.where(label == UNLABELLED, label, (label - mean) / std)
         data = RealTableData({KEY: features}, label, samples.classes, facts)
         data.label_mean = mean

@@ -12,6 +12,7 @@ from torch import Tensor
 from instil import catalogue
 from instil import recipe as recipes
 from instil.core import Batch, Net, side_effect_free
+from instil.data.raw_rows import FACT, RawRows, is_raw
 from instil.data.samples import Facts
 from instil.deployment.image_inputs import as_images
 from instil.experiment.exported_network import build_exported_network
@@ -28,7 +29,7 @@ class Student:
 
     ``student(images)`` returns probabilities, ``student.predict(images)`` class names. A student
     of a task without images takes the input tensor of its task, such as ``input_ids``, or a batch
-    if the task has several inputs.
+    if the task has several inputs. A student of table rows also takes raw columns.
 
     Attributes:
         net: the network, in eval mode.
@@ -38,16 +39,24 @@ class Student:
         recipe: recipe of the run.
         shape: shape of one input.
         task: task of the recipe.
+        raw_rows: encoder of raw table rows; None for other data.
     """
 
     def __init__(
-        self, net: Net, classes: tuple[str, ...], kind: str, recipe: Recipe, shape: tuple[int, ...]
+        self,
+        net: Net,
+        classes: tuple[str, ...],
+        kind: str,
+        recipe: Recipe,
+        shape: tuple[int, ...],
+        raw_rows: RawRows | None = None,
     ):
         self.net = net
         self.classes = classes
         self.kind = kind
         self.recipe = recipe
         self.shape = shape
+        self.raw_rows = raw_rows
         self.task = catalogue.find("task", recipe.task.name)(kind)
         self.task.set_classes(classes)
 
@@ -58,15 +67,20 @@ class Student:
             inputs: images (N, C, H, W) as a tensor or array, uint8 or float in [0, 1]; arrays
                 (N, H, W, C), image files, PIL images, or a list of these. For other tasks, the
                 input tensor of the task or a batch. Images are resized and normalized as in
-                training.
+                training. For a table, also the values of each column by name, or a DataFrame,
+                as in the files of training.
 
         Returns:
-            (N, C), or (N, H, W, C) for segmentation; for a regression its outputs (N, D).
+            (N, C), or (N, H, W, C) for segmentation; for a regression its outputs (N, D). For raw
+            columns they are in the unit of the label.
 
         Raises:
             ValueError: if the inputs do not fit the task, or if the task has no classes. In the
                 second case call ``student.net(batch)``.
         """
+        raw_rows = self.raw_rows if is_raw(inputs) else None
+        if raw_rows is not None:
+            inputs = raw_rows.encode(inputs)
         if self.task.inputs == ("image",) and not isinstance(inputs, Mapping):
             is_resized = isinstance(self.task, Classification)
             inputs = as_images(inputs, self.shape[0], self._size if is_resized else None)
@@ -78,7 +92,7 @@ class Student:
         with side_effect_free(self.net):
             logits: Tensor = self.net(self._to_batch(inputs))["logits"].float()
         if self.kind == "real":
-            return logits
+            return logits if raw_rows is None else raw_rows.restore(logits)
         return logits.softmax(-1) if self.kind == "single" else logits.sigmoid()
 
     def _to_batch(self, inputs: Any) -> Batch:
@@ -165,8 +179,14 @@ def load(run: Path | str, *, trust_code: bool = False) -> Student:
     }
     net = build_exported_network(recipe, facts, description.shape, trust_code)
     load_student(net, path)
+    stored = facts.get(FACT)
     return Student(
-        net.eval(), tuple(description.classes), description.kind, recipe, tuple(description.shape)
+        net.eval(),
+        tuple(description.classes),
+        description.kind,
+        recipe,
+        tuple(description.shape),
+        RawRows.from_json(stored) if isinstance(stored, str) else None,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from instil.core import UNLABELLED
 from instil.functional.log_probabilities import log_of, logit_of
 
-TRUSTED = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "collections.OrderedDict")
+TRUSTED = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "xgboost.", "collections.OrderedDict")
 """Packages whose types a cached estimator may have."""
 
 

@@ -40,11 +40,11 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
         _export_parts(folder, experiment, experiment.task.export_parts(net, batch), int8)
         return
     exports = write_graphs(folder.path, experiment, net, batch, int8)
-    roles = exported_roles(experiment)
+    example, roles = experiment.task.export_example(net, batch)
     for export in exports.values():
         session = Session(folder.path / export["file"], roles)
         export |= evaluate_export(experiment, Net(session, experiment.task.call_exported))
-        export["latency"] = measure(session, batch)
+        export["latency"] = measure(session, example)
     add_exports(folder, exports)
 
 
@@ -74,30 +74,25 @@ def write_graphs(
     path = folder / "student.onnx"
     task = experiment.task
     task_inputs = task.export_inputs or task.inputs
+    example, roles = task.export_example(net, batch)
     metadata = describe(
         net, experiment.recipe.task.name, experiment.splits.classes, experiment.shape, task_inputs
     )
     # The graph has the keys of the data as inputs, which may differ from those of the task.
     reads = reads_of(net.call)
     inputs = [reads.get(key, key) for key in task_inputs]
-    exports = {"onnx": to_onnx(net, batch, path, inputs, metadata, exported_roles(experiment))}
+    exports = {"onnx": to_onnx(net, example, path, inputs, metadata, roles)}
     if int8:
-        exports["int8"] = write_int8(folder, experiment)
+        exports["int8"] = write_int8(folder, experiment, net)
     return exports
 
 
-def write_int8(folder: Path, experiment: Experiment) -> dict[str, Any]:
+def write_int8(folder: Path, experiment: Experiment, net: Net) -> dict[str, Any]:
     """Quantise ``student.onnx``, calibrated on training samples; return ``file`` and ``bytes``."""
     from instil.export.int8 import quantize
 
-    batches = _calibration_batches(experiment)
+    batches = _calibration_batches(experiment, net)
     return quantize(folder / "student.onnx", batches, folder / "student.int8.onnx")
-
-
-def exported_roles(experiment: Experiment) -> tuple[str, ...]:
-    """Return the outputs of an exported student."""
-    roles: tuple[str, ...] = experiment.task.export_roles or experiment.task.roles
-    return roles
 
 
 def _export_parts(
@@ -141,7 +136,7 @@ def add_exports(folder: RunFolder, exports: dict[str, Any]) -> None:
     folder.write_json("result.json", result | {"export": result.get("export", {}) | exports})
 
 
-def _calibration_batches(experiment: Experiment) -> Iterator[dict[str, Any]]:
+def _calibration_batches(experiment: Experiment, net: Net) -> Iterator[Batch]:
     batches = experiment.loader(experiment.visible_samples)
     for _, batch in zip(range(NUM_CALIBRATION_BATCHES), batches, strict=False):
-        yield batch
+        yield experiment.task.export_example(net, batch)[0]

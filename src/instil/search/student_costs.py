@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from instil.core import Net
+from instil.core import Batch, Net
 from instil.experiment.experiment import Experiment
 from instil.export.latency import measure
 from instil.plan.evaluation import Evaluator
-from instil.plan.onnx_export import exported_roles, write_graphs, write_int8
+from instil.plan.onnx_export import write_graphs, write_int8
 from instil.tasks.bases.exported_part import ExportsParts
 
 RUNTIME_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -59,10 +59,11 @@ def measure_student(experiment: Experiment, net: Net) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_graphs(folder, experiment, net, batch, int8=False)
-        costs |= _file_costs(folder, experiment, files["onnx"], batch)
+        example, roles = experiment.task.export_example(net, batch)
+        costs |= _file_costs(folder, files["onnx"], example, roles)
         try:
-            facts = write_int8(folder, experiment)
-            int8 = _file_costs(folder, experiment, facts, batch)
+            facts = write_int8(folder, experiment, net)
+            int8 = _file_costs(folder, facts, example, roles)
         # onnxruntime raises errors of many classes for operations without an int8 kernel.
         except Exception:
             int8 = None
@@ -70,12 +71,12 @@ def measure_student(experiment: Experiment, net: Net) -> dict[str, Any]:
 
 
 def _file_costs(
-    folder: Path, experiment: Experiment, facts: dict[str, Any], batch: dict[str, Any]
+    folder: Path, facts: dict[str, Any], example: Batch, roles: tuple[str, ...]
 ) -> dict[str, Any]:
     from instil.export.session import Session
 
-    session = Session(folder / facts["file"], exported_roles(experiment))
-    return {"bytes": facts["bytes"], "latency_ms": measure(session, batch)["median_ms"]}
+    session = Session(folder / facts["file"], roles)
+    return {"bytes": facts["bytes"], "latency_ms": measure(session, example)["median_ms"]}
 
 
 def evaluate_int8(experiment: Experiment, net: Net) -> dict[str, dict[str, float]] | None:
@@ -96,7 +97,8 @@ def evaluate_int8(experiment: Experiment, net: Net) -> dict[str, dict[str, float
         folder = Path(name)
         try:
             files = write_graphs(folder, experiment, net, batch, int8=True)
-            session = Session(folder / files["int8"]["file"], exported_roles(experiment))
+            _, roles = experiment.task.export_example(net, batch)
+            session = Session(folder / files["int8"]["file"], roles)
         # A trained student must not be lost: its other file is evaluated all the same.
         except Exception:
             return None

@@ -13,12 +13,12 @@ from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.networks.sklearn_model import SklearnModel
 
-LIBRARIES = ("lightgbm",)
+LIBRARIES = ("lightgbm", "xgboost")
 """Other libraries with estimators of this interface, as in ``sklearn:lightgbm.LGBMClassifier``."""
 
 
 class SklearnSource(ModelSource):
-    """Classifiers and regressors of scikit-learn and LightGBM, with their options.
+    """Classifiers and regressors of scikit-learn, LightGBM and XGBoost, with their options.
 
     They are teachers only. They are fitted on the training data, and their probabilities are the
     logits. Without ``random_state`` each replica has its own.
@@ -37,13 +37,14 @@ class SklearnSource(ModelSource):
         options = dict(request.options)
         parameters = inspect.signature(kind).parameters
         unknown = [name for name in options if name not in parameters]
-        # LightGBM takes further options of its library by keyword.
+        # LightGBM and XGBoost take further options of their library by keyword.
         is_open = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
         if unknown and not is_open:
             raise ValueError(
                 f"{request.spec} has no option '{unknown[0]}'.{suggestion(unknown[0], parameters)}"
             )
-        if "random_state" in parameters:
+        names = kind().get_params() if is_open else parameters
+        if "random_state" in names:
             options.setdefault("random_state", torch.initial_seed() % 2**31)
         estimator = request.create(lambda: kind(**options))
         if not hasattr(estimator, "predict_proba") and not is_regressor(estimator):

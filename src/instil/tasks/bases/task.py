@@ -121,6 +121,15 @@ class Task(ExtraMetrics):
                 f"{', '.join(self.inputs)} to {', '.join(self.roles)}"
             )
 
+    def export_example(self, net: Net, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
+        """Return an example of the inputs of the exported graph, and the names of its outputs.
+
+        Args:
+            net: the student.
+            batch: batch of the data.
+        """
+        return batch, self.export_roles or self.roles
+
     def call_exported(self, graph: Callable[[Batch], Outputs], batch: Batch) -> Outputs:
         """Return the outputs that ``evaluate`` reads, from an exported student.
 

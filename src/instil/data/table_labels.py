@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ def number_labels(table: Table, names: Sequence[str]) -> Tensor:
     """Return the values of several columns as float32 (N, D); missing ones are -100.
 
     Raises:
-        ValueError: for a text.
+        ValueError: for a text and an infinite number.
     """
     columns: list[list[float]] = []
     for name in names:
@@ -53,16 +54,26 @@ def number_labels(table: Table, names: Sequence[str]) -> Tensor:
                     f"label: row {row} of column '{name}' is '{value}'. Expected a number. Use "
                     "task: tabular_classification for classes"
                 )
-            column.append(UNLABELLED if is_missing(value) else float(value))
+            column.append(UNLABELLED if is_missing(value) else _label_number(value, name, row))
         columns.append(column)
     return torch.tensor(columns, dtype=torch.float32).T.contiguous()
+
+
+def _label_number(value: Any, name: str, row: int) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(
+            f"label: row {row} of column '{name}' is {number}. Expected a finite number, or no "
+            "value for a missing label"
+        )
+    return number
 
 
 def _class_name(value: Any, row: int) -> str:
     if is_missing(value):
         return ""
     if isinstance(value, float):
-        if value != int(value):
+        if not value.is_integer():
             raise ValueError(
                 f"label: row {row} is {value}. Expected a class, as text or whole number. Use "
                 "task: tabular_regression for real numbers"

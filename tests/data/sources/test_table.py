@@ -12,6 +12,7 @@ import torch
 
 from instil.data.sources.sklearn import sklearn
 from instil.data.sources.table import table
+from instil.data.table_labels import class_labels
 from instil.data.tabular import RealTableData, TableData
 
 ROWS = [
@@ -111,6 +112,11 @@ def test_damaged_files_are_errors(folder: Path) -> None:
     (folder / "real.csv").write_text("a,b\n1,0.5\n")
     with pytest.raises(ValueError, match=r"row 0 is 0\.5\. Expected a class"):
         table("real.csv", "b", base=folder)
+    (folder / "inf.csv").write_text("a,b\n1,0.5\n2,inf\n")
+    with pytest.raises(ValueError, match=r"row 1 of column 'b' is inf\. Expected a finite number"):
+        table("inf.csv", "b", base=folder, task_name="tabular_regression")
+    with pytest.raises(ValueError, match=r"row 0 is inf\. Expected a class"):
+        class_labels([float("inf")], None)
     (folder / "people.xls").write_text("")
     with pytest.raises(ValueError, match=r"people\.xls has an unknown ending"):
         table("people.xls", "b", base=folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from instil.objectives.features.distillation_experts import (
     DistillationExperts,
@@ -22,6 +23,9 @@ def test_multilingual_mse_pulls_both_texts_to_the_teachers_first_text() -> None:
     other = {"sentence_embedding": teacher, "partner_embedding": torch.full_like(teacher, 9)}
     objective.build(student, other)
     torch.testing.assert_close(objective(student, other, {}).mean(), expected)
+    cosine = 2 - F.cosine_similarity(first, teacher) - F.cosine_similarity(second, teacher)
+    actual = MultilingualMSE("cosine")(student, other, {})
+    torch.testing.assert_close(actual, cosine)
 
 
 def test_experts_are_mixed_by_the_teachers_embedding() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.errors import squared_error
@@ -12,22 +14,26 @@ from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.modules.adapters import match_dtype
 
+Distance = Literal["squared", "cosine"]
+
 
 def multilingual_mse_loss(
     student_embedding: Tensor,
     student_translation: Tensor,
     teacher_embedding: Tensor,
+    distance: Distance = "squared",
     reduction: str = "mean",
 ) -> Tensor:
     """Multilingual mean squared error (Reimers and Gurevych 2020, Eq. 1).
 
-    Sum of the mean squared differences of both student embeddings and the teacher's embedding of
-    the first text.
+    Sum of the distances of both student embeddings from the teacher's embedding of the first text.
 
     Args:
         student_embedding: (N, D), of the texts in the teacher's language.
         student_translation: (N, D), of their translations.
         teacher_embedding: (N, D), of the texts in the teacher's language.
+        distance: ``"squared"`` is the mean squared difference over D, ``"cosine"`` one minus the
+            cosine similarity.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
     Returns:
@@ -44,7 +50,10 @@ def multilingual_mse_loss(
     total: Tensor | None = None
     for embedding in (student_embedding, student_translation):
         pair = require_same_shape(embedding, teacher_embedding, "multilingual_mse_loss")
-        error = squared_error(*pair)
+        if distance == "squared":
+            error = squared_error(*pair)
+        else:
+            error = 1 - F.cosine_similarity(*pair, dim=-1)
         total = error if total is None else total + error
     assert total is not None
     return apply_reduction(total, reduction)
@@ -67,7 +76,8 @@ class MultilingualMSE(Objective):
         tasks=("sentence_embedding",),
         zero_at_match=False,
         deviations="The error is divided by the width D, as in the authors' code. A projection is "
-        "used where the widths differ; the paper requires equal widths.",
+        "used where the widths differ; the paper requires equal widths. The cosine distance is an "
+        "addition.",
         equation=r"\frac{1}{D} \big( \lVert f^s(x) - f^t(x) \rVert_2^2 + \lVert f^s(y) - f^t(x) "
         r"\rVert_2^2 \big), \quad y \text{ the translation of } x",
         use="To extend an embedding model of one language to others. The first text of a pair is "
@@ -81,8 +91,15 @@ class MultilingualMSE(Objective):
         "teacher": (("sentence_embedding",),),
     }
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        distance: Annotated[
+            Distance,
+            Doc("squared: mean squared difference; cosine: 1 - cos, which ignores the length"),
+        ] = "squared",
+    ) -> None:
         super().__init__()
+        self.distance = distance
         self.projection: nn.Module = nn.Identity()
 
     def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
@@ -98,6 +115,7 @@ class MultilingualMSE(Objective):
             self._project(student_outputs["sentence_embedding"]),
             self._project(student_outputs["partner_embedding"]),
             teacher_outputs["sentence_embedding"],
+            self.distance,
             "none",
         )
 

@@ -60,13 +60,13 @@ def number_labels(table: Table, names: Sequence[str]) -> Tensor:
 
 
 def _label_number(value: Any, name: str, row: int) -> float:
-    number = float(value)
-    if not math.isfinite(number):
+    label = float(value)
+    if not math.isfinite(label):
         raise ValueError(
-            f"label: row {row} of column '{name}' is {number}. Expected a finite number, or no "
+            f"label: row {row} of column '{name}' is {label}. Expected a finite number, or no "
             "value for a missing label"
         )
-    return number
+    return label
 
 
 def _class_name(value: Any, row: int) -> str:

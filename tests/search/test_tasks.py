@@ -15,6 +15,7 @@ KD_FITS = {
     "audio_classification",
     "cross_modal",
     "detection",
+    "graph_classification",
     "language",
     "multi_view_classification",
     "node_classification",

@@ -7,13 +7,19 @@ from torch import Tensor
 
 POSITION_SEED = 0
 """Seed of the randomized decomposition, which is the same for all runs."""
+OVERSAMPLING = 10
+"""Number of further vectors of the subspace."""
+ITERATIONS = 20
+"""Number of multiplications by the matrix."""
 
 
 def position_features(edges: Tensor, num_nodes: int, count: int) -> Tensor:
-    """Return position features: a truncated SVD of the normalized adjacency matrix.
+    """Return position features: a spectral embedding of the regularized adjacency matrix.
 
-    The matrix is ``D^-1/2 (A + I) D^-1/2``. The left singular vectors have root mean square 1 and
-    are multiplied by their singular values.
+    The matrix is ``D^-1/2 (A + t / M) D^-1/2`` for the mean degree ``t`` and the row sums ``D``
+    (Amini et al. 2013). Without ``t / M`` its largest eigenvalues belong to small components and
+    single nodes. The eigenvectors have root mean square 1 and are multiplied by the absolute values
+    of their eigenvalues.
 
     Args:
         edges: (2, E), source and target.
@@ -21,7 +27,7 @@ def position_features(edges: Tensor, num_nodes: int, count: int) -> Tensor:
         count: number of features, below M.
 
     Returns:
-        (M, count).
+        (M, count), those of the largest absolute eigenvalues first.
 
     Raises:
         ValueError: if ``count`` is not below the number of nodes.
@@ -31,19 +37,26 @@ def position_features(edges: Tensor, num_nodes: int, count: int) -> Tensor:
             f"positions: {count} is out of range. Expected 1 to {num_nodes - 1} for {num_nodes} "
             "nodes"
         )
-    loops = torch.arange(num_nodes).expand(2, -1)
-    both = torch.unique(torch.cat([edges, edges.flip(0), loops], dim=1), dim=1)
-    source, target = both
+    source, target = both = torch.unique(torch.cat([edges, edges.flip(0)], dim=1), dim=1)
     degree = source.bincount(minlength=num_nodes).float()
-    values = (degree[source] * degree[target]).rsqrt()
+    mean_degree = degree.mean() if len(source) else torch.tensor(1.0)
+    scale = (degree + mean_degree).rsqrt()
     shape = (num_nodes, num_nodes)
     # The indices are valid by construction.
-    normalized = torch.sparse_coo_tensor(both, values, shape, check_invariants=False).coalesce()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(POSITION_SEED)
-        # The spectrum decays slowly; more iterations separate its largest values.
-        vectors, singular, _ = torch.svd_lowrank(normalized, min(count + 10, num_nodes), niter=10)
-    position: Tensor = vectors[:, :count] * singular[:count] * num_nodes**0.5
+    adjacency = torch.sparse_coo_tensor(
+        both, scale[source] * scale[target], shape, check_invariants=False
+    ).coalesce()
+    common = scale * (mean_degree / num_nodes).sqrt()
+    size = min(count + OVERSAMPLING, num_nodes)
+    generator = torch.Generator().manual_seed(POSITION_SEED)
+    basis = torch.randn(num_nodes, size, generator=generator)
+    # Subspace iteration. The spectrum decays slowly; iterations separate its largest values.
+    for _ in range(ITERATIONS):
+        basis = torch.linalg.qr(adjacency @ basis + common[:, None] * (common @ basis)).Q
+    small = basis.T @ (adjacency @ basis + common[:, None] * (common @ basis))
+    values, vectors = torch.linalg.eigh((small + small.T) / 2)
+    order = values.abs().argsort(descending=True)[:count]
+    position: Tensor = basis @ vectors[:, order] * values[order].abs() * num_nodes**0.5
     return position
 
 

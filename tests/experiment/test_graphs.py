@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import instil
+from instil.data.sources.pixel_graphs import pixel_graphs
 from instil.experiment.experiment import Experiment
 from instil.plan.doctor import doctor
 from instil.recipe.errors import RecipeError
@@ -63,6 +65,31 @@ def test_the_student_of_cpf_reads_training_labels(folder: Path) -> None:
     }
     result = run_of(recipe("baselines=[alone]", **sections), folder / "run")
     assert result["distilled"]["accuracy"]["mean"] > 0.8
+
+
+def test_sampled_neighbours_train_teacher_and_student(folder: Path) -> None:
+    sections = RECIPE | {"data": RECIPE["data"] | {"fanout": 3}}
+    result = run_of(recipe("baselines=[alone]", **sections), folder / "run")
+    assert result["distilled"]["accuracy"]["mean"] > 0.65
+
+
+def test_whole_graphs_are_classified_and_predicted(folder: Path) -> None:
+    sections = {
+        "task": "graph_classification",
+        "data": {"name": "pixel_graphs", "num_labeled": 200, "batch_size": 100},
+        "teacher": {"model": "gin", "options": {"width": 16, "depth": 2}},
+        "student": {"model": "gin", "options": {"width": 8, "depth": 1}},
+        "objectives": {"kd": {}},
+        "train": {"epochs": 3, "optimizer": {"lr": 1e-2}},
+        "seeds": [0],
+    }
+    assert doctor(recipe(**sections))["problems"] == []
+    result = run_of(recipe("baselines=[alone]", **sections), folder / "run")
+    assert result["teacher"]["accuracy"]["mean"] > 0.2
+    batch = pixel_graphs().test.__getitems__(range(7))
+    predicted = instil.load(folder / "run").predict(batch)
+    assert len(predicted) == 7
+    assert set(predicted) <= set("0123456789")
 
 
 def test_a_wrong_graph_is_an_error_before_training(folder: Path) -> None:

@@ -26,6 +26,7 @@ from instil.networks.latent_neighbours import LatentNeighbours
 from instil.networks.slimmable_cnn import slimmable_cnn
 from instil.objectives.features.attention_transfer import AttentionTransfer
 from instil.objectives.features.fitnet import FitNet
+from instil.objectives.features.mvd import MVD
 from instil.objectives.features.norm import NORM
 from instil.objectives.features.simkd import SimKD
 from instil.objectives.features.vid import VID
@@ -69,6 +70,7 @@ from instil.schemes.offline.dphubert import DPHuBERT
 from instil.schemes.offline.fcfd import FCFD
 from instil.schemes.offline.filter_kd import FilterKD
 from instil.schemes.offline.folded_transform import FoldedTransform
+from instil.schemes.offline.masked_video import MaskedVideo
 from instil.schemes.offline.nosmog import NOSMOG
 from instil.schemes.offline.offline import Offline
 from instil.schemes.offline.pate import PATE
@@ -159,6 +161,16 @@ def viewed(width: int, seed: int) -> Net:
         one.model,
         lambda model, batch: {"logits": model(F.pad(batch["image"].flatten(1), (0, 4)))},
         one.taps,
+    )
+
+
+def clipped(width: int, seed: int) -> Net:
+    """Return a network on clips of two frames, 16 of the 20 numbers, with one level of features."""
+    torch.manual_seed(seed)
+    stage = nn.Sequential(nn.Conv3d(1, width, 3, padding=1), nn.ReLU())
+    model = nn.Sequential(stage, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(width, 10))
+    return Net(
+        model, lambda model, batch: {"logits": model(batch["video"])}, taps={"features": ["0"]}
     )
 
 
@@ -434,6 +446,13 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "several_students": lambda: SeveralStudents(
         net(16, 1), Frozen(net(32, 2)), [net(24, 3)], plain()
     ),
+    "masked_video": lambda: MaskedVideo(
+        clipped(3, 1),
+        Frozen(clipped(4, 2)),
+        {"mvd": MVD(), "kd": KD(), "cross_entropy": CrossEntropy()},
+        ratio=0.5,
+        patch=1,
+    ),
     "pate": lambda: PATE(net(16, 1), votes(), {"cross_entropy": CrossEntropy()}),
     "dphubert": lambda: DPHuBERT(net(16, 1), Frozen(net(32, 2)), plain()),
     "sequence_kd": lambda: SequenceKD(
@@ -603,6 +622,7 @@ def batch(seed: int, size: int = 64, task: str = "classification") -> Batch:
         "x": x,
         **more,
         "image": x[:, :16].view(-1, 1, 4, 4),
+        "video": x[:, :16].view(-1, 1, 2, 2, 4),
         "label": label,
         "index": torch.arange(size),
         "valid": valid,

@@ -50,7 +50,7 @@ def overrides(name: str, recipe: str, folder: Path) -> list[str]:
         changes.append(f"objectives.{name}.weight=1")  # a rising weight would hide a falling loss
     for option, value in small_options(name).items():
         changes.append(f"objectives.{name}.{option}={value}")
-    if needs_members(name):
+    if needs_members(name) and not own_recipe(name):
         changes.append(THREE_TEACHERS)
     if learns_from_model_loss_role(name):
         changes += returns_loss(folder)

@@ -206,7 +206,16 @@ def video_classification(draw: Draw, side: str) -> Outputs:
     outputs["features"] = tuple(
         draw(channels, frames, size, size) for channels, size in FEATURE_SHAPES[side]
     )
+    if side == "student":
+        outputs["tube_mask"] = _tube_mask(outputs["logits"])
     return outputs
+
+
+def _tube_mask(logits: Tensor) -> Tensor:
+    """Masks of hidden pixels (N, H, W): a third of the squares is visible."""
+    row = torch.arange(IMAGE_SIZE) // 2
+    sample = torch.arange(len(logits))[:, None, None]
+    return ((row[:, None] + 2 * row + sample) % 3 > 0).to(logits.dtype)
 
 
 def ranking(draw: Draw, side: str) -> Outputs:

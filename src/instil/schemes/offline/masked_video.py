@@ -1,0 +1,144 @@
+"""Masked video distillation: the student sees a few tubes of a clip, the teachers all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated
+
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor, nn
+from typing_extensions import Doc
+
+from instil.core import Batch, Card, Objective, Objectives, Outputs, Scheme, Teacher, Update
+from instil.functional.keyed_random import keyed_uniform
+
+TUBES = "scheme.masked_video.tubes"
+"""Random stream of the hidden tubes."""
+
+
+class MaskedVideo(Scheme):
+    """The student sees a clip in which most tubes are hidden; the teachers see the whole clip.
+
+    A tube is a square of pixels in all frames. Hidden pixels have the mean value of their channel
+    in the clip. The student has the further role ``tube_mask`` (N, H, W), 1 for a hidden pixel,
+    which ``mvd`` reads. Hidden tubes depend on seed, step and index.
+
+    Raises:
+        ValueError: if the student reads no clips (N, C, T, H, W), or a tube is larger than half of
+            a frame.
+    """
+
+    card = Card(
+        "Masked Video Distillation: Rethinking Masked Feature Modeling for Self-supervised Video "
+        "Representation Learning",
+        "https://arxiv.org/abs/2212.04500",
+        "CVPR",
+        2023,
+        source="offline",
+        tasks=("video_classification",),
+        equation=r"\mathcal{L}\big(s(\tilde{x}), t(x)\big), \quad \tilde{x}_{cthw} = "
+        r"\begin{cases} \bar{x}_c & m_{hw} = 1 \\ x_{cthw} & \text{else} \end{cases}",
+        use="Pretraining of a video student on clips without labels, with the objective mvd. Train "
+        "it on labels in a second stage. Other objectives compare predictions for a clip that is "
+        "mostly hidden with those for the whole clip.",
+        pitfalls="Evaluation uses whole clips, which the student has never seen in this stage: "
+        "statistics of BatchNorm differ. Fine-tune it afterwards. The published share of 0.9 is "
+        "for 14 x 14 tubes of a large clip; small clips need a smaller one.",
+        deviations="Hidden tubes are replaced by the mean of the clip, so that the student may be "
+        "any network. The student of the paper is a transformer that leaves out hidden tokens.",
+    )
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        objectives: Objectives | Mapping[str, Objective],
+        ratio: Annotated[
+            float, Gt(0), Lt(1), Doc("share of the tubes that the student does not see")
+        ] = 0.9,
+        patch: Annotated[int, Ge(1), Doc("height and width of a tube, in pixels")] = 4,
+    ):
+        super().__init__(student, teacher, objectives)
+        self.ratio = ratio
+        self.patch = patch
+
+    def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
+        teacher = self.teacher_outputs(batch, grad)
+        key = getattr(self.student.call, "reads", {}).get("video", "video")
+        video = require_clips(batch, key, self.patch)
+        grid = [-(-size // self.patch) for size in video.shape[3:]]
+        uniform = keyed_uniform(batch, grid[0] * grid[1], TUBES)
+        mask = tube_mask(uniform.view(-1, *grid), self.ratio, self.patch)
+        mask = mask[:, : video.shape[3], : video.shape[4]].to(video.dtype)
+        student = self.student(batch | {key: hide_tubes(video, mask)})
+        return student | {"tube_mask": mask}, teacher
+
+    def step(self, batch: Batch) -> Iterator[Update]:
+        yield self.compute_losses(batch)
+
+
+def require_clips(batch: Batch, key: str, patch: int) -> Tensor:
+    """Return the clips of a batch.
+
+    Args:
+        batch: the batch.
+        key: key that the student reads.
+        patch: height and width of a tube.
+
+    Raises:
+        ValueError: if there are none, or tubes do not fit.
+    """
+    video: Tensor | None = batch.get(key)
+    if video is None or video.ndim != 5:
+        shape = "none" if video is None else str(tuple(video.shape))
+        raise ValueError(
+            f"scheme: tubes are parts of clips. Expected '{key}' (N, C, T, H, W) in the batch, got "
+            f"{shape}. Use scheme: offline for a student of images"
+        )
+    if 2 * patch > min(video.shape[3:]):
+        raise ValueError(
+            f"scheme.patch: a tube is too large. Expected at most half of {min(video.shape[3:])} "
+            f"pixels, got {patch}"
+        )
+    return video
+
+
+def tube_mask(uniform: Tensor, ratio: float, patch: int) -> Tensor:
+    """Mask of hidden pixels.
+
+    Args:
+        uniform: random numbers (N, h, w), one for each tube.
+        ratio: share of hidden tubes; at least one is hidden and one is visible.
+        patch: height and width of a tube.
+
+    Returns:
+        (N, h * patch, w * patch), 1 for a hidden pixel and 0 for others.
+
+    Example:
+        >>> import torch
+        >>> tube_mask(torch.tensor([[[0.1, 0.9]]]), 0.5, 2)
+        tensor([[[0., 0., 1., 1.],
+                 [0., 0., 1., 1.]]])
+    """
+    flat = uniform.flatten(1)
+    num_tubes = flat.shape[1]
+    num_hidden = min(max(1, round(ratio * num_tubes)), num_tubes - 1)
+    # Ranks, not a threshold, so that every sample has the same number of hidden tubes.
+    rank = flat.argsort(1).argsort(1)
+    hidden = (rank >= num_tubes - num_hidden).to(uniform.dtype).view_as(uniform)
+    return F.interpolate(hidden[:, None], scale_factor=patch, mode="nearest")[:, 0]
+
+
+def hide_tubes(video: Tensor, mask: Tensor) -> Tensor:
+    """Replace hidden pixels by the mean of their channel.
+
+    Args:
+        video: (N, C, T, H, W).
+        mask: (N, H, W), 1 for a hidden pixel and 0 for others.
+
+    Returns:
+        (N, C, T, H, W).
+    """
+    mean = video.mean((2, 3, 4), keepdim=True)
+    return video.lerp(mean, mask[:, None, None])

@@ -19,6 +19,7 @@ SMALL = {
         "data.length=8",
         "data.passages=2",
     ],
+    "mvd": ["data.frames=2", "data.size=10"],
     "pate": ["teacher.num_replicas=2"],
     "distil_whisper": ["data.rows=64", "data.max_letters=3"],
     "seq2seq": ["data.rows=64", "data.max_letters=3"],

@@ -43,10 +43,10 @@ def pairs(folder: str, vendors: int = 1, keywords: bool = False) -> Splits:
     with gzip.open(Path(folder) / "emoji_text.jsonl.gz", "rt", encoding="utf-8") as lines:
         entries = [json.loads(line) for line in lines]
     names = [_words(entry["name"]["en"]) for entry in entries]
-    texts = [name + _words(" ".join(e["keywords"]["en"])) for name, e in zip(names, entries)]
+    texts = [_words(" ".join([e["name"]["en"], *e["keywords"]["en"]])) for e in entries]
     # The vocabulary is that of all training texts, so that every source has the same tokens.
-    seen = sorted({word for i in np.flatnonzero(split == 0) for word in texts[i]})
-    vocabulary = {word: index for index, word in enumerate(seen, 2)}
+    seen = set().union(*(texts[row] for row in np.flatnonzero(split == 0)))
+    vocabulary = {word: index for index, word in enumerate(sorted(seen), 2)}
     facts = {"channels": 3, "size": 16, "vocabulary": len(vocabulary) + 2, "length": LENGTH}
     parts = {}
     for value, part in enumerate(SPLITS):

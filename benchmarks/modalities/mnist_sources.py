@@ -128,8 +128,8 @@ def modalities(folder: str, first: int = 0, last: int = TRAIN_END, noise: float 
     return Splits(parts["train"], parts["validation"], parts["test"], DIGITS, "single")
 
 
-def spoken(folder: str, first: int = 0, last: int = TRAIN_END, noise: float = 0.4) -> Splits:
-    """Noisy images of digits, each with a spoken digit of the same class.
+def images_and_speech(folder: str, first: int = 0, last: int = TRAIN_END, noise: float = 0.4) -> Splits:
+    """Noisy images of digits, each with an utterance of the same class.
 
     Samples have ``image`` (1, 14, 14), ``audio`` (1, 20, 32), a spectrogram, and ``both``
     (2, 20, 32), with the image in the middle of the first channel. The speakers of the splits

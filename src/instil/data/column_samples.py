@@ -14,7 +14,7 @@ from typing_extensions import Doc
 from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.audio_columns import AUDIO_TASKS, checked_audio, with_blank
-from instil.data.columns import Column, is_text
+from instil.data.columns import Column, check_finite, is_text
 from instil.data.images import ArrayData
 from instil.data.label_kinds import BoxData, GradedData, SequenceData, UnlabelledData
 from instil.data.point_checks import check_points
@@ -92,6 +92,8 @@ def _inputs(columns: Mapping[str, Column], task_name: str) -> dict[str, Tensor]:
         check_points(inputs["points"])
     if "video" in inputs and task_name == "video_classification":
         check_video(inputs["video"])
+    for key, value in inputs.items():
+        check_finite(key, value)
     return inputs
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from instil.cards import suggestion
 from instil.core import UNLABELLED
@@ -161,3 +162,23 @@ def joined(parts: Sequence[tuple[str, Column]]) -> Column:
 def is_text(column: Column) -> bool:
     """Whether a column holds texts."""
     return isinstance(column, list) and any(isinstance(value, str) for value in column)
+
+
+def check_finite(key: str, value: Tensor) -> None:
+    """Check that an input has no NaN and no infinite values.
+
+    Args:
+        key: batch key, for the message.
+        value: (N, ...).
+
+    Raises:
+        ValueError: for a row with such a value.
+    """
+    if not value.is_floating_point() or bool(value.isfinite().all()):
+        return
+    is_finite = value.isfinite().reshape(len(value), -1).all(1)
+    row = int((~is_finite).nonzero()[0])
+    raise ValueError(
+        f"columns.{key}: row {row} has NaN or infinite values. Expected finite numbers. Replace "
+        "these values, or remove the row"
+    )

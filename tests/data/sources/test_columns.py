@@ -126,6 +126,17 @@ def test_arrays_of_an_archive_have_any_names(tmp_path: Path) -> None:
         npz("a.npz", columns={"video": "clop"}, base=tmp_path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_modality_with_nan_is_refused(tmp_path: Path, value: float) -> None:
+    depth = np.zeros((9, 1, 4, 4), np.float32)
+    depth[5, 0, 2, 3] = value
+    arrays = {"rgb": np.zeros((9, 3, 4, 4), np.uint8), "depth": depth, "y": np.arange(9) % 2}
+    np.savez(tmp_path / "pairs.npz", **arrays)  # type: ignore[arg-type]
+    message = r"pairs\.npz: columns\.depth: row 5 has NaN or infinite values\. Expected finite"
+    with pytest.raises(ValueError, match=message):
+        npz("pairs.npz", columns={"image": "rgb", "depth": "depth", "label": "y"}, base=tmp_path)
+
+
 def test_columns_of_a_hugging_face_data_set(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(

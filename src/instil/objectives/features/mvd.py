@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, to_float32
+from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.ensembles import members
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
@@ -24,8 +23,8 @@ def mvd_loss(
 ) -> Tensor:
     """Masked video distillation loss for one teacher (Wang et al. 2023).
 
-    Smooth L1 distance to the teacher features, each position of which is normalised to mean 0 and
-    variance 1 over its channels. Mean over the channels, and over the positions weighted by their
+    Smooth L1 distance to the teacher features, which are normalised to mean 0 and variance 1 over
+    the channels of a position. Mean over the channels, and over the positions weighted by their
     hidden share.
 
     Args:
@@ -83,7 +82,7 @@ class FeatureDecoder(nn.Module):
 
 
 class MVD(Objective):
-    """Prediction of the deepest level of each teacher at the tubes that are hidden from the student.
+    """Prediction of each teacher's deepest level at the tubes that are hidden from the student.
 
     The scheme ``masked_video`` hides the tubes. Each teacher has a decoder; the loss is the sum
     over the teachers. A teacher of images has one frame, and its positions are those of the tubes.
@@ -106,7 +105,7 @@ class MVD(Objective):
         deviations="The decoder is two convolutions; that of the paper is two transformer blocks, "
         "which read visible tokens and a learned mask token. A position that is hidden in part "
         "counts by its hidden share.",
-        equation=r"\sum_k \lambda_k \frac{1}{|\mathcal{M}|} \sum_{p \in \mathcal{M}} "
+        equation=r"\sum_k \frac{1}{|\mathcal{M}|} \sum_{p \in \mathcal{M}} "
         r"\mathrm{smooth}_{L1}\big(D_k(s(\tilde{x}))_p - \mathrm{LN}(t_k(x))_p\big)",
         use="Pretraining of a video student without labels, with the scheme masked_video. A "
         "teacher of videos transfers motion, a teacher of images appearance; a list of both is the "
@@ -121,32 +120,23 @@ class MVD(Objective):
     }
     items = Items(per_sample=True)
 
-    def __init__(
-        self,
-        teacher_weights: Annotated[
-            list[NonNegative] | None, Doc("weight of each teacher; null: 1 for each, as published")
-        ] = None,
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.teacher_weights = teacher_weights
         self.decoders = nn.ModuleList()
         self.plan: list[str] = []
+
+    def rejected_roles(self) -> dict[str, str]:
+        """Reason why features alone do not suffice."""
+        return {"features": "they are those of whole clips. Use scheme: masked_video"}
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Build the decoders, from outputs of a dry batch.
 
         Raises:
-            ValueError: for a teacher without features or with one position, and for another number
-                of weights.
+            ValueError: for a teacher without features, or with one position.
         """
         levels = feature_levels(student)
         teachers = [_deepest(index, member) for index, member in enumerate(members(teacher))]
-        weights = self.teacher_weights
-        if weights is not None and len(weights) != len(teachers):
-            raise ValueError(
-                f"teacher_weights: wrong number. Expected {len(teachers)}, one for each teacher, "
-                f"got {len(weights)}"
-            )
         self.decoders = nn.ModuleList(FeatureDecoder(levels[-1], level) for _, level in teachers)
         self.plan = [
             describe_pair((len(levels) - 1, index), levels[-1], level, "decoder of hidden tubes")
@@ -155,13 +145,10 @@ class MVD(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         level, mask = feature_levels(student)[-1], student["tube_mask"]
-        teachers = members(teacher)
-        weights = self.teacher_weights or [1.0] * len(teachers)
         terms = []
-        for decoder, member, weight in zip(self.decoders, teachers, weights, strict=True):
+        for decoder, member in zip(self.decoders, members(teacher), strict=True):
             target = as_map(feature_levels(member)[-1])
-            hidden = hidden_share(mask, target)
-            terms.append(weight * mvd_loss(decoder(level), target, hidden, "none"))
+            terms.append(mvd_loss(decoder(level), target, hidden_share(mask, target), "none"))
         return torch.stack(terms).sum(0)
 
 

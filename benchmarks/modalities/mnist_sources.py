@@ -128,7 +128,9 @@ def modalities(folder: str, first: int = 0, last: int = TRAIN_END, noise: float 
     return Splits(parts["train"], parts["validation"], parts["test"], DIGITS, "single")
 
 
-def images_and_speech(folder: str, first: int = 0, last: int = TRAIN_END, noise: float = 0.4) -> Splits:
+def images_and_speech(
+    folder: str, first: int = 0, last: int = TRAIN_END, noise: float = 0.4
+) -> Splits:
     """Noisy images of digits, each with an utterance of the same class.
 
     Samples have ``image`` (1, 14, 14), ``audio`` (1, 20, 32), a spectrogram, and ``both``

@@ -33,9 +33,9 @@ def net(width: int, seed: int = 0) -> Net:
     return Net(model, call, {"features": ["stages.0"]})
 
 
-def scheme(**options: float | int) -> MaskedVideo:
+def scheme(ratio: float = 0.9, patch: int = 2) -> MaskedVideo:
     objectives = {"mvd": MVD(), "kd": KD()}
-    return MaskedVideo(net(2), Frozen(net(3, 1)), objectives, **{"patch": 2} | options)  # type: ignore[arg-type]
+    return MaskedVideo(net(2), Frozen(net(3, 1)), objectives, ratio, patch)
 
 
 def test_contracts() -> None:

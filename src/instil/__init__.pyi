@@ -132,7 +132,9 @@ from .objectives.logits.meal import MEAL as MEAL
 from .objectives.logits.mft import MFT as MFT
 from .objectives.features.mgd import MGD as MGD
 from .objectives.logits.mlkd import MLKD as MLKD
+from .objectives.features.mvd import MVD as MVD
 from .objectives.logits.margin_mse import MarginMSE as MarginMSE
+from .schemes.offline.masked_video import MaskedVideo as MaskedVideo
 from .objectives.features.masked_views import MaskedViews as MaskedViews
 from .objectives.labels.mean_squared_error import MeanSquaredError as MeanSquaredError
 from .schemes.language.minillm import MiniLLM as MiniLLM
@@ -376,6 +378,7 @@ from .objectives.features.mobilebert import mobilebert_attention_loss as mobileb
 from .objectives.features.mobilebert import mobilebert_feature_loss as mobilebert_feature_loss
 from .objectives.logits.multilevel_ot import multilevel_ot_loss as multilevel_ot_loss
 from .objectives.features.multilingual_mse import multilingual_mse_loss as multilingual_mse_loss
+from .objectives.features.mvd import mvd_loss as mvd_loss
 from .objectives.relations.correlation_congruence import neighbour_congruence_loss as neighbour_congruence_loss
 from .objectives.logits.nkd import nkd_loss as nkd_loss
 from .objectives.features.norm import norm_loss as norm_loss
@@ -589,7 +592,9 @@ __all__ = [
     "MFT",
     "MGD",
     "MLKD",
+    "MVD",
     "MarginMSE",
+    "MaskedVideo",
     "MaskedViews",
     "MeanSquaredError",
     "MiniLLM",
@@ -833,6 +838,7 @@ __all__ = [
     "mobilebert_feature_loss",
     "multilevel_ot_loss",
     "multilingual_mse_loss",
+    "mvd_loss",
     "neighbour_congruence_loss",
     "nkd_loss",
     "norm_loss",

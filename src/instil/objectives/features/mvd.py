@@ -162,7 +162,8 @@ def hidden_share(mask: Tensor, features: Tensor) -> Tensor:
     Returns:
         (N, h, w) or (N, T, h, w); the same for all frames.
     """
-    share = F.adaptive_avg_pool2d(to_float32(mask), features.shape[-2:]).clamp(0, 1)
+    height, width = features.shape[-2:]
+    share = F.adaptive_avg_pool2d(to_float32(mask), (height, width)).clamp(0, 1)
     if features.ndim == 4:
         return share
     return share[:, None].expand(-1, features.shape[2], -1, -1)

@@ -98,9 +98,25 @@ def check_lengths(lengths: Mapping[str, str], columns: Mapping[str, str]) -> Non
     Raises:
         ValueError: for another key.
     """
-    for key in lengths:
+    check_option_keys("lengths", lengths, columns)
+
+
+def check_option_keys(
+    option: str, values: Mapping[str, object], columns: Mapping[str, str]
+) -> None:
+    """Check that each key of an option is one of ``columns``.
+
+    Args:
+        option: name of the option, for messages.
+        values: values of the option by batch key.
+        columns: columns by batch key.
+
+    Raises:
+        ValueError: for another key.
+    """
+    for key in values:
         if key not in columns:
-            raise ValueError(f"lengths.{key}: no such column.{suggestion(key, columns)}")
+            raise ValueError(f"{option}.{key}: no such column.{suggestion(key, columns)}")
 
 
 def split_rows(

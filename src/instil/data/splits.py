@@ -108,6 +108,16 @@ def hold_out(data: Data, share: float) -> tuple[Data, Data]:
     return numbered(data, is_rest.nonzero().flatten()), numbered(data, held_out)
 
 
+def drawn_rows(data: Data, count: int) -> Data:
+    """Return randomly drawn samples with balanced classes, the same for every run.
+
+    Args:
+        data: samples.
+        count: number of samples; all of them if there are fewer.
+    """
+    return numbered(data, balanced_order(data.label, HOLD_OUT_SEED)[:count])
+
+
 def numbered(data: Data, rows: Tensor) -> Data:
     """Return these rows in ascending order, with new indices from 0."""
     part = data.subset(rows.sort().values)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Doc
@@ -15,13 +17,13 @@ from typing_extensions import Doc
 from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.archive import read_arrays
-from instil.data.column_samples import LabelKind, column_samples
-from instil.data.columns import Column, check_lengths, split_rows
+from instil.data.archive_columns import archive_samples
+from instil.data.column_samples import LabelKind
 from instil.data.images import ArrayData
 from instil.data.masks import masked_arrays
 from instil.data.paths import located
 from instil.data.samples import Samples
-from instil.data.splits import Splits, TestOption, ValidationOption, splits
+from instil.data.splits import Splits, TestOption, ValidationOption, drawn_rows, splits
 from instil.data.targets import RealImages
 
 IMAGES = ("image", "images", "x")
@@ -48,6 +50,16 @@ def npz(
     lengths: Annotated[
         dict[str, str] | None,
         Doc("with columns, array with the rows of each sample in an array that joins all samples"),
+    ] = None,
+    axes: Annotated[
+        dict[str, list[int]] | None,
+        Doc("with columns, order of an array's dimensions, such as [0, 2, 1] for (N, bands, T)"),
+    ] = None,
+    rows: Annotated[
+        Annotated[int, Ge(1)] | None,
+        Doc(
+            "number of training samples, drawn at random in equal shares of the classes; null: all"
+        ),
     ] = None,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,
@@ -86,32 +98,13 @@ def npz(
             whole = _samples(arrays, task_name, classes)
         else:
             names = classes or _names(arrays)
-            whole = _mapped(arrays, columns, lengths or {}, names, labels, task_name)
-        return splits(_parts(whole, arrays.get("split")), validation, test)
+            whole = archive_samples(
+                arrays, columns, lengths or {}, axes or {}, names, labels, task_name
+            )
+        data = splits(_parts(whole, arrays.get("split")), validation, test)
+        return data if rows is None else replace(data, train=drawn_rows(data.train, rows))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from error
-
-
-def _mapped(
-    arrays: Mapping[str, NDArray[np.generic]],
-    columns: Mapping[str, str],
-    lengths: Mapping[str, str],
-    classes: list[str] | None,
-    labels: LabelKind | None,
-    task_name: str,
-) -> Samples:
-    """All samples of a file whose arrays are mapped to batch keys."""
-    values: dict[str, Column] = {}
-    check_lengths(lengths, columns)
-    for key, name in columns.items():
-        if name not in arrays:
-            raise ValueError(f"columns.{key}: no array '{name}'.{suggestion(name, arrays)}")
-        array = arrays[name]
-        is_text = array.dtype.kind in "US"
-        values[key] = [str(text) for text in array.tolist()] if is_text else array
-        if key in lengths:
-            values[key] = split_rows(array, arrays, key, lengths[key])
-    return column_samples(values, classes, labels, task_name)
 
 
 def _samples(

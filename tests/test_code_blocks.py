@@ -42,6 +42,7 @@ from tests.data.sources.test_streams import png, write_tar
 from tests.remote.stub import stub
 from tests.test_docs import command
 from tests.test_resemblyzer_example import voices
+from tests.test_silero_example import clips
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -96,8 +97,10 @@ EXECUTED = {
         "json: test_audio_files_of_speech",
         "yaml: test_audio_files_of_speech",
         "yaml: test_frames_of_speech",
+        "yaml: test_rows_of_speech",
         "yaml: test_models_of_speech",
         "bash: test_voices_of_speech",
+        "bash: test_voice_activity_of_speech",
         "python: test_command_and_export_of_speech",
     ],
     "modalities/seq2seq.md": [
@@ -591,7 +594,7 @@ def test_models_of_speech(empty_folder: Path) -> None:
     transformers.HubertForCTC(config).save_pretrained("hubert_folder")
     shutil.copytree(speech_files.folder() / "keywords", "keywords")
     shutil.copy(speech_files.folder() / "speech.jsonl", "speech.jsonl")
-    text = blocks(SPEECH, "yaml")[2]
+    text = blocks(SPEECH, "yaml")[3]
     Path("my.yaml").write_text(f"{text}task: speech_recognition\nobjectives: {{ctc_kd: {{}}}}\n")
     report = doctor(recipes.load("my.yaml", [f"data.rate={speech_files.RATE}"]))
     assert report["problems"] == []
@@ -602,6 +605,26 @@ def test_voices_of_speech(empty_folder: Path) -> None:
         pytest.skip("needs the package resemblyzer")
     ((_, recipe, *overrides),) = commands(blocks(SPEECH, "bash")[1])
     voices(empty_folder).rename("my_voices")
+    assert doctor(recipes.load(ROOT / recipe, overrides))["problems"] == []
+
+
+def test_rows_of_speech(empty_folder: Path) -> None:
+    clips = np.random.default_rng(0).normal(size=(400, 8, 12)).astype(np.float32)
+    split = np.repeat([0, 1, 2], [360, 20, 20])
+    np.savez("clips.npz", logmel=clips, word=np.arange(400) % 2, split=split)
+    student = "student: {model: audio_classifier, options: {width: 8}}\nobjectives: {kd: {}}\n"
+    text = blocks(SPEECH, "yaml")[2]
+    Path("my.yaml").write_text(f"task: audio_classification\n{text}{student}")
+    experiment = Experiment.from_recipe(recipes.load("my.yaml"))
+    assert len(experiment.splits.train) == 320
+    assert doctor(experiment.recipe)["problems"] == []
+
+
+def test_voice_activity_of_speech(empty_folder: Path) -> None:
+    if not all(importlib.util.find_spec(name) for name in ("silero_vad", "onnx")):
+        pytest.skip("needs the packages silero-vad and onnx")
+    ((_, recipe, *overrides),) = commands(blocks(SPEECH, "bash")[2])
+    clips(empty_folder).rename("my_clips")
     assert doctor(recipes.load(ROOT / recipe, overrides))["problems"] == []
 
 

@@ -48,3 +48,19 @@ def test_wrong_sizes_are_refused() -> None:
         speech_recognizer(3, 4, kernel=4)
     with pytest.raises(ValueError, match="width: expected an even number"):
         speech_recognizer(3, 4, width=5)
+
+
+def test_loudness_keeps_the_mean_spectrum_and_ignores_padding() -> None:
+    audio = torch.randn(2, 6, 3) + torch.tensor([0.0, 2.0, -1.0])
+    lengths = torch.tensor([6, 4])
+    padded = audio.clone()
+    padded[1, 4:] = torch.nan
+    result = normalize_frames(padded, lengths, "loudness")
+    valid = audio[1, :4]
+    expected = (valid - valid.mean()) / valid.std(correction=0)
+    torch.testing.assert_close(result[1, :4], expected)
+    assert (result[1, 4:] == 0).all()
+    # A louder recording, which adds a constant to log-mel frames, gives the same result.
+    torch.testing.assert_close(normalize_frames(audio + 3, lengths, "loudness"), result)
+    with pytest.raises(ValueError, match="normalize: expected bands or loudness, got band"):
+        audio_classifier(3, 3, normalize="band")  # type: ignore[arg-type]

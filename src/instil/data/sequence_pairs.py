@@ -14,6 +14,12 @@ from instil.data.pair_tokenizers import PairTokenizer, pair_tokenizer
 from instil.data.samples import Facts
 
 MASK = "encoder_attention_mask"
+DIMENSIONS = {
+    "input_features": "(N, channels, T)",
+    "input_values": "(N, T)",
+    "pixel_values": "(N, C, H, W)",
+}
+"""Form of the inputs of an encoder that are real numbers."""
 
 
 class SequencePairs(SequenceData):
@@ -128,8 +134,30 @@ def column_pairs(inputs: Mapping[str, Tensor], label: Column) -> SequencePairs:
         inputs: input of the encoder by batch key, such as ``input_features`` (N, channels, T).
         label: texts, which are split into characters, or symbol indices of each sample; an empty
             one is a missing label.
+
+    Raises:
+        ValueError: for inputs of another form, and values that are not finite.
     """
+    for key in DIMENSIONS.keys() & inputs.keys():
+        _check_input(key, inputs[key])
     unit = "characters" if is_text(label) else "words"
     texts = [row if isinstance(row, str) else " ".join(map(str, row)) for row in label]
     tokenizer = pair_tokenizer(unit, None, [("", text) for text in texts])
     return SequencePairs(inputs, [tokenizer.target_ids(text) or None for text in texts], tokenizer)
+
+
+def _check_input(key: str, value: Tensor) -> None:
+    """Raise ValueError for an input of another form, and for values that are not finite."""
+    form = DIMENSIONS[key]
+    if not value.is_floating_point() or value.ndim != len(form.split(",")) or not value.numel():
+        raise ValueError(
+            f"columns.{key}: wrong form. Expected floating-point numbers {form}, got {value.dtype} "
+            f"of shape {tuple(value.shape)}. Set axes if the order of the dimensions differs"
+        )
+    is_finite = value.flatten(1).isfinite().all(1)
+    if not is_finite.all():
+        row = int((~is_finite).nonzero()[0])
+        raise ValueError(
+            f"columns.{key}: sample {row} has values that are not finite. Expected finite values. "
+            "Remove the sample"
+        )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.networks.audio_encoder import AudioEncoder, frame_mask
+from instil.networks.audio_encoder import AudioEncoder, Normalize, frame_mask
 
 
 class AudioClassifier(nn.Module):
@@ -79,6 +79,7 @@ def audio_classifier(
     gru: int = 0,
     embedding: int = 64,
     dropout: float = 0.1,
+    normalize: Normalize = "bands",
 ) -> nn.Module:
     """Build a classifier of recordings: 64,020 parameters for 40 bands and 20 classes.
 
@@ -92,9 +93,13 @@ def audio_classifier(
         gru: number of recurrent layers in both directions.
         embedding: width of the embedding.
         dropout: share of the values that is dropped in training.
+        normalize: ``bands`` standardises each band over its recording, which removes the mean
+            spectrum of voice and microphone: for keywords. ``loudness`` standardises all bands
+            together: for languages and speakers, whose mean spectrum differs.
 
     Raises:
-        ValueError: for an even kernel, or an odd width with recurrent layers.
+        ValueError: for an even kernel, an odd width with recurrent layers, and another
+            normalisation.
     """
-    encoder = AudioEncoder(features, width, depth, kernel, stride, gru, dropout)
+    encoder = AudioEncoder(features, width, depth, kernel, stride, gru, dropout, normalize)
     return AudioClassifier(encoder, width, embedding, classes)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+
+Normalize = Literal["bands", "loudness"]
+"""Values of a recording that are standardised together: each band, or all of its frames."""
 
 
 class AudioEncoder(nn.Module):
@@ -20,9 +25,12 @@ class AudioEncoder(nn.Module):
         stride: distance of two output frames, in input frames.
         gru: number of recurrent layers.
         dropout: share of the values that is dropped in training.
+        normalize: ``bands`` standardises each band over its recording, which removes the mean
+            spectrum of voice and microphone; ``loudness`` standardises all bands together.
 
     Raises:
-        ValueError: for an even kernel, or an odd width with recurrent layers.
+        ValueError: for an even kernel, an odd width with recurrent layers, and another
+            normalisation.
     """
 
     def __init__(
@@ -34,13 +42,17 @@ class AudioEncoder(nn.Module):
         stride: int,
         gru: int,
         dropout: float,
+        normalize: Normalize = "bands",
     ):
         super().__init__()
+        if normalize not in ("bands", "loudness"):
+            raise ValueError(f"normalize: expected bands or loudness, got {normalize}")
         if kernel % 2 == 0:
             raise ValueError(f"kernel: expected an odd number of frames, got {kernel}")
         if gru and width % 2:
             raise ValueError(f"width: expected an even number with recurrent layers, got {width}")
         self.stride = stride
+        self.normalize = normalize
         self.input = MaskedConv(features, width, kernel, stride, dropout)
         self.blocks = nn.ModuleList(
             MaskedConv(width, width, kernel, 1, dropout) for _ in range(depth - 1)
@@ -59,7 +71,7 @@ class AudioEncoder(nn.Module):
             States (N, T / stride, width) of each layer, the last one normalised, and the number of
             valid output frames (N,).
         """
-        states = normalize_frames(audio, audio_length)
+        states = normalize_frames(audio, audio_length, self.normalize)
         length = (audio_length + self.stride - 1).div(self.stride, rounding_mode="floor")
         states = self.input(states, length)
         layers = [states]
@@ -143,27 +155,38 @@ def reverse_frames(states: Tensor, length: Tensor) -> Tensor:
     return states.gather(1, source[..., None].expand_as(states))
 
 
-def normalize_frames(audio: Tensor, audio_length: Tensor) -> Tensor:
-    """Standardise every band over the valid frames of its recording; padding becomes 0.
+def normalize_frames(audio: Tensor, audio_length: Tensor, normalize: Normalize = "bands") -> Tensor:
+    """Standardise the valid frames of every recording; padding becomes 0.
 
     Args:
         audio: (N, T, F).
         audio_length: (N,), number of valid frames.
+        normalize: ``bands`` for a mean and a deviation of each band, ``loudness`` for one of each
+            recording.
 
     Returns:
         (N, T, F), in float32 or better.
 
     Example:
-        >>> audio = torch.tensor([[[1.0], [3.0], [9.0]]])
-        >>> normalize_frames(audio, torch.tensor([2])).flatten().abs()
-        tensor([1., 1., 0.])
+        >>> audio = torch.tensor([[[1.0, 5.0], [3.0, 7.0], [9.0, 9.0]]])
+        >>> normalize_frames(audio, torch.tensor([2]))[0].abs()
+        tensor([[1., 1.],
+                [1., 1.],
+                [0., 0.]])
+        >>> normalize_frames(audio, torch.tensor([2]), "loudness")[0, :2].round(decimals=2)
+        tensor([[-1.3400,  0.4500],
+                [-0.4500,  1.3400]])
     """
     audio = audio.float() if audio.dtype in (torch.float16, torch.bfloat16) else audio
     mask = frame_mask(audio, audio_length)
     count = audio_length.clamp_min(1)[:, None, None]
+    axes: tuple[int, ...] = (1,)
+    if normalize == "loudness":
+        axes = (1, 2)
+        count = count * audio.shape[2]
     # Values of padding may be anything, so they are replaced before the sums.
     audio = torch.where(mask > 0, audio, 0.0)
-    mean = audio.sum(1, keepdim=True) / count
+    mean = audio.sum(axes, keepdim=True) / count
     centred = (audio - mean) * mask
-    variance = centred.square().sum(1, keepdim=True) / count
+    variance = centred.square().sum(axes, keepdim=True) / count
     return centred / (variance + 1e-10).sqrt()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +110,9 @@ def test_wrong_files_are_refused_with_a_remedy(tmp_path: Path) -> None:
     write(tmp_path / "a.wav", seconds=0)
     with pytest.raises(ValueError, match=r"is empty\. Expected at least one sample"):
         one(tmp_path)
+    wavfile.write(tmp_path / "a.wav", 16000, np.array([0.5, np.nan, 0.1], np.float32))
+    with pytest.raises(ValueError, match=r"values that are not finite\. Expected samples in"):
+        one(tmp_path)
     write(tmp_path / "a.wav", seconds=1.5)
     with pytest.raises(ValueError, match=r"1\.5 seconds\. Expected at most 1"):
         one(tmp_path)
@@ -156,3 +160,56 @@ def test_frames_of_an_archive_follow_one_another(tmp_path: Path) -> None:
         npz("a.npz", **options)
     with pytest.raises(ValueError, match=r"lengths\.sound: no such column"):
         npz("a.npz", **(options | {"lengths": {"sound": "length"}}))
+
+
+def test_bands_before_frames_are_put_in_order(tmp_path: Path) -> None:
+    frames = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    np.savez(tmp_path / "a.npz", mel=frames, word=[0, 1, 0, 1], split=[0, 0, 1, 2])
+    options: dict[str, Any] = {
+        "columns": {"audio": "mel", "label": "word"},
+        "axes": {"audio": [0, 2, 1]},
+        "base": tmp_path,
+        "task_name": "audio_classification",
+    }
+    batch = npz("a.npz", **options).train.__getitems__([1])
+    assert torch.equal(batch["audio"][0], torch.from_numpy(frames[1].T))
+    assert batch["audio_length"].tolist() == [3]
+    with pytest.raises(ValueError, match=r"axes\.sound: no such column"):
+        npz("a.npz", **(options | {"axes": {"sound": [0, 1]}}))
+    for order in ([0, 1], [1, 0, 2], [0, 1, 1]):
+        with pytest.raises(ValueError, match=r"axes\.audio: .* Expected the numbers 0 to 2"):
+            npz("a.npz", **(options | {"axes": {"audio": order}}))
+
+
+def test_joined_frames_become_channels_of_an_encoder(tmp_path: Path) -> None:
+    frames = np.arange(12, dtype=np.float32).reshape(6, 2)
+    length = [2, 1, 3]
+    np.savez(
+        tmp_path / "a.npz", frames=frames, length=length, text=["a", "b", "ab"], split=[0, 1, 2]
+    )
+    data = npz(
+        "a.npz",
+        columns={"input_features": "frames", "label": "text"},
+        lengths={"input_features": "length"},
+        axes={"input_features": [0, 2, 1]},
+        base=tmp_path,
+        task_name="seq2seq",
+    )
+    features = data.train.__getitems__([0])["input_features"]
+    assert features.tolist() == [[[0.0, 2.0, 0.0], [1.0, 3.0, 0.0]]]
+
+
+def test_some_training_rows_are_drawn_with_balanced_classes(tmp_path: Path) -> None:
+    label = np.repeat([0, 1], [20, 4])
+    split = np.concatenate([np.tile([0, 0, 0, 1], 5), [0, 0, 0, 2]])
+    np.savez(tmp_path / "a.npz", x=np.arange(48.0).reshape(24, 2), y=label, split=split)
+    options: dict[str, Any] = {"columns": {"x": "x", "label": "y"}, "base": tmp_path}
+    whole = npz("a.npz", **options)
+    some = npz("a.npz", rows=6, **options)
+    assert len(whole.train) == 18
+    assert some.train.label.bincount().tolist() == [3, 3]
+    assert [len(some.validation), len(some.test)] == [len(whole.validation), len(whole.test)]
+    drawn = some.train.__getitems__(range(6))["x"].tolist()
+    assert drawn == npz("a.npz", rows=6, **options).train.__getitems__(range(6))["x"].tolist()
+    assert all(row in whole.train.__getitems__(range(18))["x"].tolist() for row in drawn)
+    assert len(npz("a.npz", rows=100, **options).train) == 18

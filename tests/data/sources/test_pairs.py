@@ -136,3 +136,26 @@ def test_columns_of_features_have_texts_or_symbols_as_targets(tmp_path: Path) ->
     )
     assert isinstance(symbols, SequencePairs)
     assert symbols.text_of([3, 4]) == "2 4"
+
+
+def test_wrong_features_are_errors(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    damaged = features.copy()
+    damaged[1, 2, 3] = np.inf
+    cases = {
+        "sample 1 has values that are not finite": damaged,
+        r"Expected floating-point numbers \(N, channels, T\), got torch\.int64": features.astype(
+            int
+        ),
+        r"got torch\.float32 of shape \(3, 4\)": features[..., 0],
+        r"got torch\.float32 of shape \(3, 4, 0\)": features[..., :0],
+    }
+    for message, mel in cases.items():
+        np.savez(tmp_path / "a.npz", mel=mel, text=["a", "b", "ab"], split=[0, 1, 2])
+        with pytest.raises(ValueError, match=message):
+            npz(
+                "a.npz",
+                columns={"input_features": "mel", "label": "text"},
+                base=tmp_path,
+                task_name="seq2seq",
+            )

@@ -52,3 +52,11 @@ def test_a_trial_far_behind_its_rivals_stops() -> None:
     assert not is_behind([[5, 0.75]], rivals, higher_is_better=True)
     assert not is_behind([[5, 0.2]], rivals, higher_is_better=False)
     assert not is_behind([[5, 0.2]], rivals[:3], higher_is_better=True)
+
+
+@pytest.mark.parametrize("budget", [3000, 6000])
+def test_a_schedule_without_reference_arms_keeps_its_budget(budget: int) -> None:
+    schedule = plan_schedule(15, 0, 300, budget, num_finalists=6)
+    assert schedule.num_references == 0
+    assert 1 <= schedule.num_finalists <= 6
+    assert schedule.total_steps <= budget

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from instil.cli.search_students_table import show_students, student_sentences
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
 from instil.networks.factory import build as build_model
 from instil.plan.run import run
 from instil.recipe import RecipeError, load
+from instil.search.arms import arm_recipe, base_data, with_space
 from instil.search.search import Settings, resume, start
-from instil.search.student_arms import student_arms
+from instil.search.student_arms import TIMM, student_arms
 from instil.search.student_costs import measure_student
 from tests.search.recipes import recipe, silent, without_times
 
@@ -27,7 +31,8 @@ pytest.importorskip("onnxruntime")
 def students(folder: Path, **settings: Any) -> dict[str, Any]:
     """Search over the students of the tiny recipe."""
     options = {"over": ("students",), "students": NAMES, "num_seeds": 2, **settings}
-    return start(recipe(), Settings(**options), folder, silent())
+    own = recipe(train={"steps": 40, "optimizer": {"type": "adamw", "lr": 1e-2}})
+    return start(own, Settings(**options), folder, silent())
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +143,57 @@ def test_candidates_are_networks_of_other_sizes_and_compressed_teachers() -> Non
     timm = {arm.name: arm for arm in student_arms(own, None, ("timm", "timm:resnet26"))}
     assert timm["resnet26"].changes["student"]["model"] == "timm:resnet26"
     assert "lcnet_035" in timm
+
+
+@slow
+def test_the_models_of_timm_exist() -> None:
+    timm = pytest.importorskip("timm")
+    assert set(TIMM) <= set(timm.list_models())
+
+
+def test_options_of_the_recipe_are_searched_for_each_student() -> None:
+    own = recipe()
+    base = base_data(own)
+    task = Experiment.from_recipe(own).task
+    arms = list(student_arms(own, None, ("networks",)))
+    for arm in arms:
+        paths = [one.path for one in with_space(arm, base, task).dimensions]
+        assert "learning_rate_factor" in paths
+        assert "objectives.kd.temperature" in paths
+    params = {"objectives.kd.temperature": 3.0}
+    data = arm_recipe(base, arms[-1], params)
+    assert data["objectives"]["kd"]["temperature"] == 3.0
+    assert data["student"] == arms[-1].changes["student"]
+
+
+def test_the_console_names_the_file_and_what_it_keeps() -> None:
+    costs = {"bytes": 20_000, "latency_ms": 0.5, "parameters": 900}
+    score = {"mean": 0.9, "interval": None}
+    row = {"name": "small int8", "arm": "small", "format": "int8", "violation": "", **costs}
+    volume = {"hypervolume": {"mean": 0.75}, "students": ["small int8"]}
+    outcome = {
+        "headline": "accuracy",
+        "winner": "small int8",
+        "keep": {"share": 0.99, "target": 0.8, "is_met": True},
+        "limits": {},
+        "teacher": {"validation": {"accuracy": 0.9}, "score": 0.91, "parameters": 5000},
+        "teacher_costs": {"bytes": 90_000, "latency_ms": 2.0, "parameters": 5000},
+        "finalists": [row | {"validation": score, "test": score}],
+        "final_seeds": [3],
+        "frontiers": {"size": volume},
+        "trials": [],
+        "steps": 10,
+        "refused": {},
+        "notes": [],
+    }
+    console = Console(file=io.StringIO(), width=200)
+    show_students(outcome, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "keeps 99 % of the teacher's validation accuracy: 20 kB; the teacher has 90 kB." in text
+    assert "Write its int8 file with: instil export RUN" in text
+    assert "quality and size 0.75" in text
+    outcome["keep"] = {"share": 0.99, "target": 0.95, "is_met": False}
+    assert student_sentences(outcome)[0].startswith("No student keeps 99 %")
 
 
 def test_a_teacher_is_needed(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def plan_schedule(
     raise ValueError(
         f"budget: too small. Expected at least {smaller.total_steps} optimizer steps for "
         f"{num_candidates + num_references} arms with {num_seeds} final seeds, got {budget}. "
-        "Raise the budget, or name fewer candidates (--candidates)"
+        "Raise the budget, or name fewer arms (--candidates or --students)"
     )
 
 

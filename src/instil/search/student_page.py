@@ -75,7 +75,8 @@ def _table(outcome: Outcome) -> str:
         f"Size and median latency of one sample on this machine ({runtime})."
     )
     header = ["Student", "Validation", "Test", "Latency", "Size", "Parameters", "Beyond a limit"]
-    return table(caption, header, rows, [arm_color(name) for name in names], strong=strong)
+    dots = [arm_color(name.removesuffix(" int8")) for name in names]
+    return table(caption, header, rows, dots, strong=strong)
 
 
 def _teacher_row(outcome: Outcome) -> list[Cell]:
@@ -134,7 +135,8 @@ def frontier_plot(outcome: Outcome, cost: str) -> Plot:
 
 
 def _point(row: Mapping[str, Any], x: float) -> dict[str, Any]:
-    color = arm_color(row["name"])
+    # Both files of a student have one colour; the symbol shows the file.
+    color = arm_color(row["arm"])
     mean = row["test"]["mean"]
     low, high = row["test"]["interval"] or (mean, mean)
     return {

@@ -12,7 +12,7 @@ replaces the result of the same name.
   methods of a study, averaged over studies.
 - Signals of a task: Spearman correlation with the gain over studies.
 - Intervals: 95 % percentile bootstrap over tasks, which keeps the studies of a task together. Fewer
-  than four tasks have no interval.
+  than six tasks have no interval.
 - Model: ridge regression of the rank of a method within its study on its signals, its kind and its
   name. Each task is predicted from the others. ``--model`` writes the coefficients of all tasks.
 """
@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,10 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import (  # type: ignore[import-untyped, unused-ignore]
-    rankdata,
-    spearmanr,
-)
+from scipy.stats import rankdata  # type: ignore[import-untyped, unused-ignore]
 
 from instil import catalogue
 from instil.early_signals.advice import with_derived
@@ -40,9 +38,9 @@ from instil.early_signals.gain_model import RIDGE, features_of, method_kind
 from instil.files.atomic import atomic
 
 HERE = Path(__file__).parent
-NUM_SAMPLES = 2000
-MIN_TASKS = 4
-"""Smallest number of tasks with an interval and a leave-one-task-out error."""
+NUM_SAMPLES = 1000
+MIN_TASKS = 6
+"""Smallest number of tasks with an interval."""
 MIN_METHODS = 4
 """Smallest number of methods in a study whose order is compared."""
 TASK_SIGNALS = (
@@ -104,11 +102,12 @@ def relative_gain(
 
 def read_search(content: Row, source: str) -> Study:
     """Read a study from ``search.json``, or a file of ``modalities`` or ``proof/exhaustive``."""
-    name = content.get("name") or Path(source).stem
+    name = re.sub(r"[._]recipe$", "", content.get("name") or Path(source).stem)
     study = Study(name, name, source)
     if content.get("signals"):
         study.signals = with_derived(content["signals"])
     arms = content.get("arms", [])
+    # A search has a list of arms, and an exhaustive result a mapping with their scores.
     rows = content.get("finalists") or [{"name": name} | arm for name, arm in arms.items()]
     scores = {row["name"]: row["test"]["values"] for row in rows}
     for method, values in scores.items():
@@ -173,7 +172,8 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
     """Return Spearman's correlation; None for fewer than four pairs or a constant."""
     if len(pairs) < MIN_METHODS or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
         return None
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+    ranks = [rankdata(side) for side in zip(*pairs, strict=True)]
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def with_interval(
@@ -204,24 +204,26 @@ def task_correlations(studies: Sequence[Study], outcome: str) -> dict[str, Row]:
 
     Args:
         studies: finished studies.
-        outcome: ``kd``, or ``soft``: gain of ``kd`` minus gain of ``pseudo_labels``.
+        outcome: ``kd``, or ``soft``: gain of ``kd`` minus gain of ``pseudo_labels``. Studies
+            without ``kd`` have the gain of the recipe's own method.
     """
-    needed = ("kd",) if outcome == "kd" else ("kd", "pseudo_labels")
 
-    def target(study: Study) -> float:
-        gain = study.gains["kd"]
-        return gain if outcome == "kd" else gain - study.gains["pseudo_labels"]
+    def target(study: Study) -> float | None:
+        gain = study.gains.get("kd", study.gains.get("recipe"))
+        hard = study.gains.get("pseudo_labels") if outcome == "soft" else 0.0
+        return None if gain is None or hard is None else gain - hard
 
     rows = {}
     for signal in TASK_SIGNALS:
         own = [
             study
             for study in studies
-            if study.signals.get(signal) is not None and set(needed) <= set(study.gains)
+            if study.signals.get(signal) is not None and target(study) is not None
         ]
 
         def correlation(sample: Sequence[Study], name: str = signal) -> float | None:
-            return rank_correlation([(study.signals[name], target(study)) for study in sample])
+            pairs = [(study.signals[name], target(study) or 0.0) for study in sample]
+            return rank_correlation(pairs)
 
         if own:
             rows[signal] = with_interval(own, correlation)
@@ -241,11 +243,12 @@ def method_correlations(studies: Sequence[Study]) -> dict[str, Row]:
                     pairs.append((value, study.gains[method]))
             return rank_correlation(pairs)
 
-        def mean(sample: Sequence[Study]) -> float | None:
-            values = [value for study in sample if (value := within(study)) is not None]
-            return float(np.mean(values)) if values else None
+        values = {id(study): within(study) for study in studies}
 
-        own = [study for study in studies if within(study) is not None]
+        def mean(sample: Sequence[Study], values: Mapping[int, Any] = values) -> float:
+            return float(np.mean([values[id(study)] for study in sample]))
+
+        own = [study for study in studies if values[id(study)] is not None]
         if own:
             rows[signal] = with_interval(own, mean)
     return rows

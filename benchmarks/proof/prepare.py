@@ -52,7 +52,7 @@ def emoji(sources: Path, folder: Path) -> None:
 
 
 def speech(sources: Path, folder: Path) -> None:
-    """Write log-mel frames (N, 64, 40) of spoken commands."""
+    """Write log-mel frames (N, 64, 40) of voice commands."""
     data = np.load(sources / "espeak_commands_logmel.npz")
     frames = data["logmel"].astype(np.float32).transpose(0, 2, 1)
     frames = (frames - frames.mean()) / frames.std()

@@ -76,8 +76,8 @@ def scenes(
     label = torch.from_numpy(arrays["labels"].astype(np.int64))
     names = ("background", *(str(digit) for digit in range(10)))
     parts = [
-        _scenes(digits[rows], label[rows], number, size, seed, names)
-        for seed, (rows, number) in enumerate(zip(DIGITS, (count, 150, 300), strict=True))
+        _scenes(digits[rows], label[rows], num_scenes, size, seed, names)
+        for seed, (rows, num_scenes) in enumerate(zip(DIGITS, (count, 150, 300), strict=True))
     ]
     return Splits(*parts, names, "single")
 

@@ -231,7 +231,10 @@ def test_layers_of_pytorch_geometric_are_exact_with_one_more_hop() -> None:
         ({"label": torch.zeros(4)}, r"label: 4 labels for 30 nodes"),
         ({"hops": 0}, r"hops: 0 is too small"),
         ({"inductive": 2.0}, r"inductive: 2\.0 is out of range"),
-        ({"inductive": 0.01}, r"inductive: a share of 0\.01 of 10 test nodes is no node"),
+        (
+            {"inductive": 0.01},
+            r"inductive: a share of 0\.01 of 10 test nodes is less than one node",
+        ),
         ({"transfer_nodes": 10}, r"transfer_nodes: 10 is out of range\. Expected 0 to 9"),
         (
             {"transfer_nodes": 2, "transductive": False},

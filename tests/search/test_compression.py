@@ -81,7 +81,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     [
         (["compress", "networks:cnn"], "DATA: missing"),
         (["compress", "networks:cnn", "digits", "table"], "DATA: several data sources"),
-        (["compress", "digits", "--keep", "most"], "--keep: 'most' is no share"),
+        (["compress", "digits", "--keep", "most"], "--keep: 'most' is not a share"),
         (["compress", "digits", "--limit", "speed=5"], "--limit: unknown limit 'speed'"),
         (["search", "digits", "--limit", "size=4MB"], "--limit: for students only"),
         (["search", "digits", "--keep", "90%"], "--keep: for students only"),

@@ -71,7 +71,7 @@ def test_limits_have_units() -> None:
     )
     assert violation({"latency_ms": 0.5, "bytes": 1e6}, limits) == ""
     for wrong in ("latency=5", "size=4 mb", "parameters=-3", "size=", "parameters=0k"):
-        with pytest.raises(ValueError, match=r"--limit: '.*' is no limit"):
+        with pytest.raises(ValueError, match=r"--limit: '.*' is not a limit"):
             parse_limits([wrong])
     with pytest.raises(ValueError, match=r"--limit: unknown limit 'latencies'.*latency"):
         parse_limits(["latencies=5ms"])

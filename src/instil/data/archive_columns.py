@@ -58,8 +58,8 @@ def _transposed(column: Column, key: str, order: Sequence[int]) -> Column:
     array = _padded(column) if isinstance(column, list) else column
     if sorted(order) != list(range(array.ndim)) or order[0] != 0:
         raise ValueError(
-            f"axes.{key}: {list(order)} is no order of the dimensions of {array.shape}. Expected "
-            f"the numbers 0 to {array.ndim - 1}, with the samples first"
+            f"axes.{key}: {list(order)} does not order the dimensions of {array.shape}. "
+            f"Expected the numbers 0 to {array.ndim - 1}, with the samples first"
         )
     return np.transpose(array, order)
 

@@ -44,8 +44,13 @@ def check_graph(features: Tensor, edges: Tensor, label: Tensor, hops: int) -> No
 def check_samples(transductive: bool, inductive: float, transfer_nodes: int | None) -> None:
     """Check the options that choose the training samples.
 
+    Args:
+        transductive: see ``graph_splits``.
+        inductive: see ``graph_splits``.
+        transfer_nodes: see ``graph_splits``.
+
     Raises:
-        ValueError: for a share that is none, and for options that exclude each other.
+        ValueError: for a share outside [0, 1], and for options that exclude each other.
     """
     if not 0 <= inductive <= 1:
         raise ValueError(f"inductive: {inductive} is out of range. Expected 0 to 1")

@@ -51,7 +51,7 @@ def graph_splits(
         hops: see ``Nodes``.
         transductive: whether the training samples include all other nodes, without their labels.
         inductive: share of the test nodes that training does not know: they, the validation nodes
-            and the edges of both are no part of the training samples. Only these test nodes are
+            and the edges of both are not in the training samples. Only these test nodes are
             evaluated. 0: all nodes are training samples.
         transfer_nodes: number of test nodes that are training samples without a label. Other
             nodes are in training batches as neighbours only, and only these test nodes are
@@ -84,12 +84,7 @@ def graph_splits(
         divided = _with_graph_index(divided, parts)
     if transfer_nodes is not None:
         inductive = _unseen_share(transfer_nodes, divided.test)
-    is_sample = torch.ones(len(features), dtype=torch.bool)
-    if inductive:
-        test = _unseen_nodes(divided.test, inductive)
-        is_sample[test.index] = False
-        is_sample[divided.validation.index] = False
-        divided = dataclasses.replace(divided, test=test)
+    divided, is_sample = _with_unseen(divided, inductive, len(features))
     is_known = is_sample if transfer_nodes is None else torch.ones_like(is_sample)
     inputs: dict[str, Tensor] = {}
     if positions:
@@ -114,7 +109,7 @@ def graph_splits(
 
 
 def _unseen_share(transfer_nodes: int, test: Samples) -> float:
-    """Share of the test nodes that are no training samples."""
+    """Share of the test nodes that are not training samples."""
     if not 0 <= transfer_nodes < len(test):
         raise ValueError(
             f"transfer_nodes: {transfer_nodes} is out of range. Expected 0 to {len(test) - 1} of "
@@ -123,14 +118,25 @@ def _unseen_share(transfer_nodes: int, test: Samples) -> float:
     return 1 - transfer_nodes / len(test)
 
 
+def _with_unseen(divided: Splits, share: float, num_nodes: int) -> tuple[Splits, Tensor]:
+    """Splits whose test nodes are unseen, and a mask (M,) of the nodes that may be samples."""
+    is_sample = torch.ones(num_nodes, dtype=torch.bool)
+    if not share:
+        return divided, is_sample
+    test = _unseen_nodes(divided.test, share)
+    is_sample[test.index] = False
+    is_sample[divided.validation.index] = False
+    return dataclasses.replace(divided, test=test), is_sample
+
+
 def _unseen_nodes(test: Samples, share: float) -> Samples:
     """This share of the test nodes, with the classes in proportion."""
     order = balanced_order(test.label, HOLD_OUT_SEED, proportional=True)
     count = round(share * len(order))
     if not count:
         raise ValueError(
-            f"inductive: a share of {share} of {len(order)} test nodes is no node. Expected a "
-            "larger share"
+            f"inductive: a share of {share} of {len(order)} test nodes is less than one node. "
+            "Expected a larger share"
         )
     return test.subset(order[:count].sort().values)
 

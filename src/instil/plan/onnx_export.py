@@ -88,7 +88,13 @@ def write_graphs(
 
 
 def write_int8(folder: Path, experiment: Experiment, net: Net) -> dict[str, Any]:
-    """Quantise ``student.onnx``, calibrated on training samples; return ``file`` and ``bytes``."""
+    """Quantise ``student.onnx``, calibrated on training samples; return ``file`` and ``bytes``.
+
+    Args:
+        folder: folder of ``student.onnx``.
+        experiment: experiment with the training samples.
+        net: the student, whose inputs are calibrated.
+    """
     from instil.export.int8 import quantize
 
     batches = _calibration_batches(experiment, net)

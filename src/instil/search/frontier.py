@@ -67,9 +67,9 @@ def hypervolume(
 ) -> float:
     """Compute the area below the frontier, as a share of the costs up to ``largest_cost``.
 
-    It is the mean, over all cost limits from 0 to ``largest_cost``, of the best quality within the
-    limit, which is 0 where no student is within it (Zitzler & Thiele 1999, with the reference
-    point of quality 0 and cost ``largest_cost``).
+    It is the best quality within a cost limit, averaged over all limits from 0 to ``largest_cost``.
+    The quality is 0 where no student is within the limit. This is the hypervolume of Zitzler &
+    Thiele 1999 with the reference point of quality 0 and cost ``largest_cost``.
 
     Args:
         qualities: quality by name, at least 0; higher is better.

@@ -49,8 +49,8 @@ def parse_limits(texts: Iterable[str]) -> dict[str, float]:
         if unit not in UNITS[name] or not value:
             units = ", ".join(repr(one) for one in UNITS[name] if one)
             raise ValueError(
-                f"--limit: '{text}' is no limit. Expected {name}= with a positive number and one "
-                f"of the units {units}"
+                f"--limit: '{text}' is not a limit. Expected {name}= with a positive number and "
+                f"one of the units {units}"
             )
         limits[name] = value * UNITS[name][unit]
     return limits
@@ -62,15 +62,15 @@ def parse_share(text: str) -> float:
     Raises:
         ValueError: for a share that is not in (0, 1].
     """
-    number = text.strip()
+    stripped = text.strip()
     try:
-        share = float(number[:-1]) / 100 if number.endswith("%") else float(number)
+        share = float(stripped[:-1]) / 100 if stripped.endswith("%") else float(stripped)
     except ValueError:
         share = 0.0
     if not 0 < share <= 1:
         raise ValueError(
-            f"--keep: '{text}' is no share of the teacher's quality. Expected a share such as 99% "
-            "or 0.99"
+            f"--keep: '{text}' is not a share of the teacher's quality. Expected a share such as "
+            "99% or 0.99"
         )
     return share
 

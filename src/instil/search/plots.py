@@ -98,5 +98,11 @@ def last_trials(outcome: Outcome, name: str) -> list[dict[str, Any]]:
 
 
 def best_trial(trials: list[dict[str, Any]], outcome: Outcome) -> dict[str, Any]:
+    """Return the complete trial with the best score; a stopped one only without any other.
+
+    Args:
+        trials: finished trials of an arm.
+        outcome: content of ``search.json``.
+    """
     sign = 1 if outcome["higher_is_better"] else -1
     return max(trials, key=lambda trial: (trial["status"] == "complete", sign * trial["score"]))

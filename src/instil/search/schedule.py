@@ -138,7 +138,14 @@ def plan_random(schedule: Schedule) -> Schedule:
 def plan_exhaustive(
     num_candidates: int, num_references: int, full_steps: int, num_seeds: int
 ) -> Schedule:
-    """Return a schedule without rounds, whose finalists are all arms."""
+    """Return a schedule without rounds, whose finalists are all arms.
+
+    Args:
+        num_candidates: arms besides the reference arms.
+        num_references: reference arms.
+        full_steps: optimizer steps of the recipe.
+        num_seeds: seeds of the trainings.
+    """
     return Schedule((), num_references, num_candidates, num_seeds, full_steps)
 
 

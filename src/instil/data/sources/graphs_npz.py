@@ -33,9 +33,9 @@ def graphs_npz(
 ) -> Splits:
     """Labelled graphs: arrays ``x``, ``edge_index``, ``graph``, ``y`` and, optionally, ``split``.
 
-    ``x`` (M, F) are the features of all nodes, ``graph`` (M,) the graph of each node in ascending
-    order from 0, ``edge_index`` (2, E) pairs of rows of ``x``, and ``y`` (N,) class indices or
-    (N, C) for several classes. ``split`` (N,) is 0 train, 1 validation and 2 test.
+    ``x`` (M, F) holds the features of all nodes, and ``graph`` (M,) the graph of each node in
+    ascending order from 0. ``edge_index`` (2, E) holds pairs of rows of ``x``. ``y`` has class
+    indices (N,), or (N, C) for several classes. ``split`` (N,) is 0 train, 1 validation, 2 test.
 
     Args:
         base: folder that relative paths start from.

@@ -36,7 +36,7 @@ def texts(
     pair: Annotated[
         str | None, Doc("column of a second text, which follows the first; null: none")
     ] = None,
-    label: Annotated[str, Doc("column of the class; an empty value is no label")] = "label",
+    label: Annotated[str, Doc("column of the class; empty: no label")] = "label",
     classes: ClassesOption = None,
     tokenizer: Annotated[
         str, Doc("bytes, bpe:SIZE (trained on the training texts), or a tokenizer file or folder")
@@ -86,7 +86,7 @@ def texts(
 
 
 def _checked_columns(path: Path, names: Sequence[str], label: str) -> dict[str, list[Any]]:
-    """Return the columns of a file, each text of which is not empty."""
+    """Return the columns of a file, and check that no text is empty."""
     table = read_table(path)
     for option, name in (*(("text", name) for name in names), ("label", label)):
         if name not in table:

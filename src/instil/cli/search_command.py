@@ -142,11 +142,7 @@ def search(
     resume: ResumeOption = None,
 ) -> None:
     """Search for method and options, or for the student, and write the recipe of the winner."""
-    if resume is not None and (arguments or out is not None):
-        raise ValueError(
-            "--resume: a stopped search has its own recipe and folder. Expected --resume DIR, and "
-            "--jobs if you like. Remove the other arguments"
-        )
+    _check_resume(resume, arguments, out)
     from instil.search.state import Settings
 
     settings = Settings.from_options(
@@ -168,6 +164,14 @@ def search(
     )
     recipe = None if resume is not None else load_recipe(arguments)
     run_search(recipe, settings, out, resume, jobs)
+
+
+def _check_resume(resume: Path | None, arguments: Arguments, out: Path | None) -> None:
+    if resume is not None and (arguments or out is not None):
+        raise ValueError(
+            "--resume: a stopped search has its own recipe and folder. Expected --resume DIR, and "
+            "--jobs if you like. Remove the other arguments"
+        )
 
 
 def run_search(

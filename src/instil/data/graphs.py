@@ -78,34 +78,32 @@ def graph_splits(
     parts: dict[str, Samples] = {}
     for split, nodes in nodes_by_split(label, masks).items():
         parts[split] = Nodes(features, edges, hops, label[nodes], names, nodes)
-    divided = splits(parts, *shares)
-    if len(parts) < len(MASKS):
-        # Held-out nodes are numbered from 0, and their index must be that in the graph.
-        divided = _with_graph_index(divided, parts)
+    divided = _divided(parts, shares)
     if transfer_nodes is not None:
         inductive = _unseen_share(transfer_nodes, divided.test)
     divided, is_sample = _with_unseen(divided, inductive, len(features))
     is_known = is_sample if transfer_nodes is None else torch.ones_like(is_sample)
-    inputs: dict[str, Tensor] = {}
-    if positions:
-        position = inductive_positions(edges, is_known, positions)
-        inputs[POSITIONED] = torch.cat([features, position], dim=1)
+    inputs = _with_positions(features, edges, is_known, positions)
     train = divided.train
     if label_prior:
         inputs[LABEL_PRIOR] = _label_prior(train, len(features))
     if transductive:
         rows = is_sample.nonzero().flatten()
-        hidden = torch.full_like(label, UNLABELLED)
-        hidden[train.index] = train.label
         known_edges = edges[:, is_known[edges].all(0)]
-        train = Nodes(features, known_edges, hops, hidden[rows], names, rows)
+        labels = _labels_of(train, label)[rows]
+        train = Nodes(features, known_edges, hops, labels, names, rows)
         divided = dataclasses.replace(divided, train=train)
+    _add_inputs(divided, inputs, fanout)
+    return dataclasses.replace(divided, notes=_notes(edges, features))
+
+
+def _add_inputs(divided: Splits, inputs: dict[str, Tensor], fanout: int | None) -> None:
+    """Add inputs to the nodes of all splits, and ``fanout`` to the training nodes."""
     for part in (divided.train, divided.validation, divided.test):
         assert isinstance(part, Nodes)
         part.node_inputs = part.node_inputs | inputs
     assert isinstance(divided.train, Nodes)
     divided.train.fanout = fanout
-    return dataclasses.replace(divided, notes=_notes(edges, features))
 
 
 def _unseen_share(transfer_nodes: int, test: Samples) -> float:
@@ -116,6 +114,31 @@ def _unseen_share(transfer_nodes: int, test: Samples) -> float:
             f"{len(test)} test nodes"
         )
     return 1 - transfer_nodes / len(test)
+
+
+def _divided(parts: Mapping[str, Samples], shares: tuple[float, float]) -> Splits:
+    divided = splits(parts, *shares)
+    if len(parts) == len(MASKS):
+        return divided
+    # Held-out nodes are numbered from 0, and their index must be that in the graph.
+    return _with_graph_index(divided, parts)
+
+
+def _labels_of(train: Samples, label: Tensor) -> Tensor:
+    """Labels of all nodes, without those of nodes that are not training samples."""
+    hidden = torch.full_like(label, UNLABELLED)
+    hidden[train.index] = train.label
+    return hidden
+
+
+def _with_positions(
+    features: Tensor, edges: Tensor, is_known: Tensor, count: int
+) -> dict[str, Tensor]:
+    """Features with ``count`` position features, by batch key; nothing for 0."""
+    if not count:
+        return {}
+    position = inductive_positions(edges, is_known, count)
+    return {POSITIONED: torch.cat([features, position], dim=1)}
 
 
 def _with_unseen(divided: Splits, share: float, num_nodes: int) -> tuple[Splits, Tensor]:

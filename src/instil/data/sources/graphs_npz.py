@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -54,6 +55,17 @@ def graphs_npz(
             f"{file}: no array '{missing[0]}'. Expected {', '.join(ARRAYS)}, got "
             f"{', '.join(arrays) or 'nothing'}"
         )
+    try:
+        whole = _graphs(arrays, classes, directed)
+        if "split" not in arrays:
+            return splits({"train": whole}, validation, test)
+        return splits(_by_split(whole, arrays["split"]), validation, test)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _graphs(arrays: Mapping[str, Any], classes: list[str] | None, directed: bool) -> Graphs:
+    """All graphs of a file."""
     values = arrays["y"]
     label = torch.from_numpy(values.astype(np.float32 if values.ndim == 2 else np.int64))
     names = [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
@@ -61,24 +73,23 @@ def graphs_npz(
     edges = torch.from_numpy(arrays["edge_index"].astype(np.int64))
     if not directed and edges.ndim == 2:
         edges = torch.cat([edges, edges.flip(0)], 1)
-    try:
-        if (graph.diff() < 0).any() or (len(graph) and int(graph[0]) < 0):
-            raise ValueError("graph: numbers are not in ascending order from 0. Sort the nodes")
-        whole = Graphs(
-            torch.from_numpy(arrays["x"].astype(np.float32)),
-            edges,
-            graph.bincount(minlength=len(label)),
-            label,
-            classes or names or class_names(label),
-        )
-        if "split" not in arrays:
-            return splits({"train": whole}, validation, test)
-        split = torch.from_numpy(arrays["split"].astype(np.int64))
-        parts: dict[str, Samples] = {}
-        for value, name in enumerate(SPLITS):
-            rows = (split == value).nonzero().flatten()
-            if len(rows):
-                parts[name] = whole.subset(rows)
-        return splits(parts, validation, test)
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"{file}: {error}") from error
+    if (graph.diff() < 0).any() or (len(graph) and int(graph[0]) < 0):
+        raise ValueError("graph: numbers are not in ascending order from 0. Sort the nodes")
+    return Graphs(
+        torch.from_numpy(arrays["x"].astype(np.float32)),
+        edges,
+        graph.bincount(minlength=len(label)),
+        label,
+        classes or names or class_names(label),
+    )
+
+
+def _by_split(whole: Graphs, values: Any) -> dict[str, Samples]:
+    """Graphs of each split that has any."""
+    split = torch.from_numpy(values.astype(np.int64))
+    parts: dict[str, Samples] = {}
+    for value, name in enumerate(SPLITS):
+        rows = (split == value).nonzero().flatten()
+        if len(rows):
+            parts[name] = whole.subset(rows)
+    return parts

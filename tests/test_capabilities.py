@@ -17,7 +17,10 @@ USERS = {
     ("scheme", "GeneratesText"): GENERATIVE,
     ("scheme", "SynthesizesImages"): INVERTING,
     ("scheme", "TrainsOtherStudents"): "sandwich several_students",
-    ("scheme", "RestrictsSharding"): "adversarial distil_whisper dphubert folded_transform "
+    (
+        "scheme",
+        "RestrictsSharding",
+    ): "adversarial cold_brew distil_whisper dphubert folded_transform "
     f"reused_classifier sandwich sequence_kd {GENERATIVE}",
     ("objective", "RestrictsSharding"): "camkd",
     ("balance", "RestrictsSharding"): "gradient_norm",

@@ -75,8 +75,8 @@ def neighbour_kl(
 
     Example:
         >>> edge_index = torch.tensor([[0], [1]])
-        >>> neighbour_kl(torch.zeros(2, 2), torch.eye(2), edge_index, torch.tensor([True]))
-        tensor([0.1110, 0.1110, 0.1110])
+        >>> neighbour_kl(torch.zeros(2, 2), 2 * torch.eye(2), edge_index, torch.tensor([True]))
+        tensor([0.3278, 0.3278, 0.3278])
     """
     source, target = edge_index[:, sampled]
     student_log_probs = (to_float32(student_logits) / temperature).log_softmax(-1)

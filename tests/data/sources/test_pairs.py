@@ -143,7 +143,7 @@ def test_wrong_features_are_errors(tmp_path: Path) -> None:
     damaged = features.copy()
     damaged[1, 2, 3] = np.inf
     cases = {
-        "sample 1 has values that are not finite": damaged,
+        "row 1 has NaN or infinite values": damaged,
         r"Expected floating-point numbers \(N, channels, T\), got torch\.int64": features.astype(
             int
         ),

@@ -57,7 +57,7 @@ def scaled(wave: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def clips(folder: Path) -> Path:
     rng = np.random.default_rng(0)
-    for part, count in (("train", 16), ("validation", 4), ("test", 12)):
+    for part, count in (("train", 32), ("validation", 4), ("test", 32)):
         for name, signal in (("noise", noise), ("speech", vowel)):
             path = folder / "clips" / part / name
             path.mkdir(parents=True)
@@ -103,10 +103,11 @@ def test_padding_does_not_change_the_teacher() -> None:
 @pytest.mark.slow
 def test_a_student_learns_the_activity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
-    changes = [f"data.files={clips(tmp_path)}", "seeds=[0]", "export=false"]
+    changes = [f"data.files={clips(tmp_path)}", "seeds=[0]", "export=false", "train.epochs=40"]
     loaded = recipes.load(EXAMPLE / "voice_activity.yaml", changes)
     folder = run(loaded, tmp_path / "run", None, Console(quiet=True))
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "complete"
-    assert result["teacher"]["accuracy"]["mean"] > 0.65
-    assert result["distilled"]["agreement"]["mean"] > 0.85
+    assert result["teacher"]["accuracy"]["mean"] > 0.75
+    # With this teacher (86 % on two equal classes), a constant agrees with at most 64 %.
+    assert result["distilled"]["agreement"]["mean"] > 0.75

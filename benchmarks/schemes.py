@@ -64,12 +64,14 @@ EXTRA_ROWS = {
 def rows() -> dict[str, tuple[Path, list[str]]]:
     """Return recipe and overrides of each row: the recipe named like the scheme, or one with it."""
     recipes: dict[str, Path] = {}
-    for path in sorted(packaged_recipes().values()):
+    # Files of the checkout: the package may be installed elsewhere.
+    folder = ROOT / "src/instil/recipes"
+    for path in sorted(folder / f"{name}.yaml" for name in packaged_recipes()):
         chosen = yaml.safe_load(path.read_text(encoding="utf-8")).get("scheme", "offline")
         name = chosen if isinstance(chosen, str) else chosen.get("type", "offline")
         if path.stem == name or name not in recipes:
             recipes[name] = path
-    recipes["offline"] = ROOT / "src/instil/recipes/classification/kd.yaml"
+    recipes["offline"] = folder / "classification/kd.yaml"
     schemes = {
         name: (recipes[name], list[str]()) for name in catalogue.names("scheme") if name in recipes
     }

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED
+from instil.tasks.bases.scores import calibration
 
-NUM_BINS = 15
 UNSURE_BELOW = 0.8
 """Largest probability below which a teacher is unsure of an item."""
 
@@ -90,9 +90,6 @@ def expected_calibration_error(probabilities: Tensor, target: Tensor) -> float |
     if not is_labelled.any():
         return None
     confidence, decision = probabilities[is_labelled].double().max(-1)
-    is_correct = (decision == target[is_labelled]).double()
-    bins = (confidence * NUM_BINS).ceil().long().clamp(1, NUM_BINS) - 1
-    sums = torch.zeros(NUM_BINS, dtype=torch.float64, device=bins.device)
-    # The size of a bin cancels: its weight is its share of the items.
-    sums.index_add_(0, bins, confidence - is_correct)
-    return float(sums.abs().sum() / len(bins))
+    bins = calibration(confidence, decision == target[is_labelled])
+    total = sum(row["count"] * abs(row["confidence"] - row["accuracy"]) for row in bins)
+    return total / len(confidence)

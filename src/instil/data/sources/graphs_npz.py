@@ -15,11 +15,10 @@ from instil.data.graph_samples import Graphs, class_names
 from instil.data.paths import located
 from instil.data.samples import Samples
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
+from instil.data.tables import SPLITS
 
 ARRAYS = ("x", "edge_index", "graph", "y")
 """Arrays that an archive must have."""
-SPLITS = ("train", "validation", "test")
-"""Names of the values 0, 1 and 2 of ``split``."""
 
 
 def graphs_npz(

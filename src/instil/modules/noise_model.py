@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from instil.functional.diffusion import TIMES
+from instil.functional.diffusion.features import TIMES
 from instil.functional.pooling import expand_positions
 from instil.modules.connectors import Norm, convolutions
 

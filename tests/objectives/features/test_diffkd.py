@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Objective
-from instil.functional.diffusion import add_noise, denoise
+from instil.functional.diffusion.features import add_noise, denoise
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.noise import box_muller
 from instil.objectives.features.diffkd import DiffKD, diffkd_loss

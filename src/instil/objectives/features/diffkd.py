@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
-from instil.functional.diffusion import TIMES
+from instil.functional.diffusion.features import TIMES
 from instil.functional.divergences import kl_divergence
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, grid_of, require_same_shape, resize
@@ -18,7 +18,7 @@ from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.adapters import match_dtype
 from instil.modules.connectors import checked_norm
-from instil.modules.denoiser import Denoiser
+from instil.modules.feature_denoiser import FeatureDenoiser
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
@@ -155,13 +155,13 @@ class DiffKD(FeatureObjective):
                 f"{tuple(student_logits.shape)}. Set logits: false."
             )
         classes = student_logits.shape[1]
-        denoiser = Denoiser(classes, classes, 1, True, self.norm)
+        denoiser = FeatureDenoiser(classes, classes, 1, True, self.norm)
         self.denoiser.append(denoiser.to(student_logits.device, to_float32(student_logits).dtype))
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         channels = as_map(student).shape[1], as_map(teacher).shape[1]
         dims = as_map(teacher).ndim - 2
-        denoiser = Denoiser(*channels, self.reduction, False, self.norm, dims)
+        denoiser = FeatureDenoiser(*channels, self.reduction, False, self.norm, dims)
         description = f"denoised in {self.steps} steps"
         return denoiser.to(student.device, to_float32(student).dtype), description
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.functional.diffusion import add_noise, denoise, signal_variance
+from instil.functional.diffusion.features import add_noise, denoise, signal_variance
 from instil.modules.noise_model import NoiseModel
 
 

@@ -1,0 +1,1 @@
+"""Parts of diffusion models: schedules, parameterisations, times, weights and sampling steps."""

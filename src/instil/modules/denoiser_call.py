@@ -1,0 +1,63 @@
+"""Calls of denoisers by a batch, and access to the denoiser of a net."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from instil.core import Batch, Net, Outputs, Teacher
+from instil.modules.denoiser import SCALARS, Denoiser
+
+
+def denoiser_call(model: nn.Module, batch: Batch) -> Outputs:
+    """Compute the outputs of a denoiser.
+
+    Args:
+        model: a ``Denoiser``.
+        batch: either ``noisy`` (N, C, H, W) and ``time`` (N,), and optionally ``label`` (N,) and
+            the ``SCALARS`` (N,); or ``image`` (N, C, H, W) in [0, 1], for which noise and time are
+            drawn.
+
+    Returns:
+        ``denoised`` and ``prediction``; for drawn noise also ``clean``, ``noise``, ``noisy`` and
+        ``time``.
+
+    Raises:
+        ValueError: for a model that is not a ``Denoiser``.
+    """
+    denoiser = check_denoiser(model)
+    if "noisy" in batch:
+        scalars = {name: batch[name] for name in SCALARS if name in batch}
+        return dict(denoiser(batch["noisy"], batch["time"], batch.get("label"), **scalars))
+    sample = denoiser.draw(batch)
+    outputs = dict(denoiser(sample.noisy, sample.time, sample.label))
+    drawn = {"clean": sample.clean, "noise": sample.noise, "noisy": sample.noisy}
+    return outputs | drawn | {"time": sample.time}
+
+
+def denoiser_of(net: nn.Module) -> Denoiser:
+    """Denoiser of a ``Net``, or of a teacher with one.
+
+    Raises:
+        ValueError: if its model is not a ``Denoiser``.
+    """
+    if isinstance(net, Teacher):
+        net = getattr(net, "net", net)
+    model = net.model if isinstance(net, Net) else net
+    return check_denoiser(model)
+
+
+def check_denoiser(model: Any) -> Denoiser:
+    """Return the model if it is a ``Denoiser``.
+
+    Raises:
+        ValueError: for another model.
+    """
+    if not isinstance(model, Denoiser):
+        raise ValueError(
+            f"model: a {type(model).__name__} is not a diffusion model. Expected a Denoiser. Set "
+            "model: networks:denoiser, with the network as its option, or wrap it in "
+            "instil.modules.denoiser.Denoiser"
+        )
+    return model

@@ -24,6 +24,9 @@ USERS = {
     f"reused_classifier sandwich sequence_kd {GENERATIVE}",
     ("objective", "RestrictsSharding"): "camkd",
     ("balance", "RestrictsSharding"): "gradient_norm",
+    ("objective", "GivesSoftTargets"): "cross_entropy deit_soft dlb kd label_smoothing "
+    "logit_standardization multi_label_kd tf_kd_self",
+    ("objective", "GivesRealTargets"): "logit_mse mean_squared_error",
     ("teacher", "Precomputes"): "private_votes",
     ("teacher", "AccountsPrivacy"): "private_votes",
     ("teacher", "ExplainsMissingRoles"): "recorded",

@@ -71,9 +71,16 @@ def test_recipe_of_tabular(empty_folder: Path) -> None:
     for age in range(20, 60):
         lines.append(f"{age},{('dyer', 'weaver')[age % 2]},{('low', 'high')[age > 40]}")
     Path("people.csv").write_text("\n".join(lines) + "\n")
-    (text,) = blocks("modalities/tabular.md", "yaml")
+    text = blocks("modalities/tabular.md", "yaml")[0]
     result = short_result(text, "teacher.options.n_estimators=5")
     assert result["classes"] == ["high", "low"]
+
+
+def test_recipe_of_a_forest_as_student(empty_folder: Path) -> None:
+    pytest.importorskip("skops")
+    text = blocks("modalities/tabular.md", "yaml")[1]
+    result = short_result(text, "teacher.options.n_estimators=5", "student.options.n_estimators=2")
+    assert result["training"] == {"fitted": True}
 
 
 def test_recipe_of_ranking(empty_folder: Path) -> None:

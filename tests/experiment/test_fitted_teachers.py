@@ -90,7 +90,8 @@ def test_replicas_differ_by_their_random_state(tmp_path: Path, fits: list[int]) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"student": {"model": "sklearn:SVC"}}, "student: model: sklearn:SVC has no gradients"),
+        ({"student": {"model": "sklearn:SVC"}}, "student: sklearn:SVC gives no probabilities"),
+        ({"student": FOREST}, "student.model: .* is a student of table rows only"),
         ({"teacher": FOREST | {"taps": {"features": "0"}}}, "has no weights; leave taps out"),
         ({"teacher": FOREST | {"scheme": "ema"}}, "is trained by its own fit; leave scheme out"),
         ({"teacher": FOREST | {"checkpoint_at": 0.5}}, "checkpoint_at"),

@@ -4,7 +4,12 @@ A method has a capability if it defines its methods; it inherits from nothing. P
 code of their own are tags of the card (``instil.cards.Tag``).
 """
 
-from instil.capabilities.objectives import Calibrated, CountsLabels
+from instil.capabilities.objectives import (
+    Calibrated,
+    CountsLabels,
+    GivesRealTargets,
+    GivesSoftTargets,
+)
 from instil.capabilities.schemes import (
     EvaluatesRobustness,
     GeneratesText,
@@ -23,6 +28,8 @@ __all__ = [
     "EvaluatesRobustness",
     "ExplainsMissingRoles",
     "GeneratesText",
+    "GivesRealTargets",
+    "GivesSoftTargets",
     "Perturbation",
     "Precomputes",
     "RejectsRoles",

@@ -58,7 +58,8 @@ def _show_stage(stage: Mapping[str, Any], console: Console) -> None:
     for side in ("student", "teacher"):
         if stage[side] is not None:
             _show_net(side, stage[side], console)
-    console.print(_losses(stage["objectives"]))
+    if stage["objectives"]:
+        console.print(_losses(stage["objectives"]))
     for name, entry in stage["objectives"].items():
         for line in entry.get("plan", []):
             console.print(f"  {name.partition('/')[2]}: {line}", highlight=False, markup=False)
@@ -124,7 +125,10 @@ def _show_match(stage: Mapping[str, Any], console: Console) -> None:
         console.print(f"On this batch {', '.join(texts)}.", highlight=False)
 
 
-def _forecast_line(forecast: Mapping[str, float]) -> str:
+def _forecast_line(forecast: Mapping[str, Any]) -> str:
+    if "note" in forecast:
+        seconds = plain(duration(forecast["seconds"]))
+        return f"One fit of about {seconds} for one distilled student. {forecast['note']}."
     step = milliseconds(1000 * forecast["seconds_per_step"])
     memory = f"{size(forecast['bytes'])}, including {size(forecast['activation_bytes'])}"
     return plain(

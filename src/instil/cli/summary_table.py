@@ -195,7 +195,9 @@ def _cost_cells(record: Record, arm: str) -> tuple[str, str, str]:
     cost = record.get_dict(*record.cost_path(arm))
     if not cost:
         return "", "", ""
-    return f"{cost['parameters']:,}", _size(cost["bytes"]), _latency(cost["latency"])
+    # An estimator has no parameters, only a size.
+    parameters = f"{cost['parameters']:,}" if cost["parameters"] else ""
+    return parameters, _size(cost["bytes"]), _latency(cost["latency"])
 
 
 def _gain_sentence(result: Result) -> str:
@@ -210,6 +212,8 @@ def _gain_sentence(result: Result) -> str:
     else:
         change = f"{'lowers' if gain['mean'] >= 0 else 'raises'} the {headline} by {difference}"
     control = "the same student alone (same initial weights, same number of steps)"
+    if record.get("training", "fitted"):
+        control = "the same student alone (same estimator, same options)"
     claim = f"Distillation {change} against {control}"
     if gain["interval"] is None:
         return f"{claim}; one seed cannot distinguish that from noise."

@@ -15,6 +15,7 @@ from instil.data.samples import Samples
 from instil.data.stream_splits import label_count, sample_count
 from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
+from instil.experiment.fitted_student import is_fitted_student
 
 MAX_NAMED = 5
 """Number of classes that a message names."""
@@ -64,7 +65,9 @@ def data_problems(
         yield from _image_problems(experiment, image)
     if experiment.recipe.data.surrogate is None and not isinstance(samples, Stream):
         yield from _class_problems(experiment, samples)
-        yield from _labelled_share_problems(experiment, samples, scheme)
+        # A fit has no batches.
+        if not is_fitted_student(scheme):
+            yield from _labelled_share_problems(experiment, samples, scheme)
 
 
 def weight_problems(experiment: Experiment) -> Iterator[str]:

@@ -25,6 +25,8 @@ from instil.experiment.dry_run_checks import (
     prepare_scheme,
 )
 from instil.experiment.experiment import Experiment
+from instil.experiment.fitted_student import is_fitted_student
+from instil.experiment.fitted_student_checks import check_fit
 from instil.experiment.networks import build_network
 from instil.experiment.own_losses import check_own_losses
 from instil.experiment.schemes import build_scheme, samples_for_objectives, samples_for_scheme
@@ -109,7 +111,10 @@ def _build_stage(
     prepare_scheme(scheme, batch)
     check_own_losses(scheme, batch, samples)
     sample_sets = [samples_for_scheme(scheme, samples), *_baseline_samples(experiment, samples)]
-    check_training(experiment, scheme, recipe.train, "train", sample_sets)
+    if is_fitted_student(scheme):
+        check_fit(experiment, scheme, batch)
+    else:
+        check_training(experiment, scheme, recipe.train, "train", sample_sets)
     check_classes(experiment, student, batch, "student", recipe.student.classes)
     reads_logits = "logits" in scheme.objectives.reads("teacher")
     if reads_logits and not has_tag(combiner_class(experiment), "merged_classes"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,18 +27,25 @@ def fit_teacher(experiment: Experiment, net: Net) -> None:
     """
     model = net.model
     assert isinstance(model, SklearnModel)
-    inputs: list[Tensor] = []
     labels: list[Tensor] = []
+    with error_context("teacher"), torch.no_grad():
+        with recorded_inputs(net) as inputs:
+            for batch in experiment.loader(experiment.splits.train, shuffle=False):
+                net(batch)
+                labels.append(batch["label"])
+        model.fit(torch.cat(inputs), torch.cat(labels))
+
+
+@contextmanager
+def recorded_inputs(net: Net) -> Iterator[list[Tensor]]:
+    """Record the first input of a network's model, on the CPU, in each call within the context."""
+    inputs: list[Tensor] = []
 
     def keep_input(_: nn.Module, arguments: tuple[Any, ...]) -> None:
         inputs.append(arguments[0].cpu())
 
-    handle = model.register_forward_pre_hook(keep_input)
-    with error_context("teacher"), torch.no_grad():
-        try:
-            for batch in experiment.loader(experiment.splits.train, shuffle=False):
-                net(batch)
-                labels.append(batch["label"])
-        finally:
-            handle.remove()
-        model.fit(torch.cat(inputs), torch.cat(labels))
+    handle = net.model.register_forward_pre_hook(keep_input)
+    try:
+        yield inputs
+    finally:
+        handle.remove()

@@ -13,6 +13,7 @@ from instil.data.streams import Stream
 from instil.experiment.class_alignment import check_earlier_classes, select_shared_classes
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
+from instil.experiment.fitted_student_checks import check_fitted_student
 from instil.experiment.foreign_teachers import check_foreign_teachers
 from instil.experiment.label_counts import set_label_counts
 from instil.experiment.networks import build_network
@@ -50,6 +51,7 @@ def build_scheme(experiment: Experiment, student: Net, teacher: Teacher | None) 
     check_earlier_classes(experiment, objectives)
     select_shared_classes(experiment, objectives)
     check_foreign_teachers(recipe, objectives)
+    check_fitted_student(experiment, student, objectives)
     return _build(recipe.scheme, experiment, student, teacher, objectives, "scheme")
 
 
@@ -126,6 +128,13 @@ def _build(
 def _build_networks(options: dict[str, Any], experiment: Experiment, path: str) -> None:
     """Replace the sections of further networks, such as a generator, by these networks."""
     for name, value in options.items():
+        parts = value if isinstance(value, list) else [value]
+        for part in parts:
+            if isinstance(part, ModelConfig) and part.is_fitted:
+                raise RecipeError(
+                    f"{path}.{name}: {part.model} has no gradients. Expected a network here; "
+                    "estimators are teachers or students"
+                )
         if isinstance(value, ModelConfig):
             options[name] = build_network(value, experiment, f"{path}.{name}")
         elif isinstance(value, list) and value and isinstance(value[0], ModelConfig):

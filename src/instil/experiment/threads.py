@@ -44,7 +44,9 @@ def choose_num_threads(scheme: Scheme, batch: Batch) -> int:
     def run_networks() -> None:
         loss = _sum_of_outputs(scheme.student(batch))
         parameters = [part for part in scheme.student.parameters() if part.requires_grad]
-        torch.autograd.grad(loss, parameters, allow_unused=True)
+        # An estimator has no parameters.
+        if parameters:
+            torch.autograd.grad(loss, parameters, allow_unused=True)
         scheme.teacher_outputs(batch)
 
     # One thread is timed first: small networks need no second measurement.

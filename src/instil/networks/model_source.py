@@ -107,7 +107,7 @@ class ModelSource(ABC):
         extra: extra of this package that installs it.
         has_weights: whether ``pretrained: true`` is allowed.
         executes_code: whether a model executes code of the folder that the recipe names.
-        learns_by: training of the models. Only models that learn by gradients can be students.
+        learns_by: training of the models. Models that learn nothing are teachers only.
         by_index: whether a model has outputs for the recipe's samples only; see ``ReadsBatch``.
     """
 

@@ -81,25 +81,97 @@ class SklearnModel(nn.Module):
             raise ValueError(f"{self._name} learns from labels, and no sample has one")
         target = label[has_label].cpu()
         columns = target.squeeze(1) if target.ndim == 2 and target.shape[1] == 1 else target
-        values = columns.float() if self._predicts_numbers else columns.long()
-        rows = inputs[has_label].flatten(1).float().cpu()
-        try:
-            self.estimator.fit(rows.numpy(), values.numpy())
-        except Exception as error:  # a library may raise anything
-            raise ValueError(f"{self._name} cannot be fitted: {error}") from error
-        self.estimator.has_independent_labels_ = target.ndim == 2
-        self.is_fitted = True
-        self._serialize()
+        values = columns.float() if self.predicts_numbers else columns.long()
+        self._fit(inputs[has_label], values, None, is_independent=target.ndim == 2)
+
+    def fit_classes(self, inputs: Tensor, weight: Tensor) -> None:
+        """Fit a classifier on soft labels.
+
+        Each row is repeated once per class with the weight of the class as sample weight. Without
+        soft labels and with equal weights this is ``fit``.
+
+        Args:
+            inputs: (N, ...).
+            weight: (N, C), weight of each class; classes with weight 0 are left out.
+
+        Raises:
+            ValueError: if all weights are 0, or the estimator cannot be fitted.
+        """
+        row, label = weight.nonzero(as_tuple=True)
+        if not len(row):
+            raise ValueError(f"{self._name} learns from labels, and no sample has one")
+        weights = weight[row, label]
+        is_hard = len(row.unique()) == len(row) and bool((weights == weights[0]).all())
+        self._fit(inputs[row], label, None if is_hard else weights)
+
+    def fit_numbers(self, inputs: Tensor, target: Tensor, weight: Tensor) -> None:
+        """Fit a regressor on weighted rows.
+
+        Args:
+            inputs: (N, ...).
+            target: (N, D).
+            weight: (N,), weight of each row; rows with weight 0 are left out.
+
+        Raises:
+            ValueError: if all weights are 0, or the estimator cannot be fitted.
+        """
+        is_used = weight > 0
+        if not is_used.any():
+            raise ValueError(f"{self._name} learns from labels, and no sample has one")
+        weights = weight[is_used]
+        values = target[is_used].float()
+        columns = values.squeeze(1) if values.shape[1] == 1 else values
+        is_equal = bool((weights == weights[0]).all())
+        self._fit(inputs[is_used], columns, None if is_equal else weights, is_independent=True)
+
+    @property
+    def accepts_weights(self) -> bool:
+        """Whether the samples of a fit may have weights."""
+        from sklearn.utils.validation import has_fit_parameter  # type: ignore[import-untyped]
+
+        return bool(has_fit_parameter(self.estimator, "sample_weight"))
+
+    def no_weights(self) -> str:
+        """Return the error of soft targets for an estimator without sample weights."""
+        example = "RandomForestRegressor" if self.predicts_numbers else "RandomForestClassifier"
+        return (
+            f"model: {self._name} takes no sample weights, which are the soft targets of a student "
+            f"that is fitted. Expected an estimator whose fit has sample_weight, such as {example}"
+        )
+
+    @property
+    def predicts_numbers(self) -> bool:
+        """Whether the estimator is a regressor."""
+        from sklearn.base import is_regressor  # type: ignore[import-untyped]
+
+        return bool(is_regressor(self.estimator))
 
     @property
     def _name(self) -> str:
         return type(self.estimator).__name__
 
-    @property
-    def _predicts_numbers(self) -> bool:
-        from sklearn.base import is_regressor  # type: ignore[import-untyped]
+    def _fit(
+        self, inputs: Tensor, values: Tensor, weight: Tensor | None, is_independent: bool = False
+    ) -> None:
+        """Fit the estimator on rows that all have a target.
 
-        return bool(is_regressor(self.estimator))
+        Args:
+            inputs: (N, ...).
+            values: targets.
+            weight: sample weights; None for equal ones.
+            is_independent: whether each output has a label of its own.
+        """
+        if weight is not None and not self.accepts_weights:
+            raise ValueError(self.no_weights())
+        rows = inputs.flatten(1).float().cpu().numpy()
+        options = {} if weight is None else {"sample_weight": weight.double().cpu().numpy()}
+        try:
+            self.estimator.fit(rows, values.cpu().numpy(), **options)
+        except Exception as error:  # a library may raise anything
+            raise ValueError(f"{self._name} cannot be fitted: {error}") from error
+        self.estimator.has_independent_labels_ = is_independent
+        self.is_fitted = True
+        self._serialize()
 
     def _untrained(self, rows: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(0)
@@ -108,7 +180,7 @@ class SklearnModel(nn.Module):
         return logits
 
     def _predict(self, rows: NDArray[np.float32]) -> Tensor:
-        if self._predicts_numbers:
+        if self.predicts_numbers:
             return torch.from_numpy(self.estimator.predict(rows)).reshape(len(rows), self.outputs)
         probabilities = self.estimator.predict_proba(rows)
         if not self.estimator.has_independent_labels_:

@@ -56,5 +56,9 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
 def _learning_rate_notes(experiment: Experiment) -> list[str]:
     """Notes on the learning rates of the stages, without duplicates."""
     has_stages = bool(experiment.recipe.stages)
-    notes = [learning_rate_note(stage.recipe, has_stages) for stage in experiment.stages]
+    notes = [
+        learning_rate_note(stage.recipe, has_stages)
+        for stage in experiment.stages
+        if not stage.recipe.student.is_fitted
+    ]
     return list(dict.fromkeys(notes))

@@ -12,9 +12,11 @@ from instil.early_signals.stage_signals import gradient_signals, stage_signals
 from instil.engine import Engine
 from instil.experiment.data_checks import data_problems, weight_problems
 from instil.experiment.experiment import Experiment
+from instil.experiment.fitted_student import is_fitted_student
 from instil.experiment.schemes import samples_for_scheme
 from instil.experiment.training_options import build_training
 from instil.experiment.weighting_advice import weighting_advice
+from instil.plan.fitted_examination import examine_fitted_stage
 from instil.plan.forecast import forecast_training
 from instil.plan.loss_probe import probe_losses
 from instil.plan.net_summary import compare_outputs, summarize_net
@@ -34,8 +36,11 @@ def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> d
         ``scheme``, ``teacher_trained``, ``student`` and ``teacher`` (``summarize_net``; None
         without a teacher), ``objectives`` (``probe_losses``), ``match`` (``compare_outputs``),
         ``signals`` (``task`` of ``TaskSignals`` and ``losses`` of ``GradientSignals``),
-        ``forecast`` (``forecast_training``) and ``problems``.
+        ``forecast`` (``forecast_training``) and ``problems``. A student that is fitted without
+        gradients has no entries in ``objectives``.
     """
+    if is_fitted_student(scheme):
+        return examine_fitted_stage(experiment, scheme, is_trained)
     recipe = experiment.recipe
     seed = recipe.seeds[0]
     engine = Engine(precision=recipe.train.precision)

@@ -12,10 +12,12 @@ from instil.core import Net, Scheme
 from instil.data.samples import Samples
 from instil.engine import Engine
 from instil.experiment.dry_run import dry_run
+from instil.experiment.fitted_student import is_fitted_student
 from instil.experiment.trained_teachers import load_if_trained
 from instil.experiment.training_options import build_training, num_training_steps
 from instil.plan.baseline_training import BaselineTraining
 from instil.plan.examination import examine_stage
+from instil.plan.fit_estimate import estimate_student_fit
 from instil.plan.job import Job
 from instil.plan.plan import Plan
 from instil.plan.run_folder import RunFolder
@@ -110,7 +112,10 @@ class _BaselineProbe(BaselineTraining):
         return copy.deepcopy(self._student)
 
     def fit(self, scheme: Scheme, samples: Samples) -> FitResult:
-        """Time a few steps."""
+        """Time a few steps, or the fit of an estimator."""
+        if is_fitted_student(scheme):
+            self._seconds = estimate_student_fit(self._stage, scheme, samples).seconds
+            return FitResult(scheme.student, [], self._seconds)
         train = self._stage.recipe.train
         steps = sum(num_training_steps(stage) for stage in self._students.stages)
         training = build_training(train, self.seed, steps, list(scheme.learners))

@@ -1,17 +1,21 @@
-"""Estimated duration of a teacher's own ``fit``, from fits on small parts of its data."""
+"""Estimated duration of an estimator's own ``fit``, from fits on small parts of its data."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from instil.data.samples import labelled_rows
+from instil.core import Scheme
+from instil.data.samples import Samples, labelled_rows
 from instil.data.splits import balanced_order
 from instil.experiment.experiment import Experiment
+from instil.experiment.fitted_student import fit_student
 from instil.experiment.fitted_teacher import fit_teacher
 from instil.experiment.trained_teachers import build_teacher
 from instil.recipe.sections import TeacherConfig
@@ -50,18 +54,51 @@ def estimate_fit(
         RecipeError: if the data or their labels do not fit the teacher.
     """
     num_labelled = len(labelled_rows(data.splits.train))
-    sizes = [min(size, num_labelled) for size in NUM_ROWS]
-    small, large = (_seconds_of_fit(stage, data, config, index, size) for size in sizes)
-    if num_labelled <= NUM_ROWS[-1]:
-        return FitEstimate(large, f"{config.model}: the fit was timed on all training samples")
+    return extrapolate(
+        lambda size: _seconds_of_fit(stage, data, config, index, size), num_labelled, config.model
+    )
+
+
+def estimate_student_fit(experiment: Experiment, scheme: Scheme, samples: Samples) -> FitEstimate:
+    """Time fits of copies of a student on 256 and 512 samples, and extrapolate.
+
+    Args:
+        experiment: experiment of the stage.
+        scheme: prepared scheme of the student, which is not changed.
+        samples: training samples.
+    """
+
+    def seconds_of(size: int) -> float:
+        rows = balanced_order(samples.label, seed=0)[:size].sort().values
+        loader = experiment.loader(samples.subset(rows), shuffle=False)
+        trial = copy.deepcopy(scheme)
+        start = time.perf_counter()
+        fit_student(trial, loader, len(experiment.splits.classes))
+        return time.perf_counter() - start
+
+    return extrapolate(seconds_of, len(samples), experiment.recipe.student.model)
+
+
+def extrapolate(seconds_of: Callable[[int], float], num_samples: int, model: str) -> FitEstimate:
+    """Extrapolate the duration of a fit from two fits on few samples.
+
+    Args:
+        seconds_of: function from a number of samples to the seconds of a fit on them.
+        num_samples: number of all samples.
+        model: name of the model, for the note.
+    """
+    sizes = [min(size, num_samples) for size in NUM_ROWS]
+    small, large = (seconds_of(size) for size in sizes)
+    if num_samples <= NUM_ROWS[-1]:
+        return FitEstimate(large, f"{model}: the fit was timed on all training samples")
     exponent = math.log(max(large, 1e-9) / max(small, 1e-9)) / math.log(sizes[1] / sizes[0])
     # A constant overhead hides the growth in small fits, so that the estimate is at least linear.
     exponent = min(max(exponent, 1.0), LARGEST_EXPONENT)
     note = (
-        f"{config.model}: the time of the fit is extrapolated from fits on {sizes[0]} and "
-        f"{sizes[1]} of {num_labelled:,} training samples"
+        f"{model}: the time of the fit is extrapolated from fits on {sizes[0]} and "
+        f"{sizes[1]} of {num_samples:,} training samples"
     )
-    return FitEstimate(large * (num_labelled / sizes[1]) ** exponent, note)
+    return FitEstimate(large * (num_samples / sizes[1]) ** exponent, note)
 
 
 def _seconds_of_fit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from instil.data.loader import Loader, Repeated
 from instil.data.samples import Samples
 from instil.data.stream_loader import StreamLoader
 from instil.experiment.experiment import Experiment
+from instil.experiment.fitted_student import fit_student, is_fitted_student
 from instil.experiment.label_counts import set_label_counts
 from instil.plan import finished_students
 from instil.plan.divergence import divergence_message
@@ -66,6 +68,8 @@ class Fitter:
             RuntimeError: if a loss becomes NaN or infinite.
         """
         set_label_counts(scheme, samples)
+        if is_fitted_student(scheme):
+            return self._fit_estimator(name, seed, scheme, samples, experiment, stage_index)
         options: dict[str, Any] = {}
         if name == "distilled":
             # Samplers and mixed images are part of the method; baselines have plain batches.
@@ -88,6 +92,34 @@ class Fitter:
         except NotFiniteError as error:
             message = divergence_message(error, name, seed, experiment.recipe, training)
             raise RuntimeError(message) from error
+
+    def _fit_estimator(
+        self,
+        name: str,
+        seed: int | None,
+        scheme: Scheme,
+        samples: Samples,
+        experiment: Experiment,
+        stage_index: int,
+    ) -> FitResult:
+        """Fit a student that has no gradients; a fit is one step and has no checkpoint."""
+        start = time.perf_counter()
+        loader = experiment.loader(samples, shuffle=False)
+        num_rows = fit_student(scheme, loader, len(experiment.splits.classes))
+        seconds = time.perf_counter() - start
+        net = scheme.export().eval()
+        validation, _ = self.evaluator.evaluate(net, "validation", experiment)
+        record = {
+            "epoch": 1,
+            "step": 1,
+            "losses": {},
+            "rows": num_rows,
+            "seconds": round(seconds, 3),
+            "validation": validation,
+        }
+        self.log({"seed": seed, "arm": name, "stage": stage_index, **record})
+        self.on_step(name, seed, TrainState(1, step=1, epoch=1, seconds=seconds))
+        return FitResult(net, [record], seconds)
 
     def _with_metric(self, training: Training) -> Training:
         """Training that compares its evaluations by the headline metric of the task."""

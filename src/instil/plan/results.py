@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 from instil import catalogue
 from instil.core import Batch
 from instil.data.stream_splits import label_count, sample_count
 from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
+from instil.experiment.network_inputs import exported_student
 from instil.experiment.stage_data import has_different_data
 from instil.experiment.weighting_advice import weighting_advice
 from instil.export.latency import measure
+from instil.networks.sklearn_model import SklearnModel
 from instil.plan.gains import ArmsByName, gains_over
 from instil.plan.label_facts import label_facts
 from instil.plan.result_names import baseline_facts, metric_facts
 from instil.plan.stage_results import stage_entries
 from instil.plan.statistics import summarize
 from instil.plan.trained_model import TrainedModel, origins
+from instil.recipe.sections import Recipe
 
 MIN_SEEDS = 3
 """Number of seeds below which a run warns about noise."""
@@ -95,10 +100,9 @@ def measure_costs(
     """
     costs: dict[str, dict[str, Any]] = {}
     sample = experiment.splits.validation.__getitems__([0])
-    # A teacher without parameters runs elsewhere: its size and latency are unknown.
     if teacher is not None and teacher.cost is not None:
         costs["teacher"] = teacher.cost
-    elif teacher is not None and any(True for _ in teacher.net.parameters()):
+    elif teacher is not None and _runs_here(teacher.net):
         costs["teacher"] = _cost([teacher], sample)
     distilled = arms["distilled"]
     if not distilled:
@@ -143,10 +147,17 @@ def _experiment_facts(experiment: Experiment) -> dict[str, Any]:
         "labels": label_facts(experiment),
         "scheme": recipe.scheme.type,
         "objectives": objectives,
-        "training": recipe.train.model_dump(include={"average", "keep", "early_stopping"}),
+        "training": _training_facts(recipe),
         "seeds": recipe.seeds,
         "exports": experiment.task.exports,
     }
+
+
+def _training_facts(recipe: Recipe) -> dict[str, Any]:
+    """Rules of the training; of a student that is fitted at once, this fact alone."""
+    if exported_student(recipe).is_fitted:
+        return {"fitted": True}
+    return recipe.train.model_dump(include={"average", "keep", "early_stopping"})
 
 
 def _data_facts(experiment: Experiment) -> dict[str, Any]:
@@ -182,6 +193,12 @@ def _cost(arms: Sequence[TrainedModel], sample: Batch) -> dict[str, Any]:
         first.latency = measure(first.net.cpu(), sample, keep_rows=True)
     seconds = sum(arm.seconds for arm in arms) / len(arms)
     return {**_net_size(first), "latency": first.latency, "seconds": seconds}
+
+
+def _runs_here(net: nn.Module) -> bool:
+    """Whether a model has weights here; the size of others and their latency are unknown."""
+    has_estimator = any(isinstance(module, SklearnModel) for module in net.modules())
+    return has_estimator or any(True for _ in net.parameters())
 
 
 def _net_size(arm: TrainedModel) -> dict[str, int]:

@@ -56,7 +56,7 @@ class ModelConfig(Section):
     """``networks:cnn``, a model source such as ``timm:resnet18``, ``my_module:build``; in a stage
     also ``previous`` or ``stage:NAME``; for a student also ``teacher``, which starts from the
     teacher's weights. Teachers may also be ``sklearn:CLASS``, ``onnx:FILE`` or
-    ``predictions:FILE``."""
+    ``predictions:FILE``; students of table rows also ``sklearn:CLASS``."""
 
     options: dict[str, Any] = {}
     """Arguments of the function that builds the network."""
@@ -107,6 +107,11 @@ class ModelConfig(Section):
         return "gradients" if source is None else source.learns_by
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether the network is trained by its own ``fit``."""
+        return self.learns_by == "fit"
+
+    @property
     def is_differentiable(self) -> bool:
         """Whether outputs have gradients with respect to the input, and modules are accessible."""
         return self.learns_by == "gradients" and not self.remote
@@ -143,10 +148,10 @@ class ModelConfig(Section):
         fixed = [key for key in FIXED_WITHOUT_GRADIENTS if getattr(self, key)]
         if fixed:
             raise ValueError(f"{fixed[0]}: {self.model} has no weights; leave {fixed[0]} out")
-        if not isinstance(self, TeacherConfig):
+        if not isinstance(self, TeacherConfig) and not self.is_fitted:
             raise ValueError(
-                f"model: {self.model} has no gradients. Expected a network for a student; "
-                f"{self.model} can be its teacher"
+                f"model: {self.model} cannot be trained. Expected a network or an estimator, such "
+                f"as sklearn:RandomForestClassifier, for a student; {self.model} can be its teacher"
             )
         return self
 
@@ -211,11 +216,6 @@ class TeacherConfig(ModelConfig):
         has_all_weights = self.weights is not None and not self.freeze
         learns_nothing = self.learns_by == "nothing"
         return self.is_trained or self.remote or has_all_weights or learns_nothing
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether the teacher is trained by its own ``fit``."""
-        return self.learns_by == "fit"
 
     @model_validator(mode="after")
     def _check_earlier(self) -> TeacherConfig:

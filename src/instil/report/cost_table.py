@@ -75,7 +75,7 @@ def _row(record: Record, name: str, path: Path, conditions: str) -> list[Cell]:
     latency = milliseconds(record.get_number(*path, "latency", "median_ms"))
     return [
         name,
-        count(parameters),
+        count(parameters or None),
         size(record.get_number(*path, "bytes")),
         (latency, ", ".join(note for note in notes if note)),
         duration(record.get_number(*path, "seconds")),

@@ -70,6 +70,11 @@ def _same_for_all(record: Record) -> str:
     arms = "The student alone, the other baselines and the distilled student"
     if record.is_data_free:
         arms = "The baselines and the distilled student"
+    if record.get("training", "fitted"):
+        return (
+            f"{arms} are the same estimator with the same options, fitted once. They differ in "
+            "what they learn from."
+        )
     length = "train for the same number of steps"
     if record.get("training", "early_stopping") is not None:
         length = "end by the same rule of early stopping"
@@ -96,6 +101,8 @@ def _samples_seen(record: Record) -> str:
 
 def _numbers(record: Record) -> str:
     """Weights that the metrics belong to."""
+    if record.get("training", "fitted"):
+        return "Choices are made on the validation split; the test split decides nothing."
     weights = "Metrics are those of the last epoch, not of the best one."
     if record.get("training", "keep") == "best":
         weights = "Metrics are those of the epoch with the best validation metric, in every arm."

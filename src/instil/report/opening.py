@@ -9,7 +9,7 @@ from html import escape
 from instil.report.evidence import verdict
 from instil.report.headline import baseline_sentences, headline_sentence
 from instil.report.names import display_name
-from instil.report.quantities import amount, count, factor, milliseconds, points
+from instil.report.quantities import amount, count, factor, milliseconds, points, size
 from instil.report.record import Record
 
 Figure = tuple[str, str, str]
@@ -69,6 +69,11 @@ def _key_figures(record: Record) -> list[Figure]:
 def _size_figure(record: Record) -> list[Figure]:
     teacher = record.get_number("cost", "teacher", "parameters")
     student = record.get_number("cost", "student", "parameters")
+    if teacher == 0 or student == 0:
+        # An estimator has no parameters, only a size.
+        teacher = record.get_number("cost", "teacher", "bytes")
+        student = record.get_number("cost", "student", "bytes")
+        return _comparison(("Smaller", "Larger"), (teacher, student), size, ("", ""))
     notes = ("", " parameters")
     return _comparison(("Smaller", "Larger"), (teacher, student), count, notes)
 

@@ -34,7 +34,10 @@ def _check_seeds(record: Record) -> Check:
         return "open", "One seed only. Use three or more seeds to estimate the noise."
     paired = ""
     if record.get("gain", "paired"):
-        paired = ", in pairs that share seed, initial weights and order of the data"
+        shared = "initial weights and order of the data"
+        if record.get("training", "fitted"):
+            shared = "options of the estimator and labelled samples"
+        paired = f", in pairs that share seed, {shared}"
     return "good" if num_seeds > 2 else "open", f"{num_seeds} seeds{paired}."
 
 

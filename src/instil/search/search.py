@@ -102,6 +102,12 @@ def _search(
             "stages: a search trains one stage. Expected a recipe without stages. Search the "
             "stages one after another"
         )
+    if recipe.student.is_fitted:
+        raise RecipeError(
+            f"student.model: a search compares trainings in steps, and {recipe.student.model} is "
+            "fitted at once. Expected a network. Use instil run with several recipes, and instil "
+            "compare"
+        )
     if settings is not None and settings.has_students and not (recipe.teachers or recipe.store):
         raise RecipeError(
             "teacher: missing. Expected a teacher, whose quality the students of a search keep"

@@ -82,6 +82,11 @@ def _section(config: ModelConfig, model: str, options: Mapping[str, Any]) -> dic
         fields |= {"taps", "freeze"}
     section = config.model_dump(mode="json", include=fields)
     full = ModelConfig(model=model, options=dict(options), **section)
+    if full.is_fitted:
+        raise ValueError(
+            f"--students: {model} is fitted at once, and a search compares trainings in steps. "
+            "Expected networks. Use instil run for this student"
+        )
     return full.model_dump(mode="json")
 
 

@@ -1,4 +1,4 @@
-"""Source ``sklearn:``: teachers of scikit-learn, such as ``sklearn:RandomForestClassifier``."""
+"""Source ``sklearn:``: estimators of scikit-learn, such as ``sklearn:RandomForestClassifier``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LIBRARIES = ("lightgbm", "xgboost")
 class SklearnSource(ModelSource):
     """Classifiers and regressors of scikit-learn, LightGBM and XGBoost, with their options.
 
-    They are teachers only. They are fitted on the training data, and their probabilities are the
-    logits. Without ``random_state`` each replica has its own.
+    They are fitted instead of trained by gradients, and the logarithms of their probabilities are
+    the logits. Without ``random_state`` each replica and each seed has its own.
     """
 
     package = "sklearn"
@@ -63,6 +63,11 @@ class SklearnSource(ModelSource):
         """Estimator of another library with the interface of scikit-learn."""
         library, _, name = request.name.partition(".")
         if library not in LIBRARIES:
+            if name in _own_classes():
+                raise ValueError(
+                    f"{request.spec}: estimators of scikit-learn are named without their module. "
+                    f"Write sklearn:{name}"
+                )
             raise ValueError(
                 f"{request.spec}: unknown library '{library}'. Expected one of "
                 f"{', '.join(LIBRARIES)}.{suggestion(library, LIBRARIES)}"
@@ -79,12 +84,17 @@ class SklearnSource(ModelSource):
 
 def _own_class(request: ModelRequest) -> Any:
     """Classifier or regressor of scikit-learn itself."""
-    from sklearn.utils import all_estimators  # type: ignore[import-untyped]
-
-    estimators = dict(all_estimators(type_filter=["classifier", "regressor"]))
+    estimators = _own_classes()
     if request.name not in estimators:
         raise ValueError(
             f"sklearn has no classifier or regressor '{request.name}'."
             f"{suggestion(request.name, estimators)}"
         )
     return estimators[request.name]
+
+
+def _own_classes() -> dict[str, Any]:
+    """Classifiers and regressors of scikit-learn by name."""
+    from sklearn.utils import all_estimators  # type: ignore[import-untyped]
+
+    return dict(all_estimators(type_filter=["classifier", "regressor"]))

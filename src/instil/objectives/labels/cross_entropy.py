@@ -102,3 +102,7 @@ class CrossEntropy(ClassWeightedObjective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return cross_entropy_loss(student["logits"], counted_label(batch), "none")
+
+    def soft_targets(self, teacher: Outputs, batch: Batch, num_classes: int) -> Tensor:
+        """Return probability 1 for the label (N, C)."""
+        return F.one_hot(batch["label"].clamp_min(0), num_classes).float()

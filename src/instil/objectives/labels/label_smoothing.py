@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
+import torch.nn.functional as F
 from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
@@ -110,3 +111,10 @@ class LabelSmoothing(ClassWeightedObjective):
         return label_smoothing_loss(
             student["logits"], counted_label(batch), self.smoothing, self.others_only, "none"
         )
+
+    def soft_targets(self, teacher: Outputs, batch: Batch, num_classes: int) -> Tensor:
+        """Return the smoothed labels (N, C)."""
+        label = F.one_hot(batch["label"].clamp_min(0), num_classes).float()
+        if self.others_only:
+            return (1 - self.smoothing) * label + self.smoothing * (1 - label) / (num_classes - 1)
+        return (1 - self.smoothing) * label + self.smoothing / num_classes

@@ -11,7 +11,7 @@ from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Average, Batch, Card, Objective, Outputs, to_float32
 from instil.functional.logits import apply_reduction
-from instil.functional.real_labels import mark_unlabelled, real_target
+from instil.functional.real_labels import mark_unlabelled, real_target, unlabelled_mask
 from instil.items import Items, drop_gradient
 
 
@@ -83,3 +83,16 @@ class MeanSquaredError(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return mean_squared_error_loss(student["logits"], batch["label"], "none")
+
+    def real_targets(self, teacher: Outputs, batch: Batch) -> Tensor:
+        """Return the labels (N, D)."""
+        label = to_float32(batch["label"])
+        is_labelled = ~unlabelled_mask(label)
+        is_partial = is_labelled.any(-1) & ~is_labelled.all(-1)
+        if is_partial.any():
+            row = int(is_partial.nonzero()[0])
+            raise ValueError(
+                f"row {row} has labels for some of its outputs only. Expected all or none, because "
+                "a weight belongs to a whole row"
+            )
+        return label

@@ -97,6 +97,10 @@ class DLB(KD):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return super().forward(student, {"logits": self.before[self.find(batch)[0]]}, batch)
 
+    def soft_targets(self, teacher: Outputs, batch: Batch, num_classes: int) -> Tensor:
+        """Raise ValueError: the targets change from step to step."""
+        raise ValueError("its targets are the student's outputs in the previous step. Use kd")
+
     def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         logits = student["logits"]
         counts = item_weights(batch) > 0

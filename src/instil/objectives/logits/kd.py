@@ -133,6 +133,18 @@ class KD(Objective):
             teacher_logits = standardize_logits(teacher_logits)
         return self.loss(student_logits, teacher_logits, batch)
 
+    def soft_targets(self, teacher: Outputs, batch: Batch, num_classes: int) -> Tensor:
+        """Return the teacher's probabilities (N, C) at the temperature."""
+        if self.multi_label:
+            raise ValueError(
+                "multi_label: its targets are independent yes/no probabilities. Expected one "
+                "distribution over the classes. Set multi_label to false"
+            )
+        logits = teacher["logits"]
+        if self.standardize:
+            logits = standardize_logits(logits)
+        return (to_float32(logits) / self.temperature).softmax(-1)
+
     def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return kd_loss(
             student_logits,

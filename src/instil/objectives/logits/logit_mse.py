@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, to_float32
+from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
@@ -79,3 +79,13 @@ class LogitMSE(LogitObjective):
 
     def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return logit_mse_loss(student_logits, teacher_logits, self.smooth, "none")
+
+    def real_targets(self, teacher: Outputs, batch: Batch) -> Tensor:
+        """Return the teacher's numbers (N, D)."""
+        for name in ("smooth", "standardize"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name}: the loss is then not the squared error of the teacher's numbers. "
+                    f"Set {name} to false"
+                )
+        return to_float32(teacher["logits"])

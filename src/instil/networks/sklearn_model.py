@@ -101,7 +101,8 @@ class SklearnModel(nn.Module):
         if not len(row):
             raise ValueError(f"{self._name} learns from labels, and no sample has one")
         weights = weight[row, label]
-        is_hard = len(row.unique()) == len(row) and bool((weights == weights[0]).all())
+        has_one_class = bool(((weight > 0).sum(1) <= 1).all())
+        is_hard = has_one_class and bool((weights == weights[0]).all())
         self._fit(inputs[row], label, None if is_hard else weights)
 
     def fit_numbers(self, inputs: Tensor, target: Tensor, weight: Tensor) -> None:

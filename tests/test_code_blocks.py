@@ -126,6 +126,7 @@ EXECUTED = {
         "python: test_metrics_and_models_of_extend",
         "python: test_metrics_and_models_of_extend",
     ],
+    "integrations.md": ["python: test_integrations"] * 4,
     "language.md": ["yaml: test_language", "bash: test_language"],
     "parallel.md": ["bash: test_parallel"] * 3,
     "quickstart.md": [
@@ -396,6 +397,25 @@ def test_tutorial_own_loop(names: dict[str, Any]) -> None:
         exec(compile(snippet, "own_loop.md", "exec"), names)
         assert names["result"].records[-1]["step"] == 40
     assert names["checkpoint"].exists()
+
+
+@pytest.mark.filterwarnings("ignore:::lightning", "ignore:.*LeafSpec", "ignore:.*num_workers")
+def test_integrations(names: dict[str, Any], empty_folder: Path) -> None:
+    from tests.integrations import test_hf_trainer as hugging_face
+
+    trainer, lightning, accelerate, trackers = blocks("integrations.md", "python")
+    variables: dict[str, Any] = {
+        "student": hugging_face.language_model(1, 0),
+        "teacher": hugging_face.language_model(2, 1),
+        "arguments": hugging_face.arguments(empty_folder),
+        "train_dataset": hugging_face.rows(),
+        "validation_dataset": hugging_face.rows(),
+    }
+    exec(compile(trainer, "integrations.md", "exec"), variables)
+    assert Path("student/config.json").exists()
+    for snippet in (lightning, accelerate, trackers):
+        exec(compile(snippet, "integrations.md", "exec"), names | {"SGD": torch.optim.SGD})
+    assert list(Path("runs/kd").glob("events*"))
 
 
 @pytest.mark.slow

@@ -11,26 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from instil import catalogue
-from instil.core import Batch, Net, Objective, Objectives, Outputs, Schedule, Teacher
+from instil.core import Batch, Net, Outputs, Teacher
 from instil.data.iterable_dataset import IterableDatasetLoader, check_has_length, yields_samples
 from instil.engine import Optimization, rank, world_size
-from instil.networks.inferred_taps import infer_taps
-from instil.networks.presets import taps_for
+from instil.offline_scheme import ObjectiveSpecs, offline_scheme
 from instil.progress import RunProgress
 from instil.roles import LazyOutputs
-from instil.schemes.offline.offline import Offline
-from instil.tasks.bases.loader import TaskLoader, task_loader
+from instil.tasks.bases.loader import task_loader
 from instil.tasks.bases.task import Task
-from instil.teachers.ensemble import Ensemble
-from instil.teachers.frozen import Frozen
 from instil.training.fit import FitResult, Record, Training, fit
-
-ObjectiveSpec = (
-    float | Schedule | Objective | Mapping[str, Any] | tuple[Objective, float | Schedule] | None
-)
-"""Weight, objective, objective and weight, or options and weight as in a recipe."""
-ObjectiveSpecs = str | Sequence[str] | Mapping[str, ObjectiveSpec]
-DEFAULT_OBJECTIVES = {"cross_entropy": 1.0, "kd": 1.0}
 
 
 def distil(
@@ -101,8 +90,6 @@ def distil(
         2
     """
     task_of_run: Task = catalogue.find("task", task)()
-    built = _objectives(DEFAULT_OBJECTIVES if objectives is None else objectives)
-    task_of_run.check(built)
     if training is None and steps is None:
         check_has_length(loader)
     default = Training(None if steps else epochs, steps, Optimization(options={"lr": lr}))
@@ -111,12 +98,11 @@ def distil(
         loader = IterableDatasetLoader(loader, keys, batch_size, workers, rank(), world_size())
     if yields_samples(validation):
         validation = IterableDatasetLoader(validation, keys, batch_size, drop_last=False)
-    student_net = student if isinstance(student, Net) else Net(student, task_of_run.call)
+    scheme = offline_scheme(teacher, student, loader, objectives, task_of_run, names)
+    assert scheme.teacher is not None
+    frozen = scheme.teacher
+    student_net = scheme.student
     batches = task_loader(loader, task_of_run, student_net, names)
-    if not isinstance(student, Net):
-        student_net = Net(student, task_of_run.call, _taps(student, batches, built, "student"))
-        batches = task_loader(loader, task_of_run, student_net, names)
-    frozen = _teacher(teacher, batches, built)
     evaluate: Callable[[Net], Mapping[str, float]] | None = None
     if validation is not None:
         held_out = task_loader(validation, task_of_run, student_net, names)
@@ -126,7 +112,7 @@ def distil(
 
     with _watched(frozen), _progress(progress) as shown:
         return fit(
-            Offline(student_net, frozen, built),
+            scheme,
             batches,
             _with_metric(training or default, task_of_run),
             names=batches.names,
@@ -149,79 +135,6 @@ def _progress(is_shown: bool) -> RunProgress:
     from rich.console import Console
 
     return RunProgress(Console(stderr=True), 1, enabled=is_shown and rank() == 0)
-
-
-def _teacher(
-    teacher: nn.Module | Sequence[nn.Module], batches: TaskLoader, objectives: Objectives
-) -> Teacher:
-    """Return a fixed teacher for one module, an ensemble for several; keep a ``Teacher``."""
-    if isinstance(teacher, (list, tuple)):
-        return Ensemble([_teacher(member, batches, objectives) for member in teacher])
-    if isinstance(teacher, Teacher):
-        return teacher
-    if isinstance(teacher, Net):
-        return Frozen(teacher)
-    if not isinstance(teacher, nn.Module):
-        raise ValueError(
-            f"teacher: unknown type. Expected a module or a list of modules, got "
-            f"{type(teacher).__name__}"
-        )
-    taps = _taps(teacher, batches, objectives, "teacher")
-    return Frozen(Net(teacher, batches.task.call, taps))
-
-
-def _taps(
-    model: nn.Module, batches: TaskLoader, objectives: Objectives, side: str
-) -> dict[str, str | list[str]]:
-    """Return the taps of a known model; infer those of another one if an objective reads them."""
-    taps = taps_for(model)
-    roles: set[str] = set()
-    for _, objective in objectives.named():
-        for need in objective.needs.get(side, ()):
-            roles |= set(need)
-    is_known = "features" in taps or not roles - {"logits"}
-    if is_known or "image" not in batches.task.inputs:
-        return taps
-    return infer_taps(model, batches.task.call, batches.sample(model)) | taps
-
-
-def _objectives(specs: ObjectiveSpecs) -> Objectives:
-    """Build objectives and weights from any form that ``distil`` accepts."""
-    if isinstance(specs, str):
-        specs = [specs]
-    if not isinstance(specs, Mapping):
-        specs = dict.fromkeys(specs, 1.0)
-    if not specs:
-        raise ValueError("objectives: is empty. Expected at least one, such as 'kd'")
-    objectives: dict[str, Objective] = {}
-    weights: dict[str, float | Schedule] = {}
-    for name, spec in specs.items():
-        objectives[name], weights[name] = _objective(name, spec)
-    return Objectives(objectives, weights)
-
-
-def _objective(name: str, spec: ObjectiveSpec) -> tuple[Objective, float | Schedule]:
-    """Return an objective and its weight."""
-    if isinstance(spec, tuple):
-        return spec
-    if isinstance(spec, Objective):
-        return spec, 1.0
-    if spec is None or isinstance(spec, (int, float, Schedule)):
-        return catalogue.find("objective", name)(), 1.0 if spec is None else spec
-    if not isinstance(spec, Mapping):
-        raise ValueError(
-            f"objectives.{name}: unknown form. Expected a weight, options, an objective or "
-            f"(objective, weight), got {type(spec).__name__}"
-        )
-    from instil.recipe import build_options
-
-    options = dict(spec)
-    method = str(options.pop("type", name))
-    weight = options.pop("weight", 1.0)
-    if isinstance(weight, Mapping):
-        weight = Schedule(**weight)
-    checked = build_options("objective", method, options, f"objectives.{name}")
-    return catalogue.find("objective", method)(**checked), weight
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
@@ -64,6 +65,19 @@ class Language(Task):
                     f"objectives.{name}: {type(objective).__name__} is undefined for {self.title}, "
                     "where every token has one label"
                 )
+
+    def adapt_batch(self, batch: Batch) -> Batch:
+        """Return a batch of a user's loader in the form that this task reads.
+
+        ``labels`` of Hugging Face are the tokens themselves. They become ``label``, the token that
+        follows each position, and ``valid``, which excludes positions without one.
+        """
+        adapted = super().adapt_batch(batch)
+        if "labels" in adapted and "label" not in adapted:
+            labels = adapted.pop("labels")
+            label = F.pad(labels[:, 1:], (0, 1), value=UNLABELLED)
+            adapted |= {"label": label, "valid": label != UNLABELLED}
+        return adapted
 
     def check_data(self, batch: Batch) -> None:
         """Raise ValueError for labels of another shape, or that are the input tokens themselves."""

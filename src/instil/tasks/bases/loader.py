@@ -43,7 +43,7 @@ class TaskLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for item in self.loader:
-            batch = self.task.adapt_batch(self._named(item))
+            batch = self.task.adapt_batch(self.named(item))
             if self.num_classes is None:
                 self.task.check_inputs(batch)
                 if "label" in batch:
@@ -69,9 +69,14 @@ class TaskLoader:
             generator.set_state(state)
         if item is None:
             raise ValueError("loader: it has no batch. Expected at least one")
-        return to_device(self.task.adapt_batch(self._named(item)), _device(model))
+        return to_device(self.task.adapt_batch(self.named(item)), _device(model))
 
-    def _named(self, item: Any) -> Batch:
+    def named(self, item: Any) -> Batch:
+        """Return a batch of the loader as a dict.
+
+        Raises:
+            ValueError: for a tuple with more values than names.
+        """
         if isinstance(item, Mapping):
             return dict(item)
         values = item if isinstance(item, (tuple, list)) else (item,)

@@ -1,0 +1,128 @@
+"""Offline schemes of modules, without a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from instil import catalogue
+from instil.core import Net, Objective, Objectives, Schedule, Teacher
+from instil.networks.inferred_taps import infer_taps
+from instil.networks.presets import taps_for
+from instil.schemes.offline.offline import Offline
+from instil.tasks.bases.loader import TaskLoader, task_loader
+from instil.tasks.bases.task import Task
+from instil.teachers.ensemble import Ensemble
+from instil.teachers.frozen import Frozen
+
+ObjectiveSpec = (
+    float | Schedule | Objective | Mapping[str, Any] | tuple[Objective, float | Schedule] | None
+)
+"""Weight, objective, objective and weight, or options and weight as in a recipe."""
+ObjectiveSpecs = str | Sequence[str] | Mapping[str, ObjectiveSpec]
+DEFAULT_OBJECTIVES = {"cross_entropy": 1.0, "kd": 1.0}
+
+
+def offline_scheme(
+    teacher: nn.Module | Sequence[nn.Module],
+    student: nn.Module,
+    loader: Iterable[Any],
+    objectives: ObjectiveSpecs | None,
+    task: Task,
+    names: Sequence[str] | None = None,
+) -> Offline:
+    """Build an offline scheme from modules.
+
+    Args:
+        teacher: module, or several modules, whose logits are averaged.
+        student: module or ``Net``.
+        loader: its first batch shows the modules whose outputs objectives read.
+        objectives: as in ``distil``; None: cross-entropy and KD.
+        task: the task.
+        names: names of the values of a tuple; None: those of the task.
+
+    Raises:
+        ValueError: for unknown names and objectives that are undefined for the task.
+    """
+    built = _objectives(DEFAULT_OBJECTIVES if objectives is None else objectives)
+    task.check(built)
+    student_net = student if isinstance(student, Net) else Net(student, task.call)
+    batches = task_loader(loader, task, student_net, names)
+    if not isinstance(student, Net):
+        student_net = Net(student, task.call, _taps(student, batches, built, "student"))
+    return Offline(student_net, _teacher(teacher, batches, built), built)
+
+
+def _teacher(
+    teacher: nn.Module | Sequence[nn.Module], batches: TaskLoader, objectives: Objectives
+) -> Teacher:
+    """Return a fixed teacher for one module, an ensemble for several; keep a ``Teacher``."""
+    if isinstance(teacher, (list, tuple)):
+        return Ensemble([_teacher(member, batches, objectives) for member in teacher])
+    if isinstance(teacher, Teacher):
+        return teacher
+    if isinstance(teacher, Net):
+        return Frozen(teacher)
+    if not isinstance(teacher, nn.Module):
+        raise ValueError(
+            f"teacher: unknown type. Expected a module or a list of modules, got "
+            f"{type(teacher).__name__}"
+        )
+    taps = _taps(teacher, batches, objectives, "teacher")
+    return Frozen(Net(teacher, batches.task.call, taps))
+
+
+def _taps(
+    model: nn.Module, batches: TaskLoader, objectives: Objectives, side: str
+) -> dict[str, str | list[str]]:
+    """Return the taps of a known model; infer those of another one if an objective reads them."""
+    taps = taps_for(model)
+    roles: set[str] = set()
+    for _, objective in objectives.named():
+        for need in objective.needs.get(side, ()):
+            roles |= set(need)
+    is_known = "features" in taps or not roles - {"logits"}
+    if is_known or "image" not in batches.task.inputs:
+        return taps
+    return infer_taps(model, batches.task.call, batches.sample(model)) | taps
+
+
+def _objectives(specs: ObjectiveSpecs) -> Objectives:
+    """Build objectives and weights from any form that ``distil`` accepts."""
+    if isinstance(specs, str):
+        specs = [specs]
+    if not isinstance(specs, Mapping):
+        specs = dict.fromkeys(specs, 1.0)
+    if not specs:
+        raise ValueError("objectives: is empty. Expected at least one, such as 'kd'")
+    objectives: dict[str, Objective] = {}
+    weights: dict[str, float | Schedule] = {}
+    for name, spec in specs.items():
+        objectives[name], weights[name] = _objective(name, spec)
+    return Objectives(objectives, weights)
+
+
+def _objective(name: str, spec: ObjectiveSpec) -> tuple[Objective, float | Schedule]:
+    """Return an objective and its weight."""
+    if isinstance(spec, tuple):
+        return spec
+    if isinstance(spec, Objective):
+        return spec, 1.0
+    if spec is None or isinstance(spec, (int, float, Schedule)):
+        return catalogue.find("objective", name)(), 1.0 if spec is None else spec
+    if not isinstance(spec, Mapping):
+        raise ValueError(
+            f"objectives.{name}: unknown form. Expected a weight, options, an objective or "
+            f"(objective, weight), got {type(spec).__name__}"
+        )
+    from instil.recipe import build_options
+
+    options = dict(spec)
+    method = str(options.pop("type", name))
+    weight = options.pop("weight", 1.0)
+    if isinstance(weight, Mapping):
+        weight = Schedule(**weight)
+    checked = build_options("objective", method, options, f"objectives.{name}")
+    return catalogue.find("objective", method)(**checked), weight

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,20 @@ def network(width: int) -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(width, 3),
     )
+
+
+def plain_network(width: int) -> nn.Sequential:
+    """Network without statistics of its batch."""
+    torch.manual_seed(width)
+    layers = (nn.Conv2d(1, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*layers, nn.Linear(width, 3))
+
+
+def two_batches() -> list[Example]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 8, 1, 6, 6, generator=generator)
+    label = torch.tensor([0, 1, 2, -100, 1, 2, -100, -100])
+    return [(image, label) for image in images]
 
 
 @pytest.fixture
@@ -126,3 +143,20 @@ def test_wrong_labels_and_names_are_refused(batches: list[Example]) -> None:
         DistillationLoss(network(8), network(4), {"kd": 1.0}, (image, label + 7))
     with pytest.raises(ValueError, match="kdd"):
         DistillationLoss(network(8), network(4), {"kdd": 1.0}, (image, label))
+
+
+def test_two_ranks_have_the_weights_of_one_process(tmp_path: Path) -> None:
+    """With parts of different sizes, missing labels and a loss that couples the batch."""
+    path = tmp_path / "student.pt"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "tests.integrations.loss_on_ranks", str(path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    subprocess.run(command, check=True, cwd=root, env=environment, timeout=300)
+    expected = plain_network(4)
+    objectives = {"cross_entropy": 1.0, "rkd": 1.0, "kd": 1.0}
+    optimizer = Optimization("sgd", {"lr": 0.05})
+    training = Training(steps=2, optimizer=optimizer, schedule="constant", device="cpu")
+    distil(plain_network(8), expected, two_batches(), objectives, training=training, progress=False)
+    for name, value in torch.load(path, weights_only=True).items():
+        torch.testing.assert_close(value, expected.state_dict()[name], rtol=0, atol=1e-6)

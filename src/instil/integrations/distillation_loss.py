@@ -83,8 +83,8 @@ class DistillationLoss(nn.Module):
         self.scheme: Scheme = scheme
         self.seed = seed
         self._rows: dict[str, list[Tensor]] = {}
-        self.register_state_dict_post_hook(_drop_teachers)
-        self.register_load_state_dict_pre_hook(_add_teachers)
+        self.register_state_dict_post_hook(_drop_teachers)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_add_teachers)  # type: ignore[no-untyped-call]
 
     @property
     def student(self) -> nn.Module:

@@ -18,7 +18,7 @@ ADAPTERS = "adapters.safetensors"
 """File of a checkpoint with the adapters and memories of the objectives."""
 
 
-class DistillationTrainer(Trainer):  # type: ignore[misc]  # transformers has no types here
+class DistillationTrainer(Trainer):
     """``Trainer`` whose loss is that of a teacher and objectives.
 
     Checkpoints and ``save_model`` write the student with ``save_pretrained``. ``evaluate`` returns
@@ -123,7 +123,8 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]  # transformers has no
             self.model = trained
         adapters = self.distillation.adapter_state()
         if adapters and self.args.should_save:
-            save_file(adapters, Path(output_dir or self.args.output_dir) / ADAPTERS)
+            folder = output_dir or self.args.output_dir or "."
+            save_file(adapters, Path(folder) / ADAPTERS)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -140,6 +141,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]  # transformers has no
             self.distillation.load_state_dict(load_file(path), strict=False)
 
     def _load_best_model(self) -> None:
+        assert self.state.best_model_checkpoint is not None
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
@@ -168,7 +170,7 @@ class _HuggingFaceLoss(DistillationLoss):
         }
 
 
-class _AfterStep(TrainerCallback):  # type: ignore[misc]
+class _AfterStep(TrainerCallback):
     """Updates memories of the objectives after each optimizer step."""
 
     def __init__(self, distillation: DistillationLoss) -> None:

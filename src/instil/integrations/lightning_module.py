@@ -50,6 +50,7 @@ class DistillationModule(lightning.LightningModule):
 
     def training_step(self, batch: Any, _batch_index: int) -> Tensor:
         """Return the loss of a batch and log each objective."""
+        loss: Tensor
         loss, parts = self.distillation(batch, self.global_step, self._progress())
         self.log("loss", loss.detach(), prog_bar=True)
         self.log_dict({f"loss_{name}": value for name, value in parts.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,7 @@ def wandb(project: str, **options: Any) -> Report:
     Raises:
         ImportError: if wandb is not installed.
     """
-    import wandb as library
-
+    library: Any = importlib.import_module("wandb")
     run = library.init(project=project, **options)
 
     def report(record: Mapping[str, Any]) -> None:
@@ -72,8 +72,7 @@ def mlflow(**options: Any) -> Report:
     Raises:
         ImportError: if mlflow is not installed.
     """
-    import mlflow as library
-
+    library: Any = importlib.import_module("mlflow")
     run = library.active_run() or library.start_run(**options)
 
     def report(record: Mapping[str, Any]) -> None:

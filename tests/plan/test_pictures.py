@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.plan.pictures import encode_png, image_grid
+from instil.functional.pictures import encode_png, image_grid
 
 
 def read(data: bytes) -> Tensor:

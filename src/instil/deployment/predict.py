@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from instil.networks.network_call import read_keys, reads_of, write_keys
 from instil.plan import resume as begun
 from instil.recipe.sections import Recipe
 from instil.tasks.classification import Classification
+from instil.tasks.diffusion import Diffusion
 from instil.tasks.speech_recognition import SpeechRecognition
 
 
@@ -132,6 +134,31 @@ class Student:
 
     def _above_half(self, row: list[float]) -> list[str]:
         return [name for name, value in zip(self.classes, row, strict=True) if value > 0.5]
+
+    def sample(
+        self, count: int, label: Any = None, steps: int | None = None, seed: int = 0
+    ) -> Tensor:
+        """Generate images with a diffusion model.
+
+        Args:
+            count: number of images.
+            label: classes (N,), as indices; None: no class.
+            steps: number of steps; None: that of the recipe.
+            seed: seed of the noise.
+
+        Returns:
+            (N, C, H, W) in [0, 1].
+
+        Raises:
+            ValueError: for a student of another task.
+        """
+        if not isinstance(self.task, Diffusion):
+            raise ValueError(
+                f"sample: a student of {self.task.title} generates no images. Expected one of the "
+                "task diffusion"
+            )
+        classes = None if label is None else torch.as_tensor(label)
+        return self.task.sampler(self.net, steps).generate(count, self.shape, classes, seed)
 
 
 class StudentDescription(BaseModel):

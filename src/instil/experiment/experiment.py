@@ -79,6 +79,8 @@ class Experiment:
             set_collation(data.splits, task)
         add_metrics(task, recipe)
         task.set_classes(data_of_stages[-1].splits.classes)
+        with error_context("task"):
+            task.set_data(data_of_stages[-1].splits)
         experiment = cls(
             recipe,
             task,

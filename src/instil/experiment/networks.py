@@ -20,6 +20,7 @@ from instil.experiment.compression import compress, make_observer
 from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import check_reads
 from instil.experiment.own_losses import label_options
+from instil.modules.denoiser import Denoiser
 from instil.networks import factory
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.inputs import input_of
@@ -154,7 +155,10 @@ class NetworkBuilder:
             if self.fetch and teacher_config.weights is not None:
                 load_weights(model, self.recipe.locate(teacher_config.weights))
         # The teacher is frozen; its copy is trained.
-        return copy.deepcopy(model).requires_grad_(True)
+        student = copy.deepcopy(model).requires_grad_(True)
+        if isinstance(student, Denoiser):
+            student.reconfigure(**config.options)
+        return student
 
     def _input_options(self, config: ModelConfig) -> tuple[dict[str, Any], Counts]:
         """Options of the task's call, and axes to shorten, that the section ``input`` sets."""

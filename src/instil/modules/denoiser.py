@@ -161,6 +161,8 @@ class Denoiser(nn.Module):
         alpha, sigma = self.schedule.coefficients(time, noisy)
         scaled = self.parameterisation.scale_input(noisy, alpha, sigma)
         scalars = {name: value.expand(len(noisy)) for name, value in scalars.items()}
+        if "end_time" in scalars:
+            scalars["end_time"] = self.network_time(scalars["end_time"].to(noisy.dtype))
         network_time = self.network_time(time)
         prediction = self.network(scaled, network_time, self._classes(label, noisy), scalars)
         denoised = self.parameterisation.denoised(prediction, noisy, alpha, sigma)

@@ -20,8 +20,9 @@ def denoiser_call(model: nn.Module, batch: Batch) -> Outputs:
             drawn.
 
     Returns:
-        ``denoised`` and ``prediction``; for drawn noise also ``clean``, ``noise``, ``noisy`` and
-        ``time``.
+        ``denoised`` and ``prediction``; for drawn noise also ``target``, the prediction of a
+        perfect network, ``clean``, ``noise``, ``noisy`` (N, C, H, W), ``time``, ``alpha`` and
+        ``sigma`` (N,).
 
     Raises:
         ValueError: for a model that is not a ``Denoiser``.
@@ -32,8 +33,17 @@ def denoiser_call(model: nn.Module, batch: Batch) -> Outputs:
         return dict(denoiser(batch["noisy"], batch["time"], batch.get("label"), **scalars))
     sample = denoiser.draw(batch)
     outputs = dict(denoiser(sample.noisy, sample.time, sample.label))
-    drawn = {"clean": sample.clean, "noise": sample.noise, "noisy": sample.noisy}
-    return outputs | drawn | {"time": sample.time}
+    alpha, sigma = denoiser.schedule.coefficients(sample.time, sample.clean)
+    target = denoiser.parameterisation.target(sample.clean, sample.noise, alpha, sigma)
+    return outputs | {
+        "target": target,
+        "clean": sample.clean,
+        "noise": sample.noise,
+        "noisy": sample.noisy,
+        "time": sample.time,
+        "alpha": alpha.flatten(),
+        "sigma": sigma.flatten(),
+    }
 
 
 def denoiser_of(net: nn.Module) -> Denoiser:

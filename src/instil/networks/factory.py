@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -23,6 +24,8 @@ __all__ = ["build", "input_of", "load_weights", "network_names"]
 
 OWN_SOURCES = ("", "networks")
 """Prefixes of the networks of this package."""
+WRAPPERS = ("denoiser",)
+"""Networks of this package around another one, which their option ``network`` names."""
 
 
 def build(
@@ -72,7 +75,15 @@ def build(
         raise UntrustedCode("model", spec, Path(base))
     # Only builders of this package read paths of the recipe; a user's `base` may be anything.
     if builder.__module__.startswith("instil."):
-        facts = facts | {"base": Path(base)}
+        part = functools.partial(
+            build,
+            base=base,
+            imports=imports,
+            pretrained=False,
+            fetch=fetch,
+            trust_code=trust_code,
+        )
+        facts = facts | {"base": Path(base), "build_part": part}
     arguments = _arguments(spec, builder, options, facts)
     try:
         model = builder(**arguments)
@@ -98,9 +109,10 @@ def code_of(spec: str, base: Path, options: Mapping[str, Any] | None = None) -> 
         Path and text of the user's module in ``spec``, or the identity that its source returns;
         empty for a network of this package.
     """
-    source, _, _ = spec.rpartition(":")
+    source, _, name = spec.rpartition(":")
     if source in OWN_SOURCES:
-        return ""
+        part = (options or {}).get("network") if name in WRAPPERS else None
+        return "" if part is None else code_of(str(part), base, options.get("network_options"))
     model_source = find_source(spec)
     if model_source is not None:
         return model_source.identity(_request(spec, dict(options or {}), {}, base))

@@ -19,10 +19,11 @@ from instil.experiment.schemes import build_scheme, samples_for_scheme
 from instil.experiment.teachers import combine_teachers, prepare_teacher
 from instil.experiment.training_options import autocast_context, build_training
 from instil.files.atomic import atomic
+from instil.functional.pictures import encode_png, image_grid
 from instil.items import to_device
 from instil.plan import finished_stages
 from instil.plan.fitting import Fitter
-from instil.plan.pictures import encode_png, image_grid, synthetic_images
+from instil.plan.pictures import synthetic_images
 from instil.plan.stage_scores import StageScores
 from instil.plan.students import StudentBuilder
 from instil.plan.teacher_training import TeacherTrainer

@@ -11,8 +11,8 @@ from torch import Tensor
 from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import exported_student
 from instil.files.atomic import atomic
+from instil.functional.pictures import encode_png
 from instil.networks.network_call import read_keys
-from instil.plan.pictures import encode_png
 from instil.plan.run_folder import RunFolder
 
 MIN_SIZE = 64

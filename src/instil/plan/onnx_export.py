@@ -73,11 +73,12 @@ def write_graphs(
 
     path = folder / "student.onnx"
     task = experiment.task
-    task_inputs = task.export_inputs or task.inputs
+    task_inputs = task.graph_inputs(net)
     example, roles = task.export_example(net, batch)
     metadata = describe(
         net, experiment.recipe.task.name, experiment.splits.classes, experiment.shape, task_inputs
     )
+    metadata |= task.graph_metadata(net)
     # The graph has the keys of the data as inputs, which may differ from those of the task.
     reads = reads_of(net.call)
     inputs = [reads.get(key, key) for key in task_inputs]

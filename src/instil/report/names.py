@@ -23,9 +23,12 @@ METRIC_NAMES = {
     "mae": "mean absolute error",
     "bits_per_byte": "bits per byte",
     "fgsm": "accuracy under FGSM",
+    "frechet_distance": "Fréchet distance",
     "macro_f1": "macro F1",
     "mean_average_precision": "mAP",
     "pgd": "accuracy under PGD",
+    "seconds_per_image": "seconds per image",
+    "teacher_same_steps": "Fréchet distance of the teacher with as many steps",
 }
 
 

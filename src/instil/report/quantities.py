@@ -6,7 +6,15 @@ Values and units are joined by a narrow no-break space, and thousands are separa
 
 from __future__ import annotations
 
-NUMBERS = ("perplexity", "bits_per_byte")
+NUMBERS = (
+    "perplexity",
+    "bits_per_byte",
+    "frechet_distance",
+    "teacher_same_steps",
+    "density",
+    "steps",
+    "seconds_per_image",
+)
 """Metrics that are not fractions of one, and are not shown in percent."""
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 NO_BREAK = "\N{NO-BREAK SPACE}"

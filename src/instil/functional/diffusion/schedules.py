@@ -126,7 +126,7 @@ class KarrasSchedule(NoiseSchedule):
         self.rho = rho
 
     def network_time(self, time: Tensor) -> Tensor:
-        return 250 * time.log()
+        return 250 * time.clamp_min(self.min_time).log()
 
     def alpha(self, time: Tensor) -> Tensor:
         return torch.ones_like(time)

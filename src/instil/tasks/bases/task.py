@@ -22,6 +22,7 @@ from instil.core import (
     side_effect_free,
 )
 from instil.data.item_data import stack_items
+from instil.data.splits import Splits
 from instil.items import to_device
 from instil.tasks.bases.checks import check_class_names, check_objectives
 from instil.tasks.bases.extra_metrics import Evaluation as Evaluation
@@ -83,6 +84,9 @@ class Task(ExtraMetrics):
     def set_classes(self, classes: Sequence[str]) -> None:
         """Receive the class names of the data; most tasks do not need them."""
 
+    def set_data(self, splits: Splits) -> None:
+        """Receive the data of the recipe; only tasks with metrics fitted on them need it."""
+
     def evaluate_generation(
         self, net: nn.Module, samples: Any, teacher: nn.Module | None = None
     ) -> Evaluation:
@@ -120,6 +124,14 @@ class Task(ExtraMetrics):
                 f"a student of {self.title} cannot be exported to ONNX: it is not a graph from "
                 f"{', '.join(self.inputs)} to {', '.join(self.roles)}"
             )
+
+    def graph_inputs(self, net: Net) -> tuple[str, ...]:
+        """Return the inputs of the exported graph of a student."""
+        return self.export_inputs or self.inputs
+
+    def graph_metadata(self, net: Net) -> dict[str, str]:
+        """Return entries that a task adds to the metadata of an exported graph."""
+        return {}
 
     def export_example(self, net: Net, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
         """Return an example of the inputs of the exported graph, and the names of its outputs.

@@ -1,0 +1,102 @@
+"""A diffusion model around another network."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from instil.modules.denoiser import Denoiser
+
+
+def denoiser(
+    channels: int,
+    size: int | tuple[int, int],
+    build_part: Callable[..., nn.Module],
+    classes: int = 0,
+    network: str = "unet",
+    network_options: Mapping[str, Any] | None = None,
+    conditional: bool = False,
+    pretrained: bool = False,
+    parameterisation: str = "v",
+    schedule: str = "cosine",
+    times: str = "uniform",
+    label_dropout: float = 0.1,
+    steps: int = 32,
+    solver: str = "ddim",
+    guidance: float = 0.0,
+) -> nn.Module:
+    """Build a diffusion model for the task ``diffusion``.
+
+    Args:
+        channels: number of channels of the image.
+        size: side, or height and width, of the image.
+        build_part: function that builds the network.
+        classes: number of classes of the data.
+        network: network inside: ``unet``, ``diffusers:UNet2DModel``,
+            ``diffusers:DiTTransformer2DModel`` or ``my_module:build``.
+        network_options: options of the network. Channels, size and classes of the data are filled
+            in.
+        conditional: whether the model reads the class of an image.
+        pretrained: whether the library of the network loads its weights.
+        parameterisation: ``eps``, ``x0``, ``v``, ``flow``, ``edm`` or ``consistency``.
+        schedule: noise schedule: ``cosine``, ``flow``, ``linear`` or ``karras``.
+        times: distribution of training times: ``uniform``, ``log_normal``, ``logit_normal`` or
+            ``grid``.
+        label_dropout: share of training samples without class, for guidance.
+        steps: number of sampling steps.
+        solver: ``ddim``, ``euler``, ``heun``, ``dpm_solver`` or ``consistency``.
+        guidance: weight of classifier-free guidance in sampling.
+
+    Raises:
+        ValueError: for unknown or contradictory options.
+    """
+    if conditional and not classes:
+        raise ValueError(
+            "conditional: the data have no classes. Expected labelled images. Set conditional: "
+            "false"
+        )
+    num_classes = classes if conditional else 0
+    options = dict(network_options or {})
+    if network.startswith("diffusers:") and "path" not in options:
+        options = _diffusers_options(network, channels, size, num_classes) | options
+    facts = {"channels": channels, "size": size, "classes": num_classes}
+    model = build_part(network, options, pretrained=pretrained, **facts)
+    return Denoiser(
+        model,
+        parameterisation=parameterisation,
+        schedule=schedule,
+        times=times,
+        num_classes=num_classes,
+        label_dropout=label_dropout,
+        steps=steps,
+        solver=solver,
+        guidance=guidance,
+    )
+
+
+def _diffusers_options(
+    network: str, channels: int, size: int | tuple[int, int], num_classes: int
+) -> dict[str, Any]:
+    """Options of a class of diffusers that the data define."""
+    try:
+        library = importlib.import_module("diffusers")
+    except ImportError:
+        # The source raises an error with the command that installs it.
+        return {}
+    model_class = getattr(library, network.partition(":")[2], None)
+    if model_class is None:
+        return {}
+    options: dict[str, Any] = {
+        "sample_size": size,
+        "in_channels": channels,
+        "out_channels": channels,
+        # Both have one more class, for no label; DiT adds it itself.
+        "num_class_embeds": num_classes + 1 if num_classes else None,
+        "num_embeds_ada_norm": num_classes or None,
+    }
+    parameters = inspect.signature(model_class.__init__).parameters
+    return {key: value for key, value in options.items() if key in parameters and value is not None}

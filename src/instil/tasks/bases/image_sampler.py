@@ -1,0 +1,105 @@
+"""Images of a diffusion model, from noise that is the same in every evaluation."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+import torch
+from torch import Tensor
+
+from instil.core import Net, side_effect_free
+from instil.functional.pictures import encode_png, image_grid
+from instil.generation.diffusion_sampler import sample_images
+from instil.modules.denoiser import Denoiser
+from instil.modules.noisy_sample import to_image_range
+
+SEED = 0
+"""Seed of the noise of all evaluations."""
+BATCH_SIZE = 256
+"""Number of images that are generated at once."""
+
+
+class ImageSampler:
+    """Sampler of images in [0, 1].
+
+    Args:
+        denoiser: the model, for its schedule, solver and number of steps.
+        graph: net that computes ``denoised`` in the place of the model, such as its ONNX file.
+        steps: number of steps; None: that of the denoiser.
+    """
+
+    def __init__(self, denoiser: Denoiser, graph: Net | None = None, steps: int | None = None):
+        self.denoiser = denoiser if graph is None else GraphDenoiser(denoiser, graph)
+        self.steps = steps
+
+    def generate(
+        self, count: int, shape: tuple[int, ...], label: Tensor | None = None, seed: int = SEED
+    ) -> Tensor:
+        """Generate images.
+
+        Args:
+            count: number of images.
+            shape: shape (C, H, W) of an image.
+            label: classes (M,), which are repeated; None: no class.
+            seed: seed of the noise.
+
+        Returns:
+            (N, C, H, W) in [0, 1], on the CPU.
+
+        Raises:
+            ValueError: if a value is not finite.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(count, *shape, generator=generator)
+        # Each batch has a generator of its own on the device of the model.
+        device = next((p.device for p in self.denoiser.parameters()), torch.device("cpu"))
+        steps_generator = torch.Generator(device).manual_seed(seed)
+        classes = None if label is None else label.repeat(-(-count // len(label)))[:count]
+        parts = []
+        with side_effect_free(self.denoiser):
+            for rows in torch.arange(count).split(BATCH_SIZE):
+                part = sample_images(
+                    self.denoiser,
+                    noise[rows].to(device),
+                    None if classes is None else classes[rows].to(device),
+                    steps=self.steps,
+                    generator=steps_generator,
+                )
+                parts.append(part.float().cpu())
+        images = torch.cat(parts)
+        is_finite = images.flatten(1).isfinite().all(1)
+        if not is_finite.all():
+            raise ValueError(
+                f"{int((~is_finite).sum())} of {count} generated images have values that are not "
+                "finite"
+            )
+        return to_image_range(images)
+
+
+class GraphDenoiser(Denoiser):
+    """Denoiser whose forward pass is that of an exported graph.
+
+    Args:
+        denoiser: the model that was exported.
+        graph: net with the inputs ``noisy``, ``time`` and ``label``, and the output ``denoised``.
+    """
+
+    def __init__(self, denoiser: Denoiser, graph: Net):
+        super().__init__(
+            denoiser.network.model, num_classes=denoiser.num_classes, **denoiser.options
+        )
+        self.graph = graph
+
+    def forward(
+        self, noisy: Tensor, time: Tensor, label: Tensor | None = None, **scalars: Tensor
+    ) -> dict[str, Tensor]:
+        batch = {"noisy": noisy, "time": time.to(noisy.dtype).expand(len(noisy))}
+        classes = self._classes(label, noisy)
+        if classes is not None:
+            batch["label"] = classes
+        return dict(self.graph.model(batch | scalars))
+
+
+def sample_picture(images: Tensor) -> str:
+    """Images (N, C, H, W) in [0, 1] as a grid: a PNG file in base64."""
+    return b64encode(encode_png(image_grid(images))).decode()

@@ -341,6 +341,13 @@ CASES: dict[str, Case] = {
         EMBEDDINGS, same, lambda x: (x.student.mean(0) - x.teacher.mean(0)).square().sum()
     ),
     # real labels
+    "denoising_loss": Case(
+        MAPS,
+        lambda f, x: f(x.student, x.teacher, 1 + torch.arange(len(x.student)).float()),
+        lambda x: (
+            (1 + torch.arange(len(x.student))) * (x.student - x.teacher).square().mean((1, 2, 3))
+        ).mean(),
+    ),
     "mean_squared_error_loss": Case(
         LOGITS, lambda f, x: f(x.student, x.real_label), tokens.mean_squared_error
     ),

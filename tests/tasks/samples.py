@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch
+from instil.modules.denoiser import Denoiser
 from instil.networks.audio_classifier import audio_classifier
 from instil.networks.speech_recognizer import speech_recognizer
 from instil.testing.task import Probe
@@ -315,6 +316,22 @@ def spoken_texts() -> Batch:
     return batch | {"label": label}
 
 
+def unconditional_images() -> Batch:
+    return images() | {"index": torch.arange(12)}
+
+
+class ImageNoiseProbe(nn.Module):
+    """Unconditional diffusion network of one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Probe(16, 16)
+
+    def forward(self, noisy: Tensor, time: Tensor) -> Tensor:
+        prediction: Tensor = self.inner(noisy)
+        return prediction.view_as(noisy)
+
+
 def table_rows() -> Batch:
     features = torch.randn(12, 6, generator=torch.Generator().manual_seed(6))
     return {"features": features, "label": images()["label"]}
@@ -346,4 +363,5 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "speaker_verification": (recordings, lambda: audio_classifier(4, 5, 8, 2, 3, 2)),
     "ranking": (ranked_passages, RankingProbe),
     "recommendation": (users, UserProbe),
+    "diffusion": (unconditional_images, lambda: Denoiser(ImageNoiseProbe(), steps=2)),
 }

@@ -28,7 +28,7 @@ METRIC_NAMES = {
     "mean_average_precision": "mAP",
     "pgd": "accuracy under PGD",
     "seconds_per_image": "seconds per image",
-    "teacher_same_steps": "Fréchet distance of the teacher with as many steps",
+    "teacher_same_steps": "Fréchet distance of the teacher with these steps",
 }
 
 

@@ -19,6 +19,7 @@ from instil.report.quality import calibration_plot, confusion_plot
 from instil.report.record import Record
 from instil.report.result_tables import arms_table, seeds_table
 from instil.report.run_files import read_run
+from instil.report.sample_grids import sample_grids
 from instil.report.speed_quality import speed_quality_plot
 from instil.report.stages_table import stages_table
 from instil.report.tables import environment_terms, term_list
@@ -94,7 +95,7 @@ def _result(record: Record, figures: Figures) -> dict[str, str]:
         "arms": arms_table(record) + stages_table(record),
         "gains": figures.add(gain_plot(record)),
         "curves": figures.add(curves),
-        "continuations": continuations(record),
+        "continuations": continuations(record) + sample_grids(record),
     }
 
 

@@ -12,14 +12,14 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, Net, Outputs, Teacher, side_effect_free
+from instil.core import Batch, Card, Net, Outputs, Teacher, side_effect_free
 from instil.data.splits import Splits
 from instil.functional.sample_quality import frechet_distance, precision_recall_coverage
 from instil.generation.sampler_table import sampler_table
 from instil.modules.denoiser import Denoiser
 from instil.modules.denoiser_call import check_denoiser, denoiser_call, denoiser_of
 from instil.tasks.bases.image_features import ImageFeatures, classifier_features, pixel_features
-from instil.tasks.bases.image_sampler import ImageSampler, sample_picture
+from instil.tasks.bases.image_sampler import ImageSampler, real_images, sample_picture
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
 
 NUM_SHOWN = 32
@@ -37,7 +37,7 @@ class Diffusion(Task):
     Args:
         kind: kind of the labels: ``single`` or ``none``.
         features: features of the metrics.
-        num_samples: number of generated images; None: as many as there are real ones.
+        num_samples: number of generated images; None: the number of real ones.
         neighbours: number of neighbours of precision, recall and coverage.
     """
 
@@ -77,7 +77,7 @@ class Diffusion(Task):
         ] = "auto",
         num_samples: Annotated[
             Annotated[int, Ge(2)] | None,
-            Doc("number of generated images; null: as many as there are real ones"),
+            Doc("number of generated images; null: the number of real ones"),
         ] = None,
         neighbours: Annotated[
             int, Ge(1), Doc("number of neighbours of precision, recall and coverage")
@@ -148,8 +148,8 @@ class Diffusion(Task):
         - ``precision``, ``recall``, ``density`` and ``coverage``;
         - ``steps``: number of sampling steps.
 
-        Details: ``features``, the name of the features, and ``samples``, a PNG picture of some
-        images in base64.
+        Details: ``features``, the name of the features; ``samples`` and ``real_samples``, PNG
+        pictures of generated and real images in base64.
 
         Args:
             net: network to evaluate.
@@ -159,7 +159,7 @@ class Diffusion(Task):
         Raises:
             ValueError: for fewer than two images, or generated images that are not finite.
         """
-        real, label = self._real_images(batches)
+        real, label = real_images(map(self.as_dict, batches))
         sampler = self.sampler(net)
         count = self.num_samples or len(real)
         images = sampler.generate(count, tuple(real.shape[1:]), label)
@@ -168,13 +168,17 @@ class Diffusion(Task):
         metrics = {"frechet_distance": frechet_distance(generated, reference).item()}
         metrics |= precision_recall_coverage(generated, reference, self.neighbours)
         metrics["steps"] = float(sampler.denoiser.steps)
-        details = {"features": features.name, "samples": sample_picture(images[:NUM_SHOWN])}
+        details = {
+            "features": features.name,
+            "samples": sample_picture(images[:NUM_SHOWN]),
+            "real_samples": sample_picture(real[:NUM_SHOWN]),
+        }
         return metrics, details
 
     def evaluate_generation(
         self, net: nn.Module, samples: Any, teacher: nn.Module | None = None
     ) -> Evaluation:
-        """Measure the sampling time, and the teacher with as many steps as the student.
+        """Measure the sampling time, and the teacher with the steps of the student.
 
         Metrics: ``seconds_per_image``; ``teacher_same_steps``, the Fréchet distance of the teacher
         with the number of steps of the student.
@@ -185,14 +189,14 @@ class Diffusion(Task):
             teacher: teacher of a student; None for the teacher itself.
         """
         batch = samples.__getitems__(range(min(len(samples), self.eval_batch_size)))
-        real, label = self._real_images([batch])
+        real, label = real_images([batch])
         sampler = self.sampler(net)
         shape = tuple(real.shape[1:])
         start = time.perf_counter()
         sampler.generate(len(real), shape, label)
         metrics = {"seconds_per_image": (time.perf_counter() - start) / len(real)}
         if teacher is not None:
-            real, label = self._real_images([samples.__getitems__(range(len(samples)))])
+            real, label = real_images([samples.__getitems__(range(len(samples)))])
             few_steps = self.sampler(teacher, steps=sampler.denoiser.steps)
             images = few_steps.generate(self.num_samples or len(real), shape, label)
             distance = frechet_distance(self.features(images), self.features(real))
@@ -231,18 +235,3 @@ class Diffusion(Task):
         if sample.label is not None:
             example["label"] = torch.where(sample.label < 0, denoiser.num_classes, sample.label)
         return example, self.export_roles
-
-    def _real_images(self, batches: Iterable[Any]) -> tuple[Tensor, Tensor | None]:
-        """Images (N, C, H, W), and their classes (N,), -100 for none; None without labels."""
-        images: list[Tensor] = []
-        labels: list[Tensor] = []
-        for batch in map(self.as_dict, batches):
-            image = batch["image"]
-            label = batch.get("label", torch.full((len(image),), UNLABELLED))
-            if "valid" in batch:
-                image, label = image[batch["valid"]], label[batch["valid"]]
-            images.append(image.cpu())
-            labels.append(label.cpu())
-        if sum(map(len, images)) < 2:
-            raise ValueError("there are fewer than two images to evaluate on")
-        return torch.cat(images), torch.cat(labels)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Net
+from instil.modules.denoiser import Denoiser
+from instil.modules.noisy_sample import to_model_range
 
 LOGIT = 20.0
 """Logit of a certain output."""
@@ -19,7 +21,8 @@ def check_perfect_outputs(make: Callable[[], Any], batch: Batch, num_classes: in
     """Check that certain outputs have accuracy 1 if they are right, and 0 if they are wrong.
 
     Real outputs at the labels must have a headline metric of 1. The error rate of certain texts,
-    and of embeddings that are the same for each label only, must be 0.
+    and of embeddings that are the same for each label only, must be 0. Generated images that are
+    the real ones must have the distance 0.
 
     Args:
         make: returns a new task.
@@ -34,6 +37,9 @@ def check_perfect_outputs(make: Callable[[], Any], batch: Batch, num_classes: in
         return
     if "frame_length" in make().roles:
         _check_texts(make, batch, num_classes)
+        return
+    if make().roles == ("denoised",):
+        _check_images(make, batch)
         return
     label = batch["label"]
     target = label.clamp_min(0)
@@ -54,6 +60,29 @@ def check_perfect_outputs(make: Callable[[], Any], batch: Batch, num_classes: in
             f"accuracy is {accuracy}, not {expected}, for outputs that are {direction} with "
             "certainty"
         )
+
+
+class _Memory(nn.Module):
+    """Network whose output is the n-th real image for the n-th sample."""
+
+    def __init__(self, image: Tensor):
+        super().__init__()
+        self.image = image
+
+    def forward(self, noisy: Tensor, time: Tensor) -> Tensor:
+        return to_model_range(self.image[: len(noisy)])
+
+
+def _check_images(make: Callable[[], Any], batch: Batch) -> None:
+    """Check that generated images which are the real ones have the distance 0."""
+    denoiser = Denoiser(_Memory(batch["image"]), "x0", "flow", steps=1)
+    metrics, _ = make().evaluate(Net(denoiser, make().call), [batch])
+    distance = metrics[make().headline]
+    assert math.isclose(distance, 0, abs_tol=1e-6), (
+        f"{make().headline} is {distance}, not 0, for generated images that are the real ones"
+    )
+    for name in ("precision", "coverage"):
+        assert metrics[name] == 1, f"{name} is {metrics[name]}, not 1, for the real images"
 
 
 def _check_texts(make: Callable[[], Any], batch: Batch, num_classes: int) -> None:

@@ -225,3 +225,26 @@ def ranking(draw: Draw, side: str) -> Outputs:
         "query_embedding": draw(WIDTHS[side]),
         "candidate_embedding": draw(NUM_CLASSES, WIDTHS[side]),
     }
+
+
+def diffusion(draw: Draw, side: str) -> Outputs:
+    """Outputs of a diffusion model; both sides denoise the same images."""
+    denoised = draw(1, 3, 3)
+    num_samples = len(denoised)
+    dtype = denoised.dtype
+    clean = _input(num_samples, dtype)
+    noise = _input(num_samples, dtype).flip(0)
+    time = torch.linspace(0.2, 0.8, num_samples, dtype=dtype)
+    alpha = (1 - time).view(-1, 1, 1, 1)
+    sigma = time.view(-1, 1, 1, 1)
+    return {
+        "denoised": denoised,
+        "prediction": draw(1, 3, 3),
+        "target": noise - clean,
+        "clean": clean,
+        "noise": noise,
+        "noisy": alpha * clean + sigma * noise,
+        "alpha": 1 - time,
+        "sigma": time,
+        "features": tuple(draw(channels, size, size) for channels, size in FEATURE_SHAPES[side]),
+    }

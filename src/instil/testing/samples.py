@@ -33,6 +33,7 @@ TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "sentence_embedding": (sample_sides.sentence_embedding, sample_batches.no_entries),
     "speech_recognition": (sample_sides.speech_recognition, sample_batches.transcripts),
     "ranking": (sample_sides.ranking, sample_batches.grades),
+    "diffusion": (sample_sides.diffusion, sample_batches.no_entries),
     "recommendation": (sample_sides.ranking, sample_batches.grades),
 }
 """Task -> outputs of a side, and further entries of the batch."""

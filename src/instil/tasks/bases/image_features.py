@@ -77,7 +77,9 @@ def classifier_features(samples: Samples) -> ImageFeatures:
             "task.features: pixels"
         )
     images = samples.inputs(rows)["image"]
-    model = CNN(len(samples.classes), images.shape[1], WIDTH, STAGES, 1, "batch")
+    # The random state of the run stays as it was.
+    with torch.random.fork_rng(devices=[]):
+        model = CNN(len(samples.classes), images.shape[1], WIDTH, STAGES, 1, "batch")
     path = _path(images, labels)
     if path.exists():
         model.load_state_dict(load_file(path))

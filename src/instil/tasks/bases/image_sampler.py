@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from instil.core import Net, side_effect_free
+from instil.core import UNLABELLED, Batch, Net, side_effect_free
 from instil.functional.pictures import encode_png, image_grid
 from instil.generation.diffusion_sampler import sample_images
 from instil.modules.denoiser import Denoiser
@@ -103,3 +104,30 @@ class GraphDenoiser(Denoiser):
 def sample_picture(images: Tensor) -> str:
     """Images (N, C, H, W) in [0, 1] as a grid: a PNG file in base64."""
     return b64encode(encode_png(image_grid(images))).decode()
+
+
+def real_images(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Images of batches, without those whose ``valid`` is False.
+
+    Args:
+        batches: batches with ``image`` and, optionally, ``label``.
+
+    Returns:
+        Images (N, C, H, W), and their classes (N,), -100 for none.
+
+    Raises:
+        ValueError: for fewer than two images.
+    """
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
+    for batch in batches:
+        image = batch["image"]
+        label = batch.get("label", torch.full((len(image),), UNLABELLED))
+        if "valid" in batch:
+            image = image[batch["valid"]]
+            label = label[batch["valid"]]
+        images.append(image.cpu())
+        labels.append(label.cpu())
+    if sum(map(len, images)) < 2:
+        raise ValueError("there are fewer than two images to evaluate on")
+    return torch.cat(images), torch.cat(labels)

@@ -1,0 +1,139 @@
+"""Recipes of diffusion models: a run with its report, the loaded student, export, wrong input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import instil
+from instil.export.onnx_sampler import OnnxSampler
+from instil.generation.sampler_table import sampler_table
+from instil.modules.denoiser import SOLVERS, Denoiser
+from instil.plan.doctor import doctor
+from instil.recipe.errors import RecipeError
+from instil.recipe.sections import Recipe
+from tests.experiment.small import recipe, result, run_of
+
+NETWORK: dict[str, Any] = {
+    "model": "denoiser",
+    "options": {"network_options": {"width": 4}, "conditional": True, "steps": 3, "guidance": 0.5},
+}
+SECTIONS: dict[str, Any] = {
+    "task": {"name": "diffusion", "num_samples": 50},
+    "data": {"name": "digits", "batch_size": 250},
+    "teacher": NETWORK,
+    "student": {"model": "teacher", "options": {"steps": 2, "solver": "consistency"}},
+    "objectives": {"denoising": {}},
+    "train": {"epochs": 1, "evaluate_every": 9, "average": 0.5},
+    "seeds": [0],
+}
+
+
+def small(*changes: str) -> Recipe:
+    return recipe(*changes, **SECTIONS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("diffusion") / "run"
+    run_of(small(), out)
+    return out
+
+
+def test_a_run_compares_teacher_and_students(folder: Path) -> None:
+    outcome = result(folder)
+    assert outcome["status"] == "complete"
+    assert outcome["headline"] == "frechet_distance"
+    assert outcome["higher_is_better"] is False
+    assert outcome["teacher"]["steps"]["mean"] == 3
+    for arm in ("alone", "distilled"):
+        metrics = outcome[arm]
+        assert metrics["steps"]["mean"] == 2
+        assert metrics["frechet_distance"]["mean"] > 0
+        assert metrics["teacher_same_steps"]["mean"] > 0
+        assert 0 <= metrics["coverage"]["mean"] <= 1
+    assert "pseudo_labels" not in outcome
+
+
+def test_the_page_shows_generated_images(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    for title in ("Teacher", "Student alone", "Distilled student", "Test images"):
+        assert f'alt="{title}: images in rows of eight"' in page
+    assert "They do not compare with published values of FID" in page
+    assert "trained on 1000 labelled images" in page
+
+
+def test_the_loaded_student_generates_images(folder: Path) -> None:
+    student = instil.load(folder)
+    images = student.sample(3, label=[0, 1, 2], seed=1)
+    assert images.shape == (3, 1, 8, 8)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert torch.equal(images, student.sample(3, [0, 1, 2], seed=1))
+    assert not torch.equal(images, student.sample(3, [0, 1, 2], seed=2))
+    assert not torch.equal(images, student.sample(3, [0, 1, 2], steps=5, seed=1))
+    with pytest.raises(ValueError, match="steps: too few sampling steps"):
+        student.sample(3, steps=0)
+    with pytest.raises(ValueError, match="are denoised, not classes"):
+        student(images)
+
+
+@pytest.mark.slow
+def test_the_exported_step_is_sampled_without_torch(folder: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from instil.deployment.export import export
+
+    export(folder, int8=False)
+    onnx = result(folder)["export"]["onnx"]
+    assert onnx["max_difference"] < 1e-4
+    expected = result(folder)["distilled"]["frechet_distance"]["mean"]
+    assert onnx["frechet_distance"] == pytest.approx(expected, rel=1e-3)
+    sampler = OnnxSampler(folder / "student.onnx")
+    student = instil.load(folder)
+    noise = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(5)
+    denoiser = student.net.model
+    assert isinstance(denoiser, Denoiser)
+    for solver in SOLVERS:
+        # The solver consistency draws other noise; its first step is compared.
+        steps = 1 if solver == "consistency" else 4
+        denoiser.reconfigure(solver=solver, steps=steps)
+        sampler.table = sampler_table(denoiser)
+        images = sampler.from_noise(noise.numpy(), label.numpy())
+        wanted_images = student.sample(5, label)
+        np.testing.assert_allclose(images, wanted_images.numpy(), atol=1e-4)
+    assert sampler(2).shape == (2, 1, 8, 8)
+
+
+def test_the_doctor_finds_nothing_wrong() -> None:
+    problems = doctor(small())["problems"]
+    assert [problem for problem in problems if "of the gradient" not in problem] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["teacher.options.steps=0"], r"teacher: steps: too few sampling steps"),
+        (["student.options.solver=rk4"], r"student: solver: unknown solver 'rk4'"),
+        (["student.options.width=8"], r"student: options.width: a built denoiser has no such"),
+        (
+            ["teacher.options.parameterisation=noise"],
+            r"teacher: parameterisation: unknown parameterisation 'noise'",
+        ),
+        (
+            ["teacher.options.conditional=false"],
+            r"teacher: guidance: the model reads no label",
+        ),
+        (["student={model: cnn}"], r"student: .*CNN is not a diffusion model"),
+        (["task.features=inception"], r"task.*features"),
+        (["objectives={kd: {}}"], r"kd"),
+        (["baselines=[pseudo_labels]"], r"baselines.*pseudo_labels"),
+    ],
+)
+def test_wrong_input_is_refused_before_training(changes: list[str], message: str) -> None:
+    with pytest.raises((RecipeError, ValueError), match=message):
+        doctor(small(*changes))

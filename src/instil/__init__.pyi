@@ -67,9 +67,11 @@ from .schemes.data_free.deep_inversion import DeepInversion as DeepInversion
 from .schemes.self_distillation.deep_supervision import DeepSupervision as DeepSupervision
 from .objectives.logits.deit_hard import DeiTHard as DeiTHard
 from .objectives.logits.deit_soft import DeiTSoft as DeiTSoft
+from .objectives.labels.denoising import Denoising as Denoising
 from .tasks.detection import Detection as Detection
 from .objectives.features.diffkd import DiffKD as DiffKD
 from .weightings.difficulty import Difficulty as Difficulty
+from .tasks.diffusion import Diffusion as Diffusion
 from .schemes.language.distillm import DistiLLM as DistiLLM
 from .schemes.language.distillm2 import DistiLLM2 as DistiLLM2
 from .objectives.features.distilbert import DistilBERT as DistilBERT
@@ -310,6 +312,7 @@ from .objectives.relations.darkrank import darkrank_loss as darkrank_loss
 from .objectives.relations.dcd import dcd_loss as dcd_loss
 from .objectives.logits.ddgsd import ddgsd_loss as ddgsd_loss
 from .objectives.logits.deit_hard import deit_hard_loss as deit_hard_loss
+from .objectives.labels.denoising import denoising_loss as denoising_loss
 from .objectives.logits.dgkd import dgkd_loss as dgkd_loss
 from .objectives.features.diffkd import diffkd_loss as diffkd_loss
 from .objectives.logits.dino import dino_loss as dino_loss
@@ -527,9 +530,11 @@ __all__ = [
     "DeepSupervision",
     "DeiTHard",
     "DeiTSoft",
+    "Denoising",
     "Detection",
     "DiffKD",
     "Difficulty",
+    "Diffusion",
     "DistiLLM",
     "DistiLLM2",
     "DistilBERT",
@@ -770,6 +775,7 @@ __all__ = [
     "dcd_loss",
     "ddgsd_loss",
     "deit_hard_loss",
+    "denoising_loss",
     "dgkd_loss",
     "diffkd_loss",
     "dino_loss",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array: TypeAlias = "NDArray[np.float32]"
 
 
 class OnnxSampler:
@@ -91,7 +91,8 @@ class OnnxSampler:
             eps = (noisy - self._of("alpha", i) * used) / self._of("sigma", i)
             noisy = self._of("alpha", i + 1) * used + self._of("sigma", i + 1) * eps
             previous = denoised
-        return np.clip((noisy + 1) / 2, 0, 1)
+        images: Array = np.clip((noisy + 1) / 2, 0, 1)
+        return images
 
     def _denoise(self, noisy: Array, i: int, label: NDArray[np.int64] | None) -> Array:
         """Clean images at step ``i``, with classifier-free guidance."""
@@ -108,19 +109,22 @@ class OnnxSampler:
         if not self.table["guidance"]:
             return denoised
         weight = np.float32(self.table["guidance"])
-        return denoised + weight * (denoised - self._run(inputs | {"label": none}))
+        unguided = self._run(inputs | {"label": none})
+        result: Array = denoised + weight * (denoised - unguided)
+        return result
 
     def _run(self, inputs: dict[str, Any]) -> Array:
         (denoised,) = self.session.run(["denoised"], inputs)
         result: Array = denoised
         return result
 
-    def _of(self, name: str, i: int) -> np.float32:
+    def _of(self, name: str, i: int) -> Any:
         return np.float32(self.table[name][i])
 
     def _velocity(self, noisy: Array, denoised: Array, i: int) -> Array:
         eps = (noisy - self._of("alpha", i) * denoised) / self._of("sigma", i)
-        return self._of("alpha_rate", i) * denoised + self._of("sigma_rate", i) * eps
+        velocity: Array = self._of("alpha_rate", i) * denoised + self._of("sigma_rate", i) * eps
+        return velocity
 
     def _in_time(
         self, noisy: Array, denoised: Array, i: int, label: NDArray[np.int64] | None
@@ -128,13 +132,13 @@ class OnnxSampler:
         """One step of ``euler`` or ``heun``."""
         length = self._of("time", i + 1) - self._of("time", i)
         velocity = self._velocity(noisy, denoised, i)
-        after = noisy + length * velocity
+        after: Array = noisy + length * velocity
         if self.table["solver"] == "heun" and self.table["time"][i + 1] > 0:
             corrected = self._velocity(after, self._denoise(after, i + 1, label), i + 1)
             after = noisy + length * (velocity + corrected) / 2
         return after
 
-    def _extrapolation(self, i: int) -> np.float32:
+    def _extrapolation(self, i: int) -> Any:
         """Factor of the last difference in DPM-Solver++ (2M)."""
         with np.errstate(divide="ignore"):
             log_snr = np.log(

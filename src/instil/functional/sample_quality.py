@@ -35,7 +35,8 @@ def frechet_distance(features: Tensor, real_features: Tensor) -> Tensor:
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
     # The product is symmetric, so its eigenvalues are real; small negative ones are rounding.
     product = torch.linalg.eigvalsh(root @ second @ root).clamp_min(0).sqrt().sum()
-    return (difference + first.trace() + second.trace() - 2 * product).clamp_min(0)
+    distance: Tensor = difference + first.trace() + second.trace() - 2 * product
+    return distance.clamp_min(0)
 
 
 def neighbour_radii(features: Tensor, neighbours: int) -> Tensor:

@@ -111,8 +111,10 @@ def code_of(spec: str, base: Path, options: Mapping[str, Any] | None = None) -> 
     """
     source, _, name = spec.rpartition(":")
     if source in OWN_SOURCES:
-        part = (options or {}).get("network") if name in WRAPPERS else None
-        return "" if part is None else code_of(str(part), base, options.get("network_options"))
+        inner = options or {}
+        if name not in WRAPPERS or "network" not in inner:
+            return ""
+        return code_of(str(inner["network"]), base, inner.get("network_options"))
     model_source = find_source(spec)
     if model_source is not None:
         return model_source.identity(_request(spec, dict(options or {}), {}, base))

@@ -47,13 +47,7 @@ class UNet(nn.Module):
         self.levels = levels
         embedding = 4 * width
         self.time = _number_embedding(width, embedding)
-        self.numbers = nn.ModuleDict(
-            {name: _number_embedding(width, embedding) for name in scalars}
-        )
-        for part in self.numbers.values():
-            # A network whose numbers were never trained ignores them.
-            nn.init.zeros_(part[-1].weight)
-            nn.init.zeros_(part[-1].bias)
+        self.numbers = nn.ModuleDict({name: _ignored_number(width, embedding) for name in scalars})
         self.label = nn.Embedding(classes + 1, embedding) if classes else None
         widths = [width * 2**level for level in range(levels)]
         self.first = nn.Conv2d(channels, width, 3, padding=1)
@@ -62,9 +56,7 @@ class UNet(nn.Module):
         self.stages = nn.ModuleList([*down, *up])
         self.shrink = nn.ModuleList(nn.Conv2d(w, w, 3, 2, 1) for w in widths[:-1])
         self.norm = _norm(width)
-        self.last = nn.Conv2d(width, channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last = _zero_layer(nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(
         self, noisy: Tensor, time: Tensor, label: Tensor | None = None, **scalars: Tensor
@@ -154,6 +146,18 @@ class Waves(nn.Module):
 def _number_embedding(width: int, embedding: int) -> nn.Sequential:
     layers = nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
     return nn.Sequential(Waves(width), *layers)
+
+
+def _ignored_number(width: int, embedding: int) -> nn.Sequential:
+    """Embedding that is 0 at the start: a network ignores a number that was never trained."""
+    last = _zero_layer(nn.Linear(embedding, embedding))
+    return nn.Sequential(Waves(width), nn.Linear(width, embedding), nn.SiLU(), last)
+
+
+def _zero_layer(layer: nn.Module) -> nn.Module:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def _norm(width: int) -> nn.GroupNorm:

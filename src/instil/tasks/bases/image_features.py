@@ -44,7 +44,8 @@ class ImageFeatures:
     def __call__(self, images: Tensor) -> Tensor:
         """Features (N, D), on the CPU."""
         with torch.no_grad():
-            return torch.cat([self._compute(part) for part in images.cpu().float().split(256)])
+            parts = torch.split(images.cpu().float(), 256)
+            return torch.cat([self._compute(part) for part in parts])
 
 
 def pixel_features() -> ImageFeatures:
@@ -71,7 +72,7 @@ def classifier_features(samples: Samples) -> ImageFeatures:
     """
     rows = (samples.label != UNLABELLED).nonzero().flatten()[:MOST_IMAGES]
     labels = samples.label[rows]
-    if len(labels.unique()) < 2:
+    if len(torch.unique(labels)) < 2:
         raise ValueError(
             "features: a classifier needs images of two classes. Expected labelled images. Set "
             "task.features: pixels"
@@ -133,17 +134,17 @@ def _train(model: CNN, images: Tensor, labels: Tensor) -> None:
     with torch.enable_grad():
         for _ in range(EPOCHS):
             order = torch.randperm(len(labels), generator=generator)
-            for rows in order.split(BATCH_SIZE):
+            for rows in torch.split(order, BATCH_SIZE):
                 # BatchNorm needs two values per channel.
                 if len(rows) > 1:
                     loss = F.cross_entropy(model(images[rows]), labels[rows])
                     optimizer.zero_grad()
-                    loss.backward()
+                    torch.autograd.backward(loss)
                     optimizer.step()
                 schedule.step()
 
 
 def _accuracy(model: CNN, images: Tensor, labels: Tensor) -> float:
     with torch.no_grad():
-        parts = [model(part).argmax(1) for part in images.split(256)]
+        parts = [model(part).argmax(1) for part in torch.split(images, 256)]
     return (torch.cat(parts) == labels).double().mean().item()

@@ -58,7 +58,7 @@ class ImageSampler:
         classes = None if label is None else label.repeat(-(-count // len(label)))[:count]
         parts = []
         with side_effect_free(self.denoiser):
-            for rows in torch.arange(count).split(BATCH_SIZE):
+            for rows in torch.split(torch.arange(count), BATCH_SIZE):
                 part = sample_images(
                     self.denoiser,
                     noise[rows].to(device),

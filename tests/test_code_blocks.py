@@ -80,6 +80,12 @@ EXECUTED = {
     ],
     "concepts.md": ["python: test_concepts"] * 2,
     "modalities/cross_modal.md": ["yaml: test_recipe_of_cross_modal"],
+    "modalities/diffusion.md": [
+        "yaml: test_recipe_and_sampler_of_diffusion",
+        "yaml: test_network_of_diffusers",
+        "python: test_recipe_and_sampler_of_diffusion",
+        "python: test_recipe_and_sampler_of_diffusion",
+    ],
     "modalities/graphs.md": [
         "yaml: test_recipe_of_graphs",
         "python: test_torch_geometric_of_graphs",

@@ -16,6 +16,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from instil import recipe as recipes
+from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
 from tests import test_code_blocks as pages
 from tests.test_code_blocks import blocks, short_result
 
@@ -23,6 +26,7 @@ empty_folder = pages.empty_folder
 user_module = pages.user_module
 GRAPHS = "modalities/graphs.md"
 RANKING = "modalities/ranking.md"
+DIFFUSION = "modalities/diffusion.md"
 
 
 def last_losses() -> dict[str, float]:
@@ -183,3 +187,31 @@ def test_interactions_of_ranking(empty_folder: Path) -> None:
         f"task: recommendation\n{text}{student}objectives: {{ranking_cross_entropy: {{}}}}\n"
     )
     assert 0 < result["distilled"]["ndcg"]["mean"] <= 1
+
+
+@pytest.mark.slow
+def test_recipe_and_sampler_of_diffusion(empty_folder: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    text = blocks(DIFFUSION, "yaml")[0]
+    small = ["teacher_train.epochs=1", "task.num_samples=20", "export=true"]
+    result = short_result(text, *small)
+    assert result["distilled"]["steps"]["mean"] == 4
+    Path("runs").mkdir()
+    Path("out").rename("runs/few_steps")
+    for code in blocks(DIFFUSION, "python"):
+        names: dict[str, Any] = {}
+        exec(compile(code, DIFFUSION, "exec"), names)
+        assert names["images"].shape == (16, 1, 8, 8)
+
+
+def test_network_of_diffusers(empty_folder: Path) -> None:
+    pytest.importorskip("diffusers")
+    text = blocks(DIFFUSION, "yaml")[1]
+    Path("my.yaml").write_text(
+        "task: diffusion\ndata: {name: digits, batch_size: 10}\nstudent: {model: teacher}\n"
+        f"objectives: {{denoising: {{}}}}\n{text}"
+    )
+    experiment = Experiment.from_recipe(recipes.load("my.yaml"))
+    net = build_network(experiment.recipe.teachers[0], experiment, "teacher")
+    outputs = net(experiment.splits.train.__getitems__([0, 1]))
+    assert outputs["denoised"].shape == (2, 1, 8, 8)

@@ -131,6 +131,12 @@ def test_the_doctor_finds_nothing_wrong() -> None:
         (["student={model: cnn}"], r"student: .*CNN is not a diffusion model"),
         (["task.features=inception"], r"task.*features"),
         (["objectives={kd: {}}"], r"kd"),
+        (
+            ["teacher.precompute=true"],
+            r"teacher.precompute: teachers of the task diffusion read noise",
+        ),
+        (["teacher.num_replicas=2"], r"teacher: outputs of several teachers"),
+        (["store={path: outputs}"], r"store: teachers of the task diffusion read noise"),
         (["baselines=[pseudo_labels]"], r"baselines.*pseudo_labels"),
     ],
 )

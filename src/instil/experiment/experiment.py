@@ -26,7 +26,11 @@ from instil.experiment.network_inputs import (
     input_shape,
     network_facts,
 )
-from instil.experiment.recipe_checks import check_baselines, check_several_classes
+from instil.experiment.recipe_checks import (
+    check_baselines,
+    check_drawn_noise,
+    check_several_classes,
+)
 from instil.experiment.recipe_metrics import add_metrics
 from instil.experiment.sources import set_collation, surrogate_samples
 from instil.experiment.stage_data import StageData, check_stage_data, first_label_seed, load_data
@@ -90,6 +94,7 @@ class Experiment:
         )
         experiment._check_data()
         check_baselines(task, recipe)
+        check_drawn_noise(task, recipe)
         check_stage_data(recipe, data_of_stages)
         with error_context("export"):
             if recipe.export:

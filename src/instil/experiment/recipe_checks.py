@@ -8,6 +8,7 @@ from typing import Any
 from instil import catalogue
 from instil.data.splits import Splits
 from instil.recipe import error_context, label_objectives, stages
+from instil.recipe.errors import RecipeError
 from instil.recipe.sections import ModelConfig, Recipe
 
 PRETRAINED_BUILDERS = ("gguf", "networks:gguf")
@@ -100,6 +101,36 @@ def check_baselines(task: Any, recipe: Recipe) -> None:
         _check_defined(recipe, defined, title)
         for name in recipe.baselines:
             task.check(label_objectives(recipe, *kinds[name].label_objectives(task)))
+
+
+def check_drawn_noise(task: Any, recipe: Recipe) -> None:
+    """Check teachers whose outputs depend on noise that is drawn in every step.
+
+    Args:
+        task: task of the recipe.
+        recipe: the recipe.
+
+    Raises:
+        RecipeError: for recorded outputs, and for several teachers in a stage.
+    """
+    if not task.draws_noise:
+        return
+    for stage in stages(recipe):
+        conflicts = {
+            "store": stage.store is not None,
+            "teacher.precompute": any(config.precompute for config in stage.teachers),
+        }
+        for key, is_set in conflicts.items():
+            if is_set:
+                raise RecipeError(
+                    f"{key}: teachers of the task {task.title} read noise that is drawn in every "
+                    f"step. Expected a teacher that runs. Remove {key}"
+                )
+        if len(stage.teachers) > 1 or any(config.num_replicas > 1 for config in stage.teachers):
+            raise RecipeError(
+                f"teacher: outputs of several teachers of the task {task.title} cannot be "
+                "combined. Expected one teacher"
+            )
 
 
 def common_teacher_tokenizer(recipe: Recipe) -> str | None:

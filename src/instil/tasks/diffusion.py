@@ -61,6 +61,7 @@ class Diffusion(Task):
     secondary = ("precision", "recall", "coverage", "steps", "seconds_per_image")
     baselines: ClassVar = {"single": ("alone",), "none": ("alone",)}
     compares_teacher = False
+    draws_noise = True
     export_roles = ("denoised",)
     call = staticmethod(denoiser_call)
 

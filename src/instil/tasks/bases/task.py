@@ -49,6 +49,7 @@ class Task(ExtraMetrics):
         exports: whether a student is a graph, as ONNX needs it.
         unexported_kinds: kinds of labels whose students are not.
         compares_teacher: whether ``evaluate`` compares a student with its teacher.
+        draws_noise: whether outputs depend on noise that is drawn in every step.
         export_inputs: inputs of that graph; empty for ``inputs``.
         export_roles: outputs of that graph; empty for ``roles``.
         eval_batch_size: number of samples per batch in evaluation.
@@ -66,6 +67,7 @@ class Task(ExtraMetrics):
     exports: bool = True
     unexported_kinds: ClassVar[tuple[str, ...]] = ()
     compares_teacher: bool = True
+    draws_noise: ClassVar[bool] = False
     export_inputs: ClassVar[tuple[str, ...]] = ()
     export_roles: ClassVar[tuple[str, ...]] = ()
     eval_batch_size: ClassVar[int] = 256

@@ -7,6 +7,7 @@ from tests import speech_files
 SOLIDS = ["data={name: solids, num_labeled: 60, points: 64}"]
 """Data in place of a file of the user."""
 SMALL = {
+    "chat": ["data.rows=32", "data.held_out=8"],
     "dense_to_sparse": SOLIDS,
     "views_of_parts": SOLIDS,
     "cross_tokenizer": ["data.rows=32", "data.held_out=8"],

@@ -38,6 +38,7 @@ from instil.search.teacher_arms import parse_teachers, teacher_candidates
 from instil.search.teachers import check_teachers
 from tests import speech_files
 from tests.comparison.folders import write_run, write_search
+from tests.data.chat_files import conversations, tokenizer_folder, write_jsonl
 from tests.data.sources.test_streams import png, write_tar
 from tests.remote.stub import stub
 from tests.test_docs import command
@@ -133,7 +134,11 @@ EXECUTED = {
         "python: test_metrics_and_models_of_extend",
     ],
     "integrations.md": ["python: test_integrations"] * 4,
-    "language.md": ["yaml: test_language", "bash: test_language"],
+    "language.md": [
+        "yaml: test_language",
+        "yaml: test_conversations_of_language",
+        "bash: test_language",
+    ],
     "parallel.md": ["bash: test_parallel"] * 3,
     "quickstart.md": [
         f"bash: {INSTALLATION}",
@@ -768,7 +773,7 @@ def test_augmentation_of_data() -> None:
 @pytest.mark.slow
 @needs_smollm2
 def test_language(folder: Path) -> None:
-    (text,) = blocks("language.md", "yaml")
+    text, _ = blocks("language.md", "yaml")
     Path("my.yaml").write_text(text)
     (text,) = blocks("language.md", "bash")
     record, run = commands(text)
@@ -780,6 +785,17 @@ def test_language(folder: Path) -> None:
     small = ["data.rows=4", "data.held_out=2", "data.length=32"]
     command_sequence([*record, *small], [*run, *small, *SHORT], folder=folder)
     assert Path("answers/manifest.json").exists()
+
+
+def test_conversations_of_language(folder: Path) -> None:
+    _, text = blocks("language.md", "yaml")
+    Path("my.yaml").write_text(text)
+    tokenizer_folder(Path("my_model"))
+    write_jsonl(Path("chat.jsonl"), conversations(40))
+    write_jsonl(Path("held_out.jsonl"), conversations(4))
+    splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
+    assert [len(splits.validation), len(splits.test)] == [4, 4]
+    assert len(splits.train) < 5, "36 conversations in rows of 2048 tokens"
 
 
 @pytest.mark.slow

@@ -104,3 +104,19 @@ def test_a_net_that_knows_the_text_raises_no_doubt() -> None:
     experiment = Experiment.from_recipe(taught("bytes", teacher={"model": "causal_transformer"}))
     list(dry_run(experiment))
     assert experiment.warnings == [], "what is trained later may guess now"
+
+
+def test_other_special_tokens_of_the_teacher_are_a_warning(here: Path) -> None:
+    shutil.copytree(here / "model", here / "chat")
+    for folder, end in (("model", "<s>"), ("chat", "</s>")):
+        config = {"eos_token": end, "chat_template": f"{{{{ messages }}}}{end}"}
+        (here / folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (here / folder / "generation_config.json").unlink(missing_ok=True)
+    experiment = Experiment.from_recipe(taught("chat"))
+    list(dry_run(experiment))
+    ends, template, *_ = experiment.warnings
+    assert ends.startswith("teacher: its texts end with <s>, those of the data with </s>.")
+    assert template.startswith("teacher: its chat template is another one than that of the data.")
+    same = Experiment.from_recipe(taught("model"))
+    list(dry_run(same))
+    assert not [warning for warning in same.warnings if "template" in warning or "end" in warning]

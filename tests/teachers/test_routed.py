@@ -25,10 +25,10 @@ from tests.schemes import texts
 
 
 def with_domain() -> Batch:
-    return batch() | {"domain": torch.arange(16) % 2}
+    return batch() | {"domain": torch.arange(16) % 2, "teacher_id": torch.arange(16) // 8}
 
 
-@pytest.mark.parametrize("by", ["entropy", "label", "domain"])
+@pytest.mark.parametrize("by", ["entropy", "label", "domain", "teacher_id"])
 def test_contracts(by: By) -> None:
     check_teacher(lambda: Routed([net(seed=1), net(4, seed=2)], by), with_domain())
 

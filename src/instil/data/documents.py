@@ -137,8 +137,8 @@ def _document(entry: Any, where: str, domain: str) -> Document:
 
 
 CONVERSATION = (
-    "a conversation. Expected a string. Render it with the chat template of the model: one line "
-    "per answer, with 'prompt' (the conversation before the answer) and 'completion'"
+    "a conversation. Expected a string. Set data.name to chat, which reads conversations and has "
+    "files in place of path"
 )
 
 

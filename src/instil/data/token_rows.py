@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED
-from instil.data.samples import Facts, TensorData
+from instil.data.samples import TensorData
+from instil.data.token_vocabulary import TokenSamples
 from instil.data.tokenizers import Tokenizer
 
 
@@ -33,7 +34,7 @@ class Row(NamedTuple):
     unlearned: Sequence[int] = ()
 
 
-class TokenRows(TensorData):
+class TokenRows(TokenSamples, TensorData):
     """Rows (N, T) of ``input_ids`` with the next token as ``label``, -100 for no target.
 
     Further keys of a batch: ``attention_mask`` (0 for padding), ``valid`` (True at targets), and
@@ -48,15 +49,7 @@ class TokenRows(TensorData):
         tokenizer: tokenizer of the rows.
         tokens: token ids of the tokenizer by the ids of a reduced vocabulary; empty for the whole
             vocabulary.
-
-    Attributes:
-        end: token that is appended to texts.
-        ends: all tokens that end a text.
-        has_prompts: whether any row has a prompt.
-        notes: remarks for the user about texts that were left out.
     """
-
-    noun = "row"
 
     def __init__(
         self,
@@ -66,16 +59,8 @@ class TokenRows(TensorData):
         tokenizer: Tokenizer,
         tokens: Sequence[int] = (),
     ):
-        self.vocabulary = vocabulary
-        self.length = length
-        self.tokenizer = tokenizer
-        self.tokens = tuple(tokens)
-        self.ends = tuple(tokenizer.ends)
-        if tokens:
-            self.ends = tuple(self.tokens.index(end) for end in self.ends if end in self.tokens)
-        self.end = self.ends[0]
+        self.set_vocabulary(vocabulary, length, tokenizer, tokens)
         self.has_prompts = any(row.read > 1 for row in rows)
-        self.notes: tuple[str, ...] = ()
         ids = torch.full((len(rows), length + 1), self.end)
         num_bytes = torch.zeros_like(ids)
         is_token = torch.zeros_like(ids, dtype=torch.bool)
@@ -116,37 +101,6 @@ class TokenRows(TensorData):
         if any(row.domain for row in rows):
             tensors["domain"] = torch.tensor([row.domain for row in rows])
         return tensors
-
-    @property
-    def facts(self) -> Facts:
-        """``vocabulary``, ``length`` (with the context), ``end``, and ``tokens`` if reduced."""
-        more = {"tokens": self.tokens} if self.tokens else {}
-        return {
-            "vocabulary": self.vocabulary,
-            "length": self.length + self.context,
-            "end": self.end if len(self.ends) == 1 else list(self.ends),
-            **more,
-        }
-
-    @property
-    def about(self) -> tuple[str, ...]:
-        """A sentence about the tokens that begin and end a text."""
-        inner = getattr(self.tokenizer, "inner", None)
-        if inner is None:
-            return ()
-        ends = ", ".join(inner.id_to_token(end) for end in self.tokenizer.ends)
-        bos = self.tokenizer.bos
-        begins = "nothing" if bos is None else inner.id_to_token(bos)
-        return (f"Tokens that end a text (the first is appended): {ends}; before it: {begins}.",)
-
-    @property
-    def kind(self) -> str:
-        """``token``."""
-        return "token"
-
-    def text_of(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids of this vocabulary."""
-        return self.tokenizer.decode([self.tokens[i] for i in ids] if self.tokens else list(ids))
 
     def _checked(self, label: Tensor) -> Tensor:
         if label.ndim != 2 or label.is_floating_point() or label.max() >= self.vocabulary:

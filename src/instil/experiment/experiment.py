@@ -32,7 +32,7 @@ from instil.experiment.recipe_checks import (
     check_several_classes,
 )
 from instil.experiment.recipe_metrics import add_metrics
-from instil.experiment.sources import set_collation, surrogate_samples
+from instil.experiment.sources import set_collation, set_row_width, surrogate_samples
 from instil.experiment.stage_data import StageData, check_stage_data, first_label_seed, load_data
 from instil.recipe import build_options, error_context, stages
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
@@ -81,6 +81,7 @@ class Experiment:
             )
         for data in data_of_stages:
             set_collation(data.splits, task)
+            set_row_width(data.splits, recipe)
         add_metrics(task, recipe)
         task.set_classes(data_of_stages[-1].splits.classes)
         with error_context("task"):

@@ -14,6 +14,7 @@ from instil.data.images import ArrayData, LazyData
 from instil.data.item_data import ItemData
 from instil.data.masks import MaskedImages
 from instil.data.pictures import Files, Pictures
+from instil.data.ragged_rows import RaggedRows
 from instil.data.samples import Samples, TensorData
 from instil.data.streams import Stream
 
@@ -57,6 +58,11 @@ def _digest(samples: Samples) -> str:
             (samples.fingerprint, samples.num_shards, sorted(samples.num_left_out.items()))
         )
         return hashlib.sha256(f"{source}{_digest(samples.head)}".encode()).hexdigest()
+    if isinstance(samples, RaggedRows):
+        # Batches depend on their longest row; the tokens themselves have a digest.
+        digest = hashlib.sha256(repr(samples.content()).encode())
+        _update(digest, samples.label)
+        return digest.hexdigest()
     digest = hashlib.sha256(repr((samples.classes, len(samples))).encode())
     _update(digest, samples.label)
     files = _files(samples)

@@ -36,6 +36,23 @@ def check_teacher_reads_texts(recipe: Recipe) -> None:
         )
 
 
+def check_one_text_per_row(recipe: Recipe) -> None:
+    """Check that rows hold one text if the scheme generates text after the prompt of a row.
+
+    Args:
+        recipe: one stage.
+
+    Raises:
+        RecipeError: for ``data.packing`` with such a scheme.
+    """
+    is_packed = recipe.data.options.get("packing") is True
+    if is_packed and issubclass(catalogue.find("scheme", recipe.scheme.type), GeneratesText):
+        raise RecipeError(
+            f"data.packing: the scheme {recipe.scheme.type} generates text after the prompt of a "
+            "row. Expected one text per row, got several. Set data.packing=false"
+        )
+
+
 def check_token_alignment(recipe: Recipe, objectives: Objectives) -> None:
     """Check that all objectives support a teacher with another tokenizer, if there is one.
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from instil import catalogue
+from instil.capabilities import GeneratesText
 from instil.cards import suggestion
 from instil.catalogue.user_code import UntrustedCode, module_file, user_function
 from instil.data.item_data import ItemData
+from instil.data.ragged_rows import RaggedRows
 from instil.data.samples import Samples
 from instil.data.splits import Splits
 from instil.data.surrogate_images import ForeignImages, ImageSource, SyntheticImages
@@ -19,6 +22,7 @@ from instil.data.surrogates.blobs import Blobs
 from instil.data.surrogates.noise import Noise
 from instil.recipe.options import check
 from instil.recipe.sections import DataConfig, Recipe, SurrogateConfig
+from instil.recipe.stages import stages
 
 IMAGE_SOURCES: dict[str, type[ImageSource]] = {
     "noise": Noise,
@@ -72,6 +76,31 @@ def set_collation(splits: Splits, task: Any) -> None:
     for part in (splits.train, splits.validation, splits.test):
         if isinstance(part, ItemData):
             part.collate = task.collate
+
+
+def set_row_width(splits: Splits, recipe: Recipe) -> None:
+    """Give rows of tokens one width where a batch may not be padded to its own longest row.
+
+    Generated texts may be as long as a row. Recorded teacher outputs have one shape.
+
+    Args:
+        splits: data of a source.
+        recipe: the recipe.
+    """
+    parts = [
+        part
+        for part in (splits.train, splits.validation, splits.test)
+        if isinstance(part, RaggedRows)
+    ]
+    schemes = [catalogue.find("scheme", stage.scheme.type) for stage in stages(recipe)]
+    generates = any(issubclass(scheme, GeneratesText) for scheme in schemes)
+    teachers = itertools.chain(*(stage.teachers for stage in stages(recipe)))
+    is_recorded = recipe.store is not None or any(config.precompute for config in teachers)
+    for part in parts:
+        if generates:
+            part.fix_width(part.length)
+        elif is_recorded:
+            part.fix_width()
 
 
 def data_source(

@@ -10,6 +10,8 @@ from torch import nn
 
 from instil.core import Batch, Net, side_effect_free
 from instil.data.aligned import read_by_teacher
+from instil.data.gguf_tokenizer import gguf_metadata
+from instil.data.special_tokens import SpecialTokenFiles, end_tokens
 from instil.data.tokenizers import Tokenizer, vocabulary_of_file
 from instil.experiment.experiment import Experiment
 from instil.experiment.recipe_checks import has_trained_weights
@@ -48,6 +50,44 @@ def check_vocabulary(net: Net, experiment: Experiment, config: ModelConfig, path
                 f"whose tokenizer is in {file.parent}. Expected the tokenizer of the {path}. "
                 f"Set {option} to its folder"
             )
+    is_own_template = "chat_template" in experiment.recipe.data.options
+    for sentence in _special_token_warnings(tokenizer, file, is_own_template):
+        if f"{path}: {sentence}" not in experiment.warnings:
+            experiment.warnings.append(f"{path}: {sentence}")
+
+
+def _special_token_warnings(tokenizer: Tokenizer, file: Path, is_own_template: bool) -> list[str]:
+    """Sentences on other end tokens, and another chat template, in the folder of a model.
+
+    Args:
+        tokenizer: tokenizer of the data.
+        file: tokenizer file of the model.
+        is_own_template: whether the recipe sets a template, so that it may differ.
+    """
+    inner: Any = getattr(tokenizer, "inner", None)
+    if inner is None:
+        return []
+    files = (
+        SpecialTokenFiles.of_gguf(gguf_metadata(file))
+        if file.suffix == ".gguf"
+        else SpecialTokenFiles.of_folder(file.parent)
+    )
+    warnings = []
+    is_defined = files.token("eos") or files.generation_config.get("eos_token_id") is not None
+    ends = end_tokens(inner, files, file.name) if is_defined else tokenizer.ends
+    if not set(ends) & set(tokenizer.ends):
+        names = [", ".join(map(inner.id_to_token, side)) for side in (ends, tokenizer.ends)]
+        warnings.append(
+            f"its texts end with {names[0]}, those of the data with {names[1]}. It gives the end "
+            "of the data's texts little probability. Set data.end"
+        )
+    own = getattr(tokenizer, "files", SpecialTokenFiles()).chat_template
+    if files.chat_template and own and files.chat_template != own and not is_own_template:
+        warnings.append(
+            "its chat template is another one than that of the data. Set data.chat_template to the "
+            "one that it was trained with"
+        )
+    return warnings
 
 
 def add_output_warnings(

@@ -42,7 +42,8 @@ class CausalBody(nn.Module):
 
         Args:
             input_ids: (N, T).
-            attention_mask: (N, S + T), over the S tokens in the cache and these; 0 for padding.
+            attention_mask: (N, S + T), over the S tokens in the cache and these; 0 for padding. Or
+                (N, 1, T, T), 1 for each pair of tokens that may see one another.
             position_ids: (N, T); by default the positions after the cache.
             cache: ``cache`` of an earlier call; it is extended in place.
             use_cache: whether to return a cache.
@@ -95,7 +96,9 @@ def _mask_bias(state: Tensor, num_cached: int, attention_mask: Tensor | None) ->
     visible = torch.ones(length, num_cached + length, dtype=torch.bool, device=state.device)
     visible = visible.tril(num_cached)[None, None]
     if attention_mask is not None:
-        visible = visible & attention_mask[:, None, None].bool()
+        if attention_mask.ndim == 2:
+            attention_mask = attention_mask[:, None, None]
+        visible = visible & attention_mask.bool()
     # Finite and not -inf: a row without any visible token would become NaN in the softmax.
     lowest = torch.finfo(state.dtype).min
     return torch.zeros_like(visible, dtype=state.dtype).masked_fill(~visible, lowest)

@@ -17,6 +17,7 @@ from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.experiment.scheme_checks import check_teacher_reads_texts
+from instil.experiment.sources import set_row_width
 from instil.experiment.stored_teacher import check_recordable, store_fingerprint
 from instil.plan.plan import Plan
 from instil.plan.results import measure_costs
@@ -57,6 +58,7 @@ def record_outputs(recipe: Recipe, console: Console, source: Path | None = None)
         recipe = with_predictions(recipe, source)
     store = _check_recordable(recipe)
     live = Experiment.from_recipe(recipe.model_copy(update={"store": None}))
+    set_row_width(live.splits, recipe)
     if isinstance(live.splits.train, Stream):
         raise RecipeError(
             "data: outputs are recorded for every training sample, and the training data are a "

@@ -15,8 +15,8 @@ from instil.roles import LazyOutputs
 from instil.teachers.ensemble import lazy_prediction
 from instil.teachers.frozen import Frozen
 
-By = Literal["entropy", "label", "domain"]
-RULES: tuple[By, ...] = ("entropy", "label", "domain")
+By = Literal["entropy", "label", "domain", "teacher_id"]
+RULES: tuple[By, ...] = ("entropy", "label", "domain", "teacher_id")
 
 
 class Routed(Teacher):
@@ -37,7 +37,7 @@ class Routed(Teacher):
         source="offline",
         algorithms=("multi-teacher", "adaptive"),
         deviations="One member is chosen, whereas the paper weights all by their entropy. The "
-        "choice by label or domain is not in the paper.",
+        "choice by label, domain or teacher_id is not in the paper.",
     )
 
     def __init__(
@@ -47,8 +47,8 @@ class Routed(Teacher):
             By,
             Doc(
                 "choice of the member: entropy takes the lowest entropy; label the largest "
-                "probability of the label (the lowest entropy without a label); domain the index "
-                "in the batch's ``domain`` (N,)"
+                "probability of the label (the lowest entropy without a label); domain or "
+                "teacher_id the index in this key (N,) of the batch"
             ),
         ] = "entropy",
     ):
@@ -99,9 +99,9 @@ class Routed(Teacher):
                 f"teacher.by: members are chosen by '{self.by}'. Expected this key in the batch, "
                 f"got {', '.join(batch)}"
             )
-        if self.by == "domain":
-            domain: Tensor = batch["domain"]
-            return domain.view(-1, *[1] * (logits.ndim - 3)).expand(logits.shape[1:-1])
+        if self.by in ("domain", "teacher_id"):
+            member: Tensor = batch[self.by]
+            return member.view(-1, *[1] * (logits.ndim - 3)).expand(logits.shape[1:-1])
         label: Tensor = batch["label"]
         # Unlabelled items read class 0 here, and the last line replaces their choice.
         index = label.clamp_min(0).expand(logits.shape[:-1]).unsqueeze(-1)

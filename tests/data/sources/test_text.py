@@ -229,11 +229,11 @@ def test_a_folder_is_a_domain_whose_rows_have_no_other_text(tmp_path: Path) -> N
         ({"text": ["a"]}, r"'text' is list\. Expected a text"),
         (
             {"prompt": [{"role": "user", "content": "a"}], "completion": "b"},
-            r"'prompt' is a conversation\. Expected a string\. Render it with the chat template",
+            r"'prompt' is a conversation\. Expected a string\. Set data\.name to chat",
         ),
         (
             {"messages": [{"role": "user", "content": "a"}]},
-            r"'messages' is a conversation\. Expected a string\. Render it with the chat template",
+            r"'messages' is a conversation\. Expected a string\. Set data\.name to chat",
         ),
         (
             {"instruction": "a", "output": "b"},

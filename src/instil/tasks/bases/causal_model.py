@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, side_effect_free
 from instil.roles import LazyOutputs, Projection
-from instil.tasks.bases import causal_head
+from instil.tasks.bases import causal_head, packed_rows
 from instil.tasks.bases.linear_head import linear_head
 from instil.tasks.bases.token_chunks import predicted
 
@@ -61,13 +61,13 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
         inputs["attention_mask"] = batch["attention_mask"]
     inputs |= _other_inputs(bare, batch)
     if not hasattr(bare, "get_output_embeddings"):
-        return _plain_outputs(model, inputs)
+        return _plain_outputs(model, inputs, batch)
     require_causal(bare, inputs)
     rule = causal_head.head_rule(bare, inputs)
     options = _cache_options(bare if rule is None else _body(bare), batch, roles)
     if rule is None:
         return _own_outputs(bare, inputs | options, batch, roles)
-    outputs = _body(bare)(**inputs | options)
+    outputs = packed_rows.forward(_body(bare), inputs | options, batch)
     head = linear_head(bare.get_output_embeddings())
     assert head is not None
     projection = head.project(outputs["last_hidden_state"], *rule)
@@ -105,9 +105,9 @@ def _check_length(bare: Any, batch: Batch) -> None:
         )
 
 
-def _plain_outputs(model: nn.Module, inputs: dict[str, Tensor]) -> Outputs:
+def _plain_outputs(model: nn.Module, inputs: dict[str, Tensor], batch: Batch) -> Outputs:
     """Outputs of a module without a known head: logits, or a mapping with other roles."""
-    outputs = model(**inputs)
+    outputs = packed_rows.forward(model, inputs, batch)
     if isinstance(outputs, Mapping) and "logits" not in outputs:
         return outputs  # type: ignore[return-value]
     if not getattr(model, IS_CAUSAL, False):
@@ -127,7 +127,7 @@ def _own_outputs(
             arguments["logits_to_keep"] = 1
     elif reads_layers:
         arguments["output_hidden_states"] = True
-    outputs = bare(**arguments)
+    outputs = packed_rows.forward(bare, arguments, batch)
     logits = outputs["logits"]
     extra = _extra(bare, outputs, batch, roles)
     tokens = bare.get_input_embeddings().weight

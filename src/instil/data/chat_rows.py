@@ -1,0 +1,231 @@
+"""Checked form of a row of conversational data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from instil.cards import suggestion
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+SHAREGPT_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "observation": "tool",
+    "function_call": "assistant",
+}
+"""Roles of ShareGPT (``from``) with another name here."""
+COLUMNS = ("messages", "conversations", "prompt", "completion", "text")
+FORMS = "'messages', 'prompt' and 'completion', or 'text'"
+Message = dict[str, Any]
+
+
+class Chunk(NamedTuple):
+    """Consecutive rows of a file.
+
+    Attributes:
+        name: name of the file, for messages.
+        unit: ``line`` or ``row``, for messages.
+        first: number of the first row.
+        rows: rows as dicts, or as lines of JSON; empty lines are skipped.
+    """
+
+    name: str
+    unit: str
+    first: int
+    rows: list[Any]
+
+
+@dataclass(frozen=True)
+class ChatRow:
+    """One text to learn.
+
+    Attributes:
+        where: file and line, for messages.
+        messages: turns of a conversation; empty for plain texts.
+        num_prompt: number of messages at the beginning that are never learned.
+        prompt: plain text in front of the answer; None for none.
+        text: plain text, or the answer to ``prompt``; None for a conversation.
+        tools: tools for the chat template.
+        domain: subject of the text; empty for none.
+        teacher_id: teacher of the row, an index or a name; None for none.
+        is_cut: whether the answer was cut, so that its end is not learned.
+    """
+
+    where: str
+    messages: list[Message] = field(default_factory=list)
+    num_prompt: int = 0
+    prompt: str | None = None
+    text: str | None = None
+    tools: list[Any] | None = None
+    domain: str = ""
+    teacher_id: int | str | None = None
+    is_cut: bool = False
+
+    def has_empty_answer(self) -> bool:
+        """Whether an answer is empty, or there is none."""
+        if self.text is not None:
+            return not self.text.strip()
+        answers = [turn for turn in self.messages[self.num_prompt :] if turn["role"] == "assistant"]
+        return not answers or any(_is_empty(turn) for turn in answers)
+
+
+def chat_row(row: Any, where: str) -> ChatRow:
+    """Return the checked form of a row.
+
+    Args:
+        row: a JSON line, or the columns of a row by name.
+        where: file and line, for messages.
+
+    Raises:
+        ValueError: for a row of another form, an unknown role, and values of another type.
+    """
+    row = _columns(row, where)
+    teacher_id = row.get("teacher_id")
+    if teacher_id is not None and (isinstance(teacher_id, bool) or not _is_name(teacher_id)):
+        raise ValueError(f"{where}: teacher_id is {teacher_id!r:.40}. Expected an index or a name")
+    domain = row.get("domain")
+    common: dict[str, Any] = {
+        "where": where,
+        "domain": "" if domain is None else str(domain),
+        "teacher_id": teacher_id,
+        "tools": _tools(row.get("tools"), where),
+        "is_cut": row.get("finish_reason") == "length",
+    }
+    turns = row.get("messages", row.get("conversations"))
+    if turns is not None:
+        return ChatRow(messages=_messages(turns, "messages", where), **common)
+    if row.get("completion") is not None:
+        return _prompt_row(row.get("prompt"), row["completion"], where, common)
+    if row.get("text") is not None:
+        return ChatRow(text=_string(row["text"], "text", where), **common)
+    raise ValueError(_missing_columns(row, where))
+
+
+def _columns(row: Any, where: str) -> Mapping[str, Any]:
+    if isinstance(row, str):
+        try:
+            row = json.loads(row)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: the line is not JSON: {error}") from error
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: a {type(row).__name__}. Expected an object with {FORMS}")
+    return row
+
+
+def _missing_columns(row: Mapping[str, Any], where: str) -> str:
+    for column in COLUMNS:
+        if column in row:
+            lacks = " and no 'completion'" if column == "prompt" else ""
+            return f"{where}: '{column}' is {_shown(row[column])}{lacks}. Expected {FORMS}"
+    names = ", ".join(row) or "none"
+    hint = next((near for name in row if "mean" in (near := suggestion(name, COLUMNS))), "")
+    return f"{where}: no column to learn, only {names}. Expected {FORMS}.{hint}"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else f"{value!r:.40}"
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, int) and value >= 0)
+
+
+def _prompt_row(prompt: Any, completion: Any, where: str, common: dict[str, Any]) -> ChatRow:
+    """Row of a prompt and a completion, both texts or both lists of messages."""
+    if isinstance(completion, str):
+        text = "" if prompt is None else _string(prompt, "prompt", where)
+        return ChatRow(prompt=text, text=completion, **common)
+    if isinstance(prompt, str):
+        raise ValueError(
+            f"{where}: 'prompt' is a text and 'completion' a list. Expected two texts, or two "
+            "lists of messages"
+        )
+    before = _messages([] if prompt is None else prompt, "prompt", where, may_be_empty=True)
+    after = _messages(completion, "completion", where)
+    return ChatRow(messages=before + after, num_prompt=len(before), **common)
+
+
+def _messages(turns: Any, column: str, where: str, may_be_empty: bool = False) -> list[Message]:
+    if isinstance(turns, str):
+        try:
+            turns = json.loads(turns)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{where}: '{column}' is a text. Expected a list of messages, or its JSON"
+            ) from error
+    if not isinstance(turns, Sequence) or not (turns or may_be_empty):
+        raise ValueError(f"{where}: '{column}' is {_shown(turns)}. Expected a list of messages")
+    return [_message(turn, f"{where}: message {index}") for index, turn in enumerate(turns)]
+
+
+def _message(turn: Any, where: str) -> Message:
+    """Return a message of the template, from the form of OpenAI or of ShareGPT."""
+    if not isinstance(turn, Mapping):
+        raise ValueError(f"{where} is {_shown(turn)}. Expected an object with role and content")
+    # Parquet files have every key of any message; the missing ones are null.
+    message: Message = without_nulls(turn)
+    if "role" not in message and "from" in message:
+        role = message.pop("from")
+        message["role"] = SHAREGPT_ROLES.get(role, role)
+        message["content"] = message.pop("value", "")
+    role = message.get("role")
+    if role not in ROLES:
+        hint = suggestion(str(role), ROLES) if "role" in message else ""
+        problem = f"has the unknown role {role!r}" if "role" in message else "has no role"
+        raise ValueError(f"{where} {problem}. Expected one of {', '.join(ROLES)}.{hint}")
+    message["content"] = _content(message.get("content", ""), where)
+    return message
+
+
+def _content(content: Any, where: str) -> str:
+    """Text of a content, which may be a list of parts of text."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise ValueError(f"{where}: content is {_shown(content)}. Expected a text")
+    texts = []
+    for part in content:
+        if isinstance(part, Mapping) and part.get("type", "text") != "text":
+            raise ValueError(
+                f"{where}: content has a part of type {part.get('type')!r}. Expected text only"
+            )
+        text = part.get("text") if isinstance(part, Mapping) else part
+        texts.append(_string(text, "text", where))
+    return "".join(texts)
+
+
+def _tools(tools: Any, where: str) -> list[Any] | None:
+    """Tools of a row, which some files hold as JSON."""
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools) if tools.strip() else None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: 'tools' is not JSON: {error}") from error
+    if tools is None or tools == []:
+        return None
+    if not isinstance(tools, list):
+        raise ValueError(f"{where}: 'tools' is {_shown(tools)}. Expected a list of tools")
+    parsed = [json.loads(tool) if isinstance(tool, str) else tool for tool in tools]
+    return [without_nulls(tool) for tool in parsed]
+
+
+def without_nulls(value: Any) -> Any:
+    """Return a nested value without the keys whose value is null."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(part) for key, part in value.items() if part is not None}
+    if isinstance(value, list):
+        return [without_nulls(part) for part in value]
+    return value
+
+
+def _string(value: Any, column: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: '{column}' is {_shown(value)}. Expected a text")
+    return value
+
+
+def _is_empty(turn: Message) -> bool:
+    return not turn["content"].strip() and not turn.get("tool_calls")

@@ -1,0 +1,180 @@
+"""Chat templates: the text of a conversation and the characters of its answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from instil.data.chat_rows import Message
+from instil.data.paths import located
+
+Span = tuple[int, int]
+"""First character, and the one behind the last."""
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""Mark of a template around the tokens that a model generates."""
+SPECIAL_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+CHATML = Path(__file__).with_name("chatml.jinja")
+
+
+class ChatTemplate:
+    """Chat template of a tokenizer.
+
+    Args:
+        source: text of the template (Jinja).
+        tokens: special tokens that the template may use, such as ``eos_token``.
+
+    Attributes:
+        has_marks: whether the template marks the answers by ``{% generation %}``.
+    """
+
+    def __init__(self, source: str, tokens: dict[str, str]):
+        self.source = source
+        self.tokens = tokens
+        self.has_marks = GENERATION.search(source) is not None
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        where: str,
+        tools: list[Any] | None = None,
+        with_prompt: bool = False,
+    ) -> str:
+        """Return the text of a conversation.
+
+        Args:
+            messages: turns of the conversation.
+            where: file and line, for messages.
+            tools: tools that the model may call.
+            with_prompt: whether to add the beginning of the next answer.
+
+        Raises:
+            ValueError: if the template refuses the conversation.
+        """
+        return self._rendered(messages, where, tools, with_prompt, marks=False)[0]
+
+    def render_marked(
+        self, messages: Sequence[Message], where: str, tools: list[Any] | None = None
+    ) -> tuple[str, list[Span]]:
+        """Return the text of a conversation and the characters that the template marks."""
+        return self._rendered(messages, where, tools, with_prompt=False, marks=True)
+
+    def _rendered(
+        self,
+        messages: Sequence[Message],
+        where: str,
+        tools: list[Any] | None,
+        with_prompt: bool,
+        marks: bool,
+    ) -> tuple[str, list[Span]]:
+        render = _renderer()
+        try:
+            texts, spans = render(
+                conversations=[list(messages)],
+                tools=tools,
+                chat_template=self.source,
+                add_generation_prompt=with_prompt,
+                return_assistant_tokens_mask=marks,
+                **self.tokens,
+            )
+        # A template may raise any error of Jinja or of Python.
+        except Exception as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise ValueError(
+                f"{where}: the chat template refuses the conversation ({roles}): "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return texts[0], [(start, end) for start, end in (spans[0] if marks else ())]
+
+
+def load_template(name: str | None, tokenizer: Any, base: Path = Path()) -> ChatTemplate | None:
+    """Return the template of a recipe, or that of the tokenizer; None if there is none.
+
+    Args:
+        name: file of a template; ``chatml`` for the format with ``<|im_start|>`` and
+            ``<|im_end|>``; None for the template of the tokenizer.
+        tokenizer: tokenizer of the data.
+        base: folder that relative paths start from.
+
+    Raises:
+        ValueError: for a file that does not exist.
+    """
+    files = getattr(tokenizer, "files", None)
+    source: str | None = None if files is None else files.chat_template
+    if name is not None:
+        path = CHATML if name == "chatml" else _file(name, base)
+        source = path.read_text(encoding="utf-8")
+    if source is None:
+        return None
+    tokens: dict[str, str] = {}
+    for role in SPECIAL_ROLES:
+        if files is not None and (token := files.token(role)) is not None:
+            tokens[f"{role}_token"] = token
+    inner = getattr(tokenizer, "inner", None)
+    if inner is not None:
+        tokens.setdefault("eos_token", inner.id_to_token(tokenizer.end))
+    return ChatTemplate(source, tokens)
+
+
+def _file(name: str, base: Path) -> Path:
+    try:
+        return located(name, base)
+    except ValueError as error:
+        raise ValueError(f"chat_template: {error}") from error
+
+
+def _renderer() -> Any:
+    try:
+        from transformers.utils.chat_template_utils import render_jinja_template
+    except ImportError as error:
+        raise ValueError(
+            "chat templates need the package transformers. Install it with "
+            'pip install "instil[text]"'
+        ) from error
+    return render_jinja_template
+
+
+def answer_spans(
+    template: ChatTemplate,
+    text: str,
+    messages: Sequence[Message],
+    where: str,
+    tools: list[Any] | None = None,
+    first: int = 0,
+) -> list[Span]:
+    """Find the answers in the text of a conversation by the texts of its beginnings.
+
+    An answer starts where the text of the earlier turns with the beginning of an answer ends.
+
+    Args:
+        template: template of the conversation.
+        text: text of the whole conversation.
+        messages: turns of the conversation.
+        where: file and line, for messages.
+        tools: tools that the model may call.
+        first: index of the first message whose answer is found.
+
+    Returns:
+        Characters of each answer, with its end of turn.
+
+    Raises:
+        ValueError: if the text of a beginning is not the beginning of the whole text.
+    """
+    spans = []
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant" or index < first:
+            continue
+        before = template.render(messages[:index], where, tools, with_prompt=True)
+        after = text
+        if index + 1 < len(messages):
+            after = template.render(messages[: index + 1], where, tools)
+        if not (text.startswith(before) and text.startswith(after) and len(before) < len(after)):
+            raise ValueError(
+                f"{where}: the answer in message {index} cannot be located, because the chat "
+                "template writes earlier turns differently once later ones follow. Expected a "
+                "template with {% generation %} marks. Set chat_template to such a file, or "
+                "loss_on=completion to learn the last answer only"
+            )
+        spans.append((len(before), len(after)))
+    return spans

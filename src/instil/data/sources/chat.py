@@ -1,0 +1,230 @@
+"""Source ``chat``: conversations, prompts with answers, and texts for language models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from torch import Tensor
+from typing_extensions import Doc
+
+from instil.data.chat_encoding import ChatEncoder, LossOn
+from instil.data.chat_files import chat_sources
+from instil.data.chat_preparation import prepared
+from instil.data.chat_template import load_template
+from instil.data.ragged_fitting import Fit, Integers, Truncation, fit_texts
+from instil.data.ragged_rows import RaggedRows
+from instil.data.special_tokens import BosOption, EndOption
+from instil.data.splits import (
+    HOLD_OUT_SEED,
+    Splits,
+    TestOption,
+    ValidationOption,
+    balanced_order,
+)
+from instil.data.tables import Files
+from instil.data.token_arrays import NO_TEACHER, TokenArrays
+from instil.data.tokenizers import Tokenizer, load_tokenizer
+
+ChatFiles = Annotated[
+    Files,
+    Doc(
+        "file or pattern (.jsonl, .jsonl.gz, .json, .parquet), folder that `save_to_disk` wrote, "
+        "or name of a data set on the hub; or these by split (train, validation, test)"
+    ),
+]
+TokenizerOption = Annotated[str, Doc("tokenizer file or folder, or bytes")]
+TemplateOption = Annotated[
+    str | None,
+    Doc("file of a chat template (Jinja), or chatml; null: the template of the tokenizer"),
+]
+LossOption = Annotated[
+    LossOn,
+    Doc(
+        "learned tokens; assistant: all answers; completion: the last answer, or all after the "
+        "prompt; all: every token"
+    ),
+]
+TruncationOption = Annotated[
+    Truncation,
+    Doc(
+        "texts that are longer than a row: error; drop, leave them out; right, cut the end; left, "
+        "cut the beginning; split, several rows"
+    ),
+]
+Limit = Annotated[int | None, Ge(1), Doc("largest number of training texts; null: all")]
+HeldOut = Annotated[
+    int | None, Ge(1), Doc("largest number of validation texts, and of test texts; null: all")
+]
+ENDLESS = "have an answer without an end token, so the student does not learn to end there"
+REASONS = {
+    "empty": "have an empty answer, or none, and are left out",
+    "unlearned": "have no token to learn and are left out",
+    "endless": ENDLESS,
+}
+"""What happened to rows, by the names in ``Tally``."""
+
+
+def chat(
+    files: ChatFiles,
+    tokenizer: TokenizerOption,
+    chat_template: TemplateOption = None,
+    length: Annotated[int, Ge(2), Doc("largest length of a row in tokens")] = 1024,
+    loss_on: LossOption = "assistant",
+    truncation: TruncationOption = "error",
+    packing: Annotated[
+        bool, Doc("whether training rows hold several texts, which do not see one another")
+    ] = False,
+    rows: Limit = None,
+    held_out: HeldOut = None,
+    validation: ValidationOption = 0.1,
+    test: TestOption = 0.1,
+    prune: Annotated[
+        bool, Doc("reduce the vocabulary to the tokens of these texts and their components")
+    ] = False,
+    end: Annotated[
+        EndOption | None,
+        Doc("token that ends a text, or a list of them; null: those of the tokenizer's folder"),
+    ] = None,
+    bos: Annotated[
+        BosOption,
+        Doc("whether texts without a template begin with the tokenizer's first token"),
+    ] = "auto",
+    processes: Annotated[
+        int | None, Ge(1), Doc("number of processes that encode texts; null: by size and cores")
+    ] = None,
+    config: Annotated[
+        str | None, Doc("configuration of the data set on the hub; null: the default")
+    ] = None,
+    base: Path = Path(),
+) -> Splits:
+    """Conversations in the chat template of a model, for language models.
+
+    A row has ``messages`` (with ``tools``, if there are any), ``prompt`` and ``completion`` (texts,
+    or lists of messages), or ``text``. It may have a ``domain`` and a ``teacher_id``, which are
+    keys of the batch. A batch is padded to its longest row.
+
+    The tokens are kept in memory-mapped files in the cache, by the contents of the files, the
+    tokenizer, the template and ``loss_on``.
+
+    Args:
+        base: folder that relative paths start from.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: for a file that cannot be read, a row of another form, and texts that do not
+            fit into a row.
+    """
+    loaded = load_tokenizer(tokenizer, (), base, end, bos)
+    encoder = ChatEncoder(loaded, load_template(chat_template, loaded, base), loss_on)
+    sources = chat_sources(files, config, base)
+    arrays = {split: prepared(parts, encoder, processes) for split, parts in sources.items()}
+    texts = texts_of_splits(arrays, (validation, test))
+    names = ("train", "validation", "test")
+    fits: dict[str, tuple[TokenArrays, Fit]] = {}
+    for split, limit in zip(names, (rows, held_out, held_out), strict=True):
+        part, selected = texts[split]
+        fits[split] = (part, fit_texts(part, selected[:limit], length, truncation))
+    tokens = _vocabulary(fits, loaded) if prune else []
+    data = [
+        RaggedRows(part, fit, _row_keys(part, fit, arrays), length, loaded, tokens)
+        for part, fit in fits.values()
+    ]
+    for samples, split in zip(data, names, strict=True):
+        own = arrays.get(split)
+        samples.notes = (*_tally_notes(own, split), *_fit_notes(fits[split][1], split))
+        samples.source_split = split if split in arrays else "train"
+    train = data[0].packed() if packing else data[0]
+    return Splits(train, data[1], data[2], train.classes, train.kind)
+
+
+def texts_of_splits(
+    arrays: Mapping[str, TokenArrays], shares: tuple[float, float]
+) -> dict[str, tuple[TokenArrays, Integers]]:
+    """Return the arrays and the texts of each split; missing splits are held out of training.
+
+    Args:
+        arrays: texts of the splits that have files.
+        shares: shares of validation and test texts, for splits without files.
+
+    Raises:
+        ValueError: without training files, for a split without texts, and for a share that leaves
+            one without texts.
+    """
+    if "train" not in arrays:
+        raise ValueError(f"files: no training files, only {', '.join(arrays) or 'nothing'}")
+    for split, part in arrays.items():
+        if not len(part):
+            problem = "; ".join(_tally_notes(part, split)) or "the files are empty"
+            raise ValueError(f"files.{split}: there is no text to learn: {problem}")
+    order = balanced_order(torch.zeros(len(arrays["train"])), HOLD_OUT_SEED).numpy()
+    texts: dict[str, tuple[TokenArrays, Integers]] = {}
+    for split, share in (("test", shares[1]), ("validation", shares[0])):
+        if split in arrays:
+            texts[split] = (arrays[split], np.arange(len(arrays[split])))
+            continue
+        count = round(share * len(arrays["train"]))
+        if not 0 < count < len(order):
+            raise ValueError(
+                f"{split}: a share of {share} of {len(arrays['train'])} texts leaves a split "
+                f"empty. Set files.{split}, or another share"
+            )
+        texts[split] = (arrays["train"], np.sort(order[:count]))
+        order = order[count:]
+    texts["train"] = (arrays["train"], np.sort(order))
+    return texts
+
+
+def _row_keys(part: TokenArrays, fit: Fit, arrays: Mapping[str, TokenArrays]) -> dict[str, Tensor]:
+    """``domain`` and ``teacher_id`` of each row, if there are any."""
+    keys: dict[str, Tensor] = {}
+    domains = sorted(set().union(*(each.domains for each in arrays.values())))
+    if len(domains) > 1:
+        codes = np.array([domains.index(name) for name in part.domains])
+        keys["domain"] = torch.from_numpy(codes[part.texts["domain"][fit.text]])
+    columns = [each.texts["teacher_id"] for each in arrays.values()]
+    has_teacher = np.concatenate([column != NO_TEACHER for column in columns])
+    if has_teacher.any():
+        if not has_teacher.all():
+            raise ValueError(
+                f"teacher_id: {int((~has_teacher).sum())} of {len(has_teacher)} rows have none. "
+                "Expected one in every row"
+            )
+        teachers = sorted(set().union(*(each.teachers for each in arrays.values())))
+        column = part.texts["teacher_id"][fit.text]
+        if teachers:
+            column = np.array([teachers.index(name) for name in part.teachers])[column]
+        keys["teacher_id"] = torch.from_numpy(column)
+    return keys
+
+
+def _vocabulary(fits: Mapping[str, tuple[TokenArrays, Fit]], tokenizer: Tokenizer) -> list[int]:
+    """Smallest vocabulary of the rows."""
+    is_used = np.zeros(tokenizer.size, bool)
+    for part, fit in fits.values():
+        for start, stop in zip(fit.start, fit.stop, strict=True):
+            is_used[part.tokens[start:stop]] = True
+    return sorted(tokenizer.closed(is_used.nonzero()[0].tolist()))
+
+
+def _tally_notes(part: TokenArrays | None, split: str) -> list[str]:
+    """Sentences about rows of a file that were left out or lack an end token."""
+    if part is None:
+        return []
+    notes = []
+    for name, count in part.tally.counts.items():
+        first = part.tally.first[name]
+        notes.append(
+            f"{split} files: {count} of {part.tally.total} rows {REASONS[name]} (first: {first})"
+        )
+    return notes
+
+
+def _fit_notes(fit: Fit, split: str) -> list[str]:
+    return [f"{split} texts: {note}" for note in fit.notes]

@@ -32,6 +32,7 @@ def test_the_catalogue_has_the_baselines_of_the_package() -> None:
         "label_smoothing",
         "noise",
         "pseudo_labels",
+        "random_init",
     }
 
 

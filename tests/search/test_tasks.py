@@ -37,6 +37,7 @@ CANDIDATES = {
     "ranking": "margin_mse",
     "recommendation": "rank_distil",
     "regression": "logit_mae",
+    "representation": "seed",
     "segmentation": "cwd",
     "sentence_embedding": "embedding_regression",
     "speech_recognition": "ctc_kd",

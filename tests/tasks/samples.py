@@ -341,6 +341,24 @@ def table_reals() -> Batch:
     return {"features": table_rows()["features"], "label": reals()["label"]}
 
 
+class ImageEncoder(nn.Module):
+    """Encoder that returns its embedding by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Probe(16, 6)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"embedding": self.inner(image)}
+
+
+def partly_labelled_images() -> Batch:
+    """Images of three classes, each with several samples, and two without a label."""
+    label = torch.arange(12) % 3
+    label[5] = label[9] = -100
+    return images() | {"label": label}
+
+
 SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] = {
     "classification": (images, None),
     "segmentation": (pixels, PixelProbe),
@@ -364,4 +382,5 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "ranking": (ranked_passages, RankingProbe),
     "recommendation": (users, UserProbe),
     "diffusion": (unconditional_images, lambda: Denoiser(ImageNoiseProbe(), steps=2)),
+    "representation": (partly_labelled_images, ImageEncoder),
 }

@@ -217,6 +217,6 @@ def _baseline_samples(experiment: Experiment, samples: Samples) -> Iterator[Samp
     """Training samples of each baseline that is trained on labels."""
     for name in experiment.recipe.baselines:
         kind = catalogue.find("baseline", name)
-        if not kind.sees_unlabeled:
+        if kind.trains and not kind.sees_unlabeled:
             losses = kind.label_objectives(experiment.task)
             yield samples_for_objectives(label_objectives(experiment.recipe, *losses), samples)

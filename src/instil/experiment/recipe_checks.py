@@ -65,7 +65,7 @@ def check_several_classes(splits: Splits, recipe: Recipe) -> None:
 
 def _learns_labels(recipe: Recipe) -> bool:
     """Whether a network of the recipe is trained by labels."""
-    if recipe.baselines:
+    if any(catalogue.find("baseline", name).trains for name in recipe.baselines):
         return True
     for stage in stages(recipe):
         if not all(has_trained_weights(config) for config in stage.teachers):

@@ -87,6 +87,9 @@ def _samples_seen(experiment: Experiment, samples: Samples) -> dict[str, int]:
     seen: dict[str, int] = {}
     for arm in experiment.recipe.baselines:
         baseline = catalogue.find("baseline", arm)
+        if not baseline.trains:
+            seen[arm] = 0
+            continue
         losses = label_objectives(stage, *baseline.label_objectives(experiment.task))
         sees_all = baseline.sees_unlabeled
         seen[arm] = len(samples if sees_all else samples_for_objectives(losses, samples))

@@ -77,11 +77,11 @@ def _baselines(whole: Mapping[str, Any], task: Any) -> list[str]:
         kinds = {name: catalogue.find("baseline", name) for name in catalogue.files("baseline")}
         data_free = [name for name, kind in kinds.items() if kind.is_data_free]
         return [name for name in data_free if name != surrogate.get("name")]
-    if data.get("num_labeled") == 0:
-        return []
-    if stages_change_data(whole.get("stages")):
-        return list(DEFAULT_BASELINES)
     names = list(getattr(task, "baselines", {}).get(_label_kind(whole, task), DEFAULT_BASELINES))
+    if data.get("num_labeled") == 0:
+        return [name for name in names if not catalogue.find("baseline", name).trains]
+    if stages_change_data(whole.get("stages")):
+        return [name for name in names if name in DEFAULT_BASELINES] or names[:1]
     source = str(data.get("name")).partition(":")[0]
     if data.get("streaming") is True or source in STREAMED_SOURCES:
         return [name for name in names if not catalogue.find("baseline", name).needs_teacher]

@@ -21,7 +21,7 @@ from instil.search.space import (
 )
 
 ArmKind = Literal["recipe", "objective", "scheme", "baseline", "student", "teacher"]
-REFERENCES = ("alone", "label_smoothing", "pseudo_labels")
+REFERENCES = ("alone", "label_smoothing", "pseudo_labels", "random_init")
 """Baselines that every search trains, where they apply; the objective ``kd`` is one, too."""
 
 
@@ -139,7 +139,7 @@ def reference_arms(recipe: Recipe, task: Any) -> Iterator[Arm]:
     has_teacher = bool(recipe.teachers) or recipe.store is not None
     for name in REFERENCES:
         baseline = catalogue.find("baseline", name)
-        if not (has_labels and baseline.applies(task)):
+        if not baseline.applies(task) or (baseline.trains and not has_labels):
             continue
         if baseline.needs_teacher and not has_teacher:
             continue

@@ -35,6 +35,7 @@ TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "ranking": (sample_sides.ranking, sample_batches.grades),
     "diffusion": (sample_sides.diffusion, sample_batches.no_entries),
     "recommendation": (sample_sides.ranking, sample_batches.grades),
+    "representation": (sample_sides.classification, sample_batches.no_entries),
 }
 """Task -> outputs of a side, and further entries of the batch."""
 

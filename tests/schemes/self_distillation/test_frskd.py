@@ -88,12 +88,14 @@ def test_the_self_teacher_hears_of_the_label_alone() -> None:
     )
 
 
-def test_the_refined_stages_have_the_shapes_of_the_nets_own_and_see_all_of_them() -> None:
+def test_the_refined_stages_have_the_grids_of_the_net_and_depend_on_all_stages() -> None:
     stages = tuple(
         torch.rand(2, *shape, requires_grad=True) for shape in ((3, 6, 6), (6, 3, 3), (12, 2, 2))
     )
     refined = Refiner(stages, 5)(stages)
-    assert [one.shape for one in refined["features"]] == [one.shape for one in stages]
+    shapes = [tuple(stage.shape) for stage in refined["features"]]
+    assert shapes == [(2, 6, 6, 6), (2, 12, 3, 3), (2, 24, 2, 2)]
+    assert all(stage.min() >= 0 for stage in refined["features"])
     assert refined["logits"].shape == (2, 5)
     for end in (refined["features"][0], refined["features"][-1]):
         assert all(
@@ -104,7 +106,8 @@ def test_the_refined_stages_have_the_shapes_of_the_nets_own_and_see_all_of_them(
 
 def test_tokens_are_refined_too() -> None:
     stages = tuple(torch.rand(2, 5, width) for width in (4, 8))
-    assert [one.shape for one in Refiner(stages, 3)(stages)["features"]] == [(2, 5, 4), (2, 5, 8)]
+    refined = Refiner(stages, 3, width=1)(stages)["features"]
+    assert [tuple(stage.shape) for stage in refined] == [(2, 5, 4), (2, 5, 8)]
 
 
 def test_a_net_without_stages_is_refused() -> None:

@@ -27,6 +27,7 @@ class Baseline:
         color: hexadecimal color in plots; None for one of the report's own.
         needs_teacher: whether it reads outputs of the teacher, whose classes must be the
             student's.
+        trains: whether the student is trained. Others need neither labels nor samples.
         sees_unlabeled: whether it learns from samples without a visible label, too.
         is_data_free: whether it needs no training data. Data-free baselines are for recipes with
             ``data.surrogate``, the others for those without.
@@ -51,6 +52,7 @@ class Baseline:
     result_of: ClassVar[str | None] = None
     color: ClassVar[str | None] = None
     needs_teacher: ClassVar[bool] = False
+    trains: ClassVar[bool] = True
     sees_unlabeled: ClassVar[bool] = False
     is_data_free: ClassVar[bool] = False
 

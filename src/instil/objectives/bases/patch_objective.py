@@ -16,6 +16,15 @@ from instil.items import Items
 from instil.modules.adapters import Adapter
 from instil.modules.normalizers import Normalizer
 
+CalibrationSamples = Annotated[
+    int,
+    Ge(0),
+    Doc(
+        "number of samples whose teacher outputs give the statistics before training; 0: "
+        "statistics of the first batch"
+    ),
+]
+
 
 class PatchObjective(Objective):
     """Base class of losses on the deepest level of the student and of each teacher.
@@ -33,17 +42,7 @@ class PatchObjective(Objective):
     needs: ClassVar = {"student": (("features",),), "teacher": (("members", "features"),)}
     items = Items(per_sample=True)
 
-    def __init__(
-        self,
-        calibration_samples: Annotated[
-            int,
-            Ge(0),
-            Doc(
-                "number of samples whose teacher outputs give the statistics before training; 0: "
-                "statistics of the first batch"
-            ),
-        ] = 1000,
-    ) -> None:
+    def __init__(self, calibration_samples: CalibrationSamples = 1000) -> None:
         super().__init__()
         self.calibration_samples = calibration_samples
         self.matched: list[tuple[int, int]] = []

@@ -97,6 +97,7 @@ EXECUTED = {
         "yaml: test_passages_of_ranking",
         "yaml: test_interactions_of_ranking",
     ],
+    "modalities/representation.md": 2 * ["yaml: test_recipe_of_representation"],
     "modalities/tabular.md": ["yaml: test_recipe_of_tabular"],
     "modalities/video.md": ["yaml: test_recipe_of_video"],
     "modalities/speech.md": [

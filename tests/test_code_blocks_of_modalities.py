@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,17 @@ def test_recipe_of_video(empty_folder: Path) -> None:
     (text,) = blocks("modalities/video.md", "yaml")
     short_result(text, "data.size=10", "teacher_train.epochs=1")
     assert set(last_losses()) >= {"student/kd", "student/fitnet"}
+
+
+def test_recipe_of_representation(empty_folder: Path) -> None:
+    text, stages = blocks("modalities/representation.md", "yaml")
+    result = short_result(text, "teacher_train.epochs=1")
+    assert "knn" in result["distilled"]
+    assert "student/simreg" in last_losses()
+    shutil.rmtree("out")
+    result = short_result(stages)
+    assert result["labels"]["student"] == 0
+    assert set(last_losses()) == {"student/simreg"}
 
 
 def graph_arrays() -> dict[str, np.ndarray]:

@@ -41,6 +41,11 @@ def cosine(one: Tensor, two: Tensor) -> Tensor:
     return (one * two).sum(-1) * torch.where(has_directions, product.reciprocal(), 0.0)
 
 
+def unit_distance(one: Tensor, two: Tensor) -> Tensor:
+    """Squared distance (...) of vectors (..., D) at unit length, two minus twice the cosine."""
+    return (l2_normalize(one) - l2_normalize(two)).square().sum(-1)
+
+
 def pairwise_dot(one: Tensor, two: Tensor) -> Tensor:
     """Inner products of all rows of two tensors, in float32 or better under autocast too.
 

@@ -143,6 +143,9 @@ def reference_arms(recipe: Recipe, task: Any) -> Iterator[Arm]:
             continue
         if baseline.needs_teacher and not has_teacher:
             continue
+        if not baseline.trains:
+            yield Arm(name, "baseline", True, {})
+            continue
         objectives = _objectives_of(recipe, baseline.label_objectives(task))
         changes: dict[str, Any] = {"objectives": objectives, "scheme": {"type": "offline"}}
         if not baseline.needs_teacher:
@@ -216,6 +219,8 @@ def with_space(arm: Arm, base: Mapping[str, Any], task: Any) -> Arm:
         base: data of the recipe.
         task: task of the recipe. The options of its label losses are those of the recipe.
     """
+    if arm.kind == "baseline" and not catalogue.find("baseline", arm.name).trains:
+        return arm
     data = build(arm_recipe(base, arm, {})).model_dump(mode="json")
     dimensions = [learning_rate_factor()]
     for key, section in data["objectives"].items():

@@ -94,7 +94,8 @@ def test_the_prototypes_are_clusters_of_the_calibration_samples() -> None:
     assert rows["patches"].shape == (5, 4, 3)
     objective.load_statistics(rows)
     prototypes = objective.image_prototypes
-    torch.testing.assert_close(
-        prototypes.directions, torch.nn.functional.normalize(rows["embedding"], dim=1)
-    )
+    # Five prototypes for five vectors: each vector is one of them.
+    cosines = prototypes(rows["embedding"])
+    torch.testing.assert_close(cosines.amax(1), torch.ones(5))
+    assert sorted(cosines.argmax(1).tolist()) == [0, 1, 2, 3, 4]
     torch.testing.assert_close(prototypes.centre, prototypes(rows["embedding"]).mean(0))

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from instil.core import Outputs
-from instil.objectives.features.mvd import MVD, hidden_share, mvd_loss
+from instil.functional.hidden_squares import hidden_share
+from instil.objectives.features.mvd import MVD, mvd_loss
 
 
 def clips(*shape: int) -> torch.Tensor:

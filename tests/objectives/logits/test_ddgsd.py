@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.objectives.logits.ddgsd import DDGSD, ddgsd_loss, mean_discrepancy_loss, paired_views
+from instil.functional.paired_views import paired_views
+from instil.objectives.logits.ddgsd import DDGSD, ddgsd_loss, mean_discrepancy_loss
 from instil.objectives.logits.kd import kd_loss
 
 

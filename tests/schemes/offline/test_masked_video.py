@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from instil.core import Batch, Net
+from instil.functional.hidden_squares import tube_mask
 from instil.networks.video_cnn import video_cnn
 from instil.objectives.features.mvd import MVD
 from instil.objectives.logits.kd import KD
-from instil.schemes.offline.masked_video import MaskedVideo, hide_tubes, tube_mask
+from instil.schemes.offline.masked_video import MaskedVideo, hide_tubes
 from instil.tasks.video_classification import call
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme

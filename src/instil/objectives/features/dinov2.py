@@ -19,14 +19,14 @@ from instil.functional.feature_maps import (
     patch_tokens,
     require_same_shape,
 )
+from instil.functional.hidden_squares import hidden_share
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import describe_pair, feature_levels
 from instil.functional.prototypes import spherical_kmeans
 from instil.items import Items
 from instil.modules.adapters import Adapter
+from instil.modules.projectors import RegressionHead
 from instil.objectives.bases.patch_objective import CalibrationSamples
-from instil.objectives.features.mvd import hidden_share
-from instil.objectives.features.simreg import RegressionHead
 
 PATCHES_PER_SAMPLE = 8
 """Patches of an image whose vectors are clustered: a few of many images are more diverse."""

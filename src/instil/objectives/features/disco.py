@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Positive
-from instil.functional.directions import l2_normalize, pairwise_dot
+from instil.functional.directions import l2_normalize, pairwise_dot, unit_distance
 from instil.functional.feature_maps import require_same_shape
+from instil.functional.paired_views import paired_views
+from instil.modules.projectors import RegressionHead
 from instil.objectives.bases.relation_objective import RelationObjective
-from instil.objectives.features.simreg import RegressionHead, simreg_loss
-from instil.objectives.logits.ddgsd import paired_views
 
 
 def disco_loss(
@@ -52,7 +52,7 @@ def disco_loss(
         raise ValueError(
             f"student_views: wrong shape. Expected two views (N, 2, D), got {tuple(student.shape)}"
         )
-    distance = simreg_loss(student, teacher, "none").sum(1).mean()
+    distance = unit_distance(student, teacher).sum(1).mean()
     first, second = l2_normalize(student).unbind(1)
     directions = (first, second.detach()), (second, first.detach())
     info_nce = student.new_zeros(())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.ensembles import members
 from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.hidden_squares import hidden_share
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import describe_pair, feature_levels
 from instil.items import Items
@@ -150,23 +151,6 @@ class MVD(Objective):
             target = as_map(feature_levels(member)[-1])
             terms.append(mvd_loss(decoder(level), target, hidden_share(mask, target), "none"))
         return torch.stack(terms).sum(0)
-
-
-def hidden_share(mask: Tensor, features: Tensor) -> Tensor:
-    """Share of each position of a map that is hidden.
-
-    Args:
-        mask: (N, H, W), 1 for a hidden pixel and 0 for others.
-        features: (N, C, h, w) or (N, C, T, h, w).
-
-    Returns:
-        (N, h, w) or (N, T, h, w); the same for all frames.
-    """
-    height, width = features.shape[-2:]
-    share = F.adaptive_avg_pool2d(to_float32(mask), (height, width)).clamp(0, 1)
-    if features.ndim == 4:
-        return share
-    return share[:, None].expand(-1, features.shape[2], -1, -1)
 
 
 def _deepest(index: int, member: Outputs) -> tuple[int, Tensor]:

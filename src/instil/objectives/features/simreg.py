@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Annotated
 
 from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, to_float32
-from instil.functional.directions import l2_normalize
+from instil.core import Batch, Card
+from instil.functional.directions import unit_distance
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
-from instil.modules.adapters import match_dtype
+from instil.modules.projectors import RegressionHead
 from instil.objectives.bases.relation_objective import RelationObjective
-
-WIDENING = 2
-"""Width of the odd hidden layers, as a multiple of the embedding's width."""
 
 
 def simreg_loss(
@@ -44,36 +40,7 @@ def simreg_loss(
         tensor(0.5858)
     """
     student, teacher = require_same_shape(student_embedding, teacher_embedding, "simreg_loss")
-    difference = l2_normalize(student) - l2_normalize(teacher)
-    return apply_reduction(difference.square().sum(-1), reduction)
-
-
-class RegressionHead(nn.Module):
-    """Perceptron from the student's vectors to the teacher's width, next to the teacher's vectors.
-
-    The odd hidden layers are twice as wide as the student's vectors, and have a layer norm and a
-    ReLU. The even ones have the student's width and are linear.
-
-    Args:
-        student: student vectors (N, D) of a dry batch.
-        teacher: teacher vectors (N, D') of a dry batch.
-        layers: number of linear layers.
-    """
-
-    def __init__(self, student: Tensor, teacher: Tensor, layers: int):
-        super().__init__()
-        width = student.shape[1]
-        hidden = [width * (WIDENING if index % 2 == 0 else 1) for index in range(layers - 1)]
-        widths = [width, *hidden, teacher.shape[1]]
-        parts: list[nn.Module] = []
-        for index, (inputs, outputs) in enumerate(pairwise(widths)):
-            parts.append(nn.Linear(inputs, outputs))
-            if index % 2 == 0 and index < layers - 1:
-                parts += [nn.LayerNorm(outputs), nn.ReLU()]
-        self.student = nn.Sequential(*parts).to(student.device, to_float32(student).dtype)
-
-    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        return self.student(match_dtype(self.student, student)), teacher
+    return apply_reduction(unit_distance(student, teacher), reduction)
 
 
 class SimReg(RelationObjective):

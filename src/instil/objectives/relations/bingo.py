@@ -15,9 +15,9 @@ from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.modules.memory import Queue
+from instil.modules.projectors import RegressionHead
 from instil.objectives.bases.anchors import anchor_queue, anchor_rows
 from instil.objectives.bases.relation_objective import RelationObjective
-from instil.objectives.features.simreg import RegressionHead
 
 
 def bingo_loss(
@@ -40,7 +40,7 @@ def bingo_loss(
         teacher_embedding: (N, D).
         queue: unit teacher embeddings (K, D).
         bag: whether a row of the queue is in the bag of a sample (N, K), boolean.
-        excluded: whether a row is no negative, although it is outside the bag (N, K), boolean.
+        excluded: further rows that are left out of the negatives (N, K), boolean.
         temperature: divisor of the cosines, > 0.
         inter: weight of the second term. The term is 0 for an empty bag.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
@@ -116,7 +116,8 @@ class BINGO(RelationObjective):
         deviations="A bag is the nearest neighbours among the samples of the last steps. The paper "
         "searches the whole data set before training, draws one sample of the bag per step, and "
         "compares the student of that sample with the teacher of the first one; bags are nearly "
-        "symmetric. Members of the bag and earlier views of the sample are no negatives here.",
+        "symmetric. Members of the bag and earlier views of the sample are left out of the "
+        "negatives.",
         equation=r"-\log \frac{e^{\hat z^\top \hat f^t / \tau}}{e^{\hat z^\top \hat f^t / \tau} + "
         r"S} - \frac{\lambda}{\vert B \vert} \sum_{p \in B} \log \frac{e^{\hat z^\top \hat f^t_p / "
         r"\tau}}{e^{\hat z^\top \hat f^t_p / \tau} + S}, \quad S = \sum_{k \notin B} e^{\hat "

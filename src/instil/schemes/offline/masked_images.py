@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Scheme, Teacher, Update
+from instil.functional.hidden_squares import tube_mask
 from instil.functional.keyed_random import keyed_uniform
-from instil.schemes.offline.masked_video import tube_mask
 
 STREAM = "scheme.masked_images"
 """Random stream of the hidden patches."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Scheme, Teacher, Update
+from instil.functional.hidden_squares import tube_mask
 from instil.functional.keyed_random import keyed_uniform
 
 TUBES = "scheme.masked_video.tubes"
@@ -102,32 +102,6 @@ def require_clips(batch: Batch, key: str, patch: int) -> Tensor:
             f"pixels, got {patch}"
         )
     return video
-
-
-def tube_mask(uniform: Tensor, ratio: float, patch: int) -> Tensor:
-    """Mask of hidden pixels.
-
-    Args:
-        uniform: random numbers (N, h, w), one for each tube.
-        ratio: share of hidden tubes; at least one is hidden and one is visible.
-        patch: height and width of a tube.
-
-    Returns:
-        (N, h * patch, w * patch), 1 for a hidden pixel and 0 for others.
-
-    Example:
-        >>> import torch
-        >>> tube_mask(torch.tensor([[[0.1, 0.9]]]), 0.5, 2)
-        tensor([[[0., 0., 1., 1.],
-                 [0., 0., 1., 1.]]])
-    """
-    flat = uniform.flatten(1)
-    num_tubes = flat.shape[1]
-    num_hidden = min(max(1, round(ratio * num_tubes)), num_tubes - 1)
-    # Ranks, not a threshold, so that every sample has the same number of hidden tubes.
-    rank = flat.argsort(1).argsort(1)
-    hidden = (rank >= num_tubes - num_hidden).to(uniform.dtype).view_as(uniform)
-    return F.interpolate(hidden[:, None], scale_factor=patch, mode="nearest")[:, 0]
 
 
 def hide_tubes(video: Tensor, mask: Tensor) -> Tensor:

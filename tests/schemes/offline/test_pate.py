@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from instil.data.sources.digits import digits
+from instil.experiment.schemes import samples_for_scheme
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.schemes.offline.pate import PATE
 from instil.teachers.frozen import Frozen
@@ -40,6 +42,13 @@ def test_the_votes_are_the_labels_and_the_true_ones_are_not_seen() -> None:
     (update,) = scheme.step(labelled_batch)
     expected = F.cross_entropy(scheme.student(timed())["logits"], label, ignore_index=-100)
     assert torch.allclose(update.losses["cross_entropy"], expected, atol=1e-6)
+
+
+def test_samples_without_a_label_of_their_own_are_trained_on() -> None:
+    train = digits().train
+    few = train.relabel(torch.where(torch.arange(len(train)) < 20, train.label, -100))
+    scheme = PATE(net(4), votes(), {"cross_entropy": CrossEntropy()})
+    assert len(samples_for_scheme(scheme, few)) == len(train)
 
 
 def test_other_teachers_are_refused() -> None:

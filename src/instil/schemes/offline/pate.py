@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Objectives, Scheme, Teacher, Update
 
@@ -33,9 +33,9 @@ class PATE(Scheme):
         r"\hat y(x) = \arg\max_c \left( n_c(x) + \mathrm{noise} \right)",
         use="To publish a student of private data, with a bound on the information about any one "
         "record.",
-        pitfalls="The plain student, trained on the true labels of the public samples, is not a "
-        "private competitor: it shows what the votes cost. The validation and test scores in the "
-        "report are not private either.",
+        pitfalls="The votes pay if few public samples have a label of their own, which "
+        "data.num_labeled sets for the plain student. With all public labels it is better, and no "
+        "private competitor. The validation and test scores in the report are not private.",
     )
 
     def __init__(
@@ -63,6 +63,14 @@ class PATE(Scheme):
 
     def before_step(self, batch: Batch) -> Batch:
         return batch | {"label": self.teacher_outputs(batch)["label"]}
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Number of votes of each loss.
+
+        An own method, because such a scheme is trained on all samples: the votes are labels of
+        samples that have no other.
+        """
+        return super().counts(batch)
 
     def step(self, batch: Batch) -> Iterator[Update]:
         update: Update = self.objectives(self.student(batch), {}, batch)

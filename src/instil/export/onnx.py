@@ -38,13 +38,14 @@ class _Graph(nn.Module):
 
     def __init__(self, net: Net, names: Sequence[str], roles: Sequence[str]):
         super().__init__()
-        self.model = net.model
-        self.call = net.call
+        # Only the taps of the graph's outputs are recorded.
+        taps = {role: net.taps[role] for role in roles if role in net.taps}
+        self.net = Net(net.model, net.call, taps)
         self.names = tuple(names)
         self.roles = tuple(roles)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.call(self.model, dict(zip(self.names, inputs, strict=True)))
+        outputs = self.net(dict(zip(self.names, inputs, strict=True)))
         return tuple(outputs[role] for role in self.roles)
 
 
@@ -93,7 +94,7 @@ def to_onnx(
 def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
     try:
         with torch.no_grad():
-            outputs = graph.call(graph.model, inputs)
+            outputs = graph.net(inputs)
     except KeyError as error:
         names = " and ".join(f"'{name}'" for name in graph.names)
         raise ValueError(

@@ -31,7 +31,16 @@ from instil.plan.run import run
 
 HERE = Path(__file__).parent
 QUIET = ["export=false", "train.evaluate_every=1000"]
-ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "noise", "blobs", "distilled")
+ARMS = (
+    "teacher",
+    "alone",
+    "label_smoothing",
+    "pseudo_labels",
+    "noise",
+    "blobs",
+    "random_init",
+    "distilled",
+)
 WRITING = ("written_per_second", "writing_bytes")
 
 

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 UNITLESS = ("perplexity", "bits_per_byte")
 """Metrics that are shown as they are, not in percent."""
 NOT_A_METHOD = ("alone", "reference")
-ARMS = ("teacher", "alone", "pseudo_labels", "noise", "blobs", "distilled")
+ARMS = ("teacher", "alone", "pseudo_labels", "noise", "blobs", "random_init", "distilled")
 CONDITIONS = {
     "all_labels": "Teacher with all labels",
     "student_labels": "Teacher with the student's labels",

@@ -301,7 +301,11 @@ def _language_row(row: Row, arm: str, is_first: bool) -> list[str]:
 
 
 def _arm_title(arm: str) -> str:
-    titles = {"alone": "student alone", "pseudo_labels": "pseudo-labels"}
+    titles = {
+        "alone": "student alone",
+        "pseudo_labels": "pseudo-labels",
+        "random_init": "untrained student",
+    }
     return titles.get(arm, arm)
 
 

@@ -103,9 +103,9 @@ class Representation(Task):
             raise ValueError(
                 f"{int((~is_finite).sum())} of {len(embedding)} embeddings are not finite"
             )
-        classes, label = label.unique(return_inverse=True)
-        votes = knn_votes(embedding, label, len(classes))
-        scores = ridge_scores(embedding, label, len(classes))
+        num_classes = int(label.max()) + 1
+        votes = knn_votes(embedding, label, num_classes)
+        scores = ridge_scores(embedding, label, num_classes)
         metrics = {
             "accuracy": (scores.argmax(1) == label).double().mean().item(),
             "knn": (votes.argmax(1) == label).double().mean().item(),

@@ -70,6 +70,7 @@ from instil.schemes.offline.dphubert import DPHuBERT
 from instil.schemes.offline.fcfd import FCFD
 from instil.schemes.offline.filter_kd import FilterKD
 from instil.schemes.offline.folded_transform import FoldedTransform
+from instil.schemes.offline.masked_images import MaskedImages
 from instil.schemes.offline.masked_video import MaskedVideo
 from instil.schemes.offline.nosmog import NOSMOG
 from instil.schemes.offline.offline import Offline
@@ -445,6 +446,12 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     ),
     "several_students": lambda: SeveralStudents(
         net(16, 1), Frozen(net(32, 2)), [net(24, 3)], plain()
+    ),
+    "masked_images": lambda: MaskedImages(
+        pixels(3, 1),
+        Frozen(pixels(4, 2)),
+        {"kd": KD(), "attention_transfer": AttentionTransfer(), "cross_entropy": CrossEntropy()},
+        patch=1,
     ),
     "masked_video": lambda: MaskedVideo(
         clipped(3, 1),

@@ -107,8 +107,9 @@ class BAKE(Objective):
         "similar classes. The paper samples a second image of the same class for each sample: "
         "data.sampler class_pairs.",
         pitfalls="The affinities are a softmax of plain cosines, which is nearly flat. In a batch "
-        "of random samples the targets are therefore close to the batch's mean prediction. Combine "
-        "it with a label loss, and use batches that contain similar samples.",
+        "of random samples the targets are therefore close to the batch's mean prediction. Use "
+        "batches that contain similar samples, and a label for each: with few labels the targets "
+        "of the other samples outweigh them.",
     )
     needs: ClassVar = {"student": (("logits",), ("embedding",)), "teacher": ()}
 

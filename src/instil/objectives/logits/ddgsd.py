@@ -93,7 +93,8 @@ class DDGSD(Objective):
         "without changing their class.",
         pitfalls="Without data.augment the two views are identical and the loss is zero; without "
         "the sampler two_views no sample has two views. A batch holds only half the number of "
-        "different samples, so compare at equal steps.",
+        "different samples, so compare at equal steps. Label every sample: with few labels the "
+        "agreement of the views outweighs them.",
     )
     needs: ClassVar = {"student": (("logits",), ("embedding",)), "teacher": ()}
 

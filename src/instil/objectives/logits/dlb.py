@@ -35,7 +35,8 @@ class DLB(KD):
         pitfalls="With an ordinary shuffled loader hardly any sample returns in the next step, and "
         "the loss is almost always zero, which looks like a match. It needs the samples' index. "
         "The published runs use every sample twice an epoch, so compare at equal steps, not at "
-        "equal epochs.",
+        "equal epochs. Label every sample: with few labels the student's own predictions outweigh "
+        "them.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
 

@@ -18,6 +18,7 @@ from .tasks.audio_classification import AudioClassification as AudioClassificati
 from .objectives.relations.augmented_feature import AugmentedFeature as AugmentedFeature
 from .objectives.logits.bake import BAKE as BAKE
 from .objectives.logits.bdkd import BDKD as BDKD
+from .objectives.relations.bingo import BINGO as BINGO
 from .schemes.self_distillation.byot import BYOT as BYOT
 from .items import Batch as Batch
 from .objectives.logits.bild import BiLD as BiLD
@@ -53,6 +54,7 @@ from .schemes.data_free.dfad import DFAD as DFAD
 from .schemes.data_free.dfq import DFQ as DFQ
 from .objectives.logits.dgkd import DGKD as DGKD
 from .schemes.self_distillation.dino import DINO as DINO
+from .objectives.features.dinov2 import DINOv2 as DINOv2
 from .objectives.logits.dist import DIST as DIST
 from .objectives.features.dist_plus import DISTPlus as DISTPlus
 from .objectives.logits.dkd import DKD as DKD
@@ -72,6 +74,7 @@ from .tasks.detection import Detection as Detection
 from .objectives.features.diffkd import DiffKD as DiffKD
 from .weightings.difficulty import Difficulty as Difficulty
 from .tasks.diffusion import Diffusion as Diffusion
+from .objectives.features.disco import DisCo as DisCo
 from .schemes.language.distillm import DistiLLM as DistiLLM
 from .schemes.language.distillm2 import DistiLLM2 as DistiLLM2
 from .objectives.features.distilbert import DistilBERT as DistilBERT
@@ -136,6 +139,7 @@ from .objectives.features.mgd import MGD as MGD
 from .objectives.logits.mlkd import MLKD as MLKD
 from .objectives.features.mvd import MVD as MVD
 from .objectives.logits.margin_mse import MarginMSE as MarginMSE
+from .schemes.offline.masked_images import MaskedImages as MaskedImages
 from .schemes.offline.masked_video import MaskedVideo as MaskedVideo
 from .objectives.features.masked_views import MaskedViews as MaskedViews
 from .objectives.labels.mean_squared_error import MeanSquaredError as MeanSquaredError
@@ -197,6 +201,7 @@ from .tasks.regression import Regression as Regression
 from .objectives.logits.regression_kd import RegressionKD as RegressionKD
 from .objectives.relations.relational_representation import RelationalRepresentation as RelationalRepresentation
 from .objectives.logits.relaxed_ranking import RelaxedRanking as RelaxedRanking
+from .tasks.representation import Representation as Representation
 from .schemes.offline.reused_classifier import ReusedClassifier as ReusedClassifier
 from .objectives.logits.reverse_kl import ReverseKL as ReverseKL
 from .objectives.features.review_kd import ReviewKD as ReviewKD
@@ -223,6 +228,7 @@ from .schemes.language.sequence_kd import SequenceKD as SequenceKD
 from .schemes.language.sequence_level import SequenceLevel as SequenceLevel
 from .schemes.offline.several_students import SeveralStudents as SeveralStudents
 from .objectives.features.simkd import SimKD as SimKD
+from .objectives.features.simreg import SimReg as SimReg
 from .objectives.relations.similarity_preserving import SimilarityPreserving as SimilarityPreserving
 from .objectives.logits.sinkd import SinKD as SinKD
 from .objectives.logits.skewed_forward_kl import SkewedForwardKL as SkewedForwardKL
@@ -287,6 +293,7 @@ from .objectives.relations.augmented_feature import augmented_feature_loss as au
 from .objectives.logits.bake import bake_loss as bake_loss
 from .objectives.logits.bdkd import bdkd_loss as bdkd_loss
 from .objectives.logits.bild import bild_loss as bild_loss
+from .objectives.relations.bingo import bingo_loss as bingo_loss
 from .objectives.logits.c2kd import c2kd_loss as c2kd_loss
 from .objectives.features.camkd import camkd_feature_loss as camkd_feature_loss
 from .objectives.features.camkd import camkd_logit_loss as camkd_logit_loss
@@ -316,7 +323,9 @@ from .objectives.labels.denoising import denoising_loss as denoising_loss
 from .objectives.logits.dgkd import dgkd_loss as dgkd_loss
 from .objectives.features.diffkd import diffkd_loss as diffkd_loss
 from .objectives.logits.dino import dino_loss as dino_loss
+from .objectives.features.dinov2 import dinov2_loss as dinov2_loss
 from .objectives.logits.streamlined_kd import direction_loss as direction_loss
+from .objectives.features.disco import disco_loss as disco_loss
 from .objectives.logits.dist import dist_loss as dist_loss
 from .objectives.features.dist_plus import dist_plus_loss as dist_plus_loss
 from .distillation import distil as distil
@@ -420,6 +429,7 @@ from .objectives.features.semckd import semckd_loss as semckd_loss
 from .objectives.features.seq2seq_attention import seq2seq_attention_loss as seq2seq_attention_loss
 from .objectives.relations.similarity_preserving import similarity_preserving_loss as similarity_preserving_loss
 from .objectives.features.simkd import simkd_loss as simkd_loss
+from .objectives.features.simreg import simreg_loss as simreg_loss
 from .objectives.logits.sinkd import sinkd_loss as sinkd_loss
 from .objectives.relations.skd_pairwise import skd_pairwise_loss as skd_pairwise_loss
 from .objectives.logits.skewed_forward_kl import skewed_forward_kl_loss as skewed_forward_kl_loss
@@ -481,6 +491,7 @@ __all__ = [
     "AugmentedFeature",
     "BAKE",
     "BDKD",
+    "BINGO",
     "BYOT",
     "Batch",
     "BiLD",
@@ -516,6 +527,7 @@ __all__ = [
     "DFQ",
     "DGKD",
     "DINO",
+    "DINOv2",
     "DIST",
     "DISTPlus",
     "DKD",
@@ -535,6 +547,7 @@ __all__ = [
     "DiffKD",
     "Difficulty",
     "Diffusion",
+    "DisCo",
     "DistiLLM",
     "DistiLLM2",
     "DistilBERT",
@@ -599,6 +612,7 @@ __all__ = [
     "MLKD",
     "MVD",
     "MarginMSE",
+    "MaskedImages",
     "MaskedVideo",
     "MaskedViews",
     "MeanSquaredError",
@@ -660,6 +674,7 @@ __all__ = [
     "RegressionKD",
     "RelationalRepresentation",
     "RelaxedRanking",
+    "Representation",
     "ReusedClassifier",
     "ReverseKL",
     "ReviewKD",
@@ -686,6 +701,7 @@ __all__ = [
     "SequenceLevel",
     "SeveralStudents",
     "SimKD",
+    "SimReg",
     "SimilarityPreserving",
     "SinKD",
     "SkewedForwardKL",
@@ -750,6 +766,7 @@ __all__ = [
     "bake_loss",
     "bdkd_loss",
     "bild_loss",
+    "bingo_loss",
     "c2kd_loss",
     "camkd_feature_loss",
     "camkd_logit_loss",
@@ -779,7 +796,9 @@ __all__ = [
     "dgkd_loss",
     "diffkd_loss",
     "dino_loss",
+    "dinov2_loss",
     "direction_loss",
+    "disco_loss",
     "dist_loss",
     "dist_plus_loss",
     "distil",
@@ -883,6 +902,7 @@ __all__ = [
     "seq2seq_attention_loss",
     "similarity_preserving_loss",
     "simkd_loss",
+    "simreg_loss",
     "sinkd_loss",
     "skd_pairwise_loss",
     "skewed_forward_kl_loss",

@@ -122,7 +122,7 @@ def test_the_doctor_finds_nothing_wrong() -> None:
         (["student.options.width=8"], r"student: options.width: a built denoiser has no such"),
         (
             ["teacher.options.parameterisation=noise"],
-            r"teacher: parameterisation: unknown parameterisation 'noise'",
+            r"teacher: parameterisation: unknown type 'noise'",
         ),
         (
             ["teacher.options.conditional=false"],

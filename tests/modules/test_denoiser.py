@@ -140,9 +140,9 @@ def test_image_ranges() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"parameterisation": "noise"}, "parameterisation: unknown parameterisation 'noise'"),
-        ({"schedule": "sigmoid"}, "schedule: unknown noise schedule 'sigmoid'"),
-        ({"times": "normal"}, "times: unknown distribution"),
+        ({"parameterisation": "noise"}, "parameterisation: unknown type 'noise'"),
+        ({"schedule": "sigmoid"}, "schedule: unknown type 'sigmoid'"),
+        ({"times": "normal"}, "times: unknown type 'normal'"),
         ({"steps": 0}, "steps: too few sampling steps. Expected at least 1, got 0"),
         ({"solver": "rk4"}, "solver: unknown solver 'rk4'"),
         ({"guidance": 1.0}, "guidance: the model reads no label"),

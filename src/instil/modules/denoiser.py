@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from instil.core import UNLABELLED, Batch, Outputs
 from instil.functional.diffusion.noise_schedule import check_steps
 from instil.functional.diffusion.parameterisations import parameterisation as find_parameterisation
+from instil.functional.diffusion.parts import PartSpec
 from instil.functional.diffusion.schedules import noise_schedule
 from instil.functional.diffusion.steps import guided
 from instil.functional.diffusion.times import time_distribution
@@ -41,7 +42,8 @@ class Denoiser(nn.Module):
         network: network ``(noisy, time)``, ``(noisy, time, label)``, or a model of diffusers
             (``timestep``, ``class_labels``). It may read the ``SCALARS`` as keyword arguments,
             whose names are its attribute ``scalars``.
-        parameterisation: ``eps``, ``x0``, ``v``, ``flow``, ``edm`` or ``consistency``.
+        parameterisation: ``eps``, ``x0``, ``v``, ``flow``, ``edm`` or ``consistency``; or a dict of
+            ``type`` and the options of its class, as for the schedule and the times.
         schedule: ``cosine``, ``flow``, ``linear`` or ``karras``.
         times: distribution of training times: ``uniform``, ``log_normal``, ``logit_normal`` or
             ``grid``.
@@ -60,9 +62,9 @@ class Denoiser(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        parameterisation: str = "v",
-        schedule: str = "cosine",
-        times: str = "uniform",
+        parameterisation: PartSpec = "v",
+        schedule: PartSpec = "cosine",
+        times: PartSpec = "uniform",
         num_classes: int = 0,
         label_dropout: float = 0.1,
         steps: int = 32,

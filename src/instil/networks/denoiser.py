@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from instil.functional.diffusion.parts import PartSpec
 from instil.modules.denoiser import Denoiser
 
 
@@ -21,9 +22,9 @@ def denoiser(
     network_options: Mapping[str, Any] | None = None,
     conditional: bool = False,
     pretrained: bool = False,
-    parameterisation: str = "v",
-    schedule: str = "cosine",
-    times: str = "uniform",
+    parameterisation: PartSpec = "v",
+    schedule: PartSpec = "cosine",
+    times: PartSpec = "uniform",
     label_dropout: float = 0.1,
     steps: int = 32,
     solver: str = "ddim",
@@ -42,7 +43,8 @@ def denoiser(
             in.
         conditional: whether the model reads the class of an image.
         pretrained: whether the library of the network loads its weights.
-        parameterisation: ``eps``, ``x0``, ``v``, ``flow``, ``edm`` or ``consistency``.
+        parameterisation: ``eps``, ``x0``, ``v``, ``flow``, ``edm`` or ``consistency``; or a mapping
+            of ``type`` and its options, as for the schedule and the times.
         schedule: noise schedule: ``cosine``, ``flow``, ``linear`` or ``karras``.
         times: distribution of training times: ``uniform``, ``log_normal``, ``logit_normal`` or
             ``grid``.

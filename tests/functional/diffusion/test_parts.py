@@ -150,13 +150,35 @@ def test_guidance_of_each_sample() -> None:
 
 
 def test_unknown_names_have_a_clear_error() -> None:
-    with pytest.raises(ValueError, match=r"'velocity'. Expected one of eps, x0, v, flow"):
+    with pytest.raises(
+        ValueError, match=r"parameterisation: .*'velocity'. Expected one of eps, x0"
+    ):
         parameterisation("velocity")
     with pytest.raises(ValueError, match=r"'cosin'.*Did you mean.*cosine"):
         noise_schedule("cosin")
     with pytest.raises(ValueError, match=r"times: .*Expected one of uniform"):
         time_distribution("normal")
+    with pytest.raises(ValueError, match=r"times.men: log_normal has no such option.*mean"):
+        time_distribution({"type": "log_normal", "men": 0})
+    with pytest.raises(ValueError, match=r"schedule.rho: flow has no such option. Expected none"):
+        noise_schedule({"type": "flow", "rho": 7})
+    with pytest.raises(ValueError, match=r"sigma_data: Expected a number above 0, got 0"):
+        parameterisation({"type": "edm", "sigma_data": 0})
+    with pytest.raises(ValueError, match=r"schedule.max_time - schedule.min_time: Expected"):
+        noise_schedule({"type": "karras", "max_time": 0.001})
     with pytest.raises(ValueError, match="weight: unknown loss weight 'snr2'"):
         loss_weight("snr2", *torch.ones(2, 1), parameterisation("v"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"steps: .*at least 1, got 0"):
         noise_schedule("flow").grid(0)
+
+
+def test_parts_have_options() -> None:
+    assert noise_schedule({"type": "karras", "max_time": 20}).max_time == 20
+    half = torch.tensor([0.5], dtype=F64)
+    times = time_distribution({"type": "log_normal", "mean": 0.5}).sample(
+        half, noise_schedule("karras")
+    )
+    assert times.log().item() == pytest.approx(0.5, abs=1e-5)
+    edm = parameterisation({"type": "consistency", "sigma_data": 1.0, "min_ratio": 0.1})
+    one = torch.ones(1)
+    assert torch.equal(edm.denoised(one, 2 * one, one, 0.1 * one), 2 * one)

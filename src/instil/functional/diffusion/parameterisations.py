@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from instil.cards import suggestion
+from instil.functional.diffusion.parts import PartSpec, build_part, require_positive
 
 
 class Parameterisation(ABC):
@@ -136,6 +136,7 @@ class EDMPrediction(Parameterisation):
     reads_noise_level = True
 
     def __init__(self, sigma_data: float = 0.5) -> None:
+        require_positive("parameterisation.sigma_data", sigma_data)
         self.sigma_data = sigma_data
 
     def scale_input(self, noisy: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -200,18 +201,14 @@ PARAMETERISATIONS: dict[str, type[Parameterisation]] = {
 """Parameterisations by name."""
 
 
-def parameterisation(name: str) -> Parameterisation:
-    """Parameterisation with the default options.
+def parameterisation(spec: PartSpec) -> Parameterisation:
+    """Parameterisation.
 
     Args:
-        name: ``eps``, ``x0``, ``v``, ``flow``, ``edm`` or ``consistency``.
+        spec: ``eps``, ``x0``, ``v``, ``flow``, ``edm`` or ``consistency``; or the options of its
+            class with ``type``, such as ``{"type": "edm", "sigma_data": 0.7}``.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name or option.
     """
-    if name not in PARAMETERISATIONS:
-        raise ValueError(
-            f"parameterisation: unknown parameterisation '{name}'. Expected one of "
-            f"{', '.join(PARAMETERISATIONS)}.{suggestion(name, PARAMETERISATIONS)}"
-        )
-    return PARAMETERISATIONS[name]()
+    return build_part("parameterisation", spec, PARAMETERISATIONS)

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from instil.cards import suggestion
 from instil.functional.diffusion.noise_schedule import NoiseSchedule, check_steps
+from instil.functional.diffusion.parts import PartSpec, build_part, require_positive
 
 
 class CosineSchedule(NoiseSchedule):
@@ -116,11 +116,17 @@ class KarrasSchedule(NoiseSchedule):
         min_time: smallest standard deviation of the noise before time 0.
         max_time: largest standard deviation.
         rho: exponent of the grid of times.
+
+    Raises:
+        ValueError: unless ``0 < min_time < max_time`` and ``rho > 0``.
     """
 
     name = "karras"
 
     def __init__(self, min_time: float = 0.002, max_time: float = 80.0, rho: float = 7.0) -> None:
+        require_positive("schedule.min_time", min_time)
+        require_positive("schedule.max_time - schedule.min_time", max_time - min_time)
+        require_positive("schedule.rho", rho)
         self.min_time = min_time
         self.max_time = max_time
         self.rho = rho
@@ -160,18 +166,14 @@ SCHEDULES: dict[str, type[NoiseSchedule]] = {
 """Noise schedules by name."""
 
 
-def noise_schedule(name: str) -> NoiseSchedule:
-    """Noise schedule with the default options.
+def noise_schedule(spec: PartSpec) -> NoiseSchedule:
+    """Noise schedule.
 
     Args:
-        name: ``cosine``, ``flow``, ``linear`` or ``karras``.
+        spec: ``cosine``, ``flow``, ``linear`` or ``karras``; or the options of its class with
+            ``type``, such as ``{"type": "karras", "max_time": 20}``.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name or option.
     """
-    if name not in SCHEDULES:
-        raise ValueError(
-            f"schedule: unknown noise schedule '{name}'. Expected one of {', '.join(SCHEDULES)}."
-            f"{suggestion(name, SCHEDULES)}"
-        )
-    return SCHEDULES[name]()
+    return build_part("schedule", spec, SCHEDULES)

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from instil.cards import suggestion
-from instil.functional.diffusion.noise_schedule import NoiseSchedule
+from instil.functional.diffusion.noise_schedule import NoiseSchedule, check_steps
+from instil.functional.diffusion.parts import PartSpec, build_part, require_positive
 
 
 class TimeDistribution(ABC):
@@ -52,6 +52,7 @@ class LogNormalTimes(TimeDistribution):
     name = "log_normal"
 
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
+        require_positive("times.std", std)
         self.mean = mean
         self.std = std
 
@@ -70,6 +71,7 @@ class LogitNormalTimes(TimeDistribution):
     name = "logit_normal"
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
+        require_positive("times.std", std)
         self.mean = mean
         self.std = std
 
@@ -87,6 +89,7 @@ class GridTimes(TimeDistribution):
     name = "grid"
 
     def __init__(self, steps: int = 32) -> None:
+        check_steps(steps)
         self.steps = steps
 
     def sample(self, uniforms: Tensor, schedule: NoiseSchedule) -> Tensor:
@@ -101,21 +104,17 @@ TIME_DISTRIBUTIONS: dict[str, type[TimeDistribution]] = {
 """Distributions of times by name."""
 
 
-def time_distribution(name: str) -> TimeDistribution:
-    """Distribution of times with the default options.
+def time_distribution(spec: PartSpec) -> TimeDistribution:
+    """Distribution of times.
 
     Args:
-        name: ``uniform``, ``log_normal``, ``logit_normal`` or ``grid``.
+        spec: ``uniform``, ``log_normal``, ``logit_normal`` or ``grid``; or the options of its class
+            with ``type``, such as ``{"type": "log_normal", "mean": -0.4}``.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name or option.
     """
-    if name not in TIME_DISTRIBUTIONS:
-        raise ValueError(
-            f"times: unknown distribution of times '{name}'. Expected one of "
-            f"{', '.join(TIME_DISTRIBUTIONS)}.{suggestion(name, TIME_DISTRIBUTIONS)}"
-        )
-    return TIME_DISTRIBUTIONS[name]()
+    return build_part("times", spec, TIME_DISTRIBUTIONS)
 
 
 def _normal(uniforms: Tensor) -> Tensor:

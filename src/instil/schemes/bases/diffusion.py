@@ -147,10 +147,10 @@ def translate(
         target: denoiser with the other schedule.
 
     Returns:
-        Images and times of ``target``; the arguments themselves if the schedules are of one class.
+        Images and times of ``target``; the arguments themselves if the schedules are equal.
     """
     old, new = source.schedule, target.schedule
-    if type(old) is type(new):
+    if source.options["schedule"] == target.options["schedule"]:
         return noisy, time
     new_time = new.time_of_ratio(old.sigma(time) / old.alpha(time))
     # Standard deviations, not signals, are divided: a schedule may end without signal.

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from instil.export.student import load_student, save_student
 from instil.functional.diffusion.parameterisations import PARAMETERISATIONS
 from instil.modules.denoiser import Denoiser
 from instil.modules.denoiser_call import denoiser_call, denoiser_of
@@ -128,6 +130,15 @@ def test_options_of_a_built_denoiser_can_change() -> None:
     assert denoiser.schedule.name == "karras"
     with pytest.raises(ValueError, match=r"options.width: a built denoiser has no such option"):
         denoiser.reconfigure(width=3)
+
+
+def test_a_file_keeps_the_sampler_that_a_scheme_has_set(tmp_path: Path) -> None:
+    student = Denoiser(Plain(), steps=32)
+    student.reconfigure(steps=2, solver="consistency")
+    path = save_student(Net(student, denoiser_call), tmp_path / "student.safetensors", {"a": 1})
+    loaded = Denoiser(Plain(), steps=32)
+    assert load_student(loaded, path) == {"a": 1}
+    assert (loaded.steps, loaded.solver) == (2, "consistency")
 
 
 def test_image_ranges() -> None:

@@ -21,11 +21,13 @@ from instil.files.checksums import (
     check_tensors,
     seal_tensors,
 )
-from instil.networks.model_source import ResizesState
+from instil.networks.model_source import KeepsSettings, ResizesState
 
 TIED = "instil.tied"
 """Key of the metadata that maps the name of a tied weight to the name that is stored."""
-RESERVED = ("format", TIED, TENSORS_KEY)
+SETTINGS = "instil.settings"
+"""Key of the metadata with the settings of a model that ``KeepsSettings``."""
+RESERVED = ("format", TIED, SETTINGS, TENSORS_KEY)
 REMEDY = "Restore the file from a copy, or delete it and run again"
 
 
@@ -47,9 +49,12 @@ def save_student(
         TypeError: if a value of the description is not JSON, or the state has other values than
             tensors.
     """
-    tensors, tied = _split_tied(_unwrap(net).state_dict())
+    model = _unwrap(net)
+    tensors, tied = _split_tied(model.state_dict())
     metadata = {key: json.dumps(value) for key, value in (description or {}).items()}
     metadata[TIED] = json.dumps(tied)
+    if isinstance(model, KeepsSettings):
+        metadata[SETTINGS] = json.dumps(model.settings())
     with atomic(path) as temporary:
         # The digest has a fixed length, so it is filled in after the file is written.
         save_file(tensors, temporary, {"format": "pt", **metadata, TENSORS_KEY: NO_DIGEST})
@@ -76,12 +81,15 @@ def load_student(net: nn.Module, path: str | Path) -> dict[str, Any]:
     with safe_open(str(path), "pt") as file:
         names = file.keys()
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
-        tied = json.loads((file.metadata() or {}).get(TIED, "{}"))
+        metadata: dict[str, str] = file.metadata() or {}
+    tied = json.loads(metadata.get(TIED, "{}"))
     tensors |= {name: tensors[stored] for name, stored in tied.items()}
     if isinstance(model, ResizesState):
         model.resize_state(tensors)
     _check_names_and_shapes(model, tensors, path)
     model.load_state_dict(tensors)
+    if isinstance(model, KeepsSettings) and SETTINGS in metadata:
+        model.load_settings(json.loads(metadata[SETTINGS]))
     return description
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ SCALARS = ("guidance", "end_time")
 """Names of numbers (N,) that a network may read besides the time."""
 SOLVERS = ("ddim", "euler", "heun", "dpm_solver", "consistency")
 """Names of the solvers of a sampler."""
+SAMPLING = ("steps", "solver", "guidance")
+"""Options of the sampler."""
 CONFIGURABLE = (
     "parameterisation",
     "schedule",
@@ -108,6 +111,14 @@ class Denoiser(nn.Module):
         self.solver = str(self.options["solver"])
         self.guidance = float(self.options["guidance"])
         self._check()
+
+    def settings(self) -> dict[str, Any]:
+        """Options of the sampler, which a scheme may have changed and a file keeps."""
+        return {name: self.options[name] for name in SAMPLING}
+
+    def load_settings(self, settings: Mapping[str, Any]) -> None:
+        """Take the options of the sampler from a file."""
+        self.reconfigure(**{name: settings[name] for name in SAMPLING if name in settings})
 
     def _check(self) -> None:
         check_steps(self.steps)

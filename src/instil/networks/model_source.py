@@ -28,6 +28,20 @@ class ResizesState(Protocol):
 
 
 @runtime_checkable
+class KeepsSettings(Protocol):
+    """Protocol of models with settings that a training may change, such as a sampler.
+
+    They are stored with the weights of a student, and replace those of the recipe.
+    """
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings, as values of JSON."""
+
+    def load_settings(self, settings: Mapping[str, Any]) -> None:
+        """Take the settings of a file."""
+
+
+@runtime_checkable
 class ReadsBatch(Protocol):
     """Protocol of models that get the batch itself instead of the inputs of the task."""
 

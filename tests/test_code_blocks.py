@@ -86,6 +86,7 @@ EXECUTED = {
         "yaml: test_network_of_diffusers",
         "python: test_recipe_and_sampler_of_diffusion",
         "python: test_recipe_and_sampler_of_diffusion",
+        "python: test_denoiser_in_python",
     ],
     "modalities/graphs.md": [
         "yaml: test_recipe_of_graphs",

@@ -210,10 +210,17 @@ def test_recipe_and_sampler_of_diffusion(empty_folder: Path) -> None:
     assert result["distilled"]["steps"]["mean"] == 4
     Path("runs").mkdir()
     Path("out").rename("runs/few_steps")
-    for code in blocks(DIFFUSION, "python"):
+    for code in blocks(DIFFUSION, "python")[:2]:
         names: dict[str, Any] = {}
         exec(compile(code, DIFFUSION, "exec"), names)
         assert names["images"].shape == (16, 1, 8, 8)
+
+
+def test_denoiser_in_python() -> None:
+    names: dict[str, Any] = {}
+    exec(compile(blocks(DIFFUSION, "python")[2], DIFFUSION, "exec"), names)
+    losses = names["result"].records[-1]["losses"]
+    assert set(losses) == {"student/denoising"}
 
 
 def test_network_of_diffusers(empty_folder: Path) -> None:

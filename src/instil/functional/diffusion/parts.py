@@ -34,13 +34,13 @@ def build_part(key: str, spec: PartSpec, kinds: Mapping[str, type[Part]]) -> Par
             f"{key}: unknown type '{name}'. Expected one of {', '.join(kinds)}."
             f"{suggestion(name, kinds)}"
         )
-    known = [key for key in inspect.signature(kinds[name]).parameters if key != "self"]
+    parameters = [key for key in inspect.signature(kinds[name]).parameters if key != "self"]
     for option in options:
-        if option not in known:
-            expected = f"one of {', '.join(known)}" if known else "none"
+        if option not in parameters:
+            expected = f"one of {', '.join(parameters)}" if parameters else "none"
             raise ValueError(
                 f"{key}.{option}: {name} has no such option. Expected {expected}."
-                f"{suggestion(option, known)}"
+                f"{suggestion(option, parameters)}"
             )
     return kinds[name](**options)
 

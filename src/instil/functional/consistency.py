@@ -90,6 +90,13 @@ def consistency_loss(
 def pseudo_huber(squared: Tensor, width: float) -> Tensor:
     """Pseudo-Huber distance ``sqrt(squared + width ** 2) - width`` of squared distances.
 
+    Args:
+        squared: squared distances, in any shape.
+        width: distance at which the value turns from quadratic to linear.
+
+    Returns:
+        Distances in the same shape.
+
     Example:
         >>> pseudo_huber(torch.tensor([16.0]), 3.0)
         tensor([2.])

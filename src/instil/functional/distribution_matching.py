@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from instil.functional.errors import sample_mean
@@ -72,6 +71,13 @@ def edm_weight(sigma: Tensor, sigma_data: float = 0.5) -> Tensor:
 
     Up to rounding the weight of Karras et al. 2022 (Table 1), for which the error of the
     network's own output has weight 1.
+
+    Args:
+        sigma: noise level of each sample (N,).
+        sigma_data: standard deviation of the data.
+
+    Returns:
+        (N,).
 
     Example:
         >>> edm_weight(torch.tensor([1.0]))

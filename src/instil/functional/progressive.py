@@ -37,7 +37,8 @@ def progressive_target(
 
     Example:
         >>> one = torch.ones(1)
-        >>> progressive_target(torch.full((1, 1), 3.0), torch.full((1, 1), 2.0), one, 2 * one, one, one)
+        >>> noisy, later = torch.full((1, 1), 3.0), torch.full((1, 1), 2.0)
+        >>> progressive_target(noisy, later, one, 2 * one, one, one)
         tensor([[1.]])
     """
     ratio = later_sigma / sigma
@@ -49,6 +50,13 @@ def truncated_snr(alpha: Tensor, sigma: Tensor) -> Tensor:
     """Weight ``max(alpha ** 2 / sigma ** 2, 1)`` of errors of clean samples.
 
     Salimans & Ho 2022, Eq. 9.
+
+    Args:
+        alpha: factor of the signal (N,).
+        sigma: factor of the noise (N,).
+
+    Returns:
+        (N,).
 
     Example:
         >>> truncated_snr(torch.ones(2), torch.tensor([0.5, 2.0]))

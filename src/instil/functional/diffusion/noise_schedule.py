@@ -50,6 +50,10 @@ class NoiseSchedule(ABC):
         """Time at a share in [0, 1] of the way from ``min_time`` to ``max_time``."""
         return self.min_time + share * (self.max_time - self.min_time)
 
+    def middle(self, start: Tensor, end: Tensor) -> Tensor:
+        """Time in the middle of a step of a sampler."""
+        return (start + end) / 2
+
     def grid(self, steps: int) -> Tensor:
         """Times of a sampler with ``steps`` steps, float64.
 

@@ -1,0 +1,123 @@
+"""Base class of schemes whose student matches clean images at chosen noise levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Net, Objective, Objectives, Outputs, Teacher, Update
+from instil.functional.diffusion.loss_weights import LossWeight, loss_weight
+from instil.functional.diffusion.schedules import NoiseSchedule
+from instil.functional.diffusion.steps import ddim_step
+from instil.functional.keyed_random import keyed_uniform
+from instil.modules.denoiser import NoisySample
+from instil.schemes.bases.diffusion import DiffusionScheme
+
+
+class DenoisedTargets(DiffusionScheme):
+    """Base class of schemes that compute targets for the student's clean images.
+
+    ``forward_both`` returns ``denoised`` of both sides and the teacher's ``loss_weight`` (N,), for
+    the objective ``denoised_matching``. ``draws`` are further outputs of the student, for
+    objectives on the data.
+
+    Args:
+        student: the student.
+        teacher: the teacher; None for schemes without a teacher.
+        objectives: losses, by name.
+        weight: weight of the error of the clean image over the noise level.
+        guidance: weight of the teacher's classifier-free guidance.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        objectives: Objectives | Mapping[str, Objective],
+        weight: LossWeight = "one",
+        guidance: float = 0.0,
+    ):
+        super().__init__(student, teacher, objectives)
+        self.weight = weight
+        self.guidance = guidance
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Noise schedule of the student."""
+        return self.student_denoiser.schedule
+
+    def step(self, batch: Batch) -> Iterator[Update]:
+        yield self.compute_losses(batch)
+
+    def weights(self, time: Tensor) -> Tensor:
+        """Weights (N,) of the errors at times (N,)."""
+        alpha, sigma = self.schedule.alpha(time), self.schedule.sigma(time)
+        return loss_weight(self.weight, alpha, sigma, self.student_denoiser.parameterisation)
+
+    def interval(self, batch: Batch, num_steps: int, stream: str) -> tuple[Tensor, Tensor]:
+        """Start and end (N,) of a random step of a sampler for each image.
+
+        Args:
+            batch: batch of the step.
+            num_steps: number of steps of the sampler.
+            stream: name of the random stream.
+        """
+        uniforms = keyed_uniform(batch, 1, stream)[:, 0]
+        # Rounding may reach the number of steps itself.
+        index = (uniforms * num_steps).long().clamp_max(num_steps - 1)
+        grid = self.schedule.grid(num_steps).to(uniforms)
+        return grid[index], grid[index + 1]
+
+    def teacher_step(
+        self,
+        noisy: Tensor,
+        time: Tensor,
+        end_time: Tensor,
+        label: Tensor | None,
+        solver: str = "ddim",
+        guidance: Tensor | float | None = None,
+    ) -> Tensor:
+        """Noisy images at the end of one step of the teacher.
+
+        Args:
+            noisy: noisy images (N, ...) of the student's schedule.
+            time: times (N,) > 0.
+            end_time: smaller times (N,).
+            label: classes (N,), None for no class.
+            solver: ``ddim`` or ``heun``.
+            guidance: weight of the guidance, a number or (N,); None: that of the scheme.
+        """
+        weight = self.guidance if guidance is None else guidance
+        denoised = self.teacher_denoised(noisy, time, label, weight)
+        now = self.schedule.coefficients(time, noisy)
+        reached = ddim_step(noisy, denoised, now, self.schedule.coefficients(end_time, noisy))
+        if solver == "ddim":
+            return reached
+        length = over_pixels(end_time - time, noisy)
+        velocity = self.schedule.velocity(noisy, denoised, time)
+        euler = noisy + length * velocity
+        # The velocity has no value at time 0, where a first-order step ends.
+        safe_end = end_time.clamp_min(self.schedule.min_time)
+        again = self.teacher_denoised(euler, safe_end, label, weight)
+        corrected = self.schedule.velocity(euler, again, safe_end)
+        heun = noisy + length * (velocity + corrected) / 2
+        return torch.where(over_pixels(end_time, noisy) > 0, heun, reached)
+
+    def clean_at(self, net: Net, noisy: Tensor, time: Tensor, label: Tensor | None) -> Tensor:
+        """Clean images of a net, without gradient; at time 0 the images themselves."""
+        with torch.no_grad():
+            safe_time = time.clamp_min(self.schedule.min_time)
+            denoised: Tensor = self.run_student(noisy, safe_time, label, net)["denoised"]
+        return torch.where(over_pixels(time, noisy) > 0, denoised, noisy)
+
+
+def over_pixels(values: Tensor, images: Tensor) -> Tensor:
+    """View values of images (N,) as (N, 1, ...), to broadcast with images (N, ...)."""
+    return values.view(-1, *[1] * (images.ndim - 1))
+
+
+def draws(sample: NoisySample) -> Outputs:
+    """Roles of a noisy sample, for objectives that compare with the data."""
+    return {"clean": sample.clean, "noise": sample.noise}

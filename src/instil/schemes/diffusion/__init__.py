@@ -1,0 +1,1 @@
+"""Schemes that distil diffusion models."""

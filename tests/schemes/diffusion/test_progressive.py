@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from instil.schemes.diffusion.progressive import Progressive
+from instil.teachers.frozen import Frozen
+from instil.testing import check_scheme
+from tests.schemes.denoisers import batch, clocked, constant, denoiser, matching, prepared, teacher
+
+
+def test_contracts() -> None:
+    check_scheme(lambda: Progressive(denoiser(), teacher(), matching(), steps=4), batch)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "flow", "karras"])
+def test_the_target_of_a_constant_teacher_is_its_image(schedule: str) -> None:
+    student = constant(0.1, schedule=schedule)
+    scheme = Progressive(student, Frozen(constant(0.5, schedule=schedule)), matching(), steps=3)
+    _, target = scheme.forward_both(clocked())
+    assert torch.allclose(target["denoised"], torch.tensor(0.5), atol=1e-4)
+
+
+def test_target_and_weight_by_numpy() -> None:
+    """A teacher that halves the noisy image, on the cosine schedule."""
+    scheme = Progressive(denoiser(parameterisation="x0"), teacher(), matching(), steps=2)
+    scheme.teacher_denoised = lambda noisy, *_: 0.5 * noisy  # type: ignore[method-assign]
+    sample = scheme.draw(clocked())
+    start, end = scheme.interval(clocked(), 2, "scheme.interval")
+    assert {round(float(time), 6) for time in start} == {1.0, 0.5}
+    _, target = scheme.forward_both(clocked())
+    angle = math.atan(math.exp(10))
+    clean, noise = sample.clean.double().numpy(), sample.noise.double().numpy()
+    for i in range(len(clean)):
+        first, last = float(start[i]), float(end[i])
+        times = [angle * time for time in (first, (first + last) / 2, last)]
+        noisy = z = np.cos(times[0]) * clean[i] + np.sin(times[0]) * noise[i]
+        for now, after in zip(times[:-1], times[1:], strict=True):
+            estimate = (z - np.cos(now) * 0.5 * z) / np.sin(now)
+            z = np.cos(after) * 0.5 * z + np.sin(after) * estimate
+        ratio = np.sin(times[2]) / np.sin(times[0])
+        expected = (z - ratio * noisy) / (np.cos(times[2]) - ratio * np.cos(times[0]))
+        assert np.allclose(target["denoised"][i].numpy(), expected, atol=1e-5)
+        weight = max(1 / math.tan(times[0]) ** 2, 1)
+        assert float(target["loss_weight"][i]) == pytest.approx(weight, rel=1e-4)
+
+
+def test_the_loss_is_the_weighted_squared_error() -> None:
+    scheme = prepared(Progressive(denoiser(), teacher(), matching(), steps=4))
+    student, target = scheme.forward_both(clocked())
+    error = (student["denoised"] - target["denoised"]).square().flatten(1).mean(1)
+    expected = (target["loss_weight"] * error).mean()
+    update = next(iter(scheme.step(clocked())))
+    assert torch.allclose(update.losses["matching"], expected)
+
+
+def test_the_sampler_of_the_student_has_the_steps_of_the_scheme() -> None:
+    student = denoiser(steps=32)
+    assert Progressive(student, teacher(), matching()).steps == 32
+    Progressive(student, teacher(), matching(), steps=4)
+    assert student.model.steps == 4

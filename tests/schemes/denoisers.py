@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Net, Scheme
-from instil.modules.denoiser import Denoiser, denoiser_call
+from instil.modules.denoiser import Denoiser
+from instil.modules.denoiser_call import denoiser_call
 from instil.objectives.logits.denoised_matching import DenoisedMatching
 from instil.teachers.frozen import Frozen
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -41,7 +43,7 @@ def test_the_heun_step_is_of_second_order() -> None:
     def run(solver: str, count: int) -> torch.Tensor:
         grid = torch.linspace(0.8, 0.5, count + 1)
         result = noisy
-        for start, end in zip(grid[:-1], grid[1:], strict=True):
+        for start, end in itertools.pairwise(grid):
             times = start.expand(8), end.expand(8)
             result = it.teacher_step(result, *times, label, solver)
         return result

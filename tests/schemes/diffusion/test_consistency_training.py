@@ -14,7 +14,7 @@ def test_contracts() -> None:
 
 def test_both_times_have_the_same_image_and_noise() -> None:
     it = prepared(ConsistencyTraining(denoiser(), matching(), first_times=3, last_times=3))
-    start, end = it.interval(clocked(), 3, "scheme.interval")
+    _start, end = it.interval(clocked(), 3, "scheme.interval")
     sample = it.draw(clocked())
     _, target = it.forward_both(clocked() | {"progress": torch.tensor(0.0)})
     reached = it.schedule.add_noise(sample.clean, sample.noise, end)
@@ -28,5 +28,5 @@ def test_the_number_of_intervals_grows_as_a_root() -> None:
     numbers = [num_intervals(share, 2, 150) for share in (0.0, 0.25, 1.0)]
     # Of the paper, N(k) = ceil(sqrt(k / K ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1.
     assert numbers == [2, 76, 151]
-    with pytest.raises(ValueError, match="scheme.last_times: less than"):
+    with pytest.raises(ValueError, match=r"scheme.last_times: less than"):
         ConsistencyTraining(denoiser(), matching(), first_times=9, last_times=4)

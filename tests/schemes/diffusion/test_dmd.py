@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import torch
 
+from instil.core import Objectives
 from instil.functional.diffusion.distribution_matching import distribution_matching_loss
 from instil.schemes.diffusion.dmd import DMD
 from instil.testing import check_scheme
@@ -13,7 +14,12 @@ def scheme(**options: float) -> DMD:
 
 
 def test_contracts() -> None:
-    check_scheme(scheme, batch)
+    # The loss of matching does not fall, as the second network follows the student.
+    def make() -> DMD:
+        objectives = Objectives(matching(), {"matching": 0.01})
+        return DMD(denoiser(), teacher(), objectives, num_pairs=20, pair_steps=1)
+
+    check_scheme(make, batch)
 
 
 def test_loss_and_gradient_are_those_of_distribution_matching() -> None:

@@ -19,7 +19,9 @@ def test_contracts() -> None:
 def test_the_target_is_guided_by_the_weight_that_the_student_reads() -> None:
     it = scheme(lowest=1.0, highest=3.0)
     weights = []
-    it.student.register_forward_hook(lambda _, inputs, output: weights.append(inputs[0]["guidance"]))
+    it.student.register_forward_hook(
+        lambda _, inputs, output: weights.append(inputs[0]["guidance"])
+    )
     _, target = it.forward_both(clocked())
     weight = weights[0].view(-1, 1, 1, 1)
     assert ((weight >= 1) & (weight < 3)).all()
@@ -34,12 +36,12 @@ def test_the_target_is_guided_by_the_weight_that_the_student_reads() -> None:
 def test_one_weight_needs_no_input() -> None:
     it = GuidanceDistillation(denoiser(), teacher(), matching(), lowest=2.0, highest=2.0)
     assert torch.isfinite(it.forward_both(clocked())[1]["denoised"]).all()
-    with pytest.raises(ValueError, match="scheme.highest: the student does not read"):
+    with pytest.raises(ValueError, match=r"scheme.highest: the student does not read"):
         GuidanceDistillation(denoiser(), teacher(), matching(), lowest=1.0, highest=2.0)
 
 
 def test_wrong_ranges_and_teachers_are_refused() -> None:
-    with pytest.raises(ValueError, match="less than scheme.lowest"):
+    with pytest.raises(ValueError, match=r"less than scheme.lowest"):
         scheme(lowest=2.0, highest=1.0)
-    with pytest.raises(ValueError, match="guidance: the model reads no label"):
+    with pytest.raises(ValueError, match=r"guidance: the model reads no label"):
         GuidanceDistillation(denoiser(), teacher(num_classes=0), matching())

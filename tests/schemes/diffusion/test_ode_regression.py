@@ -50,5 +50,5 @@ def test_the_pairs_are_sampled_once_and_depend_on_the_seed_only() -> None:
 
 
 def test_a_random_solver_makes_no_pairs() -> None:
-    with pytest.raises(ValueError, match="scheme.pair_solver: the solver consistency adds noise"):
+    with pytest.raises(ValueError, match=r"scheme.pair_solver: the solver consistency adds noise"):
         OdeRegression(denoiser(), teacher(), matching(), pair_solver="consistency")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_target_and_weight_by_numpy() -> None:
         first, last = float(start[i]), float(end[i])
         times = [angle * time for time in (first, (first + last) / 2, last)]
         noisy = z = np.cos(times[0]) * clean[i] + np.sin(times[0]) * noise[i]
-        for now, after in zip(times[:-1], times[1:], strict=True):
+        for now, after in itertools.pairwise(times):
             estimate = (z - np.cos(now) * 0.5 * z) / np.sin(now)
             z = np.cos(after) * 0.5 * z + np.sin(after) * estimate
         ratio = np.sin(times[2]) / np.sin(times[0])

@@ -153,6 +153,11 @@ class KarrasSchedule(NoiseSchedule):
         time: Tensor = (low + share * (high - low)) ** self.rho
         return time
 
+    def middle(self, start: Tensor, end: Tensor) -> Tensor:
+        root = (start ** (1 / self.rho) + end ** (1 / self.rho)) / 2
+        time: Tensor = root**self.rho
+        return time
+
     def grid(self, steps: int) -> Tensor:
         check_steps(steps)
         shares = torch.linspace(1, 0, steps, dtype=torch.float64)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Net, Objective, Objectives, Outputs, Teacher, Update
 from instil.functional.diffusion.loss_weights import LossWeight, loss_weight
-from instil.functional.diffusion.schedules import NoiseSchedule
+from instil.functional.diffusion.noise_schedule import NoiseSchedule
 from instil.functional.diffusion.steps import ddim_step
 from instil.functional.keyed_random import keyed_uniform
-from instil.modules.denoiser import NoisySample
+from instil.modules.noisy_sample import NoisySample
 from instil.schemes.bases.diffusion import DiffusionScheme
 
 

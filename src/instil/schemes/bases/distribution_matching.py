@@ -26,7 +26,9 @@ from instil.core import (
 from instil.functional.diffusion.distribution_matching import distribution_matching_gradient
 from instil.functional.diffusion.loss_weights import LossWeight, loss_weight
 from instil.functional.errors import squared_error
-from instil.modules.denoiser import Denoiser, NoisySample, denoiser_of
+from instil.modules.denoiser import Denoiser
+from instil.modules.denoiser_call import denoiser_of
+from instil.modules.noisy_sample import NoisySample
 from instil.schemes.bases.diffusion import denoiser_batch, translate
 from instil.schemes.bases.generated_images import GeneratedImages
 

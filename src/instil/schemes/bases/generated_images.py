@@ -8,7 +8,7 @@ from torch import Tensor
 from instil.core import Batch
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.noise import box_muller
-from instil.modules.denoiser import NoisySample
+from instil.modules.noisy_sample import NoisySample
 from instil.schemes.bases.denoised_targets import DenoisedTargets, over_pixels
 
 LATENT_STREAM = "scheme.latent"
@@ -24,9 +24,7 @@ class GeneratedImages(DenoisedTargets):
     their labels are used.
     """
 
-    def start_step(
-        self, batch: Batch, label: Tensor | None, turn: int
-    ) -> tuple[Tensor, Tensor]:
+    def start_step(self, batch: Batch, label: Tensor | None, turn: int) -> tuple[Tensor, Tensor]:
         """Noisy images and times (N,) at the start of a random step of the student's sampler.
 
         Args:

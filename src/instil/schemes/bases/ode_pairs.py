@@ -64,9 +64,7 @@ class OdePairs(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.noise.copy_(torch.randn(self.noise.shape, generator=generator))
         if self.num_classes:
-            self.label.copy_(
-                torch.randint(self.num_classes, self.label.shape, generator=generator)
-            )
+            self.label.copy_(torch.randint(self.num_classes, self.label.shape, generator=generator))
         for start in range(0, len(self.noise), CHUNK):
             rows = slice(start, start + CHUNK)
             label = self.label[rows] if self.num_classes else None

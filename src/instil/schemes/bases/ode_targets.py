@@ -48,8 +48,8 @@ class PairSampler:
         self.solver = solver or scheme.teacher_denoiser.solver
         if self.solver == "consistency":
             raise ValueError(
-                "scheme.pair_solver: the solver consistency adds noise, so an image does not depend "
-                "on its first noise alone. Expected ddim, euler, heun or dpm_solver"
+                "scheme.pair_solver: the solver consistency adds noise, so an image does not "
+                "depend on its first noise alone. Expected ddim, euler, heun or dpm_solver"
             )
 
     def allocate(self, scheme: DenoisedTargets, batch: Batch) -> OdePairs:

@@ -34,9 +34,9 @@ class ConsistencyDistillation(ConsistencyScheme):
         r"z_r = \mathrm{ODEstep}^t(z_t, t \to r)",
         use="For samplers of one to four steps from one network, without a critic. Start from the "
         "teacher (student: {model: teacher}).",
-        pitfalls="A coarse grid is biased, a fine one learns slowly: 10 to 40 intervals for a short "
-        "training. An average with a decay near 1 is old in a short training. Several steps use "
-        "the solver consistency, which adds fresh noise after each.",
+        pitfalls="A coarse grid is biased, a fine one learns slowly: 10 to 40 intervals for a "
+        "short training. An average with a decay near 1 is old in a short training. Several "
+        "steps use the solver consistency, which adds fresh noise after each.",
         deviations="The default target is the student itself, as in later papers; the paper's is a "
         "moving average. LPIPS is not offered; the distance is an option of denoised_matching.",
     )

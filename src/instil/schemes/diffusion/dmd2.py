@@ -26,7 +26,7 @@ from instil.core import (
 from instil.functional.critic_losses import critic_loss, generator_loss
 from instil.functional.noise import box_muller
 from instil.modules.critics import default_critic
-from instil.modules.denoiser import to_model_range
+from instil.modules.noisy_sample import to_model_range
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
 from instil.schemes.bases.distribution_matching import (
     DistributionMatching,
@@ -63,9 +63,9 @@ class DMD2(DistributionMatching):
         r"[\mathrm{softplus}(D(x_t)) + \mathrm{softplus}(-D(y_t))]",
         use="For samplers of one to four steps at the quality of the teacher or above it: the "
         "critic sees the data. It needs no recorded pairs.",
-        pitfalls="Start from the teacher (student: {model: teacher}). Without the critic the images "
-        "lose modes. A step of the training costs fake_updates times more than one of the other "
-        "methods. If the critic's loss falls to 0, lower its weight.",
+        pitfalls="Start from the teacher (student: {model: teacher}). Without the critic the "
+        "images lose modes. A step of the training costs fake_updates times more than one of the "
+        "other methods. If the critic's loss falls to 0, lower its weight.",
         deviations="The critic is small: two convolutions on the deepest features of the second "
         "network, whose scores are averaged over positions.",
     )
@@ -147,9 +147,7 @@ class DMD2(DistributionMatching):
         if not self.fool:
             return losses
         # The data with the noise and the times of the generated images.
-        noisy = self.schedule.add_noise(
-            to_model_range(batch["image"]), sample.noise, sample.time
-        )
+        noisy = self.schedule.add_noise(to_model_range(batch["image"]), sample.noise, sample.time)
         real_score = self._score(self.run_fake(noisy, sample.time, label))
         values = critic_loss(real_score, self._score(fake))
         if self.penalty:
@@ -169,8 +167,8 @@ class DMD2(DistributionMatching):
         """Deepest features of the second network in float32."""
         if "features" not in outputs:
             raise ValueError(
-                "teacher.taps: the critic of dmd2 reads 'features'. Expected them in the outputs of "
-                f"the teacher, got {', '.join(outputs)}. Name a module in taps, or set fool: 0"
+                "teacher.taps: the critic of dmd2 reads 'features'. Expected them in the outputs "
+                f"of the teacher, got {', '.join(outputs)}. Name a module in taps, or set fool: 0"
             )
         value = outputs["features"]
         return to_float32(value[-1] if isinstance(value, tuple) else value)

@@ -30,10 +30,10 @@ class FDistill(DMD2):
         labels=("none", "single"),
         equation=r"h(r)\, \mathcal{L}_{DM}(x), \quad h(r) = f''(r) r^2, \quad "
         r"r = e^{D(x_t)}",
-        use="When dmd2 loses modes of the data: divergences other than the reverse KL weight images "
-        "by how likely the data make them.",
-        pitfalls="The ratio comes from the critic. A critic that has won has ratios at their limits, "
-        "and the weights carry no information. forward_kl has the largest variance; "
+        use="When dmd2 loses modes of the data: divergences other than the reverse KL weight "
+        "images by their likelihood under the data.",
+        pitfalls="The ratio comes from the critic. A critic that has won has ratios at their "
+        "limits, and the weights carry no information. forward_kl has the largest variance; "
         "jensen_shannon is bounded.",
         deviations="Ratios are limited to [0.1, 10] and not normalised over the batch or the time.",
     )

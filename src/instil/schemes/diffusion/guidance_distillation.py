@@ -38,9 +38,9 @@ class GuidanceDistillation(DenoisedTargets):
         use="First stage before the number of steps is reduced: it halves the cost of a step of a "
         "guided sampler. The student of the later stages no longer needs an unconditional "
         "prediction.",
-        pitfalls="It needs a teacher that was trained with label_dropout. Evaluate the student with "
-        "the guidance that it learned: without the option scalars: [guidance] its sampler must "
-        "have guidance 0, because the weight is part of the network.",
+        pitfalls="It needs a teacher that was trained with label_dropout. Evaluate the student "
+        "with the guidance that it learned: without the option scalars: [guidance] its sampler "
+        "must have guidance 0, because the weight is part of the network.",
         deviations="The paper embeds the weight by Fourier features; the student's network decides "
         "how it reads the number.",
     )
@@ -60,8 +60,8 @@ class GuidanceDistillation(DenoisedTargets):
         self.reads_guidance = "guidance" in self.student_denoiser.scalars
         if not self.reads_guidance and lowest != highest:
             raise ValueError(
-                "scheme.highest: the student does not read the number guidance, so it can learn one "
-                f"weight only. Expected {lowest:g}, as scheme.lowest, got {highest:g}. Set the "
+                "scheme.highest: the student does not read the number guidance, so it can learn "
+                f"one weight only. Expected {lowest:g}, as scheme.lowest, got {highest:g}. Set the "
                 "option scalars: [guidance] of the student's network, or equal weights"
             )
         self.lowest = lowest
@@ -89,5 +89,6 @@ def check_range(lowest: float, highest: float) -> None:
     """
     if highest < lowest:
         raise ValueError(
-            f"scheme.highest: less than scheme.lowest. Expected at least {lowest:g}, got {highest:g}"
+            "scheme.highest: less than scheme.lowest. Expected at least "
+            f"{lowest:g}, got {highest:g}"
         )

@@ -29,12 +29,12 @@ class OdeRegression(OdeTargets):
         tasks=("diffusion",),
         labels=("none", "single"),
         equation=r"\lVert \hat x^s(\sigma_T z, T) - \mathrm{ODE}^t(z) \rVert^2",
-        use="The simplest one-step student: a regression, as stable as supervised learning. Good as "
-        "a start for methods that sharpen the images, such as dmd2.",
-        pitfalls="It needs many pairs: with few the student memorises them. An average over similar "
-        "noise blurs the images. The teacher samples all pairs before the first step, which takes "
-        "num_pairs times pair_steps calls.",
-        deviations="Pairs are recorded once, and not sampled in each step, as in the authors' code.",
+        use="The simplest one-step student: a regression, as stable as supervised learning. Good "
+        "as a start for methods that sharpen the images, such as dmd2.",
+        pitfalls="It needs many pairs: with few the student memorises them. An average over "
+        "similar noise blurs the images. The teacher samples all pairs before the first step, "
+        "which takes num_pairs times pair_steps calls.",
+        deviations="Pairs are recorded once before the training.",
     )
 
     def __init__(

@@ -37,7 +37,7 @@ class Progressive(DenoisedTargets):
         "must fit the teacher, which was trained or distilled for twice as many. Use v or x0: "
         "noise cannot be predicted for one step from pure noise.",
         deviations="The paper distils a moving average of the weights in each stage: set "
-        "train.average. Its learning rate falls to 0 in each stage: set the schedule of the recipe.",
+        "train.average. Its learning rate falls to 0 in each stage: set train.schedule.",
     )
 
     def __init__(

@@ -22,7 +22,7 @@ class ConsistencyScheme(DenoisedTargets):
         teacher: the teacher; None for schemes that learn from the data.
         objectives: losses, by name.
         decay: decay of the moving average that predicts the target; 0: the student itself.
-        weight: weight of the error of the clean image over the noise level.
+        noise_weight: weight of the error of the clean image over the noise level.
         guidance: weight of the teacher's classifier-free guidance.
 
     Raises:
@@ -35,10 +35,10 @@ class ConsistencyScheme(DenoisedTargets):
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
         decay: float = 0.0,
-        weight: LossWeight = "one",
+        noise_weight: LossWeight = "one",
         guidance: float = 0.0,
     ):
-        super().__init__(student, teacher, objectives, weight, guidance)
+        super().__init__(student, teacher, objectives, noise_weight, guidance)
         if self.student_denoiser.parameterisation.name == "x0":
             raise ValueError(
                 "student.options.parameterisation: a consistency model returns an image without "
@@ -48,10 +48,12 @@ class ConsistencyScheme(DenoisedTargets):
         self.average = Ema(self.student, decay) if decay else None
         self.student_denoiser.reconfigure(solver="consistency")
 
-    def target(self, noisy: Tensor, time: Tensor, label: Tensor | None) -> Tensor:
+    def target(
+        self, noisy: Tensor, time: Tensor, label: Tensor | None, **scalars: Tensor
+    ) -> Tensor:
         """Clean images of the target at earlier times (N,), without gradient."""
         net = self.student if self.average is None else self.average.net
-        return self.clean_at(net, noisy, time, label)
+        return self.clean_at(net, noisy, time, label, **scalars)
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)

@@ -20,14 +20,13 @@ class DenoisedTargets(DiffusionScheme):
     """Base class of schemes that compute targets for the student's clean images.
 
     ``forward_both`` returns ``denoised`` of both sides and the teacher's ``loss_weight`` (N,), for
-    the objective ``denoised_matching``. ``draws`` are further outputs of the student, for
-    objectives on the data.
+    the objective ``denoised_matching``. Outputs for data also have the roles of ``denoising``.
 
     Args:
         student: the student.
         teacher: the teacher; None for schemes without a teacher.
         objectives: losses, by name.
-        weight: weight of the error of the clean image over the noise level.
+        noise_weight: weight of the error of the clean image over the noise level.
         guidance: weight of the teacher's classifier-free guidance.
     """
 
@@ -36,11 +35,11 @@ class DenoisedTargets(DiffusionScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        weight: LossWeight = "one",
+        noise_weight: LossWeight = "one",
         guidance: float = 0.0,
     ):
         super().__init__(student, teacher, objectives)
-        self.weight = weight
+        self.noise_weight = noise_weight
         self.guidance = guidance
 
     @property
@@ -54,7 +53,7 @@ class DenoisedTargets(DiffusionScheme):
     def weights(self, time: Tensor) -> Tensor:
         """Weights (N,) of the errors at times (N,)."""
         alpha, sigma = self.schedule.alpha(time), self.schedule.sigma(time)
-        return loss_weight(self.weight, alpha, sigma, self.student_denoiser.parameterisation)
+        return loss_weight(self.noise_weight, alpha, sigma, self.student_denoiser.parameterisation)
 
     def interval(self, batch: Batch, num_steps: int, stream: str) -> tuple[Tensor, Tensor]:
         """Start and end (N,) of a random step of a sampler for each image.
@@ -105,19 +104,34 @@ class DenoisedTargets(DiffusionScheme):
         heun = noisy + length * (velocity + corrected) / 2
         return torch.where(over_pixels(end_time, noisy) > 0, heun, reached)
 
-    def clean_at(self, net: Net, noisy: Tensor, time: Tensor, label: Tensor | None) -> Tensor:
+    def run_on_data(self, sample: NoisySample, time: Tensor, **scalars: Tensor) -> Outputs:
+        """Outputs of the student for noisy data, with the roles of the objective ``denoising``.
+
+        Args:
+            sample: images, noise and classes; its times and noisy images are not used.
+            time: times (N,) of the student's schedule.
+            **scalars: numbers (N,) that the network reads besides the time.
+        """
+        noisy = self.schedule.add_noise(sample.clean, sample.noise, time)
+        alpha, sigma = self.schedule.coefficients(time, noisy)
+        kind = self.student_denoiser.parameterisation
+        return self.run_student(noisy, time, sample.label, **scalars) | {
+            "target": kind.target(sample.clean, sample.noise, alpha, sigma),
+            "clean": sample.clean,
+            "alpha": alpha.flatten(),
+            "sigma": sigma.flatten(),
+        }
+
+    def clean_at(
+        self, net: Net, noisy: Tensor, time: Tensor, label: Tensor | None, **scalars: Tensor
+    ) -> Tensor:
         """Clean images of a net, without gradient; at time 0 the images themselves."""
         with torch.no_grad():
             safe_time = time.clamp_min(self.schedule.min_time)
-            denoised: Tensor = self.run_student(noisy, safe_time, label, net)["denoised"]
-        return torch.where(over_pixels(time, noisy) > 0, denoised, noisy)
+            outputs = self.run_student(noisy, safe_time, label, net, **scalars)
+        return torch.where(over_pixels(time, noisy) > 0, outputs["denoised"], noisy)
 
 
 def over_pixels(values: Tensor, images: Tensor) -> Tensor:
     """View values of images (N,) as (N, 1, ...), to broadcast with images (N, ...)."""
     return values.view(-1, *[1] * (images.ndim - 1))
-
-
-def draws(sample: NoisySample) -> Outputs:
-    """Roles of a noisy sample, for objectives that compare with the data."""
-    return {"clean": sample.clean, "noise": sample.noise}

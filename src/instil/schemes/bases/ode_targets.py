@@ -88,7 +88,7 @@ class OdeTargets(DenoisedTargets):
         num_pairs: number of recorded pairs.
         pair_steps: number of steps of the teacher's sampler; None: its own.
         pair_solver: solver of the teacher's sampler; None: its own.
-        weight: weight of the error of the clean image over the noise level.
+        noise_weight: weight of the error of the clean image over the noise level.
         guidance: weight of the teacher's classifier-free guidance.
 
     Raises:
@@ -103,10 +103,10 @@ class OdeTargets(DenoisedTargets):
         num_pairs: int,
         pair_steps: int | None = None,
         pair_solver: str | None = None,
-        weight: LossWeight = "one",
+        noise_weight: LossWeight = "one",
         guidance: float = 0.0,
     ):
-        super().__init__(student, teacher, objectives, weight, guidance)
+        super().__init__(student, teacher, objectives, noise_weight, guidance)
         self.num_pairs = num_pairs
         self.sampler = PairSampler(self, num_pairs, pair_steps, pair_solver)
         self.pairs: OdePairs | None = None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
 from instil.schemes.bases.consistency import ConsistencyScheme
-from instil.schemes.bases.denoised_targets import draws
 from instil.schemes.bases.diffusion_options import (
     Guidance,
     NumTimes,
@@ -50,10 +49,10 @@ class ConsistencyDistillation(ConsistencyScheme):
         solver: TeacherSolver = "heun",
         decay: TargetDecay = 0.0,
         steps: StudentSteps = 1,
-        weight: Weight = "one",
+        noise_weight: Weight = "one",
         guidance: Guidance = 0.0,
     ):
-        super().__init__(student, teacher, objectives, decay, weight, guidance)
+        super().__init__(student, teacher, objectives, decay, noise_weight, guidance)
         self.num_times = num_times
         self.solver = solver
         if steps is not None:
@@ -65,8 +64,12 @@ class ConsistencyDistillation(ConsistencyScheme):
         sample = self.draw(batch)
         start, end = self.interval(batch, self.num_times, "scheme.interval")
         noisy = self.schedule.add_noise(sample.clean, sample.noise, start)
-        reached = self.teacher_step(noisy, start, end, sample.label, self.solver)
-        student = self.run_student(noisy, start, sample.label)
-        target = self.target(reached, end, sample.label)
-        teacher = {"denoised": target, "loss_weight": self.weights(start)}
-        return student | draws(sample), teacher
+        guidance, scalars = self.draw_guidance(batch)
+        reached = self.teacher_step(noisy, start, end, sample.label, self.solver, guidance)
+        student = self.run_on_data(sample, start, **scalars)
+        target = self.target(reached, end, sample.label, **scalars)
+        return student, {"denoised": target, "loss_weight": self.weights(start)}
+
+    def draw_guidance(self, batch: Batch) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """Weight of the teacher's guidance, and the numbers that the student reads."""
+        return self.guidance, {}

@@ -12,7 +12,6 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs
 from instil.schemes.bases.consistency import ConsistencyScheme
-from instil.schemes.bases.denoised_targets import draws
 from instil.schemes.bases.diffusion_options import StudentSteps, TargetDecay, Weight
 
 
@@ -45,9 +44,9 @@ class ConsistencyTraining(ConsistencyScheme):
         last_times: Annotated[int, Ge(2), Doc("number of intervals at the end")] = 40,
         decay: TargetDecay = 0.0,
         steps: StudentSteps = 1,
-        weight: Weight = "one",
+        noise_weight: Weight = "one",
     ):
-        super().__init__(student, None, objectives, decay, weight)
+        super().__init__(student, None, objectives, decay, noise_weight)
         if last_times < first_times:
             raise ValueError(
                 "scheme.last_times: less than scheme.first_times. Expected at least "
@@ -65,13 +64,11 @@ class ConsistencyTraining(ConsistencyScheme):
         progress = float(batch.get("progress", 0.0))
         num_times = num_intervals(progress, self.first_times, self.last_times)
         start, end = self.interval(batch, num_times, "scheme.interval")
-        noisy, reached = (
-            self.schedule.add_noise(sample.clean, sample.noise, time) for time in (start, end)
-        )
-        student = self.run_student(noisy, start, sample.label)
+        reached = self.schedule.add_noise(sample.clean, sample.noise, end)
+        student = self.run_on_data(sample, start)
         target = self.target(reached, end, sample.label)
         teacher = {"denoised": target, "loss_weight": self.weights(start)}
-        return student | draws(sample), teacher
+        return student, teacher
 
 
 def num_intervals(progress: float, first: int, last: int) -> int:

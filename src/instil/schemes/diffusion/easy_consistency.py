@@ -13,7 +13,6 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Objective, Objectives, Outputs
 from instil.functional.diffusion.consistency import earlier_ratio
 from instil.schemes.bases.consistency import ConsistencyScheme, relative_gap
-from instil.schemes.bases.denoised_targets import draws
 from instil.schemes.bases.diffusion_options import StudentSteps, TargetDecay
 
 
@@ -74,7 +73,7 @@ class EasyConsistency(ConsistencyScheme):
         is_clean = earlier <= self.schedule.sigma(smallest) / self.schedule.alpha(smallest)
         time = torch.where(is_clean, 0.0, time)
         reached = self.schedule.add_noise(sample.clean, sample.noise, time)
-        student = self.run_student(sample.noisy, sample.time, sample.label)
+        student = self.run_on_data(sample, sample.time)
         target = self.target(reached, time, sample.label)
         weight = relative_gap(ratio, earlier.masked_fill(is_clean, 0.0))
-        return student | draws(sample), {"denoised": target, "loss_weight": weight}
+        return student, {"denoised": target, "loss_weight": weight}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from dataclasses import replace
 
-from annotated_types import Ge
 from torch import Tensor, nn
-from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
-from instil.functional.keyed_random import keyed_uniform
-from instil.schemes.bases.denoised_targets import DenoisedTargets, draws
+from instil.schemes.bases.denoised_targets import DenoisedTargets
 from instil.schemes.bases.diffusion_options import Weight
+from instil.schemes.bases.guidance_range import GuidanceRange, Highest, Lowest
 
 
 class GuidanceDistillation(DenoisedTargets):
@@ -50,20 +48,15 @@ class GuidanceDistillation(DenoisedTargets):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        lowest: Annotated[float, Ge(0), Doc("smallest guidance weight of the training")] = 0.0,
-        highest: Annotated[float, Ge(0), Doc("largest guidance weight of the training")] = 4.0,
-        weight: Weight = "truncated_snr",
+        lowest: Lowest = 0.0,
+        highest: Highest = 4.0,
+        noise_weight: Weight = "truncated_snr",
     ):
-        super().__init__(student, teacher, objectives, weight)
-        self.teacher_denoiser.check_guidance(highest or 1.0)
-        check_range(lowest, highest)
-        self.reads_guidance = "guidance" in self.student_denoiser.scalars
-        if not self.reads_guidance and lowest != highest:
-            raise ValueError(
-                "scheme.highest: the student does not read the number guidance, so it can learn "
-                f"one weight only. Expected {lowest:g}, as scheme.lowest, got {highest:g}. Set the "
-                "option scalars: [guidance] of the student's network, or equal weights"
-            )
+        super().__init__(student, teacher, objectives, noise_weight)
+        self.guidance_range = GuidanceRange(
+            self.student_denoiser, self.teacher_denoiser, lowest, highest
+        )
+        self.teacher_denoiser.check_guidance(1.0)
         self.lowest = lowest
         self.highest = highest
 
@@ -72,23 +65,8 @@ class GuidanceDistillation(DenoisedTargets):
         sample = self.draw(batch)
         # Without dropped labels: the student needs no unconditional prediction.
         label: Tensor = batch["label"]
-        uniforms = keyed_uniform(batch, 1, "scheme.guidance")[:, 0]
-        guidance = self.lowest + (self.highest - self.lowest) * uniforms
+        guidance, scalars = self.guidance_range.draw(batch)
         target = self.teacher_denoised(sample.noisy, sample.time, label, guidance)
-        scalars = {"guidance": guidance} if self.reads_guidance else {}
-        student = self.run_student(sample.noisy, sample.time, label, **scalars)
+        student = self.run_on_data(replace(sample, label=label), sample.time, **scalars)
         teacher = {"denoised": target, "loss_weight": self.weights(sample.time)}
-        return student | draws(sample), teacher
-
-
-def check_range(lowest: float, highest: float) -> None:
-    """Check the range of guidance weights.
-
-    Raises:
-        ValueError: if ``highest`` is less than ``lowest``.
-    """
-    if highest < lowest:
-        raise ValueError(
-            "scheme.highest: less than scheme.lowest. Expected at least "
-            f"{lowest:g}, got {highest:g}"
-        )
+        return student, teacher

@@ -8,7 +8,7 @@ from torch import nn
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
 from instil.functional.diffusion.steps import ddim_clean
-from instil.schemes.bases.denoised_targets import DenoisedTargets, draws
+from instil.schemes.bases.denoised_targets import DenoisedTargets
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps, Weight
 
 
@@ -46,10 +46,10 @@ class Progressive(DenoisedTargets):
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
         steps: StudentSteps = None,
-        weight: Weight = "truncated_snr",
+        noise_weight: Weight = "truncated_snr",
         guidance: Guidance = 0.0,
     ):
-        super().__init__(student, teacher, objectives, weight, guidance)
+        super().__init__(student, teacher, objectives, noise_weight, guidance)
         if steps is not None:
             self.student_denoiser.reconfigure(steps=steps)
         self.steps = self.student_denoiser.steps
@@ -64,6 +64,6 @@ class Progressive(DenoisedTargets):
         reached = self.teacher_step(halfway, middle, end, sample.label)
         now, after = (self.schedule.coefficients(time, noisy) for time in (start, end))
         target = ddim_clean(noisy, reached, now, after)
-        student = self.run_student(noisy, start, sample.label)
+        student = self.run_on_data(sample, start)
         teacher = {"denoised": target, "loss_weight": self.weights(start)}
-        return student | draws(sample), teacher
+        return student, teacher

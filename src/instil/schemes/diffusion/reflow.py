@@ -45,11 +45,11 @@ class Reflow(OdeTargets):
         num_pairs: NumPairs = 4096,
         pair_steps: PairSteps = None,
         pair_solver: PairSolver = None,
-        weight: Weight = "output",
+        noise_weight: Weight = "output",
         guidance: Guidance = 0.0,
     ):
         super().__init__(
-            student, teacher, objectives, num_pairs, pair_steps, pair_solver, weight, guidance
+            student, teacher, objectives, num_pairs, pair_steps, pair_solver, noise_weight, guidance
         )
         if self.schedule.name != "flow":
             raise ValueError(

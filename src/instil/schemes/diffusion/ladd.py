@@ -1,0 +1,155 @@
+"""Latent adversarial diffusion distillation: critics on the features of the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Doc
+
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Outputs,
+    Teacher,
+    Update,
+    item_weights,
+    mean,
+    to_float32,
+)
+from instil.functional.critic_losses import CriticForm, critic_loss, generator_loss
+from instil.modules.critics import default_critic
+from instil.modules.noisy_sample import NoisySample
+from instil.schemes.bases.diffusion import denoiser_batch, translate
+from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
+from instil.schemes.bases.generated_images import GeneratedImages
+
+
+class LADD(GeneratedImages):
+    """Student of few steps that fools critics on the teacher's features (Sauer et al. 2024).
+
+    There are two learners: ``critic``, a head on each level of the teacher's ``features`` of noisy
+    images, and ``student``. The objective ``denoised_matching`` is the distillation loss of
+    adversarial diffusion distillation: the teacher denoises the student's images with noise.
+    """
+
+    card = Card(
+        "Fast High-Resolution Image Synthesis with Latent Adversarial Diffusion Distillation",
+        "https://arxiv.org/abs/2403.12015",
+        "SIGGRAPH Asia",
+        2024,
+        source="offline",
+        algorithms=("adversarial",),
+        tasks=("diffusion",),
+        labels=("none", "single"),
+        equation=r"-\sum_l D_l(f^t_l(x_t)) + \lambda c(t) \lVert x - \hat x^t(x_t) \rVert^2, \quad "
+        r"\min_D \sum_l [1 - D_l(f^t_l(y_t))]_+ + [1 + D_l(f^t_l(x_t))]_+",
+        use="For one to four steps with sharp images, when a second diffusion model, as of dmd2, "
+        "does not fit into memory. The features are those of the teacher, so no other network is "
+        "needed.",
+        pitfalls="Adversarial training can collapse to few images: compare recall and coverage. "
+        "The name of the teacher's layers must be in taps as features. With critic losses near 0 "
+        "the critic has won: lower its learning rate (optimizers.critic.lr).",
+        deviations="The paper trains on images of the teacher and has no distillation loss: give "
+        "denoised_matching a small weight. Adversarial diffusion distillation (Sauer et al. 2023) "
+        "has the features of DINOv2 in place of the teacher's. The heads are two convolutions.",
+        tags=("teacher_gradients",),
+    )
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        objectives: Objectives | Mapping[str, Objective],
+        fool: Annotated[NonNegative, Doc("weight of the student's adversarial loss")] = 1.0,
+        form: Annotated[CriticForm, Doc("form of the losses of critic and student")] = "hinge",
+        steps: StudentSteps = 1,
+        guidance: Guidance = 0.0,
+    ):
+        super().__init__(student, teacher, objectives, "one", guidance)
+        self.fool = fool
+        self.form = form
+        self.student_denoiser.reconfigure(solver="consistency")
+        if steps is not None:
+            self.student_denoiser.reconfigure(steps=steps)
+        self.steps = self.student_denoiser.steps
+        self.heads = nn.ModuleList()
+        self.learners["critic"] = ("heads",)
+
+    def build(self, batch: Batch) -> None:
+        sample = self.draw(batch)
+        levels = self._levels(self._run_teacher(sample.noisy, sample.time, sample.label))
+        self.heads.extend(default_critic(level).to(level.device) for level in levels)
+        super().build(batch)
+        # A second selection: the one in super().build has the roles of the objectives only.
+        assert self.teacher is not None
+        roles = self.objectives.reads("teacher") | {"denoised", "features"}
+        self.teacher.select_roles(roles, batch)
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        num_items = item_weights(batch).sum()
+        return {**super().counts(batch), "critic": num_items, "fool": num_items}
+
+    def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
+        """Generated images with their ``score``, and these images denoised by the teacher."""
+        images, label = self.generate(batch)
+        sample = self.add_noise(images, batch)
+        outputs = self._run_teacher(sample.noisy, sample.time, label)
+        denoised = outputs["denoised"].detach()
+        if self.guidance:
+            noisy = sample.noisy.detach()
+            denoised = self.teacher_denoised(noisy, sample.time, label, self.guidance)
+        # The teacher knows little of images with much noise.
+        weight = self.schedule.alpha(sample.time)
+        student = {"denoised": images, "score": self._score(outputs)}
+        return student, {"denoised": denoised, "loss_weight": weight}
+
+    def step(self, batch: Batch) -> Iterator[Update]:
+        yield Update({"critic": self._critic_loss(batch)}, "critic")
+        student, teacher = self.forward_both(batch)
+        update = self.objectives(student, teacher, batch)
+        values = generator_loss(student["score"], self.form)
+        update.losses["fool"] = self.fool * mean(values, item_weights(batch))
+        # Frees the graph of the score, which the loss holds.
+        del student, teacher, values
+        yield update
+
+    def _critic_loss(self, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            images, label = self.generate(batch, 1)
+            fake = self.add_noise(images, batch, 1)
+            fake_outputs = self._run_teacher(fake.noisy, fake.time, label)
+            real: NoisySample = self.draw(batch, "scheme.matching.1")
+            real_outputs = self._run_teacher(real.noisy, real.time, label)
+        values = critic_loss(self._score(real_outputs), self._score(fake_outputs), self.form)
+        return mean(values, item_weights(batch))
+
+    def _run_teacher(self, noisy: Tensor, time: Tensor, label: Tensor | None) -> Outputs:
+        """Outputs of the teacher for noisy images of the student's schedule, with gradient."""
+        noisy, time = translate(noisy, time, self.student_denoiser, self.teacher_denoiser)
+        assert self.teacher is not None
+        is_differentiated = torch.is_grad_enabled()
+        outputs: Outputs = self.teacher(denoiser_batch(noisy, time, label), grad=is_differentiated)
+        return outputs
+
+    def _score(self, outputs: Outputs) -> Tensor:
+        """Critic score of each image (N,), the mean over levels and positions."""
+        pairs = zip(self.heads, self._levels(outputs), strict=True)
+        scores = [head(level).flatten(1).mean(1) for head, level in pairs]
+        return torch.stack(scores).mean(0)
+
+    def _levels(self, outputs: Outputs) -> tuple[Tensor, ...]:
+        """Feature levels of the teacher in float32."""
+        if "features" not in outputs:
+            raise ValueError(
+                "teacher.taps: the critics of ladd read 'features'. Expected them in the outputs of "
+                f"the teacher, got {', '.join(outputs)}. Name modules in taps"
+            )
+        value = outputs["features"]
+        levels = value if isinstance(value, tuple) else (value,)
+        return tuple(to_float32(level) for level in levels)

@@ -147,8 +147,8 @@ class LADD(GeneratedImages):
         """Feature levels of the teacher in float32."""
         if "features" not in outputs:
             raise ValueError(
-                "teacher.taps: the critics of ladd read 'features'. Expected them in the outputs of "
-                f"the teacher, got {', '.join(outputs)}. Name modules in taps"
+                "teacher.taps: the critics of ladd read 'features'. Expected them in the outputs "
+                f"of the teacher, got {', '.join(outputs)}. Name modules in taps"
             )
         value = outputs["features"]
         levels = value if isinstance(value, tuple) else (value,)

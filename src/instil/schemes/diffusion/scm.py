@@ -8,10 +8,10 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
+from instil.functional.diffusion.derivatives import value_and_derivative
 from instil.schemes.bases.consistency import ConsistencyScheme
 from instil.schemes.bases.denoised_targets import over_pixels
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
@@ -119,15 +119,13 @@ class SCM(ConsistencyScheme):
             denoised: Tensor = self.run_student(noisy, time, label)["denoised"]
             return denoised
 
-        # Fused attention has no forward-mode derivative.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            tangents = velocity, torch.ones_like(time)
-            denoised, derivative = torch.func.jvp(predict, (noisy, time), tangents)
+        direction = velocity, torch.ones_like(time)
+        denoised, derivative = value_and_derivative(predict, (noisy, time), direction)
         derivative = derivative / over_pixels(self.angle_rate(time), noisy)
         cosine = over_pixels(self.angle(time).cos(), noisy)
-        # With both networks equal the first term is 0: it is the error of the student as a
-        # denoiser, and the rest is the change of the network along the path.
-        denoising = cosine * (denoised - end_of_path) / over_pixels(self.angle(time).sin(), noisy)
+        sine = over_pixels(self.angle(time).sin(), noisy)
+        # The error of the student as a denoiser; the rest is its change along the path.
+        denoising = cosine * (denoised - end_of_path) / sine
         change = derivative - denoising
         progress = float(batch.get("progress", 0.0))
         share = min(1.0, progress / self.warm_up) if self.warm_up else 1.0

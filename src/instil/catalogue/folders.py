@@ -25,6 +25,7 @@ FOLDERS = {
         "schemes.robust",
         "schemes.data_free",
         "schemes.language",
+        "schemes.diffusion",
     ),
     "teacher": ("teachers",),
     "task": ("tasks",),

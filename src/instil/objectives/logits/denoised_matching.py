@@ -13,6 +13,8 @@ from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.diffusion.consistency import Distance, consistency_loss
 from instil.functional.feature_maps import require_same_shape
 
+COMPARED_ROLE = "compared"
+"""Role of what a scheme compares in place of clean images, such as velocities (N, C, H, W)."""
 WEIGHT_ROLE = "loss_weight"
 """Role of the weight of each image (N,), which a scheme sets for the noise level."""
 
@@ -20,8 +22,9 @@ WEIGHT_ROLE = "loss_weight"
 class DenoisedMatching(Objective):
     """Distance between the clean images (N, C, H, W) of both sides, weighted by noise level.
 
-    The scheme decides which images are the targets, and sets the weights. Without such a scheme
-    student and teacher denoise the same noisy image, and all weights are 1.
+    The scheme decides which images are the targets, and sets the weights. It may compare another
+    quantity, such as a velocity. Without such a scheme student and teacher denoise the same noisy
+    image, and all weights are 1.
     """
 
     card = Card(
@@ -42,7 +45,7 @@ class DenoisedMatching(Objective):
         deviations="The paper has the squared error. The pseudo-Huber distances are those of "
         "consistency models.",
     )
-    needs: ClassVar = {"student": (("denoised",),), "teacher": (("denoised",),)}
+    needs: ClassVar = dict.fromkeys(("student", "teacher"), ((COMPARED_ROLE, "denoised"),))
 
     def __init__(
         self,
@@ -65,7 +68,9 @@ class DenoisedMatching(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         student_denoised, teacher_denoised = require_same_shape(
-            to_float32(student["denoised"]), to_float32(teacher["denoised"]), "denoised_matching"
+            to_float32(student[self.reads["student"][0]]),
+            to_float32(teacher[self.reads["teacher"][0]]),
+            "denoised_matching",
         )
         weight: Tensor | None = teacher.get(WEIGHT_ROLE)
         values = consistency_loss(

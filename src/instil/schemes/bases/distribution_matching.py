@@ -120,8 +120,8 @@ class DistributionMatching(GeneratedImages):
             turn: index of the update in this step.
         """
         sample, label = self.noisy_images(batch, turn)
-        denoised = self.run_fake(sample.noisy, sample.time, label)["denoised"]
-        return {"fake": self.denoising_loss(denoised, sample, batch)}
+        outputs = self.run_fake(sample.noisy, sample.time, label)
+        return {"fake": self.denoising_loss(outputs, sample, batch)}
 
     def noisy_images(self, batch: Batch, turn: int) -> tuple[NoisySample, Tensor | None]:
         """Noisy versions of generated images, without gradient, and their classes."""
@@ -129,12 +129,25 @@ class DistributionMatching(GeneratedImages):
             images, label = self.generate(batch, turn)
         return self.add_noise(images, batch, turn), label
 
-    def denoising_loss(self, denoised: Tensor, sample: NoisySample, batch: Batch) -> Tensor:
-        """Weighted error (scalar) of the clean images that ``fake`` predicts."""
-        alpha, sigma = self.schedule.alpha(sample.time), self.schedule.sigma(sample.time)
-        kind = self.fake_denoiser.parameterisation
-        weight = loss_weight(self.fake_weight, alpha, sigma, kind)
-        values = weight * squared_error(denoised, sample.clean)
+    def denoising_loss(self, outputs: Outputs, sample: NoisySample, batch: Batch) -> Tensor:
+        """Weighted error (scalar) of the outputs of ``fake``.
+
+        Args:
+            outputs: outputs of ``fake`` for noisy images.
+            sample: the clean images and the noise.
+            batch: batch of the step.
+        """
+        fake = self.fake_denoiser
+        _, time = translate(sample.noisy, sample.time, self.student_denoiser, fake)
+        alpha, sigma = fake.schedule.coefficients(time, sample.noisy)
+        kind = fake.parameterisation
+        if self.fake_weight == "output":
+            # The same loss by the clean image would lose digits at small times.
+            target = kind.target(sample.clean, sample.noise, alpha, sigma)
+            values = squared_error(outputs["prediction"], target)
+        else:
+            weight = loss_weight(self.fake_weight, alpha.flatten(), sigma.flatten(), kind)
+            values = weight * squared_error(outputs["denoised"], sample.clean)
         return mean(values, item_weights(batch))
 
     def run_fake(self, noisy: Tensor, time: Tensor, label: Tensor | None) -> Outputs:

@@ -143,7 +143,7 @@ class DMD2(DistributionMatching):
         """Losses of the second network on images that the student generates now."""
         sample, label = self.noisy_images(batch, turn)
         fake = self.run_fake(sample.noisy, sample.time, label)
-        losses = {"fake": self.denoising_loss(fake["denoised"], sample, batch)}
+        losses = {"fake": self.denoising_loss(fake, sample, batch)}
         if not self.fool:
             return losses
         # The data with the noise and the times of the generated images.

@@ -89,7 +89,7 @@ class MeanFlow(DenoisedTargets):
             )
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
-        """Student outputs for two times, and the images that the target velocity leads to."""
+        """Student outputs for two times, and the target of the mean velocity."""
         sample = self.draw(batch)
         time, end_time = self.draw_times(batch, sample)
         noisy = self.schedule.add_noise(sample.clean, sample.noise, time)
@@ -97,11 +97,10 @@ class MeanFlow(DenoisedTargets):
         outputs = self.run_student(noisy, time, sample.label, end_time=end_time)
         target = self.target_velocity(noisy, time, end_time, velocity, sample.label)
         error = (outputs["prediction"].detach() - target).square().flatten(1).sum(1)
-        # The error of the clean image is that of the velocity times the time.
-        weight = error.new_tensor(target[0].numel()) / time.square()
-        weight = weight / (error + SMALLEST) ** self.power
-        clean = noisy - over_pixels(time, noisy) * target
-        return outputs, {"denoised": clean, "loss_weight": weight}
+        # The loss is a mean over the entries, and that of the paper a sum.
+        weight = target.shape[1:].numel() / (error + SMALLEST) ** self.power
+        student = outputs | {"compared": outputs["prediction"]}
+        return student, {"compared": target, "loss_weight": weight}
 
     def draw_times(self, batch: Batch, sample: NoisySample) -> tuple[Tensor, Tensor]:
         """Start and end (N,) of a step; equal for a share of the samples."""

@@ -63,4 +63,11 @@ class Reflow(OdeTargets):
         time = self.draw(batch).time
         noisy = self.schedule.add_noise(pair.image, pair.noise, time)
         student = self.run_student(noisy, time, pair.label)
-        return student, {"denoised": pair.image, "loss_weight": self.weights(time)}
+        if self.noise_weight != "output":
+            return student, {"denoised": pair.image, "loss_weight": self.weights(time)}
+        # The same loss by the clean image would lose digits at small times.
+        coefficients = self.schedule.coefficients(time, noisy)
+        kind = self.student_denoiser.parameterisation
+        target = kind.target(pair.image, pair.noise, *coefficients)
+        student |= {"compared": student["prediction"]}
+        return student, {"denoised": pair.image, "compared": target}

@@ -79,10 +79,11 @@ class SCM(ConsistencyScheme):
             )
         student = self.run_on_data(sample, sample.time)
         tangent = self.tangent(sample.noisy, sample.time, sample.label, end_of_path, batch)
+        # F differs from a multiple of the clean image by a constant.
         sine = self.sigma_data * over_pixels(self.angle(sample.time).sin(), sample.noisy)
-        target = student["denoised"].detach() - sine * tangent
-        # The squared error of F, of which the clean image is a multiple.
-        return student, {"denoised": target, "loss_weight": 1 / sine.flatten().square()}
+        velocity = -student["denoised"] / sine
+        student |= {"compared": velocity}
+        return student, {"compared": velocity.detach() + tangent}
 
     def angle(self, time: Tensor) -> Tensor:
         """Angle (N,) of the noise level, from 0 for a clean image to pi / 2 for noise."""

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from instil.schemes.diffusion.ladd import LADD
+from instil.teachers.frozen import Frozen
+from instil.testing import check_scheme
+from tests.schemes.denoisers import batch, clocked, constant, denoiser, matching, prepared, teacher
+
+
+def scheme() -> LADD:
+    return LADD(denoiser(), teacher(), matching(), fool=0.5)
+
+
+def test_contracts() -> None:
+    check_scheme(scheme, batch)
+
+
+def test_the_critic_reads_the_teacher_with_the_noise_of_the_data() -> None:
+    it = prepared(scheme())
+    images, label = it.generate(clocked(), 1)
+    fake = it.add_noise(images.detach(), clocked(), 1)
+    real = it.draw(clocked(), "scheme.matching.1")
+    assert torch.equal(fake.time, real.time)
+    assert torch.equal(fake.noise, real.noise)
+
+    def score(noisy: torch.Tensor) -> torch.Tensor:
+        inputs = {"noisy": noisy, "time": fake.time, "label": label}
+        features = it.teacher(inputs)["features"]
+        return it.heads[0](features[0]).flatten(1).mean(1)
+
+    expected = F.relu(1 - score(real.noisy)) + F.relu(1 + score(fake.noisy))
+    updates = it.step(clocked())
+    critic = next(updates)
+    assert critic.learner == "critic"
+    assert torch.allclose(critic.losses["critic"], expected.mean())
+
+
+def test_the_student_fools_the_critic_through_the_teacher() -> None:
+    it = prepared(scheme())
+    _, update = it.step(clocked())
+    student, target = it.forward_both(clocked())
+    assert torch.allclose(update.losses["fool"], -0.5 * student["score"].mean())
+    gradients = torch.autograd.grad(
+        update.losses["fool"], list(it.student.parameters()), allow_unused=True
+    )
+    assert any(value is not None and value.abs().max() > 0 for value in gradients)
+    assert not target["denoised"].requires_grad
+    sample = it.add_noise(student["denoised"].detach(), clocked())
+    assert torch.allclose(target["loss_weight"], it.schedule.alpha(sample.time))
+    denoised = it.teacher_denoised(sample.noisy, sample.time, clocked()["label"])
+    assert torch.allclose(target["denoised"], denoised, atol=1e-5)
+
+
+def test_a_teacher_without_features_is_refused() -> None:
+    it = LADD(denoiser(num_classes=0), Frozen(constant()), matching())
+    with pytest.raises(ValueError, match="the critics of ladd read 'features'"):
+        it.prepare(batch())

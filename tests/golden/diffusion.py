@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.functional.diffusion.consistency import consistency_loss
 from instil.functional.diffusion.distribution_matching import (
     distribution_matching_gradient,
     distribution_matching_loss,
@@ -23,6 +22,7 @@ from instil.functional.diffusion.schedules import KarrasSchedule
 from instil.functional.diffusion.steps import ddim_clean, ddim_step, guided
 from instil.functional.errors import squared_error
 from instil.generation.diffusion_sampler import solve
+from instil.objectives.logits.denoised_matching import denoised_matching_loss
 from tests.golden.cases import Case
 from tests.golden.logits import Answer
 
@@ -95,7 +95,7 @@ def consistency(case: Case) -> Answer:
     prediction = karras_denoiser(case, "student", True)(noisy, now)
     target = karras_denoiser(case, "target", True)(reached, later).detach()
     norm = case.option("loss_norm")
-    values = consistency_loss(prediction, target, weight(case, now), norm)
+    values = denoised_matching_loss(prediction, target, weight(case, now), norm, reduction="none")
     return values.mean(), {"loss_per_sample": values}
 
 
@@ -162,7 +162,8 @@ def lcm(case: Case) -> Answer:
     target = consistent("target", reached, later).detach()
     prediction = consistent("student", noisy, start)
     distance = "entry_huber" if case.option("loss_type") == "huber" else "l2"
-    loss = consistency_loss(prediction, target, None, distance, case.option("huber_c")).mean()
+    width = case.option("huber_c")
+    loss = denoised_matching_loss(prediction, target, None, distance, width)
     return loss, {"target_prediction": target, "model_prediction": prediction}
 
 

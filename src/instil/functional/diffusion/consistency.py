@@ -1,64 +1,9 @@
-"""Consistency models: distance of two predictions, and the time of the target."""
+"""Consistency models: pseudo-Huber distance, and noise level of the target."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
 import torch
 from torch import Tensor
-
-from instil.functional.errors import sample_mean
-
-Distance = Literal["l1", "l2", "huber", "entry_huber"]
-"""Distance of two clean images.
-
-``huber`` is the pseudo-Huber distance of whole images, ``entry_huber`` its mean over entries.
-"""
-
-
-def consistency_loss(
-    student_denoised: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    distance: Distance = "huber",
-    huber_width: float | None = None,
-) -> Tensor:
-    """Distance of the student's clean images from those of a target at an earlier time.
-
-    Song et al. 2023, Eq. 7. The target must have no gradient.
-
-    Args:
-        student_denoised: clean images that the student predicts (N, ...).
-        target: clean images that the target predicts, of the same shape.
-        weight: weight of each image (N,); None for 1.
-        distance: ``"huber"`` is ``sqrt(|d| ** 2 + c ** 2) - c`` of the whole image. ``"l1"``,
-            ``"l2"`` and ``"entry_huber"`` are means over the entries of an image.
-        huber_width: ``c`` of the pseudo-Huber distances; None: ``0.00054 * sqrt(entries)``
-            (Song & Dhariwal 2024, section 3.3).
-
-    Returns:
-        (N,).
-
-    Example:
-        >>> consistency_loss(torch.ones(1, 4), torch.zeros(1, 4), distance="l2")
-        tensor([1.])
-        >>> consistency_loss(torch.ones(1, 4), torch.zeros(1, 4), huber_width=1.5)
-        tensor([1.])
-    """
-    difference = student_denoised - target
-    squared = difference.square()
-    if huber_width is None:
-        huber_width = 0.00054 * math.sqrt(difference.shape[1:].numel())
-    if distance == "l1":
-        value = sample_mean(difference.abs())
-    elif distance == "l2":
-        value = sample_mean(squared)
-    elif distance == "huber":
-        value = pseudo_huber(squared.flatten(1).sum(1), huber_width)
-    else:
-        value = sample_mean(pseudo_huber(squared, huber_width))
-    return value if weight is None else weight * value
 
 
 def pseudo_huber(squared: Tensor, width: float) -> Tensor:

@@ -14,6 +14,7 @@ from typing_extensions import Doc
 from instil.core import (
     Batch,
     Net,
+    NonNegative,
     Objective,
     Objectives,
     Outputs,
@@ -34,6 +35,9 @@ from instil.schemes.bases.generated_images import GeneratedImages
 
 FakeUpdates = Annotated[
     int, Ge(1), Doc("updates of the model of generated images per update of the student")
+]
+CriticWeight = Annotated[
+    NonNegative, Doc("weight of the critic's loss in the updates of the second network")
 ]
 FakeWeight = Annotated[
     LossWeight,

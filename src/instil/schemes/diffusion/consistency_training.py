@@ -81,7 +81,7 @@ def num_intervals(progress: float, first: int, last: int) -> int:
 
     Example:
         >>> [num_intervals(progress, 2, 40) for progress in (0.0, 0.5, 1.0)]
-        [2, 29, 41]
+        [2, 30, 41]
     """
     squared = progress * ((last + 1) ** 2 - first**2) + first**2
     return math.ceil(math.sqrt(squared) - 1) + 1

@@ -29,14 +29,12 @@ from instil.modules.critics import default_critic
 from instil.modules.noisy_sample import to_model_range
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
 from instil.schemes.bases.distribution_matching import (
+    CriticWeight,
     DistributionMatching,
     FakeUpdates,
     FakeWeight,
 )
 
-CriticWeight = Annotated[
-    NonNegative, Doc("weight of the critic's loss in the updates of the second network")
-]
 PENALTY_NOISE = 0.1
 """Standard deviation of the noise of the penalty."""
 FoolWeight = Annotated[NonNegative, Doc("weight of the student's adversarial loss; 0: no critic")]

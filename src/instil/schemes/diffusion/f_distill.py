@@ -12,8 +12,8 @@ from typing_extensions import Doc
 from instil.core import Card, Objective, Objectives, Teacher
 from instil.functional.diffusion.distribution_matching import FDivergence, ratio_weight
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
-from instil.schemes.bases.distribution_matching import FakeUpdates, FakeWeight
-from instil.schemes.diffusion.dmd2 import DMD2, CriticWeight
+from instil.schemes.bases.distribution_matching import CriticWeight, FakeUpdates, FakeWeight
+from instil.schemes.diffusion.dmd2 import DMD2
 
 
 class FDistill(DMD2):

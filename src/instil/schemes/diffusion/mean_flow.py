@@ -18,7 +18,7 @@ from instil.schemes.bases.denoised_targets import DenoisedTargets, over_pixels
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
 
 SMALLEST = 1e-3
-"""Constant beside the squared error in the adaptive weight."""
+"""Constant that is added to the squared error in the adaptive weight."""
 
 
 class MeanFlow(DenoisedTargets):

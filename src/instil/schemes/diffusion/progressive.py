@@ -34,7 +34,7 @@ class Progressive(DenoisedTargets):
         "the same noise. It is the most stable method, and needs no second trained network.",
         pitfalls="Start from the teacher (student: {model: teacher}, later previous). Each stage "
         "adds its error to those before it: below 4 steps the images become blurred. The steps "
-        "must fit the teacher, which was trained or distilled for twice as many. Use v or x0: "
+        "must fit the teacher, which was trained or distilled for twice their number. Use v or x0: "
         "noise cannot be predicted for one step from pure noise.",
         deviations="The paper distils a moving average of the weights in each stage: set "
         "train.average. Its learning rate falls to 0 in each stage: set train.schedule.",

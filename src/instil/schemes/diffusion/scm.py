@@ -17,7 +17,7 @@ from instil.schemes.bases.denoised_targets import over_pixels
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
 
 TANGENT_OFFSET = 0.1
-"""Constant beside the norm that divides a tangent (Lu & Song 2025, section 4.1)."""
+"""Constant that is added to the norm of a tangent (Lu & Song 2025, section 4.1)."""
 
 
 class SCM(ConsistencyScheme):

@@ -36,7 +36,7 @@ from instil.experiment.experiment import Experiment
 from instil.files.atomic import atomic
 from instil.functional.sample_quality import frechet_distance, precision_recall_coverage
 from instil.modules.denoiser import Denoiser
-from instil.modules.denoiser_call import denoiser_call
+from instil.modules.denoiser_call import denoiser_call, denoiser_of
 from instil.networks.unet import unet
 from instil.objectives.labels.denoising import Denoising
 from instil.objectives.logits.denoised_matching import DenoisedMatching
@@ -154,7 +154,9 @@ class Measurement:
 
     def quality(self, net: Net, steps: int) -> dict[str, float]:
         """Return the metrics of a net with a number of sampling steps."""
-        images = ImageSampler(net.model, steps=steps).generate(NUM_IMAGES, self.test.shape[1:])
+        images = ImageSampler(denoiser_of(net), steps=steps).generate(
+            NUM_IMAGES, self.test.shape[1:]
+        )
         features = self.task.features(images)
         distance = frechet_distance(features, self.reference).item()
         metrics = precision_recall_coverage(features, self.reference, 5)
@@ -244,7 +246,7 @@ def main() -> None:
             if path.exists():
                 continue
             measurement = measurement or Measurement(seed, arguments.work)
-            result = {"row": row, "seed": seed} | measurement.measure(row)
+            result: dict[str, Any] = {"row": row, "seed": seed, **measurement.measure(row)}
             with atomic(path) as temporary:
                 Path(temporary).write_text(json.dumps(result, indent=1), encoding="utf-8")
             distances = {k: round(v["frechet_distance"], 2) for k, v in result["quality"].items()}

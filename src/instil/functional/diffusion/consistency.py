@@ -50,4 +50,5 @@ def earlier_ratio(
     """
     stage = 1 + min(int(progress * doublings), doublings - 1)
     gap = (1 + steepness * torch.sigmoid(-shift * ratio)) / 2**stage
-    return ratio * (1 - gap).clamp_min(0)
+    earlier: Tensor = ratio * (1 - gap).clamp_min(0)
+    return earlier

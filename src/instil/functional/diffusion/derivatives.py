@@ -35,5 +35,7 @@ def value_and_derivative(
         # torch compiles the decompositions of forward mode by an interface that it deprecates.
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
-        value, derivative = torch.func.jvp(function, inputs, direction)
+        value: Tensor
+        derivative: Tensor
+        value, derivative = torch.func.jvp(function, inputs, direction)[:2]
     return value, derivative

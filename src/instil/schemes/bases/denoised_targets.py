@@ -115,7 +115,7 @@ class DenoisedTargets(DiffusionScheme):
         noisy = self.schedule.add_noise(sample.clean, sample.noise, time)
         alpha, sigma = self.schedule.coefficients(time, noisy)
         kind = self.student_denoiser.parameterisation
-        return self.run_student(noisy, time, sample.label, **scalars) | {
+        return self.run_student(noisy, time, sample.label, None, **scalars) | {
             "target": kind.target(sample.clean, sample.noise, alpha, sigma),
             "clean": sample.clean,
             "alpha": alpha.flatten(),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from instil import recipe as recipes
@@ -234,3 +235,9 @@ def test_network_of_diffusers(empty_folder: Path) -> None:
     net = build_network(experiment.recipe.teachers[0], experiment, "teacher")
     outputs = net(experiment.splits.train.__getitems__([0, 1]))
     assert outputs["denoised"].shape == (2, 1, 8, 8)
+
+
+def test_stages_of_diffusion() -> None:
+    stages = recipes.stages(recipes.build(yaml.safe_load(blocks(DIFFUSION, "yaml")[2])))
+    assert [stage.scheme.options["steps"] for stage in stages] == [8, 4]
+    assert [stage.student.model for stage in stages] == ["teacher", "previous"]

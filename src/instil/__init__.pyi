@@ -43,6 +43,8 @@ from .objectives.features.cat_kd import CatKD as CatKD
 from .tasks.classification import Classification as Classification
 from .schemes.offline.cold_brew import ColdBrew as ColdBrew
 from .objectives.relations.compress import CompRess as CompRess
+from .schemes.diffusion.consistency_distillation import ConsistencyDistillation as ConsistencyDistillation
+from .schemes.diffusion.consistency_training import ConsistencyTraining as ConsistencyTraining
 from .objectives.labels.contrastive import Contrastive as Contrastive
 from .objectives.relations.contrastive_relation import ContrastiveRelation as ContrastiveRelation
 from .objectives.relations.correlation_congruence import CorrelationCongruence as CorrelationCongruence
@@ -60,6 +62,8 @@ from .objectives.features.dist_plus import DISTPlus as DISTPlus
 from .objectives.logits.dkd import DKD as DKD
 from .schemes.self_distillation.dks import DKS as DKS
 from .objectives.logits.dlb import DLB as DLB
+from .schemes.diffusion.dmd import DMD as DMD
+from .schemes.diffusion.dmd2 import DMD2 as DMD2
 from .schemes.offline.dphubert import DPHuBERT as DPHuBERT
 from .objectives.relations.dsd import DSD as DSD
 from .objectives.logits.dskd import DSKD as DSKD
@@ -69,6 +73,7 @@ from .schemes.data_free.deep_inversion import DeepInversion as DeepInversion
 from .schemes.self_distillation.deep_supervision import DeepSupervision as DeepSupervision
 from .objectives.logits.deit_hard import DeiTHard as DeiTHard
 from .objectives.logits.deit_soft import DeiTSoft as DeiTSoft
+from .objectives.logits.denoised_matching import DenoisedMatching as DenoisedMatching
 from .objectives.labels.denoising import Denoising as Denoising
 from .tasks.detection import Detection as Detection
 from .objectives.features.diffkd import DiffKD as DiffKD
@@ -84,12 +89,14 @@ from .objectives.features.distillation_experts import DistillationExperts as Dis
 from .objectives.labels.distribution_focal import DistributionFocal as DistributionFocal
 from .objectives.logits.ebkd import EBKD as EBKD
 from .objectives.relations.ega import EGA as EGA
+from .schemes.diffusion.easy_consistency import EasyConsistency as EasyConsistency
 from .schemes.self_distillation.ema import Ema as Ema
 from .objectives.features.embedding_regression import EmbeddingRegression as EmbeddingRegression
 from .teachers.ensemble import Ensemble as Ensemble
 from .weightings.entropy import Entropy as Entropy
 from .objectives.features.fbkd import FBKD as FBKD
 from .schemes.offline.fcfd import FCFD as FCFD
+from .schemes.diffusion.f_distill import FDistill as FDistill
 from .schemes.online.ffl import FFL as FFL
 from .objectives.features.fgd import FGD as FGD
 from .schemes.self_distillation.frskd import FRSKD as FRSKD
@@ -107,6 +114,7 @@ from .objectives.logits.gold import GOLD as GOLD
 from .objectives.relations.gsp import GSP as GSP
 from .balances.gradient_norm import GradientNorm as GradientNorm
 from .tasks.graph_classification import GraphClassification as GraphClassification
+from .schemes.diffusion.guidance_distillation import GuidanceDistillation as GuidanceDistillation
 from .objectives.relations.hkd import HKD as HKD
 from .schemes.robust.iad import IAD as IAD
 from .schemes.robust.iad_ii import IADII as IADII
@@ -124,6 +132,8 @@ from .schemes.online.kdcl import KDCL as KDCL
 from .objectives.features.kdsvd import KDSVD as KDSVD
 from .schemes.offline.krd import KRD as KRD
 from .objectives.features.kta import KTA as KTA
+from .schemes.diffusion.ladd import LADD as LADD
+from .schemes.diffusion.lcm import LCM as LCM
 from .objectives.relations.lsp import LSP as LSP
 from .objectives.labels.label_smoothing import LabelSmoothing as LabelSmoothing
 from .tasks.language import Language as Language
@@ -142,6 +152,7 @@ from .objectives.logits.margin_mse import MarginMSE as MarginMSE
 from .schemes.offline.masked_images import MaskedImages as MaskedImages
 from .schemes.offline.masked_video import MaskedVideo as MaskedVideo
 from .objectives.features.masked_views import MaskedViews as MaskedViews
+from .schemes.diffusion.mean_flow import MeanFlow as MeanFlow
 from .objectives.labels.mean_squared_error import MeanSquaredError as MeanSquaredError
 from .schemes.language.minillm import MiniLLM as MiniLLM
 from .objectives.relations.minilm import MiniLM as MiniLM
@@ -167,8 +178,10 @@ from .schemes.online.one import ONE as ONE
 from .objectives.logits.opd import OPD as OPD
 from .core import Objective as Objective
 from .core import Objectives as Objectives
+from .schemes.diffusion.ode_regression import OdeRegression as OdeRegression
 from .schemes.offline.offline import Offline as Offline
 from .schemes.language.on_policy import OnPolicy as OnPolicy
+from .schemes.diffusion.on_policy_diffusion import OnPolicyDiffusion as OnPolicyDiffusion
 from .engine import Optimization as Optimization
 from .items import Outputs as Outputs
 from .objectives.labels.own_loss import OwnLoss as OwnLoss
@@ -189,6 +202,7 @@ from .schemes.self_distillation.previous_epoch import PreviousEpoch as PreviousE
 from .teachers.private_votes import PrivateVotes as PrivateVotes
 from .schemes.language.privileged_context import PrivilegedContext as PrivilegedContext
 from .objectives.logits.probability_shift import ProbabilityShift as ProbabilityShift
+from .schemes.diffusion.progressive import Progressive as Progressive
 from .objectives.relations.rkd import RKD as RKD
 from .objectives.logits.rld import RLD as RLD
 from .schemes.robust.rslad import RSLAD as RSLAD
@@ -197,6 +211,7 @@ from .tasks.ranking import Ranking as Ranking
 from .objectives.labels.ranking_cross_entropy import RankingCrossEntropy as RankingCrossEntropy
 from .tasks.recommendation import Recommendation as Recommendation
 from .teachers.recorded import Recorded as Recorded
+from .schemes.diffusion.reflow import Reflow as Reflow
 from .tasks.regression import Regression as Regression
 from .objectives.logits.regression_kd import RegressionKD as RegressionKD
 from .objectives.relations.relational_representation import RelationalRepresentation as RelationalRepresentation
@@ -207,6 +222,7 @@ from .objectives.logits.reverse_kl import ReverseKL as ReverseKL
 from .objectives.features.review_kd import ReviewKD as ReviewKD
 from .teachers.routed import Routed as Routed
 from .objectives.features.sad import SAD as SAD
+from .schemes.diffusion.scm import SCM as SCM
 from .objectives.logits.sdd import SDD as SDD
 from .objectives.relations.seed import SEED as SEED
 from .schemes.offline.sftn import SFTN as SFTN
@@ -319,6 +335,7 @@ from .objectives.relations.darkrank import darkrank_loss as darkrank_loss
 from .objectives.relations.dcd import dcd_loss as dcd_loss
 from .objectives.logits.ddgsd import ddgsd_loss as ddgsd_loss
 from .objectives.logits.deit_hard import deit_hard_loss as deit_hard_loss
+from .objectives.logits.denoised_matching import denoised_matching_loss as denoised_matching_loss
 from .objectives.labels.denoising import denoising_loss as denoising_loss
 from .objectives.logits.dgkd import dgkd_loss as dgkd_loss
 from .objectives.features.diffkd import diffkd_loss as diffkd_loss
@@ -516,6 +533,8 @@ __all__ = [
     "Classification",
     "ColdBrew",
     "CompRess",
+    "ConsistencyDistillation",
+    "ConsistencyTraining",
     "Contrastive",
     "ContrastiveRelation",
     "CorrelationCongruence",
@@ -533,6 +552,8 @@ __all__ = [
     "DKD",
     "DKS",
     "DLB",
+    "DMD",
+    "DMD2",
     "DPHuBERT",
     "DSD",
     "DSKD",
@@ -542,6 +563,7 @@ __all__ = [
     "DeepSupervision",
     "DeiTHard",
     "DeiTSoft",
+    "DenoisedMatching",
     "Denoising",
     "Detection",
     "DiffKD",
@@ -557,12 +579,14 @@ __all__ = [
     "DistributionFocal",
     "EBKD",
     "EGA",
+    "EasyConsistency",
     "Ema",
     "EmbeddingRegression",
     "Ensemble",
     "Entropy",
     "FBKD",
     "FCFD",
+    "FDistill",
     "FFL",
     "FGD",
     "FRSKD",
@@ -580,6 +604,7 @@ __all__ = [
     "GSP",
     "GradientNorm",
     "GraphClassification",
+    "GuidanceDistillation",
     "HKD",
     "IAD",
     "IADII",
@@ -597,6 +622,8 @@ __all__ = [
     "KDSVD",
     "KRD",
     "KTA",
+    "LADD",
+    "LCM",
     "LSP",
     "LabelSmoothing",
     "Language",
@@ -615,6 +642,7 @@ __all__ = [
     "MaskedImages",
     "MaskedVideo",
     "MaskedViews",
+    "MeanFlow",
     "MeanSquaredError",
     "MiniLLM",
     "MiniLM",
@@ -640,8 +668,10 @@ __all__ = [
     "OPD",
     "Objective",
     "Objectives",
+    "OdeRegression",
     "Offline",
     "OnPolicy",
+    "OnPolicyDiffusion",
     "Optimization",
     "Outputs",
     "OwnLoss",
@@ -662,6 +692,7 @@ __all__ = [
     "PrivateVotes",
     "PrivilegedContext",
     "ProbabilityShift",
+    "Progressive",
     "RKD",
     "RLD",
     "RSLAD",
@@ -670,6 +701,7 @@ __all__ = [
     "RankingCrossEntropy",
     "Recommendation",
     "Recorded",
+    "Reflow",
     "Regression",
     "RegressionKD",
     "RelationalRepresentation",
@@ -680,6 +712,7 @@ __all__ = [
     "ReviewKD",
     "Routed",
     "SAD",
+    "SCM",
     "SDD",
     "SEED",
     "SFTN",
@@ -792,6 +825,7 @@ __all__ = [
     "dcd_loss",
     "ddgsd_loss",
     "deit_hard_loss",
+    "denoised_matching_loss",
     "denoising_loss",
     "dgkd_loss",
     "diffkd_loss",

@@ -92,6 +92,8 @@ EXECUTED = {
     "modalities/graphs.md": [
         "yaml: test_recipe_of_graphs",
         "python: test_torch_geometric_of_graphs",
+        "yaml: test_links_of_graphs",
+        "python: test_torch_geometric_links_of_graphs",
     ],
     "modalities/points.md": ["yaml: test_recipe_of_points"],
     "modalities/ranking.md": [

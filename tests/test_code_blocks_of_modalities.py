@@ -76,10 +76,17 @@ def graph_arrays() -> dict[str, np.ndarray]:
 
 def test_recipe_of_graphs(empty_folder: Path) -> None:
     np.savez("graph.npz", **graph_arrays())
-    (text,) = blocks(GRAPHS, "yaml")
+    text = blocks(GRAPHS, "yaml")[0]
     result = short_result(text, "teacher_train.epochs=1")
     assert result["classes"] == ["0", "1", "2"]
     assert "student/kd" in last_losses()
+
+
+def test_links_of_graphs(empty_folder: Path) -> None:
+    np.savez("graph.npz", **graph_arrays())
+    result = short_result(blocks(GRAPHS, "yaml")[1], "teacher_train.epochs=1")
+    assert result["headline"] == "mrr"
+    assert set(last_losses()) >= {"student/pair_cross_entropy", "student/llp"}
 
 
 def test_recipe_of_tabular(empty_folder: Path) -> None:
@@ -161,6 +168,23 @@ def test_torch_geometric_of_graphs(
     assert result["classes"] == ["0", "1", "2"]
     # The stand-in and the class of PyTorch Geometric have 64 x 5 + 64 + 3 x 64 + 3 parameters.
     assert result["cost"]["teacher"]["parameters"] == 579
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_torch_geometric_links_of_graphs(
+    empty_folder: Path,
+    user_module: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph_stand_in(monkeypatch)
+    user_module("my_links", blocks(GRAPHS, "python")[1])
+    lines = ['data: {name: "my_links:cora"}', 'teacher: {model: "my_links:teacher"}']
+    assert all(f"`{line}`" in (pages.DOCS / GRAPHS).read_text() for line in lines)
+    student = "student: {model: link_predictor, options: {encoder: mlp}}\nobjectives: {llp: {}}\n"
+    text = "\n".join(lines) + f"\ntask: link_prediction\n{student}"
+    result = short_result(text, "teacher_train.epochs=1")
+    # Encoder: 64 x 5 + 64 + 32 x 64 + 32. Decoder: 32 x 32 + 32 + 32 + 1.
+    assert result["cost"]["teacher"]["parameters"] == 3553
 
 
 @pytest.mark.parametrize("scored", [False, True])

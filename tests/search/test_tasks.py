@@ -17,6 +17,7 @@ KD_FITS = {
     "detection",
     "graph_classification",
     "language",
+    "link_prediction",
     "multi_view_classification",
     "node_classification",
     "point_classification",
@@ -34,6 +35,7 @@ KD_FITS = {
 CANDIDATES = {
     "detection": "cwd",
     "image_text": "clip_feature",
+    "link_prediction": "rank_distil",
     "ranking": "margin_mse",
     "recommendation": "rank_distil",
     "regression": "logit_mae",

@@ -147,6 +147,23 @@ def nodes() -> Batch:
     }
 
 
+def links() -> Batch:
+    """Anchors with four candidates among fifteen nodes of a ring, and five further nodes."""
+    generator = torch.Generator().manual_seed(7)
+    index = torch.arange(20)
+    position = torch.stack([torch.randperm(15, generator=generator)[:5] for _ in range(12)])
+    label = (torch.arange(12)[:, None] % 4 == torch.arange(4)).float()
+    label[::5, 3] = -100
+    return {
+        "pair_index": position,
+        "pair_position": position,
+        "end_index": index[:15],
+        "x": torch.randn(20, 6, generator=generator),
+        "edge_index": torch.stack([index, (index + 1) % 20]),
+        "label": label,
+    }
+
+
 def graphs() -> Batch:
     """Graphs of two to five nodes with random edges."""
     generator = torch.Generator().manual_seed(6)
@@ -365,6 +382,7 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "text_classification": (texts, TextProbe),
     "node_classification": (nodes, None),
     "graph_classification": (graphs, GraphProbe),
+    "link_prediction": (links, lambda: Probe(6, 5)),
     "regression": (reals, None),
     "point_classification": (point_sets, None),
     "multi_view_classification": (several_views, ViewProbe),

@@ -1,4 +1,4 @@
-"""Edges of a graph and softmax over the edges into each node."""
+"""Edges and pairs of nodes of a graph, and softmax over the edges into each node."""
 
 from __future__ import annotations
 
@@ -51,3 +51,14 @@ def log_softmax_into(values: Tensor, target: Tensor, num_nodes: int, counted: Te
     shifted = torch.where(counted, values - largest[target].nan_to_num(0, 0, 0), 0.0)
     total = torch.zeros_like(largest).index_add(0, target, torch.where(counted, shifted.exp(), 0.0))
     return shifted - torch.where(counted, total[target], 1.0).log()
+
+
+def pair_embeddings(embedding: Tensor, pair_position: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the embeddings of anchors (N, E) and of their candidates (N, D, E).
+
+    Args:
+        embedding: embeddings of nodes (n, E).
+        pair_position: (N, 1 + D), rows of each anchor and its candidates.
+    """
+    ends = embedding[pair_position]
+    return ends[:, 0], ends[:, 1:]

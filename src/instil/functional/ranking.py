@@ -103,3 +103,28 @@ def reciprocal_rank(ranked: Tensor) -> Tensor:
     is_relevant = ranked > 0
     rank = 1 + is_relevant.long().argmax(1)
     return torch.where(is_relevant.any(1), 1 / rank.double(), 0.0)
+
+
+def roc_auc(scores: Tensor, is_positive: Tensor) -> float:
+    """Return the area under the ROC curve: the share of pairs in the right order.
+
+    Of a positive and a negative item with equal scores, half a pair counts.
+
+    Args:
+        scores: (N,).
+        is_positive: (N,), bool.
+
+    Returns:
+        Value in [0, 1]; 0.5 without positive or without negative items.
+
+    Example:
+        >>> roc_auc(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([True, False, True]))
+        0.5
+    """
+    positive = scores[is_positive].double()
+    negative = scores[~is_positive].double().sort().values
+    if not len(positive) or not len(negative):
+        return 0.5
+    below = torch.searchsorted(negative, positive)
+    not_above = torch.searchsorted(negative, positive, right=True)
+    return (below + not_above).double().mean().item() / (2 * len(negative))

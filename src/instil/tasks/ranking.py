@@ -129,28 +129,42 @@ class Ranking(Task):
         Raises:
             ValueError: if no query has a relevant candidate, or a score is not finite.
         """
-        ranked: list[Tensor] = []
+        scores, grades, agrees = self._collect(net, batches, teacher)
+        if not len(grades):
+            raise ValueError("no query to evaluate on has a relevant candidate")
+        metrics = self._metrics(scores, grades)
+        if agrees is not None:
+            metrics["agreement"] = agrees.double().mean().item()
+        return metrics, {}
+
+    def _collect(
+        self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Scores and grades (N, D) of queries with a relevant candidate.
+
+        With a teacher also whether the first candidates agree (N,).
+        """
+        scores_of_batches: list[Tensor] = []
+        grades_of_batches: list[Tensor] = []
         agrees: list[Tensor] = []
         for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
             grades = batch["label"]
             scores = to_float32(outputs["logits"])
             is_used = (grades > 0).any(1)
             _check_finite(scores[is_used])
-            ranked.append(ranked_grades(scores[is_used], grades[is_used]).cpu())
+            scores_of_batches.append(scores[is_used].cpu())
+            grades_of_batches.append(grades[is_used].cpu())
             if "logits" in teacher_outputs:
                 is_missing = grades == UNLABELLED
                 best = scores.masked_fill(is_missing, -torch.inf).argmax(1)
                 teacher_scores = to_float32(teacher_outputs["logits"])
                 teacher_best = teacher_scores.masked_fill(is_missing, -torch.inf).argmax(1)
                 agrees.append((best == teacher_best)[is_used].cpu())
-        metrics = self._metrics(torch.cat(ranked))
-        if agrees:
-            metrics["agreement"] = torch.cat(agrees).double().mean().item()
-        return metrics, {}
+        scores, grades = torch.cat(scores_of_batches), torch.cat(grades_of_batches)
+        return scores, grades, torch.cat(agrees) if agrees else None
 
-    def _metrics(self, ranked: Tensor) -> dict[str, float]:
-        if not len(ranked):
-            raise ValueError("no query to evaluate on has a relevant candidate")
+    def _metrics(self, scores: Tensor, grades: Tensor) -> dict[str, float]:
+        ranked = ranked_grades(scores, grades)
         return {
             "ndcg": ndcg(ranked, self.k).mean().item(),
             "recall": recall_at_k(ranked, self.k).mean().item(),

@@ -118,3 +118,13 @@ def grades(num_samples: int) -> Batch:
     )
     label = ((query + 2 * candidate) % NUM_CLASSES - 4).clamp_min(0).float()
     return {"label": label.masked_fill(query % 3 == 0, UNLABELLED)}
+
+
+def links(num_samples: int) -> Batch:
+    """Labels of pairs: edges, other pairs and unknown ones; every third anchor has no label."""
+    anchor, candidate = torch.meshgrid(
+        torch.arange(num_samples), torch.arange(NUM_CLASSES), indexing="ij"
+    )
+    label = (candidate == anchor % 3).float()
+    is_unknown = (anchor % 3 == 0) | ((anchor + candidate) % 4 == 3)
+    return {"label": label.masked_fill(is_unknown, UNLABELLED)}

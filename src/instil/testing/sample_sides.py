@@ -248,3 +248,9 @@ def diffusion(draw: Draw, side: str) -> Outputs:
         "sigma": time,
         "features": tuple(draw(channels, size, size) for channels, size in FEATURE_SHAPES[side]),
     }
+
+
+def link_prediction(draw: Draw, side: str) -> Outputs:
+    """Scores of the candidates of N anchors, and the embeddings of both."""
+    outputs = ranking(draw, side)
+    return outputs | {"embedding": outputs["query_embedding"]}

@@ -25,6 +25,7 @@ TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "text_classification": (sample_sides.text_classification, sample_batches.padding),
     "segmentation": (sample_sides.segmentation, sample_batches.segmentation_labels),
     "node_classification": (sample_sides.node_classification, sample_batches.graph),
+    "link_prediction": (sample_sides.link_prediction, sample_batches.links),
     "image_text": (sample_sides.image_text, sample_batches.no_entries),
     "detection": (sample_sides.detection, sample_batches.boxes),
     "regression": (sample_sides.regression, sample_batches.real_labels),

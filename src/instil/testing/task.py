@@ -76,7 +76,11 @@ def _num_classes(label: Tensor) -> int:
 
 
 def _select(batch: Batch, rows: Tensor) -> Batch:
-    """Select samples, and the edges between them if the batch is a graph."""
+    """Select samples, and the edges between them if the samples are nodes of a graph."""
+    if "pair_position" in batch:
+        # Samples are pairs of nodes: all of them keep the whole graph.
+        names = ("pair_index", "pair_position", "label")
+        return batch | select_rows({name: batch[name] for name in names}, rows)
     edges: Tensor | None = batch.get("edge_index")
     if edges is None:
         return select_rows(batch, rows)
@@ -171,7 +175,7 @@ def _only_labelled_items_count(make: MakeTask, batch: Batch, model: nn.Module) -
     noise = {
         key: replace_with_noise(value, rows)
         for key, value in batch.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim
+        if _has_real_rows(value, len(rows))
     }
     unlabelled = batch | noise | {"label": label}
     with_noise = _evaluate(make, net, [unlabelled])
@@ -181,6 +185,13 @@ def _only_labelled_items_count(make: MakeTask, batch: Batch, model: nn.Module) -
         names = [name for name in ("accuracy", make().headline) if name in without]
     subset = {name: with_noise[name] for name in names}
     _check_same(subset, without, "an unlabelled item changes")
+
+
+def _has_real_rows(value: Any, num_samples: int) -> bool:
+    """Whether a value of a batch is a tensor of real numbers with a row for each sample."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return False
+    return value.ndim > 0 and len(value) == num_samples
 
 
 def _batch_size_does_not_matter(make: MakeTask, batch: Batch, model: nn.Module) -> None:

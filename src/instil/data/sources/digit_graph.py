@@ -39,7 +39,7 @@ def digit_graph(
         raise ValueError(f"hops: {hops} is too small. Expected at least 1")
     parts = digit_parts()
     features = torch.cat([part.image.flatten(1) for part in parts])
-    edges = _nearest(features, neighbours)
+    edges = nearest_edges(features, neighbours)
     starts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
     train, validation, test = (
         Nodes(features, edges, hops, part.label, part.classes, torch.arange(len(part)) + start)
@@ -48,8 +48,13 @@ def digit_graph(
     return Splits(train, validation, test, train.classes, train.kind)
 
 
-def _nearest(features: Tensor, neighbours: int) -> Tensor:
-    """Edges (2, E) in both directions, without duplicates and loops."""
+def nearest_edges(features: Tensor, neighbours: int) -> Tensor:
+    """Return edges (2, E) to the nearest rows, in both directions, without duplicates and loops.
+
+    Args:
+        features: (M, F).
+        neighbours: number of nearest rows of each row.
+    """
     # In double precision ties between neighbours are resolved equally on every machine.
     distance = torch.cdist(features.double(), features.double()).fill_diagonal_(torch.inf)
     near = distance.topk(neighbours, largest=False).indices

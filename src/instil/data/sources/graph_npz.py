@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import suggestion
 from instil.data.archive import read_arrays
+from instil.data.graph_arrays import array, edge_array, feature_array
 from instil.data.graphs import MASKS, graph_splits
 from instil.data.paths import located
 from instil.data.splits import Splits, TestOption, ValidationOption
@@ -107,13 +107,12 @@ def graph_npz(
     file = located(path, base)
     arrays = read_arrays(file)
     try:
-        names = [edges] if isinstance(edges, str) else edges
-        joined = [_array(arrays, name, "edges") for name in names]
-        values = _array(arrays, label, "label")
+        joined = edge_array(arrays, edges)
+        values = array(arrays, label, "label")
         target = torch.from_numpy(values.astype(np.float32 if values.ndim == 2 else np.int64))
         return graph_splits(
-            torch.from_numpy(_features(arrays, features)),
-            torch.from_numpy(np.concatenate(joined, axis=1).astype(np.int64)),
+            torch.from_numpy(feature_array(arrays, features)),
+            torch.from_numpy(joined),
             target,
             _masks(arrays),
             classes or _names(arrays),
@@ -129,35 +128,6 @@ def graph_npz(
         )
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from error
-
-
-def _features(arrays: Mapping[str, NDArray[np.generic]], name: str) -> NDArray[np.float32]:
-    """Array of the features, or the one whose rows ``name_indptr`` and ``name_indices`` hold."""
-    if name in arrays or f"{name}_indptr" not in arrays:
-        return _array(arrays, name, "features").astype(np.float32)
-    starts = _array(arrays, f"{name}_indptr", "features").astype(np.int64)
-    column = _array(arrays, f"{name}_indices", "features").astype(np.int64)
-    counts = np.diff(starts)
-    if (counts < 0).any() or starts[0] != 0 or starts[-1] != len(column):
-        raise ValueError(
-            f"features: {name}_indptr is not the start of each row in {name}_indices. Expected "
-            f"numbers from 0 to {len(column)} in ascending order"
-        )
-    values = arrays.get(f"{name}_data", np.ones(len(column), np.float32))
-    dense = np.zeros((len(counts), int(column.max(initial=-1)) + 1), np.float32)
-    np.add.at(dense, (np.repeat(np.arange(len(counts)), counts), column), values)
-    return dense
-
-
-def _array(
-    arrays: Mapping[str, NDArray[np.generic]], name: str, option: str
-) -> NDArray[np.generic]:
-    if name not in arrays:
-        raise ValueError(
-            f"{option}: no array '{name}'. The file has {', '.join(arrays) or 'nothing'}."
-            f"{suggestion(name, arrays)}"
-        )
-    return arrays[name]
 
 
 def _names(arrays: Mapping[str, NDArray[np.generic]]) -> list[str] | None:

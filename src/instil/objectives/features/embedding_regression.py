@@ -66,7 +66,7 @@ class EmbeddingRegression(Objective):
         "EMNLP",
         2020,
         source="features",
-        tasks=("sentence_embedding", "speaker_verification"),
+        tasks=("sentence_embedding", "speaker_verification", "link_prediction"),
         deviations="The paper's pairs are translations, and both student embeddings regress the "
         "teacher's embedding of the first text. Here the teacher encodes both texts. The cosine "
         "distance is an alternative that libraries offer. A projection is used where the widths "

@@ -134,9 +134,11 @@ from .schemes.offline.krd import KRD as KRD
 from .objectives.features.kta import KTA as KTA
 from .schemes.diffusion.ladd import LADD as LADD
 from .schemes.diffusion.lcm import LCM as LCM
+from .objectives.logits.llp import LLP as LLP
 from .objectives.relations.lsp import LSP as LSP
 from .objectives.labels.label_smoothing import LabelSmoothing as LabelSmoothing
 from .tasks.language import Language as Language
+from .tasks.link_prediction import LinkPrediction as LinkPrediction
 from .objectives.logits.listmle import ListMLE as ListMLE
 from .objectives.logits.localisation_distillation import LocalisationDistillation as LocalisationDistillation
 from .objectives.logits.logit_mae import LogitMAE as LogitMAE
@@ -192,6 +194,7 @@ from .objectives.features.pkd import PKD as PKD
 from .objectives.relations.pkt import PKT as PKT
 from .objectives.logits.pld import PLD as PLD
 from .objectives.logits.ps_kd import PSKD as PSKD
+from .objectives.labels.pair_cross_entropy import PairCrossEntropy as PairCrossEntropy
 from .objectives.features.patient_kd import PatientKD as PatientKD
 from .objectives.features.phi_s import PhiS as PhiS
 from .objectives.relations.pixel_point_contrast import PixelPointContrast as PixelPointContrast
@@ -385,6 +388,8 @@ from .objectives.features.kta import kta_loss as kta_loss
 from .objectives.labels.label_smoothing import label_smoothing_loss as label_smoothing_loss
 from .objectives.features.two_dpass import level_fusion_loss as level_fusion_loss
 from .objectives.logits.listmle import listmle_loss as listmle_loss
+from .objectives.logits.llp import llp_distribution_loss as llp_distribution_loss
+from .objectives.logits.llp import llp_rank_loss as llp_rank_loss
 from .deployment.predict import load as load
 from .objectives.logits.localisation_distillation import localisation_distillation_loss as localisation_distillation_loss
 from .objectives.logits.logit_mae import logit_mae_loss as logit_mae_loss
@@ -418,6 +423,7 @@ from .objectives.features.ofd import ofd_loss as ofd_loss
 from .objectives.logits.opd import opd_loss as opd_loss
 from .objectives.labels.own_loss import own_loss as own_loss
 from .objectives.features.pad import pad_loss as pad_loss
+from .objectives.labels.pair_cross_entropy import pair_cross_entropy_loss as pair_cross_entropy_loss
 from .objectives.features.patient_kd import patient_kd_loss as patient_kd_loss
 from .objectives.features.phi_s import phi_s_loss as phi_s_loss
 from .objectives.relations.pixel_point_contrast import pixel_point_contrast_loss as pixel_point_contrast_loss
@@ -624,9 +630,11 @@ __all__ = [
     "KTA",
     "LADD",
     "LCM",
+    "LLP",
     "LSP",
     "LabelSmoothing",
     "Language",
+    "LinkPrediction",
     "ListMLE",
     "LocalisationDistillation",
     "LogitMAE",
@@ -682,6 +690,7 @@ __all__ = [
     "PKT",
     "PLD",
     "PSKD",
+    "PairCrossEntropy",
     "PatientKD",
     "PhiS",
     "PixelPointContrast",
@@ -875,6 +884,8 @@ __all__ = [
     "label_smoothing_loss",
     "level_fusion_loss",
     "listmle_loss",
+    "llp_distribution_loss",
+    "llp_rank_loss",
     "load",
     "localisation_distillation_loss",
     "logit_mae_loss",
@@ -908,6 +919,7 @@ __all__ = [
     "opd_loss",
     "own_loss",
     "pad_loss",
+    "pair_cross_entropy_loss",
     "patient_kd_loss",
     "phi_s_loss",
     "pixel_point_contrast_loss",

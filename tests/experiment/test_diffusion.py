@@ -135,6 +135,11 @@ def test_the_doctor_finds_nothing_wrong() -> None:
             ["teacher.precompute=true"],
             r"teacher.precompute: teachers of the task diffusion read noise",
         ),
+        (["student.options.schedule=flow"], r"student: options.schedule: the weights of the tea"),
+        (
+            ["student.options.parameterisation=x0"],
+            r"options.parameterisation: .*Expected v, got x0",
+        ),
         (["teacher.num_replicas=2"], r"teacher: outputs of several teachers"),
         (["store={path: outputs}"], r"store: teachers of the task diffusion read noise"),
         (["baselines=[pseudo_labels]"], r"baselines.*pseudo_labels"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from instil.export.student import load_student, save_student
 from instil.functional.diffusion.parameterisations import PARAMETERISATIONS
 from instil.modules.denoiser import Denoiser
-from instil.modules.denoiser_call import denoiser_call, denoiser_of
+from instil.modules.denoiser_call import denoiser_call, denoiser_of, reconfigure_copy
 from instil.modules.noisy_sample import to_image_range, to_model_range
 from instil.taps import Net
 from instil.teachers.frozen import Frozen
@@ -128,6 +128,10 @@ def test_options_of_a_built_denoiser_can_change() -> None:
     assert (denoiser.steps, denoiser.solver) == (1, "consistency")
     assert denoiser.parameterisation.name == "consistency"
     assert denoiser.schedule.name == "karras"
+    reconfigure_copy(denoiser, {"parameterisation": "edm", "schedule": "flow"})
+    with pytest.raises(ValueError, match=r"options.parameterisation: .* trained for edm"):
+        reconfigure_copy(denoiser, {"parameterisation": "v"})
+    denoiser.reconfigure(parameterisation="edm")
     with pytest.raises(ValueError, match=r"options.width: a built denoiser has no such option"):
         denoiser.reconfigure(width=3)
 

@@ -21,6 +21,7 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import check_reads
 from instil.experiment.own_losses import label_options
 from instil.modules.denoiser import Denoiser
+from instil.modules.denoiser_call import reconfigure_copy
 from instil.networks import factory
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.inputs import input_of
@@ -157,7 +158,7 @@ class NetworkBuilder:
         # The teacher is frozen; its copy is trained.
         student = copy.deepcopy(model).requires_grad_(True)
         if isinstance(student, Denoiser):
-            student.reconfigure(**config.options)
+            reconfigure_copy(student, config.options)
         return student
 
     def _input_options(self, config: ModelConfig) -> tuple[dict[str, Any], Counts]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -56,6 +57,33 @@ def denoiser_of(net: nn.Module) -> Denoiser:
         net = getattr(net, "net", net)
     model = net.model if isinstance(net, Net) else net
     return check_denoiser(model)
+
+
+def reconfigure_copy(denoiser: Denoiser, options: Mapping[str, Any]) -> None:
+    """Change options of a denoiser that keeps its weights, such as a copy of the teacher.
+
+    Args:
+        denoiser: the copy.
+        options: new options, see ``Denoiser.reconfigure``.
+
+    Raises:
+        ValueError: for a parameterisation or a schedule that the weights were not trained for.
+    """
+    trained, schedule = denoiser.parameterisation, denoiser.schedule
+    denoiser.reconfigure(**options)
+    new = denoiser.parameterisation
+    # Both kinds of EDM read the noise level and predict an image, on any schedule.
+    if trained.reads_noise_level and new.reads_noise_level:
+        return
+    for key, old, value in (
+        ("parameterisation", trained.name, new.name),
+        ("schedule", schedule.name, denoiser.schedule.name),
+    ):
+        if old != value:
+            raise ValueError(
+                f"options.{key}: the weights of the teacher were trained for {old}. Expected "
+                f"{old}, got {value}. Leave {key} out, or set it for the teacher too"
+            )
 
 
 def check_denoiser(model: Any) -> Denoiser:

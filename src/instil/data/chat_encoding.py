@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from instil.data.chat_rows import ChatRow, Chunk, chat_row
-from instil.data.chat_template import ChatTemplate, Span, answer_spans
+from instil.data.chat_chunk import Chunk
+from instil.data.chat_rows import ChatRow, chat_row
+from instil.data.chat_template import ChatTemplate, Span, answer_spans, marked_answers
 
 LossOn = Literal["assistant", "completion", "all"]
 Offsets = NDArray[np.int64]
@@ -152,21 +153,17 @@ class ChatEncoder:
         if self.loss_on == "all":
             return template.render(row.messages, row.where, row.tools), [], []
         if template.has_marks:
-            text, spans = template.render_marked(row.messages, row.where, row.tools)
-            if first == 0:
-                return text, spans, []
-            before = template.render(row.messages[:first], row.where, row.tools, with_prompt=True)
-            return text, [span for span in spans if span[0] >= len(before)], []
+            text, spans = marked_answers(template, row, first)
+            return text, spans, []
         text = template.render(row.messages, row.where, row.tools)
-        spans = answer_spans(template, text, row.messages, row.where, row.tools, first)
+        spans = answer_spans(template, text, row, first)
         return text, spans, [start for start, _ in spans]
 
     def _first_message(self, row: ChatRow) -> int:
         """Index of the first message whose answer may be learned."""
         if self.loss_on != "completion" or row.num_prompt:
             return row.num_prompt
-        roles = [message["role"] for message in row.messages]
-        return len(roles) - 1 - roles[::-1].index("assistant")
+        return row.answers()[-1]
 
     def _check_boundaries(
         self, row: ChatRow, text: str, starts: Sequence[int], tokens: NDArray[Any]

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from instil.data.chat_rows import Chunk
+from instil.data.chat_chunk import Chunk
 from instil.data.huggingface_columns import named_parts
 from instil.data.paths import located
 from instil.data.tables import SPLITS, Files, files_of, import_parquet

@@ -16,9 +16,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from instil.data.chat_chunk import Chunk
 from instil.data.chat_encoding import ChatEncoder, Encoded, Tally
 from instil.data.chat_files import ChatSource, total_bytes
-from instil.data.chat_rows import Chunk
 from instil.data.chat_worker import receive, send
 from instil.data.token_arrays import MANIFEST, TokenArrays, write_arrays
 from instil.files.cache import cache_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from instil.cards import suggestion
 
@@ -17,25 +17,12 @@ SHAREGPT_ROLES = {
     "function_call": "assistant",
 }
 """Roles of ShareGPT (``from``) with another name here."""
+LOSS_KEYS = ("loss", "weight", "train")
+"""Keys of a message that exclude an answer (``false`` or 0) in ms-swift, OpenAI's files and
+axolotl."""
 COLUMNS = ("messages", "conversations", "prompt", "completion", "text")
 FORMS = "'messages', 'prompt' and 'completion', or 'text'"
 Message = dict[str, Any]
-
-
-class Chunk(NamedTuple):
-    """Consecutive rows of a file.
-
-    Attributes:
-        name: name of the file, for messages.
-        unit: ``line`` or ``row``, for messages.
-        first: number of the first row.
-        rows: rows as dicts, or as lines of JSON; empty lines are skipped.
-    """
-
-    name: str
-    unit: str
-    first: int
-    rows: list[Any]
 
 
 @dataclass(frozen=True)
@@ -52,6 +39,7 @@ class ChatRow:
         domain: subject of the text; empty for none.
         teacher_id: teacher of the row, an index or a name; None for none.
         is_cut: whether the answer was cut, so that its end is not learned.
+        excluded: indices of messages whose answer the row excludes.
     """
 
     where: str
@@ -63,13 +51,22 @@ class ChatRow:
     domain: str = ""
     teacher_id: int | str | None = None
     is_cut: bool = False
+    excluded: tuple[int, ...] = ()
+
+    def answers(self) -> list[int]:
+        """Return the indices of the answers that may be learned."""
+        return [
+            index
+            for index, turn in enumerate(self.messages)
+            if turn["role"] == "assistant" and index >= self.num_prompt
+        ]
 
     def has_empty_answer(self) -> bool:
         """Whether an answer is empty, or there is none."""
         if self.text is not None:
             return not self.text.strip()
-        answers = [turn for turn in self.messages[self.num_prompt :] if turn["role"] == "assistant"]
-        return not answers or any(_is_empty(turn) for turn in answers)
+        learned = [self.messages[index] for index in self.answers() if index not in self.excluded]
+        return not learned or any(_is_empty(turn) for turn in learned)
 
 
 def chat_row(row: Any, where: str) -> ChatRow:
@@ -96,7 +93,7 @@ def chat_row(row: Any, where: str) -> ChatRow:
     }
     turns = row.get("messages", row.get("conversations"))
     if turns is not None:
-        return ChatRow(messages=_messages(turns, "messages", where), **common)
+        return _conversation([], _messages(turns, "messages", where), common)
     if row.get("completion") is not None:
         return _prompt_row(row.get("prompt"), row["completion"], where, common)
     if row.get("text") is not None:
@@ -145,7 +142,19 @@ def _prompt_row(prompt: Any, completion: Any, where: str, common: dict[str, Any]
         )
     before = _messages([] if prompt is None else prompt, "prompt", where, may_be_empty=True)
     after = _messages(completion, "completion", where)
-    return ChatRow(messages=before + after, num_prompt=len(before), **common)
+    return _conversation(before, after, common)
+
+
+def _conversation(before: list[Message], after: list[Message], common: dict[str, Any]) -> ChatRow:
+    """Row of messages, without the keys that exclude answers."""
+    excluded = []
+    messages = []
+    for index, message in enumerate(before + after):
+        flags = [message[key] for key in LOSS_KEYS if key in message]
+        if flags and not all(flags):
+            excluded.append(index)
+        messages.append({key: message[key] for key in message if key not in LOSS_KEYS})
+    return ChatRow(messages=messages, num_prompt=len(before), excluded=tuple(excluded), **common)
 
 
 def _messages(turns: Any, column: str, where: str, may_be_empty: bool = False) -> list[Message]:

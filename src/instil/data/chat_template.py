@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from instil.data.chat_rows import Message
+from instil.data.chat_rows import ChatRow, Message
 from instil.data.paths import located
 
 Span = tuple[int, int]
 """First character, and the one behind the last."""
-GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+GENERATION = re.compile(r"(\{%-?\s*)generation(\s*-?%\})")
 """Mark of a template around the tokens that a model generates."""
+END_GENERATION = re.compile(r"(\{%-?\s*)endgeneration(\s*-?%\})")
 SPECIAL_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 CHATML = Path(__file__).with_name("chatml.jinja")
 
@@ -33,6 +34,11 @@ class ChatTemplate:
         self.source = source
         self.tokens = tokens
         self.has_marks = GENERATION.search(source) is not None
+
+    def without_marks(self) -> str:
+        """Return the template for programs that do not know ``{% generation %}``."""
+        source = GENERATION.sub(r"\1if true\2", self.source)
+        return END_GENERATION.sub(r"\1endif\2", source)
 
     def render(
         self,
@@ -135,14 +141,35 @@ def _renderer() -> Any:
     return render_jinja_template
 
 
-def answer_spans(
-    template: ChatTemplate,
-    text: str,
-    messages: Sequence[Message],
-    where: str,
-    tools: list[Any] | None = None,
-    first: int = 0,
-) -> list[Span]:
+def marked_answers(template: ChatTemplate, row: ChatRow, first: int = 0) -> tuple[str, list[Span]]:
+    """Return the text of a conversation and the answers that its template marks.
+
+    Args:
+        template: template with marks.
+        row: the conversation.
+        first: index of the first message whose answer is learned.
+
+    Raises:
+        ValueError: if the row excludes an answer and the marks do not have one part per answer.
+    """
+    text, spans = template.render_marked(row.messages, row.where, row.tools)
+    answers = [index for index, turn in enumerate(row.messages) if turn["role"] == "assistant"]
+    if row.excluded and len(spans) != len(answers):
+        raise ValueError(
+            f"{row.where}: message {row.excluded[0]} is excluded from the loss, but the chat "
+            f"template marks {len(spans)} parts of {len(answers)} answers. Expected one part per "
+            "answer"
+        )
+    if row.excluded:
+        pairs = zip(spans, answers, strict=True)
+        spans = [span for span, index in pairs if index not in row.excluded]
+    if first:
+        before = template.render(row.messages[:first], row.where, row.tools, with_prompt=True)
+        spans = [span for span in spans if span[0] >= len(before)]
+    return text, spans
+
+
+def answer_spans(template: ChatTemplate, text: str, row: ChatRow, first: int = 0) -> list[Span]:
     """Find the answers in the text of a conversation by the texts of its beginnings.
 
     An answer starts where the text of the earlier turns with the beginning of an answer ends.
@@ -150,10 +177,8 @@ def answer_spans(
     Args:
         template: template of the conversation.
         text: text of the whole conversation.
-        messages: turns of the conversation.
-        where: file and line, for messages.
-        tools: tools that the model may call.
-        first: index of the first message whose answer is found.
+        row: the conversation.
+        first: index of the first message whose answer is learned.
 
     Returns:
         Characters of each answer, with its end of turn.
@@ -162,16 +187,17 @@ def answer_spans(
         ValueError: if the text of a beginning is not the beginning of the whole text.
     """
     spans = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant" or index < first:
+    messages = row.messages
+    for index in row.answers():
+        if index < first or index in row.excluded:
             continue
-        before = template.render(messages[:index], where, tools, with_prompt=True)
+        before = template.render(messages[:index], row.where, row.tools, with_prompt=True)
         after = text
         if index + 1 < len(messages):
-            after = template.render(messages[: index + 1], where, tools)
+            after = template.render(messages[: index + 1], row.where, row.tools)
         if not (text.startswith(before) and text.startswith(after) and len(before) < len(after)):
             raise ValueError(
-                f"{where}: the answer in message {index} cannot be located, because the chat "
+                f"{row.where}: the answer in message {index} cannot be located, because the chat "
                 "template writes earlier turns differently once later ones follow. Expected a "
                 "template with {% generation %} marks. Set chat_template to such a file, or "
                 "loss_on=completion to learn the last answer only"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -80,13 +81,13 @@ class RaggedRows(TokenSamples):
         by_key: dict[tuple[int, ...], list[int]] = {}
         for row in range(len(self)):
             by_key.setdefault(tuple(key[row] for key in keys), []).append(row)
-        groups = []
+        groups: list[list[int]] = []
         for rows in by_key.values():
             lengths = self.lengths[rows].tolist()
             groups += [[rows[item] for item in group] for group in best_fit(lengths, self.length)]
         first = torch.tensor([group[0] for group in groups])
         packed = self.subset(first)
-        packed.groups = groups
+        packed.groups = [self._members(group) for group in groups]
         packed.is_packed = True
         packed.index = torch.arange(len(groups))
         packed.lengths = packed._row_lengths()
@@ -140,6 +141,10 @@ class RaggedRows(TokenSamples):
             **(packing if self.is_packed else {}),
             **{key: value[rows] for key, value in self.row_keys.items()},
         }
+
+    def _members(self, rows: Sequence[int]) -> list[int]:
+        """Texts of several rows."""
+        return list(chain.from_iterable(self.groups[row] for row in rows))
 
     def _ids(self, tokens: NDArray[Any]) -> NDArray[Any]:
         return self._new_ids[tokens] if self.tokens else tokens

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from instil.core import Batch, Outputs, Teacher
 from instil.engine import init_distributed
+from instil.experiment.token_widths import resized, row_width
 from instil.files.atomic import atomic
 from instil.files.checksums import NO_DIGEST, TENSORS_KEY, check_tensors, seal_tensors
 from instil.items import to_device
@@ -26,7 +27,9 @@ FACTS = "instil.outputs"
 class CachedTeacher(Teacher):
     """Outputs of a teacher for each sample, computed once and looked up by the sample's ``index``.
 
-    They do not depend on later changes of a sample, such as augmentation.
+    They do not depend on later changes of a sample, such as augmentation. Outputs of rows of tokens
+    have the width of the batch that reads them, which may be another one than when they were
+    computed.
 
     Args:
         teacher: teacher that is evaluated.
@@ -38,12 +41,15 @@ class CachedTeacher(Teacher):
         super().__init__()
         self.structure: dict[str, Any] = {}
         self.last_index = 0
-        rows: dict[str, list[Tensor]] = {}
+        self.width = 0
+        rows: dict[str, list[tuple[Tensor, int]]] = {}
         shared: dict[str, Tensor] = {}
         indices: list[Tensor] = []
         for batch in batches:
             index = batch["index"]
             self.last_index = max(self.last_index, int(index.max()))
+            width = row_width(batch)
+            self.width = max(self.width, width)
             outputs = teacher(to_device(batch, init_distributed()))
             tensors: dict[str, Tensor] = {}
             self.structure = {
@@ -52,10 +58,12 @@ class CachedTeacher(Teacher):
             is_sample = _is_sample(batch)
             indices.append(index[is_sample])
             for name, tensor in tensors.items():
-                rows.setdefault(name, []).append(tensor[is_sample.to(tensor.device)])
+                part = tensor[is_sample.to(tensor.device)]
+                rows.setdefault(name, []).append((part, width))
         # One table per tensor: a lookup by index is then a single indexing operation.
         for name, parts in rows.items():
-            self.register_buffer(_buffer(name), self._table(torch.cat(parts), torch.cat(indices)))
+            whole = torch.cat([resized(part, name, width, self.width) for part, width in parts])
+            self.register_buffer(_buffer(name), self._table(whole, torch.cat(indices)))
         for name, tensor in shared.items():
             self.register_buffer(_buffer(name), tensor)
         self.row_names = tuple(rows)
@@ -74,8 +82,10 @@ class CachedTeacher(Teacher):
             )
         index = batch["index"]
         tensors: dict[str, Tensor] = {}
+        width = batch["attention_mask"].shape[1] if self.width else 0
         for name in self.row_names:
-            tensors[name] = self.get_buffer(_buffer(name)).to(index.device)[index]
+            rows = self.get_buffer(_buffer(name)).to(index.device)[index]
+            tensors[name] = resized(rows, name, self.width, width)
         for name in self.shared_names:
             tensors[name] = self.get_buffer(_buffer(name)).to(index.device)
         return {role: unflatten_outputs(part, tensors) for role, part in self.structure.items()}
@@ -85,6 +95,7 @@ class CachedTeacher(Teacher):
         facts = {
             "structure": self.structure,
             "last_index": self.last_index,
+            "width": self.width,
             "rows": self.row_names,
             "shared": self.shared_names,
         }
@@ -109,6 +120,7 @@ class CachedTeacher(Teacher):
                 outputs.register_buffer(name, file.get_tensor(name))
         outputs.structure = facts["structure"]
         outputs.last_index = facts["last_index"]
+        outputs.width = facts.get("width", 0)
         outputs.row_names = tuple(facts["rows"])
         outputs.shared_names = tuple(facts["shared"])
         return outputs

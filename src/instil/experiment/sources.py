@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,12 +93,10 @@ def set_row_width(splits: Splits, recipe: Recipe) -> None:
     ]
     schemes = [catalogue.find("scheme", stage.scheme.type) for stage in stages(recipe)]
     generates = any(issubclass(scheme, GeneratesText) for scheme in schemes)
-    teachers = itertools.chain(*(stage.teachers for stage in stages(recipe)))
-    is_recorded = recipe.store is not None or any(config.precompute for config in teachers)
     for part in parts:
         if generates:
             part.fix_width(part.length)
-        elif is_recorded:
+        elif recipe.store is not None:
             part.fix_width()
 
 

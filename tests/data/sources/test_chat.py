@@ -73,6 +73,24 @@ def test_answers_are_learned_with_their_end(tmp_path: Path, template: str) -> No
     assert everything.startswith("system\nquick<|im_end|>\n<|im_start|>user\nthe fox?")
 
 
+@pytest.mark.parametrize("template", [CHATML, MARKED])
+@pytest.mark.parametrize("key", ["loss", "weight", "train"])
+def test_answers_that_a_message_excludes(tmp_path: Path, template: str, key: str) -> None:
+    folder = tokenizer_folder(tmp_path / "tokenizer", template)
+    messages = [dict(turn) for turn in DIALOG]
+    messages[2] |= {key: 0}
+    messages[4] |= {key: True}
+    assert learned(train(tmp_path, [{"messages": messages}], folder)) == "It is lazy.<|im_end|>"
+
+
+def test_marks_that_are_no_answers(tmp_path: Path, tokenizer: str) -> None:
+    template = tmp_path / "two.jinja"
+    template.write_text(MARKED + "{% generation %}the{% endgeneration %}")
+    messages = [*DIALOG[:2], {**DIALOG[2], "loss": False}, *DIALOG[3:]]
+    with pytest.raises(ValueError, match=r"marks 3 parts of 2 answers"):
+        train(tmp_path, [{"messages": messages}], tokenizer, chat_template=str(template))
+
+
 def test_forms_of_rows(tmp_path: Path, tokenizer: str) -> None:
     sharegpt = [{"from": "human", "value": "the fox?"}, {"from": "gpt", "value": "It jumps."}]
     parts = [{"role": "user", "content": [{"type": "text", "text": "the fox?"}]}, DIALOG[2]]
@@ -143,6 +161,10 @@ def test_templates_of_the_recipe_and_tools(tmp_path: Path, tokenizer: str) -> No
     data = train(tmp_path, rows, tokenizer, chat_template=str(template))
     assert learned(data, 0) == "<|im_end|>It jumps.<|im_end|>"
     assert data.text_of(data[1]["input_ids"].tolist()).startswith("jump: user")
+    exported = data.tokenizer.files.chat_template  # type: ignore[attr-defined]
+    assert "{% generation" not in exported
+    plain = train(tmp_path, rows, tokenizer_folder(tmp_path / "plain", exported))
+    assert torch.equal(plain[1]["input_ids"], data[1]["input_ids"])
     named = train(tmp_path, rows[:1], tokenizer, chat_template="chatml")
     assert learned(named, 0) == "<|im_end|>It jumps.<|im_end|>"
 
@@ -324,6 +346,9 @@ def test_packed_rows_hold_every_text_once(tmp_path: Path, tokenizer: str) -> Non
     assert sorted(chain.from_iterable(packed.groups)) == list(range(30))
     assert packed.lengths.sum() == data.lengths.sum()
     assert (packed.lengths <= 256).all()
+    part = data.subset([20, 3, 11, 7]).packed()
+    assert sorted(chain.from_iterable(part.groups)) == [3, 7, 11, 20]
+    assert int(part.__getitems__(range(len(part)))["segment"].max()) > 1
     batch = packed.__getitems__(range(len(packed)))
     begins = (batch["position_ids"] == 0) & (batch["segment"] > 0)
     assert begins.sum() == 30

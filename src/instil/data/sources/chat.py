@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from instil.data.splits import (
     ValidationOption,
     balanced_order,
 )
+from instil.data.subword_tokenizer import SubwordTokenizer
 from instil.data.tables import Files
 from instil.data.token_arrays import NO_TEACHER, TokenArrays
 from instil.data.tokenizers import Tokenizer, load_tokenizer
@@ -122,7 +124,8 @@ def chat(
             fit into a row.
     """
     loaded = load_tokenizer(tokenizer, (), base, end, bos)
-    encoder = ChatEncoder(loaded, load_template(chat_template, loaded, base), loss_on)
+    template = load_template(chat_template, loaded, base)
+    encoder = ChatEncoder(loaded, template, loss_on)
     sources = chat_sources(files, config, base)
     arrays = {split: prepared(parts, encoder, processes) for split, parts in sources.items()}
     texts = texts_of_splits(arrays, (validation, test))
@@ -132,6 +135,9 @@ def chat(
         part, selected = texts[split]
         fits[split] = (part, fit_texts(part, selected[:limit], length, truncation))
     tokens = _vocabulary(fits, loaded) if prune else []
+    if template is not None and isinstance(loaded, SubwordTokenizer):
+        # The exported student has the template of its training.
+        loaded.files = replace(loaded.files, chat_template=template.without_marks())
     data = [
         RaggedRows(part, fit, _row_keys(part, fit, arrays), length, loaded, tokens)
         for part, fit in fits.values()

@@ -174,9 +174,13 @@ def _row_texts(
     is_generated = token[i] >= 0
     start = int(is_generated.int().argmax()) + 1
     rest = slice(start - 1, None)
+    is_text = batch["valid"][i][rest]
+    if samples.has_prompts:
+        # A conversation has further answers after the one that is compared.
+        is_text = is_text.int().cumprod(0).bool()
     parts = {
         "prompt": batch["input_ids"][i][:start],
-        "text": batch["label"][i][rest][batch["valid"][i][rest]][:max_new_tokens],
+        "text": batch["label"][i][rest][is_text][:max_new_tokens],
         "generated": token[i][is_generated],
     }
     return {name: _text_of(samples, part) for name, part in parts.items()}

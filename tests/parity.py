@@ -59,6 +59,7 @@ from instil.schemes.data_free.zskt import ZSKT
 from instil.schemes.language.distil_whisper import DistilWhisper
 from instil.schemes.language.distillm import DistiLLM
 from instil.schemes.language.distillm2 import DistiLLM2
+from instil.schemes.language.kdrl import KDRL
 from instil.schemes.language.minillm import MiniLLM
 from instil.schemes.language.on_policy import OnPolicy
 from instil.schemes.language.privileged_context import PrivilegedContext
@@ -559,6 +560,13 @@ WRITING: dict[str, Callable[[], Scheme]] = {
     "speculative": lambda: Speculative(texts.net(), writes(), {"jsd": JSD()}, 3, texts.SAMPLING),
     "minillm": lambda: MiniLLM(
         texts.net(), writes(), {"reverse_kl": ReverseKL()}, sampling=texts.SAMPLING
+    ),
+    "kdrl": lambda: KDRL(
+        texts.net(),
+        writes(),
+        {"reverse_kl": ReverseKL()},
+        reward="token_accuracy",
+        sampling=texts.SAMPLING,
     ),
     "distillm": lambda: DistiLLM(
         texts.net(),

@@ -28,6 +28,7 @@ SCHEMES = (
     "speculative",
     "sequence_level",
     "minillm",
+    "kdrl",
     "distillm",
     "distillm2",
     "privileged_context",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from instil import catalogue
+from instil.catalogue.signatures import with_defaults
 from instil.core import Objectives, Schedule
 from instil.recipe.checking import build_options
 from instil.recipe.errors import RecipeError
@@ -61,7 +62,10 @@ def label_objective_configs(recipe: Recipe, *names: str) -> dict[str, ObjectiveC
     configs: dict[str, ObjectiveConfig] = {}
     for name in names:
         own = {key: config for key, config in recipe.objectives.items() if config.type == name}
-        configs |= own or {name: ObjectiveConfig(type=name)}
+        # With the same explicit defaults as the sections of a recipe, since the names of cached
+        # teachers depend on them.
+        defaults = with_defaults(catalogue.find("objective", name), {})
+        configs |= own or {name: ObjectiveConfig(type=name, **defaults)}
     return configs
 
 

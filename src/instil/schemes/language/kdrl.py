@@ -1,0 +1,226 @@
+"""KDRL: divergence from the teacher and a verifiable reward, on the student's own texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+from typing_extensions import Doc
+
+from instil.cards import at_progress
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    Objective,
+    Objectives,
+    Positive,
+    Teacher,
+    Update,
+    item_weights,
+)
+from instil.functional.token_log_probs import token_log_probs
+from instil.generation.options import Sampling, SamplingOption
+from instil.generation.rollout import generate_text
+from instil.schemes.bases.writer import GenerativeScheme
+from instil.schemes.language.minillm import policy_gradient_loss
+
+SMALLEST_DEVIATION = 1e-6
+"""Added to the standard deviation of the rewards of a group, which may be 0."""
+
+
+def group_advantages(reward: Tensor) -> Tensor:
+    """Rewards of each group, centred and divided by their standard deviation (GRPO).
+
+    Args:
+        reward: (G, N), rewards of G texts for each of N prompts.
+
+    Returns:
+        Advantages (G, N); 0 for a prompt whose texts have the same reward.
+
+    Example:
+        >>> import torch
+        >>> group_advantages(torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
+        tensor([[ 1.0000,  0.0000],
+                [-1.0000,  0.0000]])
+    """
+    deviation = reward.std(0, correction=0)
+    return (reward - reward.mean(0)) / (deviation + SMALLEST_DEVIATION)
+
+
+def exact_match(token: Tensor, reference: Tensor) -> Tensor:
+    """Reward of generated texts that equal the texts of the data.
+
+    Args:
+        token: generated tokens (N, T), -100 at other positions.
+        reference: tokens of the data's texts (N, T), -100 at other positions.
+
+    Returns:
+        Rewards (N,): 1 for equal texts, otherwise 0.
+
+    Example:
+        >>> import torch
+        >>> exact_match(torch.tensor([[-100, 4, 5], [-100, 4, 6]]), torch.tensor([[-100, 4, 5]]))
+        tensor([1., 0.])
+    """
+    return (token == reference).all(-1).float()
+
+
+def token_accuracy(token: Tensor, reference: Tensor) -> Tensor:
+    """Share of the positions of either text at which both have the same token.
+
+    Args:
+        token: generated tokens (N, T), -100 at other positions.
+        reference: tokens of the data's texts (N, T), -100 at other positions.
+
+    Returns:
+        Rewards (N,) in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> token_accuracy(torch.tensor([[-100, 4, 6]]), torch.tensor([[-100, 4, 5]]))
+        tensor([0.5000])
+    """
+    is_text = (token != UNLABELLED) | (reference != UNLABELLED)
+    num_equal = ((token == reference) & is_text).sum(-1)
+    return num_equal / is_text.sum(-1).clamp_min(1)
+
+
+REWARDS = {"exact_match": exact_match, "token_accuracy": token_accuracy}
+
+
+class KDRL(GenerativeScheme):
+    """Divergence from the teacher and a verifiable reward, on groups of the student's own texts.
+
+    The student writes several texts for each prompt. The loss ``policy`` is that of GRPO: the
+    log-probability of each token, weighted by the reward of its text relative to its group. The
+    objectives, such as reverse_kl, apply to the same texts (Xu et al. 2025). For another reward,
+    derive a class and override ``reward``.
+    """
+
+    card = Card(
+        "KDRL: Post-Training Reasoning LLMs via Unified Knowledge Distillation and Reinforcement "
+        "Learning",
+        "https://arxiv.org/abs/2506.02208",
+        "arXiv",
+        2025,
+        source="online",
+        algorithms=("adaptive",),
+        tasks=("language",),
+        labels=("single",),
+        equation=r"-\frac{1}{\sum_i |y_i|} \sum_i \sum_t \hat A_i \frac{p^s(y_{i,t})}"
+        r"{\mathrm{sg}[p^s(y_{i,t})]} + \beta D(p^s \Vert p^t), \quad "
+        r"\hat A_i = \frac{r_i - \mathrm{mean}(r)}{\mathrm{std}(r)}",
+        use="For tasks whose answers can be checked, when the student already solves some of them. "
+        "The reward lets the student become better than the teacher; the divergence gives a "
+        "target at each token, also where no text of a group is correct.",
+        pitfalls="A group whose texts are all correct or all wrong gives no reward gradient, so "
+        "train the student on the text of the data first. The weight of the divergence decides "
+        "which loss dominates: the paper's weights are 0.001 to 0.005, with a decreasing schedule. "
+        "The cost is `group_size` texts per prompt.",
+        deviations="The reverse KL of a token is exact over the vocabulary; the paper estimates it "
+        "from the sampled token (k2), which has the same expected gradient. Each text is used for "
+        "one update.",
+    )
+    needs_teacher_logits = False
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        objectives: Objectives | Mapping[str, Objective],
+        group_size: Annotated[int, Ge(2), Doc("number of texts for each prompt")] = 4,
+        reward: Annotated[
+            Literal["exact_match", "token_accuracy"],
+            Doc(
+                "reward of a text; exact_match: 1 if it equals the text of the data, "
+                "token_accuracy: share of equal tokens"
+            ),
+        ] = "exact_match",
+        policy_weight: Annotated[Positive, Doc("weight of the loss ``policy``")] = 1.0,
+        distils_solved: Annotated[
+            bool,
+            Doc(
+                "apply the objectives also to texts with the reward 1; false: only to the others "
+                "(reward-guided distillation of the paper)"
+            ),
+        ] = True,
+        sampling: SamplingOption = Sampling(),
+    ):
+        if (sampling.temperature, sampling.top_p) != (1, 1):
+            raise ValueError(
+                "scheme.sampling: the policy gradient of kdrl needs texts from the student's own "
+                "distribution. Expected temperature 1 and top_p 1, got "
+                f"{sampling.temperature} and {sampling.top_p}. Leave both out"
+            )
+        super().__init__(student, teacher, objectives, sampling)
+        self.group_size = group_size
+        self.reward_name = reward
+        self.policy_weight = policy_weight
+        self.distils_solved = distils_solved
+
+    def build(self, batch: Batch) -> None:
+        if "label" not in batch:
+            raise ValueError(
+                "kdrl compares generated texts with those of the data. Expected rows with answers, "
+                f"got {', '.join(batch)}"
+            )
+        super().build(batch)
+
+    def reward(self, text: Batch, reference: Tensor) -> Tensor:
+        """Rewards (N,) of generated texts.
+
+        Args:
+            text: rows with generated texts; ``token`` (N, T) has their tokens.
+            reference: tokens of the data's texts (N, T), -100 at other positions.
+        """
+        return REWARDS[self.reward_name](text["token"], reference)
+
+    def before_step(self, batch: Batch) -> Batch:
+        reference = batch["label"].masked_fill(~batch["valid"], UNLABELLED)
+        texts = [self._texts(batch, index) for index in range(self.group_size)]
+        rewards = torch.stack([self.reward(text, reference) for text in texts])
+        group = {
+            key: value if value.ndim == 0 else torch.cat([text[key] for text in texts])
+            for key, value in texts[0].items()
+        }
+        group["advantage"] = group_advantages(rewards).flatten()
+        distilled = dict(group)
+        if not self.distils_solved:
+            is_solved = rewards.flatten() >= 1
+            distilled["valid"] = group["valid"] & ~is_solved[:, None]
+        return batch | {"student_text": group, "distilled_text": distilled}
+
+    def _texts(self, batch: Batch, index: int) -> Batch:
+        """Return one text per prompt, with random numbers of its own."""
+        return generate_text(
+            self.student,
+            batch,
+            self.sampling.eos_token_id,
+            self.sampling.min_prompt_tokens,
+            self.sampling.max_new_tokens,
+            stream=f"scheme.text.{index}",
+            vocabulary=self.vocabulary,
+        )
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        counts = self.objectives.counts(batch["distilled_text"])
+        return counts | {"policy": item_weights(batch["student_text"]).sum()}
+
+    def step(self, batch: Batch) -> Iterator[Update]:
+        yield self._losses(batch)
+
+    def _losses(self, batch: Batch) -> Update:
+        text = batch["student_text"]
+        student, teacher = self.forward_both(text)
+        update: Update = self.objectives(student, teacher, batch["distilled_text"])
+        log_probs = token_log_probs(student["logits"][..., : self.vocabulary], text["token"])
+        # The text is used for one update: the ratio is 1, and only its gradient matters.
+        loss = policy_gradient_loss(
+            log_probs, log_probs.detach(), text["advantage"][:, None], text["valid"]
+        )
+        update.losses["policy"] = at_progress(self.policy_weight, batch) * loss
+        return update

@@ -1,0 +1,124 @@
+"""Advantages of groups, rewards, and both losses on the student's texts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from instil.core import UNLABELLED, Batch
+from instil.generation.options import Sampling
+from instil.objectives.logits.reverse_kl import ReverseKL
+from instil.schemes.language.kdrl import KDRL, exact_match, group_advantages, token_accuracy
+from instil.teachers.frozen import Frozen
+from instil.testing import check_scheme
+from tests.schemes.texts import SAMPLING, net, prompts, timed
+
+
+def scheme(**options: object) -> KDRL:
+    """Return a prepared scheme with groups of three texts."""
+    built = KDRL(
+        net(8),
+        Frozen(net(8, 1)),
+        {"reverse_kl": ReverseKL()},
+        group_size=3,
+        reward="token_accuracy",
+        sampling=SAMPLING,
+        **options,  # type: ignore[arg-type]
+    )
+    built.prepare(timed())
+    return built
+
+
+@pytest.mark.parametrize("distils_solved", [True, False])
+def test_contracts(distils_solved: bool) -> None:
+    check_scheme(
+        lambda: KDRL(
+            net(8),
+            Frozen(net(8, 1)),
+            {"reverse_kl": ReverseKL()},
+            distils_solved=distils_solved,
+            reward="token_accuracy",
+            policy_weight=1e-3,  # the value of a policy loss need not fall
+            sampling=SAMPLING,
+        ),
+        prompts,
+    )
+
+
+def test_advantages_have_mean_zero_and_deviation_one_in_each_group() -> None:
+    reward = torch.rand(5, 4, generator=torch.Generator().manual_seed(0))
+    reward[:, 2] = 1.0
+    advantage = group_advantages(reward)
+    assert advantage.mean(0).abs().max() < 1e-6
+    assert advantage[:, 2].abs().max() == 0
+    others = advantage[:, [0, 1, 3]].var(0, correction=0)
+    assert torch.allclose(others, torch.ones(3), atol=1e-4)
+
+
+def test_a_longer_or_shorter_text_is_not_an_exact_match() -> None:
+    reference = torch.tensor([[UNLABELLED, 1, 2, UNLABELLED]])
+    longer = torch.tensor([[UNLABELLED, 1, 2, 3]])
+    shorter = torch.tensor([[UNLABELLED, 1, UNLABELLED, UNLABELLED]])
+    assert exact_match(reference, reference).item() == 1
+    assert exact_match(longer, reference).item() == 0
+    assert exact_match(shorter, reference).item() == 0
+    assert token_accuracy(longer, reference).item() == pytest.approx(2 / 3)
+    assert token_accuracy(shorter, reference).item() == pytest.approx(1 / 2)
+
+
+def test_the_texts_of_a_group_differ_and_do_not_depend_on_the_batch() -> None:
+    run = scheme()
+    text = run.before_step(timed())["student_text"]
+    first, second = text["token"].chunk(3)[:2]
+    assert not torch.equal(first, second)
+    half = {key: value[:8] if value.ndim else value for key, value in timed().items()}
+    of_half = run.before_step(half)["student_text"]
+    assert torch.equal(of_half["token"].chunk(3)[1], second[:8])
+
+
+def test_the_policy_loss_has_the_gradient_of_reinforce() -> None:
+    run = scheme()
+    batch = run.before_step(timed())
+    text = batch["student_text"]
+    (update,) = run.step(batch)
+    parameter = next(part for part in run.student.parameters() if part.ndim == 2)
+    (gradient,) = torch.autograd.grad(update.losses["policy"], parameter)
+    is_text = text["valid"]
+    log_probs = run.student(text)["logits"].log_softmax(-1)
+    chosen = log_probs.gather(-1, text["token"].clamp_min(0)[..., None]).squeeze(-1)
+    advantage = text["advantage"][:, None].expand_as(chosen)
+    expected = -(advantage * chosen)[is_text].mean()
+    (expected_gradient,) = torch.autograd.grad(expected, parameter)
+    torch.testing.assert_close(gradient, expected_gradient)
+    assert gradient.abs().sum() > 0
+
+
+def test_solved_texts_are_left_out_of_the_distillation_only() -> None:
+    class Solved(KDRL):
+        """Every second row is correct."""
+
+        def reward(self, text: Batch, reference: torch.Tensor) -> torch.Tensor:
+            return (torch.arange(len(reference)) % 2).float()
+
+    run = Solved(
+        net(8),
+        Frozen(net(8, 1)),
+        {"reverse_kl": ReverseKL()},
+        distils_solved=False,
+        sampling=SAMPLING,
+    )
+    run.prepare(timed())
+    batch = run.before_step(timed())
+    text = batch["student_text"]
+    counts = run.counts(batch)
+    assert counts["policy"] == text["valid"].sum()
+    assert counts["reverse_kl"] == text["valid"][::2].sum()
+
+
+def test_wrong_options_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"scheme\.sampling: .* Expected temperature 1"):
+        KDRL(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, sampling=Sampling(0.5))
+    unlabelled = {key: value for key, value in timed().items() if key != "label"}
+    run = KDRL(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, sampling=SAMPLING)
+    with pytest.raises(ValueError, match="Expected rows with answers"):
+        run.prepare(unlabelled)

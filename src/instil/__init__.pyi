@@ -129,6 +129,7 @@ from .objectives.logits.jsd import JSD as JSD
 from .objectives.features.jacobian import Jacobian as Jacobian
 from .objectives.logits.kd import KD as KD
 from .schemes.online.kdcl import KDCL as KDCL
+from .schemes.language.kdrl import KDRL as KDRL
 from .objectives.features.kdsvd import KDSVD as KDSVD
 from .schemes.offline.krd import KRD as KRD
 from .objectives.features.kta import KTA as KTA
@@ -625,6 +626,7 @@ __all__ = [
     "Jacobian",
     "KD",
     "KDCL",
+    "KDRL",
     "KDSVD",
     "KRD",
     "KTA",

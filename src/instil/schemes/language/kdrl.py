@@ -21,12 +21,12 @@ from instil.core import (
     Teacher,
     Update,
     item_weights,
+    mean,
 )
 from instil.functional.token_log_probs import token_log_probs
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.rollout import generate_text
 from instil.schemes.bases.writer import GenerativeScheme
-from instil.schemes.language.minillm import policy_gradient_loss
 
 SMALLEST_DEVIATION = 1e-6
 """Added to the standard deviation of the rewards of a group, which may be 0."""
@@ -218,9 +218,9 @@ class KDRL(GenerativeScheme):
         student, teacher = self.forward_both(text)
         update: Update = self.objectives(student, teacher, batch["distilled_text"])
         log_probs = token_log_probs(student["logits"][..., : self.vocabulary], text["token"])
-        # The text is used for one update: the ratio is 1, and only its gradient matters.
-        loss = policy_gradient_loss(
-            log_probs, log_probs.detach(), text["advantage"][:, None], text["valid"]
-        )
+        # The text is used for one update: the ratio of probabilities is 1 and has their gradient.
+        ratio = (log_probs - log_probs.detach()).exp()
+        values = -text["advantage"][:, None] * ratio
+        loss = mean(values, text["valid"].to(values.dtype))
         update.losses["policy"] = at_progress(self.policy_weight, batch) * loss
         return update

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import generate
 import latency_table
 import modality_tables
+import tree_table
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -38,4 +39,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Insert measured tables, and link the names of methods in the guide to their choice."""
     if page.file.src_uri == "choose.md":
         return generate.link_methods(markdown)
-    return latency_table.insert_table(modality_tables.insert_tables(markdown))
+    markdown = tree_table.insert_table(modality_tables.insert_tables(markdown))
+    return latency_table.insert_table(markdown)

@@ -105,3 +105,23 @@ def test_the_site_has_the_tables() -> None:
     page = modality_tables.overview()
     for path in MEASURED:
         assert f"## {yaml.safe_load(path.with_suffix('.yaml').read_text())['title']}\n" in page
+
+
+def test_the_table_of_trees_has_all_arms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import tree_table
+
+    text = tree_table.insert_table(f"Before.\n\n{tree_table.MARKER}\n")
+    measured = json.loads(tree_table.RESULT.read_text(encoding="utf-8"))
+    assert len(measured["seeds"]) == 5
+    sizes = {str(size) for size in measured["sizes"]}
+    for name, student in measured["students"].items():
+        for arm in tree_table.ARMS:
+            mean = 100 * student["arms"][arm]["accuracy"]["mean"]
+            assert f"| {name} | {arm} | `{student['option']}: " in text
+            assert f"| {mean:.1f} ± " in text
+            assert set(student["arms"][arm]["validation"]) == {
+                str(one) for one in measured["sizes"]
+            }
+    page = (ROOT / "docs" / "modalities" / "tabular.md").read_text(encoding="utf-8")
+    assert tree_table.MARKER in page

@@ -147,25 +147,40 @@ def test_a_fit_on_hard_labels_has_no_weights_and_on_soft_ones_has() -> None:
 
 
 def test_a_forest_learns_from_soft_targets(folder: Path) -> None:
-    forest = recipe(**RECIPE)
+    pytest.importorskip("skl2onnx")
+    from skops import io
+
+    forest = recipe("export=true", "baselines=[label_smoothing,pseudo_labels]", **RECIPE)
     result = run_of(forest, folder / "run")
-    assert {"alone", "label_smoothing", "pseudo_labels", "distilled"} <= set(result)
+    assert {"label_smoothing", "pseudo_labels", "distilled"} <= set(result)
     assert result["distilled"]["accuracy"]["mean"] > 0.8
     cost = result["cost"]["student"]
     assert cost["bytes"] > 1000
     assert cost["latency"]["median_ms"] > 0
     (record,) = [line for line in lines(folder / "run") if line["arm"] == "distilled"]
     assert record["rows"] == 218
+    assert set(record["losses"]) == {"student/cross_entropy", "student/kd"}
+    assert 0 < record["losses"]["student/kd"] < 1
     assert record["validation"]["accuracy"] > 0.5
     assert (folder / "run" / "report.html").exists()
-    student = instil.load(folder / "run")
+    onnx = result["export"]["onnx"]
+    assert onnx["accuracy"] == result["distilled"]["accuracy"]["mean"]
+    assert onnx["latency"]["median_ms"] > 0
+    assert result["export_raw"]["file"] == "student.raw.onnx"
+    loaded = io.load(folder / "run" / "student.skops", trusted=["sklearn.tree._tree.Tree"])
+    with pytest.raises(ValueError, match=r"has a sklearn.tree._tree.Tree, .*trust_code=True"):
+        instil.load(folder / "run")
+    student = instil.load(folder / "run", trust_code=True)
     test = Experiment.from_recipe(student.recipe).splits.test
     features = test.inputs(torch.arange(len(test)))["features"]
     accuracy = (student(features).argmax(1) == test.label).float().mean()
     assert float(accuracy) == pytest.approx(result["distilled"]["accuracy"]["mean"], abs=1e-6)
     assert student.predict(features[:2])[0] in student.classes
+    expected = loaded.predict(features.numpy())
+    assert [student.classes[index] for index in expected] == student.predict(features)
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_a_run_is_the_same_again(folder: Path) -> None:
     forest = recipe("seeds=[0,1]", "baselines=[alone]", "data.num_labeled=null", **RECIPE)
     first = run_of(forest, folder / "first")
@@ -185,7 +200,7 @@ def test_a_stopped_fit_leaves_nothing_and_is_resumed(
     monkeypatch.setenv("INSTIL_CACHE", str(folder / "other_cache"))
     fit = fitting.fit_student
 
-    def stop(scheme: Any, *arguments: Any) -> int:
+    def stop(scheme: Any, *arguments: Any) -> Any:
         if scheme.teacher is not None:
             raise RuntimeError("stopped")
         return fit(scheme, *arguments)
@@ -206,6 +221,7 @@ def test_a_boosted_regressor_learns_from_mixed_targets(folder: Path) -> None:
     assert result["distilled"]["agreement"]["mean"] > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["lightgbm.LGBMClassifier", "xgboost.XGBClassifier"])
 def test_other_libraries(library: str, folder: Path) -> None:
     pytest.importorskip(library.partition(".")[0])
@@ -216,7 +232,7 @@ def test_other_libraries(library: str, folder: Path) -> None:
     sections = RECIPE | {"student": student}
     result = run_of(recipe("baselines=[alone]", **sections), folder / "run")
     assert result["distilled"]["accuracy"]["mean"] > 0.5
-    assert instil.load(folder / "run").net.model.is_fitted is False
+    assert instil.load(folder / "run", trust_code=True).net.model.is_fitted is False
 
 
 def test_doctor_and_plan_time_fits(folder: Path) -> None:
@@ -233,6 +249,7 @@ def test_doctor_and_plan_time_fits(folder: Path) -> None:
     assert min(seconds) > 0
 
 
+@pytest.mark.slow
 def test_a_network_ensemble_teaches_a_tree_in_a_later_stage(folder: Path) -> None:
     sections = copy.deepcopy(RECIPE) | {
         "student": {"model": "mlp", "options": {"width": 8}},

@@ -151,6 +151,36 @@ def is_missing(value: Any) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
+def check_column_types(tables: Mapping[str, Table], ignored: Collection[str]) -> None:
+    """Check that each column has texts in all splits, or numbers in all splits.
+
+    Args:
+        tables: rows of each split, of which the first are those of training.
+        ignored: columns that may differ, such as categories.
+
+    Raises:
+        ValueError: for a column of texts in one split and of numbers in another.
+    """
+    first, *others = tables
+    for name, values in tables[first].items():
+        expected = _type_of(values)
+        for split in others:
+            received = _type_of(tables[split][name])
+            if name not in ignored and received and expected and received != expected:
+                raise ValueError(
+                    f"files.{split}: column '{name}' has {received}. Expected {expected} as in "
+                    f"files.{first}. Correct the files, or set categorical: [{name}]"
+                )
+
+
+def _type_of(values: Sequence[Any]) -> str:
+    """``texts`` or ``numbers``; empty for a column of missing values."""
+    present = [value for value in values if not is_missing(value)]
+    if not present:
+        return ""
+    return "texts" if any(isinstance(value, str) for value in present) else "numbers"
+
+
 def _number_feature(name: str, start: int, values: Sequence[Any], standardize: bool) -> Feature:
     numbers = _numbers(name, values)
     present = numbers[~np.isnan(numbers)]

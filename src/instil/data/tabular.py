@@ -16,7 +16,7 @@ from instil.data.munge import munge_rows
 from instil.data.raw_rows import FACT, KEY, RawRows
 from instil.data.samples import RealData, Samples, TensorData
 from instil.data.splits import Splits, splits
-from instil.data.table_encoder import Table, TableEncoder
+from instil.data.table_encoder import Table, TableEncoder, check_column_types
 from instil.data.table_labels import class_labels, number_labels
 
 REGRESSION = "tabular_regression"
@@ -101,6 +101,7 @@ def table_data(
         _check_names(part, labels, "label")
         _check_names(part, drop, "drop")
     whole = _joined(tables)
+    check_column_types(tables, {*labels, *drop, *categorical})
     samples = _labelled_indices(whole, label, classes, task_name)
     parts: dict[str, Samples] = {}
     start = 0

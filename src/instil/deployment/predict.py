@@ -19,6 +19,7 @@ from instil.deployment.image_inputs import as_images
 from instil.experiment.exported_network import build_exported_network
 from instil.export.student import load_student, read_description
 from instil.networks.network_call import read_keys, reads_of, write_keys
+from instil.networks.sklearn_model import SklearnModel
 from instil.plan import resume as begun
 from instil.recipe.sections import Recipe
 from instil.tasks.classification import Classification
@@ -176,8 +177,8 @@ def load(run: Path | str, *, trust_code: bool = False) -> Student:
     """Load the student of a finished run, in eval mode on the CPU.
 
     No code of the folder is executed unless ``trust_code`` is set, so that a folder from an
-    unknown source is safe to load. A student that is built by a user's function, or a recipe with
-    ``imports``, needs ``trust_code``.
+    unknown source is safe to load. A student that is built by a user's function, a recipe with
+    ``imports``, and an estimator whose library does not check its data, need ``trust_code``.
 
     Args:
         run: run folder.
@@ -206,6 +207,8 @@ def load(run: Path | str, *, trust_code: bool = False) -> Student:
     }
     net = build_exported_network(recipe, facts, description.shape, trust_code)
     load_student(net, path)
+    if isinstance(net.model, SklearnModel) and not trust_code:
+        _check_types(net.model, path)
     stored = facts.get(FACT)
     return Student(
         net.eval(),
@@ -215,6 +218,18 @@ def load(run: Path | str, *, trust_code: bool = False) -> Student:
         tuple(description.shape),
         RawRows.from_json(stored) if isinstance(stored, str) else None,
     )
+
+
+def _check_types(model: SklearnModel, path: Path) -> None:
+    """Check that a file has no types whose data a library uses without checks."""
+    types = model.unchecked_types()
+    if types:
+        raise ValueError(
+            f"{path}: the student has a {types[0]}, whose library does not check its data, so that "
+            "a file from an unknown source could crash the process. Expected a run of your own. If "
+            "you trust it, pass trust_code=True, or --trust-code on the command line. The file "
+            "student.onnx needs no trust"
+        )
 
 
 def _read_description(path: Path) -> StudentDescription:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,7 +29,20 @@ def is_fitted_student(scheme: Scheme) -> bool:
     return isinstance(scheme.student.model, SklearnModel)
 
 
-def fit_student(scheme: Scheme, loader: Iterable[Batch], num_classes: int) -> int:
+@dataclass(frozen=True)
+class StudentFit:
+    """Facts about a fit.
+
+    Attributes:
+        num_rows: number of samples that have a target.
+        losses: mean of each loss on the training samples after the fit, by learner and name.
+    """
+
+    num_rows: int
+    losses: dict[str, float]
+
+
+def fit_student(scheme: Scheme, loader: Iterable[Batch], num_classes: int) -> StudentFit:
     """Fit the student of a scheme to the minimum of its objectives on all samples at once.
 
     The objectives of a classifier are cross-entropies with soft targets. A row is repeated once
@@ -42,15 +56,16 @@ def fit_student(scheme: Scheme, loader: Iterable[Batch], num_classes: int) -> in
         loader: batches of all training samples, each in one view without augmentation.
         num_classes: number of classes; not used by a regressor.
 
-    Returns:
-        Number of samples that have a target.
-
     Raises:
         RecipeError: if targets are not finite, or the estimator cannot be fitted.
     """
     model = scheme.student.model
     assert isinstance(model, SklearnModel)
-    return fit_targets(model, scheme.objectives, *_collect(scheme, loader), num_classes)
+    rows, teacher, batch = _collect(scheme, loader)
+    num_rows = fit_targets(model, scheme.objectives, rows, teacher, batch, num_classes)
+    with torch.no_grad():
+        losses = scheme.objectives({"logits": model(rows)}, teacher, batch).losses
+    return StudentFit(num_rows, {f"student/{name}": float(loss) for name, loss in losses.items()})
 
 
 def fit_targets(

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Net, batch_size
+from instil.export.estimator_onnx import write_estimator
 from instil.export.latency import resized
 from instil.export.onnx_labels import label_file
 from instil.export.session import Session, to_arrays
 from instil.files.atomic import atomic
+from instil.networks.sklearn_model import SklearnModel
 
 TOLERANCE = 1e-4
 """Largest difference between outputs of the two runtimes, as a share of the largest value."""
@@ -84,7 +86,12 @@ def to_onnx(
     inputs = {name: torch.from_numpy(array) for name, array in to_arrays(batch, names).items()}
     with atomic(path) as temporary:
         # The exporter treats an axis of length 1 as fixed, so the example has two rows at least.
-        _export(graph, resized(inputs, max(2, min(8, batch_size(inputs)))), temporary)
+        example = resized(inputs, max(2, min(8, batch_size(inputs))))
+        if isinstance(net.model, SklearnModel):
+            (name,) = names
+            write_estimator(net.model, example[name][0].numel(), name, temporary)
+        else:
+            _export(graph, example, temporary)
         label_file(temporary, metadata or {})
         onnx.checker.check_model(str(temporary), full_check=True)
         difference = _largest_difference(graph, Session(temporary, roles), inputs)

@@ -20,9 +20,9 @@ TRUSTED = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "xgboost.", "collections
 class SklearnModel(nn.Module):
     """Classifier or regressor of scikit-learn.
 
-    The inputs of a sample are flattened to one row of numbers. ``fit`` trains the estimator. Before
-    that, the logits are those of a random linear layer, as of any untrained network. The state is
-    the estimator in the format of skops, which executes no code when it is read.
+    The inputs of a sample are flattened to one row of numbers. Before ``fit``, the logits are those
+    of a random linear layer, as of any untrained network. The state is the estimator in the format
+    of skops, which executes no code when it is read.
 
     Args:
         estimator: estimator that is not fitted yet.
@@ -85,10 +85,9 @@ class SklearnModel(nn.Module):
         self._fit(inputs[has_label], values, None, is_independent=target.ndim == 2)
 
     def fit_classes(self, inputs: Tensor, weight: Tensor) -> None:
-        """Fit a classifier on soft labels.
+        """Fit a classifier on soft labels: copies of each row, weighted by its class.
 
-        Each row is repeated once per class with the weight of the class as sample weight. Without
-        soft labels and with equal weights this is ``fit``.
+        Without soft labels and with equal weights this is ``fit``.
 
         Args:
             inputs: (N, ...).
@@ -125,6 +124,28 @@ class SklearnModel(nn.Module):
         is_equal = bool((weights == weights[0]).all())
         self._fit(inputs[is_used], columns, None if is_equal else weights, is_independent=True)
 
+    def fitted_estimator(self) -> Any:
+        """Return the fitted estimator.
+
+        Raises:
+            ValueError: if it is not fitted.
+        """
+        if len(self.serialized) and not self.is_fitted:
+            self._deserialize()
+        if not self.is_fitted:
+            raise ValueError(f"{self._name} is not fitted. Expected a call of fit first")
+        return self.estimator
+
+    def stored_bytes(self) -> bytes:
+        """Return the fitted estimator as a file of skops, whose labels are class indices."""
+        return bytes(self.serialized.cpu().numpy().tobytes())
+
+    def unchecked_types(self) -> list[str]:
+        """Return the types of the stored estimator that skops does not trust by itself."""
+        from skops import io  # type: ignore[import-untyped]
+
+        return list(io.get_untrusted_types(data=self.stored_bytes()))
+
     @property
     def accepts_weights(self) -> bool:
         """Whether the samples of a fit may have weights."""
@@ -134,10 +155,10 @@ class SklearnModel(nn.Module):
 
     def no_weights(self) -> str:
         """Return the error of soft targets for an estimator without sample weights."""
-        example = "RandomForestRegressor" if self.predicts_numbers else "RandomForestClassifier"
+        kind = "Regressor" if self.predicts_numbers else "Classifier"
         return (
             f"model: {self._name} takes no sample weights, which are the soft targets of a student "
-            f"that is fitted. Expected an estimator whose fit has sample_weight, such as {example}"
+            f"that is fitted. Expected a fit with sample_weight, as of RandomForest{kind}"
         )
 
     @property
@@ -208,8 +229,8 @@ class SklearnModel(nn.Module):
     def _deserialize(self) -> None:
         from skops import io
 
-        data = self.serialized.cpu().numpy().tobytes()
-        types = io.get_untrusted_types(data=data)
+        data = self.stored_bytes()
+        types = self.unchecked_types()
         foreign = [name for name in types if not name.startswith(TRUSTED)]
         if foreign:
             raise ValueError(

@@ -105,15 +105,15 @@ class Fitter:
         """Fit a student that has no gradients; a fit is one step and has no checkpoint."""
         start = time.perf_counter()
         loader = experiment.loader(samples, shuffle=False)
-        num_rows = fit_student(scheme, loader, len(experiment.splits.classes))
+        fitted = fit_student(scheme, loader, len(experiment.splits.classes))
         seconds = time.perf_counter() - start
         net = scheme.export().eval()
         validation, _ = self.evaluator.evaluate(net, "validation", experiment)
         record = {
             "epoch": 1,
             "step": 1,
-            "losses": {},
-            "rows": num_rows,
+            "losses": fitted.losses,
+            "rows": fitted.num_rows,
             "seconds": round(seconds, 3),
             "validation": validation,
         }

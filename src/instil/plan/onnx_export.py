@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from instil.core import Batch, Net
+from instil.data.raw_rows import FACT, RawRows
 from instil.experiment.experiment import Experiment
+from instil.experiment.network_inputs import exported_student
 from instil.networks.network_call import reads_of
+from instil.networks.sklearn_model import SklearnModel
 from instil.plan.run_folder import RunFolder
 from instil.tasks.bases.exported_part import ExportedPart, ExportsParts
 
@@ -39,6 +42,10 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
     if isinstance(experiment.task, ExportsParts):
         _export_parts(folder, experiment, experiment.task.export_parts(net, batch), int8)
         return
+    if int8 and isinstance(net.model, SklearnModel):
+        raise ValueError(
+            "export: an estimator has no weights to quantize. Expected export: onnx, got int8"
+        )
     exports = write_graphs(folder.path, experiment, net, batch, int8)
     example, roles = experiment.task.export_example(net, batch)
     for export in exports.values():
@@ -46,6 +53,24 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
         export |= evaluate_export(experiment, Net(session, experiment.task.call_exported))
         export["latency"] = measure(session, example)
     add_exports(folder, exports)
+    facts = experiment.facts_for(exported_student(experiment.recipe))
+    if isinstance(facts.get(FACT), str):
+        _export_raw_rows(folder, experiment, net, RawRows.from_json(str(facts[FACT])))
+
+
+def _export_raw_rows(folder: RunFolder, experiment: Experiment, net: Net, rows: RawRows) -> None:
+    """Write ``student.raw.onnx``, which reads the columns of a table instead of encoded rows."""
+    from instil.export.onnx_labels import describe
+    from instil.export.raw_rows_onnx import write_raw_rows
+
+    names = [feature.name for feature in rows.encoder.features]
+    classes = experiment.splits.classes
+    metadata = describe(net, experiment.recipe.task.name, classes, experiment.shape, names)
+    path = folder.path / "student.raw.onnx"
+    source = folder.path / "student.onnx"
+    facts = write_raw_rows(source, rows, experiment.task.kind, path, metadata)
+    result = folder.read_json("result.json") or {}
+    folder.write_json("result.json", result | {"export_raw": facts})
 
 
 def write_graphs(

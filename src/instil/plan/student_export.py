@@ -6,6 +6,8 @@ from instil.core import Net
 from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import exported_student
 from instil.export.student import save_student
+from instil.files.atomic import atomic
+from instil.networks.sklearn_model import SklearnModel
 from instil.plan import results
 from instil.plan.mistakes import write_mistakes
 from instil.plan.onnx_export import export_onnx
@@ -17,6 +19,8 @@ def export_best_student(
     experiment: Experiment, folder: RunFolder, distilled: list[TrainedModel]
 ) -> None:
     """Write the weights of the best student, its ONNX file and pictures of its mistakes.
+
+    An estimator is also written as a skops file, which scikit-learn reads without this package.
 
     Args:
         experiment: data and task of the recipe.
@@ -32,6 +36,9 @@ def export_best_student(
         "kind": experiment.splits.kind,
     }
     save_student(net, folder.path / "student.safetensors", description)
+    if isinstance(net.model, SklearnModel):
+        with atomic(folder.path / "student.skops") as temporary:
+            temporary.write_bytes(net.model.stored_bytes())
     if experiment.recipe.export:
         try:
             export_onnx(folder, experiment, net, int8=False)

@@ -102,6 +102,32 @@ def test_wrong_options_are_errors(folder: Path, options: dict[str, Any], message
         table(**({"files": "people.csv", "base": folder} | options))
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("age,y\n30,no\n", r"files\.test: no column 'job'\. Expected the columns of the training"),
+        ("age,job,y\nold,cook,no\n", r"files\.test: column 'age' has texts\. Expected numbers"),
+        ("age,job,y\n30,7,no\n", r"files\.test: column 'job' has numbers\. Expected texts"),
+        ("age,job,y\ninf,cook,no\n", r"column 'age': row 0 is infinite"),
+    ],
+)
+def test_rows_that_differ_from_training_are_errors(folder: Path, lines: str, message: str) -> None:
+    (folder / "new.csv").write_text(lines)
+    with pytest.raises(ValueError, match=message):
+        table({"train": "people.csv", "test": "new.csv"}, "y", base=folder)
+
+
+def test_unknown_categories_and_missing_numbers_are_noted(folder: Path) -> None:
+    (folder / "new.csv").write_text("age,job,y\nNaN,pilot,no\n30,,yes\n")
+    data = table({"train": "people.csv", "test": "new.csv"}, "y", base=folder)
+    assert isinstance(data.test, TableData)
+    assert data.test.tensors["features"][0].tolist() == [0, 0, 0]
+    assert [note.partition(";")[0] for note in data.notes] == [
+        "column 'age' of test: 1 missing values, unlike in training",
+        "column 'job' of test: 2 values of unknown categories",
+    ]
+
+
 def test_damaged_files_are_errors(folder: Path) -> None:
     (folder / "short.csv").write_text("a,b\n1,2\n3\n")
     with pytest.raises(ValueError, match=r"row 1 has 1 values\. Expected 2, as in the header"):

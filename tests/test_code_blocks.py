@@ -102,7 +102,10 @@ EXECUTED = {
         "yaml: test_interactions_of_ranking",
     ],
     "modalities/representation.md": 2 * ["yaml: test_recipe_of_representation"],
-    "modalities/tabular.md": ["yaml: test_recipe_of_tabular"],
+    "modalities/tabular.md": [
+        "yaml: test_recipe_of_tabular",
+        "yaml: test_recipe_of_a_forest_as_student",
+    ],
     "modalities/video.md": ["yaml: test_recipe_of_video"],
     "modalities/speech.md": [
         "bash: test_command_and_export_of_speech",

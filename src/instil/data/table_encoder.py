@@ -155,7 +155,7 @@ def check_column_types(tables: Mapping[str, Table], ignored: Collection[str]) ->
     """Check that each column has texts in all splits, or numbers in all splits.
 
     Args:
-        tables: rows of each split, of which the first are those of training.
+        tables: rows of each split; the training rows come first.
         ignored: columns that may differ, such as categories.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from instil.networks.sklearn_model import SklearnModel
 
 OPSET = 18
 """Version of the operators of graphs whose converter does not set one."""
+TYPES = {
+    "skl2onnx": "skl2onnx.common.data_types",
+    "onnxmltools": "onnxmltools.convert.common.data_types",
+}
+"""Modules with the types of inputs, by converter."""
 MAX_REASON = 200
 """Number of characters of a converter's error in a message."""
 
@@ -50,45 +56,28 @@ def write_estimator(model: SklearnModel, num_features: int, name: str, path: Pat
 
 def _convert(estimator: Any, num_features: int, name: str) -> Any:
     """Graph of the library that belongs to the estimator."""
-    library = type(estimator).__module__.partition(".")[0]
-    if library == "sklearn":
-        return _convert_sklearn(estimator, num_features, name)
-    try:
-        import onnxmltools  # type: ignore[import-not-found, unused-ignore]
-        from onnxmltools.convert.common.data_types import (  # type: ignore[import-not-found, unused-ignore]
-            FloatTensorType,
-        )
-    except ImportError as error:
-        raise ImportError(_missing("onnxmltools", estimator)) from error
-    inputs = [(name, FloatTensorType([None, num_features]))]
-    if library == "xgboost":
-        return onnxmltools.convert_xgboost(estimator, initial_types=inputs)
-    return onnxmltools.convert_lightgbm(estimator, initial_types=inputs, zipmap=False)
-
-
-def _convert_sklearn(estimator: Any, num_features: int, name: str) -> Any:
     from sklearn.base import is_regressor  # type: ignore[import-untyped]
 
+    library = type(estimator).__module__.partition(".")[0]
+    package = "skl2onnx" if library == "sklearn" else "onnxmltools"
     try:
-        import skl2onnx  # type: ignore[import-untyped, import-not-found, unused-ignore]
-        from skl2onnx.common.data_types import (  # type: ignore[import-untyped, import-not-found, unused-ignore]
-            FloatTensorType,
-        )
+        converter: Any = importlib.import_module(package)
+        types = importlib.import_module(TYPES[package])
     except ImportError as error:
-        raise ImportError(_missing("skl2onnx", estimator)) from error
+        raise ImportError(
+            f"exporting {type(estimator).__name__} to ONNX needs the package {package}: "
+            'pip install "instil[trees]"'
+        ) from error
+    inputs = [(name, types.FloatTensorType([None, num_features]))]
+    if library == "xgboost":
+        return converter.convert_xgboost(estimator, initial_types=inputs)
+    if library == "lightgbm":
+        return converter.convert_lightgbm(estimator, initial_types=inputs, zipmap=False)
+    # By default, probabilities are one dictionary per row.
     options = {} if is_regressor(estimator) else {id(estimator): {"zipmap": False}}
-    return skl2onnx.convert_sklearn(
-        estimator,
-        initial_types=[(name, FloatTensorType([None, num_features]))],
-        options=options,
-        target_opset={"": OPSET, "ai.onnx.ml": 3},
-    )
-
-
-def _missing(package: str, estimator: Any) -> str:
-    return (
-        f"exporting {type(estimator).__name__} to ONNX needs the package {package}: "
-        'pip install "instil[trees]"'
+    versions = {"": OPSET, "ai.onnx.ml": 3}
+    return converter.convert_sklearn(
+        estimator, initial_types=inputs, options=options, target_opset=versions
     )
 
 

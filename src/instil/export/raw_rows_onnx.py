@@ -80,14 +80,7 @@ def _joined(model: Any, rows: RawRows, kind: str) -> Any:
     builder.node("Concat", builder.encodings, builder.target, axis=1)
     before = builder.nodes
     builder.nodes = []
-    name = OUTPUTS.get(kind, "probabilities")
-    if kind == "real":
-        builder.node("Mul", [logits, builder.constant("raw_std", rows.std.numpy())], "raw_scaled")
-        builder.node("Add", ["raw_scaled", builder.constant("raw_mean", rows.mean.numpy())], name)
-    elif kind == "single":
-        builder.node("Softmax", [logits], name, axis=1)
-    else:
-        builder.node("Sigmoid", [logits], name)
+    name = builder.add_output(logits, rows, kind)
     width = graph.output[0].type.tensor_type.shape.dim[-1].dim_value
     output = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
     versions = {entry.domain: entry.version for entry in model.opset_import}
@@ -149,6 +142,18 @@ class _Builder:
         if feature.width == 2:
             mark = self.node("Cast", [missing], f"{name}_mark", to=TensorProto.FLOAT)
             self.encodings.append(mark)
+
+    def add_output(self, logits: str, rows: RawRows, kind: str) -> str:
+        """Add probabilities, or numbers in the unit of the label; return the name."""
+        name = OUTPUTS.get(kind, "probabilities")
+        if kind == "real":
+            std = self.constant("raw_std", rows.std.numpy())
+            scaled = self.node("Mul", [logits, std], "raw_scaled")
+            mean = self.constant("raw_mean", rows.mean.numpy())
+            return self.node("Add", [scaled, mean], name)
+        if kind == "single":
+            return self.node("Softmax", [logits], name, axis=1)
+        return self.node("Sigmoid", [logits], name)
 
     def add_category(self, feature: Feature, name: str) -> None:
         """Encode a column as one column per category; others are ``other``, or 0 everywhere."""

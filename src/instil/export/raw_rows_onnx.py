@@ -198,7 +198,7 @@ def _difference(encoded: Path, rows: RawRows, kind: str, path: Path) -> float:
     if kind == "real":
         expected = rows.restore(logits)
     outputs = Session(path, None).session.run(None, raw_inputs(rows, table))
-    difference = (torch.from_numpy(outputs[0]) - expected).abs().max().item()
+    difference: float = (torch.from_numpy(outputs[0]) - expected).abs().max().item()
     largest = expected.abs().max().item()
     # The negated comparison is also true for NaN.
     if not difference <= TOLERANCE * max(largest, 1e-6):

@@ -221,7 +221,7 @@ class SklearnModel(nn.Module):
         return table
 
     def _serialize(self) -> None:
-        from skops import io  # type: ignore[import-untyped]
+        from skops import io
 
         data = bytearray(io.dumps(self.estimator))
         self.serialized = torch.frombuffer(data, dtype=torch.uint8).clone()

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from formatting import cell, table
 
+from instil.plan.statistics import paired_gain
 from instil.report.names import display_name
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "modalities"
@@ -42,18 +43,25 @@ def evidence(name: str) -> str:
     unit = "" if row["headline"] in NOT_PERCENT else " (%)"
     header = ["method", f"test {display_name(row['headline'])}{unit}"]
     header += [f"gain over {_title(reference)}" for reference in references]
+    for metric in row.get("further", ()):
+        header += [f"{display_name(metric)} (%)", "its gain over student alone"]
     lines = []
     if row.get("teacher"):
         lines.append(
             [f"teacher ({cell(row['sees_more'])})", f"{_scale(row) * row['teacher']['score']:.1f}"]
         )
         lines[-1] += [""] * len(references)
+        for metric in row.get("further", ()):
+            lines[-1] += [f"{100 * row['teacher']['test'][metric]:.1f}", ""]
     for entry in row["finalists"]:
         is_winner = entry["name"] == row["winner"]
         title = f"**{_title(entry['name'])}**" if is_winner else _title(entry["name"])
         test = entry["test"]
         cells = [title, _mean(test["mean"], test["std"], _scale(row))]
-        lines.append(cells + [_gain(row, entry, reference) for reference in references])
+        cells += [_gain(row, entry, reference) for reference in references]
+        for metric in row.get("further", ()):
+            cells += _further(row, entry, metric)
+        lines.append(cells)
     return "\n".join([*table(header, lines), _note(name, row)])
 
 
@@ -125,11 +133,24 @@ def _mean(mean: float, std: float, scale: int) -> str:
     return f"{scale * mean:.1f} ± {scale * std:.1f}"
 
 
+def _further(row: Row, entry: Row, metric: str) -> list[str]:
+    """Score in a metric other than the headline, and its gain over the student alone."""
+    test = entry["further_test"][metric]
+    alone = _finalist(row, "alone")
+    cells = [_mean(test["mean"], test["std"], 100), ""]
+    if alone is not None and entry is not alone:
+        gain = paired_gain(test["values"], alone["further_test"][metric]["values"])
+        cells[1] = _with_interval(gain, 100)
+    return cells
+
+
 def _gain(row: Row, entry: Row, reference: str) -> str:
     facts = entry["differences"].get(reference)
-    if facts is None:
-        return ""
-    mean, low, high = (_scale(row) * value for value in (facts["mean"], *facts["interval"]))
+    return "" if facts is None else _with_interval(facts, _scale(row))
+
+
+def _with_interval(facts: Row, scale: int) -> str:
+    mean, low, high = (scale * value for value in (facts["mean"], *facts["interval"]))
     text = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
     return f"**{text}**" if low > 0 or high < 0 else text
 

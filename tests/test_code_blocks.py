@@ -89,6 +89,10 @@ EXECUTED = {
         "python: test_recipe_and_sampler_of_diffusion",
         "python: test_denoiser_in_python",
     ],
+    "modalities/image_text.md": [
+        "yaml: test_recipe_of_image_text",
+        "yaml: test_weight_inheritance_of_image_text",
+    ],
     "modalities/graphs.md": [
         "yaml: test_recipe_of_graphs",
         "python: test_torch_geometric_of_graphs",

@@ -45,6 +45,43 @@ def test_recipe_of_cross_modal(empty_folder: Path) -> None:
     assert "student/kd" in last_losses()
 
 
+def write_album(folder: Path) -> None:
+    """Pictures of three colours in two tables."""
+    from PIL import Image
+
+    for split, count in (("train", 24), ("test", 9)):
+        lines = ["file,caption,kind"]
+        for i in range(count):
+            colour = ("red", "green", "blue")[i % 3]
+            name = f"{split}-{i}.png"
+            Image.new("RGB", (8, 8), colour).save(folder / name)
+            lines.append(f"{name},a {colour} picture,{colour}")
+        (folder / f"{split}.csv").write_text("\n".join(lines))
+
+
+def test_recipe_of_image_text(empty_folder: Path) -> None:
+    write_album(empty_folder)
+    text = blocks("modalities/image_text.md", "yaml")[0]
+    result = short_result(text, "data.size=8", "teacher_train.epochs=1", "export=false")
+    assert result["headline"] == "accuracy"
+    assert set(last_losses()) >= {"student/clip_feature", "student/affinity_mimicking"}
+
+
+def test_weight_inheritance_of_image_text(empty_folder: Path) -> None:
+    write_album(empty_folder)
+    first, text = blocks("modalities/image_text.md", "yaml")
+    pytest.importorskip("open_clip")
+    sections = yaml.safe_load(first) | yaml.safe_load(text)
+    vision = {"layers": 2, "width": 512, "head_width": 64, "patch_size": 4, "image_size": 8}
+    words = {"context_length": 16, "vocab_size": 512, "width": 16, "heads": 2, "layers": 4}
+    options = {"embed_dim": 8, "vision_cfg": vision, "text_cfg": words}
+    sections["teacher"] = {"model": "open_clip:CLIP", "options": options}
+    result = short_result(
+        yaml.safe_dump(sections), "data.size=8", "teacher_train.epochs=1", "export=false"
+    )
+    assert result["cost"]["student"]["parameters"] < result["cost"]["teacher"]["parameters"] / 2
+
+
 def test_recipe_of_video(empty_folder: Path) -> None:
     (text,) = blocks("modalities/video.md", "yaml")
     short_result(text, "data.size=10", "teacher_train.epochs=1")

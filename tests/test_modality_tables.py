@@ -66,6 +66,21 @@ def test_a_marker_becomes_the_table_of_its_row(tables: ModuleType) -> None:
     assert "4 trials for each finalist and each of the 3 reference arms" in text
 
 
+def test_further_metrics_have_their_own_gains(tables: ModuleType, tmp_path: Path) -> None:
+    described = yaml.safe_load((tmp_path / "clouds.yaml").read_text()) | {"further": ["recall"]}
+    (tmp_path / "clouds.yaml").write_text(yaml.safe_dump(described))
+    measured = json.loads((tmp_path / "clouds.json").read_text())
+    measured["teacher"]["test"] = {"recall": 0.5}
+    for entry, mean in zip(measured["finalists"], (0.3, 0.2, 0.1), strict=True):
+        values = [mean - 0.01, mean, mean + 0.01]
+        entry["further_test"] = {"recall": {"mean": mean, "std": 0.01, "values": values}}
+    (tmp_path / "clouds.json").write_text(json.dumps(measured))
+    text = tables.evidence("clouds")
+    assert "| 72.8 |  |  | 50.0 |  |" in text
+    assert "| 30.0 ± 1.0 | **+20.0 (+20.0 to +20.0)** |" in text
+    assert "| 10.0 ± 1.0 |  |" in text
+
+
 def test_an_unknown_row_is_an_error(tables: ModuleType) -> None:
     with pytest.raises(FileNotFoundError, match=r"cloud\.yaml"):
         tables.insert_tables("<!-- evidence: cloud -->")

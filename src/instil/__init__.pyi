@@ -30,6 +30,7 @@ from .objectives.relations.cirkd_minibatch import CIRKDMinibatch as CIRKDMinibat
 from .objectives.relations.cka import CKA as CKA
 from .objectives.features.clip_feature import CLIPFeature as CLIPFeature
 from .objectives.relations.clip_gradient import CLIPGradient as CLIPGradient
+from .objectives.features.clip_self import CLIPSelf as CLIPSelf
 from .schemes.data_free.cmi import CMI as CMI
 from .objectives.relations.crd import CRD as CRD
 from .objectives.logits.cs_kd import CSKD as CSKD
@@ -207,6 +208,7 @@ from .teachers.private_votes import PrivateVotes as PrivateVotes
 from .schemes.language.privileged_context import PrivilegedContext as PrivilegedContext
 from .objectives.logits.probability_shift import ProbabilityShift as ProbabilityShift
 from .schemes.diffusion.progressive import Progressive as Progressive
+from .objectives.logits.prompt_kd import PromptKD as PromptKD
 from .objectives.relations.rkd import RKD as RKD
 from .objectives.logits.rld import RLD as RLD
 from .schemes.robust.rslad import RSLAD as RSLAD
@@ -216,6 +218,7 @@ from .objectives.labels.ranking_cross_entropy import RankingCrossEntropy as Rank
 from .tasks.recommendation import Recommendation as Recommendation
 from .teachers.recorded import Recorded as Recorded
 from .schemes.diffusion.reflow import Reflow as Reflow
+from .schemes.offline.region_crops import RegionCrops as RegionCrops
 from .tasks.regression import Regression as Regression
 from .objectives.logits.regression_kd import RegressionKD as RegressionKD
 from .objectives.relations.relational_representation import RelationalRepresentation as RelationalRepresentation
@@ -323,6 +326,7 @@ from .objectives.relations.cirkd_minibatch import cirkd_minibatch_loss as cirkd_
 from .objectives.relations.cka import cka_loss as cka_loss
 from .objectives.features.clip_feature import clip_feature_loss as clip_feature_loss
 from .objectives.relations.clip_gradient import clip_gradient_loss as clip_gradient_loss
+from .objectives.features.clip_self import clip_self_loss as clip_self_loss
 from .objectives.relations.compress import compress_loss as compress_loss
 from .objectives.labels.contrastive import contrastive_loss as contrastive_loss
 from .objectives.relations.correlation_congruence import correlation_congruence_loss as correlation_congruence_loss
@@ -434,6 +438,7 @@ from .objectives.logits.pld import pld_loss as pld_loss
 from .objectives.relations.point_affinity import point_affinity_loss as point_affinity_loss
 from .objectives.features.point_distiller import point_distiller_loss as point_distiller_loss
 from .objectives.logits.probability_shift import probability_shift_loss as probability_shift_loss
+from .objectives.logits.prompt_kd import prompt_kd_loss as prompt_kd_loss
 from .objectives.logits.ps_kd import ps_kd_loss as ps_kd_loss
 from .objectives.relations.dsd import psd_loss as psd_loss
 from .objectives.logits.rank_distil import rank_distil_loss as rank_distil_loss
@@ -527,6 +532,7 @@ __all__ = [
     "CKA",
     "CLIPFeature",
     "CLIPGradient",
+    "CLIPSelf",
     "CMI",
     "CRD",
     "CSKD",
@@ -704,6 +710,7 @@ __all__ = [
     "PrivilegedContext",
     "ProbabilityShift",
     "Progressive",
+    "PromptKD",
     "RKD",
     "RLD",
     "RSLAD",
@@ -713,6 +720,7 @@ __all__ = [
     "Recommendation",
     "Recorded",
     "Reflow",
+    "RegionCrops",
     "Regression",
     "RegressionKD",
     "RelationalRepresentation",
@@ -820,6 +828,7 @@ __all__ = [
     "cka_loss",
     "clip_feature_loss",
     "clip_gradient_loss",
+    "clip_self_loss",
     "compress_loss",
     "contrastive_loss",
     "correlation_congruence_loss",
@@ -931,6 +940,7 @@ __all__ = [
     "point_affinity_loss",
     "point_distiller_loss",
     "probability_shift_loss",
+    "prompt_kd_loss",
     "ps_kd_loss",
     "psd_loss",
     "rank_distil_loss",

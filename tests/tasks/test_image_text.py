@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Net, Outputs
 from instil.networks.two_towers import two_towers
-from instil.tasks.image_text import ImageText, call, zero_shot
+from instil.tasks.bases.image_text_scores import zero_shot
+from instil.tasks.image_text import ImageText, call
 from instil.teachers.frozen import Frozen
 from tests.tasks.samples import pairs
 

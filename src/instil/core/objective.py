@@ -64,7 +64,8 @@ class Objective(RoleConsumer):
         Returns:
             Boolean mask in the shape of the items.
         """
-        return self.weight(batch) > 0 if self.items.labelled else self.items.valid(batch)
+        is_chosen = self.items.labelled or self.items.paired
+        return self.weight(batch) > 0 if is_chosen else self.items.valid(batch)
 
     def num_items(self, batch: Batch) -> Tensor:
         """Number of items (scalar) that the loss of the batch is divided by."""

@@ -192,7 +192,7 @@ class Objectives(nn.ModuleDict):
     ) -> Tensor:
         """Loss of the counted items of all processes together; zero if there are none."""
         counted = objective.weight(batch) > 0
-        rows = CountedRows(counted, "valid" in batch or objective.items.labelled, self.gather)
+        rows = CountedRows(counted, objective.items.leaves_out(batch), self.gather)
         student = rows.outputs(student, objective.reads["student"])
         teacher = rows.outputs(teacher, objective.reads["teacher"])
         items = rows.batch(batch, objective.batch_keys)

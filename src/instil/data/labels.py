@@ -8,6 +8,7 @@ from torch import Tensor
 
 from instil.data.samples import Samples, labelled_rows
 from instil.data.splits import balanced_order
+from instil.items.rule import PAIR_KEY
 
 Data = TypeVar("Data", bound=Samples)
 # The loader shuffles by the same seed. Without this offset the labelled images would be the first
@@ -48,6 +49,21 @@ def labelled(data: Data) -> Data:
     rows = labelled_rows(data)
     if not len(rows):
         raise ValueError(f"no {data.noun} has a label. Expected at least one")
+    return data.subset(rows)
+
+
+def paired(data: Data) -> Data:
+    """Return the samples whose tensor ``is_pair`` is True, or all without it; each keeps its index.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    is_pair = getattr(data, "tensors", {}).get(PAIR_KEY)
+    if is_pair is None:
+        return data
+    rows = is_pair.nonzero().flatten()
+    if not len(rows):
+        raise ValueError(f"is_pair: no {data.noun} is a pair. Expected at least one")
     return data.subset(rows)
 
 

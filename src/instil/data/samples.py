@@ -34,6 +34,8 @@ class Samples:
         augmentation: class that changes a training batch, with ``seed`` and the options of
             ``data.augment`` as parameters; None for none. Draws depend on ``seed``, ``index`` and
             ``view`` only.
+        encode_texts: function from N texts to the text inputs of a batch, for prompts of classes;
+            None if the samples have no texts.
 
     Raises:
         ValueError: for labels that fit neither the samples nor the classes.
@@ -41,6 +43,7 @@ class Samples:
 
     noun: ClassVar[str] = "sample"
     augmentation: Callable[..., Callable[[Batch], Batch]] | None = None
+    encode_texts: Callable[[Sequence[str]], Batch] | None = None
 
     def __init__(self, label: Tensor, classes: Sequence[str], index: Tensor | None = None):
         self.classes = tuple(classes)

@@ -31,6 +31,7 @@ from instil.networks.presets import taps_for
 from instil.networks.weights import load_weights
 from instil.recipe import error_context
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
+from instil.tasks.bases.class_call import CallWithClasses
 
 
 def build_network(
@@ -108,6 +109,10 @@ class NetworkBuilder:
         call: Callable[..., Any] = functools.partial(self.task.call, **options)
         if config.reads or counts:
             call = NetworkCall(call, config.reads, counts)
+        # A task class, as for a plan without data, has no prompts.
+        prompts = getattr(self.task, "prompts", None)
+        if prompts is not None and isinstance(config, TeacherConfig):
+            call = CallWithClasses(call, prompts)
         taps: dict[str, Any] = dict(taps_for(model))
         if "features" not in taps and _needs_inner_outputs(self.recipe, config):
             batch = self.example()

@@ -44,7 +44,7 @@ def check_label_kind(task: Any, splits: Splits, recipe: Recipe) -> None:
 
 
 def check_several_classes(splits: Splits, recipe: Recipe) -> None:
-    """Check that data with one class per sample have at least two classes.
+    """Check that data with one class per sample have at least two classes, or none.
 
     One class is enough if no network learns from the labels.
 
@@ -55,7 +55,8 @@ def check_several_classes(splits: Splits, recipe: Recipe) -> None:
     Raises:
         ValueError: if there is only one class.
     """
-    is_single = splits.kind == "single" and len(splits.classes) < 2
+    # Data without classes, such as pairs of images and texts, have no class to tell apart.
+    is_single = splits.kind == "single" and len(splits.classes) == 1
     if is_single and _learns_labels(recipe):
         raise ValueError(
             f"all {splits.train.noun}s are of one class ({splits.classes[0]}). Expected samples "

@@ -73,18 +73,23 @@ def build_teacher_scheme(experiment: Experiment, net: Net, teacher_config: Teach
 
 
 def samples_for_objectives(objectives: Objectives, samples: Samples) -> Samples:
-    """Return the samples that objectives learn from: the labelled ones if all need a label."""
-    need_labels = all(objective.items.labelled for _, objective in objectives.named())
+    """Return the samples that objectives learn from: labelled ones, or pairs, if all need them."""
     # A stream is not read before training; losses leave its unlabelled samples out.
-    if not need_labels or isinstance(samples, Stream):
+    if isinstance(samples, Stream):
         return samples
-    return labels.labelled(samples)
+    items = [objective.items for _, objective in objectives.named()]
+    if all(choice.labelled for choice in items):
+        samples = labels.labelled(samples)
+    if all(choice.paired for choice in items):
+        samples = labels.paired(samples)
+    return samples
 
 
 def samples_for_scheme(scheme: Scheme, samples: Samples) -> Samples:
     """Return the training samples of a scheme.
 
-    These are the labelled samples if every loss of the scheme needs a label, else all.
+    These are the labelled samples if every loss of the scheme needs a label, the pairs if every
+    loss needs pairs, else all.
     """
     # A scheme with its own counts has further losses, which may learn from all samples.
     if type(scheme).counts is Scheme.counts:

@@ -9,6 +9,10 @@ from torch import Tensor
 
 from instil.items.batch import UNLABELLED, Batch, item_weights
 
+PAIR_KEY = "is_pair"
+"""Entry of a batch (N,), bool: whether the parts of a sample, such as image and text, belong
+together."""
+
 Average = Literal["batch", "labelled"]
 """Items that a label loss is averaged over: all items of the batch, or those with a label."""
 
@@ -22,6 +26,8 @@ class Items:
     Attributes:
         per_sample: items are samples, whatever the shape of ``valid``.
         labelled: items without a label (-100) have no loss.
+        paired: items whose parts do not belong together have no loss: ``is_pair`` (N,) is False. A
+            batch without this entry has pairs only.
         average: ``"batch"`` divides the sum over the labelled items by the number of all items,
             so that the labelled share of the batch is the weight of the loss; ``"labelled"``
             divides it by the number of labelled items, so that a few labels weigh as much as a
@@ -35,6 +41,7 @@ class Items:
 
     per_sample: bool = False
     labelled: bool = False
+    paired: bool = False
     average: Average = "labelled"
 
     def all_weights(self, batch: Batch) -> Tensor:
@@ -45,12 +52,18 @@ class Items:
     def weights(self, batch: Batch) -> Tensor:
         """Weight of each item; 0 for those that do not count."""
         weight = self.all_weights(batch)
+        if self.paired and PAIR_KEY in batch:
+            weight = weight * batch[PAIR_KEY]
         if not self.labelled:
             return weight
         labelled: Tensor = batch["label"] != UNLABELLED
         if labelled.ndim > weight.ndim:
             labelled = labelled.flatten(weight.ndim).any(-1)
         return weight * labelled
+
+    def leaves_out(self, batch: Batch) -> bool:
+        """Whether some items of a batch may have no loss."""
+        return "valid" in batch or self.labelled or (self.paired and PAIR_KEY in batch)
 
     def valid(self, batch: Batch) -> Tensor | None:
         """Mask of the valid items, or None if the batch has no ``valid``."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SHARED_ROLES = frozenset({"head", "logit_scale", "token_embedding"})
+SHARED_ROLES = frozenset({"class_embedding", "head", "logit_scale", "token_embedding"})
 """Roles that belong to a model, not to samples: they have no rows to select or gather. ``head`` is
 the (weight, bias) of the classifier, ``token_embedding`` (V, E) the embedding of each token."""
 

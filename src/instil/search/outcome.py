@@ -130,7 +130,18 @@ def _row(study: Study, arm: Arm, finals: Results, metric: str) -> dict[str, Any]
         "params": study.best_params(arm),
         "validation": mean_with_interval([result["validation"][metric] for result in own]),
         "test": mean_with_interval([result["test"][metric] for result in own]),
+        "further_test": _further_metrics(own, metric),
         "parameters": own[0].get("parameters"),
+    }
+
+
+def _further_metrics(own: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
+    """Return the test scores of a finalist in metrics other than the headline."""
+    names = [name for name in own[0]["test"] if name not in (metric, "agreement")]
+    return {
+        name: mean_with_interval([result["test"][name] for result in own])
+        for name in names
+        if all(name in result["test"] for result in own)
     }
 
 

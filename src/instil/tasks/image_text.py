@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
-from instil.tasks.bases.scores import LARGEST_CONFUSION
-from instil.tasks.bases.task import Evaluation, Task
+from instil.core import UNLABELLED, Batch, Card, Net, Outputs, Teacher
+from instil.data.splits import Splits
+from instil.networks.dense_embedding import dense_embedding, has_dense_embedding
+from instil.roles import LazyOutputs
+from instil.tasks.bases.class_prompts import (
+    ClassPrompts,
+    PromptNamesOption,
+    TemplatesOption,
+    check_templates,
+)
+from instil.tasks.bases.image_text_scores import (
+    confusion_details,
+    normalized,
+    recalls,
+    similarity_to_classes,
+    text_indices,
+)
+from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.classification import preprocess
 
 TRANSFORMERS_ROLES = {"image_embeds": "image_embedding", "text_embeds": "text_embedding"}
@@ -37,7 +51,8 @@ def call(
 
     Returns:
         ``image_embedding`` and ``text_embedding`` (N, D), of length 1 only if the model normalises
-        them, and ``logit_scale`` (1,), exponentiated.
+        them, and ``logit_scale`` (1,), exponentiated. ``dense_embedding`` (N, D, h, w) is computed
+        if it is read, for models that have one.
     """
     image = preprocess(batch["image"], size, mean, std)
     mask = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
@@ -51,17 +66,24 @@ def call(
     if scale is None:
         # Models of transformers have the logarithm of the scale as a parameter.
         scale = model.get_parameter("logit_scale").exp()
-    return outputs | {"logit_scale": scale.reshape(1)}
+    outputs["logit_scale"] = scale.reshape(1)
+    if not has_dense_embedding(model):
+        return outputs
+    return LazyOutputs(outputs, {"dense_embedding": lambda: dense_embedding(model, image)})
 
 
 class ImageText(Task):
     """Alignment of images and texts.
 
     A batch has pairs of ``image`` (N, C, H, W) and ``input_ids``, ``attention_mask`` (N, L).
-    ``label`` (N,) is the class of the image for the zero-shot accuracy, -100 for none.
+    ``label`` (N,) is the class of the image for the zero-shot accuracy, -100 for none. Data without
+    classes have no such accuracy; then ``image_recall`` is the headline.
 
     Args:
         kind: kind of the labels: ``single``.
+
+    Raises:
+        ValueError: for templates without one ``{}``, or ``prompt_names`` without templates.
     """
 
     card = Card(
@@ -77,7 +99,32 @@ class ImageText(Task):
     roles = ("image_embedding", "text_embedding")
     label_objectives = ("contrastive",)
     exports = False
+    further_headlines: ClassVar = ("image_recall", "text_recall")
     call = staticmethod(call)
+
+    def __init__(
+        self,
+        kind: LabelKind = "single",
+        templates: TemplatesOption = None,
+        prompt_names: PromptNamesOption = None,
+    ):
+        super().__init__(kind)
+        check_templates(templates, prompt_names)
+        self.templates = templates
+        self.prompt_names = prompt_names
+        self.prompts: ClassPrompts | None = None
+
+    def set_data(self, splits: Splits) -> None:
+        """Build the prompts of the classes with the tokenizer of the data.
+
+        Raises:
+            ValueError: for classes, names or a tokenizer that do not fit the templates.
+        """
+        if not splits.classes and self.headline == "accuracy":
+            self.headline = "image_recall"
+        if self.templates is not None:
+            encode = getattr(splits.train, "encode_texts", None)
+            self.prompts = ClassPrompts(splits.classes, self.templates, self.prompt_names, encode)
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
@@ -86,7 +133,10 @@ class ImageText(Task):
 
         Metrics:
 
-        - ``accuracy`` of the zero-shot class, see ``zero_shot``;
+        - ``accuracy`` of the zero-shot class: the closest class embedding, see ``ClassPrompts``
+          and ``zero_shot``;
+        - ``top5_accuracy``: share of the images whose class is among the five closest, with
+          templates and more than five classes;
         - ``image_recall``: share of the texts whose closest image has the same text;
         - ``text_recall``: share of the images whose closest text is their own (recall at 1);
         - ``agreement`` with the teacher in the zero-shot class.
@@ -99,37 +149,50 @@ class ImageText(Task):
             teacher: teacher for ``agreement``, if there is one.
 
         Raises:
-            ValueError: if no image is labelled, or an embedding is not finite.
+            ValueError: if no image of data with classes is labelled, or an embedding is not finite.
         """
         columns = self._collect(net, batches, teacher)
         label = columns["label"]
-        image = _normalized(columns["image_embedding"])
-        text = _normalized(columns["text_embedding"])
+        image = normalized(columns["image_embedding"])
+        text = normalized(columns["text_embedding"])
         is_labelled = label != UNLABELLED
-        if not is_labelled.any():
+        metrics: dict[str, float] = {}
+        details: dict[str, Any] = {}
+        if is_labelled.any():
+            ranked = self._ranked_classes(columns, "")
+            hits = (ranked == label[:, None])[is_labelled].double()
+            metrics["accuracy"] = hits[:, 0].mean().item()
+            if self.prompts is not None and ranked.shape[1] > 5:
+                metrics["top5_accuracy"] = hits[:, :5].sum(1).mean().item()
+            details = confusion_details(ranked[is_labelled, 0], label[is_labelled])
+            if self._has_teacher_classes(columns):
+                agrees = ranked[:, 0] == self._ranked_classes(columns, "teacher ")[:, 0]
+                metrics["agreement"] = agrees.double().mean().item()
+        elif self.headline == "accuracy":
             raise ValueError("no image to evaluate on has a label")
-        predicted = zero_shot(image, text, label)
-        text_index = _text_indices(columns["ids"])
-        similarity = image @ text.T
-        image_hits = text_index[similarity.argmax(0)] == text_index
-        text_hits = text_index[similarity.argmax(1)] == text_index
-        metrics = {
-            "accuracy": (predicted == label)[is_labelled].double().mean().item(),
-            "image_recall": image_hits.double().mean().item(),
-            "text_recall": text_hits.double().mean().item(),
-        }
-        if "teacher image_embedding" in columns:
-            teacher_image = _normalized(columns["teacher image_embedding"])
-            teacher_text = _normalized(columns["teacher text_embedding"])
-            teacher_class = zero_shot(teacher_image, teacher_text, label)
-            metrics["agreement"] = (predicted == teacher_class).double().mean().item()
-        return metrics, _details(predicted[is_labelled], label[is_labelled])
+        return metrics | recalls(image, text, text_indices(columns["ids"])), details
+
+    def _has_teacher_classes(self, columns: Mapping[str, Tensor]) -> bool:
+        role = "text_embedding" if self.prompts is None else "class_embedding"
+        return f"teacher {role}" in columns
+
+    def _ranked_classes(self, columns: Mapping[str, Tensor], side: str) -> Tensor:
+        """Classes (N, C) of each image, in the order of the similarity."""
+        image = normalized(columns[f"{side}image_embedding"])
+        if self.prompts is None:
+            text = normalized(columns[f"{side}text_embedding"])
+            similarity = similarity_to_classes(image, text, columns["label"])
+        else:
+            similarity = image @ columns[f"{side}class_embedding"].T
+        # Stable: of classes that are equally close, the first one is predicted.
+        return similarity.argsort(dim=1, descending=True, stable=True)
 
     def _collect(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None
     ) -> dict[str, Tensor]:
-        """Labels, token ids and embeddings of all batches."""
+        """Labels, token ids and embeddings of all batches, and embeddings of the classes."""
         collected: dict[str, list[Tensor]] = {}
+        classes: dict[str, Tensor | None] = {}
         for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
             parts = {"label": batch["label"], "ids": batch["input_ids"]}
             for role in self.roles:
@@ -138,51 +201,11 @@ class ImageText(Task):
                     parts[f"teacher {role}"] = teacher_outputs[role]
             for key, value in parts.items():
                 collected.setdefault(key, []).append(value.detach().cpu())
-        return {key: torch.cat(parts) for key, parts in collected.items()}
-
-
-def zero_shot(image: Tensor, text: Tensor, label: Tensor) -> Tensor:
-    """Return the class whose mean text embedding is closest to each image.
-
-    The mean over the texts of a class is the prompt ensemble of Radford et al. 2021, section 3.1.4.
-
-    Args:
-        image: (N, D), of length 1.
-        text: (N, D), of length 1.
-        label: (N,), the class of each text; -100 for none.
-
-    Returns:
-        Class indices (N,); only classes with a text are predicted.
-    """
-    is_labelled = label != UNLABELLED
-    classes = int(label.max()) + 1
-    sums = torch.zeros(classes, text.shape[1], dtype=text.dtype)
-    sums.index_add_(0, label[is_labelled], text[is_labelled])
-    has_text = torch.bincount(label[is_labelled], minlength=classes) > 0
-    similarity = image @ F.normalize(sums, dim=1).T
-    return similarity.masked_fill(~has_text, -torch.inf).argmax(1)
-
-
-def _normalized(embedding: Tensor) -> Tensor:
-    is_finite = embedding.isfinite().all(-1)
-    if not is_finite.all():
-        raise ValueError(
-            f"{int((~is_finite).sum())} of {len(embedding)} items have embeddings that are not "
-            "finite"
-        )
-    return F.normalize(to_float32(embedding), dim=-1)
-
-
-def _text_indices(ids: Tensor) -> Tensor:
-    """Index of each text among the distinct texts."""
-    indices: dict[tuple[int, ...], int] = {}
-    return torch.tensor([indices.setdefault(tuple(row), len(indices)) for row in ids.tolist()])
-
-
-def _details(predicted: Tensor, label: Tensor) -> dict[str, Any]:
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-    classes = int(torch.stack([predicted, label]).max()) + 1
-    if not 1 < classes <= LARGEST_CONFUSION:
-        return {}
-    return {"confusion": multiclass_confusion_matrix(predicted, label, classes).tolist()}
+            # Here the networks are in eval mode and compute no gradients.
+            if self.prompts is not None and not classes:
+                caller = net if isinstance(net, (Net, Teacher)) else Net(net, call)
+                classes["class_embedding"] = self.prompts.embedding(caller, batch)
+                if teacher is not None:
+                    classes["teacher class_embedding"] = self.prompts.embedding(teacher, batch)
+        columns = {key: torch.cat(parts) for key, parts in collected.items()}
+        return columns | {key: value for key, value in classes.items() if value is not None}

@@ -34,8 +34,6 @@ NUM_FRAMES = 6
 NUM_VIDEO_FRAMES = {"student": 4, "teacher": 6}
 NUM_SYMBOLS = 2
 """Largest number of symbols of a text, which fits into the shortest recording."""
-LOGIT_SCALES = {"student": 12.0, "teacher": 16.0}
-"""Scales of image-text similarities."""
 
 Draw = Callable[..., Tensor]
 """``draw(*shape)`` returns a normal tensor (N, *shape)."""
@@ -125,28 +123,6 @@ def node_classification(draw: Draw, side: str) -> Outputs:
         "logits": 2 * draw(NUM_CLASSES),
         "embedding": draw(WIDTHS[side]),
         "features": tuple(draw(width) for width in widths),
-    }
-
-
-def image_text(draw: Draw, side: str) -> Outputs:
-    """Embeddings of N pairs of image and text, and the scale of all similarities."""
-    image = draw(WIDTHS[side])
-    text = draw(WIDTHS[side])
-    return {
-        "image_embedding": image,
-        "text_embedding": text + image / 2,
-        "logit_scale": torch.full((1,), LOGIT_SCALES[side], dtype=image.dtype),
-    }
-
-
-def sentence_embedding(draw: Draw, side: str) -> Outputs:
-    """Embeddings of N pairs of sentences, and the scale of all similarities."""
-    first = draw(WIDTHS[side])
-    partner = draw(WIDTHS[side])
-    return {
-        "sentence_embedding": first,
-        "partner_embedding": partner + first / 2,
-        "logit_scale": torch.full((1,), LOGIT_SCALES[side], dtype=first.dtype),
     }
 
 

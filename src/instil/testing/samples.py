@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import instil.testing.sample_batches as sample_batches
+import instil.testing.sample_pairs as sample_pairs
 import instil.testing.sample_sides as sample_sides
 from instil.cards import suggestion
 from instil.core import UNLABELLED, Batch, Outputs
@@ -26,12 +27,12 @@ TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "segmentation": (sample_sides.segmentation, sample_batches.segmentation_labels),
     "node_classification": (sample_sides.node_classification, sample_batches.graph),
     "link_prediction": (sample_sides.link_prediction, sample_batches.links),
-    "image_text": (sample_sides.image_text, sample_batches.no_entries),
+    "image_text": (sample_pairs.image_text, sample_batches.no_entries),
     "detection": (sample_sides.detection, sample_batches.boxes),
     "regression": (sample_sides.regression, sample_batches.real_labels),
     "seq2seq": (sample_sides.seq2seq, sample_batches.pairs),
     "language": (sample_sides.language, sample_batches.tokens),
-    "sentence_embedding": (sample_sides.sentence_embedding, sample_batches.no_entries),
+    "sentence_embedding": (sample_pairs.sentence_embedding, sample_batches.no_entries),
     "speech_recognition": (sample_sides.speech_recognition, sample_batches.transcripts),
     "ranking": (sample_sides.ranking, sample_batches.grades),
     "diffusion": (sample_sides.diffusion, sample_batches.no_entries),

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from typing import Annotated
 
+import torch
+from annotated_types import Ge
+from torch import Tensor
+from typing_extensions import Doc
+
+from instil.cards import suggestion
+from instil.core import Batch
 from instil.data.images import ArrayData
 from instil.data.samples import TensorData
 from instil.data.sources.digits import digit_parts
@@ -35,18 +42,49 @@ SEEDS = (0, 1, 2)
 """Random seeds of the train, validation and test samples."""
 
 
-def digit_captions() -> Splits:
+def digit_captions(
+    num_pairs: Annotated[
+        Annotated[int, Ge(1)] | None,
+        Doc("training images with their caption; the others have that of another one. null: all"),
+    ] = None,
+) -> Splits:
     """Digits in one of six colours, each with a caption, for image-text models.
 
     Samples have ``image`` (N, 3, 8, 8) and the caption as ``input_ids`` and ``attention_mask``
     (N, 5), one token per word. ``label`` is the digit; it is for evaluation only. A network that
-    learns from captions does not read it.
+    learns from captions does not read it. With ``num_pairs``, ``is_pair`` (N,) is False for the
+    training images with the caption of another one.
 
     Returns:
         Train, validation and test data.
+
+    Raises:
+        ValueError: for more pairs than training images.
     """
     train, validation, test = map(_pairs, digit_parts(), SEEDS)
+    if num_pairs is not None:
+        _exchange_captions(train, num_pairs)
+    for part in (train, validation, test):
+        part.encode_texts = encode_texts
     return Splits(train, validation, test, train.classes, train.kind)
+
+
+def encode_texts(texts: Sequence[str]) -> Batch:
+    """Return ``input_ids`` and ``attention_mask`` (N, 5) of texts.
+
+    Raises:
+        ValueError: for a word that no caption has, and a text with more words.
+    """
+    for text in texts:
+        for word in text.split():
+            if word not in WORDS[1:]:
+                raise ValueError(
+                    f"'{text}': the captions have no word '{word}'.{suggestion(word, WORDS[1:])}"
+                )
+        if len(text.split()) > LENGTH:
+            raise ValueError(f"'{text}': too long. Expected at most {LENGTH} words")
+    ids = torch.stack([_tokens(text) for text in texts])
+    return {"input_ids": ids, "attention_mask": (ids > 0).long()}
 
 
 def caption(ids: Tensor) -> str:
@@ -72,6 +110,22 @@ def _pairs(source: ArrayData, seed: int) -> TensorData:
         NAMES,
         facts,
     )
+
+
+def _exchange_captions(samples: TensorData, num_pairs: int) -> None:
+    """Give all but the first samples of a random order the caption of the next one."""
+    if num_pairs > len(samples):
+        raise ValueError(
+            f"num_pairs: too many. Expected at most {len(samples)} training images, got {num_pairs}"
+        )
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(SEEDS[0]))
+    others = order[num_pairs:]
+    source = torch.arange(len(samples))
+    source[others] = others.roll(1)
+    for key in ("input_ids", "attention_mask"):
+        samples.tensors[key] = samples.tensors[key][source]
+    samples.tensors["is_pair"] = torch.ones(len(samples), dtype=torch.bool)
+    samples.tensors["is_pair"][others] = False
 
 
 def _tokens(text: str) -> Tensor:

@@ -43,16 +43,21 @@ class ImageTextObjective(Objective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Build the linear layers, from embeddings of a dry batch."""
         for (role,) in EMBEDDINGS:
-            layer = linear_adapter(student[role], teacher[role])
-            if isinstance(layer, LinearAdapter):
-                self.projections[role] = layer
+            self.build_projection(role, student, teacher)
+
+    def build_projection(self, role: str, student: Outputs, teacher: Outputs) -> None:
+        """Build the linear layer of a role, if its widths differ."""
+        layer = linear_adapter(student[role], teacher[role])
+        if isinstance(layer, LinearAdapter):
+            self.projections[role] = layer
 
     def projected(self, student: Outputs) -> tuple[Tensor, Tensor]:
         """Student's image and text embeddings as unit vectors of the teacher's width."""
-        image, text = (self._project(role, student[role]) for (role,) in EMBEDDINGS)
+        image, text = (self.project(role, student[role]) for (role,) in EMBEDDINGS)
         return l2_normalize(image), l2_normalize(text)
 
-    def _project(self, role: str, embedding: Tensor) -> Tensor:
+    def project(self, role: str, embedding: Tensor) -> Tensor:
+        """Map an embedding of the student to the teacher's width, if it is another one."""
         if role not in self.projections:
             return embedding
         projected: Tensor = self.projections[role](embedding)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, to_float32
+from instil.items import Items
 
 
 def contrastive_loss(
@@ -56,6 +57,8 @@ def contrastive_loss(
 class Contrastive(Objective):
     """Contrastive loss of the student's image and text embeddings; the pairs are the labels.
 
+    Samples whose ``is_pair`` is False are left out: their image and text do not belong together.
+
     Reads ``image_embedding`` (N, D), ``text_embedding`` (N, D) and ``logit_scale`` (1,), or
     ``sentence_embedding`` and ``partner_embedding`` for pairs of texts. The loss of one pair is 0.
     """
@@ -81,6 +84,7 @@ class Contrastive(Objective):
         "transfer to another batch size. The paper limits the learned scale to 100; this loss does "
         "not.",
     )
+    items = Items(paired=True)
     needs: ClassVar = {
         "student": (
             ("image_embedding", "sentence_embedding"),

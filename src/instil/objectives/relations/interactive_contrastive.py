@@ -10,6 +10,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Outputs
 from instil.functional.contrastive import contrastive
 from instil.functional.similarities import scaled_similarities
+from instil.items import Items
 from instil.modules.learned_scale import Form, LearnedScale, require_form
 from instil.objectives.bases.image_text_objective import ImageTextObjective, unit_pair
 
@@ -52,8 +53,10 @@ class InteractiveContrastive(ImageTextObjective):
     """CLIP-KD's ICL: contrast of student embeddings with the teacher's other modality.
 
     If the widths differ, the student's embeddings are projected first. The scale is learned. The
-    loss is not zero at a match.
+    loss is not zero at a match. Samples whose ``is_pair`` is False are left out.
     """
+
+    items = Items(paired=True)
 
     card = Card(
         "CLIP-KD: An Empirical Study of CLIP Model Distillation",

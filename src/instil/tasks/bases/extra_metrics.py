@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -23,12 +23,14 @@ class ExtraMetrics(BatchReader):
         headline: metric for the comparison of arms.
         higher_is_better: direction of the headline metric.
         secondary: metrics that are shown with the headline metric.
+        further_headlines: other metrics of the task that may be the headline; larger is better.
         metrics: metrics of the recipe by name.
     """
 
     headline: str = "accuracy"
     higher_is_better: bool = True
     secondary: tuple[str, ...] = ()
+    further_headlines: ClassVar[tuple[str, ...]] = ()
     metrics: Mapping[str, Metric] = {}
     _is_measuring: bool = False
     _missing: dict[str, str]
@@ -53,13 +55,16 @@ class ExtraMetrics(BatchReader):
             headline: name of one of them that replaces the headline metric; None for the task's.
 
         Raises:
-            ValueError: if ``headline`` is none of these metrics.
+            ValueError: if ``headline`` is none of these metrics, and none of the task's.
         """
         self.metrics = dict(metrics)
         own = self.headline
-        if headline not in (None, own):
+        if headline in self.further_headlines:
+            self.headline = str(headline)
+            self.higher_is_better = True
+        elif headline not in (None, own):
             if headline not in metrics:
-                names = [*metrics, own]
+                names = [*metrics, own, *self.further_headlines]
                 raise ValueError(
                     f"headline: no metric of this recipe is named '{headline}'. Expected one of "
                     f"{', '.join(names)}.{suggestion(str(headline), names)}"

@@ -22,6 +22,7 @@ NETWORK: dict[str, Any] = {
     "model": "denoiser",
     "options": {"network_options": {"width": 4}, "conditional": True, "steps": 3, "guidance": 0.5},
 }
+CONDITIONAL: dict[str, Any] = {"conditional": True}
 SECTIONS: dict[str, Any] = {
     "task": {"name": "diffusion", "num_samples": 50},
     "data": {"name": "digits", "batch_size": 250},
@@ -112,6 +113,38 @@ def test_the_exported_step_is_sampled_without_torch(folder: Path) -> None:
 def test_the_doctor_finds_nothing_wrong() -> None:
     problems = doctor(small())["problems"]
     assert [problem for problem in problems if "of the gradient" not in problem] == []
+
+
+def test_unlabelled_images_of_a_file(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 28, 28), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", picture=images)
+    network = {"model": "denoiser", "options": {"network_options": {"width": 4}, "steps": 1}}
+    unlabelled = recipe(
+        task={"name": "diffusion", "kind": "none"},
+        data={
+            "name": "npz",
+            "path": str(tmp_path / "images.npz"),
+            "columns": {"image": "picture"},
+            "batch_size": 20,
+        },
+        teacher=network,
+        student=network,
+        objectives={"denoising": {}},
+        train={"epochs": 1, "evaluate_every": 9},
+        baselines=[],
+        seeds=[0],
+    )
+    outcome = run_of(unlabelled, tmp_path / "run")
+    assert outcome["details"]["distilled"]["features"].startswith("pixels of the images")
+    assert outcome["distilled"]["frechet_distance"]["mean"] > 0
+    student = instil.load(tmp_path / "run")
+    assert student.sample(2).shape == (2, 1, 28, 28)
+    with pytest.raises(RecipeError, match=r"conditional: the data have no classes"):
+        doctor(
+            unlabelled.model_copy(
+                update={"student": unlabelled.student.model_copy(update={"options": CONDITIONAL})}
+            )
+        )
 
 
 @pytest.mark.parametrize(

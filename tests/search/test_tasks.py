@@ -34,6 +34,7 @@ KD_FITS = {
 
 CANDIDATES = {
     "detection": "cwd",
+    "diffusion": "progressive",
     "image_text": "clip_feature",
     "link_prediction": "rank_distil",
     "ranking": "margin_mse",

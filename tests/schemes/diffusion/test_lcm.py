@@ -38,3 +38,5 @@ def test_teacher_student_and_target_have_one_guidance_weight() -> None:
 def test_several_weights_need_a_student_that_reads_them() -> None:
     with pytest.raises(ValueError, match=r"scheme.highest: the student does not read"):
         LCM(denoiser(), teacher(), matching(), lowest=1.0, highest=3.0)
+    with pytest.raises(ValueError, match=r"student.options.guidance: .* Expected 0, got 1"):
+        LCM(denoiser(guidance=1.0), teacher(), matching())

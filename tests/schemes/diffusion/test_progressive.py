@@ -49,6 +49,15 @@ def test_target_and_weight_by_numpy() -> None:
         assert float(target["loss_weight"][i]) == pytest.approx(weight, rel=1e-4)
 
 
+def test_guidance_is_part_of_the_target_and_not_applied_again() -> None:
+    it = Progressive(denoiser(), teacher(), matching(), steps=4, guidance=2.0)
+    plain = Progressive(denoiser(), teacher(), matching(), steps=4)
+    targets = [scheme.forward_both(clocked())[1]["denoised"] for scheme in (it, plain)]
+    assert not torch.allclose(*targets, atol=1e-3)
+    with pytest.raises(ValueError, match=r"student.options.guidance: .* Expected 0, got 1"):
+        Progressive(denoiser(guidance=1.0), teacher(), matching(), steps=4, guidance=2.0)
+
+
 def test_the_loss_is_the_weighted_squared_error() -> None:
     scheme = prepared(Progressive(denoiser(), teacher(), matching(), steps=4))
     student, target = scheme.forward_both(clocked())

@@ -12,6 +12,7 @@ from instil.functional.diffusion.loss_weights import LossWeight, loss_weight
 from instil.functional.diffusion.noise_schedule import NoiseSchedule
 from instil.functional.diffusion.steps import ddim_step
 from instil.functional.keyed_random import keyed_uniform
+from instil.modules.denoiser import Denoiser
 from instil.modules.noisy_sample import NoisySample
 from instil.schemes.bases.diffusion import DiffusionScheme
 
@@ -28,6 +29,9 @@ class DenoisedTargets(DiffusionScheme):
         objectives: losses, by name.
         noise_weight: weight of the error of the clean image over the noise level.
         guidance: weight of the teacher's classifier-free guidance.
+
+    Raises:
+        ValueError: if teacher and student are guided.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class DenoisedTargets(DiffusionScheme):
         guidance: float = 0.0,
     ):
         super().__init__(student, teacher, objectives)
+        check_guided_once(self.student_denoiser, guidance)
         self.noise_weight = noise_weight
         self.guidance = guidance
 
@@ -130,6 +135,24 @@ class DenoisedTargets(DiffusionScheme):
             safe_time = time.clamp_min(self.schedule.min_time)
             outputs = self.run_student(noisy, safe_time, label, net, **scalars)
         return torch.where(over_pixels(time, noisy) > 0, outputs["denoised"], noisy)
+
+
+def check_guided_once(student: Denoiser, guidance: float) -> None:
+    """Check that a student of a guided teacher is not guided again by its sampler.
+
+    Args:
+        student: the student.
+        guidance: weight of the guidance of its targets.
+
+    Raises:
+        ValueError: if it is.
+    """
+    if guidance and student.guidance:
+        raise ValueError(
+            "student.options.guidance: the student learns guided images, and its sampler would "
+            f"guide them again. Expected 0, got {student.guidance:g}. Set guidance: 0 in the "
+            "options of the student"
+        )
 
 
 def over_pixels(values: Tensor, images: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing_extensions import Doc
 from instil.core import Batch
 from instil.functional.keyed_random import keyed_uniform
 from instil.modules.denoiser import Denoiser
+from instil.schemes.bases.denoised_targets import check_guided_once
 
 Lowest = Annotated[float, Ge(0), Doc("smallest guidance weight of the training")]
 Highest = Annotated[float, Ge(0), Doc("largest guidance weight of the training")]
@@ -27,7 +28,7 @@ class GuidanceRange:
 
     Raises:
         ValueError: for an empty range, a teacher without classes, and several weights for a student
-            that does not read them.
+            that does not read them, or that its sampler would guide again.
     """
 
     def __init__(self, student: Denoiser, teacher: Denoiser, lowest: float, highest: float):
@@ -44,6 +45,8 @@ class GuidanceRange:
                 f"one weight only. Expected {lowest:g}, as scheme.lowest, got {highest:g}. Set "
                 "scalars: [guidance] in the options of its network, or equal weights"
             )
+        if not self.is_read:
+            check_guided_once(student, highest)
         self.lowest = lowest
         self.highest = highest
 

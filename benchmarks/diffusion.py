@@ -31,7 +31,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from instil import recipe
-from instil.core import Net, Objective, Scheme
+from instil.core import Net, Objective, Objectives, Scheme
 from instil.engine import Optimization
 from instil.experiment.experiment import Experiment
 from instil.files.atomic import atomic
@@ -98,13 +98,9 @@ METHODS: dict[str, tuple[Make, tuple[int, ...]]] = {
     "dmd": (lambda s, t: DMD(s, t, l2(), num_pairs=2048), (1,)),
     "dmd2": (lambda s, t: DMD2(s, t, l2(), fool=0.03, fake_updates=2), (1,)),
     "f_distill": (lambda s, t: FDistill(s, t, l2(), fool=0.03, fake_updates=2), (1,)),
-    "ladd": (
-        lambda s, t: LADD(s, t, {"matching": DenoisedMatching()}),
-        (1,),
-    ),
 }
 """Scheme and numbers of sampling steps of each method with one stage."""
-ROWS = ("teacher", "teacher trained on", "student alone", "progressive", *METHODS)
+ROWS = ("teacher", "teacher trained on", "student alone", "progressive", *METHODS, "ladd")
 
 
 class Measurement:
@@ -142,11 +138,21 @@ class Measurement:
         images = self._all_images(samples)
         return [{"image": images[row], "index": row} for row in rows]
 
-    def train(self, scheme: Scheme, steps: int, rate: float = 1e-3) -> tuple[Net, float]:
+    def train(
+        self,
+        scheme: Scheme,
+        steps: int,
+        rate: float | dict[str, float] = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> tuple[Net, float]:
         """Train a scheme; return the net and the processor time in seconds."""
-        optimizer = Optimization("adam", {"lr": rate})
+        rates = rate if isinstance(rate, dict) else dict.fromkeys(scheme.learners, rate)
+        optimizers = {
+            name: Optimization("adam", {"lr": value, "betas": betas})
+            for name, value in rates.items()
+        }
         training = Training(
-            steps=steps, optimizer=optimizer, average=0.99, seed=self.seed, device="cpu"
+            steps=steps, optimizers=optimizers, average=0.99, seed=self.seed, device="cpu"
         )
         torch.manual_seed(self.seed)
         start = time.process_time()
@@ -184,6 +190,8 @@ class Measurement:
             return self._qualities(teacher, ALL_STEPS, 0.0)
         if row == "progressive":
             return self._progressive(teacher)
+        if row == "ladd":
+            return self._ladd(teacher)
         student = copy.deepcopy(teacher).train()
         if row in METHODS:
             make, steps = METHODS[row]
@@ -199,6 +207,19 @@ class Measurement:
     def _qualities(self, net: Net, steps: tuple[int, ...], seconds: float) -> dict[str, Any]:
         quality = {str(count): self.quality(net, count) for count in steps}
         return {"seconds": seconds, "quality": quality}
+
+    def _ladd(self, teacher: Net) -> dict[str, Any]:
+        """Train by ode_regression and by ladd, each for half of the steps."""
+        student = copy.deepcopy(teacher).train()
+        regression = OdeRegression(student, Frozen(teacher), l2(), num_pairs=2048)
+        net, seconds = self.train(regression, STUDENT_STEPS // 2)
+        levels = [f"network.model.stages.{level}" for level in range(3)]
+        critic = Frozen(Net(teacher.model, denoiser_call, {"features": levels}))
+        objectives = Objectives(l2(), {"matching": 1e-6})
+        scheme = LADD(net.train().requires_grad_(True), critic, objectives, form="non_saturating")
+        rates = {"student": 1e-4, "critic": 1e-3}
+        net, more = self.train(scheme, STUDENT_STEPS // 2, rates, (0.0, 0.99))
+        return self._qualities(net, (1,), seconds + more)
 
     def _progressive(self, teacher: Net) -> dict[str, Any]:
         """Halve the steps in stages that share the steps of the training."""

@@ -10,12 +10,12 @@ from instil.testing import check_scheme
 from tests.schemes.denoisers import batch, clocked, constant, denoiser, matching, prepared, teacher
 
 
-def scheme() -> LADD:
-    return LADD(denoiser(), teacher(), matching(), fool=0.5)
+def scheme(penalty: float = 0.0) -> LADD:
+    return LADD(denoiser(), teacher(), matching(), fool=0.5, penalty=penalty)
 
 
 def test_contracts() -> None:
-    check_scheme(scheme, batch)
+    check_scheme(lambda: scheme(1.0), batch)
 
 
 def test_the_critic_reads_the_teacher_with_the_noise_of_the_data() -> None:
@@ -36,6 +36,21 @@ def test_the_critic_reads_the_teacher_with_the_noise_of_the_data() -> None:
     critic = next(updates)
     assert critic.learner == "critic"
     assert torch.allclose(critic.losses["critic"], expected.mean())
+
+
+def test_the_penalty_is_half_the_squared_gradient_by_the_features_of_the_data() -> None:
+    it = prepared(scheme())
+    plain = next(it.step(clocked())).losses["critic"]
+    it.penalty = 3.0
+    loss = next(it.step(clocked())).losses["critic"]
+    real = it.draw(clocked(), "scheme.matching.1")
+    inputs = {"noisy": real.noisy, "time": real.time, "label": clocked()["label"]}
+    features = it.teacher(inputs)["features"][0].requires_grad_()
+    score = it.heads[0](features).flatten(1).mean(1)
+    (gradient,) = torch.autograd.grad(score.sum(), features)
+    expected = 3 * gradient.square().flatten(1).sum(1).mean() / 2
+    assert torch.allclose(loss - plain, expected, rtol=1e-3)
+    assert it.sharding_obstacle() == "differentiates the critic twice"
 
 
 def test_the_student_fools_the_critic_through_the_teacher() -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 import instil
 from instil.core import Objectives
+from instil.deployment.export import export
 from instil.experiment.experiment import Experiment
 from instil.experiment.fitted_student import class_weights, real_targets
 from instil.networks.sklearn_model import SklearnModel
@@ -167,6 +168,8 @@ def test_a_forest_learns_from_soft_targets(folder: Path) -> None:
     assert onnx["accuracy"] == result["distilled"]["accuracy"]["mean"]
     assert onnx["latency"]["median_ms"] > 0
     assert result["export_raw"]["file"] == "student.raw.onnx"
+    export(folder / "run", int8=True, trust_code=True)
+    assert not (folder / "run" / "student.int8.onnx").exists(), "an estimator is not quantized"
     loaded = io.load(folder / "run" / "student.skops", trusted=["sklearn.tree._tree.Tree"])
     with pytest.raises(ValueError, match=r"has a sklearn.tree._tree.Tree, .*trust_code=True"):
         instil.load(folder / "run")

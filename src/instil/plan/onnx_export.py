@@ -42,10 +42,8 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
     if isinstance(experiment.task, ExportsParts):
         _export_parts(folder, experiment, experiment.task.export_parts(net, batch), int8)
         return
-    if int8 and isinstance(net.model, SklearnModel):
-        raise ValueError(
-            "export: an estimator has no weights to quantize. Expected export: onnx, got int8"
-        )
+    # An estimator has no weights to quantize.
+    int8 = int8 and not isinstance(net.model, SklearnModel)
     exports = write_graphs(folder.path, experiment, net, batch, int8)
     example, roles = experiment.task.export_example(net, batch)
     for export in exports.values():

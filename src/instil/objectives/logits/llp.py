@@ -20,7 +20,7 @@ from instil.objectives.bases.logit_objective import LogitObjective
 def llp_rank_loss(
     student_logits: Tensor, teacher_logits: Tensor, margin: float = 0.1, reduction: str = "mean"
 ) -> Tensor:
-    """Rank-based matching (Guo et al. 2023, Eq. 4).
+    """Rank-based matching (Guo et al. 2023).
 
     Mean over all pairs of candidates of ``max(0, margin - r (s_i - s_j))`` for probabilities s of
     the student. r is the sign of the difference of the teacher's probabilities. It is 0 for a
@@ -63,7 +63,7 @@ def llp_distribution_loss(
     temperature: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """Distribution-based matching (Guo et al. 2023, Eq. 5).
+    """Distribution-based matching (Guo et al. 2023).
 
     KL divergence of the softmax of the teacher's and the student's probabilities over the
     candidates, multiplied by ``temperature ** 2``.

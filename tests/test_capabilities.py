@@ -23,7 +23,7 @@ USERS = {
         "scheme",
         "RestrictsSharding",
     ): "adversarial cold_brew distil_whisper dphubert folded_transform "
-    f"reused_classifier sandwich sequence_kd {GENERATIVE}",
+    f"ladd mean_flow reused_classifier sandwich scm sequence_kd {GENERATIVE}",
     ("objective", "RestrictsSharding"): "camkd",
     ("balance", "RestrictsSharding"): "gradient_norm",
     ("objective", "GivesSoftTargets"): "cross_entropy deit_soft dlb kd label_smoothing "

@@ -89,6 +89,10 @@ class MeanFlow(DenoisedTargets):
                 "of a step. Set scalars: [end_time]"
             )
 
+    def sharding_obstacle(self) -> str | None:
+        """Reason why the nets cannot be sharded."""
+        return "differentiates the student in forward mode"
+
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Student outputs for two times, and the target of the mean velocity."""
         sample = self.draw(batch)

@@ -69,6 +69,10 @@ class SCM(ConsistencyScheme):
             self.student_denoiser.reconfigure(steps=steps)
         self.steps = self.student_denoiser.steps
 
+    def sharding_obstacle(self) -> str | None:
+        """Reason why the nets cannot be sharded."""
+        return "differentiates the student in forward mode"
+
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Student outputs for noisy data, and these images moved along the tangent."""
         sample = self.draw(batch)

@@ -17,7 +17,7 @@ from instil.engine import Optimization, rank, world_size
 from instil.offline_scheme import ObjectiveSpecs, offline_scheme
 from instil.progress import RunProgress
 from instil.roles import LazyOutputs
-from instil.tasks.bases.loader import task_loader
+from instil.tasks.bases.loader import TaskLoader, task_loader
 from instil.tasks.bases.task import Task
 from instil.training.fit import FitResult, Record, Training, fit
 
@@ -103,13 +103,10 @@ def distil(
     frozen = scheme.teacher
     student_net = scheme.student
     batches = task_loader(loader, task_of_run, student_net, names)
-    evaluate: Callable[[Net], Mapping[str, float]] | None = None
+    evaluate = None
     if validation is not None:
         held_out = task_loader(validation, task_of_run, student_net, names)
-
-        def evaluate(net: Net) -> Mapping[str, float]:
-            return task_of_run.evaluate(net, held_out, frozen)[0]
-
+        evaluate = _evaluation(task_of_run, held_out, frozen)
     with _watched(frozen), _progress(progress) as shown:
         return fit(
             scheme,
@@ -121,6 +118,17 @@ def distil(
             report=shown.reporting(report),
             on_step=lambda clock: shown.update(clock.step, clock.steps),
         )
+
+
+def _evaluation(
+    task: Task, batches: TaskLoader, teacher: Teacher
+) -> Callable[[Net], Mapping[str, float]]:
+    """Return a function from a net to its metrics and its agreement with the teacher."""
+
+    def evaluate(net: Net) -> Mapping[str, float]:
+        return task.evaluate(net, batches, teacher)[0]
+
+    return evaluate
 
 
 def _with_metric(training: Training, task: Task) -> Training:

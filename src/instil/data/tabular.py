@@ -103,14 +103,7 @@ def table_data(
     whole = _joined(tables)
     check_column_types(tables, {*labels, *drop, *categorical})
     samples = _labelled_indices(whole, label, classes, task_name)
-    parts: dict[str, Samples] = {}
-    start = 0
-    for split, part in tables.items():
-        length = len(part[labels[0]])
-        parts[split] = samples.subset(torch.arange(start, start + length))
-        parts[split].index = torch.arange(length)
-        start += length
-    divided = splits(parts, *shares)
+    divided = splits(_parts(samples, tables), *shares)
     inputs = {name: whole[name] for name in whole if name not in {*labels, *drop}}
     if not inputs:
         raise ValueError("columns: no input is left. Expected a column other than label and drop")
@@ -132,6 +125,18 @@ def table_data(
         _encoded(labelled[split], features[split], encoder, moments) for split in labelled
     )
     return Splits(train, validation, test, train.classes, train.kind, tuple(notes))
+
+
+def _parts(samples: Samples, tables: Mapping[str, Table]) -> dict[str, Samples]:
+    """Samples of each table, of those of all tables in their order."""
+    parts: dict[str, Samples] = {}
+    start = 0
+    for split, table in tables.items():
+        length = len(next(iter(table.values())))
+        parts[split] = samples.subset(torch.arange(start, start + length))
+        parts[split].index = torch.arange(length)
+        start += length
+    return parts
 
 
 def _check_names(table: Table, names: Sequence[str], option: str) -> None:

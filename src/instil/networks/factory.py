@@ -84,7 +84,11 @@ def build(
             trust_code=trust_code,
         )
         facts = facts | {"base": Path(base), "build_part": part}
-    arguments = _arguments(spec, builder, options, facts)
+    return _built(spec, builder, _arguments(spec, builder, options, facts))
+
+
+def _built(spec: str, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> nn.Module:
+    """Return the module of a builder; ValueError if it fails or returns something else."""
     try:
         model = builder(**arguments)
     except ValueError:

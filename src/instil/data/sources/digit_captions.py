@@ -16,6 +16,7 @@ from instil.data.images import ArrayData
 from instil.data.samples import TensorData
 from instil.data.sources.digits import digit_parts
 from instil.data.splits import Splits
+from instil.data.unpaired import unpair
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLOURS = {
@@ -63,7 +64,7 @@ def digit_captions(
     """
     train, validation, test = map(_pairs, digit_parts(), SEEDS)
     if num_pairs is not None:
-        _exchange_captions(train, num_pairs)
+        unpair(train, num_pairs, ("input_ids", "attention_mask"))
     for part in (train, validation, test):
         part.encode_texts = encode_texts
     return Splits(train, validation, test, train.classes, train.kind)
@@ -110,22 +111,6 @@ def _pairs(source: ArrayData, seed: int) -> TensorData:
         NAMES,
         facts,
     )
-
-
-def _exchange_captions(samples: TensorData, num_pairs: int) -> None:
-    """Give all but the first samples of a random order the caption of the next one."""
-    if num_pairs > len(samples):
-        raise ValueError(
-            f"num_pairs: too many. Expected at most {len(samples)} training images, got {num_pairs}"
-        )
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(SEEDS[0]))
-    others = order[num_pairs:]
-    source = torch.arange(len(samples))
-    source[others] = others.roll(1)
-    for key in ("input_ids", "attention_mask"):
-        samples.tensors[key] = samples.tensors[key][source]
-    samples.tensors["is_pair"] = torch.ones(len(samples), dtype=torch.bool)
-    samples.tensors["is_pair"][others] = False
 
 
 def _tokens(text: str) -> Tensor:

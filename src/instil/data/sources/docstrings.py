@@ -20,6 +20,7 @@ from instil.data.samples import TensorData
 from instil.data.splits import Splits
 from instil.data.tokenizers import Tokenizer
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
+from instil.data.unpaired import unpair
 
 MIN_WORDS = 4
 """Smallest number of words of each text of a pair."""
@@ -46,6 +47,12 @@ def docstrings(
         Ge(2),
         Doc("number of passages per query for the task ranking; null: pairs of texts"),
     ] = None,
+    num_pairs: Annotated[
+        Annotated[int, Ge(1)] | None,
+        Doc(
+            "training pairs that belong together; the others have the partner of another. null: all"
+        ),
+    ] = None,
     base: Path = Path(),
 ) -> Splits:
     """Pairs of a docstring's first sentence and its remaining text, for text embeddings.
@@ -53,6 +60,9 @@ def docstrings(
     Samples have ``input_ids`` and ``attention_mask`` (N, ``length``) of the first sentence, and
     the same keys with the prefix ``partner_`` for the remaining text. The label is the module, and
     the splits use different modules. A text has the start and end token of the tokenizer.
+
+    With ``num_pairs``, ``is_pair`` (N,) is False for the training samples with the partner of
+    another one. Losses that learn from pairs leave them out.
 
     With ``passages``, the first sentence is a query for the task ``ranking``. Its passages are its
     own remaining text, with grade 1, and random others of the same split, with grade 0.
@@ -64,7 +74,7 @@ def docstrings(
         Train, validation and test data.
 
     Raises:
-        ValueError: if a split has no docstring of two sentences.
+        ValueError: if a split has no docstring of two sentences, or for too many ``num_pairs``.
     """
     parts = documents(path, base)
     texts = chain.from_iterable(map(_texts, parts[0]))
@@ -87,6 +97,8 @@ def docstrings(
     classes = sorted(modules)
     facts = {"vocabulary": encoder.size, "length": length}
     train, validation, test = (_data(part, encoder, length, classes, facts) for part in pairs)
+    if num_pairs is not None:
+        unpair(train, num_pairs, ("partner_input_ids", "partner_attention_mask"))
     return Splits(train, validation, test, train.classes, train.kind)
 
 

@@ -48,6 +48,7 @@ from instil.objectives.relations.sskd import SSKD
 from instil.roles import SHARED_ROLES
 from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.adversarial.boundary_samples import BoundarySamples
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.teacher_sequences import TeacherSequenceScheme
 from instil.schemes.data_free.cmi import CMI
 from instil.schemes.data_free.dafl import DAFL
@@ -76,6 +77,7 @@ from instil.schemes.offline.masked_video import MaskedVideo
 from instil.schemes.offline.nosmog import NOSMOG
 from instil.schemes.offline.offline import Offline
 from instil.schemes.offline.pate import PATE
+from instil.schemes.offline.region_crops import RegionCrops
 from instil.schemes.offline.reused_classifier import ReusedClassifier
 from instil.schemes.offline.several_students import SeveralStudents
 from instil.schemes.offline.sftn import SFTN
@@ -112,6 +114,7 @@ from instil.training.fit import Training, fit
 from instil.training.step import train_step
 from instil.weightings.difficulty import Difficulty
 from instil.weightings.entropy import Entropy
+from tests import parity_diffusion
 from tests.schemes import pairs as sequence_pairs
 from tests.schemes import texts
 
@@ -586,7 +589,7 @@ WRITING: dict[str, Callable[[], Scheme]] = {
     ),
 }
 """Schemes on texts that are written during training."""
-SCHEMES |= WRITING
+SCHEMES |= WRITING | parity_diffusion.SCHEMES
 for method in catalogue.names("objective"):
     objective = catalogue.find("objective", method)()
     if (
@@ -603,6 +606,7 @@ WHOLE = (
     "cold_brew",
     "sandwich",
     *WRITING,
+    *parity_diffusion.WHOLE,
     "sequence_kd",
     "distil_whisper",
     "dphubert",
@@ -625,6 +629,10 @@ def batch(seed: int, size: int = 64, task: str = "classification") -> Batch:
         return texts.with_hints(seed, size)
     if task == "teacher_sequences":
         return sequence_pairs.pairs(seed, size)
+    if task == "denoisers":
+        return parity_diffusion.images(seed, size)
+    if task == "regions":
+        return parity_diffusion.regions(seed, size)
     generator = torch.Generator().manual_seed(seed)
     _, _, sample_batch = sample_outputs(size, seed, task=task)
     label = sample_batch["label"]
@@ -652,6 +660,10 @@ def task_of(scheme: Scheme) -> str:
         return "writing"
     if isinstance(scheme, TeacherSequenceScheme):
         return "teacher_sequences"
+    if isinstance(scheme, DiffusionScheme):
+        return "denoisers"
+    if isinstance(scheme, RegionCrops):
+        return "regions"
     parts = [part for part in scheme.modules() if isinstance(part, Objective)]
     return next(iter(part.card.tasks[0] for part in parts), "classification")
 

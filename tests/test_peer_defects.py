@@ -25,7 +25,8 @@ from instil.objectives.logits.kd import KD
 from instil.recipe.packaged import packaged_recipes
 from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
-from instil.testing import loss_and_gradient, sample_outputs
+from instil.testing import loss_and_gradient
+from instil.testing.trials import sample_trial
 from instil.training.fit import Training, fit
 from tests.golden.__main__ import main
 from tests.golden.test_runner import LOGITS, folder
@@ -44,7 +45,7 @@ def test_d1_a_loss_is_not_zero_whatever_it_is_given_and_hears_student_and_teache
 ) -> None:
     torch.manual_seed(0)
     objective = catalogue.find("objective", name)()
-    student, teacher, batch = sample_outputs(seed=1, task=objective.card.tasks[0])
+    student, teacher, batch = sample_trial(objective, seed=1)
     Objectives({"it": objective}).build(student, teacher)
     loss, gradients = loss_and_gradient(objective, student, teacher, batch)
     assert loss.abs() > 1e-6
@@ -53,7 +54,7 @@ def test_d1_a_loss_is_not_zero_whatever_it_is_given_and_hears_student_and_teache
         for role, gradient in gradients.items()
         if role.partition(".")[0] in student
     )
-    other_student, other_teacher, _ = sample_outputs(seed=2, task=objective.card.tasks[0])
+    other_student, other_teacher, _ = sample_trial(objective, seed=2)
     assert not torch.allclose(
         loss, loss_and_gradient(objective, student, other_teacher, batch)[0], rtol=1e-4
     )

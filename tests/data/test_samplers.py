@@ -14,7 +14,10 @@ from instil.data.augmentation import Augmentation
 from instil.data.images import ArrayData
 from instil.data.loader import Loader, Repeated
 
-NAMES = sorted(path.stem for path in Path(samplers.__path__[0]).glob("[!_]*.py"))
+# length_buckets needs rows of different lengths; its tests are those of the source chat.
+NAMES = sorted(
+    {path.stem for path in Path(samplers.__path__[0]).glob("[!_]*.py")} - {"length_buckets"}
+)
 
 
 def images(count: int = 50, classes: int = 4) -> ArrayData:

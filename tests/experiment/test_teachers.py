@@ -91,7 +91,7 @@ def test_an_unknown_combination_is_refused() -> None:
     ):
         recipe("teacher.num_replicas=2", "ensemble=rooted")
     with pytest.raises(
-        ValueError, match=r"ensemble\.by: 'entropy', 'label' or 'domain' was expected"
+        ValueError, match=r"ensemble\.by: 'entropy', 'label', 'domain' or 'teacher_id' was expected"
     ):
         recipe("teacher.num_replicas=2", "ensemble={type: routed, by: size}")
     with pytest.raises(

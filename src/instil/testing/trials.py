@@ -75,6 +75,7 @@ def sample_trial(
     num_samples: int = 8,
     dtype: torch.dtype = torch.float32,
     task: str | None = None,
+    seed: int = 0,
 ) -> Trial:
     """Return sample outputs for an objective.
 
@@ -83,9 +84,10 @@ def sample_trial(
         num_samples: number of rows.
         dtype: type of the outputs.
         task: task of the outputs; None: the first one on the card.
+        seed: random seed.
     """
     task = task or objective.card.tasks[0]
-    student, teacher, batch = sample_outputs(num_samples, dtype=dtype, task=task)
+    student, teacher, batch = sample_outputs(num_samples, seed, dtype, task)
     if ("loss",) in objective.needs["student"]:
         # Only here: further sample outputs would change the draws of every network made from them.
         student["loss"] = student["logits"].square().mean(-1)

@@ -34,6 +34,7 @@ def pair_cross_entropy_loss(
         ValueError: if the shapes differ.
 
     Example:
+        >>> import torch
         >>> pair_cross_entropy_loss(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, -100.0]]))
         tensor(0.6931)
     """

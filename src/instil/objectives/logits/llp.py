@@ -82,7 +82,7 @@ def llp_distribution_loss(
 
     Example:
         >>> llp_distribution_loss(torch.zeros(1, 2), torch.tensor([[2.0, -2.0]]))
-        tensor(0.0685)
+        tensor(0.0676)
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
     is_counted = is_candidate(student_logits.detach()) & is_candidate(teacher_logits)

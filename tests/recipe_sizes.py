@@ -26,7 +26,12 @@ SMALL = {
     "seq2seq": ["data.rows=64", "data.max_letters=3"],
     "sequence_kd": ["data.rows=64", "data.max_letters=3", "data.num_labeled=32"],
     "remote": ["data.rows=4", "data.held_out=2", "data.length=16"],
-    "sentence_embedding": ["data.rows=64", "data.held_out=8"],
+    "sentence_embedding": [
+        "data.rows=96",
+        "data.held_out=8",
+        "teacher.data.rows=96",
+        "teacher.data.held_out=8",
+    ],
     "smollm2_on_policy": ["scheme.sampling.min_prompt_tokens=16"],
 }
 SMALL_SMOLLM2 = ["data.rows=4", "data.held_out=2", "data.length=32"]

@@ -65,7 +65,7 @@ WHOLE = ("mean_flow", "scm", "region_crops")
 
 
 def images(seed: int, size: int) -> Batch:
-    """Return images, a tenth of which does not count."""
+    """Return images; a tenth of them does not count."""
     valid = torch.rand(size, generator=torch.Generator().manual_seed(seed)) < 0.9
     return denoisers.batch(seed, size) | {"valid": valid}
 

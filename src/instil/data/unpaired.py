@@ -1,4 +1,4 @@
-"""Samples of two parts of which only some belong together."""
+"""Samples whose two parts belong together in some rows only."""
 
 from __future__ import annotations
 

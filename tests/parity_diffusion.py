@@ -60,7 +60,7 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "scm": lambda: SCM(denoiser(), teacher(), small()),
     "region_crops": test_region_crops.scheme,
 }
-WHOLE = ("mean_flow", "scm", "region_crops")
+WHOLE = ("ladd", "mean_flow", "scm", "region_crops")
 """Schemes that cannot be sharded."""
 
 

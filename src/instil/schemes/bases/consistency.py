@@ -52,7 +52,8 @@ class ConsistencyScheme(DenoisedTargets):
         self, noisy: Tensor, time: Tensor, label: Tensor | None, **scalars: Tensor
     ) -> Tensor:
         """Clean images of the target at earlier times (N,), without gradient."""
-        net = self.student if self.average is None else self.average.net
+        # Not the net of the average: the calls of a sharded teacher gather its weights.
+        net = self.average or self.student
         return self.clean_at(net, noisy, time, label, **scalars)
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:

@@ -128,9 +128,14 @@ class DenoisedTargets(DiffusionScheme):
         }
 
     def clean_at(
-        self, net: Net, noisy: Tensor, time: Tensor, label: Tensor | None, **scalars: Tensor
+        self,
+        net: Net | Teacher,
+        noisy: Tensor,
+        time: Tensor,
+        label: Tensor | None,
+        **scalars: Tensor,
     ) -> Tensor:
-        """Clean images of a net, without gradient; at time 0 the images themselves."""
+        """Clean images of a network, without gradient; at time 0 the images themselves."""
         with torch.no_grad():
             safe_time = time.clamp_min(self.schedule.min_time)
             outputs = self.run_student(noisy, safe_time, label, net, **scalars)

@@ -75,7 +75,7 @@ class DiffusionScheme(Scheme):
         noisy: Tensor,
         time: Tensor,
         label: Tensor | None = None,
-        net: Net | None = None,
+        net: Net | Teacher | None = None,
         **scalars: Tensor,
     ) -> Outputs:
         """Outputs of the student: ``denoised``, ``prediction`` and its taps.
@@ -84,7 +84,7 @@ class DiffusionScheme(Scheme):
             noisy: noisy images (N, C, H, W).
             time: times (N,) of the schedule of the student.
             label: classes (N,), None for no class.
-            net: another net, such as a copy of the student; None: the student.
+            net: another network, such as an average of the student; None: the student.
             **scalars: numbers (N,) that the network reads besides the time.
         """
         outputs: Outputs = (net or self.student)(denoiser_batch(noisy, time, label, **scalars))

@@ -30,6 +30,13 @@ MAX_PAIRS = 16
 Pair = tuple[str, str]
 
 
+PassagesOption = Annotated[
+    int | None,
+    Ge(2),
+    Doc("number of passages per query for the task ranking; null: pairs of texts"),
+]
+
+
 def docstrings(
     path: Annotated[
         str, Doc("stdlib (the modules of this Python's standard library), or a folder of modules")
@@ -42,11 +49,7 @@ def docstrings(
     held_out: Annotated[
         int | None, Doc("largest number of validation pairs, and of test pairs; null: all")
     ] = None,
-    passages: Annotated[
-        int | None,
-        Ge(2),
-        Doc("number of passages per query for the task ranking; null: pairs of texts"),
-    ] = None,
+    passages: PassagesOption = None,
     num_pairs: Annotated[
         Annotated[int, Ge(1)] | None,
         Doc(

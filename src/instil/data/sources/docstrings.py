@@ -35,6 +35,10 @@ PassagesOption = Annotated[
     Ge(2),
     Doc("number of passages per query for the task ranking; null: pairs of texts"),
 ]
+NumPairsOption = Annotated[
+    Annotated[int, Ge(1)] | None,
+    Doc("number of training pairs; the other samples have the partner of another one. null: all"),
+]
 
 
 def docstrings(
@@ -50,12 +54,7 @@ def docstrings(
         int | None, Doc("largest number of validation pairs, and of test pairs; null: all")
     ] = None,
     passages: PassagesOption = None,
-    num_pairs: Annotated[
-        Annotated[int, Ge(1)] | None,
-        Doc(
-            "training pairs that belong together; the others have the partner of another. null: all"
-        ),
-    ] = None,
+    num_pairs: NumPairsOption = None,
     base: Path = Path(),
 ) -> Splits:
     """Pairs of a docstring's first sentence and its remaining text, for text embeddings.

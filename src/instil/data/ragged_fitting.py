@@ -20,7 +20,7 @@ CUT = {
     "left": "lost their beginning",
     "split": "were divided into several rows",
 }
-"""What happened to long texts, for each truncation."""
+"""Ends of the notes on long texts, by truncation."""
 
 
 class Fit(NamedTuple):

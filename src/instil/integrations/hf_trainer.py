@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
@@ -68,7 +67,9 @@ class DistillationTrainer(Trainer):
         # ``train`` wraps and trains this module, so that adapters are trained and synchronized too.
         self.model = self.model_wrapped = self.distillation
         self.model_accepts_loss_kwargs = False
-        self._parts: list[dict[str, Tensor]] = []
+        # Sums instead of a list, which would grow without end where nothing is logged.
+        self._sums: dict[str, Tensor] = {}
+        self._num_losses = 0
         self.add_callback(_AfterStep(self.distillation))
 
     def _check_args(self) -> None:
@@ -97,7 +98,9 @@ class DistillationTrainer(Trainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         step = self.state.global_step
         loss, parts = model(dict(inputs), step, step / max(self.state.max_steps, 1))
-        self._parts.append(parts)
+        for name, value in parts.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+        self._num_losses += 1
         return (loss, parts) if return_outputs else loss
 
     def prediction_step(self, model: nn.Module, *args: Any, **options: Any) -> Any:
@@ -106,11 +109,11 @@ class DistillationTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """Log ``logs`` with the mean of each objective since the last training log."""
-        if "loss" in logs and self._parts:
-            for name in self._parts[0]:
-                values = torch.stack([parts[name] for parts in self._parts])
-                logs[f"loss_{name}"] = round(values.mean().item(), 4)
-            self._parts = []
+        if "loss" in logs:
+            for name, total in self._sums.items():
+                logs[f"loss_{name}"] = round(total.item() / self._num_losses, 4)
+            self._sums = {}
+            self._num_losses = 0
         super().log(logs, *args, **options)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

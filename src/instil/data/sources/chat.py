@@ -68,7 +68,7 @@ REASONS = {
     "unlearned": "have no token to learn and are left out",
     "endless": ENDLESS,
 }
-"""What happened to rows, by the names in ``Tally``."""
+"""Ends of the notes on rows, by the names in ``Tally``."""
 
 
 def chat(

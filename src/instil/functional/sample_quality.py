@@ -60,8 +60,7 @@ def precision_recall_coverage(
     Returns:
         - ``precision``: share of the generated samples in the ball of a real one;
         - ``recall``: share of the real samples in the ball of a generated one;
-        - ``density``: mean number of balls of real samples around a generated one, divided by
-          ``neighbours``;
+        - ``density``: mean number of real balls around a generated one over ``neighbours``;
         - ``coverage``: share of the real samples with a generated one in their ball.
 
     Raises:

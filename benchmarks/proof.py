@@ -2,15 +2,20 @@
 
 python benchmarks/proof.py exhaustive [TASK ...] --data FOLDER --work FOLDER [--jobs 2]
 python benchmarks/proof.py search [TASK ...] --data FOLDER --work FOLDER [--jobs 2]
+python benchmarks/proof.py random [TASK ...]
 
 ``proof/prepare.py`` writes the data; ``proof/TASK.yaml`` are the recipes. The exhaustive search
 trains every applicable method with three seeds and is written to ``proof/exhaustive/TASK.json``.
-Then ``search`` runs with a share of its steps and five study seeds, next to a random search of the
-same cost, and ``proof/searches/TASK.json`` has the regret of each. Both continue a stopped run with
-the same ``--work`` folder.
+Then ``search`` runs the default search with a share of its steps and five study seeds, and
+``proof/searches/TASK.json`` has the regret of each. Both continue a stopped run with the same
+``--work`` folder.
 
-The regret of a method is the difference of its test score from that of the best method, both of the
-exhaustive search.
+``random`` simulates random searches of the same cost and writes ``proof/random/TASK.json``. It
+needs no training, and is exact. A trial of a random search over methods is a training of the
+exhaustive search: same recipe, published options, all steps, one of its seeds.
+
+The regret of a method is the difference of its mean test score from that of the best method, both
+of the exhaustive search.
 """
 
 from __future__ import annotations
@@ -18,27 +23,36 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from instil import recipe as recipes
 from instil.files.atomic import atomic
 from instil.plan.statistics import paired_gain
 from instil.search import search as searches
+from instil.search.schedule import Schedule, plan_random, plan_schedule
 
 HERE = Path(__file__).parent / "proof"
 TASKS = ("images", "emoji", "speech", "text", "graph", "points", "tabular", "language")
 NUM_SEEDS = 3
 NUM_STUDIES = 5
-STRATEGIES = ("halving", "random")
+NUM_DRAWS = 2000
+"""Simulated random searches of a task."""
 SHARE = 0.2
 """Steps of a search relative to those of the exhaustive search."""
-CHECKPOINTS = (0.05, 0.1, 0.15, 0.2)
+CHECKPOINTS = tuple(percent / 100 for percent in range(2, 21, 2))
 """Shares of the exhaustive cost at which the regret is read."""
+QUANTILES = {"low": 0.05, "median": 0.5, "high": 0.95}
+"""Quantiles of the simulated searches by name."""
+
+Curve = list[tuple[float, float | None]]
+"""Share of the exhaustive cost, and regret; None before the first trial has ended."""
 
 
 def exhaustive(task: str, data: Path, work: Path, num_jobs: int) -> dict[str, Any]:
@@ -69,25 +83,20 @@ def studies(
         num_jobs: number of processes.
         everything: result of ``exhaustive``.
     """
-    for strategy in STRATEGIES:
-        for seed in range(NUM_STUDIES):
-            settings = searches.Settings(
-                max_steps=int(SHARE * everything["steps"]),
-                strategy=strategy,
-                num_seeds=1,
-                seed=seed,
-            )
-            folder = work / "searches" / f"{task}-{strategy}-{seed}"
-            outcome = run(task, data, folder, num_jobs, settings)
-            yield {
-                "strategy": strategy,
-                "seed": seed,
-                "winner": outcome["winner"],
-                "steps": outcome["steps"],
-                "seconds": outcome["seconds"],
-                **regret(everything, outcome["winner"]),
-                "curve": regret_curve(everything, outcome["trials"]),
-            }
+    regrets = all_regrets(everything)
+    for seed in range(NUM_STUDIES):
+        settings = searches.Settings(
+            max_steps=int(SHARE * everything["steps"]), num_seeds=1, seed=seed
+        )
+        outcome = run(task, data, work / "searches" / f"{task}-{seed}", num_jobs, settings)
+        yield {
+            "seed": seed,
+            "winner": outcome["winner"],
+            "steps": outcome["steps"],
+            "seconds": outcome["seconds"],
+            **regrets[outcome["winner"]],
+            "curve": regret_curve(everything, outcome["trials"], regrets),
+        }
 
 
 def run(
@@ -130,28 +139,158 @@ def regret(everything: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
+def all_regrets(everything: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return ``regret`` of every method of the exhaustive search."""
+    return {name: regret(everything, name) for name in everything["arms"]}
+
+
 def regret_curve(
-    everything: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]
-) -> list[float | None]:
+    everything: Mapping[str, Any],
+    trials: Sequence[Mapping[str, Any]],
+    regrets: Mapping[str, Mapping[str, Any]],
+) -> Curve:
     """Return the regret of the best method so far after each share of ``CHECKPOINTS``.
 
-    The best method so far is that with the best validation score in the latest round; None before
-    the first trial has ended.
+    The best method so far is that with the best validation score in the latest round.
+
+    Args:
+        everything: result of ``exhaustive``.
+        trials: trials of a search in their order.
+        regrets: result of ``all_regrets``.
     """
     sign = 1 if everything["higher_is_better"] else -1
     spent = 0
     incumbent: tuple[int, float, str] | None = None
-    points: list[tuple[float, float | None]] = [(0.0, None)]
+    points: list[tuple[float, str | None]] = [(0.0, None)]
     for trial in trials:
         is_stopped = trial["status"] == "stopped"
         spent += trial["curve"][-1][0] if is_stopped else trial["num_steps"]
-        if trial["score"] is not None and not is_stopped and trial["arm"] in everything["arms"]:
+        if trial["score"] is not None and not is_stopped and trial["arm"] in regrets:
             order = len(trials) if trial["round"] < 0 else trial["round"]
             entry = (order, sign * trial["score"], trial["arm"])
             incumbent = max(incumbent, entry) if incumbent else entry
-        current = regret(everything, incumbent[2])["regret"] if incumbent else None
-        points.append((spent / everything["steps"], current))
-    return [[value for cost, value in points if cost <= share][-1] for share in CHECKPOINTS]
+        points.append((spent / everything["steps"], incumbent[2] if incumbent else None))
+    curve: Curve = []
+    for share in CHECKPOINTS:
+        name = [arm for cost, arm in points if cost <= share][-1]
+        curve.append((share, None if name is None else regrets[name]["regret"]))
+    return curve
+
+
+def random_searches(everything: Mapping[str, Any], num_draws: int = NUM_DRAWS) -> dict[str, Any]:
+    """Simulate random searches with the cost of a search, from the exhaustive scores.
+
+    A random search trains the reference arms and a random subset of the candidates once with all
+    steps. The best candidates on validation data and the references are trained again with
+    another seed, and the best of these trainings on validation data wins. The numbers of
+    candidates and finalists are those that the budget of the search affords. As in a search, all
+    trials of a round share one seed.
+
+    Args:
+        everything: result of ``exhaustive``.
+        num_draws: number of simulated searches.
+
+    Returns:
+        ``regret`` has the mean and the quantiles over the draws. ``within_noise`` is a share of the
+        draws. ``curve`` has the mean, low and high quantile of the regret by share of the cost. The
+        other keys are the size of a search.
+    """
+    schedule = random_schedule(everything)
+    regrets = all_regrets(everything)
+    results = []
+    curves = []
+    for draw in range(num_draws):
+        trials = random_trials(everything, schedule, random.Random(draw))
+        results.append(regrets[winner_of(everything, trials)])
+        curves.append([value for _, value in regret_curve(everything, trials, regrets)])
+    curve = []
+    for index, share in enumerate(CHECKPOINTS):
+        values = [one[index] for one in curves if one[index] is not None]
+        # Before the first trial of all draws has ended, a mean would be that of some draws only.
+        if len(values) == num_draws:
+            facts = summary(values)
+            curve.append([share, facts["mean"], facts["low"], facts["high"]])
+    return {
+        "draws": num_draws,
+        "candidates": schedule.rungs[0].num_candidates,
+        "references": schedule.num_references,
+        "finalists": schedule.num_finalists,
+        "steps": schedule.total_steps,
+        "regret": summary([one["regret"] for one in results]),
+        "within_noise": sum(one["within_noise"] for one in results) / num_draws,
+        "curve": curve,
+    }
+
+
+def random_schedule(everything: Mapping[str, Any]) -> Schedule:
+    """Return the schedule of a random search with the steps of a search with ``SHARE``."""
+    names = list(everything["step_seconds"])
+    num_references = sum(is_reference(everything, name) for name in names)
+    schedule = plan_schedule(
+        len(names) - num_references,
+        num_references,
+        everything["steps"] // (NUM_SEEDS * len(names)),
+        int(SHARE * everything["steps"]),
+        num_seeds=1,
+    )
+    return plan_random(schedule)
+
+
+def is_reference(everything: Mapping[str, Any], name: str) -> bool:
+    """Whether an arm takes part in every search: baselines and knowledge distillation."""
+    return name == "kd" or everything["arms"].get(name, {}).get("kind") == "baseline"
+
+
+def random_trials(
+    everything: Mapping[str, Any], schedule: Schedule, generator: random.Random
+) -> list[dict[str, Any]]:
+    """Return the trials of one random search, with scores of the exhaustive search.
+
+    Args:
+        everything: result of ``exhaustive``.
+        schedule: result of ``random_schedule``.
+        generator: source of the random choices.
+    """
+    names = list(everything["step_seconds"])
+    references = [name for name in names if is_reference(everything, name)]
+    candidates = [name for name in names if name not in references]
+    count = min(len(candidates), schedule.rungs[0].num_candidates)
+    drawn = [*generator.sample(candidates, count), *references]
+    # Otherwise the references would always come last on the curve.
+    generator.shuffle(drawn)
+    first_seed, final_seed = generator.sample(range(NUM_SEEDS), 2)
+
+    def trial(name: str, round_index: int, seed: int) -> dict[str, Any]:
+        # An arm that failed in the exhaustive search costs its steps, and never leads.
+        arm = everything["arms"].get(name)
+        return {
+            "arm": name,
+            "round": round_index,
+            "score": arm["validation"]["values"][seed] if arm else None,
+            "num_steps": schedule.final_steps,
+            "status": "complete" if arm else "failed",
+        }
+
+    trials = [trial(name, 0, first_seed) for name in drawn]
+    sign = 1 if everything["higher_is_better"] else -1
+    finished = [one for one in trials if one["score"] is not None and one["arm"] in candidates]
+    ranked = sorted(finished, key=lambda one: -sign * one["score"])
+    finalists = [one["arm"] for one in ranked[: schedule.num_finalists]]
+    return trials + [trial(name, -1, final_seed) for name in [*finalists, *references]]
+
+
+def winner_of(everything: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
+    """Return the arm with the best validation score of the final trainings."""
+    sign = 1 if everything["higher_is_better"] else -1
+    finals = [one for one in trials if one["round"] < 0 and one["score"] is not None]
+    name: str = max(finals, key=lambda one: sign * one["score"])["arm"]
+    return name
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Return the mean and the quantiles of ``QUANTILES``."""
+    quantiles = {name: float(np.quantile(values, share)) for name, share in QUANTILES.items()}
+    return {"mean": float(np.mean(values)), **quantiles}
 
 
 def main() -> None:
@@ -159,19 +298,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("exhaustive", "search"))
+    parser.add_argument("part", choices=("exhaustive", "search", "random"))
     parser.add_argument("tasks", nargs="*", default=list(TASKS), metavar="TASK")
-    parser.add_argument("--data", type=Path, required=True, help="folder of proof/prepare.py")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the searches")
+    parser.add_argument("--data", type=Path, help="folder of proof/prepare.py")
+    parser.add_argument("--work", type=Path, help="folder of the searches")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args()
+    if options.part != "random" and not (options.data and options.work):
+        parser.error(f"{options.part}: expected --data FOLDER and --work FOLDER")
     for task in options.tasks:
         if options.part == "exhaustive":
             write(task, "exhaustive", exhaustive(task, options.data, options.work, options.jobs))
             continue
         everything = json.loads((HERE / "exhaustive" / f"{task}.json").read_text(encoding="utf-8"))
-        rows = studies(task, options.data, options.work, options.jobs, everything)
-        write(task, "searches", list(rows))
+        write(task, "random", random_searches(everything))
+        if options.part == "search":
+            rows = studies(task, options.data, options.work, options.jobs, everything)
+            write(task, "searches", list(rows))
 
 
 def write(task: str, part: str, content: Any) -> None:

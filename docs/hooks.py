@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import generate
 import latency_table
 import modality_tables
+import proof_tables
 import tree_table
 
 
@@ -40,4 +41,4 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri == "choose.md":
         return generate.link_methods(markdown)
     markdown = tree_table.insert_table(modality_tables.insert_tables(markdown))
-    return latency_table.insert_table(markdown)
+    return proof_tables.insert_table(latency_table.insert_table(markdown))

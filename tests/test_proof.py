@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import random
+import re
 import runpy
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,11 +24,32 @@ def proof() -> dict[str, Any]:
 def everything(higher_is_better: bool = True) -> dict[str, Any]:
     """Result of an exhaustive search over three methods with three seeds."""
     scores = {"kd": [0.80, 0.82, 0.81], "dkd": [0.79, 0.83, 0.80], "alone": [0.60, 0.61, 0.62]}
-    arms = {
-        name: {"test": {"values": values, "mean": sum(values) / 3}}
-        for name, values in scores.items()
+    arms = {}
+    for name, values in scores.items():
+        split = {"values": values, "mean": sum(values) / 3, "std": 0.01}
+        kind = "baseline" if name == "alone" else "objective"
+        arms[name] = {"kind": kind, "test": split, "validation": split}
+    return {
+        "headline": "accuracy",
+        "higher_is_better": higher_is_better,
+        "steps": 1000,
+        "arms": arms,
+        "step_seconds": dict.fromkeys(arms, 0.01),
     }
-    return {"higher_is_better": higher_is_better, "steps": 1000, "arms": arms}
+
+
+def many(num_methods: int) -> dict[str, Any]:
+    """Result of an exhaustive search over methods of known quality, without noise."""
+    result = everything()
+    for index in range(num_methods):
+        split = {"values": [0.5 + index / 1000] * 3, "mean": 0.5 + index / 1000, "std": 0.0}
+        result["arms"][f"m{index}"] = {"kind": "objective", "test": split, "validation": split}
+    for name in ("kd", "dkd", "alone"):
+        split = {"values": [0.4] * 3, "mean": 0.4, "std": 0.0}
+        result["arms"][name] |= {"test": split, "validation": split}
+    result["step_seconds"] = dict.fromkeys(result["arms"], 0.01)
+    result["steps"] = 3 * 100 * len(result["arms"])
+    return result
 
 
 def trial(
@@ -57,6 +82,11 @@ def test_the_direction_of_the_metric_decides(proof: dict[str, Any]) -> None:
     assert result["regret"] == pytest.approx(0.20)
 
 
+def curve_of(proof: dict[str, Any], trials: list[dict[str, Any]]) -> dict[float, float | None]:
+    result = everything()
+    return dict(proof["regret_curve"](result, trials, proof["all_regrets"](result)))
+
+
 def test_the_curve_follows_the_best_method_of_the_latest_round(proof: dict[str, Any]) -> None:
     trials = [
         trial("alone", 0, 0.7),
@@ -64,13 +94,134 @@ def test_the_curve_follows_the_best_method_of_the_latest_round(proof: dict[str, 
         trial("alone", 1, 0.95),
         trial("kd", -1, 0.1),
     ]
-    curve = proof["regret_curve"](everything(), trials)
-    assert curve == pytest.approx([0.20, 0.01 / 3, 0.20, 0.0])
+    curve = curve_of(proof, trials)
+    assert list(curve) == list(proof["CHECKPOINTS"])
+    assert curve[0.04] is None
+    expected = {0.06: 0.20, 0.1: 0.01 / 3, 0.16: 0.20, 0.2: 0.0}
+    assert {share: curve[share] for share in expected} == pytest.approx(expected)
 
 
 def test_a_failed_trial_costs_but_does_not_lead(proof: dict[str, Any]) -> None:
     stopped = trial("dkd", 1, 0.99, status="stopped", curve=[[25, 0.99]])
-    trials = [trial("kd", 0, None), trial("alone", 0, 0.5), stopped]
-    curve = proof["regret_curve"](everything(), trials)
-    assert curve[0] is None
-    assert curve[1:] == pytest.approx([0.20, 0.20, 0.20])
+    curve = curve_of(proof, [trial("kd", 0, None), trial("alone", 0, 0.5), stopped])
+    assert curve[0.08] is None
+    assert curve[0.1] == curve[0.2] == pytest.approx(0.20)
+
+
+def test_a_random_search_has_the_cost_of_a_search(proof: dict[str, Any]) -> None:
+    result = many(97)
+    schedule = proof["random_schedule"](result)
+    trials = proof["random_trials"](result, schedule, random.Random(0))
+    assert sum(one["num_steps"] for one in trials) == schedule.total_steps
+    share = schedule.total_steps / result["steps"]
+    assert 0.18 < share <= 0.2
+    first = [one["arm"] for one in trials if one["round"] == 0]
+    # Without repetition, and with all reference arms.
+    assert len(set(first)) == len(first) == schedule.rungs[0].num_candidates + 2
+    assert {"kd", "alone"} <= set(first)
+    finals = [one for one in trials if one["round"] < 0]
+    ranked = sorted(first, key=lambda arm: -result["arms"][arm]["validation"]["mean"])
+    best = ranked[: schedule.num_finalists]
+    assert [one["arm"] for one in finals][: len(best)] == best
+    assert proof["winner_of"](result, trials) == best[0]
+
+
+def test_the_simulated_regret_is_that_of_a_random_subset(proof: dict[str, Any]) -> None:
+    result = many(97)
+    schedule = proof["random_schedule"](result)
+    simulated = proof["random_searches"](result, num_draws=300)
+    # Without noise the best of k of n methods wins; its expected rank from the top is (n + 1) /
+    # (k + 1), and a rank costs 0.001. The method dkd is worse than all of them.
+    num_drawn = schedule.rungs[0].num_candidates
+    expected = (99 / (num_drawn + 1) - 1) / 1000
+    assert simulated["regret"]["mean"] == pytest.approx(expected, rel=0.2)
+    assert simulated["regret"]["low"] == 0
+    shares, means, lows, highs = zip(*simulated["curve"], strict=True)
+    assert shares[-1] == 0.2
+    assert means[-1] == pytest.approx(simulated["regret"]["mean"])
+    assert all(low <= mean <= high for low, mean, high in zip(lows, means, highs, strict=True))
+    assert means[0] > means[-1]
+
+
+def test_a_trial_uses_one_seed_and_the_final_another(proof: dict[str, Any]) -> None:
+    result = everything()
+    result["step_seconds"]["broken"] = 0.01
+    schedule = proof["plan_random"](proof["plan_schedule"](2, 2, 100, None, num_seeds=1))
+    for draw in range(5):
+        trials = proof["random_trials"](result, schedule, random.Random(draw))
+        seeds = {}
+        for one in trials:
+            if one["arm"] == "broken":
+                assert one["status"] == "failed"
+                assert one["round"] == 0
+                continue
+            values = result["arms"][one["arm"]]["validation"]["values"]
+            seeds.setdefault(one["round"], set()).add(values.index(one["score"]))
+        assert len(seeds[0]) == len(seeds[-1]) == 1
+        assert seeds[0] != seeds[-1]
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proof: dict[str, Any]) -> ModuleType:
+    """The module ``docs/proof_tables.py`` with a measured task and one without results."""
+    monkeypatch.syspath_prepend(str(PROOF.parents[1] / "docs"))
+    import proof_tables
+
+    monkeypatch.setattr(proof_tables, "FOLDER", tmp_path)
+    for task in ("emoji", "images"):
+        (tmp_path / f"{task}.yaml").write_text("")
+    result = many(97)
+    _write(tmp_path, "exhaustive", "images", result)
+    _write(tmp_path, "random", "images", proof["random_searches"](result, num_draws=20))
+    return proof_tables
+
+
+def _write(folder: Path, part: str, task: str, content: Any) -> None:
+    (folder / part).mkdir(exist_ok=True)
+    (folder / part / f"{task}.json").write_text(json.dumps(content))
+
+
+def test_the_table_of_an_exhaustive_search_has_empty_cells(tables: ModuleType) -> None:
+    text = tables.insert_table(f"Before.\n\n{tables.MARKER}\n\nAfter.\n")
+    assert "Exhaustive search: `images`. Searches: none." in text
+    assert "Not measured yet: searches on `emoji`, `images`." in text
+    assert "| `images` | 100 | accuracy (%) | `m96` | 59.6 ± 0.0 |  |  |  |  |  |  | " in text
+    assert re.search(r"\| 0\.\d\d \(0\.00 to \d\.\d\d\) \| 0\.00 \|\n", text)
+    assert "random search, mean" in text
+    assert "search, worst study" not in text
+    assert text.endswith("After.\n")
+
+
+def test_the_table_counts_choices_and_regrets(
+    tables: ModuleType, tmp_path: Path, proof: dict[str, Any]
+) -> None:
+    result = many(97)
+    regrets = proof["all_regrets"](result)
+    trials = [trial("m96", 0, 0.9, steps=300), trial("m96", -1, 0.9, steps=300)]
+    studies = []
+    for winner in ("m96", "m96", "m94", "m92", "m96"):
+        curve = proof["regret_curve"](result, trials, regrets)
+        studies.append({"winner": winner, "steps": 6000, **regrets[winner], "curve": curve})
+    _write(tmp_path, "searches", "images", studies)
+    text = tables.evidence()
+    assert "Searches: `images`. Not measured yet: searches on `emoji`." in text
+    # Regrets 0, 0, 0.2, 0.4, 0 points, and without noise two of them are significant.
+    expected = "| `m96` (3), `m94`, `m92` | 0.12 | 0.40 | 3 of 5 | 4 of 5 | 20.0 % |"
+    assert expected in text
+    figure = text[text.index("<figure") :]
+    assert "search, worst study" in figure
+    assert "\n\n" not in figure.strip()
+    assert figure.count("<polyline") == 4
+
+
+def test_the_site_shows_every_measured_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PROOF.parents[1] / "docs"))
+    import proof_tables
+
+    page = (PROOF.parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
+    assert proof_tables.MARKER in page
+    text = proof_tables.evidence()
+    measured = sorted((PROOF.parent / "proof" / "exhaustive").glob("*.json"))
+    assert measured
+    for path in measured:
+        assert f"| `{path.stem}` | " in text

@@ -49,7 +49,7 @@ def test_candidates_are_ordered_by_the_model() -> None:
 
 def plan(arms: Sequence[Arm]) -> Schedule:
     references = sum(one.is_reference for one in arms)
-    return plan_schedule(len(arms) - references, references, 27, 340, num_seeds=1)
+    return plan_schedule(len(arms) - references, references, 27, 250, num_seeds=1)
 
 
 def test_a_budget_leaves_out_the_last_candidates_and_names_them() -> None:
@@ -59,7 +59,7 @@ def test_a_budget_leaves_out_the_last_candidates_and_names_them() -> None:
     names = [one.name for one in chosen]
     assert names == [*(f"method_{index}" for index in range(len(names) - 1)), "kd"]
     assert 10 <= len(names) - 1 < 30
-    assert schedule.total_steps <= 340
+    assert schedule.total_steps <= 250
     (note,) = schedule.notes
     assert note.startswith(f"The budget leaves out {31 - len(names)} candidates")
     assert note.endswith("method_29")

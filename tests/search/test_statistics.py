@@ -46,6 +46,25 @@ def test_a_schedule_never_exceeds_its_budget(budget: int) -> None:
     assert plan_random(schedule).total_steps <= budget
 
 
+def test_a_large_budget_makes_the_rounds_longer() -> None:
+    usual = plan_schedule(81, 4, 2700, None)
+    longer = plan_schedule(81, 4, 2700, 2 * usual.total_steps)
+    assert 0.85 * 2 * usual.total_steps < longer.total_steps <= 2 * usual.total_steps
+    assert longer.rungs[0].num_steps > 2 * usual.rungs[0].num_steps
+    # The final trainings replace the last of the usual rounds, which had the finalists only.
+    assert [rung.num_candidates for rung in longer.rungs] == [81, 27, 9]
+    assert longer.rungs[-1].num_steps == 2700
+    assert not longer.notes
+    # Every arm is trained to the end: more steps cannot be used.
+    largest = plan_schedule(81, 4, 2700, 10**9)
+    assert [(rung.num_candidates, rung.num_steps) for rung in largest.rungs] == [(81, 2700)]
+
+
+def test_rounds_with_new_options_stay_at_the_full_length() -> None:
+    largest = plan_schedule(81, 4, 2700, 10**9, num_trials=4)
+    assert [rung.num_steps for rung in largest.rungs] == [2700] * 4
+
+
 def test_a_trial_far_behind_its_rivals_stops() -> None:
     rivals = [[[5, score], [10, score + 0.1]] for score in (0.5, 0.6, 0.7, 0.8)]
     assert is_behind([[5, 0.2]], rivals, higher_is_better=True)

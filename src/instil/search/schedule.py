@@ -13,7 +13,9 @@ MIN_ROUNDS = 3
 MAX_ROUNDS = 4
 """Number of rounds; with many candidates more of them leave after each round."""
 STEP = 0.9
-"""Factor by which the lengths of all rounds shrink until the budget suffices."""
+"""Factor by which the lengths of all rounds shrink until the budget suffices; they grow by its
+inverse.
+"""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def plan_schedule(
 ) -> Schedule:
     """Plan successive halving within a budget.
 
+    If the budget is larger than that of the usual rounds, they become longer.
+
     Args:
         num_candidates: arms besides the reference arms.
         num_references: reference arms.
@@ -114,8 +118,13 @@ def plan_schedule(
         for index, count in enumerate(counts)
     )
     schedule = Schedule(rungs, num_references, num_finalists, num_seeds, full_steps)
-    if budget is None or schedule.total_steps <= budget:
+    if budget is None:
         return schedule
+    if len(rungs) > 1 and num_trials == 1:
+        # All candidates of the last round become finalists, so that it would choose nothing.
+        schedule = replace(schedule, rungs=rungs[:-1])
+    if schedule.total_steps <= budget:
+        return _longest(schedule, budget)
     for smaller in _smaller(schedule):
         if smaller.total_steps <= budget:
             return replace(smaller, notes=(_note(schedule, smaller, budget),))
@@ -158,6 +167,30 @@ def _counts(num_candidates: int, num_finalists: int, eta: int, min_rounds: int) 
         # Rounded, since 81 / 27 ** (2 / 3) is 9.000000000000002.
         yield math.ceil(round(num_candidates / ratio ** (index / num_falls), 6))
     yield num_finalists
+
+
+def _longest(schedule: Schedule, budget: int) -> Schedule:
+    """Return the schedule with the longest rounds that the budget affords."""
+    usual = schedule
+    factor = 1.0
+    while min(rung.num_steps for rung in schedule.rungs) < schedule.final_steps:
+        factor /= STEP
+        longer = _scaled(usual, factor)
+        if longer.total_steps > budget:
+            break
+        schedule = longer
+    return schedule
+
+
+def _scaled(schedule: Schedule, factor: float) -> Schedule:
+    """Return the schedule with rounds that are longer by a factor, up to the recipe's length."""
+    rungs: list[Rung] = []
+    for rung in schedule.rungs:
+        num_steps = min(schedule.final_steps, int(rung.num_steps * factor))
+        # Without new options, a second round of the same length would repeat the first one.
+        if rung.num_trials > 1 or not rungs or rungs[-1].num_steps < schedule.final_steps:
+            rungs.append(replace(rung, num_steps=num_steps))
+    return replace(schedule, rungs=tuple(rungs))
 
 
 def _smaller(schedule: Schedule) -> Iterator[Schedule]:

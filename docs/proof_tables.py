@@ -1,0 +1,176 @@
+"""Table and regret curves of ``benchmarks/proof``, and the marker that stands for them."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from formatting import table
+from modality_tables import NOT_PERCENT
+
+from instil.report.legend import legend
+from instil.report.names import display_name
+from instil.report.plots import COLORS, Plot
+from instil.report.svg import draw_svg
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "proof"
+MARKER = "<!-- proof of search -->"
+TARGET = 0.003
+"""Largest regret of a share, such as an accuracy, that counts as equal: 0.3 points."""
+WIDTH = 640
+STYLE = (
+    "<style>.proof svg{max-width:100%;height:auto;font-size:12px}.proof text{fill:currentColor}"
+    ".proof .grid{stroke:currentColor;opacity:.15}.proof .legend{list-style:none;display:flex;"
+    "flex-wrap:wrap;gap:0 1rem;margin:0;padding:0}.proof .legend svg{fill:none}</style>"
+)
+Row = dict[str, Any]
+
+
+def insert_table(text: str) -> str:
+    """Replace the marker by the table and the regret curves."""
+    return text.replace(MARKER, evidence()) if MARKER in text else text
+
+
+def evidence() -> str:
+    """Statement of the measured tasks, table and regret curves."""
+    tasks = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    everything = {task: _read("exhaustive", task) for task in tasks}
+    measured = {task: result for task, result in everything.items() if result}
+    lines = [_statement(tasks, measured), ""]
+    if not measured:
+        return "\n".join(lines)
+    header = ["task", "methods", "metric", "best method (exhaustive)", "its test score"]
+    header += ["choices of the studies", "mean regret", "worst regret", "within the noise"]
+    header += ["at most 0.3 points", "share of the cost", "regret of random search (5 % to 95 %)"]
+    header += ["regret of the exhaustive choice on validation data"]
+    lines += table(header, [_cells(task, result) for task, result in measured.items()])
+    figures = [_figure(task, result) for task, result in measured.items()]
+    lines += [STYLE, *filter(None, figures), ""]
+    return "\n".join(lines)
+
+
+def _statement(tasks: list[str], measured: dict[str, Row]) -> str:
+    searched = [task for task in measured if _read("searches", task)]
+    parts = [f"Exhaustive search: {_joined(list(measured))}.", f"Searches: {_joined(searched)}."]
+    missing = [task for task in tasks if task not in searched]
+    if missing:
+        parts.append(f"Not measured yet: searches on {_joined(missing)}.")
+    return " ".join(parts)
+
+
+def _joined(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
+
+
+def _read(part: str, task: str) -> Any:
+    """Result of a part of the proof for one task; None if it was not measured."""
+    path = FOLDER / part / f"{task}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _scale(everything: Row) -> int:
+    return 1 if everything["headline"] in NOT_PERCENT else 100
+
+
+def _best(everything: Row, split: str) -> str:
+    sign = 1 if everything["higher_is_better"] else -1
+    arms = everything["arms"]
+    return max(arms, key=lambda name: sign * arms[name][split]["mean"])
+
+
+def _cells(task: str, everything: Row) -> list[str]:
+    scale = _scale(everything)
+    arms = everything["arms"]
+    best = _best(everything, "test")
+    score = arms[best]["test"]
+    choice = arms[_best(everything, "validation")]["test"]["mean"]
+    unit = " (%)" if scale == 100 else ""
+    cells = [f"`{task}`", str(len(arms)), f"{display_name(everything['headline'])}{unit}"]
+    cells += [f"`{best}`", f"{scale * score['mean']:.1f} ± {scale * score['std']:.1f}"]
+    cells += _study_cells(_read("searches", task), everything)
+    cells.append(_random_cell(_read("random", task), scale))
+    return [*cells, f"{scale * abs(score['mean'] - choice):.2f}"]
+
+
+def _study_cells(studies: list[Row] | None, everything: Row) -> list[str]:
+    """Choices, regret and cost of the searches; empty cells if they were not measured."""
+    if not studies:
+        return [""] * 6
+    scale = _scale(everything)
+    winners = [study["winner"] for study in studies]
+    counts = {name: winners.count(name) for name in dict.fromkeys(winners)}
+    names = [f"`{name}` ({count})" if count > 1 else f"`{name}`" for name, count in counts.items()]
+    regrets = [study["regret"] for study in studies]
+    within = sum(study["within_noise"] for study in studies)
+    close = f"{sum(regret <= TARGET for regret in regrets)} of {len(studies)}"
+    cost = sum(study["steps"] for study in studies) / len(studies) / everything["steps"]
+    cells = [", ".join(names), f"{scale * sum(regrets) / len(regrets):.2f}"]
+    cells += [f"{scale * max(regrets):.2f}", f"{within} of {len(studies)}"]
+    # Points are those of percentages.
+    return [*cells, close if scale == 100 else "", f"{100 * cost:.1f} %"]
+
+
+def _random_cell(simulated: Row | None, scale: int) -> str:
+    if not simulated:
+        return ""
+    mean, low, high = (scale * simulated["regret"][name] for name in ("mean", "low", "high"))
+    return f"{mean:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _figure(task: str, everything: Row) -> str:
+    """Regret against the share of the exhaustive cost as SVG; empty without a curve."""
+    scale = _scale(everything)
+    traces = _study_traces(_read("searches", task) or [], scale)
+    simulated = _read("random", task)
+    if simulated:
+        shares, means, _, highs = zip(*simulated["curve"], strict=True)
+        color = COLORS["alone"]
+        traces.append(_trace("random search, mean", shares, means, color, scale))
+        traces.append(_trace("random search, 95 % quantile", shares, highs, color, scale, "dot"))
+    if not traces:
+        return ""
+    metric = display_name(everything["headline"])
+    unit = " (points)" if scale == 100 else ""
+    layout = {
+        "xaxis": {"title": {"text": "share of the exhaustive cost (%)"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": f"regret{unit}"}, "rangemode": "tozero"},
+    }
+    ends = ", ".join(f"{trace['name']} {trace['y'][-1]:.2f}" for trace in traces)
+    caption = f"{task}: regret in {metric} of the best method so far."
+    plot = Plot(f"proof-{task}", task, caption, f"Regret at the end: {ends}.", traces, layout, 260)
+    return (
+        f'<figure class="proof" role="img" aria-label="{escape(plot.summary)}">{legend(plot)}'
+        f"{draw_svg(plot, WIDTH)}<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _study_traces(studies: list[Row], scale: int) -> list[Row]:
+    """Mean and largest regret of the studies, where every study has a finished trial."""
+    columns = list(zip(*(study["curve"] for study in studies), strict=True))
+    shares, means, worst = [], [], []
+    for column in columns:
+        values = [value for _, value in column if value is not None]
+        if len(values) == len(studies):
+            shares.append(column[0][0])
+            means.append(sum(values) / len(values))
+            worst.append(max(values))
+    if not shares:
+        return []
+    color = COLORS["distilled"]
+    return [
+        _trace("search, mean of the studies", shares, means, color, scale),
+        _trace("search, worst study", shares, worst, color, scale, "dot"),
+    ]
+
+
+def _trace(name: str, shares: Any, values: Any, color: str, scale: int, dash: str = "") -> Row:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": [100 * share for share in shares],
+        "y": [scale * value for value in values],
+        "line": {"color": color, "dash": dash, "width": 2},
+    }

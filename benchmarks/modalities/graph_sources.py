@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from typing_extensions import Doc
 from instil.data.graph_arrays import edge_array, feature_array
 from instil.data.link_pairs import distinct_pairs
 from instil.data.links import link_splits
+from instil.data.sources.graph_links import NearbyOption, NegativesOption
+from instil.data.sources.graph_npz import HopsOption
 from instil.data.splits import HOLD_OUT_SEED, Splits
 
 USED = 0.2
@@ -26,7 +28,9 @@ def unseen_links(
     edges: Annotated[list[str], Doc("arrays (2, E), joined")],
     validation: Annotated[float, Gt(0), Lt(0.5), Doc("share of all edges")] = 0.06,
     test: Annotated[float, Gt(0), Lt(0.5), Doc("share of all edges")] = 0.1,
-    **options: Any,
+    hops: HopsOption = 1,
+    negatives: NegativesOption = 4,
+    nearby: NearbyOption = 4,
 ) -> Splits:
     """Validation and test edges that were training edges of the source ``graph_links``.
 
@@ -44,4 +48,4 @@ def unseen_links(
     split[unseen[: num_test + round(validation * count)]] = 1
     split[unseen[:num_test]] = 2
     features = torch.from_numpy(feature_array(arrays, "x"))
-    return link_splits(features, pairs, split, **options)
+    return link_splits(features, pairs, split, hops=hops, negatives=negatives, nearby=nearby)

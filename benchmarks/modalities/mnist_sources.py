@@ -17,6 +17,10 @@ from instil.data.splits import Splits
 
 TRAIN_END, VALIDATION_END = 7000, 8000
 """Ends of the training and the validation rows in ``mnist10k.npz``."""
+UNSEEN = (range(1000), range(1000, 3000))
+"""Validation and test digits of ``unseen_clips``: training digits of ``clips``."""
+UNSEEN_SEED = 10_000
+"""First random seed of ``unseen_clips``; ``clips`` uses seeds below it."""
 DIRECTIONS = ("right", "down", "left", "up")
 DIGITS = tuple(map(str, range(10)))
 
@@ -59,13 +63,53 @@ def clips(
     Returns:
         Train, validation and test data: one clip for each digit.
     """
+    return _clips(folder, _ranges(first, last), frames, noise, size)
+
+
+def unseen_clips(
+    folder: str,
+    first: int = 3000,
+    last: int = 10_000,
+    frames: int = 8,
+    noise: float = 0.6,
+    size: int = 16,
+) -> Splits:
+    """Clips like those of ``clips``, evaluated on digits that ``clips`` does not evaluate.
+
+    All movements and all noise are drawn with other seeds.
+
+    Args:
+        folder: folder of ``mnist10k.npz``.
+        first: first training digit, at least 3000.
+        last: end of the training digits.
+        frames: number of frames.
+        noise: standard deviation of the noise of a pixel.
+        size: height and width of a frame.
+
+    Returns:
+        Train, validation and test data: one clip for each digit.
+    """
+    validation, test = UNSEEN
+    rows = {"train": range(first, last), "validation": validation, "test": test}
+    return _clips(folder, rows, frames, noise, size, UNSEEN_SEED)
+
+
+def _clips(
+    folder: str,
+    rows_of_split: dict[str, range],
+    frames: int,
+    noise: float,
+    size: int,
+    first_seed: int = 0,
+) -> Splits:
+    """One clip for each of these digits."""
     images, labels = _digits(folder)
     # The margin of MNIST digits is 4 pixels.
     small = F.avg_pool2d(images[:, :, 4:24, 4:24], 2)
     names = [f"{digit} {direction}" for digit in DIGITS for direction in DIRECTIONS]
     parts = {}
-    for split, rows in _ranges(first, last).items():
-        generator = torch.Generator().manual_seed(rows.start)
+    for split, rows in rows_of_split.items():
+        generator = torch.Generator().manual_seed(first_seed + rows.start)
         direction = torch.randint(4, (len(rows),), generator=generator)
         video = _moving(small[list(rows)], direction, frames, size, generator)
         video += noise * torch.randn(video.shape, generator=generator)

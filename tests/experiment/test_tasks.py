@@ -21,6 +21,7 @@ from instil.experiment.networks import build_network
 from instil.experiment.schemes import samples_for_objectives
 from instil.experiment.teachers import as_teacher
 from instil.plan.doctor import doctor
+from instil.plan.evaluation import Evaluator
 from instil.recipe import label_objectives
 from instil.recipe.errors import RecipeError
 from tests.experiment.small import lines, recipe, result, run_of
@@ -73,7 +74,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 CLASSES = ("alone", "label_smoothing", "pseudo_labels")
 EXPECTED = {
-    "segmentation": (("alone",), True, "miou"),
+    "segmentation": (("alone", "pseudo_labels"), True, "miou"),
     "text_classification": (CLASSES, True, "accuracy"),
     "node_classification": (CLASSES, False, "accuracy"),
     "image_text": (("alone",), False, "accuracy"),
@@ -229,6 +230,18 @@ def test_precomputed_node_outputs_equal_those_of_the_teacher() -> None:
     )
 
 
+def test_pixel_labels_of_the_teacher_need_one_byte_per_pixel() -> None:
+    experiment = Experiment.from_recipe(small("segmentation"))
+    teacher = as_teacher([build_network(experiment.recipe.teachers[0], experiment, "teacher")])
+    assert teacher is not None
+    samples = experiment.splits.train
+    cached = Evaluator(experiment).cache_decisions(teacher, samples)
+    assert sum(table.nbytes for table in cached.buffers()) == samples.label.numel()
+    batch = samples.__getitems__([5, 2])
+    expected = teacher(batch)["logits"].argmax(-1)
+    assert torch.equal(cached(batch)["prediction"].long(), expected)
+
+
 def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
     experiment = Experiment.from_recipe(small("image_text", "data.num_labeled=50"))
     samples = experiment.train_data(0)
@@ -265,9 +278,9 @@ def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
         ),
         (
             "segmentation",
-            ["baselines=[alone,pseudo_labels]"],
-            "baselines: pseudo_labels is undefined for segmentation with 'single' labels. "
-            "Expected one of alone",
+            ["baselines=[alone,label_smoothing]"],
+            "baselines: label_smoothing is undefined for segmentation with 'single' labels. "
+            "Expected one of alone, pseudo_labels",
         ),
         (
             "segmentation",

@@ -12,7 +12,7 @@ from instil.search.candidates import _card_mismatch
 RECIPES = {
     "point_classification": ["alone", "label_smoothing", "pseudo_labels", "kd"],
     "multi_view_classification": ["alone", "label_smoothing", "pseudo_labels", "kd"],
-    "segmentation": ["alone", "kd"],
+    "segmentation": ["alone", "pseudo_labels", "kd"],
 }
 
 

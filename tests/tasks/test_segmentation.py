@@ -146,3 +146,24 @@ def test_data_of_other_tasks_raise() -> None:
         Segmentation().check_data({"input_ids": torch.zeros(2, 3)})
     with pytest.raises(ValueError, match="labels are single, not 'multi'"):
         Segmentation("multi")
+
+
+@pytest.mark.parametrize(("num_classes", "dtype"), [(256, torch.uint8), (257, torch.int32)])
+def test_decisions_are_small_class_indices_of_the_pixels(
+    num_classes: int, dtype: torch.dtype
+) -> None:
+    logits = torch.randn(2, 3, 4, num_classes, generator=torch.Generator().manual_seed(0))
+    # The last class must not wrap around.
+    logits[0, 0, 0, -1] = 100
+    decisions = Segmentation().decisions({"logits": logits})
+    assert decisions["prediction"].dtype == dtype
+    assert torch.equal(decisions["prediction"].long(), logits.argmax(-1))
+    assert set(decisions) == set(Segmentation.decision_roles)
+
+
+def test_pseudo_labels_fill_unlabelled_pixels_only() -> None:
+    label = torch.tensor([[[2, -100], [-100, 0]]])
+    outputs = {"prediction": torch.tensor([[[1, 1], [3, 3]]], dtype=torch.uint8)}
+    filled = Segmentation().pseudo_labels(outputs, label)
+    assert filled.dtype == torch.int64
+    assert filled.tolist() == [[[2, 1], [3, 0]]]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import math
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +26,22 @@ FAULTS = (
     *(RuntimeError, RecursionError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
 )
 """Exceptions that zipfile and numpy raise for damaged archives."""
+
+
+@contextlib.contextmanager
+def named_errors(file: Path) -> Iterator[None]:
+    """Add the name of a file to errors about its arrays.
+
+    Args:
+        file: path of the archive.
+
+    Raises:
+        ValueError: for a ValueError, a TypeError or an IndexError inside.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:

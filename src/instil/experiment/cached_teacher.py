@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,16 @@ class CachedTeacher(Teacher):
         teacher: teacher that is evaluated.
         roles: roles that are cached.
         batches: samples without augmentation. Rows that ``valid`` marks as padding are left out.
+        reduce: function from the outputs of a batch to those that are cached; None for no change.
     """
 
-    def __init__(self, teacher: Teacher, roles: Sequence[str], batches: Iterable[Batch]):
+    def __init__(
+        self,
+        teacher: Teacher,
+        roles: Sequence[str],
+        batches: Iterable[Batch],
+        reduce: Callable[[Outputs], Outputs] | None = None,
+    ):
         super().__init__()
         self.structure: dict[str, Any] = {}
         self.last_index = 0
@@ -51,6 +58,8 @@ class CachedTeacher(Teacher):
             width = row_width(batch)
             self.width = max(self.width, width)
             outputs = teacher(to_device(batch, init_distributed()))
+            if reduce is not None:
+                outputs = reduce(outputs)
             tensors: dict[str, Tensor] = {}
             self.structure = {
                 role: flatten_outputs(outputs[role], role, tensors, shared) for role in roles

@@ -2,10 +2,64 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import to_float32
+from instil.core import Batch, to_float32
+
+LAYOUTS = {"image": "(N, C, H, W)", "clip": "(N, C, T, H, W)"}
+"""Shape of each kind of input that squares of pixels are hidden in."""
+
+
+def require_squares(batch: Batch, key: str, kind: str, patch: int) -> Tensor:
+    """Return the input in which squares of pixels are hidden.
+
+    Args:
+        batch: the batch.
+        key: batch key of the input.
+        kind: ``image`` or ``clip``.
+        patch: height and width of a square.
+
+    Raises:
+        ValueError: if the batch has no such input, or a square is larger than half of it.
+    """
+    layout = LAYOUTS[kind]
+    value: Tensor | None = batch.get(key)
+    if value is None or value.ndim != layout.count(",") + 1:
+        shape = "none" if value is None else str(tuple(value.shape))
+        raise ValueError(
+            f"scheme: squares are hidden in {kind}s. Expected '{key}' {layout} in the batch, got "
+            f"{shape}. Use scheme: offline for other data"
+        )
+    side = min(value.shape[-2:])
+    if 2 * patch > side:
+        raise ValueError(
+            f"scheme.patch: a square is too large. Expected at most half of {side} pixels, got "
+            f"{patch}"
+        )
+    return value
+
+
+def hide_squares(value: Tensor, mask: Tensor) -> Tensor:
+    """Replace hidden pixels by the mean of their channel.
+
+    Args:
+        value: images (N, C, H, W) or clips (N, C, T, H, W).
+        mask: (N, H, W), 1 for a hidden pixel and 0 for others.
+
+    Returns:
+        Tensor with the shape of ``value``.
+
+    Example:
+        >>> import torch
+        >>> hide_squares(torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[1.0, 0.0]]]))
+        tensor([[[[1., 2.]]]])
+    """
+    mean = value.mean(tuple(range(2, value.ndim)), keepdim=True)
+    # One axis of the mask for each axis between the sample and the height.
+    is_hidden = mask.view(len(mask), *[1] * (value.ndim - 3), *mask.shape[1:]) > 0
+    return torch.where(is_hidden, mean, value)
 
 
 def tube_mask(uniform: Tensor, ratio: float, patch: int) -> Tensor:

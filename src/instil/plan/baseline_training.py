@@ -85,7 +85,7 @@ class BaselineTraining:
         return copy.deepcopy(self._teacher)
 
     def teacher_outputs(self, samples: Samples) -> Outputs:
-        """Return the teacher's outputs for training samples, in their order."""
+        """Return the task's ``decisions`` of the teacher for training samples, in their order."""
         teacher = self._fitter.evaluator.teacher_outputs["train"]
         outputs: Outputs = teacher({"index": samples.index})
         return outputs

@@ -118,3 +118,15 @@ class Evaluator:
         compared = self.task.teacher_eval_roles or self.task.roles
         loader = self.experiment.loader(samples, shuffle=False)
         return CachedTeacher(teacher, tuple(dict.fromkeys([*roles, *compared])), loader)
+
+    def cache_decisions(self, teacher: Teacher, samples: Samples) -> CachedTeacher:
+        """Compute what pseudo-labels read of the outputs of a teacher, once.
+
+        Args:
+            teacher: the teacher, on its device.
+            samples: training samples, each with its index.
+        """
+        task = self.task
+        roles = task.decision_roles or task.teacher_eval_roles or task.roles
+        loader = self.experiment.loader(samples, shuffle=False)
+        return CachedTeacher(teacher, roles, loader, task.decisions)

@@ -127,10 +127,16 @@ class TeacherScores:
         if self.keeps_outputs and path.exists():
             return CachedTeacher.load(path)
         assert self.teacher is not None
-        outputs = self.evaluator.cache_outputs(self.teacher.to(init_distributed()), samples)
+        outputs = self._cached(split, self.teacher.to(init_distributed()), samples)
         if self.keeps_outputs:
             outputs.save(path)
         return outputs
+
+    def _cached(self, split: str, teacher: Teacher, samples: Samples) -> CachedTeacher:
+        """Compute the outputs for metrics, and for training samples those for pseudo-labels."""
+        if split == "train":
+            return self.evaluator.cache_decisions(teacher, samples)
+        return self.evaluator.cache_outputs(teacher, samples)
 
     def _members(self) -> tuple[int, list[tuple[int, TeacherConfig]]]:
         """Return the last stage whose teacher is not the student of an earlier stage."""
@@ -162,7 +168,7 @@ class TeacherScores:
             sections["test"] = "test", splits.test
         for name, (section, samples) in sections.items():
             teacher = stored_teacher.stored_teacher(self.experiment, section)
-            self.evaluator.teacher_outputs[name] = self.evaluator.cache_outputs(teacher, samples)
+            self.evaluator.teacher_outputs[name] = self._cached(name, teacher, samples)
         self.is_scored = bool(sections)
         teacher = stored_teacher.stored_teacher(self.experiment)
         if self.keeps_outputs:

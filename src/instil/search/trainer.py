@@ -197,12 +197,12 @@ class Trainer:
 
     @functools.cached_property
     def _training_outputs(self) -> CachedTeacher:
-        """Outputs of the teacher for the training samples, for pseudo-labels."""
+        """Decisions of the teacher for the training samples, for pseudo-labels."""
         stage = self.experiment.stages[0]
         evaluator = Evaluator(self.experiment)
         with autocast_context(stage.recipe.train):
             teacher = self._teacher(stage, evaluator)
-            return evaluator.cache_outputs(
+            return evaluator.cache_decisions(
                 teacher.to(init_distributed()), self.experiment.splits.train
             )
 

@@ -59,6 +59,8 @@ class Segmentation(Task):
     names = ("image", "label", "valid")
     inputs = ("image",)
     headline = "miou"
+    decision_roles = ("prediction",)
+    baselines: ClassVar = {"single": ("alone", "pseudo_labels")}
     call = staticmethod(call)
     aliases: ClassVar = {"pixel_values": "image", "labels": "label", "mask": "label"}
     label_hint = "If 255 marks void pixels, add a boolean 'valid' (N, H, W) that is False there"
@@ -86,6 +88,25 @@ class Segmentation(Task):
                 "segmentation needs a label and valid (N, H, W) for each pixel; the label has the "
                 f"shape {tuple(batch['label'].shape)}"
             )
+
+    def decisions(self, outputs: Outputs) -> Outputs:
+        """Return ``prediction`` (N, H, W), the most likely class of each pixel.
+
+        One byte per pixel replaces four for each class; more than 256 classes need four.
+        """
+        logits = outputs["logits"]
+        # uint8 has the classes 0 to 255.
+        dtype = torch.uint8 if logits.shape[-1] <= 256 else torch.int32
+        return {"prediction": logits.argmax(-1).to(dtype)}
+
+    def pseudo_labels(self, outputs: Outputs, label: Tensor) -> Tensor:
+        """Return the teacher's most likely class for each unlabelled pixel, else the label.
+
+        Args:
+            outputs: result of ``decisions``.
+            label: (N, H, W), -100 for no label.
+        """
+        return torch.where(label == UNLABELLED, outputs["prediction"].to(label), label)
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None

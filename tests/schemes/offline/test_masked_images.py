@@ -9,7 +9,8 @@ from instil.core import Batch, Net
 from instil.networks.cnn import cnn
 from instil.objectives.features.dinov2 import DINOv2
 from instil.objectives.logits.kd import KD
-from instil.schemes.offline.masked_images import MaskedImages, hide_patches
+from instil.functional.hidden_squares import hide_squares
+from instil.schemes.offline.masked_images import MaskedImages
 from instil.tasks.classification import call
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
@@ -51,7 +52,7 @@ def test_only_the_student_misses_the_hidden_patches() -> None:
     for n in range(8):
         assert 0 < float(mask[n].mean()) < 1
         seen[n, 0, mask[n] == 1] = images["image"][n, 0].mean()
-    torch.testing.assert_close(hide_patches(images["image"], mask), seen)
+    torch.testing.assert_close(hide_squares(images["image"], mask), seen)
     torch.testing.assert_close(student["logits"], ours.student({"image": seen})["logits"])
 
 
@@ -67,7 +68,7 @@ def test_a_share_of_the_images_is_masked_and_masks_depend_on_seed_step_and_index
 
 
 def test_data_without_images_and_large_patches_are_refused() -> None:
-    with pytest.raises(ValueError, match="patches are parts of images"):
+    with pytest.raises(ValueError, match="squares are hidden in images"):
         scheme().forward_both({"points": torch.zeros(2, 3), "image": torch.zeros(2, 3)})
-    with pytest.raises(ValueError, match=r"scheme\.patch: a patch is too large\. .* got 4"):
+    with pytest.raises(ValueError, match=r"scheme\.patch: a square is too large\. .* got 4"):
         scheme(patch=4).forward_both(batch())

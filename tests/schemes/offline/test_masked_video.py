@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from instil.core import Batch, Net
-from instil.functional.hidden_squares import tube_mask
+from instil.functional.hidden_squares import hide_squares, tube_mask
 from instil.networks.video_cnn import video_cnn
 from instil.objectives.features.mvd import MVD
 from instil.objectives.logits.kd import KD
-from instil.schemes.offline.masked_video import MaskedVideo, hide_tubes
+from instil.schemes.offline.masked_video import MaskedVideo
 from instil.tasks.video_classification import call
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
@@ -85,7 +85,7 @@ def test_hidden_pixels_have_the_mean_of_their_channel() -> None:
     video = torch.arange(8.0).view(1, 2, 1, 2, 2)
     mask = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
     expected = torch.tensor([1.5, 1.0, 2.0, 3.0, 5.5, 5.0, 6.0, 7.0]).view_as(video)
-    assert torch.equal(hide_tubes(video, mask), expected)
+    assert torch.equal(hide_squares(video, mask), expected)
 
 
 def test_a_student_that_reads_another_key_misses_tubes_of_that_key() -> None:
@@ -105,9 +105,9 @@ class _Renamed:
 
 def test_images_and_large_tubes_are_refused() -> None:
     ours = scheme(patch=4)
-    with pytest.raises(ValueError, match=r"scheme\.patch: a tube is too large. Expected at most"):
+    with pytest.raises(ValueError, match=r"scheme\.patch: a square is too large. Expected at most"):
         ours.forward_both(batch())
     images = batch() | {"video": torch.rand(8, 1, 6, 7)}
     ours.teacher = None
-    with pytest.raises(ValueError, match="scheme: tubes are parts of clips"):
+    with pytest.raises(ValueError, match="scheme: squares are hidden in clips"):
         ours.forward_both(images)

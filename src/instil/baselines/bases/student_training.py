@@ -45,7 +45,7 @@ class StudentTraining(Protocol):
         """Return a copy of the teacher."""
 
     def teacher_outputs(self, samples: Samples) -> Outputs:
-        """Return the teacher's outputs for training samples, in their order."""
+        """Return the task's ``decisions`` of the teacher for training samples, in their order."""
 
     def fit(self, scheme: Scheme, samples: Samples) -> FitResult:
         """Train with the options of the recipe for the number of steps of the distilled student."""

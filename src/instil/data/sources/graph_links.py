@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from typing_extensions import Doc
 
-from instil.data.archive import read_arrays
+from instil.data.archive import named_errors, read_arrays
 from instil.data.graph_arrays import array, edge_array, feature_array
 from instil.data.links import link_splits
 from instil.data.paths import located
@@ -75,7 +75,7 @@ def graph_links(
     """
     file = located(path, base)
     arrays = read_arrays(file)
-    try:
+    with named_errors(file):
         values = None if split is None else array(arrays, split, "split")
         return link_splits(
             torch.from_numpy(feature_array(arrays, features)),
@@ -92,5 +92,3 @@ def graph_links(
             parts=parts,
             all_anchors=all_anchors,
         )
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file}: {error}") from error

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.data.archive import read_arrays
+from instil.data.archive import named_errors, read_arrays
 from instil.data.graph_arrays import array, edge_array, feature_array
 from instil.data.graphs import MASKS, graph_splits
 from instil.data.paths import located
@@ -106,7 +106,7 @@ def graph_npz(
     """
     file = located(path, base)
     arrays = read_arrays(file)
-    try:
+    with named_errors(file):
         joined = edge_array(arrays, edges)
         values = array(arrays, label, "label")
         target = torch.from_numpy(values.astype(np.float32 if values.ndim == 2 else np.int64))
@@ -126,8 +126,6 @@ def graph_npz(
             directed=directed,
             shares=(validation, test),
         )
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file}: {error}") from error
 
 
 def _names(arrays: Mapping[str, NDArray[np.generic]]) -> list[str] | None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from typing_extensions import Doc
 
-from instil.data.archive import read_arrays
+from instil.data.archive import named_errors, read_arrays
 from instil.data.graph_samples import Graphs, class_names
 from instil.data.paths import located
 from instil.data.samples import Samples
@@ -54,13 +54,11 @@ def graphs_npz(
             f"{file}: no array '{missing[0]}'. Expected {', '.join(ARRAYS)}, got "
             f"{', '.join(arrays) or 'nothing'}"
         )
-    try:
+    with named_errors(file):
         whole = _graphs(arrays, classes, directed)
         if "split" not in arrays:
             return splits({"train": whole}, validation, test)
         return splits(_by_split(whole, arrays["split"]), validation, test)
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"{file}: {error}") from error
 
 
 def _graphs(arrays: Mapping[str, Any], classes: list[str] | None, directed: bool) -> Graphs:

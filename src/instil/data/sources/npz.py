@@ -16,7 +16,7 @@ from typing_extensions import Doc
 
 from instil.cards import suggestion
 from instil.core import UNLABELLED
-from instil.data.archive import read_arrays
+from instil.data.archive import named_errors, read_arrays
 from instil.data.archive_columns import archive_samples
 from instil.data.column_samples import LabelKind
 from instil.data.images import ArrayData
@@ -93,7 +93,7 @@ def npz(
     """
     file = located(path, base)
     arrays = read_arrays(file)
-    try:
+    with named_errors(file):
         if columns is None:
             whole = _samples(arrays, task_name, classes)
         else:
@@ -103,8 +103,6 @@ def npz(
             )
         data = splits(_parts(whole, arrays.get("split")), validation, test)
         return data if rows is None else replace(data, train=drawn_rows(data.train, rows))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file}: {error}") from error
 
 
 def _samples(

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
-import torch
 from annotated_types import Ge, Gt, Le, Lt
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Scheme, Teacher, Update
-from instil.functional.hidden_squares import tube_mask
+from instil.functional.hidden_squares import hide_squares, require_squares, tube_mask
 from instil.functional.keyed_random import keyed_uniform
 
 STREAM = "scheme.masked_images"
@@ -70,7 +69,7 @@ class MaskedImages(Scheme):
         self.patch = patch
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
-        image = _require_images(batch, self.patch)
+        image = require_squares(batch, "image", "image", self.patch)
         teacher = self.teacher_outputs(batch, grad)
         height, width = image.shape[2:]
         grid = -(-height // self.patch), -(-width // self.patch)
@@ -78,44 +77,8 @@ class MaskedImages(Scheme):
         mask = tube_mask(uniform[:, 1:].view(-1, *grid), self.ratio, self.patch)
         is_masked = uniform[:, :1, None] < self.probability
         mask = (mask[:, :height, :width] * is_masked).to(image.dtype)
-        student = self.student(batch | {"image": hide_patches(image, mask)})
+        student = self.student(batch | {"image": hide_squares(image, mask)})
         return student | {"patch_mask": mask}, teacher
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)
-
-
-def hide_patches(image: Tensor, mask: Tensor) -> Tensor:
-    """Replace hidden pixels by the mean of their channel.
-
-    Args:
-        image: (N, C, H, W).
-        mask: (N, H, W), 1 for a hidden pixel and 0 for others.
-
-    Returns:
-        (N, C, H, W).
-
-    Example:
-        >>> import torch
-        >>> hide_patches(torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[1.0, 0.0]]]))
-        tensor([[[[1., 2.]]]])
-    """
-    mean = image.mean((2, 3), keepdim=True)
-    return torch.where(mask[:, None] > 0, mean, image)
-
-
-def _require_images(batch: Batch, patch: int) -> Tensor:
-    """Return the images of a batch if patches fit into them."""
-    image: Tensor | None = batch.get("image")
-    if image is None or image.ndim != 4:
-        shape = "none" if image is None else str(tuple(image.shape))
-        raise ValueError(
-            f"scheme: patches are parts of images. Expected 'image' (N, C, H, W) in the batch, got "
-            f"{shape}. Use scheme: offline for other data"
-        )
-    if 2 * patch > min(image.shape[2:]):
-        raise ValueError(
-            f"scheme.patch: a patch is too large. Expected at most half of {min(image.shape[2:])} "
-            f"pixels, got {patch}"
-        )
-    return image

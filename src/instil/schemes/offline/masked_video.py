@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Lt
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Scheme, Teacher, Update
-from instil.functional.hidden_squares import tube_mask
+from instil.functional.hidden_squares import hide_squares, require_squares, tube_mask
 from instil.functional.keyed_random import keyed_uniform
 
 TUBES = "scheme.masked_video.tubes"
@@ -66,53 +66,13 @@ class MaskedVideo(Scheme):
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         teacher = self.teacher_outputs(batch, grad)
         key = getattr(self.student.call, "reads", {}).get("video", "video")
-        video = require_clips(batch, key, self.patch)
+        video = require_squares(batch, key, "clip", self.patch)
         grid = [-(-size // self.patch) for size in video.shape[3:]]
         uniform = keyed_uniform(batch, grid[0] * grid[1], TUBES)
         mask = tube_mask(uniform.view(-1, *grid), self.ratio, self.patch)
         mask = mask[:, : video.shape[3], : video.shape[4]].to(video.dtype)
-        student = self.student(batch | {key: hide_tubes(video, mask)})
+        student = self.student(batch | {key: hide_squares(video, mask)})
         return student | {"tube_mask": mask}, teacher
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)
-
-
-def require_clips(batch: Batch, key: str, patch: int) -> Tensor:
-    """Return the clips of a batch.
-
-    Args:
-        batch: the batch.
-        key: key that the student reads.
-        patch: height and width of a tube.
-
-    Raises:
-        ValueError: if there are none, or tubes do not fit.
-    """
-    video: Tensor | None = batch.get(key)
-    if video is None or video.ndim != 5:
-        shape = "none" if video is None else str(tuple(video.shape))
-        raise ValueError(
-            f"scheme: tubes are parts of clips. Expected '{key}' (N, C, T, H, W) in the batch, got "
-            f"{shape}. Use scheme: offline for a student of images"
-        )
-    if 2 * patch > min(video.shape[3:]):
-        raise ValueError(
-            f"scheme.patch: a tube is too large. Expected at most half of {min(video.shape[3:])} "
-            f"pixels, got {patch}"
-        )
-    return video
-
-
-def hide_tubes(video: Tensor, mask: Tensor) -> Tensor:
-    """Replace hidden pixels by the mean of their channel.
-
-    Args:
-        video: (N, C, T, H, W).
-        mask: (N, H, W), 1 for a hidden pixel and 0 for others.
-
-    Returns:
-        (N, C, T, H, W).
-    """
-    mean = video.mean((2, 3, 4), keepdim=True)
-    return video.lerp(mean, mask[:, None, None])

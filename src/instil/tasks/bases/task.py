@@ -44,8 +44,9 @@ class Task(ExtraMetrics):
         label_objectives: objectives of a teacher, and of a student without a teacher.
         kinds: kinds of labels that the task supports.
         method_tasks: further tasks whose objectives and schemes a search tries for this one.
-        baselines: for each kind of labels, the arms that a gain must exceed. All but ``alone`` need
-            one class per sample.
+        decision_roles: outputs of the teacher that ``decisions`` keeps; empty for those that
+            ``evaluate`` reads.
+        baselines: for each kind of labels, the arms that a gain must exceed.
         exports: whether a student is a graph, as ONNX needs it.
         unexported_kinds: kinds of labels whose students are not.
         compares_teacher: whether ``evaluate`` compares a student with its teacher.
@@ -60,6 +61,7 @@ class Task(ExtraMetrics):
     card: ClassVar[Card]
     roles: tuple[str, ...] = ("logits",)
     teacher_eval_roles: ClassVar[tuple[str, ...]] = ()
+    decision_roles: ClassVar[tuple[str, ...]] = ()
     label_objectives: tuple[str, ...] = ("cross_entropy",)
     kinds: ClassVar[tuple[str, ...]] = ("single",)
     method_tasks: ClassVar[tuple[str, ...]] = ("classification",)
@@ -167,11 +169,23 @@ class Task(ExtraMetrics):
         """Return a sentence on outputs of a trained network that suggest a mistake, else ``""``."""
         return ""
 
+    def decisions(self, outputs: Outputs) -> Outputs:
+        """Return what ``pseudo_labels`` reads of the teacher's outputs.
+
+        The outputs for all training samples are in memory. A task with large outputs, such as one
+        row of logits per pixel, replaces them by the decisions.
+
+        Args:
+            outputs: teacher outputs of a batch.
+        """
+        return outputs
+
     def pseudo_labels(self, outputs: Outputs, label: Tensor) -> Tensor:
         """Fill in the labels of unlabelled samples with the teacher's decisions.
 
         Args:
-            outputs: teacher outputs with ``logits`` (N, ..., C).
+            outputs: result of ``decisions``, by default teacher outputs with ``logits``
+                (N, ..., C).
             label: labels; unlabelled items are -100.
 
         Returns:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from instil.core import Batch, Net
+from instil.functional.hidden_squares import hide_squares
 from instil.networks.cnn import cnn
 from instil.objectives.features.dinov2 import DINOv2
 from instil.objectives.logits.kd import KD
-from instil.functional.hidden_squares import hide_squares
 from instil.schemes.offline.masked_images import MaskedImages
 from instil.tasks.classification import call
 from instil.teachers.frozen import Frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from instil.cards.closest import suggestion
 from instil.core import Batch, first_tensor
-from instil.data.samples import Facts, Samples
+from instil.data.samples import Facts, Samples, TensorData
 from instil.data.splits import Splits
 from instil.data.video_checks import video_facts
 from instil.experiment.recipe_checks import check_label_kind
@@ -68,14 +69,38 @@ def check_samples(
         student: section of the student.
 
     Raises:
-        RecipeError: for labels of another kind, and for missing inputs.
+        RecipeError: for labels of another kind, missing inputs, and NaN in inputs in memory.
     """
+    with error_context("data"):
+        networks = (student, *recipe.teachers)
+        read = {key for config in networks for key in config.reads.values()}
+        _check_finite(splits, {*task.inputs, *read})
     with error_context("task"):
         check_label_kind(task, splits, recipe)
     with error_context("student"):
         check_reads(task, samples, student)
     with error_context("task"):
         task.check_data(sample_batch(samples, student))
+
+
+def _check_finite(splits: Splits, keys: Set[str]) -> None:
+    """Check all samples in memory. Sources check what they read; a user's function may not."""
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    for name, samples in parts.items():
+        if not isinstance(samples, TensorData) or not len(samples):
+            continue
+        for key in sorted(keys & samples.tensors.keys()):
+            value = samples.tensors[key]
+            if not value.is_floating_point() or not value.numel():
+                continue
+            # A minimum needs no mask of the size of the data, and is NaN if one value is.
+            if bool(value.amin().isfinite() & value.amax().isfinite()):
+                continue
+            row = int((~value.isfinite().flatten(1).all(1)).nonzero()[0])
+            raise ValueError(
+                f"{key}: sample {row} of {name} has NaN or infinite values. Expected finite "
+                "numbers. Remove the sample, or replace these values"
+            )
 
 
 def input_shape(task: Any, samples: Samples, config: ModelConfig) -> tuple[int, ...]:

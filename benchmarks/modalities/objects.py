@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -26,6 +27,12 @@ SUBSET_SEED = 0
 """Seed of the order in which training samples are kept."""
 DIGITS = (slice(7000), slice(7000, 8000), slice(8000, None))
 """Digits of the train, validation and test scenes."""
+AZIMUTH, ELEVATION = math.radians(45), math.radians(35)
+"""Direction of the eye of the oblique depth image of ``kicad_parts.npz``."""
+DEPTH_TOLERANCE = 10
+"""Difference to the depth image, in levels of 8 bits, up to which a point is visible."""
+HIDDEN = 2.0
+"""Place of a point that the image does not show; places in the image are in [-1, 1]."""
 INK = 0.3
 """Smallest intensity of a pixel that belongs to a digit."""
 
@@ -43,6 +50,37 @@ def part_views(path: PathOption, train: TrainOption = 0) -> Splits:
     views = torch.from_numpy(arrays["depth"].astype(np.float32) / 255)[:, :, None]
     facts = {"channels": 1, "size": views.shape[-1]}
     return _splits(arrays, {"views": views}, "label", "classes", facts, train)
+
+
+def parts_with_image(path: PathOption, train: TrainOption = 0) -> Splits:
+    """Points of electronic parts with an oblique depth image, from ``kicad_parts.npz``.
+
+    Samples have ``points`` (512, 3), ``image`` (1, 32, 32) and ``pixels`` (512, 2): the place of
+    each point in the image, right and down, or ``HIDDEN`` where another point is in front of it.
+    """
+    arrays = _read(path)
+    points = torch.from_numpy(arrays["points"].astype(np.float32))
+    depth = torch.from_numpy(arrays["depth"][:, 3])
+    image = depth[:, None].float() / 255
+    tensors = {"points": points, "image": image, "pixels": _oblique_pixels(points, depth)}
+    return _splits(arrays, tensors, "label", "classes", {"channels": 3}, train)
+
+
+def _oblique_pixels(points: Tensor, depth: Tensor) -> Tensor:
+    """Places (N, P, 2) of points (N, P, 3) in depth images (N, S, S), whose 0 is empty."""
+    sine, cosine = math.sin(AZIMUTH), math.cos(AZIMUTH)
+    height, distance = math.sin(ELEVATION), math.cos(ELEVATION)
+    right = torch.tensor([-sine, cosine, 0.0])
+    up = torch.tensor([-cosine * height, -sine * height, distance])
+    eye = torch.tensor([cosine * distance, sine * distance, height])
+    across, down, near = points @ right, -(points @ up), points @ eye
+    size = depth.shape[-1]
+    column = ((across + 1) * size / 2).long().clamp(0, size - 1)
+    row = size - 1 - ((1 - down) * size / 2).long().clamp(0, size - 1)
+    front = depth.flatten(1).gather(1, row * size + column).float()
+    is_visible = (128 + 126 * near >= front - DEPTH_TOLERANCE) & (front > 0)
+    pixels = torch.stack([across, down], 2)
+    return torch.where(is_visible[..., None], pixels, HIDDEN)
 
 
 def emoji_views(

@@ -40,6 +40,7 @@ from tests import speech_files
 from tests.comparison.folders import write_run, write_search
 from tests.data.chat_files import conversations, tokenizer_folder, write_jsonl
 from tests.data.sources.test_streams import png, write_tar
+from tests.networks.sources.folders import write_chat, write_model
 from tests.remote.stub import stub
 from tests.test_docs import command
 from tests.test_resemblyzer_example import voices
@@ -149,6 +150,7 @@ EXECUTED = {
     "language.md": [
         "yaml: test_language",
         "yaml: test_conversations_of_language",
+        "yaml: test_folders_of_language",
         "bash: test_language",
     ],
     "parallel.md": ["bash: test_parallel"] * 3,
@@ -800,7 +802,7 @@ def test_language(folder: Path) -> None:
 
 
 def test_conversations_of_language(folder: Path) -> None:
-    _, text = blocks("language.md", "yaml")
+    text = blocks("language.md", "yaml")[1]
     Path("my.yaml").write_text(text)
     tokenizer_folder(Path("my_model"))
     write_jsonl(Path("chat.jsonl"), conversations(40))
@@ -808,6 +810,17 @@ def test_conversations_of_language(folder: Path) -> None:
     splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
     assert [len(splits.validation), len(splits.test)] == [4, 4]
     assert len(splits.train) < 5, "36 conversations in rows of 2048 tokens"
+
+
+@pytest.mark.slow
+def test_folders_of_language(folder: Path) -> None:
+    text = blocks("language.md", "yaml")[2]
+    Path("my.yaml").write_text(text)
+    write_model(Path("my_teacher"), "qwen2", max_position_embeddings=512)
+    write_model(Path("my_student"), "llama", max_position_embeddings=512, num_hidden_layers=1)
+    write_chat(Path("chat.jsonl"))
+    command("run", "my.yaml", *SHORT, "export=false", "--out", "out", folder=folder)
+    assert json.loads(Path("out/result.json").read_text())["status"] == "complete"
 
 
 @pytest.mark.slow

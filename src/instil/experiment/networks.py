@@ -20,6 +20,7 @@ from instil.experiment.compression import compress, make_observer
 from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import check_reads
 from instil.experiment.own_losses import label_options
+from instil.experiment.weight_precision import in_training_precision
 from instil.modules.denoiser import Denoiser
 from instil.modules.denoiser_call import reconfigure_copy
 from instil.networks import factory
@@ -102,7 +103,8 @@ class NetworkBuilder:
             UntrustedCode: if code of the recipe would be executed without ``trust_code``.
         """
         input_options, counts = self._input_options(config)
-        model = compress(self._build_model(config, teacher), config, self.observe)
+        model = in_training_precision(self._build_model(config, teacher), config)
+        model = compress(model, config, self.observe)
         if isinstance(model, ReadsBatch):
             return Net(model, _call_with_batch)
         options = {**input_of(model), **input_options, **label_options(self.task, self.recipe)}

@@ -65,6 +65,9 @@ def _missing(
         f"{role} cannot stand in: {rejected[role]}" for role in sorted(present & set(rejected))
     ]
     advice = remedy or f"name the module that outputs it in the {side} taps"
+    if "attentions" in need and not remedy:
+        eager = "attn_implementation: eager in the options of a transformers model"
+        advice = f"set {eager}, or {advice}"
     return (
         f"{type(consumer).__name__} needs {' or '.join(need)} of the {side}, which outputs "
         f"{', '.join(sorted(present)) or nothing}; {'; '.join(reasons) or advice}"

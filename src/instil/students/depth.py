@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.students import Observe
+from instil.students.configured import match_configuration, text_config
 from instil.students.layers import observed, stack
 
 By = Literal["even", "first", "last", "influence"]
@@ -54,6 +55,7 @@ def depth(
         if layers is None:
             raise ValueError("layers: missing. Expected the number of layers that stay")
         _keep(model, model, layers, by, observe)
+        match_configuration(model, "depth")
         return model
     if layers is not None:
         raise ValueError(
@@ -67,11 +69,10 @@ def depth(
             f"encoder_layers: {type(model).__name__} is not an encoder-decoder. Set layers"
         )
     if encoder_layers is not None:
-        kept_layers = _keep(model, bare.get_encoder(), encoder_layers, by, observe)
-        _update_part(bare, bare.get_encoder(), ENCODER_FIELDS, kept_layers)
+        _cut_part(bare, bare.get_encoder(), ENCODER_FIELDS, encoder_layers, by, observe)
     if decoder_layers is not None:
-        kept_layers = _keep(model, bare.get_decoder(), decoder_layers, by, observe)
-        _update_part(bare, bare.get_decoder(), DECODER_FIELDS, kept_layers)
+        _cut_part(bare, bare.get_decoder(), DECODER_FIELDS, decoder_layers, by, observe)
+    match_configuration(model, "depth")
     return model
 
 
@@ -97,7 +98,7 @@ def _keep(model: nn.Module, part: nn.Module, layers: Layers, by: By, observe: Ob
     for new_index, index in enumerate(indices):
         _set_layer_index(all_layers[index], new_index)
     if part is model:
-        _update_config(getattr(model, "config", None), indices)
+        _update_config(text_config(model), indices, len(all_layers))
     return indices
 
 
@@ -167,18 +168,41 @@ def _set_layer_index(layer: nn.Module, index: int) -> None:
             part.layer_idx = index  # type: ignore[assignment]
 
 
-def _update_config(config: Any, indices: list[int]) -> None:
+def _update_config(config: Any, indices: list[int], num_layers: int) -> None:
     """Set the number and kinds of layers in a configuration of transformers."""
     if config is None:
         return
-    layer_types = getattr(config, "layer_types", None)
-    if isinstance(layer_types, list):
-        config.layer_types = [layer_types[index] for index in indices]
+    _update_experts(config, indices)
+    for name, value in list(vars(config).items()):
+        # Such as layer_types, the kinds of attention, and no_rope_layers.
+        if "layer" in name and isinstance(value, list) and len(value) == num_layers:
+            setattr(config, name, [value[index] for index in indices])
     config.num_hidden_layers = len(indices)
 
 
-def _update_part(model: Any, part: nn.Module, fields: tuple[str, ...], indices: list[int]) -> None:
-    """Set the number of layers of one part in the configurations of model and part."""
+def _update_experts(config: Any, indices: list[int]) -> None:
+    """Set which layers have experts, for configurations that derive it from the index."""
+    if hasattr(config, "decoder_sparse_step"):
+        step = config.decoder_sparse_step
+        dense = set(getattr(config, "mlp_only_layers", None) or [])
+        is_dense = [index in dense or (index + 1) % step > 0 for index in indices]
+        config.decoder_sparse_step = 1
+        config.mlp_only_layers = [new_index for new_index, dense in enumerate(is_dense) if dense]
+    if isinstance(first := getattr(config, "first_k_dense_replace", None), int):
+        config.first_k_dense_replace = sum(index < first for index in indices)
+
+
+def _cut_part(
+    model: Any,
+    part: nn.Module,
+    fields: tuple[str, ...],
+    layers: Layers,
+    by: By,
+    observe: Observe,
+) -> None:
+    """Keep layers of the encoder or decoder, and set their number in the configurations."""
+    num_layers = len(stack(part)[1])
+    indices = _keep(model, part, layers, by, observe)
     config = getattr(model, "config", None)
     for field in fields:
         if hasattr(config, field):
@@ -186,4 +210,4 @@ def _update_part(model: Any, part: nn.Module, fields: tuple[str, ...], indices: 
     # A stack of T5 has a configuration of its own, which names its layers as an encoder does.
     own = getattr(part, "config", None)
     if own is not None and own is not config:
-        _update_config(own, indices)
+        _update_config(own, indices, num_layers)

@@ -32,6 +32,16 @@ def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return max(layers or lists, key=lambda entry: len(entry[1]))
 
 
+def is_linear(part: object) -> bool:
+    """Whether a module is a linear layer, or a ``Conv1D`` of transformers."""
+    return isinstance(part, nn.Linear) or is_transposed(part)
+
+
+def is_transposed(part: object) -> bool:
+    """Whether a module is a ``Conv1D`` of transformers, whose weight is (inputs, outputs)."""
+    return type(part).__name__ == "Conv1D" and type(part).__module__.startswith("transformers.")
+
+
 def output_head(model: nn.Module) -> nn.Module | None:
     """Return the head over tokens of a language model of transformers; None for other models."""
     if not hasattr(model, "get_output_embeddings"):

@@ -8,7 +8,7 @@ from annotated_types import Ge, Lt
 from torch import nn
 from typing_extensions import Doc
 
-from instil.students.layers import output_head
+from instil.students.layers import is_linear, is_transposed, output_head
 
 
 def lora(
@@ -34,12 +34,14 @@ def lora(
     head = output_head(model)
     # The head is left out: it may share its weight with the embedding.
     linear_layers = [
-        name
-        for name, part in model.named_modules()
-        if isinstance(part, nn.Linear) and part is not head
+        name for name, part in model.named_modules() if is_linear(part) and part is not head
     ]
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules or linear_layers
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=modules or linear_layers,
+        fan_in_fan_out=any(is_transposed(part) for part in model.modules()),
     )
     adapted: nn.Module = get_peft_model(language_model, config)
     return adapted

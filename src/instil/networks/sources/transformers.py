@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -27,20 +28,32 @@ TOKEN_OPTIONS = {
     "forced_eos_token_id": "end",
 }
 """Special tokens of the configuration of an encoder-decoder, and the property of the data."""
+WEIGHT_SUFFIXES = (".json", ".safetensors", ".bin", ".gguf")
+"""Suffixes of the files of a folder that decide what a model computes."""
 
 
 class TransformersSource(ModelSource):
     """Models of an Auto class, such as ``transformers:AutoModelForImageClassification``.
 
+    In a recipe ``transformers:FOLDER`` is the Auto class of the task with the weights of a folder.
+
     Options: ``path``, a local folder (relative to the recipe) or the name of a model on the hub;
     or ``config``, the entries of a configuration with its ``model_type``. With both, the entries
-    replace those of the folder. Further options are those of ``from_pretrained``. The weights of
+    replace those of the folder. Further options are those of ``from_pretrained``, such as
+    ``dtype``, ``attn_implementation``, ``quantization_config`` and ``gguf_file``. The weights of
     ``path`` are loaded with ``pretrained: true``. Code in the folder of a model is not executed.
     """
 
     package = "transformers"
     extra = "text"
     has_weights = True
+
+    def files(self, request: ModelRequest) -> list[Path]:
+        path = request.options.get("path")
+        if path is None:
+            return []
+        folder = request.base / path
+        return sorted(file for file in folder.glob("*") if file.suffix in WEIGHT_SUFFIXES)
 
     def build(self, request: ModelRequest) -> nn.Module:
         transformers = self.library(request.spec)
@@ -53,9 +66,10 @@ class TransformersSource(ModelSource):
                 f"{request.spec}: trust_remote_code would execute code of the model. Expected a "
                 "model of the library. Write a builder function (my_module:build) for other code"
             )
-        if path is not None and (request.base / path).is_dir():
-            path = str(request.base / path)
+        if path is not None:
+            path = _located(request, path)
         config = request.create(lambda: _config(transformers, request, path, entries))
+        auto_class = _with_images(transformers, auto_class, config)
         if request.loads_weights:
             if path is None:
                 raise ValueError(f"{request.spec}: pretrained needs the option path")
@@ -66,6 +80,34 @@ class TransformersSource(ModelSource):
             model = request.create(lambda: auto_class.from_config(config, **options))
         model.expects = _expected_input(config)
         return model  # type: ignore[no-any-return]
+
+
+def _with_images(transformers: Any, auto_class: Any, config: Any) -> Any:
+    """Return the Auto class of vision-language models for one that has no causal class.
+
+    Its decoder reads texts alone too.
+    """
+    causal = transformers.AutoModelForCausalLM
+    with_images = transformers.AutoModelForImageTextToText
+    is_causal = auto_class is causal and type(config) not in causal._model_mapping
+    return with_images if is_causal and type(config) in with_images._model_mapping else auto_class
+
+
+def _located(request: ModelRequest, path: str) -> str:
+    """Return the folder of a model, or its name on the hub.
+
+    Raises:
+        ValueError: for a path that is neither.
+    """
+    if (request.base / path).is_dir():
+        return str(request.base / path)
+    # A name on the hub has an owner at most.
+    if path.startswith((".", "~", "/")) or path.count("/") > 1:
+        raise ValueError(
+            f"options.path: no folder {request.base / path}. Expected a folder that "
+            "save_pretrained wrote, or the name of a model on the hub"
+        )
+    return path
 
 
 def _auto_class(transformers: Any, request: ModelRequest) -> Any:
@@ -91,6 +133,9 @@ def _config(
         # Class 0 is the blank, which these models call the padding.
         entries = {"vocab_size": request.facts["classes"], "pad_token_id": 0} | entries
     if path is not None:
+        # The configuration of a GGUF file is in the file.
+        if "gguf_file" in request.options:
+            entries = {"gguf_file": request.options["gguf_file"]} | entries
         return transformers.AutoConfig.from_pretrained(path, **entries)
     model_type = entries.pop("model_type")
     config_class = type(transformers.AutoConfig.for_model(model_type))

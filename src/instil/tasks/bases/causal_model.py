@@ -174,9 +174,7 @@ def _cache_options(
 ) -> dict[str, Any]:
     """Arguments for the outputs of layers, or for the cache of earlier tokens."""
     if "past" not in batch:
-        is_configured = hasattr(getattr(module, "config", None), "model_type")
-        reads_layers = roles is None or not LAYERS.isdisjoint(roles)
-        return {"output_hidden_states": True} if is_configured and reads_layers else {}
+        return _layer_options(module, roles)
     names = _parameters_of(module)
     if not ({"use_cache", "cache", "past_key_values"} & names):
         return {}
@@ -186,6 +184,19 @@ def _cache_options(
     # A recurrent state holds the earlier tokens already: only the new ones need a mask.
     if "attention_mask" in batch and _is_recurrent(batch["past"]):
         options["attention_mask"] = batch["attention_mask"][:, -batch["input_ids"].shape[1] :]
+    return options
+
+
+def _layer_options(module: nn.Module, roles: Collection[str] | None) -> dict[str, Any]:
+    """Arguments that make a model of transformers return the outputs of its layers."""
+    config = getattr(module, "config", None)
+    if not hasattr(config, "model_type"):
+        return {}
+    layers = LAYERS if roles is None else LAYERS.intersection(roles)
+    options = {"output_hidden_states": True} if layers else {}
+    # Only the eager implementation computes attention probabilities.
+    if "attentions" in layers and getattr(config, "_attn_implementation", "") == "eager":
+        options["output_attentions"] = True
     return options
 
 

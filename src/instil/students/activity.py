@@ -1,0 +1,54 @@
+"""Activity of the parts of a model on samples: the size of neurons, heads and channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instil.students import Observe
+from instil.students.layers import observed
+
+
+def activation_norms(
+    model: nn.Module,
+    modules: list[Any],
+    observe: Observe,
+    group: int = 1,
+    of_output: bool = False,
+) -> list[Tensor | None]:
+    """Return the mean norm of every ``group`` neighbouring features of each module.
+
+    Args:
+        model: the model.
+        modules: modules whose features are measured.
+        observe: runs the model on samples.
+        group: number of neighbouring features.
+        of_output: measure outputs instead of inputs.
+
+    Returns:
+        One tensor (features / group,) per module, or None without samples.
+    """
+    norms: list[Tensor | None] = [None] * len(modules)
+    if observe is None:
+        return norms
+
+    def add(index: int, module_input: Tensor, module_output: Tensor) -> None:
+        values = (module_output if of_output else module_input).float()
+        norm = values.reshape(-1, values.shape[-1] // group, group).norm(dim=-1).mean(0)
+        total = norms[index]
+        norms[index] = norm if total is None else total + norm
+
+    with observed(modules, add):
+        for _ in observe(model):
+            pass
+    return norms
+
+
+def largest(norm: Tensor | None, count: int, total: int) -> Tensor:
+    """Return the indices of the largest norms, in order; the first ones if norms are unknown."""
+    if norm is None or count == total:
+        return torch.arange(count)
+    # Sorted, so that the features keep their order.
+    return norm.topk(count).indices.sort().values

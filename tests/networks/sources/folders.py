@@ -1,0 +1,80 @@
+"""Folders of tiny random language models of transformers with a tokenizer, and conversations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.students.families import family
+
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}:\n{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:\n{% endif %}"
+)
+"""Chat template without marks of generated text."""
+SPECIAL = ["<pad>", "<s>", "</s>"]
+
+
+def tokenizer() -> Any:
+    """Return a tokenizer of bytes with three special tokens, 259 in all."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    level = tokenizers.pre_tokenizers.ByteLevel
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = level(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = sorted(level.alphabet())
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=len(alphabet) + len(SPECIAL),
+        special_tokens=SPECIAL,
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    inner.train_from_iterator([], trainer)
+    roles = dict(zip(("pad_token", "bos_token", "eos_token"), SPECIAL, strict=True))
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **roles)
+    fast.chat_template = TEMPLATE
+    return fast
+
+
+def write_model(folder: Path, name: str, padding: int = 0, **options: Any) -> Any:
+    """Write a random model of a family and its tokenizer; return the model.
+
+    Args:
+        folder: folder to write.
+        name: family.
+        padding: tokens of the head beyond those of the tokenizer.
+        **options: entries of the configuration.
+    """
+    own = tokenizer()
+    model = family(name, **{"vocab_size": len(own) + padding} | options)
+    model.save_pretrained(folder)
+    own.save_pretrained(folder)
+    return model
+
+
+def write_chat(file: Path, size: int = 24) -> None:
+    """Write conversations of one question and one answer."""
+    rows = []
+    for index in range(size):
+        question = {"role": "user", "content": f"{index}+1?"}
+        answer = {"role": "assistant", "content": str(index + 1)}
+        rows.append(json.dumps({"messages": [question, answer]}))
+    file.write_text("\n".join(rows))
+
+
+def language_recipe(**sections: Any) -> dict[str, Any]:
+    """Return a recipe with the conversations of ``chat.jsonl`` and the tokenizer of ``teacher``."""
+    data = {"name": "chat", "files": "chat.jsonl", "tokenizer": "teacher", "length": 40}
+    return {
+        "task": "language",
+        "data": data | {"rows": 8, "held_out": 4, "batch_size": 8},
+        "objectives": {"forward_kl": {}},
+        "train": {"epochs": 1, "optimizer": {"lr": 1e-3}},
+        "seeds": [0],
+        "export": False,
+    } | sections

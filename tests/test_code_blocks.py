@@ -787,7 +787,7 @@ def test_augmentation_of_data() -> None:
 @pytest.mark.slow
 @needs_smollm2
 def test_language(folder: Path) -> None:
-    text, _ = blocks("language.md", "yaml")
+    text = blocks("language.md", "yaml")[0]
     Path("my.yaml").write_text(text)
     (text,) = blocks("language.md", "bash")
     record, run = commands(text)

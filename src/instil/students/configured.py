@@ -20,7 +20,7 @@ PLAIN = (bool, int, float, str, tuple)
 
 def text_config(model: nn.Module) -> Any:
     """Return the configuration of the decoder; None for a model without a configuration."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+import instil.engine.activation_checkpointing as activation_checkpointing
 import instil.engine.batch_norm as batch_norm
 import instil.engine.checkpoints as checkpoints
 import instil.engine.learners as learners
@@ -33,6 +34,8 @@ class Engine:
         shard: whether to shard weights, gradients and optimizer states over processes.
         clip: maximum norm of a learner's gradient; None: no clipping.
         sync_batch_norm: whether BatchNorm layers use the statistics of the global batch.
+        activation_checkpointing: whether the repeated blocks of trained networks keep only their
+            inputs, and are computed again in the backward pass.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Engine:
         shard: bool = False,
         clip: float | None = None,
         sync_batch_norm: bool = True,
+        activation_checkpointing: bool = False,
     ):
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision: Expected float32 or bfloat16, got '{precision}'")
@@ -50,6 +54,7 @@ class Engine:
         self.clip = clip
         self.shard = shard and processes.world_size() > 1
         self.sync_batch_norm = sync_batch_norm and processes.world_size() > 1
+        self.activation_checkpointing = activation_checkpointing
         self.nets: dict[str, list[nn.Parameter]] = {}
         self.parameters: dict[str, list[nn.Parameter]] = {}
         self.optimizers: dict[str, Optimizer] = {}
@@ -82,6 +87,9 @@ class Engine:
         # Before sharding, which replaces the class of a module too.
         if self.sync_batch_norm:
             batch_norm.synchronize_batch_norm(scheme)
+        if self.activation_checkpointing:
+            paths = [path for group in scheme.learners.values() for path in group]
+            activation_checkpointing.checkpoint_activations(map(scheme.get_submodule, paths))
         if self.shard:
             sharding.shard(scheme, self.device)
         # Optimizers come last: sharding replaces the parameters.
@@ -194,6 +202,8 @@ class Engine:
         """
         self.clear()
         batch_norm.restore_batch_norm(scheme)
+        if self.activation_checkpointing:
+            activation_checkpointing.keep_activations(scheme)
         if self._blueprint is None:
             return scheme
         return self._blueprint.fill(scheme, fixed_teachers(scheme), self.device)

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 
 from instil.capabilities import RestrictsSharding
 from instil.core import Net, Objectives, Scheme
+from instil.engine.blocks import repeated_blocks
 from instil.engine.processes import world_size
 
 
@@ -168,20 +169,7 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
             # A forward pass that ends early would leave its weights unsharded.
             part.early_stop = False
     # An objective may call a part of its adapter directly, which would not gather the weights.
-    for block in () if isinstance(module, Objectives) else _blocks(module):
+    for block in () if isinstance(module, Objectives) else repeated_blocks(module):
         fully_shard(block, mesh=mesh)
     if any(True for _ in module.parameters()):
         fully_shard(module, mesh=mesh)
-
-
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Find the outermost members of lists and sequences with parameters and child modules."""
-    for child in module.children():
-        if (
-            isinstance(module, (nn.ModuleList, nn.Sequential))
-            and any(True for _ in child.children())
-            and any(True for _ in child.parameters())
-        ):
-            yield child
-        else:
-            yield from _blocks(child)

@@ -56,6 +56,7 @@ def build_training(
         checkpoint_steps=train.checkpoint_steps,
         checkpoint_minutes=train.checkpoint_minutes,
         sync_batch_norm=train.sync_batch_norm,
+        activation_checkpointing=train.activation_checkpointing,
         average=train.average,
         keep=train.keep,
         early_stopping=_early_stopping(train),
@@ -71,6 +72,13 @@ def num_training_steps(experiment: Experiment) -> int:
         experiment.samples, accumulate=train.accumulate, sampler=experiment.recipe.data.sampler
     )
     return (train.epochs or 0) * loader.steps
+
+
+def build_engine(train: TrainConfig) -> Engine:
+    """Build an engine for a few steps in this process, with the memory of a training."""
+    return Engine(
+        precision=train.precision, activation_checkpointing=train.activation_checkpointing
+    )
 
 
 def autocast_context(train: TrainConfig) -> AbstractContextManager[Any]:

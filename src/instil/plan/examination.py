@@ -14,7 +14,7 @@ from instil.experiment.data_checks import data_problems, weight_problems
 from instil.experiment.experiment import Experiment
 from instil.experiment.fitted_student import is_fitted_student
 from instil.experiment.schemes import samples_for_scheme
-from instil.experiment.training_options import build_training
+from instil.experiment.training_options import build_engine, build_training
 from instil.experiment.weighting_advice import weighting_advice
 from instil.plan.fitted_examination import examine_fitted_stage
 from instil.plan.forecast import forecast_training
@@ -43,7 +43,7 @@ def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> d
         return examine_fitted_stage(experiment, scheme, is_trained)
     recipe = experiment.recipe
     seed = recipe.seeds[0]
-    engine = Engine(precision=recipe.train.precision)
+    engine = build_engine(recipe.train)
     training = build_training(recipe.train, seed)
     engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
     samples = samples_for_scheme(scheme, experiment.train_data(seed))

@@ -10,11 +10,10 @@ from typing import Any
 from instil import catalogue
 from instil.core import Net, Scheme
 from instil.data.samples import Samples
-from instil.engine import Engine
 from instil.experiment.dry_run import dry_run
 from instil.experiment.fitted_student import is_fitted_student
 from instil.experiment.trained_teachers import load_if_trained
-from instil.experiment.training_options import build_training, num_training_steps
+from instil.experiment.training_options import build_engine, build_training, num_training_steps
 from instil.plan.baseline_training import BaselineTraining
 from instil.plan.examination import examine_stage
 from instil.plan.fit_estimate import estimate_student_fit
@@ -119,7 +118,7 @@ class _BaselineProbe(BaselineTraining):
         train = self._stage.recipe.train
         steps = sum(num_training_steps(stage) for stage in self._students.stages)
         training = build_training(train, self.seed, steps, list(scheme.learners))
-        engine = Engine(precision=train.precision)
+        engine = build_engine(train)
         loader = self._stage.loader(samples, self.seed, accumulate=train.accumulate)
         batch = engine.move(next(iter(loader)))
         scheme.to(engine.device).prepare(batch)

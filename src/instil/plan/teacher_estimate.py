@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from instil.engine import Engine
 from instil.experiment.schemes import build_teacher_scheme
 from instil.experiment.teachers import teacher_training_data
 from instil.experiment.trained_teachers import build_teacher
-from instil.experiment.training_options import build_training
+from instil.experiment.training_options import build_engine, build_training
 from instil.plan.fit_estimate import estimate_fit
 from instil.plan.job import Job
 from instil.plan.plan import Plan
@@ -35,7 +34,7 @@ def estimate_teacher(plan: Plan, job: Job) -> tuple[float, str]:
     train = stage.recipe.teacher_train or stage.recipe.train
     scheme = build_teacher_scheme(teacher_data, build_teacher(stage, spec, index), spec)
     training = build_training(train, index, learners=list(scheme.learners))
-    engine = Engine(precision=train.precision)
+    engine = build_engine(train)
     loader = teacher_data.loader(teacher_data.splits.train, accumulate=train.accumulate)
     batch = engine.move(next(iter(loader)))
     scheme.prepare(batch)

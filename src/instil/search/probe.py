@@ -12,11 +12,10 @@ from instil.core import Net, Scheme
 from instil.early_signals.gradients import GradientSignals
 from instil.early_signals.stage_signals import gradient_signals, stage_signals
 from instil.early_signals.task_signals import TaskSignals
-from instil.engine import Engine
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.trained_teachers import load_if_trained
-from instil.experiment.training_options import build_training
+from instil.experiment.training_options import build_engine, build_training
 from instil.plan.loss_probe import LossFacts, probe_losses
 from instil.plan.step_timer import first_step_clock, seconds_per_step
 from instil.recipe import build
@@ -107,7 +106,7 @@ def _first_steps(
     """Return the losses of the first batch, the seconds of a step and the gradient signals."""
     recipe = stage.recipe
     seed = recipe.seeds[0]
-    engine = Engine(precision=recipe.train.precision)
+    engine = build_engine(recipe.train)
     training = build_training(recipe.train, seed)
     engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
     loader = stage.loader(

@@ -85,6 +85,7 @@ def fit(
         training.shard,
         training.clip,
         training.sync_batch_norm,
+        training.activation_checkpointing,
     )
     batches = Batches(loader, names, training.accumulate, engine)
     state = TrainState(training.steps or (training.epochs or 0) * batches.steps())

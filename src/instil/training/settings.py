@@ -51,6 +51,9 @@ class Training:
         checkpoint_minutes: largest age of the last checkpoint in minutes; None: no limit.
         sync_batch_norm: over several processes, BatchNorm layers use the statistics of the global
             batch.
+        activation_checkpointing: the repeated blocks of trained networks keep only their inputs,
+            and are computed again in the backward pass: the same gradients for less memory and
+            about a third more time.
         average: decay in (0, 1) of an exponential moving average of weights and buffers, which is
             evaluated and exported instead of the last weights. None: the last weights. The first n
             steps use the decay (1 + n) / (10 + n) if it is smaller.
@@ -89,6 +92,7 @@ class Training:
     checkpoint_steps: int | None = None
     checkpoint_minutes: float | None = None
     sync_batch_norm: bool = True
+    activation_checkpointing: bool = False
     average: float | None = None
     keep: Literal["last", "best"] = "last"
     early_stopping: EarlyStopping | None = None

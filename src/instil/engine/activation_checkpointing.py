@@ -1,0 +1,95 @@
+"""Activation checkpointing: blocks that are computed again in the backward pass.
+
+The class of each block is replaced during training, as in ``engine.batch_norm``: its parameters,
+hooks and name stay, and a copy of the block runs with the weights of the copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from instil.core import Net, Objectives
+from instil.engine.blocks import repeated_blocks
+
+
+class _Checkpointed(nn.Module):
+    """Mixin whose forward pass keeps its inputs only."""
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return super().forward(*args, **named)
+        return checkpoint(
+            super().forward,
+            *args,
+            use_reentrant=False,
+            context_fn=lambda: (contextlib.nullcontext(), _UnchangedBuffers(self)),
+            **named,
+        )
+
+
+class _UnchangedBuffers:
+    """Context that undoes the changes of buffers: the second pass would count a batch twice.
+
+    It can be entered again, as for a graph with two backward passes.
+    """
+
+    def __init__(self, block: nn.Module):
+        self.block = block
+        self.before: list[tuple[Tensor, Tensor]] = []
+
+    def __enter__(self) -> None:
+        self.before = [(buffer, buffer.detach().clone()) for buffer in self.block.buffers()]
+
+    def __exit__(self, *error: object) -> None:
+        for buffer, value in self.before:
+            # ``data``: autograd must not take this for a change of a value that it has saved.
+            buffer.data.copy_(value)
+        self.before = []
+
+
+def checkpoint_activations(modules: Iterable[nn.Module]) -> None:
+    """Make the repeated blocks of networks keep their inputs only, in place.
+
+    A pass through such a network always runs to its end.
+
+    Args:
+        modules: modules of all learners; adapters of objectives are not changed.
+
+    Raises:
+        ValueError: if no module has repeated blocks.
+    """
+    networks = [module for module in modules if not isinstance(module, Objectives)]
+    blocks = {id(block): block for network in networks for block in repeated_blocks(network)}
+    if not blocks:
+        raise ValueError(
+            "train.activation_checkpointing: the trained networks have no repeated blocks. "
+            "Expected a network with an nn.ModuleList or nn.Sequential of blocks, such as the "
+            "layers of a transformer or the stages of a CNN. Set it to false"
+        )
+    for block in blocks.values():
+        kind = type(block)
+        if not issubclass(kind, _Checkpointed):
+            block.__class__ = type(kind.__name__, (_Checkpointed, kind), {})
+    for network in networks:
+        for part in network.modules():
+            if isinstance(part, Net):
+                part.early_stop = False
+
+
+def keep_activations(module: nn.Module) -> None:
+    """Undo ``checkpoint_activations``.
+
+    Args:
+        module: module with the blocks.
+    """
+    for part in module.modules():
+        if isinstance(part, _Checkpointed):
+            part.__class__ = type(part).__bases__[1]
+        elif isinstance(part, Net):
+            part.early_stop = True

@@ -1,0 +1,24 @@
+"""Repeated blocks of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+
+def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """Find the outermost members of lists and sequences with parameters and child modules.
+
+    Args:
+        module: network, or a part of one.
+    """
+    for child in module.children():
+        if (
+            isinstance(module, (nn.ModuleList, nn.Sequential))
+            and any(True for _ in child.children())
+            and any(True for _ in child.parameters())
+        ):
+            yield child
+        else:
+            yield from repeated_blocks(child)

@@ -88,8 +88,8 @@ class Engine:
         if self.sync_batch_norm:
             batch_norm.synchronize_batch_norm(scheme)
         if self.activation_checkpointing:
-            paths = [path for group in scheme.learners.values() for path in group]
-            activation_checkpointing.checkpoint_activations(map(scheme.get_submodule, paths))
+            trained = [path for group in scheme.learners.values() for path in group]
+            activation_checkpointing.checkpoint_activations(map(scheme.get_submodule, trained))
         if self.shard:
             sharding.shard(scheme, self.device)
         # Optimizers come last: sharding replaces the parameters.

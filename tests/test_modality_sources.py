@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from instil.data.samples import Samples, TensorData
 from instil.data.sources.graph_links import graph_links
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "modalities"
-EDGES = {"edges": ["edge_index"], "hops": 1, "negatives": 1, "nearby": 1}
+EDGES: dict[str, Any] = {"edges": ["edge_index"], "hops": 1, "negatives": 1, "nearby": 1}
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_evaluated_edges_were_training_edges_of_the_earlier_searches(
     chosen = generator.permutation([(i, j) for i in range(40) for j in range(i)])[:200]
     file = str(tmp_path / "graph.npz")
     np.savez(file, x=generator.random((40, 3), np.float32), edge_index=chosen.T)
-    earlier = graph_links(file, validation=0.06, eval_negatives=5, **EDGES)  # type: ignore[arg-type]
+    earlier = graph_links(file, validation=0.06, eval_negatives=5, **EDGES)
     later = sources["graph"].unseen_links(file, **EDGES)
     evaluated = edges_of(earlier.validation) | edges_of(earlier.test)
     validation, test = edges_of(later.validation), edges_of(later.test)

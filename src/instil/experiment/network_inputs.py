@@ -72,9 +72,10 @@ def check_samples(
         RecipeError: for labels of another kind, missing inputs, and NaN in inputs in memory.
     """
     with error_context("data"):
-        networks = (student, *recipe.teachers)
-        read = {key for config in networks for key in config.reads.values()}
-        _check_finite(splits, {*task.inputs, *read})
+        keys = set(task.inputs).union(
+            *(config.reads.values() for config in (student, *recipe.teachers))
+        )
+        _check_finite(splits, keys)
     with error_context("task"):
         check_label_kind(task, splits, recipe)
     with error_context("student"):

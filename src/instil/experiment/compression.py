@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from instil import students
-from instil.core import Batch, Net, Outputs, side_effect_free
+from instil import catalogue, students
+from instil.core import Batch, Net, Objectives, Outputs, side_effect_free
 from instil.data.samples import Samples
 from instil.data.streams import Stream
 from instil.networks.presets import taps_for
@@ -23,6 +24,12 @@ NUM_OBSERVED = 16
 
 OBSERVED_BATCH_SIZE = 4
 """Number of these samples in memory at the same time."""
+
+NUM_SCORED = 128
+"""Number of samples on whose label loss the importance of parts is computed."""
+
+SCORED_BATCH_SIZE = 8
+"""Number of these samples in one gradient."""
 
 
 def compress(model: nn.Module, config: ModelConfig, observe: students.Observe) -> nn.Module:
@@ -51,7 +58,12 @@ def compress(model: nn.Module, config: ModelConfig, observe: students.Observe) -
 
 
 def copy_of_stage(
-    net: Net, config: ModelConfig, samples: Samples | None, seed: int = 0, stage_index: int = 0
+    net: Net,
+    config: ModelConfig,
+    samples: Samples | None,
+    seed: int = 0,
+    stage_index: int = 0,
+    label_objectives: Sequence[str] = (),
 ) -> Net:
     """Return a copy of the student of an earlier stage, as a stage compresses, grows or freezes it.
 
@@ -62,6 +74,7 @@ def copy_of_stage(
             architecture is needed.
         seed: seed of the weights of new outputs.
         stage_index: index of the stage, which names their random stream.
+        label_objectives: objectives on labels, for compressions that need gradients.
 
     Raises:
         ValueError: for compressions that do not fit, taps that the compressed model lacks, or a
@@ -77,7 +90,9 @@ def copy_of_stage(
     if config.changes:
         # The observed samples are on the CPU.
         net.cpu()
-        observe = None if samples is None else make_observer(net.call, samples)
+        observe = None
+        if samples is not None:
+            observe = Observer(net.call, samples, label_objectives)
         model = compress(net.model, config, observe)
         # Taps of a library model follow its new layers; others stay those of the recipe.
         net = Net(model, net.call, {**net.taps, **taps_for(model)})
@@ -85,17 +100,65 @@ def copy_of_stage(
     return net
 
 
-def make_observer(
-    call: Callable[[nn.Module, Batch], Outputs], samples: Samples
-) -> Callable[[nn.Module], Iterator[Outputs]]:
-    """Return a function that yields the outputs of a model for the first samples, in batches."""
+class Observer:
+    """Outputs, and losses on labels, of a model for the first samples, in batches.
 
-    def observe(model: nn.Module) -> Iterator[Outputs]:
-        first = samples.head if isinstance(samples, Stream) else samples
-        rows = range(min(NUM_OBSERVED, len(first)))
+    Args:
+        call: call of the task.
+        samples: the samples.
+        label_objectives: names of the objectives on labels of the task.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[nn.Module, Batch], Outputs],
+        samples: Samples,
+        label_objectives: Sequence[str] = (),
+    ) -> None:
+        self._call = call
+        self._samples = samples
+        self._label_objectives = label_objectives
+
+    def __call__(self, model: nn.Module) -> Iterator[Outputs]:
+        """Yield the outputs of a model, without gradients."""
         with side_effect_free(model):
-            for start in range(0, len(rows), OBSERVED_BATCH_SIZE):
-                batch = first.__getitems__(rows[start : start + OBSERVED_BATCH_SIZE])
-                yield call(model, batch)
+            for batch in self._batches(NUM_OBSERVED, OBSERVED_BATCH_SIZE):
+                yield self._call(model, batch)
 
-    return observe
+    def losses(self, model: nn.Module) -> Iterator[Tensor]:
+        """Yield the sum of the label losses of each batch, with gradients.
+
+        Raises:
+            ValueError: if the task has no loss on labels, or the samples have no labels.
+        """
+        objectives = Objectives(
+            {name: catalogue.find("objective", name)() for name in self._label_objectives}
+        )
+        num_losses = 0
+        with side_effect_free(model):
+            for batch in self._batches(NUM_SCORED, SCORED_BATCH_SIZE):
+                if not num_losses:
+                    objectives.build(self._call(model, batch), {})
+                if not _has_items(objectives, batch):
+                    continue
+                with torch.enable_grad():
+                    update = objectives(self._call(model, batch), {}, batch)
+                    yield torch.stack(list(update.losses.values())).sum()
+                num_losses += 1
+        if not num_losses:
+            raise ValueError(
+                "by: taylor reads the loss on labels, and the first samples have none. Expected "
+                "magnitude"
+            )
+
+    def _batches(self, count: int, size: int) -> Iterator[Batch]:
+        samples = self._samples
+        first = samples.head if isinstance(samples, Stream) else samples
+        rows = range(min(count, len(first)))
+        for start in range(0, len(rows), size):
+            yield first.__getitems__(rows[start : start + size])
+
+
+def _has_items(objectives: Objectives, batch: Batch) -> bool:
+    """Whether any item of a batch has a label."""
+    return any(float(count.sum()) > 0 for count in objectives.counts(batch).values())

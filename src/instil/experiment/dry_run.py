@@ -188,7 +188,13 @@ class _StageNetworks:
             with error_context(path):
                 earlier = self.exported[config.model]
                 seed = self.experiment.recipe.seeds[0]
-                net = copy_of_stage(earlier, config, data.visible_samples, seed)
+                net = copy_of_stage(
+                    earlier,
+                    config,
+                    data.visible_samples,
+                    seed,
+                    label_objectives=data.task.label_objectives,
+                )
         else:
             net = build_network(config, data, path, teacher)
         with error_context(path):

@@ -21,7 +21,7 @@ from instil.recipe.sections import ModelConfig, Recipe
 
 def exported_student(recipe: Recipe) -> ModelConfig:
     """Return the section in which the student of the last stage is built."""
-    if not recipe.stages:
+    if not recipe.has_stages:
         return recipe.student
     all_stages = stages(recipe)
     return all_stages[origin_stage(all_stages)].student

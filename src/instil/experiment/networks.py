@@ -16,7 +16,7 @@ from instil import catalogue, students
 from instil.core import Batch, Net, Outputs
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Facts
-from instil.experiment.compression import compress, make_observer
+from instil.experiment.compression import Observer, compress
 from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import check_reads
 from instil.experiment.own_losses import label_options
@@ -58,7 +58,11 @@ def build_network(
             experiment.task,
             experiment.facts_for(config),
             example=functools.partial(samples.__getitems__, [0]),
-            observe=make_observer(_with_keys(experiment.task.call, config), samples),
+            observe=Observer(
+                _with_keys(experiment.task.call, config),
+                samples,
+                experiment.task.label_objectives,
+            ),
         )
         net = builder.build(config, teacher)
         if isinstance(net.model, ReadsBatch):

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Net, batch_size
+from instil.export.deployed_layers import (
+    fold_parametrizations,
+    is_integer,
+    with_integer_layers,
+)
 from instil.export.estimator_onnx import write_estimator
+from instil.export.integer_operators import onnx_translations
 from instil.export.latency import resized
 from instil.export.onnx_labels import label_file
 from instil.export.session import Session, to_arrays
@@ -24,6 +30,8 @@ from instil.networks.sklearn_model import SklearnModel
 
 TOLERANCE = 1e-4
 """Largest difference between outputs of the two runtimes, as a share of the largest value."""
+INTEGER_TOLERANCE = 0.1
+"""The same for integer layers: a rounding error of float numbers may become a whole step."""
 NOISY_MODULES = (
     r"torch\.(onnx|export|fx|_|utils\._pytree)",
     r"onnxscript",
@@ -83,6 +91,8 @@ def to_onnx(
     import onnx
 
     graph = _Graph(copy.deepcopy(net), names, roles).cpu().float().eval()
+    fold_parametrizations(graph)
+    tolerance = INTEGER_TOLERANCE if is_integer(graph) else TOLERANCE
     inputs = {name: torch.from_numpy(array) for name, array in to_arrays(batch, names).items()}
     with atomic(path) as temporary:
         # The exporter treats an axis of length 1 as fixed, so the example has two rows at least.
@@ -94,7 +104,9 @@ def to_onnx(
             _export(graph, example, temporary)
         label_file(temporary, metadata or {})
         onnx.checker.check_model(str(temporary), full_check=True)
-        difference = _largest_difference(graph, Session(temporary, roles), inputs)
+        difference = _largest_difference(
+            graph, Session(temporary, roles), inputs, tolerance
+        )
     return {"file": path.name, "bytes": path.stat().st_size, "max_difference": difference}
 
 
@@ -118,12 +130,13 @@ def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                graph,
+                with_integer_layers(graph),
                 tuple(inputs.values()),
                 input_names=list(graph.names),
                 output_names=list(graph.roles),
                 dynamic_shapes=shapes,
                 dynamo=True,
+                custom_translation_table=onnx_translations(),
                 verbose=False,
             )
         # The exporter and the tracer below it raise errors of many classes.
@@ -137,7 +150,9 @@ def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
         program.save(path, external_data=False)
 
 
-def _largest_difference(graph: _Graph, session: Session, inputs: Batch) -> float:
+def _largest_difference(
+    graph: _Graph, session: Session, inputs: Batch, tolerance: float
+) -> float:
     """Compare the outputs of PyTorch and ONNX at several batch sizes."""
     largest_difference = 0.0
     for num_samples in (1, 2, 3, max(4, batch_size(inputs))):
@@ -146,12 +161,14 @@ def _largest_difference(graph: _Graph, session: Session, inputs: Batch) -> float
             expected = dict(zip(graph.roles, graph(*sample.values()), strict=True))
         outputs = session(sample)
         for role, value in expected.items():
-            difference = _difference(role, outputs[role], value, num_samples)
+            difference = _difference(role, outputs[role], value, num_samples, tolerance)
             largest_difference = max(largest_difference, difference)
     return largest_difference
 
 
-def _difference(role: str, output: Tensor, expected: Tensor, num_samples: int) -> float:
+def _difference(
+    role: str, output: Tensor, expected: Tensor, num_samples: int, tolerance: float
+) -> float:
     """Largest difference of one output; an error if it exceeds the tolerance."""
     if output.shape != expected.shape:
         raise RuntimeError(
@@ -161,10 +178,10 @@ def _difference(role: str, output: Tensor, expected: Tensor, num_samples: int) -
     difference = (output - expected).abs().max().item()
     largest = expected.abs().max().item()
     # The negated comparison is also true for NaN.
-    if not difference <= TOLERANCE * max(largest, 1e-6):
+    if not difference <= tolerance * max(largest, 1e-6):
         raise RuntimeError(
             f"the {role} of the ONNX file differ from PyTorch at batch size {num_samples}. "
-            f"Expected at most {TOLERANCE:g} of the largest value, {largest:.4g}, got a "
+            f"Expected at most {tolerance:g} of the largest value, {largest:.4g}, got a "
             f"difference of {difference:.3g}"
         )
     return difference

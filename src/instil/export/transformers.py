@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from instil.core import Batch, Net, side_effect_free
 from instil.data.subword_tokenizer import SubwordTokenizer
+from instil.export.deployed_layers import fold_parametrizations, fold_steps
 from instil.files.atomic import make_readable
 from instil.students.low_rank import LowRank
 
@@ -65,7 +65,7 @@ def to_standard_model(model: nn.Module) -> Any:
     of low rank is multiplied out.
 
     Raises:
-        ValueError: if the model is not one of transformers.
+        ValueError: if the model is not one of transformers, or its activations are quantised.
     """
     copied: Any = copy.deepcopy(model)
     if hasattr(copied, "merge_and_unload"):
@@ -78,21 +78,12 @@ def to_standard_model(model: nn.Module) -> Any:
             f"model: unsupported class. Expected a model of transformers, got "
             f"{type(model).__name__}"
         )
+    fold_parametrizations(copied)
+    fold_steps(copied)
     for path, part in list(copied.named_modules()):
-        if parametrize.is_parametrized(part, "weight"):
-            _fold_parametrization(part)
         if isinstance(part, LowRank):
             copied.set_submodule(path, _multiplied_out(part))
     return copied.eval()
-
-
-def _fold_parametrization(part: Any) -> None:
-    """Replace a parametrised weight by its value."""
-    weight = part.weight.detach()
-    # remove_parametrizations would change the class itself, which the original model shares.
-    part.__class__ = type(part).__bases__[0]
-    del part.parametrizations
-    part.weight = nn.Parameter(weight)
 
 
 def _multiplied_out(part: LowRank) -> nn.Linear:

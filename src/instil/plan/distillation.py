@@ -121,7 +121,9 @@ class Distillation:
         if not spec.earlier:
             return self.students.of_stage(index, seed)
         origin = self.untrained(seed, earlier_stage(self.recipes, index, spec.model))
-        return copy_of_stage(origin, spec, stage.visible_samples)
+        return copy_of_stage(
+            origin, spec, stage.visible_samples, label_objectives=stage.task.label_objectives
+        )
 
     def _forget_other_seeds(self, seed: int) -> None:
         if self._seed != seed:

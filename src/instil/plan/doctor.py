@@ -55,7 +55,7 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
 
 def _learning_rate_notes(experiment: Experiment) -> list[str]:
     """Notes on the learning rates of the stages, without duplicates."""
-    has_stages = bool(experiment.recipe.stages)
+    has_stages = experiment.recipe.has_stages
     notes = [
         learning_rate_note(stage.recipe, has_stages)
         for stage in experiment.stages

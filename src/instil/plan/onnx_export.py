@@ -10,6 +10,7 @@ from instil.core import Batch, Net
 from instil.data.raw_rows import FACT, RawRows
 from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import exported_student
+from instil.export.deployed_layers import is_integer
 from instil.networks.network_call import reads_of
 from instil.networks.sklearn_model import SklearnModel
 from instil.plan.run_folder import RunFolder
@@ -42,8 +43,8 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
     if isinstance(experiment.task, ExportsParts):
         _export_parts(folder, experiment, experiment.task.export_parts(net, batch), int8)
         return
-    # An estimator has no weights to quantize.
-    int8 = int8 and not isinstance(net.model, SklearnModel)
+    # An estimator has no weights to quantize; integer layers are quantized in student.onnx.
+    int8 = int8 and not isinstance(net.model, SklearnModel) and not is_integer(net)
     exports = write_graphs(folder.path, experiment, net, batch, int8)
     example, roles = experiment.task.export_example(net, batch)
     for export in exports.values():
@@ -118,9 +119,14 @@ def write_int8(folder: Path, experiment: Experiment, net: Net) -> dict[str, Any]
         folder: folder of ``student.onnx``.
         experiment: experiment with the training samples.
         net: the student, whose inputs are calibrated.
+
+    Raises:
+        ValueError: if ``student.onnx`` has int8 weights already.
     """
     from instil.export.int8 import quantize
 
+    if is_integer(net):
+        raise ValueError("int8: the student has learned steps, so student.onnx is int8 already")
     batches = _calibration_batches(experiment, net)
     return quantize(folder / "student.onnx", batches, folder / "student.int8.onnx")
 

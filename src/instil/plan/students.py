@@ -41,7 +41,10 @@ class StudentBuilder:
         for index in student_stages(self.recipes)[1:]:
             if self.recipes[index].student.changes:
                 samples = self.stages[index].visible_samples
-                net = copy_of_stage(net, self.recipes[index].student, samples)
+                names = self.stages[index].task.label_objectives
+                net = copy_of_stage(
+                    net, self.recipes[index].student, samples, label_objectives=names
+                )
         frozen = [
             recipe.student.freeze
             for index, recipe in enumerate(self.recipes)
@@ -70,7 +73,8 @@ class StudentBuilder:
         if spec.changes:
             torch.manual_seed(seed + STAGE_SEED_STEP * index)
         samples = self.stages[index].visible_samples
-        student = copy_of_stage(origin, spec, samples, seed, index)
+        names = self.stages[index].task.label_objectives
+        student = copy_of_stage(origin, spec, samples, seed, index, names)
         torch.manual_seed(seed + STAGE_SEED_STEP * index)
         return student
 

@@ -19,7 +19,7 @@ layers, and for LoRA adapters."""
 # between them the best rate changes is not measured.
 FEW = 0.75
 ADAMS = ("adam", "adamw")
-CUTTING_NOTHING = {"lora", "quantized"}
+CUTTING_NOTHING = {"lora", "lsq", "quantized"}
 """Changes after which the student still computes what its weights were trained for."""
 DEPTH_OPTIONS = ("depth", "num_hidden_layers", "num_layers", "n_layer")
 GGUF = ("gguf", "networks:gguf")

@@ -28,7 +28,7 @@ from instil.recipe.packaged import (
 from instil.recipe.renamed import renamed_keys
 from instil.recipe.sections import Recipe
 from instil.recipe.short_forms import expand_short_forms
-from instil.recipe.stages import reference_errors, stage_errors
+from instil.recipe.stages import reference_errors, round_errors, stage_errors
 from instil.recipe.yaml_text import check_keys, read_yaml
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -109,7 +109,10 @@ def build(data: Mapping[str, Any]) -> Recipe:
     messages = _first_of_each_path("\n".join(lines).splitlines())
     if messages:
         raise RecipeError("\n".join(messages))
-    return parse_recipe(whole)
+    recipe = parse_recipe(whole)
+    if messages := round_errors(recipe):
+        raise RecipeError("\n".join(messages))
+    return recipe
 
 
 def _first_of_each_path(lines: Iterable[str]) -> list[str]:

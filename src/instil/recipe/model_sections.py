@@ -62,8 +62,12 @@ class ModelConfig(Section):
     """Arguments of the function that builds the network."""
 
     changes: dict[str, dict[str, Any]] = {}
-    """Compressions, applied in order: ``depth``, ``width``, ``low_rank``, ``lora``, ``quantized``,
-    each with its options. A student of an earlier stage is compressed further."""
+    """Compressions, applied in order: ``depth``, ``width``, ``low_rank``, ``prune``,
+    ``sparse``, ``lora``, ``quantized``, ``lsq``, each with its options. A student of an earlier stage is compressed further."""
+
+    rounds: PositiveInt = 1
+    """Number of rounds in which ``changes.prune`` removes its share; a training follows each. The
+    rounds share ``train`` equally. Only for a student, in a recipe without ``stages``."""
 
     weights: str | None = None
     """File of weights."""
@@ -126,6 +130,23 @@ class ModelConfig(Section):
     def earlier(self) -> bool:
         """Whether the network comes from an earlier stage."""
         return self.model == "previous" or self.model.startswith("stage:")
+
+    @model_validator(mode="after")
+    def _check_rounds(self) -> ModelConfig:
+        if self.rounds == 1:
+            return self
+        if isinstance(self, TeacherConfig):
+            raise ValueError("rounds: a teacher is not pruned in rounds. Leave rounds out")
+        if self.earlier:
+            raise ValueError(
+                "rounds: a stage prunes the student of an earlier stage once. Leave rounds out, "
+                "or repeat the stage"
+            )
+        if "prune" not in self.changes:
+            raise ValueError(
+                "rounds: nothing is pruned. Expected changes.prune, such as {prune: {share: 0.5}}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_earlier(self) -> ModelConfig:

@@ -166,6 +166,11 @@ class Recipe(Section):
             teachers += [config] * config.num_replicas
         return teachers
 
+    @property
+    def has_stages(self) -> bool:
+        """Whether the student is trained several times, in stages or in rounds of pruning."""
+        return bool(self.stages) or self.student.rounds > 1
+
     def locate(self, path: str) -> Path:
         """Return a file or folder of the recipe's folder, or else of the working directory.
 

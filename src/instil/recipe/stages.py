@@ -29,7 +29,10 @@ SOURCE_KEYS = ("num_labeled", "batch_size", "sampler", "workers", "augment", "te
 
 def stages(recipe: Recipe) -> list[Recipe]:
     """Return one recipe per stage, with repeats; the recipe itself if it has no stages."""
-    staged = _stage_recipes(recipe.model_dump(mode="json"))
+    whole = recipe.model_dump(mode="json")
+    if recipe.student.rounds > 1:
+        whole["stages"] = round_stages(whole)
+    staged = _stage_recipes(whole)
     return [parse_recipe(stage) for _, stage in staged] or [recipe]
 
 
@@ -78,6 +81,62 @@ def _stage_recipes(whole: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, An
         base = dict(whole) | {"data": _inherited_data(whole.get("data"), stage.get("data"))}
         merged = resolve_defaults(merge(base, changes, REPLACED) | {"stages": []})
         yield from [(index, merged)] * stage.get("repeat", 1)
+
+
+def round_stages(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return plain data of the stages in which a student is pruned in rounds.
+
+    Each round removes the same share of what is left, so that all rounds together remove the share
+    of ``changes.prune``. Changes before ``prune`` belong to the first round, later ones to the
+    last.
+
+    Args:
+        whole: plain data of a checked recipe whose student has ``rounds``.
+    """
+    student = dict(whole["student"])
+    changes = dict(student["changes"])
+    rounds = student.pop("rounds")
+    names = list(changes)
+    position = names.index("prune")
+    share = 1 - (1 - changes["prune"]["share"]) ** (1 / rounds)
+    cut = {"prune": {**changes["prune"], "share": share}}
+    stages = []
+    for index in range(rounds):
+        own = {name: changes[name] for name in names[:position]} if index == 0 else {}
+        own |= cut
+        if index == rounds - 1:
+            own |= {name: changes[name] for name in names[position + 1 :]}
+        base = student if index == 0 else {"model": "previous", "freeze": student["freeze"]}
+        train = _part_of_training(whole["train"], index, rounds)
+        stages.append({"student": {**base, "changes": own}, "train": train})
+    return stages
+
+
+def _part_of_training(train: Mapping[str, Any], index: int, rounds: int) -> dict[str, Any]:
+    """Return the length of one round; the last one has the remainder."""
+    key = "steps" if train.get("steps") is not None else "epochs"
+    length = train[key] // rounds
+    return {key: length + (train[key] % rounds if index == rounds - 1 else 0)}
+
+
+def round_errors(recipe: Recipe) -> list[str]:
+    """Return the errors in the rounds of a student that its own section does not show."""
+    rounds = recipe.student.rounds
+    if rounds == 1:
+        return []
+    if recipe.stages:
+        return ["student.rounds: not with stages. Expected rounds or stages. Leave one of them out"]
+    share = recipe.student.changes["prune"].get("share")
+    if not isinstance(share, (int, float)) or not 0 < share < 1:
+        return [f"student.changes.prune.share: expected a number between 0 and 1, got {share!r}"]
+    length = recipe.train.steps or recipe.train.epochs or 0
+    if length < rounds:
+        unit = "steps" if recipe.train.steps else "epochs"
+        return [
+            f"student.rounds: the training is too short. Expected at most {length} rounds, one for "
+            f"each of the {unit}, got {rounds}"
+        ]
+    return []
 
 
 def _inherited_data(data: Any, changes: Any) -> Any:

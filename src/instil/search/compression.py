@@ -79,7 +79,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
     """Return sections of a recipe whose teacher is the student of a run."""
     own = recipes.load(folder)
     student = own.student.model_dump(mode="json")
-    if own.stages or own.student.changes or own.student.model == "teacher":
+    if own.has_stages or own.student.changes or own.student.model == "teacher":
         raise ValueError(
             f"MODEL: the student of {folder} is compressed or trained in stages. Expected a "
             "student that student.model builds. Name its teacher's recipe instead"

@@ -185,7 +185,7 @@ def _planned(
 def _schedule(
     experiment: Experiment, settings: Settings, arms: Sequence[Arm], num_jobs: int
 ) -> Schedule:
-    full_steps = num_training_steps(experiment.stages[0])
+    full_steps = sum(num_training_steps(stage) for stage in experiment.stages)
     budget = settings.max_steps
     if settings.max_runs is not None:
         budget = settings.max_runs * full_steps

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from instil.cards import suggestion
 from instil.core import Outputs
@@ -17,6 +17,18 @@ Observe = Callable[[nn.Module], Iterable[Outputs]] | None
 
 None if only the shape of the student is needed, because its weights come from a file.
 """
+
+
+@runtime_checkable
+class ObservesLosses(Protocol):
+    """An ``Observe`` that also computes losses on the labels of the samples."""
+
+    def losses(self, model: nn.Module) -> Iterable[Tensor]:
+        """Yield the loss of each batch, with gradients.
+
+        Raises:
+            ValueError: if the samples have no labels.
+        """
 
 
 def changes() -> list[str]:

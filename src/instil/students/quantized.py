@@ -5,6 +5,7 @@ Jacob et al., CVPR 2018.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Doc
 
+from instil.students.four_bit_floats import mxfp4, nvfp4
 from instil.students.layers import output_head
 
 
@@ -43,6 +45,28 @@ class Rounded(nn.Module):
         return straight_through
 
 
+class RoundedFloat(nn.Module):
+    """Parametrisation that rounds weights to a 4-bit floating-point format in blocks.
+
+    Args:
+        grid: function that rounds a weight.
+    """
+
+    def __init__(self, grid: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Round weights (O, ...); the gradient is that of the identity (straight through)."""
+        with torch.no_grad():
+            rounded = self.grid(weight)
+        straight_through: Tensor = weight + (rounded - weight).detach()
+        return straight_through
+
+
+FLOAT_FORMATS = {"nvfp4": nvfp4, "mxfp4": mxfp4}
+
+
 def quantized(
     model: nn.Module,
     bits: Annotated[Literal[8, 4], Doc("bits per weight")] = 8,
@@ -50,14 +74,25 @@ def quantized(
         Annotated[int, Ge(1)] | None,
         Doc("inputs that share a step. None: all of an output; 32 is usual with 4 bits"),
     ] = None,
+    format: Annotated[
+        Literal["int", "nvfp4", "mxfp4"],
+        Doc(
+            "int: integers with a float step. nvfp4: E2M1 numbers with an E4M3 scale per 16 "
+            "inputs and a scale per tensor. mxfp4: E2M1 numbers with a power of two per 32 inputs"
+        ),
+    ] = "int",
 ) -> nn.Module:
     """Round the weights of linear layers and convolutions, in place.
 
-    Embeddings and a head over tokens keep their weights.
+    Embeddings and a head over tokens keep their weights. The formats are simulated: weights are
+    float numbers with the values of the format.
 
     Raises:
-        ValueError: if there is no such layer, or its inputs are not a multiple of ``group``.
+        ValueError: if there is no such layer, its inputs are not a multiple of ``group``, or
+            ``group`` is set for a format that has its own.
     """
+    if format != "int" and group is not None:
+        raise ValueError(f"group: {format} has blocks of its own size. Leave group out")
     head = output_head(model)
     layers = [
         (name, part)
@@ -72,5 +107,6 @@ def quantized(
             raise ValueError(
                 f"group: '{name}' has {num_inputs} inputs. Expected a multiple of {group}"
             )
-        parametrize.register_parametrization(layer, "weight", Rounded(bits, group))
+        grid = Rounded(bits, group) if format == "int" else RoundedFloat(FLOAT_FORMATS[format])
+        parametrize.register_parametrization(layer, "weight", grid)
     return model

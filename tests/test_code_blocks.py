@@ -71,6 +71,8 @@ EXECUTED = {
     ],
     "CONTRIBUTING.md": [f"bash: {INSTALLATION}"],
     "choose.md": ["bash: test_commands_of_choose", "yaml: test_weights_of_choose"],
+    "compression.md": ["yaml: test_pruning_of_compression"]
+    + ["yaml: test_changes_of_compression"] * 4,
     "compare.md": ["bash: test_compare"] * 3 + ["python: test_compare"],
     "coming_from.md": [
         "yaml: test_recipes_of_coming_from",

@@ -18,7 +18,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+import instil
 from instil import recipe as recipes
+from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
 from tests import test_code_blocks as pages
@@ -43,6 +45,34 @@ def test_recipe_of_cross_modal(empty_folder: Path) -> None:
     result = short_result(text, "teacher_train.epochs=1")
     assert result["headline"] == "accuracy"
     assert "student/kd" in last_losses()
+
+
+def test_pruning_of_compression(empty_folder: Path) -> None:
+    text = blocks("compression.md", "yaml")[0]
+    Path("my.yaml").write_text(text)
+    assert len(recipes.stages(recipes.load("my.yaml"))) == 3
+    short_result(text, "train.epochs=3", "teacher_train.epochs=1", "teacher.options.width=8")
+    student = instil.load("out").net.model
+    widths = [part.out_channels for part in student.modules() if isinstance(part, nn.Conv2d)]
+    assert widths == [2, 2, 4, 4, 8, 8]
+
+
+def test_changes_of_compression(empty_folder: Path) -> None:
+    common = {"data": "digits", "teacher": "cnn", "objectives": {"cross_entropy": {}, "kd": {}}}
+    texts = blocks("compression.md", "yaml")[1:]
+    exported = []
+    for text in texts:
+        sections = yaml.safe_load(text)
+        if "scheme" in sections:
+            sections["teacher"] = None
+        *_, (_, scheme, _) = dry_run(Experiment.from_recipe(recipes.build(common | sections)))
+        exported.append(scheme.export().model)
+    sparse, integers, simulated, subnet = exported
+    assert float((sparse.stages[1][1].weight == 0).float().mean()) == 0.5
+    assert integers.stages[1][1].weight_quantizer.upper == 7
+    assert len(simulated.stages[0][0].weight.flatten(1)[0].unique()) <= 15
+    assert subnet.widths == [8, 16, 32]
+    assert subnet.depth == 1
 
 
 def write_album(folder: Path) -> None:

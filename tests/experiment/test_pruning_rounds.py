@@ -1,4 +1,4 @@
-"""Stages that compress the student of an earlier stage further."""
+"""Stages that compress the student of an earlier stage further, and rounds of pruning."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 import instil
 from instil.plan.doctor import doctor
-from instil.recipe import RecipeError
-from tests.experiment.small import recipe, run_of
+from instil.recipe import RecipeError, stages
+from tests.experiment.small import lines, recipe, run_of
 
 VIT = {"model": "vit", "options": {"width": 8, "depth": 4}}
 
@@ -50,3 +50,58 @@ def test_rounds_that_do_not_fit_are_errors_before_training(tmp_path: Path) -> No
         RecipeError, match=r"stages\.1\.teacher.*changes: a teacher from an earlier"
     ):
         recipe(student=VIT, stages=[{}, {"teacher": teacher}])
+
+
+CNN = {"model": "cnn", "options": {"width": 8, "stages": 2, "depth": 2}}
+
+
+def pruned(count: int, **options: Any) -> dict[str, Any]:
+    """Return sections of a student that is a pruned copy of its teacher."""
+    changes = {"prune": {"share": 0.75, **options}}
+    student = {"model": "teacher", "changes": changes, "rounds": count}
+    return {"teacher": CNN, "student": student, "seeds": [0], "baselines": ["alone"]}
+
+
+def widths(net: torch.nn.Module) -> list[int]:
+    return [part.out_channels for part in net.modules() if isinstance(part, torch.nn.Conv2d)]
+
+
+@pytest.mark.parametrize("by", ["magnitude", "taylor"])
+def test_a_student_loses_its_share_in_rounds(by: str, tmp_path: Path) -> None:
+    one = recipe("train.epochs=5", **pruned(2, by=by))
+    assert [stage.train.epochs for stage in stages(one)] == [2, 3]
+    # The teacher is trained as long as without rounds.
+    assert {stage.teacher_train.epochs for stage in stages(one) if stage.teacher_train} == {5}
+    run_of(one, tmp_path / "run")
+    student = instil.load(tmp_path / "run")
+    assert widths(student.net) == [2, 2, 4, 4]
+    assert student(torch.rand(3, 1, 8, 8)).shape == (3, 10)
+    assert {entry["stage"] for entry in lines(tmp_path / "run") if "stage" in entry} == {0, 1}
+
+
+def test_changes_after_prune_belong_to_the_last_round() -> None:
+    sections = pruned(2)
+    sections["student"]["changes"] |= {"quantized": {"bits": 4}}
+    first, last = stages(recipe(**sections))
+    assert list(first.student.changes) == ["prune"]
+    assert list(last.student.changes) == ["prune", "quantized"]
+    assert first.student.changes["prune"]["share"] == pytest.approx(0.5)
+
+
+def test_rounds_that_do_not_fit() -> None:
+    with pytest.raises(RecipeError, match=r"student\.rounds: the training is too short.* got 3"):
+        recipe("train.epochs=2", **pruned(3))
+    with pytest.raises(RecipeError, match=r"rounds: nothing is pruned"):
+        recipe(student={**CNN, "rounds": 2})
+    with pytest.raises(RecipeError, match=r"student\.rounds: not with stages"):
+        recipe(**pruned(2), stages=[{}])
+    with pytest.raises(RecipeError, match=r"rounds: a teacher is not pruned"):
+        recipe(teacher={**CNN, "changes": {"prune": {"share": 0.5}}, "rounds": 2})
+    with pytest.raises(RecipeError, match=r"prune\.share: expected a number between 0 and 1"):
+        recipe(**pruned(2, share=1.5))
+
+
+def test_taylor_without_labels_is_an_error(tmp_path: Path) -> None:
+    sections = pruned(1, by="taylor") | {"baselines": [], "objectives": {"kd": {}}}
+    with pytest.raises(RecipeError, match=r"changes\.prune: by: taylor reads the loss on labels"):
+        run_of(recipe("data.num_labeled=0", "teacher.is_trained=true", **sections), tmp_path / "r")

@@ -128,6 +128,31 @@ def test_a_search_over_students_continues(
     assert without_times(json.loads(trials[0].read_text())) == without_times(json.loads(removed))
 
 
+@slow
+def test_pruned_sparse_and_quantised_teachers_take_part(tmp_path: Path) -> None:
+    # Large enough for the weights to outweigh the operators of quantisation in the file.
+    teacher = {"model": "cnn", "options": {"width": 24, "stages": 2}}
+    train = {"steps": 20, "optimizer": {"type": "adamw", "lr": 1e-2}}
+    own = recipe(teacher=teacher, train=train)
+    names = ("teacher",)
+    settings = Settings(over=("students",), students=names, num_seeds=1, strategy="exhaustive")
+    outcome = start(own, settings, tmp_path / "search", silent())
+    arms = {arm["name"]: arm for arm in outcome["arms"]}
+    pruned = arms["teacher_pruned_75"]
+    assert pruned["changes"]["student"]["rounds"] == 2
+    whole = arms["teacher_2_of_4"]["costs"]
+    assert pruned["costs"]["parameters"] < 0.2 * whole["parameters"]
+    integers = arms["teacher_lsq_4_bits"]["costs"]
+    assert integers["bytes"] < whole["bytes"]
+    assert integers["int8"] is None
+    scores = {trial["arm"]: trial for trial in outcome["trials"] if trial["round"] < 0}
+    assert set(arms) <= set(scores)
+    # The steps of both rounds are counted on.
+    steps = [step for step, _ in scores["teacher_pruned_75"]["curve"]]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 20
+
+
 def test_candidates_are_networks_of_other_sizes_and_compressed_teachers() -> None:
     own = recipe(student={"model": "networks:cnn", "options": {"width": 8, "depth": 2}})
     teacher = build_model("networks:vit", {"width": 16, "depth": 4}, classes=10)

@@ -49,7 +49,11 @@ def test_a_cnn_computes_what_it_computes_without_the_removed_channels() -> None:
     model = small_cnn()
     # The norms of the channels of the first layer, over all weights that write or read them.
     first, norm, second = model.stages[0][0], model.stages[0][1], model.stages[0][3]
-    parts = [first.weight.flatten(1), norm.weight[:, None], second.weight.transpose(0, 1).flatten(1)]
+    parts = [
+        first.weight.flatten(1),
+        norm.weight[:, None],
+        second.weight.transpose(0, 1).flatten(1),
+    ]
     expected = torch.cat(parts, 1).norm(dim=1).topk(2).indices.sort().values
     rows = first.weight[expected].clone()
     masked = small_cnn()
@@ -159,7 +163,10 @@ def test_llama_loses_groups_of_heads_and_its_configuration_says_so() -> None:
 def test_bert_keeps_its_heads_which_its_configuration_cannot_express() -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
-        vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         intermediate_size=16,
     )
     model = prune(transformers.BertForSequenceClassification(config), 0.25, observe=observe)

@@ -69,7 +69,13 @@ def test_the_exported_file_is_sparse(tmp_path: Path) -> None:
     sizes = {largest_count(one, 4) for one in weights if one.ndim == 4 and one.shape[1] % 4 == 0}
     # The mask is computed once, not in the graph.
     assert sizes == {2}
-    assert {node.op_type for node in graph.node} <= {"Conv", "Relu", "MaxPool", "ReduceMean", "Gemm"}
+    assert {node.op_type for node in graph.node} <= {
+        "Conv",
+        "Relu",
+        "MaxPool",
+        "ReduceMean",
+        "Gemm",
+    }
 
 
 def test_what_cannot_be_sparse_is_an_error() -> None:

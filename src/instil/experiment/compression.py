@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from instil import catalogue, students
 from instil.core import Batch, Net, Objectives, Outputs, side_effect_free
-from instil.data.samples import Samples
+from instil.data.samples import Samples, labelled_rows
 from instil.data.streams import Stream
 from instil.networks.presets import taps_for
 from instil.recipe import RecipeError
@@ -63,7 +64,7 @@ def copy_of_stage(
     samples: Samples | None,
     seed: int = 0,
     stage_index: int = 0,
-    label_objectives: Sequence[str] = (),
+    labelled: LabelledSamples | None = None,
 ) -> Net:
     """Return a copy of the student of an earlier stage, as a stage compresses, grows or freezes it.
 
@@ -74,7 +75,7 @@ def copy_of_stage(
             architecture is needed.
         seed: seed of the weights of new outputs.
         stage_index: index of the stage, which names their random stream.
-        label_objectives: objectives on labels, for compressions that need gradients.
+        labelled: samples with labels, for compressions that need gradients.
 
     Raises:
         ValueError: for compressions that do not fit, taps that the compressed model lacks, or a
@@ -92,7 +93,7 @@ def copy_of_stage(
         net.cpu()
         observe = None
         if samples is not None:
-            observe = Observer(net.call, samples, label_objectives)
+            observe = Observer(net.call, samples, labelled)
         model = compress(net.model, config, observe)
         # Taps of a library model follow its new layers; others stay those of the recipe.
         net = Net(model, net.call, {**net.taps, **taps_for(model)})
@@ -100,65 +101,75 @@ def copy_of_stage(
     return net
 
 
+@dataclass(frozen=True)
+class LabelledSamples:
+    """Samples with the labels that a student may see.
+
+    Args:
+        samples: training samples.
+        objectives: names of the objectives on labels of the task.
+    """
+
+    samples: Samples
+    objectives: Sequence[str]
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield labelled samples, evenly spaced: the data may be sorted by class."""
+        first = self.samples.head if isinstance(self.samples, Stream) else self.samples
+        rows = labelled_rows(first)
+        count = min(NUM_SCORED, len(rows))
+        spaced = rows[torch.arange(count) * len(rows) // max(count, 1)].tolist()
+        for start in range(0, count, SCORED_BATCH_SIZE):
+            yield first.__getitems__(spaced[start : start + SCORED_BATCH_SIZE])
+
+
 class Observer:
-    """Outputs, and losses on labels, of a model for the first samples, in batches.
+    """Outputs of a model for the first samples, and its losses on labels, in batches.
 
     Args:
         call: call of the task.
         samples: the samples.
-        label_objectives: names of the objectives on labels of the task.
+        labelled: samples with labels; None if no compression needs losses.
     """
 
     def __init__(
         self,
         call: Callable[[nn.Module, Batch], Outputs],
         samples: Samples,
-        label_objectives: Sequence[str] = (),
+        labelled: LabelledSamples | None = None,
     ) -> None:
         self._call = call
         self._samples = samples
-        self._label_objectives = label_objectives
+        self._labelled = labelled
 
     def __call__(self, model: nn.Module) -> Iterator[Outputs]:
         """Yield the outputs of a model, without gradients."""
+        first = self._samples.head if isinstance(self._samples, Stream) else self._samples
+        rows = range(min(NUM_OBSERVED, len(first)))
         with side_effect_free(model):
-            for batch in self._batches(NUM_OBSERVED, OBSERVED_BATCH_SIZE):
+            for start in range(0, len(rows), OBSERVED_BATCH_SIZE):
+                batch = first.__getitems__(rows[start : start + OBSERVED_BATCH_SIZE])
                 yield self._call(model, batch)
 
     def losses(self, model: nn.Module) -> Iterator[Tensor]:
         """Yield the sum of the label losses of each batch, with gradients.
 
         Raises:
-            ValueError: if the task has no loss on labels, or the samples have no labels.
+            ValueError: if no sample has a label.
         """
-        objectives = Objectives(
-            {name: catalogue.find("objective", name)() for name in self._label_objectives}
-        )
-        num_losses = 0
+        assert self._labelled is not None
+        names = self._labelled.objectives
+        objectives = Objectives({name: catalogue.find("objective", name)() for name in names})
+        is_built = False
         with side_effect_free(model):
-            for batch in self._batches(NUM_SCORED, SCORED_BATCH_SIZE):
-                if not num_losses:
+            for batch in self._labelled.batches():
+                if not is_built:
                     objectives.build(self._call(model, batch), {})
-                if not _has_items(objectives, batch):
-                    continue
+                    is_built = True
                 with torch.enable_grad():
                     update = objectives(self._call(model, batch), {}, batch)
                     yield torch.stack(list(update.losses.values())).sum()
-                num_losses += 1
-        if not num_losses:
+        if not is_built:
             raise ValueError(
-                "by: taylor reads the loss on labels, and the first samples have none. Expected "
-                "magnitude"
+                "by: taylor reads the loss on labels, and no sample has one. Expected magnitude"
             )
-
-    def _batches(self, count: int, size: int) -> Iterator[Batch]:
-        samples = self._samples
-        first = samples.head if isinstance(samples, Stream) else samples
-        rows = range(min(count, len(first)))
-        for start in range(0, len(rows), size):
-            yield first.__getitems__(rows[start : start + size])
-
-
-def _has_items(objectives: Objectives, batch: Batch) -> bool:
-    """Whether any item of a batch has a label."""
-    return any(float(count.sum()) > 0 for count in objectives.counts(batch).values())

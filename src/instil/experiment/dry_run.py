@@ -193,7 +193,7 @@ class _StageNetworks:
                     config,
                     data.visible_samples,
                     seed,
-                    label_objectives=data.task.label_objectives,
+                    labelled=data.labelled_samples(seed),
                 )
         else:
             net = build_network(config, data, path, teacher)

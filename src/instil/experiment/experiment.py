@@ -20,6 +20,7 @@ from instil.data.stream_loader import StreamLoader
 from instil.data.streams import Stream
 from instil.engine import rank, world_size
 from instil.experiment.augmentation import augmentation_for
+from instil.experiment.compression import LabelledSamples
 from instil.experiment.network_inputs import (
     check_samples,
     exported_student,
@@ -125,11 +126,12 @@ class Experiment:
         recipes = stages(self.recipe)
         if not self.data_of_stages:
             return [dataclasses.replace(self, recipe=recipe) for recipe in recipes]
+        # Rounds of pruning that a search adds to its recipe have the same data.
+        repeats = len(recipes) // len(self.data_of_stages)
+        own = dataclasses.replace(self, data_of_stages=())
         return [
-            dataclasses.replace(
-                self, recipe=recipe, splits=data.splits, data_of_stages=(), stage_data=data
-            )
-            for recipe, data in zip(recipes, self.data_of_stages, strict=True)
+            dataclasses.replace(own, recipe=recipe, splits=data.splits, stage_data=data)
+            for recipe, data in zip(recipes, self.data_of_stages * repeats, strict=True)
         ]
 
     @property
@@ -190,6 +192,10 @@ class Experiment:
             if num_labeled is None:
                 return self.samples
             return labels.few_labels(self.samples, num_labeled, label_seed)
+
+    def labelled_samples(self, seed: int) -> LabelledSamples:
+        """Return the samples and losses from which compressions choose parts."""
+        return LabelledSamples(self.train_data(seed), self.task.label_objectives)
 
     def loader(
         self,

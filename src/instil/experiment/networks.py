@@ -36,7 +36,11 @@ from instil.tasks.bases.class_call import CallWithClasses
 
 
 def build_network(
-    config: ModelConfig, experiment: Experiment, path: str, teacher: Net | None = None
+    config: ModelConfig,
+    experiment: Experiment,
+    path: str,
+    teacher: Net | None = None,
+    label_seed: int | None = None,
 ) -> Net:
     """Build a network of a recipe with its weights, taps and frozen parts.
 
@@ -46,6 +50,7 @@ def build_network(
         path: recipe path of the section, for messages.
         teacher: teacher that a student with ``model: teacher`` is a copy of. None: the first
             teacher of the recipe, built here.
+        label_seed: seed of the labels that a compression may read. None: the first of the recipe.
 
     Raises:
         RecipeError: for options, weights or taps that do not fit.
@@ -58,11 +63,7 @@ def build_network(
             experiment.task,
             experiment.facts_for(config),
             example=functools.partial(samples.__getitems__, [0]),
-            observe=Observer(
-                _with_keys(experiment.task.call, config),
-                samples,
-                experiment.task.label_objectives,
-            ),
+            observe=_observer(config, experiment, label_seed),
         )
         net = builder.build(config, teacher)
         if isinstance(net.model, ReadsBatch):
@@ -71,6 +72,15 @@ def build_network(
             load_weights(net.model, experiment.recipe.locate(config.weights))
         net.freeze(config.freeze)
         return net
+
+
+def _observer(config: ModelConfig, experiment: Experiment, label_seed: int | None) -> Observer:
+    """Return the outputs and losses that compressions of a network read."""
+    seed = experiment.recipe.seeds[0] if label_seed is None else label_seed
+    # The choice of labels takes time, and few networks are compressed.
+    labelled = experiment.labelled_samples(seed) if config.changes else None
+    call = _with_keys(experiment.task.call, config)
+    return Observer(call, experiment.visible_samples, labelled)
 
 
 @dataclass(frozen=True)

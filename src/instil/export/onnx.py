@@ -104,9 +104,7 @@ def to_onnx(
             _export(graph, example, temporary)
         label_file(temporary, metadata or {})
         onnx.checker.check_model(str(temporary), full_check=True)
-        difference = _largest_difference(
-            graph, Session(temporary, roles), inputs, tolerance
-        )
+        difference = _largest_difference(graph, Session(temporary, roles), inputs, tolerance)
     return {"file": path.name, "bytes": path.stat().st_size, "max_difference": difference}
 
 
@@ -150,9 +148,7 @@ def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
         program.save(path, external_data=False)
 
 
-def _largest_difference(
-    graph: _Graph, session: Session, inputs: Batch, tolerance: float
-) -> float:
+def _largest_difference(graph: _Graph, session: Session, inputs: Batch, tolerance: float) -> float:
     """Compare the outputs of PyTorch and ONNX at several batch sizes."""
     largest_difference = 0.0
     for num_samples in (1, 2, 3, max(4, batch_size(inputs))):

@@ -122,7 +122,7 @@ class Distillation:
             return self.students.of_stage(index, seed)
         origin = self.untrained(seed, earlier_stage(self.recipes, index, spec.model))
         return copy_of_stage(
-            origin, spec, stage.visible_samples, label_objectives=stage.task.label_objectives
+            origin, spec, stage.visible_samples, labelled=stage.labelled_samples(seed)
         )
 
     def _forget_other_seeds(self, seed: int) -> None:

@@ -36,14 +36,14 @@ class StudentBuilder:
 
         Layers that no stage trains are frozen.
         """
-        net = self._build(self.origin, self.stages[-1], seed)
+        net = self._build(self.origin, self.stages[-1], seed, seed)
         # The baselines have the architecture that is exported: that after all compressions.
         for index in student_stages(self.recipes)[1:]:
             if self.recipes[index].student.changes:
-                samples = self.stages[index].visible_samples
-                names = self.stages[index].task.label_objectives
+                stage = self.stages[index]
+                labelled = stage.labelled_samples(seed)
                 net = copy_of_stage(
-                    net, self.recipes[index].student, samples, label_objectives=names
+                    net, self.recipes[index].student, stage.visible_samples, labelled=labelled
                 )
         frozen = [
             recipe.student.freeze
@@ -56,7 +56,7 @@ class StudentBuilder:
     def of_stage(self, index: int, seed: int) -> Net:
         """Build the student of a stage that has one of its own."""
         offset = STAGE_SEED_STEP * abs(self.origin - index)
-        return self._build(index, self.stages[index], seed + offset)
+        return self._build(index, self.stages[index], seed + offset, seed)
 
     def for_stage(self, index: int, seed: int, origin: Net | None) -> Net:
         """Build the student of a stage, or copy that of an earlier stage.
@@ -72,17 +72,18 @@ class StudentBuilder:
         # Layers of a compression have random weights of their own stage.
         if spec.changes:
             torch.manual_seed(seed + STAGE_SEED_STEP * index)
-        samples = self.stages[index].visible_samples
-        names = self.stages[index].task.label_objectives
-        student = copy_of_stage(origin, spec, samples, seed, index, names)
+        stage = self.stages[index]
+        labelled = stage.labelled_samples(seed)
+        student = copy_of_stage(origin, spec, stage.visible_samples, seed, index, labelled)
         torch.manual_seed(seed + STAGE_SEED_STEP * index)
         return student
 
-    def _build(self, index: int, stage: Experiment, seed: int) -> Net:
+    def _build(self, index: int, stage: Experiment, seed: int, label_seed: int) -> Net:
+        """Build a student with the weights of a seed; ``label_seed`` chooses its labels."""
         spec = self.recipes[index].student
         teacher = None
         if starts_from_teacher(spec, stage):
             teacher, _ = self.teachers.network(stage, stage.recipe.teachers[0], 0)
         # After the teacher, which is built with a random state of its own.
         torch.manual_seed(seed)
-        return build_network(spec, stage, "student", teacher)
+        return build_network(spec, stage, "student", teacher, label_seed)

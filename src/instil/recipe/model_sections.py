@@ -10,6 +10,7 @@ from pydantic import model_validator
 from instil.networks.source_registry import find_source
 from instil.recipe.base_sections import OpenSection, PositiveInt, Section, default_of
 from instil.recipe.data_sections import TeacherDataConfig
+from instil.recipe.input_section import InputConfig
 
 FIXED_AFTER_A_STAGE = (
     "options",
@@ -27,28 +28,6 @@ FIXED_WITHOUT_GRADIENTS = ("changes", "weights", "pretrained", "freeze", "taps")
 """Keys that a model without trainable parameters cannot have."""
 
 
-class InputConfig(Section):
-    """Inputs that a network expects. Null: inputs as they are in the data."""
-
-    size: PositiveInt | list[PositiveInt] | None = None
-    """Height and width in pixels, or one number for both."""
-
-    mean: list[float] | None = None
-    """Mean of each channel, subtracted."""
-
-    std: list[Annotated[float, Gt(0)]] | None = None
-    """Standard deviation of each channel, divided by."""
-
-    frames: PositiveInt | None = None
-    """Number of frames of a video, evenly spaced in time; for tasks with an axis of frames."""
-
-    points: PositiveInt | None = None
-    """Number of points of a point set, evenly spaced; for tasks with an axis of points."""
-
-    views: PositiveInt | None = None
-    """Number of views of an object, evenly spaced; for tasks with an axis of views."""
-
-
 class ModelConfig(Section):
     """A network."""
 
@@ -63,7 +42,8 @@ class ModelConfig(Section):
 
     changes: dict[str, dict[str, Any]] = {}
     """Compressions, applied in order: ``depth``, ``width``, ``low_rank``, ``prune``,
-    ``sparse``, ``lora``, ``quantized``, ``lsq``, each with its options. A student of an earlier stage is compressed further."""
+    ``sparse``, ``lora``, ``quantized``, ``lsq``, each with its options. A student of an earlier
+    stage is compressed further."""
 
     rounds: PositiveInt = 1
     """Number of rounds in which ``changes.prune`` removes its share; a training follows each. The
@@ -138,10 +118,7 @@ class ModelConfig(Section):
         if isinstance(self, TeacherConfig):
             raise ValueError("rounds: a teacher is not pruned in rounds. Leave rounds out")
         if self.earlier:
-            raise ValueError(
-                "rounds: a stage prunes the student of an earlier stage once. Leave rounds out, "
-                "or repeat the stage"
-            )
+            raise ValueError("rounds: a stage prunes its student once. Leave rounds out")
         if "prune" not in self.changes:
             raise ValueError(
                 "rounds: nothing is pruned. Expected changes.prune, such as {prune: {share: 0.5}}"

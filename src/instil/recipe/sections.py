@@ -22,9 +22,9 @@ from instil.recipe.data_sections import (
     SurrogateConfig,
     TeacherDataConfig,
 )
+from instil.recipe.input_section import InputConfig
 from instil.recipe.model_sections import (
     EnsembleConfig,
-    InputConfig,
     ModelConfig,
     SchemeConfig,
     StoreConfig,

@@ -22,6 +22,12 @@ WIDTHS = {"student": (2.0, 1.0, 0.5, 0.25), "teacher": (0.5, 0.25, 0.125)}
 LAYER_SHARES = (0.75, 0.5, 0.25)
 """Shares of the teacher's layers that a candidate keeps."""
 
+PRUNED_SHARES = (0.5, 0.75)
+"""Shares of the teacher's channels, neurons and heads that a candidate loses."""
+
+PRUNING_ROUNDS = 2
+"""Rounds in which a candidate is pruned. They share the steps of one training."""
+
 TIMM = (
     "lcnet_035",
     "lcnet_050",
@@ -150,10 +156,16 @@ def _compressions(recipe: Recipe, teacher: nn.Module) -> dict[str, dict[str, Any
         changes |= _narrow(teacher, share)
     changes["teacher_8_bits"] = {"quantized": {"bits": 8}}
     changes["teacher_4_bits"] = {"quantized": {"bits": 4}}
+    for bits in (8, 4):
+        changes[f"teacher_lsq_{bits}_bits"] = {"lsq": {"bits": bits}}
+    changes["teacher_2_of_4"] = {"sparse": {"n": 2, "m": 4}}
+    for share in PRUNED_SHARES:
+        changes[f"teacher_pruned_{100 * share:.0f}"] = {"prune": {"share": share}}
     sections = {}
     for name, change in changes.items():
         section = _section(recipe.student, "teacher", {})
-        sections[name] = section | {"changes": change}
+        rounds = PRUNING_ROUNDS if "prune" in change else 1
+        sections[name] = section | {"changes": change, "rounds": rounds}
     return sections
 
 

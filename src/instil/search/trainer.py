@@ -137,12 +137,17 @@ class Trainer:
     def _train(self, trial: Trial) -> dict[str, Any]:
         curve: list[list[float]] = []
         task = self.experiment.task
+        start = 0.0
 
         def observe(record: dict[str, Any]) -> None:
+            nonlocal start
             # An epoch without an evaluation has a record, too; so has the teacher.
             if record["arm"] != trial.method or "validation" not in record:
                 return
-            curve.append([record["step"], record["validation"][task.headline]])
+            # A round of pruning counts its steps from 0.
+            if curve and start + record["step"] <= curve[-1][0]:
+                start = curve[-1][0]
+            curve.append([start + record["step"], record["validation"][task.headline]])
             if is_behind(curve, trial.rivals, task.higher_is_better):
                 raise StopTrial
 

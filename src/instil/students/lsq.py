@@ -123,9 +123,10 @@ def lsq(
 ) -> nn.Module:
     """Quantise linear layers and convolutions with learned steps, in place.
 
-    Steps begin as in the paper, ``2 mean(|v|) / sqrt(upper)``, or at ``max(|v|) / upper`` if that
-    is smaller: with 8 bits no weight is clipped at first. Weights have a step per output. Inputs that are never negative on samples of the data have the
-    integers from 0. A head over tokens keeps its weights.
+    Weights have a step per output. Inputs that are never negative on samples of the data have the
+    integers from 0. A head over tokens keeps its weights. Steps begin as in the paper,
+    ``2 mean(|v|) / sqrt(upper)``, or at ``max(|v|) / upper`` if that is smaller: the first is too
+    coarse for 8 bits.
 
     Raises:
         ValueError: if there is no such layer.

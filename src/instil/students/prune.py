@@ -74,17 +74,7 @@ def prune(
     num_before = sum(parameter.numel() for parameter in model.parameters())
     if "layers" in wanted_parts:
         groups, scores = _remove_layers(model, groups, scores, share)
-    selected = [
-        (group, score)
-        for group, score in zip(groups, scores, strict=True)
-        if group.kind in wanted_parts
-    ]
-    counts: dict[Kind, tuple[int, int]] = {}
-    for group, score in selected:
-        count = _num_kept(group.count, share)
-        counts[group.kind] = (count, group.count)
-        group.keep(_largest(score, count, group.count))
-    set_model_configs([group for group, _ in selected], counts)
+    _remove_units(groups, scores, wanted_parts, share)
     if sum(parameter.numel() for parameter in model.parameters()) == num_before:
         raise ValueError(
             f"share: {share:.3g} of the units of a layer is less than one unit. Expected a larger "
@@ -108,6 +98,24 @@ def _check_parts(
                 f"parts: {type(model).__name__} has no {part} that can be removed. Expected "
                 f"{', '.join(sorted(kinds))}"
             )
+
+
+def _remove_units(
+    groups: Sequence[UnitGroup],
+    scores: Sequence[Tensor | None],
+    parts: Sequence[str],
+    share: float,
+) -> None:
+    """Remove the units of these parts with the smallest scores."""
+    counts: dict[Kind, tuple[int, int]] = {}
+    selected = []
+    for group, score in zip(groups, scores, strict=True):
+        if group.kind in parts:
+            count = _num_kept(group.count, share)
+            counts[group.kind] = (count, group.count)
+            group.keep(_largest(score, count, group.count))
+            selected.append(group)
+    set_model_configs(selected, counts)
 
 
 def _num_kept(count: int, share: float) -> int:

@@ -83,9 +83,7 @@ class Sparse(nn.Module):
 
 def sparse(
     model: nn.Module,
-    n: Annotated[
-        Annotated[int, Ge(1)], Doc("weights that stay of each m neighbouring inputs")
-    ] = 2,
+    n: Annotated[Annotated[int, Ge(1)], Doc("weights that stay of each m neighbouring inputs")] = 2,
     m: Annotated[Annotated[int, Ge(2)], Doc("number of neighbouring inputs")] = 4,
     decay: Annotated[
         NonNegative,

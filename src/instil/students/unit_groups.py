@@ -205,4 +205,3 @@ def groups_in(layer: nn.Module, groups: Iterable[UnitGroup]) -> Iterator[UnitGro
     for group in groups:
         if all(id(axis.module) in parts for axis in group.inputs):
             yield group
-

@@ -29,7 +29,13 @@ def _(values: Tensor, step: Tensor, zero: Tensor) -> Tensor:
 
 @torch.library.custom_op("instil::dequantize_rows", mutates_args=())
 def dequantize_rows(integers: Tensor, step: Tensor, zero: Tensor) -> Tensor:
-    """Multiply int8 weights (O, ...) by the steps (O,) of their outputs."""
+    """Multiply integers by the steps of their rows.
+
+    Args:
+        integers: int8 weights (O, ...).
+        step: step of each output (O,).
+        zero: int8 zeros (O,).
+    """
     return integers.to(step.dtype) * step.view(-1, *[1] * (integers.ndim - 1))
 
 

@@ -112,15 +112,16 @@ class _IntegerInputs(nn.Module):
         self.upper = float(quantizer.upper)
         self.smallest = float(quantizer.lower * step)
         self.largest = float(quantizer.upper * step)
-        self.type = torch.int8 if self.smallest < 0 else torch.uint8
+        self.integer_type = torch.int8 if self.smallest < 0 else torch.uint8
         self.register_buffer("step", step)
-        self.register_buffer("zero", torch.zeros((), dtype=self.type))
+        self.register_buffer("zero", torch.zeros((), dtype=self.integer_type))
 
     def forward(self, values: Tensor) -> Tensor:
         # With 8 bits the operator clips; fewer bits leave a part of the type unused.
-        if self.upper < torch.iinfo(self.type).max:
+        if self.upper < torch.iinfo(self.integer_type).max:
             values = values.clamp(self.smallest, self.largest)
-        return quantize_dequantize(values, self.step, self.zero)
+        rounded: Tensor = quantize_dequantize(values, self.step, self.zero)
+        return rounded
 
 
 def _convolution_options(layer: LSQConv2d) -> dict[str, Any]:

@@ -101,7 +101,9 @@ class LSQConv2d(nn.Conv2d):
         """Compute outputs (N, O, H, W) of inputs (N, I, H, W)."""
         if self.input_quantizer is not None:
             inputs = self.input_quantizer(inputs)
-        return self._conv_forward(inputs, self.weight_quantizer(self.weight), self.bias)
+        weight = self.weight_quantizer(self.weight)
+        outputs: Tensor = self._conv_forward(inputs, weight, self.bias)
+        return outputs
 
 
 LSQ_CLASSES: dict[type[nn.Module], type[nn.Module]] = {

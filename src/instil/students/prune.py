@@ -5,7 +5,7 @@ Li et al., ICLR 2017 (magnitude); Molchanov et al., CVPR 2019 (first-order Taylo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -170,7 +170,7 @@ def _taylor_scores(
     return [total / max(num_batches, 1) for total in totals]
 
 
-def _changes(group: UnitGroup, gradients: dict[int, Tensor | None]) -> Tensor:
+def _changes(group: UnitGroup, gradients: Mapping[int, Tensor | None]) -> Tensor:
     """Derivative of the loss by a factor of each unit (count,)."""
     change = torch.zeros(group.count)
     for axis in group.inputs:

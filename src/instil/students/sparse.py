@@ -77,7 +77,7 @@ class Sparse(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Return weights (O, I, ...) with zeros."""
         mask = n_m_mask(weight, self.n, self.m)
-        masked: Tensor = _StraightThrough.apply(weight, mask, self.decay)  # type: ignore[no-untyped-call]
+        masked: Tensor = _StraightThrough.apply(weight, mask, self.decay)
         return masked
 
 

@@ -77,7 +77,7 @@ def traced_groups(model: nn.Module) -> list[UnitGroup]:
     for node in graph.nodes:
         layer = parts.get(str(node.target)) if node.op == "call_module" else None
         is_plain_conv = isinstance(layer, nn.Conv2d) and layer.groups == 1
-        if is_plain_conv or isinstance(layer, nn.Linear):
+        if layer is not None and (is_plain_conv or isinstance(layer, nn.Linear)):
             search = _Search(parts, calls, layer)
             group = search.group(node)
             groups += [] if group is None else [group]

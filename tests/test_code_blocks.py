@@ -102,6 +102,7 @@ EXECUTED = {
         "yaml: test_links_of_graphs",
         "python: test_torch_geometric_links_of_graphs",
     ],
+    "modalities/detection.md": ["yaml: test_recipe_of_detection"],
     "modalities/points.md": ["yaml: test_recipe_of_points"],
     "modalities/ranking.md": [
         "yaml: test_recipe_of_ranking",

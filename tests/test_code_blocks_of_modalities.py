@@ -174,6 +174,18 @@ def test_recipe_of_a_forest_as_student(empty_folder: Path) -> None:
     assert result["training"] == {"fitted": True}
 
 
+def test_recipe_of_detection(empty_folder: Path) -> None:
+    pytest.importorskip("torchvision")
+    pytest.importorskip("pycocotools")
+    from tests.data.sources.test_coco import write
+
+    write(empty_folder / "pictures", "../annotations.json", count=12)
+    text = blocks("modalities/detection.md", "yaml")[0]
+    result = short_result(text, "teacher_train.epochs=1")
+    assert result["headline"] == "map"
+    assert set(last_losses()) == {"student/own_loss", "student/crosskd"}
+
+
 def test_recipe_of_ranking(empty_folder: Path) -> None:
     pytest.importorskip("tokenizers")
     text = blocks(RANKING, "yaml")[0]

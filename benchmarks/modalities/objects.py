@@ -1,4 +1,4 @@
-"""Data of the rows on points, views and scenes, from real objects, drawings and digits."""
+"""Data of the rows on points, views, scenes and boxes, from real objects, drawings and digits."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import UNLABELLED
+from instil.data.label_kinds import BoxData
+from instil.data.object_scenes import SceneObjects, object_scenes
 from instil.data.samples import TensorData
 from instil.data.splits import Splits, balanced_order
 
@@ -139,6 +141,80 @@ def _scenes(
             image[:, 0][window] = image[:, 0][window].maximum(digits[row])
     facts = {"channels": 1, "size": size}
     return TensorData({"image": image, "valid": mask != UNLABELLED}, mask, names, facts)
+
+
+def digit_scene_boxes(
+    path: PathOption,
+    count: Annotated[int, Ge(1), Doc("number of training scenes")] = 400,
+    size: Annotated[int, Ge(32), Doc("height and width of a scene, in pixels")] = 64,
+) -> Splits:
+    """One to four handwritten digits of ``mnist10k.npz`` on a noisy background, with boxes."""
+    arrays = _read(path)
+    image = torch.from_numpy(arrays["images"].astype(np.float32) / 255)[:, None]
+    label = torch.from_numpy(arrays["labels"].astype(np.int64))
+    names = tuple(str(digit) for digit in range(10))
+    parts = []
+    for seed, (rows, num_scenes) in enumerate(zip(DIGITS, (count, 60, 150), strict=True)):
+        generator = torch.Generator().manual_seed(seed)
+        background = 0.4 * torch.rand(num_scenes, 1, size, size, generator=generator)
+        objects = SceneObjects(torch.ones_like(image[rows]), image[rows], label[rows], names)
+        parts.append(object_scenes(objects, background, (14, 28), 4, generator))
+    return Splits(*parts, names, "boxes")
+
+
+def emoji_boxes(
+    path: PathOption,
+    groups: Annotated[list[str], Doc("groups of emoji, the classes")],
+    vendors: Annotated[list[str], Doc("sets of drawings")],
+    count: Annotated[int, Ge(1), Doc("number of training scenes")] = 400,
+    size: Annotated[int, Ge(32), Doc("height and width of a scene, in pixels")] = 64,
+) -> Splits:
+    """One to four emoji of ``emoji.npz`` on backgrounds of changing colours, with boxes.
+
+    The splits use different emoji.
+    """
+    arrays = _read(path)
+    chosen_vendors = [arrays["vendors"].tolist().index(vendor) for vendor in vendors]
+    group_ids = [arrays["groups"].tolist().index(group) for group in groups]
+    names = tuple(groups)
+    parts: list[BoxData] = []
+    for split, num_scenes in enumerate((count, 60, 150)):
+        rows = np.flatnonzero((arrays["split"] == split) & np.isin(arrays["group"], group_ids))
+        pictures = arrays["images"][rows][:, chosen_vendors].astype(np.float32) / 255
+        image = torch.from_numpy(pictures).flatten(0, 1).movedim(-1, 1).contiguous()
+        label = torch.tensor([group_ids.index(group) for group in arrays["group"][rows]])
+        label = label.repeat_interleave(len(vendors))
+        objects = SceneObjects(image, _opacity(image), label, names)
+        generator = torch.Generator().manual_seed(split)
+        background = _backgrounds(num_scenes, size, generator)
+        parts.append(object_scenes(objects, background, (16, 30), 4, generator))
+    return Splits(*parts, names, "boxes")
+
+
+def _opacity(image: Tensor) -> Tensor:
+    """1 for the drawing, 0 for the white around it that reaches the border (N, 1, h, w)."""
+    from scipy import ndimage
+
+    opacity = torch.ones_like(image[:, :1])
+    for row, white in enumerate((image > 0.97).all(1).numpy()):
+        regions, _ = ndimage.label(white)
+        border = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+        outside = np.isin(regions, np.setdiff1d(border, 0))
+        opacity[row, 0] = torch.from_numpy(~outside).float()
+    return opacity
+
+
+def _backgrounds(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Smooth colours with noise and a few rectangles (count, 3, size, size)."""
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    image = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False).clamp(0, 1)
+    image = image + 0.1 * torch.rand(count, 3, size, size, generator=generator)
+    for scene in image:
+        for _ in range(3):
+            top, left, height, width = torch.randint(4, size // 2, (4,), generator=generator)
+            colour = torch.rand(3, 1, 1, generator=generator)
+            scene[:, top : top + height, left : left + width] = colour
+    return image.clamp(0, 1)
 
 
 def _read(path: str) -> dict[str, NDArray[np.generic]]:

@@ -117,6 +117,9 @@ def _last_mlp(model: nn.Module, path: str) -> str:
 
 
 def _torchvision(model: Any) -> tuple[list[str], str]:
+    if hasattr(model, "backbone") and hasattr(model.backbone, "fpn"):
+        num_levels = len(model.backbone.fpn.layer_blocks)
+        return [f"backbone.fpn.layer_blocks.{level}" for level in range(num_levels)], ""
     name = type(model).__name__
     features = list(TORCHVISION_STAGES.get(name, []))
     if name in TORCHVISION_SEQUENTIAL:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Net, Outputs
-from instil.roles import Projection, Sampled, Top
+from instil.roles import DenseHead, Projection, Sampled, Top
 
 
 def summarize_net(net: nn.Module, outputs: Outputs) -> dict[str, Any]:
@@ -44,6 +44,8 @@ def _shape(value: Any) -> Any:
         return [len(value)]
     if isinstance(value, Mapping):
         return [_shape(part) for part in value.values()]
+    if isinstance(value, DenseHead):
+        return [value.num_classes]
     return list(value.shape)
 
 

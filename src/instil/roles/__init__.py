@@ -1,6 +1,7 @@
 """Roles of network outputs: shared roles, alternatives to logits, and deferred values."""
 
 from instil.roles.consumer import RoleConsumer
+from instil.roles.dense_head import DenseHead
 from instil.roles.lazy_outputs import LazyOutputs
 from instil.roles.resolution import (
     ExplainsMissingRoles,
@@ -13,6 +14,7 @@ from instil.roles.signals import SHARED_ROLES, SIGNALS, Projection, Sampled, Top
 __all__ = [
     "SHARED_ROLES",
     "SIGNALS",
+    "DenseHead",
     "ExplainsMissingRoles",
     "LazyOutputs",
     "Needs",

@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SHARED_ROLES = frozenset({"class_embedding", "head", "logit_scale", "token_embedding"})
+SHARED_ROLES = frozenset(
+    {"class_embedding", "dense_head", "head", "logit_scale", "token_embedding"}
+)
 """Roles that belong to a model, not to samples: they have no rows to select or gather. ``head`` is
-the (weight, bias) of the classifier, ``token_embedding`` (V, E) the embedding of each token."""
+the (weight, bias) of the classifier, ``token_embedding`` (V, E) the embedding of each token,
+``dense_head`` the ``DenseHead`` of a detector."""
 
 SIGNALS = ("logits", "projection", "top", "sampled", "text")
 """Roles that describe the probabilities of classes or tokens for one text. ``text`` is a tuple of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from instil.data.augmentation import BoxAugmentation
 from instil.tasks.bases.box_scores import box_scores
 from instil.tasks.bases.detector_call import detector_call
 from instil.tasks.bases.own_labels import label_parameter
+from instil.tasks.bases.query_detector_call import query_detector_call
 from instil.tasks.bases.scores import scores
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.classification import preprocess, resized_images
@@ -27,25 +28,32 @@ def call(
     size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    roles: Collection[str] | None = None,
 ) -> Outputs:
     """Compute the outputs of a detector.
 
     Args:
-        model: a model that returns logits and box logits, by these names or in this order; or a
+        model: a model that returns logits and box logits, by these names or in this order; a
             detector with the parameter ``targets``, as those of torchvision, whose class 0 is the
-            background.
+            background; or one with ``labels``, as those of transformers.
         batch: ``image`` (N, C, H, W) in [0, 1]; it is resized and normalised for this model.
         size: side, or height and width, of the model's images; None for no resizing.
         mean: mean of each channel.
         std: standard deviation of each channel.
+        roles: roles that are read; None: all.
 
     Returns:
-        ``logits`` (N, C) and ``box_logits`` (N, 4 * bins). Of a detector with ``targets`` its
-        ``loss`` in train mode, and ``detections`` in eval mode.
+        ``logits`` (N, C) and ``box_logits`` (N, 4 * bins). Of a detector with ``targets`` or
+        ``labels`` its ``loss`` in train mode, ``detections`` in eval mode, and further roles of
+        ``detector_call`` and ``query_detector_call``.
     """
     if label_parameter(model) == "targets":
-        return detector_call(model, batch, background=True)
-    result = model(preprocess(batch["image"], size, mean, std))
+        return detector_call(model, batch, background=True, roles=roles)
+    images = preprocess(batch["image"], size, mean, std)
+    if label_parameter(model) == "labels":
+        colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        return query_detector_call(model, batch, colour)
+    result = model(images)
     if isinstance(result, Mapping):
         return {"logits": result["logits"], "box_logits": result["box_logits"]}
     logits, box_logits = result

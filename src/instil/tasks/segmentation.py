@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
+from instil.tasks.bases.segmenter_call import resized_logits, segmenter_outputs
 from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import check_images, preprocess
 
@@ -20,28 +21,28 @@ def call(
     size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    pass_labels: bool = False,
 ) -> Outputs:
     """Compute the logits of each pixel.
 
     Args:
         model: a model that returns logits (N, C, h, w), as a tensor, as ``out`` (torchvision) or as
-            ``logits`` (transformers); they are resized to the image (bilinear).
+            ``logits`` (transformers); or masks and classes of queries, such as Mask2Former. They
+            are resized to the image (bilinear).
         batch: ``image`` (N, C, H, W) in [0, 1]; it is resized and normalised for this model.
         size: side, or height and width, of the model's images; None for no resizing.
         mean: mean of each channel.
         std: standard deviation of each channel.
+        pass_labels: whether a model that computes its loss itself receives the labels in train
+            mode.
 
     Returns:
-        ``logits`` (N, H, W, C).
+        ``logits`` (N, H, W, C), and ``loss`` of a model that receives labels.
     """
     image: Tensor = batch["image"]
-    result = model(preprocess(image, size, mean, std))
-    if isinstance(result, Mapping):
-        result = result["out"] if "out" in result else result["logits"]
-    logits: Tensor = result[0] if isinstance(result, (tuple, list)) else result
-    if logits.shape[-2:] != image.shape[-2:]:
-        logits = F.interpolate(logits, image.shape[-2:], mode="bilinear")
-    return {"logits": logits.movedim(1, -1)}
+    outputs = segmenter_outputs(model, batch, preprocess(image, size, mean, std), pass_labels)
+    height, width = image.shape[-2:]
+    return outputs | {"logits": resized_logits(outputs["logits"], height, width)}
 
 
 class Segmentation(Task):

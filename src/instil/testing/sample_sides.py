@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Outputs
+from instil.testing.dense_detection import dense_detection
 
 NUM_CLASSES = 7
 WIDTHS = {"student": 12, "teacher": 16}
@@ -127,11 +128,13 @@ def node_classification(draw: Draw, side: str) -> Outputs:
 
 
 def detection(draw: Draw, side: str) -> Outputs:
-    """Class logits of one location, and a distribution over distances for each edge of its box."""
+    """Class logits of one location, a distribution over distances for each edge, all anchors."""
+    logits = 2 * draw(NUM_CLASSES)
     return {
-        "logits": 2 * draw(NUM_CLASSES),
+        "logits": logits,
         "box_logits": 2 * draw(4 * NUM_DISTANCES),
         "embedding": draw(WIDTHS[side]),
+        **dense_detection(len(logits), logits.dtype, side),
     }
 
 

@@ -70,7 +70,10 @@ def map_structure(outputs: dict[str, Any], change: Callable[[Tensor], Tensor]) -
     def changed(value: Any) -> Any:
         if isinstance(value, dict):
             return map_structure(value, change)
-        return tuple(map(changed, value)) if isinstance(value, tuple) else change(value)
+        if isinstance(value, tuple):
+            return tuple(map(changed, value))
+        # A head of a detector is not a tensor.
+        return change(value) if isinstance(value, Tensor) else value
 
     return {role: changed(value) for role, value in outputs.items()}
 

@@ -18,6 +18,7 @@ from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.archive import named_errors, read_arrays
 from instil.data.archive_columns import archive_samples
+from instil.data.boxed_arrays import boxed_arrays
 from instil.data.column_samples import LabelKind
 from instil.data.images import ArrayData
 from instil.data.masks import masked_arrays
@@ -76,6 +77,8 @@ def npz(
     - classification: class indices or names (N,), or one yes or no for each class (N, C); -100,
       or an empty name, for no label;
     - segmentation: class indices (N, H, W), 255 for void, -100 for no label;
+    - detection with an array ``box`` (N, K, 4), edges in pixels: class indices (N, K), both padded
+      with -100;
     - regression: floating-point targets (N,) or (N, D), -100 or NaN for no label.
 
     With ``columns``, the arrays have any names and are any inputs, as for the source ``parquet``.
@@ -112,6 +115,8 @@ def _samples(
     image = channels_first(_unit_range(_array(arrays, IMAGES)))
     values = _array(arrays, LABELS)
     names = classes or _names(arrays)
+    if task_name == "detection" and "box" in arrays:
+        return boxed_arrays(image, values, arrays["box"], names)
     if task_name in ("segmentation", "regression"):
         images = ArrayData(image, torch.full((len(image),), UNLABELLED), names or ())
         if task_name == "segmentation":

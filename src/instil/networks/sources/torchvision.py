@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from instil.cards import suggestion
+from instil.networks.detector_classes import DETECTOR_CLASSES, build_detector
 from instil.networks.inputs import torchvision_input
 from instil.networks.model_source import ModelRequest, ModelSource
 
@@ -22,6 +23,9 @@ class TorchvisionSource(ModelSource):
     - Segmentation models return ``out`` (N, classes, H, W).
     - Detection models read a list of images and, in training, targets; class 0 is the background,
       so they have one class more than the data.
+    - ``RetinaNet``, ``FCOS``, ``FasterRCNN`` and ``MaskRCNN`` are those classes on a backbone of
+      any size: options ``backbone``, ``width``, ``strides``, ``pyramid_channels``,
+      ``anchor_sizes``, ``aspect_ratios``, and those of the class.
     - Video classifiers read clips (N, C, T, H, W).
     """
 
@@ -32,6 +36,8 @@ class TorchvisionSource(ModelSource):
     def build(self, request: ModelRequest) -> nn.Module:
         channels = request.fact("channels")
         self.library(request.spec)
+        if request.name in DETECTOR_CLASSES:
+            return _detector(request, channels)
         from torchvision import models  # type: ignore[import-untyped]
 
         names = models.list_models(module=models)
@@ -42,13 +48,10 @@ class TorchvisionSource(ModelSource):
         if request.name not in names and request.name not in families:
             raise ValueError(
                 f"torchvision has no classification model '{request.name}' and no model for "
-                f"{', '.join(FAMILIES)}.{suggestion(request.name, [*names, *families])}"
+                f"{', '.join(FAMILIES)}."
+                f"{suggestion(request.name, [*names, *families, *DETECTOR_CLASSES])}"
             )
-        if channels not in (1, 3):
-            raise ValueError(
-                f"{request.spec} reads colour images, or grey images as colour images, not "
-                f"{channels} channels. timm models read any number of channels"
-            )
+        _check_channels(request, channels)
         family = families.get(request.name, "")
         weights = models.get_model_weights(request.name).DEFAULT if request.pretrained else None
         model: Any = request.create(lambda: _create(models, request, family, weights))
@@ -60,6 +63,24 @@ class TorchvisionSource(ModelSource):
         if family in ("", "segmentation") or (family == "video" and expects):
             model.expects = expects
         return model  # type: ignore[no-any-return]
+
+
+def _check_channels(request: ModelRequest, channels: int) -> None:
+    if channels not in (1, 3):
+        raise ValueError(
+            f"{request.spec} reads colour images, or grey images as colour images, not "
+            f"{channels} channels. timm models read any number of channels"
+        )
+
+
+def _detector(request: ModelRequest, channels: int) -> nn.Module:
+    _check_channels(request, channels)
+    if request.pretrained:
+        raise ValueError(
+            f"pretrained: {request.spec} is a class without weights. Expected a model such as "
+            "torchvision:retinanet_resnet50_fpn. Leave pretrained out, or set weights"
+        )
+    return build_detector(request)
 
 
 def _create(models: Any, request: ModelRequest, family: str, weights: Any) -> Any:

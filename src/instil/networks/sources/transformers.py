@@ -20,6 +20,8 @@ DATA_OPTIONS = {
 }
 """Options of a configuration, and the property of the data that is their default."""
 
+WITH_CLASSES = ("Classification", "ObjectDetection", "Segmentation")
+"""Parts of the names of Auto classes whose models have the classes of the data."""
 
 TOKEN_OPTIONS = {
     "pad_token_id": "pad",
@@ -127,7 +129,7 @@ def _config(
         raise ValueError(
             "expected the option path, or config with a model_type such as {model_type: bert}"
         )
-    if "Classification" in request.name and "classes" in request.facts:
+    if any(name in request.name for name in WITH_CLASSES) and "classes" in request.facts:
         entries = {"num_labels": request.facts["classes"]} | entries
     if request.name == "AutoModelForCTC" and "classes" in request.facts:
         # Class 0 is the blank, which these models call the padding.

@@ -12,6 +12,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
+from instil.functional.boxes import boxes_as_fractions
 from instil.functional.feature_maps import as_map, describe_grid, grid_of, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
@@ -163,8 +164,8 @@ class ContextAdapters(nn.Module):
 class FGD(FeatureObjective):
     """Attended features of objects and background, and global context; sum over the pairs.
 
-    ``boxes`` of the batch (N, M, 4) are left, top, right, bottom as fractions of the image; rows of
-    zeros are padding. Without boxes the whole map is background.
+    ``boxes`` of the batch (N, M, 4) are left, top, right, bottom as fractions of the image; zeros
+    are padding. Else ``box`` is read, in pixels. Without boxes the whole map is background.
 
     The defaults are those for one-stage detectors with anchors. For two-stage detectors the authors
     use a twentieth of the first three weights and a tenth of ``context``.
@@ -239,7 +240,7 @@ class FGD(FeatureObjective):
     ) -> Tensor:
         aligned = adapters.align(student)
         target = to_float32(as_map(teacher))
-        boxes = batch.get("boxes", aligned.new_zeros(len(aligned), 0, 4))
+        boxes = boxes_as_fractions(batch, aligned)
         masks = box_masks(boxes, grid_of(target))
         weights = (self.foreground, self.background, self.attention)
         focal = fgd_loss(aligned, target, *masks, self.temperature, weights, "none")

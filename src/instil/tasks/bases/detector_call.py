@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
 
 from instil.items import UNLABELLED, Batch, Outputs
+from instil.tasks.bases.dense_outputs import recorded_head
 
 
-def detector_call(model: Any, batch: Batch, background: bool = False) -> Outputs:
+def detector_call(
+    model: Any, batch: Batch, background: bool = False, roles: Collection[str] | None = None
+) -> Outputs:
     """Run a detector of ``torchvision.models.detection``; in train mode it returns its losses.
 
     Args:
@@ -17,24 +21,38 @@ def detector_call(model: Any, batch: Batch, background: bool = False) -> Outputs
             mode) or detections (eval mode).
         batch: ``image`` (N, 3, H, W) in [0, 1], ``box`` (N, M, 4) as x1, y1, x2, y2 in pixels, and
             ``label`` (N, M); -100 fills up the rows of samples with fewer boxes. Grey images
-            become colour images.
+            become colour images. ``masks`` (N, M, H, W) are for detectors with masks.
         background: whether class 0 of the model is the background, and class 0 of the data its
             class 1.
+        roles: roles that are read; None: all.
 
     Returns:
         ``loss``, the losses by name, in train mode; else ``detections``, a tuple with ``boxes``,
-        ``labels`` and ``scores`` of each image.
+        ``labels`` and ``scores`` of each image. A detector with the head of RetinaNet or FCOS
+        also returns ``anchor_logits`` (N, anchors, C), ``anchor_boxes`` (N, anchors, 4) and, for
+        ``crosskd``, ``class_features``, ``box_features`` and ``dense_head``.
     """
     image = batch["image"]
     images = list(image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image)
     shift = int(background)
-    if not model.training:
-        return {"detections": tuple(_shifted(each, -shift) for each in model(images))}
+    with recorded_head(model, roles) as dense:
+        if not model.training:
+            detections = tuple(_shifted(each, -shift) for each in model(images))
+        else:
+            loss = model(images, _targets(batch, shift))
+    return dense | ({"loss": loss} if model.training else {"detections": detections})
+
+
+def _targets(batch: Batch, shift: int) -> list[dict[str, Tensor]]:
+    """Boxes and class indices of each image."""
     targets = []
-    for box, label in zip(batch["box"], batch["label"], strict=True):
+    for row, (box, label) in enumerate(zip(batch["box"], batch["label"], strict=True)):
         has_box = label != UNLABELLED
-        targets.append({"boxes": box[has_box], "labels": label[has_box] + shift})
-    return {"loss": model(images, targets)}
+        target = {"boxes": box[has_box], "labels": label[has_box] + shift}
+        if "masks" in batch:
+            target["masks"] = batch["masks"][row][has_box]
+        targets.append(target)
+    return targets
 
 
 def _shifted(detections: dict[str, Tensor], shift: int) -> dict[str, Tensor]:

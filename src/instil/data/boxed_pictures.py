@@ -1,0 +1,43 @@
+"""Pictures that are decoded on demand, with any number of boxes each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from instil.core import Batch
+from instil.data.images import LazyData
+from instil.data.label_kinds import BoxData
+
+
+class BoxedPictures(BoxData):
+    """Pictures with boxes; a batch is that of ``BoxData`` with ``image``.
+
+    Args:
+        images: the pictures; their own labels are ignored.
+        boxes: for each picture, (k, 4) edges left, top, right and bottom in pixels.
+        labels: for each picture, class indices (k,).
+        classes: class names.
+
+    Raises:
+        ValueError: for boxes of another shape or negative size, and labels that do not fit them.
+    """
+
+    noun = "image"
+
+    def __init__(
+        self, images: LazyData, boxes: Sequence[Any], labels: Sequence[Any], classes: Sequence[str]
+    ):
+        self.images = images
+        super().__init__({}, boxes, labels, classes, images.facts | {"classes": len(classes)})
+
+    def inputs(self, rows: Tensor) -> Batch:
+        return {"image": self.images.images(rows)}
+
+    def _take(self, rows: Tensor) -> None:
+        # The pictures themselves stay undecoded.
+        self.images = self.images.subset(rows)
+        self.box = self.box[rows]
+        self.num_boxes = self.num_boxes[rows]

@@ -1,0 +1,158 @@
+"""Source ``coco``: pictures with any number of boxes, in the JSON format of COCO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from typing_extensions import Doc
+
+from instil.cards import suggestion
+from instil.data.boxed_pictures import BoxedPictures
+from instil.data.coco_annotations import AnnotatedPicture, read_annotations
+from instil.data.images import LazyData
+from instil.data.paths import located
+from instil.data.picture_check import BrokenOption, readable_pictures
+from instil.data.pictures import (
+    BackgroundOption,
+    ChannelsOption,
+    Files,
+    Pictures,
+    SizeOption,
+    pictures,
+)
+from instil.data.samples import Samples
+from instil.data.splits import Splits, TestOption, ValidationOption, splits
+from instil.data.tables import files_of
+
+ByPart = dict[str, list[tuple[Path, AnnotatedPicture]]]
+"""File and annotations of each picture, for each split."""
+
+
+def coco(
+    files: Annotated[
+        str | dict[str, str],
+        Doc("JSON file, or a file of each split (train, validation, test)"),
+    ],
+    images: Annotated[
+        str | dict[str, str] | None,
+        Doc("folder of the pictures, or one of each split; null: the folder of the JSON file"),
+    ] = None,
+    size: SizeOption = None,
+    channels: ChannelsOption = None,
+    background: BackgroundOption = "white",
+    broken: BrokenOption = "error",
+    classes: Annotated[
+        list[str] | None, Doc("names of the categories that are read; null: all of them")
+    ] = None,
+    validation: ValidationOption = 0.15,
+    test: TestOption = 0.15,
+    base: Path = Path(),
+) -> Splits:
+    """Pictures and boxes of objects, for the task ``detection`` with ``kind: boxes``.
+
+    A JSON file has ``images``, ``annotations`` with ``bbox`` (left, top, width, height in pixels)
+    and ``categories``. A picture without annotations has no object. With ``size``, boxes are
+    resized like their pictures. Groups of objects (``iscrowd``) are left out.
+
+    Args:
+        base: folder that relative paths start from.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: for a missing file, a file of another form, an unknown category, and unreadable
+            pictures unless ``broken`` is ``skip``.
+    """
+    by_part, names = _read(files, images, base)
+    names = _chosen(names, classes)
+    all_files: list[Path] = []
+    for rows in by_part.values():
+        all_files += [path for path, _ in rows]
+    root = all_files[0].parent
+    good, notes = readable_pictures(all_files, root, broken)
+    by_part = {part: [row for row in rows if row[0] in good] for part, rows in by_part.items()}
+    first = Files((by_part["train"][0][0],)) if by_part.get("train") else Files(tuple(all_files))
+    read = pictures(first, channels, size, background)
+    parts: dict[str, Samples] = {
+        part: _samples(rows, read, names) for part, rows in by_part.items()
+    }
+    return replace(splits(parts, validation, test), notes=notes)
+
+
+def _read(
+    files: str | dict[str, str], images: str | dict[str, str] | None, base: Path
+) -> tuple[ByPart, list[str]]:
+    """Pictures of each split, and the names of all categories."""
+    by_part: ByPart = {}
+    names: dict[str, None] = {}
+    paths = files_of(dict(files) if isinstance(files, dict) else files, base)
+    for part, part_paths in paths.items():
+        by_part[part] = []
+        for path in part_paths:
+            folder = _folder(images, part, path, base)
+            annotated, categories = read_annotations(path)
+            names |= dict.fromkeys(categories)
+            by_part[part] += [(_file(folder, picture.name), picture) for picture in annotated]
+    return by_part, list(names)
+
+
+def _folder(images: str | dict[str, str] | None, part: str, path: Path, base: Path) -> Path:
+    if isinstance(images, Mapping):
+        if part not in images:
+            raise ValueError(
+                f"images.{part}: missing. Expected a folder for each split of files, or one folder "
+                "for all"
+            )
+        return located(images[part], base)
+    return path.parent if images is None else located(images, base)
+
+
+def _file(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ValueError(
+            f"images: no picture '{name}' in {folder.resolve()}. Set images to the folder of the "
+            f"pictures.{suggestion(path.name, near)}"
+        )
+    return path
+
+
+def _chosen(names: Sequence[str], classes: list[str] | None) -> list[str]:
+    for name in classes or ():
+        if name not in names:
+            raise ValueError(
+                f"classes: the files have no category '{name}'.{suggestion(name, names)}"
+            )
+    return classes or list(names)
+
+
+def _samples(
+    rows: Sequence[tuple[Path, AnnotatedPicture]], read: Pictures, names: Sequence[str]
+) -> BoxedPictures:
+    """Pictures of one split, with their boxes in the size of the pictures."""
+    reader = replace(read, open=Files(tuple(path for path, _ in rows)))
+    boxes: list[Any] = []
+    labels: list[Any] = []
+    for row, (_, picture) in enumerate(rows):
+        factors = _factors(picture, reader, row)
+        chosen = [index for index, name in enumerate(picture.classes) if name in names]
+        box = torch.tensor([picture.boxes[index] for index in chosen]).reshape(-1, 4) * factors
+        boxes.append(box)
+        labels.append([names.index(picture.classes[index]) for index in chosen])
+    images = LazyData(reader, torch.zeros(len(rows), dtype=torch.int64), names)
+    return BoxedPictures(images, boxes, labels, names)
+
+
+def _factors(picture: AnnotatedPicture, reader: Pictures, row: int) -> torch.Tensor:
+    """Size of a resized picture over its size in the annotations, for each edge of a box."""
+    if reader.size is None:
+        return torch.ones(4)
+    width, height = picture.size or reader.open(row).size
+    horizontal, vertical = reader.size[1] / width, reader.size[0] / height
+    return torch.tensor([horizontal, vertical, horizontal, vertical])

@@ -1,0 +1,75 @@
+"""Call of detection transformers of the library transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instil.functional.boxes import boxes_as_fractions, centres, corners
+from instil.items import UNLABELLED, Batch, Outputs
+
+MOST_DETECTIONS = 100
+"""Largest number of detections of an image, as in COCO."""
+
+
+def query_detector_call(model: Any, batch: Batch, images: Tensor) -> Outputs:
+    """Run a model such as ``DetrForObjectDetection`` or ``RTDetrForObjectDetection``.
+
+    Args:
+        model: model with the parameters ``pixel_values`` and ``labels``.
+        batch: ``image`` (N, C, H, W); in train mode also ``box`` (N, M, 4) in pixels and ``label``
+            (N, M), padded with -100.
+        images: images for the model (N, 3, H', W').
+
+    Returns:
+        ``query_boxes`` (N, Q, 4), centre and size as fractions of the image. Class logits are
+        ``query_logits`` (N, Q, C + 1), whose last class is no object, or ``query_binary_logits``
+        (N, Q, C), one sigmoid per class. In train mode ``loss``, else ``detections``, a tuple with
+        ``boxes``, ``labels`` and ``scores`` of each image.
+    """
+    labels = _labels(batch) if model.training else None
+    result = model(pixel_values=images, labels=labels)
+    num_queries = model.config.num_queries
+    # RT-DETR puts the queries of its denoising loss in front, in train mode.
+    logits = result.logits[:, -num_queries:]
+    boxes = result.pred_boxes[:, -num_queries:]
+    is_binary = logits.shape[-1] == model.config.num_labels
+    role = "query_binary_logits" if is_binary else "query_logits"
+    outputs: Outputs = {role: logits, "query_boxes": boxes}
+    if model.training:
+        return outputs | {"loss": result.loss}
+    height, width = batch["image"].shape[-2:]
+    size = torch.tensor([width, height, width, height], device=boxes.device)
+    scores = logits.sigmoid() if is_binary else logits.softmax(-1)[..., :-1]
+    detections = _detections(scores, corners(boxes) * size)
+    return outputs | {"detections": detections}
+
+
+def _labels(batch: Batch) -> list[dict[str, Tensor]]:
+    """Class indices and boxes of each image in the format of transformers."""
+    fractions = boxes_as_fractions(batch, batch["box"])
+    labels = []
+    for box, label in zip(centres(fractions), batch["label"], strict=True):
+        has_box = label != UNLABELLED
+        labels.append({"class_labels": label[has_box], "boxes": box[has_box]})
+    return labels
+
+
+def _detections(scores: Tensor, boxes: Tensor) -> tuple[dict[str, Tensor], ...]:
+    """The most likely pairs of query and class of each image."""
+    num_classes = scores.shape[-1]
+    flat = scores.flatten(1)
+    top, index = flat.topk(min(MOST_DETECTIONS, flat.shape[1]), dim=1)
+    query = index // num_classes
+    detections = []
+    for row in range(len(scores)):
+        detections.append(
+            {
+                "boxes": boxes[row, query[row]],
+                "labels": index[row] % num_classes,
+                "scores": top[row],
+            }
+        )
+    return tuple(detections)

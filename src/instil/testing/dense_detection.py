@@ -1,0 +1,85 @@
+"""Sample outputs of a one-stage detector and of a detection transformer, without draws."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Outputs
+from instil.roles import DenseHead
+
+NUM_CLASSES = 3
+CHANNELS = 4
+NUM_BLOCKS = 4
+NUM_QUERIES = 3
+GRIDS = (3, 2)
+"""Height and width of the two levels of the pyramid."""
+
+
+def dense_detection(num_samples: int, dtype: torch.dtype, side: str) -> Outputs:
+    """Return features inside a head, predictions of all anchors, the head, and queries.
+
+    The predictions are those of the head for the features of each position.
+
+    Args:
+        num_samples: number of images.
+        dtype: type of the outputs.
+        side: ``student`` or ``teacher``.
+    """
+    phase = 0.0 if side == "student" else 1.0
+    head = _head(phase)
+    features = {}
+    blocks = {"class_features": head.class_blocks, "box_features": head.box_blocks}
+    for index, (role, branch) in enumerate(blocks.items()):
+        positions = [[_levels(num_samples, grid, phase + index) for grid in GRIDS]]
+        for block in branch:
+            inputs = positions[-1] if len(positions) == 1 else [x.relu() for x in positions[-1]]
+            positions.append([block(level) for level in inputs])
+        features[role] = tuple(tuple(level.to(dtype) for level in part) for part in positions)
+    first = (features[role][0] for role in blocks)
+    logits, boxes = head.finish(*([x.float() for x in part] for part in first), 0)
+    return {
+        "anchor_logits": logits.to(dtype),
+        "anchor_boxes": boxes.to(dtype),
+        **features,
+        "dense_head": head,
+        **_queries(num_samples, dtype, phase),
+    }
+
+
+def _queries(num_samples: int, dtype: torch.dtype, phase: float) -> Outputs:
+    """Class logits and boxes of the queries of a detection transformer."""
+    position = torch.arange(num_samples * NUM_QUERIES * 4).view(num_samples, NUM_QUERIES, 4)
+    return {
+        "query_logits": (2 * (5 * position + phase).sin()).to(dtype),
+        "query_boxes": (0.5 + 0.4 * (7 * position + phase).cos()).to(dtype),
+    }
+
+
+def _levels(num_samples: int, grid: int, phase: float) -> Tensor:
+    size = num_samples * CHANNELS * grid**2
+    return (3 * torch.arange(size) + phase).sin().view(num_samples, CHANNELS, grid, grid)
+
+
+def _head(phase: float) -> DenseHead:
+    def layer(outputs: int, start: float) -> nn.Conv2d:
+        convolution = nn.Conv2d(CHANNELS, outputs, 1)
+        weight = (torch.arange(outputs * CHANNELS) + start + phase).cos()
+        convolution.weight.data = weight.view(outputs, CHANNELS, 1, 1)
+        convolution.bias.data = (torch.arange(outputs) + start).sin()
+        return convolution.requires_grad_(False)
+
+    return DenseHead(
+        [layer(CHANNELS, block) for block in range(NUM_BLOCKS)],
+        [layer(CHANNELS, 0.5 + block) for block in range(NUM_BLOCKS)],
+        layer(NUM_CLASSES, 7.0),
+        layer(4, 8.0),
+        NUM_CLASSES,
+        _decode,
+    )
+
+
+def _decode(codes: Tensor) -> Tensor:
+    """Boxes around the origin; both sizes are at least 1."""
+    size = 1 + codes[..., 2:].abs()
+    return torch.cat([codes[..., :2] - size, codes[..., :2] + size], -1)

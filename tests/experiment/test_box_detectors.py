@@ -1,0 +1,180 @@
+"""Detectors of torchvision and transformers as teachers and students, in recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instil.networks import factory
+from instil.plan.doctor import doctor
+from instil.recipe import RecipeError, build
+from instil.recipe.sections import Recipe
+from instil.tasks.bases.box_scores import box_scores
+from instil.tasks.detection import call
+from tests.experiment.small import run_of
+
+FACTS = {"classes": 10, "channels": 1, "size": 32}
+SMALL = {"width": 4, "strides": [8], "pyramid_channels": 32}
+DENSE = SMALL | {"topk_candidates": 20, "detections_per_img": 10}
+BACKBONE = {"embedding_size": 8, "depths": [1, 1, 1, 1], "layer_type": "basic"}
+BACKBONE |= {"hidden_sizes": [8, 8, 16, 16]}
+DECODER = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16}
+DECODER |= {"decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+DETR = {
+    "model_type": "detr",
+    "backbone": None,
+    "use_timm_backbone": False,
+    "use_pretrained_backbone": False,
+    "backbone_config": {"model_type": "resnet", "out_features": ["stage4"]} | BACKBONE,
+    "num_queries": 6,
+} | DECODER
+RT_DETR = {
+    "model_type": "rt_detr",
+    "backbone": None,
+    "use_pretrained_backbone": False,
+    "backbone_config": {
+        "model_type": "rt_detr_resnet",
+        "out_features": ["stage2", "stage3", "stage4"],
+    }
+    | BACKBONE,
+    "encoder_hidden_dim": 16,
+    "encoder_in_channels": [8, 16, 16],
+    "decoder_in_channels": [16, 16, 16],
+    "num_queries": 6,
+    "num_denoising": 4,
+} | DECODER
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("torchvision")
+    pytest.importorskip("pycocotools")
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def detection(model: str, options: dict[str, Any], **sections: Any) -> Recipe:
+    data = {"name": "digit_objects", "scenes": 8, "held_out": 2, "size": 32, "batch_size": 4}
+    whole: dict[str, Any] = {
+        "task": {"name": "detection", "kind": "boxes"},
+        "data": data,
+        "teacher": {"model": model, "options": options},
+        "student": {"model": model, "options": options},
+        "objectives": {"own_loss": {}, "pkd": {}, "mgd": {}, "fgd": {}},
+        "teacher_train": {"steps": 2, "optimizer": {"lr": 1e-3}},
+        "train": {"steps": 2, "optimizer": {"lr": 1e-3}},
+        "seeds": [0],
+        "baselines": [],
+        "export": False,
+    }
+    return build(whole | sections)
+
+
+@pytest.mark.parametrize("name", ["FCOS", "RetinaNet", "FasterRCNN"])
+def test_features_of_the_pyramid_are_distilled(folder: Path, name: str) -> None:
+    options = SMALL if name == "FasterRCNN" else DENSE
+    result = run_of(detection(f"torchvision:{name}", options), folder / "run")
+    assert (result["status"], result["headline"]) == ("complete", "map")
+    assert 0 <= result["distilled"]["map"]["mean"] <= result["distilled"]["map_50"]["mean"] <= 1
+    assert result["teacher"]["map"]["mean"] >= 0
+
+
+def test_boxes_of_the_batch_are_the_foreground_of_fgd(folder: Path) -> None:
+    values = []
+    for size in (32, 64):
+        options = DENSE | {"min_size": size, "max_size": size}
+        recipe = detection("torchvision:RetinaNet", options, objectives={"own_loss": {}, "fgd": {}})
+        (_, probe) = doctor(recipe)["stages"][0]["objectives"].values()
+        values.append(probe["value"])
+    assert all(value > 0 for value in values)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "roles"),
+    [
+        ("torchvision:retinanet_resnet50_fpn", {"min_size": 64, "max_size": 64}, "anchor_logits"),
+        ("torchvision:fcos_resnet50_fpn", {"min_size": 64, "max_size": 64}, "anchor_logits"),
+        ("torchvision:fasterrcnn_resnet50_fpn", {"min_size": 64, "max_size": 64}, ""),
+        ("torchvision:ssdlite320_mobilenet_v3_large", {}, ""),
+        ("torchvision:RetinaNet", {"backbone": "resnet18", "pyramid_channels": 32}, "dense_head"),
+    ],
+)
+@pytest.mark.slow
+def test_models_at_full_size(name: str, options: dict[str, Any], roles: str) -> None:
+    pytest.importorskip("torchvision")
+    model = factory.build(name, options, **FACTS)
+    generator = torch.Generator().manual_seed(0)
+    batch = {
+        "image": torch.rand(2, 1, 64, 64, generator=generator),
+        "label": torch.tensor([[1, 9], [3, -100]]),
+        "box": torch.tensor([[[4.0, 4, 30, 30], [32, 32, 60, 60]], [[8.0, 8, 40, 40], [-100] * 4]]),
+    }
+    loss = call(model.train(), batch)["loss"]
+    assert all(value.isfinite() for value in loss.values())
+    with torch.no_grad():
+        outputs = call(model.eval(), batch)
+    assert not roles or roles in outputs
+    assert 0 <= box_scores([(batch, outputs)])["map"] <= 1
+
+
+def test_masks_of_the_batch_are_targets(folder: Path) -> None:
+    options = SMALL | {"box_batch_size_per_image": 8}
+    model = factory.build("torchvision:MaskRCNN", options, **FACTS).train()
+    batch = {
+        "image": torch.rand(1, 1, 32, 32),
+        "label": torch.tensor([[2, -100]]),
+        "box": torch.tensor([[[4.0, 4, 20, 20], [-100.0] * 4]]),
+        "masks": torch.ones(1, 2, 32, 32, dtype=torch.uint8),
+    }
+    assert "loss_mask" in call(model, batch)["loss"]
+
+
+@pytest.mark.parametrize("config", [DETR, RT_DETR], ids=["detr", "rt_detr"])
+def test_detection_transformers_learn_from_matched_queries(
+    folder: Path, config: dict[str, Any]
+) -> None:
+    pytest.importorskip("transformers")
+    recipe = detection(
+        "transformers:AutoModelForObjectDetection",
+        {"config": config},
+        objectives={"own_loss": {}, "detr_distill": {}},
+    )
+    result = run_of(recipe, folder / "run")
+    assert (result["status"], result["kind"]) == ("complete", "boxes")
+    assert 0 <= result["distilled"]["map"]["mean"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("RetinaNet", {"widht": 4}, "has no option 'widht'.* Did you mean width"),
+        ("RetinaNet", {"strides": [8, 32]}, r"strides: .*Expected powers of 2 that double"),
+        ("RetinaNet", {"pyramid_channels": 12}, "pyramid_channels: .*a multiple of 8, got 12"),
+        ("FCOS", {"pyramid_channels": 16}, "pyramid_channels: .*a multiple of 32, got 16"),
+        ("FCOS", {"aspect_ratios": [1.0, 2.0]}, "FCOS has one anchor per position"),
+        ("RetinaNet", {"anchor_sizes": [[8]]}, r"each of the 3 levels with the strides \[8, 16"),
+        ("FasterRCNN", {"backbone": "resnet19"}, "unknown name 'resnet19'.* Did you mean resnet"),
+        ("FasterRCNN", {"backbone": "resnet18", "width": 8}, "width: only the backbone cnn"),
+        ("FasterRCNN", {"backbone": "resnet18", "strides": [2, 4]}, "a ResNet has the strides 4"),
+        ("RetinaNett", {}, "no classification model 'RetinaNett'.* Did you mean RetinaNet"),
+    ],
+)
+def test_wrong_options(name: str, options: dict[str, Any], message: str) -> None:
+    pytest.importorskip("torchvision")
+    with pytest.raises(ValueError, match=message):
+        factory.build(f"torchvision:{name}", options, **FACTS)
+
+
+def test_other_heads_are_an_error_before_training(folder: Path) -> None:
+    recipe = detection("torchvision:RetinaNet", DENSE, objectives={"own_loss": {}, "crosskd": {}})
+    recipe.student.options = {**recipe.student.options, "pyramid_channels": 64}
+    with pytest.raises(RecipeError, match="crosskd: the heads differ in channels"):
+        doctor(recipe)
+    pretrained = detection("torchvision:FCOS", DENSE)
+    pretrained.student.pretrained = True
+    with pytest.raises(RecipeError, match="FCOS is a class without weights"):
+        doctor(pretrained)

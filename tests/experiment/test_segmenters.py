@@ -77,6 +77,8 @@ def test_recipes_of_transformers(
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     model, options = AUTO[name]
     network: dict[str, Any] = {"model": model, "options": options}
+    if name == "mask2former":
+        network["taps"] = {"features": ["model.pixel_level_module.decoder.mask_projection"]}
     recipe = build(
         {
             "task": "segmentation",

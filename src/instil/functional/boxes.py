@@ -13,7 +13,7 @@ def boxes_as_fractions(batch: Batch, like: Tensor) -> Tensor:
 
     Args:
         batch: ``boxes`` (N, M, 4) are fractions already. Otherwise ``box`` (N, M, 4) are edges in
-            pixels of ``image`` (N, C, H, W); -100 is no box.
+            pixels of ``image`` (N, C, H, W); -100 marks no box.
         like: tensor (N, ...) with the type and device of the result for a batch without boxes.
 
     Returns:

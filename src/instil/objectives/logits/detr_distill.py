@@ -16,7 +16,7 @@ from instil.functional.logits import apply_reduction
 from instil.items import Items
 
 LOGITS = ("query_logits", "query_binary_logits")
-"""Roles of the class logits: a softmax whose last class is no object, or one sigmoid per class."""
+"""Roles of the class logits: a softmax whose last class means no object, or one sigmoid per class."""
 
 
 def detr_distill_loss(
@@ -39,7 +39,7 @@ def detr_distill_loss(
         teacher_logits: (N, Q_t, C).
         student_boxes: (N, Q_s, 4), centre and size as fractions of the image.
         teacher_boxes: (N, Q_t, 4).
-        binary: whether each class has a sigmoid; otherwise the last class is no object.
+        binary: whether each class has a sigmoid; otherwise the last class means no object.
         weights: weights of classes, L1, GIoU, and of the queries without an object.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
 
@@ -131,7 +131,7 @@ class DETRDistill(Objective):
         r"\right]",
         use="Detection transformers (DETR, RT-DETR) of transformers, whose queries have no fixed "
         "order. It has no parameters and needs no labels. Both use a softmax or both a sigmoid.",
-        pitfalls="The student needs at least as many queries as the teacher. The matching runs on "
+        pitfalls="The student must not have fewer queries than the teacher. The matching runs on "
         "the CPU once per step. Early in training matches change from step to step, so keep the "
         "loss on labels.",
     )

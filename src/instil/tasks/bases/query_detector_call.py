@@ -25,7 +25,7 @@ def query_detector_call(model: Any, batch: Batch, images: Tensor) -> Outputs:
 
     Returns:
         ``query_boxes`` (N, Q, 4), centre and size as fractions of the image. Class logits are
-        ``query_logits`` (N, Q, C + 1), whose last class is no object, or ``query_binary_logits``
+        ``query_logits`` (N, Q, C + 1), whose last class means no object, or ``query_binary_logits``
         (N, Q, C), one sigmoid per class. In train mode ``loss``, else ``detections``, a tuple with
         ``boxes``, ``labels`` and ``scores`` of each image.
     """

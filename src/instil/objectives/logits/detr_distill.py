@@ -16,7 +16,7 @@ from instil.functional.logits import apply_reduction
 from instil.items import Items
 
 LOGITS = ("query_logits", "query_binary_logits")
-"""Roles of the class logits: a softmax whose last class means no object, or one sigmoid per class."""
+"""Roles of class logits: a softmax whose last class means no object, or a sigmoid per class."""
 
 
 def detr_distill_loss(

@@ -50,9 +50,11 @@ from .objectives.labels.contrastive import Contrastive as Contrastive
 from .objectives.relations.contrastive_relation import ContrastiveRelation as ContrastiveRelation
 from .objectives.relations.correlation_congruence import CorrelationCongruence as CorrelationCongruence
 from .objectives.labels.cross_entropy import CrossEntropy as CrossEntropy
+from .objectives.logits.crosskd import CrossKD as CrossKD
 from .schemes.data_free.dafl import DAFL as DAFL
 from .objectives.relations.dcd import DCD as DCD
 from .objectives.logits.ddgsd import DDGSD as DDGSD
+from .objectives.logits.detr_distill import DETRDistill as DETRDistill
 from .schemes.data_free.dfad import DFAD as DFAD
 from .schemes.data_free.dfq import DFQ as DFQ
 from .objectives.logits.dgkd import DGKD as DGKD
@@ -332,6 +334,7 @@ from .objectives.labels.contrastive import contrastive_loss as contrastive_loss
 from .objectives.relations.correlation_congruence import correlation_congruence_loss as correlation_congruence_loss
 from .objectives.relations.crd import crd_loss as crd_loss
 from .objectives.labels.cross_entropy import cross_entropy_loss as cross_entropy_loss
+from .objectives.logits.crosskd import cross_kd_loss as cross_kd_loss
 from .objectives.logits.cs_kd import cs_kd_loss as cs_kd_loss
 from .objectives.relations.dsd import csd_loss as csd_loss
 from .objectives.logits.ctc_kd import ctc_kd_loss as ctc_kd_loss
@@ -345,6 +348,7 @@ from .objectives.logits.ddgsd import ddgsd_loss as ddgsd_loss
 from .objectives.logits.deit_hard import deit_hard_loss as deit_hard_loss
 from .objectives.logits.denoised_matching import denoised_matching_loss as denoised_matching_loss
 from .objectives.labels.denoising import denoising_loss as denoising_loss
+from .objectives.logits.detr_distill import detr_distill_loss as detr_distill_loss
 from .objectives.logits.dgkd import dgkd_loss as dgkd_loss
 from .objectives.features.diffkd import diffkd_loss as diffkd_loss
 from .objectives.logits.dino import dino_loss as dino_loss
@@ -552,9 +556,11 @@ __all__ = [
     "ContrastiveRelation",
     "CorrelationCongruence",
     "CrossEntropy",
+    "CrossKD",
     "DAFL",
     "DCD",
     "DDGSD",
+    "DETRDistill",
     "DFAD",
     "DFQ",
     "DGKD",
@@ -834,6 +840,7 @@ __all__ = [
     "correlation_congruence_loss",
     "crd_loss",
     "cross_entropy_loss",
+    "cross_kd_loss",
     "cs_kd_loss",
     "csd_loss",
     "ctc_kd_loss",
@@ -847,6 +854,7 @@ __all__ = [
     "deit_hard_loss",
     "denoised_matching_loss",
     "denoising_loss",
+    "detr_distill_loss",
     "dgkd_loss",
     "diffkd_loss",
     "dino_loss",

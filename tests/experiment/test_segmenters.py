@@ -27,7 +27,7 @@ MASK2FORMER = {
     "model_type": "mask2former",
     "backbone": None,
     "backbone_config": SWIN,
-    "feature_size": 32,
+    "feature_size": 64,
     "mask_feature_size": 32,
     "hidden_dim": 32,
     "encoder_feedforward_dim": 16,

@@ -139,7 +139,7 @@ def _backbone(
             f"got {list(strides)}"
         )
     stages = [RESNET_STRIDES.index(stride) + 1 for stride in strides]
-    pyramid: nn.Module = resnet_fpn_backbone(
+    pyramid: Any = resnet_fpn_backbone(
         backbone_name=name,
         weights=None,
         norm_layer=nn.BatchNorm2d,
@@ -150,7 +150,7 @@ def _backbone(
     if channels != 256:
         widths = [block.in_channels for block in _first_convolutions(pyramid)]
         pyramid.fpn = _pyramid(widths, channels)
-    return pyramid
+    return pyramid  # type: ignore[no-any-return]
 
 
 def _first_convolutions(pyramid: Any) -> list[nn.Conv2d]:

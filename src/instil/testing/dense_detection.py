@@ -36,8 +36,8 @@ def dense_detection(num_samples: int, dtype: torch.dtype, side: str) -> Outputs:
             inputs = positions[-1] if len(positions) == 1 else [x.relu() for x in positions[-1]]
             positions.append([block(level) for level in inputs])
         features[role] = tuple(tuple(level.to(dtype) for level in part) for part in positions)
-    first = (features[role][0] for role in blocks)
-    logits, boxes = head.finish(*([x.float() for x in part] for part in first), 0)
+    classes, edges = ([level.float() for level in features[role][0]] for role in blocks)
+    logits, boxes = head.finish(classes, edges, 0)
     return {
         "anchor_logits": logits.to(dtype),
         "anchor_boxes": boxes.to(dtype),
@@ -65,8 +65,8 @@ def _head(phase: float) -> DenseHead:
     def layer(outputs: int, start: float) -> nn.Conv2d:
         convolution = nn.Conv2d(CHANNELS, outputs, 1)
         weight = (torch.arange(outputs * CHANNELS) + start + phase).cos()
-        convolution.weight.data = weight.view(outputs, CHANNELS, 1, 1)
-        convolution.bias.data = (torch.arange(outputs) + start).sin()
+        convolution.weight = nn.Parameter(weight.view(outputs, CHANNELS, 1, 1))
+        convolution.bias = nn.Parameter((torch.arange(outputs) + start).sin())
         return convolution.requires_grad_(False)
 
     return DenseHead(

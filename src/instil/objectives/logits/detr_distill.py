@@ -89,10 +89,10 @@ def _pairwise_divergence(student_logits: Tensor, teacher_logits: Tensor, binary:
         negative_entropy = (probability * teacher_log).sum(-1, keepdim=True)
         return negative_entropy - probability @ student_log.mT
     probability = teacher_logits.sigmoid()
-    teacher_log = F.logsigmoid(teacher_logits), F.logsigmoid(-teacher_logits)
-    student_log = F.logsigmoid(student_logits), F.logsigmoid(-student_logits)
-    entropies = probability * teacher_log[0] + (1 - probability) * teacher_log[1]
-    cross = probability @ student_log[0].mT + (1 - probability) @ student_log[1].mT
+    is_present, is_absent = F.logsigmoid(teacher_logits), F.logsigmoid(-teacher_logits)
+    entropies = probability * is_present + (1 - probability) * is_absent
+    is_present, is_absent = F.logsigmoid(student_logits), F.logsigmoid(-student_logits)
+    cross = probability @ is_present.mT + (1 - probability) @ is_absent.mT
     return entropies.sum(-1, keepdim=True) - cross
 
 

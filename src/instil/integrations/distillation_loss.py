@@ -16,6 +16,7 @@ from instil.engine.processes import sum_over_ranks
 from instil.engine.state import fixed_teachers
 from instil.offline_scheme import ObjectiveSpecs, offline_scheme
 from instil.tasks.bases.loader import task_loader
+from instil.training.clock import clock
 
 
 class LossOutputs(NamedTuple):
@@ -79,7 +80,7 @@ class DistillationLoss(nn.Module):
         self._batches = task_loader([example], self.task, scheme.student, names)
         for _ in self._batches:  # checks inputs and labels
             pass
-        scheme.prepare(self._batches.sample(student) | self._clock(0, 0.0, seed))
+        scheme.prepare(self._batches.sample(student) | clock(0, 0.0, seed))
         self.scheme: Scheme = scheme
         self.seed = seed
         self._rows: dict[str, list[Tensor]] = {}
@@ -101,7 +102,7 @@ class DistillationLoss(nn.Module):
                 options.
         """
         adapted = self.task.adapt_batch(self._batches.named(batch))
-        adapted |= self._clock(step, progress, self.seed)
+        adapted |= clock(step, progress, self.seed)
         if world_size() > 1:
             for part in self.scheme.modules():
                 if isinstance(part, Objectives):
@@ -126,11 +127,6 @@ class DistillationLoss(nn.Module):
         rows = {name: gather_rows(torch.cat(values)) for name, values in self._rows.items()}
         self._rows = {}
         self.scheme.after_step(rows)
-
-    @staticmethod
-    def _clock(step: int, progress: float, seed: int) -> dict[str, Tensor]:
-        values = {"step": step, "progress": progress, "seed": seed}
-        return {name: torch.tensor(value) for name, value in values.items()}
 
 
 def _only_update(updates: Iterator[Update]) -> Update:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import time
 
-import torch
-
 from instil.core import Batch, Scheme
 from instil.engine import Engine
+from instil.training.clock import clock
 from instil.training.step import train_step
 
 
 def first_step_clock(seed: int) -> Batch:
     """Entries that a training adds to the batch of its first step."""
-    return {
-        "step": torch.tensor(0),
-        "progress": torch.tensor(0.0),
-        "seed": torch.tensor(seed),
-        "epoch_ends": torch.tensor(False),
-    }
+    return clock(0, 0.0, seed, epoch_ends=False)
 
 
 def seconds_per_step(engine: Engine, scheme: Scheme, batch: Batch, num_steps: int) -> float:

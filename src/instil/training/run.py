@@ -10,12 +10,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from instil.core import Batch, Net, Scheme
 from instil.engine import Engine, checkpoints
 from instil.engine.checkpoint_timer import CheckpointTimer
 from instil.training.batches import Batches
+from instil.training.clock import clock
 from instil.training.exported_weights import ExportedWeights
 from instil.training.monitor import LossMonitor
 from instil.training.settings import Training
@@ -131,14 +130,9 @@ class Run:
         """Run one step on the micro-batches."""
         start = time.perf_counter()
         self.engine.set_learning_rates(self.learning_rate)
-        clock_keys = {
-            "step": self.state.step,
-            "progress": self.state.progress,
-            "seed": self.training.seed,
-            **epoch_keys,
-        }
+        state, seed = self.state, self.training.seed
         batches = [
-            self.engine.move(batch) | {key: torch.tensor(v) for key, v in clock_keys.items()}
+            self.engine.move(batch) | clock(state.step, state.progress, seed, **epoch_keys)
             for batch in micro_batches
         ]
         losses = train_step(self.engine, self.scheme, batches)

@@ -67,6 +67,7 @@ from instil.schemes.language.privileged_context import PrivilegedContext
 from instil.schemes.language.sequence_kd import SequenceKD
 from instil.schemes.language.sequence_level import SequenceLevel
 from instil.schemes.language.speculative import Speculative
+from instil.schemes.language.step_by_step import StepByStep
 from instil.schemes.offline.cold_brew import ColdBrew
 from instil.schemes.offline.dphubert import DPHuBERT
 from instil.schemes.offline.fcfd import FCFD
@@ -538,6 +539,9 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
         viewed(16, 1), Frozen(viewed(32, 2)), plain(), share=1.0, attack_steps=2
     ),
     "spot_adaptive": spotted,
+    "step_by_step": lambda: StepByStep(
+        texts.net(), None, {"cross_entropy": CrossEntropy()}, rationale_weight=0.5
+    ),
     "views": lambda: Views(
         viewed(16, 1),
         Frozen(viewed(32, 2)),
@@ -627,6 +631,8 @@ def batch(seed: int, size: int = 64, task: str = "classification") -> Batch:
     """Return a batch; half of the labels are missing, a tenth of the items does not count."""
     if task == "writing":
         return texts.with_hints(seed, size)
+    if task == "two_tasks":
+        return texts.two_tasks(seed, size)
     if task == "teacher_sequences":
         return sequence_pairs.pairs(seed, size)
     if task == "denoisers":
@@ -658,6 +664,8 @@ def task_of(scheme: Scheme) -> str:
     """Return the kind of batch that a scheme needs, or the task on the cards of its objectives."""
     if isinstance(scheme, GeneratesText):
         return "writing"
+    if isinstance(scheme, StepByStep):
+        return "two_tasks"
     if isinstance(scheme, TeacherSequenceScheme):
         return "teacher_sequences"
     if isinstance(scheme, DiffusionScheme):

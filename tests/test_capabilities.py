@@ -18,6 +18,7 @@ USERS = {
     ("scheme", "EvaluatesRobustness"): ROBUST,
     ("scheme", "GeneratesText"): GENERATIVE,
     ("scheme", "SynthesizesImages"): INVERTING,
+    ("scheme", "VerifiesTexts"): "kdrl sequence_level",
     ("scheme", "TrainsOtherStudents"): "sandwich several_students",
     (
         "scheme",

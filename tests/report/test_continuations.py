@@ -40,3 +40,13 @@ def test_exposure_bias_is_shown() -> None:
 
 def test_without_texts_the_section_is_empty() -> None:
     assert continuations(record()) == ""
+
+
+def test_the_acceptance_as_a_draft_is_shown() -> None:
+    one = record("distilled")
+    one.result["details"]["distilled"]["draft_acceptance"] = {
+        "expected": 0.8125,
+        "expected_tokens": 3.44,
+    }
+    page = continuations(one)
+    assert "81.2 % of its tokens are accepted (3.4 tokens per forward pass" in page

@@ -75,3 +75,10 @@ def with_hints(step: int = 0, size: int = 16) -> Batch:
         "context_ids": ids.masked_fill(~there, END),
         "context_mask": there.long(),
     }
+
+
+def two_tasks(step: int = 0, size: int = 16) -> Batch:
+    """Return rows of answers, with those of rationales under keys of their own."""
+    rationales = prompts(step + 100, size)
+    keys = ("input_ids", "attention_mask", "valid", "label")
+    return prompts(step, size) | {f"rationale_{key}": rationales[key] for key in keys}

@@ -16,6 +16,7 @@ from instil.capabilities.schemes import (
     Perturbation,
     SynthesizesImages,
     TrainsOtherStudents,
+    VerifiesTexts,
 )
 from instil.capabilities.sharding import RestrictsSharding
 from instil.capabilities.teachers import AccountsPrivacy, Precomputes
@@ -36,4 +37,5 @@ __all__ = [
     "RestrictsSharding",
     "SynthesizesImages",
     "TrainsOtherStudents",
+    "VerifiesTexts",
 ]

@@ -36,6 +36,17 @@ class GeneratesText(Protocol):
 
 
 @runtime_checkable
+class VerifiesTexts(Protocol):
+    """Scheme that may check generated texts."""
+
+    def needs_verifier(self) -> bool:
+        """Whether its options need a verifier."""
+
+    def set_verifier(self, verify: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Set the check of generated tokens against those of the data's answers."""
+
+
+@runtime_checkable
 class TrainsOtherStudents(Protocol):
     """Scheme that trains further students, which are evaluated and stored like the exported one."""
 

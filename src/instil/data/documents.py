@@ -29,6 +29,7 @@ class Document:
         cut: whether the answer was cut; then its end is not a training target.
         context: additional input for networks that may read it, such as hints for the answer.
         domain: subject of the text; empty if all texts have the same one.
+        rationale: reasoning that leads to the answer; empty for none.
     """
 
     name: str
@@ -37,17 +38,16 @@ class Document:
     cut: bool = False
     context: str = ""
     domain: str = ""
+    rationale: str = ""
 
 
-def documents(
-    path: str, base: Path = Path()
-) -> tuple[list[Document], list[Document], list[Document]]:
+def documents(path: str, base: Path = Path()) -> list[list[Document]]:
     """Return the train, validation and test documents of a path.
 
     A line of a ``.jsonl`` file has ``text``, or ``prompt`` and ``completion``. With a prompt it may
-    have a ``context``, and ``finish_reason: length`` for a completion that was cut. Every line may
-    have a ``domain``; by default it is the first folder below ``path``. The hash of
-    a document's name selects its part.
+    have a ``context``, a ``rationale``, and ``finish_reason: length`` for a completion that was
+    cut. Every line may have a ``domain``; by default it is the first folder below ``path``. The
+    hash of a document's name selects its part.
 
     Args:
         path: ``stdlib`` (the modules of this Python's standard library), a folder of texts, or a
@@ -67,7 +67,7 @@ def documents(
             "validation and test"
         )
     count = max(1, len(ordered) // SHARE)
-    return ordered[2 * count :], ordered[count : 2 * count], ordered[:count]
+    return [ordered[2 * count :], ordered[count : 2 * count], ordered[:count]]
 
 
 def _name_hash(document: Document) -> str:
@@ -129,11 +129,14 @@ def _document(entry: Any, where: str, domain: str) -> Document:
         return Document(where, _text(entry, "text", where), domain=domain)
     completion = _text(entry, "completion", where)
     prompt = _text(entry, "prompt", where)
-    context = _text(entry, "context", where) if entry.get("context") is not None else ""
+    context, rationale = (
+        _text(entry, key, where) if entry.get(key) is not None else ""
+        for key in ("context", "rationale")
+    )
     if not completion.strip():
         raise ValueError(f"{where}: empty completion. Expected a text to learn")
     cut = entry.get("finish_reason") == "length"
-    return Document(where, completion, prompt, cut, context, domain)
+    return Document(where, completion, prompt, cut, context, domain, rationale)
 
 
 CONVERSATION = (

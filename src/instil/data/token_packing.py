@@ -48,17 +48,10 @@ def of_documents(
     Raises:
         ValueError: for texts that are shorter than one row, and for a domain without rows.
     """
-    domains: set[str] = set()
-    for part in parts:
-        domains.update(document.domain for document in part)
-    names = sorted(domains)
+    names = domain_names(parts)
     if context == "read":
         parts = [[_with_context(document) for document in part] for part in parts]
-    rows_of, notes = [], []
-    for part, limit in zip(parts, limits, strict=True):
-        rows, note = _rows(part, tokenizer, length, limit, too_long, names)
-        rows_of.append(rows)
-        notes.append(note)
+    rows_of, notes = rows_of_parts(parts, tokenizer, length, limits, too_long)
     rows_in_vocabulary, tokens = pruned(rows_of, tokenizer, prune)
     if domain is not None:
         rows_in_vocabulary = [_of_domain(part, domain, names) for part in rows_in_vocabulary]
@@ -71,6 +64,39 @@ def of_documents(
     ):
         samples.notes = (f"{name} texts: {note}",) if note else ()
     return Splits(train, validation, test, train.classes, train.kind)
+
+
+def domain_names(parts: Sequence[Sequence[Document]]) -> list[str]:
+    """Return the domains of all documents, in alphabetical order."""
+    domains: set[str] = set()
+    for part in parts:
+        domains.update(document.domain for document in part)
+    return sorted(domains)
+
+
+def rows_of_parts(
+    parts: Sequence[Sequence[Document]],
+    tokenizer: Tokenizer,
+    length: int,
+    limits: Sequence[int | None],
+    too_long: TooLong,
+) -> tuple[list[list[Row]], list[str]]:
+    """Return the rows of each part, and a note about its long documents.
+
+    Args:
+        parts: documents of each part.
+        tokenizer: tokenizer of the rows.
+        length: length of a row in tokens.
+        limits: largest number of rows of each part; None for all.
+        too_long: handling of prompts and answers that do not fit into a row.
+    """
+    names = domain_names(parts)
+    rows_of, notes = [], []
+    for part, limit in zip(parts, limits, strict=True):
+        rows, note = _rows(part, tokenizer, length, limit, too_long, names)
+        rows_of.append(rows)
+        notes.append(note)
+    return rows_of, notes
 
 
 def pruned(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from instil.data.samples import Facts, Samples
 from instil.data.tokenizers import Tokenizer
+from instil.data.verifiers import Verifier
 
 
 class TokenSamples(Samples):
@@ -22,6 +23,7 @@ class TokenSamples(Samples):
         context: length of the longest context that is not part of the rows.
         has_prompts: whether any row has a prompt.
         notes: remarks for the user about texts that were left out.
+        verifier: check of generated answers; None: answers are not checked.
     """
 
     noun = "row"
@@ -34,6 +36,7 @@ class TokenSamples(Samples):
     context: int = 0
     has_prompts: bool
     notes: tuple[str, ...] = ()
+    verifier: Verifier | None = None
 
     def set_vocabulary(
         self, vocabulary: int, length: int, tokenizer: Tokenizer, tokens: Sequence[int] = ()

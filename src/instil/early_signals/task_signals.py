@@ -133,7 +133,9 @@ def teacher_signals(
     task = experiment.task
     if task.can_score(validation.teacher[0], experiment.splits.classes):
         metrics, _ = task.measure(teacher, validation.batches)
-        signals["teacher_score"] = float(metrics[task.headline])
+        # Scores of generated answers are not among them.
+        if task.headline in metrics:
+            signals["teacher_score"] = float(metrics[task.headline])
     items = item_probabilities(task.kind, validation.batches, validation.teacher)
     if items is None:
         return signals

@@ -6,10 +6,12 @@ import inspect
 from typing import Any
 
 from instil import catalogue
+from instil.capabilities import VerifiesTexts
 from instil.core import Net, Objectives, Scheme, Teacher
 from instil.data import labels
 from instil.data.samples import Samples
 from instil.data.streams import Stream
+from instil.data.token_verifier import TokenVerifier
 from instil.experiment.class_alignment import check_earlier_classes, select_shared_classes
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
@@ -129,6 +131,11 @@ def _build(
         options["num_samples"] = int(experiment.splits.train.index.max()) + 1
     with error_context(path):
         scheme = scheme_class(**parts, **options)
+    # Without a verifier in the data, the scheme raises an error that names the option.
+    if isinstance(scheme, VerifiesTexts) and scheme.needs_verifier():
+        train: Any = experiment.splits.train
+        if getattr(train, "verifier", None) is not None:
+            scheme.set_verifier(TokenVerifier(train))
     # A training counts the labels of its seed again; they differ where few labels are visible.
     set_label_counts(scheme, experiment.samples)
     return scheme

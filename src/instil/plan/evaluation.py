@@ -12,6 +12,7 @@ from instil import catalogue
 from instil.capabilities import EvaluatesRobustness
 from instil.core import Net, Scheme, Teacher
 from instil.data.samples import Samples
+from instil.data.splits import Splits
 from instil.engine import init_distributed, rank
 from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
@@ -50,6 +51,16 @@ class Evaluator:
         """
         splits = (experiment or self.experiment).splits
         samples = splits.test if split == "test" else splits.validation
+        metrics, details = self._measure(net, split, splits)
+        if self.task.headline not in metrics:
+            metrics |= self.task.evaluate_answers(net, samples)
+        return metrics, details
+
+    def _measure(
+        self, net: nn.Module, split: str, splits: Splits
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return metrics and details that need no generated outputs."""
+        samples = splits.test if split == "test" else splits.validation
         is_own = splits is self.experiment.splits
         teacher_outputs = self.teacher_outputs.get(split) if is_own else None
         loader = self.experiment.loader(samples, shuffle=False)
@@ -59,13 +70,16 @@ class Evaluator:
     def headline(self, net: nn.Module, samples: Samples) -> float:
         """Return the headline metric of a network on some samples."""
         loader = self.experiment.loader(samples, shuffle=False)
-        return float(self.task.measure(net, loader)[0][self.task.headline])
+        metrics = self.task.measure(net, loader)[0]
+        if self.task.headline not in metrics:
+            metrics |= self.task.evaluate_answers(net, samples)
+        return float(metrics[self.task.headline])
 
     def evaluate_completely(
         self, net: nn.Module, teacher: Teacher | None = None
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Return test metrics of a network, those of attacks and of its own text included."""
-        metrics, details = self.evaluate(net, "test")
+        metrics, details = self._measure(net, "test", self.experiment.splits)
         metrics |= self.evaluate_robustness(net)
         generation_metrics, texts = self.task.evaluate_generation(
             net, self.experiment.splits.test, teacher

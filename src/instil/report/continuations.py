@@ -60,5 +60,17 @@ def _speed(record: Record, arms: list[str]) -> str:
                 f", exposure bias {points(gap, is_fraction=False)} nats per token (divergence from "
                 "the teacher on its own text minus that on reference text)"
             )
-        sentences.append(f"{record.arm_name(arm)}: {text}")
+        sentences.append(f"{record.arm_name(arm)}: {text}{_draft(record, arm)}")
     return f"<p>{escape('; '.join(sentences))}.</p>" if sentences else ""
+
+
+def _draft(record: Record, arm: str) -> str:
+    """Acceptance of an arm as a draft of the teacher; empty if it was not measured."""
+    expected = record.get_number("details", arm, "draft_acceptance", "expected")
+    tokens = record.get_number("details", arm, "draft_acceptance", "expected_tokens")
+    if expected is None or tokens is None:
+        return ""
+    return (
+        f", as a draft of the teacher {points(expected, sign=False)} % of its tokens are accepted "
+        f"({tokens:.1f} tokens per forward pass of the teacher with four proposed tokens)"
+    )

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
+from instil.data.splits import Splits
 from instil.tasks.bases.causal_model import call, require_causal
 from instil.tasks.bases.continuations import texts_after_prompts
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.bases.token_losses import LARGEST_EXPONENT, token_losses
+from instil.tasks.bases.verified_answers import verified_answers
 
 CAUSAL_TOKENS = 8
 """Length of the row on which a model is tested to be causal."""
@@ -45,6 +47,7 @@ class Language(Task):
     headline = "perplexity"
     higher_is_better = False
     secondary = ("bits_per_byte",)
+    further_headlines: ClassVar = ("solved",)
     kinds = ("token",)
     baselines: ClassVar = {"token": ("alone",)}
     teacher_eval_roles = ("prediction",)
@@ -54,6 +57,19 @@ class Language(Task):
 
     def __init__(self, kind: LabelKind = "token"):
         super().__init__(kind)
+
+    def set_data(self, splits: Splits) -> None:
+        """Check that the data have a verifier if the headline needs one.
+
+        Raises:
+            ValueError: if they have none.
+        """
+        has_verifier = getattr(splits.train, "verifier", None) is not None
+        if self.headline in self.further_headlines and not has_verifier:
+            raise ValueError(
+                f"headline: {self.headline} is the share of correct answers. Expected data with a "
+                "verifier. Set data.verifier"
+            )
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
         """Raise ValueError for an objective that is undefined for one label per token."""
@@ -161,6 +177,12 @@ class Language(Task):
         if not hasattr(samples, "text_of"):
             return {}, {}
         return texts_after_prompts(net, samples, teacher)
+
+    def evaluate_answers(self, net: nn.Module, samples: Any) -> dict[str, float]:
+        """Compute the metrics of ``verified_answers``; none for samples without a verifier."""
+        if getattr(samples, "verifier", None) is None:
+            return {}
+        return verified_answers(net, samples)
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None

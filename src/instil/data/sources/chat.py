@@ -30,7 +30,9 @@ from instil.data.splits import (
 from instil.data.subword_tokenizer import SubwordTokenizer
 from instil.data.tables import Files
 from instil.data.token_arrays import NO_TEACHER, TokenArrays
+from instil.data.token_verifier import set_verifier
 from instil.data.tokenizers import Tokenizer, load_tokenizer
+from instil.data.verifiers import VerifierOption
 
 ChatFiles = Annotated[
     Files,
@@ -102,6 +104,7 @@ def chat(
     config: Annotated[
         str | None, Doc("configuration of the data set on the hub; null: the default")
     ] = None,
+    verifier: VerifierOption = None,
     base: Path = Path(),
 ) -> Splits:
     """Conversations in the chat template of a model, for language models.
@@ -147,7 +150,8 @@ def chat(
         samples.notes = (*_tally_notes(own, split), *_fit_notes(fits[split][1], split))
         samples.source_split = split if split in arrays else "train"
     train = data[0].packed() if packing else data[0]
-    return Splits(train, data[1], data[2], train.classes, train.kind)
+    splits = Splits(train, data[1], data[2], train.classes, train.kind)
+    return set_verifier(splits, verifier)
 
 
 def texts_of_splits(

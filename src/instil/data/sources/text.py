@@ -9,11 +9,14 @@ from typing_extensions import Doc
 
 from instil.data.aligned import aligned
 from instil.data.documents import documents
-from instil.data.fitting import TooLong, TooLongPolicy
+from instil.data.fitting import REFUSED, TooLong, TooLongPolicy
+from instil.data.rationales import RationaleOption, two_tasks, with_rationales
 from instil.data.special_tokens import BosOption, EndOption
 from instil.data.splits import Splits
 from instil.data.token_packing import Context, Count, of_documents
+from instil.data.token_verifier import set_verifier
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
+from instil.data.verifiers import VerifierOption
 
 TextPath = Annotated[
     str,
@@ -86,6 +89,8 @@ def text(
     teacher_tokenizer: TeacherTokenizer = None,
     teacher_length: TeacherLength = None,
     teacher_end: TeacherEnd = None,
+    rationale: RationaleOption = "ignore",
+    verifier: VerifierOption = None,
     base: Path = Path(),
 ) -> Splits:
     """Rows of tokens of text documents, for language models.
@@ -101,6 +106,9 @@ def text(
     With ``teacher_tokenizer`` the same texts also come in the teacher's tokens, cut where both
     tokenizers have a token boundary (see ``AlignedRows``). Such rows have no context and domain.
 
+    With ``rationale: task`` the rationales are rows of a second task (see ``RationaleRows``), whose
+    prompts and answers must fit into a row.
+
     Args:
         base: folder that relative paths start from.
 
@@ -109,19 +117,36 @@ def text(
 
     Raises:
         ValueError: for texts that are shorter than one row, a prompt and answer that do not fit,
-            and a domain without rows.
+            a domain without rows, and options that exclude each other.
     """
     if length < 2:
         raise ValueError(f"length: {length} is too small. Expected at least 2 tokens in a row")
     parts = documents(path, base)
+    if rationale == "answer":
+        parts = with_rationales(parts, "\n")
     limits = (rows, held_out, held_out)
     handling = TooLong(too_long, cut)
-    texts = (document.text for document in parts[0])
+    texts = [document.text for document in parts[0]]
     student_tokenizer = build_tokenizer(tokenizer, texts, base, end, bos)
-    if teacher_tokenizer is not None:
-        texts = (document.text for document in parts[0])
+    if rationale == "task":
+        _check_two_tasks(teacher_tokenizer, domain, handling)
+        splits = two_tasks(parts, student_tokenizer, length, limits, prune)
+    elif teacher_tokenizer is not None:
         other_tokenizer = build_tokenizer(teacher_tokenizer, texts, base, teacher_end, bos)
+        both = (student_tokenizer, other_tokenizer)
         lengths = (length, teacher_length or length)
-        tokenizers = (student_tokenizer, other_tokenizer)
-        return aligned(parts, tokenizers, lengths, limits, prune, handling)
-    return of_documents(parts, student_tokenizer, length, limits, prune, handling, context, domain)
+        splits = aligned(parts, both, lengths, limits, prune, handling)
+    else:
+        splits = of_documents(
+            parts, student_tokenizer, length, limits, prune, handling, context, domain
+        )
+    return set_verifier(splits, verifier)
+
+
+def _check_two_tasks(teacher_tokenizer: str | None, domain: str | None, handling: TooLong) -> None:
+    """Raise ValueError for options that rows of two tasks do not support."""
+    if teacher_tokenizer is not None or domain is not None or handling != REFUSED:
+        raise ValueError(
+            "rationale: task supports no teacher_tokenizer, domain, too_long and cut. Leave them "
+            "out, or set rationale to answer"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,10 @@ from instil.schemes.bases.writer import GenerativeScheme
 
 TEXT = ("input_ids", "attention_mask", "valid", "token")
 """Batch keys of a cached text."""
+VerifyTokens = Callable[[Tensor, Tensor], Tensor]
+"""Maps generated tokens and those of the data's answers (N, T) to whether they are correct (N,)."""
+MIN_TEXTS = 64
+"""Number of texts without an accepted one that is an error."""
 
 
 class TeacherTexts:
@@ -21,11 +25,18 @@ class TeacherTexts:
 
     A text depends only on the seed and the sample. The cache is not part of a scheme's state: a
     lost text is generated again, unchanged.
+
+    Args:
+        verify: check of the texts; None: every text is used.
+        candidates: largest number of texts per sample; the first correct one is used.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, verify: VerifyTokens | None = None, candidates: int = 1) -> None:
+        self.verify = verify
+        self.candidates = candidates
         # Sample index -> (4, T).
         self.cache: dict[int, Tensor] = {}
+        self.num_accepted = 0
 
     def replace_text(self, scheme: GenerativeScheme, batch: Batch) -> Batch:
         """Replace the text after the prompts by text of the teacher.
@@ -66,13 +77,41 @@ class TeacherTexts:
             return
         rows = index_batch(batch, torch.tensor(missing, device=has_text.device))
         # The random numbers depend on the step; at step 0 a text is the same in every epoch.
-        text = _generate(scheme, rows | {"step": torch.tensor(0)})
+        rows = rows | {"step": torch.tensor(0)}
+        text = _generate(scheme, rows)
+        if self.verify is not None:
+            self._verify(scheme, rows, text)
         # On the CPU, because the cache grows to the texts of the whole data set.
         packed = torch.stack([text[key].long() for key in TEXT], 1).cpu()
         self.cache.update(zip((index[row] for row in missing), packed, strict=True))
 
+    def _verify(self, scheme: GenerativeScheme, rows: Batch, text: Batch) -> None:
+        """Replace wrong texts by further candidates, in place; wrong ones do not count."""
+        assert self.verify is not None
+        reference = rows["label"].masked_fill(~rows["valid"], UNLABELLED)
+        is_correct = self.verify(text["token"], reference)
+        for index in range(1, self.candidates):
+            wrong = (~is_correct).nonzero().squeeze(1)
+            if not len(wrong):
+                break
+            # A stream of its own per candidate: a text does not depend on the other rows.
+            other = _generate(scheme, index_batch(rows, wrong), f"scheme.text.{index}")
+            for key in TEXT:
+                text[key][wrong] = other[key]
+            is_correct[wrong] = self.verify(other["token"], reference[wrong])
+        text["valid"] &= is_correct[:, None]
+        text["token"].masked_fill_(~is_correct[:, None], UNLABELLED)
+        self.num_accepted += int(is_correct.sum())
+        num_texts = len(self.cache) + len(is_correct)
+        if not self.num_accepted and num_texts >= MIN_TEXTS:
+            raise ValueError(
+                f"scheme.verified: the verifier accepted none of the first {num_texts} texts of "
+                "the teacher. Expected a teacher that solves some prompts. Raise scheme.candidates "
+                "and the sampling temperature, or check data.verifier"
+            )
 
-def _generate(scheme: GenerativeScheme, batch: Batch) -> Batch:
+
+def _generate(scheme: GenerativeScheme, batch: Batch, stream: str = "scheme.text") -> Batch:
     assert scheme.teacher is not None
     return scheme.generate_with(
         batch,
@@ -80,4 +119,5 @@ def _generate(scheme: GenerativeScheme, batch: Batch) -> Batch:
         lambda logits, uniforms: sample_tokens(
             logits[0], uniforms[:, 0], *scheme.sampling.distribution(batch)
         ),
+        stream,
     )

@@ -26,6 +26,7 @@ from instil.core import (
 from instil.functional.token_log_probs import token_log_probs
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.rollout import generate_text
+from instil.schemes.bases.teacher_texts import VerifyTokens
 from instil.schemes.bases.writer import GenerativeScheme
 
 SMALLEST_DEVIATION = 1e-6
@@ -134,10 +135,11 @@ class KDRL(GenerativeScheme):
         objectives: Objectives | Mapping[str, Objective],
         group_size: Annotated[int, Ge(2), Doc("number of texts for each prompt")] = 4,
         reward: Annotated[
-            Literal["exact_match", "token_accuracy"],
+            Literal["exact_match", "token_accuracy", "verifier"],
             Doc(
                 "reward of a text; exact_match: 1 if it equals the text of the data, "
-                "token_accuracy: share of equal tokens"
+                "token_accuracy: share of equal tokens, verifier: 1 if the verifier of the data "
+                "(``data.verifier``) accepts it"
             ),
         ] = "exact_match",
         policy_weight: Annotated[Positive, Doc("weight of the loss ``policy``")] = 1.0,
@@ -159,10 +161,29 @@ class KDRL(GenerativeScheme):
         super().__init__(student, teacher, objectives, sampling)
         self.group_size = group_size
         self.reward_name = reward
+        self.verify: VerifyTokens | None = None
         self.policy_weight = policy_weight
         self.distils_solved = distils_solved
 
+    def needs_verifier(self) -> bool:
+        """Whether the reward is the verifier of the data."""
+        return self.reward_name == "verifier"
+
+    def set_verifier(self, verify: VerifyTokens) -> None:
+        """Set the check of the student's texts.
+
+        Args:
+            verify: maps generated tokens and those of the data's answers (N, T) to whether they
+                are correct (N,).
+        """
+        self.verify = verify
+
     def build(self, batch: Batch) -> None:
+        if self.needs_verifier() and self.verify is None:
+            raise ValueError(
+                "scheme.reward: there is no verifier. Expected one. Set data.verifier in a recipe, "
+                "or call set_verifier"
+            )
         if "label" not in batch:
             raise ValueError(
                 "kdrl compares generated texts with those of the data. Expected rows with answers, "
@@ -177,6 +198,8 @@ class KDRL(GenerativeScheme):
             text: rows with generated texts; ``token`` (N, T) has their tokens.
             reference: tokens of the data's texts (N, T), -100 at other positions.
         """
+        if self.verify is not None:
+            return self.verify(text["token"], reference).float()
         return REWARDS[self.reward_name](text["token"], reference)
 
     def before_step(self, batch: Batch) -> Batch:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Annotated
 
+from annotated_types import Ge
 from torch import nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
 from instil.generation.options import Sampling, SamplingOption
-from instil.schemes.bases.teacher_texts import TeacherTexts
+from instil.schemes.bases.teacher_texts import TeacherTexts, VerifyTokens
 from instil.schemes.bases.writer import GenerativeScheme
 
 
@@ -17,7 +20,8 @@ class SequenceLevel(GenerativeScheme):
 
     The generated tokens are the labels and the objective is cross_entropy. With forward_kl in
     addition, the loss also has the paper's word-level term on the same text. A text depends only on
-    the seed and the sample, so each one is generated once and cached.
+    the seed and the sample, so each one is generated once and cached. With ``verified`` only texts
+    with a correct answer are used (rejection sampling).
     """
 
     card = Card(
@@ -35,7 +39,8 @@ class SequenceLevel(GenerativeScheme):
         "considers likely. The likelihood of the data's own texts may fall: evaluate the texts "
         "that the student writes.",
         deviations="The teacher takes the most likely token at each position (a beam of 1); the "
-        "paper takes the best of a beam of 5. Temperature 1 samples.",
+        "paper takes the best of a beam of 5. Temperature 1 samples. The verification is that of "
+        "rejection sampling for reasoning (Yuan et al. 2023), not of this paper.",
     )
 
     def __init__(
@@ -44,9 +49,50 @@ class SequenceLevel(GenerativeScheme):
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
         sampling: SamplingOption = Sampling(temperature=0.0),
+        verified: Annotated[
+            bool,
+            Doc("use only texts that the verifier of the data (``data.verifier``) accepts"),
+        ] = False,
+        candidates: Annotated[
+            int,
+            Ge(1),
+            Doc(
+                "largest number of texts per prompt with ``verified``; the first accepted one is "
+                "used, and a prompt without one is left out"
+            ),
+        ] = 1,
     ):
         super().__init__(student, teacher, objectives, sampling)
+        if candidates > 1 and (not verified or sampling.temperature == 0):
+            raise ValueError(
+                "scheme.candidates: several texts per prompt need a verifier that chooses one, and "
+                "a temperature above 0. Set verified to true and sampling.temperature to 1, or "
+                "candidates to 1"
+            )
+        self.verified = verified
+        self.candidates = candidates
         self.teacher_texts = TeacherTexts()
+
+    def needs_verifier(self) -> bool:
+        """Whether the scheme checks the teacher's texts."""
+        return self.verified
+
+    def set_verifier(self, verify: VerifyTokens) -> None:
+        """Set the check of the teacher's texts.
+
+        Args:
+            verify: maps generated tokens and those of the data's answers (N, T) to whether they
+                are correct (N,).
+        """
+        self.teacher_texts = TeacherTexts(verify, self.candidates)
+
+    def build(self, batch: Batch) -> None:
+        if self.verified and self.teacher_texts.verify is None:
+            raise ValueError(
+                "scheme.verified: there is no verifier. Expected one. Set data.verifier in a "
+                "recipe, or call set_verifier"
+            )
+        super().build(batch)
 
     def before_step(self, batch: Batch) -> Batch:
         return self.teacher_texts.replace_text(self, batch)

@@ -16,7 +16,9 @@ from instil.functional.tokens.terms import forward_kl
 from instil.generation.reader import index_batch
 from instil.generation.rollout import EndTokens, generate_text, generate_with
 from instil.generation.sampling import sample_tokens
+from instil.generation.speculative_decoding import draft_acceptance
 from instil.tasks.bases.peak_memory import PeakMemory
+from instil.tasks.bases.verified_answers import verified_answers
 
 SCORED_ROWS = 16
 """Number of rows with generated text where prompts have answers."""
@@ -39,10 +41,11 @@ def texts_after_prompts(
         teacher: teacher of the model, if there is one.
 
     Returns:
-        Metrics: ``rouge_l`` where prompts have answers. Details: ``continuations`` (dicts of
-        ``prompt``, ``text`` and ``generated``), ``written_per_second`` (tokens),
-        ``writing_bytes`` (peak memory beyond the weights) and, with a teacher,
-        ``exposure_bias_gap``.
+        Metrics: ``rouge_l`` where prompts have answers, and those of ``verified_answers`` where
+        the samples have a verifier. Details: ``continuations`` (dicts of ``prompt``, ``text`` and
+        ``generated``), ``written_per_second`` (tokens), ``writing_bytes`` (peak memory beyond the
+        weights) and, with a teacher, ``exposure_bias_gap`` and ``draft_acceptance`` (see
+        ``generation.speculative_decoding.Acceptance``).
     """
     has_answers = bool(samples.has_prompts)
     batch = samples.__getitems__(range(min(SCORED_ROWS, len(samples))))
@@ -70,16 +73,13 @@ def texts_after_prompts(
         "writing_bytes": memory.peak,
     }
     if teacher is not None:
-        details["exposure_bias_gap"] = exposure_bias_gap(
-            net,
-            teacher,
-            batch,
-            samples.ends,
-            min_prompt_tokens,
-            max_new_tokens,
-            samples.vocabulary,
-        )
-    return ({"rouge_l": _rouge(rows)} if has_answers else {}), details
+        limits = (samples.ends, min_prompt_tokens, max_new_tokens, samples.vocabulary)
+        details["exposure_bias_gap"] = exposure_bias_gap(net, teacher, batch, *limits)
+        details["draft_acceptance"] = draft_acceptance(net, teacher, batch, *limits)._asdict()
+    metrics = {"rouge_l": _rouge(rows)} if has_answers else {}
+    if getattr(samples, "verifier", None) is not None:
+        metrics |= verified_answers(net, samples)
+    return metrics, details
 
 
 @torch.no_grad()

@@ -97,6 +97,15 @@ class Task(ExtraMetrics):
         """Compute metrics and details of generated outputs; empty for tasks without generation."""
         return {}, {}
 
+    def evaluate_answers(self, net: nn.Module, samples: Any) -> dict[str, float]:
+        """Compute metrics of generated answers, such as a headline; empty for tasks without them.
+
+        Args:
+            net: network to evaluate.
+            samples: samples of one split.
+        """
+        return {}
+
     def collate(self, items: Sequence[Batch]) -> Batch:
         """Join the inputs of samples to those of a batch, for data of the class ``ItemData``.
 

@@ -17,6 +17,7 @@ INVERTING = "cmi dafl deep_inversion dfad dfq fast_data_free zskt"
 USERS = {
     ("scheme", "EvaluatesRobustness"): ROBUST,
     ("scheme", "GeneratesText"): GENERATIVE,
+    ("scheme", "RetokenizesTexts"): "on_policy",
     ("scheme", "SynthesizesImages"): INVERTING,
     ("scheme", "VerifiesTexts"): "kdrl sequence_level",
     ("scheme", "TrainsOtherStudents"): "sandwich several_students",

@@ -36,6 +36,14 @@ class GeneratesText(Protocol):
 
 
 @runtime_checkable
+class RetokenizesTexts(Protocol):
+    """Scheme whose generated texts a teacher with another tokenizer can read."""
+
+    def set_retokenizer(self, retokenize: Callable[[Batch, Batch], Batch]) -> None:
+        """Set the function that adds the teacher's tokens of generated rows to a batch."""
+
+
+@runtime_checkable
 class VerifiesTexts(Protocol):
     """Scheme that may check generated texts."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from instil import catalogue
-from instil.capabilities import GeneratesText, SynthesizesImages
+from instil.capabilities import GeneratesText, RetokenizesTexts, SynthesizesImages
 from instil.cards import has_tag
-from instil.core import Objectives
+from instil.core import Objective, Objectives
+from instil.objectives.bases.span_objective import SpanObjective
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
 
@@ -20,13 +21,15 @@ def check_teacher_reads_texts(recipe: Recipe) -> None:
         RecipeError: if a teacher has its own tokenizer, or if its outputs are computed before
             training.
     """
-    if not issubclass(catalogue.find("scheme", recipe.scheme.type), GeneratesText):
+    scheme_class = catalogue.find("scheme", recipe.scheme.type)
+    if not issubclass(scheme_class, GeneratesText):
         return
-    if any(config.tokenizer for config in recipe.teachers):
+    has_own_tokens = any(config.tokenizer for config in recipe.teachers)
+    if has_own_tokens and not issubclass(scheme_class, RetokenizesTexts):
         raise RecipeError(
             f"teacher.tokenizer: the scheme {recipe.scheme.type} writes text in the student's "
             "tokens, which a teacher with another tokenizer cannot read. Expected one tokenizer "
-            "for both. Leave teacher.tokenizer out, or use scheme: offline"
+            "for both. Leave teacher.tokenizer out, or use scheme: on_policy or offline"
         )
     if recipe.store or any(config.precompute for config in recipe.teachers):
         key = "store" if recipe.store else "teacher.precompute"
@@ -72,6 +75,21 @@ def check_token_alignment(recipe: Recipe, objectives: Objectives) -> None:
                 "but the teacher has its own tokenizer. Use uld, gold, dskd or dskd_cma, which "
                 "align the tokens"
             )
+        _check_generated_alignment(recipe, name, objectives[name])
+
+
+def _check_generated_alignment(recipe: Recipe, name: str, objective: object) -> None:
+    """Raise RecipeError for a loss that aligns tokens by labels, which generated text lacks."""
+    if not issubclass(catalogue.find("scheme", recipe.scheme.type), RetokenizesTexts):
+        return
+    if isinstance(objective, Objective) and not any(objective.needs["teacher"]):
+        return
+    if not isinstance(objective, SpanObjective):
+        raise RecipeError(
+            f"objectives.{name}: {type(objective).__name__} reads labels, which the student's own "
+            f"text does not have. Expected uld or gold with the scheme {recipe.scheme.type} and "
+            "teacher.tokenizer"
+        )
 
 
 def check_label_objectives(recipe: Recipe, objectives: Objectives) -> None:

@@ -6,9 +6,11 @@ import inspect
 from typing import Any
 
 from instil import catalogue
-from instil.capabilities import VerifiesTexts
+from instil.capabilities import RetokenizesTexts, VerifiesTexts
 from instil.core import Net, Objectives, Scheme, Teacher
 from instil.data import labels
+from instil.data.aligned import AlignedRows
+from instil.data.retokenization import Retokenizer
 from instil.data.samples import Samples
 from instil.data.streams import Stream
 from instil.data.token_verifier import TokenVerifier
@@ -131,6 +133,9 @@ def _build(
         options["num_samples"] = int(experiment.splits.train.index.max()) + 1
     with error_context(path):
         scheme = scheme_class(**parts, **options)
+    if isinstance(scheme, RetokenizesTexts) and isinstance(experiment.splits.train, AlignedRows):
+        with error_context(""):
+            scheme.set_retokenizer(Retokenizer(experiment.splits.train))
     # Without a verifier in the data, the scheme raises an error that names the option.
     if isinstance(scheme, VerifiesTexts) and scheme.needs_verifier():
         train: Any = experiment.splits.train

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from torch import nn
@@ -20,6 +20,8 @@ from instil.generation.options import Sampling
 from instil.generation.rollout import ChooseTokens, generate_text, generate_with, stop_tokens
 from instil.generation.sampling import step_uniform
 
+Retokenize = Callable[[Batch, Batch], Batch]
+"""Maps rows of the data and generated rows to the latter with the teacher's tokens."""
 TEXT_SOURCE_STREAM = "scheme.text_source"
 """Random stream that decides whether a step uses the student's text or the text of the data."""
 
@@ -38,6 +40,8 @@ class GenerativeScheme(Scheme):
 
     needs_teacher_logits: ClassVar[bool] = True
     """Whether the scheme reads the teacher's logits in addition to the roles of the objectives."""
+    retokenize: Retokenize | None = None
+    """Adds the teacher's tokens of generated text, for a teacher with another tokenizer."""
 
     def __init__(
         self,
@@ -83,7 +87,7 @@ class GenerativeScheme(Scheme):
                 "scheme.sampling.min_prompt_tokens: the prompts leave no position to generate. "
                 f"Expected fewer than the {length} tokens of a row, got {min_prompt_tokens}"
             )
-        if "teacher_input_ids" in batch:
+        if "teacher_input_ids" in batch and self.retokenize is None:
             raise ValueError(
                 f"teacher.tokenizer: {name} generates text in the student's tokens, which a "
                 "teacher with another tokenizer cannot read. Expected one tokenizer for both. "
@@ -92,7 +96,10 @@ class GenerativeScheme(Scheme):
 
     def _limit_vocabulary(self, batch: Batch) -> None:
         """Limit the generated tokens to those that both networks have."""
-        sizes = [num_output_tokens(outputs) for outputs in self.forward_both(batch)]
+        outputs_of_sides = self.forward_both(batch)
+        if self.retokenize is not None:
+            outputs_of_sides = outputs_of_sides[:1]
+        sizes = [num_output_tokens(outputs) for outputs in outputs_of_sides]
         limits = [size for size in sizes if size is not None]
         if not limits:
             return
@@ -128,7 +135,7 @@ class GenerativeScheme(Scheme):
         Returns:
             The batch of ``generate_with``.
         """
-        return generate_text(
+        text = generate_text(
             self.student,
             batch,
             self.sampling.eos_token_id,
@@ -138,6 +145,7 @@ class GenerativeScheme(Scheme):
             stream="scheme.text",
             vocabulary=self.vocabulary,
         )
+        return text if self.retokenize is None else self.retokenize(batch, text)
 
     @property
     def uses_data_text(self) -> bool:

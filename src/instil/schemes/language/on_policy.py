@@ -12,7 +12,7 @@ from typing_extensions import Doc
 from instil.cards import at_progress
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
 from instil.generation.options import Sampling, SamplingOption
-from instil.schemes.bases.writer import GenerativeScheme, is_below_one
+from instil.schemes.bases.writer import GenerativeScheme, Retokenize, is_below_one
 
 
 class OnPolicy(GenerativeScheme):
@@ -20,7 +20,8 @@ class OnPolicy(GenerativeScheme):
 
     The other steps use the text of the data. The objectives are token-level divergences such as
     jsd, reverse_kl or forward_kl. An objective that needs labels applies to the text of the data
-    only.
+    only. With a teacher of another tokenizer (``teacher.tokenizer``) the objectives are uld or
+    gold, and the student's text is encoded again for the teacher.
     """
 
     card = Card(
@@ -64,6 +65,15 @@ class OnPolicy(GenerativeScheme):
             sampling,
         )
         self.share = share
+
+    def set_retokenizer(self, retokenize: Retokenize) -> None:
+        """Set the function that encodes the student's text for a teacher with another tokenizer.
+
+        Args:
+            retokenize: maps rows of the data and generated rows to the latter with the teacher's
+                tokens.
+        """
+        self.retokenize = retokenize
 
     @property
     def uses_data_text(self) -> bool:

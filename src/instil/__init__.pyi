@@ -264,6 +264,7 @@ from .schemes.language.speculative import Speculative as Speculative
 from .tasks.speech_recognition import SpeechRecognition as SpeechRecognition
 from .objectives.logits.spherical_kd import SphericalKD as SphericalKD
 from .schemes.offline.spot_adaptive import SpotAdaptive as SpotAdaptive
+from .schemes.language.step_by_step import StepByStep as StepByStep
 from .objectives.logits.streamlined_kd import StreamlinedKD as StreamlinedKD
 from .objectives.logits.symmetric_kl import SymmetricKL as SymmetricKL
 from .objectives.logits.taid import TAID as TAID
@@ -770,6 +771,7 @@ __all__ = [
     "SpeechRecognition",
     "SphericalKD",
     "SpotAdaptive",
+    "StepByStep",
     "StreamlinedKD",
     "SymmetricKL",
     "TAID",

@@ -1,6 +1,6 @@
 """Sums with verifiable answers: distillation against supervised training on the same problems.
 
-python benchmarks/arithmetic.py [--seeds 5] [--work FOLDER]
+python benchmarks/arithmetic.py [--arms answers step_by_step ...] [--seeds 5] [--work FOLDER]
 
 A teacher of two layers learns sums of two-digit numbers, with rationales, from 2,048 problems. The
 students learn from 128 problems. All arms have the same network, number of steps, batch size and
@@ -128,25 +128,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--work", type=Path)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     options = parser.parse_args()
     torch.set_num_threads(1)
     work = options.work or Path(tempfile.mkdtemp())
     teacher = train(teacher_recipe(), work / "teacher")
     weights = work / "teacher" / "student.safetensors"
     seeds = list(range(options.seeds))
-    arms = {name: measure_arm(name, seeds, work, weights) for name in ARMS}
+    arms = {name: measure_arm(name, seeds, work, weights) for name in options.arms}
     for name, arm in arms.items():
         if name in SUPERVISED:
             continue
         arm["gains"] = {
             reference: paired_gain(arm["solved"]["values"], arms[reference]["solved"]["values"])
             for reference in SUPERVISED
+            if reference in arms
         }
     content = {
         "teacher": teacher["distilled"]["solved"]["mean"],
         "rows": ROWS,
         "steps": EPOCHS * ROWS // 64,
         "seeds": seeds,
+        "references": SUPERVISED,
         "rate": RATE,
         "arms": arms,
         "environment": {"torch": torch.__version__, "machine": platform.machine(), "threads": 1},

@@ -43,7 +43,7 @@ def last_number(answer: str, reference: str) -> bool:
     numbers = [NUMBER.findall(text)[-1:] for text in (answer, reference)]
     if not all(numbers):
         return False
-    digits = [matches[0].replace(",", "") for matches in numbers]
+    digits: list[str] = [matches[0].replace(",", "") for matches in numbers]
     if max(map(len, digits)) > MAX_DIGITS:
         return digits[0] == digits[1]
     return Decimal(digits[0]) == Decimal(digits[1])

@@ -49,7 +49,7 @@ class SpanObjective(Objective):
             return student_log_probs, teacher_log_probs
         span, teacher_span = batch["span"], batch["teacher_span"]
         # Generated text has no labels; its own tokens are the targets of the chain rule.
-        tokens = batch.get("token", batch.get("label"))
+        tokens = batch["token"] if "token" in batch else batch["label"]
         student_spans = merge_span_log_probs(student_log_probs, tokens, span)
         teacher_spans = merge_span_log_probs(
             teacher_log_probs, batch["teacher_label"], teacher_span

@@ -96,7 +96,7 @@ class GenerativeScheme(Scheme):
 
     def _limit_vocabulary(self, batch: Batch) -> None:
         """Limit the generated tokens to those that both networks have."""
-        outputs_of_sides = self.forward_both(batch)
+        outputs_of_sides: Sequence[Outputs] = self.forward_both(batch)
         if self.retokenize is not None:
             outputs_of_sides = outputs_of_sides[:1]
         sizes = [num_output_tokens(outputs) for outputs in outputs_of_sides]

@@ -62,17 +62,12 @@ def measure(row: dict[str, Any], data: str, folder: Path, num_jobs: int) -> dict
         local = ROWS / name
         overrides = [text.replace("{data}", data) for text in row.get("overrides", ())]
         recipe = recipes.load(str(local) if local.exists() else name, overrides)
-        settings = searches.Settings.from_options(
-            "methods,options",
-            ",".join(row["candidates"]) or None,
-            None,
-            row.get("runs"),
-            None,
-            "halving",
-            "tpe",
-            row.get("trials", 4),
-            row.get("seeds", 5),
-            0,
+        settings = searches.Settings(
+            over=("methods", "options"),
+            candidates=tuple(row["candidates"]) or None,
+            max_runs=row.get("runs"),
+            num_trials=row.get("trials", 4),
+            num_seeds=row.get("seeds", 5),
         )
         outcome = searches.start(recipe, settings, folder, console, num_jobs)
     arms = {arm["name"]: arm["step_seconds"] for arm in outcome["arms"]}

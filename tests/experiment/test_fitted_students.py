@@ -328,7 +328,7 @@ def test_a_scheme_has_no_estimator_as_a_further_network(folder: Path) -> None:
 
 def test_a_search_refuses_an_estimator(folder: Path) -> None:
     pytest.importorskip("optuna")
-    settings = Settings.from_options("methods", None, None, None, None, "halving", "tpe", 1, 1, 0)
+    settings = Settings(num_trials=1, num_seeds=1)
     with pytest.raises(RecipeError, match=r"student.model: a search compares trainings in steps"):
         search.start(recipe(**RECIPE), settings, folder / "search", Console(quiet=True))
 

@@ -64,6 +64,8 @@ def test_all_students_are_ordered_front_by_front(seed: int) -> None:
 
 
 def test_limits_have_units() -> None:
+    assert parse_limits(["memory=8MB"]) == {"memory": 8e6}
+    assert violation({"memory_bytes": 9e6}, {"memory": 8e6}) == "memory 9 MB; the limit is 8 MB"
     limits = parse_limits(["latency=500us", "size=1.5 MB", "parameters=2M"])
     assert limits == {"latency": 0.5, "size": 1.5e6, "parameters": 2e6}
     assert violation({"latency_ms": 0.5, "bytes": 1e6, "parameters": 2_000_001}, limits) == (

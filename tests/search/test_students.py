@@ -66,6 +66,7 @@ def test_every_file_has_scores_and_costs(outcome: dict[str, Any]) -> None:
     assert outcome["runtime"] == "onnxruntime"
     for row in outcome["finalists"]:
         assert row["latency_ms"] > 0
+        assert row["memory_bytes"] > row["bytes"]
         assert 0 <= row["test"]["mean"] <= 1
         if row["format"] == "int8":
             whole = next(one for one in outcome["finalists"] if one["name"] == row["arm"])
@@ -95,7 +96,8 @@ def test_the_page_shows_frontiers_and_limits(folder: Path, outcome: dict[str, An
     for text in ("Quality against latency", "Quality against size", "Students that were refused"):
         assert text in page
     assert "is the smallest student within the limits that keeps 50 %" in page
-    assert page.count("Hypervolume ") == 3
+    assert page.count("Hypervolume ") == 4
+    assert "Quality against memory" in page
     assert outcome["winner"] in page
 
 
@@ -249,3 +251,4 @@ def test_a_task_without_onnx_measures_pytorch() -> None:
     assert (costs["parameters"], costs["bytes"]) == (1210, 4840)
     assert (costs["runtime"], costs["int8"]) == ("torch", None)
     assert costs["latency_ms"] > 0
+    assert 4840 + 4 * (64 + 16) <= costs["memory_bytes"] < 2 * 4840

@@ -32,9 +32,12 @@ def _seconds(text: str) -> float:
 
 
 OverOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        metavar="SUBJECTS", help="What varies: methods, options, students, teachers; with commas."
+        metavar="SUBJECTS",
+        show_default=False,
+        help="What varies: methods, options, students, teachers; with commas. Default: "
+        "search.over of the recipe, or methods.",
     ),
 ]
 CandidatesOption = Annotated[
@@ -83,7 +86,7 @@ LimitOption = Annotated[
     typer.Option(
         metavar="NAME=VALUE",
         show_default=False,
-        help="Limit of a student: latency=5ms, size=4MB or parameters=50k; repeatable.",
+        help="Limit of a student: latency=5ms, size=4MB, memory=8MB or parameters=50k; repeatable.",
     ),
 ]
 KeepOption = Annotated[
@@ -122,7 +125,7 @@ ResumeOption = Annotated[
 @app.command()
 def search(
     arguments: Arguments = None,
-    over: OverOption = "methods",
+    over: OverOption = None,
     candidates: CandidatesOption = None,
     students: StudentsOption = None,
     limit: LimitOption = None,
@@ -143,26 +146,27 @@ def search(
 ) -> None:
     """Search for method and options, or for the student, and write the recipe of the winner."""
     _check_resume(resume, arguments, out)
-    from instil.search.state import Settings
+    from instil.search.options import settings_from
 
-    settings = Settings.from_options(
+    recipe = None if resume is not None else load_recipe(arguments)
+    settings = settings_from(
+        None if recipe is None else recipe.search,
         over,
         candidates,
-        steps,
-        runs,
-        budget,
-        strategy,
-        sampler,
-        trials,
-        seeds,
-        seed,
         students,
         limit or (),
         keep,
-        prior,
         teachers,
+        max_steps=steps,
+        max_runs=runs,
+        max_seconds=budget,
+        strategy=strategy,
+        sampler=sampler,
+        num_trials=trials,
+        num_seeds=seeds,
+        seed=seed,
+        prior=prior,
     )
-    recipe = None if resume is not None else load_recipe(arguments)
     run_search(recipe, settings, out, resume, jobs)
 
 

@@ -61,19 +61,18 @@ def compress(
             "change as key=value, without spaces"
         )
     from instil.search.compression import compression_recipe
-    from instil.search.limits import parse_limits, parse_share
-    from instil.search.state import Settings
-    from instil.search.subjects import KEEP
+    from instil.search.options import settings_from
 
-    settings = Settings(
-        over=("students",),
+    recipe = compression_recipe(model, sources[0] if sources else None, changes)
+    settings = settings_from(
+        recipe.search,
+        "students",
+        students=students,
+        limits=limit or (),
+        keep=keep,
         max_steps=steps,
         max_runs=runs,
         max_seconds=budget,
         num_seeds=seeds,
-        students=None if students is None else tuple(students.split(",")),
-        limits=parse_limits(limit or ()),
-        keep=KEEP if keep is None else parse_share(keep),
     )
-    recipe = compression_recipe(model, sources[0] if sources else None, changes)
     run_search(recipe, settings, out, None, jobs)

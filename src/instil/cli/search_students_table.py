@@ -22,7 +22,7 @@ def show_students(outcome: Mapping[str, Any], console: Console) -> None:
     metric = outcome["headline"]
     table = Table(title=f"{metric} of the students, {len(outcome['final_seeds'])} new seeds")
     table.add_column("Student")
-    for name in ("Validation", "Test", "95 % interval", "Latency", "Size", "Parameters"):
+    for name in ("Validation", "Test", "95 % interval", "Latency", "Size", "Memory", "Parameters"):
         table.add_column(name, justify="right")
     for row in outcome["finalists"]:
         table.add_row(

@@ -22,7 +22,7 @@ from instil.recipe.sections import Recipe
 
 STATE = "checkpoint/run.json"
 LOCK = "checkpoint/lock"
-CHANGEABLE = ("seeds", "baselines", "export", "device")
+CHANGEABLE = ("seeds", "baselines", "export", "device", "search")
 """Keys of a recipe that may change on --resume: they do not change finished students."""
 
 

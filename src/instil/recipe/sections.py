@@ -30,6 +30,7 @@ from instil.recipe.model_sections import (
     StoreConfig,
     TeacherConfig,
 )
+from instil.recipe.search_sections import SearchConfig
 from instil.recipe.training_sections import (
     ObjectiveConfig,
     OptimizerConfig,
@@ -49,6 +50,7 @@ __all__ = [
     "OptimizerConfig",
     "Recipe",
     "SchemeConfig",
+    "SearchConfig",
     "Section",
     "StoreConfig",
     "SurrogateConfig",
@@ -155,6 +157,9 @@ class Recipe(Section):
 
     export: bool = True
     """Whether the student is exported to ONNX. Default: whether the task has an export."""
+
+    search: SearchConfig | None = None
+    """Candidates of ``instil search``. A run does not read them."""
 
     @property
     def teachers(self) -> list[TeacherConfig]:

@@ -1,4 +1,4 @@
-"""Limits of a student: latency, size of its file and number of parameters."""
+"""Limits of a student: latency, size of its file, memory and number of parameters."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ from typing import Any
 
 from instil.cards import suggestion
 
+BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 UNITS: dict[str, dict[str, float]] = {
     "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
-    "size": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9},
+    "size": BYTES,
+    "memory": BYTES,
     "parameters": {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9},
 }
 """Units of each limit, with their value in the unit of ``COSTS``."""
 
-COSTS = {"latency": "latency_ms", "size": "bytes", "parameters": "parameters"}
+COSTS = {
+    "latency": "latency_ms",
+    "size": "bytes",
+    "memory": "memory_bytes",
+    "parameters": "parameters",
+}
 """Measured cost of a student that each limit applies to."""
 
 
-def parse_limits(texts: Iterable[str]) -> dict[str, float]:
+def parse_limits(texts: Iterable[str], path: str = "--limit") -> dict[str, float]:
     """Parse limits such as ``latency=5ms``, ``size=4MB`` or ``parameters=50k``.
 
     Args:
         texts: one limit each.
+        path: option or recipe path, for messages.
 
     Returns:
         Largest value by the name in ``COSTS``.
@@ -40,7 +48,7 @@ def parse_limits(texts: Iterable[str]) -> dict[str, float]:
         name, _, amount = text.partition("=")
         if name not in UNITS:
             raise ValueError(
-                f"--limit: unknown limit '{name}'. Expected NAME=VALUE with one of the names "
+                f"{path}: unknown limit '{name}'. Expected NAME=VALUE with one of the names "
                 f"{', '.join(UNITS)}.{suggestion(name, list(UNITS))}"
             )
         match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)", amount.strip())
@@ -49,15 +57,19 @@ def parse_limits(texts: Iterable[str]) -> dict[str, float]:
         if unit not in UNITS[name] or not value:
             units = ", ".join(repr(one) for one in UNITS[name] if one)
             raise ValueError(
-                f"--limit: '{text}' is not a limit. Expected {name}= with a positive number and "
+                f"{path}: '{text}' is not a limit. Expected {name}= with a positive number and "
                 f"one of the units {units}"
             )
         limits[name] = value * UNITS[name][unit]
     return limits
 
 
-def parse_share(text: str) -> float:
+def parse_share(text: str, path: str = "--keep") -> float:
     """Parse a share of the teacher's quality, such as ``99%`` or ``0.99``.
+
+    Args:
+        text: the share.
+        path: option or recipe path, for messages.
 
     Raises:
         ValueError: for a share that is not in (0, 1].
@@ -69,7 +81,7 @@ def parse_share(text: str) -> float:
         share = 0.0
     if not 0 < share <= 1:
         raise ValueError(
-            f"--keep: '{text}' is not a share of the teacher's quality. Expected a share such as "
+            f"{path}: '{text}' is not a share of the teacher's quality. Expected a share such as "
             "99% or 0.99"
         )
     return share
@@ -90,7 +102,7 @@ def violation(costs: Mapping[str, Any], limits: Mapping[str, float]) -> str:
 
 
 def describe_cost(name: str, value: float) -> str:
-    """Return a latency in ms, a size in bytes or a number of parameters with its unit.
+    """Return a latency in ms, bytes or a number of parameters with its unit.
 
     Example:
         >>> describe_cost("size", 4_210_000), describe_cost("parameters", 50e3)
@@ -101,6 +113,6 @@ def describe_cost(name: str, value: float) -> str:
     if name == "parameters":
         return f"{value:,.0f}"
     for unit in ("GB", "MB", "kB"):
-        if value >= UNITS["size"][unit]:
+        if value >= BYTES[unit]:
             return f"{value / UNITS['size'][unit]:.3g} {unit}"
     return f"{value:.0f} B"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from instil.search.arms import Arm
-from instil.search.limits import parse_limits, parse_share
 from instil.search.sampling import Sampler
 from instil.search.schedule import Schedule
 from instil.search.subjects import KEEP, check_subjects
-from instil.search.teacher_arms import parse_teachers
 from instil.search.trials import write_json
 
 STATE = "study.json"
@@ -37,7 +35,7 @@ class Settings:
         num_seeds: new seeds of the final trainings.
         seed: seed of all random choices of the search.
         students: families of students, or models. None: the default families.
-        limits: largest latency (ms), size (bytes) and number of parameters of a student.
+        limits: largest latency (ms), size and memory (bytes) and number of parameters of a student.
         keep: share of the teacher's quality that the chosen student keeps.
         prior: ``model`` orders the methods by their predicted gain, and a budget leaves out the
             last ones.
@@ -86,48 +84,6 @@ class Settings:
                 f"methods,options, got --over {','.join(self.over)}"
             )
 
-    @classmethod
-    def from_options(
-        cls,
-        over: str,
-        candidates: str | None,
-        max_steps: int | None,
-        max_runs: int | None,
-        max_seconds: float | None,
-        strategy: Any,
-        sampler: Any,
-        num_trials: int,
-        num_seeds: int,
-        seed: int,
-        students: str | None = None,
-        limits: Sequence[str] = (),
-        keep: str | None = None,
-        prior: Any = "none",
-        teachers: str | None = None,
-    ) -> Settings:
-        """Build settings from the options of the command line, in which commas separate names.
-
-        Raises:
-            ValueError: for options that are unknown or contradict each other.
-        """
-        return cls(
-            _names(over) or (),
-            _names(candidates),
-            max_steps,
-            max_runs,
-            max_seconds,
-            strategy,
-            sampler,
-            num_trials,
-            num_seeds,
-            seed,
-            _names(students),
-            parse_limits(limits),
-            KEEP if keep is None else parse_share(keep),
-            prior,
-            parse_teachers(teachers),
-        )
-
     @property
     def has_options(self) -> bool:
         """Whether options of the methods are searched."""
@@ -142,12 +98,6 @@ class Settings:
     def has_teachers(self) -> bool:
         """Whether teachers are searched."""
         return "teachers" in self.over
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from instil.core import Batch, Net
 from instil.experiment.experiment import Experiment
 from instil.export.latency import measure
+from instil.export.memory import module_memory, session_memory
 from instil.plan.evaluation import Evaluator
 from instil.plan.onnx_export import write_graphs, write_int8
 from instil.tasks.bases.exported_part import ExportsParts
@@ -40,9 +41,10 @@ def measure_student(experiment: Experiment, net: Net) -> dict[str, Any]:
 
     Returns:
         ``parameters``, ``bytes`` (of the file), ``latency_ms`` (median time of one sample),
-        ``runtime`` and ``int8``. The runtime is ``onnxruntime`` with the exported file, or
-        ``torch`` with the weights where the task has no single ONNX file. ``int8`` has bytes and
-        latency of the quantised file; None where it cannot be written.
+        ``memory_bytes`` (of one sample, see ``instil.export.memory``), ``runtime`` and ``int8``.
+        The runtime is ``onnxruntime`` with the exported file, or ``torch`` with the weights where
+        the task has no single ONNX file. ``int8`` has bytes, latency and memory of the quantised
+        file; None where it cannot be written.
 
     Raises:
         ValueError: if the student cannot be exported.
@@ -55,7 +57,8 @@ def measure_student(experiment: Experiment, net: Net) -> dict[str, Any]:
         costs["bytes"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         sample = experiment.splits.validation.__getitems__([0])
         latency = measure(net.cpu(), sample, keep_rows=True)
-        return costs | {"latency_ms": latency["median_ms"], "runtime": "torch", "int8": None}
+        costs |= {"latency_ms": latency["median_ms"], "memory_bytes": module_memory(net, sample)}
+        return costs | {"runtime": "torch", "int8": None}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_graphs(folder, experiment, net, batch, int8=False)
@@ -76,7 +79,11 @@ def _file_costs(
     from instil.export.session import Session
 
     session = Session(folder / facts["file"], roles)
-    return {"bytes": facts["bytes"], "latency_ms": measure(session, example)["median_ms"]}
+    return {
+        "bytes": facts["bytes"],
+        "latency_ms": measure(session, example)["median_ms"],
+        "memory_bytes": session_memory(folder / facts["file"], example),
+    }
 
 
 def evaluate_int8(experiment: Experiment, net: Net) -> dict[str, dict[str, float]] | None:

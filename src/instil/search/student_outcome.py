@@ -45,7 +45,7 @@ def student_rows(study: Study, finalists: Sequence[Arm], finals: Results, metric
                 "params": study.best_params(arm),
                 "validation": mean_with_interval([one["validation"][metric] for one in scores]),
                 "test": mean_with_interval([one["test"][metric] for one in scores]),
-                **{key: costs[key] for key in COSTS.values()},
+                **{key: costs.get(key) for key in COSTS.values()},
                 "violation": violation(costs, study.state.settings.limits),
             }
     return rows
@@ -112,7 +112,18 @@ def student_facts(study: Study, rows: Rows, teacher: Mapping[str, Any] | None) -
         "limits": settings.limits,
         "runtime": study.state.arms[0].costs["runtime"],
         "teacher_costs": study.state.teacher_costs,
-        "frontiers": {name: _frontier(study, rows, key, teacher) for name, key in COSTS.items()},
+        "frontiers": _frontiers(study, rows, teacher),
+    }
+
+
+def _frontiers(
+    study: Study, rows: Rows, teacher: Mapping[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+    """Return the frontier of each cost; a search of an earlier version has no memory."""
+    return {
+        name: _frontier(study, rows, key, teacher)
+        for name, key in COSTS.items()
+        if all(row[key] is not None for row in rows.values())
     }
 
 

@@ -17,6 +17,7 @@ LOGARITHMIC = 8
 UNITS = {
     "latency": (1.0, "latency of one sample, ms"),
     "size": (1e3, "size of the file, kB"),
+    "memory": (1e3, "memory of one inference, kB"),
     "parameters": (1.0, "parameters"),
 }
 """Value of one unit of each axis, and its title."""
@@ -49,7 +50,7 @@ def find_row(outcome: Outcome, name: str) -> dict[str, Any]:
 
 def student_section(outcome: Outcome, figures: Figures) -> str:
     """Return the table of the students and the plots of quality against each cost, as HTML."""
-    plots = "".join(figures.add(frontier_plot(outcome, name)) for name in COSTS)
+    plots = "".join(figures.add(frontier_plot(outcome, name)) for name in outcome["frontiers"])
     return _table(outcome) + plots
 
 
@@ -72,9 +73,10 @@ def _table(outcome: Outcome) -> str:
     runtime = "ONNX Runtime" if outcome["runtime"] == "onnxruntime" else "PyTorch, weights only"
     caption = (
         f"Mean {metric} of {len(outcome['final_seeds'])} seeds with 95 % intervals of Student's t. "
-        f"Size and median latency of one sample on this machine ({runtime})."
+        f"Size, and median latency and memory of one sample on this machine ({runtime})."
     )
-    header = ["Student", "Validation", "Test", "Latency", "Size", "Parameters", "Beyond a limit"]
+    costs = ["Latency", "Size", "Memory", "Parameters"]
+    header = ["Student", "Validation", "Test", *costs, "Beyond a limit"]
     dots = [arm_color(name.removesuffix(" int8")) for name in names]
     return table(caption, header, rows, dots, strong=strong)
 
@@ -88,7 +90,7 @@ def _teacher_row(outcome: Outcome) -> list[Cell]:
 
 
 def cost_texts(row: Mapping[str, Any]) -> list[str]:
-    """Return latency, size and parameters as texts; a dash for an unknown one."""
+    """Return latency, size, memory and parameters as texts; a dash for an unknown one."""
     values = {name: row.get(key) for name, key in COSTS.items()}
     return ["-" if value is None else describe_cost(name, value) for name, value in values.items()]
 
@@ -98,7 +100,7 @@ def frontier_plot(outcome: Outcome, cost: str) -> Plot:
 
     Args:
         outcome: content of ``search.json``.
-        cost: ``latency``, ``size`` or ``parameters``.
+        cost: name of a frontier, such as ``latency``.
     """
     unit, title = UNITS[cost]
     facts = outcome["frontiers"][cost]

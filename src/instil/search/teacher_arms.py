@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,20 @@ def parse_teachers(text: str | None) -> dict[str, Any] | None:
         return None
     if text.endswith(FILE_ENDINGS):
         return _read(Path(text))
+    return teachers_of_changes(text.split(","))
+
+
+def teachers_of_changes(entries: Iterable[str]) -> dict[str, Any]:
+    """Return names and changes of teachers.
+
+    Args:
+        entries: changes of the recipe's teacher; a plus sign joins those of one teacher.
+
+    Raises:
+        ValueError: for an entry without ``=``.
+    """
     teachers: dict[str, Any] = {}
-    for entry in (part.strip() for part in text.split(",")):
+    for entry in (part.strip() for part in entries):
         changes = [change.strip() for change in entry.split("+")]
         if not all("=" in change for change in changes):
             raise ValueError(

@@ -19,7 +19,12 @@ from instil.recipe.sections import Recipe
 from instil.search.arms import Arm, base_data, own_arm, reference_arms, with_space
 from instil.search.candidates import Candidates, reason_of
 from instil.search.probe import Probe
-from instil.search.teacher_arms import TeacherCandidate, teacher_candidates, teacher_of_assistant
+from instil.search.teacher_arms import (
+    TeacherCandidate,
+    teacher_candidates,
+    teacher_of_assistant,
+    teachers_of_changes,
+)
 from instil.search.trainer import Trainer
 
 Section = dict[str, Any] | list[dict[str, Any]]
@@ -38,8 +43,8 @@ def check_teachers(recipe: Recipe, teachers: Mapping[str, Any] | None) -> None:
         )
     if not teachers:
         raise RecipeError(
-            "--teachers: missing. Expected a YAML file of teachers, or changes of the recipe's "
-            "teacher such as options.width=8,num_replicas=3"
+            "--teachers: missing. Expected a YAML file of teachers, changes of the recipe's "
+            "teacher such as options.width=8,num_replicas=3, or search.teachers in the recipe"
         )
     base = base_data(recipe)
     for candidate in teacher_candidates(recipe, teachers):
@@ -48,7 +53,16 @@ def check_teachers(recipe: Recipe, teachers: Mapping[str, Any] | None) -> None:
             if candidate.assistant is not None:
                 build(base | {"student": candidate.assistant})
         except ValueError as error:
-            raise RecipeError(f"--teachers: {candidate.name}: {error}") from error
+            path = _path_of(recipe, teachers, candidate.name)
+            raise RecipeError(f"{path}: {error}") from error
+
+
+def _path_of(recipe: Recipe, teachers: Mapping[str, Any], name: str) -> str:
+    """Return where a teacher is described: in the recipe or on the command line."""
+    own = recipe.search.teachers if recipe.search else None
+    if own is not None and teachers == (teachers_of_changes(own) if isinstance(own, list) else own):
+        return f"search.teachers.{name}"
+    return f"--teachers: {name}"
 
 
 def find_teachers(

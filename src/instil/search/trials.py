@@ -95,7 +95,8 @@ def make_trial(
         "checkpoint_minutes": None,
     }
     data["seeds"] = [seed]
-    recipe = build(data).model_dump(mode="json")
+    # Without the candidates, on which no training depends: keys of earlier versions stay valid.
+    recipe = build(data).model_dump(mode="json", exclude={"search"})
     trial = Trial(
         arm.name,
         arm.method,

@@ -236,8 +236,8 @@ def test_a_limit_that_no_student_meets_is_an_error(tmp_path: Path) -> None:
 
 
 def test_students_have_settings_of_their_own() -> None:
-    with pytest.raises(ValueError, match="--over: methods and students at once"):
-        Settings(over=("methods", "students"))
+    with pytest.raises(ValueError, match="--over: students and teachers at once"):
+        Settings(over=("teachers", "students"))
     for name, value in {"students": ("timm",), "limits": {"size": 1.0}, "keep": 0.9}.items():
         with pytest.raises(ValueError, match=r"for students only\. Expected --over students"):
             Settings(**{name: value})  # type: ignore[arg-type]

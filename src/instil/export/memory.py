@@ -24,7 +24,7 @@ def session_memory(path: Path, batch: Batch) -> int:
 
     Args:
         path: ONNX file.
-        batch: samples, of which the first one is used.
+        batch: samples; the first one is used.
 
     Returns:
         Bytes.

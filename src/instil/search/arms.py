@@ -30,7 +30,7 @@ class Arm:
     """A method with the values of a recipe that are searched.
 
     Attributes:
-        name: unique name.
+        name: unique name; ``METHOD@STUDENT`` in a search over students and methods.
         kind: ``recipe`` for the recipe's own method and student, ``student`` for another student,
             ``teacher`` for another teacher, else the kind of the method.
         is_reference: whether the arm takes part in every round.
@@ -54,7 +54,7 @@ class Arm:
     @property
     def method(self) -> str:
         """Name of the training: that of the baseline, or ``distilled``."""
-        return self.name if self.kind == "baseline" else "distilled"
+        return self.name.partition("@")[0] if self.kind == "baseline" else "distilled"
 
     def with_costs(self, costs: dict[str, Any]) -> Arm:
         """Return the arm with measured costs."""

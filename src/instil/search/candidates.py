@@ -84,12 +84,11 @@ def find_candidates(
     arms = [own]
     refused: dict[str, str] = {}
     for arm in reference_arms(experiment.recipe, task):
-        if arm.kind == "baseline":
-            arms.append(_checked_baseline(arm, base))
-            continue
         try:
-            arms.append(probe.check(arm))
-        except ValueError as error:  # kd needs logits, and labels that are classes
+            is_baseline = arm.kind == "baseline"
+            arms.append(_checked_baseline(arm, base) if is_baseline else probe.check(arm))
+        # kd needs logits and labels that are classes; a compressed teacher needs the teacher.
+        except ValueError as error:
             refused[arm.name] = reason_of(error)
     for arm in candidate_arms(experiment.recipe, task, names):
         if reason := _card_mismatch(arm, experiment):

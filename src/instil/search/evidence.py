@@ -40,9 +40,12 @@ def compare_finalists(
     """
     gains: dict[tuple[str, str], dict[str, Any]] = {}
     for name, values in scores.items():
+        # Each student has reference arms of its own.
+        _, separator, student = name.partition("@")
         for reference in COMPARED:
-            if reference in scores and reference != name:
-                control = scores[reference]
+            own = f"{reference}{separator}{student}"
+            if own in scores and own != name:
+                control = scores[own]
                 gains[name, reference] = _compared(values, control, higher_is_better)
     _correct(list(gains.values()))
     rivals = {

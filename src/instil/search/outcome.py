@@ -48,6 +48,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         rows[name]["differences"] = differences[name]
         rows[name]["is_best"] = name in best
     state = study.state
+    trials = study.earlier + study.results
     outcome = {
         "name": experiment.recipe.name,
         "headline": metric,
@@ -59,17 +60,17 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "student_parameters": winner["parameters"],
         "final_seeds": study.final_seeds,
         "schedule": state.schedule.to_json(),
-        "steps": sum(_steps(result) for result in study.results),
-        "seconds": round(sum(result["seconds"] for result in study.results), 3),
+        "steps": sum(_steps(result) for result in trials),
+        "seconds": round(sum(result["seconds"] for result in trials), 3),
         "notes": [*state.schedule.notes, *study.notes],
         "arms": [arm.to_json() for arm in state.arms],
         "refused": state.refused,
         "signals": state.signals,
-        "trials": study.results,
+        "trials": trials,
     }
     write_json(study.trainer.folder / OUTCOME, outcome)
-    arm_name = winner.get("arm", winner["name"])
-    _write_recipe(study, next(arm for arm in finalists if arm.name == arm_name), outcome)
+    names = {arm.name: arm for arm in finalists}
+    _write_recipe(study, names[winner.get("arm", winner["name"])], outcome)
     return outcome
 
 
@@ -100,10 +101,11 @@ def best_recipe(study: Study, winner: Arm) -> str:
     """
     own = study.trainer.experiment.recipe
     data = arm_recipe(study.base, winner, study.best_params(winner))
-    references = [arm.name for arm in study.state.arms if arm.kind == "baseline"]
+    # The students of a search over students and methods share the names of their baselines.
+    references = dict.fromkeys(arm.method for arm in study.state.arms if arm.kind == "baseline")
     # The costs of a student are those of its ONNX file.
     is_exported = own.export or winner.costs.get("runtime") == "onnxruntime"
-    data |= {"baselines": references, "export": is_exported, "name": f"{own.name}-best"}
+    data |= {"baselines": list(references), "export": is_exported, "name": f"{own.name}-best"}
     if winner.kind == "baseline":
         data["teacher"] = own.model_dump(mode="json")["teacher"]
     data["seeds"] = study.final_seeds

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +15,21 @@ from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
-from instil.experiment.training_options import num_training_steps
 from instil.files.atomic import atomic
 from instil.recipe import RecipeError, fingerprint
 from instil.recipe.sections import Recipe
-from instil.search.arms import Arm
 from instil.search.candidates import check_names, find_candidates
 from instil.search.locked_test import FINALISTS
 from instil.search.outcome import write_outcome
-from instil.search.prior import order_by_model, within_budget
+from instil.search.planning import plan_rounds
 from instil.search.sampling import require_optuna
-from instil.search.schedule import Schedule, plan_exhaustive, plan_random, plan_schedule
 from instil.search.state import STATE, Settings, State, read_state
+from instil.search.student_methods import methods_study
 from instil.search.students import find_students
 from instil.search.study import Study
 from instil.search.teachers import check_teachers, find_teachers
 from instil.search.trainer import Trainer
 from instil.search.trials import write_json
-
-OVERHEAD = 1.5
-"""Time of a trial with its evaluations, as a multiple of the time of its steps."""
-
-
-NUM_FINALISTS = 3
-"""Largest number of methods that are trained again, besides the reference arms."""
-NUM_STUDENTS = 6
-"""Largest number of students that are trained again: points of the frontier."""
 
 
 def start(
@@ -147,7 +134,7 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
     arms = candidates.arms
     noun = next((one for one in ("students", "teachers") if one in settings.over), "methods")
     console.print(f"{len(arms)} arms, {len(candidates.refused)} {noun} refused.", highlight=False)
-    arms, schedule = _planned(experiment, settings, arms, num_jobs)
+    arms, schedule = plan_rounds(experiment, settings, arms, num_jobs)
     splits = experiment.splits
     data_hash = fingerprint(sample_digest(splits.train), sample_digest(splits.validation))
     state = State(
@@ -168,49 +155,6 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
     return state
 
 
-def _planned(
-    experiment: Experiment, settings: Settings, arms: list[Arm], num_jobs: int
-) -> tuple[list[Arm], Schedule]:
-    """Plan the rounds; a prior order decides which candidates a small budget leaves out."""
-
-    def plan(chosen: Sequence[Arm]) -> Schedule:
-        return _schedule(experiment, settings, chosen, num_jobs)
-
-    if settings.prior == "model" and "methods" in settings.over:
-        return within_budget(order_by_model(arms), plan)
-    # Teachers are in the order of their cheap signals.
-    return within_budget(arms, plan) if settings.has_teachers else (arms, plan(arms))
-
-
-def _schedule(
-    experiment: Experiment, settings: Settings, arms: Sequence[Arm], num_jobs: int
-) -> Schedule:
-    full_steps = sum(num_training_steps(stage) for stage in experiment.stages)
-    budget = settings.max_steps
-    if settings.max_runs is not None:
-        budget = settings.max_runs * full_steps
-    if settings.max_seconds is not None:
-        timed = [arm.step_seconds for arm in arms if arm.step_seconds]
-        per_step = OVERHEAD * sum(timed) / len(timed)
-        budget = int(settings.max_seconds * num_jobs / per_step)
-    num_references = sum(arm.is_reference for arm in arms)
-    num_candidates = len(arms) - num_references
-    complete = plan_exhaustive(num_candidates, num_references, full_steps, settings.num_seeds)
-    is_small = settings.has_teachers and not settings.has_options
-    if settings.strategy == "exhaustive" or (is_small and complete.total_steps <= (budget or inf)):
-        return complete
-    schedule = plan_schedule(
-        num_candidates,
-        num_references,
-        full_steps,
-        budget,
-        settings.num_trials if settings.has_options else 1,
-        num_finalists=NUM_STUDENTS if settings.has_students else NUM_FINALISTS,
-        num_seeds=settings.num_seeds,
-    )
-    return plan_random(schedule) if settings.strategy == "random" else schedule
-
-
 def _run(state: State, trainer: Trainer, num_jobs: int, console: Console) -> dict[str, Any]:
     for note in state.schedule.notes:
         console.print(f"{note}.", highlight=False)
@@ -222,7 +166,11 @@ def _run(state: State, trainer: Trainer, num_jobs: int, console: Console) -> dic
         console.print(text, highlight=False, markup=False)
 
     study = Study(state, trainer, num_jobs, show)
-    finalists = study.finalists(study.run_rounds())
+    arms = study.run_rounds()
+    if state.settings.is_joint:
+        study = methods_study(study, arms, console)
+        arms = study.run_rounds()
+    finalists = study.finalists(arms)
     # All choices but the one among the finalists are made: the test split may be read now.
     write_json(
         trainer.folder / FINALISTS,

@@ -24,7 +24,7 @@ class Settings:
     """Settings of a search.
 
     Attributes:
-        over: ``methods``, ``options`` or both.
+        over: ``methods``, ``options``, ``students`` and ``teachers``, as far as they combine.
         candidates: names of objectives and schemes. None: the whole catalogue.
         max_steps: optimizer steps of all trainings of the student. None: no limit.
         max_runs: the same, in trainings of the recipe's length.
@@ -95,6 +95,11 @@ class Settings:
         return "students" in self.over
 
     @property
+    def is_joint(self) -> bool:
+        """Whether students are searched first, and then methods for the best ones."""
+        return self.has_students and "methods" in self.over
+
+    @property
     def has_teachers(self) -> bool:
         """Whether teachers are searched."""
         return "teachers" in self.over
@@ -126,8 +131,13 @@ class State:
     teacher_costs: dict[str, Any] = field(default_factory=dict)
     num_jobs: int = 1
 
-    def write(self, folder: Path) -> None:
-        """Write the state into the folder of the search."""
+    def write(self, folder: Path, name: str = STATE) -> None:
+        """Write the state into the folder of the search.
+
+        Args:
+            folder: folder of the search.
+            name: name of the file.
+        """
         content = {
             "settings": asdict(self.settings),
             "arms": [arm.to_json() for arm in self.arms],
@@ -139,7 +149,7 @@ class State:
             "teacher_costs": self.teacher_costs,
             "num_jobs": self.num_jobs,
         }
-        write_json(folder / STATE, content)
+        write_json(folder / name, content)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> State:

@@ -41,7 +41,7 @@ def student_rows(study: Study, finalists: Sequence[Arm], finals: Results, metric
                 "arm": arm.name,
                 "format": kind,
                 "kind": arm.kind,
-                "is_reference": False,
+                "is_reference": arm.is_reference,
                 "params": study.best_params(arm),
                 "validation": mean_with_interval([one["validation"][metric] for one in scores]),
                 "test": mean_with_interval([one["test"][metric] for one in scores]),
@@ -87,8 +87,9 @@ def choose_student(rows: Rows, target: float | None, higher_is_better: bool) -> 
     if target is not None:
         good = [name for name, score in scores.items() if score >= sign * target]
         if good:
-            smallest = min(good, key=lambda name: (rows[name]["bytes"], rows[name]["latency_ms"]))
-            return smallest, True
+            # The methods of a student have equal costs, so that their scores decide.
+            costs = {name: (rows[name]["bytes"], rows[name]["latency_ms"]) for name in good}
+            return min(good, key=lambda name: (*costs[name], -scores[name])), True
     return max(scores, key=lambda name: scores[name]), False
 
 

@@ -29,6 +29,7 @@ class Study:
 
     Attributes:
         results: results of all trials so far.
+        earlier: results of an earlier phase with other arms.
         notes: sentences on rounds that were left out.
     """
 
@@ -38,6 +39,7 @@ class Study:
         self.num_jobs = num_jobs
         self.on_result = on_result
         self.results: Results = []
+        self.earlier: Results = []
         self.notes: list[str] = []
         recipe = trainer.experiment.recipe
         self.base = base_data(recipe)
@@ -45,11 +47,20 @@ class Study:
         self.final_seeds = [max(recipe.seeds) + 1 + i for i in range(state.settings.num_seeds)]
         self.higher_is_better = trainer.experiment.task.higher_is_better
 
+    def followed_by(self, state: State) -> Study:
+        """Return the study of a second phase, with other arms in the same folder."""
+        study = Study(state, self.trainer, self.num_jobs, self.on_result)
+        study.earlier = self.results
+        study.notes = self.notes
+        return study
+
     def run_rounds(self) -> list[Arm]:
         """Train all rounds; return the arms of the last one, the best candidates first."""
         arms = list(self.state.arms)
-        for index, rung in enumerate(self.state.schedule.rungs):
-            if index and self._is_late():
+        # The rounds of a second phase have numbers of their own.
+        start = 1 + max((result["round"] for result in self.earlier), default=-1)
+        for index, rung in enumerate(self.state.schedule.rungs, start):
+            if index > start and self._is_late():
                 self.notes.append(f"The time was used up after {index} rounds")
                 break
             if self.state.settings.strategy == "random":
@@ -130,6 +141,15 @@ class Study:
 
         Students are ordered by the frontier of score and size.
         """
+        best = self.scores(arms)
+        if self.state.settings.has_students:
+            by_name = {arm.name: arm for arm in arms}
+            sizes = {arm.name: float(arm.costs["bytes"]) for arm in arms}
+            return [by_name[name] for name in order_by_front(best, sizes)]
+        return sorted(arms, key=lambda arm: -best[arm.name])
+
+    def scores(self, arms: Sequence[Arm]) -> dict[str, float]:
+        """Return the best score of each arm in the last round; higher is better."""
         last = max((result["round"] for result in self.results), default=0)
         best = {}
         for arm in arms:
@@ -139,11 +159,7 @@ class Study:
                 if result["arm"] == arm.name and result["round"] == last
             ]
             best[arm.name] = max(own, default=float("-inf"))
-        if self.state.settings.has_students:
-            by_name = {arm.name: arm for arm in arms}
-            sizes = {arm.name: float(arm.costs["bytes"]) for arm in arms}
-            return [by_name[name] for name in order_by_front(best, sizes)]
-        return sorted(arms, key=lambda arm: -best[arm.name])
+        return best
 
     def _key(self, result: dict[str, Any]) -> float:
         """Score of a result such that higher is better; a failed trial is the worst."""

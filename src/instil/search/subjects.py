@@ -29,13 +29,16 @@ def check_subjects(settings: Any) -> None:
                 f"--over: unknown subject '{subject}'. Expected {' or '.join(SUBJECTS)}, or "
                 "two of them, separated by a comma"
             )
-    for subject in ("students", "teachers"):
-        if subject in over and set(over) - {subject, "options"}:
-            raise ValueError(
-                f"--over: {' and '.join(sorted(over))} at once. Expected {subject} or "
-                f"{subject},options. Search for one of them first, and for the other with its "
-                "best.yaml"
-            )
+    if "teachers" in over and set(over) - {"teachers", "options"}:
+        raise ValueError(
+            f"--over: {' and '.join(sorted(over))} at once. Expected teachers or "
+            "teachers,options. Search for one of them first, and for the other with its best.yaml"
+        )
+    if {"students", "methods"} <= set(over) and settings.strategy != "halving":
+        raise ValueError(
+            f"--strategy: {settings.strategy} for students and methods at once. Expected halving. "
+            "Search for one of them first, and for the other with its best.yaml"
+        )
     if "students" not in over:
         _check_student_options(settings)
     if settings.teachers is not None and "teachers" not in over:

@@ -1,0 +1,112 @@
+"""Rounds of a search within its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+from instil.experiment.experiment import Experiment
+from instil.experiment.training_options import num_training_steps
+from instil.search.arms import Arm
+from instil.search.prior import order_by_model, within_budget
+from instil.search.schedule import Schedule, plan_exhaustive, plan_random, plan_schedule
+from instil.search.state import Settings
+
+OVERHEAD = 1.5
+"""Time of a trial with its evaluations, as a multiple of the time of its steps."""
+NUM_FINALISTS = 3
+"""Largest number of methods that are trained again, besides the reference arms."""
+NUM_STUDENTS = 6
+"""Largest number of students that are trained again: points of the frontier."""
+STUDENTS_SHARE = 1 / 3
+"""Share of the budget of a search over students and methods that the students have."""
+
+
+def plan_rounds(
+    experiment: Experiment, settings: Settings, arms: list[Arm], num_jobs: int
+) -> tuple[list[Arm], Schedule]:
+    """Plan the rounds; a prior order decides which candidates a small budget leaves out.
+
+    Args:
+        experiment: experiment of the recipe.
+        settings: settings of the search.
+        arms: candidates and reference arms.
+        num_jobs: number of processes.
+
+    Returns:
+        Arms that take part, and their schedule.
+
+    Raises:
+        ValueError: if the budget is smaller than the smallest search.
+    """
+
+    def plan(chosen: Sequence[Arm]) -> Schedule:
+        return plan_search(experiment, settings, chosen, num_jobs)
+
+    if settings.is_joint:
+        return arms, _plan_students(experiment, settings, arms, num_jobs)
+    if settings.prior == "model" and "methods" in settings.over:
+        return within_budget(order_by_model(arms), plan)
+    # Teachers are in the order of their cheap signals.
+    return within_budget(arms, plan) if settings.has_teachers else (arms, plan(arms))
+
+
+def plan_search(
+    experiment: Experiment, settings: Settings, arms: Sequence[Arm], num_jobs: int
+) -> Schedule:
+    """Plan the rounds and the final trainings of arms that all take part.
+
+    Args:
+        experiment: experiment of the recipe.
+        settings: settings of the search.
+        arms: candidates and reference arms.
+        num_jobs: number of processes.
+
+    Raises:
+        ValueError: if the budget is smaller than the smallest search.
+    """
+    full_steps = sum(num_training_steps(stage) for stage in experiment.stages)
+    budget = _budget(settings, arms, num_jobs, full_steps)
+    num_references = sum(arm.is_reference for arm in arms)
+    num_candidates = len(arms) - num_references
+    complete = plan_exhaustive(num_candidates, num_references, full_steps, settings.num_seeds)
+    is_small = settings.has_teachers and not settings.has_options
+    if settings.strategy == "exhaustive" or (is_small and complete.total_steps <= (budget or inf)):
+        return complete
+    schedule = plan_schedule(
+        num_candidates,
+        num_references,
+        full_steps,
+        budget,
+        settings.num_trials if settings.has_options else 1,
+        num_finalists=NUM_STUDENTS if settings.has_students else NUM_FINALISTS,
+        num_seeds=settings.num_seeds,
+    )
+    return plan_random(schedule) if settings.strategy == "random" else schedule
+
+
+def _plan_students(
+    experiment: Experiment, settings: Settings, arms: Sequence[Arm], num_jobs: int
+) -> Schedule:
+    """Plan the first phase of a search over students and methods, without final trainings."""
+    full_steps = sum(num_training_steps(stage) for stage in experiment.stages)
+    budget = _budget(settings, arms, num_jobs, full_steps)
+    return plan_schedule(
+        len(arms),
+        0,
+        full_steps,
+        None if budget is None else int(STUDENTS_SHARE * budget),
+        num_finalists=NUM_STUDENTS,
+        num_seeds=0,
+    )
+
+
+def _budget(settings: Settings, arms: Sequence[Arm], num_jobs: int, full_steps: int) -> int | None:
+    """Return the largest number of optimizer steps; None: no limit."""
+    if settings.max_runs is not None:
+        return settings.max_runs * full_steps
+    if settings.max_seconds is not None:
+        timed = [arm.step_seconds for arm in arms if arm.step_seconds]
+        per_step = OVERHEAD * sum(timed) / len(timed)
+        return int(settings.max_seconds * num_jobs / per_step)
+    return settings.max_steps

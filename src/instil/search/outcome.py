@@ -42,11 +42,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     teacher = study.trainer.evaluate_teacher()
     facts = _facts_of_subject(study, rows, ranked[0], teacher)
     winner = rows[facts["winner"]]
-    scores = {name: rows[name]["test"]["values"] for name in ranked}
-    differences, best = compare_finalists(scores, winner["name"], study.higher_is_better)
-    for name in ranked:
-        rows[name]["differences"] = differences[name]
-        rows[name]["is_best"] = name in best
+    best = _compare(rows, ranked, winner["name"], study.higher_is_better)
     state = study.state
     trials = study.earlier + study.results
     outcome = {
@@ -54,7 +50,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "headline": metric,
         "higher_is_better": study.higher_is_better,
         **facts,
-        "best": [name for name in ranked if name in best],
+        "best": best,
         "finalists": [rows[name] for name in ranked],
         "teacher": teacher,
         "student_parameters": winner["parameters"],
@@ -72,6 +68,18 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     names = {arm.name: arm for arm in finalists}
     _write_recipe(study, names[winner.get("arm", winner["name"])], outcome)
     return outcome
+
+
+def _compare(
+    rows: dict[str, dict[str, Any]], ranked: Sequence[str], winner: str, higher_is_better: bool
+) -> list[str]:
+    """Add the differences to the rows; return the arms that no data separate from the winner."""
+    scores = {name: rows[name]["test"]["values"] for name in ranked}
+    differences, best = compare_finalists(scores, winner, higher_is_better)
+    for name in ranked:
+        rows[name]["differences"] = differences[name]
+        rows[name]["is_best"] = name in best
+    return best
 
 
 def _write_recipe(study: Study, winner: Arm, outcome: dict[str, Any]) -> None:

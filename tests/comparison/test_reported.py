@@ -26,7 +26,7 @@ COMMIT = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/blob/[0-9a-f]{40}/\S+\
 
 
 def test_there_are_benchmarks() -> None:
-    assert set(NAMES) >= {"cifar100", "imagenet", "cityscapes", "coco", "glue"}
+    assert set(NAMES) >= {"cifar100", "imagenet", "cityscapes", "coco", "glue", "librispeech"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,6 +78,16 @@ def test_single_numbers_are_those_of_the_sources() -> None:
     assert (71.70, "mdistiller") in [
         (value, table.source) for value, table in imagenet.values("dkd", "resnet34-resnet18")
     ]
+
+
+def test_word_error_rates_fall_with_distillation() -> None:
+    (table,) = load_reported("librispeech").tables
+    assert not table.higher_is_better
+    baseline = [row.values for row in table.rows if row.method == "alone"]
+    distilled = [row.values for row in table.rows if row.method is None]
+    assert len(baseline) == len(distilled) == 4
+    for before, after in zip(baseline, distilled, strict=True):
+        assert all(b > a for b, a in zip(before, after, strict=True) if a and b)
 
 
 def test_unknown_names_have_a_suggestion() -> None:

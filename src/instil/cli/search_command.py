@@ -67,6 +67,10 @@ TrialsOption = Annotated[
 SeedsOption = Annotated[
     int, typer.Option(min=1, help="New seeds of the finalists; use 5 for a claim.")
 ]
+FoldsOption = Annotated[
+    int,
+    typer.Option(min=1, help="Folds of the labelled training samples for each trial, with few."),
+]
 StrategyOption = Annotated[
     str, typer.Option(metavar="NAME", help="halving, random for comparison, or exhaustive.")
 ]
@@ -135,6 +139,7 @@ def search(
     runs: RunsOption = None,
     trials: TrialsOption = 4,
     seeds: SeedsOption = 3,
+    folds: FoldsOption = 1,
     strategy: StrategyOption = "halving",
     sampler: SamplerOption = "tpe",
     prior: PriorOption = "none",
@@ -164,6 +169,7 @@ def search(
         sampler=sampler,
         num_trials=trials,
         num_seeds=seeds,
+        num_folds=folds,
         seed=seed,
         prior=prior,
     )

@@ -157,4 +157,7 @@ def _further_metrics(own: Sequence[dict[str, Any]], metric: str) -> dict[str, An
 
 def _steps(result: dict[str, Any]) -> int:
     """Return the optimizer steps that a trial used."""
-    return int(result["curve"][-1][0]) if result["status"] == "stopped" else result["num_steps"]
+    if result["status"] == "stopped":
+        return int(result["curve"][-1][0])
+    num_steps: int = result["num_steps"] * result.get("num_folds", 1)
+    return num_steps

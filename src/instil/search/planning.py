@@ -81,6 +81,7 @@ def plan_search(
         settings.num_trials if settings.has_options else 1,
         num_finalists=NUM_STUDENTS if settings.has_students else NUM_FINALISTS,
         num_seeds=settings.num_seeds,
+        num_folds=settings.num_folds,
     )
     return plan_random(schedule) if settings.strategy == "random" else schedule
 
@@ -98,6 +99,7 @@ def _plan_students(
         None if budget is None else int(STUDENTS_SHARE * budget),
         num_finalists=NUM_STUDENTS,
         num_seeds=0,
+        num_folds=settings.num_folds,
     )
 
 

@@ -43,6 +43,7 @@ class Schedule:
         num_finalists: arms besides the references that are trained again with new seeds.
         num_seeds: new seeds.
         final_steps: optimizer steps of a final training.
+        num_folds: trainings of every trial that is not final.
         notes: sentences on what the budget changed.
     """
 
@@ -52,11 +53,13 @@ class Schedule:
     num_seeds: int
     final_steps: int
     notes: tuple[str, ...] = ()
+    num_folds: int = 1
 
     @property
     def search_steps(self) -> int:
         """Optimizer steps of all rounds."""
-        return sum(self.num_trials(rung) * rung.num_steps for rung in self.rungs)
+        steps = sum(self.num_trials(rung) * rung.num_steps for rung in self.rungs)
+        return self.num_folds * steps
 
     @property
     def total_steps(self) -> int:
@@ -88,6 +91,7 @@ def plan_schedule(
     eta: int = 3,
     num_finalists: int = 3,
     num_seeds: int = 3,
+    num_folds: int = 1,
 ) -> Schedule:
     """Plan successive halving within a budget.
 
@@ -102,6 +106,7 @@ def plan_schedule(
         eta: factor by which the number of arms falls and the number of steps rises.
         num_finalists: largest number of finalists besides the references.
         num_seeds: seeds of the final trainings.
+        num_folds: trainings of every trial that is not final.
 
     Raises:
         ValueError: if the budget is smaller than the smallest search.
@@ -117,7 +122,9 @@ def plan_schedule(
         )
         for index, count in enumerate(counts)
     )
-    schedule = Schedule(rungs, num_references, num_finalists, num_seeds, full_steps)
+    schedule = Schedule(
+        rungs, num_references, num_finalists, num_seeds, full_steps, num_folds=num_folds
+    )
     if budget is None:
         return schedule
     if len(rungs) > 1 and num_trials == 1:
@@ -137,7 +144,7 @@ def plan_schedule(
 
 def plan_random(schedule: Schedule) -> Schedule:
     """Return a schedule of random search: one round of full trainings for the same steps."""
-    affordable = schedule.search_steps // schedule.final_steps
+    affordable = schedule.search_steps // (schedule.num_folds * schedule.final_steps)
     num_candidates = max(1, affordable - schedule.num_references)
     rung = Rung(num_candidates, 1, schedule.final_steps)
     finalists = min(schedule.num_finalists, num_candidates)

@@ -19,6 +19,7 @@ from instil.files.atomic import atomic
 from instil.recipe import RecipeError, fingerprint
 from instil.recipe.sections import Recipe
 from instil.search.candidates import check_names, find_candidates
+from instil.search.folds import check_folds
 from instil.search.locked_test import FINALISTS
 from instil.search.outcome import write_outcome
 from instil.search.planning import plan_rounds
@@ -106,6 +107,8 @@ def _search(
         check_names(settings.candidates or ())
     experiment = Experiment.from_recipe(recipe)
     # Wrong input is found here, before a folder is written.
+    if settings is not None and settings.num_folds > 1:
+        check_folds(experiment, settings.num_folds)
     *_, (_, scheme, _) = dry_run(experiment)
     if settings is None:
         state = State.from_json(read_state(folder))

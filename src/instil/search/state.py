@@ -39,6 +39,8 @@ class Settings:
         keep: share of the teacher's quality that the chosen student keeps.
         prior: ``model`` orders the methods by their predicted gain, and a budget leaves out the
             last ones.
+        num_folds: folds of the labelled training samples for every trial that is not final; 1: the
+            validation split only.
         teachers: sections or changes of teachers by name, see ``parse_teachers``.
     """
 
@@ -57,6 +59,7 @@ class Settings:
     keep: float = KEEP
     prior: Prior = "none"
     teachers: dict[str, Any] | None = None
+    num_folds: int = 1
 
     def __post_init__(self) -> None:
         check_subjects(self)

@@ -178,8 +178,9 @@ class Study:
         seed: int,
         rivals: list[list[list[float]]] | None = None,
     ) -> Trial:
+        num_folds = self.state.settings.num_folds
         return make_trial(
-            self.base, arm, params, index, num_steps, seed, self.state.data_hash, rivals
+            self.base, arm, params, index, num_steps, seed, self.state.data_hash, rivals, num_folds
         )
 
     def _execute(self, trials: list[Trial]) -> Results:

@@ -34,6 +34,11 @@ def check_subjects(settings: Any) -> None:
             f"--over: {' and '.join(sorted(over))} at once. Expected teachers or "
             "teachers,options. Search for one of them first, and for the other with its best.yaml"
         )
+    if settings.num_folds > 1 and ("teachers" in over or settings.strategy == "exhaustive"):
+        raise ValueError(
+            "--folds: for rounds of trials, which an exhaustive search and a search over teachers "
+            "need not have. Expected 1. Remove --folds"
+        )
     if {"students", "methods"} <= set(over) and settings.strategy != "halving":
         raise ValueError(
             f"--strategy: {settings.strategy} for students and methods at once. Expected halving. "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,21 +25,14 @@ from instil.plan.students import StudentBuilder
 from instil.plan.teacher_scores import TeacherScores
 from instil.plan.teacher_training import TeacherTrainer
 from instil.recipe import build
-from instil.recipe.sections import Recipe, TeacherConfig
+from instil.recipe.sections import Recipe
+from instil.search.folds import fold_experiments, mean_curve, mean_metrics
 from instil.search.locked_test import TestLock
 from instil.search.pruning import StopTrial, is_behind
 from instil.search.student_costs import evaluate_int8, num_parameters
 from instil.search.trials import Trial, read_result, result_file, write_json
+from instil.search.work_folder import SharedTeachers, WorkFolder
 from instil.training.run import TrainState
-
-
-class SharedTeachers(TeacherTrainer):
-    """Teachers of the recipe for all arms, also for those with other options of label losses."""
-
-    def network(self, stage: Experiment, spec: TeacherConfig, index: int) -> tuple[Net, float]:
-        """Return the teacher of the recipe with this index."""
-        own = self.stages[0]
-        return super().network(own, own.recipe.teachers[index], index)
 
 
 class Trainer:
@@ -66,7 +57,7 @@ class Trainer:
         stage = replace(self.experiment, recipe=recipe or self.experiment.recipe).stages[0]
         if stage.recipe.store is not None:
             return
-        with _WorkFolder(self.folder) as work:
+        with WorkFolder(self.folder) as work:
             fitter = Fitter(work, Evaluator(self.experiment), _ignore)
             teachers = TeacherTrainer([stage], fitter)
             for index, config in enumerate(stage.recipe.teachers):
@@ -81,7 +72,7 @@ class Trainer:
         """
         if path.exists():
             return
-        with _WorkFolder(self.folder) as work:
+        with WorkFolder(self.folder) as work:
             experiment = replace(self.experiment, recipe=recipe)
             net = self._distilled(experiment, recipe.seeds[0], work)
             path.parent.mkdir(exist_ok=True)
@@ -100,7 +91,7 @@ class Trainer:
             LockedTestError: before the finalists are chosen.
         """
         complete = self.lock.open()
-        with _WorkFolder(self.folder) as work:
+        with WorkFolder(self.folder) as work:
             evaluator = Evaluator(complete)
             teachers = SharedTeachers(complete.stages, Fitter(work, evaluator, _ignore))
             teacher = TeacherScores(evaluator, complete.stages, teachers, work).measure()
@@ -136,6 +127,58 @@ class Trainer:
 
     def _train(self, trial: Trial) -> dict[str, Any]:
         curve: list[list[float]] = []
+        outcome: dict[str, Any] = {"score": None, "curve": curve}
+        try:
+            if trial.num_folds > 1:
+                return {"status": "complete"} | self._cross_validated(trial)
+            return {"status": "complete"} | outcome | self._scores(trial, curve)
+        except StopTrial:
+            return outcome | {"status": "stopped", "score": curve[-1][1]}
+        except RuntimeError as error:  # a loss that is not finite
+            return outcome | {"status": "failed", "error": str(error)}
+
+    def _cross_validated(self, trial: Trial) -> dict[str, Any]:
+        """Train on all folds but one, for each fold; return the mean score.
+
+        Each student is evaluated on its own fold and on the validation split. The mean has the
+        number of samples as weights.
+        """
+        metrics = []
+        weights: list[float] = []
+        curves: list[list[list[float]]] = []
+        num_validation = len(self.experiment.splits.validation)
+        for fold in fold_experiments(self.experiment, build(trial.recipe), trial.num_folds):
+            curves.append([])
+            net = self._trained(trial, fold, curves[-1])
+            metrics.append(Evaluator(fold).evaluate(net, "validation")[0])
+            weights.append(len(fold.splits.validation))
+            metrics.append(Evaluator(self.experiment).evaluate(net, "validation")[0])
+            weights.append(num_validation / trial.num_folds)
+        means = mean_metrics(metrics, weights)
+        return {
+            "score": means[self.experiment.task.headline],
+            "validation": means,
+            "curve": mean_curve(curves),
+            "num_folds": trial.num_folds,
+        }
+
+    def _scores(self, trial: Trial, curve: list[list[float]]) -> dict[str, Any]:
+        """Train and evaluate the student of a trial."""
+        recipe = build(trial.recipe)
+        experiment = replace(self.experiment, recipe=recipe)
+        net = self._trained(trial, experiment, curve)
+        validation, _ = Evaluator(experiment).evaluate(net, "validation")
+        scores = {"score": validation[experiment.task.headline], "validation": validation}
+        if trial.is_final:
+            complete = replace(self.lock.open(), recipe=recipe)
+            scores["test"], _ = Evaluator(complete).evaluate(net, "test")
+            scores["parameters"] = num_parameters(net)
+            if trial.has_int8:
+                scores["int8"] = evaluate_int8(complete, net)
+        return scores
+
+    def _trained(self, trial: Trial, experiment: Experiment, curve: list[list[float]]) -> Net:
+        """Train the student of a trial; its evaluations are added to the curve."""
         task = self.experiment.task
         start = 0.0
 
@@ -151,38 +194,17 @@ class Trainer:
             if is_behind(curve, trial.rivals, task.higher_is_better):
                 raise StopTrial
 
-        outcome: dict[str, Any] = {"score": None, "curve": curve}
-        try:
-            with _WorkFolder(self.folder) as work:
-                work.on_log = observe
-                return {"status": "complete"} | outcome | self._scores(trial, work)
-        except StopTrial:
-            return outcome | {"status": "stopped", "score": curve[-1][1]}
-        except RuntimeError as error:  # a loss that is not finite
-            return outcome | {"status": "failed", "error": str(error)}
-
-    def _scores(self, trial: Trial, work: RunFolder) -> dict[str, Any]:
-        """Train and evaluate the student of a trial."""
-        recipe = build(trial.recipe)
-        experiment = replace(self.experiment, recipe=recipe)
-        evaluator = Evaluator(experiment)
-        if trial.method == "distilled":
-            net = self._distilled(experiment, trial.seed, work)
-        else:
+        with WorkFolder(self.folder) as work:
+            work.on_log = observe
+            if trial.method == "distilled":
+                return self._distilled(experiment, trial.seed, work)
+            evaluator = Evaluator(experiment)
             fitter = Fitter(work, evaluator, _ignore)
             students = StudentBuilder(experiment.stages, self._teachers(experiment, fitter))
-            if recipe.teacher is not None or recipe.store is not None:
+            if experiment.recipe.teacher is not None or experiment.recipe.store is not None:
                 evaluator.teacher_outputs["train"] = self._training_outputs
             net, _ = StagedBaseline(fitter, students).train(trial.method, trial.seed, None)
-        validation, _ = evaluator.evaluate(net, "validation")
-        scores = {"score": validation[experiment.task.headline], "validation": validation}
-        if trial.is_final:
-            complete = replace(self.lock.open(), recipe=recipe)
-            scores["test"], _ = Evaluator(complete).evaluate(net, "test")
-            scores["parameters"] = num_parameters(net)
-            if trial.has_int8:
-                scores["int8"] = evaluate_int8(complete, net)
-        return scores
+            return net
 
     def _distilled(self, experiment: Experiment, seed: int, work: RunFolder) -> Net:
         """Train the distilled student of a recipe."""
@@ -197,7 +219,9 @@ class Trainer:
         own = self.experiment.stages[0]
         configs = experiment.recipe.teachers
         if configs and configs != own.recipe.teachers:
-            return TeacherTrainer(experiment.stages, fitter)
+            # Folds are those of the student: a teacher has all samples.
+            stages = replace(self.experiment, recipe=experiment.recipe).stages
+            return TeacherTrainer(stages, fitter)
         return SharedTeachers([own], fitter)
 
     @functools.cached_property
@@ -214,7 +238,7 @@ class Trainer:
     def _teacher(self, stage: Experiment, evaluator: Evaluator) -> Teacher:
         if stage.recipe.store is not None:
             return stored_teacher(stage, "plain")
-        with _WorkFolder(self.folder) as work:
+        with WorkFolder(self.folder) as work:
             teachers = SharedTeachers([stage], Fitter(work, evaluator, _ignore))
             networks = [
                 teachers.network(stage, config, index)[0]
@@ -223,21 +247,6 @@ class Trainer:
         teacher = prepare_teacher(combine_teachers(stage, networks), stage)
         assert teacher is not None
         return teacher
-
-
-class _WorkFolder:
-    """Run folder of one training, which is deleted afterwards."""
-
-    def __init__(self, folder: Path) -> None:
-        self._parent = folder / "work"
-
-    def __enter__(self) -> RunFolder:
-        self._parent.mkdir(parents=True, exist_ok=True)
-        self._path = Path(tempfile.mkdtemp(dir=self._parent))
-        return RunFolder(self._path)
-
-    def __exit__(self, *error: object) -> None:
-        shutil.rmtree(self._path, ignore_errors=True)
 
 
 def _ignore(name: str, seed: int | None, state: TrainState) -> None:

@@ -35,6 +35,8 @@ class Trial:
             compared with during its training; it stops early if it is far behind.
         key: fingerprint of all that the result depends on.
         has_int8: whether a final training also evaluates the student in int8.
+        num_folds: trainings on folds of the labelled samples, whose mean is the score; 1: one
+            training with all of them.
     """
 
     arm: str
@@ -47,6 +49,7 @@ class Trial:
     rivals: list[list[list[float]]] = field(default_factory=list)
     key: str = ""
     has_int8: bool = False
+    num_folds: int = 1
 
     @property
     def is_final(self) -> bool:
@@ -59,6 +62,8 @@ class Trial:
         # Left out by default, so that searches of earlier versions keep their keys.
         if not self.has_int8:
             del data["has_int8"]
+        if self.num_folds == 1:
+            del data["num_folds"]
         return data
 
 
@@ -71,6 +76,7 @@ def make_trial(
     seed: int,
     data_hash: str,
     rivals: list[list[list[float]]] | None = None,
+    num_folds: int = 1,
 ) -> Trial:
     """Build a trial.
 
@@ -83,7 +89,11 @@ def make_trial(
         seed: seed of the training.
         data_hash: fingerprint of the samples.
         rivals: validation scores of earlier trials of the round.
+        num_folds: folds of the labelled samples, for a trial that is not final.
     """
+    if num_folds > 1:
+        # The training of one fold does not know the mean score of the others.
+        rivals = None
     data = arm_recipe(base, arm, params)
     data["train"] = data["train"] | {
         "epochs": None,
@@ -107,6 +117,7 @@ def make_trial(
         recipe,
         rivals or [],
         has_int8=round_index < 0 and bool(arm.costs.get("int8")),
+        num_folds=1 if round_index < 0 else num_folds,
     )
     return Trial(**{**trial.to_json(), "key": fingerprint(trial.to_json(), data_hash)})
 

@@ -154,15 +154,26 @@ def _tried(outcome: Outcome) -> str:
         if not trials:
             own = [trial for trial in outcome["trials"] if trial["arm"] == arm["name"]]
             reason = own[0]["error"] if own else "not drawn"
-            rows.append([arm["name"], arm["kind"], "-", str(len(own)), reason])
+            rows.append([*_arm_cells(arm), "-", str(len(own)), reason])
             continue
         best = best_trial(trials, outcome)
         count = sum(trial["arm"] == arm["name"] for trial in outcome["trials"])
         last = "final" if best["round"] < 0 else str(best["round"] + 1)
-        cells = [arm["name"], arm["kind"], last, str(count)]
-        rows.append([*cells, f"{best['score']:.4g}"])
-    header = ["Method", "Kind", "Last round", "Trainings", "Best validation score"]
-    return table("Arms, with the best score of their last round", header, rows)
+        rows.append([*_arm_cells(arm), last, str(count), f"{best['score']:.4g}"])
+    header = ["Method", "Kind", "Prior weight", "Last round", "Trainings", "Best validation score"]
+    caption = (
+        "Arms, with the best score of their last round. The prior weight of an objective is 1, or "
+        "balances its gradient with that of the label losses"
+    )
+    return table(caption, header, rows)
+
+
+def _arm_cells(arm: Mapping[str, Any]) -> list[str]:
+    """Return name, kind and prior weight of an arm; only objectives have a weight."""
+    objectives = arm["changes"].get("objectives", {})
+    own = objectives.get(arm["name"].partition("@")[0])
+    weight = "-" if own is None or arm["kind"] != "objective" else f"{own.get('weight', 1):g}"
+    return [arm["name"], arm["kind"], weight]
 
 
 def _teachers(outcome: Outcome) -> dict[str, str]:

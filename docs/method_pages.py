@@ -13,6 +13,7 @@ from formatting import cell, plain, table, value
 
 from instil import catalogue
 from instil.cli.methods_table import example
+from instil.search.space import method_space
 
 Method = dict[str, Any]
 SOURCES = ("labels", "logits", "features", "relations")
@@ -204,12 +205,33 @@ def _usage(card: Method) -> list[str]:
 def _options(card: Method) -> list[str]:
     if not card["options"]:
         return []
+    ranges = _search_ranges(card)
     rows = []
     for option in card["options"]:
         default = "" if option["default"] is None else f"`{value(option['default'])}`"
         name, kind = f"`{option['name']}`", cell(option["type"])
-        rows.append((name, kind, default, cell(option["description"])))
-    return ["## Options", "", *table(("option", "type", "default", "description"), rows)]
+        cells = [name, kind, default, cell(option["description"])]
+        rows.append([*cells, ranges.get(option["name"], "")] if ranges else cells)
+    header = ["option", "type", "default", "description", *["search"] * bool(ranges)]
+    note = (
+        "`instil search --over options` varies the options with an entry in the column search. "
+        "The [prior weight](../search.md#what-is-compared) of an objective balances gradients.\n"
+    )
+    return ["## Options", "", *table(header, rows), note * bool(ranges)]
+
+
+def _search_ranges(card: Method) -> dict[str, str]:
+    """Values of each option that a search varies."""
+    if card["kind"] not in ("objective", "scheme"):
+        return {}
+    ranges = {}
+    for dimension in method_space(card["kind"], card["name"], "", {}):
+        text = ", ".join(map(value, dimension.choices))
+        if not dimension.choices:
+            scale = ", log" if dimension.is_log else ""
+            text = f"{dimension.low:.3g} to {dimension.high:.3g}{scale}"
+        ranges[dimension.path.removeprefix(".")] = cell(text)
+    return ranges
 
 
 def _api(card: Method) -> list[str]:

@@ -71,6 +71,15 @@ def test_every_method_has_a_page(generated: dict[str, str]) -> None:
             assert f"](methods/{prefix}{name}.md)" in generated["methods.md"]
 
 
+def test_a_method_page_shows_the_range_of_a_search(generated: dict[str, str]) -> None:
+    page = generated["methods/kd.md"]
+    assert "| option | type | default | description | search |" in page
+    row = next(line for line in page.splitlines() if line.startswith("| `temperature` |"))
+    assert row.endswith("| 0.5 to 8, log |")
+    # A baseline is never searched.
+    assert "| search |" not in generated["methods/baseline_alone.md"]
+
+
 def test_a_method_page_shows_the_card(generated: dict[str, str]) -> None:
     card = catalogue.describe("objective", "dkd")
     page = generated["methods/dkd.md"]

@@ -61,7 +61,7 @@ def fold_experiments(experiment: Experiment, recipe: Recipe, num_folds: int) -> 
     own = recipe.model_copy(update={"data": data})
     experiments = []
     for held_out in _folds(labelled_rows(samples), samples.label, num_folds):
-        is_held_out = samples.label.new_zeros(len(samples), dtype=bool)
+        is_held_out = torch.zeros(len(samples), dtype=torch.bool)
         is_held_out[held_out] = True
         splits = dataclasses.replace(
             experiment.splits,

@@ -66,7 +66,8 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     }
     write_json(study.trainer.folder / OUTCOME, outcome)
     names = {arm.name: arm for arm in finalists}
-    arm_name: str = winner.get("arm", winner["name"])
+    # Both files of a student have the recipe of one arm.
+    arm_name = winner["arm"] if "arm" in winner else winner["name"]
     _write_recipe(study, names[arm_name], outcome)
     return outcome
 

@@ -102,7 +102,10 @@ EXECUTED = {
         "yaml: test_links_of_graphs",
         "python: test_torch_geometric_links_of_graphs",
     ],
-    "modalities/detection.md": ["yaml: test_recipe_of_detection"],
+    "modalities/detection.md": [
+        "yaml: test_recipe_of_detection",
+        "python: test_recipe_of_detection",
+    ],
     "modalities/points.md": ["yaml: test_recipe_of_points"],
     "modalities/ranking.md": [
         "yaml: test_recipe_of_ranking",

@@ -184,6 +184,9 @@ def test_recipe_of_detection(empty_folder: Path) -> None:
     result = short_result(text, "teacher_train.epochs=1")
     assert result["headline"] == "map"
     assert set(last_losses()) == {"student/own_loss", "student/crosskd"}
+    (code,) = blocks("modalities/detection.md", "python")
+    exec(code.replace("runs/boxes", "out"), {})
+    assert Path("detector.onnx").stat().st_size > 0
 
 
 def test_recipe_of_ranking(empty_folder: Path) -> None:

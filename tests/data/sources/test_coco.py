@@ -89,7 +89,7 @@ def test_folders_of_splits_and_chosen_classes(tmp_path: Path) -> None:
         ),
         ({"categories": [*CATEGORIES, {"id": 1, "name": "cat"}]}, {}, "two have one name"),
         ({}, {"classes": ["cta"]}, "classes: the files have no category 'cta'.* Did you mean cat"),
-        ({}, {"images": {"test": "."}}, "images.train: missing"),
+        ({}, {"folder": {"test": "."}}, "folder.train: missing"),
     ],
 )
 def test_errors(
@@ -103,7 +103,7 @@ def test_errors(
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "2.png").unlink()
-    with pytest.raises(ValueError, match=r"images: no picture '2.png'.* Set images to the folder"):
+    with pytest.raises(ValueError, match=r"folder: no picture '2.png'.* Set folder to that of"):
         coco("train.json", base=tmp_path)
 
 

@@ -37,7 +37,7 @@ def coco(
         str | dict[str, str],
         Doc("JSON file, or a file of each split (train, validation, test)"),
     ],
-    images: Annotated[
+    folder: Annotated[
         str | dict[str, str] | None,
         Doc("folder of the pictures, or one of each split; null: the folder of the JSON file"),
     ] = None,
@@ -68,7 +68,7 @@ def coco(
         ValueError: for a missing file, a file of another form, an unknown category, and unreadable
             pictures unless ``broken`` is ``skip``.
     """
-    by_part, names = _read(files, images, base)
+    by_part, names = _read(files, folder, base)
     names = _chosen(names, classes)
     all_files: list[Path] = []
     for rows in by_part.values():
@@ -85,7 +85,7 @@ def coco(
 
 
 def _read(
-    files: str | dict[str, str], images: str | dict[str, str] | None, base: Path
+    files: str | dict[str, str], folders: str | dict[str, str] | None, base: Path
 ) -> tuple[ByPart, list[str]]:
     """Pictures of each split, and the names of all categories."""
     by_part: ByPart = {}
@@ -94,22 +94,22 @@ def _read(
     for part, part_paths in paths.items():
         by_part[part] = []
         for path in part_paths:
-            folder = _folder(images, part, path, base)
+            folder = _folder(folders, part, path, base)
             annotated, categories = read_annotations(path)
             names |= dict.fromkeys(categories)
             by_part[part] += [(_file(folder, picture.name), picture) for picture in annotated]
     return by_part, list(names)
 
 
-def _folder(images: str | dict[str, str] | None, part: str, path: Path, base: Path) -> Path:
-    if isinstance(images, Mapping):
-        if part not in images:
+def _folder(folders: str | dict[str, str] | None, part: str, path: Path, base: Path) -> Path:
+    if isinstance(folders, Mapping):
+        if part not in folders:
             raise ValueError(
-                f"images.{part}: missing. Expected a folder for each split of files, or one folder "
+                f"folder.{part}: missing. Expected a folder for each split of files, or one folder "
                 "for all"
             )
-        return located(images[part], base)
-    return path.parent if images is None else located(images, base)
+        return located(folders[part], base)
+    return path.parent if folders is None else located(folders, base)
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -117,7 +117,7 @@ def _file(folder: Path, name: str) -> Path:
     if not path.is_file():
         near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ValueError(
-            f"images: no picture '{name}' in {folder.resolve()}. Set images to the folder of the "
+            f"folder: no picture '{name}' in {folder.resolve()}. Set folder to that of the "
             f"pictures.{suggestion(path.name, near)}"
         )
     return path

@@ -1,0 +1,106 @@
+"""ONNX file of a detector of torchvision, with the suppression of overlapping boxes."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instil.export.session import Session
+from instil.files.atomic import atomic
+
+OUTPUTS = ("boxes", "labels", "scores")
+OPSET = 17
+"""Version of the operators, which include the suppression."""
+NUM_IMAGES = 3
+"""Number of random images on which PyTorch and ONNX are compared."""
+TOLERANCE = 1e-3
+"""Largest difference of an output, in pixels for boxes."""
+
+
+def detector_to_onnx(model: nn.Module, path: str | Path, size: tuple[int, int]) -> dict[str, Any]:
+    """Write a detector of torchvision as a graph for one image.
+
+    The input is ``image`` (1, 3, H, W) in [0, 1]. The outputs are ``boxes`` (K, 4) in pixels,
+    ``labels`` (K,), the class indices of the data, and ``scores`` (K,). K differs by image:
+    overlapping boxes of a class are removed inside the graph.
+
+    Args:
+        model: student of the task ``detection`` with ``kind: boxes``; it is not changed.
+        path: file to write.
+        size: height and width of the images.
+
+    Returns:
+        ``file``, ``bytes`` and ``max_difference`` between PyTorch and ONNX.
+
+    Raises:
+        ImportError: without the extra ``export``.
+        ValueError: for another kind of model.
+        RuntimeError: if the outputs differ.
+    """
+    if not type(model).__module__.startswith("torchvision.models.detection"):
+        raise ValueError(
+            f"model: not a detector of torchvision. Expected one such as torchvision:FCOS, got "
+            f"{type(model).__name__}"
+        )
+    graph = _OneImage(copy.deepcopy(model)).cpu().float().eval()
+    example = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    path = Path(path)
+    with atomic(path) as temporary:
+        with warnings.catch_warnings(), torch.no_grad():
+            # The newer exporter cannot trace a number of boxes that depends on the image, and the
+            # tracer warns about every size that becomes constant.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph,
+                (example,),
+                str(temporary),
+                input_names=["image"],
+                output_names=list(OUTPUTS),
+                dynamic_axes={name: {0: "objects"} for name in OUTPUTS},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        difference = _largest_difference(graph, Session(temporary, OUTPUTS), size)
+    return {"file": path.name, "bytes": path.stat().st_size, "max_difference": difference}
+
+
+class _OneImage(nn.Module):
+    """Detector that reads one image and returns tensors."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (detections,) = self.model([image[0]])
+        # Class 0 of the model is the background.
+        return detections["boxes"], detections["labels"] - 1, detections["scores"]
+
+
+def _largest_difference(graph: nn.Module, session: Session, size: tuple[int, int]) -> float:
+    generator = torch.Generator().manual_seed(1)
+    largest = 0.0
+    for _ in range(NUM_IMAGES):
+        image = torch.rand(1, 3, *size, generator=generator)
+        with torch.no_grad():
+            expected = dict(zip(OUTPUTS, graph(image), strict=True))
+        outputs = session({"image": image})
+        for name, value in expected.items():
+            other = outputs[name]
+            if other.shape != value.shape:
+                raise RuntimeError(
+                    f"{name}: ONNX finds another number of objects. Expected {len(value)}, got "
+                    f"{len(other)}"
+                )
+            if value.numel():
+                largest = max(largest, float((value - other).abs().max()))
+    if not largest <= TOLERANCE:
+        raise RuntimeError(
+            f"the outputs of ONNX differ by {largest:.2g}. Expected at most {TOLERANCE:g}"
+        )
+    return largest

@@ -69,6 +69,7 @@ from instil.schemes.language.sequence_level import SequenceLevel
 from instil.schemes.language.speculative import Speculative
 from instil.schemes.language.step_by_step import StepByStep
 from instil.schemes.offline.cold_brew import ColdBrew
+from instil.schemes.offline.der import DER
 from instil.schemes.offline.dphubert import DPHuBERT
 from instil.schemes.offline.fcfd import FCFD
 from instil.schemes.offline.filter_kd import FilterKD
@@ -481,6 +482,7 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     ),
     "fcfd": lambda: FCFD(pixels(3, 1), Frozen(pixels(5, 2)), plain(), appearance_weight=0.1),
     "cold_brew": cold_brew,
+    "der": lambda: DER(net(16, 1), {"cross_entropy": CrossEntropy()}, size=100),
     "nosmog": lambda: NOSMOG(net(16, 1), Frozen(net(32, 2)), plain()),
     "reused_classifier": lambda: ReusedClassifier(
         pixels(3, 1), Frozen(pixels(5, 2)), {"simkd": SimKD(), "cross_entropy": CrossEntropy()}

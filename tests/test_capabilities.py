@@ -15,6 +15,7 @@ GENERATIVE = (
 )
 INVERTING = "cmi dafl deep_inversion dfad dfq fast_data_free zskt"
 USERS = {
+    ("scheme", "CarriesMemory"): "der",
     ("scheme", "EvaluatesRobustness"): ROBUST,
     ("scheme", "GeneratesText"): GENERATIVE,
     ("scheme", "RetokenizesTexts"): "on_policy",

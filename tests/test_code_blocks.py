@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from scipy.io import wavfile
 from torch import nn
@@ -183,7 +184,11 @@ EXECUTED = {
         "bash: test_search",
     ],
     "signals.md": ["python: test_signals"],
-    "tutorials/continual.md": ["yaml: test_tutorial_continual"] * 2,
+    "tutorials/continual.md": [
+        "yaml: test_tutorial_continual",
+        *["yaml: test_tutorial_memory"] * 3,
+        "yaml: test_tutorial_continual",
+    ],
     "tutorials/few_labels.md": [
         "python: test_tutorial_few_labels",
         "python: test_tutorial_few_labels",
@@ -564,7 +569,7 @@ def test_models_of_seq2seq(empty_folder: Path, index: int) -> None:
     assert result["distilled"]["error_rate"]["mean"] > 0
 
 
-@pytest.mark.parametrize(("index", "name"), [(0, "continual"), (1, "new_domain")])
+@pytest.mark.parametrize(("index", "name"), [(0, "continual"), (4, "new_domain")])
 def test_tutorial_continual(empty_folder: Path, index: int, name: str) -> None:
     """The page shows the packaged recipe; each of its two stages is trained for one epoch."""
     text = blocks("tutorials/continual.md", "yaml")[index]
@@ -574,6 +579,25 @@ def test_tutorial_continual(empty_folder: Path, index: int, name: str) -> None:
     assert shown.model_dump(exclude=own) == recipes.load(name).model_dump(exclude=own)
     stages = [stage["name"] for stage in shown.stages]
     assert [test["name"] for test in result["stages"]["tests"]] == stages
+
+
+@pytest.mark.parametrize(("index", "name"), [(1, "icarl"), (2, "podnet"), (3, "der")])
+def test_tutorial_memory(index: int, name: str) -> None:
+    """The page shows parts of the packaged recipes."""
+    shown = yaml.safe_load(blocks("tutorials/continual.md", "yaml")[index])
+    last = recipes.stages(recipes.load(name))[-1].model_dump(mode="json")
+    if index == 2:
+        assert last["teacher"]["model"] == shown.pop("teacher")
+    for section, values in shown.items():
+        assert last[section].items() >= _filled(last[section], values).items()
+
+
+def _filled(section: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
+    """Values of a page, with the other values of nested mappings of the section."""
+    return {
+        key: section[key] | value if isinstance(value, dict) else value
+        for key, value in shown.items()
+    }
 
 
 @pytest.mark.slow

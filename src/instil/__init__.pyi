@@ -55,6 +55,7 @@ from .schemes.data_free.dafl import DAFL as DAFL
 from .objectives.relations.dcd import DCD as DCD
 from .objectives.logits.ddgsd import DDGSD as DDGSD
 from .objectives.logits.detr_distill import DETRDistill as DETRDistill
+from .schemes.offline.der import DER as DER
 from .schemes.data_free.dfad import DFAD as DFAD
 from .schemes.data_free.dfq import DFQ as DFQ
 from .objectives.logits.dgkd import DGKD as DGKD
@@ -197,6 +198,7 @@ from .schemes.online.pcl import PCL as PCL
 from .objectives.features.pkd import PKD as PKD
 from .objectives.relations.pkt import PKT as PKT
 from .objectives.logits.pld import PLD as PLD
+from .objectives.features.podnet import PODNet as PODNet
 from .objectives.logits.ps_kd import PSKD as PSKD
 from .objectives.labels.pair_cross_entropy import PairCrossEntropy as PairCrossEntropy
 from .objectives.features.patient_kd import PatientKD as PatientKD
@@ -440,6 +442,7 @@ from .objectives.relations.pixel_point_contrast import pixel_point_contrast_loss
 from .objectives.features.pkd import pkd_loss as pkd_loss
 from .objectives.relations.pkt import pkt_loss as pkt_loss
 from .objectives.logits.pld import pld_loss as pld_loss
+from .objectives.features.podnet import podnet_loss as podnet_loss
 from .objectives.relations.point_affinity import point_affinity_loss as point_affinity_loss
 from .objectives.features.point_distiller import point_distiller_loss as point_distiller_loss
 from .objectives.logits.probability_shift import probability_shift_loss as probability_shift_loss
@@ -562,6 +565,7 @@ __all__ = [
     "DCD",
     "DDGSD",
     "DETRDistill",
+    "DER",
     "DFAD",
     "DFQ",
     "DGKD",
@@ -704,6 +708,7 @@ __all__ = [
     "PKD",
     "PKT",
     "PLD",
+    "PODNet",
     "PSKD",
     "PairCrossEntropy",
     "PatientKD",
@@ -947,6 +952,7 @@ __all__ = [
     "pkd_loss",
     "pkt_loss",
     "pld_loss",
+    "podnet_loss",
     "point_affinity_loss",
     "point_distiller_loss",
     "probability_shift_loss",

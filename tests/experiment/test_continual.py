@@ -91,6 +91,11 @@ def test_the_result_has_the_scores_of_all_stages(finished: Path) -> None:
         for index in range(2):
             mean = sum(values[index] for values in final) / 3
             assert content[arm]["average_accuracy"]["values"][index] == pytest.approx(mean)
+            means = [entry["values"][index] for entry in stages["arms"][arm]["average"]]
+            assert means[2] == pytest.approx(mean)
+            assert means[0] == after[0][0]["values"][index]
+            incremental = content[arm]["incremental_accuracy"]["values"][index]
+            assert incremental == pytest.approx(sum(means) / 3)
             losses = [learned[column][index] - final[column][index] for column in range(3)]
             assert losses[2] == 0
             forgotten = content[arm]["forgetting"]["values"][index]
@@ -104,7 +109,12 @@ def test_the_result_has_the_scores_of_all_stages(finished: Path) -> None:
         content["distilled"]["average_accuracy"]["mean"]
         - content["alone"]["average_accuracy"]["mean"]
     )
-    assert content["secondary"] == ["average_accuracy", "forgetting"]
+    assert content["secondary"] == ["average_accuracy", "incremental_accuracy", "forgetting"]
+    assert content["stages"]["higher_is_better"] == {
+        "average_accuracy": True,
+        "incremental_accuracy": True,
+        "forgetting": False,
+    }
 
 
 def test_report_and_student_know_all_classes(finished: Path) -> None:

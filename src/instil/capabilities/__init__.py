@@ -11,6 +11,7 @@ from instil.capabilities.objectives import (
     GivesSoftTargets,
 )
 from instil.capabilities.schemes import (
+    CarriesMemory,
     EvaluatesRobustness,
     GeneratesText,
     Perturbation,
@@ -26,6 +27,7 @@ from instil.roles import ExplainsMissingRoles, RejectsRoles
 __all__ = [
     "AccountsPrivacy",
     "Calibrated",
+    "CarriesMemory",
     "CountsLabels",
     "EvaluatesRobustness",
     "ExplainsMissingRoles",

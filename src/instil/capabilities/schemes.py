@@ -63,6 +63,21 @@ class TrainsOtherStudents(Protocol):
 
 
 @runtime_checkable
+class CarriesMemory(Protocol):
+    """Scheme whose memory goes from a stage of a student to the next one."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """Content of the memory after a stage, on the CPU."""
+
+    def set_memory(self, memory: Mapping[str, Tensor]) -> None:
+        """Begin with the memory of an earlier stage; called before ``prepare``.
+
+        Args:
+            memory: result of ``memory``.
+        """
+
+
+@runtime_checkable
 class EvaluatesRobustness(Protocol):
     """Scheme with extra test conditions, each reported like the main metric."""
 

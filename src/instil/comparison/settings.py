@@ -9,7 +9,7 @@ from typing import Any
 from instil.comparison.results import Setting
 from instil.report.quantities import NUMBERS
 
-TRAINING_KEYS = ("batch_size", "sampler", "workers", "augment", "surrogate")
+TRAINING_KEYS = ("batch_size", "sampler", "workers", "augment", "surrogate", "exemplars")
 """Keys of ``data`` that change how a student is trained, not on which data it is evaluated."""
 
 

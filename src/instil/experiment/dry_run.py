@@ -24,6 +24,7 @@ from instil.experiment.dry_run_checks import (
     check_training,
     prepare_scheme,
 )
+from instil.experiment.exemplars import check_exemplar_head, check_exemplars
 from instil.experiment.experiment import Experiment
 from instil.experiment.fitted_student import is_fitted_student
 from instil.experiment.fitted_student_checks import check_fit
@@ -63,6 +64,7 @@ def dry_run(
     Raises:
         RecipeError: for all that would fail later, with its recipe path.
     """
+    check_exemplars(experiment)
     exported: dict[str, Net] = {}
     for stage_index, stage in enumerate(experiment.stages):
         with error_context(f"stages.{stage_index}" if experiment.recipe.stages else ""):
@@ -116,6 +118,7 @@ def _build_stage(
     else:
         check_training(experiment, scheme, recipe.train, "train", sample_sets)
     check_classes(experiment, student, batch, "student", recipe.student.classes)
+    check_exemplar_head(experiment, student, batch)
     reads_logits = "logits" in scheme.objectives.reads("teacher")
     if reads_logits and not has_tag(combiner_class(experiment), "merged_classes"):
         for index, net in enumerate(teachers):

@@ -9,6 +9,7 @@ from instil import catalogue
 from instil.core import Net, Objectives, Outputs, Scheme, Teacher
 from instil.data.samples import Samples
 from instil.data.splits import Splits
+from instil.experiment.exemplars import Exemplars
 from instil.experiment.experiment import Experiment
 from instil.experiment.schemes import samples_for_objectives
 from instil.experiment.training_options import build_training, num_training_steps
@@ -31,6 +32,7 @@ class BaselineTraining:
         stage_index: stage that is trained. None: one training on the data of the last stage, for
             the number of steps of all stages.
         origin: student of the earlier stage that this stage continues.
+        stage: experiment of the stage with its exemplars; None: that of the recipe.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class BaselineTraining:
         teacher: Teacher | None,
         stage_index: int | None = None,
         origin: Net | None = None,
+        stage: Experiment | None = None,
     ) -> None:
         self.name = name
         self.seed = seed
@@ -50,7 +53,8 @@ class BaselineTraining:
         self._teacher = teacher
         self._stage_index = stage_index
         self._origin = origin
-        self._stage: Experiment = students.stages[-1 if stage_index is None else stage_index]
+        of_recipe = students.stages[-1 if stage_index is None else stage_index]
+        self._stage: Experiment = of_recipe if stage is None else stage
         self._recipe = fitter.evaluator.experiment.recipe
         if stage_index is not None:
             self._recipe = self._stage.recipe
@@ -136,14 +140,25 @@ class StagedBaseline:
             )
             return result.net, result.seconds
         earlier: dict[str, Net] = {}
+        nets: list[Net] = []
+        exemplars = Exemplars(self.students.stages, seed, nets.__getitem__)
         seconds = 0.0
         for index, stage in enumerate(self.students.stages):
             origin = earlier.get(stage.recipe.student.model)
             training = BaselineTraining(
-                name, seed, self.fitter, self.students, teacher, index, origin
+                name,
+                seed,
+                self.fitter,
+                self.students,
+                teacher,
+                index,
+                origin,
+                exemplars.stage(index),
             )
             result = baseline.train(training)
+            nets.append(result.net)
             earlier |= {"previous": result.net, f"stage:{stage.recipe.name}": result.net}
-            self.scores.add(result.net, index)
+            classifier = exemplars.classifier(index, result.net)
+            self.scores.add(classifier, index)
             seconds += result.seconds
-        return earlier["previous"], seconds
+        return classifier, seconds

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 
 from instil import catalogue
+from instil.capabilities import CarriesMemory
 from instil.cards import has_tag
 from instil.core import Net, Scheme, Teacher
 from instil.engine import init_distributed, rank
@@ -14,6 +15,7 @@ from instil.experiment import stored_teacher
 from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.compression import copy_of_stage
 from instil.experiment.dry_run import dry_run
+from instil.experiment.exemplars import Exemplars
 from instil.experiment.experiment import Experiment
 from instil.experiment.schemes import build_scheme, samples_for_scheme
 from instil.experiment.teachers import combine_teachers, prepare_teacher
@@ -67,6 +69,7 @@ class Distillation:
         self.on_stage: Callable[[int, int], None] = lambda seed, stage_index: None
         self._seed: int | None = None
         self._trained: dict[int, Net] = {}
+        self._exemplars_of_seed: Exemplars | None = None
         self.scores = StageScores(fitter.evaluator, stages)
 
     def train(self, seed: int) -> tuple[Net, float]:
@@ -77,12 +80,14 @@ class Distillation:
         last = len(self.stages) - 1
         seconds = sum(self.train_stage(seed, index) for index in range(last))
         result = self._fit(seed, last)
+        self._trained[last] = result.net
         self.scores = StageScores(self.fitter.evaluator, self.stages)
-        for index in range(last):
-            self.scores.add(self._trained[index], index)
-        self.scores.add(result.net, last)
+        exemplars = self._exemplars(seed)
+        for index in range(len(self.stages)):
+            net = exemplars.classifier(index, self._trained[index])
+            self.scores.add(net, index)
         self._trained.clear()
-        return result.net, seconds + result.seconds
+        return net, seconds + result.seconds
 
     def train_stage(self, seed: int, index: int) -> float:
         """Train a stage that others follow, unless it is finished; return its seconds.
@@ -129,10 +134,14 @@ class Distillation:
         if self._seed != seed:
             self._seed = seed
             self._trained.clear()
+            self._exemplars_of_seed = None
 
     def _earlier_net(self, seed: int, index: int, model: str) -> Net:
         """Return the student of the earlier stage that a network of a stage names."""
-        earlier = earlier_stage(self.recipes, index, model)
+        return self._net(seed, earlier_stage(self.recipes, index, model))
+
+    def _net(self, seed: int, earlier: int) -> Net:
+        """Return the student of a finished stage; it is read, or trained if its file is damaged."""
         self._forget_other_seeds(seed)
         if earlier not in self._trained:
             records = list(self.fitter.records)
@@ -142,27 +151,47 @@ class Distillation:
 
     def _fit(self, seed: int, index: int) -> FitResult:
         """Train one stage."""
-        stage = self.stages[index]
+        stage = self._exemplars(seed).stage(index)
         # The teacher first: building it changes the random state, which the student sets again.
-        teacher = self._teacher(seed, index)
+        teacher = self._teacher(seed, index, stage)
         student = self._student(seed, index)
         scheme = build_scheme(stage, student, teacher)
+        self._set_memory(scheme, seed, index)
         samples = samples_for_scheme(scheme, stage.train_data(seed))
         training = build_training(stage.recipe.train, seed)
         result = self.fitter.fit("distilled", seed, scheme, samples, training, stage, index)
         self.others = result.others
+        if isinstance(scheme, CarriesMemory) and index < len(self.stages) - 1:
+            finished_stages.write_memory(self.fitter.folder, seed, index, scheme.memory())
         if stage.recipe.data.surrogate is not None:
             self._write_images(scheme, stage, seed)
         return result
+
+    def _set_memory(self, scheme: Scheme, seed: int, index: int) -> None:
+        """Give the scheme the memory of the stage whose student this stage continues."""
+        spec = self.recipes[index].student
+        if isinstance(scheme, CarriesMemory) and spec.earlier:
+            earlier = earlier_stage(self.recipes, index, spec.model)
+            memory = finished_stages.read_memory(self.fitter.folder, seed, earlier)
+            if memory:
+                scheme.set_memory(memory)
 
     def _student(self, seed: int, index: int) -> Net:
         spec = self.stages[index].recipe.student
         origin = self._earlier_net(seed, index, spec.model) if spec.earlier else None
         return self.students.for_stage(index, seed, origin)
 
-    def _teacher(self, seed: int, index: int) -> Teacher | None:
+    def _exemplars(self, seed: int) -> Exemplars:
+        """Return the exemplars of a seed; those that were chosen before stay."""
+        self._forget_other_seeds(seed)
+        if self._exemplars_of_seed is None:
+            self._exemplars_of_seed = Exemplars(
+                self.stages, seed, lambda index: self._net(seed, index)
+            )
+        return self._exemplars_of_seed
+
+    def _teacher(self, seed: int, index: int, stage: Experiment) -> Teacher | None:
         """Build the teacher of a stage from networks, recorded outputs or students of stages."""
-        stage = self.stages[index]
         if stage.recipe.store is not None:
             return stored_teacher.stored_teacher(stage)
         members: list[Net | Teacher] = []

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from instil.engine import rank, wait_for_ranks
 from instil.engine.checkpoints import delete_checkpoint_files
 from instil.engine.processes import broadcast_object
 from instil.export.student import load_student, save_student
-from instil.files.checksums import DamagedFileError
+from instil.files.atomic import atomic
+from instil.files.checksums import (
+    NO_DIGEST,
+    TENSORS_KEY,
+    DamagedFileError,
+    check_tensors,
+    seal_tensors,
+)
 from instil.plan.finished_students import checkpoint
 from instil.plan.run_folder import RunFolder
 
@@ -45,6 +54,19 @@ def weights_path(folder: RunFolder, seed: int, stage_index: int) -> Path:
         stage_index: index of the stage.
     """
     return checkpoint(folder, "distilled", seed, stage_index).with_suffix(".safetensors")
+
+
+def memory_path(folder: RunFolder, seed: int, stage_index: int) -> Path:
+    """Return the file with the memory of the scheme of a finished stage.
+
+    It is deleted with the weights.
+
+    Args:
+        folder: run folder.
+        seed: seed of the training.
+        stage_index: index of the stage.
+    """
+    return weights_path(folder, seed, stage_index).with_suffix(".memory.safetensors")
 
 
 def is_written(folder: RunFolder, seed: int, stage_index: int) -> bool:
@@ -89,6 +111,41 @@ def _read(path: Path, net: nn.Module) -> StageRecord | None:
         reason = f"{path}: its description is not that of this version."
     log.warning("%s The stage is trained again now.", reason)
     return None
+
+
+def read_memory(folder: RunFolder, seed: int, stage_index: int) -> dict[str, Tensor]:
+    """Read the memory of the scheme of a finished stage; empty if the scheme has none.
+
+    Args:
+        folder: run folder.
+        seed: seed of the training.
+        stage_index: index of the stage.
+
+    Raises:
+        DamagedFileError: if the content of the file differs from its checksum.
+    """
+    path = memory_path(folder, seed, stage_index)
+    if not path.exists():
+        return {}
+    check_tensors(path, "Delete the files of this stage, and it is trained again")
+    return load_file(path)
+
+
+def write_memory(
+    folder: RunFolder, seed: int, stage_index: int, memory: Mapping[str, Tensor]
+) -> None:
+    """Write the memory of the scheme of a stage; to be called before ``write``.
+
+    Args:
+        folder: run folder.
+        seed: seed of the training.
+        stage_index: index of the stage.
+        memory: content of the memory.
+    """
+    if rank() == 0:
+        with atomic(memory_path(folder, seed, stage_index)) as temporary:
+            save_file(dict(memory), temporary, {TENSORS_KEY: NO_DIGEST})
+            seal_tensors(temporary)
 
 
 def write(

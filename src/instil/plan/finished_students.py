@@ -142,7 +142,8 @@ def delete_checkpoints(folder: RunFolder, name: str, seed: int | None, num_stage
         path = checkpoint(folder, name, seed, stage_index)
         delete_checkpoint_files(path)
         if rank() == 0:
-            path.with_suffix(".safetensors").unlink(missing_ok=True)
+            for suffix in (".safetensors", ".memory.safetensors"):
+                path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def other_path(folder: RunFolder, learner: str, seed: int) -> Path:

@@ -25,6 +25,7 @@ from instil.recipe import fingerprint
 
 log = logging.getLogger("instil")
 RECORD, WEIGHTS, IMAGES = "record.json", "weights.safetensors", "images.png"
+MEMORY = "memory.safetensors"
 LIMIT_VARIABLE = "INSTIL_CACHE_GB"
 DEFAULT_LIMIT_GB = 10.0
 STALE_SECONDS = 24 * 3600
@@ -82,8 +83,12 @@ class SharedStudents:
             if job.is_last:
                 self._copy_student(job, entry)
             else:
-                target = finished_stages.weights_path(self.folder, job.seed, job.stage_index)
-                _copy(entry / WEIGHTS, target)
+                stage = (self.folder, job.seed, job.stage_index)
+                if (entry / MEMORY).exists():
+                    check_tensors(entry / MEMORY, "It is deleted")
+                    _copy(entry / MEMORY, finished_stages.memory_path(*stage))
+                # The weights last: they mark the stage as finished.
+                _copy(entry / WEIGHTS, finished_stages.weights_path(*stage))
             os.utime(entry)
         except (DamagedFileError, OSError) as error:
             # Another process may delete the entry at the same time.
@@ -130,8 +135,11 @@ class SharedStudents:
 
     def _fill(self, job: Job, part: Path) -> None:
         if not job.is_last:
-            path = finished_stages.weights_path(self.folder, job.seed, job.stage_index)
-            shutil.copyfile(path, part / WEIGHTS)
+            stage = (self.folder, job.seed, job.stage_index)
+            shutil.copyfile(finished_stages.weights_path(*stage), part / WEIGHTS)
+            memory = finished_stages.memory_path(*stage)
+            if memory.exists():
+                shutil.copyfile(memory, part / MEMORY)
             return
         # Only the first rank is here, so that it must not communicate with the others.
         path = self.folder.arm_file(job.arm, job.seed, ".json")

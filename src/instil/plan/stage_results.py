@@ -8,7 +8,7 @@ from typing import Any
 from instil.data.stream_splits import sample_count
 from instil.experiment.experiment import Experiment
 from instil.plan.gains import ArmsByName, gains_over
-from instil.plan.stage_scores import StageTest, forgetting, stage_tests
+from instil.plan.stage_scores import StageTest, forgetting, row_means, stage_tests
 from instil.plan.statistics import summarize
 
 
@@ -23,8 +23,9 @@ def stage_entries(experiment: Experiment, arms: ArmsByName) -> dict[str, Any]:
         ``secondary``, the names of the further metrics of an arm, and ``stages``: ``metric``;
         ``tests``, each with ``name``, ``stage``, ``data``, ``classes``, ``train`` and ``test``
         (numbers of samples); ``arms``: arm -> ``after`` (for each stage and test the metric over
-        the seeds, or None) and ``forgetting`` (for each test); ``gains`` in the mean over all
-        tests. Empty if all stages have the same data.
+        the seeds, or None), ``average`` (after each stage the mean over the tests so far) and
+        ``forgetting`` (for each test); ``gains`` in the mean over all tests; ``higher_is_better``:
+        direction of each metric of this section. Empty if all stages have the same data.
     """
     tests = stage_tests(experiment, experiment.stages)
     if not tests:
@@ -37,16 +38,22 @@ def stage_entries(experiment: Experiment, arms: ArmsByName) -> dict[str, Any]:
         losses = [forgetting(rows, tests, experiment.task.higher_is_better) for rows in scores]
         tables[name] = {
             "after": [_over_seeds(rows) for rows in zip(*scores, strict=True)],
+            "average": _over_seeds([row_means(rows) for rows in scores]),
             "forgetting": _over_seeds(losses),
         }
     average = f"average_{experiment.task.headline}"
+    incremental = f"incremental_{experiment.task.headline}"
+    is_higher_better = experiment.task.higher_is_better
     stages = {
         "metric": experiment.task.headline,
         "tests": [_facts(test) for test in tests],
         "arms": tables,
         "gains": gains_over(experiment, arms, average),
+        "higher_is_better": dict.fromkeys((average, incremental), is_higher_better)
+        | {"forgetting": False},
     }
-    return {"stages": stages, "secondary": [*experiment.task.secondary, average, "forgetting"]}
+    secondary = [*experiment.task.secondary, average, incremental, "forgetting"]
+    return {"stages": stages, "secondary": secondary}
 
 
 def _over_seeds(rows: Sequence[Sequence[float | None]]) -> list[dict[str, Any] | None]:

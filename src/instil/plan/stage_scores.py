@@ -72,12 +72,16 @@ class StageScores:
         self.rows.append(row)
 
     def metrics(self) -> dict[str, float]:
-        """Return the mean over all tests at the end, and the mean forgetting."""
+        """Return the mean over all tests, at the end and over the stages, and the forgetting."""
         if not self.rows:
             return {}
         task = self.evaluator.task
-        final = [value for value in self.rows[-1] if value is not None]
-        metrics = {f"average_{task.headline}": sum(final) / len(final)} if final else {}
+        means = [mean for mean in row_means(self.rows) if mean is not None]
+        metrics: dict[str, float] = {}
+        # The last stage has learned at least one test.
+        if means:
+            metrics[f"average_{task.headline}"] = means[-1]
+            metrics[f"incremental_{task.headline}"] = sum(means) / len(means)
         losses = forgetting(self.rows, self.tests, task.higher_is_better)
         # The last stage has had no time to forget.
         earlier = [
@@ -113,6 +117,19 @@ def stage_tests(experiment: Experiment, stages: Sequence[Experiment]) -> list[St
         samples = stage.stage_data.own_test
         tests.append(StageTest(name, of_test[0], of_test[-1], stage, samples))
     return tests
+
+
+def row_means(rows: Scores) -> list[float | None]:
+    """Return the mean over the tests that a student has learned, after each stage.
+
+    Args:
+        rows: scores after each stage; the mean of a stage without scores is None.
+    """
+    means: list[float | None] = []
+    for row in rows:
+        values = [value for value in row if value is not None]
+        means.append(sum(values) / len(values) if values else None)
+    return means
 
 
 def forgetting(

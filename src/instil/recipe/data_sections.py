@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from pydantic import model_validator
 
-from instil.recipe.base_sections import NonNegativeInt, OpenSection, PositiveInt
+from instil.recipe.base_sections import NonNegativeInt, OpenSection, PositiveInt, Section
 
 
 class AugmentConfig(OpenSection):
@@ -58,6 +58,22 @@ class SurrogateConfig(OpenSection):
     """``noise``, ``blobs``, ``scheme`` (the scheme makes its own images), or a data source."""
 
 
+class ExemplarConfig(Section):
+    """Training samples of earlier stages that a stage learns from again."""
+
+    size: PositiveInt
+    """Number of samples of all earlier stages together. Each class of each stage has the same
+    number of them."""
+
+    selection: Literal["herding", "random"] = "herding"
+    """Choice of the samples of a class. herding: their mean feature approximates that of the class;
+    random: drawn by the seed."""
+
+    classifier: Literal["head", "nearest_mean"] = "head"
+    """Classifier of the evaluated and exported student. head: the trained one; nearest_mean: the
+    class whose exemplars have the nearest mean feature."""
+
+
 class DataConfig(OpenSection):
     """Data of the recipe. Further keys are options of the source."""
 
@@ -71,6 +87,10 @@ class DataConfig(OpenSection):
     test_classes: Literal["seen"] | list[int | str] | None = None
     """Classes of the validation and test samples: a list, or ``seen`` for all classes that the
     student has learned in this and earlier stages. Null: those of ``class_subset``."""
+
+    exemplars: ExemplarConfig | None = None
+    """Samples of earlier stages that every stage keeps for its training, also that of a baseline.
+    Null: none."""
 
     surrogate: SurrogateConfig | None = None
     """Images that replace the training data of the student, which are then not opened for it.

@@ -22,6 +22,7 @@ TRAINING_KEYS = (
     "workers",
     "augment",
     "test_classes",
+    "exemplars",
 )
 """Keys of ``data`` that change the training or the evaluation, but not the samples."""
 GENERAL: dict[str, Any] = {

@@ -23,7 +23,15 @@ STAGE_KEYS = (
     "train",
     "repeat",
 )
-SOURCE_KEYS = ("num_labeled", "batch_size", "sampler", "workers", "augment", "test_classes")
+SOURCE_KEYS = (
+    "num_labeled",
+    "batch_size",
+    "sampler",
+    "workers",
+    "augment",
+    "test_classes",
+    "exemplars",
+)
 """Keys of ``data`` that a stage with another source inherits from the recipe."""
 
 

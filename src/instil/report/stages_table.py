@@ -23,18 +23,24 @@ def stages_table(record: Record) -> str:
     rows: list[list[Cell]] = []
     for arm in record.arms:
         scores = record.get_list("stages", "arms", arm, "after")
+        means = record.get_list("stages", "arms", arm, "average")
         for index, row in enumerate(scores):
             name = f"{record.arm_name(arm)}, after stage {index}"
-            rows.append([name, *(_score(record, summary) for summary in row)])
+            cells = [_score(record, summary) for summary in row]
+            # Results of older versions have no means.
+            cells.append(_score(record, means[index] if index < len(means) else None))
+            rows.append([name, *cells])
         losses = record.get_list("stages", "arms", arm, "forgetting")
         if losses:
             cells = [_loss(record, summary) for summary in losses]
+            cells.append(_loss(record, record.get(arm, "forgetting")))
             rows.append([f"{record.arm_name(arm)}, forgetting", *cells])
-    header = ["Network", *(_title(test) for test in tests)]
+    header = ["Network", *(_title(test) for test in tests), "Mean"]
     metric = display_title(str(record.get("stages", "metric")))
     caption = (
         f"{metric} on the test data of each stage, mean over the seeds. Forgetting is the value "
-        "after the last stage with these data minus the value at the end"
+        "after the last stage with these data minus the value at the end: lower is better. Its "
+        "mean is over the tests of earlier stages"
     )
     return table(caption, header, rows) + _gain_sentence(record)
 

@@ -34,7 +34,7 @@ def grow_head(net: Net, num_classes: int, batch: Batch, seed: int, stream: str) 
     """
     # The batch is on the CPU.
     net.cpu()
-    path, head, num_old = _find_head(net, batch)
+    path, head, num_old = find_head(net, batch, "grow_head")
     if num_old > num_classes:
         raise ValueError(
             f"grow_head: the head '{path}' has {num_old} outputs. Expected at most {num_classes}, "
@@ -57,22 +57,31 @@ def grow_head(net: Net, num_classes: int, batch: Batch, seed: int, stream: str) 
         config.num_labels = num_classes
 
 
-def _find_head(net: Net, batch: Batch) -> tuple[str, Any, int]:
-    """Return path, layer and number of outputs of the last layer whose output is the logits."""
+def find_head(net: Net, batch: Batch, key: str) -> tuple[str, Any, int]:
+    """Return path, layer and number of outputs of the last layer whose output is the logits.
+
+    Args:
+        net: network with the role ``logits``.
+        batch: batch on the device of the network.
+        key: option that needs the head, which begins the messages.
+
+    Raises:
+        ValueError: if no linear layer or 1x1 convolution has the logits as its output.
+    """
     calls: list[tuple[str, nn.Module, Tensor]] = []
     with side_effect_free(net), _recorded_outputs(net.model, calls):
         logits = net(batch).get("logits")
     if not isinstance(logits, Tensor):
-        raise ValueError("grow_head: the student has no logits. Expected a classifier")
+        raise ValueError(f"{key}: the student has no logits. Expected a classifier")
     for path, layer, output in reversed(calls):
         # A dense head may have its classes in dimension 1, as images have, or in the last.
         if output.numel() == logits.numel() and torch.equal(
             output.flatten().sort().values, logits.flatten().sort().values
         ):
-            head = _checked(layer, path)
+            head = _checked(layer, path, key)
             return path, head, len(head.weight)
     raise ValueError(
-        f"grow_head: no layer of {type(net.model).__name__} has the logits as its output. Expected "
+        f"{key}: no layer of {type(net.model).__name__} has the logits as its output. Expected "
         "a head that is one linear layer or one 1x1 convolution"
     )
 
@@ -95,14 +104,14 @@ def _recorded_outputs(
         yield
 
 
-def _checked(layer: Any, path: str) -> Any:
+def _checked(layer: Any, path: str, key: str) -> Any:
     """Return a layer whose rows are its outputs: plain, not grouped, and 1x1 if a convolution."""
     is_plain = type(layer) in (nn.Linear, *CONVOLUTIONS)
     if is_plain and isinstance(layer, CONVOLUTIONS):
         is_plain = layer.groups == 1 and set(layer.kernel_size) == {1}
     if not is_plain:
         raise ValueError(
-            f"grow_head: the head '{path}' is {type(layer).__name__}. Expected nn.Linear or a 1x1 "
+            f"{key}: the head '{path}' is {type(layer).__name__}. Expected nn.Linear or a 1x1 "
             "convolution without groups, adapters or quantisation"
         )
     return layer

@@ -29,7 +29,7 @@ class JoinedSamples(Samples):
         if any(part.classes != first.classes for part in parts):
             raise ValueError("joined samples have different classes. Expected the same classes")
         index = torch.cat([part.index for part in parts])
-        is_unique = len(index.unique()) == len(index)
+        is_unique = len(torch.unique(index)) == len(index)
         label = torch.cat([part.label for part in parts])
         super().__init__(label, first.classes, index if is_unique else None)
         self.origin = torch.cat([part.origin for part in parts])
@@ -67,9 +67,9 @@ class JoinedSamples(Samples):
 
 def _joined(key: str, batches: Sequence[Batch], order: Tensor) -> Tensor:
     """Rows of all batches under one key, in the order of the request."""
-    values = [batch.get(key) for batch in batches]
-    shapes = {tuple(value.shape[1:]) for value in values if isinstance(value, Tensor)}
-    if len(shapes) != 1 or not all(isinstance(value, Tensor) for value in values):
+    values = [batch[key] for batch in batches if isinstance(batch.get(key), Tensor)]
+    shapes = {tuple(value.shape[1:]) for value in values}
+    if len(shapes) != 1 or len(values) != len(batches):
         raise ValueError(
             f"'{key}' of joined samples has different shapes ({_listed(shapes)}). Expected inputs "
             "of one shape"

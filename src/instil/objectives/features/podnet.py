@@ -45,7 +45,7 @@ def podnet_loss(
         student_features, teacher_features, "podnet_loss"
     )
     distance = _pooled(student_features) - _pooled(teacher_features)
-    values = torch.linalg.vector_norm(distance, dim=1)
+    values: Tensor = torch.linalg.vector_norm(distance, dim=1)
     return values.mean() if reduction == "mean" else values
 
 

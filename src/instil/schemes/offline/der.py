@@ -176,7 +176,8 @@ class DER(Scheme):
         columns = torch.arange(logits.shape[1], device=logits.device)
         is_stored = columns < stored["width"][:, None]
         squares = (logits - stored["logits"]).square().masked_fill(~is_stored, 0.0)
-        return squares.sum(1) / stored["width"].clamp_min(1)
+        width: Tensor = stored["width"]
+        return squares.sum(1) / width.clamp_min(1)
 
     @staticmethod
     def _inputs(batch: Batch) -> Batch:

@@ -145,7 +145,9 @@ def test_the_privacy_cost_is_in_the_result(tmp_path: Path, monkeypatch: pytest.M
         "baselines=[]",
     )
     outcome = run_of(recipe(*changes), tmp_path / "run")
-    assert outcome["privacy"].keys() == {"epsilon", "delta", "questions", "answered"}
+    keys = {"epsilon", "delta", "questions", "answered", "votes_epsilon"}
+    assert outcome["privacy"].keys() == keys
+    assert 0 < outcome["privacy"]["votes_epsilon"] <= outcome["privacy"]["epsilon"]
     assert outcome["privacy"]["questions"] == 300
     assert outcome["privacy"]["answered"] == 50
     assert outcome["privacy"]["epsilon"] > 0

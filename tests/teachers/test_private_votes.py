@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from dp_accounting import ComposedDpEvent, GaussianDpEvent, LaplaceDpEvent, SelfComposedDpEvent
-from dp_accounting.rdp import RdpAccountant
+from dp_accounting.rdp import RdpAccountant, compute_epsilon
 
 from instil.core import Batch
+from instil.functional.gnmax import ORDERS, gnmax_rdp, threshold_rdp
 from instil.functional.privacy import noise_like, privacy_epsilon
 from instil.teachers.private_votes import PrivateVotes
 from instil.testing import check_teacher
@@ -104,6 +105,16 @@ def test_the_budget_is_the_librarys() -> None:
         SelfComposedDpEvent(GaussianDpEvent(9.0), 16),
     )
     assert confident == epsilon(votes, comparisons)
+
+
+def test_the_margins_of_the_votes_give_a_smaller_budget() -> None:
+    teacher = cast(noise=1.0, threshold=4.0, threshold_noise=2.0)
+    cost = teacher.privacy_cost()
+    expected = gnmax_rdp(counts()[teacher.is_answered], 1.0).sum(0)
+    expected += threshold_rdp(counts().amax(1), 4.0, 2.0).sum(0)
+    assert cost["votes_epsilon"] == compute_epsilon(ORDERS, expected.tolist(), 1e-5)[0]
+    assert 0 < cost["votes_epsilon"] <= cost["epsilon"]
+    assert "votes_epsilon" not in cast(mechanism="laplace").privacy_cost()
 
 
 def test_the_bound_of_the_paper() -> None:

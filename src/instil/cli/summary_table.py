@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from instil.cli.stages_line import stages_line
+from instil.cli.result_lines import result_lines
 from instil.report.evidence import verdict
 from instil.report.labels import label_counts
 from instil.report.quantities import amount, milliseconds, plain, points, size
@@ -33,8 +33,8 @@ def show(result: Result, console: Console) -> None:
     if "gain" in result:
         console.print(_gain_sentence(result), highlight=False)
         console.print(f"[bold]Verdict:[/] {verdict(_record(result)).sentence}", highlight=False)
-    if stages := stages_line(result):
-        console.print(stages, highlight=False)
+    for line in result_lines(result):
+        console.print(line, highlight=False)
     for warning in result["warnings"]:
         console.print(f"[yellow]Warning:[/yellow] {warning}.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -63,21 +63,30 @@ def privacy_epsilon(
     Raises:
         ImportError: if the extra ``privacy`` is not installed.
     """
+    library = accounting()
+    vote = library.GaussianDpEvent(noise / 2**0.5)
+    if mechanism == "laplace":
+        vote = library.LaplaceDpEvent(noise / 2)
+    events = [library.SelfComposedDpEvent(vote, answers)]
+    if threshold_noise is not None:
+        comparison = library.GaussianDpEvent(threshold_noise)
+        events.append(library.SelfComposedDpEvent(comparison, questions))
+    accountant = library.rdp.RdpAccountant().compose(library.ComposedDpEvent(events))
+    return float(accountant.get_epsilon(delta))
+
+
+def accounting() -> Any:
+    """Return the module ``dp_accounting``.
+
+    Raises:
+        ImportError: if the extra ``privacy`` is not installed.
+    """
     try:
-        from dp_accounting import (  # type: ignore[import-untyped]
-            ComposedDpEvent,
-            GaussianDpEvent,
-            LaplaceDpEvent,
-            SelfComposedDpEvent,
-        )
-        from dp_accounting.rdp import RdpAccountant  # type: ignore[import-untyped]
+        import dp_accounting  # type: ignore[import-untyped]
+        import dp_accounting.rdp  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(
             "privacy accounting needs the package dp-accounting. Install it with: "
             'pip install "instil[privacy]"'
         ) from error
-    vote = GaussianDpEvent(noise / 2**0.5) if mechanism == "gaussian" else LaplaceDpEvent(noise / 2)
-    events = [SelfComposedDpEvent(vote, answers)]
-    if threshold_noise is not None:
-        events.append(SelfComposedDpEvent(GaussianDpEvent(threshold_noise), questions))
-    return float(RdpAccountant().compose(ComposedDpEvent(events)).get_epsilon(delta))
+    return dp_accounting

@@ -112,11 +112,17 @@ def _numbers(record: Record) -> str:
 
 
 def _privacy(cost: dict[str, Any]) -> str:
-    return (
+    text = (
         "The student learned about the private data from noisy votes only: "
         f"epsilon {cost['epsilon']:.3g} at delta {cost['delta']:.3g}, for {cost['answered']} "
-        f"answers to {cost['questions']} questions. The scores here are not private."
+        f"answers to {cost['questions']} questions."
     )
+    if "votes_epsilon" in cost:
+        text += (
+            f" By the margins of these votes epsilon is {cost['votes_epsilon']:.3g}; this number "
+            "depends on the private data and must not be published."
+        )
+    return f"{text} The scores here are not private."
 
 
 def _seeds(record: Record) -> str:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, Teacher
+from instil.functional.gnmax import votes_epsilon
 from instil.functional.privacy import Mechanism, noise_like, privacy_epsilon
 from instil.teachers.frozen import Frozen
 
@@ -36,15 +37,17 @@ class PrivateVotes(Teacher):
         algorithms=("multi-teacher", "privacy"),
         labels=("single",),
         tags=("disjoint_data",),
-        deviations="The budget is the bound that holds for all data. The papers' smaller bound "
-        "uses the margins of the votes, is itself private and is left out. With a threshold each "
-        "of the allowed answers is charged, also those that were not given. Laplace votes are "
-        "those of the earlier paper (arXiv 1610.05755).",
+        deviations="The budget is the bound that holds for all data. The paper's smaller bound "
+        "by the margins of Gaussian votes is reported next to it, without the smooth sensitivity "
+        "that its publication needs. With a threshold the first bound charges each of the allowed "
+        "answers, also those that were not given, and the second one the given ones. Laplace votes "
+        "are those of the earlier paper (arXiv 1610.05755).",
         equation=r"\hat y(x) = \arg\max_c \left( \sum_k [\arg\max z^{t_k}(x) = c] + "
         r"\mathcal{N}(0, \sigma^2) \right)",
         use="The labelled data are private and the student will be published. It is trained on "
         "other, public samples, with one noisy vote for each.",
-        pitfalls="Only the votes are private. Members, their data and the seed must not be "
+        pitfalls="Only the votes are private. The smaller bound depends on the private data and "
+        "must not be published. Members, their data and the seed must not be "
         "published; public labels and validation scores are not protected; and floating-point "
         "noise is not the noise of the proof. Many members are needed: the noise must be smaller "
         "than the lead of the first class.",
@@ -92,6 +95,10 @@ class PrivateVotes(Teacher):
         self.seed = seed
         self.labels: Tensor | None = None
         """Answer to each index; -100 for none."""
+        self.counts = torch.zeros(0, 1)
+        """Numbers of votes (N, C) of the questions in their order, without noise."""
+        self.is_answered = torch.zeros(0, dtype=torch.bool)
+        """Which questions got an answer (N,)."""
 
     @torch.no_grad()
     def precompute(self, batches: Iterable[Batch]) -> None:
@@ -134,6 +141,8 @@ class PrivateVotes(Teacher):
         if self.answers is not None:
             label = label.where((label != UNLABELLED).cumsum(0) <= self.answers, UNLABELLED)
         self.questions = len(index)
+        self.counts = counts
+        self.is_answered = label != UNLABELLED
         self.labels = torch.full((int(index.max()) + 1,), UNLABELLED).index_copy_(0, index, label)
 
     def count(self, batch: Batch) -> Tensor:
@@ -175,7 +184,9 @@ class PrivateVotes(Teacher):
         """Report the privacy budget that the answers cost.
 
         Returns:
-            ``epsilon``, ``delta``, the number of ``questions`` and how many were ``answered``.
+            ``epsilon`` for all data, ``delta``, the number of ``questions`` and how many were
+            ``answered``; with Gaussian noise also ``votes_epsilon`` by the margins of the votes,
+            which must not be published.
 
         Raises:
             RuntimeError: before ``precompute``.
@@ -186,12 +197,22 @@ class PrivateVotes(Teacher):
         epsilon = privacy_epsilon(
             self.questions, paid, self.noise, self.mechanism, noise, self.delta
         )
-        return {
+        cost = {
             "epsilon": epsilon,
             "delta": self.delta,
             "questions": self.questions,
             "answered": int((labels != UNLABELLED).sum()),
         }
+        if self.mechanism == "gaussian":
+            cost["votes_epsilon"] = votes_epsilon(
+                self.counts,
+                self.is_answered,
+                self.noise,
+                self.delta,
+                self.threshold,
+                self.threshold_noise,
+            )
+        return cost
 
     def _collected_labels(self) -> Tensor:
         if self.labels is None:

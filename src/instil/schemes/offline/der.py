@@ -176,8 +176,8 @@ class DER(Scheme):
         columns = torch.arange(logits.shape[1], device=logits.device)
         is_stored = columns < stored["width"][:, None]
         squares = (logits - stored["logits"]).square().masked_fill(~is_stored, 0.0)
-        width: Tensor = stored["width"]
-        return squares.sum(1) / width.clamp_min(1)
+        means: Tensor = squares.sum(1) / stored["width"].clamp_min(1)
+        return means
 
     @staticmethod
     def _inputs(batch: Batch) -> Batch:

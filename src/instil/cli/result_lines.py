@@ -1,0 +1,26 @@
+"""Lines below the table of a run: scores of all stages, and the privacy budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from instil.cli.stages_line import stages_line
+
+
+def result_lines(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines that a run has; empty for one stage without a private teacher."""
+    return [line for line in (stages_line(result), privacy_line(result)) if line]
+
+
+def privacy_line(result: Mapping[str, Any]) -> str:
+    """Return the budget that the answers of a private teacher cost.
+
+    Returns:
+        Such as ``Privacy: epsilon 35 at delta 1e-05, 200 answers.``; empty without such a teacher.
+    """
+    cost = result.get("privacy")
+    if not cost:
+        return ""
+    budget = f"epsilon {cost['epsilon']:.3g} at delta {cost['delta']:.3g}"
+    return f"Privacy: {budget}, {cost['answered']} answers."

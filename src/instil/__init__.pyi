@@ -54,8 +54,8 @@ from .objectives.logits.crosskd import CrossKD as CrossKD
 from .schemes.data_free.dafl import DAFL as DAFL
 from .objectives.relations.dcd import DCD as DCD
 from .objectives.logits.ddgsd import DDGSD as DDGSD
-from .objectives.logits.detr_distill import DETRDistill as DETRDistill
 from .schemes.offline.der import DER as DER
+from .objectives.logits.detr_distill import DETRDistill as DETRDistill
 from .schemes.data_free.dfad import DFAD as DFAD
 from .schemes.data_free.dfq import DFQ as DFQ
 from .objectives.logits.dgkd import DGKD as DGKD
@@ -564,8 +564,8 @@ __all__ = [
     "DAFL",
     "DCD",
     "DDGSD",
-    "DETRDistill",
     "DER",
+    "DETRDistill",
     "DFAD",
     "DFQ",
     "DGKD",

@@ -41,7 +41,12 @@ from tests import speech_files
 from tests.comparison.folders import write_run, write_search
 from tests.data.chat_files import conversations, tokenizer_folder, write_jsonl
 from tests.data.sources.test_streams import png, write_tar
-from tests.networks.sources.folders import write_chat, write_model
+from tests.networks.sources.folders import (
+    write_chat,
+    write_encoder_decoder,
+    write_model,
+    write_pairs,
+)
 from tests.remote.stub import stub
 from tests.test_docs import command
 from tests.test_resemblyzer_example import voices
@@ -135,6 +140,7 @@ EXECUTED = {
         "yaml: test_pairs_of_seq2seq",
         "yaml: test_features_of_seq2seq",
         "yaml: test_models_of_seq2seq",
+        "yaml: test_folders_of_seq2seq",
         "yaml: test_models_of_seq2seq",
     ],
     "data.md": [
@@ -552,7 +558,7 @@ def test_features_of_seq2seq(empty_folder: Path) -> None:
     assert result["distilled"]["word_error_rate"]["mean"] >= 0
 
 
-@pytest.mark.parametrize("index", [3, 4])
+@pytest.mark.parametrize("index", [3, 5])
 def test_models_of_seq2seq(empty_folder: Path, index: int) -> None:
     pytest.importorskip("transformers")
     text = blocks("modalities/seq2seq.md", "yaml")[index]
@@ -840,6 +846,15 @@ def test_conversations_of_language(folder: Path) -> None:
     splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
     assert [len(splits.validation), len(splits.test)] == [4, 4]
     assert len(splits.train) < 5, "36 conversations in rows of 2048 tokens"
+
+
+@pytest.mark.slow
+def test_folders_of_seq2seq(folder: Path) -> None:
+    Path("my.yaml").write_text(blocks("modalities/seq2seq.md", "yaml")[4])
+    write_encoder_decoder(Path("my_bart"), "bart")
+    write_pairs(Path("pairs.jsonl"))
+    command("run", "my.yaml", *SHORT, "export=false", "--out", "out", folder=folder)
+    assert json.loads(Path("out/result.json").read_text())["status"] == "complete"
 
 
 @pytest.mark.slow

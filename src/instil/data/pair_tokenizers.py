@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from instil.data.tokenizers import Tokenizer, load_tokenizer
 
@@ -81,23 +81,57 @@ class SubwordPairTokenizer:
 
     Args:
         tokenizer: the tokenizer.
+        special_tokens: whether the special tokens of the tokenizer's post-processor are added, such
+            as the first token of BART.
+
+    Raises:
+        ValueError: if the post-processor appends tokens after the end token.
     """
 
     is_text = True
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer, special_tokens: bool = True):
         self.tokenizer = tokenizer
         self.size = tokenizer.size
-        self.end = self.start = self.pad = tokenizer.end
+        self.end = self.start = tokenizer.end
+        self.pad = _padding_of(tokenizer)
+        # Only tokenizers of files have a post-processor.
+        inner: Any = getattr(tokenizer, "inner", None)
+        has_processor = getattr(inner, "post_processor", None) is not None
+        self.inner = inner if special_tokens and has_processor else None
+        if self.inner is not None:
+            self._check_last_token()
+
+    def _check_last_token(self) -> None:
+        added = self.inner.encode("", add_special_tokens=True).ids
+        if self.end in added[:-1]:
+            names = ", ".join(map(self.inner.id_to_token, added))
+            raise ValueError(
+                f"tokenizer: it adds {names}, with tokens after the end token. Expected the end "
+                "token as the last one. Set special_tokens: false, and write a language code into "
+                "the texts"
+            )
 
     def source_ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text)[0]
+        if self.inner is None:
+            return self.tokenizer.encode(text)[0]
+        ids: list[int] = self.inner.encode(text, add_special_tokens=True).ids
+        return ids[:-1] if ids and ids[-1] == self.end else ids
 
     def target_ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text)[0]
+        return self.source_ids(text)
 
     def text_of(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode([token for token in ids if token < self.size])
+
+
+def _padding_of(tokenizer: Tokenizer) -> int:
+    """Padding token that the files of a tokenizer name; its end token if they name none."""
+    files = getattr(tokenizer, "files", None)
+    token = None if files is None else files.token("pad")
+    inner: Any = getattr(tokenizer, "inner", None)
+    index = None if token is None else inner.token_to_id(token)
+    return tokenizer.end if index is None else int(index)
 
 
 def split(text: str, unit: str) -> list[str]:
@@ -111,7 +145,11 @@ def split(text: str, unit: str) -> list[str]:
 
 
 def pair_tokenizer(
-    source: str, target: str | None, pairs: Iterable[tuple[str, str]], base: Path = Path()
+    source: str,
+    target: str | None,
+    pairs: Iterable[tuple[str, str]],
+    base: Path = Path(),
+    special_tokens: bool = True,
 ) -> PairTokenizer:
     """Return the tokenizer of pairs.
 
@@ -120,6 +158,7 @@ def pair_tokenizer(
         target: ``characters`` or ``words``; None: as for the source.
         pairs: source and target of the training pairs.
         base: folder that relative paths start from.
+        special_tokens: whether a tokenizer file adds the special tokens of its post-processor.
 
     Raises:
         ValueError: for two different tokenizers with subwords, and an unknown tokenizer.
@@ -137,4 +176,5 @@ def pair_tokenizer(
             f"target_tokenizer: {other} cannot be combined with tokenizer {source}. Expected "
             f"{' or '.join(UNITS)} for both. Leave target_tokenizer out for subwords"
         )
-    return SubwordPairTokenizer(load_tokenizer(source, chain.from_iterable(pairs), base))
+    loaded = load_tokenizer(source, chain.from_iterable(pairs), base)
+    return SubwordPairTokenizer(loaded, special_tokens)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.students.families import family
 
@@ -78,3 +79,51 @@ def language_recipe(**sections: Any) -> dict[str, Any]:
         "seeds": [0],
         "export": False,
     } | sections
+
+
+ENCODER_DECODERS: dict[str, dict[str, Any]] = {
+    "t5": {"d_kv": 8, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2},
+    "bart": {"encoder_layers": 2, "decoder_layers": 2, "decoder_start_token_id": 2},
+    "marian": {"encoder_layers": 2, "decoder_layers": 2, "decoder_start_token_id": 0},
+}
+"""Values of the configurations of encoder-decoders by family."""
+HALVES: dict[str, Any] = {
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "forced_eos_token_id": 2,
+}
+
+
+def write_encoder_decoder(folder: Path, name: str) -> Any:
+    """Write a random encoder-decoder and its tokenizer; return the model.
+
+    The tokenizer adds the special tokens of the family.
+    """
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    own = tokenizer()
+    special: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    values = special | {"vocab_size": len(own), "d_model": 16} | ENCODER_DECODERS[name]
+    if name == "t5":
+        values["decoder_start_token_id"] = 0
+    else:
+        values |= HALVES
+    torch.manual_seed(0)
+    config = transformers.CONFIG_MAPPING[name](**values)
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config).eval()
+    own.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>" if name == "bart" else "$A </s>",
+        special_tokens=[("<s>", 1), ("</s>", 2)],
+    )
+    model.save_pretrained(folder)
+    own.save_pretrained(folder)
+    return model
+
+
+def write_pairs(file: Path, size: int = 24) -> None:
+    """Write pairs of a sum and its result."""
+    rows = [{"source": f"{index}+1", "target": str(index + 1)} for index in range(size)]
+    file.write_text("\n".join(map(json.dumps, rows)))

@@ -23,7 +23,8 @@ from instil.data.tables import Files, check_columns, files_of, read_jsonl
 
 Pair = tuple[str, str | None]
 PairSource = Annotated[
-    str, Doc("characters, words (split at white space), bytes, bpe:SIZE, or a tokenizer file")
+    str,
+    Doc("characters, words (split at white space), bytes, bpe:SIZE, or a tokenizer file or folder"),
 ]
 PairTarget = Annotated[
     str | None, Doc("characters or words, for the targets; null: as for the sources")
@@ -49,6 +50,12 @@ def pairs(
     target: Annotated[str, Doc("column of the targets; empty: a missing label")] = "target",
     tokenizer: PairSource = "characters",
     target_tokenizer: PairTarget = None,
+    special_tokens: Annotated[
+        bool,
+        Doc(
+            "whether a tokenizer file adds its own special tokens, such as the first token of BART"
+        ),
+    ] = True,
     max_length: PairLength = None,
     rows: Limit = None,
     validation: ValidationOption = 0.15,
@@ -75,7 +82,8 @@ def pairs(
         for path in paths:
             by_split[split] += _pairs_of(path, source, target)
     names = (tokenizer, target_tokenizer)
-    return pair_splits(by_split, names, max_length, rows, (validation, test), base)
+    shares = (validation, test)
+    return pair_splits(by_split, names, max_length, rows, shares, base, special_tokens)
 
 
 def pair_splits(
@@ -85,6 +93,7 @@ def pair_splits(
     rows: int | None,
     shares: tuple[float, float],
     base: Path = Path(),
+    special_tokens: bool = True,
 ) -> Splits:
     """Return the train, validation and test data of pairs of texts.
 
@@ -95,6 +104,7 @@ def pair_splits(
         rows: number of training pairs, drawn at random; None for all.
         shares: shares of the training pairs for missing validation and test pairs.
         base: folder that relative paths start from.
+        special_tokens: whether a tokenizer file adds its own special tokens.
 
     Raises:
         ValueError: without a pair, or for tokenizers that do not fit.
@@ -102,7 +112,7 @@ def pair_splits(
     complete = _with_held_out(by_split, shares)
     complete["train"] = _drawn(complete["train"], rows)
     labelled = [(source, target or "") for source, target in complete["train"]]
-    shared = pair_tokenizer(*tokenizers, labelled, base)
+    shared = pair_tokenizer(*tokenizers, labelled, base, special_tokens)
     parts: dict[str, SequencePairs] = {}
     notes = []
     for split, part in complete.items():

@@ -98,14 +98,14 @@ class SubwordPairTokenizer:
         # Only tokenizers of files have a post-processor.
         inner: Any = getattr(tokenizer, "inner", None)
         has_processor = getattr(inner, "post_processor", None) is not None
-        self.inner = inner if special_tokens and has_processor else None
-        if self.inner is not None:
+        self.processor = inner if special_tokens and has_processor else None
+        if self.processor is not None:
             self._check_last_token()
 
     def _check_last_token(self) -> None:
-        added = self.inner.encode("", add_special_tokens=True).ids
+        added = self.processor.encode("", add_special_tokens=True).ids
         if self.end in added[:-1]:
-            names = ", ".join(map(self.inner.id_to_token, added))
+            names = ", ".join(map(self.processor.id_to_token, added))
             raise ValueError(
                 f"tokenizer: it adds {names}, with tokens after the end token. Expected the end "
                 "token as the last one. Set special_tokens: false, and write a language code into "
@@ -113,9 +113,9 @@ class SubwordPairTokenizer:
             )
 
     def source_ids(self, text: str) -> list[int]:
-        if self.inner is None:
+        if self.processor is None:
             return self.tokenizer.encode(text)[0]
-        ids: list[int] = self.inner.encode(text, add_special_tokens=True).ids
+        ids: list[int] = self.processor.encode(text, add_special_tokens=True).ids
         return ids[:-1] if ids and ids[-1] == self.end else ids
 
     def target_ids(self, text: str) -> list[int]:

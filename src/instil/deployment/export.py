@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.core import Net
+from instil.data.pair_tokenizers import SubwordPairTokenizer
 from instil.deployment.predict import load
 from instil.experiment.experiment import Experiment
 from instil.plan.onnx_export import add_exports, evaluate_export, export_onnx
@@ -88,6 +89,8 @@ def _tokenizer(experiment: Experiment) -> Any:
     """Tokenizer of the data if it wraps one of the ``tokenizers`` library, else None."""
     samples: Any = experiment.splits.test
     tokenizer: Any = getattr(samples, "tokenizer", None)
-    if hasattr(tokenizer, "pruned") and samples.tokens:
+    if isinstance(tokenizer, SubwordPairTokenizer):
+        tokenizer = tokenizer.tokenizer
+    if hasattr(tokenizer, "pruned") and getattr(samples, "tokens", None):
         tokenizer = tokenizer.pruned(samples.tokens)
     return tokenizer if hasattr(tokenizer, "inner") else None

@@ -11,6 +11,7 @@ from torch import nn
 from instil.core import Batch, Net, side_effect_free
 from instil.data.aligned import read_by_teacher
 from instil.data.gguf_tokenizer import gguf_metadata
+from instil.data.pair_tokenizers import SubwordPairTokenizer
 from instil.data.special_tokens import SpecialTokenFiles, end_tokens
 from instil.data.tokenizers import Tokenizer, vocabulary_of_file
 from instil.experiment.experiment import Experiment
@@ -32,7 +33,10 @@ def check_vocabulary(net: Net, experiment: Experiment, config: ModelConfig, path
     Raises:
         RecipeError: if an id stands for two different tokens.
     """
-    tokenizer: Tokenizer | None = getattr(experiment.visible_samples, "tokenizer", None)
+    tokenizer: Any = getattr(experiment.visible_samples, "tokenizer", None)
+    # Sources and targets of pairs share the tokenizer inside.
+    if isinstance(tokenizer, SubwordPairTokenizer):
+        tokenizer = tokenizer.tokenizer
     file = _tokenizer_file(net.model)
     if tokenizer is None or file is None:
         return

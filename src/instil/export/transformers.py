@@ -44,7 +44,9 @@ def to_transformers(
     folder = Path(folder)
     model = to_standard_model(net.model)
     if tokenizer is not None:
-        _set_special_tokens(model, tokenizer)
+        # An encoder-decoder keeps its own, such as the first token of its decoder.
+        if not model.config.is_encoder_decoder:
+            _set_special_tokens(model, tokenizer)
         _write_tokenizer(tokenizer, folder, model.config)
     model.save_pretrained(folder)
     make_readable(folder)
@@ -189,7 +191,9 @@ def _write_tokenizer(tokenizer: SubwordTokenizer, folder: Path, config: Any) -> 
     for key in TOKENIZER_OPTIONS:
         if key in files.tokenizer_config:
             options[key] = files.tokenizer_config[key]
-    options["add_bos_token"] = tokenizer.bos is not None
+    # For an encoder-decoder the post-processor adds them, which the option would replace.
+    if not config.is_encoder_decoder:
+        options["add_bos_token"] = tokenizer.bos is not None
     fast: Any = PreTrainedTokenizerFast
     written = fast(tokenizer_object=tokenizer.inner, **options)
     written.chat_template = files.chat_template

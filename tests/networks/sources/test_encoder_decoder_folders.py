@@ -91,7 +91,7 @@ def test_recipes_with_a_folder(
     name: str, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
-    write_encoder_decoder(tmp_path / "teacher", name)
+    teacher = write_encoder_decoder(tmp_path / "teacher", name)
     write_pairs(tmp_path / "pairs.jsonl")
     recipe = {
         "task": "seq2seq",
@@ -108,6 +108,11 @@ def test_recipes_with_a_folder(
     assert run_of(build_recipe(recipe), tmp_path / "run")["status"] == "complete"
     export(tmp_path / "run", int8=False)
     student = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "run" / "student")
-    assert (
-        type(student).__name__ == type(build(SEQ2SEQ, {"path": str(tmp_path / "teacher")})).__name__
-    )
+    assert type(student) is type(teacher)
+    own = transformers.AutoTokenizer.from_pretrained(tmp_path / "teacher")
+    written = transformers.AutoTokenizer.from_pretrained(tmp_path / "run" / "student")
+    assert written("7+1")["input_ids"] == own("7+1")["input_ids"]
+    assert (written.pad_token, written.eos_token) == (own.pad_token, own.eos_token)
+    special = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+    for name in special:
+        assert getattr(student.config, name) == getattr(teacher.config, name)

@@ -164,6 +164,7 @@ EXECUTED = {
         "yaml: test_language",
         "yaml: test_conversations_of_language",
         "yaml: test_folders_of_language",
+        "yaml: test_quantized_models_of_language",
         "bash: test_language",
     ],
     "parallel.md": ["bash: test_parallel"] * 3,
@@ -846,6 +847,15 @@ def test_conversations_of_language(folder: Path) -> None:
     splits = Experiment.from_recipe(recipes.load("my.yaml")).splits
     assert [len(splits.validation), len(splits.test)] == [4, 4]
     assert len(splits.train) < 5, "36 conversations in rows of 2048 tokens"
+
+
+def test_quantized_models_of_language(folder: Path) -> None:
+    text = blocks("language.md", "yaml")[3]
+    head = "task: language\ndata: {name: chat, files: chat.jsonl, tokenizer: my_teacher}\n"
+    Path("my.yaml").write_text(f"{head}{text}objectives: {{forward_kl: {{}}}}\n")
+    student = recipes.load("my.yaml").student
+    assert student.options["quantization_config"] == {"load_in_4bit": True}
+    assert student.is_trained
 
 
 @pytest.mark.slow

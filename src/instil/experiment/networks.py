@@ -177,7 +177,10 @@ class NetworkBuilder:
             if self.fetch and teacher_config.weights is not None:
                 load_weights(model, self.recipe.locate(teacher_config.weights))
         # The teacher is frozen; its copy is trained.
-        student = copy.deepcopy(model).requires_grad_(True)
+        student = copy.deepcopy(model)
+        # Quantised weights are whole numbers and have no gradient.
+        for parameter in student.parameters():
+            parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
         if isinstance(student, Denoiser):
             reconfigure_copy(student, config.options)
         return student

@@ -22,12 +22,15 @@ from instil.files.checksums import (
     seal_tensors,
 )
 from instil.networks.model_source import KeepsSettings, ResizesState
+from instil.students.quantized_base import is_quantized_base
 
 TIED = "instil.tied"
 """Key of the metadata that maps the name of a tied weight to the name that is stored."""
 SETTINGS = "instil.settings"
 """Key of the metadata with the settings of a model that ``KeepsSettings``."""
 RESERVED = ("format", TIED, SETTINGS, TENSORS_KEY)
+ADAPTER = ".lora_"
+"""Part of the names of the weights of adapters."""
 REMEDY = "Restore the file from a copy, or delete it and run again"
 
 
@@ -50,7 +53,7 @@ def save_student(
             tensors.
     """
     model = _unwrap(net)
-    tensors, tied = _split_tied(model.state_dict())
+    tensors, tied = _split_tied(_stored_state(model))
     metadata = {key: json.dumps(value) for key, value in (description or {}).items()}
     metadata[TIED] = json.dumps(tied)
     if isinstance(model, KeepsSettings):
@@ -87,7 +90,7 @@ def load_student(net: nn.Module, path: str | Path) -> dict[str, Any]:
     if isinstance(model, ResizesState):
         model.resize_state(tensors)
     _check_names_and_shapes(model, tensors, path)
-    model.load_state_dict(tensors)
+    model.load_state_dict(tensors, strict=not is_quantized_base(model))
     if isinstance(model, KeepsSettings) and SETTINGS in metadata:
         model.load_settings(json.loads(metadata[SETTINGS]))
     return description
@@ -124,6 +127,17 @@ def _unwrap(net: nn.Module) -> nn.Module:
             return model  # type: ignore[no-any-return]
 
 
+def _stored_state(model: nn.Module) -> dict[str, Any]:
+    """State of a model; only that of the adapters for one on a quantised base.
+
+    The base is read from its own folder again.
+    """
+    state = model.state_dict()
+    if not is_quantized_base(model):
+        return state
+    return {name: value for name, value in state.items() if ADAPTER in name}
+
+
 def _split_tied(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Separate distinct tensors from those that share memory with an earlier one.
 
@@ -150,7 +164,7 @@ def _split_tied(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str
 
 
 def _check_names_and_shapes(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
-    expected = model.state_dict()
+    expected = _stored_state(model)
     kind = type(model).__name__
     unknown = [name for name in tensors if name not in expected]
     if unknown:

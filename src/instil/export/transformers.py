@@ -14,9 +14,12 @@ from instil.data.subword_tokenizer import SubwordTokenizer
 from instil.export.deployed_layers import fold_parametrizations, fold_steps
 from instil.files.atomic import make_readable
 from instil.students.low_rank import LowRank
+from instil.students.quantized_base import is_quantized_base, merged_in_float32
 
 TOLERANCE = 1e-4
 """Largest difference between the logits before and after, as a share of the largest logit."""
+QUANTIZED_TOLERANCE = 2e-2
+"""The same for a student with a quantised base, whose layers compute in a coarser type."""
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 """Special tokens of the class ``PreTrainedTokenizerFast``."""
 TOKENIZER_OPTIONS = ("model_max_length", "clean_up_tokenization_spaces", "add_bos_token")
@@ -51,7 +54,8 @@ def to_transformers(
     model.save_pretrained(folder)
     make_readable(folder)
     reloaded = type(model).from_pretrained(folder)
-    difference = logit_difference(net, Net(reloaded, net.call), batch, TOLERANCE, folder)
+    tolerance = QUANTIZED_TOLERANCE if is_quantized_base(net.model) else TOLERANCE
+    difference = logit_difference(net, Net(reloaded, net.call), batch, tolerance, folder)
     return {
         "file": f"{folder.name}/",
         "bytes": sum(file.stat().st_size for file in folder.iterdir()),
@@ -70,7 +74,9 @@ def to_standard_model(model: nn.Module) -> Any:
         ValueError: if the model is not one of transformers, or its activations are quantised.
     """
     copied: Any = copy.deepcopy(model)
-    if hasattr(copied, "merge_and_unload"):
+    if hasattr(copied, "merge_and_unload") and is_quantized_base(copied):
+        copied = merged_in_float32(copied)
+    elif hasattr(copied, "merge_and_unload"):
         copied = copied.merge_and_unload()
     is_transformers = any(
         base.__module__.startswith("transformers.") for base in type(copied).__mro__

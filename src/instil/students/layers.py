@@ -15,14 +15,16 @@ def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Return path and layers of the longest list of modules of one class.
 
     A model of transformers with a list of ``num_hidden_layers`` modules has those layers: speech
-    models may have more convolutions than layers.
+    models may have more convolutions than layers. Of a vision-language model these are the layers
+    of its decoder.
 
     Raises:
         ValueError: if the model has no such list.
     """
+    root, decoder = _decoder(model)
     lists = [
         (path, part)
-        for path, part in model.named_modules()
+        for path, part in decoder.named_modules(prefix=root)
         if isinstance(part, nn.ModuleList) and len({type(layer) for layer in part}) == 1
     ]
     if not lists:
@@ -30,6 +32,19 @@ def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     layers = [entry for entry in lists if len(entry[1]) == count]
     return max(layers or lists, key=lambda entry: len(entry[1]))
+
+
+def _decoder(model: nn.Module) -> tuple[str, nn.Module]:
+    """Return path and decoder of a vision-language model; for other models, the model itself."""
+    bare: Any = model
+    config = getattr(model, "config", None)
+    if not (hasattr(config, "vision_config") and hasattr(model, "get_decoder")):
+        return "", model
+    decoder = bare.get_decoder()
+    for path, part in model.named_modules():
+        if part is decoder and part is not model:
+            return path, part
+    return "", model
 
 
 def is_linear(part: object) -> bool:

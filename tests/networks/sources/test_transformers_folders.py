@@ -123,6 +123,18 @@ def test_padding_has_no_part_in_the_loss() -> None:
     torch.testing.assert_close(losses[1], losses[0])
 
 
+def test_experts_teach_a_dense_student() -> None:
+    teacher, student = family("mixtral"), family("llama")
+    scheme = Offline(Net(student, call), Frozen(Net(teacher, call)), {"kl": ForwardKL()})
+    scheme.prepare(BATCH)
+    loss = scheme.compute_losses(BATCH).losses["kl"]
+    with torch.no_grad():
+        left = student(input_ids=IDS)["logits"].log_softmax(-1)
+        right = teacher(input_ids=IDS)["logits"].log_softmax(-1)
+    expected = (right.exp() * (right - left)).sum(-1).mean()
+    torch.testing.assert_close(loss, expected)
+
+
 def test_attentions_are_computed_only_if_a_loss_reads_them() -> None:
     model = family("llama")
     assert "attentions" not in call(model, BATCH)

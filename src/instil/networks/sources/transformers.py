@@ -72,7 +72,9 @@ class TransformersSource(ModelSource):
             path = _located(request, path)
         config = request.create(lambda: _config(transformers, request, path, entries))
         auto_class = _with_images(transformers, auto_class, config)
-        if request.loads_weights:
+        # Quantised weights have another form, which only ``from_pretrained`` gives the layers.
+        is_quantized = request.pretrained and _is_quantized(config, options)
+        if request.loads_weights or is_quantized:
             if path is None:
                 raise ValueError(f"{request.spec}: pretrained needs the option path")
             model = request.create(
@@ -82,6 +84,11 @@ class TransformersSource(ModelSource):
             model = request.create(lambda: auto_class.from_config(config, **options))
         model.expects = _expected_input(config)
         return model  # type: ignore[no-any-return]
+
+
+def _is_quantized(config: Any, options: Mapping[str, Any]) -> bool:
+    is_in_folder = getattr(config, "quantization_config", None) is not None
+    return is_in_folder or "quantization_config" in options
 
 
 def _with_images(transformers: Any, auto_class: Any, config: Any) -> Any:

@@ -98,7 +98,7 @@ class SubwordPairTokenizer:
         # Only tokenizers of files have a post-processor.
         inner: Any = getattr(tokenizer, "inner", None)
         has_processor = getattr(inner, "post_processor", None) is not None
-        self.processor = inner if special_tokens and has_processor else None
+        self.processor: Any = inner if special_tokens and has_processor else None
         if self.processor is not None:
             self._check_last_token()
 

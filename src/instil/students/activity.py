@@ -47,7 +47,13 @@ def activation_norms(
 
 
 def largest(norm: Tensor | None, count: int, total: int) -> Tensor:
-    """Return the indices of the largest norms, in order; the first ones if norms are unknown."""
+    """Return the indices of the largest norms, in order.
+
+    Args:
+        norm: (total,); None: the first ones are returned.
+        count: number of indices.
+        total: number of norms.
+    """
     if norm is None or count == total:
         return torch.arange(count)
     # Sorted, so that the features keep their order.

@@ -192,7 +192,13 @@ def expand(indices: Tensor, length: int) -> Tensor:
 
 
 def select(linear: Any, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
-    """Keep some outputs or inputs of a linear layer, in place."""
+    """Keep some outputs or inputs of a linear layer, in place.
+
+    Args:
+        linear: linear layer, or ``Conv1D`` of transformers.
+        rows: indices of the outputs that stay; None: all.
+        columns: indices of the inputs that stay; None: all.
+    """
     weight = linear.weight.detach()
     if is_transposed(linear):
         weight = weight.T

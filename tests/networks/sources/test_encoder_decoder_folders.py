@@ -45,9 +45,9 @@ def test_rows_are_those_of_the_tokenizer_and_a_cut_student_is_exported(
     batch = samples.__getitems__([0, 1])
     own = transformers.AutoTokenizer.from_pretrained(tmp_path / "teacher")
     mask = batch["encoder_attention_mask"].bool()
-    for row, kept, label in zip(batch["input_ids"], mask, batch["label"], strict=True):
+    for row, is_text, label in zip(batch["input_ids"], mask, batch["label"], strict=True):
         text = own.decode(row, skip_special_tokens=True)
-        assert row[kept].tolist() == own(text)["input_ids"]
+        assert row[is_text].tolist() == own(text)["input_ids"]
         answer = samples.text_of(label[label >= 0].tolist())
         assert label[label >= 0].tolist() == own(answer)["input_ids"]
         assert int(answer) == int(text.split("+")[0]) + 1

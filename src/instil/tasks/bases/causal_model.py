@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Outputs, side_effect_free
 from instil.roles import LazyOutputs, Projection
 from instil.tasks.bases import causal_head, packed_rows
+from instil.tasks.bases.layer_options import LAYERS, layer_options
 from instil.tasks.bases.linear_head import linear_head
 from instil.tasks.bases.token_chunks import predicted
 
@@ -20,8 +21,6 @@ IS_CAUSAL = "_instil_is_causal"
 """Attribute of a model that passed the test of causality."""
 OWN_INPUTS = frozenset({"input_ids", "attention_mask", "position_ids", "past", "labels", "label"})
 """Keys of a batch that have a treatment of their own."""
-LAYERS = frozenset({"hidden_states", "attentions"})
-"""Roles that make a model return the outputs of all its layers."""
 
 
 def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -> Outputs:
@@ -174,7 +173,7 @@ def _cache_options(
 ) -> dict[str, Any]:
     """Arguments for the outputs of layers, or for the cache of earlier tokens."""
     if "past" not in batch:
-        return _layer_options(module, roles)
+        return layer_options(module, roles)
     names = _parameters_of(module)
     if not ({"use_cache", "cache", "past_key_values"} & names):
         return {}
@@ -184,19 +183,6 @@ def _cache_options(
     # A recurrent state holds the earlier tokens already: only the new ones need a mask.
     if "attention_mask" in batch and _is_recurrent(batch["past"]):
         options["attention_mask"] = batch["attention_mask"][:, -batch["input_ids"].shape[1] :]
-    return options
-
-
-def _layer_options(module: nn.Module, roles: Collection[str] | None) -> dict[str, Any]:
-    """Arguments that make a model of transformers return the outputs of its layers."""
-    config = getattr(module, "config", None)
-    if not hasattr(config, "model_type"):
-        return {}
-    layers = LAYERS if roles is None else LAYERS.intersection(roles)
-    options = {"output_hidden_states": True} if layers else {}
-    # Only the eager implementation computes attention probabilities.
-    if "attentions" in layers and getattr(config, "_attn_implementation", "") == "eager":
-        options["output_attentions"] = True
     return options
 
 

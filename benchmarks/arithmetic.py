@@ -15,7 +15,6 @@ import argparse
 import json
 import platform
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +115,10 @@ def arm_recipe(name: str, seeds: list[int], weights: Path) -> dict[str, Any]:
 
 def measure_arm(name: str, seeds: list[int], work: Path, weights: Path) -> dict[str, Any]:
     """Train an arm with all seeds, and return its test scores."""
-    start = time.perf_counter()
     result = train(arm_recipe(name, seeds, weights), work / name)
     values = result["distilled"]["solved"]["values"]
     print(f"{name}: {[round(value, 3) for value in values]}", flush=True)
-    return {"solved": summarize(values), "seconds": round(time.perf_counter() - start)}
+    return {"solved": summarize(values)}
 
 
 def main() -> None:

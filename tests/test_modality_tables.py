@@ -138,3 +138,22 @@ def test_the_table_of_trees_has_all_arms(monkeypatch: pytest.MonkeyPatch) -> Non
             assert set(student["arms"][arm]["validation"]) == sizes
     page = (ROOT / "docs" / "modalities" / "tabular.md").read_text(encoding="utf-8")
     assert tree_table.MARKER in page
+
+
+def test_the_table_of_verifiable_sums_has_every_measured_arm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import arithmetic_table
+
+    text = arithmetic_table.insert_table(f"Before.\n\n{arithmetic_table.MARKER}\n")
+    measured = json.loads(arithmetic_table.RESULT.read_text(encoding="utf-8"))
+    assert arithmetic_table.MARKER not in text
+    for name, arm in measured["arms"].items():
+        (line,) = (
+            line
+            for line in text.splitlines()
+            if line.startswith(f"| {arithmetic_table.TITLES[name]} |")
+        )
+        assert f"{100 * arm['solved']['mean']:.1f} ±" in line
+    assert arithmetic_table.MARKER in (ROOT / "docs" / "language.md").read_text(encoding="utf-8")

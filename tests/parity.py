@@ -79,6 +79,7 @@ from instil.schemes.offline.masked_video import MaskedVideo
 from instil.schemes.offline.nosmog import NOSMOG
 from instil.schemes.offline.offline import Offline
 from instil.schemes.offline.pate import PATE
+from instil.schemes.offline.prompt_loop import PromptLoop
 from instil.schemes.offline.region_crops import RegionCrops
 from instil.schemes.offline.reused_classifier import ReusedClassifier
 from instil.schemes.offline.several_students import SeveralStudents
@@ -639,6 +640,8 @@ def batch(seed: int, size: int = 64, task: str = "classification") -> Batch:
         return sequence_pairs.pairs(seed, size)
     if task == "denoisers":
         return parity_diffusion.images(seed, size)
+    if task == "prompts":
+        return parity_diffusion.prompts(seed, size)
     if task == "regions":
         return parity_diffusion.regions(seed, size)
     generator = torch.Generator().manual_seed(seed)
@@ -674,6 +677,8 @@ def task_of(scheme: Scheme) -> str:
         return "denoisers"
     if isinstance(scheme, RegionCrops):
         return "regions"
+    if isinstance(scheme, PromptLoop):
+        return "prompts"
     parts = [part for part in scheme.modules() if isinstance(part, Objective)]
     return next(iter(part.card.tasks[0] for part in parts), "classification")
 

@@ -1,4 +1,4 @@
-"""Schemes of diffusion models and of regions for ``parity.py``, and their batches."""
+"""Schemes of diffusion models, of regions and of prompts for ``parity.py``, and their batches."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from instil.schemes.diffusion.on_policy_diffusion import OnPolicyDiffusion
 from instil.schemes.diffusion.progressive import Progressive
 from instil.schemes.diffusion.reflow import Reflow
 from instil.schemes.diffusion.scm import SCM
+from tests import prompted
 from tests.schemes import denoisers
 from tests.schemes.denoisers import denoiser, matching, teacher
-from tests.schemes.offline import test_region_crops
+from tests.schemes.offline import test_prompt_loop, test_region_crops
 
 FLOW = {"schedule": "flow", "parameterisation": "flow"}
 
@@ -59,8 +60,9 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     ),
     "scm": lambda: SCM(denoiser(), teacher(), small()),
     "region_crops": test_region_crops.scheme,
+    "prompt_loop": test_prompt_loop.scheme,
 }
-WHOLE = ("ladd", "mean_flow", "scm", "region_crops")
+WHOLE = ("ladd", "mean_flow", "scm", "region_crops", "prompt_loop")
 """Schemes that cannot be sharded."""
 
 
@@ -73,3 +75,8 @@ def images(seed: int, size: int) -> Batch:
 def regions(seed: int, size: int) -> Batch:
     """Return images with texts."""
     return test_region_crops.batch(seed, size)
+
+
+def prompts(seed: int, size: int) -> Batch:
+    """Return images with a box, a point and a mask of an object."""
+    return prompted.batch(size, seed)

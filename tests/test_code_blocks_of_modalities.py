@@ -24,6 +24,7 @@ from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
 from tests import test_code_blocks as pages
+from tests.prompted import sam_config
 from tests.test_code_blocks import blocks, short_result
 
 empty_folder = pages.empty_folder
@@ -119,7 +120,7 @@ def test_recipe_of_video(empty_folder: Path) -> None:
 
 
 def test_recipe_of_representation(empty_folder: Path) -> None:
-    text, stages = blocks("modalities/representation.md", "yaml")
+    text, several, stages = blocks("modalities/representation.md", "yaml")
     result = short_result(text, "teacher_train.epochs=1")
     assert "knn" in result["distilled"]
     assert "student/simreg" in last_losses()
@@ -127,6 +128,26 @@ def test_recipe_of_representation(empty_folder: Path) -> None:
     result = short_result(stages)
     assert result["labels"]["student"] == 0
     assert set(last_losses()) == {"student/simreg"}
+    if importlib.util.find_spec("timm"):
+        shutil.rmtree("out")
+        short_result(several, "teacher_train.epochs=1")
+        assert set(last_losses()) == {"student/am_radio"}
+
+
+def test_recipe_of_promptable_segmentation(empty_folder: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    (text,) = blocks("modalities/promptable_segmentation.md", "yaml")
+    instances = np.zeros((12, 32, 32), np.uint8)
+    instances[:, 4:12, 6:20] = 1
+    instances[:, 16:30, 2:10] = 2
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 32, 32, 3), np.uint8)
+    np.savez("scenes.npz", image=pixels, instances=instances)
+    config = sam_config(channels=3)
+    del config["model_type"]
+    transformers.SamModel(transformers.SamConfig(**config)).save_pretrained("sam-vit-base")
+    result = short_result(text, "student.changes.image_encoder={width: 4, stages: 2, size: 12}")
+    assert result["headline"] == "miou"
+    assert set(last_losses()) == {"student/edge_sam"}
 
 
 def graph_arrays() -> dict[str, np.ndarray]:

@@ -94,6 +94,7 @@ from .objectives.labels.distribution_focal import DistributionFocal as Distribut
 from .objectives.logits.ebkd import EBKD as EBKD
 from .objectives.relations.ega import EGA as EGA
 from .schemes.diffusion.easy_consistency import EasyConsistency as EasyConsistency
+from .objectives.logits.edge_sam import EdgeSAM as EdgeSAM
 from .schemes.self_distillation.ema import Ema as Ema
 from .objectives.features.embedding_regression import EmbeddingRegression as EmbeddingRegression
 from .teachers.ensemble import Ensemble as Ensemble
@@ -166,6 +167,7 @@ from .objectives.relations.minilm import MiniLM as MiniLM
 from .objectives.relations.minilmv2 import MiniLMv2 as MiniLMv2
 from .schemes.self_distillation.mixskd import MixSKD as MixSKD
 from .objectives.features.mobilebert import MobileBERT as MobileBERT
+from .objectives.features.mobile_sam import MobileSAM as MobileSAM
 from .objectives.logits.multi_label_kd import MultiLabelKD as MultiLabelKD
 from .tasks.multi_view_classification import MultiViewClassification as MultiViewClassification
 from .objectives.logits.multilevel_ot import MultilevelOT as MultilevelOT
@@ -213,6 +215,8 @@ from .schemes.language.privileged_context import PrivilegedContext as Privileged
 from .objectives.logits.probability_shift import ProbabilityShift as ProbabilityShift
 from .schemes.diffusion.progressive import Progressive as Progressive
 from .objectives.logits.prompt_kd import PromptKD as PromptKD
+from .schemes.offline.prompt_loop import PromptLoop as PromptLoop
+from .tasks.promptable_segmentation import PromptableSegmentation as PromptableSegmentation
 from .objectives.relations.rkd import RKD as RKD
 from .objectives.logits.rld import RLD as RLD
 from .schemes.robust.rslad import RSLAD as RSLAD
@@ -246,6 +250,7 @@ from .generation.options import Sampling as Sampling
 from .schemes.self_distillation.sandwich import Sandwich as Sandwich
 from .cards import Schedule as Schedule
 from .core import Scheme as Scheme
+from .objectives.labels.segment_anything import SegmentAnything as SegmentAnything
 from .tasks.segmentation import Segmentation as Segmentation
 from .objectives.features.semckd import SemCKD as SemCKD
 from .tasks.sentence_embedding import SentenceEmbedding as SentenceEmbedding
@@ -369,6 +374,7 @@ from .objectives.logits.dkd import dkd_loss as dkd_loss
 from .objectives.logits.dskd_cma import dskd_cma_loss as dskd_cma_loss
 from .objectives.logits.dskd import dskd_loss as dskd_loss
 from .objectives.logits.ebkd import ebkd_loss as ebkd_loss
+from .objectives.logits.edge_sam import edge_sam_loss as edge_sam_loss
 from .objectives.relations.ega import ega_loss as ega_loss
 from .objectives.features.embedding_regression import embedding_regression_loss as embedding_regression_loss
 from .objectives.features.factor_transfer import factor_transfer_loss as factor_transfer_loss
@@ -420,6 +426,7 @@ from .objectives.relations.minilmv2 import minilmv2_loss as minilmv2_loss
 from .objectives.logits.mlkd import mlkd_batch_loss as mlkd_batch_loss
 from .objectives.logits.mlkd import mlkd_class_loss as mlkd_class_loss
 from .objectives.logits.mlkd import mlkd_loss as mlkd_loss
+from .objectives.features.mobile_sam import mobile_sam_loss as mobile_sam_loss
 from .objectives.features.mobilebert import mobilebert_attention_loss as mobilebert_attention_loss
 from .objectives.features.mobilebert import mobilebert_feature_loss as mobilebert_feature_loss
 from .objectives.logits.multilevel_ot import multilevel_ot_loss as multilevel_ot_loss
@@ -462,6 +469,7 @@ from .objectives.features.sad import sad_loss as sad_loss
 from .objectives.logits.sampled_kd import sampled_kd_loss as sampled_kd_loss
 from .objectives.logits.sdd import sdd_loss as sdd_loss
 from .objectives.relations.seed import seed_loss as seed_loss
+from .objectives.labels.segment_anything import segment_anything_loss as segment_anything_loss
 from .objectives.features.semckd import semckd_loss as semckd_loss
 from .objectives.features.seq2seq_attention import seq2seq_attention_loss as seq2seq_attention_loss
 from .objectives.relations.similarity_preserving import similarity_preserving_loss as similarity_preserving_loss
@@ -604,6 +612,7 @@ __all__ = [
     "EBKD",
     "EGA",
     "EasyConsistency",
+    "EdgeSAM",
     "Ema",
     "EmbeddingRegression",
     "Ensemble",
@@ -676,6 +685,7 @@ __all__ = [
     "MiniLMv2",
     "MixSKD",
     "MobileBERT",
+    "MobileSAM",
     "MultiLabelKD",
     "MultiViewClassification",
     "MultilevelOT",
@@ -723,6 +733,8 @@ __all__ = [
     "ProbabilityShift",
     "Progressive",
     "PromptKD",
+    "PromptLoop",
+    "PromptableSegmentation",
     "RKD",
     "RLD",
     "RSLAD",
@@ -756,6 +768,7 @@ __all__ = [
     "Sandwich",
     "Schedule",
     "Scheme",
+    "SegmentAnything",
     "Segmentation",
     "SemCKD",
     "SentenceEmbedding",
@@ -879,6 +892,7 @@ __all__ = [
     "dskd_cma_loss",
     "dskd_loss",
     "ebkd_loss",
+    "edge_sam_loss",
     "ega_loss",
     "embedding_regression_loss",
     "factor_transfer_loss",
@@ -930,6 +944,7 @@ __all__ = [
     "mlkd_batch_loss",
     "mlkd_class_loss",
     "mlkd_loss",
+    "mobile_sam_loss",
     "mobilebert_attention_loss",
     "mobilebert_feature_loss",
     "multilevel_ot_loss",
@@ -972,6 +987,7 @@ __all__ = [
     "sampled_kd_loss",
     "sdd_loss",
     "seed_loss",
+    "segment_anything_loss",
     "semckd_loss",
     "seq2seq_attention_loss",
     "similarity_preserving_loss",

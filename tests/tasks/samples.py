@@ -13,6 +13,7 @@ from instil.modules.denoiser import Denoiser
 from instil.networks.audio_classifier import audio_classifier
 from instil.networks.speech_recognizer import speech_recognizer
 from instil.testing.task import Probe
+from tests import prompted
 
 
 def images(kind: str = "single") -> Batch:
@@ -401,4 +402,5 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "recommendation": (users, UserProbe),
     "diffusion": (unconditional_images, lambda: Denoiser(ImageNoiseProbe(), steps=2)),
     "representation": (partly_labelled_images, ImageEncoder),
+    "promptable_segmentation": (prompted.batch, lambda: prompted.PromptNet(norm=True)),
 }

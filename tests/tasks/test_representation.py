@@ -75,3 +75,14 @@ def test_a_run_compares_the_student_with_its_initial_weights(tmp_path: Path) -> 
     assert result["gains"]["random_init"]["mean"] == pytest.approx(gain)
     assert result["labels"]["samples_seen"] == {"random_init": 0, "distilled": 1000}
     assert "Random initialisation" in (folder / "report.html").read_text()
+
+
+def test_every_network_gets_images_in_its_own_size_and_normalisation() -> None:
+    class Pixels(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"embedding": image.flatten(1)}
+
+    image = torch.rand(3, 1, 4, 4)
+    outputs = Representation.call(Pixels(), {"image": image}, size=2, mean=[0.5], std=[0.25])
+    small = torch.nn.functional.interpolate(image, (2, 2), mode="bilinear", antialias=True)
+    torch.testing.assert_close(outputs["embedding"], ((small - 0.5) / 0.25).flatten(1))

@@ -143,6 +143,9 @@ def _halves(module: nn.Module) -> bool:
 
 
 def _transformers(model: nn.Module) -> tuple[list[str], str]:
+    # SAM: the mask decoder runs once per prompt, so only its image encoder is tapped.
+    if hasattr(model, "mask_decoder") and hasattr(model, "vision_encoder"):
+        return ["vision_encoder.neck"], ""
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) > 1:
             return _evenly([f"{name}.{i}" for i in range(len(module))]), _last_linear(model)

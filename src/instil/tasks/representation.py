@@ -16,19 +16,27 @@ from instil.tasks.classification import call as call_classifier
 from instil.tasks.classification import resized_images
 
 
-def call(model: nn.Module, batch: Batch, **preprocessing: Any) -> Outputs:
+def call(
+    model: nn.Module,
+    batch: Batch,
+    size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Outputs:
     """Compute the outputs of an image encoder.
 
     Args:
         model: a model that maps images to outputs by name, to logits or to embeddings (N, D). The
             embedding of a classifier is the input of its last linear layer.
-        batch: ``image`` (N, C, H, W) in [0, 1].
-        preprocessing: options ``size``, ``mean`` and ``std`` of an image classifier.
+        batch: ``image`` (N, C, H, W) in [0, 1]; it is resized and normalised for this model.
+        size: side, or height and width, of the model's images; None for no resizing.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
 
     Returns:
         Outputs of an image classifier; a plain tensor is the role ``logits``.
     """
-    return call_classifier(model, batch, **preprocessing)
+    return call_classifier(model, batch, size, mean, std)
 
 
 class Representation(Task):

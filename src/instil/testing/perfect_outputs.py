@@ -41,6 +41,9 @@ def check_perfect_outputs(make: Callable[[], Any], batch: Batch, num_classes: in
     if make().roles == ("denoised",):
         _check_images(make, batch)
         return
+    if "mask_logits" in make().roles:
+        _check_masks(make, batch)
+        return
     label = batch["label"]
     target = label.clamp_min(0)
     if make().roles == ("embedding",):
@@ -84,6 +87,19 @@ def _check_images(make: Callable[[], Any], batch: Batch) -> None:
     )
     for name in ("precision", "coverage"):
         assert metrics[name] == 1, f"{name} is {metrics[name]}, not 1, for the real images"
+
+
+def _check_masks(make: Callable[[], Any], batch: Batch) -> None:
+    """Check masks of the prompts that are right, and those that are wrong in every pixel."""
+    target = 2 * (batch["label"] == 1).float() - 1
+    num_prompts = sum(key in batch for key in ("box", "points"))
+    for sign, expected in ((1.0, 1.0), (-1.0, 0.0)):
+        masks = (sign * LOGIT * target)[:, None, None].expand(-1, num_prompts, -1, -1, -1)
+        scores = torch.ones(masks.shape[:3])
+        certain = {"certain mask_logits": masks, "certain iou_scores": scores}
+        metrics = _evaluate(make, _echo(make().roles), batch | certain)
+        for name in (make().headline, "accuracy"):
+            assert metrics[name] == expected, f"{name} is {metrics[name]}, not {expected}"
 
 
 def _check_texts(make: Callable[[], Any], batch: Batch, num_classes: int) -> None:

@@ -128,3 +128,9 @@ def links(num_samples: int) -> Batch:
     label = (candidate == anchor % 3).float()
     is_unknown = (anchor % 3 == 0) | ((anchor + candidate) % 4 == 3)
     return {"label": label.masked_fill(is_unknown, UNLABELLED)}
+
+
+def object_labels(num_samples: int) -> Batch:
+    """Masks of objects; every third image has no label, the others lack some labels."""
+    label = segmentation_labels(num_samples)["label"]
+    return {"label": torch.where(label == UNLABELLED, label, label % 2)}

@@ -30,6 +30,11 @@ NUM_HEADS = 4
 NUM_TOKENS = 6
 IMAGE_SIZE = 8
 NUM_DISTANCES = 5
+MASK_SIZES = {"student": 4, "teacher": 6}
+MASK_WIDTH = 8
+"""Width of the embedding of an image, the same for both sides."""
+NUM_PROMPTS = 2
+NUM_CANDIDATES = 3
 NUM_POINTS = {"student": 5, "teacher": 9}
 NUM_FRAMES = 6
 NUM_VIDEO_FRAMES = {"student": 4, "teacher": 6}
@@ -233,3 +238,13 @@ def link_prediction(draw: Draw, side: str) -> Outputs:
     """Scores of the candidates of N anchors, and the embeddings of both."""
     outputs = ranking(draw, side)
     return outputs | {"embedding": outputs["query_embedding"]}
+
+
+def promptable_segmentation(draw: Draw, side: str) -> Outputs:
+    """Embedding of an image, candidate masks for prompts, and their predicted overlap."""
+    size = MASK_SIZES[side]
+    return {
+        "dense_embedding": draw(MASK_WIDTH, size, size),
+        "mask_logits": 2 * draw(NUM_PROMPTS, NUM_CANDIDATES, size, size),
+        "iou_scores": draw(NUM_PROMPTS, NUM_CANDIDATES),
+    }

@@ -38,6 +38,10 @@ TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "diffusion": (sample_sides.diffusion, sample_batches.no_entries),
     "recommendation": (sample_sides.ranking, sample_batches.grades),
     "representation": (sample_sides.classification, sample_batches.no_entries),
+    "promptable_segmentation": (
+        sample_sides.promptable_segmentation,
+        sample_batches.object_labels,
+    ),
 }
 """Task -> outputs of a side, and further entries of the batch."""
 

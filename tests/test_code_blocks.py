@@ -118,7 +118,8 @@ EXECUTED = {
         "yaml: test_passages_of_ranking",
         "yaml: test_interactions_of_ranking",
     ],
-    "modalities/representation.md": 2 * ["yaml: test_recipe_of_representation"],
+    "modalities/representation.md": 3 * ["yaml: test_recipe_of_representation"],
+    "modalities/promptable_segmentation.md": ["yaml: test_recipe_of_promptable_segmentation"],
     "modalities/tabular.md": [
         "yaml: test_recipe_of_tabular",
         "yaml: test_recipe_of_a_forest_as_student",

@@ -51,14 +51,14 @@ def _scenes(drawings: Tensor, count: int, seed: int) -> TensorData:
     corners = torch.rand(count, 2, 2, generator=generator)
     instances = torch.zeros(count, SIDE, SIDE, dtype=torch.int64)
     for scene in range(count):
-        for number in range(2):
-            side = int(sides[scene, number])
-            drawing = drawings[int(chosen[scene, number])][None].float() / 255
+        for position in range(2):
+            side = int(sides[scene, position])
+            drawing = drawings[int(chosen[scene, position])][None].float() / 255
             drawing = F.interpolate(drawing, (side, side), mode="bilinear", antialias=True)[0]
-            top, left = (corners[scene, number] * (SIDE - side + 1)).long().tolist()
+            top, left = (corners[scene, position] * (SIDE - side + 1)).long().tolist()
             window = (scene, slice(top, top + side), slice(left, left + side))
             mask = _inside(drawing.amin(0) < WHITE)
-            instances[window][mask] = number + 1
+            instances[window][mask] = position + 1
             image[scene, :, window[1], window[2]][:, mask] = drawing[:, mask]
     return prompted_objects(image, instances, seed, smallest=20)
 

@@ -17,9 +17,9 @@ from instil.tasks.bases.task import Evaluation, Task
 class PromptableSegmentation(Task):
     """Segmentation of the object that a prompt shows: a box, or points inside and outside of it.
 
-    Samples are objects: ``image`` (N, C, H, W), a prompt ``box`` (N, 4) with left, top, right and
-    bottom pixel, and a prompt ``points`` (N, L, 2) with column and row and ``point_labels`` (N, L),
-    1 inside of the object and 0 outside. One of both prompts is enough.
+    Samples are objects of an ``image`` (N, C, H, W), with two prompts. ``box`` (N, 4) has the left,
+    top, right and bottom pixel. ``points`` (N, L, 2) have column and row; ``point_labels`` (N, L)
+    are 1 inside of the object and 0 outside. One of both prompts is enough.
 
     Labels are int64 (N, H, W): 1 for a pixel of the object, 0 for others and -100 for no label.
     """

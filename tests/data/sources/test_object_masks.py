@@ -65,8 +65,8 @@ def test_objects_of_an_image_are_in_one_split(tmp_path: Path) -> None:
     assert not numbers[0] & numbers[1] | numbers[0] & numbers[2] | numbers[1] & numbers[2]
     assert [len(part) for part in parts] == [20, 8, 12]
     np.savez(path, image=image, instances=instances, split=np.arange(20) % 3)
-    given = object_masks("scenes.npz", smallest=2, base=tmp_path)
-    assert [len(part) for part in (given.train, given.validation, given.test)] == [14, 14, 12]
+    data = object_masks("scenes.npz", smallest=2, base=tmp_path)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [14, 14, 12]
 
 
 def test_wrong_archives_raise(tmp_path: Path) -> None:

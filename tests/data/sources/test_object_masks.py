@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from instil.data.prompted_objects import prompted_objects
-from instil.data.sources.digit_objects import digit_objects
+from instil.data.sources.prompted_digits import prompted_digits
 from instil.data.sources.object_masks import object_masks
 
 
@@ -84,7 +84,7 @@ def test_wrong_archives_raise(tmp_path: Path) -> None:
 
 
 def test_digits_are_objects() -> None:
-    data = digit_objects(scenes=6, size=20, most=2)
+    data = prompted_digits(scenes=6, size=20, most=2)
     batch = data.train.__getitems__(range(len(data.train)))
     assert batch["image"].shape[1:] == (1, 20, 20)
     assert 6 <= len(data.train) <= 12

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from instil.data.prompted_objects import prompted_objects
-from instil.data.sources.prompted_digits import prompted_digits
 from instil.data.sources.object_masks import object_masks
+from instil.data.sources.prompted_digits import prompted_digits
 
 
 def scenes(count: int = 20) -> tuple[np.ndarray, np.ndarray]:

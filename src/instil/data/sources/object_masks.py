@@ -74,7 +74,8 @@ def object_masks(
             parts.append(_part(image[rows], instances[rows], index, smallest))
         except ValueError as error:
             raise ValueError(f"{file}: {name} data: {error}") from error
-    return Splits(*parts, parts[0].classes, parts[0].kind)
+    train, held_out, test_data = parts
+    return Splits(train, held_out, test_data, train.classes, train.kind)
 
 
 def _part(image: torch.Tensor, instances: torch.Tensor, seed: int, smallest: int) -> TensorData:

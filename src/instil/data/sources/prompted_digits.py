@@ -46,7 +46,8 @@ def prompted_digits(
         _objects(part, count, seed, size, most)
         for seed, (part, count) in enumerate(zip(digit_parts(), counts, strict=True))
     ]
-    return Splits(*parts, parts[0].classes, parts[0].kind)
+    train, held_out, test_data = parts
+    return Splits(train, held_out, test_data, train.classes, train.kind)
 
 
 def _objects(source: ArrayData, count: int, seed: int, size: int, most: int) -> TensorData:

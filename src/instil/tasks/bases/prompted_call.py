@@ -101,5 +101,6 @@ def _scaled(pixels: Tensor, scale: int, shape: Sequence[int]) -> Tensor:
     """Coordinates (..., x, y) in the image of the prompt encoder, without its shift of 0.5."""
     height, width = shape
     size = torch.tensor([width, height], dtype=torch.float32, device=pixels.device)
-    pairs = pixels.to(torch.float32).unflatten(-1, (-1, 2))
-    return ((pairs + 0.5) * (scale / size) - 0.5).flatten(-2)
+    pairs = pixels.to(torch.float32).reshape(*pixels.shape[:-1], -1, 2)
+    scaled: Tensor = (pairs + 0.5) * (scale / size) - 0.5
+    return scaled.flatten(-2)

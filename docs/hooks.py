@@ -13,6 +13,7 @@ from mkdocs.structure.pages import Page
 sys.path.insert(0, str(Path(__file__).parent))
 
 import arithmetic_table
+import compression_table
 import generate
 import latency_table
 import modality_tables
@@ -43,4 +44,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return generate.link_methods(markdown)
     markdown = tree_table.insert_table(modality_tables.insert_tables(markdown))
     markdown = arithmetic_table.insert_table(markdown)
+    markdown = compression_table.insert_table(markdown)
     return proof_tables.insert_table(latency_table.insert_table(markdown))

@@ -22,6 +22,7 @@ SMALL = {
     ],
     "mvd": ["data.frames=2", "data.size=10"],
     "pate": ["teacher.num_replicas=2"],
+    "pruned": ["train.epochs=2"],
     "distil_whisper": ["data.rows=64", "data.max_letters=3"],
     "seq2seq": ["data.rows=64", "data.max_letters=3"],
     "sequence_kd": ["data.rows=64", "data.max_letters=3", "data.num_labeled=32"],

@@ -157,3 +157,24 @@ def test_the_table_of_verifiable_sums_has_every_measured_arm(
         )
         assert f"{100 * arm['solved']['mean']:.1f} ±" in line
     assert arithmetic_table.MARKER in (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_compression_has_all_students(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import compression_table
+
+    text = compression_table.insert_table(f"Before.\n\n{compression_table.MARKER}\n")
+    measured = json.loads(compression_table.RESULT.read_text(encoding="utf-8"))
+    assert len(measured["seeds"]) == 5
+    for name, student in measured["students"].items():
+        assert f"| {name} | {student['parameters']:,} |" in text
+        for arm in compression_table.ARMS:
+            values = student["arms"][arm]["values"]
+            assert f"| {20 * sum(values):.1f} ± " in text
+        for other in ("labels", "pseudo-labels"):
+            gain = student["gains"][other]["mean"]
+            distilled, reference = (student["arms"][arm]["mean"] for arm in ("distilled", other))
+            assert gain == pytest.approx(distilled - reference)
+            assert f"{100 * gain:+.1f} (" in text
+    page = (ROOT / "docs" / "compression.md").read_text(encoding="utf-8")
+    assert compression_table.MARKER in page

@@ -160,22 +160,62 @@ def test_llama_loses_groups_of_heads_and_its_configuration_says_so() -> None:
     torch.testing.assert_close(logits(rebuilt), logits(model))
 
 
-def test_bert_keeps_its_heads_which_its_configuration_cannot_express() -> None:
+SIZES = {
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
+ENCODERS = {
+    "Bert": (SIZES | {"vocab_size": 20}, "SequenceClassification", "intermediate_size"),
+    "DistilBert": (
+        {"vocab_size": 20, "dim": 8, "n_layers": 2, "n_heads": 2, "hidden_dim": 16},
+        "SequenceClassification",
+        "hidden_dim",
+    ),
+    "ViT": (SIZES | {"image_size": 8, "patch_size": 4}, "ImageClassification", "intermediate_size"),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_of_transformers_lose_neurons_and_keep_heads(name: str) -> None:
     transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=20,
-        hidden_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-    )
-    model = prune(transformers.BertForSequenceClassification(config), 0.25, observe=observe)
-    assert model.config.intermediate_size == 12
-    assert model.config.num_attention_heads == 2
-    rebuilt = type(model)(model.config)
+    sizes, task, field = ENCODERS[name]
+    cls = getattr(transformers, f"{name}For{task}")
+    model = prune(cls(getattr(transformers, f"{name}Config")(**sizes)), 0.25, observe=observe)
+    assert getattr(model.config, field) == 12
+    rebuilt = cls(model.config)
     rebuilt.load_state_dict(model.state_dict())
-    with pytest.raises(ValueError, match=r"parts: BertForSequence.* has no heads .* neurons"):
+    # The configuration has no field for the width of a head.
+    with pytest.raises(ValueError, match=r"parts: \w+ has no heads .* neurons"):
         prune(rebuilt, 0.5, ["heads"])
+
+
+def test_depthwise_convolutions_lose_the_channels_of_the_layer_before() -> None:
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(
+        nn.Conv2d(1, 8, 1),
+        nn.BatchNorm2d(8),
+        nn.ReLU6(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.Conv2d(8, 4, 1),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    ).eval()
+    with torch.no_grad():
+        # The units that go have no effect and the smallest weights.
+        for layer in (model[0], model[3], model[4]):
+            layer.bias.zero_()
+        model[4].weight[:, 4:] = 0
+        model[0].weight[4:] = 0
+        model[3].weight[4:] = 0
+        model[7].weight.view(3, 4, 4)[:, 2:] = 0
+        model[4].weight[2:] = 0
+        expected = model(IMAGES)
+    prune(model, 0.5, observe=Samples())
+    assert (model[3].groups, model[3].in_channels, model[7].in_features) == (4, 4, 8)
+    torch.testing.assert_close(model(IMAGES), expected)
 
 
 def test_only_the_inner_channels_of_a_residual_block_go() -> None:

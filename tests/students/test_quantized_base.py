@@ -19,7 +19,7 @@ from instil.students.lora import lora
 from instil.students.quantized_base import is_quantized_base, merged_in_float32
 from tests.experiment.small import run_of
 from tests.networks.sources.folders import language_recipe, write_chat, write_model
-from tests.students.nets import llama, logits
+from tests.students.nets import IDS, llama, logits
 
 pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -73,6 +73,27 @@ def test_a_missing_library_is_named(tmp_path: Path) -> None:
         build(CAUSAL, options, base=tmp_path, pretrained=True)
 
 
+def check_gradients(folder: Path) -> None:
+    """Compare gradients after an evaluation with those of the same weights in float32."""
+    options = {"path": "teacher", "quantization_config": FOUR_BITS}
+    model: Any = lora(build(CAUSAL, options, base=folder, pretrained=True), rank=2)
+    merged: Any = merged_in_float32(copy.deepcopy(model))
+    plain: Any = lora(merged, rank=2)
+    own = dict(model.named_parameters())
+    gradients = []
+    for net in (model, plain):
+        for name, parameter in net.named_parameters():
+            if ".lora_" in name:
+                parameter.data = own[name].data.clone()
+        logits(net.eval())
+        net.train()(input_ids=IDS["input_ids"])["logits"].square().mean().backward()
+        names = [name for name, parameter in net.named_parameters() if ".lora_B" in name]
+        gradients.append({name: net.get_parameter(name).grad for name in names})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-5)
+        assert gradient.abs().max() > 0
+
+
 @pytest.mark.slow
 def test_adapters_on_four_bits_are_trained_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -83,6 +104,7 @@ def test_adapters_on_four_bits_are_trained_and_exported(
     write_chat(tmp_path / "chat.jsonl")
     teacher = {"model": "transformers:teacher", "options": {"quantization_config": FOUR_BITS}}
     student: dict[str, Any] = {"model": "teacher", "changes": {"lora": {"rank": 2}}}
+    check_gradients(tmp_path)
     recipe = language_recipe(folder=str(tmp_path), teacher=teacher, student=student)
     assert run_of(build_recipe(recipe), tmp_path / "run")["status"] == "complete"
     export(tmp_path / "run", int8=False)

@@ -7,6 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+STATE = (
+    "hf_quantizer",
+    "quantization_method",
+    "is_loaded_in_4bit",
+    "is_loaded_in_8bit",
+    "peft_config",
+)
+"""Attributes of a model with quantised weights or adapters."""
+
 
 def is_quantized_base(model: nn.Module) -> bool:
     """Whether a model, or the base of its adapters, was read with quantised weights."""
@@ -38,7 +47,7 @@ def merged_in_float32(model: nn.Module) -> nn.Module:
         weight = getattr(part, "weight", None)
         if isinstance(weight, Tensor) and not weight.is_floating_point():
             bare.set_submodule(path, _as_linear(part))
-    for name in ("hf_quantizer", "quantization_method", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+    for name in STATE:
         if name in vars(bare):
             delattr(bare, name)
     if hasattr(bare.config, "quantization_config"):

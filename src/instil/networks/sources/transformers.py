@@ -82,6 +82,8 @@ class TransformersSource(ModelSource):
             )
         else:
             model = request.create(lambda: auto_class.from_config(config, **options))
+        if is_quantized:
+            _keep_unpacked(model)
         model.expects = _expected_input(config)
         return model  # type: ignore[no-any-return]
 
@@ -89,6 +91,17 @@ class TransformersSource(ModelSource):
 def _is_quantized(config: Any, options: Mapping[str, Any]) -> bool:
     is_in_folder = getattr(config, "quantization_config", None) is not None
     return is_in_folder or "quantization_config" in options
+
+
+def _keep_unpacked(model: nn.Module) -> None:
+    """Keep layers of bitsandbytes on the CPU in the form in which gradients pass through them.
+
+    In evaluation mode they pack their weights for a kernel without a backward pass, and a later
+    step of training would use it.
+    """
+    for part in model.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
 
 
 def _with_images(transformers: Any, auto_class: Any, config: Any) -> Any:

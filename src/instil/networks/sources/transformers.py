@@ -93,7 +93,7 @@ def _is_quantized(config: Any, options: Mapping[str, Any]) -> bool:
     return is_in_folder or "quantization_config" in options
 
 
-def _keep_unpacked(model: nn.Module) -> None:
+def _keep_unpacked(model: Any) -> None:
     """Keep layers of bitsandbytes on the CPU in the form in which gradients pass through them.
 
     In evaluation mode they pack their weights for a kernel without a backward pass, and a later

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,16 @@ def test_a_student_beyond_a_limit_is_not_trained(outcome: dict[str, Any]) -> Non
     refused = outcome["refused"]
     assert "no model 'nothing'" in refused["nothing"]
     assert "the teacher has 2,410" in refused["mlp_w32_d1"]
-    assert "size 12.6 kB; the limit is 8 kB; int8: size 8" in refused["teacher_8_bits"]
+    reason = r"size 12\.\d kB; the limit is 8 kB; int8: size 8"
+    assert re.match(reason, refused["teacher_8_bits"])
     arms = {arm["name"]: arm for arm in outcome["arms"]}
-    assert list(arms) == ["recipe", "mlp_w8_d1", "mlp_w4_d1"]
+    # Compressed teachers may fit, too.
+    assert list(arms)[:3] == ["recipe", "mlp_w8_d1", "mlp_w4_d1"]
+    assert all(name.startswith("teacher_") for name in list(arms)[3:])
     assert {trial["arm"] for trial in outcome["trials"]} == set(arms)
-    assert all(arm["costs"]["bytes"] <= LIMIT for arm in arms.values())
+    for arm in arms.values():
+        int8 = arm["costs"]["int8"] or {}
+        assert min(arm["costs"]["bytes"], int8.get("bytes", LIMIT + 1)) <= LIMIT
 
 
 @slow

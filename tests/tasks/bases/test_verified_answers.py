@@ -106,3 +106,15 @@ def test_the_share_of_correct_answers_may_be_the_headline() -> None:
     data = {"name": "arithmetic", "digits": 2, "rows": 8, "held_out": 4, "verifier": None}
     with pytest.raises(RecipeError, match=r"headline: solved .* Set data\.verifier"):
         Experiment.from_recipe(recipe(data=data))
+
+
+def test_a_verifier_of_the_user(tmp_path: Path) -> None:
+    class EndsWithNine(Verifier):
+        """Accept every answer that ends with 9."""
+
+        def accepts(self, answer: str, reference: str) -> bool:
+            return answer.endswith("9")
+
+    samples = rows(tmp_path, None)
+    samples.verifier = EndsWithNine()
+    assert verified_answers(counter(1.0), samples) == {"solved": 1.0}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,7 +45,7 @@ from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.objectives.relations.crd import CRD
 from instil.objectives.relations.pkt import PKT
 from instil.objectives.relations.sskd import SSKD
-from instil.roles import SHARED_ROLES
+from instil.roles import SHARED_ROLES, DenseHead
 from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.adversarial.boundary_samples import BoundarySamples
 from instil.schemes.bases.diffusion import DiffusionScheme
@@ -289,7 +289,12 @@ class Roles(nn.Module):
             for name, tensor in named_tensors(samples)
             if name.partition(".")[0] not in SHARED_ROLES
         }
-        self.tuples = {role for role, value in samples.items() if isinstance(value, tuple)}
+        self.tuples = {
+            role: structure(value) for role, value in samples.items() if isinstance(value, tuple)
+        }
+        self.heads = {
+            role: value for role, value in samples.items() if isinstance(value, DenseHead)
+        }
         self.layers = nn.ModuleDict(
             {
                 name.replace(".", "_"): nn.Linear(20, shape.numel())
@@ -312,12 +317,25 @@ class Roles(nn.Module):
         for name, parameter in self.shared.items():
             outputs.setdefault(name.rpartition("_")[0], []).append(parameter.view_as(parameter))
         roles = {
-            role: tuple(values) if role in self.tuples else values[0]
+            role: refilled(self.tuples[role], iter(values)) if role in self.tuples else values[0]
             for role, values in outputs.items()
         }
+        roles |= self.heads
         return roles | (
             {"members": tuple(member(x) for member in self.members)} if len(self.members) else {}
         )
+
+
+def structure(value: Any) -> Any:
+    """Nested tuples with None in the place of every tensor."""
+    return tuple(map(structure, value)) if isinstance(value, tuple) else None
+
+
+def refilled(places: Any, values: Iterator[Tensor]) -> Any:
+    """Nested tuples with the next value in every place."""
+    if places is None:
+        return next(values)
+    return tuple(refilled(part, values) for part in places)
 
 
 def slimmable() -> Net:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import arithmetic_table
 import compression_table
+import continual_table
 import generate
 import latency_table
 import modality_tables
@@ -45,4 +46,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = tree_table.insert_table(modality_tables.insert_tables(markdown))
     markdown = arithmetic_table.insert_table(markdown)
     markdown = compression_table.insert_table(markdown)
+    markdown = continual_table.insert_table(markdown)
     return proof_tables.insert_table(latency_table.insert_table(markdown))

@@ -178,3 +178,18 @@ def test_the_table_of_compression_has_all_students(monkeypatch: pytest.MonkeyPat
             assert f"{100 * gain:+.1f} (" in text
     page = (ROOT / "docs" / "compression.md").read_text(encoding="utf-8")
     assert compression_table.MARKER in page
+
+
+def test_the_tables_of_continual_learning_are_inserted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import continual_table
+
+    page = (ROOT / "docs" / "tutorials" / "continual.md").read_text(encoding="utf-8")
+    assert page.count(continual_table.MARKER) == 1
+    text = continual_table.insert_table(page)
+    assert continual_table.MARKER not in text
+    measured = json.loads(continual_table.RESULT.read_text(encoding="utf-8"))
+    for name, entry in measured["arms"].items():
+        accuracy = f"{100 * entry['accuracy']['mean']:.1f} ± {100 * entry['accuracy']['std']:.1f}"
+        row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+        assert accuracy in row

@@ -1,4 +1,4 @@
-"""Foundation encoders: one student from several teachers, and promptable segmentation.
+"""Foundation encoders: one student from one teacher, or from several.
 
 python benchmarks/encoders.py NAME [--data FOLDER] [--work FOLDER]
 

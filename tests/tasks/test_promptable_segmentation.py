@@ -125,6 +125,8 @@ def test_masks_of_sam_are_those_of_its_own_forward_and_a_smaller_encoder_fits() 
     torch.testing.assert_close(outputs["mask_logits"][:, 1:], points.pred_masks)
     torch.testing.assert_close(outputs["iou_scores"][:, 1:], points.iou_scores)
     torch.testing.assert_close(outputs["features"][0], outputs["dense_embedding"])
+    # Random positions have the scale of the authors, whatever the width of the encoder.
+    assert 0.3 < float(model.shared_image_embedding.positional_embedding.detach().std()) < 3
     state = {
         name: value.clone()
         for name, value in model.state_dict().items()

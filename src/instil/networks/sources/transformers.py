@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from instil.cards import suggestion
@@ -82,6 +83,7 @@ class TransformersSource(ModelSource):
             )
         else:
             model = request.create(lambda: auto_class.from_config(config, **options))
+            _rescale_positions(model, config)
         if is_quantized:
             _keep_unpacked(model)
         model.expects = _expected_input(config)
@@ -176,6 +178,19 @@ def _data_options(config_class: Any, facts: Mapping[str, Any]) -> dict[str, Any]
     if "start" in facts:
         options |= {option: facts[fact] for option, fact in TOKEN_OPTIONS.items()}
     return options
+
+
+def _rescale_positions(model: Any, config: Any) -> None:
+    """Give random positions of SAM the scale of its authors, 1.
+
+    transformers draws them with the scale hidden_size // 2. Sines of such frequencies tell a model
+    without trained weights nothing about a prompt.
+    """
+    shared = getattr(model, "shared_image_embedding", None)
+    scale = getattr(getattr(config, "vision_config", None), "scale", None)
+    if shared is not None and scale:
+        with torch.no_grad():
+            shared.positional_embedding.div_(scale)
 
 
 def _expected_input(config: Any) -> dict[str, Any]:

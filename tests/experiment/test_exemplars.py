@@ -75,17 +75,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("selection", ["herding", "random"])
 def test_a_stage_has_equally_many_samples_of_each_old_class(selection: str) -> None:
-    kept = exemplars(continual(f"data.exemplars.selection={selection}"))
-    assert kept.stage(0) is kept.stages[0]
+    chosen = exemplars(continual(f"data.exemplars.selection={selection}"))
+    assert chosen.stage(0) is chosen.stages[0]
     for index, count in ((1, 12), (2, 6)):
-        stage = kept.stage(index)
+        stage = chosen.stage(index)
         train = stage.splits.train
         assert isinstance(train, JoinedSamples)
-        new = len(kept.stages[index].splits.train)
+        new = len(chosen.stages[index].splits.train)
         old = train.subset(torch.arange(new, len(train)))
         assert torch.bincount(old.label).tolist() == [count] * (2 * index)
         # The images are those of the named digits: labels of stage 0 are in the order 1, 0.
-        source = kept.stages[0].splits.train
+        source = chosen.stages[0].splits.train
         for row in (0, 1):
             image = old.__getitems__([row])["image"]
             match = (source.__getitems__(range(len(source)))["image"] == image).flatten(1).all(1)
@@ -93,8 +93,8 @@ def test_a_stage_has_equally_many_samples_of_each_old_class(selection: str) -> N
 
 
 def test_a_smaller_number_keeps_the_first_exemplars() -> None:
-    kept = exemplars(continual())
-    first, second = kept.stage(1).splits.train, kept.stage(2).splits.train
+    chosen = exemplars(continual())
+    first, second = chosen.stage(1).splits.train, chosen.stage(2).splits.train
     assert isinstance(first, JoinedSamples)
     assert isinstance(second, JoinedSamples)
     for i in (1, 2):
@@ -110,10 +110,10 @@ def test_random_exemplars_depend_on_the_seed() -> None:
 
 
 def test_the_classifier_has_the_means_of_the_exemplars() -> None:
-    kept = exemplars(continual())
-    net = kept.net_of(1)
-    head = kept.classifier(1, net).model.head
-    groups = kept._chosen([0, 1], 24, kept.stages[1].splits.classes)
+    chosen = exemplars(continual())
+    net = chosen.net_of(1)
+    head = chosen.classifier(1, net).model.head
+    groups = chosen._chosen([0, 1], 24, chosen.stages[1].splits.classes)
     assert [name for name, _ in groups] == ["1", "0", "2", "3"]
     assert [len(samples) for _, samples in groups] == [6] * 4
     for row, (_, samples) in enumerate(groups):

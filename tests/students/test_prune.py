@@ -68,14 +68,14 @@ def test_a_cnn_computes_what_it_computes_without_the_removed_channels() -> None:
     cut = [part for part in pruned.modules() if isinstance(part, nn.Conv2d)]
     columns = torch.arange(1)
     for conv, small in zip(convs, cut, strict=True):
-        kept = [
+        indices = [
             int((conv.weight[:, columns] - row).flatten(1).norm(dim=1).argmin())
             for row in small.weight
         ]
         mask = torch.zeros(len(conv.weight))
-        mask[kept] = 1
+        mask[indices] = 1
         conv.register_forward_hook(lambda _m, _i, out, mask=mask: out * mask[None, :, None, None])
-        columns = torch.tensor(kept)
+        columns = torch.tensor(indices)
     # The shift of BatchNorm is 0, so a channel of zeros stays zero.
     torch.testing.assert_close(pruned(IMAGES), masked(IMAGES))
 

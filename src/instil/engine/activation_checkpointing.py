@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from instil.core import Net, Objectives
+from instil.core import Net, Objectives, Scheme
 from instil.engine.blocks import repeated_blocks
 
 
@@ -53,19 +53,33 @@ class _UnchangedBuffers:
         self.before = []
 
 
+def checkpoint_learners(scheme: Scheme) -> None:
+    """Call ``checkpoint_activations`` for the modules of all learners.
+
+    Args:
+        scheme: prepared scheme.
+    """
+    modules: list[nn.Module] = []
+    for paths in scheme.learners.values():
+        modules += map(scheme.get_submodule, paths)
+    checkpoint_activations(modules)
+
+
 def checkpoint_activations(modules: Iterable[nn.Module]) -> None:
     """Make the repeated blocks of networks keep their inputs only, in place.
 
     A pass through such a network always runs to its end.
 
     Args:
-        modules: modules of all learners; adapters of objectives are not changed.
+        modules: networks, and objectives, whose adapters are not changed.
 
     Raises:
         ValueError: if no module has repeated blocks.
     """
     networks = [module for module in modules if not isinstance(module, Objectives)]
-    blocks = {id(block): block for network in networks for block in repeated_blocks(network)}
+    blocks: dict[int, nn.Module] = {}
+    for network in networks:
+        blocks |= {id(block): block for block in repeated_blocks(network)}
     if not blocks:
         raise ValueError(
             "train.activation_checkpointing: the trained networks have no repeated blocks. "
@@ -82,14 +96,15 @@ def checkpoint_activations(modules: Iterable[nn.Module]) -> None:
                 part.early_stop = False
 
 
-def keep_activations(module: nn.Module) -> None:
-    """Undo ``checkpoint_activations``.
+def keep_activations(scheme: nn.Module) -> None:
+    """Undo ``checkpoint_activations``, if it was called.
 
     Args:
-        module: module with the blocks.
+        scheme: module with the networks.
     """
-    for part in module.modules():
-        if isinstance(part, _Checkpointed):
-            part.__class__ = type(part).__bases__[1]
-        elif isinstance(part, Net):
+    blocks = [part for part in scheme.modules() if isinstance(part, _Checkpointed)]
+    for block in blocks:
+        block.__class__ = type(block).__bases__[1]
+    for part in scheme.modules():
+        if blocks and isinstance(part, Net):
             part.early_stop = True

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from instil.core import Objectives, Scheme
 from instil.engine.processes import rank, world_size
 
 
@@ -48,6 +49,19 @@ def gather_rows(rows: Tensor) -> Tensor:
         return gather_rows(rows.byte()).bool()
     gathered: Tensor = _GatherRows.apply(rows)
     return gathered
+
+
+def set_gather(scheme: Scheme) -> None:
+    """Let objectives that compare samples see the rows of all processes, if there are several.
+
+    Args:
+        scheme: scheme with its objectives, which are changed.
+    """
+    if world_size() == 1:
+        return
+    for part in scheme.modules():
+        if isinstance(part, Objectives):
+            part.gather = gather_rows
 
 
 class _SumOverRanks(torch.autograd.Function):

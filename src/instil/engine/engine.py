@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-import instil.engine.activation_checkpointing as activation_checkpointing
+import instil.engine.activation_checkpointing as checkpointing
 import instil.engine.batch_norm as batch_norm
 import instil.engine.checkpoints as checkpoints
 import instil.engine.learners as learners
 import instil.engine.processes as processes
 import instil.engine.sharding as sharding
-from instil.core import Batch, Objectives, Scheme, Update
-from instil.engine.differentiable import gather_rows
+from instil.core import Batch, Scheme, Update
+from instil.engine.differentiable import gather_rows, set_gather
 from instil.engine.loss_weights import loss_weights
 from instil.engine.optimization import Optimization, Options
 from instil.engine.state import fixed_teachers, moving_buffers, random_state, set_random_state
@@ -34,8 +34,7 @@ class Engine:
         shard: whether to shard weights, gradients and optimizer states over processes.
         clip: maximum norm of a learner's gradient; None: no clipping.
         sync_batch_norm: whether BatchNorm layers use the statistics of the global batch.
-        activation_checkpointing: whether the repeated blocks of trained networks keep only their
-            inputs, and are computed again in the backward pass.
+        activation_checkpointing: whether to compute blocks again in the backward pass.
     """
 
     def __init__(
@@ -77,10 +76,7 @@ class Engine:
         scheme.to(self.device)
         # Random initial weights must be equal before each process keeps its own copy or shard.
         processes.broadcast_tensors([*scheme.parameters(), *scheme.buffers()])
-        if processes.world_size() > 1:
-            for part in scheme.modules():
-                if isinstance(part, Objectives):
-                    part.gather = gather_rows
+        set_gather(scheme)
         if self.shard:
             sharding.check_shardable(scheme)
             self._blueprint = sharding.Blueprint(scheme)
@@ -88,8 +84,7 @@ class Engine:
         if self.sync_batch_norm:
             batch_norm.synchronize_batch_norm(scheme)
         if self.activation_checkpointing:
-            trained = [path for group in scheme.learners.values() for path in group]
-            activation_checkpointing.checkpoint_activations(map(scheme.get_submodule, trained))
+            checkpointing.checkpoint_learners(scheme)
         if self.shard:
             sharding.shard(scheme, self.device)
         # Optimizers come last: sharding replaces the parameters.
@@ -202,8 +197,7 @@ class Engine:
         """
         self.clear()
         batch_norm.restore_batch_norm(scheme)
-        if self.activation_checkpointing:
-            activation_checkpointing.keep_activations(scheme)
+        checkpointing.keep_activations(scheme)
         if self._blueprint is None:
             return scheme
         return self._blueprint.fill(scheme, fixed_teachers(scheme), self.device)
@@ -250,9 +244,7 @@ class Engine:
             ValueError: if the file is damaged or of another scheme.
         """
         contents = checkpoints.read_checkpoint(path, self.device)
-        own = checkpoints.restore(contents, path, scheme, self.optimizers)
-        if own is None:
-            return contents.extra
+        own = checkpoints.restore(contents, path, scheme, self.optimizers) or {}
         if "random" in own:
             self.set_random_state(own.pop("random"))
         return contents.extra | own

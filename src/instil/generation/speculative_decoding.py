@@ -183,7 +183,7 @@ def draft_acceptance(
 def _summarize(
     is_accepted: Tensor, probability: Tensor, lengths: Sequence[int], num_draft_tokens: int
 ) -> Acceptance:
-    """Means over the first tokens of each row (N, T), as many as the row has."""
+    """Means over the first tokens of each row (N, T), up to its length."""
     flags = is_accepted.tolist()
     rows = [row[:length] for row, length in zip(flags, lengths, strict=True)]
     is_text = torch.arange(probability.shape[1])[None] < torch.tensor(lengths)[:, None]

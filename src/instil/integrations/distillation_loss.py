@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from instil import catalogue
-from instil.core import Objectives, Scheme, Update
+from instil.core import Scheme, Update
 from instil.engine import gather_rows, world_size
+from instil.engine.differentiable import set_gather
 from instil.engine.loss_weights import loss_weights
 from instil.engine.processes import sum_over_ranks
 from instil.engine.state import fixed_teachers
@@ -103,10 +104,7 @@ class DistillationLoss(nn.Module):
         """
         adapted = self.task.adapt_batch(self._batches.named(batch))
         adapted |= clock(step, progress, self.seed)
-        if world_size() > 1:
-            for part in self.scheme.modules():
-                if isinstance(part, Objectives):
-                    part.gather = gather_rows
+        set_gather(self.scheme)
         adapted = self.scheme.before_step(adapted)
         update = _only_update(self.scheme.step(adapted))
         weights = loss_weights([self.scheme.counts(adapted)], sum_over_ranks)[0]

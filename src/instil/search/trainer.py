@@ -140,8 +140,7 @@ class Trainer:
     def _cross_validated(self, trial: Trial) -> dict[str, Any]:
         """Train on all folds but one, for each fold; return the mean score.
 
-        Each student is evaluated on its own fold and on the validation split. The mean has the
-        number of samples as weights.
+        A score is the mean over the samples of the fold and of the validation split.
         """
         metrics = []
         weights: list[float] = []
@@ -230,10 +229,8 @@ class Trainer:
         stage = self.experiment.stages[0]
         evaluator = Evaluator(self.experiment)
         with autocast_context(stage.recipe.train):
-            teacher = self._teacher(stage, evaluator)
-            return evaluator.cache_decisions(
-                teacher.to(init_distributed()), self.experiment.splits.train
-            )
+            teacher = self._teacher(stage, evaluator).to(init_distributed())
+            return evaluator.cache_decisions(teacher, self.experiment.splits.train)
 
     def _teacher(self, stage: Experiment, evaluator: Evaluator) -> Teacher:
         if stage.recipe.store is not None:

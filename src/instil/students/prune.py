@@ -151,7 +151,9 @@ def _taylor_scores(
     The derivative by a factor of the unit is the sum of gradient times weight over all weights that
     read it.
     """
-    tensors = {id(axis.tensor): axis.tensor for group in groups for axis in group.inputs}
+    tensors: dict[int, Tensor] = {}
+    for group in groups:
+        tensors |= {id(axis.tensor): axis.tensor for axis in group.inputs}
     frozen = [tensor for tensor in tensors.values() if not tensor.requires_grad]
     totals = [torch.zeros(group.count) for group in groups]
     num_batches = 0
@@ -201,8 +203,10 @@ def _remove_layers(
             totals[index] += 0.0 if score is None else float(score.sum())
     has_scores = all(score is not None for score in scores)
     indices = _largest(totals if has_scores else None, count, len(layers)).tolist()
-    removed = [layer for index, layer in enumerate(layers) if index not in indices]
-    gone = {id(group) for layer in removed for group in groups_in(layer, groups)}
+    gone: set[int] = set()
+    for index, layer in enumerate(layers):
+        if index not in indices:
+            gone |= {id(group) for group in groups_in(layer, groups)}
     depth(model, indices)
     rest = [(group, by_group[id(group)]) for group in groups if id(group) not in gone]
     return [group for group, _ in rest], [score for _, score in rest]

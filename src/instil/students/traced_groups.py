@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from instil.students.tower_axes import Axis, axes
-from instil.students.unit_groups import UnitGroup
+from instil.students.unit_groups import Kind, UnitGroup
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 POINTWISE_MODULES = (
@@ -106,8 +106,8 @@ class _Search:
         """Return the group of the layer that a node calls; None if something else reads it."""
         if self._calls[str(node.target)] > 1 or not self._follow(node) or not self._inputs:
             return None
-        kind = "channels" if self._is_conv else "neurons"
-        return UnitGroup(kind, self._count, self._outputs, self._inputs, self._buffers)  # type: ignore[arg-type]
+        kind: Kind = "channels" if self._is_conv else "neurons"
+        return UnitGroup(kind, self._count, self._outputs, self._inputs, self._buffers)
 
     def _follow(self, node: fx.Node) -> bool:
         """Add the readers of the output of a node; false if one of them is unknown."""

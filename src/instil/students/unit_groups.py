@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -92,7 +93,9 @@ def set_model_configs(groups: Iterable[UnitGroup], counts: dict[Kind, tuple[int,
         counts: new and old number of units of each kind.
     """
     fields: dict[Kind, tuple[str, ...]] = {"heads": HEAD_COUNTS, "neurons": NEURON_FIELDS}
-    configs = {(group.kind, id(one)): one for group in groups for one in group.model_configs}
+    configs: dict[tuple[Kind, int], Any] = {}
+    for group in groups:
+        configs |= {(group.kind, id(one)): one for one in group.model_configs}
     for (kind, _), config in configs.items():
         if kind in counts:
             _scale_counts(config, fields[kind], *counts[kind])
@@ -137,7 +140,7 @@ def block_groups(model: nn.Module) -> list[UnitGroup]:
             # BERT has an output.dense after the perceptron and one after the attention.
             if not all(_is_linear(part) for part in (*first, last)):
                 continue
-            outputs = [axis for part in first for axis in axes(part)]
+            outputs = list(chain.from_iterable(map(axes, first)))
             count = len(first[0].weight)
             groups.append(
                 UnitGroup("neurons", count, outputs, inputs([last]), model_configs=configs)
@@ -163,7 +166,7 @@ def _attention_group(
     size = _head_size(holder, key_width)
     if size is None:
         return None
-    outputs = [axis for part in parts for axis in axes(part, 0, copies)]
+    outputs = list(chain.from_iterable(axes(part, 0, copies) for part in parts))
     count = key_width // size
     return UnitGroup("heads", count, outputs, inputs([last]), [], holder, configs)
 

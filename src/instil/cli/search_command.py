@@ -150,10 +150,9 @@ def search(
     resume: ResumeOption = None,
 ) -> None:
     """Search for method and options, or for the student, and write the recipe of the winner."""
-    _check_resume(resume, arguments, out)
+    recipe = _recipe(resume, arguments, out)
     from instil.search.options import settings_from
 
-    recipe = None if resume is not None else load_recipe(arguments)
     settings = settings_from(
         None if recipe is None else recipe.search,
         over,
@@ -176,12 +175,16 @@ def search(
     run_search(recipe, settings, out, resume, jobs)
 
 
-def _check_resume(resume: Path | None, arguments: Arguments, out: Path | None) -> None:
-    if resume is not None and (arguments or out is not None):
+def _recipe(resume: Path | None, arguments: Arguments, out: Path | None) -> Recipe | None:
+    """Return the recipe of a new search; None to continue one."""
+    if resume is None:
+        return load_recipe(arguments)
+    if arguments or out is not None:
         raise ValueError(
             "--resume: a stopped search has its own recipe and folder. Expected --resume DIR, and "
             "--jobs if you like. Remove the other arguments"
         )
+    return None
 
 
 def run_search(

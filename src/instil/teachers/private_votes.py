@@ -58,9 +58,7 @@ class PrivateVotes(Teacher):
         members: Sequence[nn.Module],
         noise: Annotated[
             Positive,
-            Doc(
-                "standard deviation (Gaussian) or scale (Laplace) of the noise on a count, in votes"
-            ),
+            Doc("standard deviation (Gaussian) or scale (Laplace) of the noise, in votes"),
         ] = 4.0,
         mechanism: Annotated[Mechanism, Doc("distribution of the noise")] = "gaussian",
         threshold: Annotated[

@@ -86,7 +86,6 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         (["search", "digits", "--limit", "size=4MB"], "--limit: for students only"),
         (["search", "digits", "--keep", "90%"], "--keep: for students only"),
         (["search", "digits", "--students", "timm"], "--students: for students only"),
-        (["search", "digits", "--over", "methods,students"], "--over: methods and students"),
         (["search", "digits", "--over", "weights"], "--over: unknown subject 'weights'"),
         (["search", "digits", "--strategy", "grid"], "--strategy: unknown name 'grid'"),
         (["search", "digits", "--sampler", "cma"], "--sampler: unknown name 'cma'"),

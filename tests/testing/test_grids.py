@@ -67,9 +67,12 @@ def load_flat_state(deep: Objective, flat: Objective) -> None:
     deep.load_state_dict(state)
 
 
-@pytest.mark.parametrize("name", [name for name in ON_IMAGES_AND_VOLUMES if name != "sdd"])
+@pytest.mark.parametrize(
+    "name", [name for name in ON_IMAGES_AND_VOLUMES if name not in ("sdd", "podnet")]
+)
 def test_a_volume_of_depth_one_equals_the_image(name: str) -> None:
-    # sdd averages over the regions of several grids, and a grid has more regions in 3-D.
+    # sdd averages over the regions of several grids, and a grid has more regions in 3-D; podnet
+    # has a sum for each axis.
     make = catalogue.find("objective", name)
     student, teacher, batch = grid_trial(make(), "2d")
     deep_student, deep_teacher = insert_depth(student), insert_depth(teacher)

@@ -16,17 +16,18 @@ GRIDS = (3, 2)
 """Height and width of the two levels of the pyramid."""
 
 
-def dense_detection(num_samples: int, dtype: torch.dtype, side: str) -> Outputs:
+def dense_detection(class_logits: Tensor, side: str) -> Outputs:
     """Return features inside a head, predictions of all anchors, the head, and queries.
 
     The predictions are those of the head for the features of each position.
 
     Args:
-        num_samples: number of images.
-        dtype: type of the outputs.
+        class_logits: drawn logits (N, C), whose type the outputs have. They differ with its first
+            value, and so with the seed of the draws.
         side: ``student`` or ``teacher``.
     """
-    phase = 0.0 if side == "student" else 1.0
+    num_samples, dtype = len(class_logits), class_logits.dtype
+    phase = float(class_logits[0, 0]) + (0.0 if side == "student" else 1.0)
     head = _head(phase)
     features = {}
     blocks = {"class_features": head.class_blocks, "box_features": head.box_blocks}

@@ -18,7 +18,7 @@ GRIDS: tuple[Grid, ...] = ("tokens", "1d", "2d", "3d")
 
 def reads_features(objective: Objective) -> bool:
     """Whether an objective reads feature levels of a side."""
-    return any("features" in role for role in itertools.chain(*objective.reads.values()))
+    return "features" in itertools.chain(*objective.reads.values())
 
 
 def grid_trial(objective: Objective, grid: Grid, seed_rows: int = 8) -> Trial:

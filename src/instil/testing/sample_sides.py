@@ -139,7 +139,7 @@ def detection(draw: Draw, side: str) -> Outputs:
         "logits": logits,
         "box_logits": 2 * draw(4 * NUM_DISTANCES),
         "embedding": draw(WIDTHS[side]),
-        **dense_detection(len(logits), logits.dtype, side),
+        **dense_detection(logits, side),
     }
 
 

@@ -82,8 +82,16 @@ TEACHER = LLAMA | {"is_trained": True}
             r"scheme\.sampling\.eos_token_id: there is no such token\. Expected a token from "
             r"0 to 256, got 9999",
         ),
+        (
+            {
+                "teacher": TEACHER | {"tokenizer": "bpe:260"},
+                "objectives": {"gold": {}},
+                "scheme": {"type": "minillm"},
+            },
+            r"teacher\.tokenizer: the scheme minillm writes text in the student's tokens",
+        ),
     ],
-    ids=["encoder", "encoder teacher", "t5", "few tokens", "few teacher tokens", "end"],
+    ids=["encoder", "encoder teacher", "t5", "few tokens", "few teacher tokens", "end", "tokens"],
 )
 def test_what_cannot_be_distilled_is_refused(sections: dict[str, Any], message: str) -> None:
     recipe = spoken(**{"student": LLAMA, "teacher": TEACHER} | sections)

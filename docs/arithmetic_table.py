@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from formatting import table
+from formatting import gain_cell, table
 
 RESULT = Path(__file__).parents[1] / "benchmarks" / "arithmetic.json"
 MARKER = "<!-- evidence of arithmetic -->"
@@ -34,17 +34,9 @@ def evidence() -> str:
     for name, arm in measured["arms"].items():
         solved = arm["solved"]
         cells = [TITLES[name], f"{100 * solved['mean']:.1f} ± {100 * solved['std']:.1f}"]
-        cells += [_gain(arm.get("gains", {}).get(reference)) for reference in references]
+        cells += [gain_cell(arm.get("gains", {}).get(reference)) for reference in references]
         rows.append(cells)
     return "\n".join([*table(header, rows), _note(measured)])
-
-
-def _gain(gain: dict[str, Any] | None) -> str:
-    if gain is None:
-        return ""
-    mean, low, high = (100 * value for value in (gain["mean"], *gain["interval"]))
-    text = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def _note(measured: dict[str, Any]) -> str:

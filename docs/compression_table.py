@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from formatting import table
+from formatting import gain_cell, table
 
 from instil.report.quantities import plain, size
 
@@ -31,15 +31,9 @@ def evidence() -> str:
         for arm in ARMS:
             accuracy = student["arms"][arm]
             cells.append(f"{100 * accuracy['mean']:.1f} ± {100 * accuracy['std']:.1f}")
-        cells += [_gain(student["gains"][other]) for other in ("labels", "pseudo-labels")]
+        cells += [gain_cell(student["gains"][other]) for other in ("labels", "pseudo-labels")]
         rows.append(cells)
     return "\n".join([*table(header, rows), _note(measured)])
-
-
-def _gain(gain: dict[str, Any]) -> str:
-    mean, low, high = (100 * value for value in (gain["mean"], *gain["interval"]))
-    text = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def _note(measured: dict[str, Any]) -> str:

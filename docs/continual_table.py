@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from formatting import table
+from formatting import gain_cell, table
 
 RESULT = Path(__file__).parents[1] / "benchmarks" / "continual.json"
 MARKER = "<!-- evidence of continual -->"
@@ -29,7 +29,7 @@ def evidence() -> str:
         cells = [name, str(measured["memory"]) if name in MEMORY else _all_or_none(name)]
         cells += [_spread(entry["accuracy"])]
         cells += [_mean(entry.get(key)) for key in ("incremental_accuracy", "forgetting")]
-        cells += [_gain(entry["gains"].get(other)) for other in REFERENCES]
+        cells += [gain_cell(entry["gains"].get(other)) for other in REFERENCES]
         rows.append(cells)
     return "\n".join([*table(header, rows), _note(measured), _matrix(measured)])
 
@@ -44,14 +44,6 @@ def _spread(summary: dict[str, Any]) -> str:
 
 def _mean(summary: dict[str, Any] | None) -> str:
     return "" if summary is None else f"{100 * summary['mean']:.1f}"
-
-
-def _gain(gain: dict[str, Any] | None) -> str:
-    if gain is None:
-        return ""
-    mean, low, high = (100 * value for value in (gain["mean"], *gain["interval"]))
-    text = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def _note(measured: dict[str, Any]) -> str:

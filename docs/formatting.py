@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -26,6 +26,15 @@ def plain(text: str) -> str:
 def cell(text: str) -> str:
     """Text that can stand in a table cell: one line, pipes escaped."""
     return plain(" ".join(text.split())).replace("|", "\\|")
+
+
+def gain_cell(gain: Mapping[str, Any] | None, scale: float = 100) -> str:
+    """Mean and interval of a gain, bold if the interval excludes zero; empty for None."""
+    if gain is None:
+        return ""
+    mean, low, high = (scale * value for value in (gain["mean"], *gain["interval"]))
+    text = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def value(item: Any) -> str:

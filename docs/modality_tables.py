@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from formatting import cell, table
+from formatting import cell, gain_cell, table
 
 from instil.plan.statistics import paired_gain
 from instil.report.names import display_name
@@ -140,19 +140,12 @@ def _further(row: Row, entry: Row, metric: str) -> list[str]:
     cells = [_mean(test["mean"], test["std"], 100), ""]
     if alone is not None and entry is not alone:
         gain = paired_gain(test["values"], alone["further_test"][metric]["values"])
-        cells[1] = _with_interval(gain, 100)
+        cells[1] = gain_cell(gain)
     return cells
 
 
 def _gain(row: Row, entry: Row, reference: str) -> str:
-    facts = entry["differences"].get(reference)
-    return "" if facts is None else _with_interval(facts, _scale(row))
-
-
-def _with_interval(facts: Row, scale: int) -> str:
-    mean, low, high = (scale * value for value in (facts["mean"], *facts["interval"]))
-    text = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-    return f"**{text}**" if low > 0 or high < 0 else text
+    return gain_cell(entry["differences"].get(reference), _scale(row))
 
 
 def _note(name: str, row: Row) -> str:

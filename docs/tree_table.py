@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from formatting import table
+from formatting import gain_cell, table
 
 from instil.report.quantities import milliseconds, plain, size
 
@@ -34,17 +34,9 @@ def evidence() -> str:
             cells += [f"{100 * accuracy['mean']:.1f} ± {100 * accuracy['std']:.1f}"]
             cells += [f"{entry['loss']['mean']:.2f}"]
             gains = entry.get("gains", {})
-            cells += [_gain(gains.get(other)) for other in ("pseudo-labels", "student alone")]
+            cells += [gain_cell(gains.get(other)) for other in ("pseudo-labels", "student alone")]
             rows.append(cells)
     return "\n".join([*table(header, rows), _note(measured)])
-
-
-def _gain(gain: dict[str, Any] | None) -> str:
-    if gain is None:
-        return ""
-    mean, low, high = (100 * value for value in (gain["mean"], *gain["interval"]))
-    text = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def _note(measured: dict[str, Any]) -> str:

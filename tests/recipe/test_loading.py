@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from instil.core import Schedule
@@ -18,6 +18,7 @@ from instil.recipe import build, build_objectives, build_options, fingerprint, l
 from instil.recipe.errors import RecipeError
 from instil.recipe.overrides import merge, override, parse
 from instil.recipe.sections import ModelConfig, TeacherConfig
+from instil.recipe.yaml_text import to_text
 
 SMALL: dict[str, Any] = {
     "data": {"name": "digits", "num_labeled": 100},
@@ -383,10 +384,9 @@ values = st.recursive(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(path=st.lists(keys, min_size=1, max_size=4), value=values)
+@example(path=["a"], value="0E0")
 def test_any_value_can_be_set_at_any_path(path: list[str], value: Any) -> None:
-    text = (
-        yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("\n...\n").strip()
-    )
+    text = to_text(value, default_flow_style=True, width=10**9).removesuffix("\n...\n").strip()
     changed = override({"kept": 1}, [f"{'.'.join(['top', *path])}={text}"])
     assert changed["kept"] == 1
     for key in ("top", *path):

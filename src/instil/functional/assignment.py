@@ -12,8 +12,8 @@ def assign_columns(cost: Tensor) -> Tensor:
     The Hungarian method runs on the CPU, so that a device is synchronised once per call.
 
     Args:
-        cost: (N, rows, columns), with at least as many columns as rows. Values that are not finite
-            count as the largest finite number.
+        cost: (N, rows, columns), where rows <= columns. Values that are not finite count as the
+            largest finite number.
 
     Returns:
         Column of each row (N, rows), int64; no column is used twice.

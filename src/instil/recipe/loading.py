@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from instil import catalogue
@@ -29,7 +28,7 @@ from instil.recipe.renamed import renamed_keys
 from instil.recipe.sections import Recipe
 from instil.recipe.short_forms import expand_short_forms
 from instil.recipe.stages import reference_errors, round_errors, stage_errors
-from instil.recipe.yaml_text import check_keys, read_yaml
+from instil.recipe.yaml_text import check_keys, read_yaml, to_text
 
 YAML_SUFFIXES = (".yaml", ".yml")
 FINGERPRINT_DIGITS = 16
@@ -141,7 +140,7 @@ def _import(names: list[Any], folder: Path) -> None:
 def to_yaml(recipe: Recipe) -> str:
     """Return a recipe with all its defaults as YAML, which ``load`` reads to the same recipe."""
     data = recipe.model_dump(mode="json")
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    return to_text(data, sort_keys=False, allow_unicode=True, width=120)
 
 
 def fingerprint(*sections: BaseModel | Mapping[str, Any] | list[Any] | str | int | None) -> str:

@@ -36,7 +36,7 @@ class SearchConfig(Section):
     over: Annotated[
         list[Literal["methods", "options", "students", "teachers"]], Len(min_length=1)
     ] = ["methods"]
-    """What varies: ``methods``, ``options``, ``students``, ``teachers``."""
+    """Subjects of the search: ``methods``, ``options``, ``students``, ``teachers``."""
 
     candidates: Annotated[list[Name], Len(min_length=1)] | None = None
     """Objectives and schemes of a search over methods. Null: all that fit."""

@@ -58,11 +58,27 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML that quotes every text which ``_Loader`` would read as a number, such as 0E0."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
+
+
+def to_text(data: Any, **options: Any) -> str:
+    """Write plain data as YAML that ``parse`` reads to the same data.
+
+    Args:
+        data: the data.
+        options: options of ``yaml.dump``.
+    """
+    text: str = yaml.dump(data, Dumper=_Dumper, **options)
+    return text
 
 
 def read_yaml(path: Path) -> Any:

@@ -8,6 +8,7 @@ import torch
 from annotated_types import Ge
 from typing_extensions import Doc
 
+from instil.data.digit_placements import NOISE
 from instil.data.images import ArrayData
 from instil.data.label_kinds import BoxData
 from instil.data.object_scenes import SceneObjects, object_scenes
@@ -16,8 +17,6 @@ from instil.data.splits import Splits
 
 SEEDS = (0, 1, 2)
 """Random seeds of the train, validation and test scenes."""
-NOISE = 0.3
-"""Largest intensity of the background noise."""
 SMALLEST = 12
 """Smallest height and width of a digit, in pixels."""
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import UNLABELLED
+from instil.data.digit_placements import INK, digit_placements
 from instil.data.images import ArrayData
 from instil.data.samples import TensorData
 from instil.data.sources.digits import digit_parts
@@ -16,10 +17,6 @@ from instil.data.splits import Splits
 
 SEEDS = (0, 1, 2)
 """Random seeds of the train, validation and test scenes."""
-INK = 0.3
-"""Smallest intensity of a pixel that belongs to a digit; the rest is background."""
-NOISE = 0.3
-"""Largest intensity of the background noise."""
 
 
 def digit_scenes(
@@ -58,20 +55,11 @@ def digit_scenes(
 
 
 def _scenes(source: ArrayData, count: int, seed: int, size: int, most: int) -> TensorData:
-    # The order of the draws decides the data: background, numbers of digits, digits, corners.
-    generator = torch.Generator().manual_seed(seed)
-    image = NOISE * torch.rand(count, 1, size, size, generator=generator)
+    image, placements = digit_placements(len(source), count, size, (2, most), seed)
     label = torch.zeros(count, size, size, dtype=torch.int64)
-    num_digits = torch.randint(2, most + 1, (count,), generator=generator)
-    chosen = torch.randint(len(source), (count, most), generator=generator)
-    corner = torch.randint(size - 7, (count, most, 2), generator=generator)
-    for scene in range(count):
-        for index in range(int(num_digits[scene])):
-            row = int(chosen[scene, index])
-            top, left = corner[scene, index].tolist()
-            window = (scene, slice(top, top + 8), slice(left, left + 8))
-            digit_class = int(source.label[row]) + 1
-            _paste(image[:, 0][window], label[window], source.image[row, 0], digit_class)
+    for window, _, row in placements:
+        digit_class = int(source.label[row]) + 1
+        _paste(image[:, 0][window], label[window], source.image[row, 0], digit_class)
     return TensorData(
         {"image": image, "valid": label != UNLABELLED},
         label,

@@ -8,16 +8,12 @@ import torch
 from annotated_types import Ge
 from typing_extensions import Doc
 
+from instil.data.digit_placements import INK, digit_placements
 from instil.data.images import ArrayData
 from instil.data.prompted_objects import prompted_objects
 from instil.data.samples import TensorData
 from instil.data.sources.digits import digit_parts
 from instil.data.splits import Splits
-
-INK = 0.3
-"""Smallest intensity of a pixel that belongs to a digit."""
-NOISE = 0.3
-"""Largest intensity of the background noise."""
 
 
 def prompted_digits(
@@ -51,18 +47,10 @@ def prompted_digits(
 
 
 def _objects(source: ArrayData, count: int, seed: int, size: int, most: int) -> TensorData:
-    # The order of the draws decides the data: background, numbers of digits, digits, corners.
-    generator = torch.Generator().manual_seed(seed)
-    image = NOISE * torch.rand(count, 1, size, size, generator=generator)
+    image, placements = digit_placements(len(source), count, size, (1, most), seed)
     instances = torch.zeros(count, size, size, dtype=torch.int64)
-    num_digits = torch.randint(1, most + 1, (count,), generator=generator)
-    chosen = torch.randint(len(source), (count, most), generator=generator)
-    corner = torch.randint(size - 7, (count, most, 2), generator=generator)
-    for scene in range(count):
-        for index in range(int(num_digits[scene])):
-            digit = source.image[int(chosen[scene, index]), 0]
-            top, left = corner[scene, index].tolist()
-            window = (scene, slice(top, top + 8), slice(left, left + 8))
-            instances[window][digit >= INK] = index + 1
-            image[:, 0][window] = torch.maximum(image[:, 0][window], digit)
+    for window, index, row in placements:
+        digit = source.image[row, 0]
+        instances[window][digit >= INK] = index + 1
+        image[:, 0][window] = torch.maximum(image[:, 0][window], digit)
     return prompted_objects(image, instances, seed, smallest=8)

@@ -20,12 +20,12 @@ class Placement(NamedTuple):
 
     Attributes:
         window: index of its pixels in maps (N, H, W) of all scenes.
-        index: index of the digit in its scene.
+        position: index of the digit in its scene.
         row: row of the digit in the data.
     """
 
     window: tuple[int, slice, slice]
-    index: int
+    position: int
     row: int
 
 

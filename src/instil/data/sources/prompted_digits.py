@@ -49,8 +49,8 @@ def prompted_digits(
 def _objects(source: ArrayData, count: int, seed: int, size: int, most: int) -> TensorData:
     image, placements = digit_placements(len(source), count, size, (1, most), seed)
     instances = torch.zeros(count, size, size, dtype=torch.int64)
-    for window, index, row in placements:
+    for window, position, row in placements:
         digit = source.image[row, 0]
-        instances[window][digit >= INK] = index + 1
+        instances[window][digit >= INK] = position + 1
         image[:, 0][window] = torch.maximum(image[:, 0][window], digit)
     return prompted_objects(image, instances, seed, smallest=8)

@@ -23,7 +23,7 @@ import yaml
 from rich.console import Console
 
 from instil import recipe as recipes
-from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 from instil.plan.run import run
 from instil.plan.statistics import paired_gain, summarize
 
@@ -152,8 +152,7 @@ def main() -> None:
         "arms": arms,
         "environment": {"torch": torch.__version__, "machine": platform.machine(), "threads": 1},
     }
-    with atomic(RESULT) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(RESULT, content)
 
 
 if __name__ == "__main__":

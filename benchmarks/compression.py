@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 from instil.plan.run import run
 from instil.plan.statistics import paired_gain, summarize
 from instil.recipe import build
@@ -138,8 +138,7 @@ def write(students: dict[str, Any]) -> None:
         "seeds": SEEDS,
         "students": students,
     }
-    with atomic(RESULT) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(RESULT, content)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 from instil.plan.run import run
 from instil.plan.statistics import paired_gain, summarize
 from instil.recipe import build
@@ -178,8 +178,7 @@ def write_result(arms: dict[str, Any]) -> None:
         "seeds": FINAL_SEEDS,
         "arms": arms,
     }
-    with atomic(RESULT) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(RESULT, result)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from instil import cross_entropy_loss, kd_loss, label_smoothing_loss
-from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 
 LEARNING_RATES = (3e-3, 1e-2, 3e-2)
 SHARES = (0.01, 0.1, 1.0)
@@ -607,8 +607,7 @@ def main() -> None:
             shown = " ".join(f"{name} {value:.1f}" for name, value in best.items())
             print(*own, f"teacher {100 * row['teacher_test_accuracy']:.1f}", shown)
             print(f"   {time.perf_counter() - start:.0f} s", flush=True)
-            with atomic(options.json) as temporary:
-                temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+            write_json(options.json, table)
     if table["choose"]:
         print_choice(table["choose"])
 

@@ -27,7 +27,7 @@ import yaml
 from rich.console import Console
 
 from instil import recipe as recipes
-from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 from instil.plan.run import run
 from instil.plan.statistics import paired_gain
 
@@ -92,8 +92,7 @@ def main() -> None:
     torch.set_num_threads(1)
     work = (options.work or Path(tempfile.mkdtemp())) / options.name
     result = measure_arms(options.name, options.data, work)
-    with atomic(FOLDER / f"{options.name}.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(FOLDER / f"{options.name}.json", result)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from instil.data.link_samples import Links
 from instil.data.nodes import Nodes
 from instil.data.sources.graph_links import graph_links
 from instil.data.sources.graph_npz import graph_npz
-from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 from instil.networks.gcn import gcn
 from instil.networks.link_predictor import link_predictor
 from instil.networks.mlp import mlp
@@ -120,8 +120,7 @@ def main() -> None:
     with torch.inference_mode():
         for part in options.parts:
             result[part] = measures[part](str(Path(options.graph).absolute()))
-    with atomic(RESULT) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(RESULT, result)
 
 
 if __name__ == "__main__":

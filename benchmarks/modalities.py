@@ -19,7 +19,6 @@ continues with the same ``--work`` folder.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import tempfile
@@ -31,7 +30,7 @@ import yaml
 from rich.console import Console
 
 from instil import recipe as recipes
-from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 from instil.search import search as searches
 
 ROWS = Path(__file__).parent / "modalities"
@@ -95,8 +94,7 @@ def main() -> None:
     for name in options.rows:
         row = yaml.safe_load((ROWS / f"{name}.yaml").read_text(encoding="utf-8"))
         result = measure(row, options.data, work / name, options.jobs)
-        with atomic(ROWS / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(ROWS / f"{name}.json", result)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import numpy as np
 from rich.console import Console
 
 from instil import recipe as recipes
-from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 from instil.plan.statistics import paired_gain
 from instil.search import search as searches
 from instil.search.schedule import Schedule, plan_random, plan_schedule
@@ -321,8 +321,7 @@ def write(task: str, part: str, content: Any) -> None:
     """Write a result as JSON."""
     path = HERE / part / f"{task}.json"
     path.parent.mkdir(exist_ok=True)
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(path, content)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from scipy.stats import rankdata  # type: ignore[import-untyped, unused-ignore]
 from instil import catalogue
 from instil.early_signals.advice import with_derived
 from instil.early_signals.gain_model import RIDGE, features_of, method_kind
-from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 
 HERE = Path(__file__).parent
 NUM_SAMPLES = 1000
@@ -400,12 +400,6 @@ def shipped_model(studies: Sequence[Study], groups: Sequence[str]) -> Row:
     }
 
 
-def write(path: Path, content: Row) -> None:
-    """Write a JSON file whole or not at all."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def main() -> None:
     """Evaluate the signals of the studies of the command line."""
     parser = argparse.ArgumentParser(
@@ -424,9 +418,9 @@ def main() -> None:
     result = evaluate(studies)
     print(json.dumps(result, indent=1))
     if options.json:
-        write(options.json, result)
+        write_json(options.json, result)
     if options.model:
-        write(options.model, shipped_model(studies, ("signals", "kind", "method")))
+        write_json(options.model, shipped_model(studies, ("signals", "kind", "method")))
 
 
 if __name__ == "__main__":

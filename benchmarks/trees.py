@@ -22,7 +22,7 @@ import numpy as np
 import sklearn
 from rich.console import Console
 
-from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 from instil.plan.run import run
 from instil.plan.statistics import paired_gain, summarize
 from instil.recipe import build
@@ -163,8 +163,7 @@ def main() -> None:
         "scikit_learn": sklearn.__version__,
         "students": students,
     }
-    with atomic(RESULT) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(RESULT, result)
 
 
 if __name__ == "__main__":

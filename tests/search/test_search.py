@@ -14,6 +14,7 @@ import pytest
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.trained_teachers import load_if_trained
+from instil.files.json_files import write_json
 from instil.files.locks import FileLock
 from instil.plan.evaluation import Evaluator
 from instil.recipe import RecipeError, load
@@ -24,7 +25,7 @@ from instil.search.search import Settings, start
 from instil.search.state import State, read_state
 from instil.search.study import Study
 from instil.search.trainer import Trainer
-from instil.search.trials import Trial, make_trial, result_file, write_json
+from instil.search.trials import Trial, make_trial, result_file
 from tests.search.recipes import continue_search, recipe, search, silent, without_times
 
 REFERENCES = ["alone", "label_smoothing", "pseudo_labels", "kd"]

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Net
-from instil.tasks.detection import Detection, box_iou, call, expected_boxes
+from instil.functional.boxes import box_iou
+from instil.tasks.detection import Detection, call, expected_boxes
 from instil.teachers.frozen import Frozen
 from tests.tasks.samples import BoxProbe, boxed_images, images
 

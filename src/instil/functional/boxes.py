@@ -53,15 +53,25 @@ def generalized_iou(boxes: Tensor, other: Tensor) -> Tensor:
         tensor(0.)
     """
     boxes, other = to_float32(boxes), to_float32(other)
-    low = torch.maximum(boxes[..., :2], other[..., :2])
-    high = torch.minimum(boxes[..., 2:], other[..., 2:])
-    intersection = _area(low, high)
-    areas = _area(boxes[..., :2], boxes[..., 2:]) + _area(other[..., :2], other[..., 2:])
-    union = areas - intersection
+    intersection, union = _overlap(boxes, other)
     outer_low = torch.minimum(boxes[..., :2], other[..., :2])
     outer_high = torch.maximum(boxes[..., 2:], other[..., 2:])
     outer = _area(outer_low, outer_high)
     return _ratio(intersection, union) - _ratio(outer - union, outer)
+
+
+def box_iou(boxes: Tensor, other: Tensor) -> Tensor:
+    """Return the intersection over union (...) of boxes; 0 if both are empty.
+
+    Args:
+        boxes: (..., 4), left, top, right and bottom; a box that ends before it begins is empty.
+        other: (..., 4).
+
+    Example:
+        >>> box_iou(torch.tensor([0.0, 0, 2, 2]), torch.tensor([1.0, 0, 3, 2]))
+        tensor(0.3333)
+    """
+    return _ratio(*_overlap(boxes, other))
 
 
 def corners(boxes: Tensor) -> Tensor:
@@ -96,6 +106,15 @@ def centres(boxes: Tensor) -> Tensor:
     """
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) / 2, high - low], -1)
+
+
+def _overlap(boxes: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the areas of the intersection and of the union."""
+    low = torch.maximum(boxes[..., :2], other[..., :2])
+    high = torch.minimum(boxes[..., 2:], other[..., 2:])
+    intersection = _area(low, high)
+    areas = _area(boxes[..., :2], boxes[..., 2:]) + _area(other[..., :2], other[..., 2:])
+    return intersection, areas - intersection
 
 
 def _area(low: Tensor, high: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from instil.files.json_files import write_json
 from instil.files.locks import FileLock
 from instil.search.trainer import Trainer
-from instil.search.trials import Trial, read_result, write_json
+from instil.search.trials import Trial, read_result
 
 POLL_SECONDS = 0.2
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from instil import recipe as recipes
 from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 from instil.recipe import build
 from instil.search.arms import Arm, arm_recipe
 from instil.search.evidence import compare_finalists, mean_with_interval
@@ -14,7 +15,6 @@ from instil.search.page import write_page
 from instil.search.student_outcome import student_facts, student_rows
 from instil.search.study import Results, Study
 from instil.search.teacher_outcome import teacher_facts
-from instil.search.trials import write_json
 
 BEST = "best.yaml"
 OUTCOME = "search.json"

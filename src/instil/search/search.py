@@ -16,6 +16,7 @@ from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
 from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 from instil.recipe import RecipeError, fingerprint
 from instil.recipe.sections import Recipe
 from instil.search.candidates import check_names, find_candidates
@@ -30,7 +31,6 @@ from instil.search.students import find_students
 from instil.search.study import Study
 from instil.search.teachers import check_teachers, find_teachers
 from instil.search.trainer import Trainer
-from instil.search.trials import write_json
 
 
 def start(

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from instil.files.json_files import write_json
 from instil.search.arms import Arm
 from instil.search.sampling import Sampler
 from instil.search.schedule import Schedule
 from instil.search.subjects import KEEP, check_subjects
-from instil.search.trials import write_json
 
 STATE = "study.json"
 Strategy = Literal["halving", "random", "exhaustive"]

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instil.files.atomic import atomic
 from instil.recipe import build, fingerprint
 from instil.search.arms import Arm, arm_recipe
 
@@ -134,10 +133,3 @@ def read_result(folder: Path, trial: Trial) -> dict[str, Any] | None:
         return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return result
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    with atomic(path) as temporary:
-        text = json.dumps(value, indent=1, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")

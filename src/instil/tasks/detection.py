@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
 from instil.data.augmentation import BoxAugmentation
+from instil.functional.boxes import box_iou
 from instil.tasks.bases.box_scores import box_scores
 from instil.tasks.bases.detector_call import detector_call
 from instil.tasks.bases.own_labels import label_parameter
@@ -182,22 +183,3 @@ def expected_boxes(box_logits: Tensor) -> Tensor:
     probability = edges.softmax(-1)
     positions = torch.arange(bins, device=probability.device, dtype=probability.dtype)
     return (probability * positions).sum(-1)
-
-
-def box_iou(boxes: Tensor, other: Tensor) -> Tensor:
-    """Return the intersection over union (...) of boxes; 0 if both are empty.
-
-    Args:
-        boxes: (..., 4), left, top, right and bottom; a box that ends before it begins is empty.
-        other: (..., 4).
-    """
-    low = torch.maximum(boxes[..., :2], other[..., :2])
-    high = torch.minimum(boxes[..., 2:], other[..., 2:])
-    intersection = _area(torch.cat([low, high], -1))
-    union = _area(boxes) + _area(other) - intersection
-    # The divisor is replaced where it is 0: torch.where alone would pass on a gradient of NaN.
-    return torch.where(union > 0, intersection / torch.where(union > 0, union, 1), 0.0)
-
-
-def _area(box: Tensor) -> Tensor:
-    return (box[..., 2:] - box[..., :2]).clamp_min(0).prod(-1)

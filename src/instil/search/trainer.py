@@ -146,14 +146,13 @@ class Trainer:
         metrics = []
         weights: list[float] = []
         curves: list[list[list[float]]] = []
-        num_validation = len(self.experiment.splits.validation)
         for fold in fold_experiments(self.experiment, build(trial.recipe), trial.num_folds):
             curves.append([])
             net = self._trained(trial, fold, curves[-1])
             metrics.append(Evaluator(fold).evaluate(net, "validation")[0])
             weights.append(len(fold.splits.validation))
             metrics.append(Evaluator(self.experiment).evaluate(net, "validation")[0])
-            weights.append(num_validation / trial.num_folds)
+            weights.append(len(self.experiment.splits.validation) / trial.num_folds)
         means = mean_metrics(metrics, weights)
         return {
             "score": means[self.experiment.task.headline],

@@ -6,11 +6,8 @@ import pytest
 
 from instil import catalogue
 from instil.core import Balance, Objective, Scheme, Teacher, Weighting
-from instil.schemes.bases.diffusion import DiffusionScheme
 
 LIMIT = 2
-DIFFUSION_LIMIT = 6
-"""Schemes of diffusion models share networks, targets and generated images by base classes."""
 ROOTS: dict[str, type] = {
     "objective": Objective,
     "scheme": Scheme,
@@ -28,17 +25,12 @@ def depth(cls: type, root: type) -> int:
     return 1 + max(paths)
 
 
-def limit(cls: type) -> int:
-    """Largest depth of a method."""
-    return DIFFUSION_LIMIT if issubclass(cls, DiffusionScheme) else LIMIT
-
-
 @pytest.mark.parametrize("kind", ROOTS)
 def test_no_method_is_deep(kind: str) -> None:
     deep = {
         name
         for name in catalogue.names(kind)
-        if depth(catalogue.find(kind, name), ROOTS[kind]) > limit(catalogue.find(kind, name))
+        if depth(catalogue.find(kind, name), ROOTS[kind]) > LIMIT
     }
     assert deep == set()
 

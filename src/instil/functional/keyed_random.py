@@ -71,6 +71,23 @@ def keyed_normal(batch: Batch, n: int, stream: str) -> Tensor:
     return draws.erfinv() * 2**0.5
 
 
+def keyed_index(batch: Batch, size: int, stream: str) -> Tensor:
+    """Uniform indices (N,) from 0 to ``size - 1``; see ``keyed_uniform``.
+
+    Args:
+        batch: ``index`` (N,), and ``seed`` and ``step`` (0 by default).
+        size: number of indices, below 2 ** 24.
+        stream: name of the random stream.
+
+    Example:
+        >>> keyed_index({"index": torch.arange(5)}, 3, "example")
+        tensor([0, 0, 0, 0, 0])
+    """
+    uniforms = keyed_uniform(batch, 1, stream)[:, 0]
+    # Rounding may reach the size itself.
+    return (uniforms * size).long().clamp_max(size - 1)
+
+
 def inverse_cdf_sample(cdf: Tensor, uniforms: Tensor) -> Tensor:
     """Sample class indices by inverting unnormalised CDFs.
 

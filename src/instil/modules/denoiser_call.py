@@ -1,11 +1,11 @@
-"""Calls of denoisers by a batch, and access to the denoiser of a net."""
+"""Calls of denoisers by a batch, on any noise schedule, and access to the denoiser of a net."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from instil.core import Batch, Net, Outputs, Teacher
 from instil.modules.denoiser import SCALARS, Denoiser
@@ -45,6 +45,44 @@ def denoiser_call(model: nn.Module, batch: Batch) -> Outputs:
         "alpha": alpha.flatten(),
         "sigma": sigma.flatten(),
     }
+
+
+def denoiser_batch(
+    noisy: Tensor, time: Tensor, label: Tensor | None = None, **scalars: Tensor
+) -> Batch:
+    """Batch by which a net with a denoiser is called.
+
+    Args:
+        noisy: noisy images (N, C, H, W).
+        time: times (N,).
+        label: classes (N,), None for no class.
+        **scalars: numbers (N,) that the network reads besides the time.
+    """
+    batch: dict[str, Any] = {"noisy": noisy, "time": time, **scalars}
+    return batch if label is None else batch | {"label": label}
+
+
+def translate(
+    noisy: Tensor, time: Tensor, source: Denoiser, target: Denoiser
+) -> tuple[Tensor, Tensor]:
+    """Noisy images and times of one schedule as those of another with the same noise level.
+
+    Args:
+        noisy: noisy images (N, ...) of ``source``.
+        time: their times (N,) > 0.
+        source: denoiser with the schedule of ``noisy``.
+        target: denoiser with the other schedule.
+
+    Returns:
+        Images and times of ``target``; the arguments themselves if the schedules are equal.
+    """
+    old, new = source.schedule, target.schedule
+    if source.options["schedule"] == target.options["schedule"]:
+        return noisy, time
+    new_time = new.time_of_ratio(old.sigma(time) / old.alpha(time))
+    # Standard deviations, not signals, are divided: a schedule may end without signal.
+    ratio = new.coefficients(new_time, noisy)[1] / old.coefficients(time, noisy)[1]
+    return noisy * ratio, new_time
 
 
 def denoiser_of(net: nn.Module) -> Denoiser:

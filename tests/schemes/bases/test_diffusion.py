@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.modules.denoiser import Denoiser
-from instil.modules.denoiser_call import denoiser_call
-from instil.schemes.bases.diffusion import DiffusionScheme, translate
+from instil.modules.denoiser_call import denoiser_call, translate
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.taps import Net
 from instil.teachers.frozen import Frozen
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
 
+from instil.functional.diffusion.steps import solver_step
+from instil.functional.diffusion.times import random_interval
 from instil.schemes.diffusion.consistency_distillation import ConsistencyDistillation
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
@@ -29,7 +32,7 @@ def test_the_step_of_a_constant_teacher_is_exact(solver: str) -> None:
     )
     noisy = torch.randn(4, 1, 2, 2)
     time, end = torch.tensor([1.0, 0.8, 0.5, 0.3]), torch.tensor([0.7, 0.2, 0.25, 0.0])
-    reached = it.teacher_step(noisy, time, end, None, solver)
+    reached = solver_step(it.teacher_denoised, it.schedule, noisy, time, end, solver)
     share = (end / time).view(-1, 1, 1, 1)
     assert torch.allclose(reached, 0.5 + share * (noisy - 0.5), atol=1e-6)
 
@@ -40,12 +43,14 @@ def test_the_heun_step_is_of_second_order() -> None:
     noisy = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     label = torch.arange(8) % 3
 
+    denoise = partial(it.teacher_denoised, label=label)
+
     def run(solver: str, count: int) -> torch.Tensor:
         grid = torch.linspace(0.8, 0.5, count + 1)
         result = noisy
         for start, end in itertools.pairwise(grid):
             times = start.expand(8), end.expand(8)
-            result = it.teacher_step(result, *times, label, solver)
+            result = solver_step(denoise, it.schedule, result, *times, solver)
         return result
 
     exact = run("heun", 64)
@@ -59,10 +64,11 @@ def test_the_heun_step_is_of_second_order() -> None:
 
 def test_the_target_is_the_prediction_at_the_end_of_the_step_or_the_image_itself() -> None:
     it = prepared(scheme())
-    start, end = it.interval(clocked(), 4, "scheme.interval")
+    start, end = random_interval(clocked(), it.schedule, 4)
     sample = it.draw(clocked())
     noisy = it.schedule.add_noise(sample.clean, sample.noise, start)
-    reached = it.teacher_step(noisy, start, end, sample.label, "heun")
+    denoise = partial(it.teacher_denoised, label=sample.label)
+    reached = solver_step(denoise, it.schedule, noisy, start, end, "heun")
     _, target = it.forward_both(clocked())
     is_end = end == 0
     assert is_end.any()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from instil.functional.diffusion.times import random_interval
 from instil.schemes.diffusion.consistency_training import ConsistencyTraining, num_intervals
 from instil.testing import check_scheme
 from tests.schemes.denoisers import batch, clocked, denoiser, matching, prepared
@@ -14,7 +15,7 @@ def test_contracts() -> None:
 
 def test_both_times_have_the_same_image_and_noise() -> None:
     it = prepared(ConsistencyTraining(denoiser(), matching(), first_times=3, last_times=3))
-    _start, end = it.interval(clocked(), 3, "scheme.interval")
+    _start, end = random_interval(clocked(), it.schedule, 3)
     sample = it.draw(clocked())
     _, target = it.forward_both(clocked() | {"progress": torch.tensor(0.0)})
     reached = it.schedule.add_noise(sample.clean, sample.noise, end)

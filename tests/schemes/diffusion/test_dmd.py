@@ -4,6 +4,7 @@ import torch
 
 from instil.core import Objectives
 from instil.functional.diffusion.distribution_matching import distribution_matching_loss
+from instil.schemes.bases.generated_images import generate
 from instil.schemes.diffusion.dmd import DMD
 from instil.testing import check_scheme
 from tests.schemes.denoisers import batch, clocked, denoiser, matching, prepared, teacher
@@ -28,11 +29,10 @@ def test_loss_and_gradient_are_those_of_distribution_matching() -> None:
         for parameter in it.fake.parameters():
             parameter.mul_(1.1)
     data = it.before_step(clocked())
-    images, label = it.generate(data)
-    sample = it.add_noise(images.detach(), data)
-    real = it.teacher_denoised(sample.noisy, sample.time, label)
-    fake = it.run_fake(sample.noisy, sample.time, label)["denoised"]
-    expected = distribution_matching_loss(images, real, fake.detach()).mean()
+    sample = generate(it, data)
+    real = it.teacher_denoised(sample.noisy, sample.time, sample.label)
+    fake = it.run_other(it.fake, sample.noisy, sample.time, sample.label)["denoised"]
+    expected = distribution_matching_loss(sample.clean, real, fake.detach()).mean()
     loss = it.compute_losses(data).losses["matching"]
     assert torch.allclose(loss, expected)
     parameters = list(it.student.parameters())
@@ -47,7 +47,7 @@ def test_loss_and_gradient_are_those_of_distribution_matching() -> None:
 def test_the_regression_is_the_error_of_recorded_pairs() -> None:
     it = prepared(scheme(regression=0.5))
     data = it.before_step(clocked())
-    pair = it.pairs.draw(data, "scheme.pairs")
+    pair = it.pairs.draw(data)
     noisy = pair.noise * float(it.schedule.sigma(torch.tensor(1.0)))
     error = it.run_student(noisy, torch.ones(16), pair.label)["denoised"] - pair.image
     loss = it.compute_losses(data).losses["regression"]
@@ -62,11 +62,11 @@ def test_the_second_network_starts_as_the_teacher_and_learns_generated_images() 
         assert one.requires_grad
     updates = list(it.step(data))
     assert [update.learner for update in updates] == ["student", "fake", "fake"]
-    sample, label = it.noisy_images(data, 1)
-    prediction = it.run_fake(sample.noisy, sample.time, label)["prediction"]
-    kind = it.fake_denoiser.parameterisation
+    sample = generate(it, data, 1)
+    outputs = it.run_other(it.fake, sample.noisy, sample.time, sample.label)
+    kind = it.teacher_denoiser.parameterisation
     coefficients = it.schedule.coefficients(sample.time, sample.noisy)
-    error = prediction - kind.target(sample.clean, sample.noise, *coefficients)
+    error = outputs["prediction"] - kind.target(sample.clean, sample.noise, *coefficients)
     # The weight output is the error of the network output.
     assert torch.allclose(updates[1].losses["fake"], error.square().mean(), rtol=1e-4)
     assert not torch.equal(updates[1].losses["fake"], updates[2].losses["fake"])

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from instil.core import Objectives
 from instil.modules.noisy_sample import to_model_range
+from instil.schemes.bases.generated_images import generate, start_step
 from instil.schemes.diffusion.dmd2 import DMD2
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
@@ -28,11 +29,11 @@ def test_contracts() -> None:
 
 def test_the_critic_separates_the_data_from_generated_images() -> None:
     it = prepared(scheme(fool=0.5, critic=2.0, penalty=3.0))
-    sample, label = it.noisy_images(clocked(), 1)
+    sample = generate(it, clocked(), 1)
     noisy = it.schedule.add_noise(to_model_range(clocked()["image"]), sample.noise, sample.time)
 
     def score(images: torch.Tensor) -> torch.Tensor:
-        features = it.run_fake(images, sample.time, label)["features"][-1]
+        features = it.run_other(it.fake, images, sample.time, sample.label)["features"][-1]
         return it.head(features).flatten(1).mean(1)
 
     plain = F.softplus(-score(noisy)) + F.softplus(score(sample.noisy))
@@ -53,15 +54,14 @@ def test_the_student_fools_the_critic() -> None:
 
 def test_several_steps_start_from_generated_images() -> None:
     it = prepared(scheme(steps=3))
-    noisy, time = it.start_step(clocked(), clocked()["label"], 0)
+    noisy, time = start_step(it, clocked(), clocked()["label"], 0)
     grid = it.schedule.grid(3).float()
     assert {round(float(value), 4) for value in time} == {1.0, 0.6667, 0.3333}
     first = time == grid[0]
     # The first step starts from noise, the others from the student's images.
     assert float(noisy[first].std()) == pytest.approx(1, abs=0.2)
     assert torch.isfinite(noisy).all()
-    images, _ = it.generate(clocked())
-    assert images.requires_grad
+    assert generate(it, clocked()).clean.requires_grad
     assert it.student_denoiser.solver == "consistency"
 
 

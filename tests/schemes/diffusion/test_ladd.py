@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from instil.schemes.bases.generated_images import generate
 from instil.schemes.diffusion.ladd import LADD
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
@@ -20,14 +21,13 @@ def test_contracts() -> None:
 
 def test_the_critic_reads_the_teacher_with_the_noise_of_the_data() -> None:
     it = prepared(scheme())
-    images, label = it.generate(clocked(), 1)
-    fake = it.add_noise(images.detach(), clocked(), 1)
+    fake = generate(it, clocked(), 1)
     real = it.draw(clocked(), "scheme.matching.1")
     assert torch.equal(fake.time, real.time)
     assert torch.equal(fake.noise, real.noise)
 
     def score(noisy: torch.Tensor) -> torch.Tensor:
-        inputs = {"noisy": noisy, "time": fake.time, "label": label}
+        inputs = {"noisy": noisy, "time": fake.time, "label": fake.label}
         features = it.teacher(inputs)["features"]
         return it.heads[0](features[0]).flatten(1).mean(1)
 
@@ -63,7 +63,7 @@ def test_the_student_fools_the_critic_through_the_teacher() -> None:
     )
     assert any(value is not None and value.abs().max() > 0 for value in gradients)
     assert not target["denoised"].requires_grad
-    sample = it.add_noise(student["denoised"].detach(), clocked())
+    sample = generate(it, clocked())
     assert torch.allclose(target["loss_weight"], it.schedule.alpha(sample.time))
     denoised = it.teacher_denoised(sample.noisy, sample.time, clocked()["label"])
     assert torch.allclose(target["denoised"], denoised, atol=1e-5)
@@ -71,5 +71,5 @@ def test_the_student_fools_the_critic_through_the_teacher() -> None:
 
 def test_a_teacher_without_features_is_refused() -> None:
     it = LADD(denoiser(num_classes=0), Frozen(constant()), matching())
-    with pytest.raises(ValueError, match="the critics of ladd read 'features'"):
+    with pytest.raises(ValueError, match="the critic of ladd reads 'features'"):
         it.prepare(batch())

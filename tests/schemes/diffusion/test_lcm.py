@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from instil.core import Batch
+from instil.functional.diffusion.steps import solver_step
+from instil.functional.diffusion.times import random_interval
 from instil.schemes.diffusion.lcm import LCM
 from instil.testing import check_scheme
 from tests.schemes.denoisers import batch, clocked, denoiser, matching, prepared, teacher
@@ -23,10 +27,11 @@ def test_teacher_student_and_target_have_one_guidance_weight() -> None:
     weight = seen[0]["guidance"]
     assert torch.equal(weight, seen[1]["guidance"])
     assert ((weight >= 1) & (weight < 3)).all()
-    start, end = it.interval(clocked(), 4, "scheme.interval")
+    start, end = random_interval(clocked(), it.schedule, 4)
     sample = it.draw(clocked())
     noisy = it.schedule.add_noise(sample.clean, sample.noise, start)
-    reached = it.teacher_step(noisy, start, end, sample.label, "ddim", weight)
+    denoise = partial(it.teacher_denoised, label=sample.label, guidance=weight)
+    reached = solver_step(denoise, it.schedule, noisy, start, end)
     inner = end > 0
     assert torch.allclose(seen[1]["noisy"], reached, atol=1e-6)
     predicted = it.run_student(

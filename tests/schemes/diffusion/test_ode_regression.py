@@ -29,7 +29,7 @@ def test_a_pair_is_noise_and_the_image_of_the_sampler() -> None:
 def test_the_student_maps_noise_to_the_image_in_one_step() -> None:
     it = prepared(scheme(pair_steps=2))
     it.before_step(clocked())
-    pair = it.draw_pair(clocked())
+    pair = it.pairs.draw(clocked())
     student, target = it.forward_both(clocked())
     assert torch.equal(target["denoised"], pair.image)
     assert it.student_denoiser.steps == 1

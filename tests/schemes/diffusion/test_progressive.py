@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from instil.functional.diffusion.times import random_interval
 from instil.schemes.diffusion.progressive import Progressive
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
@@ -28,9 +29,9 @@ def test_the_target_of_a_constant_teacher_is_its_image(schedule: str) -> None:
 def test_target_and_weight_by_numpy() -> None:
     """A teacher that halves the noisy image, on the cosine schedule."""
     scheme = Progressive(denoiser(parameterisation="x0"), teacher(), matching(), steps=2)
-    scheme.teacher_denoised = lambda noisy, *_: 0.5 * noisy  # type: ignore[method-assign]
+    scheme.teacher_denoised = lambda noisy, *_, **__: 0.5 * noisy  # type: ignore[method-assign]
     sample = scheme.draw(clocked())
-    start, end = scheme.interval(clocked(), 2, "scheme.interval")
+    start, end = random_interval(clocked(), scheme.schedule, 2)
     assert {round(float(time), 6) for time in start} == {1.0, 0.5}
     _, target = scheme.forward_both(clocked())
     angle = math.atan(math.exp(10))

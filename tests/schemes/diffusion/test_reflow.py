@@ -21,7 +21,7 @@ def test_contracts() -> None:
 def test_the_loss_is_the_error_of_the_velocity_of_a_pair() -> None:
     it = prepared(scheme())
     it.before_step(clocked())
-    pair = it.draw_pair(clocked())
+    pair = it.pairs.draw(clocked())
     time = it.draw(clocked()).time
     share = time.view(-1, 1, 1, 1)
     noisy = (1 - share) * pair.image + share * pair.noise

@@ -1,4 +1,4 @@
-"""Consistency models: pseudo-Huber distance, and noise level of the target."""
+"""Consistency models: pseudo-Huber distance, noise level of the target, and its weight."""
 
 from __future__ import annotations
 
@@ -52,3 +52,17 @@ def earlier_ratio(
     gap = (1 + steepness * torch.sigmoid(-shift * ratio)) / 2**stage
     earlier: Tensor = ratio * (1 - gap).clamp_min(0)
     return earlier
+
+
+def relative_gap(ratio: Tensor, earlier: Tensor) -> Tensor:
+    """Weight ``1 / (t - r)`` of consistency training, finite for equal noise levels.
+
+    Args:
+        ratio: noise level ``t = sigma / alpha`` of the student (N,).
+        earlier: noise level ``r`` of the target (N,).
+
+    Example:
+        >>> relative_gap(torch.tensor([1.0]), torch.tensor([0.5]))
+        tensor([2.])
+    """
+    return 1 / (ratio - earlier).clamp_min(torch.finfo(ratio.dtype).eps)

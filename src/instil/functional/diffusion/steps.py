@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
+
+from instil.functional.diffusion.noise_schedule import NoiseSchedule
 
 Coefficients = tuple[Tensor, Tensor]
 """``alpha`` and ``sigma`` at one time, as tensors that broadcast with the images."""
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""``(noisy images (N, ...), times (N,)) -> clean images (N, ...)``."""
+
+
+def over_pixels(values: Tensor, images: Tensor) -> Tensor:
+    """View values of images (N,) as (N, 1, ...), to broadcast with images (N, ...)."""
+    return values.view(-1, *[1] * (images.ndim - 1))
 
 
 def noise_of(noisy: Tensor, denoised: Tensor, now: Coefficients) -> Tensor:
@@ -36,7 +48,6 @@ def ddim_step(noisy: Tensor, denoised: Tensor, now: Coefficients, after: Coeffic
         Images at the next time.
 
     Example:
-        >>> import torch
         >>> now, after = torch.tensor([0.6, 0.8]), torch.tensor([0.8, 0.6])
         >>> ddim_step(torch.tensor(1.0), torch.tensor(0.5), tuple(now), tuple(after))
         tensor(0.9250)
@@ -64,6 +75,42 @@ def ddim_clean(
     return (after_noisy - ratio * noisy) / (after[0] - ratio * now[0])
 
 
+def solver_step(
+    denoise: Denoise,
+    schedule: NoiseSchedule,
+    noisy: Tensor,
+    time: Tensor,
+    end_time: Tensor,
+    solver: str = "ddim",
+) -> Tensor:
+    """Noisy images after one step of a sampler, with times of their own.
+
+    Args:
+        denoise: denoising function.
+        schedule: noise schedule.
+        noisy: noisy images (N, ...).
+        time: times (N,) > 0.
+        end_time: smaller times (N,).
+        solver: ``ddim``, or ``heun`` of second order with two calls of ``denoise``.
+
+    Returns:
+        (N, ...) at ``end_time``.
+    """
+    denoised = denoise(noisy, time)
+    now, after = (schedule.coefficients(value, noisy) for value in (time, end_time))
+    reached = ddim_step(noisy, denoised, now, after)
+    if solver == "ddim":
+        return reached
+    length = over_pixels(end_time - time, noisy)
+    velocity = schedule.velocity(noisy, denoised, time)
+    euler = noisy + length * velocity
+    # The velocity has no value at time 0, where a first-order step ends.
+    safe_end = end_time.clamp_min(schedule.min_time)
+    corrected = schedule.velocity(euler, denoise(euler, safe_end), safe_end)
+    heun = noisy + length * (velocity + corrected) / 2
+    return torch.where(over_pixels(end_time, noisy) > 0, heun, reached)
+
+
 def guided(conditional: Tensor, unconditional: Tensor, guidance: Tensor | float) -> Tensor:
     """Classifier-free guidance (Ho and Salimans 2021, Eq. 6).
 
@@ -76,7 +123,6 @@ def guided(conditional: Tensor, unconditional: Tensor, guidance: Tensor | float)
         ``(1 + w) * conditional - w * unconditional``.
 
     Example:
-        >>> import torch
         >>> guided(torch.tensor([[2.0]]), torch.tensor([[1.0]]), 0.5)
         tensor([[2.5000]])
     """

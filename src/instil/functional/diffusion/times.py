@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
+from instil.core import Batch
 from instil.functional.diffusion.noise_schedule import NoiseSchedule, check_steps
 from instil.functional.diffusion.parts import PartSpec, build_part, require_positive
+from instil.functional.keyed_random import keyed_index
 
 
 class TimeDistribution(ABC):
@@ -115,6 +118,22 @@ def time_distribution(spec: PartSpec) -> TimeDistribution:
         ValueError: for an unknown name or option.
     """
     return build_part("times", spec, TIME_DISTRIBUTIONS)
+
+
+def random_interval(batch: Batch, schedule: NoiseSchedule, num_steps: int) -> tuple[Tensor, Tensor]:
+    """Start and end of a random step of a sampler for each image.
+
+    Args:
+        batch: batch of the step.
+        schedule: noise schedule.
+        num_steps: number of steps of the sampler.
+
+    Returns:
+        Times (N,) and smaller times (N,) of ``schedule.grid(num_steps)``.
+    """
+    index = keyed_index(batch, num_steps, "scheme.interval")
+    grid = schedule.grid(num_steps).to(index.device, torch.float32)
+    return grid[index], grid[index + 1]
 
 
 def _normal(uniforms: Tensor) -> Tensor:

@@ -1,72 +1,51 @@
-"""Base class of consistency models, whose target is their own prediction at less noise."""
+"""Consistency models, whose target is their own prediction at less noise."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from instil.core import Objective, Objectives, Teacher
-from instil.functional.diffusion.loss_weights import LossWeight
-from instil.schemes.bases.denoised_targets import DenoisedTargets
-from instil.teachers.ema import Ema
+from instil.functional.diffusion.steps import over_pixels
+from instil.modules.denoiser import Denoiser
+from instil.schemes.bases.diffusion import DiffusionScheme
 
 
-class ConsistencyScheme(DenoisedTargets):
-    """Base class of schemes whose target is the student, or its average, at an earlier time.
+def make_consistency_model(student: Denoiser) -> None:
+    """Set the solver of a consistency model.
 
     Args:
         student: the student. Its prediction must be the noisy image itself at time 0, which holds
             for all parameterisations except ``x0``.
-        teacher: the teacher; None for schemes that learn from the data.
-        objectives: losses, by name.
-        decay: decay of the moving average that predicts the target; 0: the student itself.
-        noise_weight: weight of the error of the clean image over the noise level.
-        guidance: weight of the teacher's classifier-free guidance.
 
     Raises:
         ValueError: for a student with the parameterisation ``x0``.
     """
-
-    def __init__(
-        self,
-        student: nn.Module,
-        teacher: Teacher | None,
-        objectives: Objectives | Mapping[str, Objective],
-        decay: float = 0.0,
-        noise_weight: LossWeight = "one",
-        guidance: float = 0.0,
-    ):
-        super().__init__(student, teacher, objectives, noise_weight, guidance)
-        if self.student_denoiser.parameterisation.name == "x0":
-            raise ValueError(
-                "student.options.parameterisation: a consistency model returns an image without "
-                "noise unchanged, which x0 does not. Expected v, flow, edm, consistency or eps"
-            )
-        self.decay = decay
-        self.average = Ema(self.student, decay) if decay else None
-        self.student_denoiser.reconfigure(solver="consistency")
-
-    def target(
-        self, noisy: Tensor, time: Tensor, label: Tensor | None, **scalars: Tensor
-    ) -> Tensor:
-        """Clean images of the target at earlier times (N,), without gradient."""
-        # Not the net of the average: the calls of a sharded teacher gather its weights.
-        net = self.average or self.student
-        return self.clean_at(net, noisy, time, label, **scalars)
-
-    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        super().after_step(gathered_rows)
-        if self.average is not None:
-            self.average.follow(self.student)
+    if student.parameterisation.name == "x0":
+        raise ValueError(
+            "student.options.parameterisation: a consistency model returns an image without "
+            "noise unchanged, which x0 does not. Expected v, flow, edm, consistency or eps"
+        )
+    student.reconfigure(solver="consistency")
 
 
-def relative_gap(ratio: Tensor, earlier: Tensor) -> Tensor:
-    """Weight ``1 / (t - r)`` of consistency training, finite for equal noise levels.
+@torch.no_grad()
+def consistency_target(
+    scheme: DiffusionScheme, noisy: Tensor, time: Tensor, label: Tensor | None, **scalars: Tensor
+) -> Tensor:
+    """Clean images of the student's average, or of the student if there is none.
 
     Args:
-        ratio: noise level ``t = sigma / alpha`` of the student (N,).
-        earlier: noise level ``r`` of the target (N,).
+        scheme: the scheme.
+        noisy: noisy images (N, ...).
+        time: their times (N,); at time 0 the result is the image itself.
+        label: classes (N,), None for no class.
+        **scalars: numbers (N,) that the network reads besides the time.
+
+    Returns:
+        (N, ...), without gradient.
     """
-    return 1 / (ratio - earlier).clamp_min(torch.finfo(ratio.dtype).eps)
+    # Not the net of the average: the calls of a sharded teacher gather its weights.
+    net = scheme.average or scheme.student
+    safe_time = time.clamp_min(scheme.schedule.min_time)
+    denoised: Tensor = scheme.run_student(noisy, safe_time, label, net, **scalars)["denoised"]
+    return torch.where(over_pixels(time, noisy) > 0, denoised, noisy)

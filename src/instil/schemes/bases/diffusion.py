@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Net, Objective, Objectives, Outputs, Scheme, Teacher
+from instil.core import Batch, Net, Objective, Objectives, Outputs, Scheme, Teacher, Update
+from instil.functional.diffusion.loss_weights import LossWeight, loss_weight
+from instil.functional.diffusion.noise_schedule import NoiseSchedule
 from instil.functional.diffusion.steps import guided
 from instil.modules.denoiser import Denoiser
-from instil.modules.denoiser_call import denoiser_of
+from instil.modules.denoiser_call import denoiser_batch, denoiser_of, translate
 from instil.modules.noisy_sample import NoisySample
+from instil.schemes.bases.guidance_range import check_guided_once
+from instil.teachers.ema import Ema
 
 
 class DiffusionScheme(Scheme):
     """Base class of schemes whose student and teacher are denoisers.
 
-    Networks run through their ``Net``, so that taps and sharding work. A scheme calls ``draw``,
-    ``run_student`` and ``teacher_denoised``.
+    ``forward_both`` of a scheme returns ``denoised`` of both sides and the teacher's
+    ``loss_weight`` (N,), for the objective ``denoised_matching``. Networks run through their
+    ``Net``, so that taps and sharding work.
 
     Args:
         student: the student, a ``Denoiser``.
         teacher: the teacher, with a ``Denoiser``; None for schemes without a teacher.
         objectives: losses, by name.
+        guidance: weight of the teacher's classifier-free guidance; 0: no guidance.
+        steps: number of sampling steps of the student; None: those of its sampler.
+
+    Attributes:
+        average: moving average of the student that predicts targets, set by the scheme; None: no
+            average. It follows the student after each step.
 
     Raises:
-        ValueError: for a network that is not a ``Denoiser``.
+        ValueError: for a network that is not a ``Denoiser``, and if teacher and student are guided.
     """
 
     def __init__(
@@ -35,11 +45,19 @@ class DiffusionScheme(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
+        guidance: float = 0.0,
+        steps: int | None = None,
     ):
         super().__init__(student, teacher, objectives)
         denoiser_of(self.student)
         if teacher is not None:
             denoiser_of(teacher)
+        check_guided_once(self.student_denoiser, guidance)
+        if steps is not None:
+            self.student_denoiser.reconfigure(steps=steps)
+        self.guidance = guidance
+        self.steps = self.student_denoiser.steps
+        self.average: Ema | None = None
 
     @property
     def student_denoiser(self) -> Denoiser:
@@ -59,6 +77,11 @@ class DiffusionScheme(Scheme):
             )
         return denoiser_of(self.teacher)
 
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Noise schedule of the student."""
+        return self.student_denoiser.schedule
+
     def build(self, batch: Batch) -> None:
         super().build(batch)
         if self.teacher is not None:
@@ -66,9 +89,22 @@ class DiffusionScheme(Scheme):
             roles = (self.objectives.reads("teacher") - {"input"}) | {"denoised"}
             self.teacher.select_roles(roles, batch)
 
+    def step(self, batch: Batch) -> Iterator[Update]:
+        yield self.compute_losses(batch)
+
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
+        if self.average is not None:
+            self.average.follow(self.student)
+
     def draw(self, batch: Batch, stream: str = "diffusion") -> NoisySample:
         """Noisy images of a training batch, for the schedule and times of the student."""
         return self.student_denoiser.draw(batch, stream)
+
+    def weights(self, time: Tensor, name: LossWeight) -> Tensor:
+        """Weights (N,) of the errors of clean images at times (N,)."""
+        alpha, sigma = self.schedule.alpha(time), self.schedule.sigma(time)
+        return loss_weight(name, alpha, sigma, self.student_denoiser.parameterisation)
 
     def run_student(
         self,
@@ -90,12 +126,51 @@ class DiffusionScheme(Scheme):
         outputs: Outputs = (net or self.student)(denoiser_batch(noisy, time, label, **scalars))
         return outputs
 
+    def run_on_data(self, sample: NoisySample, time: Tensor, **scalars: Tensor) -> Outputs:
+        """Outputs of the student for noisy data, with the roles of the objective ``denoising``.
+
+        Args:
+            sample: images, noise and classes; its times and noisy images are not used.
+            time: times (N,) of the student's schedule.
+            **scalars: numbers (N,) that the network reads besides the time.
+        """
+        noisy = self.schedule.add_noise(sample.clean, sample.noise, time)
+        alpha, sigma = self.schedule.coefficients(time, noisy)
+        kind = self.student_denoiser.parameterisation
+        return self.run_student(noisy, time, sample.label, None, **scalars) | {
+            "target": kind.target(sample.clean, sample.noise, alpha, sigma),
+            "clean": sample.clean,
+            "alpha": alpha.flatten(),
+            "sigma": sigma.flatten(),
+        }
+
+    def run_other(
+        self,
+        net: Net | Teacher,
+        noisy: Tensor,
+        time: Tensor,
+        label: Tensor | None = None,
+        **options: bool,
+    ) -> Outputs:
+        """Outputs of another denoiser for noisy images of the student's schedule.
+
+        Args:
+            net: the denoiser, whose schedule may be another.
+            noisy: noisy images (N, C, H, W) of the student's schedule.
+            time: times (N,) of the student's schedule.
+            label: classes (N,), None for no class.
+            **options: ``grad`` of a teacher.
+        """
+        noisy, time = translate(noisy, time, self.student_denoiser, denoiser_of(net))
+        outputs: Outputs = net(denoiser_batch(noisy, time, label), **options)
+        return outputs
+
     def teacher_denoised(
         self,
         noisy: Tensor,
         time: Tensor,
         label: Tensor | None = None,
-        guidance: Tensor | float = 0.0,
+        guidance: Tensor | float | None = None,
         grad: bool = False,
     ) -> Tensor:
         """Clean images that the teacher predicts from noisy images of the student's schedule.
@@ -104,55 +179,16 @@ class DiffusionScheme(Scheme):
             noisy: noisy images (N, C, H, W) of the student's schedule.
             time: times (N,) of the student's schedule.
             label: classes (N,), None for no class.
-            guidance: weight of classifier-free guidance, a number or (N,).
+            guidance: weight of classifier-free guidance, a number or (N,); None: of the scheme.
             grad: whether the result is differentiable with respect to ``noisy``.
         """
-        noisy, time = translate(noisy, time, self.student_denoiser, self.teacher_denoiser)
-        self.teacher_denoiser.check_guidance(guidance)
+        weight = self.guidance if guidance is None else guidance
+        self.teacher_denoiser.check_guidance(weight)
         assert self.teacher is not None
         with torch.set_grad_enabled(grad):
-            inputs = denoiser_batch(noisy, time, label)
-            denoised: Tensor = self.teacher(inputs, grad=grad)["denoised"]
-            if not isinstance(guidance, Tensor) and guidance == 0:
+            outputs = self.run_other(self.teacher, noisy, time, label, grad=grad)
+            denoised: Tensor = outputs["denoised"]
+            if not isinstance(weight, Tensor) and weight == 0:
                 return denoised
-            inputs = denoiser_batch(noisy, time, None)
-            unconditional: Tensor = self.teacher(inputs, grad=grad)["denoised"]
-            return guided(denoised, unconditional, guidance)
-
-
-def denoiser_batch(
-    noisy: Tensor, time: Tensor, label: Tensor | None = None, **scalars: Tensor
-) -> Batch:
-    """Batch by which a net with a denoiser is called; see ``denoiser_call``.
-
-    Args:
-        noisy: noisy images (N, C, H, W).
-        time: times (N,).
-        label: classes (N,), None for no class.
-        **scalars: numbers (N,) that the network reads besides the time.
-    """
-    batch: dict[str, Any] = {"noisy": noisy, "time": time, **scalars}
-    return batch if label is None else batch | {"label": label}
-
-
-def translate(
-    noisy: Tensor, time: Tensor, source: Denoiser, target: Denoiser
-) -> tuple[Tensor, Tensor]:
-    """Noisy images and times of one schedule as those of another with the same noise level.
-
-    Args:
-        noisy: noisy images (N, ...) of ``source``.
-        time: their times (N,) > 0.
-        source: denoiser with the schedule of ``noisy``.
-        target: denoiser with the other schedule.
-
-    Returns:
-        Images and times of ``target``; the arguments themselves if the schedules are equal.
-    """
-    old, new = source.schedule, target.schedule
-    if source.options["schedule"] == target.options["schedule"]:
-        return noisy, time
-    new_time = new.time_of_ratio(old.sigma(time) / old.alpha(time))
-    # Standard deviations, not signals, are divided: a schedule may end without signal.
-    ratio = new.coefficients(new_time, noisy)[1] / old.coefficients(time, noisy)[1]
-    return noisy * ratio, new_time
+            outputs = self.run_other(self.teacher, noisy, time, None, grad=grad)
+            return guided(denoised, outputs["denoised"], weight)

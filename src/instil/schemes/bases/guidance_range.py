@@ -11,7 +11,6 @@ from typing_extensions import Doc
 from instil.core import Batch
 from instil.functional.keyed_random import keyed_uniform
 from instil.modules.denoiser import Denoiser
-from instil.schemes.bases.denoised_targets import check_guided_once
 
 Lowest = Annotated[float, Ge(0), Doc("smallest guidance weight of the training")]
 Highest = Annotated[float, Ge(0), Doc("largest guidance weight of the training")]
@@ -55,3 +54,21 @@ class GuidanceRange:
         uniforms = keyed_uniform(batch, 1, "scheme.guidance")[:, 0]
         guidance = self.lowest + (self.highest - self.lowest) * uniforms
         return guidance, {"guidance": guidance} if self.is_read else {}
+
+
+def check_guided_once(student: Denoiser, guidance: float) -> None:
+    """Check that a student of a guided teacher is not guided again by its sampler.
+
+    Args:
+        student: the student.
+        guidance: weight of the guidance of its targets.
+
+    Raises:
+        ValueError: if it is.
+    """
+    if guidance and student.guidance:
+        raise ValueError(
+            "student.options.guidance: the student learns guided images, and its sampler would "
+            f"guide them again. Expected 0, got {student.guidance:g}. Set guidance: 0 in the "
+            "options of the student"
+        )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
-from instil.schemes.bases.consistency import ConsistencyScheme
+from instil.functional.diffusion.steps import solver_step
+from instil.functional.diffusion.times import random_interval
+from instil.schemes.bases.consistency import consistency_target, make_consistency_model
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import (
     Guidance,
     NumTimes,
@@ -16,9 +20,10 @@ from instil.schemes.bases.diffusion_options import (
     TeacherSolver,
     Weight,
 )
+from instil.teachers.ema import Ema
 
 
-class ConsistencyDistillation(ConsistencyScheme):
+class ConsistencyDistillation(DiffusionScheme):
     """Student with equal predictions along the teacher's path (Song et al. 2023, Algorithm 2)."""
 
     card = Card(
@@ -52,24 +57,21 @@ class ConsistencyDistillation(ConsistencyScheme):
         noise_weight: Weight = "one",
         guidance: Guidance = 0.0,
     ):
-        super().__init__(student, teacher, objectives, decay, noise_weight, guidance)
+        super().__init__(student, teacher, objectives, guidance, steps)
+        make_consistency_model(self.student_denoiser)
+        self.average = Ema(self.student, decay) if decay else None
+        self.decay = decay
+        self.noise_weight = noise_weight
         self.num_times = num_times
         self.solver = solver
-        if steps is not None:
-            self.student_denoiser.reconfigure(steps=steps)
-        self.steps = self.student_denoiser.steps
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Student outputs at the start of a step of the teacher, and the target at its end."""
         sample = self.draw(batch)
-        start, end = self.interval(batch, self.num_times, "scheme.interval")
+        start, end = random_interval(batch, self.schedule, self.num_times)
         noisy = self.schedule.add_noise(sample.clean, sample.noise, start)
-        guidance, scalars = self.draw_guidance(batch)
-        reached = self.teacher_step(noisy, start, end, sample.label, self.solver, guidance)
-        student = self.run_on_data(sample, start, **scalars)
-        target = self.target(reached, end, sample.label, **scalars)
-        return student, {"denoised": target, "loss_weight": self.weights(start)}
-
-    def draw_guidance(self, batch: Batch) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """Weight of the teacher's guidance, and the numbers that the student reads."""
-        return self.guidance, {}
+        denoise = partial(self.teacher_denoised, label=sample.label)
+        reached = solver_step(denoise, self.schedule, noisy, start, end, self.solver)
+        student = self.run_on_data(sample, start)
+        target = consistency_target(self, reached, end, sample.label)
+        return student, {"denoised": target, "loss_weight": self.weights(start, self.noise_weight)}

@@ -11,11 +11,14 @@ from torch import nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs
-from instil.schemes.bases.consistency import ConsistencyScheme
+from instil.functional.diffusion.times import random_interval
+from instil.schemes.bases.consistency import consistency_target, make_consistency_model
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import StudentSteps, TargetDecay, Weight
+from instil.teachers.ema import Ema
 
 
-class ConsistencyTraining(ConsistencyScheme):
+class ConsistencyTraining(DiffusionScheme):
     """Consistency model trained on data, without a teacher (Song et al. 2023, Algorithm 3)."""
 
     card = Card(
@@ -46,7 +49,11 @@ class ConsistencyTraining(ConsistencyScheme):
         steps: StudentSteps = 1,
         noise_weight: Weight = "one",
     ):
-        super().__init__(student, None, objectives, decay, noise_weight)
+        super().__init__(student, None, objectives, steps=steps)
+        make_consistency_model(self.student_denoiser)
+        self.average = Ema(self.student, decay) if decay else None
+        self.decay = decay
+        self.noise_weight = noise_weight
         if last_times < first_times:
             raise ValueError(
                 "scheme.last_times: less than scheme.first_times. Expected at least "
@@ -54,20 +61,17 @@ class ConsistencyTraining(ConsistencyScheme):
             )
         self.first_times = first_times
         self.last_times = last_times
-        if steps is not None:
-            self.student_denoiser.reconfigure(steps=steps)
-        self.steps = self.student_denoiser.steps
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Student outputs at the start of an interval, and the target at its end."""
         sample = self.draw(batch)
         progress = float(batch.get("progress", 0.0))
         num_times = num_intervals(progress, self.first_times, self.last_times)
-        start, end = self.interval(batch, num_times, "scheme.interval")
+        start, end = random_interval(batch, self.schedule, num_times)
         reached = self.schedule.add_noise(sample.clean, sample.noise, end)
         student = self.run_on_data(sample, start)
-        target = self.target(reached, end, sample.label)
-        teacher = {"denoised": target, "loss_weight": self.weights(start)}
+        target = consistency_target(self, reached, end, sample.label)
+        teacher = {"denoised": target, "loss_weight": self.weights(start, self.noise_weight)}
         return student, teacher
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import torch
@@ -21,30 +20,34 @@ from instil.core import (
     Update,
     item_weights,
     mean,
-    to_float32,
 )
 from instil.functional.critic_losses import critic_loss, generator_loss
 from instil.functional.noise import box_muller
 from instil.modules.critics import default_critic
-from instil.modules.noisy_sample import to_model_range
-from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
-from instil.schemes.bases.distribution_matching import (
+from instil.schemes.bases.diffusion import DiffusionScheme
+from instil.schemes.bases.diffusion_options import (
     CriticWeight,
-    DistributionMatching,
     FakeUpdates,
     FakeWeight,
+    Guidance,
+    StudentSteps,
 )
+from instil.schemes.bases.distribution_matching import copy_of_teacher, fake_loss, matching_target
+from instil.schemes.bases.feature_critics import feature_levels, level_score
+from instil.schemes.bases.generated_images import data_with_noise_of, generate
 
 PENALTY_NOISE = 0.1
 """Standard deviation of the noise of the penalty."""
 FoolWeight = Annotated[NonNegative, Doc("weight of the student's adversarial loss; 0: no critic")]
 
 
-class DMD2(DistributionMatching):
+class DMD2(DiffusionScheme):
     """Student of one or several steps by distribution matching and a critic (Yin et al. 2024).
 
-    The critic is a head on the deepest ``features`` of the model of the generated images. It
-    separates them from the data, both with noise.
+    There are two learners: ``student``, whose target is its own image moved along
+    ``distribution_matching_gradient``, and ``fake``, a copy of the teacher that learns to denoise
+    the generated images. The critic is a head on the deepest ``features`` of ``fake``. It separates
+    the generated images from the data, both with noise.
     """
 
     card = Card(
@@ -87,86 +90,82 @@ class DMD2(DistributionMatching):
         fake_weight: FakeWeight = "output",
         guidance: Guidance = 0.0,
     ):
-        super().__init__(student, teacher, objectives, fake_updates, fake_weight, guidance)
+        super().__init__(student, teacher, objectives, guidance, steps)
+        self.student_denoiser.reconfigure(solver="consistency")
         self.fool = fool
         self.critic = critic
         self.penalty = penalty
-        if steps is not None:
-            self.student_denoiser.reconfigure(steps=steps)
-        self.steps = self.student_denoiser.steps
+        self.fake_updates = fake_updates
+        self.fake_weight = fake_weight
+        self.fake = copy_of_teacher(self)
         self.head: nn.Module | None = None
-        if fool:
-            self.learners["fake"] += ("head",)
+        self.learners["fake"] = ("fake", "head") if fool else ("fake",)
 
     def build(self, batch: Batch) -> None:
         if self.fool:
             sample = self.draw(batch)
-            features = self._features(self.run_fake(sample.noisy, sample.time, sample.label))
+            outputs = self.run_other(self.fake, sample.noisy, sample.time, sample.label)
+            features = feature_levels(outputs, "dmd2")[-1]
             self.head = default_critic(features).to(features.device)
         super().build(batch)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        counts = super().counts(batch)
-        names = ("fool", "critic") if self.fool else ()
-        return counts | dict.fromkeys(names, item_weights(batch).sum())
+        names = ("fake", "fool", "critic") if self.fool else ("fake",)
+        return super().counts(batch) | dict.fromkeys(names, item_weights(batch).sum())
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Generated images with their ``score``, and these images after a step of matching."""
-        if not self.fool:
-            return super().forward_both(batch, grad)
-        images, label = self.generate(batch)
+        sample = generate(self, batch)
         # The score has a gradient by the images, through the second network.
-        sample = self.add_noise(images, batch)
-        fake = self.run_fake(sample.noisy, sample.time, label)
-        score = self._score(fake)
-        detached = replace(sample, noisy=sample.noisy.detach())
-        teacher = self.matching_target(images, detached, label, fake["denoised"])
-        teacher["loss_weight"] = teacher["loss_weight"] * self.score_weight(score)
-        return {"denoised": images, "score": score}, teacher
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.head is not None):
+            fake = self.run_other(self.fake, sample.noisy, sample.time, sample.label)
+        student = {"denoised": sample.clean}
+        if self.head is not None:
+            student["score"] = self.score(fake)
+        return student, matching_target(self, sample, fake["denoised"])
 
-    def score_weight(self, score: Tensor) -> Tensor:
-        """Weight of the gradient of each image, by the critic's score (N,)."""
-        return torch.ones_like(score)
+    def step(self, batch: Batch) -> Iterator[Update]:
+        yield self.compute_losses(batch)
+        for turn in range(1, self.fake_updates + 1):
+            yield Update(self.fake_losses(batch, turn), "fake")
 
     def compute_losses(self, batch: Batch) -> Update:
         """Losses of distribution matching, and the adversarial loss of the student."""
         student, teacher = self.forward_both(batch)
         update: Update = self.objectives(student, teacher, batch)
-        if self.fool:
+        if self.head is not None:
             values = generator_loss(student["score"])
             update.losses["fool"] = self.fool * mean(values, item_weights(batch))
         return update
 
     def fake_losses(self, batch: Batch, turn: int) -> dict[str, Tensor]:
-        """Losses of the second network on images that the student generates now."""
-        sample, label = self.noisy_images(batch, turn)
-        fake = self.run_fake(sample.noisy, sample.time, label)
-        losses = {"fake": self.denoising_loss(fake, sample, batch)}
-        if not self.fool:
+        """Losses of the second network on images that the student generates now.
+
+        Args:
+            batch: batch of the step.
+            turn: index of the update in this step.
+        """
+        with torch.no_grad():
+            sample = generate(self, batch, turn)
+        outputs = self.run_other(self.fake, sample.noisy, sample.time, sample.label)
+        losses = {"fake": fake_loss(self, self.fake, outputs, sample, self.fake_weight, batch)}
+        if self.head is None:
             return losses
-        # The data with the noise and the times of the generated images.
-        noisy = self.schedule.add_noise(to_model_range(batch["image"]), sample.noise, sample.time)
-        real_score = self._score(self.run_fake(noisy, sample.time, label))
-        values = critic_loss(real_score, self._score(fake))
+
+        def score(noisy: Tensor) -> Tensor:
+            return self.score(self.run_other(self.fake, noisy, sample.time, sample.label))
+
+        noisy = data_with_noise_of(self, sample, batch).noisy
+        real_score = score(noisy)
+        values = critic_loss(real_score, self.score(outputs))
         if self.penalty:
             shift = box_muller(batch, tuple(noisy.shape[1:]), f"scheme.penalty.{turn}")
-            moved = self.run_fake(noisy + PENALTY_NOISE * shift.to(noisy), sample.time, label)
-            values = values + self.penalty * (real_score - self._score(moved)).square()
+            moved_score = score(noisy + PENALTY_NOISE * shift.to(noisy))
+            values = values + self.penalty * (real_score - moved_score).square()
         losses["critic"] = self.critic * mean(values, item_weights(batch))
         return losses
 
-    def _score(self, outputs: Outputs) -> Tensor:
-        """Critic score of each image (N,), the mean over positions."""
+    def score(self, outputs: Outputs) -> Tensor:
+        """Critic score (N,) of images by the outputs of the second network."""
         assert self.head is not None
-        score: Tensor = self.head(self._features(outputs))
-        return score.flatten(1).mean(1)
-
-    def _features(self, outputs: Outputs) -> Tensor:
-        """Deepest features of the second network in float32."""
-        if "features" not in outputs:
-            raise ValueError(
-                "teacher.taps: the critic of dmd2 reads 'features'. Expected them in the outputs "
-                f"of the teacher, got {', '.join(outputs)}. Name a module in taps, or set fool: 0"
-            )
-        value = outputs["features"]
-        return to_float32(value[-1] if isinstance(value, tuple) else value)
+        return level_score(self.head, feature_levels(outputs, "dmd2")[-1])

@@ -11,12 +11,14 @@ from torch import nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs
-from instil.functional.diffusion.consistency import earlier_ratio
-from instil.schemes.bases.consistency import ConsistencyScheme, relative_gap
+from instil.functional.diffusion.consistency import earlier_ratio, relative_gap
+from instil.schemes.bases.consistency import consistency_target, make_consistency_model
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import StudentSteps, TargetDecay
+from instil.teachers.ema import Ema
 
 
-class EasyConsistency(ConsistencyScheme):
+class EasyConsistency(DiffusionScheme):
     """Consistency training whose target approaches the prediction (Geng et al. 2025).
 
     It continues a diffusion model: the first losses are those of diffusion.
@@ -55,12 +57,12 @@ class EasyConsistency(ConsistencyScheme):
         decay: TargetDecay = 0.0,
         steps: StudentSteps = 1,
     ):
-        super().__init__(student, None, objectives, decay)
+        super().__init__(student, None, objectives, steps=steps)
+        make_consistency_model(self.student_denoiser)
+        self.average = Ema(self.student, decay) if decay else None
+        self.decay = decay
         self.doublings = doublings
         self.steepness = steepness
-        if steps is not None:
-            self.student_denoiser.reconfigure(steps=steps)
-        self.steps = self.student_denoiser.steps
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Student outputs at a random time, and the target at an earlier one."""
@@ -74,6 +76,6 @@ class EasyConsistency(ConsistencyScheme):
         time = torch.where(is_clean, 0.0, time)
         reached = self.schedule.add_noise(sample.clean, sample.noise, time)
         student = self.run_on_data(sample, sample.time)
-        target = self.target(reached, time, sample.label)
+        target = consistency_target(self, reached, time, sample.label)
         weight = relative_gap(ratio, earlier.masked_fill(is_clean, 0.0))
         return student, {"denoised": target, "loss_weight": weight}

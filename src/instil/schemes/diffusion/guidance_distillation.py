@@ -8,12 +8,12 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
-from instil.schemes.bases.denoised_targets import DenoisedTargets
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import Weight
 from instil.schemes.bases.guidance_range import GuidanceRange, Highest, Lowest
 
 
-class GuidanceDistillation(DenoisedTargets):
+class GuidanceDistillation(DiffusionScheme):
     """Student that predicts the guided clean images of its teacher (Meng et al. 2023, Eq. 5).
 
     A student that reads the number ``guidance`` learns all weights from ``lowest`` to ``highest``.
@@ -52,7 +52,8 @@ class GuidanceDistillation(DenoisedTargets):
         highest: Highest = 4.0,
         noise_weight: Weight = "truncated_snr",
     ):
-        super().__init__(student, teacher, objectives, noise_weight)
+        super().__init__(student, teacher, objectives)
+        self.noise_weight = noise_weight
         self.guidance_range = GuidanceRange(
             self.student_denoiser, self.teacher_denoiser, lowest, highest
         )
@@ -68,5 +69,5 @@ class GuidanceDistillation(DenoisedTargets):
         guidance, scalars = self.guidance_range.draw(batch)
         target = self.teacher_denoised(sample.noisy, sample.time, label, guidance)
         student = self.run_on_data(replace(sample, label=label), sample.time, **scalars)
-        teacher = {"denoised": target, "loss_weight": self.weights(sample.time)}
+        teacher = {"denoised": target, "loss_weight": self.weights(sample.time, self.noise_weight)}
         return student, teacher

@@ -20,7 +20,6 @@ from instil.core import (
     Update,
     item_weights,
     mean,
-    to_float32,
 )
 from instil.functional.critic_losses import (
     CriticForm,
@@ -30,12 +29,13 @@ from instil.functional.critic_losses import (
 )
 from instil.modules.critics import default_critic
 from instil.modules.noisy_sample import NoisySample
-from instil.schemes.bases.diffusion import denoiser_batch, translate
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
-from instil.schemes.bases.generated_images import GeneratedImages
+from instil.schemes.bases.feature_critics import feature_levels, level_score
+from instil.schemes.bases.generated_images import data_with_noise_of, generate
 
 
-class LADD(GeneratedImages):
+class LADD(DiffusionScheme):
     """Student of few steps that fools critics on the teacher's features (Sauer et al. 2024).
 
     There are two learners: ``critic``, a head on each level of the teacher's ``features`` of noisy
@@ -82,14 +82,11 @@ class LADD(GeneratedImages):
         steps: StudentSteps = 1,
         guidance: Guidance = 0.0,
     ):
-        super().__init__(student, teacher, objectives, "one", guidance)
+        super().__init__(student, teacher, objectives, guidance, steps)
         self.fool = fool
         self.penalty = penalty
         self.form = form
         self.student_denoiser.reconfigure(solver="consistency")
-        if steps is not None:
-            self.student_denoiser.reconfigure(steps=steps)
-        self.steps = self.student_denoiser.steps
         self.heads = nn.ModuleList()
         self.learners["critic"] = ("heads",)
 
@@ -99,7 +96,7 @@ class LADD(GeneratedImages):
 
     def build(self, batch: Batch) -> None:
         sample = self.draw(batch)
-        levels = self._levels(self._run_teacher(sample.noisy, sample.time, sample.label))
+        levels = feature_levels(self._run_teacher(sample), "ladd")
         self.heads.extend(default_critic(level).to(level.device) for level in levels)
         super().build(batch)
         # A second selection: the one in super().build has the roles of the objectives only.
@@ -113,16 +110,14 @@ class LADD(GeneratedImages):
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Generated images with their ``score``, and these images denoised by the teacher."""
-        images, label = self.generate(batch)
-        sample = self.add_noise(images, batch)
-        outputs = self._run_teacher(sample.noisy, sample.time, label)
+        sample = generate(self, batch)
+        outputs = self._run_teacher(sample)
         denoised = outputs["denoised"].detach()
         if self.guidance:
-            noisy = sample.noisy.detach()
-            denoised = self.teacher_denoised(noisy, sample.time, label, self.guidance)
+            denoised = self.teacher_denoised(sample.noisy, sample.time, sample.label)
         # The teacher knows little of images with much noise.
         weight = self.schedule.alpha(sample.time)
-        student = {"denoised": images, "score": self._score(self._levels(outputs))}
+        student = {"denoised": sample.clean, "score": self._score(feature_levels(outputs, "ladd"))}
         return student, {"denoised": denoised, "loss_weight": weight}
 
     def step(self, batch: Batch) -> Iterator[Update]:
@@ -137,41 +132,28 @@ class LADD(GeneratedImages):
 
     def _critic_loss(self, batch: Batch) -> Tensor:
         with torch.no_grad():
-            images, label = self.generate(batch, 1)
-            fake = self.add_noise(images, batch, 1)
-            fake_outputs = self._run_teacher(fake.noisy, fake.time, label)
-            real: NoisySample = self.draw(batch, "scheme.matching.1")
-            real_outputs = self._run_teacher(real.noisy, real.time, label)
+            sample = generate(self, batch, 1)
+            fake = feature_levels(self._run_teacher(sample), "ladd")
+            data = data_with_noise_of(self, sample, batch)
+            real = feature_levels(self._run_teacher(data), "ladd")
         # Leaves: R1 differentiates the score with respect to the features of the data.
-        levels = [level.requires_grad_(self.penalty > 0) for level in self._levels(real_outputs)]
-        real_score = self._score(levels)
-        values = critic_loss(real_score, self._score(self._levels(fake_outputs)), self.form)
+        real = tuple(level.requires_grad_(self.penalty > 0) for level in real)
+        real_score = self._score(real)
+        values = critic_loss(real_score, self._score(fake), self.form)
         if self.penalty:
-            norms = [gradient_penalty(real_score, level, 1) for level in levels]
+            norms = [gradient_penalty(real_score, level, 1) for level in real]
             values = values + self.penalty * torch.stack(norms).sum(0)
         return mean(values, item_weights(batch))
 
-    def _run_teacher(self, noisy: Tensor, time: Tensor, label: Tensor | None) -> Outputs:
+    def _run_teacher(self, sample: NoisySample) -> Outputs:
         """Outputs of the teacher for noisy images of the student's schedule, with gradient."""
-        noisy, time = translate(noisy, time, self.student_denoiser, self.teacher_denoiser)
         assert self.teacher is not None
         is_differentiated = torch.is_grad_enabled()
-        outputs: Outputs = self.teacher(denoiser_batch(noisy, time, label), grad=is_differentiated)
-        return outputs
+        return self.run_other(
+            self.teacher, sample.noisy, sample.time, sample.label, grad=is_differentiated
+        )
 
     def _score(self, levels: Sequence[Tensor]) -> Tensor:
         """Critic score of each image (N,), the mean over levels and positions."""
         pairs = zip(self.heads, levels, strict=True)
-        scores = [head(level).flatten(1).mean(1) for head, level in pairs]
-        return torch.stack(scores).mean(0)
-
-    def _levels(self, outputs: Outputs) -> tuple[Tensor, ...]:
-        """Feature levels of the teacher in float32."""
-        if "features" not in outputs:
-            raise ValueError(
-                "teacher.taps: the critics of ladd read 'features'. Expected them in the outputs "
-                f"of the teacher, got {', '.join(outputs)}. Name modules in taps"
-            )
-        value = outputs["features"]
-        levels = value if isinstance(value, tuple) else (value,)
-        return tuple(to_float32(level) for level in levels)
+        return torch.stack([level_score(head, level) for head, level in pairs]).mean(0)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
-from instil.core import Batch, Card, Objective, Objectives, Teacher
+from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
+from instil.functional.diffusion.steps import solver_step
+from instil.functional.diffusion.times import random_interval
+from instil.schemes.bases.consistency import consistency_target, make_consistency_model
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import (
     NumTimes,
     StudentSteps,
@@ -15,10 +20,10 @@ from instil.schemes.bases.diffusion_options import (
     Weight,
 )
 from instil.schemes.bases.guidance_range import GuidanceRange, Highest, Lowest
-from instil.schemes.diffusion.consistency_distillation import ConsistencyDistillation
+from instil.teachers.ema import Ema
 
 
-class LCM(ConsistencyDistillation):
+class LCM(DiffusionScheme):
     """Consistency distillation along the path of a guided teacher (Luo et al. 2023, Algorithm 1).
 
     A student that reads the number ``guidance`` learns all weights from ``lowest`` to ``highest``.
@@ -57,14 +62,27 @@ class LCM(ConsistencyDistillation):
         steps: StudentSteps = 4,
         noise_weight: Weight = "one",
     ):
-        super().__init__(
-            student, teacher, objectives, num_times, solver, decay, steps, noise_weight
-        )
+        super().__init__(student, teacher, objectives, steps=steps)
+        make_consistency_model(self.student_denoiser)
+        self.average = Ema(self.student, decay) if decay else None
         self.guidance_range = GuidanceRange(
             self.student_denoiser, self.teacher_denoiser, lowest, highest
         )
         self.lowest = lowest
         self.highest = highest
+        self.num_times = num_times
+        self.solver = solver
+        self.decay = decay
+        self.noise_weight = noise_weight
 
-    def draw_guidance(self, batch: Batch) -> tuple[Tensor | float, dict[str, Tensor]]:
-        return self.guidance_range.draw(batch)
+    def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
+        """Student outputs at the start of a step of the teacher, and the target at its end."""
+        sample = self.draw(batch)
+        start, end = random_interval(batch, self.schedule, self.num_times)
+        noisy = self.schedule.add_noise(sample.clean, sample.noise, start)
+        guidance, scalars = self.guidance_range.draw(batch)
+        denoise = partial(self.teacher_denoised, label=sample.label, guidance=guidance)
+        reached = solver_step(denoise, self.schedule, noisy, start, end, self.solver)
+        student = self.run_on_data(sample, start, **scalars)
+        target = consistency_target(self, reached, end, sample.label, **scalars)
+        return student, {"denoised": target, "loss_weight": self.weights(start, self.noise_weight)}

@@ -12,16 +12,17 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Teacher
 from instil.functional.diffusion.derivatives import value_and_derivative
+from instil.functional.diffusion.steps import over_pixels
 from instil.functional.keyed_random import keyed_uniform
 from instil.modules.noisy_sample import NoisySample
-from instil.schemes.bases.denoised_targets import DenoisedTargets, over_pixels
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
 
 SMALLEST = 1e-3
 """Constant that is added to the squared error in the adaptive weight."""
 
 
-class MeanFlow(DenoisedTargets):
+class MeanFlow(DiffusionScheme):
     """Student that predicts the mean velocity between two times (Geng et al. 2025, Eq. 10).
 
     The network reads the number ``end_time``, at which a step ends. With a teacher the velocity of
@@ -67,13 +68,10 @@ class MeanFlow(DenoisedTargets):
         steps: StudentSteps = 1,
         guidance: Guidance = 0.0,
     ):
-        super().__init__(student, teacher, objectives, "one", guidance)
+        super().__init__(student, teacher, objectives, guidance, steps)
         self._check()
         self.different = different
         self.power = power
-        if steps is not None:
-            self.student_denoiser.reconfigure(steps=steps)
-        self.steps = self.student_denoiser.steps
 
     def _check(self) -> None:
         student = self.student_denoiser
@@ -118,7 +116,7 @@ class MeanFlow(DenoisedTargets):
         """Velocity (N, ...) at the start, of the teacher or of the data."""
         if self.teacher is None:
             return sample.noise - sample.clean
-        denoised = self.teacher_denoised(noisy, time, sample.label, self.guidance)
+        denoised = self.teacher_denoised(noisy, time, sample.label)
         return self.schedule.velocity(noisy, denoised, time)
 
     def target_velocity(

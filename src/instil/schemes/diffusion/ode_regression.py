@@ -7,17 +7,12 @@ from collections.abc import Mapping
 from torch import nn
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
-from instil.schemes.bases.diffusion_options import Guidance
-from instil.schemes.bases.ode_targets import (
-    NumPairs,
-    OdeTargets,
-    PairSolver,
-    PairSteps,
-    noise_start,
-)
+from instil.schemes.bases.diffusion import DiffusionScheme
+from instil.schemes.bases.diffusion_options import Guidance, NumPairs, PairSolver, PairSteps
+from instil.schemes.bases.ode_pairs import OdePairs, noise_start
 
 
-class OdeRegression(OdeTargets):
+class OdeRegression(DiffusionScheme):
     """Student that maps noise to the teacher's image in one step (Luhman & Luhman 2021, Eq. 7)."""
 
     card = Card(
@@ -47,14 +42,21 @@ class OdeRegression(OdeTargets):
         pair_solver: PairSolver = None,
         guidance: Guidance = 0.0,
     ):
-        super().__init__(
-            student, teacher, objectives, num_pairs, pair_steps, pair_solver, "one", guidance
-        )
-        self.student_denoiser.reconfigure(steps=1)
+        super().__init__(student, teacher, objectives, guidance, steps=1)
+        self.num_pairs = num_pairs
+        self.pairs = OdePairs(self, num_pairs, pair_steps, pair_solver)
+
+    def build(self, batch: Batch) -> None:
+        self.pairs.allocate(batch["image"])
+        super().build(batch)
+
+    def before_step(self, batch: Batch) -> Batch:
+        """Sample the pairs before the first step."""
+        self.pairs.fill(self, batch)
+        return batch
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Student outputs for recorded noise, and the teacher's images."""
-        pair = self.draw_pair(batch)
-        noisy, time = noise_start(self, pair.noise)
-        student = self.run_student(noisy, time, pair.label)
-        return student, {"denoised": pair.image, "loss_weight": self.weights(time)}
+        pair = self.pairs.draw(batch)
+        student = self.run_student(*noise_start(self.schedule, pair.noise), pair.label)
+        return student, {"denoised": pair.image}

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
-from instil.functional.keyed_random import keyed_uniform
+from instil.functional.diffusion.steps import noise_of, over_pixels
+from instil.functional.keyed_random import keyed_index
 from instil.functional.noise import box_muller
-from instil.schemes.bases.denoised_targets import DenoisedTargets, over_pixels
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
 
 
-class OnPolicyDiffusion(DenoisedTargets):
+class OnPolicyDiffusion(DiffusionScheme):
     """Student that matches the teacher's steps on its own random paths.
 
     The student samples from noise by the random steps of Ho et al. 2020. At a random step of each
@@ -55,20 +56,16 @@ class OnPolicyDiffusion(DenoisedTargets):
         ] = 10.0,
         guidance: Guidance = 0.0,
     ):
-        super().__init__(student, teacher, objectives, "one", guidance)
-        if steps is not None:
-            self.student_denoiser.reconfigure(steps=steps)
-        self.steps = self.student_denoiser.steps
+        super().__init__(student, teacher, objectives, guidance, steps)
         self.largest_weight = largest_weight
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Clean images of student and teacher at a random step of the student's path."""
         label: Tensor | None = batch["label"] if self.student_denoiser.num_classes else None
-        uniforms = keyed_uniform(batch, 1, "scheme.step")[:, 0]
-        index = (uniforms * self.steps).long().clamp_max(self.steps - 1)
+        index = keyed_index(batch, self.steps, "scheme.step")
         noisy, time, end_time = self.rollout(batch, index, label)
         student = self.run_student(noisy, time, label)
-        denoised = self.teacher_denoised(noisy, time, label, self.guidance)
+        denoised = self.teacher_denoised(noisy, time, label)
         weight = self.step_weight(time, end_time).clamp_max(self.largest_weight)
         return student, {"denoised": denoised, "loss_weight": weight}
 
@@ -93,10 +90,9 @@ class OnPolicyDiffusion(DenoisedTargets):
         self, noisy: Tensor, denoised: Tensor, fresh: Tensor, time: Tensor, end_time: Tensor
     ) -> Tensor:
         """Images after a step of the ancestral sampler with fresh noise."""
-        alpha, sigma = self.schedule.coefficients(time, noisy)
+        noise = noise_of(noisy, denoised, self.schedule.coefficients(time, noisy))
         end_alpha, _ = self.schedule.coefficients(end_time, noisy)
         factor, variance = (over_pixels(value, noisy) for value in self.noise_parts(time, end_time))
-        noise = (noisy - alpha * denoised) / sigma
         return end_alpha * denoised + factor.to(noisy) * noise + variance.sqrt().to(noisy) * fresh
 
     def noise_parts(self, time: Tensor, end_time: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import nn
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
-from instil.functional.diffusion.steps import ddim_clean
-from instil.schemes.bases.denoised_targets import DenoisedTargets
+from instil.functional.diffusion.steps import ddim_clean, solver_step
+from instil.functional.diffusion.times import random_interval
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps, Weight
 
 
-class Progressive(DenoisedTargets):
+class Progressive(DiffusionScheme):
     """Student that takes one step where its teacher takes two (Salimans & Ho 2022, Algorithm 2).
 
     One stage halves the number of steps. In a recipe the stages have ``teacher: previous`` and
@@ -49,21 +51,20 @@ class Progressive(DenoisedTargets):
         noise_weight: Weight = "truncated_snr",
         guidance: Guidance = 0.0,
     ):
-        super().__init__(student, teacher, objectives, noise_weight, guidance)
-        if steps is not None:
-            self.student_denoiser.reconfigure(steps=steps)
-        self.steps = self.student_denoiser.steps
+        super().__init__(student, teacher, objectives, guidance, steps)
+        self.noise_weight = noise_weight
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Student outputs at the start of a random step, and the target of that step."""
         sample = self.draw(batch)
-        start, end = self.interval(batch, self.steps, "scheme.interval")
+        start, end = random_interval(batch, self.schedule, self.steps)
         middle = self.schedule.middle(start, end)
         noisy = self.schedule.add_noise(sample.clean, sample.noise, start)
-        halfway = self.teacher_step(noisy, start, middle, sample.label)
-        reached = self.teacher_step(halfway, middle, end, sample.label)
+        denoise = partial(self.teacher_denoised, label=sample.label)
+        halfway = solver_step(denoise, self.schedule, noisy, start, middle)
+        reached = solver_step(denoise, self.schedule, halfway, middle, end)
         now, after = (self.schedule.coefficients(time, noisy) for time in (start, end))
         target = ddim_clean(noisy, reached, now, after)
         student = self.run_on_data(sample, start)
-        teacher = {"denoised": target, "loss_weight": self.weights(start)}
+        teacher = {"denoised": target, "loss_weight": self.weights(start, self.noise_weight)}
         return student, teacher

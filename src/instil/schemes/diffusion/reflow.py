@@ -7,11 +7,18 @@ from collections.abc import Mapping
 from torch import nn
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
-from instil.schemes.bases.diffusion_options import Guidance, Weight
-from instil.schemes.bases.ode_targets import NumPairs, OdeTargets, PairSolver, PairSteps
+from instil.schemes.bases.diffusion import DiffusionScheme
+from instil.schemes.bases.diffusion_options import (
+    Guidance,
+    NumPairs,
+    PairSolver,
+    PairSteps,
+    Weight,
+)
+from instil.schemes.bases.ode_pairs import OdePairs
 
 
-class Reflow(OdeTargets):
+class Reflow(DiffusionScheme):
     """Student trained on the teacher's pairs of noise and image (Liu et al. 2023, Eq. 1).
 
     The loss is that of a flow model, but the noise of an image is the one that the teacher made it
@@ -48,23 +55,34 @@ class Reflow(OdeTargets):
         noise_weight: Weight = "output",
         guidance: Guidance = 0.0,
     ):
-        super().__init__(
-            student, teacher, objectives, num_pairs, pair_steps, pair_solver, noise_weight, guidance
-        )
+        super().__init__(student, teacher, objectives, guidance)
+        self.num_pairs = num_pairs
+        self.noise_weight = noise_weight
+        self.pairs = OdePairs(self, num_pairs, pair_steps, pair_solver)
         if self.schedule.name != "flow":
             raise ValueError(
                 f"student.options.schedule: reflow straightens linear paths. Expected flow, got "
                 f"{self.schedule.name}"
             )
 
+    def build(self, batch: Batch) -> None:
+        self.pairs.allocate(batch["image"])
+        super().build(batch)
+
+    def before_step(self, batch: Batch) -> Batch:
+        """Sample the pairs before the first step."""
+        self.pairs.fill(self, batch)
+        return batch
+
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Student outputs between recorded noise and image, and the teacher's images."""
-        pair = self.draw_pair(batch)
+        pair = self.pairs.draw(batch)
         time = self.draw(batch).time
         noisy = self.schedule.add_noise(pair.image, pair.noise, time)
         student = self.run_student(noisy, time, pair.label)
         if self.noise_weight != "output":
-            return student, {"denoised": pair.image, "loss_weight": self.weights(time)}
+            weight = self.weights(time, self.noise_weight)
+            return student, {"denoised": pair.image, "loss_weight": weight}
         # The same loss by the clean image would lose digits at small times.
         coefficients = self.schedule.coefficients(time, noisy)
         kind = self.student_denoiser.parameterisation

@@ -12,15 +12,16 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
 from instil.functional.diffusion.derivatives import value_and_derivative
-from instil.schemes.bases.consistency import ConsistencyScheme
-from instil.schemes.bases.denoised_targets import over_pixels
+from instil.functional.diffusion.steps import over_pixels
+from instil.schemes.bases.consistency import make_consistency_model
+from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
 
 TANGENT_OFFSET = 0.1
 """Constant that is added to the norm of a tangent (Lu & Song 2025, section 4.1)."""
 
 
-class SCM(ConsistencyScheme):
+class SCM(DiffusionScheme):
     """Continuous-time consistency distillation or training (Lu & Song 2025, Algorithm 1).
 
     With a teacher the path is that of the teacher (sCD), without one that of the data (sCT). Any
@@ -62,12 +63,10 @@ class SCM(ConsistencyScheme):
         steps: StudentSteps = 1,
         guidance: Guidance = 0.0,
     ):
-        super().__init__(student, teacher, objectives, 0.0, "one", guidance)
+        super().__init__(student, teacher, objectives, guidance, steps)
+        make_consistency_model(self.student_denoiser)
         self.sigma_data = sigma_data
         self.warm_up = warm_up
-        if steps is not None:
-            self.student_denoiser.reconfigure(steps=steps)
-        self.steps = self.student_denoiser.steps
 
     def sharding_obstacle(self) -> str | None:
         """Reason why the nets cannot be sharded."""
@@ -78,9 +77,7 @@ class SCM(ConsistencyScheme):
         sample = self.draw(batch)
         end_of_path = sample.clean
         if self.teacher is not None:
-            end_of_path = self.teacher_denoised(
-                sample.noisy, sample.time, sample.label, self.guidance
-            )
+            end_of_path = self.teacher_denoised(sample.noisy, sample.time, sample.label)
         student = self.run_on_data(sample, sample.time)
         tangent = self.tangent(sample.noisy, sample.time, sample.label, end_of_path, batch)
         # F differs from a multiple of the clean image by a constant.

@@ -81,7 +81,7 @@ def keyed_index(batch: Batch, size: int, stream: str) -> Tensor:
 
     Example:
         >>> keyed_index({"index": torch.arange(5)}, 3, "example")
-        tensor([0, 0, 0, 0, 0])
+        tensor([0, 0, 0, 2, 0])
     """
     uniforms = keyed_uniform(batch, 1, stream)[:, 0]
     # Rounding may reach the size itself.

@@ -44,7 +44,7 @@ def matching_target(scheme: DiffusionScheme, sample: NoisySample, fake_denoised:
     return {"denoised": sample.clean.detach() - gradient, "loss_weight": weight}
 
 
-def fake_loss(
+def denoising_error(
     scheme: DiffusionScheme,
     fake: Net,
     outputs: Outputs,

@@ -42,7 +42,13 @@ def generate(scheme: DiffusionScheme, batch: Batch, turn: int = 0) -> NoisySampl
 
 
 def data_with_noise_of(scheme: DiffusionScheme, sample: NoisySample, batch: Batch) -> NoisySample:
-    """Data of the batch with the noise, the times and the classes of generated images."""
+    """Data of the batch with the noise, the times and the classes of generated images.
+
+    Args:
+        scheme: the scheme.
+        sample: generated images.
+        batch: batch of the step.
+    """
     clean = to_model_range(batch["image"])
     noisy = scheme.schedule.add_noise(clean, sample.noise, sample.time)
     return replace(sample, clean=clean, noisy=noisy)

@@ -31,7 +31,11 @@ from instil.schemes.bases.diffusion_options import (
     PairSolver,
     PairSteps,
 )
-from instil.schemes.bases.distribution_matching import copy_of_teacher, fake_loss, matching_target
+from instil.schemes.bases.distribution_matching import (
+    copy_of_teacher,
+    denoising_error,
+    matching_target,
+)
 from instil.schemes.bases.generated_images import generate
 from instil.schemes.bases.ode_pairs import OdePairs, noise_start
 
@@ -131,4 +135,4 @@ class DMD(DiffusionScheme):
         with torch.no_grad():
             sample = generate(self, batch, turn)
         outputs = self.run_other(self.fake, sample.noisy, sample.time, sample.label)
-        return fake_loss(self, self.fake, outputs, sample, self.fake_weight, batch)
+        return denoising_error(self, self.fake, outputs, sample, self.fake_weight, batch)

@@ -32,7 +32,11 @@ from instil.schemes.bases.diffusion_options import (
     Guidance,
     StudentSteps,
 )
-from instil.schemes.bases.distribution_matching import copy_of_teacher, fake_loss, matching_target
+from instil.schemes.bases.distribution_matching import (
+    copy_of_teacher,
+    denoising_error,
+    matching_target,
+)
 from instil.schemes.bases.feature_critics import feature_levels, level_score
 from instil.schemes.bases.generated_images import data_with_noise_of, generate
 
@@ -148,7 +152,9 @@ class DMD2(DiffusionScheme):
         with torch.no_grad():
             sample = generate(self, batch, turn)
         outputs = self.run_other(self.fake, sample.noisy, sample.time, sample.label)
-        losses = {"fake": fake_loss(self, self.fake, outputs, sample, self.fake_weight, batch)}
+        losses = {
+            "fake": denoising_error(self, self.fake, outputs, sample, self.fake_weight, batch)
+        }
         if self.head is None:
             return losses
 

@@ -32,7 +32,11 @@ from instil.schemes.bases.diffusion_options import (
     Guidance,
     StudentSteps,
 )
-from instil.schemes.bases.distribution_matching import copy_of_teacher, fake_loss, matching_target
+from instil.schemes.bases.distribution_matching import (
+    copy_of_teacher,
+    denoising_error,
+    matching_target,
+)
 from instil.schemes.bases.feature_critics import feature_levels, level_score
 from instil.schemes.bases.generated_images import data_with_noise_of, generate
 
@@ -132,7 +136,7 @@ class FDistill(DiffusionScheme):
         with torch.no_grad():
             sample = generate(self, batch, turn)
         outputs = self.run_other(self.fake, sample.noisy, sample.time, sample.label)
-        loss = fake_loss(self, self.fake, outputs, sample, self.fake_weight, batch)
+        loss = denoising_error(self, self.fake, outputs, sample, self.fake_weight, batch)
         noisy = data_with_noise_of(self, sample, batch).noisy
         real = self.run_other(self.fake, noisy, sample.time, sample.label)
         values = critic_loss(self.score(real), self.score(outputs))

@@ -354,3 +354,31 @@ def test_a_causal_language_model_is_recorded_as_hidden_states_and_head(tmp_path:
     live = run_of(recipe(**small), tmp_path / "live")
     assert recorded["distilled"] == live["distilled"]
     assert torch.isfinite(torch.tensor(recorded["distilled"]["loss"]["mean"]))
+
+
+def test_heads_of_other_sizes_learn_the_same_from_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    among_texts(tmp_path, monkeypatch)
+    network: dict[str, Any] = {"model": "causal_transformer"}
+    sections: dict[str, Any] = {
+        "task": "language",
+        "data": {"name": "text", "path": "texts", "length": 16, "rows": 8, "held_out": 4}
+        | {"batch_size": 4, "tokenizer": "bytes"},
+        "teacher": network | {"options": {"width": 8, "depth": 1, "vocabulary": 269}},
+        "student": network | {"options": {"width": 4, "depth": 1, "vocabulary": 263}},
+        "seeds": [0],
+        "baselines": [],
+    }
+
+    def perplexity(*changes: str, loss: str) -> float:
+        one = recipe(*changes, **sections, objectives={loss: {}})
+        if one.store is not None:
+            record_outputs(one, Console(quiet=True))
+        folder = tmp_path / f"{loss}{len(list(tmp_path.iterdir()))}"
+        return float(run_of(one, folder)["distilled"]["perplexity"]["mean"])
+
+    live = perplexity(loss="kd")
+    assert perplexity("store.path=whole", loss="kd") == live
+    top = ("store.path=top", "store.codec=top", "store.size=64")
+    assert perplexity(*top, loss="top_k") == pytest.approx(perplexity(loss="top_k"))

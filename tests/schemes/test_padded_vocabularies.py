@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from instil import catalogue
-from instil.core import Batch, Net, Scheme
+from instil.core import Batch, Net, Objectives, Scheme
 from instil.engine import Engine, Optimization
 from instil.generation.options import Sampling
+from instil.modules.data_tokens import DataTokens
 from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.objectives.logits.gold import GOLD
+from instil.objectives.logits.kd import KD
 from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.tasks.bases.causal_model import call
 from instil.teachers.frozen import Frozen
@@ -76,9 +79,14 @@ def prompts() -> Batch:
 
 
 def scheme_of(name: str, vocabulary: int | None) -> Scheme:
-    objectives: dict[str, Any] = {"cross_entropy": CrossEntropy()}
+    losses: dict[str, Any] = {"cross_entropy": CrossEntropy()}
     if name not in ("sequence_level", "distillm2"):
-        objectives["reverse_kl"] = ReverseKL(vocabulary=vocabulary or STUDENT)
+        losses["reverse_kl"] = ReverseKL(vocabulary=None if vocabulary else STUDENT)
+    if vocabulary and "reverse_kl" in losses and name != "speculative":
+        losses |= {"kd": KD(), "gold": GOLD()}
+    objectives = Objectives(losses)
+    if vocabulary:
+        objectives.selection = DataTokens(vocabulary, vocabulary)
     kind = catalogue.find("scheme", name)
     options = OPTIONS.get(name, {}) | {"sampling": Sampling(vocabulary=vocabulary)}
     instance: Scheme = kind(

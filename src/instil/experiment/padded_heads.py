@@ -1,26 +1,49 @@
-"""Vocabulary of losses on tokens, for heads that are padded to different sizes."""
+"""Tokens of the losses and records of a recipe, for heads that are padded to other sizes."""
 
 from __future__ import annotations
 
-from instil.core import Objectives
+from instil.core import Objectives, Outputs
 from instil.experiment.experiment import Experiment
-from instil.objectives.bases.token_objective import TokenObjective
+from instil.modules.data_tokens import DataTokens, without_padding
+from instil.recipe.sections import Recipe
+from instil.tasks.language import Language
+from instil.tasks.seq2seq import Seq2Seq
 
 
-def set_num_data_tokens(experiment: Experiment, objectives: Objectives) -> None:
-    """Set the number of tokens of the data in each loss on tokens.
-
-    A loss uses it where the heads of student and teacher differ in size: both have the tokens of
-    the data, and the rest of each head is padding. A teacher with its own tokenizer has other
-    tokens.
+def leave_out_padding(experiment: Experiment, objectives: Objectives) -> None:
+    """Let losses of student and teacher read the tokens of the tokenizers only.
 
     Args:
         experiment: experiment of the stage.
         objectives: objectives of the stage, which are changed.
     """
-    num_tokens = experiment.facts.get("vocabulary")
-    if num_tokens is None or any(config.tokenizer for config in experiment.recipe.teachers):
-        return
-    for _, objective in objectives.named():
-        if isinstance(objective, TokenObjective):
-            objective.num_data_tokens = num_tokens
+    if _has_token_outputs(experiment):
+        student = experiment.facts.get("vocabulary")
+        objectives.selection = DataTokens(student, _num_teacher_tokens(experiment))
+
+
+def recorded_tokens(experiment: Experiment, outputs: Outputs) -> Outputs:
+    """Return teacher outputs without the padding of its head, to choose classes from.
+
+    Args:
+        experiment: experiment of the recording.
+        outputs: outputs of the teacher.
+    """
+    if not _has_token_outputs(experiment):
+        return outputs
+    roles = {"logits", "projection"} & set(outputs)
+    return without_padding(outputs, roles, _num_teacher_tokens(experiment))
+
+
+def _has_token_outputs(experiment: Experiment) -> bool:
+    """Whether the outputs of a network are distributions over the tokens of a tokenizer."""
+    return isinstance(experiment.task, (Language, Seq2Seq))
+
+
+def _num_teacher_tokens(experiment: Experiment) -> int | None:
+    """Number of tokens of the teachers' tokenizer; None if they have several."""
+    recipe: Recipe = experiment.recipe
+    counts = {experiment.facts_for(config).get("vocabulary") for config in recipe.teachers}
+    if len(counts) > 1:
+        return None
+    return counts.pop() if counts else experiment.facts.get("vocabulary")

@@ -21,7 +21,7 @@ from instil.experiment.fitted_student_checks import check_fitted_student
 from instil.experiment.foreign_teachers import check_foreign_teachers
 from instil.experiment.label_counts import set_label_counts
 from instil.experiment.networks import build_network
-from instil.experiment.padded_heads import set_num_data_tokens
+from instil.experiment.padded_heads import leave_out_padding
 from instil.experiment.scheme_checks import (
     check_label_objectives,
     check_one_text_per_row,
@@ -57,7 +57,7 @@ def build_scheme(experiment: Experiment, student: Net, teacher: Teacher | None) 
     check_predictions_by_index(recipe)
     check_earlier_classes(experiment, objectives)
     select_shared_classes(experiment, objectives)
-    set_num_data_tokens(experiment, objectives)
+    leave_out_padding(experiment, objectives)
     check_foreign_teachers(recipe, objectives)
     check_fitted_student(experiment, student, objectives)
     return _build(recipe.scheme, experiment, student, teacher, objectives, "scheme")

@@ -14,6 +14,7 @@ from instil.data.samples import Samples
 from instil.engine import init_distributed
 from instil.experiment.augmentation import augmentation_for
 from instil.experiment.experiment import Experiment
+from instil.experiment.padded_heads import recorded_tokens
 from instil.experiment.training_options import autocast_context
 from instil.items import to_device
 from instil.recipe.errors import error_context
@@ -93,6 +94,8 @@ class SectionRecorder:
         with autocast_context(self.experiment.recipe.train):
             outputs = self.teacher(to_device(full_batch, init_distributed()))
         recorded = {role: outputs[role] for role in self.section.roles}
+        if self.section.codec in ("top", "sampled"):
+            recorded = recorded_tokens(self.experiment, recorded)
         with error_context("store.size"):
             return encode_outputs(recorded, full_batch, self.section.codec, self.section.codec_size)
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from instil.core import Net
+from instil.core import Net, Objectives
 from instil.deployment.export import export
 from instil.experiment.weight_precision import in_training_precision
 from instil.export.transformers import to_transformers
+from instil.modules.data_tokens import DataTokens
 from instil.networks.factory import build, code_of
 from instil.objectives.logits.forward_kl import ForwardKL
 from instil.recipe import build as build_recipe
@@ -96,7 +97,7 @@ def test_a_cut_student_of_a_folder_with_a_padded_head(folder: Path) -> None:
         folder,
         teacher="transformers:teacher",
         student=student,
-        objectives={"forward_kl": {}, "top_k": {"k": 4}},
+        objectives={"forward_kl": {}, "top_k": {"k": 4}, "kd": {}, "gold": {}, "dskd": {}},
     )
     result = run_of(recipe, folder / "run")
     assert teacher.config.vocab_size == 264
@@ -115,9 +116,9 @@ def test_padding_has_no_part_in_the_loss() -> None:
     wide.model.layers.load_state_dict(teacher.model.layers.state_dict())
     losses = []
     for model in (teacher, wide):
-        loss = ForwardKL()
-        loss.num_data_tokens = 23
-        scheme = Offline(Net(student, call), Frozen(Net(model, call)), {"kl": loss})
+        objectives = Objectives({"kl": ForwardKL()})
+        objectives.selection = DataTokens(23, 23)
+        scheme = Offline(Net(student, call), Frozen(Net(model, call)), objectives)
         scheme.prepare(BATCH)
         losses.append(scheme.compute_losses(BATCH).losses["kl"])
     torch.testing.assert_close(losses[1], losses[0])

@@ -11,9 +11,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Objective, Outputs, Positive
 from instil.functional.tokens.divergence import token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.signals import num_classes
 from instil.functional.tokens.terms import Divergence
-from instil.roles import Sampled, Top
 
 Vocabulary = Annotated[int, Ge(1)] | None
 """Number of classes that are not padding. None: all, and both sides have equally many."""
@@ -24,13 +22,7 @@ class TokenObjective(Objective):
 
     Where both sides give projections, their logits are never computed as a whole. Subclasses define
     ``term``, or ``values`` if they do not compare whole distributions.
-
-    Attributes:
-        num_data_tokens: number of tokens of the data's tokenizer, if both sides use it. It is the
-            vocabulary of heads that are padded to different sizes.
     """
-
-    num_data_tokens: int | None = None
 
     needs: ClassVar = {
         "student": (("projection", "logits"),),
@@ -89,19 +81,8 @@ class TokenObjective(Objective):
         """None: ``chunked_loss`` skips tokens of weight 0."""
         return None
 
-    def _leave_out_padding(self, student: Signal, teacher: Any) -> None:
-        """Set ``vocabulary`` to the tokens of the data if only the padding of the heads differs."""
-        if self.vocabulary is not None or self.num_data_tokens is None:
-            return
-        # Recorded classes have no width, and an estimate of them needs none.
-        if isinstance(teacher, (Top, Sampled)):
-            return
-        if num_classes(student) != num_classes(teacher):
-            self.vocabulary = self.num_data_tokens
-
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         student_signal = student[self.reads["student"][0]]
         teacher_signal = teacher[self.reads["teacher"][0]]
-        self._leave_out_padding(student_signal, teacher_signal)
         values = self.values(student_signal, teacher_signal, batch)
         return values * self.temperature**2 if self.scale else values

@@ -75,6 +75,7 @@ def select_objectives(every: Objectives, names: Iterable[str]) -> Objectives:
         {name: objective for name, objective in every.named() if name in selected},
         {name: every.weights[name] for name in selected},
     )
+    part.selection = every.selection
     modules = list(part.modules())
     # Schedules were extracted from the options of the whole set. The new container finds none, so
     # it takes over the entries of its modules.

@@ -113,4 +113,5 @@ def _token_roles(objective: Objective, side: str) -> set[str]:
     consumers: list[RoleConsumer] = [objective]
     if objective.sample_weight is not None:
         consumers.append(objective.sample_weight)
-    return {role for one in consumers for role in one.reads.get(side, ())} & TOKEN_ROLES
+    roles = set().union(*(one.reads.get(side, ()) for one in consumers))
+    return roles & TOKEN_ROLES

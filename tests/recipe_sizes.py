@@ -1,7 +1,8 @@
-"""Overrides that reduce the data of packaged recipes whose epochs take long."""
+"""Overrides that reduce the data and networks of packaged recipes whose epochs take long."""
 
 from __future__ import annotations
 
+from instil import recipe as recipes
 from tests import speech_files
 
 SOLIDS = ["data={name: solids, num_labeled: 60, points: 64}"]
@@ -21,6 +22,8 @@ SMALL = {
         "data.passages=2",
     ],
     "mvd": ["data.frames=2", "data.size=10"],
+    "promptable_segmentation": ["data.scenes=120", "data.num_labeled=40"],
+    "ranking": ["data.rows=300", "data.num_labeled=100"],
     "pate": ["teacher.num_replicas=2"],
     "pruned": ["train.epochs=2"],
     # A teacher of one epoch solves no sum.
@@ -47,4 +50,17 @@ def small_data(recipe: str) -> list[str]:
     overrides = list(SMALL.get(recipe, ()))
     if recipe.startswith("smollm2"):
         overrides += SMALL_SMOLLM2
+    if recipes.load(recipe).task.name == "diffusion":
+        overrides += small_denoisers(recipe)
     return overrides
+
+
+def small_denoisers(recipe: str) -> list[str]:
+    """Return the overrides that make the denoisers of a recipe narrow."""
+    config = recipes.load(recipe)
+    sides = {"teacher": config.teachers, "student": [config.student]}
+    return [
+        f"{side}.options.network_options.width=8"
+        for side, models in sides.items()
+        if any("width" in model.options.get("network_options", {}) for model in models)
+    ]

@@ -96,6 +96,8 @@ def test_the_winner_has_the_best_validation_score_of_the_new_seeds(folder: Path)
     finalists = {row["name"]: row for row in result["finalists"]}
     means = {name: row["validation"]["mean"] for name, row in finalists.items()}
     assert means[result["winner"]] == max(means.values())
+    # The best of several options is a lucky one, so that it is no further seed.
+    assert all(len(row["validation"]["values"]) == 2 for row in finalists.values())
     assert result["winner"] in result["best"]
     assert set(REFERENCES) < set(finalists)
     assert result["final_seeds"] == [3, 4]

@@ -135,12 +135,14 @@ def _row(study: Study, arm: Arm, finals: Results, metric: str) -> dict[str, Any]
     own = [result for result in finals if result["arm"] == arm.name]
     if any(result["status"] != "complete" for result in own):
         return None
+    # Trainings of the last round with all steps are further seeds.
+    validation = [result["validation"][metric] for result in [*own, *study.full_trainings(arm)]]
     return {
         "name": arm.name,
         "kind": arm.kind,
         "is_reference": arm.is_reference,
         "params": study.best_params(arm),
-        "validation": mean_with_interval([result["validation"][metric] for result in own]),
+        "validation": mean_with_interval(validation),
         "test": mean_with_interval([result["test"][metric] for result in own]),
         "further_test": _further_metrics(own, metric),
         "parameters": own[0].get("parameters"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from instil.search.arms import Arm, base_data
+from instil.search.duplicates import find_duplicates
 from instil.search.execution import OnResult, execute
 from instil.search.frontier import order_by_front
 from instil.search.sampling import suggest
@@ -67,6 +68,7 @@ class Study:
                 arms = self._random_round(arms, rung)
             else:
                 arms = self._halving_round(self._promoted(arms, rung), index, rung)
+                arms = self._distinct(arms, index)
         return self._ranked(arms)
 
     def train_finalists(self, arms: Sequence[Arm]) -> Results:
@@ -87,6 +89,21 @@ class Study:
             return arm.defaults()
         params: dict[str, Any] = max(own, key=self._key)["params"]
         return params
+
+    def full_trainings(self, arm: Arm) -> Results:
+        """Return the complete trials of an arm with all steps, which are as good as the finals."""
+        settings = self.state.settings
+        # The best of several options has a score that luck raised.
+        if settings.has_options or settings.num_folds > 1:
+            return []
+        return [
+            result
+            for result in self.results
+            if result["arm"] == arm.name
+            and result["round"] >= 0
+            and result["num_steps"] == self.state.schedule.final_steps
+            and result["status"] == "complete"
+        ]
 
     def finalists(self, arms: Sequence[Arm]) -> list[Arm]:
         """Return the best candidates and all reference arms."""
@@ -111,6 +128,24 @@ class Study:
             [self._trial(arm, one, index, rung.num_steps, self.seed, rivals) for arm, one in second]
         )
         return arms
+
+    def _distinct(self, arms: Sequence[Arm], index: int) -> list[Arm]:
+        """Return the arms without candidates that train the same student as another arm."""
+        settings = self.state.settings
+        # With other options, or as another student or teacher, two arms may differ later.
+        if settings.has_options or settings.has_students or settings.has_teachers:
+            return list(arms)
+        results = [result for result in self.results if result["round"] == index]
+        # Reference arms are part of all rounds, so that a candidate leaves instead.
+        order = sorted(arms, key=lambda arm: not arm.is_reference)
+        duplicates = find_duplicates(results, [arm.name for arm in order])
+        leaving = set()
+        for first, names in duplicates.items():
+            self.notes.append(
+                f"{', '.join(names)} left after round {index + 1}: the same student as {first}"
+            )
+            leaving |= set(names)
+        return [arm for arm in arms if arm.is_reference or arm.name not in leaving]
 
     def _random_round(self, arms: list[Arm], rung: Rung) -> list[Arm]:
         """Train arms and options that are drawn at random."""

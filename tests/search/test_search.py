@@ -19,6 +19,7 @@ from instil.files.locks import FileLock
 from instil.plan.evaluation import Evaluator
 from instil.recipe import RecipeError, load
 from instil.search.arms import Arm, base_data
+from instil.search.candidates import require_cost
 from instil.search.execution import execute
 from instil.search.outcome import best_recipe
 from instil.search.search import Settings, start
@@ -28,6 +29,8 @@ from instil.search.trainer import Trainer
 from instil.search.trials import Trial, make_trial, result_file
 from tests.search.recipes import continue_search, recipe, search, silent, without_times
 
+COSTS = {"kd": 0.1, "crd": 0.3}
+"""Seconds of a step."""
 REFERENCES = ["alone", "label_smoothing", "pseudo_labels", "kd"]
 
 
@@ -89,6 +92,13 @@ def test_a_method_that_does_not_fit_is_listed_with_its_reason(folder: Path) -> N
     refused = outcome(folder)["refused"]
     assert list(refused) == ["fitnet"]
     assert "needs features of the student" in refused["fitnet"]
+
+
+def test_a_slow_method_is_refused() -> None:
+    own, slow = (Arm(name, "objective", False, {}, step_seconds=t) for name, t in COSTS.items())
+    require_cost(slow, own, 3.0)
+    with pytest.raises(ValueError, match="3 times as long .* at most 2 times. Raise --max-cost"):
+        require_cost(slow, own, 2.0)
 
 
 def test_the_winner_has_the_best_validation_score_of_the_new_seeds(folder: Path) -> None:

@@ -109,6 +109,14 @@ PriorOption = Annotated[
         help="Order of the methods: none, or model, by which a small budget leaves some out.",
     ),
 ]
+MaxCostOption = Annotated[
+    float,
+    typer.Option(
+        "--max-cost",
+        min=1.0,
+        help="Largest time of a step of a method, in steps of the recipe's own method.",
+    ),
+]
 TeachersOption = Annotated[
     str | None,
     typer.Option(
@@ -143,6 +151,7 @@ def search(
     strategy: StrategyOption = "halving",
     sampler: SamplerOption = "tpe",
     prior: PriorOption = "none",
+    max_cost: MaxCostOption = 20.0,
     teachers: TeachersOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     jobs: JobsOption = 1,
@@ -171,6 +180,7 @@ def search(
         num_folds=folds,
         seed=seed,
         prior=prior,
+        max_cost=max_cost,
     )
     run_search(recipe, settings, out, resume, jobs)
 

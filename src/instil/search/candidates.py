@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,10 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def find_candidates(
-    experiment: Experiment, names: Sequence[str] | None, has_options: bool
+    experiment: Experiment,
+    names: Sequence[str] | None,
+    has_options: bool,
+    max_cost: float = math.inf,
 ) -> Candidates:
     """Return the methods that fit a recipe, and the reason for each that does not.
 
@@ -73,6 +77,8 @@ def find_candidates(
         experiment: experiment of the recipe, whose teacher is trained.
         names: names of candidates; None for the whole catalogue, an empty list for none.
         has_options: whether the options of the methods are searched.
+        max_cost: largest time of a step of a candidate that is not named, in steps of the recipe's
+            own method.
 
     Raises:
         ValueError: if the recipe's own method fails the checks.
@@ -95,13 +101,35 @@ def find_candidates(
             refused[arm.name] = reason
             continue
         try:
-            arms.append(probe.check(arm))
+            checked = probe.check(arm)
+            if names is None:
+                require_cost(checked, own, max_cost)
+            arms.append(checked)
         except Exception as error:  # a method may fail in any way on data it was not made for
             refused[arm.name] = reason_of(error)
     arms = _without_duplicates(arms, base)
     if has_options:
         arms = [with_space(arm, base, task) for arm in arms]
     return Candidates(arms, refused, probe.task_signals)
+
+
+def require_cost(arm: Arm, own: Arm, max_cost: float) -> None:
+    """Check the time of a step of a method, since the budget of a search counts steps.
+
+    Args:
+        arm: the method, with its time.
+        own: the recipe's own method.
+        max_cost: largest quotient of the times.
+
+    Raises:
+        ValueError: for a slower method.
+    """
+    cost = arm.step_seconds / own.step_seconds
+    if cost > max_cost:
+        raise ValueError(
+            f"a step takes {cost:.0f} times as long as that of the recipe. Expected at most "
+            f"{max_cost:g} times. Raise --max-cost, or name the method in --candidates"
+        )
 
 
 def _checked_baseline(arm: Arm, base: Mapping[str, Any]) -> Arm:

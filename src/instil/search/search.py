@@ -133,7 +133,7 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
         candidates = find_teachers(trainer, teachers, settings.has_options, console)
     else:
         names = settings.candidates if "methods" in settings.over else ()
-        candidates = find_candidates(experiment, names, settings.has_options)
+        candidates = find_candidates(experiment, names, settings.has_options, settings.max_cost)
     arms = candidates.arms
     noun = next((one for one in ("students", "teachers") if one in settings.over), "methods")
     console.print(f"{len(arms)} arms, {len(candidates.refused)} {noun} refused.", highlight=False)

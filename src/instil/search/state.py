@@ -17,6 +17,8 @@ from instil.search.subjects import KEEP, check_subjects
 STATE = "study.json"
 Strategy = Literal["halving", "random", "exhaustive"]
 Prior = Literal["none", "model"]
+MAX_COST = 20.0
+"""Time of a step of a method, in steps of the recipe's own one, above which it is refused."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Settings:
         num_folds: folds of the labelled training samples for every trial that is not final; 1: the
             validation split only.
         teachers: sections or changes of teachers by name, see ``parse_teachers``.
+        max_cost: largest time of a step of a method, in steps of the recipe's own method. Slower
+            ones are refused.
     """
 
     over: tuple[str, ...] = ("methods",)
@@ -60,6 +64,7 @@ class Settings:
     prior: Prior = "none"
     teachers: dict[str, Any] | None = None
     num_folds: int = 1
+    max_cost: float = MAX_COST
 
     def __post_init__(self) -> None:
         check_subjects(self)

@@ -153,7 +153,7 @@ def _methods_of(first: Study, student: Arm) -> tuple[list[Arm], dict[str, str]]:
     experiment = first.trainer.experiment
     data: dict[str, Any] = base_data(experiment.recipe) | student.changes
     own = replace(experiment, recipe=build(data))
-    candidates = find_candidates(own, settings.candidates, settings.has_options)
+    candidates = find_candidates(own, settings.candidates, settings.has_options, settings.max_cost)
     arms = [
         replace(
             arm,

@@ -97,7 +97,7 @@ def test_a_method_that_does_not_fit_is_listed_with_its_reason(folder: Path) -> N
 def test_a_slow_method_is_refused() -> None:
     own, slow = (Arm(name, "objective", False, {}, step_seconds=t) for name, t in COSTS.items())
     require_cost(slow, own, 3.0)
-    with pytest.raises(ValueError, match="3 times as long .* at most 2 times. Raise --max-cost"):
+    with pytest.raises(ValueError, match=r"3 times as long .* at most 2 times\. Raise --max-cost"):
         require_cost(slow, own, 2.0)
 
 

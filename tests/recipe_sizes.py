@@ -22,7 +22,7 @@ SMALL = {
         "data.passages=2",
     ],
     "mvd": ["data.frames=2", "data.size=10"],
-    "promptable_segmentation": ["data.scenes=120", "data.num_labeled=40"],
+    "promptable_segmentation": ["data.scenes=60", "data.num_labeled=30"],
     "ranking": ["data.rows=300", "data.num_labeled=100"],
     "pate": ["teacher.num_replicas=2"],
     "pruned": ["train.epochs=2"],

@@ -107,19 +107,45 @@ def record(
 
 
 @app.command()
-def doctor(arguments: Arguments = None, json: AsJson = False) -> None:
+def doctor(
+    arguments: Arguments = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default=False,
+            help="Only forecast the memory of each process of this number, from the "
+            "configurations of the models, without their weights.",
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            show_default=False,
+            help="Memory of a device, such as 80GB: propose a layout that fits. Needs --ranks.",
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
     """Check a recipe on one batch without training: data, taps, losses, memory and time.
 
     The exit code is 1 if there are problems.
     """
+    if memory is not None and ranks is None:
+        raise typer.BadParameter("--memory needs --ranks, the number of processes")
     recipe = load_recipe(arguments)
-    from instil.cli import doctor_page
+    from instil.cli import doctor_page, memory_page
 
-    findings = doctor_page.findings_of(recipe)
+    if ranks is None:
+        findings = doctor_page.findings_of(recipe)
+    else:
+        findings = memory_page.forecast_of(recipe, ranks, memory)
+    page = doctor_page if ranks is None else memory_page
     if json:
         print_json(findings)
     else:
-        doctor_page.show(findings, console())
+        page.show(findings, console())
     raise typer.Exit(1 if findings.get("problems") else 0)
 
 

@@ -18,6 +18,7 @@ from instil.catalogue.user_code import UntrustedCode, declared_models, user_func
 from instil.networks.inputs import input_of
 from instil.networks.model_source import ModelRequest
 from instil.networks.source_registry import find_source, source_names
+from instil.networks.valueless import construction
 from instil.networks.weights import load_weights
 
 __all__ = ["build", "input_of", "load_weights", "network_names"]
@@ -64,7 +65,8 @@ def build(
     options = dict(options or {})
     if find_source(spec):
         request = _request(spec, options, facts, Path(base), pretrained, fetch)
-        return _model_of_source(request, trust_code)
+        with construction():
+            return _model_of_source(request, trust_code)
     if pretrained:
         raise ValueError(_no_weights(spec))
     if source in OWN_SOURCES:
@@ -84,7 +86,8 @@ def build(
             trust_code=trust_code,
         )
         facts = facts | {"base": Path(base), "build_part": part}
-    return _built(spec, builder, _arguments(spec, builder, options, facts))
+    with construction():
+        return _built(spec, builder, _arguments(spec, builder, options, facts))
 
 
 def _built(spec: str, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> nn.Module:

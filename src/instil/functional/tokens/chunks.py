@@ -7,6 +7,7 @@ matrix products need it; element-wise work runs over smaller blocks that fit int
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from instil.core import to_float32
+from instil.functional.tensor_values import has_values
 from instil.functional.tokens.heads import LogitSource, Rows, Signal
 from instil.functional.tokens.signals import (
     FlatSignal,
@@ -28,6 +30,21 @@ CHUNK = {"cpu": 3 * 2**22, "cuda": 2**27}
 """Number of logits per side that exist at a time if a matrix product computes them, by device."""
 BLOCK = {"cpu": 2**18, "cuda": 2**27}
 """Number of logits that element-wise operations process at a time, by device."""
+
+
+@contextlib.contextmanager
+def sizes_of_device(device: str) -> Iterator[None]:
+    """Use the sizes of chunks of another type of device on the CPU, to forecast its memory.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+    """
+    own = CHUNK["cpu"], BLOCK["cpu"]
+    CHUNK["cpu"], BLOCK["cpu"] = CHUNK[device], BLOCK[device]
+    try:
+        yield
+    finally:
+        CHUNK["cpu"], BLOCK["cpu"] = own
 
 
 class TokenTarget(Protocol):
@@ -161,8 +178,10 @@ class _ChunkedLoss(torch.autograd.Function):
         if gradients is not None and _any_parameter(gradients, is_row):
             tiny = torch.finfo(weight.dtype).tiny
             factor = (grad @ weight) / (weight @ weight).clamp_min(tiny)
-            if not torch.allclose(grad, factor * weight, rtol=1e-5, atol=0):
-                gradients = None
+            is_proportional = not has_values(grad) or torch.allclose(
+                grad, factor * weight, rtol=1e-5, atol=0
+            )
+            gradients = gradients if is_proportional else None
         if gradients is None:
             _, gradients = ctx.plan.run(tensors, grad, needs_grad)
             factor = torch.ones_like(factor)

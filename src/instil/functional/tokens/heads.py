@@ -136,8 +136,8 @@ class HeadLogits:
     def compute(self, rows: Rows, out: Tensor | None) -> Tensor:
         size = (rows.stop - rows.start) if isinstance(rows, slice) else len(rows)
         if out is None:
-            dtype, device = to_float32(self.hidden).dtype, self.hidden.device
-            out = torch.empty(size, self.num_classes, dtype=dtype, device=device)
+            dtype = to_float32(self.hidden).dtype
+            out = self.hidden.new_empty(size, self.num_classes, dtype=dtype)
         out = out[:size]
         for index, (_, _, hidden, weight) in enumerate(self.products):
             _multiply(hidden[rows], weight, out, add=index > 0)

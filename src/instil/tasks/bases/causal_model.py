@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, side_effect_free
+from instil.functional.tensor_values import has_values
 from instil.roles import LazyOutputs, Projection
 from instil.tasks.bases import causal_head, packed_rows
 from instil.tasks.bases.layer_options import LAYERS, layer_options
@@ -172,9 +173,12 @@ def _cache_options(
     module: nn.Module, batch: Batch, roles: Collection[str] | None
 ) -> dict[str, Any]:
     """Arguments for the outputs of layers, or for the cache of earlier tokens."""
-    if "past" not in batch:
-        return layer_options(module, roles)
     names = _parameters_of(module)
+    if "past" not in batch:
+        # A cache would keep the keys and values of all layers, and a block that is computed again
+        # in the backward pass would add its keys a second time.
+        without_cache = {"use_cache": False} if "use_cache" in names else {}
+        return layer_options(module, roles) | without_cache
     if not ({"use_cache", "cache", "past_key_values"} & names):
         return {}
     options = {_cache_name(module): batch["past"], "use_cache": True}
@@ -229,7 +233,8 @@ def require_causal(model: Any, inputs: dict[str, Tensor]) -> None:
 
 def _test_causal(model: Any, inputs: dict[str, Tensor]) -> None:
     probe = causal_head.probe_inputs(inputs)
-    if probe["input_ids"].shape[1] < 2:
+    first = next(model.parameters(), None)
+    if probe["input_ids"].shape[1] < 2 or (first is not None and not has_values(first)):
         return
 
     def logits(ids: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def _packed(module: nn.Module, arguments: dict[str, Any], batch: Batch) -> Any:
     options = {"use_cache": False} if "use_cache" in _parameters(module) else {}
     num_rows, length = position_ids.shape
     if "flash" not in implementation or num_rows == 1:
-        return module(**rest, **options, position_ids=position_ids)
+        return module(**(rest | options), position_ids=position_ids)
     return _in_one_row(module, rest | options, position_ids, (num_rows, length))
 
 

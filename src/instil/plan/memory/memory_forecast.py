@@ -1,0 +1,172 @@
+"""Forecast of the memory of each process of a training, and the layout that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from instil.core import Batch, Scheme
+from instil.engine.optimization import Optimization
+from instil.experiment.experiment import Experiment
+from instil.experiment.training_options import build_training
+from instil.functional.tokens.chunks import sizes_of_device
+from instil.plan.memory.layout import Layout, RankMemory, TrainingMemory
+from instil.plan.memory.optimizer_memory import optimizer_memory
+from instil.plan.memory.sharded_units import teacher_parameters
+from instil.plan.memory.traced_step import StepMemory, trace_step
+from instil.plan.memory.valueless_stage import (
+    build_stage,
+    clear_errors,
+    first_micro_batch,
+    without_weights,
+)
+from instil.recipe import RecipeError
+from instil.recipe.sections import Recipe
+
+RESERVE = 0.1
+"""Share of a device's memory for what the forecast does not count: the allocator's fragments, the
+CUDA context, and buffers of kernels and of NCCL."""
+NOT_MEASURED = (
+    "The forecast counts tensors. Fragments of the allocator, the CUDA context, and buffers of "
+    "kernels and of NCCL are not measured: 10 % of the memory stay free for them."
+)
+
+
+@dataclass
+class MemoryForecast:
+    """Forecast of a recipe for a number of processes.
+
+    Args:
+        recipe: recipe without stages.
+        ranks: number of processes.
+        device: type of their devices, ``cuda`` or ``cpu``: chunks of losses depend on it.
+
+    Raises:
+        RecipeError: for a recipe whose memory needs values, or whose batch is too small.
+    """
+
+    recipe: Recipe
+    ranks: int
+    device: str = "cuda"
+    _steps: dict[tuple[bool, int], StepMemory] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.experiment = Experiment.from_recipe(without_weights(self.recipe))
+        self.batch = self._batch(self.recipe.train.accumulate)
+        self.scheme: Scheme = build_stage(self.experiment, self.batch)
+        train = self.recipe.train
+        training = build_training(train, 0, 1, list(self.scheme.learners))
+        optimizations: dict[str, Optimization] = {
+            learner: training.optimizers.get(learner, training.optimizer)
+            for learner in self.scheme.learners
+        }
+        states = optimizer_memory(self.scheme, optimizations)
+        self._training = TrainingMemory(self.scheme, states, self.device == "cuda")
+
+    def of_rank(self, layout: Layout) -> RankMemory:
+        """Forecast the memory of the process with the largest shards.
+
+        Args:
+            layout: distribution over processes.
+        """
+        key = (layout.is_checkpointed, layout.accumulate)
+        if key not in self._steps:
+            batch = self._batch(layout.accumulate)
+            with clear_errors(), sizes_of_device(self.device):
+                self._steps[key] = trace_step(
+                    self.scheme, batch, self.recipe.train.precision, layout.is_checkpointed
+                )
+        return self._training.of_rank(layout, self._steps[key])
+
+    def layouts(self) -> list[Layout]:
+        """Return layouts of this recipe in the order of their time per step, the fastest first."""
+        accumulate = self.recipe.train.accumulate
+        layouts = []
+        for is_checkpointed in (False, True):
+            for is_sharded in (False, True)[: self.ranks]:
+                layouts.append(Layout(self.ranks, is_sharded, is_checkpointed, accumulate))
+        return layouts
+
+    def propose(self, memory: float) -> Layout | None:
+        """Return the fastest layout that fits, with further micro-batches if needed.
+
+        Args:
+            memory: bytes of a device.
+
+        Returns:
+            The layout; None if even micro-batches of one sample do not fit.
+        """
+        for layout in self._candidates():
+            if self.fits(layout, memory):
+                return layout
+        return None
+
+    def fits(self, layout: Layout, memory: float) -> bool:
+        """Whether a layout needs at most the memory of a device, without the reserve."""
+        return self.of_rank(layout).total <= (1 - RESERVE) * memory
+
+    def _candidates(self) -> Iterator[Layout]:
+        yield from self.layouts()
+        smallest = self.layouts()[-1]
+        accumulate = 2 * smallest.accumulate
+        while accumulate * self.ranks <= self.recipe.data.batch_size:
+            yield Layout(self.ranks, smallest.is_sharded, True, accumulate)
+            accumulate *= 2
+
+    def _batch(self, accumulate: int) -> Batch:
+        return first_micro_batch(self.experiment, self.ranks * accumulate)
+
+
+def forecast_memory(recipe: Recipe, ranks: int, memory: float | None = None) -> dict[str, Any]:
+    """Forecast the memory of each process of a training from the configurations of its models.
+
+    Weights are not loaded. The passes of a step are traced on the meta device.
+
+    Args:
+        recipe: recipe without stages. Its ``device`` is that of the training: ``auto`` is a GPU.
+        ranks: number of processes.
+        memory: bytes of the device of a process. None: no layout is proposed.
+
+    Returns:
+        ``recipe`` (name), ``ranks``, ``memory``, ``micro_batch`` (shape of its first tensor),
+        ``parameters`` (of ``student`` and ``teacher``), ``layouts`` (``name``, the fields of
+        ``RankMemory``, ``total`` and ``fits``), ``proposal`` (changes of the recipe; None),
+        ``notes`` and ``problems``.
+
+    Raises:
+        RecipeError: see ``MemoryForecast``.
+    """
+    if ranks < 1:
+        raise RecipeError(f"--ranks: Expected 1 or more processes, got {ranks}")
+    forecast = MemoryForecast(recipe, ranks, "cpu" if recipe.device == "cpu" else "cuda")
+    layouts = forecast.layouts()
+    proposal = None if memory is None else forecast.propose(memory)
+    if proposal is not None and proposal not in layouts:
+        layouts.append(proposal)
+    problems = []
+    if memory is not None and proposal is None:
+        problems.append(
+            f"No layout of {ranks} processes fits into the memory. Use more processes, shorter "
+            "rows, a smaller teacher or a recorded one (instil record)"
+        )
+    teachers = teacher_parameters(forecast.scheme)
+    of_teacher = sum(parameter.numel() for parameter in teachers)
+    of_all = sum(parameter.numel() for parameter in forecast.scheme.parameters())
+    return {
+        "recipe": recipe.name,
+        "ranks": ranks,
+        "memory": memory,
+        "micro_batch": list(next(iter(forecast.batch.values())).shape),
+        "parameters": {"student": of_all - of_teacher, "teacher": of_teacher},
+        "layouts": [_row(forecast, layout, memory) for layout in layouts],
+        "proposal": None if proposal is None else proposal.changes,
+        "notes": [NOT_MEASURED],
+        "problems": problems,
+    }
+
+
+def _row(forecast: MemoryForecast, layout: Layout, memory: float | None) -> dict[str, Any]:
+    parts = forecast.of_rank(layout)
+    fits = None if memory is None else forecast.fits(layout, memory)
+    return {"name": layout.name, **asdict(parts), "total": parts.total, "fits": fits}

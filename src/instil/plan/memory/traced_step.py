@@ -1,0 +1,103 @@
+"""Memory of the activations of a training step."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Scheme
+from instil.engine import Engine
+from instil.engine.activation_checkpointing import checkpoint_learners, keep_activations
+from instil.plan.memory.live_bytes import LiveBytes
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Memory of one micro-batch, in bytes, without weights and their gradients.
+
+    Attributes:
+        saved: tensors that the forward pass saves for the backward pass.
+        peak: largest number of bytes that exist at a time: saved tensors, blocks that are computed
+            again, and buffers of losses, of gradients of activations and of the teacher.
+    """
+
+    saved: int
+    peak: int
+
+
+def trace_step(scheme: Scheme, batch: Batch, precision: str, is_checkpointed: bool) -> StepMemory:
+    """Run forward and backward passes of one step, without an update, and count their tensors.
+
+    Args:
+        scheme: prepared scheme; its tensors need no values. The gradients are deleted again.
+        batch: a micro-batch, with its clock.
+        precision: ``float32`` or ``bfloat16``.
+        is_checkpointed: whether the blocks of the learners keep only their inputs.
+
+    Raises:
+        ValueError: if activation checkpointing finds no blocks.
+    """
+    engine = Engine("cpu", precision)
+    if is_checkpointed:
+        checkpoint_learners(scheme)
+    scheme.train()
+    parameters = [*scheme.parameters()]
+    batch_tensors = [value for value in batch.values() if isinstance(value, Tensor)]
+    live = LiveBytes([*parameters, *scheme.buffers(), *batch_tensors])
+    # A forecast counts gradients by themselves, because a training shards them.
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+            lambda p: live.exclude(p.grad)
+        )
+        for parameter in parameters
+        if parameter.requires_grad
+    ]
+    try:
+        with live, warnings.catch_warnings():
+            # Fake tensors copy the description of a real one, and read this attribute for it.
+            warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+            saved = _forward_and_backward(engine, scheme, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter in parameters:
+            parameter.grad = None
+        if is_checkpointed:
+            keep_activations(scheme)
+    return StepMemory(saved, live.peak)
+
+
+def _forward_and_backward(engine: Engine, scheme: Scheme, batch: Batch) -> int:
+    """Run all updates of a step without the optimizers; return the largest number of saved bytes.
+
+    Weights that are saved are not counted.
+    """
+    weights = {parameter.untyped_storage()._cdata for parameter in scheme.parameters()}
+    sizes: dict[int, int] = {}
+    largest = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            sizes[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with engine.autocast():
+        batch = scheme.before_step(batch)
+    weights_of_losses = engine.loss_weights([scheme.counts(batch)])[0]
+    shares = {name: weight[0] for name, weight in weights_of_losses.items()}
+    updates = scheme.step(batch)
+    while True:
+        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        with hooks, engine.autocast():
+            update = next(updates, None)
+        if update is None:
+            return largest
+        largest = max(largest, sum(sizes.values()))
+        sizes.clear()
+        engine.backward(update, {name: shares[name] for name in update.losses}, last=True)
+        # Before the next forward pass, which the graph would outlive.
+        del update

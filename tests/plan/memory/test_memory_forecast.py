@@ -1,0 +1,184 @@
+"""Forecasts of memory from configurations, against the memory of real steps on the CPU."""
+
+from __future__ import annotations
+
+import json
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from instil.cli import main
+from instil.cli.memory_page import parse_memory
+from instil.core import Batch, Scheme
+from instil.engine import Engine, Optimization
+from instil.experiment.dry_run import dry_run
+from instil.experiment.experiment import Experiment
+from instil.experiment.trained_teachers import load_if_trained
+from instil.plan.forecast import forecast_training
+from instil.plan.memory.layout import Layout
+from instil.plan.memory.memory_forecast import MemoryForecast, forecast_memory
+from instil.recipe import RecipeError, build
+from instil.recipe.sections import Recipe
+from instil.training.step import train_step
+from tests.experiment.small import recipe as small_recipe
+from tests.networks.sources.folders import language_recipe, tokenizer, write_chat
+from tests.students.families import FAMILIES
+
+pytest.importorskip("transformers")
+CAUSAL = "transformers:AutoModelForCausalLM"
+MEDIUM = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 1000}
+MEDIUM_GPT2 = {"n_embd": 64, "n_layer": 2, "vocab_size": 1000}
+
+
+def cases() -> list[Any]:
+    slow = [(name, "float32") for name in ("llama", "qwen3", "gemma2", "gemma3_text")]
+    slow.append(("qwen2", "bfloat16"))
+    return [("gpt2", "float32"), *(pytest.param(*case, marks=pytest.mark.slow) for case in slow)]
+
+
+def config_of(name: str, **changed: Any) -> dict[str, Any]:
+    sizes = MEDIUM_GPT2 if name == "gpt2" else MEDIUM
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    return {"model_type": name} | FAMILIES[name] | sizes | special | changed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with conversations and a tokenizer."""
+    folder = tmp_path_factory.mktemp("memory")
+    write_chat(folder / "chat.jsonl")
+    tokenizer().save_pretrained(folder / "teacher")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(folder / "cache"))
+
+
+def recipe_of(folder: Path, name: str = "llama", precision: str = "float32") -> Recipe:
+    teacher = {"model": CAUSAL, "options": {"config": config_of("llama")}, "is_trained": True}
+    student = {"model": CAUSAL, "options": {"config": config_of(name)}}
+    objectives: dict[str, Any] = {"forward_kl": {}, "cross_entropy": {}}
+    return build(
+        language_recipe(
+            folder=str(folder),
+            name="memory",
+            teacher=teacher,
+            student=student,
+            objectives=objectives,
+            device="cpu",
+            train={"epochs": 1, "precision": precision},
+        )
+    )
+
+
+def real_step(recipe: Recipe, batch: Batch, is_checkpointed: bool) -> tuple[Engine, Scheme]:
+    """Train a step of a recipe with values, so that all states of the optimizer exist."""
+    _, scheme, _ = next(dry_run(Experiment.from_recipe(recipe), load_if_trained))
+    engine = Engine("cpu", recipe.train.precision, activation_checkpointing=is_checkpointed)
+    engine.setup(scheme, lambda learner: Optimization())
+    scheme.train()
+    train_step(engine, scheme, [batch])
+    return engine, scheme
+
+
+def allocated(engine: Engine, scheme: Scheme, batch: Batch) -> int:
+    """Largest number of bytes that the allocator of the CPU hands out during a step."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        train_step(engine, scheme, [batch])
+    results = profiler.profiler.kineto_results
+    events = [event for event in results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    totals: list[int] = list(accumulate(event.nbytes() for event in events))
+    return max(totals)
+
+
+@pytest.mark.parametrize(("name", "precision"), cases())
+def test_within_ten_percent_of_a_real_step(name: str, precision: str, folder: Path) -> None:
+    recipe = recipe_of(folder, name, precision)
+    forecast = MemoryForecast(recipe, ranks=1, device="cpu")
+    experiment = Experiment.from_recipe(recipe)
+    for is_checkpointed in (False, True):
+        memory = forecast.of_rank(Layout(1, False, is_checkpointed))
+        engine, scheme = real_step(recipe, forecast.batch, is_checkpointed)
+        weights = sum(tensor.nbytes for tensor in (*scheme.parameters(), *scheme.buffers()))
+        assert memory.student + memory.teacher == weights
+        trained = [parameter for parameter in scheme.parameters() if parameter.requires_grad]
+        assert memory.gradients == sum(parameter.nbytes for parameter in trained)
+        states = engine.optimizers["student"].state.values()
+        state_bytes = sum(value.nbytes for state in states for value in state.values())
+        assert memory.optimizer == state_bytes
+        # The gradients of the last step are not counted: they exist before the profile starts.
+        passes = allocated(engine, scheme, forecast.batch)
+        assert memory.activations + memory.buffers == pytest.approx(passes, rel=0.1)
+        measured = forecast_training(experiment, scheme, engine, forecast.batch)
+        assert memory.activations == pytest.approx(measured["activation_bytes"], rel=0.1)
+
+
+def test_layouts_and_proposals() -> None:
+    recipe = small_recipe("data.batch_size=64", student={"model": "cnn", "options": {"width": 3}})
+    forecast = MemoryForecast(recipe, ranks=2)
+    replicated, sharded, checkpointed, smallest = forecast.layouts()
+    whole = forecast.of_rank(replicated)
+    part = forecast.of_rank(sharded)
+    trained = [p for p in forecast.scheme.parameters() if p.requires_grad]
+    assert part.gradients == sum(torch.chunk(p, 2)[0].nbytes for p in trained)
+    assert 0.5 * whole.optimizer <= part.optimizer < 0.6 * whole.optimizer
+    assert whole.communication == 0
+    blocks = max(p.nbytes for p in forecast.scheme.parameters())
+    assert part.communication >= 2 * blocks
+    assert forecast.of_rank(checkpointed).activations < 0.8 * whole.activations
+    assert forecast.propose(2 * whole.total) == replicated
+    needed = min(forecast.of_rank(layout).total for layout in (checkpointed, smallest))
+    proposed = forecast.propose(needed)
+    assert proposed is not None
+    assert proposed.accumulate > 1
+    assert forecast.of_rank(proposed).total <= 0.9 * needed
+    assert forecast.propose(1000) is None
+
+
+def test_the_command(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    command = ["doctor", "digits", "--ranks", "2", "--memory"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "8GB"])
+    output = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "Memory of each of 2 processes" in output
+    assert "train.shard=false train.activation_checkpointing=false" in output
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "0.01MB", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert ended.value.code == 1
+    assert found["proposal"] is None
+    assert "No layout of 2 processes fits" in found["problems"][0]
+    assert [layout["fits"] for layout in found["layouts"]] == [False] * 4
+
+
+def test_wrong_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RecipeError, match=r"data.batch_size: .* Expected 500 or more, got 250"):
+        forecast_memory(small_recipe(), 500)
+    with pytest.raises(RecipeError, match=r"--ranks: Expected 1 or more processes, got 0"):
+        forecast_memory(small_recipe(), 0)
+    with pytest.raises(RecipeError, match=r"stages: the forecast of memory reads one stage"):
+        forecast_memory(small_recipe(stages=[{}, {"student": "previous"}]), 1)
+    quantized = {"model": CAUSAL, "options": {"quantization_config": {"load_in_4bit": True}}}
+    with pytest.raises(RecipeError, match=r"teacher.options.quantization_config: the size of"):
+        forecast_memory(small_recipe(teacher=quantized), 1)
+    experts = {"model": CAUSAL, "options": {"config": config_of("qwen2_moe")}}
+    sections = recipe_of(folder).model_dump(exclude_defaults=True)
+    with pytest.raises(RecipeError, match=r"--ranks: a network or an objective of this recipe"):
+        forecast_memory(build(sections | {"student": experts}), 1)
+    for text in ("80", "eighty GB", "0GB", "8TB"):
+        with pytest.raises(ValueError, match=r"--memory: not an amount of memory"):
+            parse_memory(text)
+    with pytest.raises(SystemExit):
+        main(["doctor", "digits", "--memory", "8GB"])
+    assert "--memory needs --ranks" in capsys.readouterr().err

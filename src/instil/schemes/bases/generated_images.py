@@ -36,6 +36,21 @@ def generate(scheme: DiffusionScheme, batch: Batch, turn: int = 0) -> NoisySampl
     """
     label: Tensor | None = batch["label"] if scheme.student_denoiser.num_classes else None
     images: Tensor = scheme.run_student(*start_step(scheme, batch, label, turn), label)["denoised"]
+    return with_random_noise(scheme, images, label, batch, turn)
+
+
+def with_random_noise(
+    scheme: DiffusionScheme, images: Tensor, label: Tensor | None, batch: Batch, turn: int = 0
+) -> NoisySample:
+    """Images of the student, and noisy versions of them at random times of the student.
+
+    Args:
+        scheme: the scheme.
+        images: clean images (N, ...) of the student.
+        label: classes (N,), None for no class.
+        batch: batch of the step.
+        turn: index of the update in this step.
+    """
     drawn = scheme.draw(batch, f"scheme.matching.{turn}")
     noisy = scheme.schedule.add_noise(images, drawn.noise, drawn.time)
     return NoisySample(images, drawn.noise, drawn.time, noisy, label)

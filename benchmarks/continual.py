@@ -47,9 +47,9 @@ STRENGTHS: dict[str, tuple[float, float]] = {
     "LwF": (1, 4),
     "iCaRL": (1, 4),
     "PODNet": (0.2, 1),
-    "DER++": (0.2, 1),
+    "DER++": (1, 2),
 }
-"""Two weights of kd and podnet, or alpha of der, for the other arms."""
+"""Two weights of kd and podnet, or beta of der, for the other arms."""
 EXEMPLARS: dict[str, dict[str, Any]] = {
     "replay": {"selection": "random"},
     "replay, nearest mean": {"classifier": "nearest_mean"},
@@ -96,7 +96,7 @@ def recipe_of(arm: str, file: Path, setting: dict[str, float], seeds: list[int])
     if arm in EXEMPLARS:
         data["exemplars"] = {"size": MEMORY, **EXEMPLARS[arm]}
     if arm == "DER++":
-        memory = {"size": MEMORY, "alpha": setting["strength"], "beta": 0.5}
+        memory = {"size": MEMORY, "alpha": 0.2, "beta": setting["strength"]}
         recipe["scheme"] = {"type": "der", **memory}
     stage: dict[str, Any] = {"student": GROWING, "train": {"optimizer": {"lr": setting["lr"]}}}
     if arm in ("LwF", "iCaRL"):

@@ -29,6 +29,7 @@ from instil.objectives.features.fitnet import FitNet
 from instil.objectives.features.mvd import MVD
 from instil.objectives.features.norm import NORM
 from instil.objectives.features.simkd import SimKD
+from instil.objectives.features.simreg import SimReg
 from instil.objectives.features.vid import VID
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.labels.label_smoothing import LabelSmoothing
@@ -76,6 +77,7 @@ from instil.schemes.offline.filter_kd import FilterKD
 from instil.schemes.offline.folded_transform import FoldedTransform
 from instil.schemes.offline.masked_images import MaskedImages
 from instil.schemes.offline.masked_video import MaskedVideo
+from instil.schemes.offline.momentum_contrast import MomentumContrast
 from instil.schemes.offline.nosmog import NOSMOG
 from instil.schemes.offline.offline import Offline
 from instil.schemes.offline.pate import PATE
@@ -468,6 +470,9 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "previous_epoch": lambda: PreviousEpoch(net(16, 1), {"ps_kd": PSKD(alpha=0.5)}),
     "crops": lambda: DINOScheme(
         viewed(16, 1), {"dino": DINO()}, prototypes=16, hidden=16, narrow=8, momentum=0.9
+    ),
+    "momentum_contrast": lambda: MomentumContrast(
+        viewed(16, 1), Frozen(viewed(32, 2)), {"simreg": SimReg(layers=0)}, size=96, momentum=0.9
     ),
     "several_students": lambda: SeveralStudents(
         net(16, 1), Frozen(net(32, 2)), [net(24, 3)], plain()

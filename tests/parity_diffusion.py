@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from instil.core import Batch, Objectives, Scheme
+from instil.schemes.diffusion.add import ADD
 from instil.schemes.diffusion.consistency_distillation import ConsistencyDistillation
 from instil.schemes.diffusion.consistency_training import ConsistencyTraining
 from instil.schemes.diffusion.dmd import DMD
@@ -36,6 +37,7 @@ def small() -> Objectives:
 
 
 SCHEMES: dict[str, Callable[[], Scheme]] = {
+    "add": lambda: ADD(denoiser(), teacher(), small(), fool=0.01),
     "consistency_distillation": lambda: ConsistencyDistillation(
         denoiser(), teacher(), small(), num_times=4, decay=0.9
     ),
@@ -62,7 +64,7 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "region_crops": test_region_crops.scheme,
     "prompt_loop": test_prompt_loop.scheme,
 }
-WHOLE = ("ladd", "mean_flow", "scm", "region_crops", "prompt_loop")
+WHOLE = ("add", "ladd", "mean_flow", "scm", "region_crops", "prompt_loop")
 """Schemes that cannot be sharded."""
 
 

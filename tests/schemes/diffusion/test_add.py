@@ -28,13 +28,14 @@ class Classifier(nn.Module):
         return self.head(self.second(self.first(image).tanh()).mean((2, 3)))
 
 
-def scheme(penalty: float = 0.0, **options: object) -> ADD:
+def scheme(penalty: float = 0.0, fool: float = 0.5, **options: object) -> ADD:
     classifier = Net(Classifier(), taps={"features": ["first", "second"]})
-    return ADD(denoiser(), teacher(), matching(), classifier, fool=0.5, penalty=penalty, **options)
+    return ADD(denoiser(), teacher(), matching(), classifier, fool=fool, penalty=penalty, **options)
 
 
 def test_contracts() -> None:
-    check_scheme(lambda: scheme(1.0), batch)
+    # The adversarial loss rises while the critics learn.
+    check_scheme(lambda: scheme(1.0, fool=1e-3), batch)
 
 
 @pytest.mark.parametrize("has_classifier", [True, False])

@@ -74,6 +74,28 @@ def test_losses_are_those_of_drawn_samples_with_their_stored_logits() -> None:
         assert torch.allclose(losses[name], factor * expected)
 
 
+def test_new_and_stored_samples_share_one_forward_pass() -> None:
+    """With BatchNorm, stored logits could not be compared with those of other statistics."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    der = DER(Net(model, taps={"features": ["0"]}), {"cross_entropy": CrossEntropy()}, size=10)
+    der.prepare(batch())
+    trained(der, batch(0))
+    stored = der.memory()["logits"][:6]
+    rows: list[int] = []
+    model[1].register_forward_hook(lambda _, inputs, output: rows.append(len(inputs[0])))
+    now = batch(1)
+    losses = trained(der, now)
+    assert rows == [18]
+    streams = [f"scheme.der.{name}" for name in ("replay_logits", "replay_labels")]
+    drawn = [(keyed_uniform(now, 1, stream)[:, 0] * 6).long() for stream in streams]
+    inputs = torch.cat([now["x"], *(batch(0)["x"][row] for row in drawn)])
+    model.train()
+    logits = model(inputs)[6:12]
+    expected = der.alpha * (logits - stored[drawn[0]]).square().mean()
+    assert torch.allclose(losses["replay_logits"], expected, rtol=1e-4)
+
+
 def test_a_factor_of_zero_leaves_its_loss_out() -> None:
     der = scheme(beta=0.0)
     der.prepare(batch())

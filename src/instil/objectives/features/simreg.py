@@ -12,6 +12,7 @@ from instil.core import Batch, Card
 from instil.functional.directions import unit_distance
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
+from instil.modules.adapters import IdentityPair
 from instil.modules.projectors import RegressionHead
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -72,13 +73,20 @@ class SimReg(RelationObjective):
     def __init__(
         self,
         layers: Annotated[
-            int, Ge(1), Doc("linear layers of the perceptron; 1: a linear projection")
+            int,
+            Ge(0),
+            Doc(
+                "linear layers of the perceptron; 1: a linear projection; 0: no perceptron, for "
+                "embeddings of one width"
+            ),
         ] = 4,
     ):
         super().__init__()
         self.layers = layers
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
+        if not self.layers:
+            return IdentityPair()
         return RegressionHead(student, teacher, self.layers)
 
     def loss(self, student_embedding: Tensor, teacher_embedding: Tensor, batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated
 
 import torch
@@ -28,6 +28,7 @@ from instil.functional.keyed_random import keyed_uniform
 from instil.items import replace_invalid
 from instil.modules.reservoir import Reservoir
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
+from instil.roles.signals import SHARED_ROLES
 
 NOT_STORED = ("label", "index", "view", "valid")
 """Entries of a batch that the student does not read."""
@@ -55,15 +56,17 @@ class DER(Scheme):
         deviations="The student of a stage has no outputs for later classes, so that stored logits "
         "are compared for the classes of their stage only. A sample is stored as the student saw "
         "it, augmented, and is not augmented again. Each sample of a batch draws one stored sample "
-        "for each loss. As in the authors' code, the squared error is a mean over the classes.",
+        "for each loss. New and stored samples share one forward pass, so that BatchNorm has the "
+        "same statistics for them; the authors' code has a pass for each. As in that code, the "
+        "squared error is a mean over the classes.",
         equation=r"\mathrm{CE}(z(x), y) + \alpha\, \mathbb{E}_{(x', z') \sim M} \Vert z(x') - z' "
         r"\Vert^2 + \beta\, \mathbb{E}_{(x'', y'') \sim M} \mathrm{CE}(z(x''), y'')",
         use="For stages with new classes or domains, where some samples of earlier stages may be "
         "kept. It needs no teacher network. With beta it is DER++; with alpha 0 it is experience "
         "replay.",
         pitfalls="The memory holds inputs of training samples, which may not be allowed for "
-        "private data. A small memory is memorized when beta is large. Every loss on the memory "
-        "costs a further forward pass of a whole batch.",
+        "private data. A small memory is memorized when beta is large, and a small beta forgets: "
+        "tune it first. Every loss on the memory adds a whole batch to the forward pass.",
     )
 
     def __init__(
@@ -124,24 +127,34 @@ class DER(Scheme):
 
     def compute_losses(self, batch: Batch) -> Update:
         """Return the objectives' update with the losses on the memory and the rows to store."""
-        outputs = self.student(batch)
+        stored = {name: self._drawn(batch, stream) for name, stream in self._draws().items()}
+        # One pass: the statistics of BatchNorm are the same for new and stored samples.
+        all_outputs = self.student(self._with_stored(batch, stored.values()))
+        num = len(batch["label"])
+        outputs = first_rows(all_outputs, num)
         update: Update = self.objectives(outputs, {}, batch)
-        for name, draw in self._draws().items():
-            stored = self._drawn(batch, draw)
-            inputs = {key: value for key, value in stored.items() if key in batch}
+        parts = all_outputs["logits"].split(num)[1:]
+        for (name, drawn), part in zip(stored.items(), parts, strict=True):
             # While the memory is empty, samples that do not count are replayed as well.
-            outputs_of_stored = self.student(batch | inputs)
-            logits = to_float32(replace_invalid(outputs_of_stored["logits"], batch))
-            weight = self._replay_weight(name, batch, stored)
+            logits = to_float32(replace_invalid(part, batch))
             if name == "replay_logits":
-                values = self.alpha * self._squared_error(logits, stored)
+                values = self.alpha * self._squared_error(logits, drawn)
             else:
-                values = self.beta * cross_entropy_loss(logits, stored["label"], "none")
-            update.losses[name] = mean(values, weight)
+                values = self.beta * cross_entropy_loss(logits, drawn["label"], "none")
+            update.losses[name] = mean(values, self._replay_weight(name, batch, drawn))
         is_valid = item_weights(batch) > 0
         for key, rows in self._rows(batch, outputs).items():
             update.state_updates[f"reservoir.{key}"] = rows[is_valid].detach()
         return update
+
+    def _with_stored(self, batch: Batch, stored: Iterable[Batch]) -> Batch:
+        """Batch with stored samples after its own, in the entries that the student reads."""
+        inputs = self._inputs(batch)
+        rows = list(stored)
+        return batch | {
+            key: torch.cat([value, *(drawn[key] for drawn in rows)])
+            for key, value in inputs.items()
+        }
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """Store samples of the step by reservoir sampling."""
@@ -197,3 +210,21 @@ class DER(Scheme):
         logits = to_float32(outputs["logits"])
         width = torch.full_like(batch["label"], logits.shape[1])
         return self._inputs(batch) | {"label": batch["label"], "logits": logits, "width": width}
+
+
+def first_rows(outputs: Outputs, num: int) -> Outputs:
+    """Outputs of the first samples; roles that belong to no sample stay as they are.
+
+    Args:
+        outputs: role -> tensor (N, ...) or tuple of such tensors.
+        num: number of samples.
+    """
+    rows: Outputs = {}
+    for role, value in outputs.items():
+        if role in SHARED_ROLES:
+            rows[role] = value
+        elif isinstance(value, tuple):
+            rows[role] = tuple(level[:num] for level in value)
+        else:
+            rows[role] = value[:num]
+    return rows

@@ -1,4 +1,5 @@
 # Written by tools/public_stub.py.
+from .schemes.diffusion.add import ADD as ADD
 from .objectives.features.afd import AFD as AFD
 from .objectives.logits.akl import AKL as AKL
 from .objectives.features.am_radio import AMRADIO as AMRADIO
@@ -168,6 +169,7 @@ from .objectives.relations.minilmv2 import MiniLMv2 as MiniLMv2
 from .schemes.self_distillation.mixskd import MixSKD as MixSKD
 from .objectives.features.mobilebert import MobileBERT as MobileBERT
 from .objectives.features.mobile_sam import MobileSAM as MobileSAM
+from .schemes.offline.momentum_contrast import MomentumContrast as MomentumContrast
 from .objectives.logits.multi_label_kd import MultiLabelKD as MultiLabelKD
 from .tasks.multi_view_classification import MultiViewClassification as MultiViewClassification
 from .objectives.logits.multilevel_ot import MultilevelOT as MultilevelOT
@@ -517,6 +519,7 @@ from .objectives.logits.wsld import wsld_loss as wsld_loss
 
 __version__: str
 __all__ = [
+    "ADD",
     "AFD",
     "AKL",
     "AMRADIO",
@@ -686,6 +689,7 @@ __all__ = [
     "MixSKD",
     "MobileBERT",
     "MobileSAM",
+    "MomentumContrast",
     "MultiLabelKD",
     "MultiViewClassification",
     "MultilevelOT",

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,7 @@ EXECUTED = {
         "python: test_metrics_and_models_of_extend",
         "python: test_metrics_and_models_of_extend",
     ],
+    "federated.md": [f"bash: {INSTALLATION}"] + ["python: test_federated"] * 3,
     "integrations.md": ["python: test_integrations"] * 4,
     "language.md": [
         "yaml: test_language",
@@ -460,6 +462,27 @@ def test_integrations(names: dict[str, Any], empty_folder: Path) -> None:
     for snippet in (lightning, accelerate, trackers):
         exec(compile(snippet, "integrations.md", "exec"), names | {"SGD": torch.optim.SGD})
     assert list(Path("runs/kd").glob("events*"))
+
+
+def test_federated() -> None:
+    """Three clients in this process; skipped without Flower."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Flower imports old names of click
+        pytest.importorskip("flwr.serverapp.strategy")
+    torch.manual_seed(0)
+    images = torch.rand(3, 12, 1, 8, 8)
+    labels = torch.arange(12) % 10
+    variables: dict[str, Any] = {
+        "network": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        "loaders": [[(image, labels)] for image in images],
+        "public_images": torch.rand(64, 1, 8, 8),
+    }
+    averaging, consensus, generated = blocks("federated.md", "python")
+    for snippet in (averaging, consensus, generated):
+        before = variables.get("result")
+        exec(compile(snippet, "federated.md", "exec"), variables)
+        assert variables["result"] is not before
+    assert variables["states"][0]["1.weight"].shape == (10, 64)
 
 
 @pytest.mark.slow

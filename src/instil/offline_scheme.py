@@ -26,7 +26,7 @@ DEFAULT_OBJECTIVES = {"cross_entropy": 1.0, "kd": 1.0}
 
 
 def offline_scheme(
-    teacher: nn.Module | Sequence[nn.Module],
+    teacher: nn.Module | Sequence[nn.Module] | None,
     student: nn.Module,
     loader: Iterable[Any],
     objectives: ObjectiveSpecs | None,
@@ -36,7 +36,8 @@ def offline_scheme(
     """Build an offline scheme from modules.
 
     Args:
-        teacher: module, or several modules, whose logits are averaged.
+        teacher: module, or several modules, whose logits are averaged; None: no teacher, for
+            objectives that read labels only.
         student: module or ``Net``.
         loader: its first batch shows the modules whose outputs objectives read.
         objectives: as in ``distil``; None: cross-entropy and KD.
@@ -52,7 +53,8 @@ def offline_scheme(
     batches = task_loader(loader, task, student_net, names)
     if not isinstance(student, Net):
         student_net = Net(student, task.call, _taps(student, batches, built, "student"))
-    return Offline(student_net, _teacher(teacher, batches, built), built)
+    frozen = None if teacher is None else _teacher(teacher, batches, built)
+    return Offline(student_net, frozen, built)
 
 
 def _teacher(

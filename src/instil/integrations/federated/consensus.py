@@ -29,7 +29,9 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     """
     device = next((parameter.device for parameter in model.parameters()), images.device)
     with eval_mode(model):
-        parts = [to_float32(model(part.to(device))).cpu() for part in images.split(batch_size)]
+        parts = [
+            to_float32(model(part.to(device))).cpu() for part in torch.split(images, batch_size)
+        ]
     return torch.cat(parts)
 
 
@@ -70,7 +72,8 @@ def consensus(client_logits: Sequence[Tensor], weights: Sequence[float] | None =
             f"weights: wrong values. Expected {len(stacked)} numbers >= 0 with a positive sum, "
             f"got {list(weights)}"
         )
-    return torch.tensordot(shares / shares.sum(), stacked, 1)
+    mean: Tensor = torch.tensordot(shares / shares.sum(), stacked, 1)
+    return mean
 
 
 def digest(

@@ -174,5 +174,6 @@ class HardSampleFineTuning:
             client_logits = torch.stack([client(images) for client in clients])
         student.train()
         optimizer.zero_grad()
-        model_discrepancy(student(images), client_logits, shares).mean().backward()
+        loss = model_discrepancy(student(images), client_logits, shares).mean()
+        torch.autograd.backward(loss)
         optimizer.step()

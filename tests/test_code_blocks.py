@@ -42,12 +42,14 @@ from tests import speech_files
 from tests.comparison.folders import write_run, write_search
 from tests.data.chat_files import conversations, tokenizer_folder, write_jsonl
 from tests.data.sources.test_streams import png, write_tar
+from tests.integrations.test_lm_eval_harness import write_sums
 from tests.networks.sources.folders import (
     write_chat,
     write_encoder_decoder,
     write_model,
     write_pairs,
 )
+from tests.networks.sources.vision_folders import write_image_chat, write_vision_model
 from tests.remote.stub import stub
 from tests.test_docs import command
 from tests.test_resemblyzer_example import voices
@@ -162,10 +164,11 @@ EXECUTED = {
         "python: test_metrics_and_models_of_extend",
     ],
     "federated.md": [f"bash: {INSTALLATION}"] + ["python: test_federated"] * 3,
-    "integrations.md": ["python: test_integrations"] * 4,
+    "integrations.md": ["python: test_integrations"] * 4 + ["python: test_harness_of_integrations"],
     "language.md": [
         "yaml: test_language",
         "yaml: test_conversations_of_language",
+        "yaml: test_images_of_language",
         "yaml: test_folders_of_language",
         "yaml: test_quantized_models_of_language",
         "bash: test_language",
@@ -449,7 +452,7 @@ def test_tutorial_own_loop(names: dict[str, Any]) -> None:
 def test_integrations(names: dict[str, Any], empty_folder: Path) -> None:
     from tests.integrations import test_hf_trainer as hugging_face
 
-    trainer, lightning, accelerate, trackers = blocks("integrations.md", "python")
+    trainer, lightning, accelerate, trackers, _ = blocks("integrations.md", "python")
     variables: dict[str, Any] = {
         "student": hugging_face.language_model(1, 0),
         "teacher": hugging_face.language_model(2, 1),
@@ -483,6 +486,18 @@ def test_federated() -> None:
         exec(compile(snippet, "federated.md", "exec"), variables)
         assert variables["result"] is not before
     assert variables["states"][0]["1.weight"].shape == (10, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of lm-eval
+def test_harness_of_integrations(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_HOME", str(folder / "cache"))
+    write_model(Path("my_run/student"), "llama")
+    write_sums(Path("my_tasks"))
+    variables: dict[str, Any] = {}
+    exec(compile(blocks("integrations.md", "python")[4], "integrations.md", "exec"), variables)
+    assert set(variables["metrics"]) == {"sums/acc", "sums/acc_stderr"}
 
 
 @pytest.mark.slow
@@ -873,8 +888,24 @@ def test_conversations_of_language(folder: Path) -> None:
     assert len(splits.train) < 5, "36 conversations in rows of 2048 tokens"
 
 
+@pytest.mark.slow
+def test_images_of_language(folder: Path) -> None:
+    Path("my.yaml").write_text(blocks("language.md", "yaml")[2])
+    write_vision_model(Path("my_model"), "llava")
+    write_image_chat(Path())
+    command("run", "my.yaml", "train.epochs=2", *SHORT[1:3], "--out", "out", folder=folder)
+    result = json.loads(Path("out/result.json").read_text())
+    assert result["status"] == "complete"
+    rows = result["details"]["distilled"]["continuations"]
+    assert all("Which shade?" in row["prompt"] for row in rows)
+    assert "untrained" in rows[0]
+    command("export", "out", folder=folder)
+    assert Path("out/student/model.safetensors").is_file()
+    assert Path("out/student/processor_config.json").is_file()
+
+
 def test_quantized_models_of_language(folder: Path) -> None:
-    text = blocks("language.md", "yaml")[3]
+    text = blocks("language.md", "yaml")[4]
     head = "task: language\ndata: {name: chat, files: chat.jsonl, tokenizer: my_teacher}\n"
     Path("my.yaml").write_text(f"{head}{text}objectives: {{forward_kl: {{}}}}\n")
     student = recipes.load("my.yaml").student
@@ -893,7 +924,7 @@ def test_folders_of_seq2seq(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_folders_of_language(folder: Path) -> None:
-    text = blocks("language.md", "yaml")[2]
+    text = blocks("language.md", "yaml")[3]
     Path("my.yaml").write_text(text)
     write_model(Path("my_teacher"), "qwen2", max_position_embeddings=512)
     write_model(Path("my_student"), "llama", max_position_embeddings=512, num_hidden_layers=1)

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from instil.data import chat_files, chat_preparation
-from instil.data.chat_encoding import ChatEncoder, bytes_of, tokens_and_offsets
+from instil.data.chat_encoding import ChatEncoder
 from instil.data.chat_files import ChatFile
+from instil.data.chat_offsets import bytes_of, tokens_and_offsets
 from instil.data.chat_preparation import Part, encoded, fingerprint, prepared
 from instil.data.chat_template import load_template
 from instil.data.token_arrays import TOKENS, TokenArrays, write_arrays

@@ -101,7 +101,10 @@ def test_precomputed_teacher_outputs_equal_those_of_every_step(here: Path) -> No
         for name in ("false", "true")
     ]
     assert all(one == pytest.approx(two, rel=1e-4) for one, two in zip(*losses, strict=True))
-    assert outcome[0]["details"]["distilled"]["continuations"]
+    for arm in ("teacher", "distilled"):
+        rows = outcome[0]["details"][arm]["continuations"]
+        assert rows
+        assert all(("untrained" in row) == (arm == "distilled") for row in rows)
     gaps = [result["details"]["distilled"]["exposure_bias_gap"] for result in outcome]
     assert gaps[1] == pytest.approx(gaps[0], rel=1e-3, abs=1e-6)
 

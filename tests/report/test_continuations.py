@@ -32,6 +32,16 @@ def test_every_prompt_has_all_networks_and_no_text_is_markup() -> None:
     assert "0.25" not in page
 
 
+def test_the_text_before_the_training_stands_before_the_one_after() -> None:
+    one = record("teacher", "distilled")
+    row = {"prompt": "def <f>", "text": "(x):", "generated": "after", "untrained": "<before>"}
+    one.result["details"]["distilled"]["continuations"] = [row, row]
+    page = continuations(one)
+    assert page.count(", before its training</dt>") == 2
+    assert page.index("&lt;before&gt;") < page.index(">after<")
+    assert page.index("(y) &amp; more") < page.index("&lt;before&gt;"), "the teacher comes first"
+
+
 def test_exposure_bias_is_shown() -> None:
     one = record("distilled")
     one.result["details"]["distilled"]["exposure_bias_gap"] = 0.25

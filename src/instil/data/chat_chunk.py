@@ -13,9 +13,11 @@ class Chunk(NamedTuple):
         unit: ``line`` or ``row``, for messages.
         first: number of the first row.
         rows: rows as dicts, or as lines of JSON; empty lines are skipped.
+        folder: folder that paths of images start from; empty for the working directory.
     """
 
     name: str
     unit: str
     first: int
     rows: list[Any]
+    folder: str = ""

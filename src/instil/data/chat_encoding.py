@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instil.data.chat_chunk import Chunk
+from instil.data.chat_images import ImageProcessor
+from instil.data.chat_offsets import Offsets, bytes_of, covered, tokens_and_offsets
 from instil.data.chat_rows import ChatRow, chat_row
 from instil.data.chat_template import ChatTemplate, Span, answer_spans, marked_answers
+from instil.data.image_files import located_images
 
 LossOn = Literal["assistant", "completion", "all"]
-Offsets = NDArray[np.int64]
-"""First and last character of each token (T, 2)."""
 MAX_BYTES = (1 << 15) - 1
 """Largest number of bytes of a token in ``Encoded.info``."""
 LEARNED = 1 << 15
@@ -30,12 +31,14 @@ class Encoded(NamedTuple):
         info: number of UTF-8 bytes of each token (T,), uint16, with the bit ``LEARNED``.
         domain: subject of the text.
         teacher_id: teacher of the row; None for none.
+        images: files or data URLs of its images.
     """
 
     tokens: NDArray[np.int32]
     info: NDArray[np.uint16]
     domain: str
     teacher_id: int | str | None
+    images: tuple[str, ...] = ()
 
 
 @dataclass
@@ -73,12 +76,20 @@ class ChatEncoder:
         template: template of conversations; None for none.
         loss_on: tokens that are learned. assistant: all answers. completion: the last answer, or
             all that follows the prompt. all: every token.
+        images: processor of the images; None for a model of texts.
     """
 
-    def __init__(self, tokenizer: Any, template: ChatTemplate | None, loss_on: LossOn):
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: ChatTemplate | None,
+        loss_on: LossOn,
+        images: ImageProcessor | None = None,
+    ):
         self.tokenizer = tokenizer
         self.template = template
         self.loss_on = loss_on
+        self.images = images
 
     def encode_chunk(self, chunk: Chunk) -> tuple[list[Encoded], Tally]:
         """Encode rows of a file.
@@ -98,6 +109,8 @@ class ChatEncoder:
             if isinstance(raw, str) and not raw.strip():
                 continue
             row = chat_row(raw, f"{chunk.name}, {chunk.unit} {chunk.first + index}")
+            if row.images:
+                row = replace(row, images=located_images(row.images, chunk.folder))
             tally.total += 1
             if (text := self._encode(row, tally)) is not None:
                 texts.append(text)
@@ -108,7 +121,7 @@ class ChatEncoder:
             tally.add("empty", row.where)
             return None
         encode = self._plain if row.text is not None else self._conversation
-        tokens, num_bytes, is_learned = encode(row, tally)
+        tokens, num_bytes, is_learned = self._with_images(row, *encode(row, tally))
         # The first token has no earlier one to be predicted from.
         is_learned[:1] = False
         if not is_learned.any():
@@ -116,7 +129,23 @@ class ChatEncoder:
             return None
         info = np.minimum(num_bytes, MAX_BYTES).astype(np.uint16)
         info[is_learned] |= LEARNED
-        return Encoded(tokens.astype(np.int32), info, row.domain, row.teacher_id)
+        return Encoded(tokens.astype(np.int32), info, row.domain, row.teacher_id, row.images)
+
+    def _with_images(
+        self, row: ChatRow, tokens: Any, num_bytes: Any, is_learned: Any
+    ) -> tuple[Any, Any, Any]:
+        """Tokens, bytes and mask with the tokens of images, which are never learned."""
+        if self.images is None:
+            if row.images:
+                raise ValueError(
+                    f"{row.where}: the row has images, but there is no processor of images beside "
+                    "the tokenizer. Expected the folder of a vision-language model. Set "
+                    "data.tokenizer to it"
+                )
+            return tokens, num_bytes, is_learned
+        tokens, origin = self.images.expanded(tokens, row.images, row.where)
+        is_text = origin >= 0
+        return tokens, np.where(is_text, num_bytes[origin], 0), is_text & is_learned[origin]
 
     def _plain(self, row: ChatRow, tally: Tally) -> tuple[Any, Any, Any]:
         """Tokens, bytes and mask of a text, or of a prompt with its answer."""
@@ -201,41 +230,3 @@ class ChatEncoder:
             else:
                 all_end = False
         return all_end
-
-
-def covered(offsets: Offsets, spans: Sequence[Span]) -> NDArray[np.bool_]:
-    """Return the tokens (T,) that have a character in one of the spans."""
-    is_covered = np.zeros(len(offsets), bool)
-    for start, end in spans:
-        is_covered |= (offsets[:, 0] < end) & (offsets[:, 1] > start)
-    return is_covered
-
-
-def tokens_and_offsets(tokenizer: Any, text: str) -> tuple[NDArray[np.int32], Offsets]:
-    """Return the tokens (T,) of a text and their first and last characters (T, 2)."""
-    inner = getattr(tokenizer, "inner", None)
-    if inner is None:
-        data = np.frombuffer(text.encode(), np.uint8).astype(np.int32)
-        # The first byte of a character has another form than those that follow.
-        character = ((data & 0xC0) != 0x80).cumsum() - 1
-        return data, np.stack([character, character + 1], 1)
-    encoding = inner.encode(text, add_special_tokens=False)
-    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
-    return np.array(encoding.ids, np.int32), offsets
-
-
-def bytes_of(text: str, offsets: Offsets) -> NDArray[np.int64]:
-    """Return the number of UTF-8 bytes (T,) that each token adds to a text.
-
-    The first of several tokens of one character counts all of its bytes.
-    """
-    if not len(offsets):
-        return np.zeros(0, np.int64)
-    ends = np.maximum.accumulate(offsets[:, 1])
-    # The last token counts what follows it.
-    ends[-1] = len(text)
-    if not text.isascii():
-        points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        sizes = 1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF)
-        ends = np.concatenate([[0], sizes.cumsum()])[ends]
-    return np.diff(ends, prepend=0)

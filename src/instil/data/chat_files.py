@@ -48,6 +48,11 @@ class ChatFile:
         Raises:
             ValueError: for a file that cannot be read.
         """
+        folder = str(self.path.resolve().parent)
+        for chunk in self._chunks():
+            yield chunk._replace(folder=folder)
+
+    def _chunks(self) -> Iterator[Chunk]:
         name = self.path.name
         if name.endswith(".parquet"):
             yield from self._parquet_chunks()

@@ -76,6 +76,10 @@ def fingerprint(sources: Sequence[ChatSource], encoder: ChatEncoder) -> str:
         "template": None if template is None else [template.source, template.tokens],
         "loss_on": encoder.loss_on,
     }
+    if template is not None and template.reads_parts:
+        facts["reads_parts"] = True
+    if encoder.images is not None:
+        facts["processor"] = encoder.images.digest()
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
 
 

@@ -8,6 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instil.cards import suggestion
+from instil.data.chat_content import (
+    content_of,
+    image_column,
+    shown,
+    string,
+    text_of,
+    without_sources,
+)
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 SHAREGPT_ROLES = {
@@ -40,6 +48,7 @@ class ChatRow:
         teacher_id: teacher of the row, an index or a name; None for none.
         is_cut: whether the answer was cut, so that its end is not learned.
         excluded: indices of messages whose answer the row excludes.
+        images: files or data URLs of the images, in the order of the text.
     """
 
     where: str
@@ -52,6 +61,7 @@ class ChatRow:
     teacher_id: int | str | None = None
     is_cut: bool = False
     excluded: tuple[int, ...] = ()
+    images: tuple[str, ...] = ()
 
     def answers(self) -> list[int]:
         """Return the indices of the answers that may be learned."""
@@ -90,6 +100,7 @@ def chat_row(row: Any, where: str) -> ChatRow:
         "teacher_id": teacher_id,
         "tools": _tools(row.get("tools"), where),
         "is_cut": row.get("finish_reason") == "length",
+        "images": image_column(row, where),
     }
     turns = row.get("messages", row.get("conversations"))
     if turns is not None:
@@ -97,7 +108,7 @@ def chat_row(row: Any, where: str) -> ChatRow:
     if row.get("completion") is not None:
         return _prompt_row(row.get("prompt"), row["completion"], where, common)
     if row.get("text") is not None:
-        return ChatRow(text=_string(row["text"], "text", where), **common)
+        return ChatRow(text=string(row["text"], "text", where), **common)
     raise ValueError(_missing_columns(row, where))
 
 
@@ -116,14 +127,10 @@ def _missing_columns(row: Mapping[str, Any], where: str) -> str:
     for column in COLUMNS:
         if column in row:
             lacks = " and no 'completion'" if column == "prompt" else ""
-            return f"{where}: '{column}' is {_shown(row[column])}{lacks}. Expected {FORMS}"
+            return f"{where}: '{column}' is {shown(row[column])}{lacks}. Expected {FORMS}"
     names = ", ".join(row) or "none"
     hint = next((near for name in row if "mean" in (near := suggestion(name, COLUMNS))), "")
     return f"{where}: no column to learn, only {names}. Expected {FORMS}.{hint}"
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else f"{value!r:.40}"
 
 
 def _is_name(value: Any) -> bool:
@@ -133,7 +140,7 @@ def _is_name(value: Any) -> bool:
 def _prompt_row(prompt: Any, completion: Any, where: str, common: dict[str, Any]) -> ChatRow:
     """Row of a prompt and a completion, both texts or both lists of messages."""
     if isinstance(completion, str):
-        text = "" if prompt is None else _string(prompt, "prompt", where)
+        text = "" if prompt is None else string(prompt, "prompt", where)
         return ChatRow(prompt=text, text=completion, **common)
     if isinstance(prompt, str):
         raise ValueError(
@@ -148,13 +155,15 @@ def _prompt_row(prompt: Any, completion: Any, where: str, common: dict[str, Any]
 def _conversation(before: list[Message], after: list[Message], common: dict[str, Any]) -> ChatRow:
     """Row of messages, without the keys that exclude answers."""
     excluded = []
-    messages = []
-    for index, message in enumerate(before + after):
+    messages, images = without_sources(before + after, common["images"], common["where"])
+    common = common | {"images": images}
+    learned = []
+    for index, message in enumerate(messages):
         flags = [message[key] for key in LOSS_KEYS if key in message]
         if flags and not all(flags):
             excluded.append(index)
-        messages.append({key: message[key] for key in message if key not in LOSS_KEYS})
-    return ChatRow(messages=messages, num_prompt=len(before), excluded=tuple(excluded), **common)
+        learned.append({key: message[key] for key in message if key not in LOSS_KEYS})
+    return ChatRow(messages=learned, num_prompt=len(before), excluded=tuple(excluded), **common)
 
 
 def _messages(turns: Any, column: str, where: str, may_be_empty: bool = False) -> list[Message]:
@@ -166,14 +175,14 @@ def _messages(turns: Any, column: str, where: str, may_be_empty: bool = False) -
                 f"{where}: '{column}' is a text. Expected a list of messages, or its JSON"
             ) from error
     if not isinstance(turns, Sequence) or not (turns or may_be_empty):
-        raise ValueError(f"{where}: '{column}' is {_shown(turns)}. Expected a list of messages")
+        raise ValueError(f"{where}: '{column}' is {shown(turns)}. Expected a list of messages")
     return [_message(turn, f"{where}: message {index}") for index, turn in enumerate(turns)]
 
 
 def _message(turn: Any, where: str) -> Message:
     """Return a message of the template, from the form of OpenAI or of ShareGPT."""
     if not isinstance(turn, Mapping):
-        raise ValueError(f"{where} is {_shown(turn)}. Expected an object with role and content")
+        raise ValueError(f"{where} is {shown(turn)}. Expected an object with role and content")
     # Parquet files have every key of any message; the missing ones are null.
     message: Message = without_nulls(turn)
     if "role" not in message and "from" in message:
@@ -185,25 +194,8 @@ def _message(turn: Any, where: str) -> Message:
         hint = suggestion(str(role), ROLES) if "role" in message else ""
         problem = f"has the unknown role {role!r}" if "role" in message else "has no role"
         raise ValueError(f"{where} {problem}. Expected one of {', '.join(ROLES)}.{hint}")
-    message["content"] = _content(message.get("content", ""), where)
+    message["content"] = content_of(message.get("content", ""), role, where)
     return message
-
-
-def _content(content: Any, where: str) -> str:
-    """Text of a content, which may be a list of parts of text."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise ValueError(f"{where}: content is {_shown(content)}. Expected a text")
-    texts = []
-    for part in content:
-        if isinstance(part, Mapping) and part.get("type", "text") != "text":
-            raise ValueError(
-                f"{where}: content has a part of type {part.get('type')!r}. Expected text only"
-            )
-        text = part.get("text") if isinstance(part, Mapping) else part
-        texts.append(_string(text, "text", where))
-    return "".join(texts)
 
 
 def _tools(tools: Any, where: str) -> list[Any] | None:
@@ -216,7 +208,7 @@ def _tools(tools: Any, where: str) -> list[Any] | None:
     if tools is None or tools == []:
         return None
     if not isinstance(tools, list):
-        raise ValueError(f"{where}: 'tools' is {_shown(tools)}. Expected a list of tools")
+        raise ValueError(f"{where}: 'tools' is {shown(tools)}. Expected a list of tools")
     parsed = [json.loads(tool) if isinstance(tool, str) else tool for tool in tools]
     return [without_nulls(tool) for tool in parsed]
 
@@ -230,11 +222,5 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
-def _string(value: Any, column: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: '{column}' is {_shown(value)}. Expected a text")
-    return value
-
-
 def _is_empty(turn: Message) -> bool:
-    return not turn["content"].strip() and not turn.get("tool_calls")
+    return not text_of(turn["content"]).strip() and not turn.get("tool_calls")

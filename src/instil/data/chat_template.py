@@ -16,6 +16,8 @@ GENERATION = re.compile(r"(\{%-?\s*)generation(\s*-?%\})")
 """Mark of a template around the tokens that a model generates."""
 END_GENERATION = re.compile(r"(\{%-?\s*)endgeneration(\s*-?%\})")
 SPECIAL_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+PROBE = "instil"
+"""Text whose place in the result shows the form of contents that a template reads."""
 CHATML = Path(__file__).with_name("chatml.jinja")
 
 
@@ -33,7 +35,48 @@ class ChatTemplate:
     def __init__(self, source: str, tokens: dict[str, str]):
         self.source = source
         self.tokens = tokens
+        self._reads_parts: bool | None = None
         self.has_marks = GENERATION.search(source) is not None
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether the template reads contents as lists of parts, as for images."""
+        if self._reads_parts is None:
+            self._reads_parts = PROBE not in self._probe(PROBE) and PROBE in self._probe(
+                [{"type": "text", "text": PROBE}]
+            )
+        return self._reads_parts
+
+    def _probe(self, content: Any) -> str:
+        """Text of a message with this content; empty if the template refuses it."""
+        try:
+            texts, _ = _renderer()(
+                conversations=[[{"role": "user", "content": content}]],
+                chat_template=self.source,
+                **self.tokens,
+            )
+        # A template may raise any error of Jinja or of Python.
+        except Exception:
+            return ""
+        return str(texts[0])
+
+    def _in_form(self, messages: Sequence[Message], where: str) -> list[Message]:
+        """Messages with contents in the form that the template reads."""
+        if not self.reads_parts:
+            if any(isinstance(message["content"], list) for message in messages):
+                raise ValueError(
+                    f"{where}: a message has an image, but the chat template reads texts only. "
+                    "Set chat_template to that of a vision-language model, or write the "
+                    "placeholder into the text and the file into the column images"
+                )
+            return list(messages)
+        formed = []
+        for message in messages:
+            content = message["content"]
+            if isinstance(content, str):
+                content = [{"type": "text", "text": content}]
+            formed.append(message | {"content": content})
+        return formed
 
     def without_marks(self) -> str:
         """Return the template for programs that do not know ``{% generation %}``."""
@@ -75,9 +118,10 @@ class ChatTemplate:
         marks: bool,
     ) -> tuple[str, list[Span]]:
         render = _renderer()
+        formed = self._in_form(messages, where)
         try:
             texts, spans = render(
-                conversations=[list(messages)],
+                conversations=[formed],
                 tools=tools,
                 chat_template=self.source,
                 add_generation_prompt=with_prompt,

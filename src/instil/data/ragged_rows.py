@@ -15,6 +15,8 @@ from typing_extensions import Self
 
 from instil.core import UNLABELLED, Batch
 from instil.data.chat_encoding import LEARNED, MAX_BYTES
+from instil.data.chat_images import ImageProcessor
+from instil.data.image_batches import ImageBatches
 from instil.data.ragged_fitting import Fit, best_fit
 from instil.data.samples import Rows
 from instil.data.token_arrays import TokenArrays
@@ -42,6 +44,7 @@ class RaggedRows(TokenSamples):
         tokenizer: tokenizer of the rows.
         tokens: token ids of the tokenizer by the ids of a reduced vocabulary; empty for the whole
             vocabulary.
+        images: processor of the images; None for texts only.
 
     Attributes:
         width: width T of every batch; None: that of its longest row.
@@ -57,11 +60,13 @@ class RaggedRows(TokenSamples):
         length: int,
         tokenizer: Tokenizer,
         tokens: Sequence[int] = (),
+        images: ImageProcessor | None = None,
     ):
         self.set_vocabulary(len(tokens) or tokenizer.size, length, tokenizer, tokens)
         self.arrays = arrays
         self.fit = fit
         self.row_keys = dict(row_keys)
+        self.images = None if images is None else ImageBatches(images)
         self.groups: list[list[int]] = [[row] for row in range(len(fit.text))]
         self.width: int | None = None
         self.is_packed = False
@@ -140,7 +145,15 @@ class RaggedRows(TokenSamples):
             "target": tensors["target"],
             **(packing if self.is_packed else {}),
             **{key: value[rows] for key, value in self.row_keys.items()},
+            **self._images_of(rows, tensors["input"]),
         }
+
+    def _images_of(self, rows: Tensor, tokens: Tensor) -> Batch:
+        """Entries of the images of some rows, each of which has one text."""
+        if self.images is None or not self.arrays.images:
+            return {}
+        texts = [int(self.fit.text[self.groups[row][0]]) for row in rows.tolist()]
+        return self.images.batch([self.arrays.images_of(text) for text in texts], tokens)
 
     def _members(self, rows: Sequence[int]) -> list[int]:
         """Texts of several rows."""
@@ -164,6 +177,8 @@ class RaggedRows(TokenSamples):
             digest.update(np.ascontiguousarray(values).tobytes())
         keys = {key: value.tolist() for key, value in self.row_keys.items()}
         digest.update(repr((self.groups, keys)).encode())
+        if self.arrays.images:
+            digest.update(repr(self.arrays.image_digests()).encode())
         return self.arrays.folder.name, self.length, self.is_packed, digest.hexdigest()
 
     def _row_lengths(self) -> Tensor:

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instil.data.chat_encoding import LEARNED, Encoded, Tally
+from instil.data.image_files import image_state, is_unchanged
 from instil.files.atomic import atomic
 
 MANIFEST = "manifest.json"
@@ -37,9 +39,10 @@ class TokenArrays:
         domains: names of the domains, in alphabetical order.
         teachers: names of the teachers, in alphabetical order; empty if rows have indices.
         tally: number of rows that were left out, by reason.
+        images: results of ``image_state`` by the index of a text that has images.
 
     Raises:
-        ValueError: if the files are damaged.
+        ValueError: if the files are damaged, or an image has changed.
     """
 
     def __init__(self, folder: Path):
@@ -53,6 +56,11 @@ class TokenArrays:
         for name, size in sizes.items():
             if (folder / name).stat().st_size != size:
                 raise ValueError(f"{folder / name} has another size than {size} bytes")
+        states: dict[str, list[list[Any]]] = facts.get("images", {})
+        for state in chain.from_iterable(states.values()):
+            if not is_unchanged(state):
+                raise ValueError(f"{state[0]} has changed")
+        self.images = {int(text): of_text for text, of_text in states.items()}
         table = np.load(folder / TEXTS)
         self.texts: dict[str, NDArray[np.int64]] = dict(zip(COLUMNS, table, strict=True))
         self._open()
@@ -75,6 +83,17 @@ class TokenArrays:
 
     def __len__(self) -> int:
         return len(self.texts["stop"])
+
+    def images_of(self, text: int) -> list[str]:
+        """Return files or data URLs of the images of a text."""
+        return [state[0] for state in self.images.get(text, [])]
+
+    def image_digests(self) -> list[tuple[int, str]]:
+        """Return the index of the text and the SHA-256 of every image."""
+        digests = []
+        for text, states in self.images.items():
+            digests += [(text, state[-1]) for state in states]
+        return digests
 
     @property
     def start(self) -> NDArray[np.int64]:
@@ -168,12 +187,18 @@ class _Columns:
 def _write(folder: Path, parts: Iterable[tuple[list[Encoded], Tally]]) -> None:
     columns = _Columns()
     tally = Tally()
+    # Texts without images need no memory.
+    images: dict[int, list[list[Any]]] = {}
+    num_texts = 0
     with (folder / TOKENS).open("wb") as tokens, (folder / INFO).open("wb") as info:
         for texts, tally_of_part in parts:
             tally.merge(tally_of_part)
             for text in texts:
                 tokens.write(text.tokens.tobytes())
                 info.write(text.info.tobytes())
+                if text.images:
+                    images[num_texts] = [image_state(source) for source in text.images]
+                num_texts += 1
             columns.add(texts)
         for file in (tokens, info):
             file.flush()
@@ -184,6 +209,7 @@ def _write(folder: Path, parts: Iterable[tuple[list[Encoded], Tally]]) -> None:
         "teachers": sorted(columns.teachers.codes),
         "tally": dataclasses.asdict(tally),
         "num_tokens": columns.num_tokens,
+        "images": images,
     }
     with atomic(folder / MANIFEST) as path:
         path.write_text(json.dumps(facts), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Net, side_effect_free
+from instil.data.chat_images import PROCESSOR_FILES
 from instil.data.subword_tokenizer import SubwordTokenizer
 from instil.export.deployed_layers import fold_parametrizations, fold_steps
 from instil.files.atomic import make_readable
@@ -204,3 +206,6 @@ def _write_tokenizer(tokenizer: SubwordTokenizer, folder: Path, config: Any) -> 
     written = fast(tokenizer_object=tokenizer.inner, **options)
     written.chat_template = files.chat_template
     written.save_pretrained(folder)
+    for name in PROCESSOR_FILES:
+        if tokenizer.source is not None and (tokenizer.source.parent / name).is_file():
+            shutil.copyfile(tokenizer.source.parent / name, folder / name)

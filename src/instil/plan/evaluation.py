@@ -13,13 +13,15 @@ from instil.capabilities import EvaluatesRobustness
 from instil.core import Net, Scheme, Teacher
 from instil.data.samples import Samples
 from instil.data.splits import Splits
-from instil.engine import init_distributed, rank
+from instil.engine import init_distributed, rank, world_size
 from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
 from instil.export.student import save_student
 from instil.items import to_device
 from instil.plan import finished_students
 from instil.plan.run_folder import RunFolder
+from instil.tasks.bases.continuations import first_texts
+from instil.tasks.language import Language
 
 
 class Evaluator:
@@ -86,6 +88,18 @@ class Evaluator:
         )
         details |= texts
         return metrics | generation_metrics, details
+
+    def examples_of(self, net: nn.Module) -> list[str]:
+        """Return the first tokens of texts that a network generates for some test prompts.
+
+        Empty for other tasks than language modelling, and on several processes, which may not hold
+        a whole network each.
+        """
+        samples = self.experiment.splits.test
+        is_text = isinstance(self.task, Language) and hasattr(samples, "text_of")
+        if not is_text or world_size() > 1:
+            return []
+        return first_texts(net.to(init_distributed()), samples)
 
     def evaluate_robustness(self, net: nn.Module) -> dict[str, float]:
         """Return the headline metric on test samples as the last stage's scheme perturbs them."""

@@ -145,6 +145,9 @@ class Runner:
         test, details = self.evaluator.evaluate_completely(net, self._scored_teacher())
         if name == "distilled":
             test |= self.evaluator.evaluate_others(self.distillation.others, self.folder, seed)
+            texts = self.distillation.untrained_texts
+            for row, untrained in zip(details.get("continuations", []), texts, strict=False):
+                row["untrained"] = untrained
         test |= stage_scores.metrics()
         if stage_scores.rows:
             details["stages"] = stage_scores.rows

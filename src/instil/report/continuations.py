@@ -34,7 +34,10 @@ def continuations(record: Record) -> str:
 def _term_list(record: Record, row: dict[str, Any], generated: dict[str, dict[str, Any]]) -> str:
     texts = [("Prompt", row.get("prompt")), ("Reference", row.get("text"))]
     for arm, arm_row in generated.items():
-        texts.append((record.arm_name(arm), arm_row.get("generated")))
+        name = record.arm_name(arm)
+        if "untrained" in arm_row:
+            texts.append((f"{name}, before its training", arm_row["untrained"]))
+        texts.append((name, arm_row.get("generated")))
     terms = [
         f"<dt>{escape(term)}</dt><dd><pre tabindex=0>{escape(str(text or ''))}</pre></dd>"
         for term, text in texts

@@ -9,9 +9,10 @@ from instil.roles.resolution import (
     RejectsRoles,
     resolve_needs,
 )
-from instil.roles.signals import SHARED_ROLES, SIGNALS, Projection, Sampled, Top
+from instil.roles.signals import PADDED, SHARED_ROLES, SIGNALS, Projection, Sampled, Top
 
 __all__ = [
+    "PADDED",
     "SHARED_ROLES",
     "SIGNALS",
     "DenseHead",

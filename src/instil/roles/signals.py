@@ -15,6 +15,11 @@ SHARED_ROLES = frozenset(
 the (weight, bias) of the classifier, ``token_embedding`` (V, E) the embedding of each token,
 ``dense_head`` the ``DenseHead`` of a detector."""
 
+PADDED = "padded_"
+"""Prefix of batch entries (N, L, ...) with L_i parts of row i, and zeros behind them; the lengths
+(N,) are under the key with the suffix ``_length``. A model gets the parts of all rows one after
+another, under the key without the prefix."""
+
 SIGNALS = ("logits", "projection", "top", "sampled", "text")
 """Roles that describe the probabilities of classes or tokens for one text. ``text`` is a tuple of
 strings, one per sample."""

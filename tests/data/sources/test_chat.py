@@ -189,7 +189,7 @@ WRONG = [
     ({"messages": [{"role": "asistant", "content": "x"}]}, "line 1: message 0 has the unknown ro"),
     ({"messages": [{"content": "x"}]}, "has no role. Expected one of system"),
     ({"messages": [{"role": "user", "content": 5}]}, "content is 5. Expected a text"),
-    ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "a part of type 'image'"),
+    ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "a part of type 'audio'"),
     ({"messages": 3}, "'messages' is 3. Expected a list of messages"),
     ({"mesages": []}, "no column to learn, only mesages.* Did you mean messages"),
     ({"prompt": "a"}, "'prompt' is 'a' and no 'completion'. Expected"),

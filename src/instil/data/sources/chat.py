@@ -15,6 +15,7 @@ from typing_extensions import Doc
 
 from instil.data.chat_encoding import ChatEncoder, LossOn
 from instil.data.chat_files import chat_sources
+from instil.data.chat_images import ImageProcessor, check_image_options
 from instil.data.chat_preparation import prepared
 from instil.data.chat_template import load_template
 from instil.data.ragged_fitting import Fit, Integers, Truncation, fit_texts
@@ -111,7 +112,8 @@ def chat(
 
     A row has ``messages`` (with ``tools``, if there are any), ``prompt`` and ``completion`` (texts,
     or lists of messages), or ``text``. It may have a ``domain`` and a ``teacher_id``, which are
-    keys of the batch. A batch is padded to its longest row.
+    keys of the batch. A batch is padded to its longest row. Messages may have images, whose paths
+    start from the folder of the data file; the processor beside the tokenizer prepares them.
 
     The tokens are kept in memory-mapped files in the cache, by the contents of the files, the
     tokenizer, the template and ``loss_on``.
@@ -128,9 +130,12 @@ def chat(
     """
     loaded = load_tokenizer(tokenizer, (), base, end, bos)
     template = load_template(chat_template, loaded, base)
-    encoder = ChatEncoder(loaded, template, loss_on)
+    images = ImageProcessor.of(loaded)
+    encoder = ChatEncoder(loaded, template, loss_on, images)
     sources = chat_sources(files, config, base)
     arrays = {split: prepared(parts, encoder, processes) for split, parts in sources.items()}
+    if any(part.images for part in arrays.values()):
+        check_image_options(truncation, packing, prune)
     texts = texts_of_splits(arrays, (validation, test))
     names = ("train", "validation", "test")
     fits: dict[str, tuple[TokenArrays, Fit]] = {}
@@ -142,7 +147,7 @@ def chat(
         # The exported student has the template of its training.
         loaded.files = replace(loaded.files, chat_template=template.without_marks())
     data = [
-        RaggedRows(part, fit, _row_keys(part, fit, arrays), length, loaded, tokens)
+        RaggedRows(part, fit, _row_keys(part, fit, arrays), length, loaded, tokens, images)
         for part, fit in fits.values()
     ]
     for samples, split in zip(data, names, strict=True):

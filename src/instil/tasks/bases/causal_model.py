@@ -17,6 +17,7 @@ from instil.tasks.bases import causal_head, packed_rows
 from instil.tasks.bases.layer_options import LAYERS, layer_options
 from instil.tasks.bases.linear_head import linear_head
 from instil.tasks.bases.token_chunks import predicted
+from instil.tasks.bases.unpadded_inputs import unpadded_inputs
 
 IS_CAUSAL = "_instil_is_causal"
 """Attribute of a model that passed the test of causality."""
@@ -38,7 +39,7 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
         batch: ``input_ids`` and ``attention_mask`` (N, T). With the key ``past`` (None at first)
             the rows are the next tokens of texts at ``position_ids`` (N, T), and the mask covers
             all tokens so far. Further keys that the model has parameters for are passed on, such as
-            ``pixel_values`` of vision-language models.
+            ``pixel_values`` of vision-language models, also in the form of ``PADDED``.
         roles: roles that will be read; None stands for all. Outputs of all layers are computed
             only for ``hidden_states`` and ``attentions``.
 
@@ -92,7 +93,8 @@ def _other_inputs(bare: Any, batch: Batch) -> dict[str, Any]:
     if batch.get("past") is not None:
         return {}
     names = _parameters_of(bare) - OWN_INPUTS
-    return {key: value for key, value in batch.items() if key in names}
+    inputs = {key: value for key, value in batch.items() if key in names}
+    return inputs | unpadded_inputs(batch, names)
 
 
 def _check_length(bare: Any, batch: Batch) -> None:

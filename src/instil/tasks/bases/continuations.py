@@ -48,15 +48,8 @@ def texts_after_prompts(
         ``generation.speculative_decoding.Acceptance``).
     """
     has_answers = bool(samples.has_prompts)
-    batch = samples.__getitems__(range(min(SCORED_ROWS, len(samples))))
-    min_prompt_tokens = 1
-    max_new_tokens = None
-    if not has_answers:
-        batch = {key: value[:SHOWN_ROWS] for key, value in batch.items()}
-        min_prompt_tokens = batch["input_ids"].shape[1] // 2
-        max_new_tokens = TEXT_TOKENS
-    device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
-    batch = {key: value.to(device) for key, value in batch.items()}
+    batch, min_prompt_tokens = _prompts(net, samples, SCORED_ROWS if has_answers else SHOWN_ROWS)
+    max_new_tokens = None if has_answers else TEXT_TOKENS
     with side_effect_free(net):
         generated, seconds = _generate(net, batch, samples, min_prompt_tokens, max_new_tokens)
         # The measurement intercepts every operation, so it is kept out of the timed generation.
@@ -80,6 +73,27 @@ def texts_after_prompts(
     if getattr(samples, "verifier", None) is not None:
         metrics |= verified_answers(net, samples)
     return metrics, details
+
+
+def first_texts(net: nn.Module, samples: Any) -> list[str]:
+    """Return the first tokens of the texts that a network generates for the shown prompts.
+
+    Args:
+        net: language model.
+        samples: rows of tokens, as in ``texts_after_prompts``.
+    """
+    batch, min_prompt_tokens = _prompts(net, samples, SHOWN_ROWS)
+    with side_effect_free(net):
+        generated, _ = _generate(net, batch, samples, min_prompt_tokens, TEXT_TOKENS)
+    return [_text_of(samples, token[token >= 0]) for token in generated["token"]]
+
+
+def _prompts(net: nn.Module, samples: Any, num_rows: int) -> tuple[Batch, int]:
+    """The first rows on the device of a network, and the smallest number of tokens of a prompt."""
+    batch = samples.__getitems__(range(min(num_rows, len(samples))))
+    device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+    batch = {key: value.to(device) for key, value in batch.items()}
+    return batch, 1 if samples.has_prompts else batch["input_ids"].shape[1] // 2
 
 
 @torch.no_grad()

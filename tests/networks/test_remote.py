@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from instil.plan.recording import record_outputs
 from instil.recipe import to_yaml
 from instil.recipe.sections import Recipe
 from instil.tasks import language
+from instil.teachers.routed import Routed
 from tests.cli.test_cli import called
 from tests.experiment.small import lines, recipe, run_of
 from tests.remote.stub import Stub, likeliest, stub
@@ -84,6 +86,61 @@ def test_top_tokens_of_all_positions_except_padding() -> None:
         ]
     assert math.exp(float(top.log_tail[0, 0])) == pytest.approx(1 / 8)
     assert top.values[1, 1:].exp().sum(-1) + top.log_tail[1, 1:].exp() == pytest.approx(1)
+
+
+def test_each_row_goes_to_the_server_of_its_teacher() -> None:
+    ids = torch.randint(97, 120, (6, 5), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    batch["teacher_id"] = torch.tensor([1, 0, 1, 1, 0, 1])
+    with stub("vllm", ("one",)) as first, stub("vllm", ("two",)) as second:
+        nets = []
+        for server in (first, second):
+            options = {"url": server.url, "size": 3, "name": server.models[0]}
+            nets.append(Net(network("remote", options, vocabulary=257), language.call))
+        top = Routed(nets, "teacher_id")(batch)["top"]
+        for index, server in enumerate((first, second)):
+            sent = {tuple(json.loads(one)[1]["prompt"][:5]) for one in server.answered}
+            rows = ids[batch["teacher_id"] == index].tolist()
+            assert {row for row in sent if len(row) == 5} == set(map(tuple, rows))
+        alone = nets[0](batch)["top"]
+        with pytest.raises(ValueError, match=r"teacher_id .* from 0 to 1, got 2"):
+            Routed(nets, "teacher_id")(batch | {"teacher_id": torch.full((6,), 2)})
+    assert torch.equal(top.indices, alone.indices), "the rows are in their order"
+    torch.testing.assert_close(top.values, alone.values)
+    torch.testing.assert_close(top.log_tail, alone.log_tail)
+
+
+@pytest.mark.slow
+def test_servers_by_row_are_recorded(tmp_path: Path) -> None:
+    rows = []
+    for i in range(36):
+        rows.append({"text": (ALPHABET + ALPHABET[::-1])[i : i + 8], "teacher_id": i % 2})
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    data = {"name": "chat", "files": str(file), "tokenizer": "bytes", "length": 16}
+    with stub("vllm", ("one",)) as first, stub("vllm", ("two",)) as second:
+        teachers = []
+        for server in (first, second):
+            options = {"url": server.url, "size": 5, "name": server.models[0]}
+            teachers.append({"model": "remote", "options": options})
+        sections: dict[str, Any] = {
+            "data": data | {"batch_size": 4, "validation": 0.2, "test": 0.2},
+            "teacher": teachers,
+            "ensemble": {"type": "routed", "by": "teacher_id"},
+            "train": {"epochs": 1, "optimizer": {"lr": 1e-2}},
+            "baselines": [],
+        }
+        one = taught("", tmp_path, f"store.path={tmp_path / 'store'}", **sections)
+        record_outputs(one, Console(quiet=True))
+        result = run_of(one, tmp_path / "run")
+        for index, server in enumerate((first, second)):
+            prompts = [json.loads(question)[1].get("prompt") for question in server.answered]
+            begins = {bytes(ids[:8]).decode() for ids in prompts if ids and len(ids) >= 8}
+            own = {row["text"] for row in rows if row["teacher_id"] == index}
+            assert len(begins & own) == len(own)
+            # The check of the vocabulary before the recording reads one batch.
+            assert len(begins - own) <= 4
+    assert result["status"] == "complete"
 
 
 @pytest.mark.slow

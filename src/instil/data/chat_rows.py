@@ -28,7 +28,7 @@ SHAREGPT_ROLES = {
 LOSS_KEYS = ("loss", "weight", "train")
 """Keys of a message that exclude an answer (``false`` or 0) in ms-swift, OpenAI's files and
 axolotl."""
-COLUMNS = ("messages", "conversations", "prompt", "completion", "text")
+COLUMNS = ("messages", "conversations", "prompt", "completion", "chosen", "text")
 FORMS = "'messages', 'prompt' and 'completion', or 'text'"
 Message = dict[str, Any]
 
@@ -105,8 +105,10 @@ def chat_row(row: Any, where: str) -> ChatRow:
     turns = row.get("messages", row.get("conversations"))
     if turns is not None:
         return _conversation([], _messages(turns, "messages", where), common)
-    if row.get("completion") is not None:
-        return _prompt_row(row.get("prompt"), row["completion"], where, common)
+    # Of a preference pair the chosen answer is learned.
+    for column in ("completion", "chosen"):
+        if row.get(column) is not None:
+            return _prompt_row(row.get("prompt"), row[column], column, where, common)
     if row.get("text") is not None:
         return ChatRow(text=string(row["text"], "text", where), **common)
     raise ValueError(_missing_columns(row, where))
@@ -137,18 +139,20 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, int) and value >= 0)
 
 
-def _prompt_row(prompt: Any, completion: Any, where: str, common: dict[str, Any]) -> ChatRow:
+def _prompt_row(
+    prompt: Any, completion: Any, column: str, where: str, common: dict[str, Any]
+) -> ChatRow:
     """Row of a prompt and a completion, both texts or both lists of messages."""
     if isinstance(completion, str):
         text = "" if prompt is None else string(prompt, "prompt", where)
         return ChatRow(prompt=text, text=completion, **common)
     if isinstance(prompt, str):
         raise ValueError(
-            f"{where}: 'prompt' is a text and 'completion' a list. Expected two texts, or two "
-            "lists of messages"
+            f"{where}: 'prompt' is a text and '{column}' a list. Expected two texts, or two lists "
+            "of messages"
         )
     before = _messages([] if prompt is None else prompt, "prompt", where, may_be_empty=True)
-    after = _messages(completion, "completion", where)
+    after = _messages(completion, column, where)
     return _conversation(before, after, common)
 
 

@@ -9,10 +9,7 @@ from torch import Tensor
 
 from instil.core import Batch
 from instil.data.chat_images import ImageProcessor
-from instil.roles import PADDED
-
-IMAGE_TOKENS = "mm_token_type_ids"
-"""Key of a batch (N, T): 1 at tokens in whose place the features of an image are, else 0."""
+from instil.roles import IMAGE_TOKENS, PADDED
 
 
 class ImageBatches:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, first_tensor, to_float32
+from instil.roles import IMAGE_TOKENS
 
 ForwardFunction = Callable[[Batch], Outputs]
 """A network or teacher: maps a batch to outputs."""
@@ -45,6 +46,7 @@ class CachedDecoder:
     ):
         self.forward = forward
         self.other_keys = {key: value for key, value in batch.items() if key not in TEXT_KEYS}
+        self.image_tokens = self.other_keys.pop(IMAGE_TOKENS, None)
         self.uses_cache = cache_works(forward, batch) if uses_cache is None else uses_cache
         self.cache: object = None
         # All but the last token of each prompt: the last one is the input of the first step.
@@ -55,7 +57,11 @@ class CachedDecoder:
         self.mask = (position >= 0).long()
         if longest and self.uses_cache:
             position = position.clamp_min(0)
+            # The prompts hold all images; they are in the cache afterwards.
+            if self.image_tokens is not None:
+                self.other_keys[IMAGE_TOKENS] = self.image_tokens.gather(1, position) * self.mask
             self._read(batch["input_ids"].gather(1, position), position)
+            self.other_keys.pop(IMAGE_TOKENS, None)
 
     def __call__(self, ids: Tensor, last: Tensor) -> Tensor:
         """Logits (N, V) of the token after position ``last`` (N,) in each row of ``ids`` (N, T)."""
@@ -79,6 +85,8 @@ class CachedDecoder:
         position = torch.arange(int(last.max()) + 1, device=last.device)[None]
         mask = (position <= last[:, None]).long()
         rows = {"input_ids": ids[:, : mask.shape[1]], "attention_mask": mask}
+        if self.image_tokens is not None:
+            rows[IMAGE_TOKENS] = self.image_tokens[:, : mask.shape[1]] * mask
         logits: Tensor = self.forward(rows | self.other_keys)["logits"]
         return logits[torch.arange(len(last), device=last.device), last]
 
@@ -119,19 +127,35 @@ def cache_works(forward: ForwardFunction, batch: Batch) -> bool:
     if CACHE_WORKS not in results:
         lengths = batch["attention_mask"].sum(1)
         row = int(lengths.argmax())
-        length = min(TESTED_TOKENS, int(lengths[row]))
-        if length < 3:
+        first = int(tokens_with_images(batch)[row])
+        length = min(first + TESTED_TOKENS, int(lengths[row]))
+        if length < first + 3:
             return False
         # The longest row three times, for prompts of three lengths in one padded batch.
         copies = index_batch(batch, lengths.argmax()[None].expand(3))
-        results[CACHE_WORKS] = _cached_logits_agree(forward, copies, length)
+        results[CACHE_WORKS] = _cached_logits_agree(forward, copies, first, length)
     works: bool = results[CACHE_WORKS]
     return works
 
 
-def _cached_logits_agree(forward: ForwardFunction, batch: Batch, length: int) -> bool:
+def tokens_with_images(batch: Batch) -> Tensor:
+    """Return the number of tokens (N,) up to the last one of an image; 0 without images.
+
+    Args:
+        batch: rows of tokens.
+    """
+    mask = batch["attention_mask"]
+    if IMAGE_TOKENS not in batch:
+        return mask.new_zeros(len(mask), dtype=torch.int64)
+    column = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return (column * (batch[IMAGE_TOKENS] > 0)).amax(1)
+
+
+def _cached_logits_agree(forward: ForwardFunction, batch: Batch, first: int, length: int) -> bool:
     ids = batch["input_ids"][:, :length]
-    prompt_length = torch.tensor([1, length // 2, length - 1], device=ids.device)
+    # Each prompt has all images of the row.
+    middle = first + (length - first) // 2
+    prompt_length = torch.tensor([first + 1, middle, length - 1], device=ids.device)
     reason = "its cached logits differ from those of a plain forward"
     try:
         decoder = CachedDecoder(forward, batch | {"input_ids": ids}, prompt_length, uses_cache=True)

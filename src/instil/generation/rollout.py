@@ -9,8 +9,14 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Net, side_effect_free
 from instil.functional.keyed_random import keyed_uniform
-from instil.generation.reader import TEXT_KEYS, CachedDecoder, ForwardFunction
+from instil.generation.reader import (
+    TEXT_KEYS,
+    CachedDecoder,
+    ForwardFunction,
+    tokens_with_images,
+)
 from instil.generation.sampling import sample_tokens
+from instil.roles import IMAGE_TOKENS
 
 ChooseTokens = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
 """Maps the logits (N, V) of each network and two uniform numbers (N, 2) to tokens (N,) and their
@@ -154,6 +160,8 @@ def stop_tokens(end: EndTokens) -> tuple[int, ...]:
 def prompt_lengths(batch: Batch, min_prompt_tokens: int = 1) -> Tensor:
     """Compute the length of each row's prompt: the tokens up to the first valid position.
 
+    The prompt of a row with images goes on to the first valid position after the last one.
+
     Args:
         batch: rows of tokens.
         min_prompt_tokens: minimum length of a prompt in a row that is long enough.
@@ -161,7 +169,13 @@ def prompt_lengths(batch: Batch, min_prompt_tokens: int = 1) -> Tensor:
     Returns:
         Numbers of tokens (N,), at least 1.
     """
-    lengths: Tensor = (batch["valid"].int().argmax(1) + 1).clamp_min(min_prompt_tokens)
+    is_answer = batch["valid"]
+    with_images = tokens_with_images(batch)
+    if IMAGE_TOKENS in batch:
+        column = torch.arange(1, is_answer.shape[1] + 1, device=is_answer.device)
+        is_answer = is_answer & (column >= with_images[:, None])
+    lengths: Tensor = (is_answer.int().argmax(1) + 1).clamp_min(min_prompt_tokens)
+    lengths = lengths.maximum(with_images)
     return lengths.minimum(batch["attention_mask"].sum(1).clamp_min(1))
 
 

@@ -9,9 +9,18 @@ from instil.roles.resolution import (
     RejectsRoles,
     resolve_needs,
 )
-from instil.roles.signals import PADDED, SHARED_ROLES, SIGNALS, Projection, Sampled, Top
+from instil.roles.signals import (
+    IMAGE_TOKENS,
+    PADDED,
+    SHARED_ROLES,
+    SIGNALS,
+    Projection,
+    Sampled,
+    Top,
+)
 
 __all__ = [
+    "IMAGE_TOKENS",
     "PADDED",
     "SHARED_ROLES",
     "SIGNALS",

@@ -15,6 +15,9 @@ SHARED_ROLES = frozenset(
 the (weight, bias) of the classifier, ``token_embedding`` (V, E) the embedding of each token,
 ``dense_head`` the ``DenseHead`` of a detector."""
 
+IMAGE_TOKENS = "mm_token_type_ids"
+"""Key of a batch (N, T): 1 at tokens in whose place the features of an image are, else 0."""
+
 PADDED = "padded_"
 """Prefix of batch entries (N, L, ...) with L_i parts of row i, and zeros behind them; the lengths
 (N,) are under the key with the suffix ``_length``. A model gets the parts of all rows one after

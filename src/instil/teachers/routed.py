@@ -11,19 +11,22 @@ from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, Teacher, to_float32
 from instil.functional.choices import require_choice
-from instil.roles import LazyOutputs
+from instil.roles import LazyOutputs, Top
 from instil.teachers.ensemble import lazy_prediction
 from instil.teachers.frozen import Frozen
 
 By = Literal["entropy", "label", "domain", "teacher_id"]
 RULES: tuple[By, ...] = ("entropy", "label", "domain", "teacher_id")
+ROW_KEYS = ("domain", "teacher_id")
+"""Rules that choose one member for a whole row, by this key of the batch."""
 
 
 class Routed(Teacher):
     """Teacher that uses the logits of one member for each item.
 
     The outputs are ``logits`` (..., C), ``member`` (...), the index of the chosen member, and
-    ``members``, the outputs of all members.
+    ``members``, the outputs of all members. With members behind servers, which give the most likely
+    tokens only, the output is ``top``; a member gets the rows of its own.
 
     Raises:
         ValueError: if there are no members, or ``by`` has another value.
@@ -60,8 +63,14 @@ class Routed(Teacher):
             member if isinstance(member, Teacher) else Frozen(member) for member in members
         )
         self.by = by
+        self._gives_logits = False
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
+        if self.by in ROW_KEYS and self.by in batch and not self._gives_logits:
+            top = self._top_by_row(batch)
+            if top is not None:
+                return {"top": top}
+            self._gives_logits = True
         members = tuple(member(batch, grad=grad) for member in self.members)
         for index, outputs in enumerate(members):
             if "logits" not in outputs:
@@ -78,6 +87,35 @@ class Routed(Teacher):
             {"logits": logits, "member": chosen, "members": members},
             lazy_prediction(logits, members),
         )
+
+    def _top_by_row(self, batch: Batch) -> Top | None:
+        """The most likely tokens of each row by its own member; None for members with logits."""
+        member_of_row: Tensor = batch[self.by]
+        parts: list[tuple[Tensor, Top]] = []
+        for index, member in enumerate(self.members):
+            rows = (member_of_row == index).nonzero()[:, 0]
+            if not len(rows):
+                continue
+            outputs: Outputs = member(_rows_of(batch, rows, len(member_of_row)))
+            if "logits" in outputs or "top" not in outputs:
+                return None
+            parts.append((rows, outputs["top"]))
+        if sum(len(rows) for rows, _ in parts) < len(member_of_row):
+            raise ValueError(
+                f"teacher.by: a {self.by} of the batch has no member. Expected numbers from 0 to "
+                f"{len(self.members) - 1}, got {int(member_of_row.max())}"
+            )
+        sizes = sorted({part.values.shape[-1] for _, part in parts})
+        if len(sizes) > 1:
+            raise ValueError(
+                "teacher.options.size: members return different numbers of tokens. Expected one "
+                f"size, got {sizes[0]} and {sizes[1]}"
+            )
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        fields = []
+        for name in ("values", "indices", "log_tail"):
+            fields.append(torch.cat([getattr(part, name) for _, part in parts])[order])
+        return Top(*fields)
 
     def choose(self, logits: Tensor, batch: Batch) -> Tensor:
         """Choose the member of each item.
@@ -99,7 +137,7 @@ class Routed(Teacher):
                 f"teacher.by: members are chosen by '{self.by}'. Expected this key in the batch, "
                 f"got {', '.join(batch)}"
             )
-        if self.by in ("domain", "teacher_id"):
+        if self.by in ROW_KEYS:
             member: Tensor = batch[self.by]
             return member.view(-1, *[1] * (logits.ndim - 3)).expand(logits.shape[1:-1])
         label: Tensor = batch["label"]
@@ -110,6 +148,15 @@ class Routed(Teacher):
 
     def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
         """Select no roles: the logits of all members are always read."""
+
+
+def _rows_of(batch: Batch, rows: Tensor, size: int) -> Batch:
+    """Rows of the entries of a batch that have one entry per row."""
+    part: Batch = {}
+    for key, value in batch.items():
+        has_rows = isinstance(value, Tensor) and value.ndim > 0 and len(value) == size
+        part[key] = value[rows] if has_rows else value
+    return part
 
 
 def lowest_entropy(logits: Tensor) -> Tensor:

@@ -169,6 +169,19 @@ def test_templates_of_the_recipe_and_tools(tmp_path: Path, tokenizer: str) -> No
     assert learned(named, 0) == "<|im_end|>It jumps.<|im_end|>"
 
 
+def test_the_chosen_answer_of_a_preference_pair_is_learned(tmp_path: Path, tokenizer: str) -> None:
+    rows: list[Any] = [
+        {"prompt": "the ", "chosen": "fox", "rejected": "dog"},
+        {"prompt": DIALOG[:-1], "chosen": DIALOG[-1:], "rejected": turns("x", "dog")[1:]},
+        {"chosen": DIALOG, "rejected": DIALOG[:-1] + turns("x", "dog")[1:]},
+    ]
+    data = train(tmp_path, rows, tokenizer)
+    texts = [learned(data, row) for row in range(3)]
+    assert texts == ["fox<|im_end|>", "It is lazy.<|im_end|>", ANSWERS]
+    with pytest.raises(ValueError, match="'prompt' is a text and 'chosen' a list"):
+        train(tmp_path, [{"prompt": "the", "chosen": DIALOG[-1:]}], tokenizer)
+
+
 def test_a_template_that_forgets_needs_marks(tmp_path: Path) -> None:
     folder = tokenizer_folder(tmp_path / "tokenizer", FORGETFUL)
     with pytest.raises(ValueError, match=r"train.jsonl, line 1: the answer in message 2 cannot.*"):

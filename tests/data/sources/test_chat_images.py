@@ -11,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from instil.data.image_batches import IMAGE_TOKENS
+from instil.core import Batch, Net
 from instil.data.sources.chat import chat
 from instil.data.splits import Splits
-from instil.tasks.language import call
+from instil.generation.rollout import generate_text
+from instil.roles import IMAGE_TOKENS
+from instil.tasks.bases.causal_model import call
 from tests.data.chat_files import tokenizer_folder
 from tests.networks.sources.vision_folders import (
     PLACEHOLDERS,
@@ -55,15 +57,21 @@ def test_a_batch_gives_the_logits_of_each_row_alone(name: str, tmp_path: Path) -
         question([], "No image?", "None at all."),
         question(images[2:], "One?", "Yes."),
     ]
+    # A further turn with an image after the first answer.
+    rows[2]["messages"] += question(images[:1], "And this?", "No.")["messages"]
     samples: Any = rows_of(tmp_path, rows, str(tmp_path / "model")).train
     batch = samples.__getitems__([0, 1, 2])
     with torch.no_grad():
         logits = call(model, batch)["logits"]
     for index, row in enumerate(rows):
-        names = [part["image"] for part in row["messages"][0]["content"] if "image" in part]
-        opened = [Image.open(tmp_path / one) for one in names]
-        answer = [{"type": "text", "text": row["messages"][1]["content"]}]
-        messages = [row["messages"][0], row["messages"][1] | {"content": answer}]
+        opened = []
+        messages: list[Any] = []
+        for turn in row["messages"]:
+            content = turn["content"]
+            if isinstance(content, str):
+                content = [{"type": "text", "text": content}]
+            opened += [Image.open(tmp_path / part["image"]) for part in content if "image" in part]
+            messages.append(turn | {"content": content})
         text = processor.apply_chat_template(messages, tokenize=False)
         inputs = processor(
             text=[text], images=opened or None, return_tensors="pt", add_special_tokens=False
@@ -73,10 +81,25 @@ def test_a_batch_gives_the_logits_of_each_row_alone(name: str, tmp_path: Path) -
         with torch.no_grad():
             alone = model(**inputs).logits[0, :-1]
         torch.testing.assert_close(logits[index, :length], alone, atol=1e-5, rtol=1e-4)
-        learned = batch["label"][index][batch["label"][index] >= 0]
-        assert samples.text_of(learned.tolist()[:-1]) == row["messages"][1]["content"]
+        learned = batch["label"][index][batch["label"][index] >= 0].tolist()
+        answers = [turn["content"] for turn in row["messages"] if turn["role"] == "assistant"]
+        text = samples.text_of([token for token in learned if token not in samples.ends])
+        assert text == "".join(answers)
+    _check_texts(Net(model, call), samples, batch)
     assert batch[IMAGE_TOKENS].sum() > 0
     assert not batch["valid"][:, :-1][batch[IMAGE_TOKENS][:, 1:] > 0].any()
+
+
+def _check_texts(net: Net, samples: Any, batch: Batch) -> None:
+    """Compare generated tokens with the most likely ones of a plain forward pass."""
+    text = generate_text(net, batch, samples.ends, max_new_tokens=4, temperature=0.0)
+    with torch.no_grad():
+        expected = net(text)["logits"].argmax(-1)
+    is_new = text["valid"]
+    assert is_new.any(1).all()
+    assert torch.equal(text["token"][is_new], expected[is_new])
+    before = torch.arange(is_new.shape[1]) < is_new.int().argmax(1, keepdim=True)
+    assert (text[IMAGE_TOKENS] * ~before == 0).all(), "all images are in the prompts"
 
 
 def test_the_forms_of_an_image_are_equal(tmp_path: Path, llava: str) -> None:

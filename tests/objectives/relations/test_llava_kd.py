@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from instil.objectives.relations.llava_kd import VISUAL_KEY, LLaVAKD, llava_kd_loss
+from instil.objectives.relations.llava_kd import LLaVAKD, llava_kd_loss
+from instil.roles import IMAGE_TOKENS
 
 
 def test_the_loss_is_that_of_the_visual_tokens_of_each_sample() -> None:
@@ -36,11 +37,11 @@ def test_the_loss_is_that_of_the_visual_tokens_of_each_sample() -> None:
 def test_the_entry_of_the_batch_selects_the_tokens() -> None:
     logits = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(1))
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]])
-    batch = {"attention_mask": torch.ones(2, 4), VISUAL_KEY: mask}
+    batch = {"attention_mask": torch.ones(2, 4), IMAGE_TOKENS: mask}
     loss = LLaVAKD(relation=0.5)
     values = loss({"logits": logits}, {"logits": 2 * logits}, batch)
     torch.testing.assert_close(values, llava_kd_loss(logits, 2 * logits, mask, 1, 0.5, "none"))
     assert (loss({"logits": logits}, {"logits": logits}, batch) == 0).all()
-    del batch[VISUAL_KEY]
+    del batch[IMAGE_TOKENS]
     every = loss({"logits": logits}, {"logits": 2 * logits}, batch)
     torch.testing.assert_close(every, llava_kd_loss(logits, 2 * logits, None, 1, 0.5, "none"))

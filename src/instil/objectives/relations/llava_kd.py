@@ -12,9 +12,7 @@ from instil.core import Batch, Card, NonNegative, Objective, Outputs, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.items import Items
-
-VISUAL_KEY = "mm_token_type_ids"
-"""Entry of a batch (N, T): 1 at tokens in whose place the features of an image are, else 0."""
+from instil.roles import IMAGE_TOKENS
 
 
 def llava_kd_loss(
@@ -115,7 +113,7 @@ class LLaVAKD(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         student_logits, teacher_logits = student["logits"], teacher["logits"]
-        is_visual = batch.get(VISUAL_KEY, batch.get("attention_mask"))
+        is_visual = batch.get(IMAGE_TOKENS, batch.get("attention_mask"))
         if student_logits.ndim == 2:
             student_logits, teacher_logits = student_logits[:, None], teacher_logits[:, None]
             is_visual = None

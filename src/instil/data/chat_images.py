@@ -29,11 +29,16 @@ class ImageProcessor:
 
     @classmethod
     def of(cls, tokenizer: Any) -> ImageProcessor | None:
-        """Return the processor in the folder of a tokenizer; None if there is none."""
+        """Return the processor of images in the folder of a tokenizer; None if there is none."""
         source: Path | None = getattr(tokenizer, "source", None)
-        if source is None or not any((source.parent / name).is_file() for name in PROCESSOR_FILES):
+        if source is None:
             return None
-        return cls(source.parent)
+        for name in PROCESSOR_FILES:
+            file = source.parent / name
+            # Processors of audio have the same files, with a feature extractor.
+            if file.is_file() and "image_processor" in file.read_text(encoding="utf-8"):
+                return cls(source.parent)
+        return None
 
     def __getstate__(self) -> dict[str, Any]:
         # Other processes load it again: it is larger than its folder's name.
@@ -62,8 +67,9 @@ class ImageProcessor:
 
     @property
     def token_id(self) -> int:
-        """Token in whose place the features of an image are."""
-        return int(self.processor.tokenizer.convert_tokens_to_ids(self.token))
+        """Token in whose place the features of an image are; -1 if there is none."""
+        index = self.processor.tokenizer.convert_tokens_to_ids(self.token)
+        return -1 if index is None else int(index)
 
     def expanded(
         self, tokens: NDArray[Any], sources: Sequence[str], where: str

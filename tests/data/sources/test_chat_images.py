@@ -211,5 +211,9 @@ def test_models_of_texts_have_no_images(tmp_path: Path, llava: str) -> None:
     row = {"prompt": PLACEHOLDERS["llava"], "completion": "0", "image": "images/0.png"}
     with pytest.raises(ValueError, match=r"there is no processor of images .* data.tokenizer to"):
         rows_of(tmp_path, [row], folder)
+    listens = {"feature_extractor_type": "WhisperFeatureExtractor"}
+    (Path(folder) / "preprocessor_config.json").write_text(json.dumps(listens))
+    with pytest.raises(ValueError, match=r"there is no processor of images"):
+        rows_of(tmp_path, [row], folder)
     samples: Any = rows_of(tmp_path, [row], llava).train
     assert samples.__getitems__([0])["padded_pixel_values"].shape == (1, 1, 3, 16, 16)

@@ -142,6 +142,7 @@ from .objectives.features.kta import KTA as KTA
 from .schemes.diffusion.ladd import LADD as LADD
 from .schemes.diffusion.lcm import LCM as LCM
 from .objectives.logits.llp import LLP as LLP
+from .objectives.relations.llava_kd import LLaVAKD as LLaVAKD
 from .objectives.relations.lsp import LSP as LSP
 from .objectives.labels.label_smoothing import LabelSmoothing as LabelSmoothing
 from .tasks.language import Language as Language
@@ -408,6 +409,7 @@ from .objectives.features.kta import kta_loss as kta_loss
 from .objectives.labels.label_smoothing import label_smoothing_loss as label_smoothing_loss
 from .objectives.features.two_dpass import level_fusion_loss as level_fusion_loss
 from .objectives.logits.listmle import listmle_loss as listmle_loss
+from .objectives.relations.llava_kd import llava_kd_loss as llava_kd_loss
 from .objectives.logits.llp import llp_distribution_loss as llp_distribution_loss
 from .objectives.logits.llp import llp_rank_loss as llp_rank_loss
 from .deployment.predict import load as load
@@ -662,6 +664,7 @@ __all__ = [
     "LADD",
     "LCM",
     "LLP",
+    "LLaVAKD",
     "LSP",
     "LabelSmoothing",
     "Language",
@@ -928,6 +931,7 @@ __all__ = [
     "label_smoothing_loss",
     "level_fusion_loss",
     "listmle_loss",
+    "llava_kd_loss",
     "llp_distribution_loss",
     "llp_rank_loss",
     "load",

@@ -138,8 +138,8 @@ class ChatEncoder:
         if self.images is None:
             if row.images:
                 raise ValueError(
-                    f"{row.where}: the row has images, but there is no processor of images beside "
-                    "the tokenizer. Expected the folder of a vision-language model. Set "
+                    f"{row.where}: the row has images, but there is no processor of images in the "
+                    "folder of the tokenizer. Expected the folder of a vision-language model. Set "
                     "data.tokenizer to it"
                 )
             return tokens, num_bytes, is_learned

@@ -123,7 +123,16 @@ class ImageProcessor:
 
 
 def check_image_options(truncation: str, packing: bool, prune: bool) -> None:
-    """Raise ValueError for an option of the source that texts with images do not have."""
+    """Check options of the source for texts with images.
+
+    Args:
+        truncation: handling of long texts.
+        packing: whether rows hold several texts.
+        prune: whether the vocabulary is reduced.
+
+    Raises:
+        ValueError: for an option that texts with images do not have.
+    """
     problems = {
         f"truncation: {truncation} would cut the tokens of an image. Expected error or drop": (
             truncation not in ("error", "drop")

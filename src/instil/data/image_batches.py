@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class ImageBatches:
         """
         outputs = [self._row(sources) for sources in rows]
         batch: Batch = {IMAGE_TOKENS: (tokens == self.processor.token_id).int()}
-        for name in dict.fromkeys(name for row in outputs for name in row):
+        for name in dict.fromkeys(chain.from_iterable(outputs)):
             padded, length = _padded([row.get(name) for row in outputs], name)
             if self._has_rows:
                 batch[name] = padded

@@ -51,7 +51,15 @@ def located_images(sources: Sequence[str], folder: str) -> tuple[str, ...]:
 
 
 def image_bytes(source: str) -> bytes:
-    """Return the bytes of a file, or of a data URL."""
+    """Return the bytes of a file, or of a data URL.
+
+    Args:
+        source: file, or a data URL with base64.
+
+    Raises:
+        ValueError: for a URL that is not base64.
+        OSError: for a file that cannot be read.
+    """
     if not source.startswith(DATA):
         return Path(source).read_bytes()
     try:

@@ -149,7 +149,7 @@ class RaggedRows(TokenSamples):
         }
 
     def _images_of(self, rows: Tensor, tokens: Tensor) -> Batch:
-        """Entries of the images of some rows, each of which has one text."""
+        """Entries of the images of some rows with one text each."""
         if self.images is None or not self.arrays.images:
             return {}
         texts = [int(self.fit.text[self.groups[row][0]]) for row in rows.tolist()]

@@ -146,9 +146,10 @@ def tokens_with_images(batch: Batch) -> Tensor:
     """
     mask = batch["attention_mask"]
     if IMAGE_TOKENS not in batch:
-        return mask.new_zeros(len(mask), dtype=torch.int64)
+        return torch.zeros(len(mask), dtype=torch.int64, device=mask.device)
     column = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    return (column * (batch[IMAGE_TOKENS] > 0)).amax(1)
+    last: Tensor = (column * (batch[IMAGE_TOKENS] > 0)).amax(1)
+    return last
 
 
 def _cached_logits_agree(forward: ForwardFunction, batch: Batch, first: int, length: int) -> bool:

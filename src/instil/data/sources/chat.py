@@ -113,7 +113,7 @@ def chat(
     A row has ``messages`` (with ``tools``, if there are any), ``prompt`` and ``completion`` (texts,
     or lists of messages), or ``text``. It may have a ``domain`` and a ``teacher_id``, which are
     keys of the batch. A batch is padded to its longest row. Messages may have images, whose paths
-    start from the folder of the data file; the processor beside the tokenizer prepares them.
+    start from the folder of the data file; the processor of the tokenizer's folder prepares them.
 
     The tokens are kept in memory-mapped files in the cache, by the contents of the files, the
     tokenizer, the template and ``loss_on``.

@@ -66,8 +66,9 @@ def llava_kd_loss(
 def _correlations(logits: Tensor) -> Tensor:
     """Self-correlation matrices (N, T, T) of logits (N, T, C), scaled to length 1."""
     matrix = logits @ logits.mT
-    length = matrix.flatten(1).norm(dim=1).clamp_min(torch.finfo(matrix.dtype).tiny)
-    return matrix / length[:, None, None]
+    length = torch.linalg.vector_norm(matrix, dim=(1, 2), keepdim=True)
+    normalized: Tensor = matrix / length.clamp_min(torch.finfo(matrix.dtype).tiny)
+    return normalized
 
 
 class LLaVAKD(Objective):

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import arithmetic_table
 import compression_table
 import continual_table
+import federated_table
 import generate
 import latency_table
 import modality_tables
@@ -47,4 +48,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = arithmetic_table.insert_table(markdown)
     markdown = compression_table.insert_table(markdown)
     markdown = continual_table.insert_table(markdown)
+    markdown = federated_table.insert_table(markdown)
     return proof_tables.insert_table(latency_table.insert_table(markdown))

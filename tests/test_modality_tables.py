@@ -193,3 +193,20 @@ def test_the_tables_of_continual_learning_are_inserted(monkeypatch: pytest.Monke
         accuracy = f"{100 * entry['accuracy']['mean']:.1f} ± {100 * entry['accuracy']['std']:.1f}"
         row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
         assert accuracy in row
+
+
+def test_the_table_of_federated_distillation_is_inserted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import federated_table
+
+    page = (ROOT / "docs" / "federated.md").read_text(encoding="utf-8")
+    assert page.count(federated_table.MARKER) == 1
+    text = federated_table.insert_table(page)
+    assert federated_table.MARKER not in text
+    measured = json.loads(federated_table.RESULT.read_text(encoding="utf-8"))
+    for name, entry in measured["arms"].items():
+        values = entry["accuracy"]["values"]
+        assert len(values) == len(measured["seeds"])
+        assert entry["accuracy"]["mean"] == pytest.approx(sum(values) / len(values))
+        row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+        assert f"{100 * entry['accuracy']['mean']:.1f} ±" in row

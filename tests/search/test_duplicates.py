@@ -15,7 +15,7 @@ from tests.search.recipes import search
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Result of a search whose candidates have two equal losses."""
     folder: Path = tmp_path_factory.mktemp("searches") / "equal"
-    names = ("dist", "dkd", "gold", "jsd", "nkd", "wttm")
+    names = ("dist", "dkd", "gold", "jsd", "nkd", "previous_epoch")
     return search(folder, candidates=names, num_seeds=1)
 
 
@@ -23,6 +23,12 @@ def test_an_equal_method_leaves_after_the_first_round(outcome: dict[str, Any]) -
     assert outcome["notes"] == ["jsd left after round 1: the same student as gold"]
     rounds = {trial["round"] for trial in outcome["trials"] if trial["arm"] == "jsd"}
     assert rounds == {0}
+
+
+def test_a_method_that_begins_later_stays(outcome: dict[str, Any]) -> None:
+    first = {trial["arm"]: trial for trial in outcome["trials"] if trial["round"] == 0}
+    # Its teacher is the student of the previous epoch, which the first one does not have.
+    assert first["previous_epoch"]["validation"] == first["alone"]["validation"]
 
 
 def test_trainings_with_all_steps_count_as_seeds(outcome: dict[str, Any]) -> None:

@@ -139,8 +139,12 @@ class Study:
         # Reference arms are part of all rounds, so that a candidate leaves instead.
         order = sorted(arms, key=lambda arm: not arm.is_reference)
         duplicates = find_duplicates(results, [arm.name for arm in order])
+        # A method that equals a baseline has not begun to act: its loss rises later.
+        baselines = {arm.name for arm in arms if arm.kind == "baseline"}
         leaving = set()
         for first, names in duplicates.items():
+            if first in baselines:
+                continue
             self.notes.append(
                 f"{', '.join(names)} left after round {index + 1}: the same student as {first}"
             )

@@ -3,6 +3,7 @@
 python benchmarks/proof.py exhaustive [TASK ...] --data FOLDER --work FOLDER [--jobs 2]
 python benchmarks/proof.py search [TASK ...] --data FOLDER --work FOLDER [--jobs 2]
 python benchmarks/proof.py random [TASK ...]
+python benchmarks/proof.py students [TASK ...] --data FOLDER --work FOLDER [--jobs 2]
 
 ``proof/prepare.py`` writes the data; ``proof/TASK.yaml`` are the recipes. The exhaustive search
 trains every applicable method with three seeds and is written to ``proof/exhaustive/TASK.json``.
@@ -13,6 +14,10 @@ Then ``search`` runs the default search with a share of its steps and five study
 ``random`` simulates random searches of the same cost and writes ``proof/random/TASK.json``. It
 needs no training, and is exact. A trial of a random search over methods is a training of the
 exhaustive search: same recipe, published options, all steps, one of its seeds.
+
+``students`` does both for students: the exhaustive search trains every student that keeps a share
+of the teacher's quality or not, and searches with a share of its steps choose the smallest that
+does. ``proof/students/TASK.json`` compares the sizes.
 
 The regret of a method is the difference of its mean test score from that of the best method, both
 of the exhaustive search.
@@ -40,6 +45,10 @@ from instil.search.schedule import Schedule, plan_random, plan_schedule
 
 HERE = Path(__file__).parent / "proof"
 TASKS = ("images", "emoji", "speech", "text", "graph", "points", "tabular", "language")
+STUDENT_TASKS = ("images", "speech", "points")
+"""Tasks of the search for a student."""
+KEEP = 0.9
+"""Share of the teacher's quality that the chosen student keeps."""
 NUM_SEEDS = 3
 NUM_STUDIES = 5
 NUM_DRAWS = 2000
@@ -117,6 +126,63 @@ def run(
     return searches.start(recipe, settings, folder, Console(), num_jobs)
 
 
+def students(task: str, data: Path, work: Path, num_jobs: int) -> dict[str, Any]:
+    """Return the students of an exhaustive search, and the choices of searches with a share of it.
+
+    Args:
+        task: name of the task.
+        data: folder of its data.
+        work: folder of the searches.
+        num_jobs: number of processes.
+    """
+    common: dict[str, Any] = {"over": ("students",), "keep": KEEP}
+    settings = searches.Settings(strategy="exhaustive", num_seeds=NUM_SEEDS, **common)
+    everything = run(task, data, work / "students" / task, num_jobs, settings)
+    outcomes = []
+    for seed in range(NUM_STUDIES):
+        max_steps = int(SHARE * everything["steps"])
+        settings = searches.Settings(max_steps=max_steps, num_seeds=1, seed=seed, **common)
+        folder = work / "students" / f"{task}-{seed}"
+        outcomes.append(run(task, data, folder, num_jobs, settings))
+    return compare_students(everything, outcomes)
+
+
+def compare_students(
+    everything: Mapping[str, Any], outcomes: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Compare the students that searches chose with the choice of an exhaustive search.
+
+    Args:
+        everything: result of an exhaustive search over students.
+        outcomes: results of searches.
+
+    Returns:
+        ``students`` with their bytes and scores, ``winner`` of the exhaustive search and, for each
+        of the ``searches``, its ``winner``, ``size`` relative to that of the exhaustive search and
+        ``share``: test score of all seeds relative to that of the teacher.
+    """
+    keys = ("bytes", "latency_ms", "validation", "test")
+    rows = {row["name"]: {key: row[key] for key in keys} for row in everything["finalists"]}
+    teacher = everything["teacher"]["score"]
+    smallest = rows[everything["winner"]]["bytes"]
+    choices = []
+    for outcome in outcomes:
+        name = outcome["winner"]
+        choices.append(
+            {
+                "winner": name,
+                "is_met": outcome["keep"]["is_met"],
+                "size": rows[name]["bytes"] / smallest,
+                "share": rows[name]["test"]["mean"] / teacher,
+                "steps": outcome["steps"],
+                "seconds": outcome["seconds"],
+            }
+        )
+    names = ("headline", "higher_is_better", "steps", "seconds", "keep", "winner", "teacher")
+    facts = {name: everything[name] for name in names}
+    return {**facts, "refused": everything["refused"], "students": rows, "searches": choices}
+
+
 def regret(everything: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the regret of a method, and whether it is within the noise of the best one.
 
@@ -182,7 +248,7 @@ def random_searches(everything: Mapping[str, Any], num_draws: int = NUM_DRAWS) -
 
     A random search trains the reference arms and a random subset of the candidates once with all
     steps. The best candidates on validation data and the references are trained again with
-    another seed, and the best of these trainings on validation data wins. The numbers of
+    another seed, and the best mean of both trainings on validation data wins. The numbers of
     candidates and finalists are those that the budget of the search affords. As in a search, all
     trials of a round share one seed.
 
@@ -280,11 +346,15 @@ def random_trials(
 
 
 def winner_of(everything: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
-    """Return the arm with the best validation score of the final trainings."""
+    """Return the finalist with the best mean validation score of its trainings."""
     sign = 1 if everything["higher_is_better"] else -1
-    finals = [one for one in trials if one["round"] < 0 and one["score"] is not None]
-    name: str = max(finals, key=lambda one: sign * one["score"])["arm"]
-    return name
+    finals = {one["arm"] for one in trials if one["round"] < 0 and one["score"] is not None}
+
+    def mean_score(name: str) -> float:
+        # As in a search, trainings of the round that have all steps are further seeds.
+        return float(np.mean([one["score"] for one in trials if one["arm"] == name]))
+
+    return max(sorted(finals), key=lambda name: sign * mean_score(name))
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -298,15 +368,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("exhaustive", "search", "random"))
-    parser.add_argument("tasks", nargs="*", default=list(TASKS), metavar="TASK")
+    parser.add_argument("part", choices=("exhaustive", "search", "random", "students"))
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help="default: all tasks of the part")
     parser.add_argument("--data", type=Path, help="folder of proof/prepare.py")
     parser.add_argument("--work", type=Path, help="folder of the searches")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args()
     if options.part != "random" and not (options.data and options.work):
         parser.error(f"{options.part}: expected --data FOLDER and --work FOLDER")
-    for task in options.tasks:
+    for task in options.tasks or (STUDENT_TASKS if options.part == "students" else TASKS):
+        if options.part == "students":
+            write(task, "students", students(task, options.data, options.work, options.jobs))
+            continue
         if options.part == "exhaustive":
             write(task, "exhaustive", exhaustive(task, options.data, options.work, options.jobs))
             continue

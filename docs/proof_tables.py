@@ -17,6 +17,7 @@ from instil.report.svg import draw_svg
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "proof"
 MARKER = "<!-- proof of search -->"
+STUDENTS_MARKER = "<!-- proof of search over students -->"
 TARGET = 0.003
 """Largest regret of a share, such as an accuracy, that counts as equal: 0.3 points."""
 WIDTH = 640
@@ -29,8 +30,11 @@ Row = dict[str, Any]
 
 
 def insert_table(text: str) -> str:
-    """Replace the marker by the table and the regret curves."""
-    return text.replace(MARKER, evidence()) if MARKER in text else text
+    """Replace the markers by the tables and the regret curves."""
+    for marker, content in ((MARKER, evidence), (STUDENTS_MARKER, students)):
+        if marker in text:
+            text = text.replace(marker, content())
+    return text
 
 
 def evidence() -> str:
@@ -49,6 +53,38 @@ def evidence() -> str:
     figures = [_figure(task, result) for task, result in measured.items()]
     lines += [STYLE, *filter(None, figures), ""]
     return "\n".join(lines)
+
+
+def students() -> str:
+    """Table of the searches over students."""
+    paths = sorted((FOLDER / "students").glob("*.json"))
+    if not paths:
+        return "Not measured yet."
+    header = ["task", "students", "smallest that keeps the share (exhaustive)", "its size (kB)"]
+    header += ["choices of the studies", "size relative to it", "share of the teacher's quality"]
+    header += ["share of the cost"]
+    rows = [_student_cells(path.stem, _read("students", path.stem)) for path in paths]
+    return "\n".join(table(header, rows))
+
+
+def _student_cells(task: str, result: Row) -> list[str]:
+    searches = result["searches"]
+    smallest = result["students"][result["winner"]]["bytes"] / 1000
+    winner = f"`{result['winner']}`" + ("" if result["keep"]["is_met"] else " (none keeps it)")
+    cells = [f"`{task}`", str(len(result["students"])), winner, f"{smallest:.1f}"]
+    sizes = [search["size"] for search in searches]
+    shares = [100 * search["share"] for search in searches]
+    cost = sum(search["steps"] for search in searches) / len(searches) / result["steps"]
+    cells += [_counted([search["winner"] for search in searches])]
+    cells += [f"{min(sizes):.2f} to {max(sizes):.2f}", f"{min(shares):.1f} to {max(shares):.1f} %"]
+    return [*cells, f"{100 * cost:.1f} %"]
+
+
+def _counted(names: list[str]) -> str:
+    """Names with the number of their occurrences."""
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    parts = [f"`{name}` ({count})" if count > 1 else f"`{name}`" for name, count in counts.items()]
+    return ", ".join(parts)
 
 
 def _statement(tasks: list[str], measured: dict[str, Row]) -> str:
@@ -99,14 +135,12 @@ def _study_cells(studies: list[Row] | None, everything: Row) -> list[str]:
     if not studies:
         return [""] * 6
     scale = _scale(everything)
-    winners = [study["winner"] for study in studies]
-    counts = {name: winners.count(name) for name in dict.fromkeys(winners)}
-    names = [f"`{name}` ({count})" if count > 1 else f"`{name}`" for name, count in counts.items()]
     regrets = [study["regret"] for study in studies]
     within = sum(study["within_noise"] for study in studies)
     close = f"{sum(regret <= TARGET for regret in regrets)} of {len(studies)}"
     cost = sum(study["steps"] for study in studies) / len(studies) / everything["steps"]
-    cells = [", ".join(names), f"{scale * sum(regrets) / len(regrets):.2f}"]
+    names = _counted([study["winner"] for study in studies])
+    cells = [names, f"{scale * sum(regrets) / len(regrets):.2f}"]
     cells += [f"{scale * max(regrets):.2f}", f"{within} of {len(studies)}"]
     # Points are those of percentages.
     return [*cells, close if scale == 100 else "", f"{100 * cost:.1f} %"]

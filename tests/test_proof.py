@@ -161,6 +161,40 @@ def test_a_trial_uses_one_seed_and_the_final_another(proof: dict[str, Any]) -> N
         assert seeds[0] != seeds[-1]
 
 
+def students(winner: str, seconds: float = 1.0, is_met: bool = True) -> dict[str, Any]:
+    """Result of a search over three students."""
+    sizes = {"small": 1000, "middle": 2000, "large": 4000}
+    scores = {"small": 0.7, "middle": 0.8, "large": 0.9}
+    rows = [
+        {
+            "name": name,
+            "bytes": size,
+            "latency_ms": 1.0,
+            "validation": {"mean": scores[name]},
+            "test": {"mean": scores[name]},
+        }
+        for name, size in sizes.items()
+    ]
+    return {
+        "headline": "accuracy",
+        "higher_is_better": True,
+        "steps": 1000,
+        "seconds": seconds,
+        "keep": {"share": 0.9, "target": 0.72, "is_met": is_met},
+        "winner": winner,
+        "teacher": {"score": 0.8},
+        "refused": {},
+        "finalists": rows,
+    }
+
+
+def test_chosen_students_are_compared_by_size(proof: dict[str, Any]) -> None:
+    result = proof["compare_students"](students("middle"), [students("middle"), students("large")])
+    assert [search["size"] for search in result["searches"]] == [1.0, 2.0]
+    assert [search["share"] for search in result["searches"]] == pytest.approx([1.0, 1.125])
+    assert set(result["students"]) == {"small", "middle", "large"}
+
+
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proof: dict[str, Any]) -> ModuleType:
     """The module ``docs/proof_tables.py`` with a measured task and one without results."""
@@ -225,3 +259,14 @@ def test_the_site_shows_every_measured_task(monkeypatch: pytest.MonkeyPatch) -> 
     assert measured
     for path in measured:
         assert f"| `{path.stem}` | " in text
+
+
+def test_the_table_of_students_has_a_row_for_each_task(
+    tables: ModuleType, tmp_path: Path, proof: dict[str, Any]
+) -> None:
+    assert tables.insert_table(tables.STUDENTS_MARKER) == "Not measured yet."
+    result = proof["compare_students"](students("middle"), [students("middle"), students("large")])
+    _write(tmp_path, "students", "images", result)
+    text = tables.insert_table(tables.STUDENTS_MARKER)
+    row = "| `images` | 3 | `middle` | 2.0 | `middle`, `large` | 1.00 to 2.00 | 100.0 to 112.5 % |"
+    assert row in text

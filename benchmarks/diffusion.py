@@ -323,7 +323,7 @@ class Measurement:
         objectives = Objectives(l2(), {"matching": 2.5})
         student = copy.deepcopy(teacher).train()
         scheme = ADD(student, Frozen(teacher), objectives, classifier)
-        rates = {"student": 3e-4, "critic": 1e-3}
+        rates = {"student": 1e-4, "critic": 1e-3}
         net, seconds = self.train(scheme, self.setting.student_steps, rates, (0.0, 0.99))
         return self._qualities(net, (1, 2, 4), seconds)
 

@@ -60,8 +60,8 @@ class ADD(DiffusionScheme):
         "The critics read clean images, so they see fine detail that ladd sees through noise only.",
         pitfalls="Start from the teacher (student: {model: teacher}). The metrics of a run must "
         "have the features of another classifier, or they measure what the student was trained to "
-        "fool. Keep the student's learning rate small: on digits it learned with 1e-4 and collapsed "
-        "with 1e-3. Compare recall and coverage.",
+        "fool. Keep the student's learning rate small: on digits it learned with 1e-4 and "
+        "collapsed with 1e-3. Compare recall and coverage.",
         deviations="The features are those of a classifier of yours; the paper has DINOv2. The "
         "heads are two convolutions without a condition. A random step of the student's sampler "
         "is drawn for each image. The paper's weight of the distillation loss is 2.5: set "

@@ -1,9 +1,7 @@
 """Search with a fifth of the cost of an exhaustive search, on eight real tasks.
 
-python benchmarks/proof.py exhaustive [TASK ...] --data FOLDER --work FOLDER [--jobs 2]
-python benchmarks/proof.py search [TASK ...] --data FOLDER --work FOLDER [--jobs 2]
+python benchmarks/proof.py exhaustive|search|students [TASK ...] --data FOLDER --work FOLDER
 python benchmarks/proof.py random [TASK ...]
-python benchmarks/proof.py students [TASK ...] --data FOLDER --work FOLDER [--jobs 2]
 
 ``proof/prepare.py`` writes the data; ``proof/TASK.yaml`` are the recipes. The exhaustive search
 trains every applicable method with three seeds and is written to ``proof/exhaustive/TASK.json``.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from instil import catalogue
-from instil.functional.tokens.chunks import CHUNK
+from instil.functional.tokens.chunk_sizes import CHUNK
 
 STEP = Path(__file__).parents[1] / "benchmarks" / "step.py"
 

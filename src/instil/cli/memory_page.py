@@ -52,7 +52,13 @@ def parse_memory(text: str) -> float:
 
 
 def forecast_of(recipe: Recipe, ranks: int, memory: str | None) -> dict[str, Any]:
-    """Return the forecast of a recipe. Prints of the user's code go to stderr."""
+    """Return the forecast of a recipe. Prints of the user's code go to stderr.
+
+    Args:
+        recipe: the recipe.
+        ranks: number of processes.
+        memory: memory of a device, such as ``80GB``; None: no limit.
+    """
     amount = None if memory is None else parse_memory(memory)
     from instil.plan.memory.memory_forecast import forecast_memory
 

@@ -15,8 +15,8 @@ _MODE: ContextVar[FakeTensorMode | None] = ContextVar("valueless", default=None)
 def without_values() -> Iterator[None]:
     """Build the networks of a ``with`` block on the meta device, and let them compute there.
 
-    Their tensors are fake: they say that they are on the CPU, and operations compute shapes and
-    types only. They work with real tensors, such as batches, also after the block.
+    Their tensors are fake: their device is the CPU, and operations compute shapes and types only.
+    They work with real tensors, such as batches, also after the block.
     """
     token = _MODE.set(FakeTensorMode(allow_non_fake_inputs=True))
     try:

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from instil import catalogue
 from instil.core import Batch, Objectives
-from instil.functional.tokens import chunks
+from instil.functional.tokens import chunk_sizes
 from instil.objectives.bases.token_objective import TokenObjective
 from instil.objectives.logits.akl import akl_loss
 from instil.objectives.logits.alpha_beta import alpha_beta_loss
@@ -261,8 +261,8 @@ def close(ours: Tensor, expected: Tensor, what: str = "", rtol: float = 2e-5) ->
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set four tokens per chunk and three per block; the last ones are shorter."""
-    monkeypatch.setitem(chunks.CHUNK, "cpu", 4 * VOCABULARY)
-    monkeypatch.setitem(chunks.BLOCK, "cpu", 3 * VOCABULARY)
+    monkeypatch.setitem(chunk_sizes.CHUNK, "cpu", 4 * VOCABULARY)
+    monkeypatch.setitem(chunk_sizes.BLOCK, "cpu", 3 * VOCABULARY)
 
 
 HEADS: dict[str, dict[str, Any]] = {

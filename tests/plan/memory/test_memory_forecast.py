@@ -155,11 +155,11 @@ def test_the_command(
     assert "train.shard=false train.activation_checkpointing=false" in output
     with pytest.raises(SystemExit) as ended:
         main([*command, "0.01MB", "--json"])
-    found = json.loads(capsys.readouterr().out)
+    forecast = json.loads(capsys.readouterr().out)
     assert ended.value.code == 1
-    assert found["proposal"] is None
-    assert "No layout of 2 processes fits" in found["problems"][0]
-    assert [layout["fits"] for layout in found["layouts"]] == [False] * 4
+    assert forecast["proposal"] is None
+    assert "No layout of 2 processes fits" in forecast["problems"][0]
+    assert [layout["fits"] for layout in forecast["layouts"]] == [False] * 4
 
 
 def test_wrong_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

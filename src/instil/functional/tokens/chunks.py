@@ -7,7 +7,6 @@ matrix products need it; element-wise work runs over smaller blocks that fit int
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from instil.core import to_float32
 from instil.functional.tensor_values import has_values
+from instil.functional.tokens.chunk_sizes import BLOCK, CHUNK
 from instil.functional.tokens.heads import LogitSource, Rows, Signal
 from instil.functional.tokens.signals import (
     FlatSignal,
@@ -25,26 +25,6 @@ from instil.functional.tokens.signals import (
     token_shape,
 )
 from instil.functional.tokens.terms import TokenDistribution
-
-CHUNK = {"cpu": 3 * 2**22, "cuda": 2**27}
-"""Number of logits per side that exist at a time if a matrix product computes them, by device."""
-BLOCK = {"cpu": 2**18, "cuda": 2**27}
-"""Number of logits that element-wise operations process at a time, by device."""
-
-
-@contextlib.contextmanager
-def sizes_of_device(device: str) -> Iterator[None]:
-    """Use the sizes of chunks of another type of device on the CPU, to forecast its memory.
-
-    Args:
-        device: ``cpu`` or ``cuda``.
-    """
-    own = CHUNK["cpu"], BLOCK["cpu"]
-    CHUNK["cpu"], BLOCK["cpu"] = CHUNK[device], BLOCK[device]
-    try:
-        yield
-    finally:
-        CHUNK["cpu"], BLOCK["cpu"] = own
 
 
 class TokenTarget(Protocol):

@@ -10,7 +10,7 @@ from instil.core import Batch, Scheme
 from instil.engine.optimization import Optimization
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import build_training
-from instil.functional.tokens.chunks import sizes_of_device
+from instil.functional.tokens.chunk_sizes import sizes_of_device
 from instil.plan.memory.layout import Layout, RankMemory, TrainingMemory
 from instil.plan.memory.optimizer_memory import optimizer_memory
 from instil.plan.memory.sharded_units import teacher_parameters

@@ -91,7 +91,11 @@ def build_stage(experiment: Experiment, batch: Batch) -> Scheme:
 
 @contextlib.contextmanager
 def clear_errors() -> Iterator[None]:
-    """Replace errors of operations that need values by a RecipeError."""
+    """Replace errors of operations that need values.
+
+    Raises:
+        RecipeError: for an operation of the block that needs values.
+    """
     try:
         yield
     # Fake tensors raise it where a shape, or the choice of a kernel, depends on values.

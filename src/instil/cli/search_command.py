@@ -162,6 +162,7 @@ def search(
     recipe = _recipe(resume, arguments, out)
     from instil.search.options import settings_from
 
+    budgets = {"max_steps": steps, "max_runs": runs, "max_seconds": budget}
     settings = settings_from(
         None if recipe is None else recipe.search,
         over,
@@ -170,9 +171,7 @@ def search(
         limit or (),
         keep,
         teachers,
-        max_steps=steps,
-        max_runs=runs,
-        max_seconds=budget,
+        **budgets,
         strategy=strategy,
         sampler=sampler,
         num_trials=trials,

@@ -163,6 +163,7 @@ def search(
     from instil.search.options import settings_from
 
     budgets = {"max_steps": steps, "max_runs": runs, "max_seconds": budget}
+    trainings = {"num_trials": trials, "num_seeds": seeds, "num_folds": folds}
     settings = settings_from(
         None if recipe is None else recipe.search,
         over,
@@ -174,9 +175,7 @@ def search(
         **budgets,
         strategy=strategy,
         sampler=sampler,
-        num_trials=trials,
-        num_seeds=seeds,
-        num_folds=folds,
+        **trainings,
         seed=seed,
         prior=prior,
         max_cost=max_cost,

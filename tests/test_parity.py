@@ -68,11 +68,16 @@ def test_every_scheme_is_here() -> None:
 
 def on_two_ranks(module: str, out: Path, *arguments: str) -> dict[str, torch.Tensor]:
     """Return the results of the module on two gloo processes."""
+    return on_ranks(2, module, out, *arguments)
+
+
+def on_ranks(size: int, module: str, out: Path, *arguments: str) -> dict[str, torch.Tensor]:
+    """Return the results of the module on gloo processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     environment = os.environ | {
-        "WORLD_SIZE": "2",
+        "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
         "OMP_NUM_THREADS": "1",
@@ -82,7 +87,7 @@ def on_two_ranks(module: str, out: Path, *arguments: str) -> dict[str, torch.Ten
         subprocess.Popen(
             command, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True
         )
-        for rank in range(2)
+        for rank in range(size)
     ]
     errors = [rank.communicate(timeout=600)[1] for rank in ranks]
     assert all(rank.returncode == 0 for rank in ranks), "\n".join(errors)

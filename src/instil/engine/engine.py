@@ -35,6 +35,8 @@ class Engine:
         clip: maximum norm of a learner's gradient; None: no clipping.
         sync_batch_norm: whether BatchNorm layers use the statistics of the global batch.
         activation_checkpointing: whether to compute blocks again in the backward pass.
+        shard_group: number of processes that share one copy of the weights, with ``shard``. None:
+            all processes.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Engine:
         clip: float | None = None,
         sync_batch_norm: bool = True,
         activation_checkpointing: bool = False,
+        shard_group: int | None = None,
     ):
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision: Expected float32 or bfloat16, got '{precision}'")
@@ -52,6 +55,7 @@ class Engine:
         self.precision = precision
         self.clip = clip
         self.shard = shard and processes.world_size() > 1
+        self.shard_group = shard_group
         self.sync_batch_norm = sync_batch_norm and processes.world_size() > 1
         self.activation_checkpointing = activation_checkpointing
         self.nets: dict[str, list[nn.Parameter]] = {}
@@ -86,7 +90,7 @@ class Engine:
         if self.activation_checkpointing:
             checkpointing.checkpoint_learners(scheme)
         if self.shard:
-            sharding.shard(scheme, self.device)
+            sharding.shard(scheme, self.device, self.shard_group)
         # Optimizers come last: sharding replaces the parameters.
         owner: dict[nn.Parameter, str] = {}
         for name, paths in scheme.learners.items():

@@ -52,18 +52,36 @@ def _check_obstacle(name: str, method: nn.Module, remedy: str) -> None:
         raise ValueError(f"{name} {obstacle}, which sharding does not support; {remedy}")
 
 
-def shard(scheme: Scheme, device: torch.device) -> None:
-    """Shard the weights of every part of a scheme over all processes, in place.
+def shard(scheme: Scheme, device: torch.device, group: int | None = None) -> None:
+    """Shard the weights of every part of a scheme over processes, in place.
 
     Args:
         scheme: prepared scheme that ``check_shardable`` accepts.
         device: device of this process.
+        group: number of consecutive processes that share one copy of the weights (HSDP). None: all.
+
+    Raises:
+        ValueError: if the processes cannot be split into groups of this size.
     """
     # Taps return views, which the package never changes in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-    mesh = init_device_mesh(device.type, (world_size(),))
+    mesh = _mesh(device, world_size() if group is None else group)
     for child in scheme.children():
         _shard(child, mesh)
+
+
+def _mesh(device: torch.device, group: int) -> DeviceMesh:
+    """Mesh of all processes; with several groups its first dimension counts the copies."""
+    size = world_size()
+    if size % group:
+        raise ValueError(
+            f"train.shard_group: the processes cannot be split into groups of this size. Expected "
+            f"a divisor of {size}, the number of processes, got {group}"
+        )
+    if group == size:
+        return init_device_mesh(device.type, (size,))
+    names = ("replicate", "shard")
+    return init_device_mesh(device.type, (size // group, group), mesh_dim_names=names)
 
 
 def set_gradient_sync(modules: Iterator[nn.Module], last: bool) -> None:

@@ -49,6 +49,7 @@ def build_training(
         clip=train.clip,
         compile=train.compile,
         shard=train.shard,
+        shard_group=train.shard_group,
         seed=seed,
         evaluate_every=train.evaluate_every,
         evaluate_steps=train.evaluate_steps,

@@ -149,6 +149,10 @@ class TrainConfig(Section):
     shard: bool = False
     """Whether weights, gradients and optimizer states are sharded over processes."""
 
+    shard_group: Annotated[int, Gt(1)] | None = None
+    """Number of processes that share one copy of weights, gradients and optimizer states, such as
+    those of one machine; every group has its own copy (HSDP). Null: all processes."""
+
     sync_batch_norm: bool = True
     """Whether BatchNorm layers use the statistics of the whole batch if several processes train."""
 
@@ -173,6 +177,8 @@ class TrainConfig(Section):
             raise ValueError("epochs and steps are both given; leave one out")
         if self.epochs is None and self.steps is None:
             self.epochs = DEFAULT_EPOCHS
+        if self.shard_group is not None and not self.shard:
+            raise ValueError("shard_group needs shard: true. Expected both, or leave it out")
         section = self.schedule if isinstance(self.schedule, dict) else {}
         if self.epochs is None and section.get("interval") == "epoch":
             raise ValueError("schedule.interval: epoch needs epochs. Expected step")

@@ -86,6 +86,7 @@ def fit(
         training.clip,
         training.sync_batch_norm,
         training.activation_checkpointing,
+        training.shard_group,
     )
     batches = Batches(loader, names, training.accumulate, engine)
     state = TrainState(training.steps or (training.epochs or 0) * batches.steps())

@@ -39,6 +39,8 @@ class Training:
         precision: precision of forward passes.
         clip: largest norm of a learner's gradient; None: no limit.
         shard: shard weights, gradients and optimizer states over processes.
+        shard_group: number of processes that share one copy of them, with ``shard``; every group
+            has a copy of its own (HSDP). None: all processes.
         compile: compile the nets.
         device: torch device, or ``auto``.
         seed: seed of keyed draws (``instil.core.keyed_uniform``); the global random state belongs
@@ -83,6 +85,7 @@ class Training:
     precision: Literal["float32", "bfloat16"] = "float32"
     clip: float | None = None
     shard: bool = False
+    shard_group: int | None = None
     compile: bool = False
     device: str = "auto"
     seed: int = 0
@@ -117,6 +120,11 @@ class Training:
             raise ValueError(
                 f"average: Expected a number above 0 and below 1, or None, got {self.average}. "
                 "Usual values are 0.99 to 0.9999"
+            )
+        if self.shard_group is not None and not (self.shard and self.shard_group > 1):
+            raise ValueError(
+                "shard_group: Expected a number of processes above 1 together with shard, got "
+                f"{self.shard_group} with shard={self.shard}"
             )
         if not 0 < self.until <= 1:
             raise ValueError(f"until is a share of the steps above 0 and up to 1, not {self.until}")

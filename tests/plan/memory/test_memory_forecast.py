@@ -140,6 +140,11 @@ def test_layouts_and_proposals() -> None:
     assert proposed.accumulate > 1
     assert forecast.of_rank(proposed).total <= 0.9 * needed
     assert forecast.propose(1000) is None
+    forecast.ranks = 16
+    assert [layout.group for layout in forecast.layouts()] == [1, 8, 16] * 2
+    assert forecast.layouts()[1].changes[:2] == ["train.shard=true", "train.shard_group=8"]
+    in_groups = forecast.of_rank(forecast.layouts()[1])
+    assert in_groups.optimizer == forecast.of_rank(Layout(8, True, False)).optimizer
 
 
 def test_the_command(

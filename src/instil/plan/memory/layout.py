@@ -27,22 +27,26 @@ class Layout:
         is_sharded: whether the processes share one copy of weights, gradients and optimizer states.
         is_checkpointed: whether blocks are computed again in the backward pass.
         accumulate: number of micro-batches of a step.
+        shard_group: number of processes that share one copy, if they are not all of them.
     """
 
     ranks: int
     is_sharded: bool
     is_checkpointed: bool
     accumulate: int = 1
+    shard_group: int | None = None
 
     @property
     def group(self) -> int:
         """Number of processes that share one copy of the weights."""
-        return self.ranks if self.is_sharded else 1
+        return (self.shard_group or self.ranks) if self.is_sharded else 1
 
     @property
     def name(self) -> str:
         """Description of the layout for tables."""
         parts = ["sharded" if self.is_sharded else "replicated"]
+        if self.shard_group is not None:
+            parts.append(f"groups of {self.shard_group}")
         if self.is_checkpointed:
             parts.append("activation checkpointing")
         if self.accumulate > 1:
@@ -52,8 +56,10 @@ class Layout:
     @property
     def changes(self) -> list[str]:
         """Changes of a recipe that set the layout."""
+        group = "null" if self.shard_group is None else self.shard_group
         return [
             f"train.shard={str(self.is_sharded).lower()}",
+            f"train.shard_group={group}",
             f"train.activation_checkpointing={str(self.is_checkpointed).lower()}",
             f"train.accumulate={self.accumulate}",
         ]

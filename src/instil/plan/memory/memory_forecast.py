@@ -27,6 +27,8 @@ from instil.recipe.sections import Recipe
 RESERVE = 0.1
 """Share of a device's memory for what the forecast does not count: the allocator's fragments, the
 CUDA context, and buffers of kernels and of NCCL."""
+MACHINE = 8
+"""Number of processes that share a copy in the layouts of several groups, as on one machine."""
 NOT_MEASURED = (
     "The forecast counts tensors. Fragments of the allocator, the CUDA context, and buffers of "
     "kernels and of NCCL are not measured: 10 % of the memory stay free for them."
@@ -84,9 +86,18 @@ class MemoryForecast:
         accumulate = self.recipe.train.accumulate
         layouts = []
         for is_checkpointed in (False, True):
-            for is_sharded in (False, True)[: self.ranks]:
-                layouts.append(Layout(self.ranks, is_sharded, is_checkpointed, accumulate))
+            for is_sharded, group in self._shardings():
+                layout = Layout(self.ranks, is_sharded, is_checkpointed, accumulate, group)
+                layouts.append(layout)
         return layouts
+
+    def _shardings(self) -> list[tuple[bool, int | None]]:
+        """Whether weights are sharded, and the size of groups, by the amount of communication."""
+        if self.ranks == 1:
+            return [(False, None)]
+        group = self.recipe.train.shard_group or MACHINE
+        in_groups = group < self.ranks and self.ranks % group == 0
+        return [(False, None), *([(True, group)] if in_groups else []), (True, None)]
 
     def propose(self, memory: float) -> Layout | None:
         """Return the fastest layout that fits, with further micro-batches if needed.

@@ -75,15 +75,15 @@ def main() -> None:
     Engine("cpu")
     if world_size() == 2:
         weights, local = trained(save=checkpoint)
-        found = {"weights": weights, "local": torch.tensor(local)}
+        results = {"weights": weights, "local": torch.tensor(local)}
     else:
         weights, local = trained(group=2)
         continued, _ = trained(group=2, load=checkpoint)
         on_all, _ = trained(load=checkpoint)
-        found = {"weights": weights, "local": torch.tensor(local)}
-        found |= {"continued": continued, "continued_on_all": on_all}
+        results = {"weights": weights, "local": torch.tensor(local)}
+        results |= {"continued": continued, "continued_on_all": on_all}
     if rank() == 0:
-        torch.save(found, out)
+        torch.save(results, out)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,7 @@ class Engine:
         clip: maximum norm of a learner's gradient; None: no clipping.
         sync_batch_norm: whether BatchNorm layers use the statistics of the global batch.
         activation_checkpointing: whether to compute blocks again in the backward pass.
-        shard_group: number of processes that share one copy of the weights, with ``shard``. None:
-            all processes.
+        shard_group: number of processes that share one copy of the weights; None: all.
     """
 
     def __init__(
@@ -112,11 +111,7 @@ class Engine:
 
     def loss_weights(self, counts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """Compute the weight of each micro-batch, see ``engine.loss_weights``."""
-        return loss_weights(counts, self.sum_over_ranks)
-
-    def sum_over_ranks(self, values: Tensor) -> Tensor:
-        """Sum a tensor over ranks, in place."""
-        return processes.sum_over_ranks(values)
+        return loss_weights(counts, processes.sum_over_ranks)
 
     def all_reduce_max(self, value: int) -> int:
         """Return the maximum of an integer over ranks."""

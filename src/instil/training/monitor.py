@@ -9,6 +9,7 @@ from torch import Tensor
 
 from instil.core import Batch
 from instil.engine import Engine
+from instil.engine.processes import sum_over_ranks
 
 MAX_INDICES = 64
 """Number of batch indices that an error message lists."""
@@ -100,7 +101,7 @@ class LossMonitor:
         self.check()
         if not self.sums:
             return {}
-        sums = self.engine.sum_over_ranks(torch.stack(list(self.sums.values())))
+        sums = sum_over_ranks(torch.stack(list(self.sums.values())))
         means = dict(zip(self.sums, (sums / self.steps).tolist(), strict=True))
         self.sums = {}
         self.steps = 0

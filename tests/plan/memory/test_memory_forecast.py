@@ -157,7 +157,7 @@ def test_the_command(
     output = capsys.readouterr().out
     assert ended.value.code == 0
     assert "Memory of each of 2 processes" in output
-    assert "train.shard=false train.activation_checkpointing=false" in output
+    assert "train.shard=false train.shard_group=null" in output
     with pytest.raises(SystemExit) as ended:
         main([*command, "0.01MB", "--json"])
     forecast = json.loads(capsys.readouterr().out)

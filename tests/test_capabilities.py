@@ -25,7 +25,7 @@ USERS = {
     (
         "scheme",
         "RestrictsSharding",
-    ): "adversarial cold_brew distil_whisper dphubert folded_transform "
+    ): "add adversarial cold_brew distil_whisper dphubert folded_transform "
     f"ladd mean_flow reused_classifier sandwich scm sequence_kd {GENERATIVE}",
     ("objective", "RestrictsSharding"): "camkd",
     ("balance", "RestrictsSharding"): "gradient_norm",

@@ -150,7 +150,7 @@ def sources(cls: type[Any]) -> str:
 def test_schemes_declare_their_use_of_the_teacher(name: str) -> None:
     scheme = catalogue.find("scheme", name)
     code = sources(scheme)
-    gradients = ("grad=True", "grad=is_differentiated")
+    gradients = ("grad=True", "grad=is_differentiated", "grad = torch.is_grad_enabled()")
     modules = ("self.teacher.net", 'getattr(self.teacher, "net"')
     assert has_tag(scheme, "teacher_gradients") == any(text in code for text in gradients)
     assert has_tag(scheme, "teacher_modules") == any(text in code for text in modules)

@@ -12,8 +12,10 @@ from instil.core import Objective
 from instil.items import Batch, Outputs
 from instil.roles import RoleConsumer
 
-TOKEN_ROLES = frozenset({"logits", "projection", "head", "members", "top", "sampled"})
-"""Roles whose size may be the number of tokens."""
+PADDED_ROLES = frozenset({"logits", "projection", "head", "members"})
+"""Roles with an entry for each row of a head."""
+TOKEN_ROLES = PADDED_ROLES | {"top", "sampled"}
+"""Roles over tokens. Recorded classes have no padding, which was left out before their choice."""
 
 
 class DataTokens:
@@ -76,7 +78,7 @@ def without_padding(outputs: Outputs, roles: Collection[str], num_tokens: int | 
     if num_tokens is None:
         return outputs
     changed = {}
-    for role in roles:
+    for role in PADDED_ROLES.intersection(roles):
         if role in outputs:
             changed[role] = _first_tokens(outputs[role], role, num_tokens)
     return outputs | changed if changed else outputs
@@ -85,15 +87,12 @@ def without_padding(outputs: Outputs, roles: Collection[str], num_tokens: int | 
 def _first_tokens(value: Any, role: str, num_tokens: int) -> Any:
     """The first tokens of one role."""
     if role == "members":
-        return tuple(without_padding(part, TOKEN_ROLES & set(part), num_tokens) for part in value)
+        return tuple(without_padding(part, part.keys(), num_tokens) for part in value)
     if role == "logits":
         return value[..., :num_tokens]
     if role == "head":
         return tuple(parameter[:num_tokens] for parameter in value)
-    if role == "projection":
-        return _first_rows(value, num_tokens)
-    # Recorded classes are tokens already: the padding was left out before they were chosen.
-    return value
+    return _first_rows(value, num_tokens)
 
 
 def _first_rows(projection: Any, num_tokens: int) -> Any:

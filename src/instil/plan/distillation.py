@@ -51,7 +51,6 @@ class Distillation:
             learning.
         on_stage: called with seed and index of every finished stage that others follow.
         scores: scores on the test data of all stages.
-        untrained_texts: texts of the student before its training, for the report.
     """
 
     def __init__(
@@ -68,7 +67,6 @@ class Distillation:
         self.students = students
         self.others: dict[str, Net] = {}
         self.on_stage: Callable[[int, int], None] = lambda seed, stage_index: None
-        self.untrained_texts: list[str] = []
         self._seed: int | None = None
         self._trained: dict[int, Net] = {}
         self._exemplars_of_seed: Exemplars | None = None
@@ -157,8 +155,6 @@ class Distillation:
         # The teacher first: building it changes the random state, which the student sets again.
         teacher = self._teacher(seed, index, stage)
         student = self._student(seed, index)
-        if index == 0:
-            self.untrained_texts = self.fitter.evaluator.examples_of(student)
         scheme = build_scheme(stage, student, teacher)
         self._set_memory(scheme, seed, index)
         samples = samples_for_scheme(scheme, stage.train_data(seed))

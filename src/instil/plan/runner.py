@@ -145,9 +145,7 @@ class Runner:
         test, details = self.evaluator.evaluate_completely(net, self._scored_teacher())
         if name == "distilled":
             test |= self.evaluator.evaluate_others(self.distillation.others, self.folder, seed)
-            texts = self.distillation.untrained_texts
-            for row, untrained in zip(details.get("continuations", []), texts, strict=False):
-                row["untrained"] = untrained
+            self._add_untrained_texts(details, seed)
         test |= stage_scores.metrics()
         if stage_scores.rows:
             details["stages"] = stage_scores.rows
@@ -157,6 +155,15 @@ class Runner:
             record["others"] = list(self.distillation.others)
         finished_students.write(self.folder, name, seed, net, record, len(self.stages))
         return TrainedModel(net, test, validation, details, seconds)
+
+    def _add_untrained_texts(self, details: dict[str, Any], seed: int) -> None:
+        """Add the texts of the student before its training to those of a language model."""
+        if not details.get("continuations"):
+            return
+        # Built again: a search trains students too, and must not read test prompts.
+        texts = self.evaluator.examples_of(self.distillation.untrained(seed, 0))
+        for row, untrained in zip(details["continuations"], texts, strict=False):
+            row["untrained"] = untrained
 
     def _scored_teacher(self) -> Teacher | None:
         """Return the teacher on its device, if it could be scored."""

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from instil.core import Scheme
 from instil.engine.learners import create_learner
 from instil.engine.optimization import Optimization
-from instil.plan.memory.live_bytes import LiveBytes
+from instil.tasks.bases.peak_memory import PeakMemory
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def optimizer_memory(scheme: Scheme, optimizations: Mapping[str, Optimization]) 
         learner = create_learner(name, paths, scheme, optimizations[name], owner)
         twins = {parameter: _twin(parameter) for parameter in learner.parameters}
         twin_optimizer = _stepped(learner.optimizer, twins, optimizations[name])
-        with LiveBytes([*twins.values(), *_states_of(twin_optimizer)]) as live:
+        with PeakMemory() as live:
             twin_optimizer.step()
         temporary = max(temporary, live.peak)
         for parameter, twin in twins.items():
@@ -80,10 +80,3 @@ def _stepped(
     twin_optimizer = optimization.make(groups)
     twin_optimizer.step()
     return twin_optimizer
-
-
-def _states_of(optimizer: Optimizer) -> list[Tensor]:
-    tensors = []
-    for state in optimizer.state.values():
-        tensors += [value for value in state.values() if isinstance(value, Tensor)]
-    return tensors

@@ -11,7 +11,7 @@ from torch import Tensor
 from instil.core import Batch, Scheme
 from instil.engine import Engine
 from instil.engine.activation_checkpointing import checkpoint_learners, keep_activations
-from instil.plan.memory.live_bytes import LiveBytes
+from instil.tasks.bases.peak_memory import PeakMemory
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ def trace_step(scheme: Scheme, batch: Batch, precision: str, is_checkpointed: bo
         checkpoint_learners(scheme)
     scheme.train()
     parameters = [*scheme.parameters()]
-    batch_tensors = [value for value in batch.values() if isinstance(value, Tensor)]
-    live = LiveBytes([*parameters, *scheme.buffers(), *batch_tensors])
+    live = PeakMemory()
     # A forecast counts gradients by themselves, because a training shards them.
     hooks = [
         parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]

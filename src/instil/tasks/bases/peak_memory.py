@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Context manager that measures the largest size of new tensors alive at once, on any device.
 
-    Temporary memory inside an operation is not included.
+    Temporary memory inside an operation is not included. Fake tensors count as real ones.
 
     Attributes:
         now: bytes of new tensors that are alive.
@@ -25,7 +25,7 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
         self.peak = 0
-        self._addresses: set[int] = set()
+        self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(
         self,
@@ -35,20 +35,28 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         # Results of in-place operations and views share the storage of an argument.
-        before = {storage.data_ptr() for storage in _storages((args, kwargs))}
+        before = {storage._cdata for storage in _storages((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         for storage in _storages(result):
-            address = storage.data_ptr()
-            if address not in before and address not in self._addresses:
-                self._addresses.add(address)
+            address = storage._cdata
+            if address not in before and address not in self._sizes:
+                self._sizes[address] = storage.nbytes()
                 self.now += storage.nbytes()
-                weakref.finalize(storage, self._freed, address, storage.nbytes())
+                # The address is free for another storage as soon as this one is deleted.
+                weakref.finalize(storage, self._remove, address)
         self.peak = max(self.peak, self.now)
         return result
 
-    def _freed(self, address: int, size: int) -> None:
-        self._addresses.discard(address)
-        self.now -= size
+    def exclude(self, tensor: Tensor) -> None:
+        """Do not count a tensor, from now on.
+
+        Args:
+            tensor: tensor that was created in this context.
+        """
+        self._remove(tensor.untyped_storage()._cdata)
+
+    def _remove(self, address: int) -> None:
+        self.now -= self._sizes.pop(address, 0)
 
 
 def _storages(value: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class ImageProcessor:
         """Placeholder of an image in the text."""
         return str(getattr(self.processor, "image_token", "<image>"))
 
-    @property
+    @cached_property
     def token_id(self) -> int:
         """Token in whose place the features of an image are; -1 if there is none."""
         index = self.processor.tokenizer.convert_tokens_to_ids(self.token)
@@ -94,6 +95,8 @@ class ImageProcessor:
                 f"{where}: {len(sources)} images for {len(positions)} placeholders {self.token} in "
                 "the text. Expected one image for each placeholder"
             )
+        if not positions:
+            return tokens, np.arange(len(tokens))
         new_tokens: list[int] = []
         origin: list[int] = []
         start = 0

@@ -17,6 +17,7 @@ from instil.objectives.logits.kd import KD
 from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.offline.offline import Offline
 from instil.schemes.online.mutual import Mutual
+from instil.tasks.bases.peak_memory import PeakMemory
 from instil.teachers.frozen import Frozen
 from instil.training.step import train_step
 from tests.test_parity import on_two_ranks
@@ -140,3 +141,15 @@ def test_a_network_without_blocks() -> None:
 def test_two_sharded_ranks_give_the_same_weights(tmp_path: Path) -> None:
     ends = on_two_ranks("tests.engine.checkpointed_on_ranks", tmp_path / "ends.pt")
     assert torch.allclose(ends["checkpointed"], ends["plain"], atol=1e-6)
+
+
+def test_copies_of_weights_in_bfloat16_are_freed() -> None:
+    blocks = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.ReLU()) for _ in range(8)])
+    checkpoint_activations([blocks])
+    with PeakMemory() as live, torch.autocast("cpu", torch.bfloat16):
+        output = blocks(torch.randn(1, 64, requires_grad=True))
+    copy_bytes = 2 * 64 * 64
+    # Of one block at a time, not of all eight.
+    assert copy_bytes < live.peak < 2 * copy_bytes
+    output.float().sum().backward()
+    assert all(parameter.grad is not None for parameter in blocks.parameters())

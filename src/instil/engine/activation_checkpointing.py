@@ -24,13 +24,16 @@ class _Checkpointed(nn.Module):
     def forward(self, *args: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():
             return super().forward(*args, **named)
-        return checkpoint(
+        outputs = checkpoint(
             super().forward,
             *args,
             use_reentrant=False,
             context_fn=lambda: (contextlib.nullcontext(), _UnchangedBuffers(self)),
             **named,
         )
+        # Autocast would keep its copies of the weights of all blocks until the end of the pass.
+        torch.clear_autocast_cache()
+        return outputs
 
 
 class _UnchangedBuffers:

@@ -30,7 +30,8 @@ class Engine:
 
     Args:
         device: torch device, or ``auto``.
-        precision: ``float32``, or ``bfloat16`` for forward passes under autocast.
+        precision: ``float32``, or ``bfloat16`` for forward passes under autocast. Sharded networks
+            then gather their weights in bfloat16.
         shard: whether to shard weights, gradients and optimizer states over processes.
         clip: maximum norm of a learner's gradient; None: no clipping.
         sync_batch_norm: whether BatchNorm layers use the statistics of the global batch.
@@ -51,7 +52,7 @@ class Engine:
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision: Expected float32 or bfloat16, got '{precision}'")
         self.device = processes.init_distributed(device)
-        self.precision = precision
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self.clip = clip
         self.shard = shard and processes.world_size() > 1
         self.shard_group = shard_group
@@ -89,7 +90,7 @@ class Engine:
         if self.activation_checkpointing:
             checkpointing.checkpoint_learners(scheme)
         if self.shard:
-            sharding.shard(scheme, self.device, self.shard_group)
+            sharding.shard(scheme, self.device, self.shard_group, self.dtype)
         # Optimizers come last: sharding replaces the parameters.
         owner: dict[nn.Parameter, str] = {}
         for name, paths in scheme.learners.items():
@@ -102,7 +103,7 @@ class Engine:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of forward passes."""
-        is_enabled = self.precision == "bfloat16"
+        is_enabled = self.dtype != torch.float32
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_enabled)
 
     def move(self, batch: Batch) -> Batch:

@@ -16,8 +16,9 @@ from torch.utils._pytree import tree_map
 
 from instil.capabilities import RestrictsSharding
 from instil.core import Net, Objectives, Scheme
-from instil.engine.blocks import repeated_blocks
+from instil.engine.blocks import parts_of_scheme, repeated_blocks
 from instil.engine.processes import world_size
+from instil.engine.shard_precision import precision_policy, store_fixed_teachers
 
 
 def check_shardable(scheme: Scheme) -> None:
@@ -52,13 +53,19 @@ def _check_obstacle(name: str, method: nn.Module, remedy: str) -> None:
         raise ValueError(f"{name} {obstacle}, which sharding does not support; {remedy}")
 
 
-def shard(scheme: Scheme, device: torch.device, group: int | None = None) -> None:
+def shard(
+    scheme: Scheme,
+    device: torch.device,
+    group: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Shard the weights of every part of a scheme over processes, in place.
 
     Args:
         scheme: prepared scheme that ``check_shardable`` accepts.
         device: device of this process.
         group: number of consecutive processes that share one copy of the weights (HSDP). None: all.
+        dtype: type of computations, see ``shard_precision``.
 
     Raises:
         ValueError: if the processes cannot be split into groups of this size.
@@ -66,8 +73,9 @@ def shard(scheme: Scheme, device: torch.device, group: int | None = None) -> Non
     # Taps return views, which the package never changes in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = _mesh(device, world_size() if group is None else group)
-    for child in scheme.children():
-        _shard(child, mesh)
+    store_fixed_teachers(scheme, dtype)
+    for part in list(parts_of_scheme(scheme)):
+        _shard(part, mesh, dtype)
 
 
 def _mesh(device: torch.device, group: int) -> DeviceMesh:
@@ -176,18 +184,15 @@ def _empty(tensor: Tensor) -> Tensor:
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
-def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
+def _shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> None:
     """Shard each repeated block as one unit, and the rest (embeddings, head) as another one."""
-    if type(module) is nn.ModuleList:
-        for child in module:
-            _shard(child, mesh)
-        return
+    policy = precision_policy(module, dtype)
     for part in module.modules():
         if isinstance(part, Net):
             # A forward pass that ends early would leave its weights unsharded.
             part.early_stop = False
     # An objective may call a part of its adapter directly, which would not gather the weights.
     for block in () if isinstance(module, Objectives) else repeated_blocks(module):
-        fully_shard(block, mesh=mesh)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
     if any(True for _ in module.parameters()):
-        fully_shard(module, mesh=mesh)
+        fully_shard(module, mesh=mesh, mp_policy=policy)

@@ -52,12 +52,18 @@ class Projection:
 
     def logits(self) -> Tensor:
         """Compute the logits (..., V)."""
-        logits = F.linear(self.hidden, self.weight, self.bias)
+        logits = _linear(self.hidden, self.weight, self.bias)
         if self.low_rank is not None:
             down, up = self.low_rank
-            logits = logits + F.linear(F.linear(self.hidden, down), up)
+            logits = logits + _linear(_linear(self.hidden, down), up)
         logits = logits if self.scale is None else logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+def _linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Linear layer in the type of its input: a norm may give float32 to a head in bfloat16."""
+    bias = None if bias is None else bias.to(hidden.dtype)
+    return F.linear(hidden, weight.to(hidden.dtype), bias)
 
 
 @dataclass(frozen=True)

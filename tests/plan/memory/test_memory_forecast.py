@@ -147,6 +147,22 @@ def test_layouts_and_proposals() -> None:
     assert in_groups.optimizer == forecast.of_rank(Layout(8, True, False)).optimizer
 
 
+def test_sharded_weights_in_bfloat16(folder: Path) -> None:
+    half = MemoryForecast(recipe_of(folder, precision="bfloat16"), ranks=2)
+    whole, sharded, whole_checkpointed, checkpointed = half.layouts()
+    single = MemoryForecast(recipe_of(folder), ranks=2)
+    # Shards of the student and its gradients stay in float32, those of the teacher do not.
+    assert half.of_rank(sharded).student == single.of_rank(sharded).student
+    assert half.of_rank(sharded).gradients == single.of_rank(sharded).gradients
+    assert 2 * half.of_rank(sharded).teacher == single.of_rank(sharded).teacher
+    assert half.of_rank(whole).teacher == single.of_rank(whole).teacher
+    assert half.of_rank(sharded).communication < 0.7 * single.of_rank(sharded).communication
+    # Gathered weights are not copied again, and hidden states are in bfloat16.
+    assert half.of_rank(sharded).activations < 0.8 * half.of_rank(whole).activations
+    # Autocast copies the weights of one block at a time.
+    assert half.of_rank(whole_checkpointed).buffers < 1.1 * half.of_rank(checkpointed).buffers
+
+
 def test_the_command(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

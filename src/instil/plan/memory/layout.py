@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from instil.core import Scheme
+from instil.engine.shard_precision import fixed_parameters, gathered_dtypes
 from instil.plan.memory.optimizer_memory import OptimizerMemory
 from instil.plan.memory.sharded_units import (
     Unit,
-    largest,
     shard_bytes,
     teacher_parameters,
     units_of,
@@ -106,11 +107,13 @@ class TrainingMemory:
         scheme: prepared scheme.
         optimizer: memory of its optimizers.
         uses_foreach: whether an optimizer updates all weights in one call, as on a GPU.
+        dtype: type of computations.
     """
 
     scheme: Scheme
     optimizer: OptimizerMemory
     uses_foreach: bool
+    dtype: torch.dtype = torch.float32
 
     def of_rank(self, layout: Layout, step: StepMemory) -> RankMemory:
         """Forecast the memory of the process with the largest shards.
@@ -120,13 +123,17 @@ class TrainingMemory:
             step: memory of a micro-batch of that layout.
         """
         group = layout.group
-        units = units_of(self.scheme)
+        dtypes = gathered_dtypes(self.scheme, self.dtype)
+        units = units_of(self.scheme, dtypes)
         teachers = teacher_parameters(self.scheme)
+        # Teachers that do not change are stored in the type of their gathered weights.
+        converted = fixed_parameters(self.scheme) if layout.is_sharded else set()
         weights = {"student": 0, "teacher": 0}
         gradients = optimizer = 0
         for parameter in self.scheme.parameters():
             side = "teacher" if parameter in teachers else "student"
-            weights[side] += shard_bytes(parameter, group)
+            dtype = dtypes[parameter] if parameter in converted else parameter.dtype
+            weights[side] += shard_bytes(parameter, group, dtype.itemsize)
             if parameter.requires_grad:
                 gradients += shard_bytes(parameter, group)
                 per_element = self.optimizer.states.get(parameter, 0)
@@ -159,11 +166,14 @@ def _gathered(units: list[Unit], teachers: set[nn.Parameter]) -> int:
     The weights outside of blocks stay gathered. One block is computed while the next one is
     gathered; in the backward pass its gradients exist as they are and as a copy to be summed.
     """
-    roots = sum(unit.size for unit in units if unit.is_root)
-    root_gradients = sum(unit.gradient_size for unit in units if unit.is_root)
-    of_teachers = [unit for unit in units if not teachers.isdisjoint(unit.parameters)]
-    of_student = [unit for unit in units if teachers.isdisjoint(unit.parameters)]
-    teacher_block, _ = largest(of_teachers)
-    block, block_gradients = largest(of_student)
-    backward = root_gradients + max(2 * block + 2 * block_gradients, root_gradients)
-    return roots + max(2 * teacher_block, backward)
+    roots = [unit for unit in units if unit.is_root]
+    blocks = [unit for unit in units if not unit.is_root]
+    of_teachers = [unit for unit in blocks if not teachers.isdisjoint(unit.parameters)]
+    of_student = [unit for unit in blocks if teachers.isdisjoint(unit.parameters)]
+    teacher_block = max((unit.size for unit in of_teachers), default=0)
+    block = max((unit.size for unit in of_student), default=0)
+    block_gradients = max((unit.gradients + unit.summed for unit in of_student), default=0)
+    root_summed = sum(unit.summed for unit in roots)
+    backward = sum(unit.gradients for unit in roots)
+    backward += max(2 * block + block_gradients, root_summed)
+    return sum(unit.size for unit in roots) + max(2 * teacher_block, backward)

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
+
 from instil.core import Batch, Scheme
+from instil.engine import Engine
 from instil.engine.optimization import Optimization
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import build_training
@@ -14,7 +17,7 @@ from instil.functional.tokens.chunk_sizes import sizes_of_device
 from instil.plan.memory.layout import Layout, RankMemory, TrainingMemory
 from instil.plan.memory.optimizer_memory import optimizer_memory
 from instil.plan.memory.sharded_units import teacher_parameters
-from instil.plan.memory.traced_step import StepMemory, trace_step
+from instil.plan.memory.traced_step import StepMemory, gathered_weights, trace_step
 from instil.plan.memory.valueless_stage import (
     build_stage,
     clear_errors,
@@ -51,7 +54,7 @@ class MemoryForecast:
     recipe: Recipe
     ranks: int
     device: str = "cuda"
-    _steps: dict[tuple[bool, int], StepMemory] = field(default_factory=dict)
+    _steps: dict[tuple[bool, bool, int], StepMemory] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.experiment = Experiment.from_recipe(without_weights(self.recipe))
@@ -64,7 +67,8 @@ class MemoryForecast:
             for learner in self.scheme.learners
         }
         states = optimizer_memory(self.scheme, optimizations)
-        self._training = TrainingMemory(self.scheme, states, self.device == "cuda")
+        self._dtype = Engine("cpu", train.precision).dtype
+        self._training = TrainingMemory(self.scheme, states, self.device == "cuda", self._dtype)
 
     def of_rank(self, layout: Layout) -> RankMemory:
         """Forecast the memory of the process with the largest shards.
@@ -72,14 +76,18 @@ class MemoryForecast:
         Args:
             layout: distribution over processes.
         """
-        key = (layout.is_checkpointed, layout.accumulate)
+        key = (layout.is_sharded, layout.is_checkpointed, layout.accumulate)
         if key not in self._steps:
-            batch = self._batch(layout.accumulate)
-            with clear_errors(), sizes_of_device(self.device):
-                self._steps[key] = trace_step(
-                    self.scheme, batch, self.recipe.train.precision, layout.is_checkpointed
-                )
+            self._steps[key] = self._trace(layout)
         return self._training.of_rank(layout, self._steps[key])
+
+    def _trace(self, layout: Layout) -> StepMemory:
+        batch = self._batch(layout.accumulate)
+        dtype = self._dtype if layout.is_sharded else torch.float32
+        with clear_errors(), sizes_of_device(self.device), gathered_weights(self.scheme, dtype):
+            return trace_step(
+                self.scheme, batch, self.recipe.train.precision, layout.is_checkpointed
+            )
 
     def layouts(self) -> list[Layout]:
         """Return layouts of this recipe in the order of their time per step, the fastest first."""

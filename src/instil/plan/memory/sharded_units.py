@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from instil.core import Objectives, Scheme, Teacher
-from instil.engine.blocks import repeated_blocks
+from instil.engine.blocks import parts_of_scheme, repeated_blocks
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Weights that FSDP2 gathers together.
+    """Bytes of weights that FSDP2 gathers together.
 
     Attributes:
         parameters: the weights.
         is_root: whether they stay gathered from the forward pass to the end of the step.
+        size: gathered weights.
+        gradients: gradients of the gathered weights.
+        summed: copy of these gradients that is summed over processes.
     """
 
     parameters: list[nn.Parameter]
     is_root: bool
-
-    @cached_property
-    def size(self) -> int:
-        """Bytes of all weights."""
-        return sum(parameter.nbytes for parameter in self.parameters)
-
-    @cached_property
-    def gradient_size(self) -> int:
-        """Bytes of the gradients of all weights."""
-        return sum(p.nbytes for p in self.parameters if p.requires_grad)
+    size: int
+    gradients: int
+    summed: int
 
 
 def shard_bytes(tensor: Tensor, group: int, element_size: int | None = None) -> int:
@@ -55,29 +51,36 @@ def shard_bytes(tensor: Tensor, group: int, element_size: int | None = None) -> 
     return rows * tensor[0].numel() * width if len(tensor) else 0
 
 
-def units_of(scheme: Scheme) -> list[Unit]:
+def units_of(scheme: Scheme, dtypes: Mapping[nn.Parameter, torch.dtype]) -> list[Unit]:
     """Split the weights of a scheme as ``engine.sharding.shard`` does.
 
     Args:
         scheme: prepared scheme.
+        dtypes: type of each weight while it is gathered.
     """
     units: list[Unit] = []
-    for child in scheme.children():
-        units += _units(child)
+    for child in parts_of_scheme(scheme):
+        in_blocks: set[nn.Parameter] = set()
+        for block in () if isinstance(child, Objectives) else repeated_blocks(child):
+            parameters = [p for p in block.parameters() if p not in in_blocks]
+            in_blocks.update(parameters)
+            units.append(_unit(parameters, dtypes, is_root=False))
+        rest = [p for p in child.parameters() if p not in in_blocks]
+        units.append(_unit(rest, dtypes, is_root=True))
     return units
 
 
-def _units(module: nn.Module) -> Iterator[Unit]:
-    if type(module) is nn.ModuleList:
-        for child in module:
-            yield from _units(child)
-        return
-    in_blocks: set[nn.Parameter] = set()
-    for block in () if isinstance(module, Objectives) else repeated_blocks(module):
-        parameters = [p for p in block.parameters() if p not in in_blocks]
-        in_blocks.update(parameters)
-        yield Unit(parameters, is_root=False)
-    yield Unit([p for p in module.parameters() if p not in in_blocks], is_root=True)
+def _unit(
+    parameters: list[nn.Parameter], dtypes: Mapping[nn.Parameter, torch.dtype], is_root: bool
+) -> Unit:
+    size = gradients = summed = 0
+    for parameter in parameters:
+        num_bytes = parameter.numel() * dtypes[parameter].itemsize
+        size += num_bytes
+        if parameter.requires_grad:
+            gradients += num_bytes
+            summed += parameter.nbytes
+    return Unit(parameters, is_root, size, gradients, summed)
 
 
 def teacher_parameters(scheme: Scheme) -> set[nn.Parameter]:
@@ -91,14 +94,3 @@ def teacher_parameters(scheme: Scheme) -> set[nn.Parameter]:
         if isinstance(part, Teacher):
             parameters.update(part.parameters())
     return parameters
-
-
-def largest(units: Iterable[Unit]) -> tuple[int, int]:
-    """Bytes of weights and of gradients of the largest units that are not roots.
-
-    Args:
-        units: units of one or several networks.
-    """
-    blocks = [unit for unit in units if not unit.is_root]
-    size = max((unit.size for unit in blocks), default=0)
-    return size, max((unit.gradient_size for unit in blocks), default=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from instil.core import Batch, Scheme
 from instil.engine import Engine
 from instil.engine.activation_checkpointing import checkpoint_learners, keep_activations
+from instil.engine.shard_precision import gathered_dtypes
 from instil.tasks.bases.peak_memory import PeakMemory
 
 
@@ -26,6 +29,24 @@ class StepMemory:
 
     saved: int
     peak: int
+
+
+@contextlib.contextmanager
+def gathered_weights(scheme: Scheme, dtype: torch.dtype) -> Iterator[None]:
+    """Give the weights of a scheme the types that they have while FSDP2 gathers them.
+
+    Args:
+        scheme: prepared scheme; its tensors need no values.
+        dtype: type of computations.
+    """
+    stored = {parameter: parameter.data for parameter in scheme.parameters()}
+    try:
+        for parameter, gathered in gathered_dtypes(scheme, dtype).items():
+            parameter.data = parameter.data.to(gathered)
+        yield
+    finally:
+        for parameter, data in stored.items():
+            parameter.data = data
 
 
 def trace_step(scheme: Scheme, batch: Batch, precision: str, is_checkpointed: bool) -> StepMemory:

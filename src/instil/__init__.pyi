@@ -135,6 +135,7 @@ from .objectives.logits.jsd import JSD as JSD
 from .objectives.features.jacobian import Jacobian as Jacobian
 from .objectives.logits.kd import KD as KD
 from .schemes.online.kdcl import KDCL as KDCL
+from .objectives.logits.kd_detr import KDDETR as KDDETR
 from .schemes.language.kdrl import KDRL as KDRL
 from .objectives.features.kdsvd import KDSVD as KDSVD
 from .schemes.offline.krd import KRD as KRD
@@ -402,6 +403,7 @@ from .objectives.relations.itrd import itrd_correlation_loss as itrd_correlation
 from .objectives.relations.itrd import itrd_mutual_loss as itrd_mutual_loss
 from .objectives.features.jacobian import jacobian_loss as jacobian_loss
 from .objectives.logits.jsd import jsd_loss as jsd_loss
+from .objectives.logits.kd_detr import kd_detr_loss as kd_detr_loss
 from .objectives.logits.kd import kd_loss as kd_loss
 from .objectives.features.kdsvd import kdsvd_loss as kdsvd_loss
 from .objectives.features.kta import kta_affinity_loss as kta_affinity_loss
@@ -657,6 +659,7 @@ __all__ = [
     "Jacobian",
     "KD",
     "KDCL",
+    "KDDETR",
     "KDRL",
     "KDSVD",
     "KRD",
@@ -924,6 +927,7 @@ __all__ = [
     "itrd_mutual_loss",
     "jacobian_loss",
     "jsd_loss",
+    "kd_detr_loss",
     "kd_loss",
     "kdsvd_loss",
     "kta_affinity_loss",

@@ -31,6 +31,14 @@ DETR = {
     "backbone_config": {"model_type": "resnet", "out_features": ["stage4"]} | BACKBONE,
     "num_queries": 6,
 } | DECODER
+DAB_DETR = {
+    "model_type": "dab-detr",
+    "backbone": None,
+    "use_timm_backbone": False,
+    "use_pretrained_backbone": False,
+    "backbone_config": {"model_type": "resnet", "out_features": ["stage4"]} | BACKBONE,
+    "num_queries": 6,
+} | {"hidden_size": 16, **DECODER}
 RT_DETR = {
     "model_type": "rt_detr",
     "backbone": None,
@@ -133,15 +141,15 @@ def test_masks_of_the_batch_are_targets(folder: Path) -> None:
     assert "loss_mask" in call(model, batch)["loss"]
 
 
-@pytest.mark.parametrize("config", [DETR, RT_DETR], ids=["detr", "rt_detr"])
-def test_detection_transformers_learn_from_matched_queries(
+@pytest.mark.parametrize("config", [DETR, DAB_DETR, RT_DETR], ids=["detr", "dab_detr", "rt_detr"])
+def test_detection_transformers_learn_from_matched_and_shared_queries(
     folder: Path, config: dict[str, Any]
 ) -> None:
     pytest.importorskip("transformers")
     recipe = detection(
         "transformers:AutoModelForObjectDetection",
         {"config": config},
-        objectives={"own_loss": {}, "detr_distill": {}},
+        objectives={"own_loss": {}, "detr_distill": {}, "kd_detr": {"num_points": 4}},
     )
     result = run_of(recipe, folder / "run")
     assert (result["status"], result["kind"]) == ("complete", "boxes")

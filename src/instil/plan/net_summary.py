@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Net, Outputs
-from instil.roles import DenseHead, Projection, Sampled, Top
+from instil.roles import DenseHead, Projection, QueryDecoder, Sampled, Top
 
 
 def summarize_net(net: nn.Module, outputs: Outputs) -> dict[str, Any]:
@@ -46,6 +46,8 @@ def _shape(value: Any) -> Any:
         return [_shape(part) for part in value.values()]
     if isinstance(value, DenseHead):
         return [value.num_classes]
+    if isinstance(value, QueryDecoder):
+        return [value.num_values]
     return list(value.shape)
 
 

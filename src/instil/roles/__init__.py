@@ -3,6 +3,7 @@
 from instil.roles.consumer import RoleConsumer
 from instil.roles.dense_head import DenseHead
 from instil.roles.lazy_outputs import LazyOutputs
+from instil.roles.query_decoder import QueryDecoder
 from instil.roles.resolution import (
     ExplainsMissingRoles,
     Needs,
@@ -29,6 +30,7 @@ __all__ = [
     "LazyOutputs",
     "Needs",
     "Projection",
+    "QueryDecoder",
     "RejectsRoles",
     "RoleConsumer",
     "Sampled",

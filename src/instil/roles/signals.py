@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SHARED_ROLES = frozenset(
-    {"class_embedding", "dense_head", "head", "logit_scale", "token_embedding"}
+    {"class_embedding", "dense_head", "head", "logit_scale", "query_decoder", "token_embedding"}
 )
 """Roles that belong to a model, not to samples: they have no rows to select or gather. ``head`` is
 the (weight, bias) of the classifier, ``token_embedding`` (V, E) the embedding of each token,
-``dense_head`` the ``DenseHead`` of a detector."""
+``dense_head`` the ``DenseHead`` of a detector, ``query_decoder`` its ``QueryDecoder``."""
 
 IMAGE_TOKENS = "mm_token_type_ids"
 """Key of a batch (N, T): 1 at tokens in whose place the features of an image are, else 0."""

@@ -53,7 +53,7 @@ def call(
     images = preprocess(batch["image"], size, mean, std)
     if label_parameter(model) == "labels":
         colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        return query_detector_call(model, batch, colour)
+        return query_detector_call(model, batch, colour, roles)
     result = model(images)
     if isinstance(result, Mapping):
         return {"logits": result["logits"], "box_logits": result["box_logits"]}

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Outputs
-from instil.roles import DenseHead
+from instil.roles import DenseHead, QueryDecoder
+from instil.roles.query_decoder import Memory
 
 NUM_CLASSES = 3
 CHANNELS = 4
@@ -49,12 +50,24 @@ def dense_detection(class_logits: Tensor, side: str) -> Outputs:
 
 
 def _queries(num_samples: int, dtype: torch.dtype, phase: float) -> Outputs:
-    """Class logits and boxes of the queries of a detection transformer."""
+    """Predictions of a detection transformer, its decoder, and what the decoder reads."""
     position = torch.arange(num_samples * NUM_QUERIES * 4).view(num_samples, NUM_QUERIES, 4)
+    points = 2 * (5 * position + phase).sin()
+    memory = ((7 * position + phase).cos().to(dtype),)
+    logits, boxes = _decode_points(memory, points.to(dtype))
     return {
-        "query_logits": (2 * (5 * position + phase).sin()).to(dtype),
-        "query_boxes": (0.5 + 0.4 * (7 * position + phase).cos()).to(dtype),
+        "query_logits": logits[-1],
+        "query_boxes": boxes[-1],
+        "query_points": points.to(dtype),
+        "query_memory": memory,
+        "query_decoder": QueryDecoder(4, False, _decode_points),
     }
+
+
+def _decode_points(memory: Memory, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (1, N, Q, 4) and boxes (1, N, Q, 4) of a decoder with one layer."""
+    context = memory[0].mean(1, keepdim=True)
+    return 2 * (points + context).sin()[None], (0.5 + 0.4 * (points - context).cos())[None]
 
 
 def _levels(num_samples: int, grid: int, phase: float) -> Tensor:

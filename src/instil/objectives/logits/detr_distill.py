@@ -14,9 +14,7 @@ from instil.functional.assignment import assign_columns
 from instil.functional.boxes import corners, generalized_iou
 from instil.functional.logits import apply_reduction
 from instil.items import Items
-
-LOGITS = ("query_logits", "query_binary_logits")
-"""Roles of class logits: a softmax whose last class means no object, or a sigmoid per class."""
+from instil.roles.query_decoder import QUERY_LOGITS, require_same_class_kind
 
 
 def detr_distill_loss(
@@ -136,8 +134,8 @@ class DETRDistill(Objective):
         "loss on labels.",
     )
     needs: ClassVar = {
-        "student": (LOGITS, ("query_boxes",)),
-        "teacher": (LOGITS, ("query_boxes",)),
+        "student": (QUERY_LOGITS, ("query_boxes",)),
+        "teacher": (QUERY_LOGITS, ("query_boxes",)),
     }
 
     def __init__(
@@ -161,13 +159,8 @@ class DETRDistill(Objective):
         Raises:
             ValueError: for a softmax and a sigmoid.
         """
-        roles = self.reads["student"][0], self.reads["teacher"][0]
-        if roles[0] != roles[1]:
-            raise ValueError(
-                "detr_distill: one detector has a softmax over the classes, the other a sigmoid "
-                f"for each. Expected the same kind, got {roles[0]} of the student and {roles[1]} "
-                "of the teacher."
-            )
+        student_role, teacher_role = (self.reads[side][0] for side in ("student", "teacher"))
+        require_same_class_kind("detr_distill", student_role, teacher_role)
 
     def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         role = self.reads["student"][0]
@@ -176,7 +169,7 @@ class DETRDistill(Objective):
             teacher_outputs[role],
             student_outputs["query_boxes"],
             teacher_outputs["query_boxes"],
-            role == LOGITS[1],
+            role == QUERY_LOGITS[1],
             (self.classes, self.distance, self.overlap, self.others),
             "none",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -9,12 +10,15 @@ from torch import Tensor
 
 from instil.functional.boxes import boxes_as_fractions, centres, corners
 from instil.items import UNLABELLED, Batch, Outputs
+from instil.tasks.bases.query_decoding import recorded_decoder
 
 MOST_DETECTIONS = 100
 """Largest number of detections of an image, as in COCO."""
 
 
-def query_detector_call(model: Any, batch: Batch, images: Tensor) -> Outputs:
+def query_detector_call(
+    model: Any, batch: Batch, images: Tensor, roles: Collection[str] | None = None
+) -> Outputs:
     """Run a model such as ``DetrForObjectDetection`` or ``RTDetrForObjectDetection``.
 
     Args:
@@ -22,22 +26,25 @@ def query_detector_call(model: Any, batch: Batch, images: Tensor) -> Outputs:
         batch: ``image`` (N, C, H, W); in train mode also ``box`` (N, M, 4) in pixels and ``label``
             (N, M), padded with -100.
         images: images for the model (N, 3, H', W').
+        roles: roles that are read; None: all.
 
     Returns:
         ``query_boxes`` (N, Q, 4), centre and size as fractions of the image. Class logits are
         ``query_logits`` (N, Q, C + 1), whose last class means no object, or ``query_binary_logits``
         (N, Q, C), one sigmoid per class. In train mode ``loss``, else ``detections``, a tuple with
-        ``boxes``, ``labels`` and ``scores`` of each image.
+        ``boxes``, ``labels`` and ``scores`` of each image. DETR, DAB-DETR and RT-DETR also return
+        ``query_decoder``, ``query_memory`` and ``query_points`` for ``kd_detr``.
     """
     labels = _labels(batch) if model.training else None
-    result = model(pixel_values=images, labels=labels)
+    with recorded_decoder(model, roles) as decoder:
+        result = model(pixel_values=images, labels=labels)
     num_queries = model.config.num_queries
     # RT-DETR puts the queries of its denoising loss in front, in train mode.
     logits = result.logits[:, -num_queries:]
     boxes = result.pred_boxes[:, -num_queries:]
     is_binary = logits.shape[-1] == model.config.num_labels
     role = "query_binary_logits" if is_binary else "query_logits"
-    outputs: Outputs = {role: logits, "query_boxes": boxes}
+    outputs: Outputs = {role: logits, "query_boxes": boxes, **decoder}
     if model.training:
         return outputs | {"loss": result.loss}
     height, width = batch["image"].shape[-2:]

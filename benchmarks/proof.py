@@ -1,6 +1,6 @@
 """Search with a fifth of the cost of an exhaustive search, on eight real tasks.
 
-python benchmarks/proof.py exhaustive|search|students [TASK ...] --data FOLDER --work FOLDER
+python benchmarks/proof.py exhaustive|search|confirm|students [TASK ...] --data FOLDER --work FOLDER
 python benchmarks/proof.py random [TASK ...]
 
 ``proof/prepare.py`` writes the data; ``proof/TASK.yaml`` are the recipes. The exhaustive search
@@ -18,7 +18,8 @@ of the teacher's quality or not, and searches with a share of its steps choose t
 does. ``proof/students/TASK.json`` compares the sizes.
 
 The regret of a method is the difference of its mean test score from that of the best method, both
-of the exhaustive search.
+of the exhaustive search. The best of many methods was also lucky with its seeds. ``confirm`` trains
+it and the chosen methods with ten new seeds, and writes ``proof/confirmed/TASK.json``.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ KEEP = 0.9
 """Share of the teacher's quality that the chosen student keeps."""
 NUM_SEEDS = 3
 NUM_STUDIES = 5
+NUM_NEW_SEEDS = 10
+"""New seeds of the best and the chosen methods."""
 NUM_DRAWS = 2000
 """Simulated random searches of a task."""
 SHARE = 0.2
@@ -68,12 +71,11 @@ def exhaustive(task: str, data: Path, work: Path, num_jobs: int) -> dict[str, An
     outcome = run(task, data, work / "exhaustive" / task, num_jobs, settings)
     keys = ("name", "kind", "validation", "test")
     arms = {row["name"]: {key: row[key] for key in keys} for row in outcome["finalists"]}
-    names = ("headline", "higher_is_better", "steps", "seconds", "refused")
-    seconds = {arm["name"]: arm["step_seconds"] for arm in outcome["arms"]}
+    names = ("headline", "higher_is_better", "steps", "seconds", "refused", "teacher", "signals")
     return {
         **{name: outcome[name] for name in names},
-        "teacher": outcome["teacher"],
-        "step_seconds": seconds,
+        "step_seconds": {arm["name"]: arm["step_seconds"] for arm in outcome["arms"]},
+        "arm_signals": {arm["name"]: arm["signals"] for arm in outcome["arms"]},
         "arms": arms,
     }
 
@@ -104,6 +106,36 @@ def studies(
             **regrets[outcome["winner"]],
             "curve": regret_curve(everything, outcome["trials"], regrets),
         }
+
+
+def confirm(task: str, data: Path, work: Path, num_jobs: int) -> dict[str, Any]:
+    """Train the best method, the chosen ones and the references with new seeds.
+
+    Args:
+        task: task whose exhaustive search and searches are finished.
+        data: folder of its data.
+        work: folder of the searches.
+        num_jobs: number of processes.
+
+    Returns:
+        ``best`` of the exhaustive search; ``test``, scores by method; and ``gains``, by chosen
+        method: the paired gain over ``best``. The regret is its negative mean.
+    """
+    everything, rows = read("exhaustive", task), read("searches", task)
+    chosen = sorted({row["winner"] for row in rows})
+    best = best_of(everything)
+    settings = searches.Settings(
+        strategy="exhaustive",
+        candidates=tuple(name for name in {best, *chosen} if not is_reference(everything, name)),
+        num_seeds=NUM_NEW_SEEDS,
+        seed=NUM_STUDIES,
+    )
+    outcome = run(task, data, work / "confirmed" / task, num_jobs, settings)
+    test = {row["name"]: row["test"] for row in outcome["finalists"]}
+    values = {name: scores["values"] for name, scores in test.items()}
+    higher = everything["higher_is_better"]
+    gains = {name: paired_gain(values[name], values[best], higher) for name in chosen}
+    return {"best": best, "test": test, "gains": gains, "steps": outcome["steps"]}
 
 
 def run(
@@ -193,14 +225,21 @@ def regret(everything: Mapping[str, Any], name: str) -> dict[str, Any]:
         contains zero.
     """
     arms = everything["arms"]
-    sign = 1 if everything["higher_is_better"] else -1
-    best = max(arms, key=lambda arm: sign * arms[arm]["test"]["mean"])
-    gain = paired_gain(arms[best]["test"]["values"], arms[name]["test"]["values"], sign > 0)
+    best = best_of(everything)
+    higher = everything["higher_is_better"]
+    gain = paired_gain(arms[best]["test"]["values"], arms[name]["test"]["values"], higher)
     return {
         "best": best,
         "regret": gain["mean"],
         "within_noise": name == best or not gain["significant"],
     }
+
+
+def best_of(everything: Mapping[str, Any]) -> str:
+    """Return the method with the best mean test score of the exhaustive search."""
+    arms = everything["arms"]
+    sign = 1 if everything["higher_is_better"] else -1
+    return max(arms, key=lambda arm: sign * arms[arm]["test"]["mean"])
 
 
 def all_regrets(everything: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -366,7 +405,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("exhaustive", "search", "random", "students"))
+    parser.add_argument("part", choices=("exhaustive", "search", "random", "confirm", "students"))
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="default: all tasks of the part")
     parser.add_argument("--data", type=Path, help="folder of proof/prepare.py")
     parser.add_argument("--work", type=Path, help="folder of the searches")
@@ -381,11 +420,19 @@ def main() -> None:
         if options.part == "exhaustive":
             write(task, "exhaustive", exhaustive(task, options.data, options.work, options.jobs))
             continue
-        everything = json.loads((HERE / "exhaustive" / f"{task}.json").read_text(encoding="utf-8"))
+        if options.part == "confirm":
+            write(task, "confirmed", confirm(task, options.data, options.work, options.jobs))
+            continue
+        everything = read("exhaustive", task)
         write(task, "random", random_searches(everything))
         if options.part == "search":
             rows = studies(task, options.data, options.work, options.jobs, everything)
             write(task, "searches", list(rows))
+
+
+def read(part: str, task: str) -> Any:
+    """Read a result."""
+    return json.loads((HERE / part / f"{task}.json").read_text(encoding="utf-8"))
 
 
 def write(task: str, part: str, content: Any) -> None:

@@ -220,7 +220,7 @@ def test_the_table_of_an_exhaustive_search_has_empty_cells(tables: ModuleType) -
     assert "Exhaustive search: `images`. Searches: none." in text
     assert "Not measured yet: searches on `emoji`, `images`." in text
     assert "| `images` | 100 | accuracy (%) | `m96` | 59.6 ± 0.0 |  |  |  |  |  |  | " in text
-    assert re.search(r"\| 0\.\d\d \(0\.00 to \d\.\d\d\) \| 0\.00 \|\n", text)
+    assert re.search(r"\| 0\.\d\d \(0\.00 to \d\.\d\d\) \| 0\.00 \|  \|\n", text)
     assert "random search, mean" in text
     assert "search, worst study" not in text
     assert text.endswith("After.\n")
@@ -246,6 +246,34 @@ def test_the_table_counts_choices_and_regrets(
     assert "search, worst study" in figure
     assert "\n\n" not in figure.strip()
     assert figure.count("<polyline") == 4
+
+
+def test_the_table_has_the_regret_with_new_seeds(
+    tables: ModuleType, tmp_path: Path, proof: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = [
+        {"winner": name, "steps": 6, "regret": 0.1, "within_noise": False, "curve": []}
+        for name in ("m96", "m95", "m94")
+    ]
+    _write(tmp_path, "searches", "images", searched)
+    # The best of the exhaustive search was lucky: m95 is better with new seeds.
+    scores = {"m96": [0.5, 0.52], "m95": [0.53, 0.55], "m94": [0.4, 0.42]}
+    settings = []
+
+    def run(task: str, data: Path, folder: Path, num_jobs: int, own: Any) -> dict[str, Any]:
+        settings.append(own)
+        rows = [{"name": name, "test": {"values": row}} for name, row in scores.items()]
+        return {"finalists": rows, "steps": 12}
+
+    confirm = proof["confirm"]
+    monkeypatch.setitem(confirm.__globals__, "HERE", tmp_path)
+    monkeypatch.setitem(confirm.__globals__, "run", run)
+    result = confirm("images", tmp_path, tmp_path, 1)
+    assert sorted(settings[0].candidates) == ["m94", "m95", "m96"]
+    assert result["gains"]["m95"]["mean"] == pytest.approx(0.03)
+    _write(tmp_path, "confirmed", "images", result)
+    # Regrets 0, -3 and 10 points.
+    assert "| 2.33; `m94` worse |\n" in tables.evidence()
 
 
 def test_the_site_shows_every_measured_task(monkeypatch: pytest.MonkeyPatch) -> None:

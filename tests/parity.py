@@ -46,7 +46,7 @@ from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.objectives.relations.crd import CRD
 from instil.objectives.relations.pkt import PKT
 from instil.objectives.relations.sskd import SSKD
-from instil.roles import SHARED_ROLES, DenseHead
+from instil.roles import SHARED_ROLES, DenseHead, QueryDecoder
 from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.adversarial.boundary_samples import BoundarySamples
 from instil.schemes.bases.diffusion import DiffusionScheme
@@ -295,7 +295,9 @@ class Roles(nn.Module):
             role: structure(value) for role, value in samples.items() if isinstance(value, tuple)
         }
         self.heads = {
-            role: value for role, value in samples.items() if isinstance(value, DenseHead)
+            role: value
+            for role, value in samples.items()
+            if isinstance(value, (DenseHead, QueryDecoder))
         }
         self.layers = nn.ModuleDict(
             {

@@ -296,6 +296,7 @@ from .objectives.logits.top_k import TopK as TopK
 from .objectives.logits.top_k_ranking import TopKRanking as TopKRanking
 from .training.fit import Training as Training
 from .objectives.logits.transducer_kd import TransducerKD as TransducerKD
+from .weightings.truncated_importance import TruncatedImportance as TruncatedImportance
 from .objectives.features.two_dpass import TwoDPASS as TwoDPASS
 from .objectives.logits.uld import ULD as ULD
 from .objectives.features.unic import UNIC as UNIC
@@ -820,6 +821,7 @@ __all__ = [
     "TopKRanking",
     "Training",
     "TransducerKD",
+    "TruncatedImportance",
     "TwoDPASS",
     "ULD",
     "UNIC",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -41,6 +41,42 @@ class RetokenizesTexts(Protocol):
 
     def set_retokenizer(self, retokenize: Callable[[Batch, Batch], Batch]) -> None:
         """Set the function that adds the teacher's tokens of generated rows to a batch."""
+
+
+class Preparation(Protocol):
+    """Preparation of later steps, such as of their texts, while the current step trains."""
+
+    @property
+    def num_later_steps(self) -> int:
+        """Number of later steps whose batches ``begin`` needs."""
+
+    def begin(self, epoch_step: int, steps: Sequence[Sequence[Batch]]) -> None:
+        """Start to prepare; called before each step of an epoch.
+
+        Args:
+            epoch_step: index of the current step in its epoch.
+            steps: micro-batches of the current step and of later steps of the epoch.
+        """
+
+    def end(self) -> None:
+        """Forget the prepared steps at the end of the training."""
+
+    def metrics(self) -> dict[str, float]:
+        """Values for the record of a training, since the last call."""
+
+    def state(self) -> dict[str, Any]:
+        """Prepared steps, for a checkpoint of this process."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set the prepared steps to those of ``state``."""
+
+
+@runtime_checkable
+class PreparesSteps(Protocol):
+    """Scheme that may prepare later steps while the current one trains."""
+
+    def preparation(self) -> Preparation | None:
+        """Preparation of later steps; None: the scheme prepares nothing."""
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,12 +15,9 @@ from instil.generation.reader import (
     ForwardFunction,
     tokens_with_images,
 )
-from instil.generation.sampling import sample_tokens
+from instil.generation.sampling import ChooseTokens, choose_sampled
 from instil.roles import IMAGE_TOKENS
 
-ChooseTokens = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
-"""Maps the logits (N, V) of each network and two uniform numbers (N, 2) to tokens (N,) and their
-log-probabilities (N,)."""
 EndTokens = int | Sequence[int] | None
 """End token, or several end tokens; None: no token ends a text."""
 STREAM = "generation.tokens"
@@ -58,7 +55,7 @@ def generate_text(
         return generate_with(
             batch,
             [net],
-            lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0], temperature, top_p),
+            choose_sampled(temperature, top_p),
             end,
             min_prompt_tokens,
             max_new_tokens,

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from instil.core import Batch, to_float32
 from instil.functional.keyed_random import inverse_cdf_sample, keyed_uniform
+
+ChooseTokens = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
+"""Maps the logits (N, V) of each network and two uniform numbers (N, 2) to tokens (N,) and their
+log-probabilities (N,)."""
+
+
+def choose_sampled(temperature: float = 1.0, top_p: float = 1.0) -> ChooseTokens:
+    """Return a function that samples the tokens of the first network.
+
+    Args:
+        temperature: see ``sample_tokens``.
+        top_p: see ``sample_tokens``.
+    """
+    return lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0], temperature, top_p)
 
 
 def sample_tokens(

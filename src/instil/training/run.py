@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
@@ -16,6 +17,7 @@ from instil.engine.checkpoint_timer import CheckpointTimer
 from instil.training.batches import Batches
 from instil.training.clock import clock
 from instil.training.exported_weights import ExportedWeights
+from instil.training.later_steps import LaterSteps
 from instil.training.monitor import LossMonitor
 from instil.training.settings import Training
 from instil.training.step import train_step
@@ -66,11 +68,13 @@ class Run:
 
     timer: CheckpointTimer = field(init=False)
     exported: ExportedWeights = field(init=False)
+    later: LaterSteps = field(init=False)
 
     def __post_init__(self) -> None:
         self.timer = CheckpointTimer(self.training.checkpoint_minutes)
         has_evaluation = self.evaluate is not None
         self.exported = ExportedWeights(self.scheme, self.training, has_evaluation)
+        self.later = LaterSteps(self.scheme)
 
     def epochs(self, batches: Batches, length: int | None) -> None:
         """Train to the end.
@@ -105,9 +109,10 @@ class Run:
             self.engine.set_random_state(self.epoch_random)
         else:
             self.epoch_random = self.engine.random_state()
-        for micro_batches in batches.epoch(state.epoch, state.epoch_step, after_skip):
-            ends = {} if length is None else {"epoch_ends": state.epoch_step + 1 == length}
-            self.step(micro_batches, ends)
+        steps = batches.epoch(state.epoch, state.epoch_step, after_skip)
+        timed = self.timed(steps, length)
+        for step in self.later.announced(timed, state.epoch_step, self.engine.autocast):
+            self.step(step)
             if self.on_step is not None:
                 self.on_step(state)
             if state.step == state.steps:
@@ -126,15 +131,23 @@ class Run:
         state.epoch += 1
         state.epoch_step = 0
 
-    def step(self, micro_batches: list[Batch], epoch_keys: Mapping[str, bool]) -> None:
-        """Run one step on the micro-batches."""
+    def timed(self, steps: Iterator[list[Batch]], length: int | None) -> Iterator[list[Batch]]:
+        """Yield the remaining steps of the training, on the device and with their position."""
+        state, seed = self.state, self.training.seed
+        first, first_in_epoch = state.step, state.epoch_step
+        for index, micro_batches in enumerate(itertools.islice(steps, state.steps - first)):
+            start = time.perf_counter()
+            step = first + index
+            keys = {} if length is None else {"epoch_ends": first_in_epoch + index + 1 == length}
+            position = clock(step, step / state.steps, seed, **keys)
+            batches = [self.engine.move(batch) | position for batch in micro_batches]
+            state.seconds += time.perf_counter() - start
+            yield batches
+
+    def step(self, batches: list[Batch]) -> None:
+        """Run one step on its micro-batches."""
         start = time.perf_counter()
         self.engine.set_learning_rates(self.learning_rate)
-        state, seed = self.state, self.training.seed
-        batches = [
-            self.engine.move(batch) | clock(state.step, state.progress, seed, **epoch_keys)
-            for batch in micro_batches
-        ]
         losses = train_step(self.engine, self.scheme, batches)
         self.monitor.update(losses, self.state.step, batches)
         self.state.step += 1
@@ -157,6 +170,7 @@ class Run:
             "lr": self.learning_rate(lr),
             "seconds": round(self.state.seconds, 3),
         }
+        record |= self.later.metrics()
         if evaluates and self.evaluate is not None:
             record |= self.exported.evaluate(
                 self.scheme.export, self.evaluate, self.state.epoch, self.state.step
@@ -192,6 +206,7 @@ class Run:
         extra = {"clock": asdict(self.state), "records": self.records}
         extra |= self.exported.state()
         own = {"epoch_random": self.epoch_random, "watch": self.monitor.state()}
+        own["later"] = self.later.state()
         self.engine.save(self.scheme, self.checkpoint, extra, own)
 
     def sync_buffers(self) -> None:
@@ -201,6 +216,7 @@ class Run:
 
     def finish(self) -> None:
         """Set the scheme to the weights that are exported."""
+        self.later.end()
         self.sync_buffers()
         self.exported.apply()
 
@@ -223,6 +239,7 @@ class Run:
         vars(self.state).update(vars(state))
         self.epoch_random = content.get("epoch_random")
         self.exported.restore(content, checkpoint)
+        self.later.restore(content.get("later", {}))
         if "watch" in content:
             self.monitor.restore(content["watch"])
         for record in records:

@@ -16,9 +16,12 @@ from instil.core import (
     Scheme,
     Teacher,
 )
+from instil.generation.later_texts import LaterTexts
 from instil.generation.options import Sampling
-from instil.generation.rollout import ChooseTokens, generate_text, generate_with, stop_tokens
-from instil.generation.sampling import step_uniform
+from instil.generation.rollout import generate_text, generate_with, stop_tokens
+from instil.generation.rollout_options import Rollouts
+from instil.generation.sampling import ChooseTokens, step_uniform
+from instil.schemes.bases.rollouts import TEXT_STREAM, check_ratios, later_texts
 
 Retokenize = Callable[[Batch, Batch], Batch]
 """Maps rows of the data and generated rows to the latter with the teacher's tokens."""
@@ -36,6 +39,7 @@ class GenerativeScheme(Scheme):
         teacher: the teacher.
         objectives: the objectives by name.
         sampling: options of the generated text.
+        rollouts: source and age of the weights that generate the student's text.
     """
 
     needs_teacher_logits: ClassVar[bool] = True
@@ -49,9 +53,13 @@ class GenerativeScheme(Scheme):
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
         sampling: Sampling = Sampling(),
+        rollouts: Rollouts = Rollouts(),
     ):
         super().__init__(student, teacher, objectives)
+        check_ratios(self.objectives, sampling)
         self.sampling = sampling
+        self.rollouts = rollouts
+        self.later_texts: LaterTexts | None = None
         # Number of tokens that may be generated; ``build`` sets it to what both networks have.
         self.vocabulary = sampling.vocabulary
 
@@ -69,6 +77,15 @@ class GenerativeScheme(Scheme):
         self._limit_vocabulary(batch)
         super().build(batch)
         self.teacher.select_roles(self.teacher_roles(), batch)
+        self.later_texts = later_texts(self)
+
+    def preparation(self) -> LaterTexts | None:
+        """Queue of the texts of later steps; None if each step generates its texts itself."""
+        return self.later_texts
+
+    def needs_student_text(self, batch: Batch) -> bool:
+        """Whether the step of a batch uses the student's text."""
+        return True
 
     def _check_batch(self, batch: Batch) -> None:
         """Raise ValueError unless the batch has prompts that both networks can read."""
@@ -129,22 +146,26 @@ class GenerativeScheme(Scheme):
     def student_text(self, batch: Batch) -> Batch:
         """Replace the text after each prompt by text that the student samples.
 
+        Outside of ``fit``, which announces later steps, it is the text of the current weights.
+
         Args:
             batch: rows of tokens.
 
         Returns:
             The batch of ``generate_with``.
         """
-        text = generate_text(
-            self.student,
-            batch,
-            self.sampling.eos_token_id,
-            self.sampling.min_prompt_tokens,
-            self.sampling.max_new_tokens,
-            *self.sampling.distribution(batch),
-            stream="scheme.text",
-            vocabulary=self.vocabulary,
-        )
+        text = None if self.later_texts is None else self.later_texts.take(batch)
+        if text is None:
+            text = generate_text(
+                self.student,
+                batch,
+                self.sampling.eos_token_id,
+                self.sampling.min_prompt_tokens,
+                self.sampling.max_new_tokens,
+                *self.sampling.distribution(batch),
+                stream=TEXT_STREAM,
+                vocabulary=self.vocabulary,
+            )
         return text if self.retokenize is None else self.retokenize(batch, text)
 
     @property
@@ -161,7 +182,7 @@ class GenerativeScheme(Scheme):
         batch: Batch,
         nets: Sequence[nn.Module],
         choose: ChooseTokens,
-        stream: str = "scheme.text",
+        stream: str = TEXT_STREAM,
     ) -> Batch:
         """Generate text from the logits of several networks, with the scheme's options.
 

@@ -12,6 +12,7 @@ from typing_extensions import Doc
 from instil.cards import at_progress
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
 from instil.generation.options import Sampling, SamplingOption
+from instil.generation.rollout_options import RolloutOption, Rollouts
 from instil.schemes.bases.writer import GenerativeScheme, Retokenize, is_below_one
 
 
@@ -40,8 +41,11 @@ class OnPolicy(GenerativeScheme):
         "prompts only, so texts without answers are enough for them.",
         pitfalls="Train the student on the text of the data first: the teacher has no useful "
         "target for nonsense. Generation, token after token, takes most of the time. No gradient "
-        "passes through the choice of a token, and nothing corrects for that; minillm does.",
-        deviations="The reward term of the paper is left out.",
+        "passes through the choice of a token, and nothing corrects for that; minillm does. With "
+        "rollouts.staleness, texts come from earlier weights; the sample weight "
+        "truncated_importance corrects for them.",
+        deviations="The reward term of the paper is left out. Texts of earlier weights "
+        "(``rollouts``) are not part of the paper.",
     )
     needs_teacher_logits = False
 
@@ -57,13 +61,9 @@ class OnPolicy(GenerativeScheme):
             Doc("share of the steps that use the student's own text, the paper's lambda"),
         ] = 0.5,
         sampling: SamplingOption = Sampling(),
+        rollouts: RolloutOption = Rollouts(),
     ):
-        super().__init__(
-            student,
-            teacher,
-            objectives,
-            sampling,
-        )
+        super().__init__(student, teacher, objectives, sampling, rollouts)
         self.share = share
 
     def set_retokenizer(self, retokenize: Retokenize) -> None:
@@ -79,10 +79,11 @@ class OnPolicy(GenerativeScheme):
     def uses_data_text(self) -> bool:
         return is_below_one(self.share)
 
+    def needs_student_text(self, batch: Batch) -> bool:
+        return self.draw_text_source(batch) < at_progress(self.share, batch)
+
     def before_step(self, batch: Batch) -> Batch:
-        if self.draw_text_source(batch) < at_progress(self.share, batch):
-            return self.student_text(batch)
-        return batch
+        return self.student_text(batch) if self.needs_student_text(batch) else batch
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)

@@ -23,6 +23,7 @@ from instil.core import (
     mean,
 )
 from instil.engine import Engine, Optimization, gather_rows, rank, world_size
+from instil.engine.processes import max_over_ranks
 from instil.objectives.features.camkd import CAMKD
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
@@ -84,7 +85,7 @@ def test_one_process_without_torchrun() -> None:
     assert (world_size(), rank()) == (1, 0)
     rows = torch.ones(2)
     assert gather_rows(rows) is rows
-    assert Engine("cpu").all_reduce_max(5) == 5
+    assert max_over_ranks(5, torch.device("cpu")) == 5
 
 
 def test_a_parameter_of_two_learners_or_of_none() -> None:

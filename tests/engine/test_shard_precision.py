@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Net, Objectives
-from instil.engine.shard_precision import gathered_dtype, store_fixed_teachers
+from instil.engine.shard_precision import gathered_dtype, stored_dtypes
 from instil.objectives.logits.kd import KD
 from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
@@ -70,6 +70,6 @@ def test_types_of_parts() -> None:
     assert gathered_dtype(scheme.student, torch.float32) is None
     assert gathered_dtype(Objectives({"kd": KD()}), HALF) is None
     assert gathered_dtype(convolutional, HALF) is None
-    store_fixed_teachers(scheme, HALF)
-    assert {parameter.dtype for parameter in scheme.student.parameters()} == {torch.float32}
-    assert {parameter.dtype for parameter in scheme.teacher.parameters()} == {HALF}
+    stored = stored_dtypes(scheme, HALF)
+    assert {stored[parameter] for parameter in scheme.student.parameters()} == {torch.float32}
+    assert {stored[parameter] for parameter in scheme.teacher.parameters()} == {HALF}

@@ -12,9 +12,10 @@ from instil.recipe import RecipeError
 from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
 from instil.training.settings import Training
+from tests.engine import folder_on_ranks
 from tests.engine.sharded_on_ranks import texts, trained
 from tests.experiment.small import recipe
-from tests.test_parity import on_ranks
+from tests.test_parity import on_ranks, on_two_ranks
 
 
 @pytest.mark.slow
@@ -31,6 +32,25 @@ def test_groups_and_another_number_of_processes(tmp_path: Path) -> None:
     expected = sum(shard_bytes(parameter, 2) for parameter in scheme.parameters())
     # Two groups of two processes keep as much per process as two processes.
     assert two["local"] == four["local"] == expected
+
+
+@pytest.mark.slow
+def test_no_process_has_all_weights_of_a_folder(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 21}
+    for name, width, depth in (("student", 16, 2), ("teacher", 256, 24)):
+        torch.manual_seed(depth)
+        config = transformers.LlamaConfig(
+            hidden_size=width, intermediate_size=4 * width, num_hidden_layers=depth, **sizes
+        )
+        model = transformers.LlamaForCausalLM(config)
+        model.save_pretrained(tmp_path / name)
+    num_bytes = sum(parameter.nbytes for parameter in model.parameters())
+    two = on_two_ranks("tests.engine.folder_on_ranks", tmp_path / "two.pt", str(tmp_path))
+    one, _ = folder_on_ranks.trained(tmp_path, shard=False)
+    torch.testing.assert_close(two["weights"], one, atol=1e-5, rtol=0)
+    # Half of the weights are kept. All of them, and then the shards, would be 1.5 times as many.
+    assert 0.5 * num_bytes < two["peak"] < 0.8 * num_bytes
 
 
 def test_wrong_groups() -> None:

@@ -1,4 +1,4 @@
-"""Device of this process."""
+"""Device of this process, and type of its computations."""
 
 from __future__ import annotations
 
@@ -65,3 +65,18 @@ def local_device(name: str) -> torch.device:
     if name != "auto":
         return torch.device(name)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Return the type of computations.
+
+    Args:
+        precision: ``float32`` or ``bfloat16``.
+
+    Raises:
+        ValueError: for another precision.
+    """
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if precision not in dtypes:
+        raise ValueError(f"precision: Expected float32 or bfloat16, got '{precision}'")
+    return dtypes[precision]

@@ -18,9 +18,11 @@ import instil.engine.learners as learners
 import instil.engine.processes as processes
 import instil.engine.sharding as sharding
 from instil.core import Batch, Scheme, Update
+from instil.engine.devices import dtype_of
 from instil.engine.differentiable import gather_rows, set_gather
 from instil.engine.loss_weights import loss_weights
 from instil.engine.optimization import Optimization, Options
+from instil.engine.parking import prepare_parked
 from instil.engine.state import fixed_teachers, moving_buffers, random_state, set_random_state
 from instil.items import to_device
 
@@ -30,8 +32,7 @@ class Engine:
 
     Args:
         device: torch device, or ``auto``.
-        precision: ``float32``, or ``bfloat16`` for forward passes under autocast. Sharded networks
-            then gather their weights in bfloat16.
+        precision: ``float32``, or ``bfloat16`` for passes under autocast and gathered weights.
         shard: whether to shard weights, gradients and optimizer states over processes.
         clip: maximum norm of a learner's gradient; None: no clipping.
         sync_batch_norm: whether BatchNorm layers use the statistics of the global batch.
@@ -49,10 +50,8 @@ class Engine:
         activation_checkpointing: bool = False,
         shard_group: int | None = None,
     ):
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision: Expected float32 or bfloat16, got '{precision}'")
         self.device = processes.init_distributed(device)
-        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.dtype = dtype_of(precision)
         self.clip = clip
         self.shard = shard and processes.world_size() > 1
         self.shard_group = shard_group
@@ -67,6 +66,14 @@ class Engine:
         # Further random states that a checkpoint holds, such as the loader's.
         self.generators: list[torch.Generator] = []
 
+    def prepare(self, scheme: Scheme, batch: Batch) -> None:
+        """Prepare a scheme on the device, where networks to be sharded have a block at a time."""
+        batch = self.move(batch)
+        if self.shard and self.device.type != "cpu":
+            prepare_parked(scheme, batch, self.device)
+        else:
+            scheme.to(self.device).prepare(batch)
+
     def setup(self, scheme: Scheme, optimizations: Callable[[str], Optimization]) -> None:
         """Move, replicate or shard a prepared scheme, and create the optimizers of its learners.
 
@@ -77,9 +84,10 @@ class Engine:
         Raises:
             ValueError: if they do not, or the scheme cannot be sharded.
         """
-        scheme.to(self.device)
-        # Random initial weights must be equal before each process keeps its own copy or shard.
-        processes.broadcast_tensors([*scheme.parameters(), *scheme.buffers()])
+        if not self.shard:
+            scheme.to(self.device)
+            # Random initial weights must be equal before each process keeps its own copy.
+            processes.broadcast_tensors([*scheme.parameters(), *scheme.buffers()])
         set_gather(scheme)
         if self.shard:
             sharding.check_shardable(scheme)
@@ -92,19 +100,15 @@ class Engine:
         if self.shard:
             sharding.shard(scheme, self.device, self.shard_group, self.dtype)
         # Optimizers come last: sharding replaces the parameters.
-        owner: dict[nn.Parameter, str] = {}
-        for name, paths in scheme.learners.items():
-            self.modules[name] = [scheme.get_submodule(path) for path in paths]
-            learner = learners.create_learner(name, paths, scheme, optimizations(name), owner)
+        for name, learner in learners.create_learners(scheme, optimizations).items():
+            self.modules[name] = learner.modules
             self.nets[name] = learner.nets
             self.parameters[name] = learner.parameters
             self.optimizers[name] = learner.optimizer
-        learners.check_owners(scheme, owner)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of forward passes."""
-        is_enabled = self.dtype != torch.float32
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_enabled)
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def move(self, batch: Batch) -> Batch:
         """Move the tensors of a batch to the device of this process."""
@@ -113,10 +117,6 @@ class Engine:
     def loss_weights(self, counts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """Compute the weight of each micro-batch, see ``engine.loss_weights``."""
         return loss_weights(counts, processes.sum_over_ranks)
-
-    def all_reduce_max(self, value: int) -> int:
-        """Return the maximum of an integer over ranks."""
-        return processes.max_over_ranks(value, self.device)
 
     def backward(self, update: Update, share: dict[str, Tensor], last: bool) -> None:
         """Add the gradients of one micro-batch.
@@ -192,8 +192,8 @@ class Engine:
             scheme: trained scheme.
 
         Returns:
-            The scheme with plain modules on the device of this process. For a sharded scheme it is
-            a copy with full weights, whose fixed teachers have no values.
+            The scheme with plain modules on the device. For a sharded scheme it is a copy with full
+            weights, whose fixed teachers have no values.
         """
         self.clear()
         batch_norm.restore_batch_norm(scheme)
@@ -203,7 +203,7 @@ class Engine:
         return self._blueprint.fill(scheme, fixed_teachers(scheme), self.device)
 
     def set_learning_rates(self, rate: Callable[[float], float]) -> None:
-        """Set each learning rate to ``rate(initial learning rate)``."""
+        """Set each learning rate to ``rate`` of its initial value."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate(group["initial_lr"])

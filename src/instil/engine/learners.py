@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,37 @@ class Learner:
     """Parameters and optimizer of a learner.
 
     Attributes:
+        modules: its networks, and objectives with adapters.
         nets: parameters of its networks.
         parameters: ``nets`` and the parameters of adapters.
         optimizer: optimizer of ``parameters``.
     """
 
+    modules: list[nn.Module]
     nets: list[nn.Parameter]
     parameters: list[nn.Parameter]
     optimizer: Optimizer
+
+
+def create_learners(
+    scheme: Scheme, optimizations: Callable[[str], Optimization]
+) -> dict[str, Learner]:
+    """Create the optimizers of all learners of a scheme.
+
+    Args:
+        scheme: prepared scheme.
+        optimizations: learner -> its optimization.
+
+    Raises:
+        ValueError: if the learners do not partition the trainable parameters of the scheme.
+    """
+    owner: dict[nn.Parameter, str] = {}
+    created = {
+        name: create_learner(name, paths, scheme, optimizations(name), owner)
+        for name, paths in scheme.learners.items()
+    }
+    check_owners(scheme, owner)
+    return created
 
 
 def create_learner(
@@ -82,7 +105,7 @@ def create_learner(
     optimizer = optimization.make([group for group in (nets, *groups, adapters) if group["params"]])
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    return Learner(net_parameters, parameters, optimizer)
+    return Learner(modules, net_parameters, parameters, optimizer)
 
 
 def _group_of(path: str, groups: Sequence[Mapping[str, Any]]) -> int | None:

@@ -43,7 +43,10 @@ def gathered_dtypes(scheme: Scheme, dtype: torch.dtype) -> dict[nn.Parameter, to
     for part in parts_of_scheme(scheme):
         gathered = gathered_dtype(part, dtype)
         for parameter in part.parameters():
-            dtypes.setdefault(parameter, gathered or parameter.dtype)
+            if gathered is not None and parameter.is_floating_point():
+                dtypes.setdefault(parameter, gathered)
+            else:
+                dtypes.setdefault(parameter, parameter.dtype)
     return dtypes
 
 
@@ -64,17 +67,21 @@ def precision_policy(module: nn.Module, dtype: torch.dtype) -> MixedPrecisionPol
     )
 
 
-def store_fixed_teachers(scheme: Scheme, dtype: torch.dtype) -> None:
-    """Convert teachers that do not change to the type of their gathered weights, in place.
+def stored_dtypes(scheme: Scheme, dtype: torch.dtype) -> dict[nn.Parameter, torch.dtype]:
+    """Return the type of the shards of each weight of a scheme.
+
+    Teachers that do not change are stored in the type of their gathered weights.
 
     Args:
-        scheme: prepared scheme.
+        scheme: prepared scheme, before sharding.
         dtype: type of computations.
     """
-    dtypes = gathered_dtypes(scheme, dtype)
-    for parameter in fixed_parameters(scheme):
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtypes[parameter])
+    gathered = gathered_dtypes(scheme, dtype)
+    fixed = fixed_parameters(scheme)
+    return {
+        parameter: gathered[parameter] if parameter in fixed else parameter.dtype
+        for parameter in gathered
+    }
 
 
 def fixed_parameters(scheme: Scheme) -> set[nn.Parameter]:

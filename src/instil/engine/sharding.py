@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_map
 from instil.capabilities import RestrictsSharding
 from instil.core import Net, Objectives, Scheme
 from instil.engine.blocks import parts_of_scheme, repeated_blocks
-from instil.engine.processes import world_size
-from instil.engine.shard_precision import precision_policy, store_fixed_teachers
+from instil.engine.processes import broadcast_tensors, world_size
+from instil.engine.shard_precision import precision_policy, stored_dtypes
 
 
 def check_shardable(scheme: Scheme) -> None:
@@ -61,6 +61,9 @@ def shard(
 ) -> None:
     """Shard the weights of every part of a scheme over processes, in place.
 
+    Weights come to the device block by block, so that no process has all of them there at a time.
+    Those of the first process are sharded.
+
     Args:
         scheme: prepared scheme that ``check_shardable`` accepts.
         device: device of this process.
@@ -73,9 +76,15 @@ def shard(
     # Taps return views, which the package never changes in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = _mesh(device, world_size() if group is None else group)
-    store_fixed_teachers(scheme, dtype)
-    for part in list(parts_of_scheme(scheme)):
-        _shard(part, mesh, dtype)
+    dtypes = stored_dtypes(scheme, dtype)
+    parts = list(parts_of_scheme(scheme))
+    _receive([*scheme.parameters(recurse=False), *scheme.buffers()], device, dtypes)
+    for part in parts:
+        policy = precision_policy(part, dtype)
+        for unit in _units(part):
+            whole = [p for p in unit.parameters() if not isinstance(p, DTensor)]
+            _receive(whole, device, dtypes)
+            fully_shard(unit, mesh=mesh, mp_policy=policy)
 
 
 def _mesh(device: torch.device, group: int) -> DeviceMesh:
@@ -184,15 +193,32 @@ def _empty(tensor: Tensor) -> Tensor:
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
-def _shard(module: nn.Module, mesh: DeviceMesh, dtype: torch.dtype) -> None:
-    """Shard each repeated block as one unit, and the rest (embeddings, head) as another one."""
-    policy = precision_policy(module, dtype)
+def _units(module: nn.Module) -> Iterator[nn.Module]:
+    """Modules that are sharded as one: each repeated block, then all (embeddings, head)."""
     for part in module.modules():
         if isinstance(part, Net):
             # A forward pass that ends early would leave its weights unsharded.
             part.early_stop = False
     # An objective may call a part of its adapter directly, which would not gather the weights.
-    for block in () if isinstance(module, Objectives) else repeated_blocks(module):
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+    if not isinstance(module, Objectives):
+        yield from list(repeated_blocks(module))
     if any(True for _ in module.parameters()):
-        fully_shard(module, mesh=mesh, mp_policy=policy)
+        yield module
+
+
+def _receive(
+    tensors: Sequence[Tensor], device: torch.device, dtypes: dict[Any, torch.dtype]
+) -> None:
+    """Replace tensors by those of the first process, on a device and in other types.
+
+    Args:
+        tensors: parameters and buffers.
+        device: device of this process.
+        dtypes: type of each parameter. Those of ``tensors`` are removed, because a reference would
+            keep the whole parameter in memory after it is sharded.
+    """
+    for tensor in tensors:
+        dtype = dtypes.pop(tensor, tensor.dtype)
+        # A copy: weights may be views of a file, which every process of a machine shares.
+        tensor.data = tensor.data.to(device, dtype, copy=True)
+    broadcast_tensors(tensors)

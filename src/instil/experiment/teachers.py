@@ -15,7 +15,7 @@ from instil.cards import has_tag, suggestion
 from instil.core import Net, Teacher
 from instil.data.labels import few_labels
 from instil.data.splits import Splits, numbered
-from instil.engine import init_distributed
+from instil.engine import init_distributed, world_size
 from instil.experiment.experiment import Experiment
 from instil.experiment.sources import data_source, set_collation
 from instil.items import to_device
@@ -129,10 +129,15 @@ def combine_teachers(experiment: Experiment, nets: Sequence[Net | Teacher]) -> T
 
 
 def prepare_teacher(teacher: Teacher | None, experiment: Experiment) -> Teacher | None:
-    """Move the teacher of a stage to its device and show it the student's samples once."""
+    """Show the teacher of a stage the student's samples once, and move it to its device.
+
+    A teacher that will be sharded stays where it is: it may not fit on one device.
+    """
     if teacher is not None:
         device = init_distributed()
-        teacher = teacher.to(device)
+        is_sharded = experiment.recipe.train.shard and world_size() > 1
+        if isinstance(teacher, Precomputes) or not is_sharded:
+            teacher = teacher.to(device)
         if isinstance(teacher, Precomputes):
             loader = experiment.loader(experiment.samples, shuffle=False)
             teacher.precompute(to_device(batch, device) for batch in loader)

@@ -14,6 +14,7 @@ from torch import Tensor
 from instil.capabilities import Calibrated
 from instil.core import Batch, Objectives, Outputs, Scheme, batch_size, side_effect_free
 from instil.engine import Engine, gather_rows, world_size
+from instil.engine.processes import max_over_ranks
 from instil.items.selection import outputs_to_float32, rows_of
 
 
@@ -45,7 +46,7 @@ class Batches:
             raise ValueError(
                 "epochs: a loader without a length needs steps. Expected Training(steps=...)"
             )
-        return ceil(self.engine.all_reduce_max(len(self.loader)) / self.accumulate)
+        return ceil(max_over_ranks(len(self.loader), self.engine.device) / self.accumulate)
 
     def sample(self) -> Batch:
         """First batch, for a dry run; random states stay as they were.
@@ -99,7 +100,7 @@ class Batches:
                     for key, value in statistics.items():
                         rows.setdefault(key, []).append(value)
                     seen += batch_size(batch)
-                if self.engine.all_reduce_max(seen) * world_size() >= num_samples:
+                if max_over_ranks(seen, self.engine.device) * world_size() >= num_samples:
                     break
         return rows
 
@@ -132,7 +133,7 @@ class Batches:
             if step == skip and after_skip is not None:
                 after_skip()
             own = [self.named(item) for item in itertools.islice(items, self.accumulate)]
-            most = self.engine.all_reduce_max(len(own))
+            most = max_over_ranks(len(own), self.engine.device)
             if not most:
                 return
             spare = own[-1] if own else spare

@@ -115,7 +115,7 @@ def _prepare(scheme: Scheme, batches: Batches, training: Training) -> None:
     """Build adapters on a dry batch, then make the optimizers and compile the nets."""
     engine = batches.engine
     check(scheme, training)
-    scheme.to(engine.device).prepare(engine.move(batches.sample()))
+    engine.prepare(scheme, batches.sample())
     engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
     engine.generators = batches.generators()
     if training.compile:

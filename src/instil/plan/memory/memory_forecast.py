@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from instil.core import Batch, Scheme
-from instil.engine import Engine
+from instil.engine.devices import dtype_of
 from instil.engine.optimization import Optimization
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import build_training
@@ -67,7 +67,7 @@ class MemoryForecast:
             for learner in self.scheme.learners
         }
         states = optimizer_memory(self.scheme, optimizations)
-        self._dtype = Engine("cpu", train.precision).dtype
+        self._dtype = dtype_of(train.precision)
         self._training = TrainingMemory(self.scheme, states, self.device == "cuda", self._dtype)
 
     def of_rank(self, layout: Layout) -> RankMemory:

@@ -80,6 +80,7 @@ from .objectives.logits.deit_hard import DeiTHard as DeiTHard
 from .objectives.logits.deit_soft import DeiTSoft as DeiTSoft
 from .objectives.logits.denoised_matching import DenoisedMatching as DenoisedMatching
 from .objectives.labels.denoising import Denoising as Denoising
+from .objectives.logits.dense_localisation_distillation import DenseLocalisationDistillation as DenseLocalisationDistillation
 from .tasks.detection import Detection as Detection
 from .objectives.features.diffkd import DiffKD as DiffKD
 from .weightings.difficulty import Difficulty as Difficulty
@@ -361,6 +362,7 @@ from .objectives.logits.ddgsd import ddgsd_loss as ddgsd_loss
 from .objectives.logits.deit_hard import deit_hard_loss as deit_hard_loss
 from .objectives.logits.denoised_matching import denoised_matching_loss as denoised_matching_loss
 from .objectives.labels.denoising import denoising_loss as denoising_loss
+from .objectives.logits.dense_localisation_distillation import dense_localisation_distillation_loss as dense_localisation_distillation_loss
 from .objectives.logits.detr_distill import detr_distill_loss as detr_distill_loss
 from .objectives.logits.dgkd import dgkd_loss as dgkd_loss
 from .objectives.features.diffkd import diffkd_loss as diffkd_loss
@@ -605,6 +607,7 @@ __all__ = [
     "DeiTSoft",
     "DenoisedMatching",
     "Denoising",
+    "DenseLocalisationDistillation",
     "Detection",
     "DiffKD",
     "Difficulty",
@@ -886,6 +889,7 @@ __all__ = [
     "deit_hard_loss",
     "denoised_matching_loss",
     "denoising_loss",
+    "dense_localisation_distillation_loss",
     "detr_distill_loss",
     "dgkd_loss",
     "diffkd_loss",

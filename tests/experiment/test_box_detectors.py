@@ -91,6 +91,14 @@ def test_features_of_the_pyramid_are_distilled(folder: Path, name: str) -> None:
     assert result["teacher"]["map"]["mean"] >= 0
 
 
+def test_distributions_of_edges_are_distilled(folder: Path) -> None:
+    objectives: dict[str, Any] = {"own_loss": {}, "dense_localisation_distillation": {}}
+    options = DENSE | {"regression": "distribution", "bins": 9}
+    result = run_of(detection("torchvision:FCOS", options, objectives=objectives), folder / "run")
+    assert result["status"] == "complete"
+    assert 0 <= result["distilled"]["map"]["mean"] <= 1
+
+
 def test_boxes_of_the_batch_are_the_foreground_of_fgd(folder: Path) -> None:
     values = []
     for size in (32, 64):
@@ -165,6 +173,10 @@ def test_detection_transformers_learn_from_matched_and_shared_queries(
         ("FCOS", {"pyramid_channels": 16}, "pyramid_channels: .*a multiple of 32, got 16"),
         ("FCOS", {"aspect_ratios": [1.0, 2.0]}, "FCOS has one anchor per position"),
         ("RetinaNet", {"anchor_sizes": [[8]]}, r"each of the 3 levels with the strides \[8, 16"),
+        ("RetinaNet", {"regression": "distribution"}, "regression: only FCOS predicts distances"),
+        ("FCOS", {"regression": "distribtion"}, "regression: unknown name.* Did you mean distrib"),
+        ("FCOS", {"regression": "distribution", "bins": 1}, "bins: too few. Expected 2 or more"),
+        ("FCOS", {"bins": 9}, "bins: only regression: distribution has bins"),
         ("FasterRCNN", {"backbone": "resnet19"}, "unknown name 'resnet19'.* Did you mean resnet"),
         ("FasterRCNN", {"backbone": "resnet18", "width": 8}, "width: only the backbone cnn"),
         ("FasterRCNN", {"backbone": "resnet18", "strides": [2, 4]}, "a ResNet has the strides 4"),

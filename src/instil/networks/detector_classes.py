@@ -13,6 +13,7 @@ from torch import nn
 
 from instil.cards import suggestion
 from instil.networks.cnn import conv_stages
+from instil.networks.distribution_head import distribution_head
 from instil.networks.model_source import ModelRequest
 
 DETECTOR_CLASSES = ("FCOS", "FasterRCNN", "MaskRCNN", "RetinaNet")
@@ -42,9 +43,10 @@ def build_detector(request: ModelRequest) -> nn.Module:
         request: class, options and data. Options of this package: ``backbone``, ``cnn`` (default)
             or a ResNet of torchvision; ``width``, the width of the first stage of ``cnn`` (16);
             ``strides`` of the pyramid levels ([8, 16]), to which a pooled level is added;
-            ``pyramid_channels`` (64); ``anchor_sizes``, the sizes of each level in pixels; and
-            ``aspect_ratios``. All others are those of the class. By default ``min_size`` and
-            ``max_size`` are those of the data.
+            ``pyramid_channels`` (64); ``anchor_sizes``, the sizes of each level in pixels;
+            ``aspect_ratios``; and, for FCOS, ``regression`` (``distance``, or ``distribution`` over
+            ``bins`` distances of each edge). All others are those of the class. By default
+            ``min_size`` and ``max_size`` are those of the data.
 
     Raises:
         ValueError: for options that do not fit.
@@ -71,6 +73,9 @@ def build_detector(request: ModelRequest) -> nn.Module:
     options["anchor_generator" if is_dense else "rpn_anchor_generator"] = generator
     # Class 0 is the background.
     options.setdefault("num_classes", request.fact("classes") + 1)
+    head = distribution_head(request, options, channels)
+    if head is not None:
+        options.setdefault("head", head)
     if request.name == "RetinaNet":
         options.setdefault("head", _retina_head(channels, generator, options["num_classes"]))
     detector = getattr(_detection(), request.name)
@@ -210,6 +215,7 @@ def _anchors(request: ModelRequest, options: dict[str, Any], levels: Sequence[in
 def _check_options(request: ModelRequest, options: dict[str, Any]) -> None:
     detector = getattr(_detection(), request.name)
     own = ["backbone", "width", "strides", "pyramid_channels", "anchor_sizes", "aspect_ratios"]
+    own += ["regression", "bins"]
     hidden = ("self", "backbone", "kwargs")
     parameters = inspect.signature(detector.__init__).parameters
     names = [*own, *(name for name in parameters if name not in hidden)]

@@ -13,6 +13,7 @@ NUM_CLASSES = 3
 CHANNELS = 4
 NUM_BLOCKS = 4
 NUM_QUERIES = 3
+NUM_BINS = 3
 GRIDS = (3, 2)
 """Height and width of the two levels of the pyramid."""
 
@@ -45,8 +46,18 @@ def dense_detection(class_logits: Tensor, side: str) -> Outputs:
         "anchor_boxes": boxes.to(dtype),
         **features,
         "dense_head": head,
+        **_distributions(logits, dtype, phase),
         **_queries(num_samples, dtype, phase),
     }
+
+
+def _distributions(logits: Tensor, dtype: torch.dtype, phase: float) -> Outputs:
+    """Distributions of the edges of all anchors, and the anchors with an object."""
+    num_samples, num_anchors = logits.shape[:2]
+    position = torch.arange(num_samples * num_anchors * 4 * NUM_BINS) + phase
+    edges = (3 * position).sin().view(num_samples, num_anchors, 4 * NUM_BINS)
+    has_object = (torch.arange(num_anchors) % 3 == 0).expand(num_samples, num_anchors)
+    return {"edge_logits": edges.to(dtype), "foreground": has_object.to(dtype)}
 
 
 def _queries(num_samples: int, dtype: torch.dtype, phase: float) -> Outputs:

@@ -25,7 +25,8 @@ class TorchvisionSource(ModelSource):
       so they have one class more than the data.
     - ``RetinaNet``, ``FCOS``, ``FasterRCNN`` and ``MaskRCNN`` are those classes on a backbone of
       any size: options ``backbone``, ``width``, ``strides``, ``pyramid_channels``,
-      ``anchor_sizes``, ``aspect_ratios``, and those of the class.
+      ``anchor_sizes``, ``aspect_ratios``, of FCOS ``regression`` and ``bins``, and those of the
+      class.
     - Video classifiers read clips (N, C, T, H, W).
     """
 

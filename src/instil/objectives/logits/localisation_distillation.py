@@ -9,8 +9,8 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, Positive
-from instil.functional.divergences import softened_kl
-from instil.functional.logits import apply_reduction, require_same_logits
+from instil.functional.edge_distributions import edge_divergence
+from instil.functional.logits import apply_reduction
 
 
 def localisation_distillation_loss(
@@ -44,17 +44,8 @@ def localisation_distillation_loss(
         >>> localisation_distillation_loss(torch.zeros(1, 8), torch.eye(8)[:1], temperature=1.0)
         tensor(0.1109)
     """
-    require_same_logits(student_logits, teacher_logits)
-    size = student_logits.shape[-1]
-    if size % edges or size < 2 * edges:
-        raise ValueError(
-            f"student_logits: {size} logits cannot be split into {edges} edges. Expected shape "
-            f"(..., edges * bins) with 2 bins or more, got {tuple(student_logits.shape)}."
-        )
-    # The bins of one edge become the last dimension, over which the softmax is taken.
-    shape = (*student_logits.shape[:-1], edges, size // edges)
-    values = softened_kl(student_logits.reshape(shape), teacher_logits.reshape(shape), temperature)
-    return apply_reduction(values.sum(-1) * temperature**2, reduction)
+    values = edge_divergence(student_logits, teacher_logits, edges, temperature)
+    return apply_reduction(values, reduction)
 
 
 class LocalisationDistillation(Objective):

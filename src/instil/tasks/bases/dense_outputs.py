@@ -16,7 +16,10 @@ PREDICTIONS = ("anchor_logits", "anchor_boxes")
 """Roles (N, anchors, C) and (N, anchors, 4) of the predictions."""
 FEATURES = ("class_features", "box_features")
 """Roles of the features inside the head: by number of blocks, then by level."""
-DENSE_ROLES = (*PREDICTIONS, *FEATURES, "dense_head")
+DISTRIBUTIONS = ("edge_logits", "foreground")
+"""Roles of a head with distributions: logits (N, anchors, 4 * bins), and the mask (N, anchors) of
+anchors with an object, which is 0 in eval mode."""
+DENSE_ROLES = (*PREDICTIONS, *FEATURES, *DISTRIBUTIONS, "dense_head")
 
 
 def has_dense_head(model: Any) -> bool:
@@ -62,11 +65,15 @@ class _HeadRecorder:
         self.model = model
         self.predictions: dict[str, Tensor] = {}
         self.anchors: list[Tensor] = []
+        self.foreground: list[Tensor] = []
         self.features: dict[str, list[list[Tensor]]] = {}
         self.hooks = [
             model.head.register_forward_hook(self._keep_predictions),
             model.anchor_generator.register_forward_hook(self._keep_anchors),
         ]
+        if hasattr(model.head, "foreground"):
+            hook = model.head.foreground.register_forward_hook(self._keep_foreground)
+            self.hooks.append(hook)
         for role, branch in zip(FEATURES, _branches(model), strict=True):
             relus = [layer for layer in _layers(branch.conv) if isinstance(layer, nn.ReLU)]
             self.features[role] = [[] for _ in range(1 + len(relus))]
@@ -78,6 +85,9 @@ class _HeadRecorder:
 
     def _keep_anchors(self, _module: Any, _inputs: Any, output: list[Tensor]) -> None:
         self.anchors = output
+
+    def _keep_foreground(self, _module: Any, _inputs: Any, output: Tensor) -> None:
+        self.foreground = [output.float()]
 
     def remove(self) -> None:
         for hook in self.hooks:
@@ -91,11 +101,21 @@ class _HeadRecorder:
             for role, blocks in self.features.items()
         }
         return {
+            **self._distributions(),
             "anchor_logits": self.predictions["cls_logits"],
             "anchor_boxes": decode(codes),
             **features,
             "dense_head": _dense_head(self.model, decode),
         }
+
+    def _distributions(self) -> Outputs:
+        """Distributions of the edges, and the anchors with an object; empty for another head."""
+        if "edge_logits" not in self.predictions:
+            return {}
+        edges = self.predictions["edge_logits"]
+        # A detector assigns objects to anchors in train mode only.
+        foreground = self.foreground or [edges.new_zeros(edges.shape[:2], dtype=torch.float32)]
+        return dict(zip(DISTRIBUTIONS, (edges, foreground[0]), strict=True))
 
 
 class _Decode:

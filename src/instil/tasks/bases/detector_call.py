@@ -30,7 +30,8 @@ def detector_call(
         ``loss``, the losses by name, in train mode; else ``detections``, a tuple with ``boxes``,
         ``labels`` and ``scores`` of each image. A detector with the head of RetinaNet or FCOS
         also returns ``anchor_logits`` (N, anchors, C), ``anchor_boxes`` (N, anchors, 4) and, for
-        ``crosskd``, ``class_features``, ``box_features`` and ``dense_head``.
+        ``crosskd``, ``class_features``, ``box_features`` and ``dense_head``. With distributions
+        of the edges it returns ``edge_logits`` and ``foreground``, which is 0 in eval mode.
     """
     image = batch["image"]
     images = list(image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image)

@@ -102,18 +102,7 @@ def _head_class() -> Any:
             self.foreground = nn.Identity()
 
         def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
-            branch = self.regression_head
-            features = [branch.conv(level) for level in x]
-            logits = [branch.bbox_reg.logits(level) for level in features]
-            means = [anchors_last(branch.bbox_reg.mean(level), 4) for level in logits]
-            centre = [anchors_last(branch.bbox_ctrness(level), 1) for level in features]
-            edges = [anchors_last(level, level.shape[1]) for level in logits]
-            return {
-                "cls_logits": self.classification_head(x),
-                "bbox_regression": torch.cat(means, 1),
-                "bbox_ctrness": torch.cat(centre, 1),
-                "edge_logits": torch.cat(edges, 1),
-            }
+            return {"cls_logits": self.classification_head(x), **_edges(self.regression_head, x)}
 
         def compute_loss(
             self,
@@ -131,8 +120,26 @@ def _head_class() -> Any:
             boxes = torch.cat([row["boxes"][index[mask]] for row, index, mask in rows])
             distances = self.box_coder.encode(torch.stack(anchors)[foreground], boxes)
             edges = head_outputs["edge_logits"][foreground]
-            total = distribution_focal_loss(edges, distances.to(edges), "none").sum()
-            share = FOCAL_WEIGHT / foreground.sum().clamp_min(1)
-            return losses | {"distribution_focal": share * total}
+            return losses | {"distribution_focal": _focal_loss(edges, distances)}
 
     return DistributionHead
+
+
+def _edges(branch: Any, levels: list[Tensor]) -> dict[str, Tensor]:
+    """Outputs of the regression branch for the levels of the pyramid."""
+    features = [branch.conv(level) for level in levels]
+    logits = [branch.bbox_reg.logits(level) for level in features]
+    means = [anchors_last(branch.bbox_reg.mean(level), 4) for level in logits]
+    centres = [anchors_last(branch.bbox_ctrness(level), 1) for level in features]
+    edges = [anchors_last(level, level.shape[1]) for level in logits]
+    return {
+        "bbox_regression": torch.cat(means, 1),
+        "bbox_ctrness": torch.cat(centres, 1),
+        "edge_logits": torch.cat(edges, 1),
+    }
+
+
+def _focal_loss(edge_logits: Tensor, distances: Tensor) -> Tensor:
+    """Distribution focal loss of the anchors with an object, 0 without one."""
+    total = distribution_focal_loss(edge_logits, distances.to(edge_logits), "none").sum()
+    return FOCAL_WEIGHT * total / max(1, len(distances))

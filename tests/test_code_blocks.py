@@ -171,6 +171,7 @@ EXECUTED = {
         "yaml: test_images_of_language",
         "yaml: test_folders_of_language",
         "yaml: test_quantized_models_of_language",
+        "yaml: test_rollouts_of_language",
         "bash: test_language",
     ],
     "parallel.md": ["bash: test_parallel"] * 3,
@@ -186,6 +187,7 @@ EXECUTED = {
         "yaml: test_tops_of_a_server",
         "bash: test_tops_of_a_server",
         "yaml: test_classifier_behind_an_api",
+        "yaml: test_rollouts_of_a_server",
         "python: test_server_in_python",
     ],
     "search.md": [
@@ -914,6 +916,16 @@ def test_quantized_models_of_language(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_rollouts_of_language(empty_folder: Path) -> None:
+    Path("my.yaml").write_text(blocks("language.md", "yaml")[5])
+    small = ["data.rows=16", "data.batch_size=4", "teacher_train.epochs=1"]
+    command("run", "my.yaml", *SHORT, *small, "--out", "out", folder=empty_folder)
+    records = Path("out/metrics.jsonl").read_text().splitlines()
+    ages = [json.loads(line).get("staleness") for line in records]
+    assert 0 < max(age for age in ages if age is not None) <= 2
+
+
+@pytest.mark.slow
 def test_folders_of_seq2seq(folder: Path) -> None:
     Path("my.yaml").write_text(blocks("modalities/seq2seq.md", "yaml")[4])
     write_encoder_decoder(Path("my_bart"), "bart")
@@ -958,7 +970,7 @@ def test_texts_of_a_server(folder: Path) -> None:
 
 def test_tops_of_a_server(folder: Path) -> None:
     """The recipe loads and its commands exist; ``tests/remote`` runs them with a server."""
-    text, _ = blocks("remote.md", "yaml")
+    text, *_ = blocks("remote.md", "yaml")
     Path("my.yaml").write_text(text)
     assert recipes.load("my.yaml").teachers[0].remote
     lines = commands(blocks("remote.md", "bash")[1])
@@ -970,12 +982,18 @@ def test_tops_of_a_server(folder: Path) -> None:
 
 def test_classifier_behind_an_api(folder: Path) -> None:
     """The section loads in a recipe; ``tests/networks`` sends requests to a stand-in server."""
-    _, text = blocks("remote.md", "yaml")
+    text = blocks("remote.md", "yaml")[1]
     text += "data: digits\nstudent: mlp\nobjectives: {kd: {}}\n"
     Path("my.yaml").write_text(text)
     teacher = recipes.load("my.yaml").teachers[0]
     assert teacher.model == "api:NAME_OF_THE_MODEL"
     assert teacher.options["labels"] == ["negative", "positive"]
+
+
+def test_rollouts_of_a_server(folder: Path) -> None:
+    """The recipe loads; ``tests/remote`` trains with a stand-in server."""
+    Path("my.yaml").write_text(blocks("remote.md", "yaml")[2])
+    assert recipes.load("my.yaml").scheme.options["rollouts"]["staleness"] == 4
 
 
 @pytest.mark.slow

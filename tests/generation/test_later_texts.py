@@ -30,6 +30,9 @@ class Source:
         self.version = version
         self.pushed.append(version)
 
+    def close(self) -> None:
+        self.pushed.clear()
+
     def generate(self, batch: Batch) -> Batch:
         assert self.may_generate.wait(5)
         assert threading.current_thread() is not threading.main_thread()
@@ -135,6 +138,14 @@ def test_a_copy_keeps_its_weights_until_a_push_and_shares_frozen_ones() -> None:
     batch = {"x": torch.randn(3, 2)}
     assert torch.equal(source.generate(batch)["logits"], student(batch)["logits"])
     assert not any(weight.requires_grad for weight in source.net.parameters())
+
+
+def test_a_server_has_the_weights_of_one_process() -> None:
+    options = Rollouts(server="vllm", url="http://x/v1", folder="weights")
+    texts = LaterTexts(options, Source(), STUDENT, lambda batch: True)
+    texts.check_processes(1)
+    with pytest.raises(ValueError, match=r"scheme\.rollouts\.server: .* one process, got 2"):
+        texts.check_processes(2)
 
 
 def test_a_push_that_comes_too_rarely_is_an_error() -> None:

@@ -31,8 +31,8 @@ def test_weights_of_tokens_do_not_depend_on_other_tokens() -> None:
 
 
 def test_text_of_the_data_has_weight_1() -> None:
-    valid = torch.tensor([[True, False]])
-    assert torch.equal(TruncatedImportance()({}, {}, {"valid": valid}), torch.ones(1, 2))
+    weights = TruncatedImportance()({"logits": torch.randn(1, 2, 5)}, {}, {})
+    assert torch.equal(weights, torch.ones(1, 2))
 
 
 def test_padding_of_the_head_has_no_probability() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -50,6 +51,9 @@ class Preparation(Protocol):
     def num_later_steps(self) -> int:
         """Number of later steps whose batches ``begin`` needs."""
 
+    def check_processes(self, num_processes: int) -> None:
+        """Raise ValueError if the preparation does not support this number of processes."""
+
     def begin(self, epoch_step: int, steps: Sequence[Sequence[Batch]]) -> None:
         """Start to prepare; called before each step of an epoch.
 
@@ -77,6 +81,17 @@ class PreparesSteps(Protocol):
 
     def preparation(self) -> Preparation | None:
         """Preparation of later steps; None: the scheme prepares nothing."""
+
+
+@runtime_checkable
+class ServesStudent(Protocol):
+    """Scheme whose texts a server with the student's weights may generate."""
+
+    def needs_student_writer(self) -> bool:
+        """Whether its options name a server."""
+
+    def set_student_writer(self, write: Callable[[Net, Path], None]) -> None:
+        """Set the function that writes the student to the path that the server reads."""
 
 
 @runtime_checkable

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from instil.core import Net
-from instil.data.pair_tokenizers import SubwordPairTokenizer
 from instil.deployment.predict import load
 from instil.experiment.experiment import Experiment
+from instil.experiment.student_writer import tokenizer_of
 from instil.plan.onnx_export import add_exports, evaluate_export, export_onnx
 from instil.plan.run_folder import RunFolder
 from instil.report.page import write_report
@@ -68,7 +67,7 @@ def _export_transformers(folder: RunFolder, experiment: Experiment, net: Net) ->
     from instil.export.transformers import to_transformers
 
     batch = next(iter(experiment.loader(experiment.splits.validation, shuffle=False)))
-    facts = to_transformers(net, batch, folder.path / "student", _tokenizer(experiment))
+    facts = to_transformers(net, batch, folder.path / "student", tokenizer_of(experiment))
     exported = Net(facts.pop("model"), net.call)
     facts |= evaluate_export(experiment, exported)
     facts["latency"] = measure(exported, batch)
@@ -80,17 +79,6 @@ def _export_gguf(folder: RunFolder, experiment: Experiment, net: Net, weight_typ
 
     batch = next(iter(experiment.loader(experiment.splits.validation, shuffle=False)))
     path = folder.path / "student.gguf"
-    facts = to_gguf(net, batch, path, _tokenizer(experiment), weight_type)
+    facts = to_gguf(net, batch, path, tokenizer_of(experiment), weight_type)
     exported = Net(facts.pop("model"), net.call)
     add_exports(folder, {"gguf": facts | evaluate_export(experiment, exported)})
-
-
-def _tokenizer(experiment: Experiment) -> Any:
-    """Tokenizer of the data if it wraps one of the ``tokenizers`` library, else None."""
-    samples: Any = experiment.splits.test
-    tokenizer: Any = getattr(samples, "tokenizer", None)
-    if isinstance(tokenizer, SubwordPairTokenizer):
-        tokenizer = tokenizer.tokenizer
-    if hasattr(tokenizer, "pruned") and getattr(samples, "tokens", None):
-        tokenizer = tokenizer.pruned(samples.tokens)
-    return tokenizer if hasattr(tokenizer, "inner") else None

@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from instil import catalogue
-from instil.capabilities import RetokenizesTexts, VerifiesTexts
+from instil.capabilities import RetokenizesTexts, ServesStudent, VerifiesTexts
 from instil.core import Net, Objectives, Scheme, Teacher
 from instil.data import labels
 from instil.data.aligned import AlignedRows
@@ -29,6 +29,7 @@ from instil.experiment.scheme_checks import (
     check_teacher_reads_texts,
     check_token_alignment,
 )
+from instil.experiment.student_writer import StudentWriter
 from instil.generation.options import Sampling
 from instil.recipe import build_objectives, build_options, error_context, label_objectives
 from instil.recipe.errors import RecipeError
@@ -136,6 +137,8 @@ def _build(
     if isinstance(scheme, RetokenizesTexts) and isinstance(experiment.splits.train, AlignedRows):
         with error_context(""):
             scheme.set_retokenizer(Retokenizer(experiment.splits.train))
+    if isinstance(scheme, ServesStudent) and scheme.needs_student_writer():
+        scheme.set_student_writer(StudentWriter(experiment))
     # Without a verifier in the data, the scheme raises an error that names the option.
     if isinstance(scheme, VerifiesTexts) and scheme.needs_verifier():
         train: Any = experiment.splits.train

@@ -68,6 +68,18 @@ class LaterTexts:
         """Number of later steps whose batches ``begin`` needs."""
         return self.options.staleness
 
+    def check_processes(self, num_processes: int) -> None:
+        """Check the number of processes.
+
+        Raises:
+            ValueError: for a server and several processes.
+        """
+        if self.options.server is not None and num_processes > 1:
+            raise ValueError(
+                "scheme.rollouts.server: a server has the weights of one process. Expected one "
+                f"process, got {num_processes}. Leave server out: each process has a copy then"
+            )
+
     def begin(self, epoch_step: int, steps: Sequence[Sequence[Batch]]) -> None:
         """Request the texts of later steps, if the student's weights are due.
 
@@ -128,8 +140,9 @@ class LaterTexts:
         self._next_step = 0
 
     def end(self) -> None:
-        """Forget the requested texts at the end of the training."""
+        """Forget the requested texts and close the source at the end of the training."""
         self.cancel()
+        self.source.close()
 
     def metrics(self) -> dict[str, float]:
         """Return version of the last text and mean staleness of all texts since the last call."""

@@ -147,6 +147,40 @@ def _text(
     }
 
 
+def text_of_tokens(
+    batch: Batch,
+    texts: Sequence[tuple[Sequence[int], Sequence[float] | None]],
+    end: EndTokens = None,
+    min_prompt_tokens: int = 1,
+) -> Batch:
+    """Replace the text after each prompt by tokens that were generated elsewhere.
+
+    Args:
+        batch: see ``generate_with``.
+        texts: tokens of each row with their log-probabilities, or None for these.
+        end: see ``generate_with``.
+        min_prompt_tokens: see ``generate_with``.
+
+    Returns:
+        The batch of ``generate_with``, without ``log_probability`` if a text has none.
+    """
+    start = prompt_lengths(batch, min_prompt_tokens)
+    ids = torch.cat([batch["input_ids"], torch.zeros_like(batch["input_ids"][:, :1])], 1)
+    log_probability = torch.zeros(ids.shape, device=ids.device)
+    length = start.clone()
+    for row, (tokens, log_probs) in enumerate(texts):
+        first = int(start[row])
+        last = first + len(tokens)
+        ids[row, first:last] = ids.new_tensor(tokens)
+        log_probability[row, first:last] = log_probability.new_tensor(log_probs or 0.0)
+        length[row] = last
+    text = _text(ids, log_probability, start, length, next(iter(stop_tokens(end)), 0))
+    text["attention_mask"] = text["attention_mask"].to(batch["attention_mask"].dtype)
+    if any(log_probs is None for _, log_probs in texts):
+        del text["log_probability"]
+    return {key: value for key, value in batch.items() if key not in TEXT_KEYS} | text
+
+
 def stop_tokens(end: EndTokens) -> tuple[int, ...]:
     """Tuple of the end tokens; empty for None."""
     if end is None:

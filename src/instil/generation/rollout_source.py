@@ -36,6 +36,9 @@ class RolloutSource(Protocol):
             The batch of ``instil.generation.rollout.generate_with``.
         """
 
+    def close(self) -> None:
+        """Release what the source holds, at the end of the training."""
+
 
 class StudentCopy:
     """Copy of the student as the source of texts.
@@ -72,3 +75,6 @@ class StudentCopy:
             return self.generate_text(self.net, batch)
         text = self.generate_text(self.net, to_device(batch, self.device))
         return to_device(text, first_tensor(batch).device)
+
+    def close(self) -> None:
+        """Do nothing: the copy is released with the scheme."""

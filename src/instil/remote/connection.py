@@ -103,18 +103,20 @@ class Connection:
         """Address without the version of the API; servers have further endpoints there."""
         return re.sub(r"/v\d+$", "", self.url)
 
-    def post(self, address: str, body: Mapping[str, Any]) -> Any:
+    def post(self, address: str, body: Mapping[str, Any], has_content: bool = True) -> Any:
         """Send a request with a JSON body and return the JSON of the response.
 
         Args:
             address: URL of the endpoint.
             body: content of the request.
+            has_content: False: the response may be empty and is not read.
 
         Raises:
             RequestRefusedError: if the server refuses the request.
             ServerUnreachableError: if there is no complete response in any attempt.
         """
-        return self._request("POST", address, json.dumps(body).encode(), self.retries)
+        data = json.dumps(body).encode()
+        return self._request("POST", address, data, self.retries, has_content)
 
     def get(self, address: str) -> Any:
         """Return the JSON at an address, in a single attempt.
@@ -132,14 +134,16 @@ class Connection:
         """Close the connections of all requests in progress."""
         self._exchanges.cut()
 
-    def _request(self, method: str, address: str, body: bytes | None, retries: int) -> Any:
+    def _request(
+        self, method: str, address: str, body: bytes | None, retries: int, has_content: bool = True
+    ) -> Any:
         problem = ""
         delay = 0.0
         for attempt in range(retries + 1):
             if attempt and self.stopped.wait(max(delay, self._backoff(attempt))):
                 break
             try:
-                return self._attempt(method, address, body)
+                return self._attempt(method, address, body, has_content)
             except _AttemptFailedError as failure:
                 problem = str(failure)
                 delay = failure.delay
@@ -155,7 +159,7 @@ class Connection:
         """Return a random wait before an attempt, so that clients do not return all at once."""
         return random.uniform(0.5, 1) * min(MAX_WAIT, self.wait * 2.0 ** (attempt - 1))
 
-    def _attempt(self, method: str, address: str, body: bytes | None) -> Any:
+    def _attempt(self, method: str, address: str, body: bytes | None, has_content: bool) -> Any:
         response = self._send(method, address, body)
         if response.status in RETRYABLE_STATUSES:
             raise _AttemptFailedError(
@@ -166,7 +170,7 @@ class Connection:
             message = self._refusal(response.status) + _error_message(response.data)
             raise RequestRefusedError(message, response.status)
         try:
-            return json.loads(response.data)
+            return json.loads(response.data) if has_content else None
         except (ValueError, RecursionError):
             raise _AttemptFailedError(
                 f"the response is not complete JSON: {response.data[:60]!r}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from instil.capabilities import PreparesSteps
 from instil.core import Batch, Scheme
+from instil.engine import world_size
 
 Precision = AbstractContextManager[Any]
 
@@ -48,6 +49,8 @@ class LaterSteps:
 
     def __init__(self, scheme: Scheme):
         self._preparation = scheme.preparation() if isinstance(scheme, PreparesSteps) else None
+        if self._preparation is not None:
+            self._preparation.check_processes(world_size())
 
     def announced(
         self, steps: Iterator[list[Batch]], epoch_step: int, precision: Callable[[], Precision]

@@ -22,7 +22,8 @@ def truncated_ratios(
     """Truncated ratios of probabilities, ``min(p / p_old, cap)``.
 
     Args:
-        log_probs: log-probabilities of the tokens by the current weights (N, T).
+        log_probs: log-probabilities of the tokens by the current weights (N, T), or (N,) for texts
+            of one token.
         old_log_probs: their log-probabilities by the weights that generated them (N, T).
         mask: True at the tokens of the text (N, T).
         cap: largest ratio.
@@ -41,7 +42,7 @@ def truncated_ratios(
         tensor([[2.0000, 1.2500]])
     """
     differences = (log_probs - old_log_probs).masked_fill(~mask, 0.0)
-    if level == "sequence":
+    if level == "sequence" and differences.ndim > 1:
         differences = differences.sum(-1, keepdim=True).expand_as(differences)
     return differences.exp().clamp_max(cap)
 
@@ -92,7 +93,7 @@ class TruncatedImportance(Weighting):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         if "log_probability" not in batch:
             # The text of the data.
-            return torch.ones(batch["valid"].shape, device=batch["valid"].device)
+            return torch.ones(student["logits"].shape[:-1], device=student["logits"].device)
         logits = student["logits"][..., : self.vocabulary]
         log_probs = token_log_probs(logits, batch["token"])
         mask = batch["token"] >= 0

@@ -10,6 +10,7 @@ from torch import nn
 from instil.cards import Schedule
 from instil.core import (
     Batch,
+    Net,
     Objective,
     Objectives,
     Outputs,
@@ -20,8 +21,9 @@ from instil.generation.later_texts import LaterTexts
 from instil.generation.options import Sampling
 from instil.generation.rollout import generate_text, generate_with, stop_tokens
 from instil.generation.rollout_options import Rollouts
-from instil.generation.sampling import ChooseTokens, step_uniform
-from instil.schemes.bases.rollouts import TEXT_STREAM, check_ratios, later_texts
+from instil.generation.sampling import ChooseTokens, choose_sampled, step_uniform
+from instil.remote.server_texts import WriteStudent
+from instil.schemes.bases.rollouts import TEXT_STREAM, check_ratios, ratios, rollout_source
 
 Retokenize = Callable[[Batch, Batch], Batch]
 """Maps rows of the data and generated rows to the latter with the teacher's tokens."""
@@ -46,6 +48,8 @@ class GenerativeScheme(Scheme):
     """Whether the scheme reads the teacher's logits in addition to the roles of the objectives."""
     retokenize: Retokenize | None = None
     """Adds the teacher's tokens of generated text, for a teacher with another tokenizer."""
+    write_student: WriteStudent | None = None
+    """Writes the student for a server of texts."""
 
     def __init__(
         self,
@@ -56,7 +60,7 @@ class GenerativeScheme(Scheme):
         rollouts: Rollouts = Rollouts(),
     ):
         super().__init__(student, teacher, objectives)
-        check_ratios(self.objectives, sampling)
+        check_ratios(self.objectives, sampling, rollouts)
         self.sampling = sampling
         self.rollouts = rollouts
         self.later_texts: LaterTexts | None = None
@@ -77,7 +81,25 @@ class GenerativeScheme(Scheme):
         self._limit_vocabulary(batch)
         super().build(batch)
         self.teacher.select_roles(self.teacher_roles(), batch)
-        self.later_texts = later_texts(self)
+        for weighting in ratios(self.objectives):
+            weighting.vocabulary = self.vocabulary
+        if not self.rollouts.is_immediate:
+            self.later_texts = self._make_later_texts()
+
+    def _make_later_texts(self) -> LaterTexts:
+        def generate(net: Net, batch: Batch) -> Batch:
+            choose = choose_sampled(*self.sampling.distribution(batch))
+            return self.generate_with(batch, [net], choose)
+
+        source = rollout_source(
+            self.rollouts,
+            self.student,
+            generate,
+            self.sampling,
+            self.vocabulary,
+            self.write_student,
+        )
+        return LaterTexts(self.rollouts, source, self.student, self.needs_student_text)
 
     def preparation(self) -> LaterTexts | None:
         """Queue of the texts of later steps; None if each step generates its texts itself."""

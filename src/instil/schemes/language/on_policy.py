@@ -13,6 +13,7 @@ from instil.cards import at_progress
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.rollout_options import RolloutOption, Rollouts
+from instil.remote.server_texts import WriteStudent
 from instil.schemes.bases.writer import GenerativeScheme, Retokenize, is_below_one
 
 
@@ -74,6 +75,18 @@ class OnPolicy(GenerativeScheme):
                 tokens.
         """
         self.retokenize = retokenize
+
+    def needs_student_writer(self) -> bool:
+        """Whether a server generates the student's texts."""
+        return self.rollouts.server is not None
+
+    def set_student_writer(self, write: WriteStudent) -> None:
+        """Set the function that writes the student for a server of texts.
+
+        Args:
+            write: writes a network to the path that the server reads.
+        """
+        self.write_student = write
 
     @property
     def uses_data_text(self) -> bool:

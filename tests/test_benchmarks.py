@@ -208,3 +208,22 @@ def test_schemes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert row.get("error") is None
         assert 1 <= row["time"] < 10
         assert row["memory"] >= 1
+
+
+def test_perplexities_of_texts_are_compared_with_intervals() -> None:
+    np = pytest.importorskip("numpy")
+    pytest.importorskip("transformers")
+    module = runpy.run_path(str(STEP.with_name("smollm2.py")))
+    # Sums of losses and numbers of tokens of three rows, of which the last one is longer.
+    teacher = np.array([[2.0, 1.0], [4.0, 1.0], [12.0, 4.0]])
+    shift = np.array([[1.0, 0.0]]) * teacher[:, 1:]
+    rows = {"teacher": teacher, "depth/alone": teacher + 2 * shift, "depth/kd": teacher + shift}
+    table = module["compare"](rows)
+    assert table["teacher"]["perplexity"] == pytest.approx(np.exp(3))
+    low, high = table["teacher"]["interval"]
+    assert np.exp(2) <= low < np.exp(3) < high <= np.exp(4)
+    # Each token costs one nat more, whatever rows are drawn.
+    assert table["depth/kd"]["to_teacher"] == pytest.approx(np.e)
+    assert table["depth/kd"]["to_teacher_interval"] == pytest.approx([np.e, np.e])
+    assert table["depth/kd"]["to_alone"] == pytest.approx(1 / np.e)
+    assert "to_alone" not in table["depth/alone"]

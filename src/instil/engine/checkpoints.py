@@ -1,9 +1,11 @@
-"""Checkpoints: the state that training changes, in a file with a checksum."""
+"""Checkpoints: the state that training changes, in a file with a checksum.
+
+Those of sharded trainings are folders, see ``sharded_checkpoints``.
+"""
 
 from __future__ import annotations
 
-import logging
-import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from instil.core import Scheme
-from instil.engine.processes import broadcast_object, gather_objects, rank, world_size
+from instil.engine.checkpoint_paths import keep_previous
+from instil.engine.processes import gather_objects, rank, world_size
 from instil.engine.sharding import gather_full, shard_like
 from instil.engine.state import trainable_state
 from instil.files.atomic import atomic
 from instil.files.checksums import DamagedFileError, append_checksum, check_appended
 
 REMEDY = "Delete it to start from the checkpoint before it, or from the beginning"
-log = logging.getLogger("instil")
 
 
 class CheckpointContents(BaseModel):
@@ -39,56 +41,6 @@ class CheckpointContents(BaseModel):
     optimizers: dict[str, dict[str, Any]]
     ranks: list[dict[str, Any]]
     extra: dict[str, Any]
-
-
-def previous_path(path: Path) -> Path:
-    """Return the path of the checkpoint before the newest one.
-
-    Args:
-        path: path of the newest one.
-    """
-    return path.with_name(f"{path.stem}.previous{path.suffix}")
-
-
-def delete_checkpoint_files(path: Path) -> None:
-    """Remove a checkpoint and the one before it, on the first rank.
-
-    Args:
-        path: path of the newest one.
-    """
-    if rank() == 0:
-        path.unlink(missing_ok=True)
-        previous_path(path).unlink(missing_ok=True)
-
-
-def newest_intact(path: Path) -> Path | None:
-    """Return the newest undamaged checkpoint, the same on every rank.
-
-    Args:
-        path: path of the newest checkpoint.
-
-    Returns:
-        This path, that of the checkpoint before it, or None. The log names damaged files.
-    """
-    newest: Path | None = broadcast_object(_newest_good(path) if rank() == 0 else None)
-    return newest
-
-
-def _newest_good(path: Path) -> Path | None:
-    for candidate in (path, previous_path(path)):
-        if not candidate.exists():
-            continue
-        try:
-            check_appended(candidate, "It is not used")
-        except (DamagedFileError, OSError) as error:
-            log.warning("%s", error)
-        else:
-            if candidate != path:
-                log.warning("%s: training continues from the checkpoint before it", path)
-            return candidate
-    if path.exists():
-        log.warning("%s: no undamaged checkpoint; training starts from the beginning", path)
-    return None
 
 
 def save(
@@ -122,25 +74,12 @@ def save(
         with atomic(path) as temporary:
             torch.save(contents, temporary)
             append_checksum(temporary)
-            _keep_previous(path)
+            keep_previous(path)
     # torch raises it for an error of the file system.
     except RuntimeError as error:
         raise OSError(
             f"checkpoint {path} could not be written; the last good one stays: {error}"
         ) from error
-
-
-def _keep_previous(path: Path) -> None:
-    """Give the newest checkpoint a second name, so that a complete file always exists."""
-    if not path.exists():
-        return
-    link = previous_path(path).with_name(f".{path.stem}.{os.getpid():08d}.part{path.suffix}")
-    try:
-        os.link(path, link)
-        os.replace(link, previous_path(path))
-    # A file system without hard links.
-    except OSError:
-        os.replace(path, previous_path(path))
 
 
 def read_checkpoint(path: Path, device: torch.device) -> CheckpointContents:
@@ -191,25 +130,48 @@ def restore(
         ValueError: if the checkpoint is of another scheme, which then has not changed.
     """
     state = trainable_state(scheme)
-    if differing := sorted(set(contents.scheme) ^ set(state)):
+    shapes = {name: saved.shape for name, saved in contents.scheme.items()}
+    check_scheme(path, shapes, state, contents.optimizers, optimizers)
+    for name, saved in contents.scheme.items():
+        state[name].copy_(shard_like(saved, state[name]))
+    for name, optimizer in optimizers.items():
+        restore_optimizer(optimizer, contents.optimizers[name], path)
+    return contents.ranks[rank()] if len(contents.ranks) == world_size() else None
+
+
+def check_scheme(
+    path: Path,
+    shapes: Mapping[str, torch.Size],
+    state: Mapping[str, Tensor],
+    saved_learners: Iterable[str],
+    learners: Iterable[str],
+) -> None:
+    """Check that a checkpoint is of a scheme.
+
+    Args:
+        path: the checkpoint, for messages.
+        shapes: shape of each tensor in the checkpoint.
+        state: tensors of the scheme.
+        saved_learners: learners in the checkpoint.
+        learners: learners of the scheme.
+
+    Raises:
+        ValueError: if tensors, shapes or learners differ.
+    """
+    if differing := sorted(set(shapes) ^ set(state)):
         raise ValueError(
             f"checkpoint {path} is of another scheme: it differs in {len(differing)} tensors, "
             f"such as '{differing[0]}'"
         )
-    for name, saved in contents.scheme.items():
-        if saved.shape != state[name].shape:
-            shapes = f"{tuple(saved.shape)} there and {tuple(state[name].shape)} here"
-            raise ValueError(f"checkpoint {path} is of another scheme: '{name}' is {shapes}")
-    if differing := sorted(set(contents.optimizers) ^ set(optimizers)):
+    for name, shape in shapes.items():
+        if shape != state[name].shape:
+            both = f"{tuple(shape)} there and {tuple(state[name].shape)} here"
+            raise ValueError(f"checkpoint {path} is of another scheme: '{name}' is {both}")
+    if differing := sorted(set(saved_learners) ^ set(learners)):
         raise ValueError(f"checkpoint {path} is of another scheme: learner '{differing[0]}'")
-    for name, saved in contents.scheme.items():
-        state[name].copy_(shard_like(saved, state[name]))
-    for name, optimizer in optimizers.items():
-        _restore_optimizer(optimizer, contents.optimizers[name], path)
-    return contents.ranks[rank()] if len(contents.ranks) == world_size() else None
 
 
-def _restore_optimizer(optimizer: Optimizer, saved: dict[str, Any], path: Path) -> None:
+def restore_optimizer(optimizer: Optimizer, saved: dict[str, Any], path: Path) -> None:
     parameters: list[Tensor] = []
     for group in optimizer.param_groups:
         parameters += group["params"]

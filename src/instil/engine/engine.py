@@ -13,16 +13,17 @@ from torch.optim import Optimizer
 
 import instil.engine.activation_checkpointing as checkpointing
 import instil.engine.batch_norm as batch_norm
-import instil.engine.checkpoints as checkpoints
 import instil.engine.learners as learners
 import instil.engine.processes as processes
 import instil.engine.sharding as sharding
 from instil.core import Batch, Scheme, Update
+from instil.engine.checkpoint_writer import CheckpointWriter
 from instil.engine.devices import dtype_of
 from instil.engine.differentiable import gather_rows, set_gather
 from instil.engine.loss_weights import loss_weights
 from instil.engine.optimization import Optimization, Options
 from instil.engine.parking import prepare_parked
+from instil.engine.sharded_checkpoints import restore_checkpoint
 from instil.engine.state import fixed_teachers, moving_buffers, random_state, set_random_state
 from instil.items import to_device
 
@@ -63,8 +64,8 @@ class Engine:
         self.modules: dict[str, list[nn.Module]] = {}
         self._grads_stale = False
         self._blueprint: sharding.Blueprint | None = None
-        # Further random states that a checkpoint holds, such as the loader's.
-        self.generators: list[torch.Generator] = []
+        self._writer = CheckpointWriter(self.shard)
+        self.generators: list[torch.Generator] = []  # further random states, such as the loader's
 
     def prepare(self, scheme: Scheme, batch: Batch) -> None:
         """Prepare a scheme on the device, where networks to be sharded have a block at a time."""
@@ -192,10 +193,10 @@ class Engine:
             scheme: trained scheme.
 
         Returns:
-            The scheme with plain modules on the device. For a sharded scheme it is a copy with full
-            weights, whose fixed teachers have no values.
+            The scheme with plain modules; of a sharded one a copy without its fixed teachers.
         """
         self.clear()
+        self._writer.finish()
         batch_norm.restore_batch_norm(scheme)
         checkpointing.keep_activations(scheme)
         if self._blueprint is None:
@@ -219,23 +220,23 @@ class Engine:
     def save(
         self, scheme: Scheme, path: Path, extra: Options, own: Mapping[str, Any] | None = None
     ) -> None:
-        """Write a checkpoint completely or not at all. Call it on every rank; the first one writes.
+        """Write a checkpoint completely or not at all. Call it on every rank.
 
         Args:
-            scheme: scheme of ``setup``.
-            path: file; the checkpoint before it is kept under another name.
+            scheme: scheme of ``setup``; if it is sharded, writing goes on during the next steps.
+            path: its path; the checkpoint before it is kept under another name.
             extra: values that ``load`` returns on every rank.
             own: values that ``load`` returns on this rank, if the number of ranks is the same.
         """
         rank_state = {"random": self.random_state(), **(own or {})}
-        checkpoints.save(path, scheme, self.optimizers, rank_state, extra)
+        self._writer.save(path, scheme, self.optimizers, rank_state, extra)
 
     def load(self, scheme: Scheme, path: Path) -> Options:
         """Restore a checkpoint, with any number of ranks.
 
         Args:
             scheme: scheme of the same structure, after ``setup``.
-            path: file.
+            path: path of ``save``.
 
         Returns:
             ``extra`` of ``save``, and ``own`` if the number of ranks is the same.
@@ -243,8 +244,7 @@ class Engine:
         Raises:
             ValueError: if the file is damaged or of another scheme.
         """
-        contents = checkpoints.read_checkpoint(path, self.device)
-        own = checkpoints.restore(contents, path, scheme, self.optimizers) or {}
+        extra, own = restore_checkpoint(path, scheme, self.optimizers, self.device)
         if "random" in own:
             self.set_random_state(own.pop("random"))
-        return contents.extra | own
+        return extra | own

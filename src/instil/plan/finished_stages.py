@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from instil.engine import rank, wait_for_ranks
-from instil.engine.checkpoints import delete_checkpoint_files
+from instil.engine.checkpoint_paths import delete_checkpoint_files
 from instil.engine.processes import broadcast_object
 from instil.export.student import load_student, save_student
 from instil.files.atomic import atomic

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from instil.engine import rank, wait_for_ranks
-from instil.engine.checkpoints import delete_checkpoint_files
+from instil.engine.checkpoint_paths import delete_checkpoint_files
 from instil.engine.processes import broadcast_object
 from instil.export.student import load_student, save_student
 from instil.files.checksums import DamagedFileError

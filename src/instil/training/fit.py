@@ -10,7 +10,8 @@ from typing import Any
 from instil.capabilities import TrainsOtherStudents
 from instil.cards import suggestion
 from instil.core import Net, Objectives, Scheme
-from instil.engine import Engine, checkpoints
+from instil.engine import Engine
+from instil.engine.checkpoint_paths import newest_intact
 from instil.training.batches import Batches
 from instil.training.monitor import LossMonitor
 from instil.training.run import Record, Run, TrainState
@@ -97,7 +98,7 @@ def fit(
     _prepare(scheme, batches, training)
     monitor = LossMonitor(engine)
     run = Run(scheme, engine, training, state, monitor, evaluate, report, on_step, checkpoint)
-    good = None if checkpoint is None else checkpoints.newest_intact(checkpoint)
+    good = None if checkpoint is None else newest_intact(checkpoint)
     if good is None:
         batches.collect_statistics(scheme)
     else:

@@ -172,6 +172,16 @@ def check_scheme(
 
 
 def restore_optimizer(optimizer: Optimizer, saved: dict[str, Any], path: Path) -> None:
+    """Copy a saved state into an optimizer.
+
+    Args:
+        optimizer: optimizer of a learner.
+        saved: its ``state_dict`` in the checkpoint, with full tensors or with shards.
+        path: the checkpoint, for messages.
+
+    Raises:
+        ValueError: if the state does not fit.
+    """
     parameters: list[Tensor] = []
     for group in optimizer.param_groups:
         parameters += group["params"]

@@ -115,6 +115,7 @@ EXECUTED = {
         "yaml: test_recipe_of_detection",
         "python: test_recipe_of_detection",
     ],
+    "modalities/depth.md": ["yaml: test_recipe_of_depth"],
     "modalities/points.md": ["yaml: test_recipe_of_points"],
     "modalities/ranking.md": [
         "yaml: test_recipe_of_ranking",

@@ -210,6 +210,13 @@ def test_recipe_of_detection(empty_folder: Path) -> None:
     assert Path("detector.onnx").stat().st_size > 0
 
 
+def test_recipe_of_depth(empty_folder: Path) -> None:
+    (text,) = blocks("modalities/depth.md", "yaml")
+    result = short_result(text, "teacher_train.epochs=1")
+    assert result["headline"] == "delta1"
+    assert set(last_losses()) == {"student/scale_invariant_log", "student/affine_invariant"}
+
+
 def test_recipe_of_ranking(empty_folder: Path) -> None:
     pytest.importorskip("tokenizers")
     text = blocks(RANKING, "yaml")[0]

@@ -9,6 +9,7 @@ from .objectives.features.activation_boundary import ActivationBoundary as Activ
 from .schemes.robust.adaad import AdaAD as AdaAD
 from .schemes.adversarial.adversarial import Adversarial as Adversarial
 from .schemes.robust.adversarial_training import AdversarialTraining as AdversarialTraining
+from .objectives.logits.affine_invariant import AffineInvariant as AffineInvariant
 from .objectives.relations.affinity_mimicking import AffinityMimicking as AffinityMimicking
 from .weightings.agreement import Agreement as Agreement
 from .objectives.logits.alpha_beta import AlphaBeta as AlphaBeta
@@ -81,6 +82,7 @@ from .objectives.logits.deit_soft import DeiTSoft as DeiTSoft
 from .objectives.logits.denoised_matching import DenoisedMatching as DenoisedMatching
 from .objectives.labels.denoising import Denoising as Denoising
 from .objectives.logits.dense_localisation_distillation import DenseLocalisationDistillation as DenseLocalisationDistillation
+from .tasks.depth import Depth as Depth
 from .tasks.detection import Detection as Detection
 from .objectives.features.diffkd import DiffKD as DiffKD
 from .weightings.difficulty import Difficulty as Difficulty
@@ -253,6 +255,7 @@ from .objectives.relations.sskd import SSKD as SSKD
 from .objectives.logits.sampled_kd import SampledKD as SampledKD
 from .generation.options import Sampling as Sampling
 from .schemes.self_distillation.sandwich import Sandwich as Sandwich
+from .objectives.labels.scale_invariant_log import ScaleInvariantLog as ScaleInvariantLog
 from .cards import Schedule as Schedule
 from .core import Scheme as Scheme
 from .objectives.labels.segment_anything import SegmentAnything as SegmentAnything
@@ -318,6 +321,7 @@ from .objectives.logits.wttm import WTTM as WTTM
 from .schemes.data_free.zskt import ZSKT as ZSKT
 from .objectives.features.activation_boundary import activation_boundary_loss as activation_boundary_loss
 from .objectives.features.afd import afd_loss as afd_loss
+from .objectives.logits.affine_invariant import affine_invariant_loss as affine_invariant_loss
 from .objectives.relations.affinity_mimicking import affinity_mimicking_loss as affinity_mimicking_loss
 from .objectives.logits.akl import akl_loss as akl_loss
 from .objectives.logits.alpha_beta import alpha_beta_loss as alpha_beta_loss
@@ -476,6 +480,7 @@ from .objectives.relations.rkd import rkd_distance_loss as rkd_distance_loss
 from .objectives.logits.rld import rld_loss as rld_loss
 from .objectives.features.sad import sad_loss as sad_loss
 from .objectives.logits.sampled_kd import sampled_kd_loss as sampled_kd_loss
+from .objectives.labels.scale_invariant_log import scale_invariant_log_loss as scale_invariant_log_loss
 from .objectives.logits.sdd import sdd_loss as sdd_loss
 from .objectives.relations.seed import seed_loss as seed_loss
 from .objectives.labels.segment_anything import segment_anything_loss as segment_anything_loss
@@ -536,6 +541,7 @@ __all__ = [
     "AdaAD",
     "Adversarial",
     "AdversarialTraining",
+    "AffineInvariant",
     "AffinityMimicking",
     "Agreement",
     "AlphaBeta",
@@ -608,6 +614,7 @@ __all__ = [
     "DenoisedMatching",
     "Denoising",
     "DenseLocalisationDistillation",
+    "Depth",
     "Detection",
     "DiffKD",
     "Difficulty",
@@ -780,6 +787,7 @@ __all__ = [
     "SampledKD",
     "Sampling",
     "Sandwich",
+    "ScaleInvariantLog",
     "Schedule",
     "Scheme",
     "SegmentAnything",
@@ -845,6 +853,7 @@ __all__ = [
     "ZSKT",
     "activation_boundary_loss",
     "afd_loss",
+    "affine_invariant_loss",
     "affinity_mimicking_loss",
     "akl_loss",
     "alpha_beta_loss",
@@ -1003,6 +1012,7 @@ __all__ = [
     "rld_loss",
     "sad_loss",
     "sampled_kd_loss",
+    "scale_invariant_log_loss",
     "sdd_loss",
     "seed_loss",
     "segment_anything_loss",

@@ -39,6 +39,22 @@ class PixelProbe(nn.Module):
         return logits
 
 
+class DepthProbe(PixelProbe):
+    """Network of positive depths."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image)[:, :1].exp()
+
+
+def depths() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(12, 1, 4, 4, generator=generator)
+    label = 0.5 + 3 * torch.rand(12, 4, 4, generator=generator)
+    label[0, 0, 0] = -100
+    valid = torch.rand(12, 4, 4, generator=generator) > 0.2
+    return {"image": image, "label": label, "valid": valid}
+
+
 class TextProbe(nn.Module):
     """Network of the mean embedding without padding."""
 
@@ -380,6 +396,7 @@ def partly_labelled_images() -> Batch:
 SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] = {
     "classification": (images, None),
     "segmentation": (pixels, PixelProbe),
+    "depth": (depths, DepthProbe),
     "text_classification": (texts, TextProbe),
     "node_classification": (nodes, None),
     "graph_classification": (graphs, GraphProbe),

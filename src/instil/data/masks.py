@@ -12,18 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch
+from instil.core import UNLABELLED
 from instil.data.images import ArrayData, LazyData
+from instil.data.labelled_pixels import LabelledPixels
 from instil.data.picture_check import readable_pictures
 from instil.data.pictures import Files, picture_files, pictures
-from instil.data.samples import Facts, Samples
+from instil.data.samples import Samples
 from instil.data.splits import Splits, splits
 
 VOID = 255
 """Value of the pixels of a mask that are ignored in training and evaluation."""
 
 
-class MaskedImages(Samples):
+class MaskedImages(LabelledPixels):
     """Images whose label is the class of every pixel, int64 (N, H, W).
 
     A pixel with the value 255 is void: its ``valid`` is False. An image without a mask has the
@@ -39,7 +40,7 @@ class MaskedImages(Samples):
         ValueError: for masks of another shape, and values that are not classes.
     """
 
-    noun = "image"
+    label_noun = "masks"
 
     def __init__(
         self,
@@ -48,27 +49,9 @@ class MaskedImages(Samples):
         classes: Sequence[str],
         index: Tensor | None = None,
     ):
-        if mask.ndim != 3 or len(mask) != len(images) or mask.shape[1:] != images.shape[1:]:
-            raise ValueError(
-                f"masks have the shape {tuple(mask.shape)}. Expected (N, H, W) = "
-                f"{(len(images), *images.shape[1:])}, as the images have"
-            )
-        self.images = images
         is_void = mask == VOID if len(classes) <= VOID else torch.zeros_like(mask, dtype=torch.bool)
-        self.valid = ~is_void
-        super().__init__(mask.masked_fill(is_void, UNLABELLED), classes, index)
-
-    @property
-    def facts(self) -> Facts:
-        """``classes``, ``channels`` and ``size``: one number for square images, else (H, W)."""
-        return self.images.facts | {"classes": len(self.classes)}
-
-    def inputs(self, rows: Tensor) -> Batch:
-        return {"image": self.images.images(rows), "valid": self.valid[rows]}
-
-    def _take(self, rows: Tensor) -> None:
-        self.images = self.images.subset(rows)
-        self.valid = self.valid[rows]
+        label = mask.masked_fill(is_void, UNLABELLED)
+        super().__init__(images, label, ~is_void, classes, index)
 
     def _checked(self, label: Tensor) -> Tensor:
         return self._class_indices(label)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from instil.data.images import ArrayData, LazyData
 from instil.data.item_data import ItemData
-from instil.data.masks import MaskedImages
+from instil.data.labelled_pixels import LabelledPixels
 from instil.data.pictures import Files, Pictures
 from instil.data.ragged_rows import RaggedRows
 from instil.data.samples import Samples, TensorData
@@ -109,7 +109,7 @@ def _spread(num_samples: int, num_rows: int) -> Tensor:
 
 
 def _images(samples: Samples) -> Samples:
-    return samples.images if isinstance(samples, MaskedImages) else samples
+    return samples.images if isinstance(samples, LabelledPixels) else samples
 
 
 def _files(samples: Samples) -> Sequence[Path] | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, to_float32
+from instil.tasks.bases.checks import check_real_objectives
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.classification import Classification, call
 
@@ -36,11 +36,7 @@ class Regression(Classification):
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
         """Raise ValueError for an objective of logits or labels that is undefined for numbers."""
-        checked: dict[str, Objective] = {}
-        for name, objective in objectives.items():
-            if isinstance(objective, Objective) and _reads_predictions(objective):
-                checked[name] = objective
-        super().check(checked)
+        check_real_objectives(objectives, self.title)
 
     def check_data(self, batch: Batch) -> None:
         # The base class of classification expects classes.
@@ -123,9 +119,3 @@ def mean_r2(predictions: Tensor, label: Tensor, is_labelled: Tensor) -> float:
     if not values:
         raise ValueError("no output to evaluate on has two known labels")
     return torch.stack(values).mean().item()
-
-
-def _reads_predictions(objective: Objective) -> bool:
-    if objective.items.labelled:
-        return True
-    return any("logits" in roles for roles in chain.from_iterable(objective.needs.values()))

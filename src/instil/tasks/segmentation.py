@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
+from instil.tasks.bases.pixel_task import PixelTask
 from instil.tasks.bases.segmenter_call import resized_logits, segmenter_outputs
-from instil.tasks.bases.task import Evaluation, Task
-from instil.tasks.classification import check_images, preprocess
+from instil.tasks.bases.task import Evaluation
+from instil.tasks.classification import preprocess
 
 
 def call(
@@ -45,7 +46,7 @@ def call(
     return outputs | {"logits": resized_logits(outputs["logits"], height, width)}
 
 
-class Segmentation(Task):
+class Segmentation(PixelTask):
     """Semantic segmentation.
 
     Labels are int64 (N, H, W), -100 for no label. ``valid`` (N, H, W) is False for void pixels,
@@ -57,38 +58,11 @@ class Segmentation(Task):
 
     card = Card("Semantic segmentation", tasks=("segmentation",))
     title = "segmentation"
-    names = ("image", "label", "valid")
-    inputs = ("image",)
     headline = "miou"
     decision_roles = ("prediction",)
     baselines: ClassVar = {"single": ("alone", "pseudo_labels")}
     call = staticmethod(call)
-    aliases: ClassVar = {"pixel_values": "image", "labels": "label", "mask": "label"}
     label_hint = "If 255 marks void pixels, add a boolean 'valid' (N, H, W) that is False there"
-
-    def adapt_batch(self, batch: Batch) -> Batch:
-        """Add ``valid``, by default True for every pixel, and accept masks (N, 1, H, W)."""
-        adapted = super().adapt_batch(batch)
-        label = adapted.get("label")
-        if label is not None and label.ndim == 4 and label.shape[1] == 1:
-            label = label.squeeze(1)
-            adapted["label"] = label
-        if label is not None and "valid" not in adapted:
-            adapted["valid"] = torch.ones_like(label, dtype=torch.bool)
-        return adapted
-
-    def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
-        """Return images (N, C, H, W), uint8 or float in [0, 1], of any size."""
-        batch = super().to_batch(inputs, shape)
-        return batch | {"image": check_images(batch["image"], shape[0])}
-
-    def check_data(self, batch: Batch) -> None:
-        super().check_data(batch)
-        if batch["label"].ndim != 3 or "valid" not in batch:
-            raise ValueError(
-                "segmentation needs a label and valid (N, H, W) for each pixel; the label has the "
-                f"shape {tuple(batch['label'].shape)}"
-            )
 
     def decisions(self, outputs: Outputs) -> Outputs:
         """Return ``prediction`` (N, H, W), the most likely class of each pixel.

@@ -74,6 +74,12 @@ def segmentation_labels(num_samples: int) -> Batch:
     return {"label": label.masked_fill(is_unlabelled, UNLABELLED)}
 
 
+def depths(num_samples: int) -> Batch:
+    """Depths of pixels; every third image has none, the others lack some."""
+    label = segmentation_labels(num_samples)["label"]
+    return {"label": torch.where(label == UNLABELLED, label, 1 + label).float()}
+
+
 def graph(num_samples: int) -> Batch:
     """Edges ``edge_index`` (2, E) within groups of nodes.
 

@@ -25,6 +25,7 @@ TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "video_classification": (sample_sides.video_classification, sample_batches.no_entries),
     "text_classification": (sample_sides.text_classification, sample_batches.padding),
     "segmentation": (sample_sides.segmentation, sample_batches.segmentation_labels),
+    "depth": (sample_sides.depth, sample_batches.depths),
     "node_classification": (sample_sides.node_classification, sample_batches.graph),
     "link_prediction": (sample_sides.link_prediction, sample_batches.links),
     "image_text": (sample_pairs.image_text, sample_batches.no_entries),

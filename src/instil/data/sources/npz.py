@@ -21,6 +21,7 @@ from instil.data.archive_columns import archive_samples
 from instil.data.boxed_arrays import boxed_arrays
 from instil.data.column_samples import LabelKind
 from instil.data.images import ArrayData
+from instil.data.labelled_pixels import DepthImages
 from instil.data.masks import masked_arrays
 from instil.data.paths import located
 from instil.data.samples import Samples
@@ -77,6 +78,7 @@ def npz(
     - classification: class indices or names (N,), or one yes or no for each class (N, C); -100,
       or an empty name, for no label;
     - segmentation: class indices (N, H, W), 255 for void, -100 for no label;
+    - depth: floating-point distances (N, H, W); 0, -100 or NaN for an unknown one;
     - detection with an array ``box`` (N, K, 4), edges in pixels: class indices (N, K), both padded
       with -100;
     - regression: floating-point targets (N,) or (N, D), -100 or NaN for no label.
@@ -117,10 +119,12 @@ def _samples(
     names = classes or _names(arrays)
     if task_name == "detection" and "box" in arrays:
         return boxed_arrays(image, values, arrays["box"], names)
-    if task_name in ("segmentation", "regression"):
+    if task_name in ("segmentation", "regression", "depth"):
         images = ArrayData(image, torch.full((len(image),), UNLABELLED), names or ())
         if task_name == "segmentation":
             return masked_arrays(images, _integers(values), names)
+        if task_name == "depth":
+            return DepthImages(images, _depths(values))
         return RealImages(images, _real(values), names)
     if values.dtype.kind in "US":
         label, names = _named_labels(values, names)
@@ -145,6 +149,15 @@ def _integers(values: NDArray[np.generic]) -> Tensor:
             f"{values.dtype} of shape {values.shape}"
         )
     return torch.from_numpy(values.astype(np.int64))
+
+
+def _depths(values: NDArray[np.generic]) -> Tensor:
+    if values.ndim != 3 or values.dtype.kind != "f":
+        raise ValueError(
+            "label: depth needs floating-point distances (N, H, W), got "
+            f"{values.dtype} of shape {values.shape}"
+        )
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def _real(values: NDArray[np.generic]) -> Tensor:

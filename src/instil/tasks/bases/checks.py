@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 
 from instil.core import Objective, Objectives, Outputs
 
@@ -54,6 +54,29 @@ def check_objectives(
                 f"objectives.{name}: set multi_label: true; without it, {class_name} is not "
                 f"defined for {problem}"
             )
+
+
+def check_real_objectives(objectives: Mapping[str, Objective] | Objectives, title: str) -> None:
+    """Check that objectives of logits or labels are defined for real numbers.
+
+    Args:
+        objectives: objectives by name. Those that read features only fit any labels.
+        title: title of the task, for the message.
+
+    Raises:
+        ValueError: if an objective is undefined.
+    """
+    checked: dict[str, Objective] = {}
+    for name, objective in objectives.items():
+        if isinstance(objective, Objective) and _reads_predictions(objective):
+            checked[name] = objective
+    check_objectives(checked, "real", title)
+
+
+def _reads_predictions(objective: Objective) -> bool:
+    if objective.items.labelled:
+        return True
+    return any("logits" in roles for roles in chain.from_iterable(objective.needs.values()))
 
 
 def check_class_names(

@@ -20,6 +20,9 @@ import reported_pages
 
 from instil import catalogue
 
+OPTIONS = ("depth",)
+"""Names of methods that pages use for an option of networks, and which are not linked."""
+
 
 def pages() -> dict[str, str]:
     """Text of every generated page by its path below ``docs``."""
@@ -53,6 +56,8 @@ def navigation() -> dict[str, list[Any]]:
 def link_methods(text: str) -> str:
     """Turn names of methods in backticks, outside of code blocks, into links to their pages."""
     paths = {card["name"]: method_pages.path(card) for card in reversed(catalogue.cards())}
+    for name in OPTIONS:
+        paths.pop(name, None)
     parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
 
     def link(match: re.Match[str]) -> str:

@@ -217,6 +217,13 @@ def test_recipe_of_depth(empty_folder: Path) -> None:
     assert set(last_losses()) == {"student/scale_invariant_log", "student/affine_invariant"}
 
 
+def test_recipe_of_pose(empty_folder: Path) -> None:
+    (text,) = blocks("modalities/pose.md", "yaml")
+    result = short_result(text, "teacher_train.epochs=1")
+    assert result["headline"] == "pck"
+    assert set(last_losses()) == {"student/simcc", "student/dwpose"}
+
+
 def test_recipe_of_ranking(empty_folder: Path) -> None:
     pytest.importorskip("tokenizers")
     text = blocks(RANKING, "yaml")[0]

@@ -74,6 +74,7 @@ from .schemes.offline.dphubert import DPHuBERT as DPHuBERT
 from .objectives.relations.dsd import DSD as DSD
 from .objectives.logits.dskd import DSKD as DSKD
 from .objectives.logits.dskd_cma import DSKDCMA as DSKDCMA
+from .objectives.logits.dwpose import DWPose as DWPose
 from .objectives.relations.darkrank import DarkRank as DarkRank
 from .schemes.data_free.deep_inversion import DeepInversion as DeepInversion
 from .schemes.self_distillation.deep_supervision import DeepSupervision as DeepSupervision
@@ -216,6 +217,7 @@ from .objectives.relations.pixel_point_contrast import PixelPointContrast as Pix
 from .objectives.relations.point_affinity import PointAffinity as PointAffinity
 from .tasks.point_classification import PointClassification as PointClassification
 from .objectives.features.point_distiller import PointDistiller as PointDistiller
+from .tasks.pose import Pose as Pose
 from .schemes.self_distillation.previous_epoch import PreviousEpoch as PreviousEpoch
 from .teachers.private_votes import PrivateVotes as PrivateVotes
 from .schemes.language.privileged_context import PrivilegedContext as PrivilegedContext
@@ -267,6 +269,7 @@ from .objectives.features.seq2seq_attention import Seq2SeqAttention as Seq2SeqAt
 from .schemes.language.sequence_kd import SequenceKD as SequenceKD
 from .schemes.language.sequence_level import SequenceLevel as SequenceLevel
 from .schemes.offline.several_students import SeveralStudents as SeveralStudents
+from .objectives.labels.simcc import SimCC as SimCC
 from .objectives.features.simkd import SimKD as SimKD
 from .objectives.features.simreg import SimReg as SimReg
 from .objectives.relations.similarity_preserving import SimilarityPreserving as SimilarityPreserving
@@ -384,6 +387,7 @@ from .objectives.labels.distribution_focal import distribution_focal_loss as dis
 from .objectives.logits.dkd import dkd_loss as dkd_loss
 from .objectives.logits.dskd_cma import dskd_cma_loss as dskd_cma_loss
 from .objectives.logits.dskd import dskd_loss as dskd_loss
+from .objectives.logits.dwpose import dwpose_loss as dwpose_loss
 from .objectives.logits.ebkd import ebkd_loss as ebkd_loss
 from .objectives.logits.edge_sam import edge_sam_loss as edge_sam_loss
 from .objectives.relations.ega import ega_loss as ega_loss
@@ -486,6 +490,7 @@ from .objectives.relations.seed import seed_loss as seed_loss
 from .objectives.labels.segment_anything import segment_anything_loss as segment_anything_loss
 from .objectives.features.semckd import semckd_loss as semckd_loss
 from .objectives.features.seq2seq_attention import seq2seq_attention_loss as seq2seq_attention_loss
+from .objectives.labels.simcc import simcc_loss as simcc_loss
 from .objectives.relations.similarity_preserving import similarity_preserving_loss as similarity_preserving_loss
 from .objectives.features.simkd import simkd_loss as simkd_loss
 from .objectives.features.simreg import simreg_loss as simreg_loss
@@ -606,6 +611,7 @@ __all__ = [
     "DSD",
     "DSKD",
     "DSKDCMA",
+    "DWPose",
     "DarkRank",
     "DeepInversion",
     "DeepSupervision",
@@ -748,6 +754,7 @@ __all__ = [
     "PointAffinity",
     "PointClassification",
     "PointDistiller",
+    "Pose",
     "PreviousEpoch",
     "PrivateVotes",
     "PrivilegedContext",
@@ -799,6 +806,7 @@ __all__ = [
     "SequenceKD",
     "SequenceLevel",
     "SeveralStudents",
+    "SimCC",
     "SimKD",
     "SimReg",
     "SimilarityPreserving",
@@ -916,6 +924,7 @@ __all__ = [
     "dkd_loss",
     "dskd_cma_loss",
     "dskd_loss",
+    "dwpose_loss",
     "ebkd_loss",
     "edge_sam_loss",
     "ega_loss",
@@ -1018,6 +1027,7 @@ __all__ = [
     "segment_anything_loss",
     "semckd_loss",
     "seq2seq_attention_loss",
+    "simcc_loss",
     "similarity_preserving_loss",
     "simkd_loss",
     "simreg_loss",

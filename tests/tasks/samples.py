@@ -55,6 +55,15 @@ def depths() -> Batch:
     return {"image": image, "label": label, "valid": valid}
 
 
+def keypoints() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(12, 1, 4, 4, generator=generator)
+    label = 40 * torch.rand(12, 3, 2, generator=generator)
+    label[0, 0] = -100
+    valid = torch.rand(12, 3, generator=generator) > 0.2
+    return {"image": image, "label": label, "valid": valid}
+
+
 class TextProbe(nn.Module):
     """Network of the mean embedding without padding."""
 
@@ -397,6 +406,7 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "classification": (images, None),
     "segmentation": (pixels, PixelProbe),
     "depth": (depths, DepthProbe),
+    "pose": (keypoints, PixelProbe),
     "text_classification": (texts, TextProbe),
     "node_classification": (nodes, None),
     "graph_classification": (graphs, GraphProbe),

@@ -142,13 +142,13 @@ def test_depths_of_an_archive(tmp_path: Path) -> None:
 def test_nearer_discs_cover_others() -> None:
     data = shape_depths(30).train
     batch = data.__getitems__(range(30))
-    known = batch["label"] > 0
-    assert not known[:, -1].any()
-    assert known[:, :-1].all()
-    assert float(batch["label"][known].min()) >= 1.0
+    is_known = batch["label"] > 0
+    assert not is_known[:, -1].any()
+    assert is_known[:, :-1].all()
+    assert float(batch["label"][is_known].min()) >= 1.0
     assert float(batch["label"].max()) <= 4.0
     # The image shows the inverse of the depth, with noise.
-    difference = batch["image"][:, 0][known] - 1 / batch["label"][known]
+    difference = batch["image"][:, 0][is_known] - 1 / batch["label"][is_known]
     assert float(difference.abs().mean()) < 0.1
 
 

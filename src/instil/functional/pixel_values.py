@@ -1,4 +1,4 @@
-"""Real values of pixels, some of which do not count."""
+"""Real values of pixels, with masks of those that count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def valid_pixels(batch: Batch, like: Tensor) -> Tensor:
     """Mask of the pixels of the images that count.
 
     Args:
-        batch: ``valid`` (N, H, W), or (N,), or no such entry if all pixels count.
+        batch: ``valid`` (N, H, W), or (N,), or no such entry if all pixels count. An entry with
+            more dimensions counts where all of its values do.
         like: tensor (N, H, W).
 
     Returns:
@@ -25,6 +26,8 @@ def valid_pixels(batch: Batch, like: Tensor) -> Tensor:
     valid = batch.get("valid")
     if valid is None:
         return torch.ones_like(like, dtype=torch.bool)
+    if valid.ndim > like.ndim:
+        valid = valid.bool().flatten(like.ndim).all(-1)
     mask: Tensor = valid.bool().view(*valid.shape, *[1] * (like.ndim - valid.ndim))
     return mask.expand_as(like)
 
@@ -39,14 +42,14 @@ def known_pixels(batch: Batch) -> Tensor:
     return valid_pixels(batch, label) & ~unlabelled_mask(label) & (label > 0)
 
 
-def known_depth(depth: Tensor, known: Tensor) -> Tensor:
+def known_depth(depth: Tensor, is_known: Tensor) -> Tensor:
     """Depths in float32, at least 1e-3; 1 at pixels that do not count.
 
     Args:
         depth: (N, H, W).
-        known: mask (N, H, W).
+        is_known: mask (N, H, W).
     """
-    return torch.where(known, to_float32(depth), 1.0).clamp_min(SMALLEST_DEPTH)
+    return torch.where(is_known, to_float32(depth), 1.0).clamp_min(SMALLEST_DEPTH)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

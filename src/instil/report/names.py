@@ -21,6 +21,7 @@ METRIC_NAMES = {
     "map": "mAP",
     "iou": "mean IoU",
     "r2": "R²",
+    "pck": "share of correct keypoints",
     "delta1": "share of pixels within 1.25",
     "abs_rel": "relative error",
     "rmse": "RMSE",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from instil.core import UNLABELLED, Batch
+from instil.testing.sample_images import NUM_KEYPOINTS
 from instil.testing.sample_sides import (
     IMAGE_SIZE,
     NUM_CLASSES,
@@ -78,6 +79,17 @@ def depths(num_samples: int) -> Batch:
     """Depths of pixels; every third image has none, the others lack some."""
     label = segmentation_labels(num_samples)["label"]
     return {"label": torch.where(label == UNLABELLED, label, 1 + label).float()}
+
+
+def keypoints(num_samples: int) -> Batch:
+    """Positions of two keypoints; every third image has none, every fifth only the first."""
+    image, keypoint, axis = torch.meshgrid(
+        torch.arange(num_samples), torch.arange(NUM_KEYPOINTS), torch.arange(2), indexing="ij"
+    )
+    label = (1 + (image + 2 * keypoint + 3 * axis) % 6).float()
+    is_unknown = (image % 3 == 0) | ((image % 5 == 0) & (keypoint > 0))
+    sizes = torch.full((num_samples, 2), float(IMAGE_SIZE))
+    return {"label": label.masked_fill(is_unknown, UNLABELLED), "image_size": sizes}
 
 
 def graph(num_samples: int) -> Batch:

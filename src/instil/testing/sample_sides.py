@@ -122,14 +122,6 @@ def segmentation(draw: Draw, side: str) -> Outputs:
     }
 
 
-def depth(draw: Draw, side: str) -> Outputs:
-    """Depths of each pixel, channel-last, and feature levels."""
-    return {
-        "logits": draw(IMAGE_SIZE, IMAGE_SIZE, 1).exp(),
-        "features": tuple(draw(channels, size, size) for channels, size in FEATURE_SHAPES[side]),
-    }
-
-
 def node_classification(draw: Draw, side: str) -> Outputs:
     """Outputs of each node of a graph."""
     widths = range(WIDTHS[side], WIDTHS[side] + NUM_LAYERS[side])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import instil.testing.sample_batches as sample_batches
+import instil.testing.sample_images as sample_images
 import instil.testing.sample_pairs as sample_pairs
 import instil.testing.sample_sides as sample_sides
 from instil.cards import suggestion
@@ -25,7 +26,8 @@ TASKS: dict[str, tuple[MakeOutputs, Callable[[int], Batch]]] = {
     "video_classification": (sample_sides.video_classification, sample_batches.no_entries),
     "text_classification": (sample_sides.text_classification, sample_batches.padding),
     "segmentation": (sample_sides.segmentation, sample_batches.segmentation_labels),
-    "depth": (sample_sides.depth, sample_batches.depths),
+    "depth": (sample_images.depth, sample_batches.depths),
+    "pose": (sample_images.pose, sample_batches.keypoints),
     "node_classification": (sample_sides.node_classification, sample_batches.graph),
     "link_prediction": (sample_sides.link_prediction, sample_batches.links),
     "image_text": (sample_pairs.image_text, sample_batches.no_entries),

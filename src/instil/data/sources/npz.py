@@ -18,15 +18,13 @@ from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.archive import named_errors, read_arrays
 from instil.data.archive_columns import archive_samples
+from instil.data.array_labels import TASKS, labelled_arrays
 from instil.data.boxed_arrays import boxed_arrays
 from instil.data.column_samples import LabelKind
 from instil.data.images import ArrayData
-from instil.data.labelled_pixels import DepthImages
-from instil.data.masks import masked_arrays
 from instil.data.paths import located
 from instil.data.samples import Samples
 from instil.data.splits import Splits, TestOption, ValidationOption, drawn_rows, splits
-from instil.data.targets import RealImages
 
 IMAGES = ("image", "images", "x")
 """Names of the array of images."""
@@ -79,6 +77,7 @@ def npz(
       or an empty name, for no label;
     - segmentation: class indices (N, H, W), 255 for void, -100 for no label;
     - depth: floating-point distances (N, H, W); 0, -100 or NaN for an unknown one;
+    - pose: column and row of K keypoints in pixels (N, K, 2), -100 or NaN for an unknown one;
     - detection with an array ``box`` (N, K, 4), edges in pixels: class indices (N, K), both padded
       with -100;
     - regression: floating-point targets (N,) or (N, D), -100 or NaN for no label.
@@ -119,13 +118,9 @@ def _samples(
     names = classes or _names(arrays)
     if task_name == "detection" and "box" in arrays:
         return boxed_arrays(image, values, arrays["box"], names)
-    if task_name in ("segmentation", "regression", "depth"):
+    if task_name in TASKS:
         images = ArrayData(image, torch.full((len(image),), UNLABELLED), names or ())
-        if task_name == "segmentation":
-            return masked_arrays(images, _integers(values), names)
-        if task_name == "depth":
-            return DepthImages(images, _depths(values))
-        return RealImages(images, _real(values), names)
+        return labelled_arrays(task_name, images, values, names)
     if values.dtype.kind in "US":
         label, names = _named_labels(values, names)
         return ArrayData(image, label, names)
@@ -140,34 +135,6 @@ def _unit_range(image: NDArray[np.generic]) -> NDArray[np.generic]:
         return image
     scaled: NDArray[np.generic] = image.astype(np.float32) / np.float32(65535)
     return scaled
-
-
-def _integers(values: NDArray[np.generic]) -> Tensor:
-    if values.ndim != 3 or values.dtype.kind not in "iub":
-        raise ValueError(
-            "label: wrong form for segmentation. Expected class indices (N, H, W), got "
-            f"{values.dtype} of shape {values.shape}"
-        )
-    return torch.from_numpy(values.astype(np.int64))
-
-
-def _depths(values: NDArray[np.generic]) -> Tensor:
-    if values.ndim != 3 or values.dtype.kind != "f":
-        raise ValueError(
-            "label: depth needs floating-point distances (N, H, W), got "
-            f"{values.dtype} of shape {values.shape}"
-        )
-    return torch.from_numpy(values.astype(np.float32))
-
-
-def _real(values: NDArray[np.generic]) -> Tensor:
-    if values.ndim not in (1, 2) or values.dtype.kind != "f":
-        raise ValueError(
-            "label: regression needs floating-point targets (N,) or (N, D), got "
-            f"{values.dtype} of shape {values.shape}. Use task: classification for class "
-            "indices, or convert integer targets with astype('float32')"
-        )
-    return torch.from_numpy(values.astype(np.float32))
 
 
 def _named_labels(values: NDArray[np.generic], names: list[str] | None) -> tuple[Tensor, list[str]]:

@@ -21,7 +21,7 @@ DATA_OPTIONS = {
 }
 """Options of a configuration, and the property of the data that is their default."""
 
-WITH_CLASSES = ("Classification", "ObjectDetection", "Segmentation")
+WITH_CLASSES = ("Classification", "ObjectDetection", "PoseEstimation", "Segmentation")
 """Parts of the names of Auto classes whose models have the classes of the data."""
 
 TOKEN_OPTIONS = {

@@ -18,7 +18,7 @@ from instil.items import Items
 def scale_invariant_log_loss(
     student_depth: Tensor,
     target: Tensor,
-    known: Tensor,
+    is_known: Tensor,
     balance: float = 0.5,
     reduction: str = "mean",
 ) -> Tensor:
@@ -29,8 +29,8 @@ def scale_invariant_log_loss(
 
     Args:
         student_depth: depths (N, H, W); values below 1e-3 count as 1e-3.
-        target: depths (N, H, W), > 0 where they are known.
-        known: mask (N, H, W) of the pixels that count.
+        target: depths (N, H, W), > 0 at pixels that count.
+        is_known: mask (N, H, W) of the pixels that count.
         balance: 0: squared error of the logarithms; 1: a factor of all depths does not matter.
         reduction: ``"mean"`` or ``"none"`` (one value per image).
 
@@ -39,14 +39,14 @@ def scale_invariant_log_loss(
 
     Example:
         >>> import torch
-        >>> target, known = torch.ones(1, 1, 2), torch.ones(1, 1, 2, dtype=torch.bool)
-        >>> scale_invariant_log_loss(target * torch.e, target, known)
+        >>> target, is_known = torch.ones(1, 1, 2), torch.ones(1, 1, 2, dtype=torch.bool)
+        >>> scale_invariant_log_loss(target * torch.e, target, is_known)
         tensor(0.5000)
     """
-    student_log = known_depth(student_depth, known).log()
-    difference = student_log - known_depth(target, known).log()
-    mean = masked_mean(difference, known)
-    values = masked_mean(difference.square(), known) - balance * mean.square()
+    student_log = known_depth(student_depth, is_known).log()
+    difference = student_log - known_depth(target, is_known).log()
+    mean = masked_mean(difference, is_known)
+    values = masked_mean(difference.square(), is_known) - balance * mean.square()
     return apply_reduction(values, reduction)
 
 
@@ -91,13 +91,13 @@ class ScaleInvariantLog(Objective):
         marked = mark_unlabelled(batch)
         if "label" not in marked:
             return super().weight(marked)
-        known = known_pixels(marked)
-        label = marked["label"].masked_fill(~known, UNLABELLED)
+        is_known = known_pixels(marked)
+        label = marked["label"].masked_fill(~is_known, UNLABELLED)
         return super().weight(marked | {"label": label})
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         depth = student["logits"].squeeze(-1)
-        known = known_pixels(batch)
+        is_known = known_pixels(batch)
         return scale_invariant_log_loss(
-            depth, to_float32(batch["label"]), known, self.balance, "none"
+            depth, to_float32(batch["label"]), is_known, self.balance, "none"
         )

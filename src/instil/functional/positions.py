@@ -1,0 +1,67 @@
+"""Positions of keypoints as distributions over the columns and rows of an image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import to_float32
+
+WINDOW = 2
+"""Bins on each side of the most likely one whose mean is the position."""
+
+
+def marginals(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of the column and of the row, from logits of every cell.
+
+    The softmax of the results are the marginals of the softmax over all cells.
+
+    Args:
+        heatmaps: (N, K, H, W).
+
+    Returns:
+        Logits (N, K, W) and (N, K, H).
+    """
+    return heatmaps.logsumexp(-2), heatmaps.logsumexp(-1)
+
+
+def position(logits: Tensor, size: float) -> Tensor:
+    """Position in pixels: the mean of the distribution around its largest bin.
+
+    Args:
+        logits: (..., bins); bins divide the side into equal parts.
+        size: side of the image in pixels.
+
+    Returns:
+        (...). The centre of the first bin is at half its width.
+
+    Example:
+        >>> position(torch.tensor([0.0, 0.0, 9.0, 0.0, 0.0]), 10.0)
+        tensor(5.)
+    """
+    logits = to_float32(logits)
+    num_bins = logits.shape[-1]
+    index = torch.arange(num_bins, device=logits.device)
+    peak = logits.argmax(-1, keepdim=True)
+    is_near = (index - peak).abs() <= WINDOW
+    probability = logits.masked_fill(~is_near, -torch.inf).softmax(-1)
+    mean = (probability * (index + 0.5)).sum(-1)
+    return mean * size / num_bins
+
+
+def gaussian_bins(target: Tensor, num_bins: int, size: float | Tensor, sigma: float) -> Tensor:
+    """Distribution over the bins with the shape of a normal density around a position.
+
+    Args:
+        target: positions (...) in pixels.
+        num_bins: number of bins.
+        size: side of the image in pixels, or a tensor that broadcasts to the positions.
+        sigma: standard deviation in pixels, > 0.
+
+    Returns:
+        Probabilities (..., bins).
+    """
+    share = (torch.arange(num_bins, device=target.device) + 0.5) / num_bins
+    centres = share * size if not isinstance(size, Tensor) else share * size[..., None]
+    exponent = -((centres - target[..., None]) / sigma).square() / 2
+    return exponent.softmax(-1)

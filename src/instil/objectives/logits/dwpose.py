@@ -1,0 +1,95 @@
+"""DWPose: the student's distributions over columns and rows follow those of the teacher."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import Doc
+
+from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.functional.divergences import softened_kl
+from instil.functional.logits import apply_reduction, require_same_logits
+from instil.functional.pixel_values import masked_mean, valid_pixels
+from instil.items import Items
+
+
+def dwpose_loss(
+    student_logits: Tensor, teacher_logits: Tensor, sharpness: float = 10.0, reduction: str = "mean"
+) -> Tensor:
+    """KL divergence of distributions over positions (Yang et al. 2023, logit-based distillation).
+
+    Args:
+        student_logits: (..., bins).
+        teacher_logits: (..., bins).
+        sharpness: factor of the logits of both sides, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per distribution).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> dwpose_loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), sharpness=1.0)
+        tensor(0.1109)
+    """
+    require_same_logits(student_logits, teacher_logits)
+    values = softened_kl(student_logits, teacher_logits, 1 / sharpness)
+    return apply_reduction(values, reduction)
+
+
+class DWPose(Objective):
+    """Divergence of the distributions over the columns and over the rows of each keypoint.
+
+    Reads ``x_logits`` (N, K, columns) and ``y_logits`` (N, K, rows). Items are images; keypoints
+    without a label count as well.
+    """
+
+    items = Items(per_sample=True)
+
+    card = Card(
+        "Effective Whole-body Pose Estimation with Two-stages Distillation",
+        "https://arxiv.org/abs/2307.15880",
+        "ICCV Workshop",
+        2023,
+        source="logits",
+        tasks=("pose",),
+        labels=("real",),
+        deviations="This is the logit-based distillation of the authors' code. Their feature loss "
+        "is the squared error of fitnet; their weight falls linearly to 0 over the epochs, which a "
+        "schedule of the weight does; the second stage trains a new head on a fixed student, and "
+        "is not part of it.",
+        equation=r"\frac{1}{K} \sum_{k=1}^{K} \sum_{a \in \{x, y\}} \mathrm{KL}\left( "
+        r"\mathrm{softmax}(\beta z^t_{ka}) \Vert \mathrm{softmax}(\beta z^s_{ka}) \right)",
+        use="Pose networks with distributions over columns and rows (SimCC). The authors' weight "
+        "is 0.1. It needs no labels.",
+        pitfalls="Both sides need the same bins and keypoints. With a softmax over large logits a "
+        "sharpness of 10 leaves one bin only; networks of this package do not normalise their "
+        "features, so that 1 is a better start.",
+    )
+    needs: ClassVar = {
+        "student": (("x_logits",), ("y_logits",)),
+        "teacher": (("x_logits",), ("y_logits",)),
+    }
+
+    def __init__(
+        self,
+        sharpness: Annotated[Positive, Doc("factor of the logits of both sides")] = 10.0,
+    ):
+        super().__init__()
+        self.sharpness = sharpness
+
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        valid = valid_pixels(batch, student_outputs["x_logits"][..., 0])
+        values = torch.zeros(valid.shape, device=valid.device)
+        for role in ("x_logits", "y_logits"):
+            student_logits, teacher_logits = (
+                torch.where(valid[..., None], to_float32(side[role]), 0.0)
+                for side in (student_outputs, teacher_outputs)
+            )
+            values = values + dwpose_loss(student_logits, teacher_logits, self.sharpness, "none")
+        return masked_mean(values, valid)

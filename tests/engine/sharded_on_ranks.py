@@ -37,6 +37,14 @@ def batch_of(step: int) -> dict[str, Tensor]:
     return {"tokens": tokens, "valid": torch.ones_like(tokens, dtype=torch.bool)} | clock
 
 
+def halves(batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Two micro-batches."""
+    return [
+        {key: value.tensor_split(2)[i] if value.ndim else value for key, value in batch.items()}
+        for i in range(2)
+    ]
+
+
 def trained(
     group: int | None = None, save: Path | None = None, load: Path | None = None
 ) -> tuple[Tensor, int]:
@@ -57,7 +65,7 @@ def trained(
     for step in range(0 if load is None else HALF, STEPS):
         if step == HALF and save is not None:
             engine.save(scheme, save, {})
-        train_step(engine, scheme, [batch_of(step)])
+        train_step(engine, scheme, halves(batch_of(step)))
     local = sum(local_bytes(parameter) for parameter in scheme.parameters())
     state = engine.release(scheme).student.state_dict()
     return torch.cat([value.flatten() for value in state.values()]), local

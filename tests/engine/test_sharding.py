@@ -25,9 +25,9 @@ def test_groups_and_another_number_of_processes(tmp_path: Path) -> None:
     whole, _ = trained()
     on_one, _ = trained(load=tmp_path / "checkpoint.pt")
     for weights in (two["weights"], four["weights"], on_one):
-        torch.testing.assert_close(weights, whole, atol=1e-5, rtol=0)
+        torch.testing.assert_close(weights, whole, atol=2e-5, rtol=0)
     for name in ("continued", "continued_on_all"):
-        torch.testing.assert_close(four[name], whole, atol=1e-5, rtol=0)
+        torch.testing.assert_close(four[name], whole, atol=2e-5, rtol=0)
     scheme = Offline(texts(8, 0), Frozen(texts(16, 1)), {})
     expected = sum(shard_bytes(parameter, 2) for parameter in scheme.parameters())
     # Two groups of two processes keep as much per process as two processes.

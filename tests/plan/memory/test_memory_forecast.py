@@ -132,6 +132,9 @@ def test_layouts_and_proposals() -> None:
     assert whole.communication == 0
     blocks = max(p.nbytes for p in forecast.scheme.parameters())
     assert part.communication >= 2 * blocks
+    # FSDP2 sums gradients after the last micro-batch.
+    in_two = forecast.of_rank(Layout(2, True, False, accumulate=2))
+    assert in_two.communication == part.communication + sum(p.nbytes for p in trained)
     assert forecast.of_rank(checkpointed).activations < 0.8 * whole.activations
     assert forecast.propose(2 * whole.total) == replicated
     needed = min(forecast.of_rank(layout).total for layout in (checkpointed, smallest))

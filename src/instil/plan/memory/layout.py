@@ -78,7 +78,8 @@ class RankMemory:
         activations: tensors that the forward pass saves for the backward pass.
         buffers: all else of forward and backward pass: logits and gradients of losses, blocks that
             are computed again, outputs of the teacher.
-        communication: weights and gradients that FSDP2 gathers at a time.
+        communication: weights and gradients that FSDP2 gathers at a time, and the gradients of
+            earlier micro-batches.
         update: buffers of the update, which exist when activations do not.
     """
 
@@ -146,7 +147,7 @@ class TrainingMemory:
             optimizer=optimizer + self.optimizer.fixed,
             activations=step.saved,
             buffers=step.peak - step.saved,
-            communication=_gathered(units, teachers) if layout.is_sharded else 0,
+            communication=_communication(units, teachers, layout) if layout.is_sharded else 0,
             update=self._update(layout, gradients),
         )
 
@@ -158,6 +159,14 @@ class TrainingMemory:
         # The sum over replicas copies all gradients into one tensor.
         summed = gradients if layout.ranks > 1 else 0
         return max(summed, gradients if self.uses_foreach else self.optimizer.temporary)
+
+
+def _communication(units: list[Unit], teachers: set[nn.Parameter], layout: Layout) -> int:
+    """Bytes that FSDP2 gathers at a time, and gradients that it has not yet summed."""
+    gathered = _gathered(units, teachers)
+    # Gradients of all weights stay whole until the last micro-batch, in the type of their sum.
+    unsummed = sum(unit.summed for unit in units) if layout.accumulate > 1 else 0
+    return gathered + unsummed
 
 
 def _gathered(units: list[Unit], teachers: set[nn.Parameter]) -> int:

@@ -21,6 +21,7 @@ import latency_table
 import modality_tables
 import proof_tables
 import tree_table
+import trl_table
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -49,4 +50,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = compression_table.insert_table(markdown)
     markdown = continual_table.insert_table(markdown)
     markdown = federated_table.insert_table(markdown)
+    markdown = trl_table.insert_table(markdown)
     return proof_tables.insert_table(latency_table.insert_table(markdown))

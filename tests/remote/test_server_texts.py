@@ -27,6 +27,7 @@ from instil.functional.token_log_probs import token_log_probs
 from instil.generation.options import Sampling
 from instil.generation.rollout_options import Rollouts
 from instil.objectives.logits.reverse_kl import ReverseKL
+from instil.remote.connection import ServerUnreachableError
 from instil.remote.server_texts import ServerTexts
 from instil.remote.text_formats import SERVERS, read_text
 from instil.schemes.language.on_policy import OnPolicy
@@ -343,6 +344,10 @@ def test_llama_cpp_is_started_again_with_new_weights(tmp_path: Path) -> None:
             net = student(tokenizer.size)
             with torch.no_grad():
                 net.model.lm_head.weight.mul_(-1.0 if version else 1.0)
+            if version == 0:
+                texts.start(net)
+                with pytest.raises(ServerUnreachableError):
+                    texts.connection.get(f"{texts.connection.root}/health")
             texts.push(net, version)
             text = texts.generate(batch)
             with torch.no_grad():

@@ -69,6 +69,8 @@ class ServerTexts:
     def start(self, student: Net) -> None:
         """Write the student and find the server, before the training.
 
+        A server that is started here ends again; the first push starts it with current weights.
+
         Args:
             student: the student.
 
@@ -82,6 +84,9 @@ class ServerTexts:
             self.model = find_model(self.connection, None)
         except ValueError as error:
             raise ValueError(f"{error}. The weights of the student are in {self.path}") from error
+        finally:
+            # Another scheme of the same run may start its server before this one trains.
+            self.close()
 
     def push(self, student: Net, version: int) -> None:
         """Write the student's weights and load them into the server."""

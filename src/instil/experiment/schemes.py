@@ -134,6 +134,14 @@ def _build(
         options["num_samples"] = int(experiment.splits.train.index.max()) + 1
     with error_context(path):
         scheme = scheme_class(**parts, **options)
+    _connect_texts(scheme, experiment)
+    # A training counts the labels of its seed again; they differ where few labels are visible.
+    set_label_counts(scheme, experiment.samples)
+    return scheme
+
+
+def _connect_texts(scheme: Scheme, experiment: Experiment) -> None:
+    """Set what a scheme with generated texts needs of the data: tokens, writer and verifier."""
     if isinstance(scheme, RetokenizesTexts) and isinstance(experiment.splits.train, AlignedRows):
         with error_context(""):
             scheme.set_retokenizer(Retokenizer(experiment.splits.train))
@@ -144,9 +152,6 @@ def _build(
         train: Any = experiment.splits.train
         if getattr(train, "verifier", None) is not None:
             scheme.set_verifier(TokenVerifier(train))
-    # A training counts the labels of its seed again; they differ where few labels are visible.
-    set_label_counts(scheme, experiment.samples)
-    return scheme
 
 
 def _build_networks(options: dict[str, Any], experiment: Experiment, path: str) -> None:

@@ -1,13 +1,14 @@
 """Search with a fifth of the cost of an exhaustive search, on eight real tasks.
 
-python benchmarks/proof.py exhaustive|search|confirm|students [TASK ...] --data FOLDER --work FOLDER
+python benchmarks/proof.py PART [TASK ...] --data FOLDER --work FOLDER
 python benchmarks/proof.py random [TASK ...]
 
 ``proof/prepare.py`` writes the data; ``proof/TASK.yaml`` are the recipes. The exhaustive search
 trains every applicable method with three seeds and is written to ``proof/exhaustive/TASK.json``.
 Then ``search`` runs the default search with a share of its steps and five study seeds, and
-``proof/searches/TASK.json`` has the regret of each. Both continue a stopped run with the same
-``--work`` folder.
+``proof/searches/TASK.json`` has the regret of each. ``prior`` does the same with a model of gain
+(``search --prior``) that is fitted without the task and tasks of the same data, and writes
+``proof/prior/TASK.json``. All continue a stopped run with the same ``--work`` folder.
 
 ``random`` simulates random searches of the same cost and writes ``proof/random/TASK.json``. It
 needs no training, and is exact. A trial of a random search over methods is a training of the
@@ -43,6 +44,7 @@ from instil.search import search as searches
 from instil.search.schedule import Schedule, plan_random, plan_schedule
 
 HERE = Path(__file__).parent / "proof"
+PARTS = ("exhaustive", "search", "prior", "random", "confirm", "students")
 TASKS = ("images", "emoji", "speech", "text", "graph", "points", "tabular", "language")
 STUDENT_TASKS = ("images", "speech", "points")
 """Tasks of the search for a student."""
@@ -54,6 +56,8 @@ NUM_NEW_SEEDS = 10
 """New seeds of the best and the chosen methods."""
 NUM_DRAWS = 2000
 """Simulated random searches of a task."""
+RELATED = {"images": ("classification",), "text": ("text_classification",)}
+"""Tasks of ``methods.json`` with data of the same kind."""
 SHARE = 0.2
 """Steps of a search relative to those of the exhaustive search."""
 CHECKPOINTS = tuple(percent / 100 for percent in range(2, 21, 2))
@@ -81,23 +85,23 @@ def exhaustive(task: str, data: Path, work: Path, num_jobs: int) -> dict[str, An
 
 
 def studies(
-    task: str, data: Path, work: Path, num_jobs: int, everything: Mapping[str, Any]
+    task: str, data: Path, work: Path, num_jobs: int, prior: str = "none"
 ) -> Iterator[dict[str, Any]]:
     """Yield the result of each search with a share of the exhaustive steps.
 
     Args:
-        task: name of the task.
+        task: name of a task whose exhaustive search is finished.
         data: folder of its data.
         work: folder of the searches.
         num_jobs: number of processes.
-        everything: result of ``exhaustive``.
+        prior: ``none``, or the file of a model of gain.
     """
+    everything = read("exhaustive", task)
     regrets = all_regrets(everything)
     for seed in range(NUM_STUDIES):
-        settings = searches.Settings(
-            max_steps=int(SHARE * everything["steps"]), num_seeds=1, seed=seed
-        )
-        outcome = run(task, data, work / "searches" / f"{task}-{seed}", num_jobs, settings)
+        max_steps = int(SHARE * everything["steps"])
+        settings = searches.Settings(max_steps=max_steps, num_seeds=1, seed=seed, prior=prior)
+        outcome = run(task, data, work / f"{task}-{seed}", num_jobs, settings)
         yield {
             "seed": seed,
             "winner": outcome["winner"],
@@ -106,6 +110,18 @@ def studies(
             **regrets[outcome["winner"]],
             "curve": regret_curve(everything, outcome["trials"], regrets),
         }
+
+
+def fit_prior(task: str, folder: Path) -> str:
+    """Fit the model of gain without a task, and return its file."""
+    import signals
+
+    own = (task, *RELATED.get(task, ()))
+    others = [study for study in signals.finished_studies() if study.task not in own]
+    path = folder / f"{task}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, signals.shipped_model(others, ("signals", "kind", "method")))
+    return str(path)
 
 
 def confirm(task: str, data: Path, work: Path, num_jobs: int) -> dict[str, Any]:
@@ -405,7 +421,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("exhaustive", "search", "random", "confirm", "students"))
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="default: all tasks of the part")
     parser.add_argument("--data", type=Path, help="folder of proof/prepare.py")
     parser.add_argument("--work", type=Path, help="folder of the searches")
@@ -413,21 +429,22 @@ def main() -> None:
     options = parser.parse_args()
     if options.part != "random" and not (options.data and options.work):
         parser.error(f"{options.part}: expected --data FOLDER and --work FOLDER")
+    folders = options.data, options.work
     for task in options.tasks or (STUDENT_TASKS if options.part == "students" else TASKS):
-        if options.part == "students":
-            write(task, "students", students(task, options.data, options.work, options.jobs))
-            continue
+        if options.part in ("search", "random"):
+            write(task, "random", random_searches(read("exhaustive", task)))
+        if options.part in ("search", "prior"):
+            is_prior = options.part == "prior"
+            prior = fit_prior(task, options.work / "models") if is_prior else "none"
+            folder = "prior" if is_prior else "searches"
+            rows = studies(task, options.data, options.work / folder, options.jobs, prior)
+            write(task, folder, list(rows))
         if options.part == "exhaustive":
-            write(task, "exhaustive", exhaustive(task, options.data, options.work, options.jobs))
-            continue
+            write(task, "exhaustive", exhaustive(task, *folders, options.jobs))
         if options.part == "confirm":
-            write(task, "confirmed", confirm(task, options.data, options.work, options.jobs))
-            continue
-        everything = read("exhaustive", task)
-        write(task, "random", random_searches(everything))
-        if options.part == "search":
-            rows = studies(task, options.data, options.work, options.jobs, everything)
-            write(task, "searches", list(rows))
+            write(task, "confirmed", confirm(task, *folders, options.jobs))
+        if options.part == "students":
+            write(task, "students", students(task, *folders, options.jobs))
 
 
 def read(part: str, task: str) -> Any:

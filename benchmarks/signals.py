@@ -58,6 +58,10 @@ TASK_SIGNALS = (
     "level_similarity",
 )
 METHOD_SIGNALS = ("log_norm_ratio", "cosine")
+CLASS_KINDS = ("single",)
+"""Kinds of labels for which the shipped model is fitted."""
+OTHER_KINDS = ("language", "segmentation", "image_text", "regression", "detection")
+"""Tasks whose labels are of another kind, or whose methods are."""
 REFERENCES = ("alone", "label_smoothing", "pseudo_labels")
 
 Row = dict[str, Any]
@@ -388,13 +392,34 @@ def evaluate(studies: Sequence[Study]) -> Row:
     }
 
 
+def class_studies(studies: Sequence[Study]) -> list[Study]:
+    """Return the studies with an order of methods whose labels are classes."""
+    ordered = [study for study in studies if len(study.methods) >= MIN_METHODS]
+    return [study for study in ordered if study.task not in OTHER_KINDS]
+
+
+def finished_studies(further: Sequence[Path] = ()) -> list[Study]:
+    """Return the studies of this folder, and further ones, which replace those of their name.
+
+    Args:
+        further: files or folders of searches.
+    """
+    folders = (HERE / "modalities", HERE / "proof/exhaustive")
+    own = [path for folder in folders for path in sorted(folder.glob("*.json"))]
+    files = [*own, HERE / "methods.json", HERE / "defaults.json", *further]
+    # A search has the signals that its summary may lack.
+    by_name = {study.name: study for path in files for study in read(path)}
+    return list(by_name.values())
+
+
 def shipped_model(studies: Sequence[Study], groups: Sequence[str]) -> Row:
     """Return the model of all tasks, with its sources and its error on left-out tasks."""
-    ordered = [study for study in studies if len(study.methods) >= MIN_METHODS]
+    ordered = class_studies(studies)
     model = fit(ordered, groups)
     model["coefficients"] = {key: round(value, 4) for key, value in model["coefficients"].items()}
     return {
         "sources": sources_of(ordered),
+        "kinds": list(CLASS_KINDS),
         "leave_one_task_out": leave_one_task_out(ordered, groups),
         **model,
     }
@@ -409,12 +434,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file of the result")
     parser.add_argument("--model", type=Path, help="file of the coefficients of the model")
     options = parser.parse_args()
-    folders = (HERE / "modalities", HERE / "proof/exhaustive")
-    own = [path for folder in folders for path in sorted(folder.glob("*.json"))]
-    files = [*own, HERE / "methods.json", HERE / "defaults.json", *options.studies]
-    # A search has the signals that its summary may lack.
-    by_name = {study.name: study for path in files for study in read(path)}
-    studies = list(by_name.values())
+    studies = finished_studies(options.studies)
     result = evaluate(studies)
     print(json.dumps(result, indent=1))
     if options.json:

@@ -349,8 +349,8 @@ def slimmable() -> Net:
     return Net(model, lambda net, batch: {"logits": net(batch["x"].view(-1, 1, 4, 5))})
 
 
-STEEP = ("kdsvd",)
-"""Losses whose gradient magnifies rounding, where singular values are close."""
+STEEP = ("kdsvd", "scale_invariant_log")
+"""Losses whose gradient magnifies rounding: close singular values, logarithms of small depths."""
 
 
 def on_roles(name: str, **options: Any) -> Callable[[], Scheme]:

@@ -220,7 +220,7 @@ def test_the_table_of_an_exhaustive_search_has_empty_cells(tables: ModuleType) -
     assert "Exhaustive search: `images`. Searches: none." in text
     assert "Not measured yet: searches on `emoji`, `images`." in text
     assert "| `images` | 100 | accuracy (%) | `m96` | 59.6 ± 0.0 |  |  |  |  |  |  | " in text
-    assert re.search(r"\| 0\.\d\d \(0\.00 to \d\.\d\d\) \| 0\.00 \|  \|\n", text)
+    assert re.search(r"\| 0\.\d\d \(0\.00 to \d\.\d\d\) \| 0\.00 \|  \|  \|  \|\n", text)
     assert "random search, mean" in text
     assert "search, worst study" not in text
     assert text.endswith("After.\n")
@@ -273,7 +273,9 @@ def test_the_table_has_the_regret_with_new_seeds(
     assert result["gains"]["m95"]["mean"] == pytest.approx(0.03)
     _write(tmp_path, "confirmed", "images", result)
     # Regrets 0, -3 and 10 points.
-    assert "| 2.33; `m94` worse |\n" in tables.evidence()
+    assert "| 2.33; `m94` worse |  |  |\n" in tables.evidence()
+    _write(tmp_path, "prior", "images", [searched[0] | {"regret": 0.0}, searched[1]])
+    assert "| 2.33; `m94` worse | `m96`, `m95` | 5.00 |\n" in tables.evidence()
 
 
 def test_the_site_shows_every_measured_task(monkeypatch: pytest.MonkeyPatch) -> None:

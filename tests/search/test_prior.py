@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +13,12 @@ from instil.early_signals import gain_model
 from instil.early_signals.gain_model import predicted_rank, read_gain_model
 from instil.early_signals.gradients import GradientSignals
 from instil.search.arms import Arm
-from instil.search.prior import order_by_model, within_budget
+from instil.search.prior import order_by_model, order_with_prior, within_budget
 from instil.search.schedule import Schedule, plan_schedule
 from tests.search.recipes import search
 
 MODEL = {
+    "kinds": ["single"],
     "means": {"cosine": 0.5},
     "coefficients": {"cosine": 2.0, "kind:features": -1.0, "method:dkd": 0.25},
 }
@@ -24,7 +27,7 @@ MODEL = {
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model with three coefficients."""
-    monkeypatch.setattr(gain_model, "read_gain_model", lambda: MODEL)
+    monkeypatch.setattr(gain_model, "read_gain_model", lambda file=None: MODEL)
 
 
 def arm(name: str, cosine: float | None = None, is_reference: bool = False) -> Arm:
@@ -43,8 +46,35 @@ def test_the_predicted_rank_is_a_sum_of_features() -> None:
 def test_candidates_are_ordered_by_the_model() -> None:
     arms = [arm("fitnet", 0.5), arm("kd", is_reference=True), arm("nkd", 0.0), arm("dkd", 0.9)]
     own = Arm("recipe", "recipe", False, {})
-    names = [one.name for one in order_by_model([*arms, own])]
+    names = [one.name for one in order_by_model([*arms, own], MODEL)]
     assert names == ["recipe", "dkd", "fitnet", "nkd", "kd"]
+
+
+def test_short_rounds_count_the_prior_rank() -> None:
+    arms = [arm(name) for name in ("a", "b", "c", "d")]
+    # Ranks 0 + 2, 1 + 1, 2 + 0, and an arm that failed.
+    scores = {"a": 0.1, "b": 0.2, "c": 0.3, "d": -math.inf}
+    # Of arms with an equal sum, the better score is first.
+    assert [one.name for one in order_with_prior(arms, scores)] == ["c", "b", "a", "d"]
+    scores |= {"c": 0.15}
+    assert [one.name for one in order_with_prior(arms, scores)] == ["b", "a", "c", "d"]
+
+
+def test_a_file_replaces_the_shipped_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(MODEL))
+    model = read_gain_model(str(path))
+    assert predicted_rank("fitnet", None, model) == -1
+    path.with_name("other.json").write_text('{"means": {}}')
+    with pytest.raises(ValueError, match="coefficients, kinds missing"):
+        read_gain_model(str(tmp_path / "other.json"))
+
+
+def test_a_prior_has_the_kind_of_the_labels(tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(MODEL | {"kinds": ["real"]}))
+    with pytest.raises(ValueError, match="no studies with single labels"):
+        search(tmp_path / "prior", prior=str(path), max_runs=7, num_seeds=1)
 
 
 def plan(arms: Sequence[Arm]) -> Schedule:

@@ -106,7 +106,7 @@ PriorOption = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Order of the methods: none, or model, by which a small budget leaves some out.",
+        help="Order of the methods in short rounds: none, model, or the file of a model.",
     ),
 ]
 MaxCostOption = Annotated[

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from instil import catalogue
@@ -53,14 +54,35 @@ def features_of(method: str, signals: Mapping[str, Any] | None) -> dict[str, flo
 
 
 @functools.cache
-def read_gain_model() -> dict[str, Any]:
-    """Read the shipped model: ``sources``, ``means``, ``coefficients``, ``leave_one_task_out``."""
-    path = resources.files("instil.early_signals") / "gain_model.json"
-    model: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def read_gain_model(file: str | None = None) -> dict[str, Any]:
+    """Read a model.
+
+    Args:
+        file: file of ``benchmarks/signals.py``. None: the shipped model.
+
+    Returns:
+        ``sources``, ``kinds`` of labels, ``means``, ``coefficients`` and ``leave_one_task_out``.
+
+    Raises:
+        ValueError: if the file has no model.
+    """
+    shipped = resources.files("instil.early_signals") / "gain_model.json"
+    path = shipped if file is None else Path(file)
+    try:
+        model: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: the model of gain cannot be read: {error}") from error
+    if missing := sorted({"kinds", "means", "coefficients"} - set(model)):
+        raise ValueError(
+            f"{file}: {', '.join(missing)} missing. Expected a model of gain, a file of "
+            "benchmarks/signals.py --model"
+        )
     return model
 
 
-def predicted_rank(method: str, signals: Mapping[str, Any] | None) -> float:
+def predicted_rank(
+    method: str, signals: Mapping[str, Any] | None, model: Mapping[str, Any] | None = None
+) -> float:
     """Return the predicted rank of the gain of a method, about -1 (worst) to 1 (best).
 
     A method without a finished study has the mean of its kind.
@@ -68,8 +90,9 @@ def predicted_rank(method: str, signals: Mapping[str, Any] | None) -> float:
     Args:
         method: name of an objective or a scheme.
         signals: plain data of ``GradientSignals``; None without.
+        model: result of ``read_gain_model``. None: the shipped model.
     """
-    model = read_gain_model()
+    model = read_gain_model() if model is None else model
     total = 0.0
     for name, value in features_of(method, signals).items():
         centred = value - model["means"].get(name, 0.0)

@@ -36,8 +36,8 @@ def position(logits: Tensor, size: float) -> Tensor:
         (...). The centre of the first bin is at half its width.
 
     Example:
-        >>> position(torch.tensor([0.0, 0.0, 9.0, 0.0, 0.0]), 10.0)
-        tensor(5.)
+        >>> round(position(torch.tensor([0.0, 0.0, 9.0, 0.0, 0.0]), 10.0).item(), 3)
+        5.0
     """
     logits = to_float32(logits)
     num_bins = logits.shape[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
+from instil.early_signals.gain_model import read_gain_model
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import num_training_steps
 from instil.search.arms import Arm
@@ -37,7 +38,8 @@ def plan_rounds(
         Arms that take part, and their schedule.
 
     Raises:
-        ValueError: if the budget is smaller than the smallest search.
+        ValueError: if the budget is smaller than the smallest search, or the model of gain does not
+            know labels of this kind.
     """
 
     def plan(chosen: Sequence[Arm]) -> Schedule:
@@ -45,8 +47,14 @@ def plan_rounds(
 
     if settings.is_joint:
         return arms, _plan_students(experiment, settings, arms, num_jobs)
-    if settings.prior == "model" and "methods" in settings.over:
-        return within_budget(order_by_model(arms), plan)
+    if settings.has_prior:
+        model = read_gain_model(settings.prior_file)
+        if experiment.task.kind not in model["kinds"]:
+            raise ValueError(
+                f"--prior: the model has no studies with {experiment.task.kind} labels. Expected "
+                f"labels of the kind {' or '.join(model['kinds'])}. Leave --prior out"
+            )
+        return within_budget(order_by_model(arms, model), plan)
     # Teachers are in the order of their cheap signals.
     return within_budget(arms, plan) if settings.has_teachers else (arms, plan(arms))
 

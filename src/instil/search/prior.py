@@ -1,10 +1,11 @@
-"""Prior order of the candidates of a search, and the candidates that a budget leaves out."""
+"""Prior order of the candidates of a search, and its use in short rounds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from instil.early_signals.gain_model import predicted_rank
 from instil.search.arms import Arm
@@ -17,20 +18,37 @@ Plan = Callable[[Sequence[Arm]], Schedule]
 """Function that plans the rounds of some arms within the budget."""
 
 
-def order_by_model(arms: Sequence[Arm]) -> list[Arm]:
+def order_by_model(arms: Sequence[Arm], model: Mapping[str, Any]) -> list[Arm]:
     """Return the candidates in the order of their predicted gain, before the reference arms.
 
     The recipe's own method is the first one: its place is not predicted.
 
     Args:
         arms: candidates and reference arms.
+        model: result of ``read_gain_model``.
     """
-    predicted = {
-        arm.name: predicted_rank(arm.name, None if arm.signals is None else asdict(arm.signals))
-        for arm in arms
-        if arm.kind in ("objective", "scheme")
-    }
+    predicted = {}
+    for arm in arms:
+        if arm.kind in ("objective", "scheme"):
+            signals = None if arm.signals is None else asdict(arm.signals)
+            predicted[arm.name] = predicted_rank(arm.name, signals, model)
     return sorted(arms, key=lambda arm: (arm.is_reference, -predicted.get(arm.name, math.inf)))
+
+
+def order_with_prior(arms: Sequence[Arm], scores: Mapping[str, float]) -> list[Arm]:
+    """Return arms by the sum of their rank in a short round and their prior rank.
+
+    A short training orders methods that act late at random. An arm without a score is last.
+
+    Args:
+        arms: arms, the best prior first.
+        scores: score by name; higher is better.
+    """
+    by_score = sorted(arms, key=lambda arm: -scores[arm.name])
+    ranks = {arm.name: rank for rank, arm in enumerate(by_score)}
+    for rank, arm in enumerate(arms):
+        ranks[arm.name] += rank
+    return sorted(by_score, key=lambda arm: (scores[arm.name] == -math.inf, ranks[arm.name]))
 
 
 def within_budget(arms: Sequence[Arm], plan: Plan) -> tuple[list[Arm], Schedule]:

@@ -16,7 +16,7 @@ from instil.search.subjects import KEEP, check_subjects
 
 STATE = "study.json"
 Strategy = Literal["halving", "random", "exhaustive"]
-Prior = Literal["none", "model"]
+PRIORS = ("none", "model")
 MAX_COST = 20.0
 """Time of a step of a method, in steps of the recipe's own one, above which it is refused."""
 
@@ -39,8 +39,8 @@ class Settings:
         students: families of students, or models. None: the default families.
         limits: largest latency (ms), size and memory (bytes) and number of parameters of a student.
         keep: share of the teacher's quality that the chosen student keeps.
-        prior: ``model`` orders the methods by their predicted gain, and a budget leaves out the
-            last ones.
+        prior: ``model``, or a file of coefficients, orders the methods by their predicted gain: a
+            budget leaves out the last ones, and short rounds also count the predicted rank.
         num_folds: folds of the labelled training samples for every trial that is not final; 1: the
             validation split only.
         teachers: sections or changes of teachers by name, see ``parse_teachers``.
@@ -61,7 +61,7 @@ class Settings:
     students: tuple[str, ...] | None = None
     limits: dict[str, float] = field(default_factory=dict)
     keep: float = KEEP
-    prior: Prior = "none"
+    prior: str = "none"
     teachers: dict[str, Any] | None = None
     num_folds: int = 1
     max_cost: float = MAX_COST
@@ -71,10 +71,13 @@ class Settings:
         for option, value, names in (
             ("--strategy", self.strategy, get_args(Strategy)),
             ("--sampler", self.sampler, get_args(Sampler)),
-            ("--prior", self.prior, get_args(Prior)),
         ):
             if value not in names:
                 raise ValueError(f"{option}: unknown name '{value}'. Expected {' or '.join(names)}")
+        if self.prior not in PRIORS and not Path(self.prior).is_file():
+            raise ValueError(
+                f"--prior: unknown name '{self.prior}'. Expected none, model or the file of a model"
+            )
         limits = (self.max_steps, self.max_runs, self.max_seconds)
         if sum(limit is not None for limit in limits) > 1:
             raise ValueError(
@@ -91,6 +94,16 @@ class Settings:
                 "--candidates: these are methods. Expected --over methods or --over "
                 f"methods,options, got --over {','.join(self.over)}"
             )
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether a model of gain orders the methods."""
+        return self.prior != "none" and "methods" in self.over and not self.has_students
+
+    @property
+    def prior_file(self) -> str | None:
+        """File of the model of gain; None: the shipped model."""
+        return None if self.prior in PRIORS else self.prior
 
     @property
     def has_options(self) -> bool:

@@ -10,6 +10,7 @@ from instil.search.arms import Arm, base_data
 from instil.search.duplicates import find_duplicates
 from instil.search.execution import OnResult, execute
 from instil.search.frontier import order_by_front
+from instil.search.prior import order_with_prior
 from instil.search.sampling import suggest
 from instil.search.schedule import Rung
 from instil.search.state import State
@@ -185,7 +186,16 @@ class Study:
             by_name = {arm.name: arm for arm in arms}
             sizes = {arm.name: float(arm.costs["bytes"]) for arm in arms}
             return [by_name[name] for name in order_by_front(best, sizes)]
+        if self.state.settings.has_prior and self._is_short_round():
+            # The arms of the state are in the order of their prior.
+            return order_with_prior([arm for arm in self.state.arms if arm in arms], best)
         return sorted(arms, key=lambda arm: -best[arm.name])
+
+    def _is_short_round(self) -> bool:
+        """Whether the trainings of the last round had fewer steps than those of the finalists."""
+        last = max((result["round"] for result in self.results), default=0)
+        steps = [result["num_steps"] for result in self.results if result["round"] == last]
+        return max(steps, default=0) < self.state.schedule.final_steps
 
     def scores(self, arms: Sequence[Arm]) -> dict[str, float]:
         """Return the best score of each arm in the last round; higher is better."""

@@ -6,9 +6,10 @@ python benchmarks/proof.py random [TASK ...]
 ``proof/prepare.py`` writes the data; ``proof/TASK.yaml`` are the recipes. The exhaustive search
 trains every applicable method with three seeds and is written to ``proof/exhaustive/TASK.json``.
 Then ``search`` runs the default search with a share of its steps and five study seeds, and
-``proof/searches/TASK.json`` has the regret of each. ``prior`` does the same with a model of gain
-(``search --prior``) that is fitted without the task and tasks of the same data, and writes
-``proof/prior/TASK.json``. All continue a stopped run with the same ``--work`` folder.
+``proof/searches/TASK.json`` has the regret of each. ``seeds`` does the same with halving over seeds
+(``search --strategy seeds --prior FILE``) and writes ``proof/seeds/TASK.json``. Its model of gain
+is fitted without the task and tasks of the same data. All continue a stopped run with the same
+``--work`` folder.
 
 ``random`` simulates random searches of the same cost and writes ``proof/random/TASK.json``. It
 needs no training, and is exact. A trial of a random search over methods is a training of the
@@ -44,7 +45,7 @@ from instil.search import search as searches
 from instil.search.schedule import Schedule, plan_random, plan_schedule
 
 HERE = Path(__file__).parent / "proof"
-PARTS = ("exhaustive", "search", "prior", "random", "confirm", "students")
+PARTS = ("exhaustive", "search", "seeds", "random", "confirm", "students")
 TASKS = ("images", "emoji", "speech", "text", "graph", "points", "tabular", "language")
 STUDENT_TASKS = ("images", "speech", "points")
 """Tasks of the search for a student."""
@@ -85,7 +86,7 @@ def exhaustive(task: str, data: Path, work: Path, num_jobs: int) -> dict[str, An
 
 
 def studies(
-    task: str, data: Path, work: Path, num_jobs: int, prior: str = "none"
+    task: str, data: Path, work: Path, num_jobs: int, **settings: Any
 ) -> Iterator[dict[str, Any]]:
     """Yield the result of each search with a share of the exhaustive steps.
 
@@ -94,14 +95,14 @@ def studies(
         data: folder of its data.
         work: folder of the searches.
         num_jobs: number of processes.
-        prior: ``none``, or the file of a model of gain.
+        **settings: further settings of the searches.
     """
     everything = read("exhaustive", task)
     regrets = all_regrets(everything)
     for seed in range(NUM_STUDIES):
         max_steps = int(SHARE * everything["steps"])
-        settings = searches.Settings(max_steps=max_steps, num_seeds=1, seed=seed, prior=prior)
-        outcome = run(task, data, work / f"{task}-{seed}", num_jobs, settings)
+        own = searches.Settings(max_steps=max_steps, num_seeds=1, seed=seed, **settings)
+        outcome = run(task, data, work / f"{task}-{seed}", num_jobs, own)
         yield {
             "seed": seed,
             "winner": outcome["winner"],
@@ -433,12 +434,13 @@ def main() -> None:
     for task in options.tasks or (STUDENT_TASKS if options.part == "students" else TASKS):
         if options.part in ("search", "random"):
             write(task, "random", random_searches(read("exhaustive", task)))
-        if options.part in ("search", "prior"):
-            is_prior = options.part == "prior"
-            prior = fit_prior(task, options.work / "models") if is_prior else "none"
-            folder = "prior" if is_prior else "searches"
-            rows = studies(task, options.data, options.work / folder, options.jobs, prior)
-            write(task, folder, list(rows))
+        if options.part == "search":
+            rows = studies(task, options.data, options.work / "searches", options.jobs)
+            write(task, "searches", list(rows))
+        if options.part == "seeds":
+            kinds = {"strategy": "seeds", "prior": fit_prior(task, options.work / "models")}
+            rows = studies(task, options.data, options.work / "seeds", options.jobs, **kinds)
+            write(task, "seeds", list(rows))
         if options.part == "exhaustive":
             write(task, "exhaustive", exhaustive(task, *folders, options.jobs))
         if options.part == "confirm":

@@ -49,7 +49,7 @@ def evidence() -> str:
     header += ["choices of the studies", "mean regret", "worst regret", "within the noise"]
     header += ["at most 0.3 points", "share of the cost", "regret of random search (5 % to 95 %)"]
     header += ["regret of the exhaustive choice on validation data", "mean regret with new seeds"]
-    header += ["with a prior: choices", "mean regret"]
+    header += ["over seeds with a prior: choices", "mean regret"]
     lines += table(header, [_cells(task, result) for task, result in measured.items()])
     figures = [_figure(task, result) for task, result in measured.items()]
     lines += [STYLE, *filter(None, figures), ""]
@@ -130,11 +130,11 @@ def _cells(task: str, everything: Row) -> list[str]:
     cells.append(_random_cell(_read("random", task), scale))
     cells.append(f"{scale * abs(score['mean'] - choice):.2f}")
     cells.append(_confirmed_cell(_read("confirmed", task), _read("searches", task), scale))
-    return [*cells, *_prior_cells(_read("prior", task), scale)]
+    return [*cells, *_seed_cells(_read("seeds", task), scale)]
 
 
-def _prior_cells(studies: list[Row] | None, scale: int) -> list[str]:
-    """Choices and mean regret of the searches with a prior; empty if they were not measured."""
+def _seed_cells(studies: list[Row] | None, scale: int) -> list[str]:
+    """Choices and mean regret of the searches over seeds; empty if they were not measured."""
     if not studies:
         return ["", ""]
     mean = sum(study["regret"] for study in studies) / len(studies)

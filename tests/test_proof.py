@@ -274,7 +274,7 @@ def test_the_table_has_the_regret_with_new_seeds(
     _write(tmp_path, "confirmed", "images", result)
     # Regrets 0, -3 and 10 points.
     assert "| 2.33; `m94` worse |  |  |\n" in tables.evidence()
-    _write(tmp_path, "prior", "images", [searched[0] | {"regret": 0.0}, searched[1]])
+    _write(tmp_path, "seeds", "images", [searched[0] | {"regret": 0.0}, searched[1]])
     assert "| 2.33; `m94` worse | `m96`, `m95` | 5.00 |\n" in tables.evidence()
 
 

@@ -72,7 +72,7 @@ FoldsOption = Annotated[
     typer.Option(min=1, help="Folds of the labelled training samples for each trial, with few."),
 ]
 StrategyOption = Annotated[
-    str, typer.Option(metavar="NAME", help="halving, random for comparison, or exhaustive.")
+    str, typer.Option(metavar="NAME", help="halving, seeds, random for comparison, or exhaustive.")
 ]
 SamplerOption = Annotated[
     str, typer.Option(metavar="NAME", help="Sampler of options: tpe or random.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from math import inf
 
@@ -9,8 +10,9 @@ from instil.early_signals.gain_model import read_gain_model
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import num_training_steps
 from instil.search.arms import Arm
-from instil.search.prior import order_by_model, within_budget
+from instil.search.prior import first_arms, order_by_model, within_budget
 from instil.search.schedule import Schedule, plan_exhaustive, plan_random, plan_schedule
+from instil.search.seed_halving import plan_seeds
 from instil.search.state import Settings
 
 OVERHEAD = 1.5
@@ -47,6 +49,11 @@ def plan_rounds(
 
     if settings.is_joint:
         return arms, _plan_students(experiment, settings, arms, num_jobs)
+    if settings.strategy == "seeds" and not settings.has_prior:
+        # A budget leaves out methods at random.
+        shuffled = random.Random(settings.seed).sample(arms, len(arms))
+        arms = sorted(shuffled, key=lambda arm: arm.is_reference)
+        return first_arms(arms, plan(arms))
     if settings.has_prior:
         model = read_gain_model(settings.prior_file)
         if experiment.task.kind not in model["kinds"]:
@@ -54,7 +61,10 @@ def plan_rounds(
                 f"--prior: the model has no studies with {experiment.task.kind} labels. Expected "
                 f"labels of the kind {' or '.join(model['kinds'])}. Leave --prior out"
             )
-        return within_budget(order_by_model(arms, model), plan)
+        arms = order_by_model(arms, model)
+        if settings.strategy == "seeds":
+            return first_arms(arms, plan(arms))
+        return within_budget(arms, plan)
     # Teachers are in the order of their cheap signals.
     return within_budget(arms, plan) if settings.has_teachers else (arms, plan(arms))
 
@@ -81,6 +91,8 @@ def plan_search(
     is_small = settings.has_teachers and not settings.has_options
     if settings.strategy == "exhaustive" or (is_small and complete.total_steps <= (budget or inf)):
         return complete
+    if settings.strategy == "seeds":
+        return plan_seeds(num_candidates, num_references, full_steps, budget, settings.num_seeds)
     schedule = plan_schedule(
         num_candidates,
         num_references,

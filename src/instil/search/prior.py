@@ -82,9 +82,22 @@ def within_budget(arms: Sequence[Arm], plan: Plan) -> tuple[list[Arm], Schedule]
     return list(arms), plan(arms)
 
 
+def first_arms(arms: Sequence[Arm], schedule: Schedule) -> tuple[list[Arm], Schedule]:
+    """Return the candidates of the first round and the reference arms, with their schedule.
+
+    Args:
+        arms: candidates, the best first, and reference arms.
+        schedule: schedule whose first round may have fewer candidates.
+    """
+    candidates = [arm for arm in arms if not arm.is_reference]
+    size = schedule.rungs[0].num_candidates
+    chosen = [arm for arm in arms if arm.is_reference or arm in candidates[:size]]
+    return chosen, _with_note(schedule, candidates[size:])
+
+
 def _with_note(schedule: Schedule, left_out: Sequence[Arm]) -> Schedule:
     if not left_out:
         return schedule
     names = ", ".join(arm.name for arm in left_out)
-    note = f"The budget leaves out {len(left_out)} candidates with the worst prior: {names}"
+    note = f"The budget leaves out {len(left_out)} candidates, the last ones in order: {names}"
     return replace(schedule, notes=(note, *schedule.notes))

@@ -15,7 +15,7 @@ from instil.search.schedule import Schedule
 from instil.search.subjects import KEEP, check_subjects
 
 STATE = "study.json"
-Strategy = Literal["halving", "random", "exhaustive"]
+Strategy = Literal["halving", "seeds", "random", "exhaustive"]
 PRIORS = ("none", "model")
 MAX_COST = 20.0
 """Time of a step of a method, in steps of the recipe's own one, above which it is refused."""
@@ -31,7 +31,8 @@ class Settings:
         max_steps: optimizer steps of all trainings of the student. None: no limit.
         max_runs: the same, in trainings of the recipe's length.
         max_seconds: the same, in seconds.
-        strategy: successive halving, random search of the same cost, or all arms to the end.
+        strategy: successive halving over steps or over seeds, random search of the same cost, or
+            all arms to the end.
         sampler: sampler of options.
         num_trials: trials of each arm per round; 1 without ``options``.
         num_seeds: new seeds of the final trainings.
@@ -88,6 +89,11 @@ class Settings:
             raise ValueError(
                 "--strategy exhaustive: every method is trained with its published options and "
                 "the recipe's length. Expected --over methods and no budget"
+            )
+        if self.strategy == "seeds" and (self.over != ("methods",) or self.num_folds > 1):
+            raise ValueError(
+                "--strategy seeds: every training has the published options and its own seed. "
+                "Expected --over methods and no folds"
             )
         if self.candidates is not None and "methods" not in self.over:
             raise ValueError(

@@ -114,11 +114,14 @@ class Study:
 
     def _halving_round(self, arms: list[Arm], index: int, rung: Rung) -> list[Arm]:
         """Train the same number of trials of every arm, in two parts."""
+        # Over seeds, each round has one of its own, which no final training has.
+        is_over_seeds = self.state.settings.strategy == "seeds" and index > 0
+        seed = self.final_seeds[-1] + index if is_over_seeds else self.seed
         first: list[Trial] = []
         second: list[tuple[Arm, dict[str, Any]]] = []
         for arm in arms:
             params = [self.best_params(arm), *self._suggestions(arm, rung.num_trials // 2)]
-            first += [self._trial(arm, one, index, rung.num_steps, self.seed) for one in params]
+            first += [self._trial(arm, one, index, rung.num_steps, seed) for one in params]
         finished = self._execute(first)
         num_left = rung.num_trials - 1 - rung.num_trials // 2
         for arm in arms:
@@ -126,7 +129,7 @@ class Study:
         # Trials of the second part end early if they are far behind those of the first.
         rivals = [result["curve"] for result in finished if result["status"] == "complete"]
         self._execute(
-            [self._trial(arm, one, index, rung.num_steps, self.seed, rivals) for arm, one in second]
+            [self._trial(arm, one, index, rung.num_steps, seed, rivals) for arm, one in second]
         )
         return arms
 
@@ -193,12 +196,11 @@ class Study:
 
     def _is_short_round(self) -> bool:
         """Whether the trainings of the last round had fewer steps than those of the finalists."""
-        last = max((result["round"] for result in self.results), default=0)
-        steps = [result["num_steps"] for result in self.results if result["round"] == last]
-        return max(steps, default=0) < self.state.schedule.final_steps
+        steps = max((result["num_steps"] for result in self.results), default=0)
+        return steps < self.state.schedule.final_steps
 
     def scores(self, arms: Sequence[Arm]) -> dict[str, float]:
-        """Return the best score of each arm in the last round; higher is better."""
+        """Return the best score of each arm in the last round, or the mean of all over seeds."""
         last = max((result["round"] for result in self.results), default=0)
         best = {}
         for arm in arms:
@@ -208,6 +210,9 @@ class Study:
                 if result["arm"] == arm.name and result["round"] == last
             ]
             best[arm.name] = max(own, default=float("-inf"))
+            if own and self.state.settings.strategy == "seeds":
+                every = [self._key(one) for one in self.results if one["arm"] == arm.name]
+                best[arm.name] = sum(every) / len(every)
         return best
 
     def _key(self, result: dict[str, Any]) -> float:

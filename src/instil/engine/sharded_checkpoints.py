@@ -17,9 +17,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.optim import Optimizer
 
 from instil.core import Scheme
-from instil.engine.checkpoint_paths import (
-    check_checkpoint,
-)
+from instil.engine.checkpoint_paths import check_checkpoint
 from instil.engine.checkpoints import (
     REMEDY,
     check_scheme,

@@ -49,11 +49,16 @@ def plan_rounds(
 
     if settings.is_joint:
         return arms, _plan_students(experiment, settings, arms, num_jobs)
-    if settings.strategy == "seeds" and not settings.has_prior:
-        # A budget leaves out methods at random.
-        shuffled = random.Random(settings.seed).sample(arms, len(arms))
-        arms = sorted(shuffled, key=lambda arm: arm.is_reference)
+    arms = _ordered(experiment, settings, arms)
+    if settings.strategy == "seeds":
         return first_arms(arms, plan(arms))
+    # Teachers are in the order of their cheap signals.
+    has_order = settings.has_prior or settings.has_teachers
+    return within_budget(arms, plan) if has_order else (arms, plan(arms))
+
+
+def _ordered(experiment: Experiment, settings: Settings, arms: list[Arm]) -> list[Arm]:
+    """Return the arms in the order in which a budget leaves out the last candidates."""
     if settings.has_prior:
         model = read_gain_model(settings.prior_file)
         if experiment.task.kind not in model["kinds"]:
@@ -61,12 +66,11 @@ def plan_rounds(
                 f"--prior: the model has no studies with {experiment.task.kind} labels. Expected "
                 f"labels of the kind {' or '.join(model['kinds'])}. Leave --prior out"
             )
-        arms = order_by_model(arms, model)
-        if settings.strategy == "seeds":
-            return first_arms(arms, plan(arms))
-        return within_budget(arms, plan)
-    # Teachers are in the order of their cheap signals.
-    return within_budget(arms, plan) if settings.has_teachers else (arms, plan(arms))
+        return order_by_model(arms, model)
+    if settings.strategy == "seeds":
+        shuffled = random.Random(settings.seed).sample(arms, len(arms))
+        return sorted(shuffled, key=lambda arm: arm.is_reference)
+    return arms
 
 
 def plan_search(

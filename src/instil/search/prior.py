@@ -69,7 +69,7 @@ def within_budget(arms: Sequence[Arm], plan: Plan) -> tuple[list[Arm], Schedule]
     candidates = [arm for arm in arms if not arm.is_reference]
     smallest = max(1, math.ceil(SMALLEST_SHARE * len(candidates)))
     for size in range(len(candidates), smallest - 1, -1):
-        chosen = [arm for arm in arms if arm.is_reference or arm in candidates[:size]]
+        chosen = _without(arms, candidates[size:])
         try:
             schedule = plan(chosen)
         except ValueError:
@@ -90,9 +90,12 @@ def first_arms(arms: Sequence[Arm], schedule: Schedule) -> tuple[list[Arm], Sche
         schedule: schedule whose first round may have fewer candidates.
     """
     candidates = [arm for arm in arms if not arm.is_reference]
-    size = schedule.rungs[0].num_candidates
-    chosen = [arm for arm in arms if arm.is_reference or arm in candidates[:size]]
-    return chosen, _with_note(schedule, candidates[size:])
+    left_out = candidates[schedule.rungs[0].num_candidates :]
+    return _without(arms, left_out), _with_note(schedule, left_out)
+
+
+def _without(arms: Sequence[Arm], left_out: Sequence[Arm]) -> list[Arm]:
+    return [arm for arm in arms if arm not in left_out]
 
 
 def _with_note(schedule: Schedule, left_out: Sequence[Arm]) -> Schedule:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, to_float32
-from instil.functional.real_labels import unlabelled_mask
+from instil.core import Batch, Card, Objective, Objectives, Outputs, to_float32
+from instil.functional.pixel_values import SMALLEST_DEPTH, known_pixels, valid_pixels
 from instil.tasks.bases.checks import check_real_objectives
 from instil.tasks.bases.pixel_task import PixelTask
 from instil.tasks.bases.segmenter_call import resized_logits
@@ -18,8 +18,6 @@ from instil.tasks.classification import preprocess
 
 THRESHOLD = 1.25
 """Largest ratio of the predicted to the true depth, or its inverse, of a pixel that is right."""
-SMALLEST_DEPTH = 1e-3
-"""Smaller predictions are raised to this value in the metrics."""
 
 
 def call(
@@ -69,7 +67,6 @@ class Depth(PixelTask):
     label_objectives = ("scale_invariant_log",)
     headline = "delta1"
     secondary = ("abs_rel", "rmse")
-    decision_roles = ("prediction",)
     baselines: ClassVar = {"real": ("alone", "pseudo_labels")}
     call = staticmethod(call)
 
@@ -90,15 +87,6 @@ class Depth(PixelTask):
     def decisions(self, outputs: Outputs) -> Outputs:
         """Return ``prediction`` (N, H, W), the depth of each pixel."""
         return {"prediction": outputs["logits"][..., 0]}
-
-    def pseudo_labels(self, outputs: Outputs, label: Tensor) -> Tensor:
-        """Return the teacher's depth for each unlabelled pixel, else the label.
-
-        Args:
-            outputs: result of ``decisions``.
-            label: (N, H, W), -100 for no label.
-        """
-        return torch.where(label == UNLABELLED, outputs["prediction"].to(label), label)
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
@@ -126,8 +114,7 @@ class Depth(PixelTask):
         for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
             label = to_float32(batch["label"])
             depth = _finite_depth(outputs["logits"], label)
-            is_valid = batch.get("valid", torch.ones_like(label, dtype=torch.bool)).bool()
-            is_known = is_valid & ~unlabelled_mask(label) & (label > 0)
+            is_valid, is_known = valid_pixels(batch, label), known_pixels(batch)
             for row in range(len(label)):
                 if is_known[row].any():
                     rows.append(_errors(depth[row][is_known[row]], label[row][is_known[row]]))

@@ -59,7 +59,6 @@ class Segmentation(PixelTask):
     card = Card("Semantic segmentation", tasks=("segmentation",))
     title = "segmentation"
     headline = "miou"
-    decision_roles = ("prediction",)
     baselines: ClassVar = {"single": ("alone", "pseudo_labels")}
     call = staticmethod(call)
     label_hint = "If 255 marks void pixels, add a boolean 'valid' (N, H, W) that is False there"
@@ -73,15 +72,6 @@ class Segmentation(PixelTask):
         # uint8 has the classes 0 to 255.
         dtype = torch.uint8 if logits.shape[-1] <= 256 else torch.int32
         return {"prediction": logits.argmax(-1).to(dtype)}
-
-    def pseudo_labels(self, outputs: Outputs, label: Tensor) -> Tensor:
-        """Return the teacher's most likely class for each unlabelled pixel, else the label.
-
-        Args:
-            outputs: result of ``decisions``.
-            label: (N, H, W), -100 for no label.
-        """
-        return torch.where(label == UNLABELLED, outputs["prediction"].to(label), label)
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None

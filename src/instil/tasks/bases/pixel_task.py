@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from instil.core import Batch
+from instil.core import UNLABELLED, Batch, Outputs
 from instil.tasks.bases.task import Task
 from instil.tasks.classification import check_images
 
@@ -18,6 +18,7 @@ class PixelTask(Task):
 
     names = ("image", "label", "valid")
     inputs = ("image",)
+    decision_roles = ("prediction",)
     aliases: ClassVar = {"pixel_values": "image", "labels": "label", "mask": "label"}
 
     def adapt_batch(self, batch: Batch) -> Batch:
@@ -43,3 +44,12 @@ class PixelTask(Task):
                 f"{self.title} needs a label and valid (N, H, W) for each pixel; the label has the "
                 f"shape {tuple(batch['label'].shape)}"
             )
+
+    def pseudo_labels(self, outputs: Outputs, label: Tensor) -> Tensor:
+        """Return the teacher's prediction for each unlabelled pixel, else the label.
+
+        Args:
+            outputs: result of ``decisions``.
+            label: (N, H, W), -100 for no label.
+        """
+        return torch.where(label == UNLABELLED, outputs["prediction"].to(label), label)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 
 from instil import recipe as recipes
@@ -71,10 +70,8 @@ def data(rationale: str, rows: int) -> dict[str, Any]:
 def train(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Run a recipe, unless the folder has its result, and return the result."""
     if not (folder / "result.json").exists():
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary) / f"{folder.name}.yaml"
-            path.write_text(yaml.safe_dump(content), encoding="utf-8")
-            run(recipes.load(str(path), []), folder, None, Console(quiet=True))
+        recipe = recipes.build(content | {"name": folder.name})
+        run(recipe, folder, None, Console(quiet=True))
     result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return result
 

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from rich.console import Console
 
 import instil
@@ -94,19 +93,12 @@ def recipe_of(arm: str, rate: float, options: argparse.Namespace, store: Path) -
     return content
 
 
-def load_recipe(content: dict[str, Any], name: str) -> recipes.Recipe:
-    """Return a recipe from its content."""
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(content), encoding="utf-8")
-        return recipes.load(str(path), [])
-
-
 def train(arm: str, rate: float, options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Run the recipe of an arm, unless its folder has a result, and return the result."""
     folder = folder_of(arm, rate, work)
     if not (folder / "result.json").exists():
-        recipe = load_recipe(recipe_of(arm, rate, options, work / "store"), folder.name)
+        content = recipe_of(arm, rate, options, work / "store")
+        recipe = recipes.build(content | {"name": folder.name})
         if recipe.store is not None:
             record_outputs(recipe, Console(quiet=True))
         run(recipe, folder, None, Console(quiet=True))
@@ -180,7 +172,7 @@ def facts_of(result: dict[str, Any]) -> dict[str, Any]:
 def measure(options: argparse.Namespace, work: Path) -> dict[str, dict[str, Any]]:
     """Train all arms with all rates, and return perplexities, costs and texts by arm."""
     contents = recipe_of("depth/kd", options.rates[0], options, work / "store")
-    experiment = Experiment.from_recipe(load_recipe(contents | {"store": None}, "data"))
+    experiment = Experiment.from_recipe(recipes.build(contents | {"store": None}))
     validation, test = experiment.splits.validation, experiment.splits.test
     teacher = build_network(experiment.recipe.teachers[0], experiment, "teacher").eval()
     rows = {"teacher": row_losses(teacher, experiment, test)}

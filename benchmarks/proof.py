@@ -31,7 +31,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ STUDENT_TASKS = ("images", "speech", "points")
 """Tasks of the search for a student."""
 KEEP = 0.9
 """Share of the teacher's quality that the chosen student keeps."""
+SEARCHES = ("searches", "seeds")
+"""Parts whose results are chosen methods."""
 NUM_SEEDS = 3
 NUM_STUDIES = 5
 NUM_NEW_SEEDS = 10
@@ -129,7 +131,8 @@ def confirm(task: str, data: Path, work: Path, num_jobs: int) -> dict[str, Any]:
     """Train the best method, the chosen ones and the references with new seeds.
 
     Args:
-        task: task whose exhaustive search and searches are finished.
+        task: task whose exhaustive search and searches are finished. Scores of methods that were
+            trained with the new seeds before are kept.
         data: folder of its data.
         work: folder of the searches.
         num_jobs: number of processes.
@@ -138,21 +141,32 @@ def confirm(task: str, data: Path, work: Path, num_jobs: int) -> dict[str, Any]:
         ``best`` of the exhaustive search; ``test``, scores by method; and ``gains``, by chosen
         method: the paired gain over ``best``. The regret is its negative mean.
     """
-    everything, rows = read("exhaustive", task), read("searches", task)
-    chosen = sorted({row["winner"] for row in rows})
+    everything = read("exhaustive", task)
     best = best_of(everything)
-    settings = searches.Settings(
-        strategy="exhaustive",
-        candidates=tuple(name for name in {best, *chosen} if not is_reference(everything, name)),
-        num_seeds=NUM_NEW_SEEDS,
-        seed=NUM_STUDIES,
-    )
-    outcome = run(task, data, work / "confirmed" / task, num_jobs, settings)
-    test = {row["name"]: row["test"] for row in outcome["finalists"]}
+    earlier = read("confirmed", task)["test"] if exists("confirmed", task) else {}
+    chosen = sorted({row["winner"] for part in SEARCHES for row in read_rows(part, task)})
+    missing = {best, *chosen} - set(earlier)
+    test = earlier | (_new_scores(task, missing, data, work, num_jobs) if missing else {})
     values = {name: scores["values"] for name, scores in test.items()}
     higher = everything["higher_is_better"]
     gains = {name: paired_gain(values[name], values[best], higher) for name in chosen}
-    return {"best": best, "test": test, "gains": gains, "steps": outcome["steps"]}
+    return {"best": best, "test": test, "gains": gains}
+
+
+def _new_scores(
+    task: str, names: Collection[str], data: Path, work: Path, num_jobs: int
+) -> dict[str, Any]:
+    """Train methods, and the references, with the new seeds, and return their test scores."""
+    arms = read("exhaustive", task)["arms"]
+    settings = searches.Settings(
+        strategy="exhaustive",
+        candidates=tuple(sorted(name for name in names if is_candidate(arms, name))),
+        num_seeds=NUM_NEW_SEEDS,
+        seed=NUM_STUDIES,
+    )
+    folder = work / "confirmed" / f"{task}-{'-'.join(settings.candidates or ())}"
+    outcome = run(task, data, folder, num_jobs, settings)
+    return {row["name"]: row["test"] for row in outcome["finalists"]}
 
 
 def run(
@@ -361,6 +375,11 @@ def is_reference(everything: Mapping[str, Any], name: str) -> bool:
     return name == "kd" or everything["arms"].get(name, {}).get("kind") == "baseline"
 
 
+def is_candidate(arms: Mapping[str, Any], name: str) -> bool:
+    """Whether an arm takes part in a search only if it is a candidate."""
+    return name != "kd" and arms[name]["kind"] not in ("baseline", "recipe")
+
+
 def random_trials(
     everything: Mapping[str, Any], schedule: Schedule, generator: random.Random
 ) -> list[dict[str, Any]]:
@@ -452,6 +471,16 @@ def main() -> None:
 def read(part: str, task: str) -> Any:
     """Read a result."""
     return json.loads((HERE / part / f"{task}.json").read_text(encoding="utf-8"))
+
+
+def read_rows(part: str, task: str) -> list[Any]:
+    """Read the rows of a result; none if it was not measured."""
+    return list(read(part, task)) if exists(part, task) else []
+
+
+def exists(part: str, task: str) -> bool:
+    """Whether a part of the proof was measured."""
+    return (HERE / part / f"{task}.json").exists()
 
 
 def write(task: str, part: str, content: Any) -> None:

@@ -12,12 +12,15 @@ from modality_tables import NOT_PERCENT
 
 from instil.report.legend import legend
 from instil.report.names import display_name
-from instil.report.plots import COLORS, Plot
+from instil.report.plots import COLORS, OTHER_COLORS, Plot
 from instil.report.svg import draw_svg
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "proof"
 MARKER = "<!-- proof of search -->"
 STUDENTS_MARKER = "<!-- proof of search over students -->"
+STRATEGIES = {"searches": "halving over steps", "seeds": "halving over seeds, with a prior"}
+"""Folders of the searches, with the names of their strategies."""
+STRATEGY_COLORS = (COLORS["distilled"], OTHER_COLORS[2])
 TARGET = 0.003
 """Largest regret of a share, such as an accuracy, that counts as equal: 0.3 points."""
 WIDTH = 640
@@ -38,19 +41,21 @@ def insert_table(text: str) -> str:
 
 
 def evidence() -> str:
-    """Statement of the measured tasks, table and regret curves."""
+    """Statement of the measured tasks, both tables and the regret curves."""
     tasks = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     everything = {task: _read("exhaustive", task) for task in tasks}
     measured = {task: result for task, result in everything.items() if result}
     lines = [_statement(tasks, measured), ""]
     if not measured:
         return "\n".join(lines)
-    header = ["task", "methods", "metric", "best method (exhaustive)", "its test score"]
-    header += ["choices of the studies", "mean regret", "worst regret", "within the noise"]
-    header += ["at most 0.3 points", "share of the cost", "regret of random search (5 % to 95 %)"]
-    header += ["regret of the exhaustive choice on validation data", "mean regret with new seeds"]
-    header += ["over seeds with a prior: choices", "mean regret"]
-    lines += table(header, [_cells(task, result) for task, result in measured.items()])
+    header = ["task", "methods", "metric", "best method", "its test score"]
+    header += ["regret of the choice on validation data", "regret of random search (5 % to 95 %)"]
+    lines += [*table(header, [_cells(*item) for item in measured.items()]), ""]
+    header = ["task", "search", "choices of the studies", "mean regret", "worst regret"]
+    header += ["within the noise", "at most 0.3 points", "share of the cost"]
+    header += ["mean regret with new seeds"]
+    rows = [row for item in measured.items() for row in _study_rows(*item)]
+    lines += [*table(header, rows), ""] if rows else []
     figures = [_figure(task, result) for task, result in measured.items()]
     lines += [STYLE, *filter(None, figures), ""]
     return "\n".join(lines)
@@ -89,7 +94,7 @@ def _counted(names: list[str]) -> str:
 
 
 def _statement(tasks: list[str], measured: dict[str, Row]) -> str:
-    searched = [task for task in measured if _read("searches", task)]
+    searched = [task for task in measured if any(_read(part, task) for part in STRATEGIES)]
     parts = [f"Exhaustive search: {_joined(list(measured))}.", f"Searches: {_joined(searched)}."]
     missing = [task for task in tasks if task not in searched]
     if missing:
@@ -118,6 +123,7 @@ def _best(everything: Row, split: str) -> str:
 
 
 def _cells(task: str, everything: Row) -> list[str]:
+    """Row of an exhaustive search."""
     scale = _scale(everything)
     arms = everything["arms"]
     best = _best(everything, "test")
@@ -126,35 +132,34 @@ def _cells(task: str, everything: Row) -> list[str]:
     unit = " (%)" if scale == 100 else ""
     cells = [f"`{task}`", str(len(arms)), f"{display_name(everything['headline'])}{unit}"]
     cells += [f"`{best}`", f"{scale * score['mean']:.1f} ± {scale * score['std']:.1f}"]
-    cells += _study_cells(_read("searches", task), everything)
-    cells.append(_random_cell(_read("random", task), scale))
     cells.append(f"{scale * abs(score['mean'] - choice):.2f}")
-    cells.append(_confirmed_cell(_read("confirmed", task), _read("searches", task), scale))
-    return [*cells, *_seed_cells(_read("seeds", task), scale)]
+    return [*cells, _random_cell(_read("random", task), scale)]
 
 
-def _seed_cells(studies: list[Row] | None, scale: int) -> list[str]:
-    """Choices and mean regret of the searches over seeds; empty if they were not measured."""
-    if not studies:
-        return ["", ""]
-    mean = sum(study["regret"] for study in studies) / len(studies)
-    return [_counted([study["winner"] for study in studies]), f"{scale * mean:.2f}"]
+def _study_rows(task: str, everything: Row) -> list[list[str]]:
+    """Rows of the searches that were measured on a task."""
+    rows = []
+    for part, name in STRATEGIES.items():
+        studies = _read(part, task)
+        if studies:
+            confirmed = _confirmed_cell(_read("confirmed", task), studies, _scale(everything))
+            rows.append([f"`{task}`", name, *_study_cells(studies, everything), confirmed])
+    return rows
 
 
-def _confirmed_cell(confirmed: Row | None, studies: list[Row] | None, scale: int) -> str:
-    """Mean regret of the studies with new seeds, and the methods worse than the best."""
-    if not confirmed or not studies:
+def _confirmed_cell(confirmed: Row | None, studies: list[Row], scale: int) -> str:
+    """Mean regret of the studies with new seeds, and the chosen methods worse than the best."""
+    names = [study["winner"] for study in studies]
+    if not confirmed or not set(names) <= set(confirmed["gains"]):
         return ""
-    gains = confirmed["gains"]
-    mean = sum(-gains[study["winner"]]["mean"] for study in studies) / len(studies)
+    gains = {name: confirmed["gains"][name] for name in names}
+    mean = sum(-gains[name]["mean"] for name in names) / len(names)
     worse = [name for name, gain in gains.items() if gain["significant"] and gain["mean"] < 0]
     return f"{scale * mean:.2f}" + (f"; {_joined(worse)} worse" if worse else "")
 
 
-def _study_cells(studies: list[Row] | None, everything: Row) -> list[str]:
-    """Choices, regret and cost of the searches; empty cells if they were not measured."""
-    if not studies:
-        return [""] * 6
+def _study_cells(studies: list[Row], everything: Row) -> list[str]:
+    """Choices, regret and cost of the searches."""
     scale = _scale(everything)
     regrets = [study["regret"] for study in studies]
     within = sum(study["within_noise"] for study in studies)
@@ -177,7 +182,9 @@ def _random_cell(simulated: Row | None, scale: int) -> str:
 def _figure(task: str, everything: Row) -> str:
     """Regret against the share of the exhaustive cost as SVG; empty without a curve."""
     scale = _scale(everything)
-    traces = _study_traces(_read("searches", task) or [], scale)
+    traces = []
+    for (part, strategy), color in zip(STRATEGIES.items(), STRATEGY_COLORS, strict=True):
+        traces += _study_traces(_read(part, task) or [], strategy, color, scale)
     simulated = _read("random", task)
     if simulated:
         shares, means, _, highs = zip(*simulated["curve"], strict=True)
@@ -201,7 +208,7 @@ def _figure(task: str, everything: Row) -> str:
     )
 
 
-def _study_traces(studies: list[Row], scale: int) -> list[Row]:
+def _study_traces(studies: list[Row], strategy: str, color: str, scale: int) -> list[Row]:
     """Mean and largest regret of the studies, where every study has a finished trial."""
     columns = list(zip(*(study["curve"] for study in studies), strict=True))
     shares, means, worst = [], [], []
@@ -213,10 +220,9 @@ def _study_traces(studies: list[Row], scale: int) -> list[Row]:
             worst.append(max(values))
     if not shares:
         return []
-    color = COLORS["distilled"]
     return [
-        _trace("search, mean of the studies", shares, means, color, scale),
-        _trace("search, worst study", shares, worst, color, scale, "dot"),
+        _trace(f"{strategy}: mean of the studies", shares, means, color, scale),
+        _trace(f"{strategy}: worst study", shares, worst, color, scale, "dot"),
     ]
 
 

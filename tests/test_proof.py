@@ -215,14 +215,15 @@ def _write(folder: Path, part: str, task: str, content: Any) -> None:
     (folder / part / f"{task}.json").write_text(json.dumps(content))
 
 
-def test_the_table_of_an_exhaustive_search_has_empty_cells(tables: ModuleType) -> None:
+def test_an_exhaustive_search_without_searches_has_its_own_table(tables: ModuleType) -> None:
     text = tables.insert_table(f"Before.\n\n{tables.MARKER}\n\nAfter.\n")
     assert "Exhaustive search: `images`. Searches: none." in text
     assert "Not measured yet: searches on `emoji`, `images`." in text
-    assert "| `images` | 100 | accuracy (%) | `m96` | 59.6 ± 0.0 |  |  |  |  |  |  | " in text
-    assert re.search(r"\| 0\.\d\d \(0\.00 to \d\.\d\d\) \| 0\.00 \|  \|  \|  \|\n", text)
+    row = r"\| `images` \| 100 \| accuracy \(%\) \| `m96` \| 59\.6 ± 0\.0 \| 0\.00 \| 0\.\d\d "
+    assert re.search(row + r"\(0\.00 to \d\.\d\d\) \|\n", text)
+    assert "mean regret" not in text
     assert "random search, mean" in text
-    assert "search, worst study" not in text
+    assert "halving over steps: worst study" not in text
     assert text.endswith("After.\n")
 
 
@@ -243,7 +244,7 @@ def test_the_table_counts_choices_and_regrets(
     expected = "| `m96` (3), `m94`, `m92` | 0.12 | 0.40 | 3 of 5 | 4 of 5 | 20.0 % |"
     assert expected in text
     figure = text[text.index("<figure") :]
-    assert "search, worst study" in figure
+    assert "halving over steps: worst study" in figure
     assert "\n\n" not in figure.strip()
     assert figure.count("<polyline") == 4
 
@@ -273,9 +274,17 @@ def test_the_table_has_the_regret_with_new_seeds(
     assert result["gains"]["m95"]["mean"] == pytest.approx(0.03)
     _write(tmp_path, "confirmed", "images", result)
     # Regrets 0, -3 and 10 points.
-    assert "| 2.33; `m94` worse |  |  |\n" in tables.evidence()
-    _write(tmp_path, "seeds", "images", [searched[0] | {"regret": 0.0}, searched[1]])
-    assert "| 2.33; `m94` worse | `m96`, `m95` | 5.00 |\n" in tables.evidence()
+    assert "| 2.33; `m94` worse |\n" in tables.evidence()
+    # A method of another search has no scores yet: it alone is trained, with the references.
+    _write(tmp_path, "seeds", "images", [searched[1], searched[0] | {"winner": "m90"}])
+    scores = {"m90": [0.5, 0.54]}
+    assert "| `m95`, `m90` | 10.00 |" in tables.evidence()
+    result = confirm("images", tmp_path, tmp_path, 1)
+    assert settings[1].candidates == ("m90",)
+    _write(tmp_path, "confirmed", "images", result)
+    assert "| -2.00 |\n" in tables.evidence()
+    confirm("images", tmp_path, tmp_path, 1)
+    assert len(settings) == 2
 
 
 def test_the_site_shows_every_measured_task(monkeypatch: pytest.MonkeyPatch) -> None:

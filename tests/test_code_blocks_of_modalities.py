@@ -218,10 +218,24 @@ def test_recipe_of_depth(empty_folder: Path) -> None:
 
 
 def test_recipe_of_pose(empty_folder: Path) -> None:
-    (text,) = blocks("modalities/pose.md", "yaml")
+    text = blocks("modalities/pose.md", "yaml")[0]
     result = short_result(text, "teacher_train.epochs=1")
     assert result["headline"] == "pck"
     assert set(last_losses()) == {"student/simcc", "student/dwpose"}
+
+
+def test_metrics_of_pose(empty_folder: Path) -> None:
+    pytest.importorskip("pycocotools")
+    generator = np.random.default_rng(0)
+    label = 12 * generator.random((20, 17, 2), dtype=np.float32)
+    image = generator.random((20, 12, 12), dtype=np.float32)
+    np.savez("people.npz", image=image, label=label, area=np.full(20, 90.0))
+    recipe, metrics = blocks("modalities/pose.md", "yaml")
+    config = yaml.safe_load(recipe) | yaml.safe_load(metrics)
+    config["data"] = {"name": "npz", "path": "people.npz", "batch_size": 8}
+    result = short_result(yaml.safe_dump(config), "teacher_train.epochs=1")
+    assert result["headline"] == "ap"
+    assert {"pck", "ap", "ap_50", "ap_75", "ar"} <= set(result["distilled"])
 
 
 def test_recipe_of_ranking(empty_folder: Path) -> None:

@@ -115,7 +115,7 @@ def test_keypoints_of_an_archive(tmp_path: Path) -> None:
     image = generator.random((20, 6, 8), dtype=np.float32)
     label = 6 * generator.random((20, 3, 2), dtype=np.float32)
     label[:, 0, 1] = np.nan
-    np.savez(tmp_path / "a.npz", image=image, label=label)
+    np.savez(tmp_path / "a.npz", image=image, label=label, area=np.arange(20) + 1)
     data = npz(str(tmp_path / "a.npz"), task_name="pose", classes=["a", "b", "c"])
     assert (data.train.kind, data.train.classes) == ("real", ("a", "b", "c"))
     batch = data.train.__getitems__([0, 1])
@@ -123,8 +123,12 @@ def test_keypoints_of_an_archive(tmp_path: Path) -> None:
     assert (batch["label"][:, 0] == -100).all()
     assert (batch["label"][:, 1:] >= 0).all()
     assert batch["image_size"].tolist() == [[8, 6], [8, 6]]
+    assert batch["area"].tolist() == [origin + 1 for origin in data.train.origin[:2].tolist()]
     with pytest.raises(ValueError, match=r"keypoints have the shape \(20, 6\)\. Expected"):
         KeypointImages(data.train.images, torch.zeros(20, 6))  # type: ignore[attr-defined]
+    images, label = data.test.images, data.test.label  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"area has 2 rows\. Expected one for each image"):
+        KeypointImages(images, label, entries={"area": torch.ones(2)})
 
 
 def test_arms_are_bright_between_their_joints() -> None:

@@ -23,7 +23,11 @@ TASKS = ("segmentation", "regression", "depth", "pose")
 
 
 def labelled_arrays(
-    task_name: str, images: ArrayData, values: Array, names: Sequence[str] | None
+    task_name: str,
+    images: ArrayData,
+    values: Array,
+    names: Sequence[str] | None,
+    area: Array | None = None,
 ) -> Samples:
     """Combine images with the labels of a task of ``TASKS``.
 
@@ -32,6 +36,7 @@ def labelled_arrays(
         images: the images.
         values: labels.
         names: names of the classes, outputs or keypoints; None for their indices.
+        area: areas (N,) of the objects of the task ``pose``, in pixels; None for none.
 
     Raises:
         ValueError: for labels of another form.
@@ -41,7 +46,9 @@ def labelled_arrays(
     if task_name == "depth":
         return DepthImages(images, _depths(values))
     if task_name == "pose":
-        return KeypointImages(images, torch.from_numpy(values.astype(np.float32)), names)
+        entries = {} if area is None else {"area": torch.from_numpy(area.astype(np.float32))}
+        keypoints = torch.from_numpy(values.astype(np.float32))
+        return KeypointImages(images, keypoints, names, entries=entries)
     return RealImages(images, _real(values), names)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import to_float32
+from instil.core import Batch, to_float32
+from instil.functional.pixel_values import valid_pixels
+from instil.functional.real_labels import unlabelled_mask
 
 WINDOW = 2
 """Bins on each side of the most likely one whose mean is the position."""
@@ -65,3 +67,31 @@ def gaussian_bins(target: Tensor, num_bins: int, size: float | Tensor, sigma: fl
     centres = share * size if not isinstance(size, Tensor) else share * size[..., None]
     exponent = -((centres - target[..., None]) / sigma).square() / 2
     return exponent.softmax(-1)
+
+
+def confidence(columns: Tensor, rows: Tensor) -> Tensor:
+    """Confidence of positions: the largest probability of the column or the row, the smaller one.
+
+    Args:
+        columns: logits (..., W).
+        rows: logits (..., H).
+
+    Returns:
+        (...), in (0, 1].
+
+    Example:
+        >>> confidence(torch.zeros(4), torch.tensor([9.0, 0.0]))
+        tensor(0.2500)
+    """
+    values = [to_float32(logits).softmax(-1).amax(-1) for logits in (columns, rows)]
+    return torch.minimum(*values)
+
+
+def known_keypoints(batch: Batch) -> Tensor:
+    """Mask (N, K) of the keypoints that count and whose column and row are known.
+
+    Args:
+        batch: ``label`` (N, K, 2), and ``valid`` (N, K) or (N,).
+    """
+    is_known = ~unlabelled_mask(batch["label"]).any(-1)
+    return is_known & valid_pixels(batch, is_known)

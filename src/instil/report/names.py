@@ -31,6 +31,8 @@ METRIC_NAMES = {
     "fgsm": "accuracy under FGSM",
     "frechet_distance": "Fréchet distance",
     "macro_f1": "macro F1",
+    "keypoint_average_precision": "AP",
+    "keypoint_average_recall": "AR",
     "mean_average_precision": "mAP",
     "pgd": "accuracy under PGD",
     "seconds_per_image": "seconds per image",

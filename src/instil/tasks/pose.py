@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, to_float32
-from instil.functional.positions import marginals, position
-from instil.functional.real_labels import unlabelled_mask
+from instil.functional.pixel_values import valid_pixels
+from instil.functional.positions import known_keypoints, marginals, position
 from instil.tasks.bases.checks import check_real_objectives
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.classification import check_images, preprocess
@@ -164,8 +164,7 @@ class Pose(Task):
         for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
             label = to_float32(batch["label"])
             positions = _finite(outputs["logits"])
-            is_valid = batch.get("valid", torch.ones(label.shape[:2], device=label.device)).bool()
-            is_known = is_valid & ~unlabelled_mask(label).any(-1)
+            is_valid, is_known = valid_pixels(batch, label[..., 0]), known_keypoints(batch)
             distance = (positions - label).norm(dim=-1)
             shares.append((distance / _reference(label, is_known))[is_known].cpu())
             distances.append(distance[is_known].cpu())

@@ -77,7 +77,8 @@ def npz(
       or an empty name, for no label;
     - segmentation: class indices (N, H, W), 255 for void, -100 for no label;
     - depth: floating-point distances (N, H, W); 0, -100 or NaN for an unknown one;
-    - pose: column and row of K keypoints in pixels (N, K, 2), -100 or NaN for an unknown one;
+    - pose: column and row of K keypoints in pixels (N, K, 2), -100 or NaN for an unknown one, and
+      optionally ``area`` (N,), the area of each object in pixels;
     - detection with an array ``box`` (N, K, 4), edges in pixels: class indices (N, K), both padded
       with -100;
     - regression: floating-point targets (N,) or (N, D), -100 or NaN for no label.
@@ -120,7 +121,7 @@ def _samples(
         return boxed_arrays(image, values, arrays["box"], names)
     if task_name in TASKS:
         images = ArrayData(image, torch.full((len(image),), UNLABELLED), names or ())
-        return labelled_arrays(task_name, images, values, names)
+        return labelled_arrays(task_name, images, values, names, arrays.get("area"))
     if values.dtype.kind in "US":
         label, names = _named_labels(values, names)
         return ArrayData(image, label, names)

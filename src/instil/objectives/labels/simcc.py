@@ -10,9 +10,8 @@ from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Outputs, Positive, to_float32
 from instil.functional.logits import apply_reduction
-from instil.functional.pixel_values import masked_mean, valid_pixels
-from instil.functional.positions import gaussian_bins
-from instil.functional.real_labels import unlabelled_mask
+from instil.functional.pixel_values import masked_mean
+from instil.functional.positions import gaussian_bins, known_keypoints
 from instil.items import Items
 
 
@@ -99,13 +98,3 @@ class SimCC(Objective):
             size = sizes[:, axis, None]
             values = values + simcc_loss(logits, target[..., axis], size, self.sigma, "none")
         return masked_mean(values, is_known)
-
-
-def known_keypoints(batch: Batch) -> Tensor:
-    """Mask (N, K) of the keypoints that count and whose column and row are known.
-
-    Args:
-        batch: ``label`` (N, K, 2), and ``valid`` (N, K) or (N,).
-    """
-    is_known = ~unlabelled_mask(batch["label"]).any(-1)
-    return is_known & valid_pixels(batch, is_known)

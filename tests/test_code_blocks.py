@@ -115,7 +115,7 @@ EXECUTED = {
         "yaml: test_recipe_of_detection",
         "python: test_recipe_of_detection",
     ],
-    "modalities/depth.md": ["yaml: test_recipe_of_depth"],
+    "modalities/depth.md": ["yaml: test_recipe_of_depth", "yaml: test_folder_of_depth"],
     "modalities/pose.md": ["yaml: test_recipe_of_pose", "yaml: test_metrics_of_pose"],
     "modalities/points.md": ["yaml: test_recipe_of_points"],
     "modalities/ranking.md": [

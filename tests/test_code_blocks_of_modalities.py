@@ -211,8 +211,18 @@ def test_recipe_of_detection(empty_folder: Path) -> None:
 
 
 def test_recipe_of_depth(empty_folder: Path) -> None:
-    (text,) = blocks("modalities/depth.md", "yaml")
+    text = blocks("modalities/depth.md", "yaml")[0]
     result = short_result(text, "teacher_train.epochs=1")
+    assert result["headline"] == "delta1"
+    assert set(last_losses()) == {"student/scale_invariant_log", "student/affine_invariant"}
+
+
+def test_folder_of_depth(empty_folder: Path) -> None:
+    from tests.data.test_depth_pictures import write
+
+    write(empty_folder / "rooms", count=12)
+    text = blocks("modalities/depth.md", "yaml")[1]
+    result = short_result(text, "teacher_train.epochs=1", "data.size=[8,12]")
     assert result["headline"] == "delta1"
     assert set(last_losses()) == {"student/scale_invariant_log", "student/affine_invariant"}
 

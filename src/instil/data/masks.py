@@ -15,13 +15,14 @@ from torch import Tensor
 from instil.core import UNLABELLED
 from instil.data.images import ArrayData, LazyData
 from instil.data.labelled_pixels import LabelledPixels
-from instil.data.picture_check import readable_pictures
-from instil.data.pictures import Files, picture_files, pictures
+from instil.data.paired_pictures import LabelFolder, paired_pictures
+from instil.data.pictures import Files
 from instil.data.samples import Samples
 from instil.data.splits import Splits, splits
 
 VOID = 255
 """Value of the pixels of a mask that are ignored in training and evaluation."""
+MASKS = LabelFolder("segmentation", "masks", "mask")
 
 
 class MaskedImages(LabelledPixels):
@@ -87,63 +88,14 @@ def masked_pictures(
     Raises:
         ValueError: for a missing folder, a mask without a picture, and values that are not classes.
     """
-    pairs = {part: _pairs(directory) for part, directory in directories.items()}
-    files: list[Path] = []
-    for part_pairs in pairs.values():
-        for pair in part_pairs:
-            files += _pair_files(pair)
-    good, notes = readable_pictures(files, root, on_broken)
-    for part, part_pairs in pairs.items():
-        pairs[part] = [pair for pair in part_pairs if good.issuperset(_pair_files(pair))]
-    read = pictures(Files((pairs["train"][0][0],)), **mode_options)
-    masks = {part: _masks(part_pairs, read.size) for part, part_pairs in pairs.items()}
+    paired = paired_pictures(directories, root, MASKS, mode_options, on_broken)
+    masks = paired.labels(_mask)
     _as_binary(masks)
     names = classes or _index_names(masks.values())
-    parts: dict[str, Samples] = {}
-    for part, part_pairs in pairs.items():
-        reader = replace(read, open=Files(tuple(image for image, _ in part_pairs)))
-        images = LazyData(reader, torch.zeros(len(part_pairs), dtype=torch.int64), names)
-        parts[part] = MaskedImages(images, masks[part], names)
-    return replace(splits(parts, validation, test), notes=notes)
-
-
-def _pair_files(pair: tuple[Path, Path | None]) -> list[Path]:
-    """Files of a picture and its mask, if it has one."""
-    return [file for file in pair if file is not None]
-
-
-def _pairs(directory: Path) -> list[tuple[Path, Path | None]]:
-    """Each picture with its mask, or None."""
-    images = directory / "images"
-    masks = directory / "masks"
-    for folder in (images, masks):
-        if not folder.is_dir():
-            raise ValueError(
-                f"{directory}: no folder '{folder.name}'. "
-                "Expected images/ and masks/ for the task segmentation"
-            )
-    mask_of_stem = {file.relative_to(masks).with_suffix(""): file for file in picture_files(masks)}
-    pairs = [
-        (file, mask_of_stem.pop(file.relative_to(images).with_suffix(""), None))
-        for file in picture_files(images)
-    ]
-    if mask_of_stem:
-        raise ValueError(f"{next(iter(mask_of_stem.values()))}: no picture of this name")
-    if not any(mask is not None for _, mask in pairs):
-        raise ValueError(f"{images}: no picture has a mask. Expected masks of the same names")
-    return pairs
-
-
-def _masks(pairs: Sequence[tuple[Path, Path | None]], size: tuple[int, int] | None) -> Tensor:
-    arrays = [None if mask is None else _mask(mask, size) for _, mask in pairs]
-    shapes = {array.shape for array in arrays if array is not None}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"masks differ in size, for example {sorted(shapes)[0]} and {sorted(shapes)[-1]}; "
-            "give `size` to resize pictures and masks"
-        )
-    empty = np.full(next(iter(shapes)), UNLABELLED, np.int64)
-    return torch.from_numpy(np.stack([empty if array is None else array for array in arrays]))
+    parts: dict[str, Samples] = {
+        part: MaskedImages(paired.images(part, names), mask, names) for part, mask in masks.items()
+    }
+    return replace(splits(parts, validation, test), notes=paired.notes)
 
 
 def _mask(file: Path, size: tuple[int, int] | None) -> NDArray[np.int64]:

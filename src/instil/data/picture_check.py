@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from typing_extensions import Doc
 
 from instil.files.atomic import atomic
@@ -93,6 +94,9 @@ def _reason(path: Path) -> str | None:
     from PIL import Image
 
     try:
+        if path.suffix.lower() == ".npy":
+            np.load(path, mmap_mode="r", allow_pickle=False)
+            return None
         with Image.open(path) as picture:
             picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
             picture.load()

@@ -1,4 +1,4 @@
-"""Source ``folder``: pictures in one folder per class, or pictures with masks."""
+"""Source ``folder``: pictures in one folder per class, with masks or with depth maps."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing_extensions import Doc
 
 from instil.cards import suggestion
 from instil.core import UNLABELLED
+from instil.data.depth_pictures import depth_pictures
 from instil.data.images import LazyData
 from instil.data.masks import masked_pictures
 from instil.data.paths import located
@@ -49,12 +50,19 @@ def folder(
     classes: Annotated[
         list[str] | None, Doc("class names of masks, in the order of the mask values")
     ] = None,
+    depth_scale: Annotated[
+        float | None,
+        Doc(
+            "value of a depth map for a depth of 1: 256 for metres in KITTI, 1000 for millimetres, "
+            "as in NYU; null: 1"
+        ),
+    ] = None,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,
     base: Path = Path(),
     task_name: str = "",
 ) -> Splits:
-    """Pictures in one folder per class, or with masks for the task ``segmentation``.
+    """Pictures in one folder per class, with masks (``segmentation``) or depth maps (``depth``).
 
     Paths are ``PATH/class/picture.png``, or ``PATH/train/class/picture.png`` with the folders
     ``validation`` (or ``val``) and ``test`` next to ``train``. Classes are the names of the folders
@@ -62,14 +70,15 @@ def folder(
     has pictures without a label.
 
     Paths of masks are ``images/name.png`` and ``masks/name.png``, in ``PATH`` or in ``PATH/train``;
-    see ``masked_pictures``.
+    see ``masked_pictures``. Those of depth maps are ``images/name.png`` and ``depth/name.png``, or
+    ``depth/name.npy``; see ``depth_pictures``.
 
     Every file is checked once before training, and decoded when it is read. Files without the
     extension of a picture are ignored.
 
     Args:
         base: folder that relative paths start from.
-        task_name: task of the recipe; ``segmentation`` reads masks.
+        task_name: task of the recipe; ``segmentation`` reads masks, and ``depth`` depth maps.
 
     Returns:
         Train, validation and test data.
@@ -83,13 +92,12 @@ def folder(
         raise ValueError(f"path: {root} is a file, not a folder. Expected a folder of pictures")
     directories = split_directories(root)
     mode_options = {"channels": channels, "size": size, "background": background}
+    _check_task(task_name, classes, depth_scale)
     if task_name == "segmentation":
         return masked_pictures(directories, root, mode_options, classes, broken, validation, test)
-    if classes is not None:
-        raise ValueError(
-            "classes: class names come from the folders. Expected no classes without masks. "
-            "Leave the option out, or set task: segmentation"
-        )
+    if task_name == "depth":
+        scale = 1.0 if depth_scale is None else depth_scale
+        return depth_pictures(directories, root, mode_options, scale, broken, validation, test)
     names = class_names(directories["train"])
     if not names:
         raise ValueError(
@@ -106,6 +114,19 @@ def folder(
         for part, (paths, label) in files.items()
     }
     return replace(splits(parts, validation, test), notes=notes)
+
+
+def _check_task(task_name: str, classes: list[str] | None, depth_scale: float | None) -> None:
+    """Raise ValueError for an option of another task."""
+    if classes is not None and task_name != "segmentation":
+        raise ValueError(
+            "classes: class names come from the folders. Expected no classes without masks. "
+            "Leave the option out, or set task: segmentation"
+        )
+    if depth_scale is not None and task_name != "depth":
+        raise ValueError(
+            "depth_scale: only depth maps have a scale. Leave the option out, or set task: depth"
+        )
 
 
 def split_directories(root: Path) -> dict[str, Path]:

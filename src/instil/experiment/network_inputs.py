@@ -118,6 +118,14 @@ def input_shape(task: Any, samples: Samples, config: ModelConfig) -> tuple[int, 
     return tuple(first.shape[1:])
 
 
+def input_size(config: ModelConfig) -> Facts:
+    """Height and width of the images after resizing, if the section ``input`` has a size."""
+    size = config.input.size
+    if not size:
+        return {}
+    return {"size": (size[0], size[-1]) if isinstance(size, list) else size}
+
+
 def network_facts(samples: Samples, config: ModelConfig) -> Facts:
     """Return the arguments for the builder of a network.
 

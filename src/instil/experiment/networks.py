@@ -16,9 +16,11 @@ from instil import catalogue, students
 from instil.core import Batch, Net, Outputs
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Facts
+from instil.engine.cpu_offload import offloaded_blocks, undo_offload
 from instil.experiment.compression import Observer, compress
 from instil.experiment.experiment import Experiment
-from instil.experiment.network_inputs import check_reads
+from instil.experiment.network_inputs import check_reads, input_size
+from instil.experiment.offloaded_teachers import offload_teacher
 from instil.experiment.own_losses import label_options
 from instil.experiment.weight_precision import in_training_precision
 from instil.modules.denoiser import Denoiser
@@ -71,6 +73,7 @@ def build_network(
         if config.weights is not None:
             load_weights(net.model, experiment.recipe.locate(config.weights))
         net.freeze(config.freeze)
+        offload_teacher(net, config)
         return net
 
 
@@ -153,7 +156,7 @@ class NetworkBuilder:
             pretrained=config.pretrained,
             fetch=self.fetch,
             trust_code=self.trust_code,
-            **(self.facts | _input_size(config)),
+            **(self.facts | input_size(config)),
         )
 
     def _copy_teacher(self, config: ModelConfig, teacher: Net | None) -> nn.Module:
@@ -178,6 +181,7 @@ class NetworkBuilder:
                 load_weights(model, self.recipe.locate(teacher_config.weights))
         # The teacher is frozen; its copy is trained.
         student = copy.deepcopy(model)
+        undo_offload(offloaded_blocks(student))
         # Quantised weights are whole numbers and have no gradient.
         for parameter in student.parameters():
             parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
@@ -206,14 +210,6 @@ class NetworkBuilder:
 def _with_keys(call: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
     """Call of the task for the keys of a network."""
     return NetworkCall(call, config.reads) if config.reads else call
-
-
-def _input_size(config: ModelConfig) -> Facts:
-    """Height and width of the images after resizing, if the section ``input`` has a size."""
-    size = config.input.size
-    if not size:
-        return {}
-    return {"size": (size[0], size[-1]) if isinstance(size, list) else size}
 
 
 def _needs_inner_outputs(recipe: Recipe, config: ModelConfig) -> bool:

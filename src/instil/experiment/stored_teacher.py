@@ -106,7 +106,7 @@ def store_fingerprint(experiment: Experiment, store: StoreConfig) -> dict[str, A
 
 def _teacher_options(config: TeacherConfig) -> dict[str, Any]:
     """Options of a teacher on which its outputs depend; not, for example, the URL of a server."""
-    section = config.model_dump(mode="json", exclude={"precompute"})
+    section = config.model_dump(mode="json", exclude={"precompute", "cpu_offload"})
     if config.remote:
         section["options"] = {name: section["options"].get(name) for name in ANSWER_OPTIONS}
     return section

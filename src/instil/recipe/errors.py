@@ -41,6 +41,7 @@ NET_KEYS = (
     "replace",
     "reads",
     "input",
+    "cpu_offload",
     "class_subset",
     "test_classes",
 )

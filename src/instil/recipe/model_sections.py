@@ -1,16 +1,17 @@
-"""Sections of a recipe that describe networks, teachers and schemes."""
+"""Sections of a recipe that describe networks and teachers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from annotated_types import Gt, Le
 from pydantic import model_validator
 
 from instil.networks.source_registry import find_source
-from instil.recipe.base_sections import OpenSection, PositiveInt, Section, default_of
+from instil.recipe.base_sections import PositiveInt, Section, default_of
 from instil.recipe.data_sections import TeacherDataConfig
 from instil.recipe.input_section import InputConfig
+from instil.recipe.scheme_sections import SchemeConfig
 
 FIXED_AFTER_A_STAGE = (
     "options",
@@ -154,34 +155,6 @@ class ModelConfig(Section):
         return self
 
 
-class StoreConfig(Section):
-    """Recorded teacher outputs: written by ``instil record``, read by a run without a teacher."""
-
-    path: str
-    """Folder or URL."""
-
-    codec: Literal["exact", "float16", "top", "sampled"] = "exact"
-    """Precision: ``exact``; ``float16``; ``top``, the ``size`` largest log-probabilities and the
-    remaining mass; ``sampled``, ``size`` classes sampled from the teacher."""
-
-    size: PositiveInt = 64
-    """Number of classes per item for ``top`` and ``sampled``."""
-
-
-class SchemeConfig(OpenSection):
-    """Training scheme. Further keys are its options."""
-
-    type: str = "offline"
-    """Name of a scheme in the catalogue."""
-
-
-class EnsembleConfig(OpenSection):
-    """Combination of several teachers. Further keys are its options."""
-
-    type: str = "ensemble"
-    """``ensemble``, ``routed``, ``amalgamated`` or ``private_votes``."""
-
-
 class TeacherConfig(ModelConfig):
     """A teacher. Without trained weights it is trained before the student."""
 
@@ -207,6 +180,11 @@ class TeacherConfig(ModelConfig):
     precompute: bool = False
     """Whether the teacher's outputs are computed once, for the training images without
     augmentation, before the stage begins."""
+
+    cpu_offload: bool = False
+    """Whether the weights of the teacher's repeated blocks stay in the memory of the machine. Each
+    block is copied to the device for its own forward pass: the same outputs for less memory of the
+    device and more time. Only for a teacher that is not trained here."""
 
     @property
     def ready(self) -> bool:
@@ -244,5 +222,20 @@ class TeacherConfig(ModelConfig):
             raise ValueError(
                 "checkpoint_at is a part of a training before this one, and this teacher is not "
                 "trained here; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_cpu_offload(self) -> TeacherConfig:
+        if not self.cpu_offload:
+            return self
+        if not self.is_differentiable:
+            raise ValueError(
+                f"cpu_offload: {self.model} has no weights on the device; leave cpu_offload out"
+            )
+        if self.earlier or not self.ready:
+            raise ValueError(
+                "cpu_offload: this teacher is trained here, with all weights on the device. "
+                "Expected a teacher with weights, or is_trained: true. Leave cpu_offload out"
             )
         return self

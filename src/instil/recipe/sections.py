@@ -23,13 +23,8 @@ from instil.recipe.data_sections import (
     TeacherDataConfig,
 )
 from instil.recipe.input_section import InputConfig
-from instil.recipe.model_sections import (
-    EnsembleConfig,
-    ModelConfig,
-    SchemeConfig,
-    StoreConfig,
-    TeacherConfig,
-)
+from instil.recipe.model_sections import ModelConfig, TeacherConfig
+from instil.recipe.scheme_sections import EnsembleConfig, SchemeConfig, StoreConfig
 from instil.recipe.search_sections import SearchConfig
 from instil.recipe.training_sections import (
     ObjectiveConfig,

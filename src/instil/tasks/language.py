@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
 from instil.data.splits import Splits
+from instil.engine.cpu_offload import device_of
 from instil.tasks.bases.causal_model import call, require_causal
 from instil.tasks.bases.continuations import texts_after_prompts
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
@@ -133,7 +134,7 @@ class Language(Task):
                 "(data.tokenizer)"
             )
         if embedding is not None:
-            device = next(model.parameters()).device
+            device = device_of(model)
             context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
             length = min(CAUSAL_TOKENS, num_tokens, context or CAUSAL_TOKENS)
             ids = torch.arange(length, device=device)[None]

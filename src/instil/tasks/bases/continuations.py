@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, as_net, batch_size, side_effect_free
+from instil.engine.cpu_offload import device_of
 from instil.functional.tokens.divergence import token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.signals import num_classes
@@ -91,7 +92,7 @@ def first_texts(net: nn.Module, samples: Any) -> list[str]:
 def _prompts(net: nn.Module, samples: Any, num_rows: int) -> tuple[Batch, int]:
     """The first rows on the device of a network, and the smallest number of tokens of a prompt."""
     batch = samples.__getitems__(range(min(num_rows, len(samples))))
-    device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+    device = device_of(net)
     batch = {key: value.to(device) for key, value in batch.items()}
     return batch, 1 if samples.has_prompts else batch["input_ids"].shape[1] // 2
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Net, side_effect_free
+from instil.engine.cpu_offload import device_of
 from instil.functional.pictures import encode_png, image_grid
 from instil.generation.diffusion_sampler import sample_images
 from instil.modules.denoiser import Denoiser
@@ -53,7 +54,7 @@ class ImageSampler:
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(count, *shape, generator=generator)
         # Each batch has a generator of its own on the device of the model.
-        device = next((p.device for p in self.denoiser.parameters()), torch.device("cpu"))
+        device = device_of(self.denoiser)
         steps_generator = torch.Generator(device).manual_seed(seed)
         classes = None if label is None else label.repeat(-(-count // len(label)))[:count]
         parts = []

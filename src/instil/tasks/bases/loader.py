@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Net, side_effect_free
+from instil.engine.cpu_offload import device_of
 from instil.items import to_device
 from instil.tasks.bases.task import Task
 
@@ -69,7 +70,7 @@ class TaskLoader:
             generator.set_state(state)
         if item is None:
             raise ValueError("loader: it has no batch. Expected at least one")
-        return to_device(self.task.adapt_batch(self.named(item)), _device(model))
+        return to_device(self.task.adapt_batch(self.named(item)), device_of(model))
 
     def named(self, item: Any) -> Batch:
         """Return a batch of the loader as a dict.
@@ -90,7 +91,7 @@ class TaskLoader:
 
     def _count_classes(self, batch: Batch) -> int:
         with side_effect_free(self.student):
-            outputs = self.student(to_device(batch, _device(self.student)))
+            outputs = self.student(to_device(batch, device_of(self.student)))
         logits = outputs.get("logits")
         return logits.shape[-1] if isinstance(logits, Tensor) else 0
 
@@ -131,7 +132,3 @@ def task_loader(
     """
     kind = SizedTaskLoader if isinstance(loader, Sized) else TaskLoader
     return kind(loader, task, student, names)
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -23,6 +23,7 @@ from instil.core import (
 )
 from instil.data.item_data import stack_items
 from instil.data.splits import Splits
+from instil.engine.cpu_offload import device_of
 from instil.items import to_device
 from instil.tasks.bases.checks import check_class_names, check_objectives
 from instil.tasks.bases.extra_metrics import Evaluation as Evaluation
@@ -230,7 +231,7 @@ class Task(ExtraMetrics):
             ValueError: if all batches are empty.
         """
         net = net if isinstance(net, (Net, Teacher)) else Net(net, type(self).call)
-        device = next((p.device for p in net.parameters()), torch.device("cpu"))
+        device = device_of(net)
         is_empty = True
         with side_effect_free(nn.ModuleList([net] if teacher is None else [net, teacher])):
             for batch in map(self.as_dict, batches):

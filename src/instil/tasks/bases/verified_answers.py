@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, side_effect_free
 from instil.data.token_verifier import TokenVerifier
+from instil.engine.cpu_offload import device_of
 from instil.functional.pass_at_k import pass_at_k
 from instil.generation.rollout import generate_with
 from instil.generation.sampling import sample_tokens
@@ -52,7 +53,7 @@ def verified_answers(net: nn.Module, samples: Any) -> dict[str, float]:
 
 
 def _batches(net: nn.Module, samples: Any, num_rows: int) -> Iterator[Batch]:
-    device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+    device = device_of(net)
     num_rows = min(num_rows, len(samples))
     for start in range(0, num_rows, BATCH_ROWS):
         batch = samples.__getitems__(range(start, min(start + BATCH_ROWS, num_rows)))

@@ -116,7 +116,7 @@ EXECUTED = {
         "python: test_recipe_of_detection",
     ],
     "modalities/depth.md": ["yaml: test_recipe_of_depth", "yaml: test_folder_of_depth"],
-    "modalities/pose.md": ["yaml: test_recipe_of_pose", "yaml: test_metrics_of_pose"],
+    "modalities/pose.md": ["yaml: test_recipe_of_pose", "yaml: test_folder_of_pose"],
     "modalities/points.md": ["yaml: test_recipe_of_points"],
     "modalities/ranking.md": [
         "yaml: test_recipe_of_ranking",

@@ -234,18 +234,20 @@ def test_recipe_of_pose(empty_folder: Path) -> None:
     assert set(last_losses()) == {"student/simcc", "student/dwpose"}
 
 
-def test_metrics_of_pose(empty_folder: Path) -> None:
+def test_folder_of_pose(empty_folder: Path) -> None:
     pytest.importorskip("pycocotools")
-    generator = np.random.default_rng(0)
-    label = 12 * generator.random((20, 17, 2), dtype=np.float32)
-    image = generator.random((20, 12, 12), dtype=np.float32)
-    np.savez("people.npz", image=image, label=label, area=np.full(20, 90.0))
-    recipe, metrics = blocks("modalities/pose.md", "yaml")
-    config = yaml.safe_load(recipe) | yaml.safe_load(metrics)
-    config["data"] = {"name": "npz", "path": "people.npz", "batch_size": 8}
-    result = short_result(yaml.safe_dump(config), "teacher_train.epochs=1")
+    from tests.data.test_keypoint_pictures import PERSON, person, write
+
+    category = PERSON | {"keypoints": [str(index) for index in range(17)]}
+    keypoints = 17 * [12, 5, 2]
+    for part, count in (("train2017", 12), ("val2017", 4)):
+        rows = [person(index, keypoints=keypoints) for index in range(count)]
+        write(empty_folder / "coco", part, rows, count, categories=[category])
+    text = blocks("modalities/pose.md", "yaml")[1]
+    result = short_result(text, "teacher_train.epochs=1")
     assert result["headline"] == "ap"
     assert {"pck", "ap", "ap_50", "ap_75", "ar"} <= set(result["distilled"])
+    assert set(last_losses()) == {"student/simcc", "student/dwpose"}
 
 
 def test_recipe_of_ranking(empty_folder: Path) -> None:

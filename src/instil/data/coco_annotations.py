@@ -41,23 +41,23 @@ def read_annotations(path: Path) -> tuple[list[AnnotatedPicture], list[str]]:
     Raises:
         ValueError: for a file of another form, an unknown id, and a box without four numbers.
     """
-    content = _content(path)
-    categories = _by_id(path, content, "categories", "name")
+    content = read_content(path)
+    categories = entries_by_id(path, content, "categories", "name")
     names = [str(categories[identity]["name"]) for identity in sorted(categories)]
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: categories: two have one name. Expected different names")
-    images = _by_id(path, content, "images", "file_name")
+    images = entries_by_id(path, content, "images", "file_name")
     pictures = {
-        identity: AnnotatedPicture(str(image["file_name"]), _size(image))
+        identity: AnnotatedPicture(str(image["file_name"]), size_of(image))
         for identity, image in images.items()
     }
     for row, annotation in enumerate(content["annotations"]):
         where = f"{path}: annotations[{row}]"
         if annotation.get("iscrowd"):
             continue
-        picture = _entry(where, "image_id", annotation, pictures)
-        category = _entry(where, "category_id", annotation, categories)
-        box = _box(where, annotation.get("bbox"))
+        picture = entry_of(where, "image_id", annotation, pictures)
+        category = entry_of(where, "category_id", annotation, categories)
+        box = edges_of(where, annotation.get("bbox"))
         # Torchvision refuses boxes without area.
         if box[2] > box[0] and box[3] > box[1]:
             picture.boxes.append(box)
@@ -65,7 +65,15 @@ def read_annotations(path: Path) -> tuple[list[AnnotatedPicture], list[str]]:
     return list(pictures.values()), names
 
 
-def _content(path: Path) -> dict[str, Any]:
+def read_content(path: Path) -> dict[str, Any]:
+    """Read a JSON file with the lists ``images``, ``annotations`` and ``categories``.
+
+    Args:
+        path: JSON file.
+
+    Raises:
+        ValueError: for a file of another form.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -80,7 +88,18 @@ def _content(path: Path) -> dict[str, Any]:
     return content  # type: ignore[no-any-return]
 
 
-def _by_id(path: Path, content: Mapping[str, Any], key: str, name: str) -> dict[Any, Any]:
+def entries_by_id(path: Path, content: Mapping[str, Any], key: str, name: str) -> dict[Any, Any]:
+    """Return the entries of a list by their id.
+
+    Args:
+        path: file of the content, for messages.
+        content: content of the file.
+        key: name of the list.
+        name: field that each entry has in addition to ``id``.
+
+    Raises:
+        ValueError: for an empty list, and an entry without these fields.
+    """
     entries: dict[Any, Any] = {}
     for row, entry in enumerate(content[key]):
         if "id" not in entry or name not in entry:
@@ -93,21 +112,43 @@ def _by_id(path: Path, content: Mapping[str, Any], key: str, name: str) -> dict[
     return entries
 
 
-def _entry(where: str, key: str, annotation: Mapping[str, Any], entries: Mapping[Any, Any]) -> Any:
+def entry_of(
+    where: str, key: str, annotation: Mapping[str, Any], entries: Mapping[Any, Any]
+) -> Any:
+    """Return the entry with the id in a field of an annotation.
+
+    Args:
+        where: file and row of the annotation, for messages.
+        key: field with the id.
+        annotation: the annotation.
+        entries: entries by id.
+
+    Raises:
+        ValueError: for an unknown id.
+    """
     identity = annotation.get(key)
     if identity not in entries:
         raise ValueError(f"{where}.{key}: unknown id {identity}. Expected one of the file")
     return entries[identity]
 
 
-def _size(image: Mapping[str, Any]) -> tuple[float, float] | None:
+def size_of(image: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return width and height of an entry of ``images``, None if it does not have them."""
     if "width" not in image or "height" not in image:
         return None
     return float(image["width"]), float(image["height"])
 
 
-def _box(where: str, box: Any) -> list[float]:
-    """Edges of a box that is given by its left and top edge, width and height."""
+def edges_of(where: str, box: Any) -> list[float]:
+    """Return the edges of a box that is given by its left and top edge, width and height.
+
+    Args:
+        where: file and row of the annotation, for messages.
+        box: the four numbers.
+
+    Raises:
+        ValueError: for another form.
+    """
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(f"{where}.bbox: Expected left, top, width and height, got {box}")
     left, top, width, height = map(float, box)

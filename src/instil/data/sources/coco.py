@@ -1,8 +1,8 @@
-"""Source ``coco``: pictures with any number of boxes, in the JSON format of COCO."""
+"""Source ``coco``: pictures with boxes or keypoints, in the JSON format of COCO."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +13,9 @@ from typing_extensions import Doc
 from instil.cards import suggestion
 from instil.data.boxed_pictures import BoxedPictures
 from instil.data.coco_annotations import AnnotatedPicture, read_annotations
+from instil.data.coco_files import AnnotationFiles, annotation_files, picture_file
 from instil.data.images import LazyData
-from instil.data.paths import located
+from instil.data.keypoint_pictures import PaddingOption, keypoint_pictures
 from instil.data.picture_check import BrokenOption, readable_pictures
 from instil.data.pictures import (
     BackgroundOption,
@@ -26,7 +27,6 @@ from instil.data.pictures import (
 )
 from instil.data.samples import Samples
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
-from instil.data.tables import files_of
 
 ByPart = dict[str, list[tuple[Path, AnnotatedPicture]]]
 """File and annotations of each picture, for each split."""
@@ -48,18 +48,24 @@ def coco(
     classes: Annotated[
         list[str] | None, Doc("names of the categories that are read; null: all of them")
     ] = None,
+    padding: PaddingOption = None,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,
     base: Path = Path(),
+    task_name: str = "",
 ) -> Splits:
-    """Pictures and boxes of objects, for the task ``detection`` with ``kind: boxes``.
+    """Pictures with boxes, for ``detection`` with ``kind: boxes``; for ``pose``, with keypoints.
 
     A JSON file has ``images``, ``annotations`` with ``bbox`` (left, top, width, height in pixels)
     and ``categories``. A picture without annotations has no object. With ``size``, boxes are
     resized like their pictures. Groups of objects (``iscrowd``) are left out.
 
+    For the task ``pose``, ``annotations`` have ``keypoints``, and ``categories`` their names. Each
+    object is one image of ``size``, cut out around its box; see ``keypoint_pictures``.
+
     Args:
         base: folder that relative paths start from.
+        task_name: task of the recipe; ``pose`` reads keypoints.
 
     Returns:
         Train, validation and test data.
@@ -68,7 +74,13 @@ def coco(
         ValueError: for a missing file, a file of another form, an unknown category, and unreadable
             pictures unless ``broken`` is ``skip``.
     """
-    by_part, names = _read(files, folder, base)
+    sources = annotation_files(files, folder, base)
+    if task_name == "pose":
+        options = {"channels": channels, "size": size, "background": background}
+        return keypoint_pictures(sources, classes, options, padding, broken, validation, test)
+    if padding is not None:
+        raise ValueError("padding: only keypoints need it. Leave it out, or set task: pose")
+    by_part, names = _read(sources)
     names = _chosen(names, classes)
     all_files: list[Path] = []
     for rows in by_part.values():
@@ -84,43 +96,17 @@ def coco(
     return replace(splits(parts, validation, test), notes=notes)
 
 
-def _read(
-    files: str | dict[str, str], folders: str | dict[str, str] | None, base: Path
-) -> tuple[ByPart, list[str]]:
+def _read(files: AnnotationFiles) -> tuple[ByPart, list[str]]:
     """Pictures of each split, and the names of all categories."""
     by_part: ByPart = {}
     names: dict[str, None] = {}
-    paths = files_of(dict(files) if isinstance(files, dict) else files, base)
-    for part, part_paths in paths.items():
+    for part, sources in files.items():
         by_part[part] = []
-        for path in part_paths:
-            folder = _folder(folders, part, path, base)
+        for path, folder in sources:
             annotated, categories = read_annotations(path)
             names |= dict.fromkeys(categories)
-            by_part[part] += [(_file(folder, picture.name), picture) for picture in annotated]
+            by_part[part] += [(picture_file(folder, each.name), each) for each in annotated]
     return by_part, list(names)
-
-
-def _folder(folders: str | dict[str, str] | None, part: str, path: Path, base: Path) -> Path:
-    if isinstance(folders, Mapping):
-        if part not in folders:
-            raise ValueError(
-                f"folder.{part}: missing. Expected a folder for each split of files, or one folder "
-                "for all"
-            )
-        return located(folders[part], base)
-    return path.parent if folders is None else located(folders, base)
-
-
-def _file(folder: Path, name: str) -> Path:
-    path = folder / name
-    if not path.is_file():
-        near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ValueError(
-            f"folder: no picture '{name}' in {folder.resolve()}. Set folder to that of the "
-            f"pictures.{suggestion(path.name, near)}"
-        )
-    return path
 
 
 def _chosen(names: Sequence[str], classes: list[str] | None) -> list[str]:

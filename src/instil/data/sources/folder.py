@@ -1,19 +1,21 @@
-"""Source ``folder``: pictures in one folder per class, with masks or with depth maps."""
+"""Source ``folder``: pictures in one folder per class, with masks, depth maps or keypoints."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from typing_extensions import Doc
 
 from instil.cards import suggestion
 from instil.core import UNLABELLED
+from instil.data.coco_files import keypoint_files
 from instil.data.depth_pictures import depth_pictures
 from instil.data.images import LazyData
+from instil.data.keypoint_pictures import PaddingOption, keypoint_pictures
 from instil.data.masks import masked_pictures
 from instil.data.paths import located
 from instil.data.picture_check import BrokenOption, readable_pictures
@@ -57,28 +59,33 @@ def folder(
             "as in NYU; null: 1"
         ),
     ] = None,
+    padding: PaddingOption = None,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,
     base: Path = Path(),
     task_name: str = "",
 ) -> Splits:
-    """Pictures in one folder per class, with masks (``segmentation``) or depth maps (``depth``).
+    """Pictures in one folder per class, or with masks, depth maps or keypoints.
 
     Paths are ``PATH/class/picture.png``, or ``PATH/train/class/picture.png`` with the folders
     ``validation`` (or ``val``) and ``test`` next to ``train``. Classes are the names of the folders
     in alphabetical order. A folder ``unlabelled`` (or ``unlabeled``) next to those of the classes
     has pictures without a label.
 
-    Paths of masks are ``images/name.png`` and ``masks/name.png``, in ``PATH`` or in ``PATH/train``;
-    see ``masked_pictures``. Those of depth maps are ``images/name.png`` and ``depth/name.png``, or
-    ``depth/name.npy``; see ``depth_pictures``.
+    Tasks with other labels read these files, in ``PATH`` or in ``PATH/train``:
+
+    - ``segmentation``: ``images/name.png`` and ``masks/name.png``; see ``masked_pictures``;
+    - ``depth``: ``images/name.png`` and ``depth/name.png`` or ``depth/name.npy``; see
+      ``depth_pictures``;
+    - ``pose``: ``PATH/annotations/person_keypoints_train2017.json`` with the pictures in
+      ``PATH/train2017``, as in COCO; see ``keypoint_files`` and ``keypoint_pictures``.
 
     Every file is checked once before training, and decoded when it is read. Files without the
     extension of a picture are ignored.
 
     Args:
         base: folder that relative paths start from.
-        task_name: task of the recipe; ``segmentation`` reads masks, and ``depth`` depth maps.
+        task_name: task of the recipe.
 
     Returns:
         Train, validation and test data.
@@ -90,33 +97,23 @@ def folder(
     root = located(path, base)
     if not root.is_dir():
         raise ValueError(f"path: {root} is a file, not a folder. Expected a folder of pictures")
-    directories = split_directories(root)
     mode_options = {"channels": channels, "size": size, "background": background}
-    _check_task(task_name, classes, depth_scale)
+    _check_task(task_name, classes, depth_scale, padding)
+    if task_name == "pose":
+        sources = keypoint_files(root)
+        return keypoint_pictures(sources, None, mode_options, padding, broken, validation, test)
+    directories = split_directories(root)
     if task_name == "segmentation":
         return masked_pictures(directories, root, mode_options, classes, broken, validation, test)
     if task_name == "depth":
         scale = 1.0 if depth_scale is None else depth_scale
         return depth_pictures(directories, root, mode_options, scale, broken, validation, test)
-    names = class_names(directories["train"])
-    if not names:
-        raise ValueError(
-            f"path: {directories['train'].resolve()} has no folders. Expected one folder per "
-            "class, with its pictures"
-        )
-    _check_no_unlabelled([directories[part] for part in directories if part != "train"])
-    files = {part: _files(directory, names) for part, directory in directories.items()}
-    files["train"] = _with_unlabelled(files["train"], [directories["train"], root])
-    files, notes = _readable(files, root, broken)
-    mode = pictures(Files(files["train"][0]), channels, size, background)
-    parts: dict[str, Samples] = {
-        part: LazyData(replace(mode, open=Files(paths)), torch.tensor(label), names)
-        for part, (paths, label) in files.items()
-    }
-    return replace(splits(parts, validation, test), notes=notes)
+    return _class_pictures(directories, root, mode_options, broken, validation, test)
 
 
-def _check_task(task_name: str, classes: list[str] | None, depth_scale: float | None) -> None:
+def _check_task(
+    task_name: str, classes: list[str] | None, depth_scale: float | None, padding: float | None
+) -> None:
     """Raise ValueError for an option of another task."""
     if classes is not None and task_name != "segmentation":
         raise ValueError(
@@ -127,6 +124,35 @@ def _check_task(task_name: str, classes: list[str] | None, depth_scale: float | 
         raise ValueError(
             "depth_scale: only depth maps have a scale. Leave the option out, or set task: depth"
         )
+    if padding is not None and task_name != "pose":
+        raise ValueError("padding: only keypoints need it. Leave it out, or set task: pose")
+
+
+def _class_pictures(
+    directories: dict[str, Path],
+    root: Path,
+    mode_options: Mapping[str, Any],
+    on_broken: str,
+    validation: float,
+    test: float,
+) -> Splits:
+    """Pictures in one folder per class."""
+    names = class_names(directories["train"])
+    if not names:
+        raise ValueError(
+            f"path: {directories['train'].resolve()} has no folders. Expected one folder per "
+            "class, with its pictures"
+        )
+    _check_no_unlabelled([directories[part] for part in directories if part != "train"])
+    files = {part: _files(directory, names) for part, directory in directories.items()}
+    files["train"] = _with_unlabelled(files["train"], [directories["train"], root])
+    files, notes = _readable(files, root, on_broken)
+    mode = pictures(Files(files["train"][0]), **mode_options)
+    parts: dict[str, Samples] = {
+        part: LazyData(replace(mode, open=Files(paths)), torch.tensor(label), names)
+        for part, (paths, label) in files.items()
+    }
+    return replace(splits(parts, validation, test), notes=notes)
 
 
 def split_directories(root: Path) -> dict[str, Path]:

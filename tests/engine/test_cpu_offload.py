@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from instil.engine.cpu_offload import (
     offloaded_parameters,
     prepare_offloaded,
     undo_offload,
+    without_offload,
 )
 from instil.networks.causal_transformer import causal_transformer
 from instil.objectives.features.fitnet import FitNet
@@ -28,6 +31,7 @@ from instil.schemes.offline.offline import Offline
 from instil.tasks.bases.peak_memory import PeakMemory
 from instil.teachers.frozen import Frozen
 from tests.engine.sharded_on_ranks import batch_of, texts
+from tests.test_parity import on_two_ranks
 
 CPU = torch.device("cpu")
 
@@ -115,6 +119,18 @@ def test_devices() -> None:
     net.to("meta")
     assert {parameter.device.type for parameter in net.parameters()} == {"meta"}
     assert device_of(nn.ReLU()) == CPU
+
+
+def test_latency_on_the_cpu_has_no_copies() -> None:
+    net = decoder()
+    at_home = record_homes(net)
+    offload_blocks(net)
+    with without_offload(net):
+        net(BATCH)
+    assert at_home == [[True] * 3] * 3
+    at_home.clear()
+    net(BATCH)
+    assert at_home == ONE_AT_A_TIME
 
 
 def test_weights_that_others_read_too() -> None:
@@ -234,3 +250,19 @@ def test_adapters_of_offloaded_networks() -> None:
     assert [value.shape for value in scheme.objectives.parameters()] == shapes
     assert shapes
     assert next(scheme.step(batch)).losses["fitnet"].isfinite()
+
+
+@pytest.mark.slow
+def test_ensembles_on_two_processes(tmp_path: Path) -> None:
+    results: dict[str, Any] = on_two_ranks("tests.engine.offloaded_on_ranks", tmp_path / "two.pt")
+    plain, offloaded_too, sharded, offloaded_shards = results.values()
+    torch.testing.assert_close(offloaded_too["weights"], plain["weights"], atol=0, rtol=0)
+    torch.testing.assert_close(offloaded_shards["weights"], sharded["weights"], atol=0, rtol=0)
+    torch.testing.assert_close(sharded["weights"], plain["weights"], atol=2e-5, rtol=0)
+    blocks = [f"members.{i}.net.model.base_model.stages.{j}" for i in (0, 1) for j in (0, 1)]
+    assert sharded["units"] == [("", False), *((name, False) for name in blocks)]
+    assert offloaded_shards["units"] == [
+        ("", False),
+        *((name, name.startswith("members.0")) for name in blocks),
+    ]
+    assert plain["units"] == offloaded_too["units"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from rich.console import Console
 
 from instil.cli import main
 from instil.engine.cpu_offload import Offloaded, offloaded_blocks
+from instil.experiment import offloaded_teachers
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
+from instil.experiment.teachers import as_teacher
 from instil.networks.sequence_parts import TransformerBlock
+from instil.plan import results
 from instil.plan.doctor import doctor
 from instil.plan.recording import record_outputs
 from instil.recipe.errors import RecipeError
@@ -41,6 +45,8 @@ def _passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
         return forward(self, *args)
 
     monkeypatch.setattr(TransformerBlock, "forward", observing)
+    # The latency of the teacher is measured without offload.
+    monkeypatch.setattr(results, "without_offload", lambda network: contextlib.nullcontext())
     return passes
 
 
@@ -111,6 +117,17 @@ def test_the_command_with_a_folder(here: Path) -> None:
             main(["run", "my.yaml", *change, "--out", out])
         assert not ended.value.code
     assert figures(here / "offloaded") == figures(here / "plain")
+
+
+def test_the_teacher_of_a_sharded_training_outside_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = Experiment.from_recipe(recipe("train.shard=true", **SPOKEN))
+    config = experiment.recipe.teachers[0]
+    for num_processes, num_blocks in ((1, 0), (2, 3)):
+        monkeypatch.setattr(offloaded_teachers, "world_size", lambda size=num_processes: size)
+        teacher = as_teacher([build_network(config, experiment, "teacher")])
+        assert teacher is not None
+        moved = offloaded_teachers.move_teacher(teacher, experiment.recipe.train)
+        assert len(offloaded_blocks(moved)) == num_blocks
 
 
 def test_teachers_that_cannot_be_offloaded() -> None:

@@ -86,8 +86,7 @@ def offload_blocks(network: nn.Module) -> list[nn.Module]:
     blocks = [block for block in repeated_blocks(network) if not isinstance(block, Offloaded)]
     blocks = [block for block in dict.fromkeys(blocks) if any(True for _ in block.parameters())]
     for block in blocks:
-        kind = type(block)
-        block.__class__ = type(kind.__name__, (Offloaded, kind), {})
+        _offload(block)
     return blocks
 
 
@@ -109,6 +108,22 @@ def undo_offload(blocks: Iterable[nn.Module]) -> None:
     for block in blocks:
         block.__class__ = type(block).__bases__[1]
         block.__dict__.pop("compute_device", None)
+
+
+@contextlib.contextmanager
+def without_offload(network: nn.Module) -> Iterator[None]:
+    """Context in which a network on the CPU reads its weights where they are.
+
+    Args:
+        network: network, with or without offloaded blocks.
+    """
+    blocks = offloaded_blocks(network)
+    undo_offload(blocks)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            _offload(block)
 
 
 def offloaded_parameters(module: nn.Module) -> set[nn.Parameter]:
@@ -204,6 +219,11 @@ def offloaded(networks: Iterable[nn.Module], device: torch.device) -> Iterator[N
                     homes[parameter] = parameter.data
                     parameter.data = parameter.data.to(device, copy=True)
         yield
+
+
+def _offload(block: nn.Module) -> None:
+    kind = type(block)
+    block.__class__ = type(kind.__name__, (Offloaded, kind), {})
 
 
 def _restore(homes: dict[nn.Parameter, Tensor]) -> None:

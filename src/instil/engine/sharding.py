@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
 from instil.capabilities import RestrictsSharding
 from instil.core import Net, Objectives, Scheme
 from instil.engine.blocks import parts_of_scheme, repeated_blocks
+from instil.engine.cpu_offload import offloaded_blocks, undo_offload
 from instil.engine.processes import broadcast_tensors, world_size
 from instil.engine.shard_precision import precision_policy, stored_dtypes
 
@@ -62,7 +63,7 @@ def shard(
     """Shard the weights of every part of a scheme over processes, in place.
 
     Weights come to the device block by block, so that no process has all of them there at a time.
-    Those of the first process are sharded.
+    Those of the first process are sharded. The shards of offloaded blocks go back to the CPU.
 
     Args:
         scheme: prepared scheme that ``check_shardable`` accepts.
@@ -78,13 +79,19 @@ def shard(
     mesh = _mesh(device, world_size() if group is None else group)
     dtypes = stored_dtypes(scheme, dtype)
     parts = list(parts_of_scheme(scheme))
+    # FSDP2 copies the shards of such a block to the device itself.
+    on_cpu: set[nn.Module] = set(offloaded_blocks(scheme))
+    undo_offload(on_cpu)
     _receive([*scheme.parameters(recurse=False), *scheme.buffers()], device, dtypes)
     for part in parts:
         policy = precision_policy(part, dtype)
         for unit in _units(part):
             whole = [p for p in unit.parameters() if not isinstance(p, DTensor)]
             _receive(whole, device, dtypes)
-            fully_shard(unit, mesh=mesh, mp_policy=policy)
+            offload = OffloadPolicy()
+            if unit in on_cpu:
+                offload = CPUOffloadPolicy(pin_memory=device.type == "cuda")
+            fully_shard(unit, mesh=mesh, mp_policy=policy, offload_policy=offload)
 
 
 def _mesh(device: torch.device, group: int) -> DeviceMesh:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from instil.core import Net
+from instil.core import Net, Teacher
+from instil.engine import init_distributed, world_size
 from instil.engine.cpu_offload import offload_blocks
-from instil.recipe.sections import ModelConfig, TeacherConfig
+from instil.recipe.sections import ModelConfig, TeacherConfig, TrainConfig
 
 
 def offload_teacher(net: Net, config: ModelConfig) -> None:
@@ -32,3 +33,17 @@ def offload_teacher(net: Net, config: ModelConfig) -> None:
             "with an nn.ModuleList or nn.Sequential of blocks, such as the layers of a "
             "transformer. Leave cpu_offload out"
         )
+
+
+def move_teacher(teacher: Teacher, train: TrainConfig) -> Teacher:
+    """Move a teacher that computes outside of a training to the device of this process.
+
+    The whole teacher of a sharded training may not fit there, so that its blocks are offloaded.
+
+    Args:
+        teacher: the teacher; it is changed in place.
+        train: options of the training.
+    """
+    if train.shard and world_size() > 1:
+        offload_blocks(teacher)
+    return teacher.to(init_distributed())

@@ -17,6 +17,7 @@ from instil.data.labels import few_labels
 from instil.data.splits import Splits, numbered
 from instil.engine import init_distributed, world_size
 from instil.experiment.experiment import Experiment
+from instil.experiment.offloaded_teachers import move_teacher
 from instil.experiment.sources import data_source, set_collation
 from instil.items import to_device
 from instil.recipe import RecipeError, build_options, error_context
@@ -133,14 +134,15 @@ def prepare_teacher(teacher: Teacher | None, experiment: Experiment) -> Teacher 
 
     A teacher that will be sharded stays where it is: it may not fit on one device.
     """
-    if teacher is not None:
-        device = init_distributed()
-        is_sharded = experiment.recipe.train.shard and world_size() > 1
-        if isinstance(teacher, Precomputes) or not is_sharded:
-            teacher = teacher.to(device)
-        if isinstance(teacher, Precomputes):
-            loader = experiment.loader(experiment.samples, shuffle=False)
-            teacher.precompute(to_device(batch, device) for batch in loader)
+    if teacher is None:
+        return None
+    device = init_distributed()
+    train = experiment.recipe.train
+    if isinstance(teacher, Precomputes) or not (train.shard and world_size() > 1):
+        teacher = move_teacher(teacher, train)
+    if isinstance(teacher, Precomputes):
+        loader = experiment.loader(experiment.samples, shuffle=False)
+        teacher.precompute(to_device(batch, device) for batch in loader)
     return teacher
 
 

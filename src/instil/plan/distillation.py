@@ -17,6 +17,7 @@ from instil.experiment.compression import copy_of_stage
 from instil.experiment.dry_run import dry_run
 from instil.experiment.exemplars import Exemplars
 from instil.experiment.experiment import Experiment
+from instil.experiment.offloaded_teachers import move_teacher
 from instil.experiment.schemes import build_scheme, samples_for_scheme
 from instil.experiment.teachers import combine_teachers, prepare_teacher
 from instil.experiment.training_options import autocast_context, build_training
@@ -206,7 +207,7 @@ class Distillation:
     def _precomputed(self, net: Net, stage: Experiment) -> CachedTeacher:
         """Compute the outputs that objectives and task read once for all training samples."""
         device = init_distributed()
-        teacher = Frozen(net).to(device)
+        teacher = move_teacher(Frozen(net), stage.recipe.train)
         evaluator = self.fitter.evaluator
         loader = evaluator.experiment.loader(stage.samples, shuffle=False)
         available = teacher(to_device(next(iter(loader)), device))

@@ -11,6 +11,7 @@ from instil import catalogue
 from instil.core import Batch
 from instil.data.stream_splits import label_count, sample_count
 from instil.data.streams import Stream
+from instil.engine.cpu_offload import without_offload
 from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import exported_student
 from instil.experiment.stage_data import has_different_data
@@ -190,7 +191,9 @@ def _cost(arms: Sequence[TrainedModel], sample: Batch) -> dict[str, Any]:
     first = arms[0]
     # Kept in the arm: a result is assembled after every seed.
     if first.latency is None:
-        first.latency = measure(first.net.cpu(), sample, keep_rows=True)
+        net = first.net.cpu()
+        with without_offload(net):
+            first.latency = measure(net, sample, keep_rows=True)
     seconds = sum(arm.seconds for arm in arms) / len(arms)
     return {**_net_size(first), "latency": first.latency, "seconds": seconds}
 

@@ -15,6 +15,7 @@ from instil.engine import init_distributed
 from instil.experiment import stored_teacher
 from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
+from instil.experiment.offloaded_teachers import move_teacher
 from instil.experiment.teachers import combine_teachers, prepare_teacher, teacher_class_names
 from instil.experiment.training_options import autocast_context
 from instil.items import to_device
@@ -74,7 +75,7 @@ class TeacherScores:
         teacher = prepare_teacher(combine_teachers(stage, [net for net, _ in networks]), stage)
         if teacher is None:
             return None
-        self.teacher = teacher
+        self.teacher = teacher = move_teacher(teacher, stage.recipe.train)
         record = teacher_record.read(self.folder)
         if record is None:
             has_own_tokens = any(spec.tokenizer for _, spec in members)
@@ -127,7 +128,7 @@ class TeacherScores:
         if self.keeps_outputs and path.exists():
             return CachedTeacher.load(path)
         assert self.teacher is not None
-        outputs = self._cached(split, self.teacher.to(init_distributed()), samples)
+        outputs = self._cached(split, self.teacher, samples)
         if self.keeps_outputs:
             outputs.save(path)
         return outputs

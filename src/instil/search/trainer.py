@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from instil.core import Net, Teacher
-from instil.engine import init_distributed
 from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
+from instil.experiment.offloaded_teachers import move_teacher
 from instil.experiment.stored_teacher import stored_teacher
 from instil.experiment.teachers import combine_teachers, prepare_teacher
 from instil.experiment.training_options import autocast_context
@@ -229,7 +229,7 @@ class Trainer:
         stage = self.experiment.stages[0]
         evaluator = Evaluator(self.experiment)
         with autocast_context(stage.recipe.train):
-            teacher = self._teacher(stage, evaluator).to(init_distributed())
+            teacher = move_teacher(self._teacher(stage, evaluator), stage.recipe.train)
             return evaluator.cache_decisions(teacher, self.experiment.splits.train)
 
     def _teacher(self, stage: Experiment, evaluator: Evaluator) -> Teacher:

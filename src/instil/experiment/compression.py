@@ -18,6 +18,7 @@ from instil.networks.presets import taps_for
 from instil.recipe import RecipeError
 from instil.recipe.options import check
 from instil.recipe.sections import ModelConfig
+from instil.students.fresh_parts import reset_parts
 from instil.students.head_growth import grow_head
 
 NUM_OBSERVED = 16
@@ -66,20 +67,20 @@ def copy_of_stage(
     stage_index: int = 0,
     labelled: LabelledSamples | None = None,
 ) -> Net:
-    """Return a copy of the student of an earlier stage, as a stage compresses, grows or freezes it.
+    """Return a copy of the student of an earlier stage, as a stage changes or freezes it.
 
     Args:
         net: student of the earlier stage.
         config: section of the network, which names that stage.
         samples: samples on which parts are chosen, with the classes of the stage; None if only the
             architecture is needed.
-        seed: seed of the weights of new outputs.
+        seed: seed of the weights of new outputs and of reset parts.
         stage_index: index of the stage, which names their random stream.
         labelled: samples with labels, for compressions that need gradients.
 
     Raises:
-        ValueError: for compressions that do not fit, taps that the compressed model lacks, or a
-            head that cannot grow.
+        ValueError: for compressions that do not fit, taps that the compressed model lacks, a head
+            that cannot grow, or parts that cannot be reset.
     """
     net = copy.deepcopy(net)
     # First: a compression may replace the head by a layer that cannot grow.
@@ -88,6 +89,8 @@ def copy_of_stage(
         batch = samples.__getitems__([0, min(1, len(samples) - 1)])
         stream = f"student.grow_head.stage-{stage_index}"
         grow_head(net, len(samples.classes), batch, seed, stream)
+    if config.reset:
+        reset_parts(net.cpu().model, config.reset, seed, f"student.reset.stage-{stage_index}")
     if config.changes:
         # The observed samples are on the CPU.
         net.cpu()

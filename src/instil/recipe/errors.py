@@ -38,6 +38,7 @@ NET_KEYS = (
     "taps",
     "changes",
     "freeze",
+    "reset",
     "replace",
     "reads",
     "input",

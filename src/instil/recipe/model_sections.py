@@ -76,6 +76,9 @@ class ModelConfig(Section):
     """Whether the head of a student of an earlier stage gets an output for each new class of the
     data. Old outputs keep their weights."""
 
+    reset: list[str] = []
+    """Names or patterns of modules that start from new weights in a student of an earlier stage."""
+
     freeze: list[str] = []
     """Names of modules or parameters, or patterns such as ``layer*``, that are not trained. A
     teacher with ``weights`` and ``freeze`` is trained first, except for these."""
@@ -133,7 +136,13 @@ class ModelConfig(Section):
             raise ValueError(
                 f"the net of an earlier stage has its {fixed[0]} already; leave {fixed[0]} out"
             )
-        if self.grow_head and (isinstance(self, TeacherConfig) or not self.earlier):
+        is_earlier_student = self.earlier and not isinstance(self, TeacherConfig)
+        if self.reset and not is_earlier_student:
+            raise ValueError(
+                "reset: only a student of an earlier stage has weights to replace. Expected model: "
+                "previous or stage:NAME in a student. Leave reset out"
+            )
+        if self.grow_head and not is_earlier_student:
             raise ValueError(
                 "grow_head: only a student of an earlier stage gets outputs for new classes. "
                 "Expected model: previous or stage:NAME in a student. Leave grow_head out"
@@ -194,7 +203,7 @@ class TeacherConfig(ModelConfig):
         return self.is_trained or self.remote or has_all_weights or learns_nothing
 
     @model_validator(mode="after")
-    def _check_earlier(self) -> TeacherConfig:
+    def _check_earlier_teacher(self) -> TeacherConfig:
         if self.earlier and (self.data is not None or self.num_replicas > 1):
             raise ValueError(
                 "a teacher from an earlier stage is trained. Leave data and num_replicas out"

@@ -12,6 +12,9 @@ NUMBERS = (
     "frechet_distance",
     "teacher_same_steps",
     "density",
+    "distance",
+    "mae",
+    "rmse",
     "steps",
     "seconds_per_image",
 )

@@ -60,9 +60,10 @@ class DWPose(Objective):
         tasks=("pose",),
         labels=("real",),
         deviations="This is the logit-based distillation of the authors' code. Their feature loss "
-        "is the squared error of fitnet; their weight falls linearly to 0 over the epochs, which a "
-        "schedule of the weight does; the second stage trains a new head on a fixed student, and "
-        "is not part of it.",
+        "is the squared error of fitnet; their weight falls linearly to 0 over the epochs, as that "
+        "of the recipe dwpose does. Its second stage trains a new head on the fixed features of "
+        "the finished student with this loss. The authors' code adds the label loss there (simcc), "
+        "and the equation of that stage in the paper was not verified.",
         equation=r"\frac{1}{K} \sum_{k=1}^{K} \sum_{a \in \{x, y\}} \mathrm{KL}\left( "
         r"\mathrm{softmax}(\beta z^t_{ka}) \Vert \mathrm{softmax}(\beta z^s_{ka}) \right)",
         use="Pose networks with distributions over columns and rows (SimCC). The authors' weight "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from instil.core import Batch, Scheme
 from instil.engine import Engine
+from instil.engine.cpu_offload import offloaded_blocks, offloaded_parameters
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import num_training_steps
 from instil.plan.step_timer import seconds_per_step
@@ -28,8 +29,8 @@ def forecast_training(
 
     Returns:
         ``steps`` (number), ``seconds_per_step``, ``seconds`` (for all steps), ``bytes`` (of one
-        step: weights, gradients, optimizer state and activations) and ``activation_bytes``
-        (tensors that are saved for the backward pass).
+        step: weights, gradients, optimizer state and activations; one block of offloaded teachers)
+        and ``activation_bytes`` (tensors that are saved for the backward pass).
     """
     # The first step also allocates the state of the optimizers, so it is not timed.
     saved = _saved_bytes_of_step(scheme, engine, batch)
@@ -37,18 +38,23 @@ def forecast_training(
     seconds = seconds_per_step(engine, scheme, batch, NUM_TIMED_STEPS) * accumulate
     weights: dict[int, int] = {}
     gradient_bytes = 0
+    on_cpu = offloaded_parameters(scheme)
     for parameter in scheme.parameters():
+        if parameter in on_cpu:
+            continue
         weights |= _storage_bytes(parameter)
         if parameter.requires_grad:
             gradient_bytes += parameter.numel() * parameter.element_size()
     # Weights that are saved for the backward pass are counted once, as weights.
     activation_bytes = sum(size for storage, size in saved.items() if storage not in weights)
     steps = num_training_steps(experiment)
+    block = max((_weight_bytes(block) for block in offloaded_blocks(scheme)), default=0)
+    resident = sum(weights.values()) + block
     return {
         "steps": steps,
         "seconds_per_step": seconds,
         "seconds": seconds * steps,
-        "bytes": sum(weights.values()) + gradient_bytes + _state_bytes(engine) + activation_bytes,
+        "bytes": resident + gradient_bytes + _state_bytes(engine) + activation_bytes,
         "activation_bytes": activation_bytes,
     }
 
@@ -70,6 +76,10 @@ def _storage_bytes(tensor: Tensor) -> dict[int, int]:
     """Address and size of the storage; views of one storage have the same address."""
     storage = tensor.untyped_storage()
     return {storage.data_ptr(): storage.nbytes()}
+
+
+def _weight_bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
 
 
 def _state_bytes(engine: Engine) -> int:

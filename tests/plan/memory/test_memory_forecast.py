@@ -15,6 +15,7 @@ from instil.cli import main
 from instil.cli.memory_page import parse_memory
 from instil.core import Batch, Scheme
 from instil.engine import Engine, Optimization
+from instil.engine.cpu_offload import offloaded_blocks, offloaded_parameters
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.trained_teachers import load_if_trained
@@ -22,7 +23,7 @@ from instil.plan.forecast import forecast_training
 from instil.plan.memory.layout import Layout
 from instil.plan.memory.memory_forecast import MemoryForecast, forecast_memory
 from instil.recipe import RecipeError, build
-from instil.recipe.sections import Recipe
+from instil.recipe.sections import Recipe, TeacherConfig
 from instil.training.step import train_step
 from tests.experiment.small import recipe as small_recipe
 from tests.networks.sources.folders import language_recipe, tokenizer, write_chat
@@ -164,6 +165,69 @@ def test_sharded_weights_in_bfloat16(folder: Path) -> None:
     assert half.of_rank(sharded).activations < 0.8 * half.of_rank(whole).activations
     # Autocast copies the weights of one block at a time.
     assert half.of_rank(whole_checkpointed).buffers < 1.1 * half.of_rank(checkpointed).buffers
+
+
+def large_teacher(folder: Path, **changes: Any) -> Recipe:
+    """Recipe whose teacher has most of the weights."""
+    recipe = recipe_of(folder, "gpt2")
+    assert isinstance(recipe.teacher, TeacherConfig)
+    layers = config_of("llama", num_hidden_layers=4, intermediate_size=1024)
+    changes["options"] = {"config": layers}
+    return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update=changes)})
+
+
+def test_offloaded_teachers(folder: Path) -> None:
+    recipe = large_teacher(folder, cpu_offload=True)
+    forecast = MemoryForecast(recipe, ranks=1, device="cpu")
+    memory = forecast.of_rank(Layout(1, False, False))
+    engine, scheme = real_step(recipe, forecast.batch, False)
+    assert len(offloaded_blocks(scheme)) == 4
+    on_cpu = offloaded_parameters(scheme)
+    others = [p for p in scheme.parameters() if p not in on_cpu]
+    resident = sum(tensor.nbytes for tensor in (*others, *scheme.buffers()))
+    assert memory.student + memory.teacher == resident
+    passes = allocated(engine, scheme, forecast.batch)
+    assert memory.activations + memory.buffers == pytest.approx(passes, rel=0.1)
+    # Without the option: a copy of a block less, and all blocks more.
+    plain = MemoryForecast(large_teacher(folder), ranks=1, device="cpu")
+    whole = plain.of_rank(Layout(1, False, False))
+    block = sum(parameter.nbytes for parameter in offloaded_blocks(scheme)[0].parameters())
+    assert whole.teacher == memory.teacher + 4 * block
+    assert plain.of_rank(Layout(1, False, False, offloaded=("teacher",))) == memory
+    assert plain.of_rank(Layout(1, False, False)) == whole
+    measured = forecast_training(Experiment.from_recipe(recipe), scheme, engine, forecast.batch)
+    total = sum(parameter.nbytes for parameter in scheme.parameters())
+    assert measured["bytes"] < total + measured["activation_bytes"]
+
+
+def test_a_proposal_that_offloads_the_teacher() -> None:
+    student = {"model": "cnn", "options": {"width": 2}}
+    teacher = {"model": "mlp", "options": {"width": 64, "depth": 12}, "is_trained": True}
+    recipe = small_recipe("data.batch_size=2", teacher=teacher, student=student)
+    forecast = MemoryForecast(recipe, ranks=2)
+    sharded = Layout(2, True, True)
+    offloaded = Layout(2, True, True, offloaded=("teacher",))
+    smallest = min(forecast.of_rank(layout).total for layout in forecast.layouts())
+    needed = forecast.of_rank(Layout(2, False, False, offloaded=("teacher",))).total
+    assert needed < 0.5 * smallest
+    blocks = forecast.offloaded_bytes(offloaded)
+    difference = forecast.of_rank(sharded).teacher - forecast.of_rank(offloaded).teacher
+    assert blocks / 2 <= difference < 0.6 * blocks
+    # The gathered block is on the device, and no further copy of it.
+    assert forecast.of_rank(offloaded).communication == forecast.of_rank(sharded).communication
+    assert forecast.of_rank(offloaded).buffers == forecast.of_rank(sharded).buffers
+    fits = forecast.propose(2 * smallest)
+    assert fits is not None
+    assert fits.offloaded == ()
+    proposed = forecast_memory(recipe, 2, (needed + smallest) / 2 / 0.9)
+    assert proposed["proposal"][-1] == "teacher.cpu_offload=true"
+    assert "CPU offload" in proposed["layouts"][-1]["name"]
+    assert proposed["layouts"][-1]["fits"]
+    assert proposed["notes"][-1].startswith("teacher.cpu_offload keeps ")
+    # Teachers that are trained first cannot be offloaded.
+    assert MemoryForecast(small_recipe(), ranks=1).offloadable == {}
+    several = small_recipe(teacher=[teacher, {"model": "cnn"}, teacher], student=student)
+    assert [*MemoryForecast(several, ranks=1).offloadable] == ["teacher.0", "teacher.2"]
 
 
 def test_the_command(

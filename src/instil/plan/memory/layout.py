@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from instil.core import Scheme
+from instil.engine.cpu_offload import offloaded_parameters
 from instil.engine.shard_precision import fixed_parameters, gathered_dtypes
 from instil.plan.memory.optimizer_memory import OptimizerMemory
 from instil.plan.memory.sharded_units import (
@@ -29,6 +30,8 @@ class Layout:
         is_checkpointed: whether blocks are computed again in the backward pass.
         accumulate: number of micro-batches of a step.
         shard_group: number of processes that share one copy, if they are not all of them.
+        offloaded: recipe paths of teachers that the layout offloads to the CPU, in addition to
+            those of the recipe.
     """
 
     ranks: int
@@ -36,6 +39,7 @@ class Layout:
     is_checkpointed: bool
     accumulate: int = 1
     shard_group: int | None = None
+    offloaded: tuple[str, ...] = ()
 
     @property
     def group(self) -> int:
@@ -52,6 +56,8 @@ class Layout:
             parts.append("activation checkpointing")
         if self.accumulate > 1:
             parts.append(f"{self.accumulate} micro-batches")
+        if self.offloaded:
+            parts.append("CPU offload")
         return ", ".join(parts)
 
     @property
@@ -63,6 +69,7 @@ class Layout:
             f"train.shard_group={group}",
             f"train.activation_checkpointing={str(self.is_checkpointed).lower()}",
             f"train.accumulate={self.accumulate}",
+            *(f"{path}.cpu_offload=true" for path in self.offloaded),
         ]
 
 
@@ -72,7 +79,7 @@ class RankMemory:
 
     Attributes:
         student: weights of the student, of adapters and of other learners.
-        teacher: weights of the teachers.
+        teacher: weights of the teachers, without those of offloaded blocks.
         gradients: gradients of all trained weights.
         optimizer: states of the optimizers.
         activations: tensors that the forward pass saves for the backward pass.
@@ -120,18 +127,21 @@ class TrainingMemory:
         """Forecast the memory of the process with the largest shards.
 
         Args:
-            layout: distribution over processes.
+            layout: distribution over processes, whose teachers are offloaded.
             step: memory of a micro-batch of that layout.
         """
         group = layout.group
         dtypes = gathered_dtypes(self.scheme, self.dtype)
         units = units_of(self.scheme, dtypes)
         teachers = teacher_parameters(self.scheme)
+        on_cpu = offloaded_parameters(self.scheme)
         # Teachers that do not change are stored in the type of their gathered weights.
         converted = fixed_parameters(self.scheme) if layout.is_sharded else set()
         weights = {"student": 0, "teacher": 0}
         gradients = optimizer = 0
         for parameter in self.scheme.parameters():
+            if parameter in on_cpu:
+                continue
             side = "teacher" if parameter in teachers else "student"
             dtype = dtypes[parameter] if parameter in converted else parameter.dtype
             weights[side] += shard_bytes(parameter, group, dtype.itemsize)

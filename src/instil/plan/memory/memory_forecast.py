@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from instil.core import Batch, Scheme
+from instil.engine.cpu_offload import (
+    offload_blocks,
+    offloaded_parameters,
+    undo_offload,
+    without_offload,
+)
 from instil.engine.devices import dtype_of
 from instil.engine.optimization import Optimization
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import build_training
 from instil.functional.tokens.chunk_sizes import sizes_of_device
 from instil.plan.memory.layout import Layout, RankMemory, TrainingMemory
+from instil.plan.memory.offloadable_teachers import offloadable_teachers
 from instil.plan.memory.optimizer_memory import optimizer_memory
 from instil.plan.memory.sharded_units import teacher_parameters
 from instil.plan.memory.traced_step import StepMemory, gathered_weights, trace_step
@@ -26,6 +35,7 @@ from instil.plan.memory.valueless_stage import (
 )
 from instil.recipe import RecipeError
 from instil.recipe.sections import Recipe
+from instil.report.quantities import plain, size
 
 RESERVE = 0.1
 """Share of a device's memory for what the forecast does not count: the allocator's fragments, the
@@ -54,7 +64,7 @@ class MemoryForecast:
     recipe: Recipe
     ranks: int
     device: str = "cuda"
-    _steps: dict[tuple[bool, bool, int], StepMemory] = field(default_factory=dict)
+    _steps: dict[tuple[Any, ...], StepMemory] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.experiment = Experiment.from_recipe(without_weights(self.recipe))
@@ -67,6 +77,7 @@ class MemoryForecast:
             for learner in self.scheme.learners
         }
         states = optimizer_memory(self.scheme, optimizations)
+        self.offloadable = offloadable_teachers(self.experiment.recipe, self.scheme)
         self._dtype = dtype_of(train.precision)
         self._training = TrainingMemory(self.scheme, states, self.device == "cuda", self._dtype)
 
@@ -76,18 +87,40 @@ class MemoryForecast:
         Args:
             layout: distribution over processes.
         """
-        key = (layout.is_sharded, layout.is_checkpointed, layout.accumulate)
-        if key not in self._steps:
-            self._steps[key] = self._trace(layout)
-        return self._training.of_rank(layout, self._steps[key])
+        key = (layout.is_sharded, layout.is_checkpointed, layout.accumulate, layout.offloaded)
+        with self._offload(layout):
+            if key not in self._steps:
+                self._steps[key] = self._trace(layout)
+            return self._training.of_rank(layout, self._steps[key])
+
+    def offloaded_bytes(self, layout: Layout) -> int:
+        """Return the bytes of the teachers' weights that stay in the memory of the machine."""
+        with self._offload(layout):
+            return sum(parameter.nbytes for parameter in offloaded_parameters(self.scheme))
+
+    @contextlib.contextmanager
+    def _offload(self, layout: Layout) -> Iterator[None]:
+        """Context in which the teachers that a layout names are offloaded."""
+        blocks: list[nn.Module] = []
+        for path in layout.offloaded:
+            blocks += offload_blocks(self.offloadable[path])
+        try:
+            yield
+        finally:
+            undo_offload(blocks)
 
     def _trace(self, layout: Layout) -> StepMemory:
         batch = self._batch(layout.accumulate)
         dtype = self._dtype if layout.is_sharded else torch.float32
-        with clear_errors(), sizes_of_device(self.device), gathered_weights(self.scheme, dtype):
-            return trace_step(
-                self.scheme, batch, self.recipe.train.precision, layout.is_checkpointed
-            )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(clear_errors())
+            stack.enter_context(sizes_of_device(self.device))
+            stack.enter_context(gathered_weights(self.scheme, dtype))
+            # The copies of a block of shards count as gathered weights.
+            if layout.is_sharded:
+                stack.enter_context(without_offload(self.scheme))
+            precision = self.recipe.train.precision
+            return trace_step(self.scheme, batch, precision, layout.is_checkpointed)
 
     def layouts(self) -> list[Layout]:
         """Return layouts of this recipe in the order of their time per step, the fastest first."""
@@ -126,12 +159,15 @@ class MemoryForecast:
         return self.of_rank(layout).total <= (1 - RESERVE) * memory
 
     def _candidates(self) -> Iterator[Layout]:
-        yield from self.layouts()
-        smallest = self.layouts()[-1]
-        accumulate = 2 * smallest.accumulate
-        while accumulate * self.ranks <= self.recipe.data.batch_size:
-            yield Layout(self.ranks, smallest.is_sharded, True, accumulate)
-            accumulate *= 2
+        """Layouts and further micro-batches, then the same with offloaded teachers."""
+        # Each micro-batch copies all offloaded weights, which takes longer than a smaller one.
+        for offloaded in dict.fromkeys([(), tuple(self.offloadable)]):
+            layouts = [replace(layout, offloaded=offloaded) for layout in self.layouts()]
+            yield from layouts
+            smallest = layouts[-1]
+            while 2 * smallest.accumulate * self.ranks <= self.recipe.data.batch_size:
+                smallest = replace(smallest, accumulate=2 * smallest.accumulate)
+                yield smallest
 
     def _batch(self, accumulate: int) -> Batch:
         return first_micro_batch(self.experiment, self.ranks * accumulate)
@@ -180,9 +216,20 @@ def forecast_memory(recipe: Recipe, ranks: int, memory: float | None = None) -> 
         "parameters": {"student": of_all - of_teacher, "teacher": of_teacher},
         "layouts": [_row(forecast, layout, memory) for layout in layouts],
         "proposal": None if proposal is None else proposal.changes,
-        "notes": [NOT_MEASURED],
+        "notes": _notes(forecast, proposal or layouts[0]),
         "problems": problems,
     }
+
+
+def _notes(forecast: MemoryForecast, layout: Layout) -> list[str]:
+    offloaded = forecast.offloaded_bytes(layout)
+    if not offloaded:
+        return [NOT_MEASURED]
+    return [
+        NOT_MEASURED,
+        f"teacher.cpu_offload keeps {plain(size(offloaded))} of weights in the memory of the "
+        "machine, which every pass of the teacher copies to the device block by block.",
+    ]
 
 
 def _row(forecast: MemoryForecast, layout: Layout, memory: float | None) -> dict[str, Any]:

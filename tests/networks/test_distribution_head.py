@@ -50,6 +50,7 @@ def test_boxes_follow_from_the_distributions() -> None:
     box = outputs["anchor_boxes"][0, 0].tolist()
     assert box == pytest.approx([-left, -top, right, bottom], rel=1e-4)
     assert not outputs["foreground"].any()
+    assert outputs["target_boxes"].shape == (2, 0, 4)
 
 
 def test_label_loss_of_the_distributions() -> None:
@@ -63,6 +64,8 @@ def test_label_loss_of_the_distributions() -> None:
     # The second image has no object.
     assert outputs["foreground"][0].sum() > 0
     assert outputs["foreground"][1].sum() == 0
+    assert outputs["anchors"][1].equal(anchors[0])
+    assert outputs["target_boxes"][:, 0].tolist() == [[4, 4, 40, 40], [0, 0, 0, 0]]
     total, count = 0.0, 0
     for index in outputs["foreground"][0].nonzero()[:, 0].tolist():
         left, top, right, bottom = anchors[0][index].tolist()

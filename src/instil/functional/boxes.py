@@ -60,6 +60,29 @@ def generalized_iou(boxes: Tensor, other: Tensor) -> Tensor:
     return _ratio(intersection, union) - _ratio(outer - union, outer)
 
 
+def distance_iou(boxes: Tensor, other: Tensor) -> Tensor:
+    """Intersection over union minus the normalised distance of the centres (Zheng et al. 2020).
+
+    Args:
+        boxes: (..., 4), left, top, right and bottom.
+        other: (..., 4); the leading dimensions broadcast.
+
+    Returns:
+        Values (...) in (-1, 1]: the squared distance of the centres is divided by the squared
+        diagonal of the smallest box around both.
+
+    Example:
+        >>> distance_iou(torch.tensor([0.0, 0, 2, 2]), torch.tensor([2.0, 0, 4, 2]))
+        tensor(-0.2000)
+    """
+    boxes, other = to_float32(boxes), to_float32(other)
+    outer_low = torch.minimum(boxes[..., :2], other[..., :2])
+    outer_high = torch.maximum(boxes[..., 2:], other[..., 2:])
+    diagonal = (outer_high - outer_low).square().sum(-1)
+    between = (boxes[..., :2] + boxes[..., 2:] - other[..., :2] - other[..., 2:]) / 2
+    return box_iou(boxes, other) - _ratio(between.square().sum(-1), diagonal)
+
+
 def box_iou(boxes: Tensor, other: Tensor) -> Tensor:
     """Return the intersection over union (...) of boxes; 0 if both are empty.
 

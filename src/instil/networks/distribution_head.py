@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest
@@ -94,12 +95,14 @@ def _head_class() -> Any:
         """Head of FCOS with the distribution focal loss next to its other losses.
 
         Its outputs have ``edge_logits`` (N, anchors, 4 * bins). ``foreground`` passes on the mask
-        (N, anchors) of the anchors with an object, for hooks.
+        (N, anchors) of the anchors with an object, and ``target_boxes`` the boxes (N, M, 4) of the
+        labels, filled up with zeros, for hooks.
         """
 
         def __init__(self, *args: Any):
             super().__init__(*args)
             self.foreground = nn.Identity()
+            self.target_boxes = nn.Identity()
 
         def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
             return {"cls_logits": self.classification_head(x), **_edges(self.regression_head, x)}
@@ -116,6 +119,7 @@ def _head_class() -> Any:
             )
             matched = torch.stack(matched_idxs)
             foreground = self.foreground(matched >= 0)
+            self.target_boxes(pad_sequence([row["boxes"] for row in targets], batch_first=True))
             rows = zip(targets, matched, foreground, strict=True)
             boxes = torch.cat([row["boxes"][index[mask]] for row, index, mask in rows])
             distances = self.box_coder.encode(torch.stack(anchors)[foreground], boxes)

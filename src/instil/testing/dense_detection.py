@@ -57,7 +57,15 @@ def _distributions(logits: Tensor, dtype: torch.dtype, phase: float) -> Outputs:
     position = torch.arange(num_samples * num_anchors * 4 * NUM_BINS) + phase
     edges = (3 * position).sin().view(num_samples, num_anchors, 4 * NUM_BINS)
     has_object = (torch.arange(num_anchors) % 3 == 0).expand(num_samples, num_anchors)
-    return {"edge_logits": edges.to(dtype), "foreground": has_object.to(dtype)}
+    centres = 4.0 * torch.arange(num_anchors)[:, None]
+    anchors = torch.cat([centres - 1, centres - 1, centres + 1, centres + 1], 1)
+    boxes = torch.tensor([[2.0, 2, 18, 18], [30, 30, 40, 40], [0, 0, 0, 0]])
+    return {
+        "edge_logits": edges.to(dtype),
+        "foreground": has_object.to(dtype),
+        "target_boxes": boxes.expand(num_samples, -1, -1),
+        "anchors": anchors.expand(num_samples, -1, -1),
+    }
 
 
 def _queries(num_samples: int, dtype: torch.dtype, phase: float) -> Outputs:

@@ -16,9 +16,10 @@ PREDICTIONS = ("anchor_logits", "anchor_boxes")
 """Roles (N, anchors, C) and (N, anchors, 4) of the predictions."""
 FEATURES = ("class_features", "box_features")
 """Roles of the features inside the head: by number of blocks, then by level."""
-DISTRIBUTIONS = ("edge_logits", "foreground")
-"""Roles of a head with distributions: logits (N, anchors, 4 * bins), and the mask (N, anchors) of
-anchors with an object, which is 0 in eval mode."""
+DISTRIBUTIONS = ("edge_logits", "foreground", "target_boxes", "anchors")
+"""Roles of a head with distributions: logits (N, anchors, 4 * bins), the mask (N, anchors) of
+anchors with an object, the boxes (N, M, 4) of the labels, and the boxes (N, anchors, 4) of the
+anchors. In eval mode, mask and boxes of the labels are 0."""
 DENSE_ROLES = (*PREDICTIONS, *FEATURES, *DISTRIBUTIONS, "dense_head")
 
 
@@ -65,15 +66,16 @@ class _HeadRecorder:
         self.model = model
         self.predictions: dict[str, Tensor] = {}
         self.anchors: list[Tensor] = []
-        self.foreground: list[Tensor] = []
+        self.assigned: dict[str, Tensor] = {}
         self.features: dict[str, list[list[Tensor]]] = {}
         self.hooks = [
             model.head.register_forward_hook(self._keep_predictions),
             model.anchor_generator.register_forward_hook(self._keep_anchors),
         ]
-        if hasattr(model.head, "foreground"):
-            hook = model.head.foreground.register_forward_hook(self._keep_foreground)
-            self.hooks.append(hook)
+        for role in ("foreground", "target_boxes"):
+            if hasattr(model.head, role):
+                keep = self._keep_assigned(role)
+                self.hooks.append(getattr(model.head, role).register_forward_hook(keep))
         for role, branch in zip(FEATURES, _branches(model), strict=True):
             relus = [layer for layer in _layers(branch.conv) if isinstance(layer, nn.ReLU)]
             self.features[role] = [[] for _ in range(1 + len(relus))]
@@ -86,8 +88,11 @@ class _HeadRecorder:
     def _keep_anchors(self, _module: Any, _inputs: Any, output: list[Tensor]) -> None:
         self.anchors = output
 
-    def _keep_foreground(self, _module: Any, _inputs: Any, output: Tensor) -> None:
-        self.foreground = [output.float()]
+    def _keep_assigned(self, role: str) -> Any:
+        def keep(_module: Any, _inputs: Any, output: Tensor) -> None:
+            self.assigned[role] = output.float()
+
+        return keep
 
     def remove(self) -> None:
         for hook in self.hooks:
@@ -109,13 +114,16 @@ class _HeadRecorder:
         }
 
     def _distributions(self) -> Outputs:
-        """Distributions of the edges, and the anchors with an object; empty for another head."""
+        """Distributions of the edges, and anchors and boxes; empty for another head."""
         if "edge_logits" not in self.predictions:
             return {}
         edges = self.predictions["edge_logits"]
         # A detector assigns objects to anchors in train mode only.
-        foreground = self.foreground or [edges.new_zeros(edges.shape[:2], dtype=torch.float32)]
-        return dict(zip(DISTRIBUTIONS, (edges, foreground[0]), strict=True))
+        empty = edges.new_zeros(edges.shape[:2], dtype=torch.float32)
+        foreground = self.assigned.get("foreground", empty)
+        boxes = self.assigned.get("target_boxes", empty.new_zeros(len(edges), 0, 4))
+        parts = (edges, foreground, boxes, torch.stack(self.anchors).float())
+        return dict(zip(DISTRIBUTIONS, parts, strict=True))
 
 
 class _Decode:

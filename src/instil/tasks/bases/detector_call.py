@@ -31,7 +31,8 @@ def detector_call(
         ``labels`` and ``scores`` of each image. A detector with the head of RetinaNet or FCOS
         also returns ``anchor_logits`` (N, anchors, C), ``anchor_boxes`` (N, anchors, 4) and, for
         ``crosskd``, ``class_features``, ``box_features`` and ``dense_head``. With distributions
-        of the edges it returns ``edge_logits`` and ``foreground``, which is 0 in eval mode.
+        of the edges it returns ``edge_logits``, ``foreground``, ``target_boxes`` and ``anchors``,
+        see ``instil.tasks.bases.dense_outputs``.
     """
     image = batch["image"]
     images = list(image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image)

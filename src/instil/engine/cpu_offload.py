@@ -8,19 +8,16 @@ block is offloaded too.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from instil.core import Batch, Net, Scheme, Teacher
-from instil.engine.blocks import parts_of_scheme, repeated_blocks
-from instil.engine.processes import broadcast_tensors, world_size
+from instil.engine.blocks import repeated_blocks
 
 log = logging.getLogger("instil")
 
@@ -28,8 +25,7 @@ log = logging.getLogger("instil")
 class Offloaded(nn.Module):
     """Mixin whose weights have a copy on the compute device during a forward pass only.
 
-    With gradients enabled, the pass keeps its inputs only and is computed again in the backward
-    pass. The gradient of the input then needs the weights of one block at a time too.
+    A graph for the gradient of the input keeps no copies: the backward pass makes them again.
     """
 
     compute_device = torch.device("cpu")
@@ -37,25 +33,43 @@ class Offloaded(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *args: Any, **named: Any) -> Any:
-        run = functools.partial(self._run, super().forward)
+        homes = {parameter: parameter.data for parameter in self.parameters()}
+        try:
+            for parameter, home in homes.items():
+                parameter.data = _fetch(home, self.compute_device)
+            with self._without_copies_in_graph(homes):
+                return super().forward(*args, **named)
+        finally:
+            restore_weights(homes)
+
+    def _without_copies_in_graph(
+        self, homes: dict[nn.Parameter, Tensor]
+    ) -> AbstractContextManager[Any]:
+        """Context in which autograd saves where a weight is, in place of its copy."""
         if not torch.is_grad_enabled():
-            return run(*args, **named)
-        if any(parameter.requires_grad for parameter in self.parameters()):
+            return contextlib.nullcontext()
+        if any(parameter.requires_grad for parameter in homes):
             raise ValueError(
                 "teacher.cpu_offload: the weights of this teacher, or of a network that starts "
                 "from them, are trained. Expected a teacher that does not change. Leave "
                 "cpu_offload out"
             )
-        return checkpoint(run, *args, use_reentrant=False, **named)
+        # Layers save views, such as transposed weights, which have the storage of the copy.
+        home_of = {p.data.untyped_storage()._cdata: home for p, home in homes.items()}
 
-    def _run(self, forward: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        homes = {parameter: parameter.data for parameter in self.parameters()}
-        try:
-            for parameter, home in homes.items():
-                parameter.data = home.to(self.compute_device, non_blocking=True, copy=True)
-            return forward(*args, **named)
-        finally:
-            _restore(homes)
+        def pack(tensor: Tensor) -> Any:
+            home = home_of.get(tensor.untyped_storage()._cdata)
+            if home is None or home.dtype != tensor.dtype:
+                return tensor
+            return home, (tensor.size(), tensor.stride(), tensor.storage_offset())
+
+        def unpack(saved: Any) -> Tensor:
+            if isinstance(saved, Tensor):
+                return saved
+            home, layout = saved
+            return _fetch(home, self.compute_device).as_strided(*layout)
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Offloaded:
         """Apply a function of ``to`` to buffers; of weights it changes the type only."""
@@ -154,71 +168,14 @@ def device_of(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
-def broadcast_state(module: nn.Module) -> None:
-    """Overwrite parameters and buffers with those of the first process.
+def restore_weights(homes: dict[nn.Parameter, Tensor]) -> None:
+    """Replace the values of parameters, which frees their copies.
 
     Args:
-        module: module on its device, with or without offloaded blocks.
+        homes: parameter -> its value.
     """
-    if world_size() == 1:
-        return
-    fetched = offloaded_parameters(module)
-    resident = [parameter for parameter in module.parameters() if parameter not in fetched]
-    broadcast_tensors([*resident, *module.buffers()])
-    for block in offloaded_blocks(module):
-        for parameter in block.parameters():
-            # Processes communicate on the device; a block fits there.
-            received = parameter.data.to(block.compute_device, copy=True)
-            broadcast_tensors([received])
-            received = received.to(parameter.device)
-            # Weights may be views of a file, which a change would copy into memory.
-            if not torch.equal(received, parameter.data):
-                parameter.data.copy_(received)
-
-
-def prepare_offloaded(scheme: Scheme, batch: Batch, device: torch.device) -> None:
-    """Prepare a scheme whose networks do not fit on a device.
-
-    Args:
-        scheme: the scheme; its networks stay where they are.
-        batch: dry batch on the device.
-        device: device of this process.
-    """
-    networks: list[nn.Module] = []
-    for part in parts_of_scheme(scheme):
-        if isinstance(part, (Net, Teacher)):
-            networks.append(part)
-        else:
-            part.to(device)
-    with offloaded(networks, device):
-        scheme.prepare(batch)
-
-
-@contextlib.contextmanager
-def offloaded(networks: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
-    """Context in which networks compute on a device and keep the weights of blocks elsewhere.
-
-    All other weights have a copy on the device for the whole context, because outputs may be
-    computed from them after a pass. The context is for passes without gradients of weights.
-
-    Args:
-        networks: networks, whose weights have their present device again at the end.
-        device: device of buffers, inputs and outputs.
-    """
-    homes: dict[nn.Parameter, Tensor] = {}
-    with contextlib.ExitStack() as stack:
-        stack.callback(_restore, homes)
-        for network in networks:
-            stack.callback(undo_offload, offload_blocks(network))
-            for block in offloaded_blocks(network):
-                block.compute_device = device
-            for buffer in network.buffers():
-                buffer.data = buffer.data.to(device)
-            for parameter in set(network.parameters()) - offloaded_parameters(network):
-                if parameter not in homes:
-                    homes[parameter] = parameter.data
-                    parameter.data = parameter.data.to(device, copy=True)
-        yield
+    for parameter, home in homes.items():
+        parameter.data = home
 
 
 def _offload(block: nn.Module) -> None:
@@ -226,9 +183,8 @@ def _offload(block: nn.Module) -> None:
     block.__class__ = type(kind.__name__, (Offloaded, kind), {})
 
 
-def _restore(homes: dict[nn.Parameter, Tensor]) -> None:
-    for parameter, home in homes.items():
-        parameter.data = home
+def _fetch(home: Tensor, device: torch.device) -> Tensor:
+    return home.to(device, non_blocking=True, copy=True)
 
 
 def _pinned(tensor: Tensor, device: torch.device) -> Tensor:

@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 
 import instil.engine.activation_checkpointing as checkpointing
 import instil.engine.batch_norm as batch_norm
-import instil.engine.cpu_offload as cpu_offload
 import instil.engine.learners as learners
 import instil.engine.processes as processes
 import instil.engine.sharding as sharding
@@ -22,6 +21,7 @@ from instil.engine.checkpoint_writer import CheckpointWriter
 from instil.engine.devices import dtype_of
 from instil.engine.differentiable import gather_rows, set_gather
 from instil.engine.loss_weights import loss_weights
+from instil.engine.offloaded_preparation import broadcast_state, prepare_offloaded
 from instil.engine.optimization import Optimization, Options
 from instil.engine.sharded_checkpoints import restore_checkpoint
 from instil.engine.state import fixed_teachers, moving_buffers, random_state, set_random_state
@@ -71,7 +71,7 @@ class Engine:
         """Prepare a scheme on the device, where networks to be sharded have a block at a time."""
         batch = self.move(batch)
         if self.shard and self.device.type != "cpu":
-            cpu_offload.prepare_offloaded(scheme, batch, self.device)
+            prepare_offloaded(scheme, batch, self.device)
         else:
             scheme.to(self.device).prepare(batch)
 
@@ -88,7 +88,7 @@ class Engine:
         if not self.shard:
             scheme.to(self.device)
             # Random initial weights must be equal before each process keeps its own copy.
-            cpu_offload.broadcast_state(scheme)
+            broadcast_state(scheme)
         set_gather(scheme)
         if self.shard:
             sharding.check_shardable(scheme)

@@ -454,7 +454,8 @@ def main() -> None:
         if options.part in ("search", "random"):
             write(task, "random", random_searches(read("exhaustive", task)))
         if options.part == "search":
-            rows = studies(task, options.data, options.work / "searches", options.jobs)
+            kinds = {"strategy": "halving", "prior": "none"}
+            rows = studies(task, options.data, options.work / "searches", options.jobs, **kinds)
             write(task, "searches", list(rows))
         if options.part == "seeds":
             kinds = {"strategy": "seeds", "prior": fit_prior(task, options.work / "models")}

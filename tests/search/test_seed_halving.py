@@ -18,7 +18,7 @@ def test_a_budget_limits_the_candidates(budget: int | None) -> None:
     first, second = (rung.num_candidates for rung in schedule.rungs)
     assert all(rung.num_steps == 5 for rung in schedule.rungs)
     assert second == max(1, round(first / 3))
-    assert schedule.num_finalists == max(1, round(first / 6))
+    assert schedule.num_finalists == max(min(3, first), round(first / 6))
     if budget is None:
         assert first == 60
     else:

@@ -146,7 +146,7 @@ def test_sections_in_a_file(tmp_path: Path) -> None:
     [
         ({"over": ("teachers", "methods")}, "--over: methods and teachers at once"),
         ({"over": ("methods",), "teachers": TEACHERS}, "--teachers: for teachers only"),
-        ({"prior": "best"}, "--prior: unknown name 'best'. Expected none, model or the file"),
+        ({"prior": "best"}, "--prior: unknown name 'best'. Expected auto, none, model or the file"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -72,7 +72,10 @@ FoldsOption = Annotated[
     typer.Option(min=1, help="Folds of the labelled training samples for each trial, with few."),
 ]
 StrategyOption = Annotated[
-    str, typer.Option(metavar="NAME", help="halving, seeds, random for comparison, or exhaustive.")
+    str,
+    typer.Option(
+        metavar="NAME", help="auto, halving, seeds, random for comparison, or exhaustive."
+    ),
 ]
 SamplerOption = Annotated[
     str, typer.Option(metavar="NAME", help="Sampler of options: tpe or random.")
@@ -106,7 +109,7 @@ PriorOption = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Order of the methods in short rounds: none, model, or the file of a model.",
+        help="Order of the methods: auto, none, model, or the file of a model.",
     ),
 ]
 MaxCostOption = Annotated[
@@ -148,9 +151,9 @@ def search(
     trials: TrialsOption = 4,
     seeds: SeedsOption = 3,
     folds: FoldsOption = 1,
-    strategy: StrategyOption = "halving",
+    strategy: StrategyOption = "auto",
     sampler: SamplerOption = "tpe",
-    prior: PriorOption = "none",
+    prior: PriorOption = "auto",
     max_cost: MaxCostOption = 20.0,
     teachers: TeachersOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,

@@ -26,6 +26,7 @@ from instil.search.outcome import write_outcome
 from instil.search.planning import plan_rounds
 from instil.search.sampling import require_optuna
 from instil.search.state import STATE, Settings, State, read_state
+from instil.search.strategy import describe, resolve_settings
 from instil.search.student_methods import methods_study
 from instil.search.students import find_students
 from instil.search.study import Study
@@ -137,6 +138,8 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
     arms = candidates.arms
     noun = next((one for one in ("students", "teachers") if one in settings.over), "methods")
     console.print(f"{len(arms)} arms, {len(candidates.refused)} {noun} refused.", highlight=False)
+    settings = resolve_settings(experiment, settings, arms, num_jobs)
+    console.print(f"Strategy: {describe(settings)}.", highlight=False)
     arms, schedule = plan_rounds(experiment, settings, arms, num_jobs)
     splits = experiment.splits
     data_hash = fingerprint(sample_digest(splits.train), sample_digest(splits.validation))

@@ -12,6 +12,8 @@ SHARES = (1.0, 1 / 3)
 """Share of the candidates in each round."""
 FINAL_SHARE = 1 / 6
 """Share of the candidates that are finalists."""
+MIN_FINALISTS = 3
+"""Smallest number of finalists, if there are so many candidates."""
 
 
 def plan_seeds(
@@ -42,7 +44,7 @@ def plan_seeds(
     """
     for count in range(num_candidates, 0, -1):
         rungs = tuple(Rung(max(1, round(share * count)), 1, full_steps) for share in SHARES)
-        num_finalists = max(1, round(FINAL_SHARE * count))
+        num_finalists = max(min(MIN_FINALISTS, count), round(FINAL_SHARE * count))
         schedule = Schedule(rungs, num_references, num_finalists, num_seeds, full_steps)
         if budget is None or schedule.total_steps <= budget:
             return schedule

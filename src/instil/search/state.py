@@ -15,8 +15,8 @@ from instil.search.schedule import Schedule
 from instil.search.subjects import KEEP, check_subjects
 
 STATE = "study.json"
-Strategy = Literal["halving", "seeds", "random", "exhaustive"]
-PRIORS = ("none", "model")
+Strategy = Literal["auto", "halving", "seeds", "random", "exhaustive"]
+PRIORS = ("auto", "none", "model")
 MAX_COST = 20.0
 """Time of a step of a method, in steps of the recipe's own one, above which it is refused."""
 
@@ -32,7 +32,7 @@ class Settings:
         max_runs: the same, in trainings of the recipe's length.
         max_seconds: the same, in seconds.
         strategy: successive halving over steps or over seeds, random search of the same cost, or
-            all arms to the end.
+            all arms to the end. ``auto``: see ``resolve_settings``.
         sampler: sampler of options.
         num_trials: trials of each arm per round; 1 without ``options``.
         num_seeds: new seeds of the final trainings.
@@ -42,6 +42,7 @@ class Settings:
         keep: share of the teacher's quality that the chosen student keeps.
         prior: ``model``, or a file of coefficients, orders the methods by their predicted gain: a
             budget leaves out the last ones, and short rounds also count the predicted rank.
+            ``auto``: see ``resolve_settings``.
         num_folds: folds of the labelled training samples for every trial that is not final; 1: the
             validation split only.
         teachers: sections or changes of teachers by name, see ``parse_teachers``.
@@ -54,7 +55,7 @@ class Settings:
     max_steps: int | None = None
     max_runs: int | None = None
     max_seconds: float | None = None
-    strategy: Strategy = "halving"
+    strategy: Strategy = "auto"
     sampler: Sampler = "tpe"
     num_trials: int = 4
     num_seeds: int = 3
@@ -62,7 +63,7 @@ class Settings:
     students: tuple[str, ...] | None = None
     limits: dict[str, float] = field(default_factory=dict)
     keep: float = KEEP
-    prior: str = "none"
+    prior: str = "auto"
     teachers: dict[str, Any] | None = None
     num_folds: int = 1
     max_cost: float = MAX_COST
@@ -77,7 +78,8 @@ class Settings:
                 raise ValueError(f"{option}: unknown name '{value}'. Expected {' or '.join(names)}")
         if self.prior not in PRIORS and not Path(self.prior).is_file():
             raise ValueError(
-                f"--prior: unknown name '{self.prior}'. Expected none, model or the file of a model"
+                f"--prior: unknown name '{self.prior}'. Expected auto, none, model or the file of "
+                "a model"
             )
         limits = (self.max_steps, self.max_runs, self.max_seconds)
         if sum(limit is not None for limit in limits) > 1:
@@ -104,7 +106,8 @@ class Settings:
     @property
     def has_prior(self) -> bool:
         """Whether a model of gain orders the methods."""
-        return self.prior != "none" and "methods" in self.over and not self.has_students
+        is_on = self.prior not in ("auto", "none")
+        return is_on and "methods" in self.over and not self.has_students
 
     @property
     def prior_file(self) -> str | None:

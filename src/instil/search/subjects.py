@@ -39,7 +39,7 @@ def check_subjects(settings: Any) -> None:
             "--folds: for rounds of trials, which an exhaustive search and a search over teachers "
             "need not have. Expected 1. Remove --folds"
         )
-    if {"students", "methods"} <= set(over) and settings.strategy != "halving":
+    if {"students", "methods"} <= set(over) and settings.strategy not in ("auto", "halving"):
         raise ValueError(
             f"--strategy: {settings.strategy} for students and methods at once. Expected halving. "
             "Search for one of them first, and for the other with its best.yaml"

@@ -57,24 +57,24 @@ def test_few_methods_are_halved_over_steps(experiment: Experiment) -> None:
     "settings", [{"over": ("methods", "options")}, {"num_folds": 3}, {"over": ("options",)}]
 )
 def test_other_searches_halve_over_steps(experiment: Experiment, settings: Any) -> None:
-    found = resolved(experiment, 60, max_runs=400, **settings)
-    assert (found.strategy, found.prior) == ("halving", "none")
+    chosen = resolved(experiment, 60, max_runs=400, **settings)
+    assert (chosen.strategy, chosen.prior) == ("halving", "none")
 
 
 def test_labels_that_the_model_does_not_know(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("instil.search.strategy.read_gain_model", lambda: {"kinds": ["real"]})
-    found = resolved(experiment, 60, max_runs=100)
-    assert (found.strategy, found.prior) == ("halving", "none")
+    chosen = resolved(experiment, 60, max_runs=100)
+    assert (chosen.strategy, chosen.prior) == ("halving", "none")
     # A strategy that is named stays, with methods in a random order.
-    found = resolved(experiment, 60, max_runs=100, strategy="seeds")
-    assert (found.strategy, found.prior) == ("seeds", "none")
+    chosen = resolved(experiment, 60, max_runs=100, strategy="seeds")
+    assert (chosen.strategy, chosen.prior) == ("seeds", "none")
 
 
 def test_named_settings_stay(experiment: Experiment) -> None:
     for strategy, prior in (("seeds", "none"), ("halving", "model"), ("random", "none")):
-        found = resolved(experiment, 60, max_runs=100, strategy=strategy, prior=prior)
-        assert (found.strategy, found.prior) == (strategy, prior)
+        chosen = resolved(experiment, 60, max_runs=100, strategy=strategy, prior=prior)
+        assert (chosen.strategy, chosen.prior) == (strategy, prior)
     assert resolved(experiment, 60, max_runs=100, strategy="seeds").prior == "model"
     assert resolved(experiment, 60, max_runs=100, strategy="halving").prior == "none"

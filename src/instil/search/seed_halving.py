@@ -13,7 +13,7 @@ SHARES = (1.0, 1 / 3)
 FINAL_SHARE = 1 / 6
 """Share of the candidates that are finalists."""
 MIN_FINALISTS = 3
-"""Smallest number of finalists, if there are so many candidates."""
+"""Smallest number of finalists, unless there are fewer candidates."""
 
 
 def plan_seeds(

@@ -22,13 +22,16 @@ class QueryDecoder:
         num_values: numbers of a point P: the width of a learned query, or 4 for the logits of a
             reference box (centre and size as fractions of the image).
         is_binary: whether each class has a sigmoid; otherwise the last class means no object.
-        decode: function from the memory and points (N, Q, P) to class logits (layers, N, Q, C) and
-            boxes (layers, N, Q, 4), centre and size as fractions of the image.
+        decode: function from the memory and points (N, Q, P) to class logits (layers, N, R, C) and
+            boxes (layers, N, R, 4), with R predictions: Q for each pattern. Boxes are centre and
+            size as fractions of the image.
+        num_patterns: number of predictions of each point, which have learned contents of their own.
     """
 
     num_values: int
     is_binary: bool
     decode: Callable[[Memory, Tensor], tuple[Tensor, Tensor]]
+    num_patterns: int = 1
 
 
 def require_same_class_kind(name: str, student_role: str, teacher_role: str) -> None:

@@ -71,7 +71,10 @@ def batch() -> dict[str, Tensor]:
     return {"image": image, "label": label, "box": box, "index": torch.arange(2)}
 
 
-@pytest.mark.parametrize("config", [DETR, DAB_DETR], ids=["detr", "dab_detr"])
+PATTERNS = DAB_DETR | {"num_patterns": 2}
+
+
+@pytest.mark.parametrize("config", [DETR, DAB_DETR, PATTERNS], ids=["detr", "dab_detr", "patterns"])
 def test_own_points_reproduce_the_predictions(config: dict[str, Any]) -> None:
     model = detector(config, 0, decoder_layers=2).eval()
     with torch.no_grad():
@@ -139,5 +142,23 @@ def test_wrong_detectors() -> None:
         Objectives({"it": KDDETR()}).build(*sides)
     with pytest.raises(ValueError, match="general, specific: both are 0"):
         KDDETR(general=0.0, specific=0.0)
-    patterns = call(detector(DAB_DETR, 0, num_patterns=2).eval(), batch())
-    assert "query_decoder" not in patterns
+    sides = [call(detector(config, 0).eval(), batch()) for config in (DAB_DETR, PATTERNS)]
+    with pytest.raises(ValueError, match=r"one number of patterns, got 1 of the student and 2 of"):
+        Objectives({"it": KDDETR()}).build(*sides)
+
+
+def test_all_queries_of_all_patterns_count() -> None:
+    model = detector(PATTERNS, 0).train()
+    outputs = call(model, batch())
+    assert outputs["query_binary_logits"].shape == (2, 12, 4)
+    assert outputs["query_points"].shape == (2, 6, 4)
+    # Patterns have contents of their own, so that their predictions differ.
+    first, second = outputs["query_binary_logits"].split(6, 1)
+    assert (first - second).abs().max() > 1e-3
+    logits, _ = outputs["query_decoder"].decode(outputs["query_memory"], torch.zeros(2, 3, 4))
+    assert logits.shape[1:] == (2, 6, 4)
+    other = call(detector(PATTERNS, 1).train(), batch())
+    objectives = Objectives({"it": KDDETR(num_points=5)})
+    objectives.build(outputs, other)
+    objectives(outputs, other, batch()).losses["it"].backward()
+    assert model.model.patterns.weight.grad.abs().sum() > 0

@@ -105,8 +105,9 @@ class KDDETR(Objective):
         "terms are, and both sums are over an image. The code draws general points for a batch, "
         "here each image has its own. Learned queries of another width pass through a linear "
         "layer. The contents of an RT-DETR query are the detector's own encoder features at the "
-        "centre of the box. The code has no RT-DETR and no DETR. The distillation to other kinds "
-        "of detectors is not part of it.",
+        "centre of the box. With num_patterns (DAB-DETR), pattern i of the student "
+        "learns from pattern i of the teacher. The code has no RT-DETR and no DETR. The "
+        "distillation to other kinds of detectors is not part of it.",
         equation=r"\sum_{l} \frac{\sum_i w_i \left[ \frac{\lambda_c}{C} T^2 \mathrm{KL}(p^t_{T,i} "
         r"\Vert p^{s,l}_{T,i}) + \frac{\lambda_1}{4} \lVert b^t_i - b^{s,l}_i \rVert_1 + "
         r"\lambda_g (1 - \mathrm{GIoU}(b^t_i, b^{s,l}_i)) \right]}{\sum_i w_i}, \quad w_i = "
@@ -157,11 +158,18 @@ class KDDETR(Objective):
         """Check the kinds of the classes, and make a layer for points of another width.
 
         Raises:
-            ValueError: for a softmax and a sigmoid, or for boxes and learned queries.
+            ValueError: for a softmax and a sigmoid, and for different numbers of patterns.
         """
         student, teacher = (each["query_decoder"] for each in (student_outputs, teacher_outputs))
         student_role, teacher_role = (QUERY_LOGITS[each.is_binary] for each in (student, teacher))
         require_same_class_kind("kd_detr", student_role, teacher_role)
+        if student.num_patterns != teacher.num_patterns:
+            raise ValueError(
+                "kd_detr: the decoders have different numbers of predictions for a point. Expected "
+                f"one number of patterns, got {student.num_patterns} of the student and "
+                f"{teacher.num_patterns} of the teacher. Set num_patterns of the student to that "
+                "of the teacher."
+            )
         if student.num_values != teacher.num_values:
             memory = student_outputs["query_memory"][0]
             self.translate = nn.Linear(

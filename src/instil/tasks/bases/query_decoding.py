@@ -50,7 +50,9 @@ def recorded_decoder(model: Any, roles: Collection[str] | None) -> Iterator[Outp
     finally:
         hook.remove()
     decoder = kind(model, inputs)
-    outputs["query_decoder"] = QueryDecoder(decoder.num_values, decoder.is_binary, decoder)
+    outputs["query_decoder"] = QueryDecoder(
+        decoder.num_values, decoder.is_binary, decoder, decoder.num_patterns
+    )
     outputs["query_memory"] = decoder.memory()
     outputs["query_points"] = decoder.points()
 
@@ -64,6 +66,7 @@ class _Decoder:
     def __init__(self, model: Any, inputs: Mapping[str, Any]):
         self.model = model
         self.inputs = inputs
+        self.num_patterns = getattr(model.config, "num_patterns", 0) or 1
         self.num_values = self.points().shape[-1]
 
     @classmethod
@@ -85,7 +88,7 @@ class _Decoder:
         return self.predict(tuple(part.to(dtype) for part in memory), points.to(dtype))
 
     def predict(self, memory: Memory, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits (layers, N, Q, C) and boxes (layers, N, Q, 4)."""
+        """Class logits (layers, N, R, C) and boxes (layers, N, R, 4), Q for each pattern."""
         raise NotImplementedError
 
     def empty_queries(self, memory: Memory, points: Tensor) -> Tensor:
@@ -117,31 +120,34 @@ class _Detr(_Decoder):
 
 
 class _DabDetr(_Decoder):
-    """Points are the logits of reference boxes."""
+    """Points are the logits of reference boxes; patterns are learned contents of each."""
 
     position_key = "object_queries"
 
-    @classmethod
-    def supports(cls, config: Any) -> bool:
-        # Patterns repeat every point with learned contents.
-        return not config.num_patterns
-
     def points(self) -> Tensor:
+        # Patterns repeat the points of all queries, one pattern after the other.
         points: Tensor = self.inputs["query_position_embeddings"]
-        return points
+        return points[:, : self.model.config.num_queries]
 
     def predict(self, memory: Memory, points: Tensor) -> tuple[Tensor, Tensor]:
         result = self.model.model.decoder(
-            inputs_embeds=self.empty_queries(memory, points),
+            inputs_embeds=self._contents(memory, points),
             encoder_hidden_states=memory[0],
             object_queries=memory[1],
-            query_position_embeddings=points,
+            query_position_embeddings=points.repeat(1, self.num_patterns, 1),
             memory_key_padding_mask=None,
             return_dict=True,
         )
         states = result.intermediate_hidden_states
         boxes = self.model.bbox_predictor(states) + result.reference_points.logit(1e-5)
         return self.model.class_embed(states), boxes.sigmoid()
+
+    def _contents(self, memory: Memory, points: Tensor) -> Tensor:
+        """Contents of the queries (N, patterns * Q, D): learned patterns, or zeros."""
+        if not self.model.config.num_patterns:
+            return self.empty_queries(memory, points)
+        patterns: Tensor = self.model.model.patterns.weight
+        return patterns.repeat_interleave(points.shape[1], 0).expand(len(points), -1, -1)
 
 
 class _RTDetr(_Decoder):

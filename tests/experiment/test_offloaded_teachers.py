@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
+from torch import nn
 
+from instil import distil
 from instil.cli import main
+from instil.engine import offload_blocks
 from instil.engine.cpu_offload import Offloaded, offloaded_blocks
 from instil.experiment import offloaded_teachers
 from instil.experiment.experiment import Experiment
@@ -128,6 +132,23 @@ def test_the_teacher_of_a_sharded_training_outside_of_it(monkeypatch: pytest.Mon
         assert teacher is not None
         moved = offloaded_teachers.move_teacher(teacher, experiment.recipe.train)
         assert len(offloaded_blocks(moved)) == num_blocks
+
+
+def test_a_module_as_a_teacher() -> None:
+    def network(width: int) -> nn.Module:
+        blocks = [nn.Sequential(nn.Linear(size, width), nn.ReLU()) for size in (16, width)]
+        return nn.Sequential(nn.Flatten(), *blocks, nn.Linear(width, 3))
+
+    loader = [(torch.randn(8, 1, 4, 4), torch.randint(3, (8,))) for _ in range(2)]
+    weights = []
+    for num_blocks in (0, 2):
+        torch.manual_seed(0)
+        teacher, student = network(16), network(4)
+        if num_blocks:
+            assert len(offload_blocks(teacher)) == num_blocks
+        distil(teacher, student, loader, epochs=1, progress=False)
+        weights.append(student.state_dict())
+    torch.testing.assert_close(weights[1], weights[0], atol=0, rtol=0)
 
 
 def test_teachers_that_cannot_be_offloaded() -> None:

@@ -3,6 +3,7 @@
 No other package imports ``torch.distributed``.
 """
 
+from instil.engine.cpu_offload import offload_blocks
 from instil.engine.differentiable import gather_rows
 from instil.engine.engine import Engine
 from instil.engine.optimization import Optimization, find_optimizer
@@ -25,6 +26,7 @@ __all__ = [
     "find_optimizer",
     "gather_rows",
     "init_distributed",
+    "offload_blocks",
     "rank",
     "wait_for_ranks",
     "world_size",

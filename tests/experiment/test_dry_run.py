@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from instil.cli import main
+from instil.engine.devices import default_device
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from tests.experiment.small import SMALL, recipe
@@ -301,3 +302,15 @@ def test_labels_are_optional_if_no_loss_reads_them(here: Path) -> None:
         )
         == 1
     )
+
+
+def test_networks_stay_on_the_cpu() -> None:
+    # A device without values stands for a GPU: an operation that mixes it with the CPU fails.
+    changes = ("train.activation_checkpointing=true",)
+    teachers: list[dict[str, Any]] = [{"model": "cnn"}, {"model": "cnn", "is_trained": True}]
+    with default_device("meta"):
+        for teacher in teachers:
+            experiment = Experiment.from_recipe(recipe(*changes, teacher=teacher))
+            for _, scheme, _ in dry_run(experiment):
+                tensors = [*scheme.parameters(), *scheme.buffers()]
+                assert {tensor.device.type for tensor in tensors} == {"cpu"}

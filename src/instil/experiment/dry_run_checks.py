@@ -8,10 +8,12 @@ from instil.core import Batch, Net, Scheme, first_tensor, side_effect_free
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples
 from instil.engine import check_shardable
+from instil.engine.activation_checkpointing import checkpoint_learners
+from instil.engine.learners import create_learners
 from instil.experiment.experiment import Experiment
 from instil.experiment.own_losses import check_own_losses
 from instil.experiment.schemes import build_teacher_scheme, samples_for_scheme
-from instil.experiment.training_options import build_engine, build_training
+from instil.experiment.training_options import build_training
 from instil.experiment.vocabularies import check_vocabulary
 from instil.recipe import error_context
 from instil.recipe.errors import RecipeError
@@ -197,7 +199,10 @@ def check_training(
     with error_context(path):
         if train.shard:
             check_shardable(scheme)
-        build_engine(train).setup(
+        if train.activation_checkpointing:
+            checkpoint_learners(scheme)
+        # Networks stay where they are: the batch is there, and they may not fit on the device.
+        create_learners(
             scheme, lambda learner: training.optimizers.get(learner, training.optimizer)
         )
         for samples in sample_sets:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from instil.engine import init_distributed
 from instil.experiment import threads
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.items import to_device
 from instil.plan.first_steps import FirstSteps
 from instil.plan.job import Job
 from instil.plan.plan import Plan
@@ -45,7 +43,7 @@ def overview(recipe: Recipe, folder: Path | None = None) -> dict[str, Any]:
     # The cache holds results for the number of threads that a run would choose.
     if not restore_threads(run_folder):
         batch = next(iter(experiment.loader(experiment.samples)))
-        threads.choose_num_threads(scheme, to_device(batch, init_distributed()))
+        threads.choose_num_threads(scheme, batch)
     shared = SharedStudents(plan, run_folder)
     steps = FirstSteps.take(plan)
     jobs = [_describe(shared, steps, job, folder) for job in plan.jobs]

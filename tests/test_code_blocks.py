@@ -176,7 +176,7 @@ EXECUTED = {
         "yaml: test_rollouts_of_language",
         "bash: test_language",
     ],
-    "parallel.md": ["bash: test_parallel"] * 3,
+    "parallel.md": ["bash: test_parallel"] * 3 + ["yaml: test_offloaded_teacher_of_parallel"],
     "quickstart.md": [
         f"bash: {INSTALLATION}",
         "bash: test_first_command",
@@ -1006,6 +1006,20 @@ def test_parallel(empty_folder: Path) -> None:
     command(*jobs[0], *SHORT, "teacher_train.epochs=1", "--out", "out", folder=empty_folder)
     assert json.loads(Path("out/result.json").read_text())["status"] == "complete"
     assert [line[-2] for line in cluster] == ["--on", "--on"]
+
+
+@pytest.mark.slow
+def test_offloaded_teacher_of_parallel(folder: Path) -> None:
+    (text,) = blocks("parallel.md", "yaml")
+    data = "{name: chat, files: chat.jsonl, tokenizer: my_teacher, rows: 16, held_out: 8}"
+    head = f"task: language\ndata: {data}\nobjectives: {{forward_kl: {{}}}}\n"
+    Path("my.yaml").write_text(head + text)
+    assert recipes.load("my.yaml").teachers[0].cpu_offload
+    write_model(Path("my_teacher"), "qwen2", max_position_embeddings=512)
+    write_model(Path("my_student"), "llama", max_position_embeddings=512, num_hidden_layers=1)
+    write_chat(Path("chat.jsonl"))
+    command("run", "my.yaml", *SHORT, "export=false", "--out", "out", folder=folder)
+    assert json.loads(Path("out/result.json").read_text())["status"] == "complete"
 
 
 @pytest.mark.slow

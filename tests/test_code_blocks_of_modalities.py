@@ -214,7 +214,8 @@ def test_recipe_of_depth(empty_folder: Path) -> None:
     text = blocks("modalities/depth.md", "yaml")[0]
     result = short_result(text, "teacher_train.epochs=1")
     assert result["headline"] == "delta1"
-    assert set(last_losses()) == {"student/scale_invariant_log", "student/affine_invariant"}
+    names = ("scale_invariant_log", "affine_invariant", "logit_mae")
+    assert set(last_losses()) == {f"student/{name}" for name in names}
 
 
 def test_folder_of_depth(empty_folder: Path) -> None:

@@ -215,7 +215,7 @@ def _options(card: Method) -> list[str]:
     header = ["option", "type", "default", "description", *["search"] * bool(ranges)]
     note = (
         "`instil search --over options` varies the options with an entry in the column search. "
-        "The [prior weight](../search.md#what-is-compared) of an objective balances gradients.\n"
+        "The [weight](../search.md#what-is-compared) of an objective varies, too.\n"
     )
     return ["## Options", "", *table(header, rows), note * bool(ranges)]
 

@@ -230,7 +230,9 @@ def with_space(arm: Arm, base: Mapping[str, Any], task: Any) -> Arm:
         dimensions += method_space("objective", section["type"], prefix, section)
         weight = section["weight"]
         if len(data["objectives"]) > 1 and isinstance(weight, float) and weight > 0:
-            dimensions.append(weight_dimension(f"{prefix}.weight", weight))
+            # Signals are those of all losses but the label losses.
+            ratio = arm.signals.norm_ratio if arm.signals and arm.kind == "objective" else 0.0
+            dimensions.append(weight_dimension(f"{prefix}.weight", weight, ratio or 1.0))
     scheme = data["scheme"]
     options = with_defaults(catalogue.find("scheme", scheme["type"]), scheme)
     dimensions += method_space("scheme", scheme["type"], "scheme", options)

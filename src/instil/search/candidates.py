@@ -1,4 +1,4 @@
-"""Candidates of a search: checked on one batch, with a prior weight and the time of a step."""
+"""Candidates of a search: checked on one batch, with signals and the time of a step."""
 
 from __future__ import annotations
 

@@ -23,10 +23,6 @@ from instil.recipe.sections import TeacherConfig
 from instil.search.arms import Arm, arm_recipe
 from instil.training.step import train_step
 
-BALANCED_RATIO = 10.0
-"""A weight of 1 is kept if the gradients of a loss and of the label losses differ by at most this
-factor; otherwise the weight balances them."""
-
 
 class Probe:
     """Builds each arm and takes its first steps.
@@ -43,7 +39,7 @@ class Probe:
         self.task_signals: TaskSignals | None = None
 
     def check(self, arm: Arm) -> Arm:
-        """Return an arm that trains, with its prior weight and the time of its step.
+        """Return an arm that trains, with the signals and the time of its step.
 
         Raises:
             ValueError: if a loss has no gradient or is not finite, and for all that the checks of
@@ -66,15 +62,14 @@ class Probe:
         return experiment, scheme
 
     def time(self, arm: Arm, experiment: Experiment, scheme: Scheme) -> Arm:
-        """Take the first steps of a scheme; return its arm with prior weight and time of a step.
+        """Take the first steps of a scheme; return its arm with their signals and time.
 
         Raises:
             ValueError: if a loss has no gradient or is not finite.
         """
         losses, seconds, signals = _first_steps(experiment.stages[-1], scheme)
         _check_losses(losses)
-        arm = replace(arm, step_seconds=seconds, signals=signals)
-        return self._with_prior_weight(arm, losses) if arm.kind == "objective" else arm
+        return replace(arm, step_seconds=seconds, signals=signals)
 
     def trained_teacher(self, stage: Experiment, config: TeacherConfig, index: int) -> Net | None:
         """Return a copy of the teacher, which every arm shares; None if it is not trained."""
@@ -83,21 +78,6 @@ class Probe:
             config = own.recipe.teachers[index]
             self._teachers[index] = load_if_trained(own, config, index)
         return copy.deepcopy(self._teachers[index])
-
-    @staticmethod
-    def _with_prior_weight(arm: Arm, losses: LossFacts) -> Arm:
-        gradients = {key.partition("/")[2]: facts["gradient"] for key, facts in losses.items()}
-        own = gradients.pop(arm.name, 0.0)
-        labels = sum(gradients.values())
-        if arm.is_reference or not own or not labels:
-            return arm
-        ratio = labels / own
-        if 1 / BALANCED_RATIO <= ratio <= BALANCED_RATIO:
-            return arm
-        weight = round(ratio, 1 - math.floor(math.log10(ratio)))
-        objectives = copy.deepcopy(arm.changes["objectives"])
-        objectives[arm.name]["weight"] = weight
-        return replace(arm, changes={**arm.changes, "objectives": objectives})
 
 
 def _first_steps(

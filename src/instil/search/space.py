@@ -17,7 +17,7 @@ RATE_FACTOR = "learning_rate_factor"
 """Dimension that all arms share: factor of every learning rate of the student."""
 
 WEIGHT_RANGE = 10.0
-"""A weight is searched from a tenth to ten times its prior value."""
+"""A weight is searched from a tenth to ten times its published value, or further."""
 
 OPTION_RANGE = 4.0
 """A positive option without an upper bound is searched from a quarter to four times its default."""
@@ -86,9 +86,19 @@ def learning_rate_factor() -> Dimension:
     return Dimension(RATE_FACTOR, 1.0, 1 / OPTION_RANGE, OPTION_RANGE, is_log=True)
 
 
-def weight_dimension(path: str, weight: float) -> Dimension:
-    """Return the dimension of a positive weight around its prior value."""
-    return Dimension(path, weight, weight / WEIGHT_RANGE, weight * WEIGHT_RANGE, is_log=True)
+def weight_dimension(path: str, weight: float, norm_ratio: float = 1.0) -> Dimension:
+    """Return the dimension of a positive weight around its published value.
+
+    The range includes the weight with which the gradient has the norm of that of the label losses.
+
+    Args:
+        path: recipe path.
+        weight: published value.
+        norm_ratio: norm of the gradient as a multiple of that of the label losses.
+    """
+    balanced = weight / norm_ratio
+    low, high = weight / WEIGHT_RANGE, weight * WEIGHT_RANGE
+    return Dimension(path, weight, min(low, balanced), max(high, balanced), is_log=True)
 
 
 def method_space(

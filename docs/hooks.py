@@ -20,8 +20,10 @@ import generate
 import latency_table
 import modality_tables
 import proof_tables
+import ranking_table
 import tree_table
 import trl_table
+import weights_table
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -44,11 +46,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Insert measured tables, and link the names of methods in the guide to their choice."""
     if page.file.src_uri == "choose.md":
-        return generate.link_methods(markdown)
+        return generate.link_methods(ranking_table.insert_table(markdown))
     markdown = tree_table.insert_table(modality_tables.insert_tables(markdown))
     markdown = arithmetic_table.insert_table(markdown)
     markdown = compression_table.insert_table(markdown)
     markdown = continual_table.insert_table(markdown)
     markdown = federated_table.insert_table(markdown)
     markdown = trl_table.insert_table(markdown)
+    markdown = weights_table.insert_table(markdown)
     return proof_tables.insert_table(latency_table.insert_table(markdown))

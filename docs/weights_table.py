@@ -1,0 +1,46 @@
+"""Table of ``benchmarks/proof/balanced.json``: published weights against weights that balance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from formatting import table
+from modality_tables import NOT_PERCENT
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "proof"
+MARKER = "<!-- published and balanced weights -->"
+
+
+def insert_table(text: str) -> str:
+    """Replace the marker by the table."""
+    return text.replace(MARKER, comparison()) if MARKER in text else text
+
+
+def comparison() -> str:
+    """Table with a row for each task."""
+    measured = json.loads((FOLDER / "balanced.json").read_text(encoding="utf-8"))
+    header = ["task", "methods", "better with weight 1", "mean difference"]
+    header += ["best with weight 1", "best with a balanced weight"]
+    return "\n".join(table(header, [_cells(task, rows) for task, rows in measured.items()]))
+
+
+def _cells(task: str, rows: dict[str, Any]) -> list[str]:
+    path = FOLDER / "exhaustive" / f"{task}.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    # A perplexity is better if it is smaller.
+    scale = 1 if result["headline"] in NOT_PERCENT else 100
+    sign = 1 if result["higher_is_better"] else -1
+    scores = {
+        kind: {name: scale * fmean(row[kind]) for name, row in rows.items()}
+        for kind in ("published", "balanced")
+    }
+    gains = [sign * (scores["published"][name] - scores["balanced"][name]) for name in rows]
+    cells = [f"`{task}`", str(len(rows)), str(sum(gain > 0 for gain in gains))]
+    cells.append(f"{fmean(gains):+.1f}")
+    for kind in ("published", "balanced"):
+        best = max(rows, key=lambda name: sign * scores[kind][name])
+        cells.append(f"`{best}` {scores[kind][best]:.1f}")
+    return cells

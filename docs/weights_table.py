@@ -13,6 +13,9 @@ from modality_tables import NOT_PERCENT
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "proof"
 MARKER = "<!-- published and balanced weights -->"
 
+GROUPS = {"logits": ("logits", "labels"), "features, relations": ("features", "relations")}
+"""Kinds of methods by the title of their row."""
+
 
 def insert_table(text: str) -> str:
     """Replace the marker by the table."""
@@ -20,14 +23,19 @@ def insert_table(text: str) -> str:
 
 
 def comparison() -> str:
-    """Table with a row for each task."""
+    """Table with rows for each task: losses on features or relations, and others."""
     measured = json.loads((FOLDER / "balanced.json").read_text(encoding="utf-8"))
-    header = ["task", "methods", "better with weight 1", "mean difference"]
+    header = ["task", "losses on", "methods", "better with weight 1", "mean difference"]
     header += ["best with weight 1", "best with a balanced weight"]
-    return "\n".join(table(header, [_cells(task, rows) for task, rows in measured.items()]))
+    rows = []
+    for task, methods in measured.items():
+        for title, kinds in GROUPS.items():
+            own = {name: row for name, row in methods.items() if row["kind"] in kinds}
+            rows += [_cells(task, title, own)] if own else []
+    return "\n".join(table(header, rows))
 
 
-def _cells(task: str, rows: dict[str, Any]) -> list[str]:
+def _cells(task: str, title: str, rows: dict[str, Any]) -> list[str]:
     path = FOLDER / "exhaustive" / f"{task}.json"
     result = json.loads(path.read_text(encoding="utf-8"))
     # A perplexity is better if it is smaller.
@@ -38,7 +46,7 @@ def _cells(task: str, rows: dict[str, Any]) -> list[str]:
         for kind in ("published", "balanced")
     }
     gains = [sign * (scores["published"][name] - scores["balanced"][name]) for name in rows]
-    cells = [f"`{task}`", str(len(rows)), str(sum(gain > 0 for gain in gains))]
+    cells = [f"`{task}`", title, str(len(rows)), str(sum(gain > 0 for gain in gains))]
     cells.append(f"{fmean(gains):+.1f}")
     for kind in ("published", "balanced"):
         best = max(rows, key=lambda name: sign * scores[kind][name])

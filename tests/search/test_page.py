@@ -44,12 +44,12 @@ def test_the_console_table_ends_with_the_teacher(folder: Path) -> None:
     assert f"{outcome['teacher']['parameters']:,}" in row
 
 
-def test_the_page_shows_the_gradient_ratios(folder: Path) -> None:
+def test_the_page_shows_the_weights(folder: Path) -> None:
     outcome = json.loads((folder / "search.json").read_text())
     arms = {arm["name"]: arm for arm in outcome["arms"]}
-    arms["dkd"]["signals"]["norm_ratio"] = 0.0371
+    arms["dkd"]["changes"]["objectives"]["dkd"]["weight"] = 0.0371
     page = render(outcome, "x: y")
-    assert "Gradient ratio" in page
+    assert ">Weight<" in page
     assert "<td>0.0371</td>" in page
     assert "<td>0.0371</td>" not in (folder / "search.html").read_text()
 

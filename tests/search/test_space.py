@@ -68,12 +68,12 @@ def test_the_value_of_a_recipe_replaces_the_published_default() -> None:
     assert (space[0].default, space[0].low, space[0].high) == (10.0, 2.5, 40.0)
 
 
-def test_a_weight_is_searched_around_its_published_value() -> None:
+def test_a_weight_is_searched_around_its_default() -> None:
     weight = weight_dimension("objectives.kd.weight", 30.0)
     assert (weight.low, weight.high, weight.is_log) == (3.0, 300.0, True)
     # With a weight of 0.3 its gradient is that of the label losses.
-    large = weight_dimension("objectives.kd.weight", 30.0, norm_ratio=100.0)
+    large = weight_dimension("objectives.kd.weight", 30.0, balanced=0.3)
     assert (large.low, large.default, large.high) == (0.3, 30.0, 300.0)
-    small = weight_dimension("objectives.kd.weight", 30.0, norm_ratio=0.01)
+    small = weight_dimension("objectives.kd.weight", 30.0, balanced=3000.0)
     assert (small.low, small.high) == (3.0, 3000.0)
     assert weight.rounded(12.3456) == 12.3

@@ -15,6 +15,7 @@ from instil.recipe.sections import Recipe
 from instil.search.space import (
     RATE_FACTOR,
     Dimension,
+    balanced_weight,
     learning_rate_factor,
     method_space,
     weight_dimension,
@@ -223,6 +224,7 @@ def with_space(arm: Arm, base: Mapping[str, Any], task: Any) -> Arm:
         return arm
     data = build(arm_recipe(base, arm, {})).model_dump(mode="json")
     dimensions = [learning_rate_factor()]
+    balanced = balanced_weight(arm.signals) if arm.kind == "objective" else None
     for key, section in data["objectives"].items():
         if section["type"] in task.label_objectives:
             continue
@@ -230,9 +232,7 @@ def with_space(arm: Arm, base: Mapping[str, Any], task: Any) -> Arm:
         dimensions += method_space("objective", section["type"], prefix, section)
         weight = section["weight"]
         if len(data["objectives"]) > 1 and isinstance(weight, float) and weight > 0:
-            # Signals are those of all losses but the label losses.
-            ratio = arm.signals.norm_ratio if arm.signals and arm.kind == "objective" else 0.0
-            dimensions.append(weight_dimension(f"{prefix}.weight", weight, ratio or 1.0))
+            dimensions.append(weight_dimension(f"{prefix}.weight", weight, balanced))
     scheme = data["scheme"]
     options = with_defaults(catalogue.find("scheme", scheme["type"]), scheme)
     dimensions += method_space("scheme", scheme["type"], "scheme", options)

@@ -160,26 +160,20 @@ def _tried(outcome: Outcome) -> str:
         count = sum(trial["arm"] == arm["name"] for trial in outcome["trials"])
         last = "final" if best["round"] < 0 else str(best["round"] + 1)
         rows.append([*_arm_cells(arm), last, str(count), f"{best['score']:.4g}"])
-    header = [
-        "Method",
-        "Kind",
-        "Gradient ratio",
-        "Last round",
-        "Trainings",
-        "Best validation score",
-    ]
+    header = ["Method", "Kind", "Weight", "Last round", "Trainings", "Best validation score"]
     caption = (
-        "Arms, with the best score of their last round. The gradient ratio is the norm of the "
-        "gradient of a loss before training, relative to that of the label losses"
+        "Arms, with the best score of their last round. The weight of an objective is 1; on "
+        "features and relations it may balance its gradient with that of the label losses"
     )
     return table(caption, header, rows)
 
 
 def _arm_cells(arm: Mapping[str, Any]) -> list[str]:
-    """Return name, kind and gradient ratio of an arm."""
-    signals = arm.get("signals")
-    ratio = "-" if signals is None else f"{signals['norm_ratio']:.3g}"
-    return [arm["name"], arm["kind"], ratio]
+    """Return name, kind and weight of an arm; only objectives have a weight."""
+    objectives = arm["changes"].get("objectives", {})
+    own = objectives.get(arm["name"].partition("@")[0])
+    weight = "-" if own is None or arm["kind"] != "objective" else f"{own.get('weight', 1):g}"
+    return [arm["name"], arm["kind"], weight]
 
 
 def _teachers(outcome: Outcome) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from instil.core import Net, Scheme
+from instil.early_signals.gain_model import method_kind
 from instil.early_signals.gradients import GradientSignals
 from instil.early_signals.stage_signals import gradient_signals, stage_signals
 from instil.early_signals.task_signals import TaskSignals
@@ -21,7 +22,14 @@ from instil.plan.step_timer import first_step_clock, seconds_per_step
 from instil.recipe import build
 from instil.recipe.sections import TeacherConfig
 from instil.search.arms import Arm, arm_recipe
+from instil.search.space import balanced_weight
 from instil.training.step import train_step
+
+BALANCED_RATIO = 10.0
+"""A weight of 1 is kept if the gradient norms of a loss and of the label losses differ by at most
+this factor."""
+BALANCED_KINDS = ("features", "relations")
+"""Kinds of objectives whose weights balance larger differences."""
 
 
 class Probe:
@@ -39,7 +47,7 @@ class Probe:
         self.task_signals: TaskSignals | None = None
 
     def check(self, arm: Arm) -> Arm:
-        """Return an arm that trains, with the signals and the time of its step.
+        """Return an arm that trains, with its weight, its signals and the time of its step.
 
         Raises:
             ValueError: if a loss has no gradient or is not finite, and for all that the checks of
@@ -62,14 +70,14 @@ class Probe:
         return experiment, scheme
 
     def time(self, arm: Arm, experiment: Experiment, scheme: Scheme) -> Arm:
-        """Take the first steps of a scheme; return its arm with their signals and time.
+        """Take the first steps of a scheme; return its arm with weight, signals and time.
 
         Raises:
             ValueError: if a loss has no gradient or is not finite.
         """
         losses, seconds, signals = _first_steps(experiment.stages[-1], scheme)
         _check_losses(losses)
-        return replace(arm, step_seconds=seconds, signals=signals)
+        return with_balanced_weight(replace(arm, step_seconds=seconds, signals=signals))
 
     def trained_teacher(self, stage: Experiment, config: TeacherConfig, index: int) -> Net | None:
         """Return a copy of the teacher, which every arm shares; None if it is not trained."""
@@ -78,6 +86,25 @@ class Probe:
             config = own.recipe.teachers[index]
             self._teachers[index] = load_if_trained(own, config, index)
         return copy.deepcopy(self._teachers[index])
+
+
+def with_balanced_weight(arm: Arm) -> Arm:
+    """Return an arm whose loss on features or relations neither dominates nor vanishes.
+
+    The scale of such a loss depends on the widths and adapters of the networks. A loss on logits
+    keeps its published weight: with a balanced one, the best methods were worse.
+
+    Args:
+        arm: arm with its signals.
+    """
+    weight = balanced_weight(arm.signals) if arm.kind == "objective" else None
+    if weight is None or 1 / BALANCED_RATIO <= weight <= BALANCED_RATIO:
+        return arm
+    if method_kind(arm.name) not in BALANCED_KINDS:
+        return arm
+    objectives = copy.deepcopy(arm.changes["objectives"])
+    objectives[arm.name]["weight"] = weight
+    return replace(arm, changes={**arm.changes, "objectives": objectives})
 
 
 def _first_steps(

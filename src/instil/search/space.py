@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from instil import catalogue
 from instil.catalogue.signatures import parameters
 from instil.core import Schedule
+from instil.early_signals.gradients import GradientSignals
 
 RATE_FACTOR = "learning_rate_factor"
 """Dimension that all arms share: factor of every learning rate of the student."""
 
 WEIGHT_RANGE = 10.0
-"""A weight is searched from a tenth to ten times its published value, or further."""
+"""A weight is searched from a tenth to ten times its default, or further."""
 
 OPTION_RANGE = 4.0
 """A positive option without an upper bound is searched from a quarter to four times its default."""
@@ -86,17 +87,35 @@ def learning_rate_factor() -> Dimension:
     return Dimension(RATE_FACTOR, 1.0, 1 / OPTION_RANGE, OPTION_RANGE, is_log=True)
 
 
-def weight_dimension(path: str, weight: float, norm_ratio: float = 1.0) -> Dimension:
-    """Return the dimension of a positive weight around its published value.
+def balanced_weight(signals: GradientSignals | None) -> float | None:
+    """Return the weight with which a loss has the gradient norm of the label losses.
 
-    The range includes the weight with which the gradient has the norm of that of the label losses.
+    Args:
+        signals: signals of the loss with the weight 1.
+
+    Returns:
+        Weight with two significant digits; None if it is unknown.
+
+    Example:
+        >>> balanced_weight(GradientSignals(norm_ratio=28.0, cosine=0.1, num_batches=3))
+        0.036
+    """
+    if signals is None or not signals.norm_ratio:
+        return None
+    weight = 1 / signals.norm_ratio
+    return round(weight, 1 - floor(log10(weight)))
+
+
+def weight_dimension(path: str, weight: float, balanced: float | None = None) -> Dimension:
+    """Return the dimension of a positive weight around its default.
 
     Args:
         path: recipe path.
-        weight: published value.
-        norm_ratio: norm of the gradient as a multiple of that of the label losses.
+        weight: default value.
+        balanced: weight with which the gradient has the norm of that of the label losses, and
+            which the range includes. None: unknown.
     """
-    balanced = weight / norm_ratio
+    balanced = balanced or weight
     low, high = weight / WEIGHT_RANGE, weight * WEIGHT_RANGE
     return Dimension(path, weight, min(low, balanced), max(high, balanced), is_log=True)
 

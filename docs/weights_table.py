@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from statistics import fmean
@@ -13,8 +14,10 @@ from modality_tables import NOT_PERCENT
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "proof"
 MARKER = "<!-- published and balanced weights -->"
 
-GROUPS = {"logits": ("logits", "labels"), "features, relations": ("features", "relations")}
+KINDS = {"logits": ("logits", "labels"), "features, relations": ("features", "relations")}
 """Kinds of methods by the title of their row."""
+SIZES = {"large": lambda weight: weight < 1, "small": lambda weight: weight > 1}
+"""Test of the balanced weight by the size of the gradient."""
 
 
 def insert_table(text: str) -> str:
@@ -23,19 +26,23 @@ def insert_table(text: str) -> str:
 
 
 def comparison() -> str:
-    """Table with rows for each task: losses on features or relations, and others."""
+    """Table with rows for each kind of loss, size of its gradient, and task."""
     measured = json.loads((FOLDER / "balanced.json").read_text(encoding="utf-8"))
-    header = ["task", "losses on", "methods", "better with weight 1", "mean difference"]
+    header = ["task", "losses on", "gradient", "methods", "better with weight 1", "mean difference"]
     header += ["best with weight 1", "best with a balanced weight"]
     rows = []
-    for task, methods in measured.items():
-        for title, kinds in GROUPS.items():
-            own = {name: row for name, row in methods.items() if row["kind"] in kinds}
-            rows += [_cells(task, title, own)] if own else []
+    for (title, kinds), (size, has_size) in itertools.product(KINDS.items(), SIZES.items()):
+        for task, methods in measured.items():
+            own = {
+                name: row
+                for name, row in methods.items()
+                if row["kind"] in kinds and has_size(row["weight"])
+            }
+            rows += [[f"`{task}`", title, size, *_cells(task, own)]] if own else []
     return "\n".join(table(header, rows))
 
 
-def _cells(task: str, title: str, rows: dict[str, Any]) -> list[str]:
+def _cells(task: str, rows: dict[str, Any]) -> list[str]:
     path = FOLDER / "exhaustive" / f"{task}.json"
     result = json.loads(path.read_text(encoding="utf-8"))
     # A perplexity is better if it is smaller.
@@ -46,7 +53,7 @@ def _cells(task: str, title: str, rows: dict[str, Any]) -> list[str]:
         for kind in ("published", "balanced")
     }
     gains = [sign * (scores["published"][name] - scores["balanced"][name]) for name in rows]
-    cells = [f"`{task}`", title, str(len(rows)), str(sum(gain > 0 for gain in gains))]
+    cells = [str(len(rows)), str(sum(gain > 0 for gain in gains))]
     cells.append(f"{fmean(gains):+.1f}")
     for kind in ("published", "balanced"):
         best = max(rows, key=lambda name: sign * scores[kind][name])

@@ -24,9 +24,6 @@ import smollm2
 import xllamacpp
 
 import instil
-from instil import recipe as recipes
-from instil.experiment.experiment import Experiment
-from instil.experiment.networks import build_network
 from instil.experiment.student_writer import StudentWriter
 from instil.files.json_files import write_json
 
@@ -72,11 +69,8 @@ def write_models(
         folder: folder of the new files.
     """
     settings = argparse.Namespace(**{key: measured[key] for key in smollm2.SETTINGS})
-    content = smollm2.recipe_of(arms[0], measured["arms"][arms[0]]["rate"], settings, work)
-    section = smollm2.TEACHER | {"is_trained": True}
-    recipe = recipes.build(content | {"store": None, "teacher": section})
-    experiment = Experiment.from_recipe(recipe)
-    nets = {"teacher": build_network(experiment.recipe.teachers[0], experiment, "teacher").eval()}
+    experiment, teacher = smollm2.load_teacher(settings, work)
+    nets = {"teacher": teacher}
     for arm in arms:
         nets[arm] = instil.load(smollm2.folder_of(arm, measured["arms"][arm]["rate"], work)).net
     paths = {name: folder / f"{name.replace('/', '-')}.gguf" for name in nets}

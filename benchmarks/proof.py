@@ -5,11 +5,11 @@ python benchmarks/proof.py random [TASK ...]
 
 ``proof/prepare.py`` writes the data; ``proof/TASK.yaml`` are the recipes. The exhaustive search
 trains every applicable method with three seeds and is written to ``proof/exhaustive/TASK.json``.
-Then ``search`` runs the default search with a share of its steps and five study seeds, and
-``proof/searches/TASK.json`` has the regret of each. ``seeds`` does the same with halving over seeds
-(``search --strategy seeds --prior FILE``) and writes ``proof/seeds/TASK.json``. Its model of gain
-is fitted without the task and tasks of the same data. All continue a stopped run with the same
-``--work`` folder.
+Then ``search`` halves over steps with a share of its steps and five study seeds, and
+``proof/searches/TASK.json`` has the regret of each. ``seeds`` does the same with halving over
+seeds, the default for labels that are classes, and writes ``proof/seeds/TASK.json``. Its model of
+gain is fitted without the task and tasks of the same data. All continue a stopped run with the
+same ``--work`` folder.
 
 ``random`` simulates random searches of the same cost and writes ``proof/random/TASK.json``. It
 needs no training, and is exact. A trial of a random search over methods is a training of the

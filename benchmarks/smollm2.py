@@ -171,12 +171,18 @@ def facts_of(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def load_teacher(options: argparse.Namespace, work: Path) -> tuple[Experiment, Net]:
+    """Return the experiment of the texts, and the teacher."""
+    # The learning rate belongs to the students.
+    content = recipe_of("depth/kd", 1e-3, options, work / "store")
+    experiment = Experiment.from_recipe(recipes.build(content | {"store": None}))
+    return experiment, build_network(experiment.recipe.teachers[0], experiment, "teacher").eval()
+
+
 def measure(options: argparse.Namespace, work: Path) -> dict[str, dict[str, Any]]:
     """Train all arms with all rates, and return perplexities, costs and texts by arm."""
-    contents = recipe_of("depth/kd", options.rates[0], options, work / "store")
-    experiment = Experiment.from_recipe(recipes.build(contents | {"store": None}))
+    experiment, teacher = load_teacher(options, work)
     validation, test = experiment.splits.validation, experiment.splits.test
-    teacher = build_network(experiment.recipe.teachers[0], experiment, "teacher").eval()
     rows = {"teacher": row_losses(teacher, experiment, test)}
     facts: dict[str, dict[str, Any]] = {"teacher": {}}
     for arm in options.arms:

@@ -34,6 +34,14 @@ def test_average_is_that_of_the_student_and_inherited_by_the_teacher() -> None:
     assert build_training(parse_recipe(recipe()).train, 0).average is None
 
 
+def test_gradients_of_language_models_are_clipped() -> None:
+    assert parse_recipe(recipe()).train.clip is None
+    language = recipe(task={"name": "language"})
+    assert language["train"]["clip"] == 1
+    assert language["teacher_train"]["clip"] == 1
+    assert recipe(task={"name": "language"}, train={"clip": None})["train"]["clip"] is None
+
+
 @pytest.mark.parametrize("average", [0, 1, "high"])
 def test_average_out_of_range_is_an_error_with_its_path(average: Any) -> None:
     errors = validation_errors(recipe(train={"average": average}))

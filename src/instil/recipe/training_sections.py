@@ -109,7 +109,7 @@ class TrainConfig(Section):
     """Type of the computations inside the networks."""
 
     clip: Positive | None = None
-    """Largest norm of the gradient. Null: no clipping."""
+    """Largest norm of the gradient. Null: no clipping. Default of the task ``language``: 1."""
 
     warmup: Fraction = 0.0
     """Part of the steps in which the learning rate rises from 0."""

@@ -91,6 +91,15 @@ def test_gradients_by_hand(experiment: Experiment, scheme: Scheme) -> None:
     assert "conflicts" in row.meaning
 
 
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [("fitnet", "try a larger weight"), ("dist", "keep their published weight")],
+)
+def test_a_weight_is_proposed_for_features_but_not_for_logits(name: str, meaning: str) -> None:
+    (row,) = gradient_rows({name: {"norm_ratio": 0.05, "cosine": 0.5}})
+    assert meaning in row.meaning
+
+
 def test_gradients_of_several_batches_leave_the_student_as_it_is(
     experiment: Experiment, scheme: Scheme
 ) -> None:

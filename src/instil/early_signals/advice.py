@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from instil.early_signals.gain_model import method_kind
 from instil.report.quantities import factor
 
 Level = tuple[float, str]
@@ -150,6 +151,9 @@ def gradient_rows(losses: Mapping[str, Mapping[str, Any]]) -> list[SignalRow]:
         meaning = "norms and directions are compatible with the label losses"
         if cosine < -0.1:
             meaning = "conflicts with the label losses: try a smaller weight"
+        elif not 0.1 <= ratio <= 10 and method_kind(name) == "logits":
+            # Measured: with balanced gradients, the best losses on logits were worse.
+            meaning = "far from the label losses, but losses on logits keep their published weight"
         elif not 0.1 <= ratio <= 10:
             size = "smaller" if ratio > 1 else "larger"
             meaning = f"one loss dominates: try a {size} weight"

@@ -44,10 +44,14 @@ SETTINGS = ("rows", "held_out", "steps", "seeds")
 """Options that all arms share."""
 NUM_DRAWS = 2000
 SHAPES: dict[str, dict[str, Any]] = {
-    "depth": {"depth": {"layers": 15}},
+    "depth": {"depth": {"layers": 15, "by": "block"}},
     "width": {"width": {"neurons": 768, "groups": 2, "channels": 384}},
 }
 """Changes of the teacher by name: half of its layers, or about half of each layer."""
+CHOICES: dict[str, dict[str, Any]] = {
+    by: {"depth": {"layers": 15, "by": by}} for by in ("even", "first", "last", "influence")
+}
+"""Other choices of half of the layers, which ``--arms`` names."""
 METHODS: dict[str, dict[str, Any]] = {
     "alone": {"cross_entropy": {}},
     "kd": {"cross_entropy": {"weight": 0.5}, "forward_kl": {"weight": 0.5}},
@@ -77,7 +81,7 @@ def recipe_of(arm: str, rate: float, options: argparse.Namespace, store: Path) -
             "batch_size": 8,
         },
         "teacher": {**TEACHER, "is_trained": True},
-        "student": {"model": "teacher", "changes": SHAPES[shape]},
+        "student": {"model": "teacher", "changes": (SHAPES | CHOICES)[shape]},
         "objectives": METHODS[method],
         "store": {"path": str(store), "codec": "float16"},
         "baselines": [],
@@ -86,11 +90,12 @@ def recipe_of(arm: str, rate: float, options: argparse.Namespace, store: Path) -
             "steps": options.steps,
             "evaluate_every": 1_000_000,
             "precision": "bfloat16",
+            "warmup": 0.1,
             "optimizer": {"lr": rate},
         },
     }
     if method == "alone":
-        content["student"] = {**TEACHER, "changes": SHAPES[shape]}
+        content["student"] = {**TEACHER, "changes": (SHAPES | CHOICES)[shape]}
         content["store"] = content["teacher"] = None
     return content
 
@@ -199,8 +204,9 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, dict[str, Any]
 def main() -> None:
     """Measure the arms of the command line, and write the result."""
     arms = [f"{shape}/{method}" for shape in SHAPES for method in METHODS]
+    choices = [f"{shape}/{method}" for shape in CHOICES for method in METHODS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arms", nargs="+", choices=arms, default=arms, metavar="SHAPE/METHOD")
+    parser.add_argument("--arms", nargs="+", choices=arms + choices, default=arms)
     parser.add_argument("--rows", type=int, default=4096, help="training rows")
     parser.add_argument("--held-out", type=int, default=256, help="validation and test rows")
     parser.add_argument("--steps", type=int, default=1000)

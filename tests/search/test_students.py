@@ -14,6 +14,7 @@ from rich.console import Console
 from instil.cli.search_students_table import show_students, student_sentences
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
+from instil.networks.causal_transformer import causal_transformer
 from instil.networks.factory import build as build_model
 from instil.plan.run import run
 from instil.recipe import RecipeError, load
@@ -176,6 +177,15 @@ def test_candidates_are_networks_of_other_sizes_and_compressed_teachers() -> Non
     timm = {arm.name: arm for arm in student_arms(own, None, ("timm", "timm:resnet26"))}
     assert timm["resnet26"].changes["student"]["model"] == "timm:resnet26"
     assert "lcnet_035" in timm
+
+
+def test_language_models_lose_a_block_of_layers() -> None:
+    own = recipe()
+    own = own.model_copy(update={"task": own.task.model_copy(update={"name": "language"})})
+    teacher = causal_transformer(11, depth=4)
+    arms = {arm.name: arm for arm in student_arms(own, teacher, ("teacher",))}
+    change = arms["teacher_2_layers"].changes["student"]["changes"]
+    assert change == {"depth": {"layers": 2, "by": "block"}}
 
 
 @slow

@@ -45,6 +45,25 @@ def test_a_layer_that_does_nothing_goes_first() -> None:
     torch.testing.assert_close(logits(student), logits(model))
 
 
+def test_the_block_whose_input_and_output_agree_most_goes() -> None:
+    model = llama()
+    # Layer 2 undoes what layer 1 does, so that each alone has a large influence.
+    model.model.layers[1].register_forward_hook(lambda _module, _args, output: output.flip(-1))
+    model.model.layers[2].register_forward_hook(lambda _module, _args, output: output.flip(-1))
+    for layer in model.model.layers[1:3]:
+        nn.init.zeros_(layer.mlp.down_proj.weight)
+        nn.init.zeros_(layer.self_attn.o_proj.weight)
+    whole = logits(model)
+    student = depth(copy.deepcopy(model), 3, "block", observe)
+    torch.testing.assert_close(logits(student), whole)
+
+
+def test_a_block_of_no_layers_is_the_model() -> None:
+    model = llama()
+    student = depth(copy.deepcopy(model), 5, "block", observe)
+    assert torch.equal(logits(student), logits(model))
+
+
 def test_text_is_generated_with_a_cache_of_as_many_layers() -> None:
     student = depth(llama(), 2)
     cached, plain = (

@@ -151,7 +151,9 @@ def _compressions(recipe: Recipe, teacher: nn.Module) -> dict[str, dict[str, Any
     for share in LAYER_SHARES:
         layers = round(num_layers * share)
         if 0 < layers < num_layers:
-            changes.setdefault(f"teacher_{layers}_layers", {"depth": {"layers": layers}})
+            # Measured for language models (docs/language.md); not for others.
+            by = {"by": "block"} if recipe.task.name == "language" else {}
+            changes.setdefault(f"teacher_{layers}_layers", {"depth": {"layers": layers, **by}})
     for share in (0.5, 0.25):
         changes |= _narrow(teacher, share)
     changes["teacher_8_bits"] = {"quantized": {"bits": 8}}

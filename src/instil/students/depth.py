@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import Doc
 
 from instil.students import Observe
 from instil.students.configured import match_configuration, text_config
-from instil.students.layers import observed, stack
+from instil.students.layer_choice import angular_distances, influence
+from instil.students.layers import stack
 
-By = Literal["even", "first", "last", "influence"]
+By = Literal["even", "first", "last", "influence", "block"]
 Layers = int | list[int]
 ENCODER_FIELDS = ("encoder_layers", "num_layers")
 """Fields of a configuration with the number of encoder layers."""
@@ -29,8 +29,9 @@ def depth(
         By,
         Doc(
             "choice of the layers: evenly spaced from the first to the last (Sanh et al. 2019), "
-            "the first, the last, or those with the largest influence, "
-            "1 - E[cos(input, output)], on samples of the data (Men et al. 2024, Eq. 1)"
+            "the first, the last, or by samples of the data: those with the largest influence, "
+            "1 - E[cos(input, output)] (Men et al. 2024, Eq. 1), or all except the block of "
+            "layers with the smallest angle between its input and output (Gromov et al. 2024)"
         ),
     ] = "even",
     observe: Observe = None,
@@ -128,6 +129,11 @@ def _choose(
         scores = influence(model, all_layers, observe)
         ranked = sorted(range(num_layers), key=lambda index: -scores[index])
         return sorted(ranked[:count])
+    if by == "block" and observe is not None:
+        num_removed = num_layers - count
+        angles = angular_distances(model, all_layers, num_removed, observe)
+        start = angles.index(min(angles))
+        return [*range(start), *range(start + num_removed, num_layers)]
     if by == "first":
         return list(range(count))
     if by == "last":
@@ -135,30 +141,6 @@ def _choose(
     if count == 1:
         return [0]
     return [round(index * (num_layers - 1) / (count - 1)) for index in range(count)]
-
-
-def influence(model: nn.Module, all_layers: nn.ModuleList, observe: Observe) -> list[float]:
-    """Compute the block influence 1 - E[cos(input, output)] of each layer.
-
-    Args:
-        model: the model.
-        all_layers: its layers.
-        observe: runs the model on samples; the mean is over their tokens.
-    """
-    totals = [0.0] * len(all_layers)
-    counts = [0] * len(all_layers)
-
-    def add(index: int, layer_input: Tensor, layer_output: Tensor) -> None:
-        # float32: half precision leaves few digits of 1 - cosine for a cosine near 1.
-        cosine = F.cosine_similarity(layer_input.float(), layer_output.float(), -1)
-        totals[index] += (1 - cosine).sum().item()
-        counts[index] += cosine.numel()
-
-    assert observe is not None
-    with observed(all_layers, add):
-        for _ in observe(model):
-            pass
-    return [total / max(count, 1) for total, count in zip(totals, counts, strict=True)]
 
 
 def _set_layer_index(layer: nn.Module, index: int) -> None:

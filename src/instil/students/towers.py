@@ -38,7 +38,7 @@ def towers(
     ] = None,
     text_width: Annotated[Size, Doc("channels of the text tower. null: all")] = None,
     layers_by: Annotated[
-        By, Doc("choice of the layers, as in depth: even, first, last, or influence on samples")
+        By, Doc("choice of the layers, as in depth: even, first, last, influence or block")
     ] = "even",
     parts_by: Annotated[
         PartsBy,

@@ -21,6 +21,7 @@ import latency_table
 import modality_tables
 import proof_tables
 import ranking_table
+import smollm2_table
 import tree_table
 import trl_table
 import weights_table
@@ -52,6 +53,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = compression_table.insert_table(markdown)
     markdown = continual_table.insert_table(markdown)
     markdown = federated_table.insert_table(markdown)
-    markdown = trl_table.insert_table(markdown)
+    markdown = smollm2_table.insert_table(trl_table.insert_table(markdown))
     markdown = weights_table.insert_table(markdown)
     return proof_tables.insert_table(latency_table.insert_table(markdown))

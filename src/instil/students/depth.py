@@ -13,12 +13,6 @@ from instil.students.layer_choice import angular_distances, influence
 from instil.students.layers import stack
 
 By = Literal["even", "first", "last", "influence", "block"]
-BY = (
-    "choice of the layers: evenly spaced from the first to the last (Sanh et al. 2019), the first, "
-    "the last, or by samples of the data: those with the largest influence, "
-    "1 - E[cos(input, output)] (Men et al. 2024, Eq. 1), or all except the block of layers with "
-    "the smallest angle between its input and output (Gromov et al. 2024)"
-)
 Layers = int | list[int]
 ENCODER_FIELDS = ("encoder_layers", "num_layers")
 """Fields of a configuration with the number of encoder layers."""
@@ -31,7 +25,14 @@ def depth(
     layers: Annotated[
         Layers | None, Doc("number of layers that stay, or their indices, counted from 0")
     ] = None,
-    by: Annotated[By, Doc(BY)] = "even",
+    by: Annotated[
+        By,
+        Doc(
+            "choice of the layers: evenly spaced (Sanh et al. 2019), first, last, or by samples: "
+            "influence keeps the largest 1 - E[cos(input, output)] (Men et al. 2024), block cuts "
+            "neighbours with the smallest angle from input to output (Gromov et al. 2024)"
+        ),
+    ] = "even",
     observe: Observe = None,
     encoder_layers: Annotated[
         Layers | None, Doc("layers of an encoder-decoder's encoder that stay; null: all")

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -353,25 +352,16 @@ def test_help_names_the_commands() -> None:
     assert CliRunner().invoke(app, ["--version"]).output.startswith("instil ")
 
 
-def test_help_is_quick_and_loads_no_torch() -> None:
+@pytest.mark.parametrize("action", ["import instil", "main(['--help'])"])
+def test_help_and_import_load_no_torch(action: str) -> None:
     code = (
-        "import sys\nfrom instil.cli import main\ntry: main(['--help'])\nfinally: print('torch' in "
+        f"import sys\nfrom instil.cli import main\ntry: {action}\nfinally: print('torch' in "
         "sys.modules, 'pydantic' in sys.modules)"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout.splitlines()[-1] == "False False"
-
-    def seconds(*words: str) -> float:
-        began = time.perf_counter()
-        subprocess.run([sys.executable, *words], capture_output=True, check=True)
-        return time.perf_counter() - began
-
-    assert (
-        min(seconds("-m", "instil.cli", "--help") for _ in range(3)) < 0.6
-    )  # 0.3 on an idle machine
-    assert min(seconds("-c", "import instil") for _ in range(3)) < 0.6
 
 
 def test_plan_lists_jobs_and_what_is_cached(

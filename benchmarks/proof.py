@@ -33,6 +33,7 @@ import random
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -285,7 +286,8 @@ def regret_curve(
 ) -> Curve:
     """Return the regret of the best method so far after each share of ``CHECKPOINTS``.
 
-    The best method so far is that with the best validation score in the latest round.
+    The best method so far is that of the latest round with the best mean validation score. The mean
+    is over its trainings with the same number of steps, as for the winner of a search.
 
     Args:
         everything: result of ``exhaustive``.
@@ -294,16 +296,19 @@ def regret_curve(
     """
     sign = 1 if everything["higher_is_better"] else -1
     spent = 0
-    incumbent: tuple[int, float, str] | None = None
+    scores: dict[tuple[str, int], list[float]] = {}
+    leaders: dict[str, tuple[int, float, str]] = {}
     points: list[tuple[float, str | None]] = [(0.0, None)]
     for trial in trials:
         is_stopped = trial["status"] == "stopped"
         spent += trial["curve"][-1][0] if is_stopped else trial["num_steps"]
         if trial["score"] is not None and not is_stopped and trial["arm"] in regrets:
             order = len(trials) if trial["round"] < 0 else trial["round"]
-            entry = (order, sign * trial["score"], trial["arm"])
-            incumbent = max(incumbent, entry) if incumbent else entry
-        points.append((spent / everything["steps"], incumbent[2] if incumbent else None))
+            own = scores.setdefault((trial["arm"], trial["num_steps"]), [])
+            own.append(sign * trial["score"])
+            leaders[trial["arm"]] = (order, fmean(own), trial["arm"])
+        leader = max(leaders.values())[2] if leaders else None
+        points.append((spent / everything["steps"], leader))
     curve: Curve = []
     for share in CHECKPOINTS:
         name = [arm for cost, arm in points if cost <= share][-1]

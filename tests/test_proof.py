@@ -101,6 +101,18 @@ def test_the_curve_follows_the_best_method_of_the_latest_round(proof: dict[str, 
     assert {share: curve[share] for share in expected} == pytest.approx(expected)
 
 
+def test_trainings_of_the_same_length_count_together(proof: dict[str, Any]) -> None:
+    trials = [
+        trial("dkd", 0, 0.8),
+        trial("kd", 0, 0.7),
+        trial("dkd", -1, 0.7),
+        trial("kd", -1, 0.75),
+    ]
+    curve = curve_of(proof, trials)
+    # dkd has the better mean, kd the better last training.
+    assert curve[0.2] == curve_of(proof, trials[:1])[0.2]
+
+
 def test_a_failed_trial_costs_but_does_not_lead(proof: dict[str, Any]) -> None:
     stopped = trial("dkd", 1, 0.99, status="stopped", curve=[[25, 0.99]])
     curve = curve_of(proof, [trial("kd", 0, None), trial("alone", 0, 0.5), stopped])

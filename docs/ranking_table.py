@@ -7,10 +7,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from formatting import table
+from formatting import gain_cell, table
 
-FOLDER = Path(__file__).parents[1] / "benchmarks" / "proof" / "exhaustive"
+from instil.plan.statistics import paired_gain
+
+PROOF = Path(__file__).parents[1] / "benchmarks" / "proof"
+FOLDER = PROOF / "exhaustive"
 MARKER = "<!-- ranking of methods -->"
+NEW_SEEDS_MARKER = "<!-- dist with new seeds -->"
+REFERENCES = ("kd", "pseudo_labels", "label_smoothing", "alone")
 NUM_METHODS = 25
 MIN_SHARE = 0.75
 """Smallest share of the tasks that a method of the table was trained on."""
@@ -20,8 +25,28 @@ Shares = dict[str, dict[str, float]]
 
 
 def insert_table(text: str) -> str:
-    """Replace the marker by the table."""
-    return text.replace(MARKER, ranking()) if MARKER in text else text
+    """Replace the markers by the tables."""
+    for marker, content in ((MARKER, ranking), (NEW_SEEDS_MARKER, new_seeds)):
+        if marker in text:
+            text = text.replace(marker, content())
+    return text
+
+
+def new_seeds() -> str:
+    """Table of ``dist`` and the reference arms with the new seeds of ``proof.py confirm``."""
+    header = ["task", "`dist`", *(f"`{name}`" for name in REFERENCES)]
+    header += ["`dist` over `kd`", "`dist` over `pseudo_labels`"]
+    rows = []
+    for path in sorted((PROOF / "confirmed").glob("*.json")):
+        test = json.loads(path.read_text(encoding="utf-8"))["test"]
+        if "dist" not in test:
+            continue
+        cells = [f"{100 * test[name]['mean']:.1f}" for name in ("dist", *REFERENCES)]
+        for name in REFERENCES[:2]:
+            gain = paired_gain(test["dist"]["values"], test[name]["values"], True)
+            cells.append(gain_cell(gain))
+        rows.append([f"`{path.stem}`", *cells])
+    return "\n".join(table(header, rows))
 
 
 def ranking() -> str:

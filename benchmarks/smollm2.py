@@ -72,6 +72,7 @@ METHODS: dict[str, dict[str, Any]] = {
 def recipe_of(arm: str, rate: float, options: argparse.Namespace, store: Path) -> dict[str, Any]:
     """Return the recipe of an arm, a shape and a method, with a learning rate."""
     shape, method = arm.split("/")
+    changes = (SHAPES | CHOICES)[shape]
     content = {
         "task": "language",
         "data": {
@@ -85,7 +86,7 @@ def recipe_of(arm: str, rate: float, options: argparse.Namespace, store: Path) -
             "batch_size": 8,
         },
         "teacher": {**TEACHER, "is_trained": True},
-        "student": {"model": "teacher", "changes": (SHAPES | CHOICES)[shape]},
+        "student": {"model": "teacher", "changes": changes},
         "objectives": METHODS[method],
         "store": {"path": str(store), "codec": "float16"},
         "baselines": [],
@@ -99,7 +100,7 @@ def recipe_of(arm: str, rate: float, options: argparse.Namespace, store: Path) -
         },
     }
     if method == "alone":
-        content["student"] = {**TEACHER, "changes": (SHAPES | CHOICES)[shape]}
+        content["student"] = {**TEACHER, "changes": changes}
         content["store"] = content["teacher"] = None
     return content
 

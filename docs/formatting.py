@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -16,6 +16,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def replace_markers(text: str, contents: Mapping[str, Callable[[], str]]) -> str:
+    """Text with each marker replaced by its content, which is computed only if it is needed."""
+    for marker, content in contents.items():
+        if marker in text:
+            text = text.replace(marker, content())
+    return text
 
 
 def plain(text: str) -> str:

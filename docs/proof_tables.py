@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from formatting import table
+from formatting import replace_markers, table
 from modality_tables import NOT_PERCENT
 
 from instil.report.legend import legend
@@ -34,10 +34,7 @@ Row = dict[str, Any]
 
 def insert_table(text: str) -> str:
     """Replace the markers by the tables and the regret curves."""
-    for marker, content in ((MARKER, evidence), (STUDENTS_MARKER, students)):
-        if marker in text:
-            text = text.replace(marker, content())
-    return text
+    return replace_markers(text, {MARKER: evidence, STUDENTS_MARKER: students})
 
 
 def evidence() -> str:

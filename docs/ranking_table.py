@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from formatting import gain_cell, table
+from formatting import gain_cell, replace_markers, table
 
 from instil.plan.statistics import paired_gain
 
@@ -26,10 +26,7 @@ Shares = dict[str, dict[str, float]]
 
 def insert_table(text: str) -> str:
     """Replace the markers by the tables."""
-    for marker, content in ((MARKER, ranking), (NEW_SEEDS_MARKER, new_seeds)):
-        if marker in text:
-            text = text.replace(marker, content())
-    return text
+    return replace_markers(text, {MARKER: ranking, NEW_SEEDS_MARKER: new_seeds})
 
 
 def new_seeds() -> str:

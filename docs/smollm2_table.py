@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from formatting import table
+from formatting import replace_markers, table
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 MARKER = "<!-- evidence of SmolLM2 -->"
@@ -18,10 +18,7 @@ BATCH_SIZE = 8
 
 def insert_table(text: str) -> str:
     """Replace the markers by the tables of students of SmolLM2."""
-    for marker, content in ((MARKER, evidence), (CHOICES_MARKER, choices)):
-        if marker in text:
-            text = text.replace(marker, content())
-    return text
+    return replace_markers(text, {MARKER: evidence, CHOICES_MARKER: choices})
 
 
 def evidence() -> str:

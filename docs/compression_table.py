@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from formatting import gain_cell, table
+from formatting import gain_cell, replace_markers, table
 
 from instil.report.quantities import plain, size
 
@@ -17,7 +17,7 @@ ARMS = ("labels", "pseudo-labels", "distilled")
 
 def insert_table(text: str) -> str:
     """Replace the marker by the table of compressed students."""
-    return text.replace(MARKER, evidence()) if MARKER in text else text
+    return replace_markers(text, {MARKER: evidence})
 
 
 def evidence() -> str:

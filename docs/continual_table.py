@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from formatting import gain_cell, table
+from formatting import gain_cell, replace_markers, table
 
 RESULT = Path(__file__).parents[1] / "benchmarks" / "continual.json"
 MARKER = "<!-- evidence of continual -->"
@@ -16,7 +16,7 @@ MEMORY = {"replay", "replay, nearest mean", "iCaRL", "PODNet", "DER++"}
 
 def insert_table(text: str) -> str:
     """Replace the marker by the tables of continual learning."""
-    return text.replace(MARKER, evidence()) if MARKER in text else text
+    return replace_markers(text, {MARKER: evidence})
 
 
 def evidence() -> str:

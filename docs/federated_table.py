@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from formatting import gain_cell, table
+from formatting import gain_cell, replace_markers, table
 
 RESULT = Path(__file__).parents[1] / "benchmarks" / "federated.json"
 MARKER = "<!-- evidence of federated -->"
@@ -15,7 +15,7 @@ REFERENCES = ("alone", "FedAvg")
 
 def insert_table(text: str) -> str:
     """Replace the marker by the table of federated distillation."""
-    return text.replace(MARKER, evidence()) if MARKER in text else text
+    return replace_markers(text, {MARKER: evidence})
 
 
 def evidence() -> str:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from formatting import gain_cell, table
+from formatting import gain_cell, replace_markers, table
 
 from instil.report.quantities import milliseconds, plain, size
 
@@ -17,7 +17,7 @@ ARMS = ("student alone", "pseudo-labels", "soft targets", "soft targets and labe
 
 def insert_table(text: str) -> str:
     """Replace the marker by the table of tree ensembles."""
-    return text.replace(MARKER, evidence()) if MARKER in text else text
+    return replace_markers(text, {MARKER: evidence})
 
 
 def evidence() -> str:

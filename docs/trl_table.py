@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from formatting import table
+from formatting import replace_markers, table
 
 RESULT = Path(__file__).parents[1] / "benchmarks" / "trl.json"
 MARKER = "<!-- comparison with TRL -->"
@@ -27,7 +27,7 @@ HEADER = (
 
 def insert_table(text: str) -> str:
     """Replace the marker by the tables of the comparison with TRL."""
-    return text.replace(MARKER, comparison()) if MARKER in text else text
+    return replace_markers(text, {MARKER: comparison})
 
 
 def comparison() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from formatting import table
+from formatting import replace_markers, table
 from modality_tables import NOT_PERCENT
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "proof"
@@ -22,7 +22,7 @@ SIZES = {"large": lambda weight: weight < 1, "small": lambda weight: weight > 1}
 
 def insert_table(text: str) -> str:
     """Replace the marker by the table."""
-    return text.replace(MARKER, comparison()) if MARKER in text else text
+    return replace_markers(text, {MARKER: comparison})
 
 
 def comparison() -> str:

@@ -812,5 +812,3 @@ if __name__ == "__main__":
     ends = main(out.parent, sys.argv[2] == "shard")
     if rank() == 0:
         torch.save(ends, out)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from instil.engine import init_distributed, rank
@@ -32,7 +31,6 @@ def main(path: Path) -> None:
         loss.after_step()
     if rank() == 0:
         torch.save(student.state_dict(), path)
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

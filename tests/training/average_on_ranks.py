@@ -55,7 +55,6 @@ def main(folder: Path) -> None:
     options = training(shard=True, **BEST)
     result = fit(scheme_without_norm(), own_half(), options, evaluate=Steps())
     write(result.net, folder / "best.pt")
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

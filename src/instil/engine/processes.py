@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -43,6 +45,8 @@ def rank() -> int:
 def init_distributed(device: str = "auto") -> torch.device:
     """Join the processes that ``torchrun`` started, if there are several.
 
+    A process that ends without an error leaves them.
+
     Args:
         device: name of a torch device; ``auto``: the device of the recipe, or CUDA or MPS if
             available.
@@ -57,6 +61,8 @@ def init_distributed(device: str = "auto") -> torch.device:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         backend = "nccl" if own.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=_timeout()))
+        # Threads of gloo that are still there when the interpreter ends abort the process.
+        atexit.register(_leave)
     return own
 
 
@@ -123,9 +129,12 @@ def clear_rank_errors(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        lost = isinstance(error, dist.DistError) or any(
-            mark in str(error) for mark in LOST_PROCESS_MARKS
+    except BaseException as error:
+        # The others may wait in a collective operation, and to leave would be to wait for them.
+        atexit.unregister(_leave)
+        lost = isinstance(error, dist.DistError) or (
+            isinstance(error, RuntimeError)
+            and any(mark in str(error) for mark in LOST_PROCESS_MARKS)
         )
         if world_size() == 1 or not lost:
             raise
@@ -186,6 +195,12 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     used, *grads = torch.split(flat, [len(parameters), *[p.numel() for p in parameters]])
     for parameter, any_rank, grad in zip(parameters, used.tolist(), grads, strict=True):
         parameter.grad = grad.view_as(parameter).clone() if any_rank else None
+
+
+def _leave() -> None:
+    """Destroy the process group, unless an uncaught exception ends this process."""
+    if dist.is_initialized() and getattr(sys, "last_value", None) is None:
+        dist.destroy_process_group()
 
 
 def _timeout() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +62,6 @@ def init_distributed(device: str = "auto") -> torch.device:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         backend = "nccl" if own.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=_timeout()))
-        # Threads of gloo that are still there when the interpreter ends abort the process.
         atexit.register(_leave)
     return own
 
@@ -198,9 +198,14 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def _leave() -> None:
-    """Destroy the process group, unless an uncaught exception ends this process."""
+    """Destroy the process group, unless an uncaught exception ends this process.
+
+    Threads of gloo that still hold tensors when the interpreter ends abort the process. They end
+    with the last reference to the group, and sharded networks in reference cycles have some.
+    """
     if dist.is_initialized() and getattr(sys, "last_value", None) is None:
         dist.destroy_process_group()
+        gc.collect()
 
 
 def _timeout() -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.students import Observe
-from instil.students.layers import observed
+from instil.students.layers import observe_parts
 
 
 def activation_norms(
@@ -31,8 +31,6 @@ def activation_norms(
         One tensor (features / group,) per module, or None without samples.
     """
     norms: list[Tensor | None] = [None] * len(modules)
-    if observe is None:
-        return norms
 
     def add(index: int, module_input: Tensor, module_output: Tensor) -> None:
         values = (module_output if of_output else module_input).float()
@@ -40,9 +38,7 @@ def activation_norms(
         total = norms[index]
         norms[index] = norm if total is None else total + norm
 
-    with observed(modules, add):
-        for _ in observe(model):
-            pass
+    observe_parts(model, modules, observe, add)
     return norms
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.students import Observe
-from instil.students.layers import observed
+from instil.students.layers import observe_parts
 
 MAX_TOKENS = 256
 """Tokens of a batch whose hidden states are kept for all layers at the same time."""
@@ -33,9 +33,7 @@ def influence(model: nn.Module, all_layers: nn.ModuleList, observe: Observe) -> 
         counts[index] += cosine.numel()
 
     assert observe is not None
-    with observed(all_layers, add):
-        for _ in observe(model):
-            pass
+    observe_parts(model, all_layers, observe, add)
     return [total / max(count, 1) for total, count in zip(totals, counts, strict=True)]
 
 
@@ -74,9 +72,7 @@ def angular_distances(
             totals[start] += torch.arccos(cosine.clamp(-1, 1)).sum().item() / math.pi
 
     assert observe is not None
-    with observed(all_layers, add):
-        for _ in observe(model):
-            pass
+    observe_parts(model, all_layers, observe, add)
     return [total / max(num_tokens, 1) for total in totals]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from instil.students import Observe
 
 
 def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -73,11 +75,22 @@ def _first_tensor(value: Any) -> Tensor:
     return next(part for part in value if isinstance(part, Tensor))
 
 
-@contextlib.contextmanager
-def observed(
-    modules: Iterable[nn.Module], callback: Callable[[int, Tensor, Tensor], None]
-) -> Iterator[None]:
-    """Call ``callback(index, input, output)`` for every call of a module, without gradients."""
+def observe_parts(
+    model: nn.Module,
+    parts: Iterable[nn.Module],
+    observe: Observe,
+    callback: Callable[[int, Tensor, Tensor], None],
+) -> None:
+    """Run a model on samples, and observe the inputs and outputs of its parts without gradients.
+
+    Args:
+        model: the model.
+        parts: the modules.
+        observe: runs the model on samples; None: ``callback`` is not called.
+        callback: called as ``callback(index, input, output)`` for every call of a part.
+    """
+    if observe is None:
+        return
 
     def hook(
         index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -86,8 +99,9 @@ def observed(
         callback(index, _first_tensor((*args, *kwargs.values())), _first_tensor(output))
 
     with contextlib.ExitStack() as hooks, torch.no_grad():
-        for index, module in enumerate(modules):
-            handle = module.register_forward_hook(functools.partial(hook, index), with_kwargs=True)
+        for index, part in enumerate(parts):
+            handle = part.register_forward_hook(functools.partial(hook, index), with_kwargs=True)
             # Removed on exit, also if a later registration fails.
             hooks.callback(handle.remove)
-        yield
+        for _ in observe(model):
+            pass

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.students import Observe
-from instil.students.layers import observed, output_head
+from instil.students.layers import observe_parts, output_head
 
 Bits = Literal[8, 4]
 SMALLEST_STEP = 1e-6
@@ -197,8 +197,5 @@ def _input_facts(model: nn.Module, layers: list[Any], observe: Observe) -> list[
     def add(index: int, layer_input: Tensor, _output: Tensor) -> None:
         facts[index].add(layer_input)
 
-    if observe is not None:
-        with observed(layers, add):
-            for _ in observe(model):
-                pass
+    observe_parts(model, layers, observe, add)
     return facts

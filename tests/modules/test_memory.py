@@ -42,6 +42,15 @@ def test_a_queue_agrees_with_lists() -> None:
     assert queue.position.tolist() == begin
 
 
+def test_rows_without_an_owner_replace_the_oldest_rows() -> None:
+    queue = Queue(3, {"row": 1})
+    before = queue["row"].clone()
+    queue.push(None, {"row": torch.tensor([[5.0], [6.0]])})
+    assert queue["row"][:, 0].tolist() == [5, 6, before[2, 0]]
+    assert queue.owner.tolist() == [0, 0, -1]
+    assert queue.owner.dtype == torch.int64
+
+
 def test_a_queue_is_shared_out_evenly() -> None:
     with pytest.raises(ValueError, match="10 rows cannot be shared out among 3 groups"):
         Queue(10, {"row": 1}, groups=3)

@@ -99,15 +99,20 @@ class Queue(Memory):
         self.register_buffer("owner", torch.full((size,), -1, device=device))
         self.register_buffer("position", torch.zeros(groups, dtype=torch.int64, device=device))
 
-    def push(self, owner: Tensor, rows: dict[str, Tensor], group: Tensor | None = None) -> None:
+    def push(
+        self, owner: Tensor | None, rows: dict[str, Tensor], group: Tensor | None = None
+    ) -> None:
         """Replace the oldest rows of each group.
 
         Args:
-            owner: sample index of each new row (M,).
+            owner: sample index of each new row (M,). None: the rows are never drawn by sample, so
+                that their owner does not matter; it is set to 0.
             rows: new rows (M, width) of each name. If a group gets more than it holds, the last
                 ones stay.
             group: group of each new row (M,). None: the first group.
         """
+        if owner is None:
+            owner = self.owner.new_zeros(len(rows[self.names[0]]))
         group = torch.zeros_like(owner) if group is None else group
         count = torch.bincount(group, minlength=self.groups)
         ordered, order = group.sort(stable=True)

@@ -71,9 +71,7 @@ def push_anchors(queue: Queue, sides: Iterable[str], gathered_rows: dict[str, Te
     """
     if gathered_rows:
         rows = {side: gathered_rows[side][gathered_rows["counts"]] for side in sides}
-        # Anchors are never drawn by sample, so that the owner of a row does not matter.
-        owner = torch.zeros(len(rows["teacher"]), dtype=torch.int64, device=queue.owner.device)
-        queue.push(owner, rows)
+        queue.push(None, rows)
 
 
 def _vectors(objective: RelationObjective, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:

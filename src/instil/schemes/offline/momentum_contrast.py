@@ -201,11 +201,7 @@ class MomentumContrast(Scheme):
         assert self.average_head is not None
         self.average.follow(self.student)
         self.average_head.follow(self.head)
-        keys = gathered_rows[KEY_ROWS]
-        # Keys are never drawn by sample, so that the owner of a row does not matter.
-        self.queue.push(
-            torch.zeros(len(keys), dtype=torch.int64, device=keys.device), {"key": keys}
-        )
+        self.queue.push(None, {"key": gathered_rows[KEY_ROWS]})
 
 
 def embedding_of(outputs: Outputs) -> Tensor:

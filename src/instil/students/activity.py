@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from instil.students import Observe
@@ -40,17 +39,3 @@ def activation_norms(
 
     observe_parts(model, modules, observe, add)
     return norms
-
-
-def largest(norm: Tensor | None, count: int, total: int) -> Tensor:
-    """Return the indices of the largest norms, in order.
-
-    Args:
-        norm: (total,); None: the first ones are returned.
-        count: number of indices.
-        total: number of norms.
-    """
-    if norm is None or count == total:
-        return torch.arange(count)
-    # Sorted, so that the features keep their order.
-    return norm.topk(count).indices.sort().values

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from instil.students import Observe
-from instil.students.activity import activation_norms, largest
+from instil.students.activity import activation_norms
 from instil.students.configured import shape_differences, text_config, twin
+from instil.students.kept_indices import largest
 
 
 def prune_channels(model: nn.Module, channels: int, observe: Observe) -> None:

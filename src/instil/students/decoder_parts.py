@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from instil.students.kept_indices import expand
 from instil.students.layers import is_linear, is_transposed
 
 Layout = Literal["separate", "stacked", "interleaved"]
@@ -184,11 +185,6 @@ def num_outputs(linear: Any) -> int:
 def num_inputs(linear: Any) -> int:
     """Number of inputs of a linear layer, or of a ``Conv1D`` of transformers."""
     return int(linear.weight.shape[0 if is_transposed(linear) else 1])
-
-
-def expand(indices: Tensor, length: int) -> Tensor:
-    """Return the indices of the features in blocks of ``length`` with these indices."""
-    return (indices[:, None] * length + torch.arange(length, device=indices.device)).flatten()
 
 
 def select(linear: Any, rows: Tensor | None = None, columns: Tensor | None = None) -> None:

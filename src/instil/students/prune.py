@@ -16,8 +16,8 @@ from typing_extensions import Doc
 
 from instil.students import Observe, ObservesLosses
 from instil.students.depth import depth
+from instil.students.kept_indices import largest
 from instil.students.layers import stack
-from instil.students.tower_axes import Axis
 from instil.students.traced_groups import traced_groups
 from instil.students.unit_groups import (
     Kind,
@@ -113,20 +113,13 @@ def _remove_units(
         if group.kind in parts:
             count = _num_kept(group.count, share)
             counts[group.kind] = (count, group.count)
-            group.keep(_largest(score, count, group.count))
+            group.keep(largest(score, count, group.count))
             selected.append(group)
     set_model_configs(selected, counts)
 
 
 def _num_kept(count: int, share: float) -> int:
     return max(1, round(count * (1 - share)))
-
-
-def _largest(score: Tensor | None, count: int, total: int) -> Tensor:
-    """Return the indices of the most important units, in order; the first ones if unknown."""
-    if score is None or count == total:
-        return torch.arange(count)
-    return score.topk(count).indices.sort().values
 
 
 def _scores(
@@ -180,13 +173,8 @@ def _changes(group: UnitGroup, gradients: Mapping[int, Tensor | None]) -> Tensor
         # A layer may not take part in the loss.
         if gradient is not None:
             products = (gradient * axis.tensor).detach().float().cpu()
-            change += group.by_unit(axis, _sum_of_others(axis, products))
+            change += group.by_unit(axis, axis.by_index(products))
     return change
-
-
-def _sum_of_others(axis: Axis, values: Tensor) -> Tensor:
-    """Sum over all dimensions but that of the axis."""
-    return values.sum([dim for dim in range(values.ndim) if dim != axis.dim])
 
 
 def _remove_layers(
@@ -202,7 +190,7 @@ def _remove_layers(
             score = by_group[id(group)]
             totals[index] += 0.0 if score is None else float(score.sum())
     has_scores = all(score is not None for score in scores)
-    indices = _largest(totals if has_scores else None, count, len(layers)).tolist()
+    indices = largest(totals if has_scores else None, count, len(layers)).tolist()
     gone: set[int] = set()
     for index, layer in enumerate(layers):
         if index not in indices:

@@ -36,13 +36,17 @@ class Axis:
 
     def energy(self) -> Tensor:
         """Sum of squares of the weights at each index, float32."""
-        squares = self.tensor.detach().float().square()
-        others = [dim for dim in range(squares.ndim) if dim != self.dim]
-        by_index = squares.sum(others) if others else squares
-        return by_index.view(self.copies, -1).sum(0)
+        return self.by_index(self.tensor.detach().float().square())
+
+    def by_index(self, values: Tensor) -> Tensor:
+        """Sum values of the shape of the tensor at each index, over all copies."""
+        others = [dim for dim in range(values.ndim) if dim != self.dim]
+        # A sum over no dimension would be a sum over all.
+        sums = values.sum(others) if others else values
+        return sums.view(self.copies, -1).sum(0)
 
     def keep(self, indices: Tensor) -> None:
-        """Keep these indices, in place."""
+        """Keep these indices, in place, and set the sizes that the module reports."""
         old = self.tensor
         length = old.shape[self.dim] // self.copies
         starts = torch.arange(self.copies, device=indices.device)[:, None] * length
@@ -51,6 +55,26 @@ class Axis:
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, old.requires_grad)
         setattr(self.module, self.name, new)
+        _update_size(self.module)
+
+
+def _update_size(module: Any) -> None:
+    """Set the sizes that a layer reports to those of its weight."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, nn.Conv2d):
+        # A depthwise convolution has one group per channel.
+        if module.groups > 1:
+            module.groups = len(module.weight)
+        module.out_channels = len(module.weight)
+        module.in_channels = module.weight.shape[1] * module.groups
+    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        tensor = module.weight if module.weight is not None else module.running_mean
+        module.num_features = len(tensor)
 
 
 @dataclass(frozen=True)

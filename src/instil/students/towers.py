@@ -16,6 +16,7 @@ from typing_extensions import Doc
 
 from instil.students import Observe
 from instil.students.depth import By, depth
+from instil.students.kept_indices import expand, largest
 from instil.students.tower_axes import Axis, axes, inputs
 from instil.students.tower_parts import Tower, image_tower, text_tower
 
@@ -110,10 +111,9 @@ def _narrow(tower: Tower, width: int, by: PartsBy, option: str) -> None:
     num_heads = width // head_dim
     for block in blocks:
         heads = _choose(block.heads, num_heads, by, head_dim)
-        columns = heads[:, None] * head_dim + torch.arange(head_dim)
         num_neurons = _length(block.neurons[0]) * width // tower.width
         _keep(block.neurons, _choose(block.neurons, num_neurons, by))
-        _keep(block.heads, columns.flatten())
+        _keep(block.heads, expand(heads, head_dim))
         _set_heads(block.attention, num_heads, width)
     stream = [*tower.outer, *chain.from_iterable(block.stream for block in blocks)]
     # The stream is one space: all layers keep the same channels.
@@ -183,24 +183,9 @@ def _choose(group: list[Axis], count: int, by: PartsBy, size: int = 1) -> Tensor
     if by == "even":
         return (torch.arange(count) * total) // count
     energy = torch.stack([axis.energy().cpu() for axis in group]).sum(0)
-    return energy.view(total, size).sum(1).topk(count).indices.sort().values
+    return largest(energy.view(total, size).sum(1), count, total)
 
 
 def _keep(group: Iterable[Axis], indices: Tensor) -> None:
     for axis in group:
         axis.keep(indices)
-        _update_size(axis.module)
-
-
-def _update_size(module: Any) -> None:
-    """Set the sizes that a layer reports to those of its weight."""
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.Embedding):
-        module.num_embeddings, module.embedding_dim = module.weight.shape
-    elif isinstance(module, nn.LayerNorm):
-        module.normalized_shape = tuple(module.weight.shape)
-    elif isinstance(module, nn.Conv2d):
-        module.out_channels, module.in_channels = module.weight.shape[:2]
-    elif isinstance(module, nn.BatchNorm2d):
-        module.num_features = len(module.weight)

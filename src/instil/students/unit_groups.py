@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from instil.students.kept_indices import expand
 from instil.students.tower_axes import Axis, axes, inputs
 
 Kind = Literal["channels", "neurons", "heads"]
@@ -77,8 +78,7 @@ class UnitGroup:
         """Keep these units, in place."""
         for axis in (*self.outputs, *self.inputs, *self.buffers):
             size = axis.tensor.shape[axis.dim] // axis.copies // self.count
-            axis.keep((units[:, None] * size + torch.arange(size)).flatten())
-            update_size(axis.module)
+            axis.keep(expand(units, size))
         if self.kind == "heads":
             _scale_counts(self.attention, HEAD_COUNTS, len(units), self.count)
             if hasattr(self.attention, "all_head_size"):
@@ -105,21 +105,6 @@ def _scale_counts(part: Any, names: Iterable[str], new: int, old: int) -> None:
     for name in names:
         if isinstance(getattr(part, name, None), int):
             setattr(part, name, getattr(part, name) * new // old)
-
-
-def update_size(module: Any) -> None:
-    """Set the sizes that a layer reports to those of its weight."""
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.Conv2d):
-        # A depthwise convolution has one group per channel.
-        if module.groups > 1:
-            module.groups = len(module.weight)
-        module.out_channels = len(module.weight)
-        module.in_channels = module.weight.shape[1] * module.groups
-    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-        tensor = module.weight if module.weight is not None else module.running_mean
-        module.num_features = len(tensor)
 
 
 def block_groups(model: nn.Module) -> list[UnitGroup]:

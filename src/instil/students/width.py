@@ -12,7 +12,7 @@ from torch import nn
 from typing_extensions import Doc
 
 from instil.students import Observe
-from instil.students.activity import activation_norms, largest
+from instil.students.activity import activation_norms
 from instil.students.channels import prune_channels
 from instil.students.configured import library_class, match_configuration, text_config, twin
 from instil.students.decoder_parts import (
@@ -25,6 +25,7 @@ from instil.students.decoder_parts import (
     prune_heads,
     prune_perceptron,
 )
+from instil.students.kept_indices import largest
 from instil.students.layers import stack
 
 Size = Annotated[int, Ge(1)] | None

@@ -6,6 +6,7 @@ Those of sharded trainings are folders, see ``sharded_checkpoints``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +183,7 @@ def restore_optimizer(optimizer: Optimizer, saved: dict[str, Any], path: Path) -
     Raises:
         ValueError: if the state does not fit.
     """
-    parameters: list[Tensor] = []
-    for group in optimizer.param_groups:
-        parameters += group["params"]
+    parameters = parameters_in_order(optimizer)
     try:
         for index, moments in saved["state"].items():
             for key, moment in moments.items():
@@ -195,3 +194,8 @@ def restore_optimizer(optimizer: Optimizer, saved: dict[str, Any], path: Path) -
         raise ValueError(
             f"checkpoint {path}: the state of an optimizer does not fit ({error}). {REMEDY}."
         ) from error
+
+
+def parameters_in_order(optimizer: Optimizer) -> list[Tensor]:
+    """Return the parameters of an optimizer by their indices in its ``state_dict``."""
+    return list(chain.from_iterable(group["params"] for group in optimizer.param_groups))

@@ -21,6 +21,7 @@ from instil.engine.checkpoint_paths import check_checkpoint
 from instil.engine.checkpoints import (
     REMEDY,
     check_scheme,
+    parameters_in_order,
     read_checkpoint,
     restore,
     restore_optimizer,
@@ -140,9 +141,7 @@ def empty_moments(saved: dict[str, Any], learner: str, optimizer: Optimizer) -> 
         learner: name of the learner.
         optimizer: optimizer of the learner.
     """
-    parameters: list[Tensor] = []
-    for group in optimizer.param_groups:
-        parameters += group["params"]
+    parameters = parameters_in_order(optimizer)
     prefix = f"optimizers.{learner}."
     moments: dict[str, Tensor] = {}
     for name, tensor in saved.items():

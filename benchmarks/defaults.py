@@ -10,7 +10,8 @@ weights, steps, batch size and grid of learning rates.
 ``choose`` trains every arm with seeds 0 to 2 and reads the validation split only. ``confirm``
 trains the arms of interest with new seeds, at the learning rate that ``choose`` found for each arm
 and condition, and reads the test split. All students of a condition are trained together through
-``torch.func.vmap``, with the result of separate trainings.
+``torch.func.vmap``, with the result of separate trainings. Finished conditions are kept, and only
+arms that they lack are trained.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from instil import cross_entropy_loss, kd_loss, label_smoothing_loss
+from instil import cross_entropy_loss, dist_loss, kd_loss, label_smoothing_loss
 from instil.files.json_files import write_json
 
 LEARNING_RATES = (3e-3, 1e-2, 3e-2)
@@ -41,7 +42,16 @@ STEPS = 300
 TEACHERS = ("all_labels", "student_labels", "tenth")
 CHOOSE_SEEDS = (0, 1, 2)
 CONFIRM_SEEDS = (100, 101, 102, 103, 104, 105)
-CONFIRMED = ("alone", "label_smoothing", "pseudo_labels", "labelled_t4", "batch_t2", "kd_t2")
+CONFIRMED = (
+    "alone",
+    "label_smoothing",
+    "pseudo_labels",
+    "labelled_t4",
+    "batch_t2",
+    "kd_t2",
+    "batch_dist",
+    "batch_dist_2",
+)
 BATCH_SIZE = 64
 WEIGHT_DECAY = 0.01
 TEACHER_STEPS = 400
@@ -206,13 +216,14 @@ TASKS: dict[str, Callable[[Path], Task]] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """Weights of the label loss and of KD, and the average of the label loss.
+    """Weights of the label loss, of KD and of DIST, and the average of the label loss.
 
     Attributes:
         label_weight: weight of the cross-entropy with the label.
         average: ``"labelled"`` or ``"batch"``: items whose number divides the label loss.
         kd_weight: weight of KD on all items of the batch.
         temperature: temperature of KD; 0: derived from the teacher's entropy.
+        dist_weight: weight of DIST at temperature 1 on all items of the batch.
         pseudo: whether the teacher's most likely class replaces a missing label.
         smoothing: whether the label is smoothed.
         labelled_only: whether the batches contain labelled items only.
@@ -222,6 +233,7 @@ class Arm:
     average: str = "labelled"
     kd_weight: float = 1.0
     temperature: float = 1.0
+    dist_weight: float = 0.0
     pseudo: bool = False
     smoothing: bool = False
     labelled_only: bool = False
@@ -241,6 +253,9 @@ ARMS: dict[str, Arm] = {
     "kd_t2": Arm(label_weight=0, temperature=2),
     "pseudo_t1": Arm(pseudo=True),
     "pseudo_t2": Arm(pseudo=True, temperature=2),
+    "batch_dist": Arm(average="batch", kd_weight=0, dist_weight=1),
+    "batch_dist_2": Arm(average="batch", kd_weight=0, dist_weight=2),
+    "dist": Arm(label_weight=0, kd_weight=0, dist_weight=1),
 }
 
 
@@ -291,6 +306,11 @@ def total_loss(
         values = kd_loss(logits / by_seed.unsqueeze(-1), teacher, 1.0, reduction="none")
         values = values * by_seed.square() / target.shape[-1]
         loss = loss + (column([arm.kd_weight for arm in arms]) * values).sum()
+    if any(arm.dist_weight for arm in arms):
+        teacher = teacher_logits[:, None, None].expand_as(logits).flatten(0, 2)
+        # Relations among the items are those of the batch of one model.
+        by_model = vmap(dist_loss)(logits.flatten(0, 2), teacher).view(logits.shape[:3])
+        loss = loss + (torch.tensor([arm.dist_weight for arm in arms])[:, None] * by_model).sum()
     return loss
 
 
@@ -496,6 +516,8 @@ def condition(
     results: dict[str, Any] = {}
     for labelled_only in (True, False):
         names = [name for name, (arm, _) in arms.items() if arm.labelled_only == labelled_only]
+        if not names:
+            continue
         rates = torch.tensor([list(arms[name][1]) for name in names])
         parameters, skeleton = train(
             task.build_student,
@@ -585,21 +607,26 @@ def main() -> None:
         table = json.loads(options.json.read_text(encoding="utf-8"))
     key = ("task", "share", "teacher", "steps")
     chosen = {tuple(row[name] for name in key): row for row in table["choose"]}
+    compared = ARMS if options.phase == "choose" else CONFIRMED
     tasks = [TASKS[name](options.data) for name in options.tasks]
     for share, teacher, length in conditions():
         for task in tasks:
             own = (task.name, share, teacher, length)
-            if any(tuple(row[name] for name in key) == own for row in table[options.phase]):
+            finished = {tuple(row[name] for name in key): row for row in table[options.phase]}
+            earlier = finished[own]["arms"] if own in finished else {}
+            names = [name for name in compared if name not in earlier]
+            if not names:
                 continue
             start = time.perf_counter()
             if options.phase == "choose":
-                arms = {name: (ARMS[name], LEARNING_RATES) for name in ARMS}
+                arms = {name: (ARMS[name], LEARNING_RATES) for name in names}
                 row = condition(task, share, teacher, length, arms, CHOOSE_SEEDS, part=1)
             else:
                 rates = best_rates(chosen[own])
-                settings = {name: (ARMS[name], (rates[name],)) for name in CONFIRMED}
+                settings = {name: (ARMS[name], (rates[name],)) for name in names}
                 row = condition(task, share, teacher, length, settings, CONFIRM_SEEDS, part=2)
-            table[options.phase].append(row)
+            row["arms"] = earlier | row["arms"]
+            table[options.phase] = [*({**finished, own: row}).values()]
             best = {
                 name: 100 * max(float(np.mean(v)) for v in scores.values())
                 for name, scores in row["arms"].items()

@@ -25,8 +25,8 @@ CONDITIONS = {
     "student_labels": "Teacher with the student's labels",
     "tenth": "Teacher with a tenth of the labels, student with all",
 }
-DEFAULT_ARM = "batch_t2"
-COMPARED = ("alone", "label_smoothing", "pseudo_labels", "labelled_t4", DEFAULT_ARM, "kd_t2")
+DEFAULT_ARM = "batch_dist"
+COMPARED = ("alone", "label_smoothing", "pseudo_labels", "labelled_t4", "batch_t2", DEFAULT_ARM)
 DEFAULTS_HEADER = (
     "task",
     "labels",
@@ -34,9 +34,10 @@ DEFAULTS_HEADER = (
     "student alone",
     "label smoothing",
     "pseudo-labels",
-    "old default",
-    "default",
-    "KD alone, T = 2",
+    "KD, T = 4, average over labelled",
+    "KD, T = 2",
+    "DIST (default)",
+    "default minus KD, T = 2",
     "default minus pseudo-labels",
     "default minus student alone",
 )
@@ -45,15 +46,18 @@ ARM_TITLES = {
     "label_smoothing": "label smoothing",
     "pseudo_labels": "pseudo-labels",
     "labelled_t1": "labels averaged over labelled items, KD T = 1",
-    "labelled_t4": "labels averaged over labelled items, KD T = 4 (old default)",
+    "labelled_t4": "labels averaged over labelled items, KD T = 4",
     "batch_t1": "labels averaged over the batch, KD T = 1",
-    "batch_t2": "labels averaged over the batch, KD T = 2 (default)",
+    "batch_t2": "labels averaged over the batch, KD T = 2",
     "batch_t4": "labels averaged over the batch, KD T = 4",
     "batch_entropy": "labels averaged over the batch, KD, T from the teacher's entropy",
     "kd_t1": "KD alone, T = 1",
     "kd_t2": "KD alone, T = 2",
     "pseudo_t1": "labels and pseudo-labels, KD T = 1",
     "pseudo_t2": "labels and pseudo-labels, KD T = 2",
+    "batch_dist": "labels averaged over the batch, DIST (default)",
+    "batch_dist_2": "labels averaged over the batch, DIST with weight 2",
+    "dist": "DIST alone",
 }
 
 
@@ -208,10 +212,10 @@ def _best(row: Row, arm: str) -> float:
 
 
 def _default_row(row: Row) -> list[str]:
-    """Means over the seeds in percent, and two paired differences with their intervals."""
+    """Means over the seeds in percent, and three paired differences with their intervals."""
     values = {arm: next(iter(row["arms"][arm].values())) for arm in COMPARED}
     means = [f"{100 * sum(accuracies) / len(accuracies):.1f}" for accuracies in values.values()]
-    controls = ("pseudo_labels", "alone")
+    controls = ("batch_t2", "pseudo_labels", "alone")
     differences = [_paired_difference(values[DEFAULT_ARM], values[arm]) for arm in controls]
     labels = f"{row['labels']} ({100 * row['share']:g} %)"
     teacher = f"{100 * row['teacher_test_accuracy']:.1f}"

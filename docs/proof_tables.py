@@ -63,7 +63,7 @@ def students() -> str:
     paths = sorted((FOLDER / "students").glob("*.json"))
     if not paths:
         return "Not measured yet."
-    header = ["task", "students", "smallest that keeps the share (exhaustive)", "its size (kB)"]
+    header = ["task", "students", "share to keep", "smallest (exhaustive)", "its size (kB)"]
     header += ["choices of the studies", "size relative to it", "share of the teacher's quality"]
     header += ["share of the cost"]
     rows = [_student_cells(path.stem, _read("students", path.stem)) for path in paths]
@@ -74,7 +74,8 @@ def _student_cells(task: str, result: Row) -> list[str]:
     searches = result["searches"]
     smallest = result["students"][result["winner"]]["bytes"] / 1000
     winner = f"`{result['winner']}`" + ("" if result["keep"]["is_met"] else " (none keeps it)")
-    cells = [f"`{task}`", str(len(result["students"])), winner, f"{smallest:.1f}"]
+    share = f"{100 * result['keep']['share']:.0f} %"
+    cells = [f"`{task}`", str(len(result["students"])), share, winner, f"{smallest:.1f}"]
     sizes = [search["size"] for search in searches]
     shares = [100 * search["share"] for search in searches]
     cost = sum(search["steps"] for search in searches) / len(searches) / result["steps"]

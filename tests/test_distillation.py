@@ -53,11 +53,20 @@ def weights(net: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
 
 
-def test_the_default_is_labels_and_kd() -> None:
-    result = instil.distil(teacher(), student(), loader(), epochs=1)
+def test_the_default_fits_the_labels() -> None:
+    images, numbers = torch.rand(8, 1, 8, 8), torch.rand(8, 1)
+    two_classes = [(images, torch.tensor([0, 1] * 4))]
+    result = instil.distil(mlp(2), mlp(2), two_classes, epochs=1)
     assert set(result.records[0]["losses"]) == {"student/cross_entropy", "student/kd"}
+    result = instil.distil(mlp(1), mlp(1), [(images, numbers)], task="regression", epochs=1)
+    assert set(result.records[0]["losses"]) == {"student/mean_squared_error", "student/logit_mse"}
+
+
+def test_the_default_is_labels_and_dist() -> None:
+    result = instil.distil(teacher(), student(), loader(), epochs=1)
+    assert set(result.records[0]["losses"]) == {"student/cross_entropy", "student/dist"}
     same = instil.distil(
-        teacher(), student(), loader(), {"cross_entropy": 1.0, "kd": 1.0}, epochs=1
+        teacher(), student(), loader(), {"cross_entropy": 1.0, "dist": 1.0}, epochs=1
     )
     assert torch.equal(weights(result.net), weights(same.net))
 

@@ -56,7 +56,8 @@ def distil(
             label. The samples of an ``IterableDataset`` are batched.
         objectives: ``"kd"``, ``["cross_entropy", "kd"]``, or name -> weight, objective,
             ``(objective, weight)`` or options as in a recipe (``{"kd": {"temperature": 4, "weight":
-            0.5}}``). Default: cross-entropy on labelled samples and KD on all samples.
+            0.5}}``). Default: the loss on labels, and on all samples ``dist`` for three or more
+            classes, ``logit_mse`` for numbers, and ``kd`` for other labels.
         epochs: passes over the loader.
         steps: optimizer steps instead of ``epochs``, for a loader without a length.
         batch_size: samples per batch of an ``IterableDataset``; a loader has its own.

@@ -12,6 +12,7 @@ from instil.core import Net, Objective, Objectives, Schedule, Teacher
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.presets import taps_for
 from instil.schemes.offline.offline import Offline
+from instil.tasks.bases.classes import ClassTask
 from instil.tasks.bases.loader import TaskLoader, task_loader
 from instil.tasks.bases.task import Task
 from instil.teachers.ensemble import Ensemble
@@ -22,7 +23,6 @@ ObjectiveSpec = (
 )
 """Weight, objective, objective and weight, or options and weight as in a recipe."""
 ObjectiveSpecs = str | Sequence[str] | Mapping[str, ObjectiveSpec]
-DEFAULT_OBJECTIVES = {"cross_entropy": 1.0, "kd": 1.0}
 
 
 def offline_scheme(
@@ -40,21 +40,33 @@ def offline_scheme(
             objectives that read labels only.
         student: module or ``Net``.
         loader: its first batch shows the modules whose outputs objectives read.
-        objectives: as in ``distil``; None: cross-entropy and KD.
+        objectives: as in ``distil``; None: those of the labels, and one on the logits.
         task: the task.
         names: names of the values of a tuple; None: those of the task.
 
     Raises:
         ValueError: for unknown names and objectives that are undefined for the task.
     """
-    built = _objectives(DEFAULT_OBJECTIVES if objectives is None else objectives)
-    task.check(built)
     student_net = student if isinstance(student, Net) else Net(student, task.call)
     batches = task_loader(loader, task, student_net, names)
+    built = _objectives(_defaults(student_net, batches) if objectives is None else objectives)
+    task.check(built)
     if not isinstance(student, Net):
         student_net = Net(student, task.call, _taps(student, batches, built, "student"))
     frozen = None if teacher is None else _teacher(teacher, batches, built)
     return Offline(student_net, frozen, built)
+
+
+def _defaults(student: Net, batches: TaskLoader) -> list[str]:
+    """Return the names of the objectives of labels, and of one on logits that fits them."""
+    task = batches.task
+    on_logits = "logit_mse" if task.kind == "real" else "kd"
+    if isinstance(task, ClassTask) and task.kind == "single":
+        batch = batches.sample(student)
+        task.check_inputs(batch)
+        # Measured in docs/defaults.md. Correlations leave the threshold of two classes open.
+        on_logits = "dist" if batches.count_classes(batch) > 2 else "kd"
+    return [*task.label_objectives, on_logits]
 
 
 def _teacher(

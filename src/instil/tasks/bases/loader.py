@@ -49,7 +49,7 @@ class TaskLoader:
                 self.task.check_inputs(batch)
                 if "label" in batch:
                     self.task.check_data(batch)
-                self.num_classes = self._count_classes(batch)
+                self.num_classes = self.count_classes(batch)
                 self._check_labels(batch)
             elif "label" in batch and batch["label"].device.type == "cpu":
                 # On an accelerator the check would wait for the device in every step.
@@ -72,6 +72,13 @@ class TaskLoader:
             raise ValueError("loader: it has no batch. Expected at least one")
         return to_device(self.task.adapt_batch(self.named(item)), device_of(model))
 
+    def count_classes(self, batch: Batch) -> int:
+        """Return the number of logits of the student; 0 if it has none."""
+        with side_effect_free(self.student):
+            outputs = self.student(to_device(batch, device_of(self.student)))
+        logits = outputs.get("logits")
+        return logits.shape[-1] if isinstance(logits, Tensor) else 0
+
     def named(self, item: Any) -> Batch:
         """Return a batch of the loader as a dict.
 
@@ -88,12 +95,6 @@ class TaskLoader:
                 f"names={(*self.names, 'index')[: len(values)]}"
             )
         return dict(zip(self.names, values, strict=False))
-
-    def _count_classes(self, batch: Batch) -> int:
-        with side_effect_free(self.student):
-            outputs = self.student(to_device(batch, device_of(self.student)))
-        logits = outputs.get("logits")
-        return logits.shape[-1] if isinstance(logits, Tensor) else 0
 
     def _check_labels(self, batch: Batch) -> None:
         label = batch.get("label")

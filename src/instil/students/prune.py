@@ -173,7 +173,7 @@ def _changes(group: UnitGroup, gradients: Mapping[int, Tensor | None]) -> Tensor
         # A layer may not take part in the loss.
         if gradient is not None:
             products = (gradient * axis.tensor).detach().float().cpu()
-            change += group.by_unit(axis, axis.by_index(products))
+            change += group.by_unit(axis.by_index(products))
     return change
 
 

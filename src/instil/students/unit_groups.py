@@ -65,13 +65,13 @@ class UnitGroup:
     attention: nn.Module | None = None
     model_configs: tuple[Any, ...] = ()
 
-    def by_unit(self, axis: Axis, values: Tensor) -> Tensor:
-        """Sum values (length of the axis / copies,) over each unit; returns (count,)."""
+    def by_unit(self, values: Tensor) -> Tensor:
+        """Sum values at each index of an axis over each unit; returns (count,)."""
         return values.reshape(self.count, -1).sum(1)
 
     def magnitude(self) -> Tensor:
         """L2 norm of the weights of each unit (count,), float32."""
-        parts = [self.by_unit(axis, axis.energy().cpu()) for axis in (*self.outputs, *self.inputs)]
+        parts = [self.by_unit(axis.energy().cpu()) for axis in (*self.outputs, *self.inputs)]
         return torch.stack(parts).sum(0).sqrt()
 
     def keep(self, units: Tensor) -> None:

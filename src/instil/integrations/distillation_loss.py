@@ -43,7 +43,7 @@ class DistillationLoss(nn.Module):
     Args:
         teacher: module, or several modules, whose logits are averaged.
         student: module, which is trained in place.
-        objectives: as in ``instil.distil``; None: cross-entropy and KD.
+        objectives: as in ``instil.distil``, which also has the default.
         example: batch in the form of the loop: a dict, or a tuple in the order of ``names``. The
             adapters are built from its shapes.
         task: name of the task.

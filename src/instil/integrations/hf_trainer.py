@@ -28,7 +28,7 @@ class DistillationTrainer(Trainer):
     Args:
         model: the student.
         teacher: module on any device, or several modules, whose logits are averaged.
-        objectives: as in ``instil.distil``; None: cross-entropy and KD.
+        objectives: as in ``instil.distil``, which also has the default.
         task: name of the task, such as ``"language"`` or ``"classification"``.
         **options: further arguments of ``Trainer``. ``train_dataset`` is required.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import log
+from collections.abc import Mapping
 
 
 def frontier(qualities: Mapping[str, float], costs: Mapping[str, float]) -> list[str]:
@@ -30,35 +29,24 @@ def frontier(qualities: Mapping[str, float], costs: Mapping[str, float]) -> list
 def order_by_front(qualities: Mapping[str, float], costs: Mapping[str, float]) -> list[str]:
     """Return all students, those of the frontier first, then the frontier of the rest, and so on.
 
-    Each frontier begins with its best and its cheapest student. The next ones are those whose cost
-    differs most from the costs of the students before them, so that every prefix covers the range.
+    Each frontier begins with its best student: the smallest one that keeps a share of a teacher's
+    quality is among the better ones.
 
     Args:
         qualities: quality by name; higher is better.
-        costs: positive cost by name; lower is better.
+        costs: cost by name; lower is better.
+
+    Example:
+        >>> order_by_front({"a": 0.8, "b": 0.9, "c": 0.85}, {"a": 1.0, "b": 2.0, "c": 3.0})
+        ['b', 'a', 'c']
     """
     left = dict(qualities)
     ordered: list[str] = []
     while left:
         front = frontier(left, costs)
-        ordered += _spread(front, costs)
+        ordered += reversed(front)
         for name in front:
             del left[name]
-    return ordered
-
-
-def _spread(front: Sequence[str], costs: Mapping[str, float]) -> list[str]:
-    """Order a frontier, which begins with the cheapest student and ends with the best."""
-    ordered = list(dict.fromkeys([front[-1], front[0]]))
-    rest = [name for name in front if name not in ordered]
-    while rest:
-        # Sizes differ by factors, so their distance is that of logarithms.
-        distances = {
-            name: min(abs(log(costs[name] / costs[other])) for other in ordered) for name in rest
-        }
-        farthest = max(rest, key=lambda name: distances[name])
-        ordered.append(farthest)
-        rest.remove(farthest)
     return ordered
 
 

@@ -101,6 +101,37 @@ def violation(costs: Mapping[str, Any], limits: Mapping[str, float]) -> str:
     return ""
 
 
+def formats(costs: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the costs of each exported file of a student.
+
+    Args:
+        costs: result of ``measure_student``.
+
+    Returns:
+        ``float32``, and ``int8`` if there is a quantised file.
+    """
+    files = {"float32": costs}
+    if isinstance(costs.get("int8"), dict):
+        files["int8"] = {**costs, **costs["int8"]}
+    return files
+
+
+def smallest_file(costs: Mapping[str, Any], limits: Mapping[str, float]) -> float:
+    """Return the bytes of the smallest exported file of a student that is within the limits.
+
+    Args:
+        costs: result of ``measure_student``.
+        limits: result of ``parse_limits``.
+
+    Example:
+        >>> smallest_file({"bytes": 400, "int8": {"bytes": 100, "latency_ms": 2.0}}, {})
+        100.0
+    """
+    files = list(formats(costs).values())
+    within = [file for file in files if not violation(file, limits)]
+    return min(float(file["bytes"]) for file in within or files)
+
+
 def describe_cost(name: str, value: float) -> str:
     """Return a latency in ms, bytes or a number of parameters with its unit.
 

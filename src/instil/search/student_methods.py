@@ -14,6 +14,7 @@ from instil.recipe import build
 from instil.search.arms import Arm, base_data
 from instil.search.candidates import find_candidates
 from instil.search.frontier import frontier
+from instil.search.limits import smallest_file
 from instil.search.planning import plan_search
 from instil.search.schedule import Schedule
 from instil.search.state import Settings, State
@@ -138,7 +139,8 @@ def _chosen(first: Study, arms: Sequence[Arm]) -> list[Arm]:
     if not finished:
         raise RuntimeError("search: all trainings of students failed. See trials/ for their errors")
     by_name = {arm.name: arm for arm in arms}
-    sizes = {name: float(by_name[name].costs["bytes"]) for name in finished}
+    limits = first.state.settings.limits
+    sizes = {name: smallest_file(by_name[name].costs, limits) for name in finished}
     teacher_score = first.state.signals.get("teacher_score")
     keep = first.state.settings.keep
     target = target_score(teacher_score, keep, first.higher_is_better)

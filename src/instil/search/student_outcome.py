@@ -8,8 +8,7 @@ from typing import Any
 from instil.search.arms import Arm
 from instil.search.evidence import mean_with_interval
 from instil.search.frontier import frontier, hypervolume
-from instil.search.limits import COSTS, violation
-from instil.search.students import formats
+from instil.search.limits import COSTS, formats, violation
 from instil.search.study import Results, Study
 
 Rows = dict[str, dict[str, Any]]

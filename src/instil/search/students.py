@@ -9,7 +9,7 @@ from instil.core import Net
 from instil.experiment.experiment import Experiment
 from instil.search.arms import Arm, base_data, with_space
 from instil.search.candidates import Candidates, reason_of
-from instil.search.limits import describe_cost, violation
+from instil.search.limits import describe_cost, formats, violation
 from instil.search.probe import Probe
 from instil.search.state import Settings
 from instil.search.student_arms import student_arms
@@ -89,21 +89,6 @@ class _Students:
         if all(reasons):
             return arm, "; int8: ".join(dict.fromkeys(reasons))
         return arm.with_costs(costs), ""
-
-
-def formats(costs: dict[str, object]) -> dict[str, dict[str, object]]:
-    """Return the costs of each exported file of a student.
-
-    Args:
-        costs: result of ``measure_student``.
-
-    Returns:
-        ``float32``, and ``int8`` if there is a quantised file.
-    """
-    files = {"float32": costs}
-    if isinstance(costs["int8"], dict):
-        files["int8"] = costs | costs["int8"]
-    return files
 
 
 def _teacher_net(experiment: Experiment, probe: Probe) -> Net | None:

@@ -10,6 +10,7 @@ from instil.search.arms import Arm, base_data
 from instil.search.duplicates import find_duplicates
 from instil.search.execution import OnResult, execute
 from instil.search.frontier import order_by_front
+from instil.search.limits import smallest_file
 from instil.search.prior import order_with_prior
 from instil.search.sampling import suggest
 from instil.search.schedule import Rung
@@ -182,12 +183,13 @@ class Study:
     def _ranked(self, arms: Sequence[Arm]) -> list[Arm]:
         """Return arms by the best score of their last round; equal arms keep their order.
 
-        Students are ordered by the frontier of score and size.
+        Students are ordered by the frontier of score and size of the smallest file.
         """
         best = self.scores(arms)
         if self.state.settings.has_students:
+            limits = self.state.settings.limits
             by_name = {arm.name: arm for arm in arms}
-            sizes = {arm.name: float(arm.costs["bytes"]) for arm in arms}
+            sizes = {arm.name: smallest_file(arm.costs, limits) for arm in arms}
             return [by_name[name] for name in order_by_front(best, sizes)]
         if self.state.settings.has_prior and self._is_short_round():
             # The arms of the state are in the order of their prior.

@@ -181,16 +181,13 @@ class Study:
         return [arm for arm in self.state.arms if arm.is_reference or arm in candidates]
 
     def _ranked(self, arms: Sequence[Arm]) -> list[Arm]:
-        """Return arms by the best score of their last round; equal arms keep their order.
-
-        Students are ordered by the frontier of score and size of the smallest file.
-        """
+        """Return arms by the best score of their last round, students by score and file size."""
         best = self.scores(arms)
         if self.state.settings.has_students:
             limits = self.state.settings.limits
-            by_name = {arm.name: arm for arm in arms}
             sizes = {arm.name: smallest_file(arm.costs, limits) for arm in arms}
-            return [by_name[name] for name in order_by_front(best, sizes)]
+            order = order_by_front(best, sizes)
+            return sorted(arms, key=lambda arm: order.index(arm.name))
         if self.state.settings.has_prior and self._is_short_round():
             # The arms of the state are in the order of their prior.
             return order_with_prior([arm for arm in self.state.arms if arm in arms], best)

@@ -561,6 +561,11 @@ def conditions() -> list[tuple[float, str, int]]:
     ]
 
 
+def by_condition(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return rows by task, label share, teacher and number of steps."""
+    return {(row["task"], row["share"], row["teacher"], row["steps"]): row for row in rows}
+
+
 def best_rates(row: dict[str, Any]) -> dict[str, float]:
     """Return for each arm the learning rate with the best validation mean."""
     return {
@@ -605,14 +610,12 @@ def main() -> None:
     table: dict[str, Any] = {"choose": [], "confirm": []}
     if options.json.exists():
         table = json.loads(options.json.read_text(encoding="utf-8"))
-    key = ("task", "share", "teacher", "steps")
-    chosen = {tuple(row[name] for name in key): row for row in table["choose"]}
+    chosen, finished = by_condition(table["choose"]), by_condition(table[options.phase])
     compared = ARMS if options.phase == "choose" else CONFIRMED
     tasks = [TASKS[name](options.data) for name in options.tasks]
     for share, teacher, length in conditions():
         for task in tasks:
             own = (task.name, share, teacher, length)
-            finished = {tuple(row[name] for name in key): row for row in table[options.phase]}
             earlier = finished[own]["arms"] if own in finished else {}
             names = [name for name in compared if name not in earlier]
             if not names:
@@ -626,7 +629,8 @@ def main() -> None:
                 settings = {name: (ARMS[name], (rates[name],)) for name in names}
                 row = condition(task, share, teacher, length, settings, CONFIRM_SEEDS, part=2)
             row["arms"] = earlier | row["arms"]
-            table[options.phase] = [*({**finished, own: row}).values()]
+            finished[own] = row
+            table[options.phase] = [*finished.values()]
             best = {
                 name: 100 * max(float(np.mean(v)) for v in scores.values())
                 for name, scores in row["arms"].items()

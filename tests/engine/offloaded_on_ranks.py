@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -31,8 +34,8 @@ def trained(is_sharded: bool, is_offloaded: bool) -> dict[str, Any]:
         assert len(offload_blocks(teacher.members[0])) == 2
     scheme = Offline(texts(8, 0), teacher, {"kd": KD()})
     scheme.prepare(batch_of(0))
-    policies = record_policies()
-    engine.setup(scheme, lambda learner: Optimization("adamw", {"lr": 0.01}))
+    with record_policies() as policies:
+        engine.setup(scheme, lambda learner: Optimization("adamw", {"lr": 0.01}))
     scheme.train()
     for step in range(STEPS):
         train_step(engine, scheme, [batch_of(step)])
@@ -50,16 +53,18 @@ def units_of(teacher: Teacher, policies: dict[nn.Module, OffloadPolicy]) -> list
     ]
 
 
-def record_policies() -> dict[nn.Module, OffloadPolicy]:
-    """Return the policy of each unit that is sharded after this call."""
+@contextlib.contextmanager
+def record_policies() -> Iterator[dict[nn.Module, OffloadPolicy]]:
+    """Yield the policy of each unit that is sharded inside."""
     policies: dict[nn.Module, OffloadPolicy] = {}
 
     def recording(unit: nn.Module, offload_policy: OffloadPolicy, **options: Any) -> None:
         policies[unit] = offload_policy
         fully_shard(unit, offload_policy=offload_policy, **options)
 
-    sharding.fully_shard = recording
-    return policies
+    # Without an end it would keep the networks, whose process group then never ends.
+    with mock.patch.object(sharding, "fully_shard", recording):
+        yield policies
 
 
 def main() -> None:
@@ -72,8 +77,6 @@ def main() -> None:
         "sharded": trained(is_sharded=True, is_offloaded=False),
         "sharded, offloaded": trained(is_sharded=True, is_offloaded=True),
     }
-    # The replaced function keeps sharded networks, whose process group then never ends.
-    sharding.fully_shard = fully_shard
     if rank() == 0:
         torch.save(results, sys.argv[1])
 

@@ -55,7 +55,7 @@ def main() -> None:
         raise OSError("no room")
 
     # A second before the end of the first one would replace its function.
-    engine._writer.finish()
+    engine.writer.finish()
     checkpoint_writer.commit_folder = fail
     engine.save(scheme, path, {"step": 2})
     try:
@@ -67,8 +67,8 @@ def main() -> None:
     if rank() == 0:
         torch.save(results, out)
     engine.save(scheme, path, {"step": 4})
-    assert engine._writer._pending is not None
-    engine._writer._pending.result()
+    assert engine.writer._pending is not None
+    engine.writer._pending.result()
     os._exit(0)
 
 

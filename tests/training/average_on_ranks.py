@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,16 @@ import torch
 import torch.distributed as dist
 
 from instil.core import Net
-from instil.engine import init_distributed, rank
+from instil.engine import checkpoint_writer, init_distributed, rank
 from instil.training.fit import TrainState, fit
 from tests.training.test_average import BEST, Steps, loader, scheme_without_norm, training
+
+commit_folder = checkpoint_writer.commit_folder
+
+
+def commit_late(temporary: Path, path: Path) -> None:
+    time.sleep(1)
+    commit_folder(temporary, path)
 
 
 def own_half() -> list[dict[str, Any]]:
@@ -46,10 +54,14 @@ def main(folder: Path) -> None:
         write(result.net, folder / f"{name}.pt")
     options = training(shard=True, checkpoint_steps=2)
     path = folder / "checkpoint.pt"
+    checkpoint_writer.commit_folder = commit_late
     try:
         fit(scheme_without_norm(), own_half(), options, checkpoint=path, on_step=stop)
     except KeyboardInterrupt:
+        # The error comes after the checkpoint of step 2.
+        assert rank() != 0 or path.is_dir()
         dist.barrier()
+    checkpoint_writer.commit_folder = commit_folder
     result = fit(scheme_without_norm(), own_half(), options, evaluate=evaluate, checkpoint=path)
     write(result.net, folder / "resumed.pt")
     options = training(shard=True, **BEST)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,11 @@ class CheckpointWriter:
                 f"checkpoint {self._path} could not be written; the last good one stays: "
                 f"{reasons[0]}"
             ) from error
+
+    def wait(self) -> None:
+        """Wait for the last checkpoint without an error, on this rank alone."""
+        if self._pending is not None:
+            wait([self._pending])
 
 
 @functools.cache

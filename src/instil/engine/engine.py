@@ -64,7 +64,7 @@ class Engine:
         self.modules: dict[str, list[nn.Module]] = {}
         self._grads_stale = False
         self._blueprint: sharding.Blueprint | None = None
-        self._writer = CheckpointWriter(self.shard)
+        self.writer = CheckpointWriter(self.shard)
         self.generators: list[torch.Generator] = []  # further random states, such as the loader's
 
     def prepare(self, scheme: Scheme, batch: Batch) -> None:
@@ -196,7 +196,7 @@ class Engine:
             The scheme with plain modules; of a sharded one a copy without its fixed teachers.
         """
         self.clear()
-        self._writer.finish()
+        self.writer.finish()
         batch_norm.restore_batch_norm(scheme)
         checkpointing.keep_activations(scheme)
         if self._blueprint is None:
@@ -229,7 +229,7 @@ class Engine:
             own: values that ``load`` returns on this rank, if the number of ranks is the same.
         """
         rank_state = {"random": self.random_state(), **(own or {})}
-        self._writer.save(path, scheme, self.optimizers, rank_state, extra)
+        self.writer.save(path, scheme, self.optimizers, rank_state, extra)
 
     def load(self, scheme: Scheme, path: Path) -> Options:
         """Restore a checkpoint, with any number of ranks.

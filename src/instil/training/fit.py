@@ -103,7 +103,12 @@ def fit(
         batches.collect_statistics(scheme)
     else:
         run.resume(good)
-    run.epochs(batches, batches.steps() if isinstance(loader, Sized) else None)
+    try:
+        run.epochs(batches, batches.steps() if isinstance(loader, Sized) else None)
+    except BaseException:
+        # The process may go on and write the same checkpoint again.
+        engine.writer.wait()
+        raise
     run.finish()
     scheme.eval()
     trained = engine.release(scheme).eval()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -85,10 +87,18 @@ class CheckpointWriter:
                 f"{reasons[0]}"
             ) from error
 
-    def wait(self) -> None:
-        """Wait for the last checkpoint without an error, on this rank alone."""
-        if self._pending is not None:
-            wait([self._pending])
+    @contextlib.contextmanager
+    def completed_after_error(self) -> Iterator[None]:
+        """Context of a training: an error leaves it when the checkpoint in progress is written.
+
+        The process may go on and write the same checkpoint again, as a notebook does.
+        """
+        try:
+            yield
+        except BaseException:
+            if self._pending is not None:
+                wait([self._pending])
+            raise
 
 
 @functools.cache

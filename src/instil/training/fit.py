@@ -103,12 +103,8 @@ def fit(
         batches.collect_statistics(scheme)
     else:
         run.resume(good)
-    try:
+    with engine.writer.completed_after_error():
         run.epochs(batches, batches.steps() if isinstance(loader, Sized) else None)
-    except BaseException:
-        # The process may go on and write the same checkpoint again.
-        engine.writer.wait()
-        raise
     run.finish()
     scheme.eval()
     trained = engine.release(scheme).eval()

@@ -12,7 +12,7 @@ import measured
 from formatting import cell, plain, table, value
 
 from instil import catalogue
-from instil.cli.methods_table import example
+from instil.cli.methods_table import example, weight_text
 from instil.search.space import method_space
 
 Method = dict[str, Any]
@@ -186,6 +186,7 @@ def _facts(card: Method) -> dict[str, str]:
         "feature grids": ", ".join(card["grids"]),
         "student outputs": ", ".join(card["needs"].get("student", [])),
         "teacher outputs": ", ".join(card["needs"].get("teacher", [])),
+        "published weight": weight_text(card),
         "couples the samples of a batch": "yes" if card["couples"] else "",
     }
 

@@ -182,6 +182,23 @@ def test_cards_say_where_a_method_comes_from(kind: str) -> None:
             assert card.source in ("offline", "online", "self"), name
 
 
+@pytest.mark.parametrize("kind", catalogue.kinds())
+def test_a_published_weight_has_a_setting(kind: str) -> None:
+    for name in catalogue.names(kind):
+        card = catalogue.find(kind, name).card
+        if card.published_weight is None:
+            assert not card.weight_setting, name
+            continue
+        # A scheme has weights of its own options, and the losses on labels have the weight 1.
+        assert (kind, card.source) != ("objective", "labels"), name
+        assert kind == "objective", name
+        assert isinstance(card.published_weight, float), name
+        assert card.published_weight > 0, name
+        # A phrase that the pages show in brackets.
+        assert card.weight_setting.strip(), name
+        assert not card.weight_setting.endswith("."), name
+
+
 def arguments(kind: type, factories: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a class by the names of its parameters."""
     needed = [

@@ -87,6 +87,8 @@ def test_a_method_page_shows_the_card(generated: dict[str, str]) -> None:
         assert part.replace("``", "`") in page, part
     assert [f"| `{option['name']}` |" in page for option in card["options"]] == [True] * 4
     assert "::: instil.objectives.logits.dkd.dkd_loss\n" in page
+    weight = "| published weight | 30000 (RepDistiller, CIFAR-100, batches of 64) |"
+    assert weight in generated["methods/pkt.md"]
 
 
 def test_every_object_is_documented_once(generated: dict[str, str]) -> None:

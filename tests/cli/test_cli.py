@@ -275,6 +275,19 @@ def test_a_method_as_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     assert "(N" in out or "(..., C)" in out, "shapes"
 
 
+def test_a_card_shows_the_published_weight(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    out = called(capsys, "methods", "pkt")[1]
+    assert "published weight: 30000 (RepDistiller, CIFAR-100, batches of 64)\n" in out
+    (pkt,) = json.loads(called(capsys, "methods", "pkt", "--json")[1])
+    assert pkt["published_weight"] == 30000
+    (method,) = json.loads(called(capsys, "methods", "darkrank", "--json")[1])
+    assert (method["published_weight"], method["weight_setting"]) == (None, "")
+    assert "published weight" not in called(capsys, "methods", "darkrank")[1]
+
+
 def test_doctor_as_json_keeps_stdout_for_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

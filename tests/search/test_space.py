@@ -77,3 +77,9 @@ def test_a_weight_is_searched_around_its_default() -> None:
     small = weight_dimension("objectives.kd.weight", 30.0, balanced=3000.0)
     assert (small.low, small.high) == (3.0, 3000.0)
     assert weight.rounded(12.3456) == 12.3
+
+
+def test_the_range_of_a_weight_includes_the_published_one() -> None:
+    weight = weight_dimension("objectives.pkt.weight", 1.0, 500.0, published=30_000.0)
+    assert (weight.low, weight.default, weight.high, weight.published) == (0.1, 1.0, 3e4, 3e4)
+    assert weight_dimension("objectives.dkd.weight", 1.0, published=1.0).published is None

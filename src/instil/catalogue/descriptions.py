@@ -19,6 +19,8 @@ CARD_FIELDS = (
     "paper",
     "venue",
     "year",
+    "published_weight",
+    "weight_setting",
     "deviations",
     "equation",
     "use",

@@ -147,6 +147,17 @@ def example(method: Method) -> str:
     return lines.get(method["kind"], "built by the teacher section of a recipe, or in Python")
 
 
+def weight_text(method: Method) -> str:
+    """Return the published weight of an objective with its setting; empty if there is none.
+
+    Example:
+        >>> weight_text({"published_weight": 30000.0, "weight_setting": "batches of 64"})
+        '30000 (batches of 64)'
+    """
+    weight = method["published_weight"]
+    return "" if weight is None else f"{weight:g} ({method['weight_setting']})"
+
+
 def _facts(method: Method) -> Iterator[tuple[str, str]]:
     needs = [
         f"{' and '.join(roles)} of the {side}" for side, roles in method["needs"].items() if roles
@@ -159,6 +170,7 @@ def _facts(method: Method) -> Iterator[tuple[str, str]]:
         "feature grids": ", ".join(method["grids"]),
         "needs": "; ".join(needs),
         "couples": "an item's loss depends on the others in its batch" if method["couples"] else "",
+        "published weight": weight_text(method),
         "when to use": method["use"],
         "pitfalls": method["pitfalls"],
         "differences from the paper": method["deviations"],

@@ -62,8 +62,13 @@ class Arm:
         return replace(self, costs=costs)
 
     def defaults(self) -> dict[str, Any]:
-        """Return the published values of the dimensions."""
+        """Return the default values of the dimensions."""
         return {dimension.path: dimension.default for dimension in self.dimensions}
+
+    def published_start(self) -> dict[str, Any] | None:
+        """Return the default values with the published weights; None if there are none."""
+        weights = {one.path: one.published for one in self.dimensions if one.published is not None}
+        return self.defaults() | weights if weights else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the arm as plain data."""
@@ -232,7 +237,8 @@ def with_space(arm: Arm, base: Mapping[str, Any], task: Any) -> Arm:
         dimensions += method_space("objective", section["type"], prefix, section)
         weight = section["weight"]
         if len(data["objectives"]) > 1 and isinstance(weight, float) and weight > 0:
-            dimensions.append(weight_dimension(f"{prefix}.weight", weight, balanced))
+            published = catalogue.find("objective", section["type"]).card.published_weight
+            dimensions.append(weight_dimension(f"{prefix}.weight", weight, balanced, published))
     scheme = data["scheme"]
     options = with_defaults(catalogue.find("scheme", scheme["type"]), scheme)
     dimensions += method_space("scheme", scheme["type"], "scheme", options)

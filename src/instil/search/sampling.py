@@ -41,7 +41,9 @@ def suggest(
 ) -> list[dict[str, Any]]:
     """Return new values of the dimensions of an arm.
 
-    The suggestions depend on the arguments only, so that a study that continues gets them again.
+    The first suggestion of TPE has the published weights and the other defaults, if no trial had
+    them. The suggestions depend on the arguments only, so that a study that continues gets them
+    again.
 
     Args:
         arm: the arm.
@@ -75,7 +77,11 @@ def suggest(
                 )
             )
     suggestions = []
-    for _ in range(num_suggestions):
+    start = arm.published_start()
+    trained = [result["params"] for result in finished]
+    if sampler == "tpe" and start is not None and start not in trained:
+        suggestions.append(start)
+    for _ in range(num_suggestions - len(suggestions)):
         params = study.ask(distributions).params
         suggestions.append({one.path: one.rounded(params[one.path]) for one in arm.dimensions})
     return suggestions

@@ -50,6 +50,7 @@ class Dimension:
         high: largest value of a number.
         is_log: whether numbers are sampled on a logarithmic scale.
         choices: values of a categorical dimension; empty for a number.
+        published: published weight, which is the first suggestion. None: unknown, or the default.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Dimension:
     high: float = 0.0
     is_log: bool = False
     choices: tuple[Any, ...] = ()
+    published: float | None = None
 
     def __contains__(self, value: Any) -> bool:
         if self.choices:
@@ -106,7 +108,9 @@ def balanced_weight(signals: GradientSignals | None) -> float | None:
     return round(weight, 1 - floor(log10(weight)))
 
 
-def weight_dimension(path: str, weight: float, balanced: float | None = None) -> Dimension:
+def weight_dimension(
+    path: str, weight: float, balanced: float | None = None, published: float | None = None
+) -> Dimension:
     """Return the dimension of a positive weight around its default.
 
     Args:
@@ -114,10 +118,12 @@ def weight_dimension(path: str, weight: float, balanced: float | None = None) ->
         weight: default value.
         balanced: weight with which the gradient has the norm of that of the label losses, and
             which the range includes. None: unknown.
+        published: published weight, which the range includes. None: unknown.
     """
-    balanced = balanced or weight
-    low, high = weight / WEIGHT_RANGE, weight * WEIGHT_RANGE
-    return Dimension(path, weight, min(low, balanced), max(high, balanced), is_log=True)
+    weights = (weight / WEIGHT_RANGE, weight * WEIGHT_RANGE, balanced, published)
+    known = [one for one in weights if one is not None]
+    published = None if published == weight else published
+    return Dimension(path, weight, min(known), max(known), is_log=True, published=published)
 
 
 def method_space(

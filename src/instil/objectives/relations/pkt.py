@@ -76,6 +76,8 @@ class PKT(RelationObjective):
         2018,
         source="relations",
         couples=True,
+        published_weight=30000.0,
+        weight_setting="RepDistiller, CIFAR-100, batches of 64",
         deviations="Option form: 'code' (the default, used for the published results) counts each "
         "sample as its own neighbour and averages over N * N entries. 'paper' omits the diagonal "
         "and sums.",
@@ -85,9 +87,8 @@ class PKT(RelationObjective):
         use="For embeddings of any widths, without labels: the student learns which samples are "
         "neighbours, not their distances. No parameters; an N x N matrix. It combines with kd.",
         pitfalls="In the code's form the value is tiny, a mean over N x N probabilities near 1 / "
-        "N: RepDistiller's weight is 30000 at batches of 64, and depends on the batch size. "
-        "Probabilities from cosines differ little between neighbours and others, and the signal "
-        "is weak in batches of few classes.",
+        "N, so that its weight depends on the batch size. Probabilities from cosines differ little "
+        "between neighbours and others, and the signal is weak in batches of few classes.",
     )
 
     def __init__(

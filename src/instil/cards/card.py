@@ -66,8 +66,8 @@ class Card:
         holds_graph: the scheme keeps outputs and their graph across a ``yield``.
         views_per_sample: number of views of each sample that a batch must contain.
         tags: further capabilities and requirements, see ``Tag``.
-        published_weight: weight of an objective in its paper or its authors' code, beside label
-            losses of weight 1 and converted to the form of this package. None: unknown.
+        published_weight: weight of an objective in its paper or its authors' code, relative to
+            that of the label losses and converted to the form of this package. None: unknown.
         weight_setting: source of the weight and its data, options other than the defaults, and
             how it was converted.
         deviations: differences from the paper.

@@ -121,9 +121,9 @@ def weight_dimension(
         published: published weight, which the range includes. None: unknown.
     """
     weights = (weight / WEIGHT_RANGE, weight * WEIGHT_RANGE, balanced, published)
-    known = [one for one in weights if one is not None]
+    ends = [end for end in weights if end is not None]
     published = None if published == weight else published
-    return Dimension(path, weight, min(known), max(known), is_log=True, published=published)
+    return Dimension(path, weight, min(ends), max(ends), is_log=True, published=published)
 
 
 def method_space(

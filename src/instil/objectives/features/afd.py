@@ -129,6 +129,9 @@ class AFD(FeatureObjective):
         source="features",
         algorithms=("attention",),
         zero_at_match=False,
+        published_weight=200.0,
+        weight_setting="the authors' code, CIFAR-100, WRN-16-2 <- WRN-40-2, batches of 64, with kd "
+        "of weight 0.9",
         deviations="Queries and keys are normalised per sample; norm: 'batch' is that of the code.",
         equation=r"\sum_t \sum_s \alpha_{ts} \frac{1}{P_t} \lVert \phi(f^s_s) - \phi(f^t_t) "
         r"\rVert_2^2, \quad \alpha_{t\cdot} = \mathrm{softmax}_s \frac{q_t^\top W_t k_s + "
@@ -137,9 +140,9 @@ class AFD(FeatureObjective):
         use="For networks of different depth, if the best pairs of levels are unknown. The pairing "
         "is learned for each sample. Only positions are compared, so the channels may differ. It "
         "costs a few linear layers, and every student level is pooled to every teacher level.",
-        pitfalls="The authors' weight is 200 for WRN-16-2 <- WRN-40-2 on CIFAR-100, because maps "
-        "of unit length differ little. The loss does not transfer which channels are strong. The "
-        "attention can lower the loss by selecting student levels that are already similar.",
+        pitfalls="Maps of unit length differ little, so that the weight must be large. The loss "
+        "does not transfer which channels are strong. The attention can lower the loss by "
+        "selecting student levels that are already similar.",
     )
 
     def __init__(

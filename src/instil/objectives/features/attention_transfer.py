@@ -74,6 +74,8 @@ class AttentionTransfer(FeatureObjective):
         2017,
         source="features",
         algorithms=("attention",),
+        published_weight=1000.0,
+        weight_setting="RepDistiller, CIFAR-100, batches of 64",
         deviations="form: 'code' (default, of the published results) is the mean squared "
         "difference, 'paper' the length of the difference (Eq. 2). beta / 2 is part of the "
         "recipe's weight. The absolute value is taken before an odd power.",
@@ -82,10 +84,10 @@ class AttentionTransfer(FeatureObjective):
         r"\sum_c |f_c|^p",
         use="A cheap first feature loss in addition to kd, for networks whose levels have similar "
         "resolutions. It has no parameters, and both sides may have any number of channels.",
-        pitfalls="The weight in RepDistiller and mdistiller is 1000, because maps of unit length, "
-        "averaged over the positions, differ little. form: paper gives much larger values and "
-        "needs a smaller weight. If the resolutions differ, the finer map is averaged first and "
-        "its detail is not transferred.",
+        pitfalls="Maps of unit length, averaged over the positions, differ little, so that the "
+        "weight must be large. form: paper gives much larger values and needs a smaller weight. If "
+        "the resolutions differ, the finer map is averaged first and its detail is not "
+        "transferred.",
     )
 
     def __init__(

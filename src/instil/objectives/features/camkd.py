@@ -149,6 +149,9 @@ class CAMKD(Objective):
         source="features",
         algorithms=("multi-teacher", "adaptive"),
         labels=("single",),
+        published_weight=0.33,
+        weight_setting="the authors' code, CIFAR-100, three teachers: the code has the weight 1 "
+        "and divides by their number",
         deviations="Both terms are weighted sums over the teachers with weights that sum to 1, as "
         "in the paper; the code divides both by K once more. As in the code, the squared "
         "difference is a mean over the elements, and the feature weights have a gradient. The "

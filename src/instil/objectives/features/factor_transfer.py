@@ -148,6 +148,9 @@ class FactorTransfer(FeatureObjective):
         2018,
         source="features",
         zero_at_match=False,
+        published_weight=500.0,
+        weight_setting="the authors' code, CIFAR-10; with reconstruction: 0.002 the paraphraser "
+        "has the weight 1",
         deviations="The paraphraser is trained together with the student, not in an earlier "
         "stage, and receives no gradient of the transfer loss. Its decoder ends without a ReLU, "
         "because teacher features may be negative. form: 'attention' is that of RepDistiller. "
@@ -159,11 +162,11 @@ class FactorTransfer(FeatureObjective):
         use="For convolutional networks whose features have no common units: both sides are "
         "translated first. It costs nine 3x3 convolutions per pair, of the widths of both levels, "
         "which is more than most feature losses.",
-        pitfalls="Weights are 500 (authors) and 1000 (torchdistill, ResNet18 <- ResNet34 on "
-        "ImageNet), because the entries of a factor of unit length are tiny; RepDistiller uses "
-        "200 for form: attention. The recipe's weight multiplies the reconstruction too: divide "
-        "that option by it. The first factors come from an untrained paraphraser: train it in an "
-        "earlier stage, or start the weight late.",
+        pitfalls="The entries of a factor of unit length are tiny, so that the weight must be "
+        "large: torchdistill uses 1000 on ImageNet, and RepDistiller 200 for form: attention. The "
+        "recipe's weight multiplies the reconstruction too: divide that option by it. The first "
+        "factors come from an untrained paraphraser: train it in an earlier stage, or start the "
+        "weight late.",
     )
 
     def __init__(

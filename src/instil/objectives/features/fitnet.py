@@ -49,16 +49,18 @@ class FitNet(FeatureObjective):
         "ICLR",
         2015,
         source="features",
+        published_weight=100.0,
+        weight_setting="RepDistiller, CIFAR-100, batches of 64, one pair of levels",
         deviations="The loss is the mean over the elements (as in RepDistiller); the paper uses "
         "half of their sum. The regressor is a 1x1 convolution, or the identity where the shapes "
         "are equal. All pairs are trained at once; the paper trains one hint in a separate stage.",
         equation=r"\sum_l \frac{1}{CHW} \lVert r_l(f^s_l) - f^t_l \rVert_2^2",
         use="The standard baseline for feature losses. It works for any two networks, also of "
         "different families, at the cost of 1x1 convolutions where channels differ.",
-        pitfalls="The weight in RepDistiller and mdistiller is 100. Values are proportional to "
-        "the square of the scale of the teacher's features, which differs between levels and "
-        "networks: check the share of each pair. A student that spends its capacity on copying "
-        "features may predict worse; decrease the weight over time, or use few pairs.",
+        pitfalls="Values are proportional to the square of the scale of the teacher's features, "
+        "which differs between levels and networks: check the share of each pair. A student that "
+        "spends its capacity on copying features may predict worse; decrease the weight over time, "
+        "or use few pairs.",
     )
 
     def loss(

@@ -132,9 +132,10 @@ class FSP(FeatureObjective):
         "features change between levels, not the features, and was published as an "
         "initialisation. It has no parameters if the widths are equal, and stores the products of "
         "two widths for each sample.",
-        pitfalls="RepDistiller's weight is 50. Values are proportional to the fourth power of the "
-        "scale of the features, so tune the weight for each teacher. Positions are ignored. If "
-        "the widths differ, the learned convolution can absorb part of the loss.",
+        pitfalls="The weight 50 in the commands of RepDistiller has no effect: it trains on this "
+        "loss alone, in a separate stage. Values are proportional to the fourth power of the scale "
+        "of the features, so tune the weight for each teacher. Positions are ignored. If the "
+        "widths differ, the learned convolution can absorb part of the loss.",
     )
 
     def __init__(

@@ -104,6 +104,8 @@ class ICKD(FeatureObjective):
         source="features",
         tasks=("classification", "segmentation"),
         zero_at_match=False,
+        published_weight=2.5,
+        weight_setting="the authors' code, CIFAR-100, batches of 64",
         deviations="form: 'code' (default, of the published results) normalises each row of the "
         "correlation and has a factor 1/C, 'paper' has neither. The ImageNet code divides by the "
         "batch size once more. Products are means over the positions. norm: 'batch' is that of "
@@ -114,9 +116,9 @@ class ICKD(FeatureObjective):
         use="It transfers which channels are active together, at any position, so the levels may "
         "differ in resolution. For segmentation use a grid, which keeps coarse positions. It "
         "costs a 1x1 convolution per pair and the square of the teacher's channels per sample.",
-        pitfalls="The authors' weight is 2.5 on CIFAR-100, with or without kd. torchdistill uses "
-        "500 for the ImageNet form, which is divided by the batch size again. The reported 72.19 "
-        "on ImageNet needed a pretrained student; from scratch torchdistill reached 68.34.",
+        pitfalls="torchdistill uses 500 for the ImageNet form, which is divided by the batch size "
+        "again. The reported 72.19 on ImageNet needed a pretrained student; from scratch "
+        "torchdistill reached 68.34.",
     )
 
     def __init__(

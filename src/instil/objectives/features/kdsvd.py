@@ -151,6 +151,8 @@ class KDSVD(FeatureObjective):
         "ECCV",
         2018,
         source="features",
+        published_weight=1.0,
+        weight_setting="mdistiller, CIFAR-100, batches of 64",
         deviations="signs: 'decomposition' is the authors' code, in which the loss depends on the "
         "library and the device. The gradient is bounded where singular values coincide; the code "
         "sets non-finite gradients to zero. A 1x1 convolution is used where the channels differ.",
@@ -161,9 +163,9 @@ class KDSVD(FeatureObjective):
         "and transfers how they change between levels, at any resolution. It has no parameters "
         "if the widths are equal, and costs a singular value decomposition of every level of "
         "every sample.",
-        pitfalls="The loss is a sum over the products of two widths; the weight in mdistiller is "
-        "1. Directions are undefined where singular values coincide: keep vectors small, and "
-        "signs at largest. Otherwise the loss depends on the linear algebra library.",
+        pitfalls="The loss is a sum over the products of two widths. Directions are undefined "
+        "where singular values coincide: keep vectors small, and signs at largest. Otherwise the "
+        "loss depends on the linear algebra library.",
     )
 
     def __init__(

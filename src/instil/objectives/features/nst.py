@@ -106,6 +106,8 @@ class NST(FeatureObjective):
         "arXiv",
         2017,
         source="features",
+        published_weight=50.0,
+        weight_setting="RepDistiller, CIFAR-100, batches of 64",
         deviations="The factor lambda / 2 is the weight of the recipe. The larger map is "
         "average-pooled, the paper interpolates. The squared width of the gaussian kernel is a "
         "constant of each sample for the gradient.",
@@ -117,9 +119,8 @@ class NST(FeatureObjective):
         "parameters, and no regressor that could absorb the loss. kernel: linear compares the mean "
         "patterns, much like attention_transfer. The default also compares which positions are "
         "active together.",
-        pitfalls="The weight in RepDistiller and mdistiller is 50 for the default kernel. It costs "
-        "three matrices of products of all channels per pair, which is expensive for wide levels. "
-        "Channels have unit length, so their scale is not transferred.",
+        pitfalls="The loss costs three matrices of products of all channels per pair, which is "
+        "expensive for wide levels. Channels have unit length, so their scale is not transferred.",
     )
 
     def __init__(

@@ -103,6 +103,8 @@ class OFD(FeatureObjective):
         2019,
         source="features",
         zero_at_match=False,
+        published_weight=16.0,
+        weight_setting="the authors' code, CIFAR-100: 1e-3 on the sum over a level of 256x8x8",
         deviations="The loss is the mean over the elements. The authors' code sums them, divides "
         "by 1000 and halves the weight with each shallower level. For networks whose levels halve "
         "in size, both are equal up to one factor. Margins come from responses, as in the paper; "
@@ -114,9 +116,9 @@ class OFD(FeatureObjective):
         "of a negative response stays free. Published for classification, detection and "
         "segmentation; it costs a 1x1 convolution per pair.",
         pitfalls="After the ReLU there are no negative responses, and margins stay 0. The authors' "
-        "weights apply to sums: 1e-3 on 32x32 images (16 here for a level of 256x8x8), 1e-4 on "
-        "224x224, 1e-5 for detection and segmentation. They warn about students that differ much "
-        "from the teacher.",
+        "weights apply to sums, and so depend on the size of the levels: 1e-3 on images of 32x32, "
+        "1e-4 on 224x224, 1e-5 for detection and segmentation. They warn about students that "
+        "differ much from the teacher.",
     )
 
     def __init__(

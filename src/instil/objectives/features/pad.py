@@ -74,6 +74,8 @@ class PAD(Objective):
         source="features",
         algorithms=("adaptive",),
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="torchdistill, ImageNet, ResNet18 <- ResNet34",
         deviations="The loss is twice the exponent of the likelihood, as in torchdistill: no "
         "factor 1/2. norm: 'batch' is that of torchdistill.",
         equation=r"\frac{1}{D} \sum_d \left[ \frac{(f^t_d - r(f^s)_d)^2}{\sigma_d^2(f^s) + "
@@ -83,8 +85,7 @@ class PAD(Objective):
         "torchdistill starts it from a trained student.",
         pitfalls="The value can be negative and is bounded only by epsilon: do not use it to "
         "choose weights or to stop training. Where a sample is predicted exactly, its variance "
-        "falls and small differences count very much; clip gradients. The weight in torchdistill "
-        "is 1.",
+        "falls and small differences count very much; clip gradients.",
     )
     needs: ClassVar = {"student": (("embedding",),), "teacher": (("embedding",),)}
     items = Items(per_sample=True)

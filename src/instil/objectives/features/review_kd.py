@@ -147,6 +147,8 @@ class ReviewKD(FeatureObjective):
         source="features",
         algorithms=("attention",),
         zero_at_match=False,
+        published_weight=5.0,
+        weight_setting="mdistiller, CIFAR-100, batches of 64, raised over 20 epochs",
         deviations="The fusions normalize each sample (one group). The loss of a sample then "
         "depends neither on the rest of the batch nor on its split. norm: 'batch' is that of the "
         "code. The weights of hcl_loss are those of the code, the paper gives none. The "
@@ -157,10 +159,10 @@ class ReviewKD(FeatureObjective):
         use="For convolutional pairs with levels of falling resolution, in classification and "
         "detection. It costs a 1x1 and a 3x3 convolution per level with up to 512 channels in "
         "between. These can have more parameters than a small student.",
-        pitfalls="Weights in mdistiller are 5 on CIFAR-100, and on ImageNet 1 for ResNet18 <- "
-        "ResNet34 and 8 for MobileNet <- ResNet50, with a linear warm-up over the first 20 epochs. "
-        "It was published with the label loss and without kd. Grids are square, also on maps that "
-        "are not.",
+        pitfalls="The weight depends on the networks: on ImageNet mdistiller has 1 for ResNet18 <- "
+        "ResNet34 and 8 for MobileNet <- ResNet50. Raise it over the first epochs. It was "
+        "published with the label loss and without kd. Grids are square, also on maps that are "
+        "not.",
     )
 
     def __init__(

@@ -96,6 +96,8 @@ class SemCKD(FeatureObjective):
         source="features",
         algorithms=("attention",),
         zero_at_match=False,
+        published_weight=400.0,
+        weight_setting="the authors' code, CIFAR-100, batches of 64, with kd of weight 1",
         deviations="By default, attention and norm use each sample alone, so that its loss does "
         "not depend on the rest of the batch. attention: 'batch' with norm: 'batch' is the "
         "authors' code. A later version of it uses temperature: sqrt(2).",
@@ -104,8 +106,8 @@ class SemCKD(FeatureObjective):
         use="For pairs of different families or depths, where pairing by hand may choose the wrong "
         "levels: each student level weights its teacher levels. It costs three convolutions for "
         "every student level with every teacher level, more than any other feature loss here.",
-        pitfalls="The authors' weights are 400 on CIFAR-100 and 50 on ImageNet, with kd at 1. "
-        "Attention may prefer the easiest teacher level. List pairs to limit the cost.",
+        pitfalls="The authors' weight on ImageNet is 50, with kd of weight 1. Attention may prefer "
+        "the easiest teacher level. List pairs to limit the cost.",
     )
 
     def __init__(

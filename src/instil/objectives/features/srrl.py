@@ -85,6 +85,8 @@ class SRRL(Objective):
         2021,
         source="features",
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, ImageNet, ResNet18 <- ResNet34",
         deviations="The convolution has a bias instead of BatchNorm; norm: 'batch' is that of the "
         "code. It has a ReLU only where the teacher's embedding has no negative value. The target "
         "is the input of the classifier, so that any architecture can be the teacher.",

@@ -90,6 +90,8 @@ class VID(FeatureObjective):
         2019,
         source="features",
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="RepDistiller, CIFAR-100, batches of 64",
         deviations="The loss is the mean over the elements, as in the authors' code in "
         "RepDistiller; the paper sums. A student level of another size is resized to the "
         "teacher's; the code pools the larger of the two.",
@@ -100,8 +102,7 @@ class VID(FeatureObjective):
         "teacher's width.",
         pitfalls="The value may be negative. A low value may only mean that the variances have "
         "adapted to the difficulty of each channel. Where a teacher's channel hardly varies, its "
-        "variance falls and small differences count very much. The weight in RepDistiller and "
-        "mdistiller is 1.",
+        "variance falls and small differences count very much.",
     )
 
     def __init__(

@@ -83,6 +83,9 @@ class EBKD(SeveralTeachersObjective):
         source="logits",
         algorithms=("multi-teacher", "adaptive"),
         labels=("single",),
+        published_weight=0.67,
+        weight_setting="the code of CA-MKD, CIFAR-100, three teachers, whose weights sum to 2/3 in "
+        "the code and to 1 here",
         deviations="The weights are those with which the authors of CA-MKD compare their method, "
         "here divided by their sum K - 1, there by K. The paper is on speech recognition and has "
         "no public code.",

@@ -75,6 +75,8 @@ class CRD(RelationObjective):
         source="relations",
         algorithms=("contrastive",),
         zero_at_match=False,
+        published_weight=0.8,
+        weight_setting="RepDistiller, CIFAR-100, batches of 64; alone or with kd of weight 1",
         deviations="Z is the expectation of the code's first-batch estimate (the memories are "
         "random then), so no state changes in a forward pass. Negatives are other samples; in the "
         "code's CIFAR runs, only those of other classes. The default memory is a queue, with the "
@@ -87,10 +89,9 @@ class CRD(RelationObjective):
         "and a memory is affordable. It adds information that class probabilities do not contain, "
         "and combines with kd. Cost: a linear head per side, `size` vectors of `dim` entries per "
         "side, and N x negatives similarities.",
-        pitfalls="The published weight is 0.8, alone or with kd of weight 1. A memory needs the "
-        "index of each sample; samples of the same class are pushed away too. A bank has one row "
-        "per sample of the data set, which is too much for large data sets. The value is large (K "
-        "terms are summed) and does not fall to zero.",
+        pitfalls="A memory needs the index of each sample; samples of the same class are pushed "
+        "away too. A bank has one row per sample of the data set, which is too much for large data "
+        "sets. The value is large (K terms are summed) and does not fall to zero.",
     )
 
     def __init__(

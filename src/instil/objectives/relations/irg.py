@@ -99,6 +99,8 @@ class IRG(FeatureObjective):
         source="relations",
         algorithms=("graph",),
         couples=True,
+        published_weight=0.005,
+        weight_setting="the code of SemCKD, CIFAR-100, batches of 64, with kd of weight 1",
         deviations="All consecutive pairs of levels are compared. The PyTorch code compares the "
         "first with the second, the third with the fourth, and so on.",
         equation=r"\frac{1}{N^2} \left\Vert E^s - E^t \right\Vert_F^2 + \lambda \sum_{l} \left( "
@@ -109,9 +111,8 @@ class IRG(FeatureObjective):
         "between networks whose levels differ in shape. No parameters; an N x N matrix per level.",
         pitfalls="If the shapes of the embeddings agree, the mean squared difference of the "
         "embeddings themselves is added; the same holds for the levels. The loss then depends on "
-        "the scale of the features, and a change of width changes what is minimised. Each graph "
-        "is divided by its largest distance, which one outlier determines. SemCKD's authors use "
-        "weight 0.005.",
+        "the scale of the features, and a change of width changes what is minimised. Each graph is "
+        "divided by its largest distance, which one outlier determines.",
     )
     needs: ClassVar = {
         "student": (("embedding", "logits"), ("features",)),

@@ -87,6 +87,8 @@ class RKD(RelationObjective):
         2019,
         source="relations",
         couples=True,
+        published_weight=1.0,
+        weight_setting="RepDistiller, CIFAR-100, batches of 64",
         deviations="Mean over all pairs and triplets, including the degenerate ones, as in the "
         "code; the paper sums over the distinct ones.",
         equation=r"\lambda_d \frac{1}{N^2} \sum_{i,j} h\left( \frac{d^s_{ij}}{\mu^s} - "

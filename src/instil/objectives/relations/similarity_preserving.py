@@ -54,15 +54,17 @@ class SimilarityPreserving(FeatureObjective):
         2019,
         source="relations",
         couples=True,
+        published_weight=3000.0,
+        weight_setting="RepDistiller, CIFAR-100, batches of 64, the deepest levels",
         equation=r"\sum_{(l, m)} \frac{1}{N^2} \left\Vert G^s_l - G^t_m \right\Vert_F^2, \quad "
         r"G_{ij} = \frac{f_i^\top f_j}{\left\Vert \left(f_i^\top f_1, \dots, f_i^\top f_N\right) "
         r"\right\Vert_2}",
         use="For networks whose feature levels differ in channels, grid or kind: flattened "
         "activations are compared only through the samples. No parameters; an N x N matrix per "
         "pair of levels. It combines with kd.",
-        pitfalls="The published weight is 3000, for N x N means of unit rows; it depends on the "
-        "batch size and the number of pairs. Samples with large activations dominate their rows. "
-        "Batches without several samples of a class contain few similar pairs.",
+        pitfalls="The weight depends on the batch size and the number of pairs. Samples with large "
+        "activations dominate their rows. Batches without several samples of a class contain few "
+        "similar pairs.",
     )
 
     def __init__(

@@ -65,14 +65,16 @@ class CLIPFeature(ImageTextObjective):
         source="features",
         algorithms=("cross-modal",),
         tasks=("image_text",),
+        published_weight=2000.0,
+        weight_setting="CLIP-KD, CC3M and CC12M",
         equation=r"\frac{1}{D} \left( \lVert v^s - v^t \rVert_2^2 + \lVert u^s - u^t \rVert_2^2 "
         r"\right), \quad v, u \text{ unit embeddings of image and text}",
         use="For a small CLIP model distilled from a large one. It is the simplest loss of the "
         "paper, which finds that it works surprisingly well. Items are independent, so it works "
         "with small batches; add it to the contrastive loss. It adds at most two linear layers.",
-        pitfalls="A squared distance is at most 4 and is divided by D, so a weight near 1 has "
-        "little effect. The projection is not exported: a student of another width has its own "
-        "embedding space, which is incompatible with the teacher's embeddings.",
+        pitfalls="A squared distance is at most 4 and is divided by D, so that the weight must be "
+        "large. The projection is not exported: a student of another width has its own embedding "
+        "space, which is incompatible with the teacher's embeddings.",
     )
 
     def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:

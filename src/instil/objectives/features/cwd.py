@@ -86,14 +86,17 @@ class CWD(FeatureObjective):
         2021,
         source="features",
         tasks=("classification", "segmentation", "detection"),
+        published_weight=50.0,
+        weight_setting="the code of CIRKD, Cityscapes, deepest features; with cwd on the logits of "
+        "weight 3, kd of weight 1 and an adversarial loss",
         equation=r"\sum_l \frac{T^2}{C} \sum_c \mathrm{KL}\left( \mathrm{softmax}_p(f^t_{lc} / T) "
         r"\,\middle\Vert\, \mathrm{softmax}_p(r(f^s_l)_c / T) \right)",
         use="Dense prediction: it transfers the regions where each channel, or the map of each "
         "class, is strong. Use it on features, on the logits of a segmentation network, or on "
         "both. Its only parameters are 1x1 convolutions where channels differ.",
-        pitfalls="Common weights are 3 on logits and 50 on features. PSPNet in MMRazor uses 5 on "
-        "logits at a temperature of 1. A constant added to a channel changes nothing: the level "
-        "of a channel is not transferred, so keep the label loss.",
+        pitfalls="On logits the authors use 3, and MMRazor 5 at a temperature of 1. A constant "
+        "added to a channel changes nothing: the level of a channel is not transferred, so keep "
+        "the label loss.",
     )
 
     def __init__(

@@ -78,6 +78,8 @@ class DiffKD(FeatureObjective):
         source="features",
         finite_logits=True,
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, ImageNet, ResNet18 <- ResNet34, T = 1",
         deviations="Every norm is computed per sample (norm: 'batch' is that of the code). The "
         "student is resized to the teacher's grid. As in the code, the comparison also trains the "
         "denoiser.",
@@ -91,10 +93,10 @@ class DiffKD(FeatureObjective):
         "teacher features. It suits classification and, with logits: false, dense tasks. It "
         "costs a noise model, an autoencoder and projections for each pair, and backward passes "
         "through all denoising steps.",
-        pitfalls="Part of the value is the error of the diffusion model and the autoencoder, "
-        "which decreases even if the student learns nothing. The comparison also trains the "
-        "denoiser and the projections, which can absorb part of it. Noise and times depend on "
-        "seed, step and index. The authors' weight is 1.",
+        pitfalls="Part of the value is the error of the diffusion model and the autoencoder, which "
+        "decreases even if the student learns nothing. The comparison also trains the denoiser and "
+        "the projections, which can absorb part of it. Noise and times depend on seed, step and "
+        "index.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("logits",)))
 

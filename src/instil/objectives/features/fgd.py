@@ -179,6 +179,8 @@ class FGD(FeatureObjective):
         source="features",
         algorithms=("attention",),
         tasks=("classification", "detection"),
+        published_weight=1.0,
+        weight_setting="the authors' code, COCO, RetinaNet, whose attention weight is 5e-4",
         deviations="A box contains the positions that it touches, and one more on the right and "
         "at the bottom, as in the code. The loss is zero at a match until the two context blocks "
         "differ.",
@@ -190,11 +192,9 @@ class FGD(FeatureObjective):
         use="Detectors with feature pyramids and boxes in the batch. Foreground, weighted by the "
         "size of each box, and background have separate terms. It costs an adapter and two small "
         "context blocks per level.",
-        pitfalls="The loss is a sum over elements, and the weights depend on the detector. "
-        "Anchor-free detectors use 1.6e-3, 8e-4, 8e-4 and 8e-6 at a temperature of 0.8; the "
-        "code's RetinaNet uses an attention weight of 5e-4. The authors clip gradients at a norm "
-        "of 35. A user reports that a stronger teacher of another family (Swin) made the student "
-        "worse.",
+        pitfalls="The loss is a sum over elements, and the options depend on the detector: those "
+        "of anchor-free ones are 1.6e-3, 8e-4, 8e-4, 8e-6 and 0.8. The authors clip gradients at a "
+        "norm of 35. With a stronger teacher of another family (Swin) a user had a worse student.",
     )
 
     def __init__(

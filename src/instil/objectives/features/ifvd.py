@@ -88,6 +88,9 @@ class IFVD(FeatureObjective):
         source="features",
         tasks=("segmentation",),
         labels=("single",),
+        published_weight=200.0,
+        weight_setting="the authors' code, Cityscapes, with kd on the pixels of weight 10 and an "
+        "adversarial loss of weight 0.001",
         deviations="Prototypes are computed per image, as in the code. Unlabelled pixels are "
         "excluded from the mean; in the code they count with a difference of 0.",
         equation=r"\frac{1}{|\Omega|} \sum_{p \in \Omega} \left( \cos(f^s_p, \mu^s_{y_p}) - "
@@ -95,8 +98,7 @@ class IFVD(FeatureObjective):
         r"\Omega_c} f_p",
         use="Semantic segmentation with networks whose channels have nothing in common: it "
         "transfers only how compact each class is. It has no parameters.",
-        pitfalls="The authors' weight is 200, with pixel-wise kd at 10 and an adversarial loss at "
-        "0.001. On coarse feature grids, small objects vanish at the nearest pixel. A class with "
+        pitfalls="On coarse feature grids, small objects vanish at the nearest pixel. A class with "
         "one position has a cosine of 1 on both sides and transfers nothing.",
     )
 

@@ -93,6 +93,8 @@ class OFA(Objective):
         algorithms=("adaptive",),
         labels=("single",),
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, ImageNet, ResNet18 <- DeiT-T",
         deviations="form: 'code' (default, of the published results) raises every class to gamma "
         "and removes the cross-entropy of the label; 'paper' does neither. Exits end in the width "
         "of the student's deepest level; in the code it is the wider of both networks' "
@@ -106,8 +108,8 @@ class OFA(Objective):
         "blocks.",
         pitfalls="It needs labels, and the same classes in the same order. Tune gamma for each "
         "pair: the examples of the code use 1.5 on ImageNet and 1 on CIFAR-100. The authors call "
-        "distillation across families unstable and advise a lower weight. The published weight is "
-        "1. Values do not approach 0.",
+        "distillation across families unstable and advise a lower weight. Values do not approach "
+        "0.",
     )
     needs: ClassVar = {"student": (("features",), ("logits",)), "teacher": (("logits",),)}
     items = Items(per_sample=True, labelled=True)

@@ -64,6 +64,8 @@ class PKD(FeatureObjective):
         source="features",
         tasks=("classification", "detection"),
         couples=True,
+        published_weight=6.0,
+        weight_setting="MMRazor, COCO, Faster R-CNN, on the outputs of the neck",
         deviations="The shared adapter maps a student level of another size or other channels; "
         "the code only interpolates.",
         equation=r"\sum_l \frac{1}{2 N C H W} \sum_{n,c,p} \left( \frac{f^s_{ncp} - "
@@ -73,8 +75,8 @@ class PKD(FeatureObjective):
         "does not matter, and one weight fits all levels of a pyramid. It has no parameters where "
         "the channels agree.",
         pitfalls="Statistics are over batch and positions: with two images per device those of "
-        "small levels are noisy. MMRazor's weights are 6 (Faster R-CNN) and 10 (RetinaNet) per "
-        "level, on the outputs of the neck. Mean and scale of a channel are not transferred.",
+        "small levels are noisy. MMRazor's weight for RetinaNet is 10. Mean and scale of a channel "
+        "are not transferred.",
     )
 
     def loss(

@@ -102,6 +102,9 @@ class SRD(Objective):
         source="features",
         couples=True,
         zero_at_match=False,
+        published_weight=2.0,
+        weight_setting="the authors' code, ImageNet, ResNet18 <- ResNet34, with kd of weight 1 at "
+        "T = 1",
         deviations="Statistics are always those of the batch; the code uses a BatchNorm layer.",
         equation=r"\log \sum_{n,d} \left| \frac{r(f^s)_{nd} - \mu^s_d}{\sigma^s_d} - "
         r"\frac{f^t_{nd} - \mu^t_d}{\sigma^t_d} \right|^4",

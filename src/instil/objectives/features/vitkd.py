@@ -137,6 +137,8 @@ class ViTKD(FeatureObjective):
         2024,
         source="features",
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the code of NKD, ImageNet, DeiT: the options are the weights",
         deviations="The class token is not used. Maps and other grids are resized to the "
         "teacher's, so that convolutional networks can be used too.",
         equation=r"\alpha \sum_{l\, \text{shallow}} \lVert r_l(f^s_l) - f^t_l \rVert_2^2 + "

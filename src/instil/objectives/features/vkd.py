@@ -102,6 +102,8 @@ class VkD(FeatureObjective):
         2024,
         source="features",
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="default of the authors' code for ImageNet, with kd of weight 1",
         deviations="normalize: 'layer' is that of the code for classification, 'batch' that for "
         "detection; the paper describes a standardization. The orthogonal matrix is torch's "
         "parametrization, as in the code; the paper uses a matrix exponential.",

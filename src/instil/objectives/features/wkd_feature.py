@@ -183,6 +183,8 @@ class WKDFeature(FeatureObjective):
         2024,
         source="features",
         zero_at_match=False,
+        published_weight=0.02,
+        weight_setting="the authors' code, ImageNet, ResNet18 <- ResNet34",
         deviations="The projector has a bias instead of BatchNorm; norm: 'batch' is that of the "
         "code. It has a ReLU only where the teacher's level has no negative value. The cosine "
         "decay of the weight is a schedule of the recipe.",
@@ -192,9 +194,9 @@ class WKDFeature(FeatureObjective):
         use="It transfers the distribution of the deepest level's features, not their positions, "
         "so that maps may differ in resolution. It costs a 1x1 convolution, and with full "
         "covariances a singular value decomposition per sample.",
-        pitfalls="The loss sums over the channels: the authors' weights are 0.02 for ResNet18 <- "
-        "ResNet34 and 0.005 for MobileNet <- ResNet50 on ImageNet, 0.08 and 0.3 on CIFAR-100. "
-        "Maps with few positions give poor variances, and finer cells worse ones.",
+        pitfalls="The loss sums over the channels, so that the weight depends on the networks: the "
+        "authors use 0.005 for MobileNet <- ResNet50 on ImageNet, 0.08 and 0.3 on CIFAR-100. Maps "
+        "with few positions give poor variances, and finer cells worse ones.",
     )
 
     def __init__(

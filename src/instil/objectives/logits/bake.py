@@ -101,6 +101,8 @@ class BAKE(Objective):
         labels=("single",),
         couples=True,
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, ImageNet, T = 4",
         equation=r"T^2 \mathrm{KL}(Q \Vert p_T), \quad Q = (1 - \omega) (I - \omega A)^{-1} p_T, "
         r"\quad A_{nm} = \mathrm{softmax}_{m \ne n} \cos(f_n, f_m)",
         use="Self-distillation without a teacher, memory or second forward pass, for data with "

@@ -84,6 +84,8 @@ class CSKD(Objective):
         source="logits",
         labels=("single",),
         couples=True,
+        published_weight=1.0,
+        weight_setting="the authors' code, CIFAR-100, ResNet18, T = 4",
         deviations="Mean over all partners in the batch; the paper samples one, so this is its "
         "expectation. The authors' loader pairs each sample of a half batch with one of its class, "
         "and only the first half learns.",
@@ -94,9 +96,8 @@ class CSKD(Objective):
         "within a class. It costs no second network and no second forward pass, only an N x N "
         "table.",
         pitfalls="In a shuffled batch of many classes few samples have a partner, and the loss "
-        "depends on those few. Put several samples of a class into each batch. The paper uses "
-        "weight 1 at T = 4 together with cross-entropy. It needs a label loss: one prediction for "
-        "all classes has loss 0 here.",
+        "depends on those few. Put several samples of a class into each batch. It needs a label "
+        "loss: one prediction for all classes has loss 0 here.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
 

@@ -85,6 +85,9 @@ class CTKD(LogitObjective):
         source="logits",
         algorithms=("adversarial", "adaptive"),
         labels=("single",),
+        published_weight=9.0,
+        weight_setting="the authors' code, CIFAR-100, ResNet20 <- ResNet56: 0.9, and 0.1 for the "
+        "label loss",
         deviations="The paper's curriculum is half a cosine over the first 10 of 240 epochs. Here "
         "it is a schedule of strength, {start: 0, end: 1, until: 0.04}. The code of the instance "
         "form is not in the official repository. Here it has two layers on both logits, as in the "
@@ -96,9 +99,8 @@ class CTKD(LogitObjective):
         "small network on the logits of both sides.",
         pitfalls="With the default range the temperature starts at 15.6. Increase strength from 0 "
         "as published. The temperature uses the student's learning rate, so another optimizer "
-        "gives another curriculum. Published weights are 0.9 with 0.1 for the label loss on "
-        "CIFAR-100, and 1 with 1 on ImageNet. One known port multiplies the gradient by a positive "
-        "number, which does not reverse it.",
+        "gives another curriculum. On ImageNet the authors use 1 for both losses. One known port "
+        "multiplies the gradient by a positive number, which does not reverse it.",
     )
 
     def __init__(

@@ -54,6 +54,8 @@ class DeiTHard(Objective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, ImageNet: 0.5 for both losses",
         equation=r"-\log p^s_{k}, \quad k = \arg\max_c z^t_c, \quad p^s = \mathrm{softmax}(z^s) "
         r"\text{ of the distillation token}",
         use="For a vision transformer with a distillation token and a teacher of another family, a "

@@ -84,8 +84,9 @@ class DenseLocalisationDistillation(Objective):
         use="One-stage detectors of torchvision with edge distributions: torchvision:FCOS with "
         "regression: distribution. It needs the boxes of the labels, which decide on the anchors.",
         pitfalls="Both detectors need the same anchors and bins. The authors' weight of 0.25 at T "
-        "= 10 belongs to a mean over 17 bins and 4 edges; it corresponds to about 0.0037 here. "
-        "The squares of overlap are larger than small objects on the first levels.",
+        "= 10 does not carry over: it belongs to a sum over the anchors of the batch, of means "
+        "over 17 bins and 4 edges. The squares of overlap are larger than small objects on the "
+        "first levels.",
     )
     needs: ClassVar = {
         "student": (

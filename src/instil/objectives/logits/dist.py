@@ -81,6 +81,9 @@ class DIST(LogitObjective):
         source="logits",
         labels=("single",),
         couples=True,
+        published_weight=2.0,
+        weight_setting="the authors' code, ImageNet, ResNet18 <- ResNet34, T = 1, and CIFAR-100, T "
+        "= 4",
         deviations="The authors' code multiplies both relations by T², which the paper's appendix "
         "does not: scale=False omits it. As in their code 1e-8 is added to the product of norms, "
         "so at a match the loss is 0 only up to that number.",
@@ -93,9 +96,7 @@ class DIST(LogitObjective):
         "parameters and no table of pairs.",
         pitfalls="The relation among items needs a batch in which every class varies; with one "
         "item it has no gradient. With two classes the relation among classes is 1 or -1 and has "
-        "no gradient (it is reported less effective for two-class segmentation). Published: beta = "
-        "gamma = 2 with a label loss of weight 1, at T = 1 on ImageNet and T = 4 on CIFAR-100. The "
-        "defaults here are 1; double them with the weight in the recipe.",
+        "no gradient (it is reported less effective for two-class segmentation).",
     )
 
     def __init__(

@@ -71,6 +71,9 @@ class DKD(LogitObjective):
         2022,
         source="logits",
         labels=("single",),
+        published_weight=1.0,
+        weight_setting="mdistiller, CIFAR-100, ResNet8x4 <- ResNet32x4, batches of 64, raised over "
+        "20 epochs",
         deviations="The authors' code lowers the target's logit by 1000 and takes the logarithm of "
         "a softmax, which is infinite where the teacher is certain. Here the class is excluded "
         "exactly, in log space. Their warm-up over 20 epochs is a schedule of the weight.",

@@ -87,6 +87,8 @@ class DSKD(DualSpace):
         labels=("single",),
         zero_at_match=False,
         tags=("aligned_tokens",),
+        published_weight=1.0,
+        weight_setting="the authors' code, GPT-2, T = 2: 0.5 for both losses",
         deviations="Tokens of two tokenizers are aligned exactly, by bytes (as in the authors' "
         "second version, arXiv 2504.11426); their first method is dskd_cma. There is no factor T², "
         "as in their code.",

@@ -106,6 +106,8 @@ class DSKDCMA(DualSpace):
         labels=("single",),
         zero_at_match=False,
         tags=("aligned_tokens",),
+        published_weight=1.0,
+        weight_setting="the authors' code, GPT-2, T = 2: 0.5 for both losses",
         deviations="Keys, states and embeddings are divided by their standard deviation over the "
         "row, not over the batch, so that rows are independent. The code divides the projected "
         "logits by the temperature twice; here once.",

@@ -26,6 +26,9 @@ class IKL(GKL):
         2024,
         source="logits",
         labels=("single",),
+        published_weight=1.0,
+        weight_setting="the authors' code, CIFAR-100, ResNet8x4 <- ResNet32x4, raised over 20 "
+        "epochs",
         deviations="As for GKL. The paper's DKL without the improvements is KL: with a frozen "
         "teacher its squared error has no gradient.",
         equation=r"\mathrm{KL}(p^t_T \Vert p^s_T) + \frac{\beta}{4} \sum_{i,j} a_i a_j "

@@ -84,6 +84,9 @@ class KD(Objective):
         "NIPS Workshop",
         2014,
         source="logits",
+        published_weight=9.0,
+        weight_setting="RepDistiller and mdistiller, CIFAR-100, T = 4: 0.9, and 0.1 for the label "
+        "loss",
         deviations="KL is summed over the classes as in the paper; code that uses the default of "
         "KLDivLoss also divides by their number. scale=False gives the loss of code that omits T². "
         "The sigmoid form for multi-label and binary outputs is not in the paper.",
@@ -92,10 +95,9 @@ class KD(Objective):
         "same classes in the same order, with or without labels, also on unlabelled samples. It "
         "has no parameters and costs no more than a softmax.",
         pitfalls="Divide a weight from code that averages over the classes by C, and one from code "
-        "without T² by T². The common setting on CIFAR-100 is T = 4 with weight 0.9, and 0.1 for "
-        "the label loss. Weight and temperature depend on each other: at a high T the loss tends "
-        "to a squared error of centred logits. The teacher must receive the student's augmented "
-        "input.",
+        "without T² by T². On ImageNet mdistiller has T = 1 with 0.5 for both losses. Weight and "
+        "temperature depend on each other: at a high T the loss tends to a squared error of "
+        "centred logits. The teacher must receive the student's augmented input.",
     )
 
     def __init__(

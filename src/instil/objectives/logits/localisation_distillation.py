@@ -70,10 +70,10 @@ class LocalisationDistillation(Objective):
         "descendants). It transfers the possible positions of an edge and the teacher's "
         "uncertainty, which a loss on corner coordinates cannot. It has no parameters and needs "
         "no labels.",
-        pitfalls="Both detectors need the same bins, range and locations. Mark the locations on "
-        "or near an object with valid, because the teacher's distributions carry no information "
-        "elsewhere. The authors' weight of 0.25 at T = 10 belongs to a mean over 17 bins and 4 "
-        "edges; it corresponds to about 0.0037 here.",
+        pitfalls="Both detectors need the same bins, range and locations. Mark the locations on or "
+        "near an object with valid, because the teacher's distributions carry no information "
+        "elsewhere. The authors' weight of 0.25 at T = 10 does not carry over: it belongs to a sum "
+        "over the anchors of the batch, of means over 17 bins and 4 edges.",
     )
     needs: ClassVar = {
         "student": (("box_logits", "logits"),),

@@ -24,6 +24,8 @@ class LogitStandardization(KD):
         source="logits",
         finite_logits=True,
         labels=("single",),
+        published_weight=90.0,
+        weight_setting="the authors' code, CIFAR-100, T = 2: 9, and 0.1 for the label loss",
         deviations="Every logit loss of this package with an option standardize accepts "
         "standardized logits; this method is KD with that option.",
         equation=r"T^2 \mathrm{KL}(\mathrm{softmax}(\tilde{z}^t / T) \Vert "
@@ -32,9 +34,8 @@ class LogitStandardization(KD):
         use="For a student whose logits cannot or should not have the teacher's range: the loss "
         "only matches the relations between classes. It has no parameters. Only the label loss "
         "sets the student's confidence, so add one.",
-        pitfalls="Temperature and weight of kd do not carry over, because the logits have "
-        "standard deviation 1. Published on CIFAR-100: temperature 2 and weight 9, with weight "
-        "0.1 for the label loss, tuned for each pair. A weight chosen so that the first "
+        pitfalls="Temperature and weight of kd do not carry over, because the logits have standard "
+        "deviation 1. The authors tune the weight for each pair. A weight chosen so that the first "
         "gradient is as long as that of kd is far too small. The loss is undefined for two "
         "classes. The standard deviation is taken per item, so items without any preference are "
         "scaled up to the same level as confident ones.",

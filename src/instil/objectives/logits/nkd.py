@@ -70,6 +70,9 @@ class NKD(LogitObjective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, ImageNet, ResNet18 <- ResNet34; with the plain "
+        "cross-entropy",
         deviations="The loss is a cross-entropy, as in paper and code: at a match the teacher's "
         "entropy remains.",
         equation=r"-p^t_y \log p^s_y - \gamma T^2 \sum_{c \ne y} q^t_c \log q^s_c, \quad q_c = "

@@ -77,6 +77,8 @@ class NormKD(LogitObjective):
         finite_logits=True,
         algorithms=("adaptive",),
         labels=("single",),
+        published_weight=1.0,
+        weight_setting="the authors' code, ImageNet, T = 1: 0.5 for both losses",
         deviations="As in the code, the factor is the square of the teacher's temperature; the "
         "student's temperature is not part of it.",
         equation=r"(T d^t)^2 \mathrm{KL}\big( \mathrm{softmax}(z^t / (T d^t)) \Vert "
@@ -86,9 +88,8 @@ class NormKD(LogitObjective):
         "logit_standardization with a factor that follows the teacher's spread. It needs no "
         "labels and has no parameters.",
         pitfalls="Samples with widely spread teacher logits count more, with the square of the "
-        "spread, so a teacher with another logit scale needs another weight. Published: T = 1 "
-        "with weight 0.5 and weight 0.5 for the label loss on ImageNet. On CIFAR-100: T = 2 "
-        "with 0.9 and 0.1. It needs at least three classes.",
+        "spread, so a teacher with another logit scale needs another weight. On CIFAR-100 the "
+        "authors use T = 2 with 0.9, and 0.1 for the label loss. It needs at least three classes.",
     )
 
     def __init__(

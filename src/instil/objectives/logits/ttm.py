@@ -66,6 +66,8 @@ class TTM(Objective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
+        published_weight=45.0,
+        weight_setting="the authors' code, CIFAR-100, VGG8 <- VGG13",
         deviations="No factor T², as in paper and code. At a match the divergence of the "
         "student from the softened teacher remains.",
         equation=r"\mathrm{KL}(\tilde{p}^t \Vert p^s), \quad \tilde{p}^t_c = "

@@ -62,10 +62,11 @@ class ULD(SpanObjective):
         tasks=("classification", "language"),
         labels=("single",),
         tags=("aligned_tokens",),
-        deviations="The authors compare the n-th tokens of both answers, whatever their text. "
-        "Here positions that end at the same byte are compared. A span of several tokens has "
-        "the product of their probabilities (TRL's GOLD calls this bayesian). The paper's "
-        "weight of 1.5, in addition to the cross-entropy, belongs in the recipe.",
+        published_weight=1.5,
+        weight_setting="the authors' code, language models",
+        deviations="The authors compare the n-th tokens of both answers, whatever their text. Here "
+        "positions that end at the same byte are compared. A span of several tokens has the "
+        "product of their probabilities (TRL's GOLD calls this bayesian).",
         equation=r"\sum_i \left| p^t_{(i)} - p^s_{(i)} \right|",
         use="For a teacher with another vocabulary, if only its probabilities are "
         "available. If many tokens have the same text, gold uses more information; if the "

@@ -160,6 +160,8 @@ class USKD(Objective):
         labels=("single",),
         couples=True,
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, ImageNet, ResNet18; with the plain cross-entropy",
         deviations="The published results are from the code. It ranks by the sum of a "
         "probability and a log-probability, and ranks the label too. With form=paper, only the "
         "other classes are ranked, by the sum of two probabilities. For a label that is "
@@ -171,10 +173,9 @@ class USKD(Objective):
         use="Self-distillation in a single training of one network: no teacher and no second "
         "forward pass, only a linear classifier on an early stage. For classifiers with labels, "
         "including mixed ones.",
-        pitfalls="Add the plain cross-entropy. The published weights differ by a factor of ten "
-        "or more between data sets. The mean and the ranks make the loss depend on the batch. "
-        "The target of the other classes depends only on their ranks, not on their "
-        "probabilities.",
+        pitfalls="Add the plain cross-entropy. The published options differ by a factor of ten or "
+        "more between data sets. The mean and the ranks make the loss depend on the batch. The "
+        "target of the other classes depends only on their ranks, not on their probabilities.",
     )
     needs: ClassVar = {"student": (("logits",), ("features", "embedding")), "teacher": ()}
     items = Items(per_sample=True, labelled=True)

@@ -135,6 +135,9 @@ class WKDLogit(Objective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, ImageNet, ResNet18 <- ResNet34; gamma is the weight of "
+        "the transport",
         deviations="The authors compute the similarity of classes (CKA) before training, over "
         "the training set. Here it follows the latest samples of each class; wkd_logit_loss "
         "accepts a fixed cost. Their code adds 1e-8 to the cost and to the denominators of both "

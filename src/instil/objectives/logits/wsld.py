@@ -92,6 +92,8 @@ class WSLD(LogitObjective):
         source="logits",
         algorithms=("adaptive",),
         labels=("single",),
+        published_weight=2.5,
+        weight_setting="the authors' code, ImageNet, T = 2",
         deviations="The code's soft term is a cross-entropy. This loss is the divergence, which "
         "differs by the teacher's entropy and has the same gradient, because no gradient passes "
         "through the weights.",

@@ -26,6 +26,8 @@ class WTTM(TTM):
         algorithms=("adaptive",),
         labels=("single",),
         zero_at_match=False,
+        published_weight=4.0,
+        weight_setting="the authors' code, CIFAR-100, VGG8 <- VGG13, with crd of weight 0.8",
         deviations="As for TTM; this is its weighted form.",
         equation=r"\Big( \sum_{c=1}^{C} (p^t_c)^\gamma \Big) \mathrm{KL}(\tilde{p}^t \Vert "
         r"p^s), \quad \tilde{p}^t_c = \frac{(p^t_c)^\gamma}{\sum_k (p^t_k)^\gamma}",

@@ -97,10 +97,11 @@ class CIRKDMemory(FeatureObjective):
         tasks=("segmentation",),
         labels=("single",),
         zero_at_match=False,
+        published_weight=0.1,
+        weight_setting="the authors' code, Cityscapes, with kd of weight 1",
         deviations="The memory stores a step's embeddings after the step, in the code before it. "
         "Stored pixels belong to their class; the code draws them from the whole image. Each "
-        "image's mean has the same weight. The projector normalises each sample; norm: 'batch' is "
-        "the code's.",
+        "image's mean has the same weight. By default the projector normalises each sample.",
         equation=r"\frac{T^2}{|P|} \sum_{a \in P} \sum_{m} \lambda_m \mathrm{KL}\left( "
         r"\mathrm{softmax}\left(\tfrac{Q_m f^t_a}{\tau T}\right) \Vert "
         r"\mathrm{softmax}\left(\tfrac{Q_m g(f^s_a)}{\tau T}\right) \right), \quad m \in \lbrace "
@@ -109,9 +110,8 @@ class CIRKDMemory(FeatureObjective):
         "pixels are compared with stored pixels of every class. Combine it with cirkd_minibatch "
         "and kd. A projector of two 1x1 convolutions is learned. The memory holds, per class, "
         "pixel_memory + region_memory vectors of the teacher's width.",
-        pitfalls="The published weights are 0.1 for each part, which is weight: 0.1 here. The "
-        "memory starts random, so the first steps compare with noise until every class has "
-        "occurred. At a match the loss is the effect of the projector.",
+        pitfalls="The memory starts random, so the first steps compare with noise until every "
+        "class has occurred. At a match the loss is the effect of the projector.",
     )
     needs: ClassVar = {"student": (("features",), ("logits",)), "teacher": (("features",),)}
     deepest = True

@@ -68,9 +68,10 @@ class CIRKDMinibatch(FeatureObjective):
         algorithms=("contrastive",),
         tasks=("segmentation", "classification"),
         couples=True,
-        deviations="The relations to stored pixels and regions are cirkd_memory; the published "
-        "weights are 1 for this loss and 0.1 for that one. The code averages patches of 4 x 4 if "
-        "a map is 256 x 256 or larger; here the option pool decides.",
+        published_weight=1.0,
+        weight_setting="the authors' code, Cityscapes, with kd of weight 1",
+        deviations="The relations to stored pixels and regions are cirkd_memory. The code averages "
+        "patches of 4 x 4 if a map is 256 x 256 or larger; here the option pool decides.",
         equation=r"\frac{1}{N^2 P} \sum_{i=1}^{N} \sum_{j=1}^{N} \sum_{a=1}^{P} \mathrm{KL}\left( "
         r"\mathrm{softmax}\left(\tfrac{F^t_j f^t_{ia}}{\tau}\right) \Vert "
         r"\mathrm{softmax}\left(\tfrac{F^s_j f^s_{ia}}{\tau}\right) \right), \quad \Vert f_{ia} "

@@ -99,6 +99,8 @@ class CLIPGradient(ImageTextObjective):
         algorithms=("cross-modal", "contrastive"),
         tasks=("image_text",),
         couples=True,
+        published_weight=100000000.0,
+        weight_setting="CLIP-KD, CC3M and CC12M, batches of 1024",
         deviations="Option form: the code treats the scale of the logits as their temperature and "
         "divides by it.",
         equation=r"\sum_{g} \frac{1}{N D} \left\Vert g^s - g^t \right\Vert_F^2, \quad g \in "

@@ -21,13 +21,15 @@ class ContrastiveRelation(AffinityMimicking):
         algorithms=("cross-modal", "contrastive"),
         tasks=("image_text",),
         couples=True,
+        published_weight=1.0,
+        weight_setting="CLIP-KD, CC3M and CC12M, with interactive_contrastive of weight 1 and "
+        "clip_feature of weight 2000",
         equation=r"\frac{1}{2N} \sum_{i=1}^{N} \left[ \mathrm{KL}\left(p^t_{i\cdot} \Vert "
         r"p^s_{i\cdot}\right) + \mathrm{KL}\left(q^t_{\cdot i} \Vert q^s_{\cdot i}\right) "
         r"\right], \quad p_{ij} = \frac{e^{\gamma v_i^\top u_j}}{\sum_k e^{\gamma v_i^\top u_k}}, "
         r"\quad q_{ij} = \frac{e^{\gamma v_i^\top u_j}}{\sum_k e^{\gamma v_k^\top u_j}}",
         use="Inside CLIP-KD's set of losses, together with the student's contrastive loss. It is "
         "the same loss as affinity_mimicking: use one of the two.",
-        pitfalls="The loss depends on the batch, like affinity_mimicking. The paper's full recipe "
-        "adds feature mimicry with weight 2000 and interactive_contrastive with weight 1; feature "
-        "mimicry is the strongest single term in the paper.",
+        pitfalls="The loss depends on the batch, like affinity_mimicking. Feature mimicry "
+        "(clip_feature) is the strongest single term in the paper.",
     )

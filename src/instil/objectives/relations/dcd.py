@@ -71,6 +71,8 @@ class DCD(RelationObjective):
         algorithms=("contrastive",),
         couples=True,
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, CIFAR-100, batches of 64; alone or with kd of weight 1",
         deviations="At a match the loss is the cross-entropy among similar samples, not zero.",
         equation=r"\frac{1}{N} \sum_{i=1}^{N} \left[ -\log p_{ii} + \alpha "
         r"\mathrm{KL}\left(q_{i\cdot} \Vert p_{i\cdot}\right) \right], \quad p_{ij} = "
@@ -79,10 +81,9 @@ class DCD(RelationObjective):
         use="Contrastive distillation without a memory and without a temperature to tune, for "
         "classification with any two networks. Cost: a linear head per side, a scale and a bias; "
         "an N x N matrix.",
-        pitfalls="Published with weight 1, alone or with kd of weight 1, at batches of 64: the "
-        "negatives are the batch, so its size changes the loss. The bias does not change the "
-        "softmaxes and is never trained. Samples of the same class are pushed away from each "
-        "other.",
+        pitfalls="The negatives are the batch, so its size changes the loss. The bias does not "
+        "change the softmaxes and is never trained. Samples of the same class are pushed away from "
+        "each other.",
     )
 
     def __init__(

@@ -129,6 +129,8 @@ class DSD(FeatureObjective):
         finite_logits=True,
         algorithms=("attention",),
         tasks=("segmentation",),
+        published_weight=1.0,
+        weight_setting="the code of CIRKD, Cityscapes: the options are the weights",
         deviations="Weights, pooling and temperature follow the code of CIRKD, which gave the "
         "numbers used for comparison. Levels of several sizes are pooled to the smallest.",
         equation=r"\lambda_p \frac{2}{S(S-1)} \sum_{m < n} \frac{1}{P} \left\Vert r^s_{mn} - "

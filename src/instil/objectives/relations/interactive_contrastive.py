@@ -68,6 +68,8 @@ class InteractiveContrastive(ImageTextObjective):
         tasks=("image_text",),
         couples=True,
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="CLIP-KD, CC3M and CC12M",
         deviations="Option form: the code, which gave the published numbers, does not "
         "exponentiate the scale.",
         equation=r"-\frac{1}{2N} \sum_{i=1}^{N} \left[ \log \frac{e^{\gamma v^{s\top}_i "
@@ -76,9 +78,9 @@ class InteractiveContrastive(ImageTextObjective):
         use="For a CLIP student that should live in the teacher's embedding space, in addition to "
         "its own contrastive loss: its embeddings are contrasted with the teacher's. A scale is "
         "learned, and a linear layer per embedding if the widths differ.",
-        pitfalls="The published weight is 1. The loss depends on the batch, and its value does "
-        "not measure the match: it is not zero there. In the code's form the scale starts at 2.66 "
-        "instead of 14.3, and the softmax is nearly flat.",
+        pitfalls="The loss depends on the batch, and its value does not measure the match: it is "
+        "not zero there. In the code's form the scale starts at 2.66 instead of 14.3, and the "
+        "softmax is nearly flat.",
     )
 
     def __init__(

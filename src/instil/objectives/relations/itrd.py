@@ -106,6 +106,8 @@ class ITRD(RelationObjective):
         source="relations",
         couples=True,
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, CIFAR-100, WRN-16-2 <- WRN-40-2, without kd",
         deviations="The mutual information has no logarithm, as in the code. At a match the "
         "correlation loss is not zero.",
         equation=r"\lambda_c \log_2 \sum_{d=1}^{D} \left| 1 - c_d \right|^{2\alpha} + \lambda_m "
@@ -118,8 +120,7 @@ class ITRD(RelationObjective):
         pitfalls="The loss becomes negative in successful runs because of the logarithm. The "
         "statistics come from the batch: it needs many more than two samples, and gradient "
         "accumulation changes the loss. The authors' script uses mutual 0.05 and order 1.5; their "
-        "example for two wide ResNets uses the defaults here. They use it without kd, with weight "
-        "1 on cross-entropy.",
+        "example for two wide ResNets uses the defaults here.",
     )
 
     def __init__(

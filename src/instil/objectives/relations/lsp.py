@@ -122,6 +122,8 @@ class LSP(EdgeObjective):
         source="relations",
         algorithms=("graph",),
         tasks=("node_classification",),
+        published_weight=1.0,
+        weight_setting="the authors' code, PPI, in the first 600 epochs",
         deviations="Option kernel: 'laplacian' (the default, from the published code) is exp(-l1 "
         "/ 100); the paper's kernel is 'gaussian'. The kernels euclidean, cosine, polynomial and "
         "gaussian of width 1 are those of Joshi et al. (TNNLS 2022), who average over edges "
@@ -133,9 +135,9 @@ class LSP(EdgeObjective):
         "teacher does; the cost is proportional to the edges, not to all pairs. No parameters, "
         "and the widths may differ.",
         pitfalls="A softmax of values in [0, 1] is nearly flat, so the loss is tiny unless "
-        "embeddings are far from each other. The authors' code uses weight 1 on PPI, Joshi et al. "
-        "use 100 on ogbn-arxiv (cosine, mean over edges). A node with one neighbour has nothing "
-        "to learn. Edges must be directed into the node, both ways for an undirected graph.",
+        "embeddings are far from each other. Joshi et al. use 100 on ogbn-arxiv (cosine, mean over "
+        "edges). A node with one neighbour has nothing to learn. Edges must be directed into the "
+        "node, both ways for an undirected graph.",
     )
 
     def __init__(

@@ -76,6 +76,8 @@ class RelationalRepresentation(RelationObjective):
         source="relations",
         algorithms=("contrastive",),
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, CIFAR-100; alone or with kd of weight 1",
         deviations="The temperatures are those of the training scripts; the comment in the "
         "authors' class swaps them. Their code stores the batch before the comparison, so that "
         "its samples are anchors of each other. Here a sample's own teacher embedding is an "
@@ -88,9 +90,9 @@ class RelationalRepresentation(RelationObjective):
         "to the sample are not pushed away but weighted like the teacher weights them. It "
         "combines with kd. Cost: one linear head per side (only the student's is trained) and "
         "`size` stored vectors.",
-        pitfalls="Published with weight 1, alone or with kd of weight 1. The student learns only "
-        "what a random projection of the teacher's embedding to `dim` entries preserves. The "
-        "value at a match is not zero. The queue starts random and is full after `size` samples.",
+        pitfalls="The student learns only what a random projection of the teacher's embedding to "
+        "`dim` entries preserves. The value at a match is not zero. The queue starts random and is "
+        "full after `size` samples.",
     )
 
     def __init__(

@@ -90,6 +90,9 @@ class SKDPairwise(FeatureObjective):
         2019,
         source="relations",
         tasks=("segmentation", "classification"),
+        published_weight=0.5,
+        weight_setting="the authors' script, Cityscapes, with kd on the pixels and an adversarial "
+        "loss of weight 0.1",
         deviations="Options pooling and through_length: the defaults follow the code, which gave "
         "the published results. The paper describes average and true.",
         equation=r"\frac{1}{P^2} \sum_{a,b} \left( \cos(f^s_a, f^s_b) - \cos(f^t_a, f^t_b) "
@@ -97,10 +100,10 @@ class SKDPairwise(FeatureObjective):
         use="For dense prediction, in addition to kd on the pixels: it transfers which regions of "
         "an image are similar. No parameters, and the channels may differ. At the default scale "
         "it costs almost nothing, because 2 x 2 nodes remain.",
-        pitfalls="The authors' weights are 1 for this loss, 10 for kd on the pixels and 0.1 for "
-        "their adversarial term. At the default scale it sees four regions per image and no "
-        "detail; memory grows with the fourth power of 1 / scale. CIRKD's copy, with 2 x 2 "
-        "patches and a gradient through the lengths, is a different loss under this name.",
+        pitfalls="The default of the authors' code is 1, and CIRKD uses 10 for its own form. At "
+        "the default scale it sees four regions per image and no detail; memory grows with the "
+        "fourth power of 1 / scale. CIRKD's copy, with 2 x 2 patches and a gradient through the "
+        "lengths, is a different loss under this name.",
     )
 
     def __init__(

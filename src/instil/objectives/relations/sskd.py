@@ -168,6 +168,8 @@ class SSKD(Objective):
         labels=("single",),
         couples=True,
         zero_at_match=False,
+        published_weight=10.0,
+        weight_setting="the authors' code, CIFAR-100: 0.1 for the label loss, and 0.9 for kd",
         deviations="Cross-entropy and KD of the untransformed samples (weights 0.1 and 0.9) are "
         "separate objectives. Views of unlabelled samples count as correctly classified. At a "
         "match the loss is the effect of the student's head.",

@@ -67,6 +67,9 @@ class DistilBERT(HiddenObjective):
         2019,
         source="features",
         tasks=("text_classification", "classification"),
+        published_weight=0.5,
+        weight_setting="the authors' code, DistilBERT, pre-training: 1, with 2 for the masked "
+        "tokens and 5 for kd",
         deviations="A linear projection is used where the widths differ; the paper requires equal "
         "widths.",
         equation=r"\frac{1}{L} \sum_{i=1}^{L} \left( 1 - \cos(h^s_i, h^t_i) \right)",

@@ -82,6 +82,8 @@ class SAD(Objective):
         source="features",
         algorithms=("attention",),
         tasks=("classification", "segmentation"),
+        published_weight=1000.0,
+        weight_setting="Self-KD-Lib, CIFAR-100, with upsample: features",
         deviations="The loss is the mean over the positions, and the softmax takes the mean over "
         "the channels; the paper has sums in both. upsample: 'features' is that of a "
         "re-implementation.",
@@ -91,10 +93,9 @@ class SAD(Objective):
         use="For segmentation of thin or sparse objects, such as lanes, without a teacher: deep "
         "levels show shallow ones the important positions. It has no parameters and needs no "
         "second network.",
-        pitfalls="With P positions an attention is about 1 / P, and its square is averaged again: "
-        "a re-implementation multiplies by 1000, and the paper's 0.1 applies to a sum. Squares "
-        "inside a softmax saturate: where activations are large, one position has all the weight "
-        "and the gradient vanishes.",
+        pitfalls="With P positions an attention is about 1 / P, and its square is averaged again. "
+        "The paper's weight of 0.1 applies to a sum. Squares inside a softmax saturate: where "
+        "activations are large, one position has all the weight and the gradient vanishes.",
     )
     needs: ClassVar = {"student": (("features",),), "teacher": ()}
     items = Items(per_sample=True)

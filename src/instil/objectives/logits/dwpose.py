@@ -66,11 +66,11 @@ class DWPose(Objective):
         "and the equation of that stage in the paper was not verified.",
         equation=r"\frac{1}{K} \sum_{k=1}^{K} \sum_{a \in \{x, y\}} \mathrm{KL}\left( "
         r"\mathrm{softmax}(\beta z^t_{ka}) \Vert \mathrm{softmax}(\beta z^s_{ka}) \right)",
-        use="Pose networks with distributions over columns and rows (SimCC). The authors' weight "
-        "is 0.1. It needs no labels.",
-        pitfalls="Both sides need the same bins and keypoints. With a softmax over large logits a "
-        "sharpness of 10 leaves one bin only; networks of this package do not normalise their "
-        "features, so that 1 is a better start.",
+        use="Pose networks with distributions over columns and rows (SimCC). It needs no labels.",
+        pitfalls="Both sides need the same bins and keypoints. The authors' weight of 0.1 does not "
+        "carry over: their label loss is a sum over the batch and a mean over the bins. With a "
+        "softmax over large logits a sharpness of 10 leaves one bin only; networks of this package "
+        "do not normalise their features, so that 1 is a better start.",
     )
     needs: ClassVar = {
         "student": (("x_logits",), ("y_logits",)),

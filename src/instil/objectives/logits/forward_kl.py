@@ -61,6 +61,8 @@ class ForwardKL(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
+        published_weight=1.0,
+        weight_setting="torchtune, Llama 3, from 8B to 1B: 0.5 for both losses",
         deviations="The paper's word-level loss is a cross-entropy. Here the teacher's entropy is "
         "subtracted, which keeps the gradient and makes the value 0 at a match; torchtune and "
         "DistiLLM do not subtract it. The default temperature is 1, as is usual for language "

@@ -119,6 +119,9 @@ class GKL(Objective):
         2026,
         source="logits",
         labels=("single",),
+        published_weight=1.0,
+        weight_setting="the authors' code, CIFAR-100, ResNet8x4 <- ResNet32x4, raised over 20 "
+        "epochs",
         deviations="The code divides by the weights of the whole batch: normalize=batch. Its soft "
         "term is a cross-entropy; here it is the divergence, with the same gradient and zero at a "
         "match. Its class means are those of the last epoch; here they cover all items so far, "

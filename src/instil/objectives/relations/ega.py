@@ -71,6 +71,9 @@ class EGA(RelationObjective):
         algorithms=("graph",),
         couples=True,
         zero_at_match=False,
+        published_weight=1.0,
+        weight_setting="the authors' code, CIFAR-100, from the image network of CLIP, batches of "
+        "64",
         deviations="At a match the loss is the correlation of the samples with each other, not "
         "zero. The teacher's embedding is used directly, while the code has a head on it that "
         "learns the labels.",
@@ -79,10 +82,9 @@ class EGA(RelationObjective):
         r"\mathrm{corr}_d\left(a_{id}, b_{jd}\right)",
         use="For a self-supervised teacher such as CLIP's image encoder and a small supervised "
         "student, in addition to cross-entropy. A linear map if the widths differ; N x N matrices.",
-        pitfalls="The norms are neither squared nor divided by N, so the loss grows with the "
-        "batch and its gradient does not fade near a match. The target of the nodes is the "
-        "identity: samples of one class should have no correlation, which conflicts with the "
-        "classifier. Published together with cross-entropy, both with weight 1.",
+        pitfalls="The norms are neither squared nor divided by N, so the loss grows with the batch "
+        "and its gradient does not fade near a match. The target of the nodes is the identity: "
+        "samples of one class should have no correlation, which conflicts with the classifier.",
     )
 
     def __init__(

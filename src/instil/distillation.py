@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,16 @@ from instil import catalogue
 from instil.core import Batch, Net, Outputs, Teacher
 from instil.data.iterable_dataset import IterableDatasetLoader, check_has_length, yields_samples
 from instil.engine import Optimization, rank, world_size
-from instil.offline_scheme import ObjectiveSpecs, offline_scheme
+from instil.items.loader_items import as_loader
+from instil.offline_scheme import SEVERAL, ObjectiveSpecs, offline_scheme
 from instil.progress import RunProgress
 from instil.roles import LazyOutputs
 from instil.tasks.bases.loader import TaskLoader, task_loader
 from instil.tasks.bases.task import Task
 from instil.training.fit import FitResult, Record, Training, fit
+
+CHECKPOINT_MINUTES = 10
+"""Largest age of the last checkpoint without a training of the user."""
 
 
 def distil(
@@ -44,7 +48,7 @@ def distil(
     """Train ``student`` to reproduce ``teacher`` on the batches of ``loader``.
 
     The student is trained in place and left in eval mode. The net of the result wraps it for the
-    task, and is also in eval mode.
+    task, and is also in eval mode. The teacher keeps its weights, and is left in eval mode.
 
     Args:
         teacher: module, or several modules, whose logits are averaged.
@@ -68,7 +72,8 @@ def distil(
         names: keys of the values of a tuple, such as ``("image", "label", "index")``; None: those
             that the task expects.
         validation: validation batches, for metrics and agreement with the teacher in each record.
-        checkpoint: file; training continues from it if it exists.
+        checkpoint: file, written after each epoch and every 10 minutes, or as often as ``training``
+            sets. Training continues from it if it exists.
         report: called with each record.
         progress: whether to show the progress on stderr; without a terminal, every 30 seconds.
 
@@ -91,34 +96,91 @@ def distil(
         2
     """
     task_of_run: Task = catalogue.find("task", task)()
-    if training is None and steps is None:
-        check_has_length(loader)
-    default = Training(None if steps else epochs, steps, Optimization(options={"lr": lr}))
+    if training is None:
+        training = _default_training(loader, epochs, steps, lr, checkpoint)
+    loader, held_out_loader = as_loader(loader), _validation(validation)
     keys = names or task_of_run.names
     if yields_samples(loader):
         loader = IterableDatasetLoader(loader, keys, batch_size, workers, rank(), world_size())
-    if yields_samples(validation):
-        validation = IterableDatasetLoader(validation, keys, batch_size, drop_last=False)
-    scheme = offline_scheme(teacher, student, loader, objectives, task_of_run, names)
-    assert scheme.teacher is not None
-    frozen = scheme.teacher
-    student_net = scheme.student
-    batches = task_loader(loader, task_of_run, student_net, names)
-    evaluate = None
-    if validation is not None:
-        held_out = task_loader(validation, task_of_run, student_net, names)
-        evaluate = _evaluation(task_of_run, held_out, frozen)
-    with _watched(frozen), _progress(progress) as shown:
+    if yields_samples(held_out_loader):
+        held_out_loader = IterableDatasetLoader(held_out_loader, keys, batch_size, drop_last=False)
+    with ExitStack() as stack:
+        stack.enter_context(_gradients_restored(teacher))
+        scheme = offline_scheme(teacher, student, loader, objectives, task_of_run, names)
+        frozen = scheme.teacher
+        if frozen is None:
+            raise ValueError("teacher: Expected a module or a list of modules, got None")
+        stack.callback(_remove_new_taps, frozen, teacher)
+        batches = task_loader(loader, task_of_run, scheme.student, names)
+        evaluate = None
+        if held_out_loader is not None:
+            held_out = task_loader(held_out_loader, task_of_run, scheme.student, names)
+            evaluate = _evaluation(task_of_run, held_out, frozen)
+        stack.enter_context(_watched(frozen))
+        shown = stack.enter_context(_progress(progress))
         return fit(
             scheme,
             batches,
-            _with_metric(training or default, task_of_run),
+            _with_metric(training, task_of_run),
             names=batches.names,
             evaluate=evaluate,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
+            checkpoint=checkpoint,
             report=shown.reporting(report),
             on_step=lambda clock: shown.update(clock.step, clock.steps),
         )
+
+
+def _default_training(
+    loader: Any, epochs: int, steps: int | None, lr: float, checkpoint: Path | str | None
+) -> Training:
+    optimizer = Optimization(options={"lr": lr})
+    every, minutes = (None, None) if checkpoint is None else (1, CHECKPOINT_MINUTES)
+    if steps is None:
+        check_has_length(loader)
+    return Training(
+        epochs=epochs if steps is None else None,
+        steps=steps,
+        optimizer=optimizer,
+        checkpoint_every=every,
+        checkpoint_minutes=minutes,
+    )
+
+
+def _validation(validation: Iterable[Any] | None) -> Iterable[Any] | None:
+    """Return the loader of validation batches, which several evaluations read."""
+    if isinstance(validation, Iterator):
+        raise ValueError(
+            f"validation: a {type(validation).__name__} can be read only once. Expected an "
+            "iterable for several evaluations. Pass a list or a DataLoader"
+        )
+    return None if validation is None else as_loader(validation)
+
+
+@contextmanager
+def _gradients_restored(teacher: Any) -> Iterator[None]:
+    """Restore which parameters of the teacher get gradients."""
+    parts = [part for part in _members(teacher) if isinstance(part, nn.Module)]
+    values = list(nn.ModuleList(parts).parameters())
+    flags = [value.requires_grad for value in values]
+    try:
+        yield
+    finally:
+        for value, flag in zip(values, flags, strict=True):
+            value.requires_grad_(flag)
+
+
+def _remove_new_taps(frozen: Teacher, teacher: Any) -> None:
+    """Remove the hooks of nets that were made around the modules of the user."""
+    own: set[nn.Module] = set()
+    for part in _members(teacher):
+        own.update(part.modules())
+    for net in frozen.modules():
+        if isinstance(net, Net) and net not in own:
+            net.remove_taps()
+
+
+def _members(teacher: Any) -> Sequence[Any]:
+    return list(teacher) if isinstance(teacher, SEVERAL) else [teacher]
 
 
 def _evaluation(
@@ -132,9 +194,10 @@ def _evaluation(
     return evaluate
 
 
-def _with_metric(training: Training, task: Task) -> Training:
+def _with_metric(training: Any, task: Task) -> Any:
     """Return a training that compares its evaluations, by default with the task's metric."""
-    if training.metric is not None:
+    # Another type is an error of fit.
+    if not isinstance(training, Training) or training.metric is not None:
         return training
     return replace(training, metric=task.headline, higher_is_better=task.higher_is_better)
 

@@ -22,7 +22,12 @@ ObjectiveSpec = (
     float | Schedule | Objective | Mapping[str, Any] | tuple[Objective, float | Schedule] | None
 )
 """Weight, objective, objective and weight, or options and weight as in a recipe."""
-ObjectiveSpecs = str | Sequence[str] | Mapping[str, ObjectiveSpec]
+ObjectiveSpecs = str | Sequence[str] | Mapping[str, ObjectiveSpec] | Objectives
+SEVERAL = (list, tuple, nn.ModuleList)
+"""Types that hold several teachers."""
+EXPECTED_OBJECTIVES = (
+    "Expected a name, a list of names, or name -> weight, options, objective or (objective, weight)"
+)
 
 
 def offline_scheme(
@@ -47,6 +52,8 @@ def offline_scheme(
     Raises:
         ValueError: for unknown names and objectives that are undefined for the task.
     """
+    if not isinstance(student, nn.Module):
+        raise ValueError(f"student: Expected a module, got {type(student).__name__}")
     student_net = student if isinstance(student, Net) else Net(student, task.call)
     batches = task_loader(loader, task, student_net, names)
     built = _objectives(_defaults(student_net, batches) if objectives is None else objectives)
@@ -73,7 +80,7 @@ def _teacher(
     teacher: nn.Module | Sequence[nn.Module], batches: TaskLoader, objectives: Objectives
 ) -> Teacher:
     """Return a fixed teacher for one module, an ensemble for several; keep a ``Teacher``."""
-    if isinstance(teacher, (list, tuple)):
+    if isinstance(teacher, SEVERAL):
         return Ensemble([_teacher(member, batches, objectives) for member in teacher])
     if isinstance(teacher, Teacher):
         return teacher
@@ -105,10 +112,12 @@ def _taps(
 
 def _objectives(specs: ObjectiveSpecs) -> Objectives:
     """Build objectives and weights from any form that ``distil`` accepts."""
+    if isinstance(specs, Objectives):
+        return specs
     if isinstance(specs, str):
         specs = [specs]
     if not isinstance(specs, Mapping):
-        specs = dict.fromkeys(specs, 1.0)
+        specs = dict.fromkeys(_names(specs), 1.0)
     if not specs:
         raise ValueError("objectives: is empty. Expected at least one, such as 'kd'")
     objectives: dict[str, Objective] = {}
@@ -118,9 +127,26 @@ def _objectives(specs: ObjectiveSpecs) -> Objectives:
     return Objectives(objectives, weights)
 
 
+def _names(specs: Any) -> list[str]:
+    """Return a list of names without duplicates."""
+    names = list(specs) if isinstance(specs, (list, tuple)) else [specs]
+    for name in names:
+        if not isinstance(name, str):
+            form = "an objective without a name" if isinstance(name, nn.Module) else "unknown form"
+            raise ValueError(
+                f"objectives: {form}. {EXPECTED_OBJECTIVES}, got {type(name).__name__}"
+            )
+        if names.count(name) > 1:
+            raise ValueError(
+                f"objectives.{name}: listed twice. Expected each name once. Use a dict with "
+                "weights, or another name with type"
+            )
+    return names
+
+
 def _objective(name: str, spec: ObjectiveSpec) -> tuple[Objective, float | Schedule]:
     """Return an objective and its weight."""
-    if isinstance(spec, tuple):
+    if isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[0], Objective):
         return spec
     if isinstance(spec, Objective):
         return spec, 1.0
@@ -129,7 +155,7 @@ def _objective(name: str, spec: ObjectiveSpec) -> tuple[Objective, float | Sched
     if not isinstance(spec, Mapping):
         raise ValueError(
             f"objectives.{name}: unknown form. Expected a weight, options, an objective or "
-            f"(objective, weight), got {type(spec).__name__}"
+            f"(objective, weight), got {_described(spec)}"
         )
     from instil.recipe import build_options
 
@@ -140,3 +166,10 @@ def _objective(name: str, spec: ObjectiveSpec) -> tuple[Objective, float | Sched
         weight = Schedule(**weight)
     checked = build_options("objective", method, options, f"objectives.{name}")
     return catalogue.find("objective", method)(**checked), weight
+
+
+def _described(spec: Any) -> str:
+    """Describe a value of a wrong type."""
+    if isinstance(spec, type):
+        return f"the class {spec.__name__}. Create an object: {spec.__name__}()"
+    return f"a tuple of {len(spec)} values" if isinstance(spec, tuple) else type(spec).__name__

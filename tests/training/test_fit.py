@@ -86,6 +86,10 @@ def test_epochs_or_steps(options: dict[str, int]) -> None:
         ({"evaluate_every": 0}, "evaluate_every must be at least 1, not 0"),
         ({"evaluate_steps": 0}, "evaluate_steps must be at least 1, not 0"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, not 0"),
+        ({"steps": 0, "epochs": None}, "steps must be at least 1, not 0"),
+        ({"epochs": 1.5}, "epochs: Expected a whole number, got 1.5"),
+        ({"seed": "a"}, "seed: Expected a whole number, got 'a'"),
+        ({"clip": -1.0}, "clip: Expected a number above 0 or None, got -1.0"),
         ({"warmup": 1.5}, "warmup is a share of the steps between 0 and 1, not 1.5"),
     ],
 )
@@ -274,7 +278,7 @@ def test_too_many_values_in_a_tuple() -> None:
         ValueError,
         match=(
             r"a batch has 3 values\. Expected a dict, or a tuple of 2 \(image, label\)\. Name all "
-            r"values with names="
+            r"values, for example names="
         ),
     ):
         fit(offline(), tuples, training())
@@ -313,11 +317,41 @@ def test_a_loader_that_can_be_read_only_once() -> None:
     with pytest.raises(
         ValueError,
         match=(
-            r"the loader gave no batch in epoch 1, after 2 of 6 steps; it must be possible to "
+            r"the loader gave no batch in epoch 1, after 3 of 6 steps; it must be possible to "
             r"iterate over it in each epoch"
         ),
     ):
         fit(offline(), iter(batches(3)), training(steps=6))
+
+
+def test_a_generator_loses_no_batch() -> None:
+    _, whole = seeded(offline, batches(3), training(steps=3))
+    _, result = seeded(offline, (batch for batch in batches(3)), training(steps=3))
+    assert result.records[-1]["losses"] == whole.records[-1]["losses"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"scheme": torch.nn.Linear(2, 2)}, r"scheme: Expected a Scheme.*got Linear"),
+        ({"training": {"epochs": 1}}, r"training: Expected a Training.*got dict"),
+        ({"loader": TensorDataset(torch.zeros(4, 3))}, r"loader: a TensorDataset yields samples"),
+    ],
+)
+def test_an_argument_of_another_type(changed: dict[str, Any], message: str) -> None:
+    arguments = {"scheme": offline(), "loader": batches(2), "training": training(), **changed}
+    with pytest.raises(ValueError, match=message):
+        fit(**arguments)
+
+
+def test_a_checkpoint_never_replaces_a_folder_of_the_user(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"checkpoint: .*results is a folder with other files"):
+            fit(offline(), batches(2), training(checkpoint_every=1), checkpoint=str(folder))
+    assert (folder / "notes.txt").read_text() == "mine"
 
 
 def test_the_epoch_is_told_to_the_loader() -> None:

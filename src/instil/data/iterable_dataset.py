@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any, TypeGuard
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from instil.core import Batch
+from instil.items.loader_items import named_batch
 
 
 class IterableDatasetLoader:
@@ -28,7 +29,8 @@ class IterableDatasetLoader:
         drop_last: whether an incomplete last batch is left out.
 
     Raises:
-        ValueError: for a batch of less than one sample.
+        ValueError: for a batch of less than one sample, and, during an iteration, for a data set
+            without a full batch.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class IterableDatasetLoader:
             dataset = split_dataset_by_node(dataset, rank, world)
         self.dataset = dataset
         self.names = tuple(names)
+        self.batch_size = batch_size
         self.rank = rank
         self.world = world
         self._batches: DataLoader[Any] = DataLoader(
@@ -70,22 +73,16 @@ class IterableDatasetLoader:
     def __iter__(self) -> Iterator[Batch]:
         start = 0
         for item in self._batches:
-            batch = self._named(item)
+            batch = named_batch(item, self.names)
             num_samples = len(next(iter(batch.values())))
             position = torch.arange(start, start + num_samples)
             yield {"index": position * self.world + self.rank} | batch
             start += num_samples
-
-    def _named(self, item: Any) -> Batch:
-        if isinstance(item, Mapping):
-            return dict(item)
-        values = item if isinstance(item, (tuple, list)) else (item,)
-        if len(values) > len(self.names):
+        if start == 0:
             raise ValueError(
-                f"loader: a sample has {len(values)} values. Expected a dict, or a tuple of "
-                f"{len(self.names)} ({', '.join(self.names)}). Name all values with names="
+                f"loader: the data set has no full batch. Expected at least "
+                f"batch_size={self.batch_size} samples. Use a smaller batch_size"
             )
-        return dict(zip(self.names, values, strict=False))
 
 
 def yields_samples(loader: Any) -> TypeGuard[IterableDataset[Any]]:

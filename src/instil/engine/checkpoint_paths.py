@@ -55,6 +55,22 @@ def delete_checkpoint_files(path: Path) -> None:
             remove(checkpoint)
 
 
+def require_no_other_folder(path: Path) -> None:
+    """Check that a checkpoint would not replace a folder with other files.
+
+    Args:
+        path: path of the newest checkpoint.
+
+    Raises:
+        ValueError: if it is a folder that no training has written.
+    """
+    if path.is_dir() and not (path / FILES).exists() and any(path.iterdir()):
+        raise ValueError(
+            f"checkpoint: {path} is a folder with other files. Expected the path of a file, such "
+            f"as {path / 'checkpoint.pt'}"
+        )
+
+
 def newest_intact(path: Path) -> Path | None:
     """Return the newest undamaged checkpoint, the same on every rank.
 

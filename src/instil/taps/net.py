@@ -129,6 +129,12 @@ class Net(nn.Module):
             )
         return outputs | self._recorder.outputs(recording, allow_missing=call is not None)
 
+    def remove_taps(self) -> None:
+        """Remove the hooks of the taps from the model; the net then returns the outputs only."""
+        self._recorder.remove(self.model)
+        self.taps = {}
+        self._recorder = Recorder(self.model, {})
+
     def can_stop(self, roles: frozenset[str], batch: Batch) -> bool:
         """Whether ``roles`` are taps that fire exactly once in a pass, tried on ``batch``."""
         if not roles or not roles <= set(self.taps):

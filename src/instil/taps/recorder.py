@@ -61,6 +61,22 @@ class Recorder:
                 )
             self._register(tap, modules[tap.path])
 
+    def remove(self, model: nn.Module) -> None:
+        """Remove the hooks from the model."""
+        for module in model.modules():
+            for hooks in (module._forward_hooks, module._forward_pre_hooks):
+                own = [key for key, hook in hooks.items() if self._owns(hook)]
+                for key in own:
+                    del hooks[key]
+            # Torch keeps the options of a hook in dictionaries of their own.
+            kwargs = module._forward_pre_hooks_with_kwargs
+            for key in [key for key in kwargs if key not in module._forward_pre_hooks]:
+                del kwargs[key]
+
+    def _owns(self, hook: Any) -> bool:
+        function = hook.func if isinstance(hook, functools.partial) else hook
+        return getattr(function, "__self__", None) is self
+
     def select(self, roles: frozenset[str] | None) -> list[Tap]:
         """Taps of some roles; None: all taps."""
         return [tap for tap in self.taps if roles is None or tap.role in roles]

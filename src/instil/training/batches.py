@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -15,6 +15,7 @@ from instil.capabilities import Calibrated
 from instil.core import Batch, Objectives, Outputs, Scheme, batch_size, side_effect_free
 from instil.engine import Engine, gather_rows, world_size
 from instil.engine.processes import max_over_ranks
+from instil.items.loader_items import as_loader, named_batch
 from instil.items.selection import outputs_to_float32, rows_of
 
 
@@ -35,6 +36,9 @@ class Batches:
     names: Sequence[str]
     accumulate: int
     engine: Engine
+
+    def __post_init__(self) -> None:
+        self.loader = as_loader(self.loader)
 
     def steps(self) -> int:
         """Number of optimizer steps per pass over the loader.
@@ -147,17 +151,9 @@ class Batches:
         """Convert an item of the loader to a dict; the values of tuples are named in order.
 
         Raises:
-            ValueError: if a tuple has more values than there are names.
+            ValueError: if the item cannot be read as a batch.
         """
-        if isinstance(item, Mapping):
-            return dict(item)
-        values = item if isinstance(item, (tuple, list)) else (item,)
-        if len(values) > len(self.names):
-            raise ValueError(
-                f"loader: a batch has {len(values)} values. Expected a dict, or a tuple of "
-                f"{len(self.names)} ({', '.join(self.names)}). Name all values with names="
-            )
-        return dict(zip(self.names, values, strict=False))
+        return named_batch(item, self.names)
 
     @staticmethod
     def empty_like(batch: Batch) -> Batch:

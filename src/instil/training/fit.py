@@ -11,7 +11,7 @@ from instil.capabilities import TrainsOtherStudents
 from instil.cards import suggestion
 from instil.core import Net, Objectives, Scheme
 from instil.engine import Engine
-from instil.engine.checkpoint_paths import newest_intact
+from instil.engine.checkpoint_paths import newest_intact, require_no_other_folder
 from instil.training.batches import Batches
 from instil.training.monitor import LossMonitor
 from instil.training.run import Record, Run, TrainState
@@ -44,7 +44,7 @@ def fit(
     *,
     names: Sequence[str] = ("image", "label"),
     evaluate: Callable[[Net], Mapping[str, float]] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     report: Callable[[Record], None] | None = None,
     on_step: Callable[[TrainState], None] | None = None,
 ) -> FitResult:
@@ -56,9 +56,9 @@ def fit(
         training: length, optimization and further settings.
         names: names of the values of a tuple.
         evaluate: returns metrics of the exported net.
-        checkpoint: file. Training continues from it if it exists, and ends with the weights of an
-            uninterrupted training. A damaged file is reported in the log, and the checkpoint before
-            it is used, if there is one.
+        checkpoint: file, written as often as ``training`` sets. Training continues from it if it
+            exists, and ends with the weights of an uninterrupted training. A damaged file is
+            reported in the log, and the checkpoint before it is used, if there is one.
         report: called with each record.
         on_step: called with the state after each step.
 
@@ -66,7 +66,8 @@ def fit(
         The exported net with complete weights, the records and the training time.
 
     Raises:
-        ValueError: if settings contradict each other or the loader yields no batch.
+        ValueError: if settings contradict each other, the loader yields no batch, or the checkpoint
+            would replace a folder with other files.
         NotFiniteError: if a loss is not finite; it has the step, the objective and batch indices.
 
     Example:
@@ -80,6 +81,10 @@ def fit(
         >>> result.records[-1]["step"]
         2
     """
+    _check_arguments(scheme, training)
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None:
+        require_no_other_folder(path)
     engine = Engine(
         training.device,
         training.precision,
@@ -97,8 +102,8 @@ def fit(
     training.learning_rate(1.0, 1.0, state.steps)
     _prepare(scheme, batches, training)
     monitor = LossMonitor(engine)
-    run = Run(scheme, engine, training, state, monitor, evaluate, report, on_step, checkpoint)
-    good = None if checkpoint is None else newest_intact(checkpoint)
+    run = Run(scheme, engine, training, state, monitor, evaluate, report, on_step, path)
+    good = None if path is None else newest_intact(path)
     if good is None:
         batches.collect_statistics(scheme)
     else:
@@ -111,6 +116,16 @@ def fit(
     students = trained.other_students() if isinstance(trained, TrainsOtherStudents) else {}
     others = {name: net.eval() for name, net in students.items()}
     return FitResult(trained.export().eval(), run.records, state.seconds, others)
+
+
+def _check_arguments(scheme: Any, training: Any) -> None:
+    for name, value, expected in (("scheme", scheme, Scheme), ("training", training, Training)):
+        if not isinstance(value, expected):
+            advice = "Offline(...)" if expected is Scheme else "Training(epochs=20)"
+            raise ValueError(
+                f"{name}: Expected a {expected.__name__}, such as {advice}, got "
+                f"{type(value).__name__}"
+            )
 
 
 def _prepare(scheme: Scheme, batches: Batches, training: Training) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import cos, floor, pi
+from numbers import Integral
 from typing import Literal
 
 from instil.engine import Optimization
@@ -12,6 +13,7 @@ from instil.engine.learning_rates import TorchSchedule
 from instil.training.selection import EarlyStopping
 
 COUNTS = (
+    "steps",
     "accumulate",
     "evaluate_every",
     "evaluate_steps",
@@ -105,12 +107,12 @@ class Training:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("training needs epochs or steps, one of them")
+        self._check_counts()
         self._check_schedule()
         if self.keep not in ("last", "best"):
             raise ValueError(f"keep: Expected last or best, got '{self.keep}'.")
-        for name in COUNTS:
-            if (count := getattr(self, name)) is not None and count < 1:
-                raise ValueError(f"{name} must be at least 1, not {count}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip: Expected a number above 0 or None, got {self.clip}")
         if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
             raise ValueError(
                 "checkpoint_minutes: expected a number above 0 or None, got "
@@ -130,6 +132,16 @@ class Training:
             raise ValueError(f"until is a share of the steps above 0 and up to 1, not {self.until}")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is a share of the steps between 0 and 1, not {self.warmup}")
+
+    def _check_counts(self) -> None:
+        for name in ("epochs", "seed", *COUNTS):
+            count = getattr(self, name)
+            if count is None:
+                continue
+            if not isinstance(count, Integral) or isinstance(count, bool):
+                raise ValueError(f"{name}: Expected a whole number, got {count!r}")
+            if name in COUNTS and count < 1:
+                raise ValueError(f"{name} must be at least 1, not {count}")
 
     def _check_schedule(self) -> None:
         if isinstance(self.schedule, TorchSchedule):

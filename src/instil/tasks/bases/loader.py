@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from instil.core import UNLABELLED, Batch, Net, side_effect_free
 from instil.engine.cpu_offload import device_of
 from instil.items import to_device
+from instil.items.loader_items import as_loader, named_batch
 from instil.tasks.bases.task import Task
 
 
@@ -30,7 +31,7 @@ class TaskLoader:
     def __init__(
         self, loader: Iterable[Any], task: Task, student: Net, names: Sequence[str] | None = None
     ) -> None:
-        self.loader = loader
+        self.loader = as_loader(loader)
         self.task = task
         self.student = student
         self.names = tuple(names or task.names)
@@ -83,18 +84,9 @@ class TaskLoader:
         """Return a batch of the loader as a dict.
 
         Raises:
-            ValueError: for a tuple with more values than names.
+            ValueError: if the item cannot be read as a batch.
         """
-        if isinstance(item, Mapping):
-            return dict(item)
-        values = item if isinstance(item, (tuple, list)) else (item,)
-        if len(values) > len(self.names):
-            raise ValueError(
-                f"loader: a batch has {len(values)} values. Expected a dict, or a tuple of "
-                f"{len(self.names)} ({', '.join(self.names)}). Name all values, for example "
-                f"names={(*self.names, 'index')[: len(values)]}"
-            )
-        return dict(zip(self.names, values, strict=False))
+        return named_batch(item, self.names)
 
     def _check_labels(self, batch: Batch) -> None:
         label = batch.get("label")

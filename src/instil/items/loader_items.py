@@ -1,0 +1,102 @@
+"""Items of a user's loader as batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from instil.items.batch import Batch
+
+
+class OneShotLoader:
+    """Iterable over an iterator that can be read only once, such as a generator.
+
+    A first look at a loader reads its first batch and stops. The first batch is therefore kept
+    until the second one is read, so that no look drops it.
+
+    Args:
+        iterator: yields batches.
+
+    Example:
+        >>> loader = OneShotLoader(iter("abc"))
+        >>> next(iter(loader)), list(loader), list(loader)
+        ('a', ['a', 'b', 'c'], [])
+    """
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+        self._first: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._first:
+            self._first.extend(itertools.islice(self._iterator, 1))
+        yield from list(self._first)
+        self._first.clear()
+        yield from self._iterator
+
+
+def as_loader(loader: Iterable[Any]) -> Iterable[Any]:
+    """Return a loader of batches whose first batch may be looked at.
+
+    Args:
+        loader: a user's loader.
+
+    Raises:
+        ValueError: for a data set of samples and for a tensor.
+    """
+    is_dataset = isinstance(loader, Dataset) and not isinstance(loader, IterableDataset)
+    if is_dataset or isinstance(loader, Tensor):
+        raise ValueError(
+            f"loader: a {type(loader).__name__} yields samples. Expected an iterable of batches. "
+            "Use DataLoader(dataset, batch_size=64)"
+        )
+    if isinstance(loader, Iterator) and not isinstance(loader, Sized):
+        return OneShotLoader(loader)
+    return loader
+
+
+def named_batch(item: Any, names: Sequence[str]) -> Batch:
+    """Return an item of a loader as a dict.
+
+    Args:
+        item: a mapping, a tensor, a tuple whose values ``names`` names in order, or a named tuple
+            with these names.
+        names: names of the values of a tuple.
+
+    Raises:
+        ValueError: for a tuple with more values than names, another type, and NumPy arrays.
+    """
+    batch = _as_dict(item, names)
+    for key, value in batch.items():
+        if type(value).__module__ == "numpy":
+            raise ValueError(
+                f"loader: '{key}' is a NumPy {type(value).__name__}. Expected a tensor. Use "
+                "torch.as_tensor, or a DataLoader, which converts arrays"
+            )
+    return batch
+
+
+def _as_dict(item: Any, names: Sequence[str]) -> Batch:
+    if isinstance(item, Mapping):
+        return dict(item)
+    if isinstance(item, Tensor):
+        return {names[0]: item}
+    if not isinstance(item, (tuple, list)):
+        raise ValueError(
+            f"loader: a batch is a {type(item).__name__}. Expected a dict, a tensor, or a tuple of "
+            f"{', '.join(names)}"
+        )
+    fields: tuple[str, ...] = getattr(item, "_fields", ())
+    if names[0] in fields:
+        return dict(zip(fields, item, strict=True))
+    if len(item) > len(names):
+        raise ValueError(
+            f"loader: a batch has {len(item)} values. Expected a dict, or a tuple of {len(names)} "
+            f"({', '.join(names)}). Name all values, for example "
+            f"names={(*names, 'index')[: len(item)]}"
+        )
+    return dict(zip(names, item, strict=False))

@@ -79,7 +79,7 @@ def test_boxes_are_ragged_and_an_empty_image_has_a_label() -> None:
     [
         ([[[0, 0, 4]]], [[1]], r"expected shapes \(k, 4\) and \(k,\), got \(1, 3\)"),
         ([[[0, 0, 4, 4]]], [[1, 0]], r"got \(1, 4\) and \(2,\)"),
-        ([[[5, 0, 4, 4]]], [[1]], "not less than left and top"),
+        ([[[5, 0, 4, 4]]], [[1]], "no area. Expected finite numbers"),
         ([[[0, 0, 4, 4]]], [[2]], "label 2 of sample 0 is none of the 2 classes"),
         ([[[0, 0, 4, 4]]], [None], "or None for both"),
         ([[[0, 0, 4, 4]]], [], "labels: there are 0. Expected 1"),

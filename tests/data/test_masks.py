@@ -70,6 +70,10 @@ def test_bad_folders_of_masks(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "data/masks/0.png")
     with pytest.raises(ValueError, match=r"0\.png: a mask of mode RGB"):
         folder(str(tmp_path / "data"), task_name="segmentation")
+    for mask in (tmp_path / "data/masks").iterdir():
+        Image.fromarray(np.full((4, 6), 255, np.uint8)).save(mask)
+    with pytest.raises(ValueError, match="no pixel of the masks has a class: all have 255"):
+        folder(str(tmp_path / "data"), task_name="segmentation")
     with pytest.raises(ValueError, match="no folder 'images'"):
         folder(str(tmp_path), task_name="segmentation")
 

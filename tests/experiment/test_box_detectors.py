@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from instil.experiment.experiment import Experiment
 from instil.networks import factory
 from instil.plan.doctor import doctor
 from instil.recipe import RecipeError, build
@@ -162,6 +164,27 @@ def test_detection_transformers_learn_from_matched_and_shared_queries(
     result = run_of(recipe, folder / "run")
     assert (result["status"], result["kind"]) == ("complete", "boxes")
     assert 0 <= result["distilled"]["map"]["mean"] <= 1
+
+
+def test_yolos_has_a_query_for_each_detection_token() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.YolosConfig(
+        **sizes, intermediate_size=8, image_size=[32, 32], num_detection_tokens=5, num_labels=3
+    )
+    model = transformers.YolosForObjectDetection(config).eval()
+    outputs = call(model, {"image": torch.rand(2, 3, 32, 32)})
+    assert outputs["query_logits"].shape == (2, 5, 4)
+    assert outputs["detections"][0]["boxes"].shape == (15, 4)
+
+
+def test_evaluated_images_without_any_box_are_an_error_before_training(folder: Path) -> None:
+    label = np.full((12, 1), -100)
+    image, box = np.zeros((12, 3, 32, 32), np.uint8), np.full((12, 1, 4), -100.0)
+    np.savez("empty.npz", image=image, label=label, box=box, classes=np.array(["a", "b"]))
+    recipe = detection("torchvision:RetinaNet", DENSE, data={"name": "npz:empty.npz"})
+    with pytest.raises(RecipeError, match=r"data: none of the . samples of the validation data"):
+        Experiment.from_recipe(recipe)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from instil.data.images import ArrayData, LazyData
+from instil.data.label_kinds import BoxData
+from instil.data.nodes import Nodes
 from instil.data.pictures import Files, Pictures
 from instil.data.samples import TensorData
 from instil.experiment import sample_digest as module
@@ -106,3 +108,21 @@ def test_few_samples_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sample_digest(data) == sample_digest(data)
     assert len(set(rows)) == 50
     assert len(rows) == 51
+
+
+def test_boxes_and_edges_count() -> None:
+    """Data of other boxes, or of another graph, must not have the digest of these."""
+    image = {"image": torch.zeros(2, 1, 4, 4)}
+    box = [[[0.0, 0, 2, 2]], [[1.0, 1, 3, 3]]]
+    data = BoxData(image, box, [[0], [0]], ["a"])
+    moved = BoxData(image, [box[0], [[1.0, 1, 4, 4]]], [[0], [0]], ["a"])
+    assert sample_digest(moved) != sample_digest(data)
+    empty = BoxData(image, [box[0], []], [[0], []], ["a"])
+    unlabelled = BoxData(image, [box[0], None], [[0], None], ["a"])
+    assert sample_digest(unlabelled) != sample_digest(empty)
+
+    def graph(source: int) -> Nodes:
+        edges = torch.tensor([[source], [1]])
+        return Nodes(torch.ones(3, 2), edges, 1, torch.zeros(2), ["a"], torch.arange(2))
+
+    assert sample_digest(graph(2)) != sample_digest(graph(0))

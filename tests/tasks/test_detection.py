@@ -118,6 +118,12 @@ def test_the_call_accepts_tuples_and_dicts() -> None:
     assert call(probe, {"image": torch.rand(2, 1, 8, 8)}, size=4)["logits"].shape == (2, 4)
 
 
+def test_a_model_without_boxes_is_named() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    with pytest.raises(ValueError, match=r"the model is no detector.*got the shape \(2, 3\)"):
+        call(model, {"image": torch.rand(2, 1, 8, 8)})
+
+
 def test_data_of_other_tasks_raise() -> None:
     for batch in (images(), boxed_images() | {"box": torch.zeros(12, 2)}):
         with pytest.raises(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,23 @@ def test_heatmaps_are_logits_of_the_position() -> None:
     probability = heatmaps.flatten(2).softmax(-1).view_as(heatmaps)
     torch.testing.assert_close(outputs["x_logits"].softmax(-1), probability.sum(2))
     torch.testing.assert_close(outputs["y_logits"].softmax(-1), probability.sum(3))
+
+
+def test_a_model_of_another_task_is_named() -> None:
+    image = {"image": torch.rand(1, 1, 8, 8)}
+    for output, form in ((torch.zeros(1, 3), r"the shape \(1, 3\)"), ([{}], "a list of 1 outputs")):
+        model = ConstantOutput(output)
+        with pytest.raises(ValueError, match=rf"Expected heatmaps \(N, K, height, .*got {form}"):
+            call(model, image)
+
+
+class ConstantOutput(nn.Module):
+    def __init__(self, output: Any):
+        super().__init__()
+        self.output = output
+
+    def forward(self, image: Tensor) -> Any:
+        return self.output
 
 
 def test_wrong_data_and_losses_raise() -> None:

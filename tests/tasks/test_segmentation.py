@@ -115,6 +115,12 @@ def test_the_call_returns_channel_last_logits_of_the_image_size() -> None:
     )
 
 
+def test_a_model_without_an_output_for_each_pixel_is_named() -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+    with pytest.raises(ValueError, match=r"Expected \(N, C, height, width\), got the shape \(2, 3"):
+        call(model, {"image": torch.rand(2, 1, 8, 6)})
+
+
 def test_outputs_of_torchvision_and_transformers() -> None:
     class NamedOutput(nn.Module):
         def __init__(self, role: str) -> None:

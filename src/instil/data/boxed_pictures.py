@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,31 @@ from torch import Tensor
 from instil.core import Batch
 from instil.data.images import LazyData
 from instil.data.label_kinds import BoxData
+from instil.data.pictures import Files, check_picture_size, upright
+
+
+@dataclass(frozen=True)
+class AnnotatedFiles(Files):
+    """Function that opens a picture file by its row, and checks its size.
+
+    Boxes of annotations of another size would lie in other parts of the picture.
+
+    Args:
+        paths: picture files.
+        sizes: width and height of each picture in its annotations; None if they are unknown.
+    """
+
+    sizes: tuple[tuple[float, float] | None, ...]
+
+    def __call__(self, row: int) -> Any:
+        """Return a Pillow picture.
+
+        Raises:
+            ValueError: for an unreadable picture, and one of another size than in its annotations.
+        """
+        picture = super().__call__(row)
+        check_picture_size(str(self.paths[row]), upright(picture).size, self.sizes[row])
+        return picture
 
 
 class BoxedPictures(BoxData):
@@ -22,7 +48,7 @@ class BoxedPictures(BoxData):
         classes: class names.
 
     Raises:
-        ValueError: for boxes of another shape or negative size, and labels that do not fit them.
+        ValueError: for boxes of another shape or without an area, and labels that do not fit them.
     """
 
     noun = "image"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+SMALLEST_SIDE = 0.01
+"""Smallest side of a box in pixels; in float32, thinner ones may have no area."""
 
 
 @dataclass
@@ -26,17 +30,30 @@ class AnnotatedPicture:
     classes: list[str] = field(default_factory=list)
 
 
-def read_annotations(path: Path) -> tuple[list[AnnotatedPicture], list[str]]:
+@dataclass
+class Annotations:
+    """Content of a file of annotations.
+
+    Attributes:
+        pictures: pictures in the order of the file.
+        classes: names of the categories in the order of their ids.
+        num_groups: number of groups of objects (``iscrowd``), which are left out.
+        num_invisible: number of boxes without an area inside of their picture, which are left out.
+    """
+
+    pictures: list[AnnotatedPicture]
+    classes: list[str]
+    num_groups: int = 0
+    num_invisible: int = 0
+
+
+def read_annotations(path: Path) -> Annotations:
     """Read a file with ``images``, ``annotations`` and ``categories``.
 
-    Groups of objects (``iscrowd``) are left out.
+    Groups of objects (``iscrowd``) are left out, and boxes without an area inside of their picture.
 
     Args:
         path: JSON file.
-
-    Returns:
-        The pictures in the order of the file, and the names of the categories in the order of
-        their ids.
 
     Raises:
         ValueError: for a file of another form, an unknown id, and a box without four numbers.
@@ -48,21 +65,33 @@ def read_annotations(path: Path) -> tuple[list[AnnotatedPicture], list[str]]:
         raise ValueError(f"{path}: categories: two have one name. Expected different names")
     images = entries_by_id(path, content, "images", "file_name")
     pictures = {
-        identity: AnnotatedPicture(str(image["file_name"]), size_of(image))
+        identity: AnnotatedPicture(str(image["file_name"]), size_of(path, image))
         for identity, image in images.items()
     }
-    for row, annotation in enumerate(content["annotations"]):
-        where = f"{path}: annotations[{row}]"
+    result = Annotations(list(pictures.values()), names)
+    for where, annotation in annotation_rows(path, content):
         if annotation.get("iscrowd"):
+            result.num_groups += 1
             continue
         picture = entry_of(where, "image_id", annotation, pictures)
         category = entry_of(where, "category_id", annotation, categories)
         box = edges_of(where, annotation.get("bbox"))
-        # Torchvision refuses boxes without area.
-        if box[2] > box[0] and box[3] > box[1]:
-            picture.boxes.append(box)
-            picture.classes.append(str(category["name"]))
-    return list(pictures.values()), names
+        if not _is_visible(box, picture.size):
+            result.num_invisible += 1
+            continue
+        picture.boxes.append(box)
+        picture.classes.append(str(category["name"]))
+    return result
+
+
+def _is_visible(box: list[float], size: tuple[float, float] | None) -> bool:
+    """Whether a box has an area, of which a part lies in the picture."""
+    left, top, right, bottom = box
+    # Torchvision refuses boxes without area.
+    if min(right - left, bottom - top) < SMALLEST_SIDE:
+        return False
+    width, height = size or (math.inf, math.inf)
+    return right > 0 and bottom > 0 and left < width and top < height
 
 
 def read_content(path: Path) -> dict[str, Any]:
@@ -98,15 +127,23 @@ def entries_by_id(path: Path, content: Mapping[str, Any], key: str, name: str) -
         name: field that each entry has in addition to ``id``.
 
     Raises:
-        ValueError: for an empty list, and an entry without these fields.
+        ValueError: for an empty list, an entry without these fields, and two with one id.
     """
     entries: dict[Any, Any] = {}
     for row, entry in enumerate(content[key]):
-        if "id" not in entry or name not in entry:
+        where = f"{path}: {key}[{row}]"
+        if not isinstance(entry, Mapping) or "id" not in entry or name not in entry:
+            present = ", ".join(entry) if isinstance(entry, Mapping) else repr(entry)
+            raise ValueError(f"{where}: Expected id and {name}, got {present}")
+        identity = entry["id"]
+        if not isinstance(identity, (int, float, str)):
+            raise ValueError(f"{where}.id: Expected a number or a text, got {identity}")
+        if identity in entries:
             raise ValueError(
-                f"{path}: {key}[{row}]: Expected id and {name}, got {', '.join(entry)}"
+                f"{where}.id: {identity} is the id of {entries[identity][name]}, too. Expected a "
+                "different id for each entry"
             )
-        entries[entry["id"]] = entry
+        entries[identity] = entry
     if not entries:
         raise ValueError(f"{path}: {key}: the list is empty. Expected at least one entry")
     return entries
@@ -127,16 +164,49 @@ def entry_of(
         ValueError: for an unknown id.
     """
     identity = annotation.get(key)
-    if identity not in entries:
+    if not isinstance(identity, (int, float, str)) or identity not in entries:
         raise ValueError(f"{where}.{key}: unknown id {identity}. Expected one of the file")
     return entries[identity]
 
 
-def size_of(image: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return width and height of an entry of ``images``, None if it does not have them."""
-    if "width" not in image or "height" not in image:
+def annotation_rows(
+    path: Path, content: Mapping[str, Any]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Iterate over the annotations, each with its file and row for messages.
+
+    Args:
+        path: file of the content.
+        content: content of the file.
+
+    Raises:
+        ValueError: for an annotation that is not an object of JSON.
+    """
+    for row, annotation in enumerate(content["annotations"]):
+        where = f"{path}: annotations[{row}]"
+        if not isinstance(annotation, Mapping):
+            raise ValueError(f"{where}: Expected image_id, category_id and bbox, got {annotation}")
+        yield where, annotation
+
+
+def size_of(path: Path, image: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return width and height of an entry of ``images``, None if it does not have them.
+
+    Args:
+        path: file of the annotations, for messages.
+        image: the entry.
+
+    Raises:
+        ValueError: for a width or height that is not a positive number.
+    """
+    sides = [image.get(key) for key in ("width", "height")]
+    if None in sides:
         return None
-    return float(image["width"]), float(image["height"])
+    if not all(is_number(side) and side > 0 for side in sides):
+        raise ValueError(
+            f"{path}: images: width and height of {image['file_name']}: Expected positive "
+            f"numbers, got {sides[0]} and {sides[1]}"
+        )
+    return float(sides[0]), float(sides[1])
 
 
 def edges_of(where: str, box: Any) -> list[float]:
@@ -149,7 +219,12 @@ def edges_of(where: str, box: Any) -> list[float]:
     Raises:
         ValueError: for another form.
     """
-    if not isinstance(box, list) or len(box) != 4:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         raise ValueError(f"{where}.bbox: Expected left, top, width and height, got {box}")
     left, top, width, height = map(float, box)
     return [left, top, left + width, top + height]
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value of a JSON file is a finite number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)

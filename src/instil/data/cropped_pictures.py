@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instil.data.pictures import Pictures, picture_name
+from instil.data.pictures import Pictures, check_picture_size, picture_name
 
 Edges = tuple[float, ...]
 """Left, top, right and bottom in pixels."""
@@ -42,7 +42,8 @@ class CroppedPictures:
 
         picture = self.read(row)
         is_deep = isinstance(picture, np.ndarray)
-        self._check_size(row, picture.shape[1::-1] if is_deep else picture.size)
+        size = picture.shape[1::-1] if is_deep else picture.size
+        check_picture_size(picture_name(self.read.open, row), size, self.picture_sizes[row])
         if not is_deep:
             return self._part(picture, self.crops[row])
         bands = np.moveaxis(picture.reshape(*picture.shape[:2], -1), 2, 0)
@@ -59,14 +60,6 @@ class CroppedPictures:
         outer = picture.crop((column, row, math.ceil(right), math.ceil(bottom)))
         inner = (left - column, top - row, right - column, bottom - row)
         return outer.resize(self.size[::-1], Image.Resampling.BILINEAR, box=inner)
-
-    def _check_size(self, row: int, size: tuple[int, int]) -> None:
-        expected = self.picture_sizes[row]
-        if expected is not None and tuple(expected) != tuple(size):
-            raise ValueError(
-                f"{picture_name(self.read.open, row)}: {size[0]} x {size[1]} pixels. Expected "
-                f"{expected[0]:g} x {expected[1]:g}, as in its annotations"
-            )
 
 
 def padded_crop(box: Edges, size: tuple[int, int], padding: float) -> Edges:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from instil.cards import suggestion
 from instil.data.coco_annotations import (
+    annotation_rows,
     edges_of,
     entries_by_id,
     entry_of,
+    is_number,
     read_content,
     size_of,
 )
@@ -68,8 +70,7 @@ def read_keypoints(
     images = entries_by_id(path, content, "images", "file_name")
     objects: list[AnnotatedObject] = []
     num_left_out = 0
-    for row, annotation in enumerate(content["annotations"]):
-        where = f"{path}: annotations[{row}]"
+    for where, annotation in annotation_rows(path, content):
         category = entry_of(where, "category_id", annotation, categories)
         if annotation.get("iscrowd") or not _is_read(category, classes):
             continue
@@ -79,8 +80,9 @@ def read_keypoints(
         if not (keypoints[:, 2] > 0).any() or not (box[2] > box[0] and box[3] > box[1]):
             num_left_out += 1
             continue
-        area = float(annotation.get("area", math.nan))
-        name, size = str(image["file_name"]), size_of(image)
+        area = annotation.get("area")
+        area = float(area) if is_number(area) else math.nan
+        name, size = str(image["file_name"]), size_of(path, image)
         objects.append(AnnotatedObject(name, size, tuple(box), keypoints, area))
     if not objects:
         raise ValueError(
@@ -125,11 +127,11 @@ def _keypoint_names(
 
 def _keypoints(where: str, values: Any, names: Sequence[str]) -> NDArray[np.float32]:
     """Keypoints (K, 3) of an annotation, from the corner of the first pixel."""
-    count = len(values) if isinstance(values, list) else 0
-    if count != 3 * len(names):
+    numbers = list(filter(is_number, values)) if isinstance(values, list) else []
+    if len(numbers) != 3 * len(names) or len(numbers) != len(values):
         raise ValueError(
             f"{where}.keypoints: Expected {3 * len(names)} numbers, column, row and visibility of "
-            f"{len(names)} keypoints ({', '.join(names[:3])}, ...), got {count}"
+            f"{len(names)} keypoints ({', '.join(names[:3])}, ...), got {len(numbers)}"
         )
     keypoints = np.array(values, dtype=np.float32).reshape(-1, 3)
     keypoints[:, :2] += 0.5

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, Batch
 from instil.data.augmentation import BoxAugmentation
+from instil.data.box_checks import checked_boxes
 from instil.data.samples import Facts, TensorData
 
 
@@ -95,7 +96,7 @@ class BoxData(TensorData):
         facts: properties of the data other than the number of classes.
 
     Raises:
-        ValueError: for boxes of another shape or negative size, and labels that do not fit them.
+        ValueError: for boxes of another shape or without an area, and labels that do not fit them.
     """
 
     augmentation = BoxAugmentation
@@ -111,7 +112,7 @@ class BoxData(TensorData):
         if len(boxes) != len(labels):
             raise ValueError(f"labels: there are {len(labels)}. Expected {len(boxes)}, as of boxes")
         pairs = [
-            _checked_boxes(row, *pair) for row, pair in enumerate(zip(boxes, labels, strict=True))
+            checked_boxes(row, *pair) for row, pair in enumerate(zip(boxes, labels, strict=True))
         ]
         counts = [UNLABELLED if box is None else len(box) for box in boxes]
         self.num_boxes = torch.tensor(counts, dtype=torch.int64)
@@ -127,6 +128,11 @@ class BoxData(TensorData):
     def has_label(self) -> Tensor:
         """(N,), bool, whether the boxes of a sample are known; it may have none."""
         return self.num_boxes != UNLABELLED
+
+    @property
+    def digest_values(self) -> tuple[Tensor, ...]:
+        """``label``, ``box`` and ``num_boxes``."""
+        return self.label, self.box, self.num_boxes
 
     def __getitems__(self, rows: Tensor | Sequence[int]) -> Batch:
         """Return the batch of these rows with ``box`` and ``num_boxes``."""
@@ -229,22 +235,3 @@ def _padded(values: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
         if len(tensor):
             padded[row, : len(tensor)] = tensor
     return padded
-
-
-def _checked_boxes(row: int, boxes: Any, labels: Any) -> tuple[Tensor, Tensor]:
-    """Boxes (k, 4) and labels (k,) of one sample."""
-    if (boxes is None) != (labels is None):
-        raise ValueError(f"boxes of sample {row}: expected boxes and labels, or None for both")
-    box = torch.as_tensor([] if boxes is None else boxes, dtype=torch.float32)
-    label = torch.as_tensor([] if labels is None else labels)
-    box = box.reshape(0, 4) if not box.numel() else box
-    if box.ndim != 2 or box.shape[1] != 4 or label.shape != (len(box),):
-        raise ValueError(
-            f"boxes of sample {row}: expected shapes (k, 4) and (k,), got {tuple(box.shape)} and "
-            f"{tuple(label.shape)}"
-        )
-    if bool((box[:, 2:] < box[:, :2]).any()) or not bool(box.isfinite().all()):
-        raise ValueError(
-            f"boxes of sample {row}: right and bottom must be finite and not less than left and top"
-        )
-    return box, label

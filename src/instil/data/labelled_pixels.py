@@ -51,6 +51,11 @@ class LabelledPixels(Samples):
         """``classes``, ``channels`` and ``size``: one number for square images, else (H, W)."""
         return self.images.facts | {"classes": len(self.classes)}
 
+    @property
+    def digest_values(self) -> tuple[Tensor, ...]:
+        """Labels, and the mask of the pixels that count."""
+        return self.label, self.valid
+
     def inputs(self, rows: Tensor) -> Batch:
         return {"image": self.images.images(rows), "valid": self.valid[rows]}
 

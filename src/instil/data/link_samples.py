@@ -44,6 +44,14 @@ class Links(GradedData):
         facts = {"features": num_features, "nodes": num_nodes}
         super().__init__({"pair_index": pair_index, "part": part}, label, facts)
 
+    @property
+    def digest_values(self) -> tuple[Tensor, ...]:
+        """Labels, and features and edges of the graphs."""
+        values = [self.label]
+        for graph in self.graphs:
+            values += [graph.features, graph.edges]
+        return tuple(values)
+
     def shuffled(self, generator: torch.Generator) -> Tensor:
         """Return the rows in random order, those of one graph after the other.
 

@@ -124,7 +124,13 @@ def _as_binary(masks: dict[str, Tensor]) -> None:
 
 def _index_names(masks: Any) -> list[str]:
     """Names of the classes up to the largest value that is not void."""
-    largest = max(int(mask[mask != VOID].max()) for mask in masks)
+    # Of a mask without such values, the value of no label is left.
+    largest = max(int(mask.masked_fill(mask == VOID, UNLABELLED).max()) for mask in masks)
+    if largest < 0:
+        raise ValueError(
+            f"no pixel of the masks has a class: all have {VOID} (void). Expected class indices "
+            "from 0"
+        )
     return [str(index) for index in range(largest + 1)]
 
 

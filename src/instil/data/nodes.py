@@ -65,6 +65,11 @@ class Nodes(Samples):
         num_nodes, num_features = self.features.shape
         return {"classes": len(self.classes), "features": num_features, "nodes": num_nodes}
 
+    @property
+    def digest_values(self) -> tuple[Tensor, ...]:
+        """Labels, and the whole graph: neighbours of other splits are in the batches, too."""
+        return (self.label, self.index, self.edges, *self.node_inputs.values())
+
     def inputs(self, rows: Tensor) -> Batch:
         """Return the features of these nodes, without edges."""
         return {key: value[self.index[rows]] for key, value in self.node_inputs.items()}

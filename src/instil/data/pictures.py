@@ -54,7 +54,7 @@ class Pictures:
         """Return a Pillow picture; for deep ones float32 (H, W) or (H, W, C) in [0, 1]."""
         picture = self.open(row)
         try:
-            picture = _upright(picture)
+            picture = upright(picture)
             if picture.mode in DEEP_MODES:
                 return self._deep(picture)
             return self._resized(self._in_mode(picture))
@@ -168,6 +168,26 @@ def picture_name(open: Callable[[int], Any], row: int) -> str:
     return str(open.paths[row]) if isinstance(open, Files) else f"picture {row}"
 
 
+def check_picture_size(
+    name: str, size: tuple[int, int], expected: tuple[float, float] | None
+) -> None:
+    """Check that a picture has the size of its annotations.
+
+    Args:
+        name: name of the picture, for the message.
+        size: width and height.
+        expected: width and height in the annotations; None if they are unknown.
+
+    Raises:
+        ValueError: for another size.
+    """
+    if expected is not None and tuple(expected) != tuple(size):
+        raise ValueError(
+            f"{name}: {size[0]} x {size[1]} pixels. Expected {expected[0]:g} x {expected[1]:g}, as "
+            "in its annotations"
+        )
+
+
 def extensions() -> set[str]:
     """Return the file extensions of pictures that Pillow reads.
 
@@ -199,7 +219,8 @@ def _is_transparent(picture: Any) -> bool:
     return alpha or "transparency" in picture.info
 
 
-def _upright(picture: Any) -> Any:
+def upright(picture: Any) -> Any:
+    """Return a picture that is rotated and mirrored as its EXIF orientation says."""
     from PIL import ImageOps
 
     if picture.getexif().get(ORIENTATION, 1) == 1:

@@ -95,6 +95,11 @@ class RowGroups(Samples):
         """(N,), bool, whether a sample has a label."""
         return super().has_label if self._labels is None else self._labels.has_label
 
+    @property
+    def digest_values(self) -> tuple[Tensor, ...]:
+        """Labels of any kind."""
+        return super().digest_values if self._labels is None else self._labels.digest_values
+
     def __getitems__(self, rows: Rows) -> Batch:
         """Return the batch of these rows, with the further keys of their kind of label."""
         batch = super().__getitems__(rows)

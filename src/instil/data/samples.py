@@ -22,8 +22,7 @@ class Samples:
     """Base class of data sets; ``data.__getitems__(rows)`` returns the batch of these rows.
 
     Args:
-        label: class indices (N,), or float (N, C) for several classes per sample; -100 for no
-            label.
+        label: class indices (N,), or float (N, C) for several classes; -100 for no label.
         classes: class names.
         index: (N,), int64, identity of each sample, which a subset keeps; None for 0 to N - 1.
 
@@ -34,8 +33,7 @@ class Samples:
         augmentation: class that changes a training batch, with ``seed`` and the options of
             ``data.augment`` as parameters; None for none. Draws depend on ``seed``, ``index`` and
             ``view`` only.
-        encode_texts: function from N texts to the text inputs of a batch, for prompts of classes;
-            None if the samples have no texts.
+        encode_texts: function from N texts to the text inputs of a batch; None without texts.
 
     Raises:
         ValueError: for labels that fit neither the samples nor the classes.
@@ -105,6 +103,11 @@ class Samples:
         is_labelled = self.label != UNLABELLED
         return is_labelled.flatten(1).any(1) if is_labelled.ndim > 1 else is_labelled
 
+    @property
+    def digest_values(self) -> tuple[Tensor, ...]:
+        """Values of the samples that ``inputs`` does not return, for the digest of the data."""
+        return (self.label,)
+
     def keep_labels(self, rows: Tensor) -> Self:
         """Return the same samples; only these rows keep their label, the others have -100."""
         label = torch.full_like(self.label, UNLABELLED)
@@ -140,16 +143,13 @@ class Samples:
             return self._class_indices(label)
         if label.ndim != 2 or label.shape[1] != len(self.classes):
             several = f"(N, {len(self.classes)}) for several classes {_article(self.noun)}"
-            raise ValueError(
-                f"labels must have the shape (N,), or {several}, not {tuple(label.shape)}"
-            )
+            raise ValueError(f"labels: expected shape (N,), or {several}, not {tuple(label.shape)}")
         label = label.to(torch.float32)
         is_wrong = ~((label >= 0) & (label <= 1)) & (label != UNLABELLED)
         if is_wrong.any():
             row = int(is_wrong.any(1).nonzero()[0])
             raise ValueError(
-                "labels of shape (N, C) must lie in [0, 1] (or be -100: none); those of "
-                f"{self.noun} {row} do not"
+                f"labels of shape (N, C): {self.noun} {row}: expected [0, 1], or -100 for none"
             )
         return label
 

@@ -69,7 +69,8 @@ def check_samples(
         student: section of the student.
 
     Raises:
-        RecipeError: for labels of another kind, missing inputs, and NaN in inputs in memory.
+        RecipeError: for labels of another kind, missing inputs, NaN in inputs in memory, and data
+            that cannot be evaluated.
     """
     with error_context("data"):
         keys = set(task.inputs).union(
@@ -80,8 +81,12 @@ def check_samples(
         check_label_kind(task, splits, recipe)
     with error_context("student"):
         check_reads(task, samples, student)
+    with error_context("data"):
+        batch = sample_batch(samples, student)
+        task.check_evaluated(splits.validation, "validation")
+        task.check_evaluated(splits.test, "test")
     with error_context("task"):
-        task.check_data(sample_batch(samples, student))
+        task.check_data(batch)
 
 
 def _check_finite(splits: Splits, keys: Set[str]) -> None:

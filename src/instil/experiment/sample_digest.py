@@ -34,7 +34,7 @@ _digests: WeakKeyDictionary[Samples, str] = WeakKeyDictionary()
 
 
 def sample_digest(samples: Samples) -> str:
-    """Return the SHA-256 of all labels, and of all inputs up to 1 GiB.
+    """Return the SHA-256 of all labels, boxes and edges, and of all inputs up to 1 GiB.
 
     For larger inputs, 1 GiB of evenly spread samples is read. For picture files, the digest is of
     the bytes of the files, and of the sizes of all files. Sources that decode or compute their
@@ -61,10 +61,10 @@ def _digest(samples: Samples) -> str:
     if isinstance(samples, RaggedRows):
         # Batches depend on their longest row; the tokens themselves have a digest.
         digest = hashlib.sha256(repr(samples.content()).encode())
-        _update(digest, samples.label)
+        _update_all(digest, samples)
         return digest.hexdigest()
     digest = hashlib.sha256(repr((samples.classes, len(samples))).encode())
-    _update(digest, samples.label)
+    _update_all(digest, samples)
     files = _files(samples)
     if files is not None:
         sizes = [path.stat().st_size for path in files]
@@ -76,6 +76,11 @@ def _digest(samples: Samples) -> str:
             for value in samples.inputs(rows).values():
                 _update(digest, value)
     return digest.hexdigest()
+
+
+def _update_all(digest: hashlib._Hash, samples: Samples) -> None:
+    for value in samples.digest_values:
+        _update(digest, value)
 
 
 def _update(digest: hashlib._Hash, value: Tensor) -> None:

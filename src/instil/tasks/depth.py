@@ -43,9 +43,9 @@ def call(
     image: Tensor = batch["image"]
     result: Any = model(preprocess(image, size, mean, std))
     if isinstance(result, Mapping):
-        result = result["predicted_depth"]
-    depth: Tensor = result[0] if isinstance(result, (tuple, list)) else result
-    depth = depth[:, None] if depth.ndim == 3 else depth
+        result = result.get("predicted_depth", result)
+    depth: Any = result[0] if isinstance(result, (tuple, list)) else result
+    depth = depth[:, None] if isinstance(depth, Tensor) and depth.ndim == 3 else depth
     height, width = image.shape[-2:]
     return {"logits": resized_logits(depth, height, width)}
 

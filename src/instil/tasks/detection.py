@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
 from instil.data.augmentation import BoxAugmentation
+from instil.data.samples import Samples
 from instil.functional.boxes import box_iou
 from instil.tasks.bases.box_scores import box_scores
+from instil.tasks.bases.checks import check_has_label, described
 from instil.tasks.bases.detector_call import detector_call
 from instil.tasks.bases.own_labels import label_parameter
 from instil.tasks.bases.query_detector_call import query_detector_call
@@ -47,6 +49,9 @@ def call(
         ``logits`` (N, C) and ``box_logits`` (N, 4 * bins). Of a detector with ``targets`` or
         ``labels`` its ``loss`` in train mode, ``detections`` in eval mode, and further roles of
         ``detector_call`` and ``query_detector_call``.
+
+    Raises:
+        ValueError: for a model with other outputs.
     """
     if label_parameter(model) == "targets":
         return detector_call(model, batch, background=True, roles=roles)
@@ -55,8 +60,13 @@ def call(
         colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         return query_detector_call(model, batch, colour, roles)
     result = model(images)
-    if isinstance(result, Mapping):
+    if isinstance(result, Mapping) and {"logits", "box_logits"} <= result.keys():
         return {"logits": result["logits"], "box_logits": result["box_logits"]}
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise ValueError(
+            "the model is no detector. Expected class logits and box logits, or a detector of "
+            f"torchvision or transformers, got {described(result)}"
+        )
     logits, box_logits = result
     return {"logits": logits, "box_logits": box_logits}
 
@@ -115,6 +125,9 @@ class Detection(Task):
             raise ValueError(
                 f"detection needs a label (N,) and a box (N, 4); this batch has {', '.join(batch)}"
             )
+
+    def check_evaluated(self, samples: Samples, name: str) -> None:
+        check_has_label(samples, name, "box" if self.kind == "boxes" else "label")
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None

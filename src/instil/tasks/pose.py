@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, to_float32
+from instil.data.samples import Samples
 from instil.functional.pixel_values import valid_pixels
 from instil.functional.positions import known_keypoints, marginals, position
-from instil.tasks.bases.checks import check_real_objectives
+from instil.tasks.bases.checks import check_has_label, check_real_objectives, described
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.classification import check_images, preprocess
 
@@ -40,6 +41,9 @@ def call(
     Returns:
         ``x_logits``, ``y_logits``, and ``logits`` (N, K, 2), the column and row in pixels of the
         image. A model with heatmaps also has ``heatmaps``.
+
+    Raises:
+        ValueError: for a model with other outputs.
     """
     image: Tensor = batch["image"]
     result: Any = model(preprocess(image, size, mean, std))
@@ -47,7 +51,12 @@ def call(
     if isinstance(result, Mapping) and "x_logits" in result:
         columns, rows = result["x_logits"], result["y_logits"]
     else:
-        heatmaps = result["heatmaps"] if isinstance(result, Mapping) else result
+        heatmaps = result.get("heatmaps", result) if isinstance(result, Mapping) else result
+        if not isinstance(heatmaps, Tensor) or heatmaps.ndim != 4:
+            raise ValueError(
+                "the model has no positions of keypoints. Expected heatmaps (N, K, height, width), "
+                f"or x_logits and y_logits, got {described(heatmaps)}"
+            )
         columns, rows = marginals(heatmaps)
         outputs["heatmaps"] = heatmaps
     height, width = image.shape[-2:]
@@ -111,6 +120,9 @@ class Pose(Task):
                 f"{self.title} needs real labels (N, K, 2), the column and row of each keypoint; "
                 f"these are {label.dtype} of the shape {tuple(label.shape)}"
             )
+
+    def check_evaluated(self, samples: Samples, name: str) -> None:
+        check_has_label(samples, name)
 
     def check_classes(
         self,

@@ -87,6 +87,27 @@ def test_folders_of_splits_and_chosen_classes(tmp_path: Path) -> None:
             {},
             r"annotations\[0\].bbox: Expected left, top, width and height, got \[0, 0\]",
         ),
+        (
+            {"annotations": [{"image_id": 10, "category_id": 3, "bbox": [0, 0, None, 4]}]},
+            {},
+            r"annotations\[0\].bbox: Expected left, top, width and height, got \[0, 0, None, 4\]",
+        ),
+        ({"annotations": [3]}, {}, r"annotations\[0\]: Expected image_id, category_id and bbox"),
+        (
+            {"images": [{"id": 1, "file_name": "0.png"}, {"id": 1, "file_name": "1.png"}]},
+            {},
+            r"images\[1\].id: 1 is the id of 0.png, too",
+        ),
+        ({"images": [{"id": [1], "file_name": "0.png"}]}, {}, r"images\[0\].id: Expected a number"),
+        (
+            {
+                "images": [{"id": 1, "file_name": "0.png", "width": 0, "height": 4}],
+                "annotations": [],
+            },
+            {},
+            "width and height of 0.png: Expected positive numbers, got 0 and 4",
+        ),
+        ({}, {"classes": ["cat", "cat"]}, "classes: Expected different names of categories"),
         ({"categories": [*CATEGORIES, {"id": 1, "name": "cat"}]}, {}, "two have one name"),
         ({}, {"classes": ["cta"]}, "classes: the files have no category 'cta'.* Did you mean cat"),
         ({}, {"folder": {"test": "."}}, "folder.train: missing"),
@@ -98,6 +119,28 @@ def test_errors(
     write(tmp_path, **changes)
     with pytest.raises(ValueError, match=message):
         coco("train.json", base=tmp_path, **options)
+
+
+def test_invisible_boxes_and_groups_are_left_out_with_a_note(tmp_path: Path) -> None:
+    boxes = [[-2, 2, 6, 4], [20, 2, 5, 5], [3, 3, 0, 4], [3, 3, 4, -4], [-5, 0, 5, 5]]
+    annotations = [{"image_id": 10, "category_id": 7, "bbox": box} for box in boxes]
+    annotations.append({"image_id": 10, "category_id": 7, "bbox": [0, 0, 5, 5], "iscrowd": 1})
+    write(tmp_path, annotations=annotations)
+    files = dict.fromkeys(("train", "validation", "test"), "train.json")
+    data = coco(files, base=tmp_path)
+    assert data.train.__getitems__([0])["box"][0].tolist() == [[-2, 2, 4, 6]]
+    assert data.notes == (
+        "left out: 3 groups of objects (iscrowd)",
+        "left out: 12 boxes without an area inside of their picture",
+    )
+
+
+def test_a_picture_of_another_size_than_in_its_annotations_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    Image.new("RGB", (10, 20)).save(tmp_path / "1.png")
+    data = coco({"train": "train.json", "test": "train.json"}, size=8, base=tmp_path)
+    with pytest.raises(ValueError, match=r"1\.png: 10 x 20 pixels. Expected 20 x 10, as in its"):
+        data.test.__getitems__([0, 1])
 
 
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:

@@ -32,3 +32,11 @@ def test_equals_the_formula() -> None:
                 total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
         means.append(total / int(valid[image].sum()))
     assert update.losses["it"].item() == pytest.approx(sum(means) / 2, rel=1e-4)
+
+
+def test_other_bins_are_an_error_before_training() -> None:
+    student, teacher = (
+        {"x_logits": torch.zeros(1, 3, bins), "y_logits": torch.zeros(1, 3, 6)} for bins in (8, 16)
+    )
+    with pytest.raises(ValueError, match=r"Expected x_logits of one shape .*got \(3, 8\) and"):
+        DWPose().build(student, teacher)

@@ -11,8 +11,8 @@ import torch
 from typing_extensions import Doc
 
 from instil.cards import suggestion
-from instil.data.boxed_pictures import BoxedPictures
-from instil.data.coco_annotations import AnnotatedPicture, read_annotations
+from instil.data.boxed_pictures import AnnotatedFiles, BoxedPictures
+from instil.data.coco_annotations import AnnotatedPicture, Annotations, read_annotations
 from instil.data.coco_files import AnnotationFiles, annotation_files, picture_file
 from instil.data.images import LazyData
 from instil.data.keypoint_pictures import PaddingOption, keypoint_pictures
@@ -24,6 +24,7 @@ from instil.data.pictures import (
     Pictures,
     SizeOption,
     pictures,
+    upright,
 )
 from instil.data.samples import Samples
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
@@ -58,7 +59,8 @@ def coco(
 
     A JSON file has ``images``, ``annotations`` with ``bbox`` (left, top, width, height in pixels)
     and ``categories``. A picture without annotations has no object. With ``size``, boxes are
-    resized like their pictures. Groups of objects (``iscrowd``) are left out.
+    resized like their pictures. Groups of objects (``iscrowd``), and boxes without an area inside
+    of their picture, are left out with a note.
 
     For the task ``pose``, ``annotations`` have ``keypoints``, and ``categories`` their names. Each
     object is one image of ``size``, cut out around its box; see ``keypoint_pictures``.
@@ -80,49 +82,65 @@ def coco(
         return keypoint_pictures(sources, classes, options, padding, broken, validation, test)
     if padding is not None:
         raise ValueError("padding: only keypoints need it. Leave it out, or set task: pose")
-    by_part, names = _read(sources)
+    by_part, names, left_out = _read(sources)
     names = _chosen(names, classes)
     all_files: list[Path] = []
     for rows in by_part.values():
         all_files += [path for path, _ in rows]
     root = all_files[0].parent
-    good, notes = readable_pictures(all_files, root, broken)
+    good, broken_notes = readable_pictures(all_files, root, broken)
     by_part = {part: [row for row in rows if row[0] in good] for part, rows in by_part.items()}
     first = Files((by_part["train"][0][0],)) if by_part.get("train") else Files(tuple(all_files))
     read = pictures(first, channels, size, background)
     parts: dict[str, Samples] = {
         part: _samples(rows, read, names) for part, rows in by_part.items()
     }
-    return replace(splits(parts, validation, test), notes=notes)
+    return replace(splits(parts, validation, test), notes=(*left_out, *broken_notes))
 
 
-def _read(files: AnnotationFiles) -> tuple[ByPart, list[str]]:
-    """Pictures of each split, and the names of all categories."""
+def _read(files: AnnotationFiles) -> tuple[ByPart, list[str], tuple[str, ...]]:
+    """Pictures of each split, the names of all categories, and notes about what is left out."""
     by_part: ByPart = {}
     names: dict[str, None] = {}
+    contents: list[Annotations] = []
     for part, sources in files.items():
         by_part[part] = []
         for path, folder in sources:
-            annotated, categories = read_annotations(path)
-            names |= dict.fromkeys(categories)
-            by_part[part] += [(picture_file(folder, each.name), each) for each in annotated]
-    return by_part, list(names)
+            content = read_annotations(path)
+            contents.append(content)
+            names |= dict.fromkeys(content.classes)
+            by_part[part] += [(picture_file(folder, each.name), each) for each in content.pictures]
+    counts = {
+        "groups of objects (iscrowd)": sum(content.num_groups for content in contents),
+        "boxes without an area inside of their picture": sum(
+            content.num_invisible for content in contents
+        ),
+    }
+    notes = [f"left out: {count} {title}" for title, count in counts.items() if count]
+    return by_part, list(names), tuple(notes)
 
 
 def _chosen(names: Sequence[str], classes: list[str] | None) -> list[str]:
-    for name in classes or ():
+    if classes is None:
+        return list(names)
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError(
+            f"classes: Expected different names of categories, such as {names[0]}, got {classes}"
+        )
+    for name in classes:
         if name not in names:
             raise ValueError(
                 f"classes: the files have no category '{name}'.{suggestion(name, names)}"
             )
-    return classes or list(names)
+    return classes
 
 
 def _samples(
     rows: Sequence[tuple[Path, AnnotatedPicture]], read: Pictures, names: Sequence[str]
 ) -> BoxedPictures:
     """Pictures of one split, with their boxes in the size of the pictures."""
-    reader = replace(read, open=Files(tuple(path for path, _ in rows)))
+    sizes = tuple(picture.size for _, picture in rows)
+    reader = replace(read, open=AnnotatedFiles(tuple(path for path, _ in rows), sizes))
     boxes: list[Any] = []
     labels: list[Any] = []
     for row, (_, picture) in enumerate(rows):
@@ -139,6 +157,6 @@ def _factors(picture: AnnotatedPicture, reader: Pictures, row: int) -> torch.Ten
     """Size of a resized picture over its size in the annotations, for each edge of a box."""
     if reader.size is None:
         return torch.ones(4)
-    width, height = picture.size or reader.open(row).size
+    width, height = picture.size or upright(reader.open(row)).size
     horizontal, vertical = reader.size[1] / width, reader.size[0] / height
     return torch.tensor([horizontal, vertical, horizontal, vertical])

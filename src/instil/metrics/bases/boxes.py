@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 Boxes = Mapping[str, Tensor]
@@ -23,9 +24,16 @@ def average_precision_metric(iou_thresholds: Sequence[float] | None = None) -> A
     """
     from torchmetrics.detection import MeanAveragePrecision
 
-    thresholds = None if iou_thresholds is None else list(iou_thresholds)
+    # Those of COCO in float64. The defaults of torchmetrics are in float32, so that a recall or an
+    # overlap of exactly a threshold may lie below it.
+    thresholds = np.linspace(0.5, 0.95, 10).tolist()
+    if iou_thresholds is not None:
+        thresholds = list(iou_thresholds)
+    recalls = np.linspace(0.0, 1.0, 101).tolist()
     try:
-        metric = MeanAveragePrecision(iou_thresholds=thresholds, sync_on_compute=False)
+        metric = MeanAveragePrecision(
+            iou_thresholds=thresholds, rec_thresholds=recalls, sync_on_compute=False
+        )
     except ModuleNotFoundError as error:
         raise ValueError(
             'the mean average precision needs pycocotools: pip install "instil[detection]"'

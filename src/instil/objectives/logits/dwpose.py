@@ -84,6 +84,21 @@ class DWPose(Objective):
         super().__init__()
         self.sharpness = sharpness
 
+    def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
+        """Check that bins and keypoints agree.
+
+        Raises:
+            ValueError: for other bins or keypoints.
+        """
+        for role in ("x_logits", "y_logits"):
+            shapes = [tuple(side[role].shape[1:]) for side in (student_outputs, teacher_outputs)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"dwpose: student and teacher differ in keypoints or bins. Expected {role} of "
+                    f"one shape (keypoints, bins), got {shapes[0]} and {shapes[1]}. Set the same "
+                    "split and image size for both"
+                )
+
     def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         valid = valid_pixels(batch, student_outputs["x_logits"][..., 0])
         values = torch.zeros(valid.shape, device=valid.device)

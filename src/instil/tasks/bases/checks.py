@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
+from typing import Any
 
 from instil.core import Objective, Objectives, Outputs
+from instil.data.samples import Samples
 
 KINDS = {
     "single": "single-label",
@@ -79,6 +81,26 @@ def _reads_predictions(objective: Objective) -> bool:
     return any("logits" in roles for roles in chain.from_iterable(objective.needs.values()))
 
 
+def check_has_label(samples: Samples, name: str, what: str = "label") -> None:
+    """Check that a sample of a split can be evaluated.
+
+    Args:
+        samples: samples of the split.
+        name: name of the split, for the message.
+        what: name of a label, for the message.
+
+    Raises:
+        ValueError: if no sample has a label, or a box where labels are boxes.
+    """
+    counts = getattr(samples, "num_boxes", None)
+    can_score = samples.has_label if counts is None else counts > 0
+    if len(samples) and not can_score.any():
+        raise ValueError(
+            f"none of the {len(samples)} {samples.noun}s of the {name} data has a {what}. Expected "
+            f"at least one with a {what}. Change the files, or the share {name}"
+        )
+
+
 def check_class_names(
     outputs: Outputs, classes: Sequence[str], names: Sequence[str] | None, whose: str
 ) -> None:
@@ -110,6 +132,24 @@ def check_class_names(
         f"the classes of {whose} and data are {relation}: class {index} is '{own}' for the "
         f"{whose} and '{other}' in the data"
     )
+
+
+def described(output: Any) -> str:
+    """Return the form of a model's output, for messages.
+
+    Args:
+        output: output of any type.
+
+    Example:
+        >>> described({"logits": 1})
+        'outputs with the names logits'
+    """
+    if isinstance(output, Mapping):
+        return f"outputs with the names {', '.join(map(str, output)) or 'nothing'}"
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of {len(output)} outputs"
+    shape = getattr(output, "shape", None)
+    return type(output).__name__ if shape is None else f"the shape {tuple(shape)}"
 
 
 def _first_names(classes: Sequence[str]) -> str:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Outputs
+from instil.data.samples import Samples
+from instil.tasks.bases.checks import check_has_label
 from instil.tasks.bases.task import Task
 from instil.tasks.classification import check_images
 
@@ -44,6 +46,9 @@ class PixelTask(Task):
                 f"{self.title} needs a label and valid (N, H, W) for each pixel; the label has the "
                 f"shape {tuple(batch['label'].shape)}"
             )
+
+    def check_evaluated(self, samples: Samples, name: str) -> None:
+        check_has_label(samples, name)
 
     def pseudo_labels(self, outputs: Outputs, label: Tensor) -> Tensor:
         """Return the teacher's prediction for each unlabelled pixel, else the label.

@@ -38,8 +38,9 @@ def query_detector_call(
     labels = _labels(batch) if model.training else None
     with recorded_decoder(model, roles) as decoder:
         result = model(pixel_values=images, labels=labels)
-    # Patterns of DAB-DETR repeat every query with other contents.
-    num_queries = model.config.num_queries * (getattr(model.config, "num_patterns", 0) or 1)
+    # Patterns of DAB-DETR repeat every query with other contents. YOLOS has detection tokens only.
+    num_queries = getattr(model.config, "num_queries", result.logits.shape[1])
+    num_queries *= getattr(model.config, "num_patterns", 0) or 1
     # RT-DETR puts the queries of its denoising loss in front, in train mode.
     logits = result.logits[:, -num_queries:]
     boxes = result.pred_boxes[:, -num_queries:]

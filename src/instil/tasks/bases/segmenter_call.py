@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Outputs, to_float32
+from instil.tasks.bases.checks import described
 from instil.tasks.bases.own_labels import label_parameter
 
 SMALLEST_SCORE = 1e-6
@@ -46,7 +47,7 @@ def segmenter_outputs(
         if has_masks:
             logits = _class_scores(result)
         else:
-            logits = result["out"] if "out" in result else result["logits"]
+            logits = result["out"] if "out" in result else result.get("logits", result)
     else:
         logits = result[0] if isinstance(result, (tuple, list)) else result
     return {"logits": logits} | outputs
@@ -97,7 +98,15 @@ def resized_logits(logits: Tensor, height: int, width: int) -> Tensor:
         logits: (N, C, h, w).
         height: height of the images.
         width: width of the images.
+
+    Raises:
+        ValueError: for an output that is not a map.
     """
+    if not isinstance(logits, Tensor) or logits.ndim != 4:
+        raise ValueError(
+            "the model has no output for each pixel. Expected (N, C, height, width), got "
+            f"{described(logits)}"
+        )
     if logits.shape[-2:] != (height, width):
         logits = F.interpolate(logits, (height, width), mode="bilinear")
     return logits.movedim(1, -1)

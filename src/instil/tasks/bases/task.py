@@ -22,6 +22,7 @@ from instil.core import (
     side_effect_free,
 )
 from instil.data.item_data import stack_items
+from instil.data.samples import Samples
 from instil.data.splits import Splits
 from instil.engine.cpu_offload import device_of
 from instil.items import to_device
@@ -127,6 +128,14 @@ class Task(ExtraMetrics):
     def check_data(self, batch: Batch) -> None:
         """Raise ValueError for a training batch without the inputs or labels of this task."""
         self.check_inputs(batch)
+
+    def check_evaluated(self, samples: Samples, name: str) -> None:
+        """Raise ValueError for data that this task cannot evaluate on.
+
+        Args:
+            samples: validation or test data.
+            name: name of the split, for the message.
+        """
 
     def check_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
         """Raise ValueError for a model that cannot read data of these ``facts``."""

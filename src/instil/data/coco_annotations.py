@@ -198,15 +198,15 @@ def size_of(path: Path, image: Mapping[str, Any]) -> tuple[float, float] | None:
     Raises:
         ValueError: for a width or height that is not a positive number.
     """
-    sides = [image.get(key) for key in ("width", "height")]
-    if None in sides:
+    width, height = image.get("width"), image.get("height")
+    if width is None or height is None:
         return None
-    if not all(is_number(side) and side > 0 for side in sides):
+    if not (is_number(width) and is_number(height) and min(width, height) > 0):
         raise ValueError(
             f"{path}: images: width and height of {image['file_name']}: Expected positive "
-            f"numbers, got {sides[0]} and {sides[1]}"
+            f"numbers, got {width} and {height}"
         )
-    return float(sides[0]), float(sides[1])
+    return float(width), float(height)
 
 
 def edges_of(where: str, box: Any) -> list[float]:

@@ -80,7 +80,7 @@ def read_keypoints(
         if not (keypoints[:, 2] > 0).any() or not (box[2] > box[0] and box[3] > box[1]):
             num_left_out += 1
             continue
-        area = annotation.get("area")
+        area = annotation.get("area", math.nan)
         area = float(area) if is_number(area) else math.nan
         name, size = str(image["file_name"]), size_of(path, image)
         objects.append(AnnotatedObject(name, size, tuple(box), keypoints, area))

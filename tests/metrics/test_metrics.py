@@ -215,8 +215,8 @@ def test_a_recall_of_exactly_a_threshold_counts_as_in_coco() -> None:
     pytest.importorskip("pycocotools")
     left = torch.arange(10) * 20.0
     box = torch.stack([left, left * 0, left + 10, left * 0 + 10], -1)
-    found = {"boxes": box[:1], "labels": torch.tensor([0]), "scores": torch.tensor([0.9])}
+    detected = {"boxes": box[:1], "labels": torch.tensor([0]), "scores": torch.tensor([0.9])}
     batch = {"label": torch.zeros(1, 10, dtype=torch.int64), "box": box[None]}
-    value = value_of(MeanAveragePrecision([0.5]), ({"detections": (found,)}, batch))
+    value = value_of(MeanAveragePrecision([0.5]), ({"detections": (detected,)}, batch))
     # One of ten boxes: the precision is 1 at the recalls 0, 0.01, ..., 0.1.
     assert value == pytest.approx(11 / 101, abs=1e-6)

@@ -120,7 +120,9 @@ def test_the_call_accepts_tuples_and_dicts() -> None:
 
 def test_a_model_without_boxes_is_named() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    with pytest.raises(ValueError, match=r"the model is no detector.*got the shape \(2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"the model does not detect objects.*got the shape \(2, 3\)"
+    ):
         call(model, {"image": torch.rand(2, 1, 8, 8)})
 
 

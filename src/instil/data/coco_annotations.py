@@ -85,7 +85,7 @@ def read_annotations(path: Path) -> Annotations:
 
 
 def _is_visible(box: list[float], size: tuple[float, float] | None) -> bool:
-    """Whether a box has an area, of which a part lies in the picture."""
+    """Whether a part of a box with an area lies in the picture."""
     left, top, right, bottom = box
     # Torchvision refuses boxes without area.
     if min(right - left, bottom - top) < SMALLEST_SIDE:

@@ -220,7 +220,7 @@ def _is_transparent(picture: Any) -> bool:
 
 
 def upright(picture: Any) -> Any:
-    """Return a picture that is rotated and mirrored as its EXIF orientation says."""
+    """Return a picture, rotated and mirrored by its EXIF orientation."""
     from PIL import ImageOps
 
     if picture.getexif().get(ORIENTATION, 1) == 1:

@@ -64,7 +64,7 @@ def call(
         return {"logits": result["logits"], "box_logits": result["box_logits"]}
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise ValueError(
-            "the model is no detector. Expected class logits and box logits, or a detector of "
+            "the model does not detect objects. Expected class logits and box logits, or a detector of "
             f"torchvision or transformers, got {described(result)}"
         )
     logits, box_logits = result

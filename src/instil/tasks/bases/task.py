@@ -130,12 +130,7 @@ class Task(ExtraMetrics):
         self.check_inputs(batch)
 
     def check_evaluated(self, samples: Samples, name: str) -> None:
-        """Raise ValueError for data that this task cannot evaluate on.
-
-        Args:
-            samples: validation or test data.
-            name: name of the split, for the message.
-        """
+        """Raise ValueError for data of the split ``name`` that this task cannot evaluate on."""
 
     def check_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
         """Raise ValueError for a model that cannot read data of these ``facts``."""

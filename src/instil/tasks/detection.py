@@ -64,8 +64,8 @@ def call(
         return {"logits": result["logits"], "box_logits": result["box_logits"]}
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise ValueError(
-            "the model does not detect objects. Expected class logits and box logits, or a detector of "
-            f"torchvision or transformers, got {described(result)}"
+            "the model does not detect objects. Expected class logits and box logits, or a "
+            f"detector of torchvision or transformers, got {described(result)}"
         )
     logits, box_logits = result
     return {"logits": logits, "box_logits": box_logits}

@@ -12,7 +12,7 @@ from instil.core import Net, Objective, Objectives, Schedule, Teacher
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.presets import taps_for
 from instil.schemes.offline.offline import Offline
-from instil.tasks.bases.classes import ClassTask
+from instil.tasks.bases.default_objectives import default_objectives, has_class_counts
 from instil.tasks.bases.loader import TaskLoader, task_loader
 from instil.tasks.bases.task import Task
 from instil.teachers.ensemble import Ensemble
@@ -64,16 +64,14 @@ def offline_scheme(
     return Offline(student_net, frozen, built)
 
 
-def _defaults(student: Net, batches: TaskLoader) -> list[str]:
-    """Return the names of the objectives of labels, and of one on logits that fits them."""
+def _defaults(student: Net, batches: TaskLoader) -> dict[str, dict[str, Any]]:
+    """Return the default objectives for the labels of the task and the logits of the student."""
     task = batches.task
-    on_logits = "logit_mse" if task.kind == "real" else "kd"
-    if isinstance(task, ClassTask) and task.kind == "single":
-        batch = batches.sample(student)
-        task.check_inputs(batch)
-        # Measured in docs/defaults.md. Correlations leave the threshold of two classes open.
-        on_logits = "dist" if batches.count_classes(batch) > 2 else "kd"
-    return [*task.label_objectives, on_logits]
+    if not has_class_counts(task):
+        return default_objectives(task, 0)
+    batch = batches.sample(student)
+    task.check_inputs(batch)
+    return default_objectives(task, batches.count_classes(batch))
 
 
 def _teacher(

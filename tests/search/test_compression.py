@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -34,12 +35,36 @@ def test_a_model_is_trained_as_the_teacher() -> None:
     assert built.teachers[0].options == {"width": 8}
     assert built.student.model == "teacher"
     assert built.data.name == "digits"
-    assert set(built.objectives) == {"cross_entropy", "kd"}
+    assert set(built.objectives) == {"cross_entropy", "dist"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "expected"),
+    [
+        ("single", [0, 1, 2] * 10, {"cross_entropy": {}, "dist": {}}),
+        ("single", [0, 1, 1] * 10, {"cross_entropy": {}, "kd": {"multi_label": False}}),
+        (
+            "multi",
+            [[0.0, 1.0], [1.0, 1.0]] * 15,
+            {"cross_entropy": {}, "kd": {"multi_label": True}},
+        ),
+    ],
+)
+def test_the_losses_are_those_of_distil_for_the_labels_of_the_data(
+    tmp_path: Path, kind: str, label: list[object], expected: dict[str, dict[str, bool]]
+) -> None:
+    image = np.random.default_rng(0).random((30, 8, 8), np.float32)
+    np.savez(tmp_path / "own.npz", image=image, label=np.array(label))
+    task = f"task={{name: classification, kind: {kind}}}"
+    built = compression_recipe("networks:mlp", f"npz:{tmp_path / 'own.npz'}", [*CHANGES, task])
+    assert set(built.objectives) == set(expected)
+    for name, options in expected.items():
+        assert options.items() <= built.objectives[name].options.items()
 
 
 def test_the_losses_fit_the_task() -> None:
     built = compression_recipe("networks:cnn", "digit_poses", [*CHANGES, "task=regression"])
-    assert set(built.objectives) == {"l1", "logit_mse"} or "logit_mse" in built.objectives
+    assert set(built.objectives) == {"mean_squared_error", "logit_mse"}
     own = compression_recipe("networks:cnn", "digits", ["objectives={dkd: {}}"])
     assert set(own.objectives) == {"dkd"}
 
@@ -91,6 +116,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         (["search", "digits", "--sampler", "cma"], "--sampler: unknown name 'cma'"),
         (["search", "digits", "--steps", "5", "--runs", "2"], "--budget: several limits"),
         (["search", "digits", "--resume", "folder"], "--resume: a stopped search has"),
+        (["search", "--resume", "folder", "--steps", "9"], "--resume: a stopped search has"),
         (["search", "--resume", "folder"], "--resume: folder is not the folder of a search"),
     ],
 )

@@ -7,6 +7,7 @@ from statistics import fmean
 
 import pytest
 
+from instil.search.schedule import plan_schedule
 from instil.search.search import Settings
 from instil.search.seed_halving import plan_seeds
 from tests.search.recipes import search
@@ -29,6 +30,16 @@ def test_a_budget_limits_the_candidates(budget: int | None) -> None:
 def test_a_budget_that_is_too_small() -> None:
     with pytest.raises(ValueError, match="Expected at least 80 optimizer steps"):
         plan_seeds(10, 3, 5, 79, num_seeds=2)
+
+
+def test_reference_arms_alone_have_a_schedule() -> None:
+    assert [rung.num_candidates for rung in plan_seeds(0, 3, 5, None).rungs] == [0, 0]
+    schedule = plan_schedule(0, 3, 9, None, num_trials=2)
+    assert [(rung.num_candidates, rung.num_steps) for rung in schedule.rungs] == [
+        (0, 1),
+        (0, 3),
+        (0, 9),
+    ]
 
 
 def test_options_have_no_halving_over_seeds() -> None:

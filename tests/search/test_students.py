@@ -179,6 +179,13 @@ def test_candidates_are_networks_of_other_sizes_and_compressed_teachers() -> Non
     assert "lcnet_035" in timm
 
 
+def test_models_of_one_name_have_names_of_their_own() -> None:
+    names = ("timm:resnet18", "torchvision:resnet18", "timm:resnet18", "networks", "networks")
+    arms = [arm.name for arm in student_arms(recipe(), None, names)]
+    assert len(set(arms)) == len(arms)
+    assert {"resnet18", "torchvision:resnet18"} <= set(arms)
+
+
 def test_language_models_lose_a_block_of_layers() -> None:
     own = recipe()
     own = own.model_copy(update={"task": own.task.model_copy(update={"name": "language"})})

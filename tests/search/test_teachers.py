@@ -190,3 +190,14 @@ def test_the_correlation_has_an_interval_for_five_teachers() -> None:
     assert correlation(pairs[:4])["interval"] is None
     assert correlation(pairs[:2])["value"] is None
     assert correlation([(1.0, one) for _, one in pairs])["value"] is None
+
+
+def test_teachers_that_do_not_fit_or_share_a_name_are_errors(tmp_path: Path) -> None:
+    settings = Settings(over=("teachers",), teachers={"broken": {"options": {"width": -1}}})
+    with pytest.raises(ValueError, match=r"--teachers: none fits.*got broken: "):
+        start(recipe(), settings, tmp_path / "out", silent())
+    with pytest.raises(ValueError, match="--teachers: two teachers have the name net"):
+        parse_teachers("weights=a/net.safetensors,weights=b/net.safetensors")
+    settings = Settings(over=("teachers",), teachers={"alone": {"options": {"width": 8}}})
+    with pytest.raises(RecipeError, match="--teachers: alone is the name of another arm"):
+        start(recipe(), settings, tmp_path / "out", silent())

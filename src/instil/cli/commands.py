@@ -15,8 +15,12 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
 
-def _folder(text: str) -> Path:
-    """Parse a folder. An empty text is refused: it would be the current folder."""
+def folder_path(text: str) -> Path:
+    """Parse a folder.
+
+    Raises:
+        typer.BadParameter: for an empty text, which would be the current folder.
+    """
     if not text.strip():
         raise typer.BadParameter("expected a folder, got an empty text")
     return Path(text)
@@ -38,12 +42,14 @@ def run(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", parser=_folder, help="Run folder. Default: a new one in runs/."
+            metavar="DIR", parser=folder_path, help="Run folder. Default: a new one in runs/."
         ),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", parser=_folder, help="Folder of a stopped run to continue."),
+        typer.Option(
+            metavar="DIR", parser=folder_path, help="Folder of a stopped run to continue."
+        ),
     ] = None,
     jobs: Annotated[
         int, typer.Option(min=1, help="Processes that train teachers and students.")
@@ -154,7 +160,7 @@ def plan(
     arguments: Arguments = None,
     run: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", parser=_folder, help="Run folder whose students are done."),
+        typer.Option(metavar="DIR", parser=folder_path, help="Run folder whose students are done."),
     ] = None,
     json: AsJson = False,
 ) -> None:

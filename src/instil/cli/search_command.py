@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from instil.cli.app import Arguments, app, load_recipe
-from instil.cli.commands import INTERRUPTED
+from instil.cli.commands import INTERRUPTED, folder_path
 from instil.cli.output import console, echo
 
 if TYPE_CHECKING:
@@ -129,16 +129,18 @@ TeachersOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder. Default: a new one in runs/.")
+    Path | None,
+    typer.Option(metavar="DIR", parser=folder_path, help="Folder. Default: a new one in runs/."),
 ]
 ResumeOption = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder of a stopped search to continue."),
+    typer.Option(metavar="DIR", parser=folder_path, help="Folder of a stopped search to continue."),
 ]
 
 
 @app.command()
 def search(
+    context: typer.Context,
     arguments: Arguments = None,
     over: OverOption = None,
     candidates: CandidatesOption = None,
@@ -162,7 +164,7 @@ def search(
     resume: ResumeOption = None,
 ) -> None:
     """Search for method and options, or for the student, and write the recipe of the winner."""
-    recipe = _recipe(resume, arguments, out)
+    recipe = _recipe(resume, arguments, context)
     from instil.search.options import settings_from
 
     budgets = {"max_steps": steps, "max_runs": runs, "max_seconds": budget}
@@ -186,14 +188,19 @@ def search(
     run_search(recipe, settings, out, resume, jobs)
 
 
-def _recipe(resume: Path | None, arguments: Arguments, out: Path | None) -> Recipe | None:
-    """Return the recipe of a new search; None to continue one."""
+def _recipe(resume: Path | None, arguments: Arguments, context: typer.Context) -> Recipe | None:
+    """Return the recipe of a new search; None to continue one, which has its own settings."""
     if resume is None:
         return load_recipe(arguments)
-    if arguments or out is not None:
+    others = list(arguments or [])
+    for name in sorted(set(context.params) - {"arguments", "resume", "jobs"}):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            others.append(f"--{name.replace('_', '-')}")
+    if others:
         raise ValueError(
-            "--resume: a stopped search has its own recipe and folder. Expected --resume DIR, and "
-            "--jobs if you like. Remove the other arguments"
+            "--resume: a stopped search has its own recipe, settings and folder. Expected "
+            f"--resume DIR, and --jobs if you like, got {', '.join(others)}, too. Remove them"
         )
     return None
 

@@ -81,7 +81,7 @@ def find_candidates(
             own method.
 
     Raises:
-        ValueError: if the recipe's own method fails the checks.
+        ValueError: if the recipe's own method fails the checks, or no named candidate fits.
     """
     base = base_data(experiment.recipe)
     task = experiment.task
@@ -107,10 +107,33 @@ def find_candidates(
             arms.append(checked)
         except Exception as error:  # a method may fail in any way on data it was not made for
             refused[arm.name] = reason_of(error)
+    _require_named(names, arms, refused)
     arms = _without_duplicates(arms, base)
     if has_options:
         arms = [with_space(arm, base, task) for arm in arms]
     return Candidates(arms, refused, probe.task_signals)
+
+
+def _require_named(
+    names: Sequence[str] | None, arms: Sequence[Arm], refused: dict[str, str]
+) -> None:
+    """Check that one of the named candidates fits; refuse those that every arm has.
+
+    Raises:
+        ValueError: if none fits.
+    """
+    if not names:
+        return
+    fitting = {arm.name for arm in arms}
+    for name in names:
+        if name not in fitting:
+            refused.setdefault(name, "is a loss on labels, or the scheme of the recipe")
+    if not fitting & set(names):
+        reasons = "; ".join(f"{name}: {refused[name]}" for name in names)
+        raise ValueError(
+            f"--candidates: none fits. Expected one method that fits the recipe, got {reasons}. "
+            "Leave --candidates out to try all"
+        )
 
 
 def require_cost(arm: Arm, own: Arm, max_cost: float) -> None:

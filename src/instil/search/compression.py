@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from instil import catalogue
 from instil import recipe as recipes
+from instil.experiment.experiment import Experiment
 from instil.recipe.overrides import override
 from instil.recipe.sections import Recipe
 from instil.recipe.short_forms import expand_short_forms
+from instil.tasks.bases.default_objectives import default_objectives
 
 WEIGHTS = "student.safetensors"
 """Weights of the student in a run folder."""
@@ -91,7 +92,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
 
 
 def _build(sections: dict[str, Any], data: str | None, changes: Sequence[str]) -> Recipe:
-    """Return the recipe of sections with changes, and the losses that fit its task."""
+    """Return the recipe of sections with changes, and the objectives that fit its data."""
     whole = {**sections, "student": {"model": "teacher"}}
     if data is not None:
         whole["data"] = {"name": data}
@@ -99,13 +100,13 @@ def _build(sections: dict[str, Any], data: str | None, changes: Sequence[str]) -
     for change in changes:
         whole = expand_short_forms(override(whole, [change]))
     if "objectives" not in whole:
-        task = expand_short_forms(whole).get("task") or {}
-        whole["objectives"] = _losses(str(task.get("name", "classification")))
+        whole["objectives"] = _default_objectives(whole)
     return recipes.build(whole)
 
 
-def _losses(task_name: str) -> dict[str, Any]:
-    """Return the losses on labels of a task, and one on the teacher's logits."""
-    task = catalogue.find("task", task_name)
-    soft = "logit_mse" if "real" in task.kinds else "kd"
-    return {name: {} for name in (*task.label_objectives, soft)}
+def _default_objectives(sections: dict[str, Any]) -> dict[str, Any]:
+    """Return the objectives that ``instil.distil`` has by default for the labels of the data."""
+    # The objective only completes the recipe, whose data have the number of classes.
+    recipe = recipes.build({**sections, "objectives": {"kd": {}}})
+    experiment = Experiment.from_recipe(recipe)
+    return default_objectives(experiment.task, len(experiment.splits.classes))

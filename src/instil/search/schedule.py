@@ -136,10 +136,21 @@ def plan_schedule(
         if smaller.total_steps <= budget:
             return replace(smaller, notes=(_note(schedule, smaller, budget),))
     raise ValueError(
-        f"budget: too small. Expected at least {smaller.total_steps} optimizer steps for "
+        f"budget: too small. Expected at least {describe_steps(smaller)} for "
         f"{num_candidates + num_references} arms with {num_seeds} final seeds, got {budget}. "
         "Raise the budget, or name fewer arms (--candidates or --students)"
     )
+
+
+def describe_steps(schedule: Schedule) -> str:
+    """Return the steps of a schedule as text, also in trainings of the recipe's length.
+
+    Example:
+        >>> describe_steps(Schedule((Rung(2, 1, 5),), 1, 1, 1, 20))
+        '55 optimizer steps (--runs 3)'
+    """
+    num_runs = math.ceil(schedule.total_steps / schedule.final_steps)
+    return f"{schedule.total_steps} optimizer steps (--runs {num_runs})"
 
 
 def plan_random(schedule: Schedule) -> Schedule:
@@ -166,9 +177,9 @@ def plan_exhaustive(
 
 
 def _counts(num_candidates: int, num_finalists: int, eta: int, min_rounds: int) -> Iterator[int]:
-    """Yield the number of candidates of each round, which falls by a constant factor."""
-    ratio = num_candidates / max(1, num_finalists)
-    num_falls = math.ceil(math.log(max(1.0, ratio), eta))
+    """Yield the number of candidates of each round, which falls by a constant factor; 0 stays."""
+    ratio = max(1.0, num_candidates / max(1, num_finalists))
+    num_falls = math.ceil(math.log(ratio, eta))
     num_falls = min(MAX_ROUNDS - 1, max(min_rounds - 1, num_falls))
     for index in range(num_falls):
         # Rounded, since 81 / 27 ** (2 / 3) is 9.000000000000002.

@@ -14,12 +14,12 @@ from instil.experiment import threads
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.experiment.sample_digest import sample_digest
 from instil.files.atomic import atomic
 from instil.files.json_files import write_json
-from instil.recipe import RecipeError, fingerprint
+from instil.recipe import RecipeError
 from instil.recipe.sections import Recipe
 from instil.search.candidates import check_names, find_candidates
+from instil.search.folder import check_new, check_unchanged, hash_data, hash_recipe, starting
 from instil.search.folds import check_folds
 from instil.search.locked_test import FINALISTS
 from instil.search.outcome import write_outcome
@@ -52,11 +52,9 @@ def start(
     Raises:
         ValueError: for a recipe or settings that do not fit, before anything is trained.
         FileExistsError: if the folder has files.
+        NotADirectoryError: if it is a file.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(
-            f"--out: {folder} has files. Expected a new folder, or --resume {folder}"
-        )
+    check_new(folder)
     return _search(recipe, folder, console, num_jobs, settings)
 
 
@@ -75,6 +73,7 @@ def resume(folder: Path, console: Console, num_jobs: int = 1) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if the folder is not one of a search.
+        ValueError: if its state is damaged, or its recipe or data have changed.
     """
     read_state(folder)
     return _search(recipes.load(folder), folder, console, num_jobs, None)
@@ -113,12 +112,14 @@ def _search(
     *_, (_, scheme, _) = dry_run(experiment)
     if settings is None:
         state = State.from_json(read_state(folder))
+        check_unchanged(state, experiment, folder)
         torch.set_num_threads(state.num_threads)
         trainer = Trainer(experiment, folder)
     else:
         threads.choose_num_threads(scheme, next(iter(experiment.loader(experiment.samples))))
         trainer = Trainer(experiment, folder)
-        state = _prepare(trainer, settings, num_jobs, console)
+        with starting(folder):
+            state = _prepare(trainer, settings, num_jobs, console)
     return _run(state, trainer, num_jobs, console)
 
 
@@ -138,21 +139,23 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
     arms = candidates.arms
     noun = next((one for one in ("students", "teachers") if one in settings.over), "methods")
     console.print(f"{len(arms)} arms, {len(candidates.refused)} {noun} refused.", highlight=False)
+    for name in (*(settings.candidates or ()), *(settings.teachers or ())):
+        if reason := candidates.refused.get(name):
+            console.print(f"Refused: {name}: {reason}", highlight=False, markup=False)
     settings = resolve_settings(experiment, settings, arms, num_jobs)
     console.print(f"Strategy: {describe(settings)}.", highlight=False)
     arms, schedule = plan_rounds(experiment, settings, arms, num_jobs)
-    splits = experiment.splits
-    data_hash = fingerprint(sample_digest(splits.train), sample_digest(splits.validation))
     state = State(
         settings,
         tuple(arms),
         candidates.refused,
         schedule,
         torch.get_num_threads(),
-        data_hash,
+        hash_data(experiment),
         candidates.early_signals,
         candidates.teacher_costs,
         num_jobs,
+        hash_recipe(experiment.recipe),
     )
     with atomic(trainer.folder / "recipe.yaml") as temporary:
         temporary.write_text(recipes.to_yaml(experiment.recipe), encoding="utf-8")

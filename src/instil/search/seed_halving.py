@@ -6,7 +6,7 @@ differ more between seeds than between methods.
 
 from __future__ import annotations
 
-from instil.search.schedule import Rung, Schedule
+from instil.search.schedule import Rung, Schedule, describe_steps
 
 SHARES = (1.0, 1 / 3)
 """Share of the candidates in each round."""
@@ -42,13 +42,15 @@ def plan_seeds(
         >>> schedule.total_steps
         600
     """
-    for count in range(num_candidates, 0, -1):
-        rungs = tuple(Rung(max(1, round(share * count)), 1, full_steps) for share in SHARES)
+    # Without candidates, the reference arms are compared.
+    for count in range(num_candidates, 0, -1) or (0,):
+        counts = [min(count, max(1, round(share * count))) for share in SHARES]
+        rungs = tuple(Rung(size, 1, full_steps) for size in counts)
         num_finalists = max(min(MIN_FINALISTS, count), round(FINAL_SHARE * count))
         schedule = Schedule(rungs, num_references, num_finalists, num_seeds, full_steps)
         if budget is None or schedule.total_steps <= budget:
             return schedule
     raise ValueError(
-        f"budget: too small. Expected at least {schedule.total_steps} optimizer steps for one "
+        f"budget: too small. Expected at least {describe_steps(schedule)} for one "
         f"candidate and {num_references} reference arms with {num_seeds} final seeds, got {budget}"
     )

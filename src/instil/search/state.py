@@ -149,6 +149,7 @@ class State:
         signals: plain data of ``TaskSignals``; empty for a search of an earlier version.
         teacher_costs: size and latency of the teacher, in a search over students.
         num_jobs: processes of the first start, which the time of the search is shared by.
+        recipe_hash: fingerprint of the recipe; empty for a search of an earlier version.
     """
 
     settings: Settings
@@ -160,6 +161,7 @@ class State:
     signals: dict[str, Any] = field(default_factory=dict)
     teacher_costs: dict[str, Any] = field(default_factory=dict)
     num_jobs: int = 1
+    recipe_hash: str = ""
 
     def write(self, folder: Path, name: str = STATE) -> None:
         """Write the state into the folder of the search.
@@ -178,6 +180,7 @@ class State:
             "signals": self.signals,
             "teacher_costs": self.teacher_costs,
             "num_jobs": self.num_jobs,
+            "recipe_hash": self.recipe_hash,
         }
         write_json(folder / name, content)
 
@@ -198,6 +201,7 @@ class State:
             content.get("signals", {}),
             content.get("teacher_costs", {}),
             content.get("num_jobs", 1),
+            content.get("recipe_hash", ""),
         )
 
 
@@ -206,11 +210,23 @@ def read_state(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if the folder has none.
+        ValueError: if the file is damaged.
     """
     path = folder / STATE
     if not path.exists():
         raise FileNotFoundError(
             f"--resume: {folder} is not the folder of a search. Expected a folder with {STATE}"
         )
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"--resume: {path} is damaged ({error}). Expected the state of a search. Restore it "
+            "from a copy, or start a new search"
+        ) from error
+    if not isinstance(content, dict) or "schedule" not in content:
+        raise ValueError(
+            f"--resume: {path} has no schedule. Expected the state of a search. Restore it from a "
+            "copy, or start a new search"
+        )
     return content

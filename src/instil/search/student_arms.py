@@ -59,7 +59,8 @@ def student_arms(
     """
     own = recipe.student.model_dump(mode="json")
     yield own_arm(recipe)
-    for name in _families(recipe) if names is None else names:
+    sections_by_name: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(_families(recipe) if names is None else names):
         if name == "networks":
             sections = _networks(recipe)
         elif name == "teacher":
@@ -69,8 +70,11 @@ def student_arms(
         else:
             sections = {name.rpartition(":")[2]: _section(recipe.student, name, {})}
         for key, section in sections.items():
-            if section != own:
-                yield Arm(key, "student", False, {"student": section})
+            # Two sources may have a model of one name.
+            unique = name if sections_by_name.get(key, section) != section else key
+            if section != own and unique not in sections_by_name:
+                sections_by_name[unique] = section
+                yield Arm(unique, "student", False, {"student": section})
 
 
 def _families(recipe: Recipe) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def teachers_of_changes(entries: Iterable[str]) -> dict[str, Any]:
         entries: changes of the recipe's teacher; a plus sign joins those of one teacher.
 
     Raises:
-        ValueError: for an entry without ``=``.
+        ValueError: for an entry without ``=``, and for two teachers of one name.
     """
     teachers: dict[str, Any] = {}
     for entry in (part.strip() for part in entries):
@@ -74,7 +74,13 @@ def teachers_of_changes(entries: Iterable[str]) -> dict[str, Any]:
             )
         name = "_".join(change.rpartition(".")[2].replace("=", "_") for change in changes)
         # The name of a checkpoint is that of its file.
-        teachers[name if "weights" not in entry else Path(entry).stem] = changes
+        name = name if "weights" not in entry else Path(entry).stem
+        if name in teachers:
+            raise ValueError(
+                f"--teachers: two teachers have the name {name}. Expected different ones. Name "
+                "them in a YAML file"
+            )
+        teachers[name] = changes
     return teachers
 
 

@@ -16,7 +16,7 @@ from instil.early_signals.stage_signals import with_all_roles
 from instil.experiment.experiment import Experiment
 from instil.recipe import RecipeError, build
 from instil.recipe.sections import Recipe
-from instil.search.arms import Arm, base_data, own_arm, reference_arms, with_space
+from instil.search.arms import REFERENCES, Arm, base_data, own_arm, reference_arms, with_space
 from instil.search.candidates import Candidates, reason_of
 from instil.search.probe import Probe
 from instil.search.teacher_arms import (
@@ -45,6 +45,10 @@ def check_teachers(recipe: Recipe, teachers: Mapping[str, Any] | None) -> None:
         raise RecipeError(
             "--teachers: missing. Expected a YAML file of teachers, changes of the recipe's "
             "teacher such as options.width=8,num_replicas=3, or search.teachers in the recipe"
+        )
+    if reserved := {"recipe", *REFERENCES} & set(teachers):
+        raise RecipeError(
+            f"--teachers: {min(reserved)} is the name of another arm. Expected another name"
         )
     base = base_data(recipe)
     for candidate in teacher_candidates(recipe, teachers):
@@ -80,7 +84,7 @@ def find_teachers(
         Teachers, the best first, and the baselines that apply; reasons for teachers that fail.
 
     Raises:
-        ValueError: if the recipe's own teacher fails the checks.
+        ValueError: if the recipe's own teacher fails the checks, or all others do.
     """
     recipe = trainer.experiment.recipe
     measured = _Measured(trainer, console)
@@ -92,6 +96,11 @@ def find_teachers(
             measured.add(Arm(candidate.name, "teacher", False, {"teacher": section}))
         except Exception as error:  # a model may fail in any way on data it was not made for
             refused[candidate.name] = reason_of(error)
+    if set(refused) == set(teachers):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise ValueError(
+            f"--teachers: none fits. Expected one teacher that fits the recipe, got {reasons}"
+        )
     arms = measured.ordered()
     references = reference_arms(recipe, trainer.experiment.task)
     arms += [arm for arm in references if arm.kind == "baseline"]

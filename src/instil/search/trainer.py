@@ -16,7 +16,6 @@ from instil.experiment.stored_teacher import stored_teacher
 from instil.experiment.teachers import combine_teachers, prepare_teacher
 from instil.experiment.training_options import autocast_context
 from instil.export.student import save_student
-from instil.files.json_files import write_json
 from instil.plan.baseline_training import StagedBaseline
 from instil.plan.distillation import Distillation
 from instil.plan.evaluation import Evaluator
@@ -31,7 +30,7 @@ from instil.search.folds import fold_experiments, mean_curve, mean_metrics
 from instil.search.locked_test import TestLock
 from instil.search.pruning import StopTrial, is_behind
 from instil.search.student_costs import evaluate_int8, num_parameters
-from instil.search.trials import Trial, read_result, result_file
+from instil.search.trials import Trial, read_result, write_result
 from instil.search.work_folder import SharedTeachers, WorkFolder
 from instil.training.run import TrainState
 
@@ -123,8 +122,7 @@ class Trainer:
             **self._train(trial),
             "seconds": round(time.perf_counter() - start, 3),
         }
-        write_json(result_file(self.folder, trial.key), result)
-        return result
+        return write_result(self.folder, result, self.experiment.task.headline)
 
     def _train(self, trial: Trial) -> dict[str, Any]:
         curve: list[list[float]] = []

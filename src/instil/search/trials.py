@@ -8,8 +8,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from instil.files.atomic import atomic
+from instil.files.checksums import (
+    JSON_KEY,
+    DamagedFileError,
+    json_with_checksum,
+    read_json_with_checksum,
+)
 from instil.recipe import build, fingerprint
 from instil.search.arms import Arm, arm_recipe
+from instil.search.finite import finite_result
 
 TRIALS = "trials"
 """Folder of the results of all trials."""
@@ -126,10 +134,39 @@ def result_file(folder: Path, key: str) -> Path:
     return folder / TRIALS / f"{key}.json"
 
 
+def write_result(folder: Path, result: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """Write the result of a trial with a checksum.
+
+    Args:
+        folder: folder of the search.
+        result: result of the trial.
+        metric: headline metric.
+
+    Returns:
+        The result as it was written, see ``finite_result``.
+    """
+    finite = finite_result(result, metric)
+    with atomic(result_file(folder, finite["key"])) as temporary:
+        temporary.write_text(json_with_checksum(finite), encoding="utf-8")
+    return finite
+
+
 def read_result(folder: Path, trial: Trial) -> dict[str, Any] | None:
-    """Return the result of a trial; None if it is not finished."""
+    """Return the result of a trial; None if it is not finished, or its file is damaged."""
     path = result_file(folder, trial.key)
     if not path.exists():
         return None
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
+    try:
+        return read_json_with_checksum(path, "The trial is trained again")
+    except DamagedFileError:
+        return _without_checksum(path)
+
+
+def _without_checksum(path: Path) -> dict[str, Any] | None:
+    """Return a result of an earlier version, which has no checksum; None for a damaged file."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    is_earlier = isinstance(result, dict) and "status" in result and JSON_KEY not in result
+    return result if is_earlier else None

@@ -1,0 +1,95 @@
+"""Folder of a search: what a new one may contain, and inputs that must not change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from instil.experiment.experiment import Experiment
+from instil.experiment.sample_digest import sample_digest
+from instil.files.locks import FileLock
+from instil.recipe import fingerprint
+from instil.recipe.sections import Recipe
+from instil.search.state import STATE, State
+
+LEFTOVERS = ("work", "teachers")
+"""Folders that a search leaves which ended before it wrote its state."""
+
+
+def check_new(folder: Path) -> None:
+    """Check that a new search may use a folder.
+
+    Args:
+        folder: folder of the search; it need not exist.
+
+    Raises:
+        FileExistsError: if it has files.
+        NotADirectoryError: if it is a file.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir():
+        raise NotADirectoryError(f"--out: {folder} is not a folder. Use another one")
+    if (folder / STATE).exists():
+        raise FileExistsError(
+            f"--out: {folder} already holds a search. Expected a new folder, or --resume {folder}"
+        )
+    if other := sorted(path.name for path in folder.iterdir() if path.name not in LEFTOVERS):
+        raise FileExistsError(
+            f"--out: {folder} is not empty. Expected a new or an empty folder, got one with "
+            f"'{other[0]}'. Use another --out"
+        )
+
+
+@contextmanager
+def starting(folder: Path) -> Iterator[None]:
+    """Keep other processes from starting a search in the folder until its state is written.
+
+    Raises:
+        FileExistsError: if another process is starting one.
+    """
+    lock = FileLock(folder / "work/start.lock")
+    if not lock.try_acquire():
+        raise FileExistsError(
+            f"--out: another process is starting a search in {folder}. Expected a new folder. "
+            f"Share its search later with --resume {folder}, or use another --out"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def hash_data(experiment: Experiment) -> str:
+    """Return the fingerprint of training and validation samples."""
+    splits = experiment.splits
+    return fingerprint(sample_digest(splits.train), sample_digest(splits.validation))
+
+
+def hash_recipe(recipe: Recipe) -> str:
+    """Return the fingerprint of a recipe, without its folder and device."""
+    return fingerprint(recipe.model_dump(mode="json", exclude={"folder", "device"}))
+
+
+def check_unchanged(state: State, experiment: Experiment, folder: Path) -> None:
+    """Check that the trainings of a stopped search are comparable with new ones.
+
+    Args:
+        state: state of the search. One of an earlier version has no fingerprint of the recipe.
+        experiment: experiment of the recipe in the folder.
+        folder: folder of the search.
+
+    Raises:
+        ValueError: if the recipe or the data have changed since the start.
+    """
+    if state.recipe_hash not in ("", hash_recipe(experiment.recipe)):
+        raise ValueError(
+            f"--resume: {folder / 'recipe.yaml'} was edited after the start of the search. "
+            "Expected the recipe of its finished trainings. Restore the file, or start a new search"
+        )
+    if state.data_hash != hash_data(experiment):
+        raise ValueError(
+            f"--resume: the data of {folder} have changed since the start of the search. Expected "
+            "those of its finished trainings. Restore the data, or start a new search"
+        )

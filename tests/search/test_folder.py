@@ -1,0 +1,104 @@
+"""Folders of searches that ended early, were edited or are damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from instil.search.folder import starting
+from instil.search.search import Settings, start
+from tests.search.recipes import continue_search, recipe, search, silent, without_times
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished search."""
+    folder = tmp_path_factory.mktemp("folder") / "first"
+    search(folder, candidates=("dkd",), num_seeds=1)
+    return folder
+
+
+def copy_of(finished: Path, path: Path) -> Path:
+    shutil.copytree(finished, path)
+    return path
+
+
+def test_a_search_that_ended_before_its_first_round_can_start_again(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"got 20\. Raise the budget"):
+        search(tmp_path / "out", candidates=("dkd",), num_seeds=1, max_steps=20)
+    assert (tmp_path / "out/work").is_dir()
+    message = "another process is starting a search"
+    with pytest.raises(FileExistsError, match=message), starting(tmp_path / "out"):
+        search(tmp_path / "out", candidates=("dkd",), num_seeds=1)
+    search(tmp_path / "out", candidates=("dkd",), num_seeds=1)
+
+
+def test_other_files_are_never_overwritten(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError, match=r"already holds a search.* or --resume"):
+        search(finished)
+    (tmp_path / "recipe.yaml").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"is not empty.*'recipe\.yaml'"):
+        search(tmp_path)
+    with pytest.raises(NotADirectoryError, match="is not a folder"):
+        search(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "flipped"])
+def test_a_damaged_trial_is_trained_again(finished: Path, tmp_path: Path, damage: str) -> None:
+    folder = copy_of(finished, tmp_path / "copy")
+    expected = json.loads((finished / "search.json").read_text())
+    path = next((folder / "trials").iterdir())
+    text = path.read_text()
+    path.write_text(text.replace('"score": 0', '"score": 1') if damage == "flipped" else damage)
+    assert path.read_text() != text
+    continue_search(folder)
+    result = json.loads((folder / "search.json").read_text())
+    assert without_times(result) == without_times(expected)
+
+
+def test_a_trial_of_an_earlier_version_has_no_checksum(finished: Path, tmp_path: Path) -> None:
+    folder = copy_of(finished, tmp_path / "copy")
+    path = next((folder / "trials").iterdir())
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(content | {"seconds": 12345.0}))
+    assert continue_search(folder)["seconds"] > 12345
+
+
+def test_a_damaged_state_is_named(finished: Path, tmp_path: Path) -> None:
+    folder = copy_of(finished, tmp_path / "copy")
+    for text in ("{", "[]"):
+        (folder / "study.json").write_text(text)
+        with pytest.raises(ValueError, match=r"--resume: .*study\.json"):
+            continue_search(folder)
+
+
+def test_an_edited_recipe_is_refused(finished: Path, tmp_path: Path) -> None:
+    folder = copy_of(finished, tmp_path / "copy")
+    path = folder / "recipe.yaml"
+    path.write_text(path.read_text().replace("lr: 0.01", "lr: 0.02"))
+    with pytest.raises(ValueError, match=r"recipe\.yaml was edited after the start"):
+        continue_search(folder)
+
+
+def test_changed_data_are_refused(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    image = generator.random((90, 4, 4), np.float32)
+    label = np.arange(90) % 3
+    np.savez(tmp_path / "own.npz", image=image, label=label)
+    own = recipe(data={"name": f"npz:{tmp_path / 'own.npz'}"})
+    settings = Settings(candidates=("dkd",), num_seeds=1)
+    start(own, settings, tmp_path / "out", silent())
+    np.savez(tmp_path / "own.npz", image=1 - image, label=label)
+    with pytest.raises(ValueError, match=r"the data of .* have changed"):
+        continue_search(tmp_path / "out")
+
+
+def test_candidates_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
+    message = "--candidates: none fits.*got mutual: .*peers.*; offline: is a loss on labels"
+    with pytest.raises(ValueError, match=message):
+        search(tmp_path / "out", candidates=("mutual", "offline"))

@@ -222,11 +222,12 @@ class ChatEncoder:
         for index, span in enumerate(spans):
             inside = covered(offsets, [span]).nonzero()[0]
             ends = inside[is_end[inside]]
-            if is_cut and index == len(spans) - 1:
-                is_learned[ends] = False
-            elif len(ends):
+            is_cut_here = is_cut and index == len(spans) - 1
+            if len(ends):
                 # Templates add text such as a new line, which no model writes after its end.
                 is_learned[inside[inside > ends[-1]]] = False
-            else:
+            if is_cut_here:
+                is_learned[ends] = False
+            elif not len(ends):
                 all_end = False
         return all_end

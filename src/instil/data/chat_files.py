@@ -61,14 +61,15 @@ class ChatFile:
         else:
             opened = gzip.open if name.endswith(".gz") else open
             try:
-                with opened(self.path, "rt", encoding="utf-8") as lines:
+                # Some programs write a byte order mark in front of the first line.
+                with opened(self.path, "rt", encoding="utf-8-sig") as lines:
                     yield from _chunks(lines, name, "line", 1)
             except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
                 raise ValueError(f"files: {self.path} cannot be read: {error}") from error
 
     def _json_rows(self) -> list[Any]:
         try:
-            rows = json.loads(self.path.read_text(encoding="utf-8"))
+            rows = json.loads(self.path.read_text(encoding="utf-8-sig"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"files: {self.path} is not JSON: {error}") from error
         if not isinstance(rows, list):

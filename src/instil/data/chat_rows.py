@@ -102,7 +102,9 @@ def chat_row(row: Any, where: str) -> ChatRow:
         "is_cut": row.get("finish_reason") == "length",
         "images": image_column(row, where),
     }
-    turns = row.get("messages", row.get("conversations"))
+    # A file of several forms has the columns of all forms; those of the others are null.
+    turns = row.get("messages")
+    turns = row.get("conversations") if turns is None else turns
     if turns is not None:
         return _conversation([], _messages(turns, "messages", where), common)
     # Of a preference pair the chosen answer is learned.
@@ -163,11 +165,24 @@ def _conversation(before: list[Message], after: list[Message], common: dict[str,
     common = common | {"images": images}
     learned = []
     for index, message in enumerate(messages):
-        flags = [message[key] for key in LOSS_KEYS if key in message]
-        if flags and not all(flags):
+        if not _counts(message, f"{common['where']}: message {index}"):
             excluded.append(index)
         learned.append({key: message[key] for key in message if key not in LOSS_KEYS})
     return ChatRow(messages=learned, num_prompt=len(before), excluded=tuple(excluded), **common)
+
+
+def _counts(message: Message, where: str) -> bool:
+    """Whether no key of a message excludes its answer.
+
+    Raises:
+        ValueError: for another value than true, false, 0 or 1, such as the text "false".
+    """
+    for key in LOSS_KEYS:
+        if message.get(key, True) not in (0, 1):
+            raise ValueError(
+                f"{where}: {key} is {shown(message[key])}. Expected true or false, or 1 or 0"
+            )
+    return all(message.get(key, True) for key in LOSS_KEYS)
 
 
 def _messages(turns: Any, column: str, where: str, may_be_empty: bool = False) -> list[Message]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -171,6 +172,9 @@ def _file(name: str, base: Path) -> Path:
     try:
         return located(name, base)
     except ValueError as error:
+        if difflib.get_close_matches(name, [CHATML.stem]):
+            problem = f"chat_template: no file '{name}'. Did you mean {CHATML.stem}?"
+            raise ValueError(problem) from error
         raise ValueError(f"chat_template: {error}") from error
 
 
@@ -240,11 +244,12 @@ def answer_spans(template: ChatTemplate, text: str, row: ChatRow, first: int = 0
         if index + 1 < len(messages):
             after = template.render(messages[: index + 1], row.where, row.tools)
         if not (text.startswith(before) and text.startswith(after) and len(before) < len(after)):
+            is_last = index == row.answers()[-1]
+            other = "" if is_last else ", or loss_on=completion to learn the last answer only"
             raise ValueError(
                 f"{row.where}: the answer in message {index} cannot be located, because the chat "
                 "template writes earlier turns differently once later ones follow. Expected a "
-                "template with {% generation %} marks. Set chat_template to such a file, or "
-                "loss_on=completion to learn the last answer only"
+                f"template with {{% generation %}} marks. Set chat_template to such a file{other}"
             )
         spans.append((len(before), len(after)))
     return spans

@@ -83,6 +83,15 @@ def test_answers_that_a_message_excludes(tmp_path: Path, template: str, key: str
     assert learned(train(tmp_path, [{"messages": messages}], folder)) == "It is lazy.<|im_end|>"
 
 
+@pytest.mark.parametrize("value", ["false", 0.5, [0]])
+def test_flags_of_a_message_that_are_neither_true_nor_false(
+    tmp_path: Path, tokenizer: str, value: object
+) -> None:
+    messages = [*DIALOG[:2], {**DIALOG[2], "loss": value}, *DIALOG[3:]]
+    with pytest.raises(ValueError, match=r"line 1: message 2: loss is .*Expected true or false"):
+        train(tmp_path, [{"messages": messages}], tokenizer)
+
+
 def test_marks_that_are_no_answers(tmp_path: Path, tokenizer: str) -> None:
     template = tmp_path / "two.jinja"
     template.write_text(MARKED + "{% generation %}the{% endgeneration %}")
@@ -105,6 +114,8 @@ def test_forms_of_rows(tmp_path: Path, tokenizer: str) -> None:
         {"text": "the lazy dog"},
         "",
         {"text": "the lazy dog", "messages": None, "prompt": None},
+        {"conversations": sharegpt, "messages": None},
+        {"messages": DIALOG, "finish_reason": "length"},
     ]
     data = train(tmp_path, rows, tokenizer)
     assert [learned(data, row) for row in range(len(data))] == [
@@ -117,6 +128,8 @@ def test_forms_of_rows(tmp_path: Path, tokenizer: str) -> None:
         " It jumps.",
         " lazy dog<|im_end|>",
         " lazy dog<|im_end|>",
+        "It jumps.<|im_end|>",
+        "It jumps.<|im_end|>It is lazy.",
     ], "the first token of a text has no earlier one"
 
 
@@ -250,6 +263,22 @@ def test_a_tokenizer_without_template(tmp_path: Path) -> None:
     assert learned(train(tmp_path, [{"messages": DIALOG}], folder, chat_template="chatml"))
     with pytest.raises(ValueError, match=r"chat_template: no 'missing.jinja'"):
         train(tmp_path, [{"messages": DIALOG}], folder, chat_template="missing.jinja")
+    with pytest.raises(ValueError, match=r"no file 'chatlm'. Did you mean chatml\?"):
+        train(tmp_path, [{"messages": DIALOG}], folder, chat_template="chatlm")
+
+
+def test_a_last_answer_that_cannot_be_located(tmp_path: Path, tokenizer: str) -> None:
+    thinking = tmp_path / "thinking.jinja"
+    thinking.write_text(CHATML.replace("assistant\n{% endif %}", "assistant\n<think>{% endif %}"))
+    rows = [{"messages": DIALOG}]
+    for loss_on, advice in (("assistant", "file, or loss_on=completion"), ("completion", "file$")):
+        with pytest.raises(ValueError, match=f"cannot be located.*Set chat_template .*{advice}"):
+            train(tmp_path, rows, tokenizer, chat_template=str(thinking), loss_on=loss_on)
+
+
+def test_a_byte_order_mark(tmp_path: Path, tokenizer: str) -> None:
+    data = train(tmp_path, ["\ufeff" + json.dumps({"messages": DIALOG})], tokenizer)
+    assert learned(data) == ANSWERS
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, tokenizer: str) -> None:

@@ -10,10 +10,14 @@ import pytest
 import torch
 
 import instil
+from instil.core import Net
 from instil.data.sources.digits import digits
+from instil.deployment.predict import Student
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
 from instil.export.student import load_student
+from instil.networks.causal_transformer import causal_transformer
+from instil.tasks.language import call as language_call
 from tests.experiment.small import recipe, result, run_of
 
 CNN = {"model": "cnn", "options": {"width": 3}, "input": {"size": 8, "mean": [0.3], "std": [0.4]}}
@@ -162,6 +166,17 @@ def test_prediction_changes_no_weights(run: Path) -> None:
     image = torch.rand(3, 1, 8, 8)
     assert torch.equal(student(image), student(image))
     assert all(torch.equal(value, before[name]) for name, value in student.net.state_dict().items())
+
+
+def test_the_tokens_of_a_language_model_have_probabilities_that_sum_to_one() -> None:
+    sections = {"task": "language", "data": {"name": "sorting"}, "objectives": {"forward_kl": {}}}
+    net = Net(causal_transformer(vocabulary=11, length=8), language_call).eval()
+    student = Student(net, ("token",), "token", recipe(**sections), (8,))
+    ids = torch.arange(8)[None]
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    probability = student(batch)
+    assert probability.shape == (1, 8, 11)
+    torch.testing.assert_close(probability.sum(-1), torch.ones(1, 8))
 
 
 def test_the_student_of_the_last_stage(tmp_path: Path) -> None:

@@ -159,3 +159,9 @@ def test_unknown_categories_are_noted_and_missing_columns_are_errors(folder: Pat
     (folder / "new.csv").write_text("age,y\n30,n\n")
     with pytest.raises(RecipeError, match=r"^data: files\.test: no column 'job'"):
         Experiment.from_recipe(recipe(**sections))
+
+
+def test_an_unknown_sampler() -> None:
+    one = Experiment.from_recipe(recipe("data.sampler=class_pair"))
+    with pytest.raises(RecipeError, match=r"data.sampler: unknown sampler 'class_pair'"):
+        one.loader(one.splits.train, 0, shuffle=True, sampler=one.recipe.data.sampler)

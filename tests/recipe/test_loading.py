@@ -170,6 +170,12 @@ def test_what_is_wrong_is_said_in_one_line(change: str, message: str) -> None:
     assert text.startswith(message) if message.endswith(" ") else text == message
 
 
+def test_an_unknown_task_with_a_folder_of_transformers() -> None:
+    model = {"model": "transformers:folder"}
+    text = problem(task="langauge", teacher=model, student=model)
+    assert text == "task: No task named 'langauge'. Did you mean language or ranking?"
+
+
 def test_all_problems_are_told_at_once_and_none_twice() -> None:
     message = problem(
         "objectives.dkdd={}",

@@ -27,8 +27,10 @@ def test_only_the_adapters_learn() -> None:
     assert len(learned) == 5 * 7 * 2, "all linear layers but the head"
     few = lora(copy.deepcopy(model), modules=["q_proj"])
     assert sum(parameter.requires_grad for parameter in few.parameters()) == 5 * 2
-    with pytest.raises(ValueError, match="no_such"):
+    with pytest.raises(ValueError, match=r"modules: no linear layer has the name 'no_such'"):
         lora(copy.deepcopy(model), modules=["no_such"])
+    with pytest.raises(ValueError, match=r"name 'v_prj'\. Did you mean v_proj"):
+        lora(copy.deepcopy(model), modules=["self_attn.q_proj", "v_prj"])
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")

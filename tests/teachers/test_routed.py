@@ -98,12 +98,12 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="routed teachers need at least one member"):
         Routed([])
     with pytest.raises(
-        ValueError, match=r"teacher\.by: unknown value.*got 'entropie'. Did you mean entropy"
+        ValueError, match=r"ensemble\.by: unknown value.*got 'entropie'. Did you mean entropy"
     ):
         Routed([net()], "entropie")  # type: ignore[arg-type]
     with pytest.raises(
         ValueError,
-        match=r"members are chosen by 'domain'\. Expected this key in the batch, got x, label",
+        match=r"ensemble\.by: members are chosen by 'domain'\. Expected this key in the batch, got x, label",
     ):
         Routed([net()], "domain")({key: batch()[key] for key in ("x", "label")})
     with pytest.raises(ValueError, match="member 0 gives features, and no logits to choose from"):

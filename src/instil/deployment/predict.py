@@ -27,6 +27,10 @@ from instil.tasks.diffusion import Diffusion
 from instil.tasks.speech_recognition import SpeechRecognition
 
 
+ONE_OF = ("single", "token", "sequence")
+"""Kinds of labels with one class per item, position or token, so that probabilities sum to 1."""
+
+
 class Student:
     """A distilled student, ready for prediction.
 
@@ -74,8 +78,9 @@ class Student:
                 as in the files of training.
 
         Returns:
-            (N, C), or (N, H, W, C) for segmentation; for a regression its outputs (N, D). For raw
-            columns they are in the unit of the label.
+            (N, C), or (N, H, W, C) for segmentation; (N, T, C) for the tokens of a language model
+            or an encoder-decoder; for a regression its outputs (N, D). For raw columns they are in
+            the unit of the label.
 
         Raises:
             ValueError: if the inputs do not fit the task, or if the task has no classes. In the
@@ -96,7 +101,7 @@ class Student:
             logits: Tensor = self.net(self._to_batch(inputs))["logits"].float()
         if self.kind == "real":
             return logits if raw_rows is None else raw_rows.restore(logits)
-        return logits.softmax(-1) if self.kind == "single" else logits.sigmoid()
+        return logits.softmax(-1) if self.kind in ONE_OF else logits.sigmoid()
 
     def _to_batch(self, inputs: Any) -> Batch:
         """Batch with the keys of the data, from a tensor or from a mapping with these keys."""

@@ -231,8 +231,8 @@ class Experiment:
         batches = (self.recipe.data.batch_size, seed, rank(), world_size(), accumulate)
         if isinstance(samples, Stream):
             return StreamLoader(samples, *batches, workers=workers, **augmented)
-        composed = {"sampler": samplers.find(sampler), **augmented}
         with contextlib.nullcontext() if sampler == "shuffled" else error_context("data.sampler"):
+            composed = {"sampler": samplers.find(sampler), **augmented}
             return Loader(samples, *batches, workers=workers, **composed)
 
     def _augmented(self, samples: Samples, seed: int, with_mixing: bool) -> dict[str, Any]:

@@ -104,7 +104,9 @@ class ModelRequest:
         try:
             return function()
         except Exception as error:  # a library may raise anything
-            raise ValueError(f"{self.spec} cannot be built: {error}") from error
+            # One problem is one line.
+            problem = " ".join(str(error).split())
+            raise ValueError(f"{self.spec} cannot be built: {problem}") from error
 
 
 class ModelSource(ABC):

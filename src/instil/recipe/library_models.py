@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from instil import catalogue
 from instil.recipe.errors import RecipeError
 
 PREFIX = "transformers:"
@@ -43,6 +44,8 @@ def expand_library_model(entry: Any, task: str, path: str) -> Any:
         return entry
     name = str(entry["model"]).removeprefix(PREFIX)
     if task not in AUTO_CLASSES:
+        if task not in catalogue.names("task"):
+            raise RecipeError(f"task: {catalogue.unknown('task', task)}")
         raise RecipeError(
             f"{path}.model: {PREFIX}{name} names weights, and the task {task} has no Auto class of "
             f"its own. Expected one of the tasks {', '.join(AUTO_CLASSES)}. Set model: "

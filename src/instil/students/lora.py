@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from annotated_types import Ge, Lt
 from torch import nn
 from typing_extensions import Doc
 
+from instil.cards import suggestion
 from instil.students.layers import is_linear, is_transposed, output_head
 
 
@@ -36,6 +38,7 @@ def lora(
     linear_layers = [
         name for name, part in model.named_modules() if is_linear(part) and part is not head
     ]
+    _check_names(modules or (), linear_layers)
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -45,3 +48,13 @@ def lora(
     )
     adapted: nn.Module = get_peft_model(language_model, config)
     return adapted
+
+
+def _check_names(modules: Iterable[str], linear_layers: Sequence[str]) -> None:
+    """Check that each name is the end of the path of a layer; peft would ignore some of them."""
+    last_names = dict.fromkeys(path.rpartition(".")[2] for path in linear_layers)
+    for name in modules:
+        if not any(f".{path}".endswith(f".{name}") for path in linear_layers):
+            raise ValueError(
+                f"modules: no linear layer has the name '{name}'.{suggestion(name, last_names)}"
+            )

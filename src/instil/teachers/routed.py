@@ -58,7 +58,7 @@ class Routed(Teacher):
         super().__init__()
         if not members:
             raise ValueError("teacher: routed teachers need at least one member, got none")
-        require_choice("teacher.by", by, list(RULES))
+        require_choice("ensemble.by", by, list(RULES))
         self.members = nn.ModuleList(
             member if isinstance(member, Teacher) else Frozen(member) for member in members
         )
@@ -102,7 +102,7 @@ class Routed(Teacher):
             parts.append((rows, outputs["top"]))
         if sum(len(rows) for rows, _ in parts) < len(member_of_row):
             raise ValueError(
-                f"teacher.by: a {self.by} of the batch has no member. Expected numbers from 0 to "
+                f"ensemble.by: a {self.by} of the batch has no member. Expected numbers from 0 to "
                 f"{len(self.members) - 1}, got {int(member_of_row.max())}"
             )
         sizes = sorted({part.values.shape[-1] for _, part in parts})
@@ -134,7 +134,7 @@ class Routed(Teacher):
             return lowest_entropy(logits)
         if self.by not in batch:
             raise ValueError(
-                f"teacher.by: members are chosen by '{self.by}'. Expected this key in the batch, "
+                f"ensemble.by: members are chosen by '{self.by}'. Expected this key in the batch, "
                 f"got {', '.join(batch)}"
             )
         if self.by in ROW_KEYS:

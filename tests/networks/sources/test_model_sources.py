@@ -177,12 +177,38 @@ def test_transformers_loads_a_local_folder(tmp_path: Path) -> None:
         ("AutoModel", {}, "expected the option path, or config with a model_type"),
         ("AutoModel", {"config": {"model_type": "brt"}}, "cannot be built: .*brt"),
         ("AutoModel", {"trust_remote_code": True}, "would execute code"),
+        (
+            "AutoModel",
+            {"config": {"model_type": "bert", "num_hiden_layers": 1}},
+            r"options.config.num_hiden_layers: unknown entry of BertConfig\. "
+            "Did you mean num_hidden_layers",
+        ),
     ],
 )
 def test_wrong_transformers_models(name: str, options: dict[str, Any], message: str) -> None:
     pytest.importorskip("transformers")
     with pytest.raises(ValueError, match=message):
         build(f"transformers:{name}", options, **TEXTS)
+
+
+def test_entries_of_a_configuration(tmp_path: Path) -> None:
+    """A name of another form counts if the configuration reads it."""
+    pytest.importorskip("transformers")
+    spec = "transformers:AutoModelForCausalLM"
+    config = {"model_type": "llama", "intermediate_size": 16, "rope_theta": 123.0, **TINY}
+    model: Any = build(spec, {"config": config}, **TEXTS)
+    assert model.config.rope_parameters["rope_theta"] == 123
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"options.config.n_layers: unknown entry of LlamaConfig"):
+        build(spec, {"path": "model", "config": {"n_layers": 1}}, base=tmp_path, **TEXTS)
+
+
+def test_a_message_of_a_library_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    options = {"path": "no/such_model"}
+    with pytest.raises(ValueError, match=r"cannot be built: .*huggingface") as caught:
+        build("transformers:AutoModel", options, base=tmp_path, pretrained=True, **TEXTS)
+    assert "\n" not in str(caught.value)
 
 
 def test_diffusers() -> None:

@@ -174,6 +174,13 @@ class Bidirectional(nn.Module):
         return logits
 
 
+def test_a_model_that_cannot_compute_a_row() -> None:
+    model = tiny_model("llama")
+    model.model.layers[0].self_attn.q_proj = nn.Linear(16, 5)
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM cannot compute a row of \d+ tokens"):
+        call(model, IDS)
+
+
 def test_a_model_without_a_head_is_tested_for_causality() -> None:
     with pytest.raises(ValueError, match="Bidirectional: the logits of a position depend on later"):
         call(Bidirectional(), IDS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +161,40 @@ def _config(
         # The configuration of a GGUF file is in the file.
         if "gguf_file" in request.options:
             entries = {"gguf_file": request.options["gguf_file"]} | entries
-        return transformers.AutoConfig.from_pretrained(path, **entries)
+        return _checked_config(partial(transformers.AutoConfig.from_pretrained, path), entries)
     model_type = entries.pop("model_type")
     config_class = type(transformers.AutoConfig.for_model(model_type))
-    return config_class(**(_data_options(config_class, request.facts) | entries))
+    from_data = _data_options(config_class, request.facts)
+    return _checked_config(config_class, entries, from_data)
+
+
+def _checked_config(
+    create: Callable[..., Any],
+    entries: Mapping[str, Any],
+    from_data: Mapping[str, Any] | None = None,
+) -> Any:
+    """Configuration with these entries; transformers would ignore an unknown one.
+
+    Raises:
+        ValueError: for an unknown entry, with the closest names.
+    """
+    if not entries:
+        return create(**(from_data or {}))
+    # A GGUF file is where the other entries come from.
+    source = {key: entries[key] for key in ("gguf_file",) if key in entries}
+    plain = create(**source)
+    for name in entries:
+        if name in source or hasattr(plain, name):
+            continue
+        # Some classes read entries that they store under another name, such as rope_theta.
+        changed = create(**source, **{name: entries[name]}).to_dict()
+        changed.pop(name, None)
+        if changed == plain.to_dict():
+            raise ValueError(
+                f"options.config.{name}: unknown entry of {type(plain).__name__}."
+                f"{suggestion(name, plain.to_dict())}"
+            )
+    return create(**{**(from_data or {}), **entries})
 
 
 def _data_options(config_class: Any, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -202,12 +202,20 @@ def check_causal(logits: Callable[[Tensor], Tensor], input_ids: Tensor, name: st
         name: class of the model, for the message.
 
     Raises:
-        ValueError: if another last token changes the logits of earlier positions.
+        ValueError: if another last token changes the logits of earlier positions, and for a model
+            that cannot compute the row.
     """
     changed = input_ids.clone()
     # Token 0 exists in every vocabulary; if it is the last token, 1 takes its place.
     changed[:, -1] = (input_ids[:, -1] == 0).to(input_ids.dtype)
-    before = logits(input_ids)[:, :-1]
+    try:
+        before = logits(input_ids)[:, :-1]
+    except RuntimeError as error:
+        # For example a number of heads that does not divide the channels.
+        raise ValueError(
+            f"{name} cannot compute a row of {input_ids.shape[1]} tokens; its configuration may be "
+            f"wrong: {error}"
+        ) from error
     after = logits(changed)[:, :-1]
     if not close(after, before):
         raise ValueError(

@@ -103,7 +103,7 @@ def test_bad_arguments() -> None:
         Routed([net()], "entropie")  # type: ignore[arg-type]
     with pytest.raises(
         ValueError,
-        match=r"ensemble\.by: members are chosen by 'domain'\. Expected this key in the batch, got x, label",
+        match=r"ensemble\.by: members are chosen by 'domain'\. Expected this key .*, got x, label",
     ):
         Routed([net()], "domain")({key: batch()[key] for key in ("x", "label")})
     with pytest.raises(ValueError, match="member 0 gives features, and no logits to choose from"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,13 @@ class ChatTemplate:
     def __init__(self, source: str, tokens: dict[str, str]):
         self.source = source
         self.tokens = tokens
-        self._reads_parts: bool | None = None
         self.has_marks = GENERATION.search(source) is not None
 
-    @property
+    @cached_property
     def reads_parts(self) -> bool:
         """Whether the template reads contents as lists of parts, as for images."""
-        if self._reads_parts is None:
-            self._reads_parts = PROBE not in self._probe(PROBE) and PROBE in self._probe(
-                [{"type": "text", "text": PROBE}]
-            )
-        return self._reads_parts
+        parts = [{"type": "text", "text": PROBE}]
+        return PROBE not in self._probe(PROBE) and PROBE in self._probe(parts)
 
     def _probe(self, content: Any) -> str:
         """Text of a message with this content; empty if the template refuses it."""
@@ -172,10 +169,9 @@ def _file(name: str, base: Path) -> Path:
     try:
         return located(name, base)
     except ValueError as error:
-        if difflib.get_close_matches(name, [CHATML.stem]):
-            problem = f"chat_template: no file '{name}'. Did you mean {CHATML.stem}?"
-            raise ValueError(problem) from error
-        raise ValueError(f"chat_template: {error}") from error
+        is_typo = bool(difflib.get_close_matches(name, [CHATML.stem]))
+        problem = f"no file '{name}'. Did you mean {CHATML.stem}?" if is_typo else error
+        raise ValueError(f"chat_template: {problem}") from error
 
 
 def _renderer() -> Any:

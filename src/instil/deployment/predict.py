@@ -26,7 +26,6 @@ from instil.tasks.classification import Classification
 from instil.tasks.diffusion import Diffusion
 from instil.tasks.speech_recognition import SpeechRecognition
 
-
 ONE_OF = ("single", "token", "sequence")
 """Kinds of labels with one class per item, position or token, so that probabilities sum to 1."""
 

@@ -151,8 +151,7 @@ def load_template(name: str | None, tokenizer: Any, base: Path = Path()) -> Chat
     files = getattr(tokenizer, "files", None)
     source: str | None = None if files is None else files.chat_template
     if name is not None:
-        path = CHATML if name == "chatml" else _file(name, base)
-        source = path.read_text(encoding="utf-8")
+        source = _file(name, base).read_text(encoding="utf-8")
     if source is None:
         return None
     tokens: dict[str, str] = {}
@@ -167,7 +166,7 @@ def load_template(name: str | None, tokenizer: Any, base: Path = Path()) -> Chat
 
 def _file(name: str, base: Path) -> Path:
     try:
-        return located(name, base)
+        return CHATML if name == CHATML.stem else located(name, base)
     except ValueError as error:
         is_typo = bool(difflib.get_close_matches(name, [CHATML.stem]))
         problem = f"no file '{name}'. Did you mean {CHATML.stem}?" if is_typo else error

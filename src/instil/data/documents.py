@@ -99,8 +99,9 @@ def _first_folder(file: Path, root: Path) -> str:
 
 
 def _read(file: Path) -> str:
+    # A byte order mark in front of the text is not part of it.
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: invalid UTF-8: {error}") from error
 

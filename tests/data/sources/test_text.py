@@ -88,6 +88,13 @@ def test_only_the_answer_is_learned_and_padding_is_not(tmp_path: Path) -> None:
         assert int(row["bytes"][row["valid"]].sum()) == learned - 1
 
 
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path) -> None:
+    file = lines(tmp_path, *({"prompt": "a", "completion": "b"} for _ in range(4)))
+    plain = text(str(file), length=8).train.label
+    file.write_text("\ufeff" + file.read_text())
+    assert torch.equal(text(str(file), length=8).train.label, plain)
+
+
 def test_an_answer_that_was_cut_has_no_end_to_learn(tmp_path: Path) -> None:
     entry = {"prompt": "ab", "completion": "xxx"}
     for reason, learned in (("length", 3), ("stop", 4)):

@@ -140,6 +140,9 @@ def test_wrong_options_for_an_encoder_decoder_are_errors() -> None:
         depth(models["t5"], decoder_layers=2, by="last")
     with pytest.raises(ValueError, match="not for an encoder-decoder"):
         depth(models["own"], 2, decoder_layers=2)
+    for model in models.values():
+        with pytest.raises(ValueError, match=r"layers: .* is an encoder-decoder\. Set encoder_lay"):
+            depth(model, 2)
     with pytest.raises(ValueError, match="LlamaForCausalLM is not an encoder-decoder"):
         depth(llama(), decoder_layers=2)
     with pytest.raises(ValueError, match="layers: missing"):

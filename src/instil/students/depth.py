@@ -54,6 +54,11 @@ def depth(
     if encoder_layers is None and decoder_layers is None:
         if layers is None:
             raise ValueError("layers: missing. Expected the number of layers that stay")
+        if _has_two_stacks(model):
+            raise ValueError(
+                f"layers: {type(model).__name__} is an encoder-decoder. Set encoder_layers or "
+                "decoder_layers"
+            )
         _keep(model, model, layers, by, observe)
         match_configuration(model, "depth")
         return model
@@ -74,6 +79,16 @@ def depth(
         _cut_part(bare, bare.get_decoder(), DECODER_FIELDS, decoder_layers, by, observe)
     match_configuration(model, "depth")
     return model
+
+
+def _has_two_stacks(model: Any) -> bool:
+    """Whether a model has layers of an encoder and layers of a decoder."""
+    if not (hasattr(model, "get_encoder") and hasattr(model, "get_decoder")):
+        return False
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", True) is False:
+        return False
+    # A model with one of the parts, such as WhisperForAudioClassification, returns itself.
+    return model.get_encoder() is not model and model.get_decoder() is not model
 
 
 def _keep(model: nn.Module, part: nn.Module, layers: Layers, by: By, observe: Observe) -> list[int]:

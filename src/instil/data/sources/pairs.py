@@ -124,6 +124,11 @@ def pair_splits(
         if len(fitting) < len(part):
             left_out = len(part) - len(fitting)
             notes.append(f"{left_out} {split} pairs are longer than {max_length} tokens: left out")
+        if part and not fitting:
+            raise ValueError(
+                f"max_length: all {len(part)} {split} pairs are longer than {max_length} tokens. "
+                "Increase data.max_length"
+            )
         if not fitting:
             raise ValueError(f"files: there is no {split} pair. Expected at least one")
         parts[split] = text_pairs(fitting, shared)

@@ -14,7 +14,8 @@ from typing_extensions import Doc
 Check = Callable[[str, str], bool]
 """Maps a generated answer and the answer of the data to whether the first one is correct."""
 CheckName = Literal["exact_match", "last_number"]
-NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
+NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|(?<![\w.])\.\d+)")
+"""Number of a text. The minus sign between two numbers is a difference and not part of one."""
 MAX_DIGITS = 4000
 """Largest number of digits of a number; generated texts may repeat a digit without end."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -161,40 +160,51 @@ def _config(
         # The configuration of a GGUF file is in the file.
         if "gguf_file" in request.options:
             entries = {"gguf_file": request.options["gguf_file"]} | entries
-        return _checked_config(partial(transformers.AutoConfig.from_pretrained, path), entries)
+        return _of_folder(transformers, path, entries)
     model_type = entries.pop("model_type")
     config_class = type(transformers.AutoConfig.for_model(model_type))
-    from_data = _data_options(config_class, request.facts)
-    return _checked_config(config_class, entries, from_data)
+    return _of_class(config_class, _data_options(config_class, request.facts), entries)
 
 
-def _checked_config(
-    create: Callable[..., Any],
-    entries: Mapping[str, Any],
-    from_data: Mapping[str, Any] | None = None,
-) -> Any:
-    """Configuration with these entries; transformers would ignore an unknown one.
+def _of_class(config_class: Any, from_data: Mapping[str, Any], entries: dict[str, Any]) -> Any:
+    """Configuration of a class with these entries.
 
     Raises:
-        ValueError: for an unknown entry, with the closest names.
+        ValueError: for an entry that the class only stores.
     """
-    if not entries:
-        return create(**(from_data or {}))
-    # A GGUF file is where the other entries come from.
-    source = {key: entries[key] for key in ("gguf_file",) if key in entries}
-    plain = create(**source)
+    plain = config_class()
+    config = config_class(**{**from_data, **entries})
     for name in entries:
-        if name in source or hasattr(plain, name):
+        # Entries of an older form, such as backbone, are converted and not stored; null is none.
+        if hasattr(plain, name) or getattr(config, name, None) is None:
             continue
-        # Some classes read entries that they store under another name, such as rope_theta.
-        changed = create(**source, **{name: entries[name]}).to_dict()
-        changed.pop(name, None)
-        if changed == plain.to_dict():
-            raise ValueError(
-                f"options.config.{name}: unknown entry of {type(plain).__name__}."
-                f"{suggestion(name, plain.to_dict())}"
-            )
-    return create(**{**(from_data or {}), **entries})
+        others = {key: value for key, value in entries.items() if key != name}
+        without = config_class(**{**from_data, **others}).to_dict()
+        # Some entries are stored and read as well, such as rope_theta.
+        if {**config.to_dict(), name: None} == {**without, name: None}:
+            raise ValueError(_unknown_entry(name, plain))
+    return config
+
+
+def _of_folder(transformers: Any, path: str, entries: dict[str, Any]) -> Any:
+    """Configuration of a folder or of the hub with these entries in place of its own.
+
+    Raises:
+        ValueError: for an entry that the configuration does not have.
+    """
+    config, unused = transformers.AutoConfig.from_pretrained(
+        path, return_unused_kwargs=True, **entries
+    )
+    for name in entries:
+        # A GGUF file is where the other entries come from.
+        if name in unused and name != "gguf_file":
+            raise ValueError(_unknown_entry(name, config))
+    return config
+
+
+def _unknown_entry(name: str, config: Any) -> str:
+    hint = suggestion(name, config.to_dict())
+    return f"options.config.{name}: unknown entry of {type(config).__name__}.{hint}"
 
 
 def _data_options(config_class: Any, facts: Mapping[str, Any]) -> dict[str, Any]:

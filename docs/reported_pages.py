@@ -24,6 +24,10 @@ def reported_page() -> str:
         "`instil compare RUN --reported BENCHMARK/PAIR` shows them in a column of their own",
         "([guide](compare.md#reported-results)).",
         "",
+        "A number is here only if a document with it could be read: a table, a sentence or a",
+        "picture in the authors' repository at a fixed commit. Papers for which no such document",
+        "was found are missing, among them CAT-KD, FCFD, OFA, CRLD, KD-DETR, MiniLLM, GKD and sCM.",
+        "",
         "## Coverage",
         "",
     ]

@@ -135,12 +135,34 @@ def librispeech(_: str) -> list[str]:
     return [*teacher, *lengths, "train.schedule.total_iters=1"]
 
 
+def coco(_: str) -> list[str]:
+    """Pictures with boxes in the format of COCO 2017, for two splits."""
+    folder = Path("coco", "annotations")
+    folder.mkdir(parents=True)
+    names = ["person", "bicycle"]
+    for split in ("train2017", "val2017"):
+        pictures(Path("coco", split), [f"{index:012}" for index in range(8)], (48, 64))
+        images = []
+        boxes = []
+        for index in range(8):
+            images.append({"id": index, "file_name": f"{index:012}.png", "width": 64, "height": 48})
+            box = {"id": index, "image_id": index, "category_id": 1 + index % 2, "iscrowd": 0}
+            boxes.append(box | {"bbox": [4 + index, 4, 30, 24]})
+        categories = [{"id": 1 + index, "name": name} for index, name in enumerate(names)]
+        facts = {"images": images, "annotations": boxes, "categories": categories}
+        (folder / f"instances_{split}.json").write_text(json.dumps(facts))
+    networks = [f"{side}.options.backbone=resnet18" for side in ("teacher", "student")]
+    networks += [f"{side}.options.pyramid_channels=32" for side in ("teacher", "student")]
+    return ["data.size=[64, 64]", *networks, "train.epochs=1"]
+
+
 FORMS: dict[str, Callable[[str], list[str]]] = {
     "cifar100": cifar100,
     "imagenet": imagenet,
     "cityscapes": cityscapes,
     "glue": glue,
     "librispeech": librispeech,
+    "coco": coco,
 }
 """Benchmark -> function that writes tiny data of its form, and returns the overrides."""
 

@@ -1,13 +1,14 @@
 """Results that papers report, as data with their sources.
 
-The files are in ``instil/reported``, one for each benchmark. A reported number is never averaged,
-ranked or plotted with measured ones.
+The files are in ``instil/reported``: ``NAME.yaml`` for each benchmark, and ``NAME.PART.yaml`` with
+further sources, pairs and tables. A reported number is never averaged, ranked or plotted with
+measured ones.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Len
@@ -121,7 +122,7 @@ class ReportedBenchmark(_Strict):
 
 def benchmark_names() -> list[str]:
     """Return the names of all benchmarks with reported results."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return sorted(path.stem for path in FOLDER.glob("*.yaml") if "." not in path.stem)
 
 
 def load_reported(name: str) -> ReportedBenchmark:
@@ -138,8 +139,29 @@ def load_reported(name: str) -> ReportedBenchmark:
             f"--reported: unknown benchmark {name}. Expected one of "
             f"{', '.join(benchmark_names())}.{suggestion(name, benchmark_names())}"
         )
-    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    return ReportedBenchmark.model_validate(yaml.safe_load(text))
+    facts = _read(FOLDER / f"{name}.yaml")
+    for path in sorted(FOLDER.glob(f"{name}.*.yaml")):
+        _add_part(facts, _read(path), path.name)
+    return ReportedBenchmark.model_validate(facts)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return facts
+
+
+def _add_part(facts: dict[str, Any], part: dict[str, Any], name: str) -> None:
+    """Add the sources, pairs and tables of a part to those of its benchmark."""
+    for section in ("sources", "pairs"):
+        repeated = sorted(facts[section].keys() & part.get(section, {}).keys())
+        if repeated:
+            raise ValueError(f"{name}: {section} repeats {', '.join(repeated)} of another file")
+        facts[section] |= part.pop(section, {})
+    facts["tables"] += part.pop("tables", [])
+    if part:
+        raise ValueError(
+            f"{name}: unknown key {', '.join(part)}. Expected sources, pairs and tables"
+        )
 
 
 def select_reported(text: str) -> tuple[ReportedBenchmark, str | None]:

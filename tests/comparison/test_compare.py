@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from instil.cli import main
 from instil.comparison.compare import compare
+from instil.comparison.labels import result_labels
 from tests.comparison.folders import LEVELS, write_run, write_search
 
 
@@ -76,6 +78,52 @@ def test_a_search_over_students_has_their_costs_and_a_teacher(tmp_path: Path) ->
         ("teacher", "cnn (width=32)", None),
     ]
     assert group.results[0].axes.sources == ("logits",)
+
+
+def test_a_search_over_students_and_methods_has_both_names(tmp_path: Path) -> None:
+    scores = {"dkd@small": [0.9, 0.9], "alone@small int8": [0.8, 0.8], "recipe@recipe": [0.7, 0.7]}
+    folder = write_search(tmp_path / "search", scores)
+    outcome = json.loads((folder / "search.json").read_text())
+    for row in outcome["finalists"]:
+        row["format"] = "int8" if row["name"].endswith("int8") else "float32"
+        row["kind"] = "baseline" if row["name"].startswith("alone") else "objective"
+    (folder / "search.json").write_text(json.dumps(outcome))
+    (group,) = compare([folder]).groups
+    assert [(row.method, row.student, row.kind, row.axes.sources) for row in group.results] == [
+        ("dkd", "small", "method", ("logits",)),
+        ("alone", "small int8", "baseline", ()),
+        ("kd", "cnn (width=6)", "method", ("logits",)),
+    ]
+
+
+def test_a_search_over_teachers_has_the_method_of_the_recipe(tmp_path: Path) -> None:
+    folder = write_search(tmp_path / "search", {"width_8": [0.9, 0.9], "recipe": [0.8, 0.8]})
+    outcome = json.loads((folder / "search.json").read_text())
+    outcome["finalists"][0]["kind"] = "teacher"
+    (folder / "search.json").write_text(json.dumps(outcome))
+    (group,) = compare([folder]).groups
+    assert [(row.method, row.axes.sources) for row in group.results] == [
+        ("kd, teacher width_8", ("logits",)),
+        ("kd", ("logits",)),
+    ]
+
+
+def test_the_teacher_may_be_an_ensemble_and_has_a_training_of_its_own(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    path = folder / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe["teacher"] = [recipe["teacher"], {"model": "mlp"}]
+    recipe["teacher_train"] = {"epochs": 7, "steps": None}
+    path.write_text(yaml.safe_dump(recipe))
+    (group,) = compare([folder]).groups
+    teacher = group.results[-1]
+    assert (teacher.student, teacher.training) == ("cnn (width=32) + mlp", "7 epochs")
+
+
+def test_a_label_has_only_details_that_differ(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", (0.9, 0.9, 0.9))]
+    (group,) = compare(runs).groups
+    assert result_labels(group)[:2] == ["kd, a", "kd, b"]
 
 
 def test_differences_are_paired_and_corrected(tmp_path: Path) -> None:

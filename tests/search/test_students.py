@@ -242,6 +242,14 @@ def test_the_console_names_the_file_and_what_it_keeps() -> None:
     assert "keeps 99 % of the teacher's validation accuracy: 20 kB; the teacher has 90 kB." in text
     assert "Write its int8 file with: instil export RUN" in text
     assert "quality and size 0.75" in text
+    row |= {"name": "label_smoothing@networks_of_the_teacher int8", "memory_bytes": 14_000}
+    outcome |= {"winner": row["name"], "finalists": [row | {"validation": score, "test": score}]}
+    outcome["frontiers"] = {}
+    narrow = Console(file=io.StringIO(), width=80)
+    show_students(outcome, narrow)
+    text = narrow.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert all(len(line) <= 80 for line in text.splitlines() if "kB" in line and "keep" not in line)
     outcome["keep"] = {"share": 0.99, "target": 0.95, "is_met": False}
     assert student_sentences(outcome)[0].startswith("No student keeps 99 %")
 

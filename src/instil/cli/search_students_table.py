@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from instil.cli.search_table import interval
+from instil.cli.search_table import compact_table, interval
 from instil.search.student_page import cost_texts, find_row, student_headline
 
 
@@ -20,8 +19,9 @@ def show_students(outcome: Mapping[str, Any], console: Console) -> None:
         console: console.
     """
     metric = outcome["headline"]
-    table = Table(title=f"{metric} of the students, {len(outcome['final_seeds'])} new seeds")
-    table.add_column("Student")
+    table = compact_table(f"{metric} of the students, {len(outcome['final_seeds'])} new seeds")
+    # A terminal of 80 columns folds long names, and cuts none.
+    table.add_column("Student", overflow="fold")
     for name in ("Validation", "Test", "95 % interval", "Latency", "Size", "Memory", "Parameters"):
         table.add_column(name, justify="right")
     for row in outcome["finalists"]:

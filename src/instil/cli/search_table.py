@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -24,13 +25,13 @@ def show(outcome: Mapping[str, Any], console: Console) -> None:
     references = [
         name for name in COMPARED if any(name in row["differences"] for row in outcome["finalists"])
     ]
-    table = Table(title=f"{metric} of the finalists, {len(outcome['final_seeds'])} new seeds")
-    table.add_column("Method")
+    table = compact_table(f"{metric} of the finalists, {len(outcome['final_seeds'])} new seeds")
+    table.add_column("Method", overflow="fold")
     table.add_column("Validation", justify="right")
     table.add_column("Test", justify="right")
     table.add_column("95 % interval", justify="right")
     for name in references:
-        table.add_column(f"Gain over {name}", justify="right")
+        table.add_column(f"Gain over {name}", overflow="fold", justify="right")
     table.add_column("Parameters", justify="right")
     for row in outcome["finalists"]:
         cells = [
@@ -51,12 +52,17 @@ def show(outcome: Mapping[str, Any], console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def compact_table(title: str) -> Table:
+    """Return a table without lines between its columns, which fits into 80 characters."""
+    return Table(title=title, box=box.SIMPLE_HEAD, padding=0)
+
+
 def _show_teachers(outcome: Mapping[str, Any], console: Console) -> None:
     """Print the cheap signals of each teacher, in the order of the search, and its student."""
     rows = teacher_rows(outcome)
-    table = Table(title="Signals of the teachers before the trials")
+    table = compact_table("Signals of the teachers before the trials")
     for name in rows[0]:
-        table.add_column(name, justify="left" if name == "Teacher" else "right")
+        table.add_column(name, overflow="fold", justify="left" if name == "Teacher" else "right")
     for row in rows:
         table.add_row(*row.values())
     console.print(table)

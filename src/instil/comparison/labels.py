@@ -26,10 +26,14 @@ def result_labels(group: SettingGroup) -> list[str]:
         [row.folder.name for row in group.results],
         [str(row.folder) for row in group.results],
     ):
-        repeated = {label for label in labels if labels.count(label) > 1}
+        pairs = list(zip(labels, details, strict=True))
+        details_by_label: dict[str, set[str]] = {}
+        for label, detail in pairs:
+            details_by_label.setdefault(label, set()).add(detail)
+        # A detail that all results of a label share would only make it longer.
         labels = [
-            f"{label}, {detail}" if label in repeated else label
-            for label, detail in zip(labels, details, strict=True)
+            f"{label}, {detail}" if detail and len(details_by_label[label]) > 1 else label
+            for label, detail in pairs
         ]
     return labels
 

@@ -68,13 +68,30 @@ def survey_axes(
     return Axes(distilling or tuple(sources), tuple(arrangements), tuple(algorithms))
 
 
-def network_text(net: Mapping[str, Any] | None) -> str:
-    """Return a network of a recipe in words, such as ``networks:cnn (width=6)``."""
+def network_text(net: Mapping[str, Any] | list[Any] | str | None) -> str:
+    """Return a network of a recipe in words, such as ``networks:cnn (width=6)``.
+
+    Args:
+        net: section of the network, a short form such as ``previous``, or a list of these.
+    """
     if not net:
         return ""
+    if isinstance(net, list):
+        return " + ".join(network_text(one) for one in net)
+    if isinstance(net, str):
+        return net
     options = dict(net.get("options") or {}) | dict(net.get("changes") or {})
     details = ", ".join(f"{name}={value}" for name, value in options.items())
     return f"{net.get('model')} ({details})" if details else str(net.get("model"))
+
+
+def teacher_training_text(recipe: RecipeData) -> str:
+    """Return the length of the training of a teacher; empty for teachers that have weights."""
+    section = recipe.get("teacher")
+    teachers = section if isinstance(section, list) else [section]
+    is_trained = any(isinstance(one, dict) and not one.get("weights") for one in teachers)
+    train = recipe.get("teacher_train") or recipe.get("train") or {}
+    return _length(train) if is_trained and not recipe.get("stages") else ""
 
 
 def training_text(recipe: RecipeData) -> str:
@@ -82,9 +99,13 @@ def training_text(recipe: RecipeData) -> str:
     lengths = []
     for stage in recipe.get("stages") or [recipe]:
         train = (recipe.get("train") or {}) | (stage.get("train") or {})
-        unit = "steps" if train.get("steps") else "epochs"
-        lengths.append(f"{train.get(unit)} {unit}")
+        lengths.append(_length(train))
     return ", ".join(lengths)
+
+
+def _length(train: Mapping[str, Any]) -> str:
+    unit = "steps" if train.get("steps") else "epochs"
+    return f"{train.get(unit)} {unit}"
 
 
 def _type(options: Any, name: str) -> str:

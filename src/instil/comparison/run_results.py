@@ -11,6 +11,7 @@ from instil.comparison.methods import (
     method_parts,
     network_text,
     survey_axes,
+    teacher_training_text,
     training_text,
 )
 from instil.comparison.results import Axes, ResultKind, Setting, TrainedResult
@@ -48,7 +49,7 @@ def run_results(record: Record, recipe: Mapping[str, Any]) -> list[TrainedResult
                 kind=_kind(arm),
                 setting=setting,
                 student=network_text(recipe.get("teacher" if is_teacher else "student")),
-                training=training_text(recipe),
+                training=teacher_training_text(recipe) if is_teacher else training_text(recipe),
                 seeds=tuple(seeds),
                 values=tuple(score for score in scores if score is not None),
                 axes=_axes(arm, recipe),

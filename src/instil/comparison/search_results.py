@@ -11,6 +11,7 @@ from instil.comparison.methods import (
     method_parts,
     network_text,
     survey_axes,
+    teacher_training_text,
     training_text,
 )
 from instil.comparison.results import Axes, ResultKind, Setting, TrainedResult
@@ -18,7 +19,7 @@ from instil.comparison.settings import setting_of
 
 REQUIRED = ("headline", "higher_is_better", "finalists", "final_seeds", "trials")
 OWN_OBJECTIVES = "recipe"
-"""Name of the arm with the objectives of the recipe."""
+"""Name of the arm with objectives and student of the recipe."""
 
 
 def search_results(
@@ -60,20 +61,22 @@ def _result(
     setting: Setting,
 ) -> TrainedResult:
     is_winner = row["name"] == outcome.get("winner")
-    # A search over students has one method, and its rows are the files of the students.
-    is_student = "format" in row
-    is_own = is_student or row["name"] == OWN_OBJECTIVES
+    method, student = _method_and_student(row)
+    is_own = method == OWN_OBJECTIVES or row.get("kind") == "teacher"
     is_baseline = row.get("kind") == "baseline"
     kind: ResultKind = "baseline" if is_baseline else "method"
+    name = method_name(recipe) if is_own else method
+    if row.get("kind") == "teacher":
+        name = f"{name}, teacher {row['name']}"
     return TrainedResult(
-        method=method_name(recipe) if is_own else row["name"],
+        method=name,
         kind=kind,
         setting=setting,
-        student=row["name"] if is_student else network_text(recipe.get("student")),
+        student=_student_text(student, recipe),
         training=training_text(recipe),
         seeds=tuple(outcome["final_seeds"]),
         values=tuple(row["test"]["values"]),
-        axes=Axes() if is_baseline else _axes(row, recipe, is_own),
+        axes=Axes() if is_baseline else _axes(row, method, recipe, is_own),
         folder=folder,
         recipe="best.yaml" if is_winner else "recipe.yaml",
         origin="search",
@@ -96,7 +99,7 @@ def _teacher(
         kind="teacher",
         setting=setting,
         student=network_text(recipe.get("teacher")),
-        training=training_text(recipe),
+        training=teacher_training_text(recipe),
         seeds=(outcome["final_seeds"][0],),
         values=(float(teacher["score"]),),
         axes=Axes(),
@@ -107,12 +110,31 @@ def _teacher(
     )
 
 
-def _axes(row: Mapping[str, Any], recipe: Mapping[str, Any], is_own: bool) -> Axes:
+def _method_and_student(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the arm of the method of a row, and its student; ``recipe`` is that of the recipe.
+
+    The rows of a search over students are their files. Only those of a search over students and
+    methods have both names: ``METHOD@STUDENT``.
+    """
+    if "format" not in row:
+        return row["name"], OWN_OBJECTIVES
+    method, separator, student = row["name"].partition("@")
+    return (method, student) if separator else (OWN_OBJECTIVES, row["name"])
+
+
+def _student_text(student: str, recipe: Mapping[str, Any]) -> str:
+    name, separator, file = student.partition(" ")
+    if name != OWN_OBJECTIVES:
+        return student
+    return network_text(recipe.get("student")) + separator + file
+
+
+def _axes(row: Mapping[str, Any], method: str, recipe: Mapping[str, Any], is_own: bool) -> Axes:
     if is_own:
         return survey_axes(*method_parts(recipe))
     if row.get("kind") == "scheme":
-        return survey_axes((), [row["name"]])
-    return survey_axes([row["name"]], ["offline"])
+        return survey_axes((), [method])
+    return survey_axes([method], ["offline"])
 
 
 def _curve(outcome: Mapping[str, Any], name: str) -> tuple[tuple[int, float], ...]:

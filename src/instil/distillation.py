@@ -38,7 +38,7 @@ def distil(
     workers: int = 0,
     lr: float = 1e-3,
     training: Training | None = None,
-    task: str = "classification",
+    task: str | Task = "classification",
     names: Sequence[str] | None = None,
     validation: Iterable[Any] | None = None,
     checkpoint: Path | str | None = None,
@@ -68,7 +68,8 @@ def distil(
         workers: processes that read an ``IterableDataset`` ahead; a loader has its own.
         lr: learning rate of AdamW with a cosine schedule.
         training: replaces ``epochs``, ``steps`` and ``lr``.
-        task: name of the task, such as ``"segmentation"`` or ``"regression"``.
+        task: name of the task, such as ``"segmentation"`` or ``"regression"``; or a task, such as
+            ``Detection("boxes")``.
         names: keys of the values of a tuple, such as ``("image", "label", "index")``; None: those
             that the task expects.
         validation: validation batches, for metrics and agreement with the teacher in each record.
@@ -95,7 +96,7 @@ def distil(
         >>> len(result.records)
         2
     """
-    task_of_run: Task = catalogue.find("task", task)()
+    task_of_run: Task = task if isinstance(task, Task) else catalogue.find("task", task)()
     if training is None:
         training = _default_training(loader, epochs, steps, lr, checkpoint)
     loader, held_out_loader = as_loader(loader), _validation(validation)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import instil
+import instil.recipe
 from instil.core import Net
 from instil.data.sources.digits import digits
 from instil.deployment.predict import Student
@@ -17,6 +18,7 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
 from instil.export.student import load_student
 from instil.networks.causal_transformer import causal_transformer
+from instil.tasks import depth
 from instil.tasks.language import call as language_call
 from tests.experiment.small import recipe, result, run_of
 
@@ -192,3 +194,13 @@ def test_a_folder_without_a_student(tmp_path: Path) -> None:
         match=r"student\.safetensors is missing\. Expected the folder of a complete run",
     ):
         instil.load(tmp_path)
+
+
+def test_depths_of_each_pixel() -> None:
+    model = {"model": "depth_estimator", "options": {"width": 2, "levels": 1}}
+    sections = {"data": {"name": "shape_depths"}, "objectives": {"scale_invariant_log": {}}}
+    whole = {"task": "depth", "teacher": model, "student": model, **sections}
+    net = Net(torch.nn.Conv2d(1, 1, 1), depth.call)
+    student = Student(net, (), "real", instil.recipe.build(whole), (1, 4, 6))
+    (first, second) = student.predict(torch.rand(2, 1, 4, 6))
+    assert first.shape == second.shape == (4, 6)

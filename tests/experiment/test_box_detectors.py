@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from instil import distil
 from instil.experiment.experiment import Experiment
 from instil.networks import factory
 from instil.plan.doctor import doctor
 from instil.recipe import RecipeError, build
+from instil.recipe.input_section import InputConfig
 from instil.recipe.sections import Recipe
 from instil.tasks.bases.box_scores import box_scores
-from instil.tasks.detection import call
+from instil.tasks.detection import Detection, call
 from tests.experiment.small import run_of
 
 FACTS = {"classes": 10, "channels": 1, "size": 32}
@@ -164,6 +166,37 @@ def test_detection_transformers_learn_from_matched_and_shared_queries(
     result = run_of(recipe, folder / "run")
     assert (result["status"], result["kind"]) == ("complete", "boxes")
     assert 0 <= result["distilled"]["map"]["mean"] <= 1
+
+
+def test_options_of_the_input_that_a_detector_does_not_read_are_errors(folder: Path) -> None:
+    recipe = detection("torchvision:RetinaNet", DENSE)
+    recipe.student.input = InputConfig(mean=[0.5] * 3, std=[0.5] * 3)
+    with pytest.raises(RecipeError, match=r"this detector normalises images itself.*image_mean"):
+        doctor(recipe)
+    model = factory.build("torchvision:RetinaNet", DENSE, **FACTS)
+    with pytest.raises(ValueError, match=r"input\.size: .*, to 32 pixels.* max_size to 16"):
+        call(model, {"image": torch.rand(1, 3, 32, 32)}, size=16)
+
+
+def test_distil_trains_detectors_of_any_number_of_objects() -> None:
+    pytest.importorskip("torchvision")
+    batch = {
+        "image": torch.rand(2, 3, 32, 32),
+        "label": torch.tensor([[1, -100], [0, 2]]),
+        "box": torch.tensor([[[2.0, 2, 20, 20], [-100.0] * 4], [[4.0, 4, 9, 30], [1, 1, 30, 9]]]),
+    }
+    teacher, student = (factory.build("torchvision:FCOS", SMALL, **FACTS) for _ in range(2))
+    objectives = {"own_loss": 1.0, "pkd": 1.0}
+    options: dict[str, Any] = {"epochs": 1, "progress": False}
+    task = Detection("boxes")
+    result = distil(teacher, student, [batch], objectives, task=task, **options)
+    assert len(result.records) == 1
+    pictures = tuple(batch["image"]), [{"boxes": batch["box"][0], "labels": batch["label"][0]}] * 2
+    names = ("image", "targets")
+    with pytest.raises(ValueError, match=r"image: a tuple of 2 images. Expected a tensor"):
+        distil(teacher, student, [pictures], objectives, task=task, names=names, **options)
+    with pytest.raises(ValueError, match=r'Use the task Detection\("boxes"\)'):
+        distil(teacher, student, [batch], objectives, task="detection", **options)
 
 
 def test_yolos_has_a_query_for_each_detection_token() -> None:

@@ -35,6 +35,18 @@ def test_the_suppression_is_part_of_the_graph(name: str, tmp_path: Path) -> None
     assert torch.equal(outputs["labels"], expected["labels"] - 1)
 
 
+def test_objects_with_equal_scores_may_change_places() -> None:
+    from instil.export.detector_onnx import _difference
+
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40]])
+    one = {"boxes": boxes, "labels": torch.tensor([0, 1]), "scores": torch.tensor([0.5, 0.5])}
+    other = {name: value.flip(0) for name, value in one.items()}
+    assert _difference(one, other, 100) == 0
+    moved = other | {"boxes": boxes.flip(0) + torch.tensor([2.0, 0, 0, 0])}
+    assert _difference(one, moved, 100) == pytest.approx(0.02)
+    assert _difference(one, other | {"labels": torch.tensor([2, 2])}, 100) == float("inf")
+
+
 def test_other_models_raise(tmp_path: Path) -> None:
     from instil.export.detector_onnx import detector_to_onnx
 

@@ -160,6 +160,7 @@ def test_image_ranges() -> None:
         ({"times": "normal"}, "times: unknown type 'normal'"),
         ({"steps": 0}, "steps: too few sampling steps. Expected at least 1, got 0"),
         ({"solver": "rk4"}, "solver: unknown solver 'rk4'"),
+        ({"solver": "ddmi"}, "solver: unknown solver 'ddmi'. Did you mean ddim"),
         ({"guidance": 1.0}, "guidance: the model reads no label"),
         ({"label_dropout": 1.0}, "label_dropout: not a share"),
         ({"parameterisation": "eps", "schedule": "flow"}, "eps is undefined at the noise end"),

@@ -23,6 +23,7 @@ from instil.networks.sklearn_model import SklearnModel
 from instil.plan import resume as begun
 from instil.recipe.sections import Recipe
 from instil.tasks.classification import Classification
+from instil.tasks.depth import Depth
 from instil.tasks.diffusion import Diffusion
 from instil.tasks.speech_recognition import SpeechRecognition
 
@@ -122,13 +123,17 @@ class Student:
 
         Returns:
             One entry per sample: the most likely class; for a task with several labels the list
-            of classes with a probability above 0.5; for segmentation class indices (H, W); for a
-            regression a dictionary from output name to value; for speech recognition the text.
+            of classes with a probability above 0.5; for segmentation class indices (H, W); for
+            depth estimation the depths (H, W); for a regression a dictionary from output name to
+            value, for pose estimation from keypoint to column and row; for speech recognition the
+            text.
         """
         if isinstance(self.task, SpeechRecognition):
             with side_effect_free(self.net):
                 return list(self.task.transcripts(self.net(self._to_batch(inputs))))
         probability = self(inputs)
+        if isinstance(self.task, Depth):
+            return list(probability[..., 0])
         if self.kind == "real":
             return [dict(zip(self.classes, row, strict=True)) for row in probability.tolist()]
         if probability.ndim > 2:

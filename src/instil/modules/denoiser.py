@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instil.cards import suggestion
 from instil.core import UNLABELLED, Batch, Outputs
 from instil.functional.diffusion.noise_schedule import check_steps
 from instil.functional.diffusion.parameterisations import parameterisation as find_parameterisation
@@ -123,9 +124,8 @@ class Denoiser(nn.Module):
     def _check(self) -> None:
         check_steps(self.steps)
         if self.solver not in SOLVERS:
-            raise ValueError(
-                f"solver: unknown solver '{self.solver}'. Expected one of {', '.join(SOLVERS)}"
-            )
+            hint = suggestion(self.solver, SOLVERS)
+            raise ValueError(f"solver: unknown solver '{self.solver}'.{hint}")
         self.check_guidance(self.guidance)
         if not 0 <= self.label_dropout < 1:
             raise ValueError(

@@ -54,6 +54,7 @@ def call(
         ValueError: for a model with other outputs.
     """
     if label_parameter(model) == "targets":
+        _check_own_transform(model, size, mean, std)
         return detector_call(model, batch, background=True, roles=roles)
     images = preprocess(batch["image"], size, mean, std)
     if label_parameter(model) == "labels":
@@ -69,6 +70,27 @@ def call(
         )
     logits, box_logits = result
     return {"logits": logits, "box_logits": box_logits}
+
+
+def _check_own_transform(
+    model: Any,
+    size: int | tuple[int, int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> None:
+    """Refuse options that a detector does not read, because it prepares the images itself."""
+    if mean is not None or std is not None:
+        raise ValueError(
+            "input: this detector normalises images itself. Expected no mean and std. Set its "
+            "options image_mean and image_std"
+        )
+    own_sides = getattr(getattr(model, "transform", None), "min_size", None)
+    side = min(size) if isinstance(size, (tuple, list)) else size
+    if side is not None and own_sides is not None and side not in own_sides:
+        raise ValueError(
+            f"input.size: this detector resizes images itself, to {own_sides[0]} pixels. Expected "
+            f"no size. Set its options min_size and max_size to {side}"
+        )
 
 
 class Detection(Task):
@@ -122,8 +144,12 @@ class Detection(Task):
                 )
             return
         if label.ndim != 1 or "box" not in batch or batch["box"].shape != (len(label), 4):
+            remedy = (
+                '. Use the task Detection("boxes") for several objects' if label.ndim > 1 else ""
+            )
             raise ValueError(
                 f"detection needs a label (N,) and a box (N, 4); this batch has {', '.join(batch)}"
+                f"{remedy}"
             )
 
     def check_evaluated(self, samples: Samples, name: str) -> None:

@@ -57,6 +57,12 @@ class BatchReader:
             adapted[key if name in batch else name] = value
         image = adapted.get("image")
         label = adapted.get("label")
+        if isinstance(image, (tuple, list)):
+            raise ValueError(
+                f"image: a {type(image).__name__} of {len(image)} images. Expected a tensor (N, C, "
+                "H, W). Stack the images, and write boxes as label (N, K) and box (N, K, 4), "
+                "padded with -100, as instil.data.label_kinds.BoxData does"
+            )
         if isinstance(image, Tensor) and image.dtype == torch.uint8:
             adapted["image"] = image.float() / 255
         if isinstance(label, Tensor) and not label.is_floating_point():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,11 +123,9 @@ class Student:
             inputs: inputs of ``student(inputs)``.
 
         Returns:
-            One entry per sample: the most likely class; for a task with several labels the list
-            of classes with a probability above 0.5; for segmentation class indices (H, W); for
-            depth estimation the depths (H, W); for a regression a dictionary from output name to
-            value, for pose estimation from keypoint to column and row; for speech recognition the
-            text.
+            One entry per sample: the most likely class; with several labels those with a
+            probability above 0.5; for segmentation class indices (H, W); for depth (H, W); for
+            a regression or pose the values by name; for speech recognition the text.
         """
         if isinstance(self.task, SpeechRecognition):
             with side_effect_free(self.net):
@@ -140,10 +139,8 @@ class Student:
             return list(probability.argmax(-1))
         if self.kind == "single":
             return [self.classes[index] for index in probability.argmax(-1).tolist()]
-        return [self._above_half(row) for row in probability.tolist()]
-
-    def _above_half(self, row: list[float]) -> list[str]:
-        return [name for name, value in zip(self.classes, row, strict=True) if value > 0.5]
+        rows = (probability > 0.5).tolist()
+        return [list(itertools.compress(self.classes, row)) for row in rows]
 
     def sample(
         self, count: int, label: Any = None, steps: int | None = None, seed: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ from instil.data.graph_positions import inductive_positions, position_features
 from instil.data.graphs import POSITIONED, graph_splits, pyg_splits
 from instil.data.nodes import Nodes
 from instil.data.sources.graph_npz import graph_npz
+from instil.data.sources.graphs_npz import graphs_npz
 from instil.data.splits import Splits
 
 NUM_NODES = 30
@@ -257,3 +258,33 @@ def test_a_missing_array_is_an_error(tmp_path: Path) -> None:
     np.savez(tmp_path / "g.npz", x=np.zeros((3, 2)), edges=np.zeros((2, 1), np.int64))
     with pytest.raises(ValueError, match=r"edges: no array 'edge_index'\. The file has x, edges"):
         graph_npz("g.npz", base=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": np.array(["train", "test", "val"])}, r"split: expected .* values such as test"),
+        ({"split": np.array([0, 1, 5])}, r"split: expected .* got values such as 0, 1, 5"),
+        ({"split": np.array([0, 1])}, r"split: expected .* each of the 3 items, got shape \(2,\)"),
+        ({"y": np.array(["a", "b", "a"])}, r"label: values of type <U1. Expected class indices"),
+        ({"y": np.array([0, 1, np.nan])}, "label: values that are not whole numbers"),
+        ({"edge_index": np.array([[0.5], [1]])}, "edges: values that are not whole numbers"),
+        ({"edge_index": np.array([0, 1])}, r"edges: shape \(2,\)\. Expected \(2, E\)"),
+    ],
+)
+@pytest.mark.parametrize("source", [graph_npz, graphs_npz])
+def test_wrong_values_of_a_file_are_errors(
+    tmp_path: Path, source: Callable[..., Splits], changes: dict[str, Any], message: str
+) -> None:
+    fields = {
+        "x": np.zeros((3, 2)),
+        "edge_index": np.array([[0.0], [0.0]]),
+        "graph": np.arange(3),
+        "y": np.array([0.0, 1, 0]),
+        "split": np.array([0, 2, 1]),
+    }
+    np.savez(tmp_path / "g.npz", **fields)
+    assert len(source("g.npz", base=tmp_path).test) == 1
+    np.savez(tmp_path / "h.npz", **fields | changes)
+    with pytest.raises(ValueError, match=message):
+        source("h.npz", base=tmp_path)

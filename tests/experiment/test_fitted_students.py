@@ -310,6 +310,9 @@ def test_a_classifier_of_numbers_and_other_tasks_are_refused(folder: Path) -> No
     numbers_recipe = recipe(**(REGRESSION | {"student": FOREST}))
     with pytest.raises(RecipeError, match=r"student.model: .*does not predict numbers"):
         run_of(numbers_recipe, folder / "run")
+    wrong_teacher = recipe(**(REGRESSION | {"teacher": FOREST}))
+    with pytest.raises(RecipeError, match=r"teacher: .*does not predict numbers. Expected a regr"):
+        run_of(wrong_teacher, folder / "run")
     images = recipe(student=FOREST)
     with pytest.raises(RecipeError, match="student of table rows only"):
         run_of(images, folder / "images")

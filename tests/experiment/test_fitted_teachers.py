@@ -96,6 +96,10 @@ def test_replicas_differ_by_their_random_state(tmp_path: Path, fits: list[int]) 
         ({"teacher": FOREST | {"scheme": "ema"}}, "is trained by its own fit; leave scheme out"),
         ({"teacher": FOREST | {"checkpoint_at": 0.5}}, "checkpoint_at"),
         ({"teacher": {"model": "sklearn:Forest"}}, "teacher: sklearn has no classifier"),
+        (
+            {"teacher": {"model": "sklearn:Ridge"}},
+            "teacher: sklearn:Ridge does not predict classes",
+        ),
     ],
 )
 def test_wrong_recipes(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

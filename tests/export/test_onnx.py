@@ -15,8 +15,10 @@ from instil.export.latency import measure
 from instil.export.onnx import to_onnx
 from instil.export.onnx_labels import describe
 from instil.export.session import Session
+from instil.networks.audio_classifier import audio_classifier
 from instil.networks.detector import detector
 from instil.networks.text_transformer import text_transformer
+from instil.tasks.audio_classification import AudioClassification
 from instil.tasks.classification import call
 from instil.tasks.detection import Detection
 from instil.tasks.sentence_embedding import SentenceEmbedding
@@ -263,3 +265,12 @@ def test_a_tapped_embedding_is_an_output_of_the_graph(
     outputs = Session(tmp_path / "student.onnx", ("embedding",))({"image": batch["image"]})
     expected = net.eval()(batch)["embedding"].detach()
     torch.testing.assert_close(outputs["embedding"], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_recording_of_one_frame_has_finite_logits(tmp_path: Path) -> None:
+    """The exporter drops the addition of constants below 1e-8, so that a variance of 0 stays 0."""
+    model = audio_classifier(3, 4, width=4, depth=1, embedding=4).eval()
+    frames = torch.randn(2, 6, 4)
+    batch = {"audio": frames, "audio_length": torch.tensor([6, 1])}
+    to_onnx(Net(model, AudioClassification().call), batch, tmp_path / "student.onnx")
+    assert Session(tmp_path / "student.onnx").run(batch)["logits"].isfinite().all()

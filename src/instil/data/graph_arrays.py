@@ -39,11 +39,62 @@ def edge_array(arrays: Arrays, names: str | Sequence[str]) -> NDArray[np.int64]:
         names: name or names of the arrays.
 
     Raises:
-        ValueError: for a missing array.
+        ValueError: for a missing array, and values that are not whole numbers.
     """
     several = [names] if isinstance(names, str) else names
-    joined = [array(arrays, name, "edges") for name in several]
-    return np.concatenate(joined, axis=1).astype(np.int64)
+    joined = [_whole(array(arrays, name, "edges"), "edges", "node numbers") for name in several]
+    if any(part.ndim != 2 for part in joined):
+        shapes = ", ".join(str(part.shape) for part in joined)
+        raise ValueError(f"edges: shape {shapes}. Expected (2, E): source and target of each edge")
+    return np.concatenate(joined, axis=1)
+
+
+def label_array(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return class indices as int64 (N,), or labels of several classes as float32 (N, C).
+
+    Args:
+        values: the array of the file.
+
+    Raises:
+        ValueError: for texts, and class indices that are not whole numbers.
+    """
+    if values.dtype.kind not in "iufb":
+        raise ValueError(
+            f"label: values of type {values.dtype}. Expected class indices, -100 for no label. "
+            "Save the indices, and the names of the classes in the array 'classes'"
+        )
+    if values.ndim == 2:
+        return values.astype(np.float32)
+    return _whole(values, "label", "class indices, -100 for no label")
+
+
+def split_array(values: NDArray[np.generic], count: int) -> NDArray[np.int64]:
+    """Return the number of the split of each item; -1 marks items of no split.
+
+    Args:
+        values: the array of the file.
+        count: number of items.
+
+    Raises:
+        ValueError: for another length, and values other than -1, 0, 1 and 2.
+    """
+    is_known = values.dtype.kind in "iufb" and bool(np.isin(values, (-1, 0, 1, 2)).all())
+    if values.shape != (count,) or not is_known:
+        others = [] if is_known else [str(value) for value in np.unique(values)[:5].tolist()]
+        got = f"values such as {', '.join(others)}" if others else f"shape {values.shape}"
+        raise ValueError(
+            "split: expected 0 (train), 1 (validation), 2 (test) or -1 (none) for each of the "
+            f"{count} items, got {got}"
+        )
+    return values.astype(np.int64)
+
+
+def _whole(values: NDArray[np.generic], name: str, expected: str) -> NDArray[np.int64]:
+    """Values as int64; raises ValueError if they are not whole numbers."""
+    is_number = values.dtype.kind in "iufb"
+    if not is_number or not np.array_equal(values, np.trunc(values.astype(np.float64))):
+        raise ValueError(f"{name}: values that are not whole numbers. Expected {expected}")
+    return values.astype(np.int64)
 
 
 def feature_array(arrays: Arrays, name: str) -> NDArray[np.float32]:

@@ -28,6 +28,7 @@ from instil.experiment.exemplars import check_exemplar_head, check_exemplars
 from instil.experiment.experiment import Experiment
 from instil.experiment.fitted_student import is_fitted_student
 from instil.experiment.fitted_student_checks import check_fit
+from instil.experiment.fitted_teacher import check_estimator_kind
 from instil.experiment.networks import build_network
 from instil.experiment.own_losses import check_own_losses
 from instil.experiment.schemes import build_scheme, samples_for_objectives, samples_for_scheme
@@ -203,6 +204,9 @@ class _StageNetworks:
         with error_context(path):
             net.freeze(config.freeze)
             data.task.check_model(net.model, data.facts_for(config))
+        if path == "teacher":
+            # A student of another task has messages of its own, which name that task.
+            check_estimator_kind(net.model, data.task.kind, config.model, path)
         check_vocabulary(net, data.for_network(config), config, path)
         check_forward(net, self.batch, path)
         return net

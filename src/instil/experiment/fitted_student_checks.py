@@ -15,7 +15,7 @@ from instil.data.samples import Samples
 from instil.data.streams import Stream
 from instil.experiment.experiment import Experiment
 from instil.experiment.fitted_student import fit_targets
-from instil.experiment.fitted_teacher import recorded_inputs
+from instil.experiment.fitted_teacher import check_estimator_kind, recorded_inputs
 from instil.networks.sklearn_model import SklearnModel
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.recipe import label_objectives
@@ -104,11 +104,7 @@ def _check_estimator(experiment: Experiment, model: SklearnModel) -> None:
             f"student.model: {spec} learns one class per row. Expected labels of the kind single, "
             f"got {kind}. Use a network"
         )
-    if model.predicts_numbers != (kind == "real"):
-        labels, expected = "classes", "classifier, such as sklearn:RandomForestClassifier"
-        if kind == "real":
-            labels, expected = "numbers", "regressor, such as sklearn:RandomForestRegressor"
-        raise RecipeError(f"student.model: {spec} does not predict {labels}. Expected a {expected}")
+    check_estimator_kind(model, kind, spec, "student.model")
 
 
 def _check_sections(experiment: Experiment) -> None:

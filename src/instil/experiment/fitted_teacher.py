@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from instil.core import Net
 from instil.experiment.experiment import Experiment
 from instil.networks.sklearn_model import SklearnModel
-from instil.recipe.errors import error_context
+from instil.recipe.errors import RecipeError, error_context
 
 
 def fit_teacher(experiment: Experiment, net: Net) -> None:
@@ -34,6 +34,26 @@ def fit_teacher(experiment: Experiment, net: Net) -> None:
                 net(batch)
                 labels.append(batch["label"])
         model.fit(torch.cat(inputs), torch.cat(labels))
+
+
+def check_estimator_kind(model: nn.Module, kind: str, spec: str, path: str) -> None:
+    """Check that an estimator predicts what the labels are: classes or numbers.
+
+    Args:
+        model: model of a network; one that is no estimator is not checked.
+        kind: kind of the labels.
+        spec: model as the recipe names it.
+        path: recipe path of the model.
+
+    Raises:
+        RecipeError: for a regressor of classes, and a classifier of numbers.
+    """
+    if not isinstance(model, SklearnModel) or model.predicts_numbers == (kind == "real"):
+        return
+    labels, expected = "classes", "classifier, such as sklearn:RandomForestClassifier"
+    if kind == "real":
+        labels, expected = "numbers", "regressor, such as sklearn:RandomForestRegressor"
+    raise RecipeError(f"{path}: {spec} does not predict {labels}. Expected a {expected}")
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def mean_and_deviation(states: Tensor, length: Tensor) -> Tensor:
     count = length.clamp_min(1)[:, None]
     mean = (states * mask).sum(1) / count
     variance = ((states - mean[:, None]) * mask).square().sum(1) / count
-    return torch.cat([mean, (variance + 1e-10).sqrt()], 1)
+    return torch.cat([mean, variance.clamp_min(1e-10).sqrt()], 1)
 
 
 def audio_classifier(

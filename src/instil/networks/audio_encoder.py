@@ -189,4 +189,4 @@ def normalize_frames(audio: Tensor, audio_length: Tensor, normalize: Normalize =
     mean = audio.sum(axes, keepdim=True) / count
     centred = (audio - mean) * mask
     variance = centred.square().sum(axes, keepdim=True) / count
-    return centred / (variance + 1e-10).sqrt()
+    return centred / variance.clamp_min(1e-10).sqrt()

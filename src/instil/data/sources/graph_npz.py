@@ -14,7 +14,13 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.data.archive import named_errors, read_arrays
-from instil.data.graph_arrays import array, edge_array, feature_array
+from instil.data.graph_arrays import (
+    array,
+    edge_array,
+    feature_array,
+    label_array,
+    split_array,
+)
 from instil.data.graphs import MASKS, graph_splits
 from instil.data.paths import located
 from instil.data.splits import Splits, TestOption, ValidationOption
@@ -90,10 +96,11 @@ def graph_npz(
 ) -> Splits:
     """Nodes of one graph: arrays ``x``, ``edge_index``, ``y`` and the splits.
 
-    Splits are ``split`` (M,) with 0 train, 1 validation and 2 test, or the masks ``train_mask``,
-    ``val_mask`` and ``test_mask`` (M,). Nodes in no split have no label. Loops and repeated edges
-    are removed. A node without an edge is classified by its own features. Sparse features are the
-    arrays ``x_indptr`` and ``x_indices`` of a CSR matrix, with ones or ``x_data`` as values.
+    Splits are ``split`` (M,) with 0 train, 1 validation, 2 test and -1 none, or the masks
+    ``train_mask``, ``val_mask`` and ``test_mask`` (M,). Nodes in no split have no label. Loops and
+    repeated edges are removed. A node without an edge is classified by its own features. Sparse
+    features are the arrays ``x_indptr`` and ``x_indices`` of a CSR matrix, with ones or ``x_data``
+    as values.
 
     Args:
         base: folder that relative paths start from.
@@ -108,13 +115,12 @@ def graph_npz(
     arrays = read_arrays(file)
     with named_errors(file):
         joined = edge_array(arrays, edges)
-        values = array(arrays, label, "label")
-        target = torch.from_numpy(values.astype(np.float32 if values.ndim == 2 else np.int64))
+        target = torch.from_numpy(label_array(array(arrays, label, "label")))
         return graph_splits(
             torch.from_numpy(feature_array(arrays, features)),
             torch.from_numpy(joined),
             target,
-            _masks(arrays),
+            _masks(arrays, len(target)),
             classes or _names(arrays),
             hops=hops,
             transductive=transductive,
@@ -132,10 +138,10 @@ def _names(arrays: Mapping[str, NDArray[np.generic]]) -> list[str] | None:
     return [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
 
 
-def _masks(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+def _masks(arrays: Mapping[str, NDArray[np.generic]], num_nodes: int) -> dict[str, Tensor]:
     """Mask (M,) of each split that the file has."""
     if "split" in arrays:
-        split = arrays["split"]
+        split = split_array(arrays["split"], num_nodes)
         masks = {name: torch.from_numpy(split == value) for value, name in enumerate(SPLITS)}
         return {name: mask for name, mask in masks.items() if mask.any()}
     present = {split: name for split, name in MASKS.items() if name in arrays}

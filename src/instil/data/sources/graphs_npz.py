@@ -11,6 +11,7 @@ import torch
 from typing_extensions import Doc
 
 from instil.data.archive import named_errors, read_arrays
+from instil.data.graph_arrays import edge_array, label_array, split_array
 from instil.data.graph_samples import Graphs, class_names
 from instil.data.paths import located
 from instil.data.samples import Samples
@@ -35,7 +36,8 @@ def graphs_npz(
 
     ``x`` (M, F) holds the features of all nodes, and ``graph`` (M,) the graph of each node in
     ascending order from 0. ``edge_index`` (2, E) holds pairs of rows of ``x``. ``y`` has class
-    indices (N,), or (N, C) for several classes. ``split`` (N,) is 0 train, 1 validation, 2 test.
+    indices (N,), or (N, C) for several classes. ``split`` (N,) is 0 train, 1 validation, 2 test and
+    -1 none.
 
     Args:
         base: folder that relative paths start from.
@@ -63,11 +65,10 @@ def graphs_npz(
 
 def _graphs(arrays: Mapping[str, Any], classes: list[str] | None, directed: bool) -> Graphs:
     """All graphs of a file."""
-    values = arrays["y"]
-    label = torch.from_numpy(values.astype(np.float32 if values.ndim == 2 else np.int64))
+    label = torch.from_numpy(label_array(arrays["y"]))
     names = [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
     graph = torch.from_numpy(arrays["graph"].astype(np.int64))
-    edges = torch.from_numpy(arrays["edge_index"].astype(np.int64))
+    edges = torch.from_numpy(edge_array(arrays, "edge_index"))
     if not directed and edges.ndim == 2:
         edges = torch.cat([edges, edges.flip(0)], 1)
     if (graph.diff() < 0).any() or (len(graph) and int(graph[0]) < 0):
@@ -83,7 +84,7 @@ def _graphs(arrays: Mapping[str, Any], classes: list[str] | None, directed: bool
 
 def _by_split(whole: Graphs, values: Any) -> dict[str, Samples]:
     """Graphs of each split that has any."""
-    split = torch.from_numpy(values.astype(np.int64))
+    split = torch.from_numpy(split_array(values, len(whole)))
     parts: dict[str, Samples] = {}
     for value, name in enumerate(SPLITS):
         rows = (split == value).nonzero().flatten()

@@ -40,7 +40,7 @@ def check_estimator_kind(model: nn.Module, kind: str, spec: str, path: str) -> N
     """Check that an estimator predicts what the labels are: classes or numbers.
 
     Args:
-        model: model of a network; one that is no estimator is not checked.
+        model: model of a network; one without an estimator is not checked.
         kind: kind of the labels.
         spec: model as the recipe names it.
         path: recipe path of the model.

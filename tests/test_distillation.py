@@ -206,6 +206,8 @@ def test_options_of_a_recipe_change_the_objective() -> None:
         ({}, r"objectives: is empty"),
         ([], r"objectives: is empty"),
         ("kdd", "No objective named 'kdd'. Did you mean kd"),
+        ("kd_loss", "No objective named 'kd_loss'. Did you mean kd"),
+        ("KD", "No objective named 'KD'. Did you mean kd"),
     ],
 )
 def test_wrong_objectives_are_named(objectives: Any, message: str) -> None:

@@ -27,6 +27,8 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     """
     options = list(names)
     close = difflib.get_close_matches(name, options, 3, 0.4)
+    # Names of methods are in lower case, those of their classes are not.
+    close = close or difflib.get_close_matches(name.lower(), options, 3, 0.4)
     if close:
         return f" Did you mean {_alternatives(close)}?"
     if 0 < len(options) <= MAX_LISTED:

@@ -50,6 +50,7 @@ def unknown(kind: str, name: str) -> str:
 
     other_kinds = [other for other in kinds() if other != kind and name in names(other)]
     if not other_kinds:
-        return f"No {kind} named '{name}'.{suggestion(name, names(kind))}"
+        # The function of an objective is not its name.
+        return f"No {kind} named '{name}'.{suggestion(name.removesuffix('_loss'), names(kind))}"
     article = "an" if other_kinds[0][0] in "aeiou" else "a"
     return f"No {kind} named '{name}'; '{name}' is {article} {other_kinds[0]}"

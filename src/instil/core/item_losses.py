@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -48,9 +50,12 @@ def item_mean(objective: Objective, student: Outputs, teacher: Outputs, batch: B
         student: student outputs.
         teacher: teacher outputs.
         batch: batch of the step.
+
+    Raises:
+        ValueError: if the objective does not return one value per item.
     """
-    values = objective(student, teacher, batch)
     weight = objective.weight(batch)
+    values = _checked(objective, objective(student, teacher, batch), weight)
     if objective.sample_weight is not None:
         with torch.no_grad():
             factor = objective.sample_weight(student, teacher, batch)
@@ -60,6 +65,26 @@ def item_mean(objective: Objective, student: Outputs, teacher: Outputs, batch: B
             factor = torch.where(weight > 0, factor, 0.0)
         values = values * factor
     return mean(values, weight, objective.num_items(batch))
+
+
+def _checked(objective: Objective, values: Any, weight: Tensor) -> Tensor:
+    """Return the values of an objective if there is one for each item."""
+    name = f"{type(objective).__name__}.forward"
+    if not isinstance(values, Tensor):
+        raise ValueError(
+            f"{name}: Expected a tensor with one loss per item, got {type(values).__name__}"
+        )
+    if values.ndim == 0 and weight.ndim > 0 and not objective.returns_mean:
+        raise ValueError(
+            f"{name}: returned a scalar. Expected one loss per item, of shape "
+            f"{tuple(weight.shape)}. Return no mean, or set couples=True in the card"
+        )
+    if values.ndim > 0 and values.shape != weight.shape and objective.sample_weight is None:
+        raise ValueError(
+            f"{name}: loss values {tuple(values.shape)} for items {tuple(weight.shape)}; if a "
+            "sample has several items, the batch needs 'valid'"
+        )
+    return values
 
 
 def roles_read(module: nn.Module, side: str) -> set[str]:

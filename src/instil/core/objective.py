@@ -27,9 +27,12 @@ class Objective(RoleConsumer):
         batch_keys: entries of the batch that a loss with coupled items reads besides ``label``,
             ``index`` and ``view``; their rows are gathered from all processes.
         sample_weight: factor of each item's loss before the mean.
+        returns_mean: ``forward`` may return the mean over the items, as a model that computes its
+            own loss does.
     """
 
     items: Items = Items()
+    returns_mean: bool = False
     batch_keys: tuple[str, ...] = ()
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from instil.cards import Schedule, at_progress, suggestion
 from instil.core.balance import Balance
+from instil.core.checks import check_types
 from instil.core.item_losses import item_mean, roles_read, without_uncounted
 from instil.core.objective import Objective, Weighting
 from instil.core.update import Gather, Update
@@ -48,8 +49,9 @@ class Objectives(nn.ModuleDict):
         selection: selects the outputs and the batch that an objective reads.
 
     Raises:
-        ValueError: for a weight of an unknown objective, a name that is not allowed, or sample
-            weights of a coupled objective.
+        ValueError: for a value that is not an objective, or a name that is not allowed; for a
+            weight that is not finite, or of an unknown objective; for sample weights of a coupled
+            objective.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Objectives(nn.ModuleDict):
         balance: Balance | None = None,
     ):
         super().__init__()
+        check_types(objectives, weights or {})
         self.weights: dict[str, float | Schedule] = dict.fromkeys(objectives, 1.0)
         self.weights |= weights or {}
         if unknown := sorted((set(self.weights) | set(sample_weights or ())) - set(objectives)):

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from instil.cards import Card
 from instil.cards.keywords import ClearKeywords
+from instil.core.checks import check_teacher
 from instil.core.objective import Objective
 from instil.core.objectives import Objectives
 from instil.core.teacher import Teacher
@@ -30,6 +31,9 @@ class Scheme(ClearKeywords, nn.Module):
         teacher: the teacher; None: the student learns alone.
         objectives: losses, by name.
 
+    Raises:
+        ValueError: for a teacher or objectives of another type.
+
     Attributes:
         learners: name of each learner -> submodules that it trains. Learners must partition the
             trainable parameters.
@@ -44,6 +48,7 @@ class Scheme(ClearKeywords, nn.Module):
         objectives: Objectives | Mapping[str, Objective],
     ):
         super().__init__()
+        check_teacher(teacher)
         self.learners: dict[str, tuple[str, ...]] = {"student": ("student", "objectives")}
         self.student = as_net(student)
         self.teacher = teacher

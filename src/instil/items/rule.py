@@ -50,12 +50,18 @@ class Items:
         return weight.flatten(1).amax(1) if self.per_sample and weight.ndim > 1 else weight
 
     def weights(self, batch: Batch) -> Tensor:
-        """Weight of each item; 0 for those that do not count."""
+        """Weight of each item; 0 for those that do not count.
+
+        Raises:
+            ValueError: if the items need a label, and the batch has none.
+        """
         weight = self.all_weights(batch)
         if self.paired and PAIR_KEY in batch:
             weight = weight * batch[PAIR_KEY]
         if not self.labelled:
             return weight
+        if "label" not in batch:
+            raise ValueError(f"label: the batch has none. Expected 'label', got {', '.join(batch)}")
         labelled: Tensor = batch["label"] != UNLABELLED
         if labelled.ndim > weight.ndim:
             labelled = labelled.flatten(weight.ndim).any(-1)

@@ -24,9 +24,20 @@ need not compute the others.
 
 
 def plain_call(model: nn.Module, batch: Batch) -> Outputs:
-    """Run the model on the first tensor of the batch; an output tensor is ``logits``."""
+    """Run the model on the first tensor of the batch; an output tensor is ``logits``.
+
+    Raises:
+        ValueError: for an output of another type.
+    """
     outputs = model(first_tensor(batch))
-    return dict(outputs) if isinstance(outputs, Mapping) else {"logits": outputs}
+    if isinstance(outputs, Mapping):
+        return dict(outputs)
+    if not isinstance(outputs, Tensor):
+        raise ValueError(
+            f"model: returned a {type(outputs).__name__}. Expected a tensor, or a dict of outputs "
+            "by role. Pass a Net with a call that returns outputs by role"
+        )
+    return {"logits": outputs}
 
 
 class Net(nn.Module):
@@ -50,7 +61,7 @@ class Net(nn.Module):
             off for sharded nets.
 
     Raises:
-        ValueError: for a path that names no module.
+        ValueError: for a path that names no module, and a model or taps of another type.
 
     Example:
         >>> import torch
@@ -62,6 +73,13 @@ class Net(nn.Module):
 
     def __init__(self, model: nn.Module, call: Call = plain_call, taps: Taps | None = None):
         super().__init__()
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"model: Expected a module, got {type(model).__name__}")
+        if not isinstance(taps or {}, Mapping):
+            raise ValueError(
+                f"taps: Expected role -> path or paths, got {type(taps).__name__}. Write "
+                '{"features": ["layer1", "layer2"]}'
+            )
         self.model = model
         self.call = call
         self.taps: dict[str, str | list[str]] = {
@@ -121,8 +139,14 @@ class Net(nn.Module):
         Raises:
             RuntimeError: for a tap that did not fire, or whose tensor was changed in place
                 afterwards.
-            ValueError: for a path in ``replace`` that names no module.
+            ValueError: for a batch that is a tensor, and a path in ``replace`` that names no
+                module.
         """
+        if isinstance(batch, Tensor):
+            raise ValueError(
+                "batch: Expected a dict, got a tensor. Pass a dict such as {'image': images}, or "
+                "call net.model"
+            )
         with replaced_outputs(self.model, replace or {}):
             outputs, recording = self._run(
                 batch, call or self.call, roles, stop and self.early_stop

@@ -60,10 +60,10 @@ def parse_taps(taps: Taps) -> list[Tap]:
     for role, value in taps.items():
         is_part = not isinstance(value, str)
         for text in [value] if isinstance(value, str) else value:
-            match = PATH.fullmatch(text)
+            match = PATH.fullmatch(text) if isinstance(text, str) else None
             if match is None:
                 raise ValueError(
-                    f"taps.{role}: '{text}' is not a path. Write path, path[*] (all calls), "
+                    f"taps.{role}: {text!r} is not a path. Write path, path[*] (all calls), "
                     "path:in (its input), path[*]:in, path:weight (its weight and bias) or "
                     "path@sequence (a layout)"
                 )
@@ -73,6 +73,7 @@ def parse_taps(taps: Taps) -> list[Tap]:
             side: Side = "in" if is_input else "out"
             if is_weight:
                 side = "weight"
+            path = without_wrappers(path)
             tap = Tap(len(parsed), role, is_part, path, side, bool(star), layout or "")
             parsed.append(tap)
     return parsed

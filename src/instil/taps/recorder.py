@@ -57,7 +57,7 @@ class Recorder:
             if tap.path not in modules:
                 raise ValueError(
                     f"taps.{tap.role}: {type(model).__name__} has no module '{tap.path}'."
-                    f"{suggestion(tap.path, modules)}"
+                    f"{suggestion(tap.path, filter(None, modules))}"
                 )
             self._register(tap, modules[tap.path])
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
+from instil.tasks.bases.main_output import main_output
 from instil.tasks.bases.own_labels import label_arguments
 
 ROLES = ("logits", "hidden_states", "attentions", "features", "embedding", "loss")
@@ -46,7 +47,7 @@ def call(
     result = model(image, **forward_kwargs(model), **labels)
     if isinstance(result, Mapping):
         return {role: result[role] for role in ROLES if result.get(role) is not None}
-    return {"logits": result[0] if isinstance(result, (tuple, list)) else result}
+    return {"logits": main_output(result)}
 
 
 def preprocess(

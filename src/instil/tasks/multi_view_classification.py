@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
+from instil.tasks.bases.main_output import main_output
 from instil.tasks.classification import ROLES, forward_kwargs, preprocess
 
 
@@ -54,7 +55,7 @@ def call(
 def _logits(result: Any) -> Tensor:
     if isinstance(result, Mapping):
         result = result["logits"]
-    logits: Tensor = result[0] if isinstance(result, (tuple, list)) else result
+    logits = main_output(result)
     return logits
 
 

@@ -11,6 +11,7 @@ from instil.core import Batch, Card, Outputs
 from instil.data.point_augmentation import PointAugmentation
 from instil.data.point_checks import check_points
 from instil.tasks.bases.classes import ClassTask
+from instil.tasks.bases.main_output import main_output
 
 ROLES = ("logits", "features", "positions", "embedding", "loss")
 """Outputs by name that are used."""
@@ -33,7 +34,7 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
     if isinstance(result, Mapping):
         outputs = {role: result[role] for role in ROLES if result.get(role) is not None}
     else:
-        outputs = {"logits": result[0] if isinstance(result, (tuple, list)) else result}
+        outputs = {"logits": main_output(result)}
     if points.ndim == 3:
         outputs.setdefault("positions", points[..., :3])
     return outputs

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, to_float32
+from instil.tasks.bases.main_output import main_output
 from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import forward_kwargs
 
@@ -51,7 +52,7 @@ def embed(model: nn.Module, ids: Tensor, mask: Tensor | None) -> Outputs:
     masks = {} if mask is None else {"attention_mask": mask}
     result = model(input_ids=ids, **masks, **forward_kwargs(model))
     if not isinstance(result, Mapping):
-        return {"sentence_embedding": result[0] if isinstance(result, (tuple, list)) else result}
+        return {"sentence_embedding": main_output(result, "sentence_embedding")}
     roles = ("sentence_embedding", "hidden_states", "attentions")
     outputs = {role: result[role] for role in roles if result.get(role) is not None}
     if "sentence_embedding" in outputs:

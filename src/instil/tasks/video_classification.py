@@ -11,6 +11,7 @@ from instil.core import Batch, Card, Outputs
 from instil.data.video_augmentation import VideoAugmentation
 from instil.data.video_checks import check_video
 from instil.tasks.bases.classes import ClassTask
+from instil.tasks.bases.main_output import main_output
 
 ROLES = ("logits", "features", "embedding", "loss")
 """Outputs by name that are used."""
@@ -43,7 +44,7 @@ def call(
     result = model(video)
     if isinstance(result, Mapping):
         return {role: result[role] for role in ROLES if result.get(role) is not None}
-    return {"logits": result[0] if isinstance(result, (tuple, list)) else result}
+    return {"logits": main_output(result)}
 
 
 def _per_channel(video: Tensor, values: Sequence[float]) -> Tensor:

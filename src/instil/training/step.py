@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,13 +28,14 @@ def train_step(engine: Engine, scheme: Scheme, batches: list[Batch]) -> dict[str
         This process's part of each loss, named ``learner/objective``.
 
     Raises:
+        ValueError: if the scheme's ``step`` is not a generator of updates.
         RuntimeError: if micro-batches yield different learners, a loss has no count, a count has no
             loss, or a loss does not depend on the learner.
     """
     with engine.autocast():
         batches = [scheme.before_step(batch) for batch in batches]
     weights = engine.loss_weights([scheme.counts(batch) for batch in batches])
-    runs = [scheme.step(batch) for batch in batches]
+    runs = [_updates(scheme, batch) for batch in batches]
     progress = _Progress(weights)
     while (update := _advance(engine, runs, progress)) is not None:
         for name in update.losses:
@@ -45,6 +47,17 @@ def train_step(engine: Engine, scheme: Scheme, batches: list[Batch]) -> dict[str
         )
     engine.finish_step(scheme, progress.state_rows)
     return {name: torch.stack(values).sum() for name, values in progress.parts.items()}
+
+
+def _updates(scheme: Scheme, batch: Batch) -> Iterator[Update]:
+    """Return the generator of a step."""
+    updates: Any = scheme.step(batch)
+    if not isinstance(updates, Iterator):
+        raise ValueError(
+            f"{type(scheme).__name__}.step: Expected a generator of updates, got "
+            f"{type(updates).__name__}. Write yield in place of return"
+        )
+    return updates
 
 
 @dataclass
@@ -93,6 +106,7 @@ def _advance(engine: Engine, runs: list[Iterator[Update]], progress: _Progress) 
     for index, run in enumerate(runs):
         with engine.autocast():
             update = next(run, None)
+        _check_type(update)
         learners.append(None if update is None else update.learner)
         if learners[index] != learners[0]:
             raise RuntimeError(
@@ -109,3 +123,11 @@ def _advance(engine: Engine, runs: list[Iterator[Update]], progress: _Progress) 
         return None
     # Without the graph of the last micro-batch, which would stay in memory until the next update.
     return Update(dict.fromkeys(update.losses, torch.empty(0)), update.learner)
+
+
+def _check_type(update: Any) -> None:
+    if update is not None and not isinstance(update, Update):
+        raise ValueError(
+            "step: Expected each yield to be an Update, such as that of compute_losses, got "
+            f"{type(update).__name__}"
+        )

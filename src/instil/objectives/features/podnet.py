@@ -11,6 +11,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, to_float32
 from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.modules.adapters import Adapter
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -46,7 +47,7 @@ def podnet_loss(
     )
     distance = _pooled(student_features) - _pooled(teacher_features)
     values: Tensor = torch.linalg.vector_norm(distance, dim=1)
-    return values.mean() if reduction == "mean" else values
+    return apply_reduction(values, reduction)
 
 
 def _pooled(features: Tensor) -> Tensor:

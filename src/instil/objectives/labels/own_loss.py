@@ -64,6 +64,7 @@ class OwnLoss(Objective):
     """
 
     items = Items(per_sample=True)
+    returns_mean = True
     card = Card(
         "Loss of the model itself",
         source="labels",

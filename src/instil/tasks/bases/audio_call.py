@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs
+from instil.tasks.bases.main_output import main_output
 from instil.tasks.classification import forward_kwargs
 
 FRAME_ROLES = ("logits", "hidden_states", "joint_logits")
@@ -107,7 +108,7 @@ def _result(model: nn.Module, audio: Tensor, length: Tensor, batch: Batch) -> Ma
         result = model(*arguments, **label)
     if isinstance(result, Mapping):
         return result
-    return {"logits": result[0] if isinstance(result, (tuple, list)) else result}
+    return {"logits": main_output(result)}
 
 
 def _width(audio: Tensor, length: Tensor) -> int:

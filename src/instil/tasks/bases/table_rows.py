@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs
+from instil.tasks.bases.main_output import main_output
 
 ROLES = ("logits", "embedding", "loss")
 """Outputs by name that are used."""
@@ -26,7 +27,7 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
     result = model(batch["features"])
     if isinstance(result, Mapping):
         return {role: result[role] for role in ROLES if result.get(role) is not None}
-    return {"logits": result[0] if isinstance(result, (tuple, list)) else result}
+    return {"logits": main_output(result)}
 
 
 def check_rows(features: Tensor) -> None:

@@ -1,0 +1,62 @@
+"""Checks of the arguments of objectives and schemes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from numbers import Real
+from typing import Any
+
+from torch import nn
+
+from instil.cards import Schedule
+from instil.core.objective import Objective
+from instil.core.teacher import Teacher
+
+
+def check_types(objectives: Any, weights: Mapping[str, Any]) -> None:
+    """Check the types of objectives and weights.
+
+    Args:
+        objectives: name -> objective.
+        weights: name -> number or schedule.
+
+    Raises:
+        ValueError: for a value of another type, and a weight that is not finite.
+    """
+    # A ModuleDict maps names to modules too, but is not a Mapping.
+    if not isinstance(objectives, (Mapping, nn.ModuleDict)):
+        raise ValueError(
+            f"objectives: Expected a dict of name -> objective, got {type(objectives).__name__}"
+        )
+    for name, objective in objectives.items():
+        if not isinstance(objective, Objective):
+            raise ValueError(
+                f"objectives.{name}: Expected an Objective, such as KD(), got "
+                f"{_described(objective)}"
+            )
+    for name, weight in weights.items():
+        is_number = isinstance(weight, Real) and isfinite(weight)
+        if not is_number and not isinstance(weight, Schedule):
+            raise ValueError(
+                f"objectives.{name}.weight: Expected a finite number or a Schedule, got {weight!r}"
+            )
+
+
+def check_teacher(teacher: Any) -> None:
+    """Check the type of the teacher of a scheme.
+
+    Args:
+        teacher: a ``Teacher`` or None.
+
+    Raises:
+        ValueError: for another type.
+    """
+    if teacher is not None and not isinstance(teacher, Teacher):
+        raise ValueError(
+            f"teacher: Expected a Teacher or None, got {_described(teacher)}. Use Frozen(module)"
+        )
+
+
+def _described(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

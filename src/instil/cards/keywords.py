@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from instil.cards.bounds import require_in_bounds
 from instil.cards.closest import unknown_option
 from instil.cards.removed import reject_removed
 
@@ -14,7 +15,8 @@ from instil.cards.removed import reject_removed
 class ClearKeywords:
     """Base class whose subclasses name the closest option if they get an unknown keyword argument.
 
-    The check of keywords runs only after a constructor has failed. Signatures and annotations stay
+    A number outside of the bounds of its annotation, such as ``Positive``, is an error too. The
+    check of keywords runs only after a constructor has failed. Signatures and annotations stay
     those of the class.
     """
 
@@ -28,6 +30,7 @@ class ClearKeywords:
 def _with_clear_error(constructor: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(constructor)
     def construct(self: Any, *arguments: Any, **options: Any) -> None:
+        require_in_bounds(type(self).__name__, constructor, (self, *arguments), options)
         try:
             constructor(self, *arguments, **options)
         except TypeError as error:

@@ -145,6 +145,24 @@ def require_same_shape(student: Tensor, teacher: Tensor, what: str) -> tuple[Ten
     return to_float32(student), to_float32(teacher)
 
 
+def require_same_items(student: Tensor, teacher: Tensor, what: str) -> None:
+    """Check that both sides have the same number of samples; other sizes may differ.
+
+    Args:
+        student: (N, ...).
+        teacher: (N, ...).
+        what: name of the loss, for the message.
+
+    Raises:
+        ValueError: if the numbers differ, which broadcasting would hide.
+    """
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"{what}: the student has {len(student)} samples, the teacher {len(teacher)}. Expected "
+            f"the same samples, got shapes {tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+
+
 def resize_to_common(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Student and teacher features as maps on the smaller grid of the two.
 

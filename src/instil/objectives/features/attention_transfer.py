@@ -12,7 +12,13 @@ from typing_extensions import Doc
 from instil.core import Card
 from instil.functional.attention_maps import attention_map
 from instil.functional.choices import require_choice
-from instil.functional.feature_maps import as_map, describe_grid, resize, smaller_grid
+from instil.functional.feature_maps import (
+    as_map,
+    describe_grid,
+    require_same_items,
+    resize,
+    smaller_grid,
+)
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -45,13 +51,15 @@ def attention_transfer_loss(
         Scalar, or (N,) for ``reduction="none"``.
 
     Raises:
-        ValueError: if the smaller grid has one position or the form is unknown.
+        ValueError: if the numbers of samples differ, the smaller grid has one position or the form
+            is unknown.
 
     Example:
         >>> import torch
         >>> attention_transfer_loss(torch.ones(1, 3, 2, 2), torch.eye(2)[None, None])
         tensor(0.1464)
     """
+    require_same_items(student_features, teacher_features, "attention_transfer_loss")
     require_choice("form", form, FORMS)
     student_map = as_map(student_features)
     teacher_map = as_map(teacher_features)

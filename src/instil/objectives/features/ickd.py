@@ -12,7 +12,7 @@ from typing_extensions import Doc
 from instil.core import Card, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, describe_grid, grid_of
+from instil.functional.feature_maps import as_map, describe_grid, grid_of, require_same_items
 from instil.functional.gram import gram
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
@@ -46,14 +46,15 @@ def ickd_loss(
         Scalar, or (N,) for ``reduction="none"``.
 
     Raises:
-        ValueError: if the channels differ, the form is unknown, or a map cannot be divided into
-            the cells.
+        ValueError: if the numbers of samples differ, the channels differ, the form is unknown, or a
+            map cannot be divided into the cells.
 
     Example:
         >>> import torch
         >>> ickd_loss(torch.ones(1, 2, 2, 1), torch.eye(2).view(1, 2, 2, 1))
         tensor(0.5858)
     """
+    require_same_items(student_features, teacher_features, "ickd_loss")
     if student_features.shape[1] != teacher_features.shape[1]:
         raise ValueError(
             "ickd_loss: the channels differ. Expected the teacher's "

@@ -10,7 +10,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, common_sizes, grid_of, resize
+from instil.functional.feature_maps import as_map, common_sizes, grid_of, require_same_items, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.adapters import match_dtype
@@ -36,8 +36,8 @@ def norm_loss(
         Scalar, or (N,) for ``reduction="none"``.
 
     Raises:
-        ValueError: if the student's channels are not a multiple of the teacher's, or the sizes of
-            the maps differ.
+        ValueError: if the numbers of samples differ, the student's channels are not a multiple of
+            the teacher's, or the sizes of the maps differ.
 
     Example:
         >>> import torch
@@ -45,6 +45,7 @@ def norm_loss(
         >>> norm_loss(student_features, torch.ones(1, 2, 1, 1))
         tensor(7.)
     """
+    require_same_items(student_features, teacher_features, "norm_loss")
     student_features = to_float32(student_features)
     teacher_features = to_float32(teacher_features)
     channels = teacher_features.shape[1]

@@ -11,7 +11,13 @@ from typing_extensions import Doc
 from instil.core import Card, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.errors import sample_mean
-from instil.functional.feature_maps import as_map, describe_grid, resize, smaller_grid
+from instil.functional.feature_maps import (
+    as_map,
+    describe_grid,
+    require_same_items,
+    resize,
+    smaller_grid,
+)
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -49,8 +55,8 @@ def nst_loss(
         Scalar, or (N,) for ``reduction="none"``.
 
     Raises:
-        ValueError: if the kernel is unknown, or only one position is left, where all channels are
-            equal.
+        ValueError: if the numbers of samples differ, the kernel is unknown, or only one position is
+            left, where all channels are equal.
 
     Example:
         >>> import torch
@@ -58,6 +64,7 @@ def nst_loss(
         >>> nst_loss(torch.ones(1, 1, 2, 2), teacher_features)
         tensor(0.3333)
     """
+    require_same_items(student_features, teacher_features, "nst_loss")
     require_choice("kernel", kernel, KERNELS)
     student_map, teacher_map = as_map(student_features), as_map(teacher_features)
     grid = smaller_grid(student_map, teacher_map, "neuron selectivity transfer")

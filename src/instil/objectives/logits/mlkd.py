@@ -12,6 +12,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Positive, to_float32
 from instil.functional.divergences import softened_kl
+from instil.functional.feature_maps import require_same_items
 from instil.functional.logits import require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
@@ -71,11 +72,15 @@ def mlkd_batch_loss(
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> mlkd_batch_loss(torch.zeros(2, 3), 9 * torch.eye(3)[:2])
         tensor(0.1656)
     """
+    require_same_items(student_logits, teacher_logits, "mlkd_batch_loss")
     student_probs = (to_float32(student_logits) / temperature).softmax(-1)
     teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1)
     # Inner products, not cosines: confident items have larger entries than uncertain ones.
@@ -96,11 +101,15 @@ def mlkd_class_loss(
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> mlkd_class_loss(torch.zeros(2, 3), 9 * torch.eye(3)[:2])
         tensor(0.1912)
     """
+    require_same_items(student_logits, teacher_logits, "mlkd_class_loss")
     student_probs = (to_float32(student_logits) / temperature).softmax(-1)
     teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1)
     difference = teacher_probs.mT @ teacher_probs - student_probs.mT @ student_probs

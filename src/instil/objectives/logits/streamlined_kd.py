@@ -11,6 +11,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Positive, to_float32
 from instil.functional.divergences import softened_kl
+from instil.functional.feature_maps import require_same_items
 from instil.functional.logits import require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
@@ -66,11 +67,15 @@ def direction_loss(student_logits: Tensor, teacher_logits: Tensor, tikhonov: flo
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> direction_loss(torch.eye(3)[[0, 0, 1]], torch.eye(3))
         tensor(1.0971)
     """
+    require_same_items(student_logits, teacher_logits, "direction_loss")
     student_unit = F.normalize(to_float32(student_logits), dim=-1)
     teacher_unit = F.normalize(to_float32(teacher_logits), dim=-1)
     difference = student_unit @ student_unit.mT - teacher_unit @ teacher_unit.mT

@@ -11,7 +11,7 @@ from typing_extensions import Doc
 from instil.core import Card, Positive
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
-from instil.functional.feature_maps import flatten_spatial, resize_to_common
+from instil.functional.feature_maps import flatten_spatial, require_same_items, resize_to_common
 from instil.functional.pairs import Pairs
 from instil.functional.pooling import pool_cells
 from instil.modules.adapters import common_grid
@@ -35,12 +35,16 @@ def cirkd_minibatch_loss(
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> teacher_features = torch.eye(2).reshape(1, 2, 1, 2)
         >>> cirkd_minibatch_loss(torch.ones(1, 3, 1, 2), teacher_features, temperature=1.0)
         tensor(0.1109)
     """
+    require_same_items(student_features, teacher_features, "cirkd_minibatch_loss")
     similarity = []
     for features in resize_to_common(student_features, teacher_features):
         pooled = pool_cells(features, pool) if pool > 1 else features

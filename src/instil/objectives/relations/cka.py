@@ -12,6 +12,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.directions import pairwise_dot
+from instil.functional.feature_maps import require_same_items
 from instil.functional.similarities import centred, inner_products, pairwise_squared_distances
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -41,13 +42,14 @@ def cka_loss(
         Scalar in [0, 1].
 
     Raises:
-        ValueError: if ``kernel`` is unknown.
+        ValueError: if the numbers of samples differ, or if ``kernel`` is unknown.
 
     Example:
         >>> import torch
         >>> cka_loss(torch.tensor([[0.0], [1.0], [3.0]]), torch.eye(3))
         tensor(0.2929)
     """
+    require_same_items(student_embedding, teacher_embedding, "cka_loss")
     require_choice("kernel", kernel, ("linear", "rbf"))
     flat = [to_float32(samples).flatten(1) for samples in (student_embedding, teacher_embedding)]
     # With fewer features than samples, (D, D) matrices are smaller than the (N, N) kernels.

@@ -13,7 +13,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
-from instil.functional.feature_maps import require_same_shape
+from instil.functional.feature_maps import require_same_items, require_same_shape
 from instil.functional.similarities import inner_products
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -43,13 +43,14 @@ def correlation_congruence_loss(
         Scalar.
 
     Raises:
-        ValueError: if ``kernel`` is unknown.
+        ValueError: if the numbers of samples differ, or if ``kernel`` is unknown.
 
     Example:
         >>> import torch
         >>> correlation_congruence_loss(torch.ones(2, 3), torch.eye(2))
         tensor(0.1266)
     """
+    require_same_items(student_embedding, teacher_embedding, "correlation_congruence_loss")
     require_choice("kernel", kernel, ("gaussian", "bilinear"))
     correlations = [
         inner_products(l2_normalize(embedding) if normalize else embedding)

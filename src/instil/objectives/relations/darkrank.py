@@ -14,6 +14,7 @@ from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
 from instil.functional.divergences import kl_divergence
+from instil.functional.feature_maps import require_same_items
 from instil.functional.plackett_luce import choice_nll
 from instil.functional.similarities import pairwise_distances
 from instil.objectives.bases.relation_objective import RelationObjective
@@ -47,7 +48,7 @@ def darkrank_loss(
         Scalar.
 
     Raises:
-        ValueError: if ``form`` is unknown.
+        ValueError: if the numbers of samples differ, or if ``form`` is unknown.
 
     Example:
         >>> import torch
@@ -55,6 +56,7 @@ def darkrank_loss(
         >>> darkrank_loss(student_embedding, student_embedding.flip(0))
         tensor(7.)
     """
+    require_same_items(student_embedding, teacher_embedding, "darkrank_loss")
     require_choice("form", form, FORMS)
     teacher_distances = pairwise_distances(teacher_embedding)
     diagonal = torch.eye(len(teacher_distances), dtype=torch.bool, device=teacher_distances.device)

@@ -12,6 +12,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive
 from instil.functional.directions import l2_normalize, pairwise_dot
+from instil.functional.feature_maps import require_same_items
 from instil.modules.adapters import NormalizedProjections
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -39,11 +40,15 @@ def dcd_loss(
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> dcd_loss(torch.ones(2, 2), torch.eye(2))
         tensor(0.6931)
     """
+    require_same_items(student_embedding, teacher_embedding, "dcd_loss")
     scores = pairwise_dot(l2_normalize(student_embedding), l2_normalize(teacher_embedding))
     scores = scores * scale + bias
     student_log_probs = scores.log_softmax(1)

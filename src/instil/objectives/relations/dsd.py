@@ -15,7 +15,14 @@ from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.attention_maps import attention_map
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, common_sizes, grid_of, resize, resize_to_common
+from instil.functional.feature_maps import (
+    as_map,
+    common_sizes,
+    grid_of,
+    require_same_items,
+    resize,
+    resize_to_common,
+)
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
 from instil.functional.pooling import pool_cells
@@ -93,7 +100,7 @@ def csd_loss(
         Scalar, or (N,) for ``reduction="none"``.
 
     Raises:
-        ValueError: if the channels differ.
+        ValueError: if the numbers of samples differ, or if the channels differ.
 
     Example:
         >>> import torch
@@ -101,6 +108,7 @@ def csd_loss(
         >>> csd_loss(student_logits, torch.zeros(1, 2, 1, 2), temperature=1.0, pool=1)
         tensor(0.0841)
     """
+    require_same_items(student_logits, teacher_logits, "csd_loss")
     if student_logits.shape[1] != teacher_logits.shape[1]:
         raise ValueError(
             "logits: the categories differ. Expected the same channels on both sides: the student "

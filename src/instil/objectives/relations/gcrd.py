@@ -11,6 +11,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Positive
 from instil.functional.contrastive import contrastive
 from instil.functional.directions import pairwise_dot
+from instil.functional.feature_maps import require_same_items
 from instil.modules.adapters import NormalizedProjections
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -30,11 +31,15 @@ def gcrd_loss(
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> gcrd_loss(torch.eye(2), torch.eye(2), temperature=1.0)
         tensor(0.3133)
     """
+    require_same_items(student_embedding, teacher_embedding, "gcrd_loss")
     return contrastive(pairwise_dot(student_embedding, teacher_embedding) / temperature)
 
 

@@ -11,6 +11,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Positive
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
+from instil.functional.feature_maps import require_same_items
 from instil.functional.similarities import (
     inner_products,
     pairwise_distances,
@@ -43,13 +44,14 @@ def gsp_loss(
         Scalar.
 
     Raises:
-        ValueError: if ``kernel`` is unknown.
+        ValueError: if the numbers of samples differ, or if ``kernel`` is unknown.
 
     Example:
         >>> import torch
         >>> gsp_loss(torch.ones(2, 3), torch.eye(2))
         tensor(0.5000)
     """
+    require_same_items(student_embedding, teacher_embedding, "gsp_loss")
     student_kernel = _kernel_matrix(student_embedding, kernel, width)
     teacher_kernel = _kernel_matrix(teacher_embedding, kernel, width)
     total = F.mse_loss(student_kernel, teacher_kernel, reduction="sum")

@@ -10,6 +10,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.choices import require_choice
+from instil.functional.feature_maps import require_same_items
 from instil.functional.pairs import Pairs, feature_levels
 from instil.functional.similarities import inner_products, pairwise_squared_distances
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -50,13 +51,14 @@ def hkd_loss(
         Scalar.
 
     Raises:
-        ValueError: if ``kernel`` or ``divergence`` is unknown.
+        ValueError: if the numbers of samples differ, ``kernel`` or ``divergence`` is unknown.
 
     Example:
         >>> import torch
         >>> hkd_loss(torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]), torch.eye(3))
         tensor(0.0236)
     """
+    require_same_items(student_features, teacher_features, "hkd_loss")
     require_choice("kernel", kernel, KERNELS)
     require_choice("divergence", divergence, DIVERGENCES)
     if kernel == "combined":

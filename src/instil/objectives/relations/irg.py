@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, to_float32
+from instil.functional.feature_maps import require_same_items
 from instil.functional.pairs import Pairs, feature_levels
 from instil.functional.similarities import pairwise_squared_distances
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -29,11 +30,15 @@ def irg_graph_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> irg_graph_loss(torch.tensor([[0.0], [1.0], [3.0]]), torch.eye(3))
         tensor(0.2442)
     """
+    require_same_items(student_features, teacher_features, "irg_graph_loss")
     loss = F.mse_loss(_edges(student_features), _edges(teacher_features))
     # The vertices have a loss only where both sides have the same width; the edges always have one.
     if student_features.shape != teacher_features.shape:

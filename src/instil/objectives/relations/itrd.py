@@ -10,7 +10,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Positive
 from instil.functional.directions import l2_normalize
-from instil.functional.feature_maps import require_same_shape
+from instil.functional.feature_maps import require_same_items, require_same_shape
 from instil.functional.similarities import inner_products
 from instil.modules.adapters import match_dtype
 from instil.objectives.bases.relation_objective import RelationObjective
@@ -75,11 +75,15 @@ def itrd_mutual_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Te
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> itrd_mutual_loss(torch.ones(3, 2), torch.eye(3))
         tensor(0.6667)
     """
+    require_same_items(student_embedding, teacher_embedding, "itrd_mutual_loss")
     student_gram = inner_products(l2_normalize(student_embedding))
     joint = student_gram * inner_products(l2_normalize(teacher_embedding))
     return _squares_at_trace_one(student_gram) - _squares_at_trace_one(joint)

@@ -10,6 +10,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.choices import require_choice
+from instil.functional.feature_maps import require_same_items
 from instil.functional.similarities import inner_products
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -35,13 +36,14 @@ def pkt_loss(
         Scalar.
 
     Raises:
-        ValueError: if ``form`` is unknown.
+        ValueError: if the numbers of samples differ, or if ``form`` is unknown.
 
     Example:
         >>> import torch
         >>> pkt_loss(torch.eye(3), torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]))
         tensor(0.0108)
     """
+    require_same_items(student_embedding, teacher_embedding, "pkt_loss")
     require_choice("form", form, ("code", "paper"))
     student_probs, teacher_probs = (
         _neighbour_probs(to_float32(embedding.flatten(1)), form == "code", epsilon)

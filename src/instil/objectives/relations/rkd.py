@@ -10,6 +10,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, to_float32
 from instil.functional.directions import angle_cosines
+from instil.functional.feature_maps import require_same_items
 from instil.functional.similarities import NEAREST, pairwise_distances
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -26,12 +27,16 @@ def rkd_distance_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> T
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> student_embedding = torch.tensor([[0.0], [1.0], [3.0]])
         >>> rkd_distance_loss(student_embedding, torch.eye(3))
         tensor(0.0556)
     """
+    require_same_items(student_embedding, teacher_embedding, "rkd_distance_loss")
     total = F.smooth_l1_loss(
         _relative_distances(student_embedding),
         _relative_distances(teacher_embedding),
@@ -52,12 +57,16 @@ def rkd_angle_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tens
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> student_embedding = torch.tensor([[0.0], [1.0], [3.0]])
         >>> rkd_angle_loss(student_embedding, torch.eye(3))
         tensor(0.0926)
     """
+    require_same_items(student_embedding, teacher_embedding, "rkd_angle_loss")
     student_cosines, teacher_cosines = (
         angle_cosines(to_float32(embedding).flatten(1))
         for embedding in (student_embedding, teacher_embedding)

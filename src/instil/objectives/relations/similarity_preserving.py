@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Card
+from instil.functional.feature_maps import require_same_items
 from instil.functional.pairs import Pairs
 from instil.functional.similarities import inner_products
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -28,11 +29,15 @@ def similarity_preserving_loss(
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> similarity_preserving_loss(torch.eye(2), torch.ones(2, 3))
         tensor(0.2929)
     """
+    require_same_items(student_features, teacher_features, "similarity_preserving_loss")
     student_similarities, teacher_similarities = (
         F.normalize(inner_products(features), p=norm, dim=1)
         for features in (student_features, teacher_features)

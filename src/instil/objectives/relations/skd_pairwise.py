@@ -13,7 +13,12 @@ from instil.core import Card
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import describe_grid, flatten_spatial, resize_to_common
+from instil.functional.feature_maps import (
+    describe_grid,
+    flatten_spatial,
+    require_same_items,
+    resize_to_common,
+)
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.functional.pooling import pool_cells
@@ -49,8 +54,8 @@ def skd_pairwise_loss(
         Scalar, or (N,) for ``reduction="none"``.
 
     Raises:
-        ValueError: if ``pooling`` is unknown, or if there is only one node, whose cosine with
-            itself is always 1.
+        ValueError: if the numbers of samples differ, ``pooling`` is unknown, or if there is only
+            one node, whose cosine with itself is always 1.
 
     Example:
         >>> import torch
@@ -58,6 +63,7 @@ def skd_pairwise_loss(
         >>> skd_pairwise_loss(student_features, torch.ones(1, 3, 2, 2), patch=(1, 1))
         tensor(0.7500)
     """
+    require_same_items(student_features, teacher_features, "skd_pairwise_loss")
     _require_pooling(pooling)
     cosines = []
     for features in resize_to_common(student_features, teacher_features):

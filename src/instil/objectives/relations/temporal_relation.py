@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from instil.core import Card
 from instil.functional.errors import squared_error
+from instil.functional.feature_maps import require_same_items
 from instil.functional.frames import frame_vectors, require_frames
 from instil.functional.logits import apply_reduction
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -28,12 +29,16 @@ def temporal_relation_loss(
     Returns:
         Scalar, or (N,) for ``reduction="none"``.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> student = torch.eye(2).view(1, 2, 2, 1, 1)
         >>> temporal_relation_loss(student, torch.ones(1, 3, 2, 4, 4))
         tensor(0.5000)
     """
+    require_same_items(student_features, teacher_features, "temporal_relation_loss")
     num_frames = min(student_features.shape[2], teacher_features.shape[2])
     student_relations, teacher_relations = (
         _similarities(features, num_frames) for features in (student_features, teacher_features)

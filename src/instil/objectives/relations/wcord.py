@@ -12,6 +12,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, NonNegative, Outputs, Positive
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize, pairwise_dot
+from instil.functional.feature_maps import require_same_items
 from instil.functional.transport import uniform_transport_plan
 from instil.modules.memory import Memory
 from instil.objectives.bases.contrast import (
@@ -44,11 +45,15 @@ def wcord_transport_loss(
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> wcord_transport_loss(torch.eye(3), torch.ones(3, 3))
         tensor(0.4226)
     """
+    require_same_items(student_embedding, teacher_embedding, "wcord_transport_loss")
     cost = 1 - pairwise_dot(l2_normalize(student_embedding), l2_normalize(teacher_embedding))
     # The plan is a constant: at an optimum the derivative of the cost is the plan itself.
     return (uniform_transport_plan(cost.detach(), regularization, iterations) * cost).sum()

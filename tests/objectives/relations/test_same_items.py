@@ -1,0 +1,52 @@
+"""Losses that compare relations of samples refuse different numbers of samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import instil
+
+VECTORS = [
+    "cka_loss",
+    "correlation_congruence_loss",
+    "darkrank_loss",
+    "dcd_loss",
+    "direction_loss",
+    "gcrd_loss",
+    "gsp_loss",
+    "hkd_loss",
+    "irg_graph_loss",
+    "itrd_mutual_loss",
+    "mlkd_batch_loss",
+    "mlkd_class_loss",
+    "pkt_loss",
+    "rkd_angle_loss",
+    "rkd_distance_loss",
+    "similarity_preserving_loss",
+    "wcord_transport_loss",
+]
+MAPS = [
+    "attention_transfer_loss",
+    "cirkd_minibatch_loss",
+    "csd_loss",
+    "ickd_loss",
+    "norm_loss",
+    "nst_loss",
+    "skd_pairwise_loss",
+]
+CASES = [*((name, (5,)) for name in VECTORS), *((name, (4, 4, 4)) for name in MAPS)]
+
+
+@pytest.mark.parametrize(("name", "shape"), CASES)
+@pytest.mark.parametrize("count", [1, 5])
+def test_one_teacher_row_is_not_repeated(name: str, shape: tuple[int, ...], count: int) -> None:
+    loss: Any = getattr(instil, name)
+    student = torch.rand(6, *shape)
+    assert torch.isfinite(loss(student, torch.rand(6, *shape)))
+    with pytest.raises(
+        ValueError, match=rf"^{name}: the student has 6 samples, the teacher {count}"
+    ):
+        loss(student, torch.rand(count, *shape))

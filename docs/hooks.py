@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import arithmetic_table
 import compression_table
 import continual_table
+import diffusion_table
 import federated_table
 import generate
 import latency_table
@@ -52,7 +53,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = arithmetic_table.insert_table(markdown)
     markdown = compression_table.insert_table(markdown)
     markdown = continual_table.insert_table(markdown)
-    markdown = federated_table.insert_table(markdown)
+    markdown = diffusion_table.insert_tables(federated_table.insert_table(markdown))
     markdown = smollm2_table.insert_table(trl_table.insert_table(markdown))
     markdown = weights_table.insert_table(markdown)
     return proof_tables.insert_table(latency_table.insert_table(markdown))

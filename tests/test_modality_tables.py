@@ -210,3 +210,20 @@ def test_the_table_of_federated_distillation_is_inserted(monkeypatch: pytest.Mon
         assert entry["accuracy"]["mean"] == pytest.approx(sum(values) / len(values))
         row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
         assert f"{100 * entry['accuracy']['mean']:.1f} ±" in row
+
+
+def test_the_tables_of_diffusion_are_inserted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import diffusion_table
+
+    page = (ROOT / "docs" / "modalities" / "diffusion.md").read_text(encoding="utf-8")
+    text = diffusion_table.insert_tables(page)
+    for marker, name in diffusion_table.MARKERS.items():
+        assert page.count(marker) == 1
+        assert marker not in text
+        file = ROOT / "benchmarks" / f"{name}.json"
+        lines = json.loads(file.read_text(encoding="utf-8"))["rows"]
+        one_step = next(line for line in lines if line["method"] == "easy_consistency")
+        cell = f"{one_step['frechet_distance']:.2f} ± {one_step['frechet_distance_std']:.2f}"
+        assert f"| `easy_consistency` | {cell} |" in text
+        assert {line["seeds"] for line in lines} <= {1, 5}

@@ -1,0 +1,56 @@
+"""Tables of ``benchmarks/diffusion*.json``, and the markers that stand for them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from formatting import replace_markers, table
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+MARKERS = {
+    "<!-- diffusion on digits -->": "diffusion",
+    "<!-- diffusion on MNIST -->": "diffusion_mnist",
+}
+"""Marker -> name of the file."""
+NAMES = {
+    "ladd": "`ode_regression`, then `ladd`",
+    "teacher": "teacher",
+    "teacher trained on": "teacher trained on",
+    "guided teacher": "guided teacher",
+    "student alone": "student alone",
+}
+"""Rows that are not the name of a scheme."""
+
+
+def insert_tables(text: str) -> str:
+    """Replace the markers by the tables of quality against sampling steps."""
+    contents = {marker: functools.partial(evidence, name) for marker, name in MARKERS.items()}
+    return replace_markers(text, contents)
+
+
+def evidence(name: str) -> str:
+    """Table of the Frechet distances of one file, by method and number of sampling steps."""
+    lines: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))[
+        "rows"
+    ]
+    counts = sorted({line["steps"] for line in lines})
+    methods = dict.fromkeys(line["method"] for line in lines)
+    seconds = {line["method"]: line["seconds"] for line in lines}
+    cells = {(line["method"], line["steps"]): _distance(line) for line in lines}
+    rows = []
+    for method in methods:
+        cost = f"{seconds[method] / seconds['student alone']:.1f}" if seconds[method] else ""
+        row = [NAMES.get(method, f"`{method}`")]
+        row += [cells.get((method, count), "") for count in counts]
+        rows.append([*row, cost])
+    header = ["sampling steps", *(str(count) for count in counts), "cost"]
+    return "\n".join(table(header, rows))
+
+
+def _distance(line: dict[str, Any]) -> str:
+    text = f"{line['frechet_distance']:.2f}"
+    deviation = line["frechet_distance_std"]
+    return text if deviation is None else f"{text} ± {deviation:.2f}"

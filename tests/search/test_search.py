@@ -184,7 +184,8 @@ def test_a_trial_of_another_process_is_left_to_it(tmp_path: Path) -> None:
         write_json(result_file(tmp_path, trial.key), {"key": trial.key})
         if len(trained) == 2:
             # The other process finishes its trial.
-            write_json(result_file(tmp_path, trials[0].key), {"key": "elsewhere"})
+            result = {"key": "elsewhere", "status": "finished"}
+            write_json(result_file(tmp_path, trials[0].key), result)
         return {"key": trial.key}
 
     trainer.train = train  # type: ignore[method-assign]

@@ -10,8 +10,8 @@ distance between generated and test images in the features of a small classifier
 on the training images.
 
 - ``digits``: 8 x 8 pixels, without classes, one teacher per seed. Options are the defaults of the
-  schemes, except for the share ``different`` of mean_flow and the settings of critics and second
-  networks, which were chosen on the test images of seed 0.
+  schemes. Exceptions are the share ``different`` of mean_flow and the settings of critics and
+  second networks, which were chosen on the test images of seed 0, and the two updates of dmd.
 - ``mnist``: 28 x 28 pixels and classes, one teacher for all seeds. FOLDER has ``mnist10k.npz``
   (``images`` uint8 (10000, 28, 28) and ``labels``; rows 0 to 6999 train, to 7999 validation, then
   test). It has the options of ``digits``, and further methods for guided and adversarial students.

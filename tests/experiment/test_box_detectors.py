@@ -25,7 +25,7 @@ SMALL = {"width": 4, "strides": [8], "pyramid_channels": 32}
 DENSE = SMALL | {"topk_candidates": 20, "detections_per_img": 10}
 BACKBONE = {"embedding_size": 8, "depths": [1, 1, 1, 1], "layer_type": "basic"}
 BACKBONE |= {"hidden_sizes": [8, 8, 16, 16]}
-DECODER = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16}
+DECODER = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16}
 DECODER |= {"decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
 DETR = {
     "model_type": "detr",
@@ -34,7 +34,7 @@ DETR = {
     "use_pretrained_backbone": False,
     "backbone_config": {"model_type": "resnet", "out_features": ["stage4"]} | BACKBONE,
     "num_queries": 6,
-} | DECODER
+} | {"d_model": 16, **DECODER}
 DAB_DETR = {
     "model_type": "dab-detr",
     "backbone": None,
@@ -57,7 +57,7 @@ RT_DETR = {
     "decoder_in_channels": [16, 16, 16],
     "num_queries": 6,
     "num_denoising": 4,
-} | DECODER
+} | {"d_model": 16, **DECODER}
 
 
 @pytest.fixture

@@ -272,5 +272,6 @@ def test_a_recording_of_one_frame_has_finite_logits(tmp_path: Path) -> None:
     model = audio_classifier(3, 4, width=4, depth=1, embedding=4).eval()
     frames = torch.randn(2, 6, 4)
     batch = {"audio": frames, "audio_length": torch.tensor([6, 1])}
-    to_onnx(Net(model, AudioClassification().call), batch, tmp_path / "student.onnx")
-    assert Session(tmp_path / "student.onnx").run(batch)["logits"].isfinite().all()
+    net = Net(model, AudioClassification().call)
+    to_onnx(net, batch, tmp_path / "student.onnx", tuple(batch))
+    assert Session(tmp_path / "student.onnx")(batch)["logits"].isfinite().all()

@@ -223,7 +223,7 @@ BROKEN: dict[type[Objective], str] = {
     ChangesTheTeacher: "inputs untouched: logits.0 was changed in place",
     Ordered: "order of the batch: the loss depends on the order of the batch",
     BatchMean: "cut of the batch: the loss depends on how the batch is split",
-    SumOfAll: "cut of the batch: the loss depends on how the batch is split",
+    SumOfAll: "finite at extremes: SumOfAll.forward: returned a scalar",
     CountsAll: "only counted items: an invalid sample that holds noise changes the loss",
     CountsTheUnlabelled: "only counted items: an unlabelled item that holds noise changes the loss",
     HearsTheUncounted: "only counted items: an invalid sample that holds noise changes the loss",

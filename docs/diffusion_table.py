@@ -15,13 +15,7 @@ MARKERS = {
     "<!-- diffusion on MNIST -->": "diffusion_mnist",
 }
 """Marker -> name of the file."""
-NAMES = {
-    "ladd": "`ode_regression`, then `ladd`",
-    "teacher": "teacher",
-    "teacher trained on": "teacher trained on",
-    "guided teacher": "guided teacher",
-    "student alone": "student alone",
-}
+REFERENCES = ("teacher", "teacher trained on", "guided teacher", "student alone")
 """Rows that are not the name of a scheme."""
 
 
@@ -43,11 +37,17 @@ def evidence(name: str) -> str:
     rows = []
     for method in methods:
         cost = f"{seconds[method] / seconds['student alone']:.1f}" if seconds[method] else ""
-        row = [NAMES.get(method, f"`{method}`")]
+        row = [_title(method)]
         row += [cells.get((method, count), "") for count in counts]
         rows.append([*row, cost])
     header = ["sampling steps", *(str(count) for count in counts), "cost"]
     return "\n".join(table(header, rows))
+
+
+def _title(method: str) -> str:
+    if method in REFERENCES:
+        return method
+    return "`ode_regression`, then `ladd`" if method == "ladd" else f"`{method}`"
 
 
 def _distance(line: dict[str, Any]) -> str:

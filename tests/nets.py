@@ -57,6 +57,17 @@ def timed(step: int = 0, count: int = 16) -> Batch:
     }
 
 
+def pooled_cnn(width: int = 4) -> nn.Sequential:
+    """Return a network with logits (N, 3) of images (N, 1, H, W)."""
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, 3),
+    )
+
+
 def count_calls(module: nn.Module) -> Callable[[], int]:
     """Count the calls of a module from now on."""
     calls: list[int] = []

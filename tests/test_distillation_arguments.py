@@ -14,16 +14,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 import instil
 from instil import KD, FitNet, Objectives
 from instil.core import Net
-
-
-def net(width: int = 4) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(1, width, 3),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(width, 3),
-    )
+from tests.nets import pooled_cnn as net
 
 
 def batches(count: int = 3) -> list[tuple[Tensor, Tensor]]:

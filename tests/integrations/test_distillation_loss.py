@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from instil import Optimization, Training, distil
 from instil.integrations import DistillationLoss
+from tests.nets import pooled_cnn
 
 STEPS = 4
 NAMES = ("image", "label", "index")
@@ -37,8 +38,7 @@ def network(width: int) -> nn.Sequential:
 def plain_network(width: int) -> nn.Sequential:
     """Network without statistics of its batch."""
     torch.manual_seed(width)
-    layers = (nn.Conv2d(1, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return nn.Sequential(*layers, nn.Linear(width, 3))
+    return pooled_cnn(width)
 
 
 def two_batches() -> list[Example]:

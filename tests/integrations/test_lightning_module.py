@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from instil import Optimization, Training, distil
 from instil.integrations import DistillationLoss
+from tests.nets import pooled_cnn
 
 lightning = pytest.importorskip("lightning")
 pytestmark = pytest.mark.filterwarnings(
@@ -24,13 +25,7 @@ STEPS = 4
 
 def network(width: int) -> nn.Sequential:
     torch.manual_seed(width)
-    return nn.Sequential(
-        nn.Conv2d(1, width, 3),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(width, 3),
-    )
+    return pooled_cnn(width)
 
 
 @pytest.fixture

@@ -60,11 +60,8 @@ def _digest(samples: Samples) -> str:
         return hashlib.sha256(f"{source}{_digest(samples.head)}".encode()).hexdigest()
     if isinstance(samples, RaggedRows):
         # Batches depend on their longest row; the tokens themselves have a digest.
-        digest = hashlib.sha256(repr(samples.content()).encode())
-        _update_all(digest, samples)
-        return digest.hexdigest()
-    digest = hashlib.sha256(repr((samples.classes, len(samples))).encode())
-    _update_all(digest, samples)
+        return _with_values(samples.content(), samples).hexdigest()
+    digest = _with_values((samples.classes, len(samples)), samples)
     files = _files(samples)
     if files is not None:
         sizes = [path.stat().st_size for path in files]
@@ -78,9 +75,12 @@ def _digest(samples: Samples) -> str:
     return digest.hexdigest()
 
 
-def _update_all(digest: hashlib._Hash, samples: Samples) -> None:
+def _with_values(content: object, samples: Samples) -> hashlib._Hash:
+    """Digest of the text of an object and of the ``digest_values`` of samples."""
+    digest = hashlib.sha256(repr(content).encode())
     for value in samples.digest_values:
         _update(digest, value)
+    return digest
 
 
 def _update(digest: hashlib._Hash, value: Tensor) -> None:

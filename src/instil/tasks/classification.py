@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
-from instil.tasks.bases.main_output import main_output
+from instil.tasks.bases.main_output import outputs_by_role
 from instil.tasks.bases.own_labels import label_arguments
 
 ROLES = ("logits", "hidden_states", "attentions", "features", "embedding", "loss")
@@ -45,9 +45,7 @@ def call(
     labels = label_arguments(model, batch) if pass_labels else {}
     image = preprocess(batch["image"], size, mean, std)
     result = model(image, **forward_kwargs(model), **labels)
-    if isinstance(result, Mapping):
-        return {role: result[role] for role in ROLES if result.get(role) is not None}
-    return {"logits": main_output(result)}
+    return outputs_by_role(result, ROLES)
 
 
 def preprocess(

@@ -55,8 +55,7 @@ def call(
 def _logits(result: Any) -> Tensor:
     if isinstance(result, Mapping):
         result = result["logits"]
-    logits = main_output(result)
-    return logits
+    return main_output(result)
 
 
 class MultiViewClassification(ClassTask):

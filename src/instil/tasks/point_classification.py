@@ -11,7 +11,7 @@ from instil.core import Batch, Card, Outputs
 from instil.data.point_augmentation import PointAugmentation
 from instil.data.point_checks import check_points
 from instil.tasks.bases.classes import ClassTask
-from instil.tasks.bases.main_output import main_output
+from instil.tasks.bases.main_output import outputs_by_role
 
 ROLES = ("logits", "features", "positions", "embedding", "loss")
 """Outputs by name that are used."""
@@ -31,10 +31,7 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
     """
     points = batch["points"]
     result = model(points)
-    if isinstance(result, Mapping):
-        outputs = {role: result[role] for role in ROLES if result.get(role) is not None}
-    else:
-        outputs = {"logits": main_output(result)}
+    outputs = outputs_by_role(result, ROLES)
     if points.ndim == 3:
         outputs.setdefault("positions", points[..., :3])
     return outputs

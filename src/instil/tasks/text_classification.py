@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
-from instil.tasks.bases.main_output import main_output
+from instil.tasks.bases.main_output import outputs_by_role
 from instil.tasks.bases.own_labels import label_arguments
 from instil.tasks.classification import forward_kwargs
 
@@ -35,9 +35,7 @@ def call(model: nn.Module, batch: Batch, pass_labels: bool = False) -> Outputs:
     mask = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
     labels = label_arguments(model, batch) if pass_labels else {}
     result = model(input_ids=batch["input_ids"], **mask, **forward_kwargs(model), **labels)
-    if not isinstance(result, Mapping):
-        return {"logits": main_output(result)}
-    outputs = {role: result[role] for role in ROLES if result.get(role) is not None}
+    outputs = outputs_by_role(result, ROLES)
     if "embedding" not in outputs and "hidden_states" in outputs:
         outputs["embedding"] = outputs["hidden_states"][-1][:, 0]
     return outputs

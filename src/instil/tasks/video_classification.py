@@ -11,7 +11,7 @@ from instil.core import Batch, Card, Outputs
 from instil.data.video_augmentation import VideoAugmentation
 from instil.data.video_checks import check_video
 from instil.tasks.bases.classes import ClassTask
-from instil.tasks.bases.main_output import main_output
+from instil.tasks.bases.main_output import outputs_by_role
 
 ROLES = ("logits", "features", "embedding", "loss")
 """Outputs by name that are used."""
@@ -42,9 +42,7 @@ def call(
     if std is not None:
         video = video / _per_channel(video, std)
     result = model(video)
-    if isinstance(result, Mapping):
-        return {role: result[role] for role in ROLES if result.get(role) is not None}
-    return {"logits": main_output(result)}
+    return outputs_by_role(result, ROLES)
 
 
 def _per_channel(video: Tensor, values: Sequence[float]) -> Tensor:

@@ -1,10 +1,32 @@
-"""Main output of a model that does not name its outputs."""
+"""Outputs of a model by name, and the main output of one that does not name them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+
+from instil.core import Outputs
+
+
+def outputs_by_role(result: Any, roles: Sequence[str]) -> Outputs:
+    """Return the outputs of a model that are used; without names, the main one is ``logits``.
+
+    Args:
+        result: outputs by name, or a result that ``main_output`` accepts.
+        roles: names of the outputs.
+
+    Raises:
+        ValueError: for any other result.
+
+    Example:
+        >>> outputs_by_role({"logits": 1, "loss": None, "other": 2}, ("logits", "loss"))
+        {'logits': 1}
+    """
+    if isinstance(result, Mapping):
+        return {role: result[role] for role in roles if result.get(role) is not None}
+    return {"logits": main_output(result)}
 
 
 def main_output(result: Any, role: str = "logits") -> Tensor:

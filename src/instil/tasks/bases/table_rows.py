@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs
-from instil.tasks.bases.main_output import main_output
+from instil.tasks.bases.main_output import outputs_by_role
 
 ROLES = ("logits", "embedding", "loss")
 """Outputs by name that are used."""
@@ -25,9 +23,7 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
         too.
     """
     result = model(batch["features"])
-    if isinstance(result, Mapping):
-        return {role: result[role] for role in ROLES if result.get(role) is not None}
-    return {"logits": main_output(result)}
+    return outputs_by_role(result, ROLES)
 
 
 def check_rows(features: Tensor) -> None:

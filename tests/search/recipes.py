@@ -47,11 +47,11 @@ def silent() -> Console:
 
 
 def without_times(value: Any) -> Any:
-    """Content of ``search.json`` without measured times."""
+    """Content of a file of a search without measured times and the checksum over them."""
     if isinstance(value, dict):
         return {
             key: without_times(entry)
             for key, entry in value.items()
-            if key not in ("seconds", "step_seconds")
+            if key not in ("seconds", "step_seconds", "sha256")
         }
     return [without_times(entry) for entry in value] if isinstance(value, list) else value

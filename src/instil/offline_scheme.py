@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from instil import catalogue
+from instil.cards import form_of
 from instil.core import Net, Objective, Objectives, Schedule, Teacher
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.presets import taps_for
@@ -153,7 +154,7 @@ def _objective(name: str, spec: ObjectiveSpec) -> tuple[Objective, float | Sched
     if not isinstance(spec, Mapping):
         raise ValueError(
             f"objectives.{name}: unknown form. Expected a weight, options, an objective or "
-            f"(objective, weight), got {_described(spec)}"
+            f"(objective, weight), got {form_of(spec)}"
         )
     from instil.recipe import build_options
 
@@ -164,10 +165,3 @@ def _objective(name: str, spec: ObjectiveSpec) -> tuple[Objective, float | Sched
         weight = Schedule(**weight)
     checked = build_options("objective", method, options, f"objectives.{name}")
     return catalogue.find("objective", method)(**checked), weight
-
-
-def _described(spec: Any) -> str:
-    """Describe a value of a wrong type."""
-    if isinstance(spec, type):
-        return f"the class {spec.__name__}. Create an object: {spec.__name__}()"
-    return f"a tuple of {len(spec)} values" if isinstance(spec, tuple) else type(spec).__name__

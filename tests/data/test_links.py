@@ -233,8 +233,11 @@ def test_arrays_of_a_file(tmp_path: Any) -> None:
         x=features().numpy(),
         one=edges()[:, :30].numpy(),
         two=edges()[:, 30:].numpy(),
+        part=np.linspace(0, 2.5, 30),
     )
     data = graph_links("g.npz", edges=["one", "two"], eval_negatives=5, base=tmp_path)
     assert torch.equal(data.train.label, parts()[0].label)
     with pytest.raises(ValueError, match=r"g\.npz: split: no array 'oen'.*Did you mean one"):
         graph_links("g.npz", edges="one", split="oen", base=tmp_path)
+    with pytest.raises(ValueError, match=r"g\.npz: split: expected 0 \(train\).* 30 items"):
+        graph_links("g.npz", edges="one", split="part", base=tmp_path)

@@ -52,6 +52,19 @@ def test_every_key_of_tensors_counts() -> None:
     assert sample_digest(TensorData(changed, data.label, ("a",))) != sample_digest(data)
 
 
+def test_shape_type_and_key_count() -> None:
+    """The bytes of all these inputs are the same."""
+    image = torch.zeros(4, 2, 3)
+    inputs = [
+        {"a": image},
+        {"b": image},
+        {"a": image.mT.contiguous()},
+        {"a": image.view(torch.int32)},
+    ]
+    label = torch.zeros(4, dtype=torch.long)
+    assert len({sample_digest(TensorData(value, label, ("a",))) for value in inputs}) == 4
+
+
 def test_large_inputs_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGEST_BYTES", 100 * 16 * 4)
     read = module._rows(array())

@@ -64,6 +64,7 @@ def test_all_students_are_ordered_front_by_front(seed: int) -> None:
 
 def test_limits_have_units() -> None:
     assert parse_limits(["memory=8MB"]) == {"memory": 8e6}
+    assert parse_limits(["memory=.5gib"]) == {"memory": 2**29}
     assert violation({"memory_bytes": 9e6}, {"memory": 8e6}) == "memory 9 MB; the limit is 8 MB"
     limits = parse_limits(["latency=500us", "size=1.5 MB", "parameters=2M"])
     assert limits == {"latency": 0.5, "size": 1.5e6, "parameters": 2e6}
@@ -71,7 +72,7 @@ def test_limits_have_units() -> None:
         "parameters 2,000,001; the limit is 2,000,000"
     )
     assert violation({"latency_ms": 0.5, "bytes": 1e6}, limits) == ""
-    for wrong in ("latency=5", "size=4 mb", "parameters=-3", "size=", "parameters=0k"):
+    for wrong in ("latency=5", "size=4 tb", "parameters=-3", "size=", "parameters=0k"):
         with pytest.raises(ValueError, match=r"--limit: '.*' is not a limit"):
             parse_limits([wrong])
     with pytest.raises(ValueError, match=r"--limit: unknown limit 'latencies'.*latency"):

@@ -85,7 +85,7 @@ def test_heatmaps_are_logits_of_the_position() -> None:
 
 def test_a_model_of_another_task_is_named() -> None:
     image = {"image": torch.rand(1, 1, 8, 8)}
-    for output, form in ((torch.zeros(1, 3), r"the shape \(1, 3\)"), ([{}], "a list of 1 outputs")):
+    for output, form in ((torch.zeros(1, 3), r"the shape \(1, 3\)"), ([{}], "a list of 1 values")):
         model = ConstantOutput(output)
         with pytest.raises(ValueError, match=rf"Expected heatmaps \(N, K, height, .*got {form}"):
             call(model, image)

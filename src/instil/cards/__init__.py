@@ -2,6 +2,7 @@
 
 from instil.cards.card import Card, Tag, has_tag
 from instil.cards.closest import suggestion
+from instil.cards.forms import form_of
 from instil.cards.keywords import ClearKeywords
 from instil.cards.options import NonNegative, Positive
 from instil.cards.schedule import Schedule, at_progress
@@ -14,6 +15,7 @@ __all__ = [
     "Schedule",
     "Tag",
     "at_progress",
+    "form_of",
     "has_tag",
     "suggestion",
 ]

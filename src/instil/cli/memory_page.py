@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from instil.report.quantities import plain, size
+from instil.search.limits import parse_amount
 
 if TYPE_CHECKING:
     from instil.recipe import Recipe
 
-UNITS = {"MB": 1000**2, "GB": 1000**3, "MIB": 1024**2, "GIB": 1024**3}
 ROWS = {
     "student": "weights of student and losses",
     "teacher": "weights of teachers",
@@ -32,25 +31,6 @@ ROWS = {
 """Fields of a layout, and their text."""
 
 
-def parse_memory(text: str) -> float:
-    """Parse the memory of a device, such as ``80GB`` or ``24GiB``.
-
-    Raises:
-        ValueError: for another text.
-
-    Example:
-        >>> parse_memory("1.5GB")
-        1500000000.0
-    """
-    match = re.fullmatch(r"(\d+\.?\d*)\s*([a-z]+)", text.strip(), re.IGNORECASE)
-    if match is None or match[2].upper() not in UNITS or float(match[1]) == 0:
-        raise ValueError(
-            f"--memory: not an amount of memory. Expected a number and a unit (MB, GB, MiB or "
-            f"GiB), such as 80GB, got '{text}'"
-        )
-    return float(match[1]) * UNITS[match[2].upper()]
-
-
 def forecast_of(recipe: Recipe, ranks: int, memory: str | None) -> dict[str, Any]:
     """Return the forecast of a recipe. Prints of the user's code go to stderr.
 
@@ -58,8 +38,14 @@ def forecast_of(recipe: Recipe, ranks: int, memory: str | None) -> dict[str, Any
         recipe: the recipe.
         ranks: number of processes.
         memory: memory of a device, such as ``80GB``; None: no limit.
+
+    Raises:
+        ValueError: for a text that is not an amount of memory.
     """
-    amount = None if memory is None else parse_memory(memory)
+    try:
+        amount = None if memory is None else parse_amount(memory)
+    except ValueError as error:
+        raise ValueError(f"--memory: not an amount of memory. {error}") from error
     from instil.plan.memory.memory_forecast import forecast_memory
 
     with contextlib.redirect_stdout(sys.stderr):

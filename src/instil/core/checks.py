@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from instil.cards import Schedule
+from instil.cards import Schedule, form_of
 from instil.core.objective import Objective
 from instil.core.teacher import Teacher
 
@@ -32,8 +32,7 @@ def check_types(objectives: Any, weights: Mapping[str, Any]) -> None:
     for name, objective in objectives.items():
         if not isinstance(objective, Objective):
             raise ValueError(
-                f"objectives.{name}: Expected an Objective, such as KD(), got "
-                f"{_described(objective)}"
+                f"objectives.{name}: Expected an Objective, such as KD(), got {form_of(objective)}"
             )
     for name, weight in weights.items():
         is_number = isinstance(weight, Real) and isfinite(weight)
@@ -54,9 +53,5 @@ def check_teacher(teacher: Any) -> None:
     """
     if teacher is not None and not isinstance(teacher, Teacher):
         raise ValueError(
-            f"teacher: Expected a Teacher or None, got {_described(teacher)}. Use Frozen(module)"
+            f"teacher: Expected a Teacher or None, got {form_of(teacher)}. Use Frozen(module)"
         )
-
-
-def _described(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

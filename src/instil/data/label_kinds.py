@@ -130,6 +130,11 @@ class BoxData(TensorData):
         return self.num_boxes != UNLABELLED
 
     @property
+    def has_target(self) -> Tensor:
+        """(N,), bool, whether a sample has a box."""
+        return self.num_boxes > 0
+
+    @property
     def digest_values(self) -> tuple[Tensor, ...]:
         """``label``, ``box`` and ``num_boxes``."""
         return self.label, self.box, self.num_boxes

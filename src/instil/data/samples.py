@@ -104,6 +104,11 @@ class Samples:
         return is_labelled.flatten(1).any(1) if is_labelled.ndim > 1 else is_labelled
 
     @property
+    def has_target(self) -> Tensor:
+        """(N,), bool, whether predictions for a sample can be evaluated."""
+        return self.has_label
+
+    @property
     def digest_values(self) -> tuple[Tensor, ...]:
         """Values of the samples that ``inputs`` does not return, for the digest of the data."""
         return (self.label,)
@@ -142,7 +147,7 @@ class Samples:
         if label.ndim == 1:
             return self._class_indices(label)
         if label.ndim != 2 or label.shape[1] != len(self.classes):
-            several = f"(N, {len(self.classes)}) for several classes {_article(self.noun)}"
+            several = f"(N, {len(self.classes)}) for several classes per {self.noun}"
             raise ValueError(f"labels: expected shape (N,), or {several}, not {tuple(label.shape)}")
         label = label.to(torch.float32)
         is_wrong = ~((label >= 0) & (label <= 1)) & (label != UNLABELLED)
@@ -163,9 +168,8 @@ class Samples:
             position = is_wrong.nonzero()[0]
             value = int(label[tuple(position)])
             classes = f"{len(self.classes)} classes (0 to {len(self.classes) - 1}, or -100: none)"
-            raise ValueError(
-                f"label {value} of {self.noun} {int(position[0])} is none of the {classes}"
-            )
+            message = f"label {value} of {self.noun} {int(position[0])} is none of the {classes}"
+            raise ValueError(message)
         return label
 
 
@@ -244,7 +248,3 @@ class RealData(TensorData):
             row = int(label.isinf().any(1).nonzero()[0])
             raise ValueError(f"the label of {self.noun} {row} is infinite")
         return label
-
-
-def _article(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

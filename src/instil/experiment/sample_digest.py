@@ -70,7 +70,8 @@ def _digest(samples: Samples) -> str:
             digest.update(hashlib.sha256(files[row].read_bytes()).digest())
     elif len(samples):
         for rows in torch.split(_rows(samples), ROWS):
-            for value in samples.inputs(rows).values():
+            for key, value in samples.inputs(rows).items():
+                digest.update(key.encode())
                 _update(digest, value)
     return digest.hexdigest()
 
@@ -84,6 +85,8 @@ def _with_values(content: object, samples: Samples) -> hashlib._Hash:
 
 
 def _update(digest: hashlib._Hash, value: Tensor) -> None:
+    # The same bytes are another array in another shape or type.
+    digest.update(repr((value.dtype, tuple(value.shape))).encode())
     digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 

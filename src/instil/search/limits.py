@@ -8,7 +8,7 @@ from typing import Any
 
 from instil.cards import suggestion
 
-BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
 UNITS: dict[str, dict[str, float]] = {
     "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
     "size": BYTES,
@@ -51,17 +51,35 @@ def parse_limits(texts: Iterable[str], path: str = "--limit") -> dict[str, float
                 f"{path}: unknown limit '{name}'. Expected NAME=VALUE with one of the names "
                 f"{', '.join(UNITS)}.{suggestion(name, list(UNITS))}"
             )
-        match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)", amount.strip())
-        unit = match[2] if match else ""
-        value = float(match[1]) if match else 0.0
-        if unit not in UNITS[name] or not value:
-            units = ", ".join(repr(one) for one in UNITS[name] if one)
-            raise ValueError(
-                f"{path}: '{text}' is not a limit. Expected {name}= with a positive number and "
-                f"one of the units {units}"
-            )
-        limits[name] = value * UNITS[name][unit]
+        try:
+            limits[name] = parse_amount(amount, UNITS[name])
+        except ValueError as error:
+            raise ValueError(f"{path}: '{text}' is not a limit. {name}: {error}") from error
     return limits
+
+
+def parse_amount(text: str, units: Mapping[str, float] = BYTES) -> float:
+    """Parse a positive number and a unit, in capitals or small letters.
+
+    Args:
+        text: the amount, such as ``80GB``.
+        units: value of each unit; the empty text for a number without one.
+
+    Raises:
+        ValueError: for another text.
+
+    Example:
+        >>> parse_amount("1.5GB"), parse_amount("2 gib")
+        (1500000000.0, 2147483648.0)
+    """
+    values = {unit.lower(): value for unit, value in units.items()}
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-z]*)", text.strip().lower())
+    if match is None or match[2] not in values or float(match[1]) == 0:
+        names = ", ".join(unit for unit in units if unit)
+        raise ValueError(
+            f"Expected a positive number and one of the units {names}, got '{text.strip()}'"
+        )
+    return float(match[1]) * values[match[2]]
 
 
 def parse_share(text: str, path: str = "--keep") -> float:

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from instil.cards import form_of
 from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
 from instil.data.augmentation import BoxAugmentation
 from instil.data.samples import Samples
 from instil.functional.boxes import box_iou
 from instil.tasks.bases.box_scores import box_scores
-from instil.tasks.bases.checks import check_has_label, described
+from instil.tasks.bases.checks import check_has_label
 from instil.tasks.bases.detector_call import detector_call
 from instil.tasks.bases.own_labels import label_parameter
 from instil.tasks.bases.query_detector_call import query_detector_call
@@ -66,7 +67,7 @@ def call(
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise ValueError(
             "the model does not detect objects. Expected class logits and box logits, or a "
-            f"detector of torchvision or transformers, got {described(result)}"
+            f"detector of torchvision or transformers, got {form_of(result)}"
         )
     logits, box_logits = result
     return {"logits": logits, "box_logits": box_logits}

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from instil.cards import form_of
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.data.samples import Samples
 from instil.functional.pixel_values import valid_pixels
 from instil.functional.positions import known_keypoints, marginals, position
-from instil.tasks.bases.checks import check_has_label, check_real_objectives, described
+from instil.tasks.bases.checks import check_has_label, check_real_objectives
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.classification import check_images, preprocess
 
@@ -55,7 +56,7 @@ def call(
         if not isinstance(heatmaps, Tensor) or heatmaps.ndim != 4:
             raise ValueError(
                 "the model has no positions of keypoints. Expected heatmaps (N, K, height, width), "
-                f"or x_logits and y_logits, got {described(heatmaps)}"
+                f"or x_logits and y_logits, got {form_of(heatmaps)}"
             )
         columns, rows = marginals(heatmaps)
         outputs["heatmaps"] = heatmaps

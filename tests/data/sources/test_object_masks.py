@@ -90,3 +90,11 @@ def test_digits_are_objects() -> None:
     assert 6 <= len(data.train) <= 12
     ink = (batch["image"][:, 0] * (batch["label"] == 1)).flatten(1).amax(1)
     assert (ink > 0.5).all()
+
+
+@pytest.mark.parametrize("split", [["train"] * 20, [0.5] * 20, [3] * 20, [0]])
+def test_a_wrong_split_is_an_error(tmp_path: Path, split: list[object]) -> None:
+    image, instances = scenes()
+    np.savez(tmp_path / "scenes.npz", image=image, instances=instances, split=np.array(split))
+    with pytest.raises(ValueError, match=r"scenes.npz: split: expected 0 \(train\)"):
+        object_masks("scenes.npz", base=tmp_path)

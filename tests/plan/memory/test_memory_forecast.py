@@ -12,7 +12,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from instil.cli import main
-from instil.cli.memory_page import parse_memory
+from instil.cli.memory_page import forecast_of
 from instil.core import Batch, Scheme
 from instil.engine import Engine, Optimization
 from instil.engine.cpu_offload import offloaded_blocks, offloaded_parameters
@@ -266,7 +266,7 @@ def test_wrong_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         forecast_memory(build(sections | {"student": experts}), 1)
     for text in ("80", "eighty GB", "0GB", "8TB"):
         with pytest.raises(ValueError, match=r"--memory: not an amount of memory"):
-            parse_memory(text)
+            forecast_of(small_recipe(), 1, text)
     with pytest.raises(SystemExit):
         main(["doctor", "digits", "--memory", "8GB"])
     assert "--memory needs --ranks" in capsys.readouterr().err

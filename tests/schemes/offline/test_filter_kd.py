@@ -123,7 +123,9 @@ def test_errors_name_the_place() -> None:
         FilterKD(net(8), {"cross_entropy": CrossEntropy()}).prepare(batch())
     inputs = batch()
     inputs["label"] = torch.zeros(16, 5)
-    with pytest.raises(ValueError, match=r"got logits \(16, 5\) and labels \(16, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"got the shape \(16, 5\) as logits and the shape \(16, 5\)"
+    ):
         scheme().prepare(inputs)
     with pytest.raises(ValueError, match=r"Expected \(2, 3\), got \(2, 2\)"):
         smoothed_predictions(torch.zeros(2, 3), torch.zeros(2, 2), 0.1)

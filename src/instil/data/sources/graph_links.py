@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 from annotated_types import Ge, Gt, Lt
 from typing_extensions import Doc
 
 from instil.data.archive import named_errors, read_arrays
-from instil.data.graph_arrays import array, edge_array, feature_array
+from instil.data.graph_arrays import array, edge_array, feature_array, split_array
 from instil.data.links import link_splits
 from instil.data.paths import located
 from instil.data.sources.graph_npz import EdgesOption, FanoutOption, HopsOption
@@ -76,11 +75,14 @@ def graph_links(
     file = located(path, base)
     arrays = read_arrays(file)
     with named_errors(file):
-        values = None if split is None else array(arrays, split, "split")
+        pairs = edge_array(arrays, edges)
+        values = None
+        if split is not None:
+            values = torch.from_numpy(split_array(array(arrays, split, "split"), pairs.shape[1]))
         return link_splits(
             torch.from_numpy(feature_array(arrays, features)),
-            torch.from_numpy(edge_array(arrays, edges)),
-            None if values is None else torch.from_numpy(values.astype(np.int64)),
+            torch.from_numpy(pairs),
+            values,
             validation=validation,
             test=test,
             hops=hops,

@@ -10,7 +10,8 @@ import torch
 from annotated_types import Ge
 from typing_extensions import Doc
 
-from instil.data.archive import read_arrays
+from instil.data.archive import named_errors, read_arrays
+from instil.data.graph_arrays import split_array
 from instil.data.paths import located
 from instil.data.prompted_objects import prompted_objects
 from instil.data.samples import TensorData
@@ -33,8 +34,8 @@ def object_masks(
 
     The file has ``image`` (N, H, W, C), uint8 or floating point in [0, 1], and ``instances``
     (N, H, W) with the number of the object of each pixel, 0 for the background. ``split`` (N,) is
-    optional and holds 0 train, 1 validation, 2 test; otherwise images are drawn at random. All
-    objects of an image are in one split. Samples are held in memory.
+    optional and holds 0 train, 1 validation, 2 test and -1 none; otherwise images are drawn at
+    random. All objects of an image are in one split. Samples are held in memory.
 
     Args:
         path: file, relative to the recipe or to the working directory.
@@ -64,7 +65,8 @@ def object_masks(
     image = (pixels.float() / 255 if is_bytes else pixels.float()).movedim(3, 1).contiguous()
     instances = torch.from_numpy(arrays["instances"].astype(np.int64))
     if "split" in arrays:
-        split = torch.from_numpy(arrays["split"].astype(np.int64))
+        with named_errors(file):
+            split = torch.from_numpy(split_array(arrays["split"], len(image)))
     else:
         split = _random_split(len(image), validation, test)
     parts = []

@@ -115,7 +115,8 @@ class PrivilegedContext(GenerativeScheme):
         if missing:
             raise ValueError(
                 f"scheme: the teacher of privileged_context reads a context. Expected "
-                f"'{missing[0]}' in the batch, got {', '.join(batch)}. Set data.context"
+                f"'{missing[0]}' in the batch, got {', '.join(batch)}. Use data "
+                "with a context, such as a field context of the source text"
             )
         super().build(batch)
         if isinstance(self.teacher, (Ema, AdapterOff)):

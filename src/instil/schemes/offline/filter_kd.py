@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
+from instil.cards import form_of
 from instil.core import (
     Batch,
     Card,
@@ -105,7 +106,7 @@ class FilterKD(Scheme):
         if not isinstance(logits, Tensor) or logits.ndim != 2 or not one_class:
             raise ValueError(
                 "scheme: predictions are recorded per sample. Expected logits (N, C) and one class "
-                f"per sample, got logits {_shape(logits)} and labels {_shape(label)}"
+                f"per sample, got {form_of(logits)} as logits and {form_of(label)} as labels"
             )
         if self.num_samples is None:
             raise ValueError(
@@ -182,7 +183,3 @@ def _call_with_table(
 def _inside(paths: str | list[str]) -> str | list[str]:
     """Paths of taps in the wrapped model."""
     return f"model.{paths}" if isinstance(paths, str) else [f"model.{path}" for path in paths]
-
-
-def _shape(value: Any) -> str:
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
-from typing import Any
 
 from instil.core import Objective, Objectives, Outputs
 from instil.data.samples import Samples
@@ -92,9 +91,7 @@ def check_has_label(samples: Samples, name: str, what: str = "label") -> None:
     Raises:
         ValueError: if no sample has a label, or a box where labels are boxes.
     """
-    counts = getattr(samples, "num_boxes", None)
-    can_score = samples.has_label if counts is None else counts > 0
-    if len(samples) and not can_score.any():
+    if len(samples) and not samples.has_target.any():
         raise ValueError(
             f"none of the {len(samples)} {samples.noun}s of the {name} data has a {what}. Expected "
             f"at least one with a {what}. Change the files, or the share {name}"
@@ -132,24 +129,6 @@ def check_class_names(
         f"the classes of {whose} and data are {relation}: class {index} is '{own}' for the "
         f"{whose} and '{other}' in the data"
     )
-
-
-def described(output: Any) -> str:
-    """Return the form of a model's output, for messages.
-
-    Args:
-        output: output of any type.
-
-    Example:
-        >>> described({"logits": 1})
-        'outputs with the names logits'
-    """
-    if isinstance(output, Mapping):
-        return f"outputs with the names {', '.join(map(str, output)) or 'nothing'}"
-    if isinstance(output, (tuple, list)):
-        return f"a {type(output).__name__} of {len(output)} outputs"
-    shape = getattr(output, "shape", None)
-    return type(output).__name__ if shape is None else f"the shape {tuple(shape)}"
 
 
 def _first_names(classes: Sequence[str]) -> str:

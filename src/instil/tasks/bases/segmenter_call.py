@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import form_of
 from instil.core import UNLABELLED, Batch, Outputs, to_float32
-from instil.tasks.bases.checks import described
 from instil.tasks.bases.own_labels import label_parameter
 
 SMALLEST_SCORE = 1e-6
@@ -105,7 +105,7 @@ def resized_logits(logits: Tensor, height: int, width: int) -> Tensor:
     if not isinstance(logits, Tensor) or logits.ndim != 4:
         raise ValueError(
             "the model has no output for each pixel. Expected (N, C, height, width), got "
-            f"{described(logits)}"
+            f"{form_of(logits)}"
         )
     if logits.shape[-2:] != (height, width):
         logits = F.interpolate(logits, (height, width), mode="bilinear")

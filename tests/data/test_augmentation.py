@@ -116,3 +116,14 @@ def test_boxes_without_images_cannot_be_mirrored():
     del batch["image"]
     with pytest.raises(ValueError, match=r"augment\.flip: the samples have boxes"):
         BoxAugmentation(flip=True)(batch)
+
+
+def test_masks_of_objects_are_mirrored_with_their_boxes():
+    index = torch.arange(8)
+    masks = torch.zeros(8, 1, 5, 5)
+    masks[:, :, 1:3, :2] = 1
+    boxes = torch.tensor([0.0, 1.0, 2.0, 3.0]).expand(8, 1, 4)
+    result = BoxAugmentation(flip=True)(batch(index) | {"box": boxes, "masks": masks})
+    assert 0 < int((result["box"][:, 0, 0] == 3).sum()) < 8
+    for (left, top, right, bottom), mask in zip(result["box"][:, 0].long(), result["masks"]):
+        assert mask[0, top:bottom, left:right].sum() == mask.sum() == 4

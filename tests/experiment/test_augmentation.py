@@ -43,3 +43,17 @@ def test_detection_has_no_shifts() -> None:
     changed = DETECTION | {"data": {"name": "digit_boxes", "augment": {"crop": 2}}}
     with pytest.raises(RecipeError, match=r"data\.augment.*crop"):
         Experiment.from_recipe(build(changed))
+
+
+def test_pictures_that_are_not_mirrored_with_the_others_are_an_error() -> None:
+    changed = {
+        "task": "video_classification",
+        "data": {"name": "moving_digits", "augment": {"flip": True}},
+        "teacher": {"model": "cnn", "reads": {"video": "image"}},
+        "student": {"model": "video_cnn"},
+        "objectives": {"kd": {}},
+    }
+    with pytest.raises(RecipeError, match=r"data\.augment.*video only.*reads image"):
+        Experiment.from_recipe(build(changed))
+    changed["data"]["augment"] = {"reverse": True}
+    Experiment.from_recipe(build(changed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +27,8 @@ class Augmentation:
         ValueError: if ``crop`` is negative.
     """
 
+    keys: ClassVar = ("image",)
+
     def __init__(self, crop: int = 0, flip: bool = False, seed: int = 0):
         if crop < 0:
             raise ValueError(f"augment.crop: {crop} is negative. Expected 0 or more pixels")
@@ -47,7 +51,7 @@ class Augmentation:
 
 
 class BoxAugmentation:
-    """Mirror half of the images left to right, with their boxes.
+    """Mirror half of the images left to right, with their boxes and masks.
 
     The mirrored images depend on ``seed``, ``index`` and ``view`` only.
 
@@ -56,16 +60,18 @@ class BoxAugmentation:
         seed: seed of the draws.
     """
 
+    keys: ClassVar = ("image",)
+
     def __init__(self, flip: bool = False, seed: int = 0):
         self.flip = flip
         self.seed = seed
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return the batch with mirrored images and boxes.
+        """Return the batch with mirrored images, boxes and masks.
 
         Args:
             batch: has ``image`` (B, C, H, W), ``box`` (B, 4) or (B, K, 4), and ``index`` and
-                ``view``, both int64 (B,).
+                ``view``, both int64 (B,). ``masks`` (B, K, H, W) are optional.
 
         Raises:
             ValueError: for samples without images.
@@ -75,11 +81,14 @@ class BoxAugmentation:
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
         draw = keyed_uniform(moment, 1, "data.box_augmentation")[:, 0]
         is_mirrored = (draw < 0.5) & self.flip
-        image: Tensor = batch["image"]
-        return batch | {
-            "image": torch.where(is_mirrored[:, None, None, None], image.flip(3), image),
-            "box": mirrored_boxes(batch["box"], image.shape[3], is_mirrored),
-        }
+        width = batch["image"].shape[3]
+        changed = {"box": mirrored_boxes(batch["box"], width, is_mirrored)}
+        for key in ("image", "masks"):
+            if key in batch:
+                pixels = batch[key]
+                rows = is_mirrored[:, None, None, None]
+                changed[key] = torch.where(rows, pixels.flip(3), pixels)
+        return batch | changed
 
 
 def mirrored_boxes(box: Tensor, width: int, is_mirrored: Tensor) -> Tensor:

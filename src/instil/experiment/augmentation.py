@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from instil.core import Batch
@@ -33,7 +33,8 @@ def augmentation_for(recipe: Recipe, samples: Samples, task: Any, seed: int = 0)
         seed: seed of the run. With a finite number of views it is not used.
 
     Raises:
-        RecipeError: for samples without an augmentation, and for options that it does not have.
+        RecipeError: for samples without an augmentation, for options that it does not have, and
+            for a network that reads pictures which are not shifted and mirrored with the others.
     """
     config = recipe.data.augment
     augmentation = samples.augmentation or getattr(task, "augmentation", None)
@@ -51,10 +52,24 @@ def augmentation_for(recipe: Recipe, samples: Samples, task: Any, seed: int = 0)
         steps.append(functools.partial(samples.materialize, seed=seed))
     if options and augmentation is not None:
         options = _checked(augmentation, options)
+        if any(images.values()):
+            _check_reads(recipe, getattr(augmentation, "keys", ()))
         # Recorded outputs belong to numbered views, which all seeds must share.
         view_seed = seed if config.views is None else 0
         steps.append(augmentation(**options, seed=view_seed))
     return functools.partial(_apply_all, steps) if steps else None
+
+
+def _check_reads(recipe: Recipe, changed: Sequence[str]) -> None:
+    """Refuse a network that reads another key in place of one that is shifted and mirrored."""
+    for config in (recipe.student, *recipe.teachers):
+        for key, source in config.reads.items():
+            if key in changed and source not in changed:
+                raise RecipeError(
+                    f"data.augment: crop and flip change {key} only, and a network reads {source} "
+                    "in its place (reads). Expected networks that read the changed key. Remove "
+                    "crop and flip"
+                )
 
 
 def _checked(augmentation: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -125,5 +125,7 @@ def test_masks_of_objects_are_mirrored_with_their_boxes():
     boxes = torch.tensor([0.0, 1.0, 2.0, 3.0]).expand(8, 1, 4)
     result = BoxAugmentation(flip=True)(batch(index) | {"box": boxes, "masks": masks})
     assert 0 < int((result["box"][:, 0, 0] == 3).sum()) < 8
-    for (left, top, right, bottom), mask in zip(result["box"][:, 0].long(), result["masks"]):
+    for (left, top, right, bottom), mask in zip(
+        result["box"][:, 0].long(), result["masks"], strict=True
+    ):
         assert mask[0, top:bottom, left:right].sum() == mask.sum() == 4

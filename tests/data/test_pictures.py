@@ -198,3 +198,9 @@ def test_unlabelled_pictures_to_judge_are_refused(tmp_path: Path) -> None:
     (tmp_path / "data/test/unlabelled").mkdir()
     with pytest.raises(ValueError, match="without a label cannot be evaluated"):
         folder(str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("size", [0, [8, 0], (-1, 8)])
+def test_a_size_without_pixels_is_an_error(size: Any) -> None:
+    with pytest.raises(ValueError, match="size: Expected at least 1 pixel, got"):
+        pictures(Files(()), 1, size)

@@ -234,6 +234,7 @@ def test_evaluated_images_without_any_box_are_an_error_before_training(folder: P
         ("FCOS", {"regression": "distribution", "bins": 1}, "bins: too few. Expected 2 or more"),
         ("FCOS", {"bins": 9}, "bins: only regression: distribution has bins"),
         ("FasterRCNN", {"backbone": "resnet19"}, "unknown name 'resnet19'.* Did you mean resnet"),
+        ("FasterRCNN", {"width": 0}, "width: wrong number. Expected at least 1, got 0"),
         ("FasterRCNN", {"backbone": "resnet18", "width": 8}, "width: only the backbone cnn"),
         ("FasterRCNN", {"backbone": "resnet18", "strides": [2, 4]}, "a ResNet has the strides 4"),
         ("RetinaNett", {}, "no classification model 'RetinaNett'.* Did you mean RetinaNet"),
@@ -243,6 +244,14 @@ def test_wrong_options(name: str, options: dict[str, Any], message: str) -> None
     pytest.importorskip("torchvision")
     with pytest.raises(ValueError, match=message):
         factory.build(f"torchvision:{name}", options, **FACTS)
+
+
+def test_classes_of_a_detector_in_another_order_are_an_error(folder: Path) -> None:
+    recipe = detection("torchvision:RetinaNet", DENSE, objectives={"own_loss": {}, "crosskd": {}})
+    teacher = recipe.teachers[0]
+    teacher.classes = [str(index) for index in (1, 0, *range(2, 10))]
+    with pytest.raises(RecipeError, match=r"teacher: .* in another order: class 0 is '1' for"):
+        doctor(recipe)
 
 
 def test_other_heads_are_an_error_before_training(folder: Path) -> None:

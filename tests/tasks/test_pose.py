@@ -180,3 +180,10 @@ def test_student_learns_from_images_with_and_without_labels(
     assert result["export"]["onnx"]["max_difference"] < 1e-2
     text = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert all(f"student/{name}" in text for name in small.objectives)
+
+
+def test_keypoints_of_a_teacher_in_another_order_are_refused() -> None:
+    outputs = {"logits": torch.zeros(1, 2, 2)}
+    Pose().check_classes(outputs, ["elbow", "hand"], ["elbow", "hand"])
+    with pytest.raises(ValueError, match="keypoint 0 is 'hand' for the teacher and 'elbow' in"):
+        Pose().check_classes(outputs, ["elbow", "hand"], ["hand", "elbow"])

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Doc
 
@@ -15,21 +14,19 @@ from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.audio_columns import AUDIO_TASKS, checked_audio, with_blank
 from instil.data.columns import Column, check_finite, is_text
-from instil.data.images import ArrayData
+from instil.data.images import ArrayData, in_unit_range
 from instil.data.label_kinds import BoxData, GradedData, SequenceData, UnlabelledData
+from instil.data.picture_columns import picture_size, picture_tensor, plain_numbers
 from instil.data.point_checks import check_points
 from instil.data.samples import RealData, Samples, TensorData
 from instil.data.sequence_pairs import column_pairs
-from instil.data.several_views import views_of
-from instil.data.video_checks import channels_before_time, check_video, video_facts
+from instil.data.video_checks import check_video, video_facts
 
 LabelKind = Literal["single", "multi", "binary", "real", "sequence", "boxes", "graded"]
 LabelsOption = Annotated[LabelKind | None, Doc("kind of the labels; null: found by their type")]
 ClassesOption = Annotated[
     list[str] | None, Doc("names of the classes; null: those of the labels, or their indices")
 ]
-CHANNELS = (1, 3, 4)
-"""Numbers of channels that are recognised in the last dimension."""
 
 
 def column_samples(
@@ -81,13 +78,16 @@ def column_samples(
 def _inputs(columns: Mapping[str, Column], task_name: str) -> dict[str, Tensor]:
     """Checked tensors of all inputs."""
     inputs: dict[str, Tensor] = {}
+    size = picture_size(columns)
     for key, column in columns.items():
         if key not in ("label", "box"):
-            inputs |= input_tensors(key, column)
+            inputs |= input_tensors(key, column, size)
     if "audio" in inputs and task_name in AUDIO_TASKS:
         inputs |= checked_audio(inputs["audio"], inputs.get("audio_length"))
     if not inputs:
         raise ValueError("columns: there is no input. Expected a key other than label and box")
+    if "image" in inputs and inputs["image"].ndim == 4:
+        inputs["image"] = in_unit_range(inputs["image"])
     if "points" in inputs:
         check_points(inputs["points"])
     if "video" in inputs and task_name == "video_classification":
@@ -97,7 +97,7 @@ def _inputs(columns: Mapping[str, Column], task_name: str) -> dict[str, Tensor]:
     return inputs
 
 
-def input_tensors(key: str, column: Column) -> dict[str, Tensor]:
+def input_tensors(key: str, column: Column, size: Sequence[int] = ()) -> dict[str, Tensor]:
     """Return the tensor of an input, with ``KEY_length`` for sequences of different lengths.
 
     Sequences of numbers (T,) and of frames (T, F) are padded with 0.
@@ -105,12 +105,13 @@ def input_tensors(key: str, column: Column) -> dict[str, Tensor]:
     Args:
         key: batch key.
         column: values of the input.
+        size: height and width of pictures; arrays (N, height, width) are pictures of one channel.
 
     Raises:
         ValueError: for texts, and for values of different shapes with several dimensions.
     """
     if isinstance(column, np.ndarray):
-        return {key: _scaled(key, column)}
+        return {key: picture_tensor(key, column, size)}
     if is_text(column):
         raise ValueError(
             f"columns.{key}: its values are texts. Expected numbers or pictures. Use the source "
@@ -124,32 +125,9 @@ def input_tensors(key: str, column: Column) -> dict[str, Tensor]:
         )
     lengths = torch.tensor([len(array) for array in column])
     whole = torch.nn.utils.rnn.pad_sequence(
-        [torch.from_numpy(_plain(array)) for array in column], batch_first=True
+        [torch.from_numpy(plain_numbers(array)) for array in column], batch_first=True
     )
     return {key: whole, f"{key}_length": lengths}
-
-
-def _scaled(key: str, array: NDArray[Any]) -> Tensor:
-    """Pictures and videos in uint8 as float32 in [0, 1], channels first; others as they are."""
-    if key == "views":
-        return views_of(array)
-    is_image = key == "image" or (array.dtype == np.uint8 and array.ndim >= 4)
-    if key == "video" and array.ndim in (4, 5):
-        array = channels_before_time(array)
-    elif is_image and array.ndim == 3:
-        array = array[:, None]
-    elif is_image and array.shape[-1] in CHANNELS and array.shape[1] not in CHANNELS:
-        array = np.moveaxis(array, -1, 1)
-    if is_image and array.dtype == np.uint8:
-        return torch.from_numpy(np.ascontiguousarray(array)).float().div_(255)
-    return torch.from_numpy(np.ascontiguousarray(_plain(array)))
-
-
-def _plain(array: NDArray[Any]) -> NDArray[Any]:
-    """Whole numbers as int64, others as float32."""
-    dtype = np.float32 if array.dtype.kind == "f" or not array.size else np.int64
-    converted: NDArray[Any] = array.astype(dtype, copy=False)
-    return converted
 
 
 def facts_of(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -194,7 +172,7 @@ def _array(label: Column) -> Tensor:
     """Labels of one shape as a tensor."""
     if not isinstance(label, np.ndarray):
         raise ValueError("columns.label: lists of different lengths. Expected numbers of one shape")
-    return torch.from_numpy(_plain(label))
+    return torch.from_numpy(plain_numbers(label))
 
 
 def _sequences(label: Column, classes: Sequence[str] | None) -> tuple[list[Any], Sequence[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from instil.cards import suggestion
+from instil.cards.closest import did_you_mean
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -26,7 +26,7 @@ def array(arrays: Arrays, name: str, option: str) -> NDArray[np.generic]:
     if name not in arrays:
         raise ValueError(
             f"{option}: no array '{name}'. The file has {', '.join(arrays) or 'nothing'}."
-            f"{suggestion(name, arrays)}"
+            f"{did_you_mean(name, arrays)}"
         )
     return arrays[name]
 

@@ -72,7 +72,7 @@ class ArrayData(ImageData):
         if len(image) != len(label):
             raise ValueError(f"{len(label)} labels for {len(image)} images")
         if image.dtype != torch.uint8:
-            image = _in_unit_range(image)
+            image = in_unit_range(image)
         self.image = image.contiguous()
         super().__init__(label, classes, index)
 
@@ -145,8 +145,12 @@ def _unit(image: Tensor) -> Tensor:
     return image.float().div_(255) if image.dtype == torch.uint8 else image
 
 
-def _in_unit_range(image: Tensor) -> Tensor:
-    """Floating-point images as float32; raises ValueError for values outside [0, 1]."""
+def in_unit_range(image: Tensor) -> Tensor:
+    """Return floating-point images as float32.
+
+    Raises:
+        ValueError: for another type, and values that are not finite or outside [0, 1].
+    """
     if not image.is_floating_point():
         dtype = str(image.dtype).removeprefix("torch.")
         raise ValueError(f"images must be uint8 or floating point, not {dtype}")

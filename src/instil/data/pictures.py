@@ -136,9 +136,12 @@ def pictures(
 
 
 def _height_and_width(size: Size) -> tuple[int, int] | None:
-    if isinstance(size, int):
-        return (size, size)
-    return (size[0], size[1]) if size else None
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"size: Expected at least 1 pixel, got {size}")
+    return height, width
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import Tensor
 from instil.core import Batch
 from instil.data.augmentation import Augmentation
 from instil.data.column_samples import LabelKind, column_samples, facts_of, input_tensors
-from instil.data.columns import column_of
+from instil.data.columns import Column, column_of
+from instil.data.picture_columns import picture_size
 from instil.data.pictures import Size
 from instil.data.samples import Facts, Rows, Samples
 from instil.data.tables import check_columns, import_parquet, read_parquet
@@ -140,13 +142,16 @@ class RowGroups(Samples):
             group = self._read(int(groups[item]))
             for key, name in self.columns.items():
                 values[key][item] = group[name][positions[item]]
+        path = self.groups[int(groups[0])][0] if len(groups) else Path()
+        columns: dict[str, Column] = {}
+        for key, name in self.columns.items():
+            with _named_errors(path, name):
+                columns[key] = column_of(values[key], key, self.size)
+        size = picture_size(columns)
         inputs: dict[str, Tensor] = {}
         for key, name in self.columns.items():
-            try:
-                inputs |= input_tensors(key, column_of(values[key], key, self.size))
-            except ValueError as error:
-                path = self.groups[int(groups[0])][0] if len(groups) else ""
-                raise ValueError(f"{path}: column '{name}': {error}") from error
+            with _named_errors(path, name):
+                inputs |= input_tensors(key, columns[key], size)
         return inputs
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
@@ -179,6 +184,15 @@ class RowGroups(Samples):
 
     def _checked(self, label: Tensor) -> Tensor:
         return label
+
+
+@contextlib.contextmanager
+def _named_errors(path: Path, name: str) -> Iterator[None]:
+    """Add file and column to errors about values."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: column '{name}': {error}") from error
 
 
 def _group_sizes(path: Path, names: list[str]) -> list[int]:

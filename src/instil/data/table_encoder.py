@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instil.cards import suggestion
+from instil.cards.closest import did_you_mean
 
 Table = Mapping[str, Sequence[Any]]
 """Values of each column by name: numbers or texts; None, NaN and "" are missing."""
@@ -72,7 +72,7 @@ class TableEncoder:
             if name not in table:
                 raise ValueError(
                     f"categorical: no input column '{name}'. Expected one of {', '.join(table)}."
-                    f"{suggestion(name, table)}"
+                    f"{did_you_mean(name, table)}"
                 )
         features: list[Feature] = []
         start = 0
@@ -116,7 +116,7 @@ class TableEncoder:
                 raise ValueError(
                     f"columns: no column '{feature.name}'. Expected the columns of training: "
                     f"{', '.join(one.name for one in self.features)}."
-                    f"{suggestion(feature.name, table)}"
+                    f"{did_you_mean(feature.name, table)}"
                 )
             parts.append(_encoded(feature, table[feature.name]))
         return torch.from_numpy(np.concatenate(parts, axis=1)).float()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from instil.cards import suggestion
+from instil.cards.closest import did_you_mean
 from instil.data.column_samples import LabelKind, column_samples
 from instil.data.columns import Column, column_of, joined
 from instil.data.paths import located
@@ -167,7 +168,7 @@ def check_columns(path: Path, names: list[str], present: list[str]) -> None:
         if name not in present:
             raise ValueError(
                 f"columns: {path} has no column '{name}'. It has {', '.join(present) or 'none'}."
-                f"{suggestion(name, present)}"
+                f"{did_you_mean(name, present)}"
             )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.cards import suggestion
+from instil.cards.closest import did_you_mean
 from instil.core import UNLABELLED
 from instil.data.munge import munge_rows
 from instil.data.raw_rows import FACT, KEY, RawRows
@@ -144,7 +145,7 @@ def _check_names(table: Table, names: Sequence[str], option: str) -> None:
         if name not in table:
             raise ValueError(
                 f"{option}: no column '{name}'. The table has {', '.join(table)}."
-                f"{suggestion(name, table)}"
+                f"{did_you_mean(name, table)}"
             )
 
 

@@ -43,7 +43,10 @@ from instil.experiment.trained_teachers import starts_from_teacher
 from instil.experiment.vocabularies import add_output_warnings, check_vocabulary
 from instil.recipe import error_context, label_objectives
 from instil.recipe.sections import ModelConfig, TeacherConfig
+from instil.roles.query_decoder import QUERY_LOGITS
 
+CLASS_ROLES = {"logits", "anchor_logits", "x_logits", *QUERY_LOGITS}
+"""Roles with an entry for each class."""
 LoadTrained = Callable[[Experiment, TeacherConfig, int], "Net | None"]
 """Function of (experiment of a stage, section of a teacher, its index) that returns the teacher
 with its final weights, or None if it must be trained first."""
@@ -120,8 +123,8 @@ def _build_stage(
         check_training(experiment, scheme, recipe.train, "train", sample_sets)
     check_classes(experiment, student, batch, "student", recipe.student.classes)
     check_exemplar_head(experiment, student, batch)
-    reads_logits = "logits" in scheme.objectives.reads("teacher")
-    if reads_logits and not has_tag(combiner_class(experiment), "merged_classes"):
+    reads_classes = scheme.objectives.reads("teacher") & CLASS_ROLES
+    if reads_classes and not has_tag(combiner_class(experiment), "merged_classes"):
         for index, net in enumerate(teachers):
             class_names = teacher_class_names(experiment, index)
             shared = configs[index].shared_classes

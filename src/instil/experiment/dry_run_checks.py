@@ -136,7 +136,7 @@ def check_classes(
     names: Sequence[str] | None,
     classes: Sequence[str] | None = None,
 ) -> None:
-    """Check the classes of a network's logits, if it returns any.
+    """Check the classes of a network's logits or detections, if it returns any.
 
     Args:
         experiment: experiment of the stage.
@@ -151,7 +151,7 @@ def check_classes(
     """
     with side_effect_free(net), error_context(path):
         outputs = net(batch)
-        if "logits" in outputs:
+        if outputs.keys() & {"logits", "detections"}:
             expected = experiment.splits.classes if classes is None else classes
             experiment.task.check_classes(outputs, expected, names=names, whose=path)
 

@@ -123,6 +123,8 @@ def _backbone(
     """Backbone with a feature pyramid; its options are removed from ``options``."""
     name = options.pop("backbone", "cnn")
     width = options.pop("width", None)
+    if width is not None and width < 1:
+        raise ValueError(f"{spec}: width: wrong number. Expected at least 1, got {width}")
     if name == "cnn":
         return _cnn_pyramid(width or 16, strides, channels)
     from torchvision.models import resnet

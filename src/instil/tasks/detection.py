@@ -14,7 +14,7 @@ from instil.data.augmentation import BoxAugmentation
 from instil.data.samples import Samples
 from instil.functional.boxes import box_iou
 from instil.tasks.bases.box_scores import box_scores
-from instil.tasks.bases.checks import check_has_label
+from instil.tasks.bases.checks import check_class_order, check_has_label
 from instil.tasks.bases.detector_call import detector_call
 from instil.tasks.bases.own_labels import label_parameter
 from instil.tasks.bases.query_detector_call import query_detector_call
@@ -152,6 +152,17 @@ class Detection(Task):
                 f"detection needs a label (N,) and a box (N, 4); this batch has {', '.join(batch)}"
                 f"{remedy}"
             )
+
+    def check_classes(
+        self,
+        outputs: Outputs,
+        classes: Sequence[str],
+        names: Sequence[str] | None = None,
+        whose: str = "teacher",
+    ) -> None:
+        super().check_classes(outputs, classes, names, whose)
+        if self.kind == "boxes":
+            check_class_order(classes, names, whose)
 
     def check_evaluated(self, samples: Samples, name: str) -> None:
         check_has_label(samples, name, "box" if self.kind == "boxes" else "label")

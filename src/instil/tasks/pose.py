@@ -13,7 +13,7 @@ from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs,
 from instil.data.samples import Samples
 from instil.functional.pixel_values import valid_pixels
 from instil.functional.positions import known_keypoints, marginals, position
-from instil.tasks.bases.checks import check_has_label, check_real_objectives
+from instil.tasks.bases.checks import check_class_order, check_has_label, check_real_objectives
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.classification import check_images, preprocess
 
@@ -132,12 +132,14 @@ class Pose(Task):
         names: Sequence[str] | None = None,
         whose: str = "teacher",
     ) -> None:
-        """Raise ValueError for a network with another number of keypoints."""
+        """Raise ValueError for a network with another number or another order of keypoints."""
         num_keypoints = outputs["logits"].shape[1]
         if classes and num_keypoints != len(classes):
             raise ValueError(
                 f"the {whose} gives {num_keypoints} keypoints, the data has {len(classes)}"
             )
+        if classes:
+            check_class_order(classes, names, whose, noun="keypoint")
 
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
         return "logits" in outputs and outputs["logits"].shape[1] == len(classes)

@@ -13,7 +13,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import suggestion
+from instil.cards.closest import did_you_mean
 from instil.core import UNLABELLED, Batch
 from instil.data.column_samples import ClassesOption
 from instil.data.images import LazyData
@@ -195,7 +195,7 @@ def _read(path: Path, image: str, text: str, label: str | None) -> Table:
         if name is not None and name not in table:
             raise ValueError(
                 f"{option}: {path} has no column '{name}'. Expected one of {', '.join(table)}."
-                f"{suggestion(name, list(table))}"
+                f"{did_you_mean(name, table)}"
             )
     for name in (image, text):
         for row, value in enumerate(table[name]):

@@ -137,11 +137,11 @@ def _read_table(path: Path, names: list[str]) -> dict[str, Table]:
 
 
 def _check_names(path: Path, names: list[str], present: list[str]) -> None:
-    from instil.cards import suggestion
+    from instil.cards.closest import did_you_mean
 
     for name in names:
         if name not in present:
             raise ValueError(
                 f"file: {path} has no column '{name}'. It has {', '.join(present) or 'none'}."
-                f"{suggestion(name, present)}"
+                f"{did_you_mean(name, present)}"
             )

@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.cards import suggestion
+from instil.cards.closest import did_you_mean
 from instil.core import UNLABELLED
 from instil.data.archive import named_errors, read_arrays
 from instil.data.archive_columns import archive_samples
@@ -193,7 +194,7 @@ def _array(
     present = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
     raise ValueError(
         f"no array '{names[0]}' (or {', '.join(names[1:])}); the file has {present}."
-        f"{suggestion(names[0], arrays)}"
+        f"{did_you_mean(names[0], arrays)}"
     )
 
 

@@ -12,7 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import suggestion
+from instil.cards.closest import did_you_mean
 from instil.data.column_samples import ClassesOption
 from instil.data.query_passages import framed
 from instil.data.samples import Samples, TensorData
@@ -92,7 +92,7 @@ def _checked_columns(path: Path, names: Sequence[str], label: str) -> dict[str, 
         if name not in table:
             raise ValueError(
                 f"{option}: {path} has no column '{name}'. Expected one of {', '.join(table)}."
-                f"{suggestion(name, list(table))}"
+                f"{did_you_mean(name, table)}"
             )
     for name in names:
         for row, value in enumerate(table[name]):

@@ -120,13 +120,30 @@ def check_class_names(
             f"the {whose} gives {num_logits} logits, the data has {len(classes)} classes: "
             f"{_first_names(classes)}"
         )
+    check_class_order(classes, names, whose)
+
+
+def check_class_order(
+    classes: Sequence[str], names: Sequence[str] | None, whose: str, noun: str = "class"
+) -> None:
+    """Check that the class names of a network are those of the data, in the same order.
+
+    Args:
+        classes: class names of the data.
+        names: class names of the network; None if it has none.
+        whose: name of the network in the message.
+        noun: kind of a class in the message.
+
+    Raises:
+        ValueError: if names or order differ.
+    """
     if names is None or tuple(names) == tuple(classes):
         return
     pairs = enumerate(zip_longest(names, classes, fillvalue=""))
     index, own, other = next((i, own, other) for i, (own, other) in pairs if own != other)
     relation = "in another order" if sorted(names) == sorted(classes) else "not the same"
     raise ValueError(
-        f"the classes of {whose} and data are {relation}: class {index} is '{own}' for the "
+        f"the classes of {whose} and data are {relation}: {noun} {index} is '{own}' for the "
         f"{whose} and '{other}' in the data"
     )
 

@@ -1,0 +1,44 @@
+"""Pictures in the columns of a table, with channels in any place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from instil.data.column_samples import column_samples
+
+GREY = (np.arange(3 * 8 * 10) % 200).reshape(3, 8, 10)
+COLOUR = np.stack([GREY, GREY, GREY + 55], -1)
+
+
+@pytest.mark.parametrize(
+    ("depth", "shape", "largest"),
+    [
+        (GREY.astype(np.uint8), (1, 8, 10), 199 / 255),
+        (GREY.astype(np.uint16), (1, 8, 10), 199 / 65535),
+        (GREY.astype(np.float32), (1, 8, 10), 199),
+        (COLOUR.astype(np.float32), (3, 8, 10), 254),
+        (GREY[:, :5].astype(np.float32), (5, 10), 199),
+    ],
+)
+def test_a_second_picture_has_its_channels_first(
+    depth: np.ndarray, shape: tuple[int, ...], largest: float
+) -> None:
+    image = COLOUR.astype(np.uint8)
+    samples = column_samples({"depth": depth, "image": image, "label": np.arange(3)})
+    batch = samples.__getitems__([0, 1, 2])
+    assert batch["image"].shape == (3, 3, 8, 10)
+    assert batch["depth"].shape == (3, *shape)
+    assert float(batch["depth"].max()) == pytest.approx(largest)
+    if len(shape) == 3:
+        torch.testing.assert_close(
+            batch["depth"][:, 0] / batch["depth"].max(),
+            torch.from_numpy(GREY).float() / float(depth.max()),
+        )
+
+
+def test_a_picture_next_to_other_inputs_lies_in_the_unit_range() -> None:
+    image = COLOUR.astype(np.float32)
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], these go from 0 to 254"):
+        column_samples({"depth": GREY, "image": image, "label": np.arange(3)})

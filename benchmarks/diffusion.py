@@ -110,6 +110,7 @@ class Setting:
 
 SETTINGS = {
     "digits": Setting(),
+    "digits_long": Setting(teacher_steps=10_000, student_steps=10_000),
     "mnist": Setting(12, 3, 10, 32, 4000, 400, 1000, 1024, 16, True),
 }
 """Settings by name."""

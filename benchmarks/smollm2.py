@@ -113,7 +113,8 @@ def train(arm: str, rate: float, options: argparse.Namespace, work: Path) -> dic
         recipe = recipes.build(content | {"name": folder.name})
         if recipe.store is not None:
             record_outputs(recipe, Console(quiet=True))
-        run(recipe, folder, None, Console(quiet=True))
+        is_started = (folder / "recipe.yaml").exists()
+        run(recipe, folder, folder if is_started else None, Console(quiet=True))
     result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return result
 

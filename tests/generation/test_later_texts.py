@@ -57,7 +57,7 @@ def expected_version(step: int, staleness: int, every: int, length: int) -> int:
 def test_versions_depend_on_options_and_step_only(staleness: int, every: int) -> None:
     source, length = Source(), 7
     options = Rollouts(staleness, every)
-    texts = LaterTexts(options, source, STUDENT, lambda batch: True)
+    texts = LaterTexts(options, source, STUDENT, lambda batch: batch)
     ages = []
     for step in range(2 * length):
         ends = step - step % length + length
@@ -75,8 +75,13 @@ def test_versions_depend_on_options_and_step_only(staleness: int, every: int) ->
     assert texts.metrics() == {}
 
 
+def without_second_step(batch: Batch) -> Batch | None:
+    """Rows of all steps but the second one."""
+    return None if int(batch["step"]) == 1 else batch
+
+
 def test_only_steps_that_need_texts_have_them_and_micro_batches_keep_their_order() -> None:
-    texts = LaterTexts(Rollouts(2), Source(), STUDENT, lambda batch: int(batch["step"]) != 1)
+    texts = LaterTexts(Rollouts(2), Source(), STUDENT, without_second_step)
     steps = [[batch_of(step, row) for row in range(2)] for step in range(3)]
     texts.begin(0, steps)
     texts_of_batches: list[Any] = [texts.take(batch) for step in steps for batch in step]
@@ -86,7 +91,7 @@ def test_only_steps_that_need_texts_have_them_and_micro_batches_keep_their_order
 
 def test_training_goes_on_while_a_text_is_generated() -> None:
     source = Source()
-    texts = LaterTexts(Rollouts(1), source, STUDENT, lambda batch: True)
+    texts = LaterTexts(Rollouts(1), source, STUDENT, lambda batch: batch)
     source.may_generate.clear()
     texts.begin(0, [[batch_of(0)], [batch_of(1)]])
     source.may_generate.set()
@@ -98,7 +103,7 @@ def test_an_error_of_the_source_reaches_the_step() -> None:
         def generate(self, batch: Batch) -> Batch:
             raise OSError("the disk is full")
 
-    texts = LaterTexts(Rollouts(1), Broken(), STUDENT, lambda batch: True)
+    texts = LaterTexts(Rollouts(1), Broken(), STUDENT, lambda batch: batch)
     texts.begin(0, [[batch_of(0)]])
     with pytest.raises(OSError, match="disk is full"):
         texts.take(batch_of(0))
@@ -106,17 +111,17 @@ def test_an_error_of_the_source_reaches_the_step() -> None:
 
 def test_a_checkpoint_holds_the_texts_that_no_step_has_taken() -> None:
     source = Source()
-    texts = LaterTexts(Rollouts(3), source, STUDENT, lambda batch: True)
+    texts = LaterTexts(Rollouts(3), source, STUDENT, lambda batch: batch)
     texts.begin(0, [[batch_of(step)] for step in range(4)])
     texts.take(batch_of(0))
-    resumed = LaterTexts(Rollouts(3), Source(), STUDENT, lambda batch: True)
+    resumed = LaterTexts(Rollouts(3), Source(), STUDENT, lambda batch: batch)
     resumed.restore(texts.state())
     resumed.begin(1, [[batch_of(step)] for step in range(1, 5)])
     text = resumed.take(batch_of(1))
     assert text is not None
     assert int(text["version"]) == 0
     # Steps whose texts a checkpoint does not hold get texts of the current weights.
-    other = LaterTexts(Rollouts(3), Source(), STUDENT, lambda batch: True)
+    other = LaterTexts(Rollouts(3), Source(), STUDENT, lambda batch: batch)
     other.begin(1, [[batch_of(step)] for step in range(1, 5)])
     text = other.take(batch_of(1))
     assert text is not None
@@ -142,7 +147,7 @@ def test_a_copy_keeps_its_weights_until_a_push_and_shares_frozen_ones() -> None:
 
 def test_a_server_has_the_weights_of_one_process() -> None:
     options = Rollouts(server="vllm", url="http://x/v1", folder="weights")
-    texts = LaterTexts(options, Source(), STUDENT, lambda batch: True)
+    texts = LaterTexts(options, Source(), STUDENT, lambda batch: batch)
     texts.check_processes(1)
     with pytest.raises(ValueError, match=r"scheme\.rollouts\.server: .* one process, got 2"):
         texts.check_processes(2)

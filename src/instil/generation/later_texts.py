@@ -43,7 +43,7 @@ class LaterTexts:
         options: staleness and steps between two pushes.
         source: generates the texts.
         student: the student.
-        needs_text: whether a batch needs a text.
+        rows_of: returns the rows of a batch whose prompts get a text; None: its step needs no text.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class LaterTexts:
         options: Rollouts,
         source: RolloutSource,
         student: Net,
-        needs_text: Callable[[Batch], bool],
+        rows_of: Callable[[Batch], Batch | None],
     ):
         self.options = options
         self.source = source
         self.student = student
-        self.needs_text = needs_text
+        self.rows_of = rows_of
         self._pending: deque[PendingText] = deque()
         # First step whose texts have not been requested yet.
         self._next_step = 0
@@ -102,9 +102,11 @@ class LaterTexts:
         self.source.push(self.student, step)
         pool = ThreadPoolExecutor(1, "rollouts")
         for index in range(first - step, len(steps)):
-            for batch in filter(self.needs_text, steps[index]):
-                result = pool.submit(_generate, self.source, batch, _autocast_of(batch))
-                self._pending.append(PendingText(step + index, step, result))
+            for batch in steps[index]:
+                rows = self.rows_of(batch)
+                if rows is not None:
+                    result = pool.submit(_generate, self.source, rows, _autocast_of(rows))
+                    self._pending.append(PendingText(step + index, step, result))
         # The thread ends with its last text.
         pool.shutdown(wait=False)
         self._next_step = step + len(steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from instil.generation.rollout import generate_text
 from instil.generation.rollout_options import Rollouts
 from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.recipe.errors import RecipeError
+from instil.schemes.bases.writer import GenerativeScheme
+from instil.schemes.language.distillm2 import DistiLLM2
+from instil.schemes.language.kdrl import KDRL
 from instil.schemes.language.on_policy import OnPolicy
+from instil.schemes.language.privileged_context import PrivilegedContext
 from instil.teachers.frozen import Frozen
 from instil.training.fit import FitResult, Training, TrainState, fit
 from instil.weightings.truncated_importance import TruncatedImportance
-from tests.schemes.texts import END, GREEDY, SAMPLING, VOCABULARY, net, prompts
+from tests.schemes.texts import END, GREEDY, SAMPLING, VOCABULARY, informed, net, with_hints
 
-LOADER = [prompts(step, 4) for step in range(5)]
+LOADER = [with_hints(step, 4) for step in range(5)]
 
 
 class Recording(OnPolicy):
@@ -45,7 +50,7 @@ def scheme(weighted: bool = False, **options: Any) -> Recording:
 
 
 def trained(
-    one: Recording, path: Path | None = None, stop: int | None = None, **options: Any
+    one: GenerativeScheme, path: Path | None = None, stop: int | None = None, **options: Any
 ) -> FitResult:
     def on_step(state: TrainState) -> None:
         if state.step == stop:
@@ -56,8 +61,9 @@ def trained(
     return fit(one, LOADER, Training(**settings), checkpoint=path, on_step=on_step)
 
 
-def weights_of(one: OnPolicy) -> list[torch.Tensor]:
-    return [weight.detach().clone() for weight in one.student.parameters()]
+def same_weights(one: GenerativeScheme, other: GenerativeScheme, tolerance: float = 0.0) -> bool:
+    pairs = zip(one.student.parameters(), other.student.parameters(), strict=True)
+    return all(torch.allclose(left, right, 0.0, tolerance) for left, right in pairs)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -65,8 +71,7 @@ def test_staleness_0_is_the_synchronous_result(weighted: bool) -> None:
     one, other = scheme(weighted), scheme(weighted, staleness=0)
     trained(one)
     trained(other, accumulate=1)
-    for left, right in zip(weights_of(one), weights_of(other), strict=True):
-        assert torch.equal(left, right)
+    assert same_weights(one, other)
     for batch, text, student in other.seen:
         own = generate_text(student, batch, END, stream="scheme.text", vocabulary=VOCABULARY)
         assert torch.equal(own["token"], text["token"])
@@ -99,16 +104,53 @@ def test_texts_are_those_of_the_student_some_steps_ago(staleness: int, every: in
         assert record["rollout_version"] == record["step"] - 1 - of_epoch[-1]
 
 
+def kdrl(**options: Any) -> KDRL:
+    objectives = {"reverse_kl": ReverseKL()}
+    rollouts = Rollouts(**options)
+    reward = "token_accuracy"
+    teacher = Frozen(net(8, 1))
+    return KDRL(net(8), teacher, objectives, 3, reward, sampling=SAMPLING, rollouts=rollouts)
+
+
+def distillm2(**options: Any) -> DistiLLM2:
+    rollouts = Rollouts(**options)
+    return DistiLLM2(net(8), Frozen(net(8, 1)), {}, sampling=SAMPLING, rollouts=rollouts)
+
+
+def privileged_context(**options: Any) -> PrivilegedContext:
+    teacher = Frozen(informed(8, 1))
+    settings: dict[str, Any] = {"reader": "teacher", "share": 0.7, "sampling": SAMPLING}
+    rollouts = Rollouts(**options)
+    objectives = {"reverse_kl": ReverseKL()}
+    return PrivilegedContext(informed(), teacher, objectives, **settings, rollouts=rollouts)
+
+
+MAKERS = [scheme, kdrl, distillm2, privileged_context]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_the_age_of_the_weights_changes_the_result(make: Callable[..., GenerativeScheme]) -> None:
+    current, copied, stale = make(), make(server=None), make(staleness=3)
+    records = trained(stale).records
+    assert all(0 < record["staleness"] <= 3 for record in records)
+    trained(current)
+    trained(copied)
+    assert same_weights(current, copied)
+    assert not same_weights(current, stale)
+
+
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("stop", [2, 6])
-def test_an_interrupted_training_continues_with_the_same_texts(stop: int, tmp_path: Path) -> None:
-    whole, first, second = (scheme(staleness=3, push_every=2) for _ in range(3))
+def test_an_interrupted_training_continues_with_the_same_texts(
+    make: Callable[..., GenerativeScheme], stop: int, tmp_path: Path
+) -> None:
+    whole, first, second = (make(staleness=3, push_every=2) for _ in range(3))
     options = {"checkpoint_steps": 1, "accumulate": 1}
     trained(whole, tmp_path / "whole.pt", **options)
     with pytest.raises(KeyboardInterrupt):
         trained(first, tmp_path / "part.pt", stop, **options)
     trained(second, tmp_path / "part.pt", **options)
-    for left, right in zip(weights_of(whole), weights_of(second), strict=True):
-        assert torch.equal(left, right)
+    assert same_weights(whole, second)
 
 
 def test_micro_batches_give_the_result_of_one_batch() -> None:
@@ -117,8 +159,7 @@ def test_micro_batches_give_the_result_of_one_batch() -> None:
     whole = {key: torch.cat([batch[key] for batch in LOADER]) for key in LOADER[0]}
     optimizer = Optimization("sgd", {"lr": 0.5})
     fit(other, [whole], Training(epochs=1, device="cpu", optimizer=optimizer))
-    for left, right in zip(weights_of(one), weights_of(other), strict=True):
-        assert torch.allclose(left, right, atol=1e-6)
+    assert same_weights(one, other, 1e-6)
 
 
 def test_ratios_need_the_distribution_of_the_student() -> None:

@@ -1,14 +1,15 @@
-"""Advantages of groups, rewards, and both losses on the student's texts."""
+"""Groups of texts, and both losses on the student's texts."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from instil.core import UNLABELLED, Batch
+from instil.core import Batch
 from instil.generation.options import Sampling
+from instil.generation.rollout_options import Rollouts
 from instil.objectives.logits.reverse_kl import ReverseKL
-from instil.schemes.language.kdrl import KDRL, exact_match, group_advantages, token_accuracy
+from instil.schemes.language.kdrl import KDRL
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.schemes.texts import SAMPLING, net, prompts, timed
@@ -45,27 +46,6 @@ def test_contracts(distils_solved: bool) -> None:
     )
 
 
-def test_advantages_have_mean_zero_and_deviation_one_in_each_group() -> None:
-    reward = torch.rand(5, 4, generator=torch.Generator().manual_seed(0))
-    reward[:, 2] = 1.0
-    advantage = group_advantages(reward)
-    assert advantage.mean(0).abs().max() < 1e-6
-    assert advantage[:, 2].abs().max() == 0
-    others = advantage[:, [0, 1, 3]].var(0, correction=0)
-    assert torch.allclose(others, torch.ones(3), atol=1e-4)
-
-
-def test_a_longer_or_shorter_text_is_not_an_exact_match() -> None:
-    reference = torch.tensor([[UNLABELLED, 1, 2, UNLABELLED]])
-    longer = torch.tensor([[UNLABELLED, 1, 2, 3]])
-    shorter = torch.tensor([[UNLABELLED, 1, UNLABELLED, UNLABELLED]])
-    assert exact_match(reference, reference).item() == 1
-    assert exact_match(longer, reference).item() == 0
-    assert exact_match(shorter, reference).item() == 0
-    assert token_accuracy(longer, reference).item() == pytest.approx(2 / 3)
-    assert token_accuracy(shorter, reference).item() == pytest.approx(1 / 2)
-
-
 def test_the_texts_of_a_group_differ_and_do_not_depend_on_the_batch() -> None:
     run = scheme()
     text = run.before_step(timed())["student_text"]
@@ -93,6 +73,24 @@ def test_the_policy_loss_has_the_gradient_of_reinforce() -> None:
     assert gradient.abs().sum() > 0
 
 
+def test_a_text_of_earlier_weights_has_a_clipped_ratio() -> None:
+    run = scheme(rollouts=Rollouts(staleness=1), clip=0.1)
+    batch = run.before_step(timed())
+    text = batch["student_text"]
+    with torch.no_grad():
+        for parameter in run.student.parameters():
+            parameter.mul_(1.2)
+    (update,) = run.step(batch)
+    log_probs = run.student(text)["logits"].log_softmax(-1)
+    chosen = log_probs.gather(-1, text["token"].clamp_min(0)[..., None]).squeeze(-1)
+    ratio = (chosen - text["log_probability"]).exp()[text["valid"]]
+    assert (ratio > 1.1).any()
+    assert (ratio < 0.9).any()
+    advantage = text["advantage"][:, None].expand_as(chosen)[text["valid"]]
+    expected = -torch.min(ratio * advantage, ratio.clip(0.9, 1.1) * advantage).mean()
+    torch.testing.assert_close(update.losses["policy"], expected)
+
+
 def test_solved_texts_are_left_out_of_the_distillation_only() -> None:
     class Solved(KDRL):
         """Every second row is correct."""
@@ -118,6 +116,10 @@ def test_solved_texts_are_left_out_of_the_distillation_only() -> None:
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(ValueError, match=r"scheme\.sampling: .* Expected temperature 1"):
         KDRL(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, sampling=Sampling(0.5))
+    command = ["llama-server", "-m", "{file}"]
+    server = Rollouts(server="llama_cpp", url="http://127.0.0.1:9", folder="x", command=command)
+    with pytest.raises(ValueError, match=r"scheme\.rollouts\.server: .* the loss policy needs"):
+        KDRL(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, rollouts=server)
     unlabelled = {key: value for key, value in timed().items() if key != "label"}
     run = KDRL(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, sampling=SAMPLING)
     with pytest.raises(ValueError, match="Expected rows with answers"):

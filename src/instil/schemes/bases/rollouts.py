@@ -69,10 +69,23 @@ def check_ratios(objectives: Objectives, sampling: Sampling, rollouts: Rollouts)
             "distribution. Expected temperature 1 and top_p 1, got "
             f"{sampling.temperature} and {sampling.top_p}. Leave both out"
         )
+    check_log_probs("truncated_importance", rollouts)
+
+
+def check_log_probs(name: str, rollouts: Rollouts) -> None:
+    """Check that the source of the texts returns the log-probabilities of all tokens.
+
+    Args:
+        name: what reads the log-probabilities.
+        rollouts: options of the source.
+
+    Raises:
+        ValueError: for llama.cpp.
+    """
     if rollouts.server == "llama_cpp":
         raise ValueError(
             "scheme.rollouts.server: llama.cpp returns no log-probabilities of some tokens, which "
-            "truncated_importance needs. Expected vllm, sglang or null, or no sample_weight"
+            f"{name} needs. Expected vllm, sglang or null"
         )
 
 

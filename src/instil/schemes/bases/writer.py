@@ -19,10 +19,11 @@ from instil.core import (
 )
 from instil.generation.later_texts import LaterTexts
 from instil.generation.options import Sampling
-from instil.generation.rollout import generate_text, generate_with, stop_tokens
+from instil.generation.rollout import generate_text, generate_with
 from instil.generation.rollout_options import Rollouts
 from instil.generation.sampling import ChooseTokens, choose_sampled, step_uniform
 from instil.remote.server_texts import WriteStudent
+from instil.schemes.bases.common_vocabulary import common_vocabulary
 from instil.schemes.bases.rollouts import TEXT_STREAM, check_ratios, ratios, rollout_source
 
 Retokenize = Callable[[Batch, Batch], Batch]
@@ -99,15 +100,27 @@ class GenerativeScheme(Scheme):
             self.vocabulary,
             self.write_student,
         )
-        return LaterTexts(self.rollouts, source, self.student, self.needs_student_text)
+        return LaterTexts(self.rollouts, source, self.student, self.student_rows)
 
     def preparation(self) -> LaterTexts | None:
         """Queue of the texts of later steps; None if each step generates its texts itself."""
         return self.later_texts
 
-    def needs_student_text(self, batch: Batch) -> bool:
-        """Whether the step of a batch uses the student's text."""
-        return True
+    def needs_student_writer(self) -> bool:
+        """Whether a server generates the student's texts."""
+        return self.rollouts.server is not None
+
+    def set_student_writer(self, write: WriteStudent) -> None:
+        """Set the function that writes the student for a server of texts.
+
+        Args:
+            write: writes a network to the path that the server reads.
+        """
+        self.write_student = write
+
+    def student_rows(self, batch: Batch) -> Batch | None:
+        """Rows whose prompts the student continues; None if the step of the batch needs no text."""
+        return batch
 
     def _check_batch(self, batch: Batch) -> None:
         """Raise ValueError unless the batch has prompts that both networks can read."""
@@ -138,27 +151,7 @@ class GenerativeScheme(Scheme):
         outputs_of_sides: Sequence[Outputs] = self.forward_both(batch)
         if self.retokenize is not None:
             outputs_of_sides = outputs_of_sides[:1]
-        sizes = [num_output_tokens(outputs) for outputs in outputs_of_sides]
-        limits = [size for size in sizes if size is not None]
-        if not limits:
-            return
-        # Heads may be padded to different widths: a token beyond the smaller head has logits on one
-        # side only.
-        limit = min(limits)
-        if self.vocabulary is not None and self.vocabulary > limit:
-            raise ValueError(
-                "scheme.sampling.vocabulary: a network has fewer tokens. Expected at most "
-                f"{limit}, got {self.vocabulary}"
-            )
-        self.vocabulary = self.vocabulary or limit
-        end_tokens = stop_tokens(self.sampling.eos_token_id)
-        wrong = [token for token in end_tokens if token >= self.vocabulary]
-        if wrong:
-            raise ValueError(
-                "scheme.sampling.eos_token_id: there is no such token. Expected a token from 0 to "
-                f"{self.vocabulary - 1}, got {wrong[0]}. Leave eos_token_id out to use the end "
-                "token of the data's tokenizer"
-            )
+        self.vocabulary = common_vocabulary(outputs_of_sides, self.sampling)
 
     def teacher_roles(self) -> set[str]:
         """Roles of the teacher that the scheme and its objectives read."""
@@ -166,7 +159,7 @@ class GenerativeScheme(Scheme):
         return roles | {"logits"} if self.needs_teacher_logits else set(roles)
 
     def student_text(self, batch: Batch) -> Batch:
-        """Replace the text after each prompt by text that the student samples.
+        """Text that the student samples after the prompts of ``student_rows``.
 
         Outside of ``fit``, which announces later steps, it is the text of the current weights.
 
@@ -174,13 +167,16 @@ class GenerativeScheme(Scheme):
             batch: rows of tokens.
 
         Returns:
-            The batch of ``generate_with``.
+            The batch of ``generate_with``; ``batch`` itself if its step needs no text.
         """
+        rows = self.student_rows(batch)
+        if rows is None:
+            return batch
         text = None if self.later_texts is None else self.later_texts.take(batch)
         if text is None:
             text = generate_text(
                 self.student,
-                batch,
+                rows,
                 self.sampling.eos_token_id,
                 self.sampling.min_prompt_tokens,
                 self.sampling.max_new_tokens,
@@ -232,10 +228,3 @@ class GenerativeScheme(Scheme):
 def is_below_one(share: float | Schedule) -> bool:
     """Whether a share, or a schedule of it, is below 1 at some progress."""
     return min(share.start, share.end) < 1 if isinstance(share, Schedule) else share < 1
-
-
-def num_output_tokens(outputs: Outputs) -> int | None:
-    """Number of tokens in the outputs of a network; None if the outputs are not over tokens."""
-    if "projection" in outputs:
-        return len(outputs["projection"].weight)
-    return int(outputs["logits"].shape[-1]) if "logits" in outputs else None

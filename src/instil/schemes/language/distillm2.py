@@ -31,6 +31,7 @@ from instil.functional.text_pairs import (
     skewed_reverse,
 )
 from instil.generation.options import Sampling, SamplingOption
+from instil.generation.rollout_options import RolloutOption, Rollouts
 from instil.items import drop_unlabelled_gradient
 from instil.schemes.bases.teacher_texts import TeacherTexts
 from instil.schemes.bases.writer import GenerativeScheme
@@ -100,7 +101,8 @@ class DistiLLM2(GenerativeScheme):
         "of the teacher's text; the reverse divergence lowers that of the student's mistakes.",
         pitfalls="The logits of both texts and both networks are in memory at once, so memory "
         "grows with tokens times vocabulary. Both networks generate.",
-        deviations="The student generates new text at each step, in the paper once an epoch. The "
+        deviations="The student generates new text at each step, or with ``rollouts`` some steps "
+        "earlier; in the paper once an epoch. The "
         "usual gap is a running mean, in the paper the mean over the texts of an epoch. No "
         "gradient passes through the skew; in the authors' code it does where the skew is not at "
         "a bound.",
@@ -124,8 +126,9 @@ class DistiLLM2(GenerativeScheme):
             bool, Doc("raise b from 1 to 1.5 in the first half of training; false: b is 1")
         ] = True,
         sampling: SamplingOption = Sampling(),
+        rollouts: RolloutOption = Rollouts(),
     ):
-        super().__init__(student, teacher, objectives, sampling)
+        super().__init__(student, teacher, objectives, sampling, rollouts)
         self.teacher_texts = TeacherTexts()
         self.base_skew = base_skew
         self.contrast_weight = contrast_weight

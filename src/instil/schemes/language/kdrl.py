@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from typing_extensions import Doc
 
@@ -23,72 +23,18 @@ from instil.core import (
     item_weights,
     mean,
 )
+from instil.functional.group_policy import (
+    clipped_policy_values,
+    exact_match,
+    group_advantages,
+    token_accuracy,
+)
 from instil.functional.token_log_probs import token_log_probs
 from instil.generation.options import Sampling, SamplingOption
-from instil.generation.rollout import generate_text
+from instil.generation.rollout_options import RolloutOption, Rollouts
+from instil.schemes.bases.rollouts import check_log_probs
 from instil.schemes.bases.teacher_texts import VerifyTokens
 from instil.schemes.bases.writer import GenerativeScheme
-
-SMALLEST_DEVIATION = 1e-6
-"""Added to the standard deviation of the rewards of a group, which may be 0."""
-
-
-def group_advantages(reward: Tensor) -> Tensor:
-    """Rewards of each group, centred and divided by their standard deviation (GRPO).
-
-    Args:
-        reward: (G, N), rewards of G texts for each of N prompts.
-
-    Returns:
-        Advantages (G, N); 0 for a prompt whose texts have the same reward.
-
-    Example:
-        >>> import torch
-        >>> group_advantages(torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
-        tensor([[ 1.0000,  0.0000],
-                [-1.0000,  0.0000]])
-    """
-    deviation = reward.std(0, correction=0)
-    return (reward - reward.mean(0)) / (deviation + SMALLEST_DEVIATION)
-
-
-def exact_match(token: Tensor, reference: Tensor) -> Tensor:
-    """Reward of generated texts that equal the texts of the data.
-
-    Args:
-        token: generated tokens (N, T), -100 at other positions.
-        reference: tokens of the data's texts (N, T), -100 at other positions.
-
-    Returns:
-        Rewards (N,): 1 for equal texts, otherwise 0.
-
-    Example:
-        >>> import torch
-        >>> exact_match(torch.tensor([[-100, 4, 5], [-100, 4, 6]]), torch.tensor([[-100, 4, 5]]))
-        tensor([1., 0.])
-    """
-    return (token == reference).all(-1).float()
-
-
-def token_accuracy(token: Tensor, reference: Tensor) -> Tensor:
-    """Share of the positions of either text at which both have the same token.
-
-    Args:
-        token: generated tokens (N, T), -100 at other positions.
-        reference: tokens of the data's texts (N, T), -100 at other positions.
-
-    Returns:
-        Rewards (N,) in [0, 1].
-
-    Example:
-        >>> import torch
-        >>> token_accuracy(torch.tensor([[-100, 4, 6]]), torch.tensor([[-100, 4, 5]]))
-        tensor([0.5000])
-    """
-    is_text = (token != UNLABELLED) | (reference != UNLABELLED)
-    num_equal = ((token == reference) & is_text).sum(-1)
-    return num_equal / is_text.sum(-1).clamp_min(1)
-
 
 REWARDS = {"exact_match": exact_match, "token_accuracy": token_accuracy}
 
@@ -112,9 +58,10 @@ class KDRL(GenerativeScheme):
         algorithms=("adaptive",),
         tasks=("language",),
         labels=("single",),
-        equation=r"-\frac{1}{\sum_i |y_i|} \sum_i \sum_t \hat A_i \frac{p^s(y_{i,t})}"
-        r"{\mathrm{sg}[p^s(y_{i,t})]} + \beta D(p^s \Vert p^t), \quad "
-        r"\hat A_i = \frac{r_i - \mathrm{mean}(r)}{\mathrm{std}(r)}",
+        equation=r"-\frac{1}{\sum_i |y_i|} \sum_i \sum_t \min(r_{i,t} \hat A_i, "
+        r"\mathrm{clip}_{1 \pm \epsilon}(r_{i,t}) \hat A_i) + \beta D(p^s \Vert p^t), \quad "
+        r"r_{i,t} = \frac{p^s(y_{i,t})}{p^{s\prime}(y_{i,t})}, \; "
+        r"\hat A_i = \frac{R_i - \mathrm{mean}(R)}{\mathrm{std}(R)}",
         use="For tasks whose answers can be checked, when the student already solves some of them. "
         "The reward lets the student become better than the teacher; the divergence gives a "
         "target at each token, also where no text of a group is correct.",
@@ -150,7 +97,17 @@ class KDRL(GenerativeScheme):
                 "(reward-guided distillation of the paper)"
             ),
         ] = True,
+        clip: Annotated[
+            float,
+            Gt(0),
+            Lt(1),
+            Doc(
+                "largest change of a token's probability that the loss ``policy`` rewards; it has "
+                "an effect on texts of earlier weights only (``rollouts.staleness``)"
+            ),
+        ] = 0.2,
         sampling: SamplingOption = Sampling(),
+        rollouts: RolloutOption = Rollouts(),
     ):
         if (sampling.temperature, sampling.top_p) != (1, 1):
             raise ValueError(
@@ -158,8 +115,10 @@ class KDRL(GenerativeScheme):
                 "distribution. Expected temperature 1 and top_p 1, got "
                 f"{sampling.temperature} and {sampling.top_p}. Leave both out"
             )
-        super().__init__(student, teacher, objectives, sampling)
+        check_log_probs("the loss policy", rollouts)
+        super().__init__(student, teacher, objectives, sampling, rollouts)
         self.group_size = group_size
+        self.clip = clip
         self.reward_name = reward
         self.verify: VerifyTokens | None = None
         self.policy_weight = policy_weight
@@ -202,32 +161,26 @@ class KDRL(GenerativeScheme):
             return self.verify(text["token"], reference).float()
         return REWARDS[self.reward_name](text["token"], reference)
 
+    def student_rows(self, batch: Batch) -> Batch:
+        rows = {
+            key: value if value.ndim == 0 else torch.cat([value] * self.group_size)
+            for key, value in batch.items()
+        }
+        # The random numbers of a text depend on its index, and the texts of a group differ.
+        member = torch.arange(self.group_size, device=batch["index"].device)[:, None]
+        rows["index"] = (batch["index"] * self.group_size + member).flatten()
+        return rows
+
     def before_step(self, batch: Batch) -> Batch:
         reference = batch["label"].masked_fill(~batch["valid"], UNLABELLED)
-        texts = [self._texts(batch, index) for index in range(self.group_size)]
-        rewards = torch.stack([self.reward(text, reference) for text in texts])
-        group = {
-            key: value if value.ndim == 0 else torch.cat([text[key] for text in texts])
-            for key, value in texts[0].items()
-        }
-        group["advantage"] = group_advantages(rewards).flatten()
+        group = self.student_text(batch)
+        rewards = self.reward(group, torch.cat([reference] * self.group_size))
+        group["index"] = torch.cat([batch["index"]] * self.group_size)
+        group["advantage"] = group_advantages(rewards.view(self.group_size, -1)).flatten()
         distilled = dict(group)
         if not self.distils_solved:
-            is_solved = rewards.flatten() >= 1
-            distilled["valid"] = group["valid"] & ~is_solved[:, None]
+            distilled["valid"] = group["valid"] & (rewards < 1)[:, None]
         return batch | {"student_text": group, "distilled_text": distilled}
-
-    def _texts(self, batch: Batch, index: int) -> Batch:
-        """Return one text per prompt, with random numbers of its own."""
-        return generate_text(
-            self.student,
-            batch,
-            self.sampling.eos_token_id,
-            self.sampling.min_prompt_tokens,
-            self.sampling.max_new_tokens,
-            stream=f"scheme.text.{index}",
-            vocabulary=self.vocabulary,
-        )
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         counts = self.objectives.counts(batch["distilled_text"])
@@ -241,9 +194,10 @@ class KDRL(GenerativeScheme):
         student, teacher = self.forward_both(text)
         update: Update = self.objectives(student, teacher, batch["distilled_text"])
         log_probs = token_log_probs(student["logits"][..., : self.vocabulary], text["token"])
-        # The text is used for one update: the ratio of probabilities is 1 and has their gradient.
-        ratio = (log_probs - log_probs.detach()).exp()
-        values = -text["advantage"][:, None] * ratio
+        # Without rollouts the ratio of probabilities is 1, apart from rounding.
+        is_current = self.rollouts.is_immediate
+        old_log_probs = log_probs.detach() if is_current else text["log_probability"]
+        values = clipped_policy_values(log_probs, old_log_probs, text["advantage"], self.clip)
         loss = mean(values, text["valid"].to(values.dtype))
         update.losses["policy"] = at_progress(self.policy_weight, batch) * loss
         return update

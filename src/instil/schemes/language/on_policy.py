@@ -13,7 +13,6 @@ from instil.cards import at_progress
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.rollout_options import RolloutOption, Rollouts
-from instil.remote.server_texts import WriteStudent
 from instil.schemes.bases.writer import GenerativeScheme, Retokenize, is_below_one
 
 
@@ -76,27 +75,16 @@ class OnPolicy(GenerativeScheme):
         """
         self.retokenize = retokenize
 
-    def needs_student_writer(self) -> bool:
-        """Whether a server generates the student's texts."""
-        return self.rollouts.server is not None
-
-    def set_student_writer(self, write: WriteStudent) -> None:
-        """Set the function that writes the student for a server of texts.
-
-        Args:
-            write: writes a network to the path that the server reads.
-        """
-        self.write_student = write
-
     @property
     def uses_data_text(self) -> bool:
         return is_below_one(self.share)
 
-    def needs_student_text(self, batch: Batch) -> bool:
-        return self.draw_text_source(batch) < at_progress(self.share, batch)
+    def student_rows(self, batch: Batch) -> Batch | None:
+        uses_student_text = self.draw_text_source(batch) < at_progress(self.share, batch)
+        return batch if uses_student_text else None
 
     def before_step(self, batch: Batch) -> Batch:
-        return self.student_text(batch) if self.needs_student_text(batch) else batch
+        return self.student_text(batch)
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)

@@ -27,6 +27,7 @@ from instil.core import (
 )
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.reader import TEXT_KEYS
+from instil.generation.rollout_options import RolloutOption, Rollouts
 from instil.roles import SHARED_ROLES, LazyOutputs, Projection
 from instil.schemes.bases.writer import GenerativeScheme, is_below_one
 from instil.teachers.ema import Ema
@@ -62,7 +63,8 @@ class PrivilegedContext(GenerativeScheme):
         "student to guess. A student trained on prompts only forgets how to use a context, and so "
         "does its average: keep the decay near 1.",
         deviations="The divergence is the one of the recipe; the paper uses reverse_kl. On the "
-        "text of the data (share 0) the scheme is context distillation.",
+        "text of the data (share 0) the scheme is context distillation. Texts of earlier weights "
+        "(``rollouts``) are not part of the paper.",
     )
     needs_teacher_logits = False
 
@@ -95,6 +97,7 @@ class PrivilegedContext(GenerativeScheme):
             ),
         ] = 1.0,
         sampling: SamplingOption = Sampling(),
+        rollouts: RolloutOption = Rollouts(),
     ):
         # Converted once: the teachers below must hold the same Net as the scheme.
         student = as_net(student)
@@ -107,6 +110,7 @@ class PrivilegedContext(GenerativeScheme):
             teacher,
             objectives,
             sampling,
+            rollouts,
         )
         self.share = share
 
@@ -126,10 +130,12 @@ class PrivilegedContext(GenerativeScheme):
     def uses_data_text(self) -> bool:
         return is_below_one(self.share)
 
+    def student_rows(self, batch: Batch) -> Batch | None:
+        uses_student_text = self.draw_text_source(batch) < at_progress(self.share, batch)
+        return batch if uses_student_text else None
+
     def before_step(self, batch: Batch) -> Batch:
-        if self.draw_text_source(batch) < at_progress(self.share, batch):
-            return self.student_text(batch)
-        return batch
+        return self.student_text(batch)
 
     def teacher_outputs(self, batch: Batch, grad: bool = False) -> Outputs:
         return without_context(super().teacher_outputs(with_context(batch), grad), batch)

@@ -1,5 +1,6 @@
 """Descriptions of methods: cards, types of options, schedules, and errors about names."""
 
+from instil.cards.bounds import check_bounds
 from instil.cards.card import Card, Tag, has_tag
 from instil.cards.closest import suggestion
 from instil.cards.forms import form_of
@@ -15,6 +16,7 @@ __all__ = [
     "Schedule",
     "Tag",
     "at_progress",
+    "check_bounds",
     "form_of",
     "has_tag",
     "suggestion",

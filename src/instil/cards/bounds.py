@@ -1,4 +1,4 @@
-"""Bounds of numeric options, from the annotations of a constructor."""
+"""Bounds of numeric options, from the annotations of a constructor or function."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from instil.cards.schedule import Schedule
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 Check = tuple[str, Callable[[Any], bool]]
 """Bound in words, and whether a number fulfils it."""
 
@@ -40,9 +42,41 @@ def require_in_bounds(
         return
     for option, checks in _bounds(constructor).items():
         for value in _numbers(values.get(option)):
-            for words, holds in checks:
-                if not holds(value):
-                    raise ValueError(f"{name}.{option}: Expected a number {words}, got {value}")
+            _require(f"{name}.{option}", value, checks)
+
+
+def check_bounds(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Check the numbers that a function is called with against the bounds of its annotations.
+
+    A decorator. Tensors are not checked, because a comparison would wait for their device.
+
+    Args:
+        function: function with annotations such as ``Positive``.
+
+    Returns:
+        The function, which raises a ``ValueError`` for a number outside of its bounds.
+    """
+    # Read once: a call has no signature to bind, and ``torch.compile`` can trace it.
+    bounds = _bounds(function)
+    names = enumerate(inspect.signature(function).parameters)
+    bounded = [(index, name, bounds[name]) for index, name in names if bounds.get(name)]
+
+    def checked(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        for index, name, checks in bounded:
+            value = arguments[index] if index < len(arguments) else options.get(name)
+            if isinstance(value, (int, float)):
+                _require(f"{function.__name__}.{name}", value, checks)
+        return function(*arguments, **options)
+
+    # ``torch.compile`` limits the recompilations of a code object, so each function has its own.
+    checked.__code__ = checked.__code__.replace(co_name=function.__name__)
+    return functools.update_wrapper(checked, function)
+
+
+def _require(option: str, value: float, checks: list[Check]) -> None:
+    for words, holds in checks:
+        if not holds(value):
+            raise ValueError(f"{option}: Expected a number {words}, got {value}")
 
 
 @functools.cache

@@ -5,7 +5,7 @@ Types of batches, cards and options come from the packages below and are listed 
 
 from typing import NoReturn
 
-from instil.cards import Card, NonNegative, Positive, Schedule
+from instil.cards import Card, NonNegative, Positive, Schedule, check_bounds
 from instil.cards.removed import explain_moved
 from instil.core.balance import Balance
 from instil.core.objective import Objective, Weighting
@@ -47,6 +47,7 @@ __all__ = [
     "Weighting",
     "as_net",
     "batch_size",
+    "check_bounds",
     "first_tensor",
     "item_weights",
     "mean",

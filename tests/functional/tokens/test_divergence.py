@@ -560,7 +560,7 @@ def test_other_tokens_and_other_vocabularies_are_refused() -> None:
         )
     with pytest.raises(ValueError, match=r"weights \(7,\) for tokens \(2, 7\)"):
         forward_kl_loss(student, teacher, weight=torch.ones(7))
-    with pytest.raises(ValueError, match="temperature is 0; expected a number above 0"):
+    with pytest.raises(ValueError, match=r"^forward_kl_loss\.temperature: Expected"):
         forward_kl_loss(student, teacher, temperature=0)
     with pytest.raises(ValueError, match="reduction is 'mean' or 'none', not 'batchmean'"):
         forward_kl_loss(student, teacher, reduction="batchmean")

@@ -92,7 +92,7 @@ def test_a_class_impossible_for_the_teacher_is_bounded_by_the_clip() -> None:
     ("options", "message"),
     [
         ({"alpha_min": math.nan}, "alpha_min, alpha_max: an order is not finite"),
-        ({"clip": 0.0}, "clip: the bound is too small"),
+        ({"clip": 0.0}, "alphanet_loss.clip: Expected a number above 0"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, float], message: str) -> None:

@@ -36,6 +36,7 @@ MAPS = [
     "norm_loss",
     "nst_loss",
     "skd_pairwise_loss",
+    "wkd_feature_loss",
 ]
 CASES = [*((name, (5,)) for name in VECTORS), *((name, (4, 4, 4)) for name in MAPS)]
 
@@ -50,3 +51,16 @@ def test_one_teacher_row_is_not_repeated(name: str, shape: tuple[int, ...], coun
         ValueError, match=rf"^{name}: the student has 6 samples, the teacher {count}"
     ):
         loss(student, torch.rand(count, *shape))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_other_losses_do_not_repeat_a_row(count: int) -> None:
+    student, teacher = torch.rand(6, 5), torch.rand(count, 5)
+    with pytest.raises(ValueError, match=r"^compress_loss: the student has 6 samples"):
+        instil.compress_loss(student, teacher, torch.rand(6, 5), torch.rand(6, 5))
+    with pytest.raises(ValueError, match=r"^prompt_kd_loss: the student has 6 samples"):
+        instil.prompt_kd_loss(student, teacher, torch.rand(6, 5), 1.0, 1.0)
+    with pytest.raises(ValueError, match=r"^student logits are \(6, 5\), teacher logits \("):
+        instil.two_dpass_loss(teacher, student, torch.zeros(6, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"^lwm_loss: the student has 6 samples"):
+        instil.lwm_loss(student, teacher)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, Positive
+from instil.core import Card, Positive, check_bounds
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
@@ -17,10 +17,11 @@ from instil.modules.connectors import checked_norm
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
+@check_bounds
 def activation_boundary_loss(
     student_features: Tensor,
     teacher_features: Tensor,
-    margin: float = 1.0,
+    margin: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Activation boundary loss (Heo et al. 2019).

@@ -8,7 +8,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs
+from instil.core import Batch, Card, NonNegative, Outputs, check_bounds
 from instil.functional.errors import cosine_distance, sample_mean, smooth_l1_distance
 from instil.functional.logits import apply_reduction
 from instil.modules.normalizers import PHIStandardize, StandardizeChannels
@@ -49,11 +49,12 @@ def am_radio_summary_loss(
     return apply_reduction(cosine_distance(student_embedding, teacher_embedding), reduction)
 
 
+@check_bounds
 def am_radio_spatial_loss(
     student_features: Tensor,
     teacher_features: Tensor,
-    cosine: float = 0.9,
-    smooth_l1: float = 0.1,
+    cosine: NonNegative = 0.9,
+    smooth_l1: NonNegative = 0.1,
     reduction: str = "mean",
 ) -> Tensor:
     """Cosine and smooth L1 distance of patch tokens (Ranzinger et al. 2024, section 3.4).

@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card
+from instil.core import Card, check_bounds
 from instil.functional.attention_maps import attention_map
 from instil.functional.choices import require_choice
 from instil.functional.feature_maps import (
@@ -27,10 +27,11 @@ Form = Literal["code", "paper"]
 FORMS = ("code", "paper")
 
 
+@check_bounds
 def attention_transfer_loss(
     student_features: Tensor,
     teacher_features: Tensor,
-    power: float = 2.0,
+    power: Annotated[float, Ge(1)] = 2.0,
     form: Form = "code",
     reduction: str = "mean",
 ) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
+from instil.cards import check_bounds
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, to_float32
 from instil.functional.ensembles import (
     inverse_share_weights,
@@ -48,11 +49,12 @@ def camkd_weights(logits: Tensor, target: Tensor) -> Tensor:
     return inverse_share_weights(nll.softmax(0))
 
 
+@check_bounds
 def camkd_logit_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
-    temperature: float = 4.0,
+    temperature: Positive = 4.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Weighted KL divergences to several teachers (Zhang et al. 2022, Eq. 3).

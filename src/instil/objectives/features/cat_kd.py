@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, to_float32
+from instil.core import Batch, Card, Objective, Outputs, check_bounds, to_float32
 from instil.functional.attention_maps import scaled_l2_normalize
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import POOLS, as_map, match_dimensions, require_same_shape
@@ -41,10 +41,11 @@ def class_activation_map(feature_map: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("nd...,cd->nc...", to_float32(feature_map), to_float32(weight))
 
 
+@check_bounds
 def cat_kd_loss(
     student_maps: Tensor,
     teacher_maps: Tensor,
-    resolution: int = 2,
+    resolution: Annotated[int, Ge(1)] = 2,
     normalize: bool = False,
     reduction: str = "mean",
     binarize: bool = False,

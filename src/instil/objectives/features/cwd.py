@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, Positive
+from instil.core import Card, Positive, check_bounds
 from instil.functional.choices import require_choice
 from instil.functional.divergences import softened_kl
 from instil.functional.errors import sample_mean
@@ -20,10 +20,11 @@ Form = Literal["channel", "spatial"]
 FORMS = ("channel", "spatial")
 
 
+@check_bounds
 def cwd_loss(
     student_features: Tensor,
     teacher_features: Tensor,
-    temperature: float = 4.0,
+    temperature: Positive = 4.0,
     form: Form = "channel",
     reduction: str = "mean",
 ) -> Tensor:

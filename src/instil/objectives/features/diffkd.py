@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, check_bounds, to_float32
 from instil.functional.diffusion.features import TIMES
 from instil.functional.divergences import kl_divergence
 from instil.functional.errors import squared_error
@@ -22,13 +22,14 @@ from instil.modules.feature_denoiser import FeatureDenoiser
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
+@check_bounds
 def diffkd_loss(
     student_features: Tensor,
     teacher_features: Tensor,
     noise_error: Tensor,
     reconstruction_error: Tensor,
-    diffusion_weight: float = 1.0,
-    autoencoder_weight: float = 1.0,
+    diffusion_weight: NonNegative = 1.0,
+    autoencoder_weight: NonNegative = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Knowledge diffusion loss (Huang et al. 2023, Eq. 7) with the squared difference as distance.

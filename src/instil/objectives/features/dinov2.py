@@ -9,7 +9,16 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, item_weights
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Outputs,
+    Positive,
+    check_bounds,
+    item_weights,
+)
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import (
@@ -32,12 +41,13 @@ PATCHES_PER_SAMPLE = 8
 """Patches of an image whose vectors are clustered: a few of many images are more diverse."""
 
 
+@check_bounds
 def dinov2_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     centre: Tensor | float = 0.0,
-    temperature: float = 0.1,
-    teacher_temperature: float = 0.04,
+    temperature: Positive = 0.1,
+    teacher_temperature: Positive = 0.04,
     reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy of prototype assignments, with a centred target (Oquab et al. 2024, section 4).

@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive
+from instil.core import Batch, Card, NonNegative, Positive, check_bounds
 from instil.functional.directions import l2_normalize, pairwise_dot, unit_distance
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.paired_views import paired_views
@@ -17,11 +17,12 @@ from instil.modules.projectors import RegressionHead
 from instil.objectives.bases.relation_objective import RelationObjective
 
 
+@check_bounds
 def disco_loss(
     student_views: Tensor,
     teacher_views: Tensor,
-    temperature: float = 0.2,
-    contrast: float = 1.0,
+    temperature: Positive = 0.2,
+    contrast: NonNegative = 1.0,
 ) -> Tensor:
     """Distance to the teacher in both views, plus InfoNCE of the student's views (Gao et al. 2022).
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, NonNegative
+from instil.core import Card, NonNegative, check_bounds
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -17,11 +17,12 @@ EPSILON = 1e-8
 """Added to the product of the norms, so that the correlation with a constant is 0."""
 
 
+@check_bounds
 def dist_plus_loss(
     student_features: Tensor,
     teacher_features: Tensor,
-    channel_weight: float = 1.0,
-    spatial_weight: float = 1.0,
+    channel_weight: NonNegative = 1.0,
+    spatial_weight: NonNegative = 1.0,
 ) -> Tensor:
     """Feature-level relations of DIST+ (Huang et al. 2025).
 

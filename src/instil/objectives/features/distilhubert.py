@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, to_float32
+from instil.core import Batch, Card, NonNegative, Outputs, check_bounds, to_float32
 from instil.functional.ctc import common_frames
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import Layers, masked_mean, replace_padding
@@ -17,11 +17,12 @@ from instil.modules.adapters import LinearAdapter
 from instil.objectives.bases.hidden_objective import HiddenObjective
 
 
+@check_bounds
 def distilhubert_loss(
     student_features: Tensor,
     teacher_features: Tensor,
     mask: Tensor | None = None,
-    cosine: float = 1.0,
+    cosine: NonNegative = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Mean absolute difference minus the log-sigmoid of the cosine (Chang et al. 2022, Eq. 1).

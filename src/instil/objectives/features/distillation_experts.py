@@ -9,18 +9,19 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
 from instil.items import Items
 from instil.modules.adapters import match_dtype
 
 
+@check_bounds
 def distillation_experts_loss(
     expert_outputs: Tensor,
     selection_logits: Tensor,
     teacher_embedding: Tensor,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Distillation experts loss (Kang et al. 2020, Eqs. 1 to 5).

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, check_bounds, to_float32
 from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
 from instil.functional.boxes import boxes_as_fractions
 from instil.functional.feature_maps import as_map, describe_grid, grid_of, require_same_shape
@@ -72,12 +72,13 @@ def _background_only(boxes: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tens
     return foreground, torch.full_like(foreground, 1 / math.prod(grid))
 
 
+@check_bounds
 def fgd_loss(
     student_features: Tensor,
     teacher_features: Tensor,
     foreground: Tensor,
     background: Tensor,
-    temperature: float = 0.5,
+    temperature: Positive = 0.5,
     weights: Weights = (1e-3, 5e-4, 1e-3),
     reduction: str = "mean",
 ) -> Tensor:
@@ -227,8 +228,7 @@ class FGD(FeatureObjective):
         return adapters, f"{adapters.align}, and a global context on both sides"
 
     def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
-        student_levels = feature_levels(student_outputs)
-        teacher_levels = feature_levels(teacher_outputs)
+        student_levels, teacher_levels = map(feature_levels, (student_outputs, teacher_outputs))
         terms = []
         for adapters, (i, j) in zip(self.adapters, self.matched, strict=True):
             assert isinstance(adapters, ContextAdapters)

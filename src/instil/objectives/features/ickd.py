@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, to_float32
+from instil.core import Card, check_bounds, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, describe_grid, grid_of, require_same_items
@@ -23,11 +23,12 @@ Form = Literal["code", "paper"]
 FORMS = ("code", "paper")
 
 
+@check_bounds
 def ickd_loss(
     student_features: Tensor,
     teacher_features: Tensor,
     form: Form = "code",
-    grid: int = 1,
+    grid: Annotated[int, Ge(1)] = 1,
     reduction: str = "mean",
 ) -> Tensor:
     """Inter-channel correlation loss (Liu et al. 2021).

@@ -12,7 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, to_float32
+from instil.core import Batch, Card, Outputs, check_bounds, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, consecutive_pairs, require_two_stages
@@ -61,10 +61,11 @@ def right_singular_vectors(feature_map: Tensor, count: int) -> tuple[Tensor, Ten
     return values[:, :count], top + (within_basis + outside)
 
 
+@check_bounds
 def kdsvd_loss(
     student_features: Sequence[Tensor],
     teacher_features: Sequence[Tensor],
-    vectors: int = 1,
+    vectors: Annotated[int, Ge(1)] = 1,
     signs: Signs = "largest",
     reduction: str = "mean",
 ) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.cards import at_progress
-from instil.core import Card, NonNegative, to_float32
+from instil.core import Card, NonNegative, check_bounds, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.errors import sample_mean, squared_error
 from instil.functional.feature_maps import as_map, grid_of, require_same_shape, resize
@@ -27,11 +27,12 @@ Form = Literal["positions", "channels"]
 FORMS = ("positions", "channels")
 
 
+@check_bounds
 def kta_loss(
     student_features: Tensor,
     teacher_features: Tensor,
-    p: float = 1.0,
-    q: float = 2.0,
+    p: Annotated[float, Gt(0)] = 1.0,
+    q: Annotated[float, Gt(0)] = 2.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Feature adaptation loss of knowledge adaptation (He et al. 2019).

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.attention_maps import scaled_l2_normalize
-from instil.functional.feature_maps import as_map, common_sizes, resize
+from instil.functional.feature_maps import as_map, common_sizes, require_same_items, resize
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.pairs import feature_levels
 from instil.functional.pooling import mean_positions
@@ -32,13 +32,15 @@ def lwm_loss(student_maps: Tensor, teacher_maps: Tensor, reduction: str = "mean"
         Scalar, or (N,) for ``reduction="none"``.
 
     Raises:
-        ValueError: if the smaller grid has one position, which makes all maps equal.
+        ValueError: if the numbers of samples differ, or the smaller grid has one position, which
+            makes all maps equal.
 
     Example:
         >>> import torch
         >>> lwm_loss(torch.ones(1, 2, 2), torch.eye(2)[None])
         tensor(1.4142)
     """
+    require_same_items(student_maps, teacher_maps, "lwm_loss")
     grid = common_sizes(student_maps.shape[1:], teacher_maps.shape[1:])
     if math.prod(grid) == 1:
         shapes = f"{tuple(student_maps.shape)} and {tuple(teacher_maps.shape)}"

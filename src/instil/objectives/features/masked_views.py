@@ -10,7 +10,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
@@ -18,10 +18,11 @@ from instil.items import Items
 from instil.modules.adapters import match_dtype
 
 
+@check_bounds
 def masked_views_loss(
     predicted_embedding: Tensor,
     teacher_embedding: Tensor,
-    beta: float = 1.0,
+    beta: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Smooth L1 distance to the normalised teacher embedding (Baevski et al. 2022, Eq. 2).

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs
+from instil.core import Batch, Card, NonNegative, Outputs, check_bounds
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import (
     Layers,
@@ -27,12 +27,13 @@ NORM_EPSILON = 1e-12
 """Epsilon of the layer norm, as in BERT."""
 
 
+@check_bounds
 def mobilebert_feature_loss(
     student_features: Tensor,
     teacher_features: Tensor,
-    feature: float = 100.0,
-    mean: float = 5000.0,
-    variance: float = 5.0,
+    feature: NonNegative = 100.0,
+    mean: NonNegative = 5000.0,
+    variance: NonNegative = 5.0,
     mask: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
@@ -23,12 +23,13 @@ Form = Literal["code", "paper"]
 FORMS = ("code", "paper")
 
 
+@check_bounds
 def ofa_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
-    gamma: float = 1.5,
-    temperature: float = 1.0,
+    gamma: Positive = 1.5,
+    temperature: Positive = 1.0,
     form: Form = "code",
     reduction: str = "mean",
 ) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
@@ -19,11 +19,12 @@ from instil.modules.adapters import match_dtype
 from instil.modules.connectors import NormedLinear, require_norm
 
 
+@check_bounds
 def pad_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     log_variance: Tensor,
-    epsilon: float = 1e-6,
+    epsilon: Positive = 1e-6,
     reduction: str = "mean",
 ) -> Tensor:
     """Prime-aware adaptive distillation loss (Zhang et al. 2020).

@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, Positive
+from instil.core import Batch, Card, Outputs, Positive, check_bounds
 from instil.functional.choices import require_choice
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
@@ -38,11 +38,12 @@ def edge_features(features: Tensor, centres: Tensor, neighbours: Tensor) -> Tens
     return torch.cat([centre, gather_points(features, neighbours) - centre], 3)
 
 
+@check_bounds
 def point_distiller_loss(
     student_graph: Tensor,
     teacher_graph: Tensor,
     importance: Tensor,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Weighted squared difference of the graph features of M points (Zhang et al. 2023).

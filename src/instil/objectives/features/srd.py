@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs
+from instil.core import Batch, Card, Objective, Outputs, check_bounds
 from instil.functional.choices import require_choice
 from instil.functional.feature_maps import require_same_shape
 from instil.items import Items
@@ -24,7 +24,10 @@ def batch_norm(features: Tensor, epsilon: float = 1e-4) -> Tensor:
     return centred * (centred.square().mean(0) + epsilon).rsqrt()
 
 
-def srd_loss(student_embedding: Tensor, teacher_embedding: Tensor, exponent: float = 4.0) -> Tensor:
+@check_bounds
+def srd_loss(
+    student_embedding: Tensor, teacher_embedding: Tensor, exponent: Annotated[float, Ge(1)] = 4.0
+) -> Tensor:
     """Logarithm of the sum of absolute differences to a power (Miles et al. 2024).
 
     The sum is over batch and channels.
@@ -52,10 +55,11 @@ def srd_loss(student_embedding: Tensor, teacher_embedding: Tensor, exponent: flo
     return total.clamp_min(torch.finfo(total.dtype).tiny).log()
 
 
+@check_bounds
 def srd_correlation_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
-    exponent: float = 4.0,
+    exponent: Annotated[float, Ge(1)] = 4.0,
     epsilon: float = 1e-5,
 ) -> Tensor:
     """SRD loss of correlations, the authors' form for transformers (Miles et al. 2024).

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, to_float32
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, check_bounds, to_float32
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
@@ -19,12 +19,13 @@ from instil.modules.adapters import match_dtype
 from instil.modules.connectors import connector_end, convolutions, require_norm
 
 
+@check_bounds
 def srrl_loss(
     student_features: Tensor,
     teacher_features: Tensor,
     student_logits: Tensor,
     teacher_logits: Tensor,
-    logit_weight: float = 1.0,
+    logit_weight: NonNegative = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Softmax regression representation loss (Yang et al. 2021, Eq. 2 and 6).

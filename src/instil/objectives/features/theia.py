@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs
+from instil.core import Batch, Card, NonNegative, Outputs, check_bounds
 from instil.functional.choices import require_choice
 from instil.functional.errors import cosine_distance, sample_mean, squared_error
 from instil.functional.feature_maps import require_same_shape
@@ -21,12 +21,13 @@ from instil.objectives.bases.patch_objective import PatchObjective
 Over = Literal["image", "patch"]
 
 
+@check_bounds
 def theia_loss(
     student_features: Tensor,
     teacher_features: Tensor,
-    cosine: float = 0.9,
-    smooth_l1: float = 0.1,
-    mse: float = 0.0,
+    cosine: NonNegative = 0.9,
+    smooth_l1: NonNegative = 0.1,
+    mse: NonNegative = 0.0,
     over: Over = "image",
     reduction: str = "mean",
 ) -> Tensor:

@@ -11,10 +11,19 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Outputs, to_float32
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Outputs,
+    check_bounds,
+    to_float32,
+)
 from instil.functional.divergences import kl_divergence
 from instil.functional.feature_maps import as_map
-from instil.functional.logits import apply_reduction
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.pairs import describe_pair, feature_levels, match_levels
 from instil.items.point_features import align_point_features
 from instil.modules.fusion import Fusion, LevelFusion
@@ -29,11 +38,12 @@ LEVEL_NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
 """Further needs of a loss on several levels."""
 
 
+@check_bounds
 def two_dpass_loss(
     fused_logits: Tensor,
     student_logits: Tensor,
     target: Tensor,
-    distillation: float = 1.0,
+    distillation: NonNegative = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy of the fused prediction, and KL divergence from it to the student.
@@ -56,17 +66,19 @@ def two_dpass_loss(
         >>> two_dpass_loss(torch.eye(2), torch.zeros(2, 2), torch.tensor([0, -100]))
         tensor(0.2676)
     """
+    require_same_logits(student_logits, fused_logits)
     fused_logits, student_logits = to_float32(fused_logits), to_float32(student_logits)
     label_loss = F.cross_entropy(fused_logits, target, ignore_index=UNLABELLED, reduction="none")
     divergence = kl_divergence(fused_logits.detach().log_softmax(1), student_logits.log_softmax(1))
     return apply_reduction(label_loss + distillation * divergence, reduction)
 
 
+@check_bounds
 def level_fusion_loss(
     fused_logits: Tensor,
     point_logits: Tensor,
     target: Tensor,
-    distillation: float = 1.0,
+    distillation: NonNegative = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Loss of one scale of the multi-scale fusion (Yan et al. 2022, Section 3.2).

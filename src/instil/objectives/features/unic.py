@@ -8,7 +8,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs
+from instil.core import Batch, Card, NonNegative, Outputs, check_bounds
 from instil.functional.errors import cosine_distance, sample_mean, smooth_l1_distance
 from instil.functional.logits import apply_reduction
 from instil.modules.normalizers import StandardizeChannels
@@ -23,11 +23,12 @@ from instil.objectives.bases.summaries import (
 )
 
 
+@check_bounds
 def unic_loss(
     student_features: Tensor,
     teacher_features: Tensor,
-    cosine: float = 0.5,
-    smooth_l1: float = 0.5,
+    cosine: NonNegative = 0.5,
+    smooth_l1: NonNegative = 0.5,
     beta: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:

@@ -11,7 +11,7 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, to_float32
+from instil.core import Batch, Card, NonNegative, Outputs, check_bounds, to_float32
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
@@ -49,11 +49,12 @@ def vitkd_mimicking_loss(
     return apply_reduction(squares.flatten(1).sum(1), reduction)
 
 
+@check_bounds
 def vitkd_generation_loss(
     generated: Tensor,
     teacher_features: Tensor,
     hidden: Tensor,
-    ratio: float = 0.5,
+    ratio: Annotated[float, Gt(0), Le(1)] = 0.5,
     reduction: str = "mean",
 ) -> Tensor:
     """ViTKD loss of deep features: squared differences at the masked tokens (Yang et al. 2024).

@@ -11,9 +11,9 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, NonNegative, Positive, to_float32
+from instil.core import Card, NonNegative, Positive, check_bounds, to_float32
 from instil.functional.choices import require_choice
-from instil.functional.feature_maps import as_map
+from instil.functional.feature_maps import as_map, require_same_items
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.modules.adapters import match_dtype
@@ -25,10 +25,7 @@ COVARIANCES = ("diagonal", "full")
 
 CovarianceKind = Annotated[
     Covariance,
-    Doc(
-        "diagonal: standard deviations of the channels are compared; full: whole "
-        "covariance matrices"
-    ),
+    Doc("diagonal: compares standard deviations of the channels; full: whole covariance matrices"),
 ]
 MeanWeight = Annotated[
     NonNegative,
@@ -47,19 +44,18 @@ Grid = Annotated[
 ]
 Norm = Annotated[
     Literal["none", "batch"],
-    Doc(
-        "layer after the convolution: none, or batch (the authors' BatchNorm, couples the samples)"
-    ),
+    Doc("layer after the convolution: none, or batch (the authors' BatchNorm, couples samples)"),
 ]
 
 
+@check_bounds
 def wkd_feature_loss(
     student_features: Tensor,
     teacher_features: Tensor,
     covariance: Covariance = "diagonal",
-    mean_weight: float = 2.0,
-    grid: int = 1,
-    epsilon: float = 1e-5,
+    mean_weight: MeanWeight = 2.0,
+    grid: Grid = 1,
+    epsilon: Positive = 1e-5,
     reduction: str = "mean",
 ) -> Tensor:
     """Squared Wasserstein distance of the Gaussians of two maps (Lv et al. 2024, Eq. 8-10).
@@ -82,8 +78,8 @@ def wkd_feature_loss(
         Scalar, or (N,) for ``reduction="none"``.
 
     Raises:
-        ValueError: if the channels differ, a cell holds only one position, or the covariance is
-            unknown.
+        ValueError: if the numbers of samples or channels differ, a cell holds only one position, or
+            the covariance is unknown.
 
     Example:
         >>> import torch
@@ -91,6 +87,7 @@ def wkd_feature_loss(
         >>> wkd_feature_loss(student_features, torch.zeros(1, 1, 1, 2))
         tensor(9.9911)
     """
+    require_same_items(student_features, teacher_features, "wkd_feature_loss")
     student_features = to_float32(student_features)
     teacher_features = to_float32(teacher_features)
     if student_features.shape[1] != teacher_features.shape[1]:

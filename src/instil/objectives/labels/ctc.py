@@ -8,17 +8,18 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs
+from instil.core import Batch, Card, Objective, Outputs, check_bounds
 from instil.functional.ctc import BLANK, sequence_nll
 from instil.functional.logits import apply_reduction
 from instil.items import Items
 
 
+@check_bounds
 def ctc_loss(
     student_logits: Tensor,
     target: Tensor,
     frame_length: Tensor,
-    blank: int = BLANK,
+    blank: Annotated[int, Ge(0)] = BLANK,
     reduction: str = "mean",
 ) -> Tensor:
     """Negative log-likelihood of label sequences per symbol (Graves et al. 2006, Eq. 8).

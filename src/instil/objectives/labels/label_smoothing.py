@@ -9,16 +9,17 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Average, Batch, Card, Outputs, to_float32
+from instil.core import Average, Batch, Card, Outputs, check_bounds, to_float32
 from instil.functional.logits import apply_reduction, require_class_target, require_classes
 from instil.items import Items, counted_label, drop_unlabelled_gradient
 from instil.objectives.bases.class_weighted_objective import ClassWeightedObjective, ClassWeights
 
 
+@check_bounds
 def label_smoothing_loss(
     student_logits: Tensor,
     target: Tensor,
-    smoothing: float = 0.1,
+    smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1,
     others_only: bool = False,
     reduction: str = "mean",
 ) -> Tensor:

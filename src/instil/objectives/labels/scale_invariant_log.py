@@ -8,18 +8,19 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, Objective, Outputs, to_float32
+from instil.core import UNLABELLED, Batch, Card, Objective, Outputs, check_bounds, to_float32
 from instil.functional.logits import apply_reduction
 from instil.functional.pixel_values import known_depth, known_pixels, masked_mean
 from instil.functional.real_labels import mark_unlabelled
 from instil.items import Items
 
 
+@check_bounds
 def scale_invariant_log_loss(
     student_depth: Tensor,
     target: Tensor,
     is_known: Tensor,
-    balance: float = 0.5,
+    balance: Annotated[float, Ge(0), Le(1)] = 0.5,
     reduction: str = "mean",
 ) -> Tensor:
     """Scale-invariant error of an image (Eigen et al. 2014, Eq. 4).

@@ -16,6 +16,7 @@ from instil.core import (
     NonNegative,
     Objective,
     Outputs,
+    check_bounds,
     to_float32,
 )
 from instil.functional.logits import apply_reduction
@@ -23,13 +24,14 @@ from instil.functional.masks import mask_dice, mask_focal, mask_iou, resize_mask
 from instil.items import Items
 
 
+@check_bounds
 def segment_anything_loss(
     mask_logits: Tensor,
     iou_scores: Tensor,
     target: Tensor,
-    focal: float = 20.0,
-    dice: float = 1.0,
-    iou: float = 1.0,
+    focal: NonNegative = 20.0,
+    dice: NonNegative = 1.0,
+    iou: NonNegative = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Focal and Dice loss of the best candidate, and error of its score (Kirillov et al. 2023).

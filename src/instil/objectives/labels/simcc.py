@@ -8,18 +8,28 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    Objective,
+    Outputs,
+    Positive,
+    check_bounds,
+    to_float32,
+)
 from instil.functional.logits import apply_reduction
 from instil.functional.pixel_values import masked_mean
 from instil.functional.positions import gaussian_bins, known_keypoints
 from instil.items import Items
 
 
+@check_bounds
 def simcc_loss(
     logits: Tensor,
     target: Tensor,
     size: float | Tensor,
-    sigma: float = 1.0,
+    sigma: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy with a distribution over the bins around a position (Li et al. 2022).

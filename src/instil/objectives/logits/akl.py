@@ -8,7 +8,7 @@ from annotated_types import Gt, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, adaptive_kl
@@ -17,11 +17,12 @@ from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 Mass = Annotated[float, Gt(0), Le(1)]
 
 
+@check_bounds
 def akl_loss(
     student_logits: Signal,
     teacher_logits: Signal,
-    head_mass: float = 0.5,
-    temperature: float = 1.0,
+    head_mass: Mass = 0.5,
+    temperature: Positive = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",

@@ -8,7 +8,7 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.tokens.alpha_beta import alpha_beta
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
@@ -16,12 +16,13 @@ from instil.functional.tokens.terms import Divergence
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
+@check_bounds
 def alpha_beta_loss(
     student_logits: Signal,
     teacher_logits: Signal,
     alpha: float = 0.2,
     beta: float = 0.7,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",

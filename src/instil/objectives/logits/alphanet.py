@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, TokenDistribution
@@ -77,13 +77,14 @@ def larger_alpha_divergence(alpha_min: float, alpha_max: float, clip: float) -> 
     return term
 
 
+@check_bounds
 def alphanet_loss(
     student_logits: Signal,
     teacher_logits: Signal,
     alpha_min: float = -1.0,
     alpha_max: float = 1.0,
-    clip: float = 5.0,
-    temperature: float = 1.0,
+    clip: Positive = 5.0,
+    temperature: Positive = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",
@@ -123,8 +124,6 @@ def alphanet_loss(
     if not (math.isfinite(alpha_min) and math.isfinite(alpha_max)):
         expected = f"Expected finite numbers, got {alpha_min} and {alpha_max}."
         raise ValueError(f"alpha_min, alpha_max: an order is not finite. {expected}")
-    if not clip > 0:
-        raise ValueError(f"clip: the bound is too small. Expected a number above 0, got {clip}.")
     term = larger_alpha_divergence(alpha_min, alpha_max, clip)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
     return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
+from instil.cards import check_bounds
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, to_float32
 from instil.functional.directions import angle_cosines, l2_normalize
 from instil.functional.divergences import kl_from_log_probs, tempered_log_softmax
@@ -26,11 +27,12 @@ from instil.items import Items
 from instil.modules.adapters import Adapter, match_dtype
 
 
+@check_bounds
 def amtml_kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     log_weights: Tensor,
-    temperature: float = 5.0,
+    temperature: Positive = 5.0,
     reduction: str = "mean",
 ) -> Tensor:
     """KL divergence from the integrated soft target to the student (Liu et al. 2020).
@@ -192,9 +194,8 @@ class AMTMLKD(Objective):
         dtype = to_float32(deepest).dtype
         factors = torch.randn(len(outputs), width, device=deepest.device, dtype=dtype) / width**0.5
         self.factors = nn.Parameter(factors)
-        self.vector = nn.Parameter(
-            torch.randn(width, device=deepest.device, dtype=dtype) / width**0.5
-        )
+        vector = torch.randn(width, device=deepest.device, dtype=dtype) / width**0.5
+        self.vector = nn.Parameter(vector)
 
     def _add_member(
         self, index: int, num_members: int, student_levels: tuple[Tensor, ...], member: Outputs
@@ -210,8 +211,8 @@ class AMTMLKD(Objective):
         level_adapters = [Adapter(student_levels[i], member_levels[j]) for i, j in pairs]
         self.groups.append(pairs)
         self.adapters.append(nn.ModuleList(level_adapters))
-        for (i, j), level_adapter in zip(pairs, level_adapters, strict=True):
-            line = describe_pair((i, j), student_levels[i], member_levels[j], str(level_adapter))
+        for (i, j), adapter in zip(pairs, level_adapters, strict=True):
+            line = describe_pair((i, j), student_levels[i], member_levels[j], str(adapter))
             self.plan.append(f"teacher {index}: {line}")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -238,13 +239,12 @@ class AMTMLKD(Objective):
         """Sum of the hint losses of all members, (N,)."""
         student_levels = feature_levels(student)
         terms = []
-        groups = zip(self.groups, self.adapters, members(teacher), strict=True)
-        for pairs, level_adapters, member in groups:
-            assert isinstance(level_adapters, nn.ModuleList)
+        for pairs, layers, member in zip(self.groups, self.adapters, members(teacher), strict=True):
+            assert isinstance(layers, nn.ModuleList)
             member_levels = feature_levels(member)
-            for (i, j), level_adapter in zip(pairs, level_adapters, strict=True):
+            for (i, j), adapter in zip(pairs, layers, strict=True):
                 direction = l2_normalize(as_map(student_levels[i]), 1)
-                student_features = level_adapter(match_dtype(level_adapter, direction))
+                student_features = adapter(match_dtype(adapter, direction))
                 values = amtml_kd_hint_loss(student_features, as_map(member_levels[j]), "none")
                 terms.append(values)
         return torch.stack(terms).sum(0)

@@ -10,7 +10,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, require_classes
 
@@ -40,11 +40,12 @@ def bake_targets(probability: Tensor, embedding: Tensor, omega: float = 0.5) -> 
     return (1 - omega) * propagated
 
 
+@check_bounds
 def bake_loss(
     student_logits: Tensor,
     student_embedding: Tensor,
-    temperature: float = 4.0,
-    omega: float = 0.5,
+    temperature: Positive = 4.0,
+    omega: Annotated[float, Ge(0), Lt(1)] = 0.5,
     reduction: str = "mean",
 ) -> Tensor:
     """KL divergence from the batch's ensembled predictions to the student (Ge et al. 2021, Eq. 7).

@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, TokenDistribution, forward_kl, reverse_kl
@@ -46,11 +46,12 @@ def entropy_balanced_kl(factor: float) -> Divergence:
     return term
 
 
+@check_bounds
 def bdkd_loss(
     student_logits: Signal,
     teacher_logits: Signal,
-    factor: float = 3.0,
-    temperature: float = 1.0,
+    factor: AtLeastOne = 3.0,
+    temperature: Positive = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",
@@ -80,8 +81,6 @@ def bdkd_loss(
         >>> bdkd_loss(torch.zeros(2, 3), torch.eye(3)[:2])
         tensor(0.4818)
     """
-    if not factor >= 1:
-        raise ValueError(f"factor: the weight is too small. Expected 1 or more, got {factor}.")
     term = entropy_balanced_kl(factor)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
     return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)

@@ -9,18 +9,19 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.tokens.terms import FLOOR
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def bild_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    top_k: int = 8,
-    temperature: float = 3.0,
+    top_k: Annotated[int, Ge(2)] = 8,
+    temperature: Positive = 3.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Bi-directional logits difference loss (Li et al. 2025, Eq. 8).

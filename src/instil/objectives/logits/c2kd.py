@@ -9,22 +9,32 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    Objective,
+    Outputs,
+    Positive,
+    check_bounds,
+    to_float32,
+)
 from instil.functional.divergences import softened_kl
-from instil.functional.logits import apply_reduction
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.rank_correlation import non_target_rank_correlation
 from instil.items import Items
 from instil.modules.adapters import match_dtype
 
 
+@check_bounds
 def c2kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     student_proxy: Tensor,
     teacher_proxy: Tensor,
     target: Tensor,
-    temperature: float = 2.0,
-    threshold: float = 0.0,
+    temperature: Positive = 2.0,
+    threshold: Annotated[float, Ge(-1), Le(1)] = 0.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Loss of the chain from teacher to student through both proxies (Huo et al. 2024).
@@ -42,11 +52,15 @@ def c2kd_loss(
     Returns:
         Scalar, or (N,) for ``reduction="none"``.
 
+    Raises:
+        ValueError: if the logits differ in shape.
+
     Example:
         >>> logits = torch.tensor([[1.0, 0.0]])
         >>> c2kd_loss(logits, logits, logits, torch.zeros(1, 2), torch.tensor([0]))
         tensor(0.3661)
     """
+    require_same_logits(student_logits, teacher_logits)
     correlation = non_target_rank_correlation(student_proxy, teacher_proxy, target)
     passes = correlation >= threshold
     anchor = temperature**2 * softened_kl(teacher_proxy, teacher_logits, temperature)

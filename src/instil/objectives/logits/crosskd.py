@@ -11,7 +11,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, to_float32
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, check_bounds, to_float32
 from instil.functional.boxes import generalized_iou
 from instil.functional.feature_maps import resize
 from instil.functional.logits import apply_reduction, require_same_logits
@@ -21,13 +21,14 @@ EPSILON = 1e-6
 """Added to standard deviations, as in the authors' code."""
 
 
+@check_bounds
 def cross_kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     student_boxes: Tensor,
     teacher_boxes: Tensor,
-    beta: float = 1.0,
-    box_weight: float = 1.0,
+    beta: NonNegative = 1.0,
+    box_weight: NonNegative = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Loss of dense predictions that mimic those of a teacher (Wang et al. 2024).

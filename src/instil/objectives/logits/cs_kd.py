@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, mean, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, mean, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.logits import require_classes
 from instil.items import Items
 
 
+@check_bounds
 def cs_kd_loss(
     student_logits: Tensor,
     partner_logits: Tensor,
     pairs: Tensor,
-    temperature: float = 4.0,
+    temperature: Positive = 4.0,
 ) -> Tensor:
     """KL divergence from the predictions of partners of the same class (Yun et al. 2020).
 

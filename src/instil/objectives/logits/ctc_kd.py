@@ -9,21 +9,22 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds
 from instil.functional.ctc import BLANK, common_frames, without_padding
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction
 from instil.items import Items
 
 
+@check_bounds
 def ctc_kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     mask: Tensor,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     blank_frames: int | None = None,
-    shift: int = 0,
-    blank: int = BLANK,
+    shift: Annotated[int, Ge(0)] = 0,
+    blank: Annotated[int, Ge(0)] = BLANK,
     reduction: str = "mean",
 ) -> Tensor:
     """KL divergence of the frames of teacher and student, times ``temperature ** 2``.

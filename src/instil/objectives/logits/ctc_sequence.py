@@ -10,21 +10,22 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs
+from instil.core import Batch, Card, Objective, Outputs, check_bounds
 from instil.functional.ctc import BLANK, best_sequences, sequence_nll, valid_frames, without_padding
 from instil.functional.divergences import tempered_log_softmax
 from instil.functional.logits import apply_reduction
 from instil.items import Items
 
 
+@check_bounds
 def ctc_sequence_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     student_length: Tensor,
     teacher_length: Tensor,
-    size: int = 4,
-    width: int = 8,
-    blank: int = BLANK,
+    size: Annotated[int, Ge(1)] = 4,
+    width: Annotated[int, Ge(1)] = 8,
+    blank: Annotated[int, Ge(0)] = BLANK,
     reduction: str = "mean",
 ) -> Tensor:
     """CTC loss of the teacher's most likely texts, weighted by their probabilities.

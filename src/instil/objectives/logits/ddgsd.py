@@ -8,16 +8,26 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, to_float32
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Outputs,
+    Positive,
+    check_bounds,
+    to_float32,
+)
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.paired_views import paired_views
 
 
+@check_bounds
 def ddgsd_loss(
     first_logits: Tensor,
     second_logits: Tensor,
-    temperature: float = 3.0,
+    temperature: Positive = 3.0,
     reduction: str = "mean",
 ) -> Tensor:
     """KL divergence in both directions between two predictions (Xu & Liu 2019, Eq. 4).

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, to_float32
+from instil.core import Batch, Card, Objective, Outputs, check_bounds, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.diffusion.consistency import pseudo_huber
 from instil.functional.errors import sample_mean
@@ -22,12 +22,13 @@ WEIGHT_ROLE = "loss_weight"
 """Role of the weight of each image (N,), which a scheme sets for the noise level."""
 
 
+@check_bounds
 def denoised_matching_loss(
     student_denoised: Tensor,
     teacher_denoised: Tensor,
     weight: Tensor | None = None,
     distance: Distance = "l2",
-    huber_width: float = 0.01,
+    huber_width: Annotated[float, Ge(0)] = 0.01,
     reduction: str = "mean",
 ) -> Tensor:
     """Weighted distance of clean images (Luhman & Luhman 2021, Eq. 7; Song et al. 2023, Eq. 7).

@@ -8,18 +8,19 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.edge_distributions import edge_divergence
 from instil.functional.logits import apply_reduction
 from instil.functional.valuable_region import inside_boxes, valuable_region
 from instil.items import Items
 
 
+@check_bounds
 def dense_localisation_distillation_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     weight: Tensor,
-    temperature: float = 10.0,
+    temperature: Positive = 10.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Localisation distillation loss of all anchors of an image (Zheng et al. 2022).

@@ -9,17 +9,18 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.ensembles import teacher_divergences
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
 from instil.objectives.bases.several_teachers_objective import SeveralTeachersObjective
 
 
+@check_bounds
 def dgkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float = 5.0,
+    temperature: Positive = 5.0,
     active: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:

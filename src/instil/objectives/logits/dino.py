@@ -9,18 +9,19 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.logits import apply_reduction
 from instil.items import Items
 
 
+@check_bounds
 def dino_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     centre: Tensor | float = 0.0,
-    temperature: float = 0.1,
-    sharpness: float = 0.04,
+    temperature: Positive = 0.1,
+    sharpness: Positive = 0.04,
     reduction: str = "mean",
 ) -> Tensor:
     """DINO cross-entropy over all pairs of different views (Caron et al. 2021, Eq. 3, Algorithm 1).

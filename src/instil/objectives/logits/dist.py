@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Positive, check_bounds, to_float32
 from instil.functional.logits import require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def dist_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    beta: float = 1.0,
-    gamma: float = 1.0,
-    temperature: float = 1.0,
+    beta: NonNegative = 1.0,
+    gamma: NonNegative = 1.0,
+    temperature: Positive = 1.0,
     scale: bool = True,
     epsilon: float = 1e-8,
 ) -> Tensor:

@@ -7,20 +7,21 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive
+from instil.core import Batch, Card, NonNegative, Positive, check_bounds
 from instil.functional.divergences import decoupled_kl
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def dkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
-    alpha: float = 1.0,
-    beta: float = 8.0,
-    temperature: float = 4.0,
+    alpha: NonNegative = 1.0,
+    beta: NonNegative = 8.0,
+    temperature: Positive = 4.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Decoupled knowledge distillation loss (Zhao et al. 2022, Eq. 7).

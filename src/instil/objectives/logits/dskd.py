@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, Outputs
+from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, check_bounds
 from instil.functional.logits import apply_reduction
 from instil.functional.tokens.dual_space import (
     DualSpaceDivergence,
@@ -23,13 +23,14 @@ from instil.functional.tokens.spans import (
 from instil.objectives.bases.dual_space_objective import DualSpace
 
 
+@check_bounds
 def dskd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     teacher_in_student: Tensor,
     student_in_teacher: Tensor,
     target: Tensor,
-    temperature: float = 2.0,
+    temperature: Positive = 2.0,
     divergence: DualSpaceDivergence = "forward_kl",
     reduction: str = "mean",
 ) -> Tensor:

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, item_weights, mean, to_float32
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    Outputs,
+    Positive,
+    check_bounds,
+    item_weights,
+    mean,
+    to_float32,
+)
 from instil.functional.logits import apply_reduction
 from instil.functional.tokens.cross_attention import (
     cross_attention,
@@ -25,6 +35,7 @@ from instil.items import Items, replace_uncounted
 from instil.objectives.bases.dual_space_objective import DualSpace
 
 
+@check_bounds
 def dskd_cma_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -32,7 +43,7 @@ def dskd_cma_loss(
     student_in_teacher: Tensor,
     target: Tensor,
     teacher_target: Tensor,
-    temperature: float = 2.0,
+    temperature: Positive = 2.0,
     divergence: DualSpaceDivergence = "forward_kl",
     reduction: str = "mean",
 ) -> Tensor:

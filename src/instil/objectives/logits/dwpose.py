@@ -8,15 +8,19 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.pixel_values import masked_mean, valid_pixels
 from instil.items import Items
 
 
+@check_bounds
 def dwpose_loss(
-    student_logits: Tensor, teacher_logits: Tensor, sharpness: float = 10.0, reduction: str = "mean"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    sharpness: Positive = 10.0,
+    reduction: str = "mean",
 ) -> Tensor:
     """KL divergence of distributions over positions (Yang et al. 2023, logit-based distillation).
 

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.ensembles import inverse_share_weights, teacher_divergences
 from instil.functional.logits import apply_reduction
 from instil.objectives.bases.several_teachers_objective import SeveralTeachersObjective
 
 
+@check_bounds
 def ebkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float = 4.0,
+    temperature: Positive = 4.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Entropy-weighted sum of KD losses from K teachers (Kwon et al. 2020).

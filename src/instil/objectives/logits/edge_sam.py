@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, to_float32
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, check_bounds, to_float32
 from instil.functional.logits import apply_reduction
 from instil.functional.masks import mask_cross_entropy, mask_dice, resize_masks
 from instil.items import Items
 
 
+@check_bounds
 def edge_sam_loss(
     student_masks: Tensor,
     teacher_masks: Tensor,
-    bce: float = 5.0,
-    dice: float = 5.0,
+    bce: NonNegative = 5.0,
+    dice: NonNegative = 5.0,
     hard: bool = True,
     reduction: str = "mean",
 ) -> Tensor:

@@ -17,6 +17,7 @@ from instil.core import (
     Objective,
     Outputs,
     Positive,
+    check_bounds,
     to_float32,
 )
 from instil.functional.choices import require_choice
@@ -27,12 +28,13 @@ from instil.items import every_item_counts
 Normalize = Literal["sample", "batch"]
 
 
+@check_bounds
 def gkl_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float = 4.0,
-    beta: float = 16.0,
-    gamma: float = 0.05,
+    temperature: Positive = 4.0,
+    beta: NonNegative = 16.0,
+    gamma: NonNegative = 0.05,
     prior: Tensor | None = None,
     normalize: Normalize = "sample",
     reduction: str = "mean",

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Outputs, Positive, check_bounds, to_float32
 from instil.functional.autograd import with_precomputed_grad
 from instil.functional.logits import apply_reduction
 from instil.functional.tokens.spans import require_same_positions, sorted_distance
@@ -20,13 +20,14 @@ PROBABILITY_FLOOR = 1e-8
 """Lower bound of a probability inside a logarithm."""
 
 
+@check_bounds
 def gold_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     same_tokens: Tensor | None = None,
-    beta: float = 0.5,
+    beta: Annotated[float, Ge(0), Le(1)] = 0.5,
     weights: tuple[float, float] | None = None,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """General on-policy logit distillation loss (TRL, 2025).

@@ -8,7 +8,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, Schedule
+from instil.core import Batch, Card, Positive, Schedule, check_bounds
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import (
@@ -51,12 +51,13 @@ def jsd_term(beta: float, continuous: bool) -> Divergence:
     return scaled_divergence(jsd(beta), 1 / (beta * (1 - beta)))
 
 
+@check_bounds
 def jsd_loss(
     student_logits: Signal,
     teacher_logits: Signal,
-    beta: float = 0.5,
+    beta: Share = 0.5,
     continuous: bool = False,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",

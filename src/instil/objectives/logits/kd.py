@@ -8,16 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, clamp_to_finite, require_same_logits
 from instil.functional.logits import standardize as standardize_logits
 
 
+@check_bounds
 def kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float = 2.0,
+    temperature: Positive = 2.0,
     scale: bool = True,
     multi_label: bool = False,
     reduction: str = "mean",

@@ -9,7 +9,16 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, to_float32
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Outputs,
+    Positive,
+    check_bounds,
+    to_float32,
+)
 from instil.functional.boxes import corners, generalized_iou
 from instil.functional.divergences import softened_kl
 from instil.functional.keyed_random import keyed_normal
@@ -18,6 +27,7 @@ from instil.items import Items
 from instil.roles.query_decoder import QUERY_LOGITS, QueryDecoder, require_same_class_kind
 
 
+@check_bounds
 def kd_detr_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -25,7 +35,7 @@ def kd_detr_loss(
     teacher_boxes: Tensor,
     binary: bool = False,
     weights: tuple[float, float, float] = (1.0, 5.0, 2.0),
-    temperature: float = 10.0,
+    temperature: Positive = 10.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Loss of two predictions for the same distillation points (Wang et al. 2024).

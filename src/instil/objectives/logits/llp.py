@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Positive, check_bounds, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.ranking import is_candidate
@@ -17,8 +17,12 @@ from instil.items import Items
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def llp_rank_loss(
-    student_logits: Tensor, teacher_logits: Tensor, margin: float = 0.1, reduction: str = "mean"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    margin: Annotated[float, Ge(0), Le(1)] = 0.1,
+    reduction: str = "mean",
 ) -> Tensor:
     """Rank-based matching (Guo et al. 2023).
 
@@ -57,10 +61,11 @@ def llp_rank_loss(
     return apply_reduction(total / is_used.sum(-1).clamp_min(1), reduction)
 
 
+@check_bounds
 def llp_distribution_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Distribution-based matching (Guo et al. 2023).

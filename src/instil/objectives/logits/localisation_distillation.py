@@ -8,16 +8,17 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds
 from instil.functional.edge_distributions import edge_divergence
 from instil.functional.logits import apply_reduction
 
 
+@check_bounds
 def localisation_distillation_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    edges: int = 4,
-    temperature: float = 10.0,
+    edges: Annotated[int, Ge(1)] = 4,
+    temperature: Positive = 10.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Localisation distillation loss (Zheng et al. 2022).

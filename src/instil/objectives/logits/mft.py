@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Positive, check_bounds, to_float32
 from instil.functional.divergences import expectation, tempered_log_softmax
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.items import Items, drop_unlabelled_gradient
@@ -18,12 +18,13 @@ from instil.objectives.bases.logit_objective import LogitObjective
 MIXING_EPSILON = 1e-7
 
 
+@check_bounds
 def mft_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
-    threshold: float = 0.2,
-    temperature: float = 1.0,
+    threshold: NonNegative = 0.2,
+    temperature: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Minifinetuning loss (Belcak et al. 2025).

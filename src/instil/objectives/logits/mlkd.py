@@ -10,19 +10,20 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Positive, check_bounds, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.feature_maps import require_same_items
 from instil.functional.logits import require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def mlkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0),
-    batch: float = 1.0,
-    classes: float = 1.0,
+    batch: NonNegative = 1.0,
+    classes: NonNegative = 1.0,
 ) -> Tensor:
     """Multi-level logit distillation loss (Jin et al. 2023).
 
@@ -59,8 +60,9 @@ def mlkd_loss(
     return torch.stack(values).sum()
 
 
+@check_bounds
 def mlkd_batch_loss(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0
+    student_logits: Tensor, teacher_logits: Tensor, temperature: Positive = 4.0
 ) -> Tensor:
     """Batch-level loss: squared difference of the item similarities ``P @ P.T``, divided by N.
 
@@ -88,8 +90,9 @@ def mlkd_batch_loss(
     return difference.square().sum() / max(1, len(student_probs))
 
 
+@check_bounds
 def mlkd_class_loss(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0
+    student_logits: Tensor, teacher_logits: Tensor, temperature: Positive = 4.0
 ) -> Tensor:
     """Class-level loss: squared difference of the class correlations ``P.T @ P``, divided by C.
 

@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, check_bounds, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.tokens.spans import require_same_positions
 from instil.objectives.bases.span_objective import SpanObjective
@@ -109,16 +109,17 @@ def multilevel_terms(
     return difference, -expectation(teacher_probs, ranked_student), transport
 
 
+@check_bounds
 def multilevel_ot_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    top_k: int = 50,
-    logarithmic: float = 0.1,
-    sinkhorn: float = 0.1,
-    temperature: float = 1.0,
+    top_k: Annotated[int, Ge(1)] = 50,
+    logarithmic: NonNegative = 0.1,
+    sinkhorn: NonNegative = 0.1,
+    temperature: Positive = 1.0,
     standardize: bool = True,
-    epsilon: float = 0.1,
-    iterations: int = 10,
+    epsilon: Positive = 0.1,
+    iterations: Annotated[int, Ge(1)] = 10,
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
@@ -239,12 +240,8 @@ class MultilevelOT(SpanObjective):
         weight = self.weight(batch)
         # One weight per sample holds for all positions of the sample.
         counted = (weight > 0).view(*weight.shape, *[1] * (log_student.ndim - 1 - weight.ndim))
+        mask = counted.expand(log_student.shape[:-1])
         terms = multilevel_terms(
-            log_student,
-            log_teacher,
-            counted.expand(log_student.shape[:-1]),
-            self.top_k,
-            self.epsilon,
-            self.iterations,
+            log_student, log_teacher, mask, self.top_k, self.epsilon, self.iterations
         )
         return terms[0] + self.logarithmic * terms[1] + self.sinkhorn * terms[2]

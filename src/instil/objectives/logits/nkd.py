@@ -7,19 +7,20 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive
+from instil.core import Batch, Card, NonNegative, Positive, check_bounds
 from instil.functional.divergences import rest_cross_entropy, target_cross_entropy
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def nkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
-    temperature: float = 1.0,
-    gamma: float = 1.5,
+    temperature: Positive = 1.0,
+    gamma: NonNegative = 1.5,
     reduction: str = "mean",
 ) -> Tensor:
     """Normalized knowledge distillation loss (Yang et al. 2023).

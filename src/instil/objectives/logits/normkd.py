@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import (
     STANDARD_DEVIATION_EPSILON,
@@ -18,10 +18,11 @@ from instil.functional.logits import (
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def normkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """NormKD loss (Chi et al. 2023).

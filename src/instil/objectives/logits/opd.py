@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative
+from instil.core import Batch, Card, NonNegative, check_bounds
 from instil.functional.tokens.chunks import chunked_loss
 from instil.functional.tokens.divergence import reduce_tokens
 from instil.functional.tokens.heads import Signal
@@ -18,11 +18,12 @@ from instil.items import Items
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
+@check_bounds
 def opd_loss(
     student_logits: Signal,
     teacher_logits: Signal,
     sampled_ids: Tensor,
-    prefix: float = 0.0,
+    prefix: NonNegative = 0.0,
     weight: Tensor | None = None,
     vocabulary: int | None = None,
     reduction: str = "mean",

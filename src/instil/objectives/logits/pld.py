@@ -7,18 +7,19 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.functional.plackett_luce import choice_nll
 from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def pld_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Plackett-Luce distillation loss (Bassam et al. 2025, section 4.2).

@@ -9,7 +9,7 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.divergences import kl_from_log_probs
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
@@ -19,13 +19,14 @@ from instil.objectives.bases.logit_objective import LogitObjective
 CORRECTIONS = ("shift", "smooth")
 
 
+@check_bounds
 def probability_shift_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
-    temperature: float = 4.0,
+    temperature: Positive = 4.0,
     correction: str = "shift",
-    smoothing: float = 0.1,
+    smoothing: Annotated[float, Gt(0), Lt(1)] = 0.1,
     reduction: str = "mean",
 ) -> Tensor:
     """Knowledge adjustment loss (Wen et al. 2021).

@@ -8,21 +8,23 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.cards.options import Positive
-from instil.core import Batch, Card, Outputs
+from instil.core import Batch, Card, Outputs, check_bounds
 from instil.functional.directions import l2_normalize
 from instil.functional.divergences import softened_kl
+from instil.functional.feature_maps import require_same_items
 from instil.functional.logits import apply_reduction
 from instil.functional.similarities import scaled_similarities
 from instil.objectives.bases.image_text_objective import ImageTextObjective
 
 
+@check_bounds
 def prompt_kd_loss(
     student_image: Tensor,
     teacher_image: Tensor,
     class_embedding: Tensor,
     student_scale: Tensor | float,
     teacher_scale: Tensor | float,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """KL divergence of class distributions over one set of class embeddings (Li et al. 2024).
@@ -42,12 +44,16 @@ def prompt_kd_loss(
     Returns:
         Scalar, or (N,) for ``reduction="none"``.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> unit = torch.eye(2)
         >>> prompt_kd_loss(unit.flip(0), unit, unit, 1.0, 1.0)
         tensor(0.4621)
     """
+    require_same_items(student_image, teacher_image, "prompt_kd_loss")
     student_logits = scaled_similarities(student_image, class_embedding, student_scale)
     teacher_logits = scaled_similarities(teacher_image, class_embedding, teacher_scale)
     loss = softened_kl(student_logits, teacher_logits, temperature) * temperature**2

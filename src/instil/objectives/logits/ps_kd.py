@@ -8,18 +8,19 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, to_float32
+from instil.core import Batch, Card, check_bounds, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def ps_kd_loss(
     student_logits: Tensor,
     past_logits: Tensor,
     target: Tensor,
-    alpha: float = 0.8,
+    alpha: Annotated[float, Ge(0), Le(1)] = 0.8,
     reduction: str = "mean",
 ) -> Tensor:
     """Progressive self-knowledge distillation loss (Kim et al. 2021).

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.plackett_luce import choice_nll
@@ -17,8 +17,9 @@ from instil.items import Items
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def rank_distil_loss(
-    student_logits: Tensor, rankings: Tensor, k: int = 10, reduction: str = "mean"
+    student_logits: Tensor, rankings: Tensor, k: Annotated[int, Ge(1)] = 10, reduction: str = "mean"
 ) -> Tensor:
     """Negative log-likelihood of the top k of rankings under the student's Plackett-Luce model.
 

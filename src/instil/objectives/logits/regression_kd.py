@@ -9,17 +9,27 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Outputs, to_float32
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Outputs,
+    check_bounds,
+    to_float32,
+)
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.real_labels import mark_unlabelled, real_target
 from instil.items import Items, drop_gradient
 
 
+@check_bounds
 def regression_kd_loss(
     student_predictions: Tensor,
     teacher_predictions: Tensor,
     target: Tensor,
-    margin: float = 0.0,
+    margin: NonNegative = 0.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Teacher-bounded regression loss (Chen et al. 2017, section 3.3).

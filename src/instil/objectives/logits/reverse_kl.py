@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instil.core import Batch, Card
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, reverse_kl
 from instil.objectives.bases.token_objective import TokenObjective
 
 
+@check_bounds
 def reverse_kl_loss(
     student_logits: Signal,
     teacher_logits: Signal,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",

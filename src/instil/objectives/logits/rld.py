@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Positive, check_bounds, to_float32
 from instil.functional.divergences import binary_log_probs, expectation, kl_divergence
 from instil.functional.logits import (
     apply_reduction,
@@ -20,13 +20,14 @@ from instil.items import Items, drop_unlabelled_gradient
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def rld_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
-    alpha: float = 1.0,
-    beta: float = 8.0,
-    temperature: float = 4.0,
+    alpha: NonNegative = 1.0,
+    beta: NonNegative = 8.0,
+    temperature: Positive = 4.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Refined logit distillation loss (Sun et al. 2025).

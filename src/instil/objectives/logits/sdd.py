@@ -10,7 +10,16 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, to_float32
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Outputs,
+    Positive,
+    check_bounds,
+    to_float32,
+)
 from instil.functional.choices import require_choice
 from instil.functional.divergences import (
     decoupled_kl,
@@ -26,16 +35,17 @@ from instil.items import Items, drop_unlabelled_gradient
 RegionLoss = Literal["kd", "dkd", "nkd"]
 
 
+@check_bounds
 def sdd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
     loss: RegionLoss = "kd",
-    temperature: float = 4.0,
+    temperature: Positive = 4.0,
     alpha: float = 1.0,
-    beta: float = 8.0,
-    gamma: float = 1.5,
-    complementary: float = 2.0,
+    beta: NonNegative = 8.0,
+    gamma: NonNegative = 1.5,
+    complementary: NonNegative = 2.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Scale-decoupled distillation loss (Wei et al. 2024).

@@ -9,17 +9,18 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.logits import require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def sinkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float = 2.0,
-    epsilon: float = 0.1,
-    iterations: int = 20,
+    temperature: Positive = 2.0,
+    epsilon: Positive = 0.1,
+    iterations: Annotated[int, Ge(1)] = 20,
 ) -> Tensor:
     """Batch-wise Sinkhorn distance of the predicted distributions (Cui et al. 2024, Eq. 8).
 

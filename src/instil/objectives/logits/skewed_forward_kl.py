@@ -8,18 +8,19 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, PerTokenDivergence, skewed_forward_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
+@check_bounds
 def skewed_forward_kl_loss(
     student_logits: Signal,
     teacher_logits: Signal,
-    skew: float | Tensor = 0.1,
-    temperature: float = 1.0,
+    skew: Annotated[float | Tensor, Ge(0), Lt(1)] = 0.1,
+    temperature: Positive = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",

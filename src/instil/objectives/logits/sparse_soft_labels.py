@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, require_same_logits
@@ -43,12 +43,13 @@ def recover_labels(teacher_probs: Tensor, k: int, form: RecoveryForm = "smoothin
     return spread.scatter(-1, index, values)
 
 
+@check_bounds
 def sparse_soft_labels_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    k: int = 5,
+    k: Annotated[int, Ge(1)] = 5,
     form: RecoveryForm = "smoothing",
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Distillation from sparse soft labels (Shen and Xing 2022).

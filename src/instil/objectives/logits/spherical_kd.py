@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -31,11 +31,12 @@ def spherical_logits(logits: Tensor, multiplier: float = 2.0) -> Tensor:
     return multiplier * (to_float32(logits) - mean) * (variance + VARIANCE_EPSILON).rsqrt()
 
 
+@check_bounds
 def spherical_kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    multiplier: float = 2.0,
-    temperature: float = 4.0,
+    multiplier: Positive = 2.0,
+    temperature: Positive = 4.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Spherical knowledge distillation loss (Guo et al. 2021, Section 3).

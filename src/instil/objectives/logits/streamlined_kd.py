@@ -9,19 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Positive, check_bounds, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.feature_maps import require_same_items
 from instil.functional.logits import require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
+@check_bounds
 def streamlined_kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float = 4.0,
-    tikhonov: float = 0.1,
-    direction: float = 1.0,
+    temperature: Positive = 4.0,
+    tikhonov: Positive = 0.1,
+    direction: NonNegative = 1.0,
 ) -> Tensor:
     """Streamlined knowledge distillation loss (CVPR 2026).
 
@@ -53,7 +54,10 @@ def streamlined_kd_loss(
     return divergence + direction * direction_loss(student_logits, teacher_logits, tikhonov)
 
 
-def direction_loss(student_logits: Tensor, teacher_logits: Tensor, tikhonov: float = 0.1) -> Tensor:
+@check_bounds
+def direction_loss(
+    student_logits: Tensor, teacher_logits: Tensor, tikhonov: Positive = 0.1
+) -> Tensor:
     """Mean Mahalanobis length of the differences between pairwise cosines.
 
     The rows of ``D`` (N, N) are the differences of the cosines of all pairs of items. The

@@ -8,18 +8,19 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, symmetric_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
+@check_bounds
 def symmetric_kl_loss(
     student_logits: Signal,
     teacher_logits: Signal,
-    forward_share: float = 0.5,
-    temperature: float = 1.0,
+    forward_share: Annotated[float, Ge(0), Le(1)] = 0.5,
+    temperature: Positive = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",

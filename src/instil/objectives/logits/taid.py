@@ -9,18 +9,19 @@ from annotated_types import Ge, Le, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, batch_size
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, batch_size, check_bounds
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, interpolated_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
+@check_bounds
 def taid_loss(
     student_logits: Signal,
     teacher_logits: Signal,
     time: float | Tensor = 1.0,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",

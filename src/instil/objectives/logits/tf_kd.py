@@ -9,17 +9,18 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds
 from instil.functional.divergences import tempered_log_softmax
 from instil.functional.logits import apply_reduction, require_class_target, require_classes
 from instil.items import Items, drop_unlabelled_gradient
 
 
+@check_bounds
 def tf_kd_loss(
     student_logits: Tensor,
     target: Tensor,
-    correct: float = 0.99,
-    temperature: float = 20.0,
+    correct: Annotated[float, Gt(0), Lt(1)] = 0.99,
+    temperature: Positive = 20.0,
     soften_student: bool = False,
     reduction: str = "mean",
 ) -> Tensor:

@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.tokens.chunks import chunked_loss
 from instil.functional.tokens.divergence import reduce_tokens
 from instil.functional.tokens.heads import Signal
@@ -39,15 +39,16 @@ def divergence_by_name(divergence: DivergenceName, beta: float) -> Divergence:
     }[divergence]
 
 
+@check_bounds
 def top_k_loss(
     student_logits: Signal,
     teacher_logits: Signal | Top,
-    k: int = 64,
+    k: Annotated[int, Ge(1)] = 64,
     divergence: DivergenceName = "forward_kl",
-    beta: float = 0.5,
+    beta: Annotated[float, Gt(0), Lt(1)] = 0.5,
     support: Support = "teacher",
     tail: bool = True,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.tokens.chunks import chunked_loss
 from instil.functional.tokens.divergence import reduce_tokens
 from instil.functional.tokens.heads import Signal
@@ -19,13 +19,14 @@ from instil.roles import Top
 PairwiseLoss = Literal["logistic", "hinge"]
 
 
+@check_bounds
 def top_k_ranking_loss(
     student_logits: Signal,
     teacher_logits: Signal | Top,
-    k: int = 16,
+    k: Annotated[int, Ge(2)] = 16,
     kind: PairwiseLoss = "logistic",
     margin: float | None = None,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:

@@ -9,19 +9,20 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs
+from instil.core import Batch, Card, Objective, Outputs, check_bounds
 from instil.functional.ctc import BLANK, common_frames
 from instil.functional.divergences import kl_divergence, tempered_log_softmax
 from instil.functional.logits import apply_reduction
 from instil.items import Items, replace_uncounted
 
 
+@check_bounds
 def transducer_kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
     mask: Tensor,
-    blank: int = BLANK,
+    blank: Annotated[int, Ge(0)] = BLANK,
     reduction: str = "mean",
 ) -> Tensor:
     """KL divergence at every node of the lattice between (label, blank, rest) of both sides.

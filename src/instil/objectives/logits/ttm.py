@@ -7,15 +7,16 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 
 
+@check_bounds
 def ttm_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    gamma: float = 0.1,
+    gamma: Positive = 0.1,
     weighted: bool = False,
     reduction: str = "mean",
 ) -> Tensor:

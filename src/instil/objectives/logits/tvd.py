@@ -7,17 +7,18 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, total_variation
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
+@check_bounds
 def tvd_loss(
     student_logits: Signal,
     teacher_logits: Signal,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     scale: bool = False,
     weight: Tensor | None = None,
     reduction: str = "mean",

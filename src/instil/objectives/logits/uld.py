@@ -7,16 +7,17 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Outputs, Positive, check_bounds, to_float32
 from instil.functional.logits import apply_reduction
 from instil.functional.tokens.spans import require_same_positions, sorted_distance
 from instil.objectives.bases.span_objective import SpanObjective
 
 
+@check_bounds
 def uld_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Universal logit distillation loss (Boizard et al. 2025, Eq. 6).

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, mean, to_float32
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, check_bounds, mean, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
@@ -25,13 +25,14 @@ SMOOTHING = 0.1
 """Label smoothing of the weak classifier's loss."""
 
 
+@check_bounds
 def uskd_loss(
     student_logits: Tensor,
     weak_logits: Tensor,
     target: Tensor,
-    alpha: float = 1.0,
-    beta: float = 0.1,
-    mu: float = 0.005,
+    alpha: NonNegative = 1.0,
+    beta: NonNegative = 0.1,
+    mu: NonNegative = 0.005,
     form: ZipfForm = "code",
 ) -> Tensor:
     """Unified self-knowledge distillation loss (Yang et al. 2023).

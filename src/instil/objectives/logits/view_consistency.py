@@ -7,12 +7,13 @@ from typing import Annotated, ClassVar
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.logits import apply_reduction, clamp_to_finite
 
 
+@check_bounds
 def view_consistency_loss(
-    view_logits: Tensor, temperature: float = 1.0, reduction: str = "mean"
+    view_logits: Tensor, temperature: Positive = 1.0, reduction: str = "mean"
 ) -> Tensor:
     """Mean KL divergence of all ordered pairs of views, times ``temperature ** 2``.
 

@@ -18,6 +18,7 @@ from instil.core import (
     Objective,
     Outputs,
     Positive,
+    check_bounds,
     to_float32,
 )
 from instil.functional.divergences import target_cross_entropy
@@ -32,15 +33,16 @@ from instil.items import Items, drop_unlabelled_gradient
 from instil.modules.memory import Queue
 
 
+@check_bounds
 def wkd_logit_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
     cost: Tensor,
-    temperature: float = 2.0,
-    gamma: float = 30.0,
-    regularization: float = 0.05,
-    iterations: int = 10,
+    temperature: Positive = 2.0,
+    gamma: NonNegative = 30.0,
+    regularization: Annotated[float, Ge(0.02)] = 0.05,
+    iterations: Annotated[int, Ge(1)] = 10,
     reduction: str = "mean",
 ) -> Tensor:
     """Wasserstein distillation loss for logits (Lv et al. 2024).

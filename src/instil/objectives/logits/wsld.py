@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.items import Items, drop_unlabelled_gradient
@@ -17,11 +17,12 @@ from instil.objectives.bases.logit_objective import LogitObjective
 TEACHER_LOSS_EPSILON = 1e-7
 
 
+@check_bounds
 def wsld_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
-    temperature: float = 2.0,
+    temperature: Positive = 2.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Weighted soft label distillation loss (Zhou et al. 2021).

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, check_bounds
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
@@ -20,14 +20,15 @@ from instil.objectives.bases.anchors import anchor_queue, anchor_rows
 from instil.objectives.bases.relation_objective import RelationObjective
 
 
+@check_bounds
 def bingo_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     queue: Tensor,
     bag: Tensor,
     excluded: Tensor,
-    temperature: float = 0.2,
-    inter: float = 1.0,
+    temperature: Positive = 0.2,
+    inter: NonNegative = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """InfoNCE with the own teacher embedding and with those of a bag (Xu et al. 2022).

@@ -9,6 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
+from instil.cards import check_bounds
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.class_pixels import (
     class_regions,
@@ -38,12 +39,13 @@ MAX_PIXELS_PER_IMAGE = 16
 """Maximum number of pixels of a class that are stored from one image."""
 
 
+@check_bounds
 def cirkd_memory_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     memory: Tensor,
-    temperature: float = 0.1,
-    kd_temperature: float = 1.0,
+    temperature: Positive = 0.1,
+    kd_temperature: Positive = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """KL divergence of the similarities with stored embeddings (Yang et al. 2022).
@@ -172,8 +174,7 @@ class CIRKDMemory(FeatureObjective):
         return labelled_images(pixel_labels(batch, self))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        student_levels = feature_levels(student)
-        teacher_levels = feature_levels(teacher)
+        student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
         label = pixel_labels(batch, self)
         total = torch.zeros(len(label), device=label.device)
         for index, (i, j) in enumerate(self.matched):
@@ -225,10 +226,9 @@ class CIRKDMemory(FeatureObjective):
             vectors = l2_normalize(flatten_spatial(teacher_map))
             grid_label = downsample_labels(label, teacher_map.shape[2:])
             in_class = grid_label[:, None] == classes[:, None]
-            uniforms = keyed_uniform(batch, vectors.shape[1], f"{self.stream}.pixels")
-            pixels, pixels_exist = sample_class_pixels(
-                vectors, in_class, uniforms, MAX_PIXELS_PER_IMAGE
-            )
+            draws = keyed_uniform(batch, vectors.shape[1], f"{self.stream}.pixels")
+            chosen = sample_class_pixels(vectors, in_class, draws, MAX_PIXELS_PER_IMAGE)
+            pixels, pixels_exist = chosen
             regions, regions_exist = class_regions(vectors, in_class)
             updates[f"pixel{level}"] = pixels
             updates[f"pixel{level}_exists"] = pixels_exist

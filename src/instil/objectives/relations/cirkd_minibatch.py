@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card, Positive
+from instil.core import Card, Positive, check_bounds
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
 from instil.functional.feature_maps import flatten_spatial, require_same_items, resize_to_common
@@ -18,8 +18,12 @@ from instil.modules.adapters import common_grid
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
+@check_bounds
 def cirkd_minibatch_loss(
-    student_features: Tensor, teacher_features: Tensor, temperature: float = 0.1, pool: int = 1
+    student_features: Tensor,
+    teacher_features: Tensor,
+    temperature: Positive = 0.1,
+    pool: Annotated[int, Ge(1)] = 1,
 ) -> Tensor:
     """KL divergence of each pixel's similarities with the pixels of each image (Yang et al. 2022).
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.directions import pairwise_dot
 from instil.functional.feature_maps import require_same_items
@@ -19,11 +19,12 @@ from instil.objectives.bases.relation_objective import RelationObjective
 Kernel = Literal["linear", "rbf"]
 
 
+@check_bounds
 def cka_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     kernel: Kernel = "linear",
-    bandwidth: float = 0.5,
+    bandwidth: Positive = 0.5,
     centre: bool = True,
 ) -> Tensor:
     """One minus the cosine of the centred kernel matrices, CKA (Kornblith et al. 2019).

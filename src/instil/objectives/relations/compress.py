@@ -8,10 +8,11 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, Positive
+from instil.core import Batch, Card, Outputs, Positive, check_bounds
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
+from instil.functional.feature_maps import require_same_items
 from instil.functional.logits import apply_reduction
 from instil.modules.adapters import IdentityPair, StudentProjection
 from instil.modules.memory import Queue
@@ -21,12 +22,13 @@ from instil.objectives.bases.relation_objective import RelationObjective
 Queues = Literal["two", "one"]
 
 
+@check_bounds
 def compress_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     student_anchors: Tensor,
     teacher_anchors: Tensor,
-    temperature: float = 0.04,
+    temperature: Positive = 0.04,
     reduction: str = "mean",
 ) -> Tensor:
     """KL divergence of the softmax similarities to K anchors (Abbasi Koohpayegani et al. 2020).
@@ -44,11 +46,15 @@ def compress_loss(
     Returns:
         Scalar, or (N,) for ``reduction="none"``.
 
+    Raises:
+        ValueError: if the numbers of samples differ.
+
     Example:
         >>> import torch
         >>> compress_loss(torch.ones(2, 2), torch.eye(2), torch.eye(2), torch.eye(2), 1.0)
         tensor(0.1109)
     """
+    require_same_items(student_embedding, teacher_embedding, "compress_loss")
     student_units = l2_normalize(student_embedding)
     teacher_units = l2_normalize(teacher_embedding)
     student_cosines = pairwise_dot(student_units, student_anchors.to(student_units.dtype))

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
 from instil.functional.feature_maps import require_same_items, require_same_shape
@@ -20,12 +20,13 @@ from instil.objectives.bases.relation_objective import RelationObjective
 Kernel = Literal["gaussian", "bilinear"]
 
 
+@check_bounds
 def correlation_congruence_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     kernel: Kernel = "gaussian",
-    gamma: float = 0.4,
-    order: int = 2,
+    gamma: Positive = 0.4,
+    order: Annotated[int, Ge(1)] = 2,
     normalize: bool = True,
 ) -> Tensor:
     """Squared difference of the (N, N) correlations, over ``N ** 2`` (Peng et al. 2019).

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
 from instil.functional.divergences import kl_divergence
@@ -22,13 +22,14 @@ from instil.objectives.bases.relation_objective import RelationObjective
 FORMS = ("hard", "soft")
 
 
+@check_bounds
 def darkrank_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     form: str = "hard",
-    alpha: float = 3.0,
-    beta: float = 3.0,
-    length: int = 4,
+    alpha: Positive = 3.0,
+    beta: Annotated[float, Ge(1)] = 3.0,
+    length: Annotated[int, Ge(2), Le(7)] = 4,
 ) -> Tensor:
     """Ranking loss on the teacher's nearest neighbours of each sample (Chen et al. 2018).
 

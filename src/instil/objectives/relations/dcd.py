@@ -10,19 +10,20 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, check_bounds
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.feature_maps import require_same_items
 from instil.modules.adapters import NormalizedProjections
 from instil.objectives.bases.relation_objective import RelationObjective
 
 
+@check_bounds
 def dcd_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     scale: float | Tensor = 1.0,
     bias: float | Tensor = 0.0,
-    consistency: float = 0.5,
+    consistency: NonNegative = 0.5,
 ) -> Tensor:
     """Discriminative and consistent distillation loss (Giakoumoglou and Stathaki 2024).
 

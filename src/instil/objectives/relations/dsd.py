@@ -11,7 +11,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, check_bounds, to_float32
 from instil.functional.attention_maps import attention_map
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.errors import squared_error
@@ -29,10 +29,11 @@ from instil.functional.pooling import pool_cells
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
+@check_bounds
 def psd_loss(
     student_features: Sequence[Tensor],
     teacher_features: Sequence[Tensor],
-    power: float = 2.0,
+    power: Annotated[float, Ge(1)] = 2.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Pixel-wise similarity: squared difference of residual attention maps (Feng et al. 2021).
@@ -77,11 +78,12 @@ def psd_loss(
     return apply_reduction((residuals[0] - residuals[1]).square().mean((0, 2)), reduction)
 
 
+@check_bounds
 def csd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float = 4.0,
-    pool: int = 2,
+    temperature: Positive = 4.0,
+    pool: Annotated[int, Ge(1)] = 2,
     reduction: str = "mean",
 ) -> Tensor:
     """Category-wise similarity: squared difference of channel correlations (Feng et al. 2021).

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative
+from instil.core import Batch, Card, NonNegative, check_bounds
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.similarities import inner_products
@@ -16,8 +16,12 @@ from instil.modules.adapters import StudentProjection
 from instil.objectives.bases.relation_objective import RelationObjective
 
 
+@check_bounds
 def ega_loss(
-    student_embedding: Tensor, teacher_embedding: Tensor, node: float = 0.8, edge: float = 0.3
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    node: NonNegative = 0.8,
+    edge: NonNegative = 0.3,
 ) -> Tensor:
     """Embedding graph alignment loss (Ma et al. 2022).
 

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.contrastive import contrastive
 from instil.functional.directions import pairwise_dot
 from instil.functional.feature_maps import require_same_items
@@ -16,8 +16,9 @@ from instil.modules.adapters import NormalizedProjections
 from instil.objectives.bases.relation_objective import RelationObjective
 
 
+@check_bounds
 def gcrd_loss(
-    student_embedding: Tensor, teacher_embedding: Tensor, temperature: float = 0.075
+    student_embedding: Tensor, teacher_embedding: Tensor, temperature: Positive = 0.075
 ) -> Tensor:
     """InfoNCE loss of the student's nodes with the teacher's nodes (Joshi et al. 2022).
 

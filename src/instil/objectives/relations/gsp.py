@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, check_bounds
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
 from instil.functional.feature_maps import require_same_items
@@ -23,11 +23,12 @@ Kernel = Literal["cosine", "polynomial", "euclidean", "gaussian"]
 KERNELS = ("cosine", "polynomial", "euclidean", "gaussian")
 
 
+@check_bounds
 def gsp_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     kernel: Kernel = "cosine",
-    width: float = 1.0,
+    width: Positive = 1.0,
 ) -> Tensor:
     """Squared difference of the kernels of all pairs of nodes (Joshi et al. 2022).
 

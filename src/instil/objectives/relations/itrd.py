@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive
+from instil.core import Batch, Card, NonNegative, Positive, check_bounds
 from instil.functional.directions import l2_normalize
 from instil.functional.feature_maps import require_same_items, require_same_shape
 from instil.functional.similarities import inner_products
@@ -18,8 +18,9 @@ from instil.objectives.bases.relation_objective import RelationObjective
 VARIANCE_EPSILON = 1e-12
 
 
+@check_bounds
 def itrd_correlation_loss(
-    student_embedding: Tensor, teacher_embedding: Tensor, order: float = 1.01
+    student_embedding: Tensor, teacher_embedding: Tensor, order: Positive = 1.01
 ) -> Tensor:
     """Correlation loss of Miles et al. (2022).
 

@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, to_float32
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, check_bounds, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.items import Items
 from instil.roles import IMAGE_TOKENS
 
 
+@check_bounds
 def llava_kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     is_visual: Tensor | None = None,
-    distribution: float = 1.0,
-    relation: float = 1.0,
+    distribution: NonNegative = 1.0,
+    relation: NonNegative = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
     """Visual and relation distillation losses of LLaVA-KD (Cai et al. 2025, section 3.2).

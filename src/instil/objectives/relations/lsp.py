@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, Positive
+from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, check_bounds
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
 from instil.functional.graph import edge_index, log_softmax_into
@@ -20,12 +20,13 @@ Kernel = Literal["laplacian", "gaussian", "euclidean", "cosine", "polynomial"]
 KERNELS = ("laplacian", "gaussian", "euclidean", "cosine", "polynomial")
 
 
+@check_bounds
 def lsp_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     edge_index: Tensor,
     kernel: Kernel = "laplacian",
-    width: float = 100.0,
+    width: Positive = 100.0,
     counted: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:

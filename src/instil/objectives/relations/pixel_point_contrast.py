@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
+from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.directions import pairwise_dot
 from instil.functional.pairs import feature_levels
 from instil.items import Items
@@ -19,8 +19,9 @@ from instil.items.point_features import align_point_features, is_point_map, posi
 from instil.modules.adapters import NormalizedProjections
 
 
+@check_bounds
 def pixel_point_contrast_loss(
-    student_vectors: Tensor, teacher_vectors: Tensor, visible: Tensor, temperature: float = 0.07
+    student_vectors: Tensor, teacher_vectors: Tensor, visible: Tensor, temperature: Positive = 0.07
 ) -> Tensor:
     """InfoNCE loss from points to pixels (Liu et al. 2021; Sautier et al. 2022, Eq. 2).
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, to_float32
+from instil.core import Batch, Card, Positive, check_bounds, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.feature_maps import require_same_items
 from instil.functional.similarities import inner_products
@@ -17,11 +17,12 @@ from instil.objectives.bases.relation_objective import RelationObjective
 Form = Literal["code", "paper"]
 
 
+@check_bounds
 def pkt_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     form: Form = "code",
-    epsilon: float = 1e-7,
+    epsilon: Positive = 1e-7,
 ) -> Tensor:
     """KL divergence of neighbour probabilities by a cosine kernel (Passalis and Tefas 2018).
 

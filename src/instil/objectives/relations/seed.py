@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, Positive
+from instil.core import Batch, Card, Outputs, Positive, check_bounds
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.modules.adapters import StudentProjection
@@ -22,12 +22,13 @@ from instil.objectives.bases.anchors import (
 from instil.objectives.bases.relation_objective import RelationObjective
 
 
+@check_bounds
 def seed_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
     queue: Tensor,
-    temperature: float = 0.2,
-    teacher_temperature: float = 0.01,
+    temperature: Positive = 0.2,
+    teacher_temperature: Positive = 0.01,
     reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy of the softmax similarities to K + 1 teacher embeddings (Fang et al. 2021).

@@ -9,15 +9,16 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Card
+from instil.core import Card, check_bounds
 from instil.functional.feature_maps import require_same_items
 from instil.functional.pairs import Pairs
 from instil.functional.similarities import inner_products
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
+@check_bounds
 def similarity_preserving_loss(
-    student_features: Tensor, teacher_features: Tensor, norm: float = 2.0
+    student_features: Tensor, teacher_features: Tensor, norm: Annotated[float, Ge(1)] = 2.0
 ) -> Tensor:
     """Squared difference of the (N, N) similarity matrices, over ``N ** 2`` (Tung and Mori 2019).
 

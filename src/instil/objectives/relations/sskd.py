@@ -17,6 +17,7 @@ from instil.core import (
     Objective,
     Outputs,
     Positive,
+    check_bounds,
     to_float32,
 )
 from instil.functional.directions import l2_normalize, pairwise_dot
@@ -29,12 +30,13 @@ READ = (("view_logits",), ("projection", "embedding"), ("view_projection", "view
 Share = Annotated[float, Ge(0), Le(1)]
 
 
+@check_bounds
 def sskd_transformed_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor | None = None,
-    temperature: float = 4.0,
-    keep: float = 1.0,
+    temperature: Positive = 4.0,
+    keep: Share = 1.0,
     selected: Tensor | None = None,
 ) -> Tensor:
     """KL divergence of the predictions for transformed views (Xu et al. 2020).
@@ -74,11 +76,12 @@ def sskd_transformed_loss(
     return mean * temperature**2
 
 
+@check_bounds
 def sskd_contrastive_loss(
     student_embedding: tuple[Tensor, Tensor],
     teacher_embedding: tuple[Tensor, Tensor],
-    temperature: float = 0.5,
-    keep: float = 0.75,
+    temperature: Positive = 0.5,
+    keep: Share = 0.75,
     selected: Tensor | None = None,
 ) -> Tensor:
     """KL divergence of the assignments of transformed views to samples (Xu et al. 2020).
@@ -230,12 +233,9 @@ class SSKD(Objective):
         teacher_logits, teacher_samples, teacher_views = (
             to_float32(teacher[role]) for role in self.reads["teacher"]
         )
+        label = batch.get("label")
         transformed = sskd_transformed_loss(
-            student_logits,
-            teacher_logits,
-            batch.get("label"),
-            self.temperature,
-            self.keep_transformed,
+            student_logits, teacher_logits, label, self.temperature, self.keep_transformed
         )
         projected = (
             self.head(match_dtype(self.head, student_samples)),

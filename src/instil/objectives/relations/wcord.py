@@ -9,7 +9,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, check_bounds
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.feature_maps import require_same_items
@@ -25,11 +25,12 @@ from instil.objectives.bases.contrast import (
 from instil.objectives.bases.relation_objective import RelationObjective
 
 
+@check_bounds
 def wcord_transport_loss(
     student_embedding: Tensor,
     teacher_embedding: Tensor,
-    regularization: float = 0.1,
-    iterations: int = 50,
+    regularization: Positive = 0.1,
+    iterations: Annotated[int, Ge(1)] = 50,
 ) -> Tensor:
     """Cost of the optimal transport between student and teacher embeddings (Chen et al. 2021).
 

@@ -88,7 +88,7 @@ def test_wrong_folders_of_depth_maps_raise(tmp_path: Path) -> None:
     for array, message in (
         (np.ones((4, 6, 3)), r"1\.npy: float64 of shape \(4, 6, 3\)\. Expected numbers"),
         (np.full((4, 6), np.inf), r"1\.npy: 24 depths are infinite"),
-        (np.ones((5, 6)), r"labels differ in size, for example \(4, 6\) and \(5, 6\)"),
+        (np.ones((5, 6)), r"1\.npy: 6 x 5 pixels\. Expected 6 x 4, as in .*1\.jpg"),
     ):
         np.save(root / "depth/1.npy", array)
         with pytest.raises(ValueError, match=message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,23 @@ def test_bad_folders_of_masks(tmp_path: Path) -> None:
         folder(str(tmp_path / "data"), task_name="segmentation")
     with pytest.raises(ValueError, match="no folder 'images'"):
         folder(str(tmp_path), task_name="segmentation")
+
+
+def test_a_stray_value_and_a_mask_of_another_size_are_named(tmp_path: Path) -> None:
+    masked(tmp_path)
+    read = partial(folder, str(tmp_path), task_name="segmentation", size=4)
+    assert read().notes == ()
+    mask = np.zeros((4, 6), np.uint8)
+    mask[1, 0] = 250
+    Image.fromarray(mask).save(tmp_path / "masks/5.png")
+    (note,) = read().notes
+    assert note.startswith("masks: no pixel has 247 of the 251 classes. The largest value, 250, is")
+    assert note.endswith("5.png")
+    with pytest.raises(ValueError, match=r"5\.png: 1 pixels have no class, .* value 250.* to 2,"):
+        read(classes=list("abc"))
+    Image.fromarray(mask[:2, :3]).save(tmp_path / "masks/5.png")
+    with pytest.raises(ValueError, match=r"5\.png: 3 x 2 pixels\. Expected 6 x 4, as in .*5\.jpg"):
+        read()
 
 
 def archive(path: Path, label: Any, **others: Any) -> str:

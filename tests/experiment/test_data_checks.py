@@ -57,6 +57,8 @@ def test_classes_without_images_are_named(tmp_path: Path) -> None:
     problems = doctor(recipe(data=data))["problems"]
     assert "data: 1 of 3 classes (cow) has no image in train" in problems
     assert "data: 1 of 3 classes (cow) has no image in test" in problems
+    warnings = run_of(recipe("seeds=[0]", data=data), tmp_path / "run")["warnings"]
+    assert set(problems) <= set(warnings)
 
 
 def test_equal_images_are_named(tmp_path: Path) -> None:

@@ -66,10 +66,8 @@ def depth_pictures(
     return replace(splits(parts, validation, test), notes=paired.notes)
 
 
-def _depth(scale: float, file: Path, size: tuple[int, int] | None) -> NDArray[np.float32]:
+def _depth(scale: float, file: Path) -> NDArray[np.float32]:
     """Depths (H, W) of a file."""
-    from PIL import Image
-
     values = _array(file) if file.suffix.lower() == ".npy" else _picture(file)
     depth: NDArray[np.float32] = values.astype(np.float32) / np.float32(scale)
     if np.isinf(depth).any():
@@ -77,9 +75,6 @@ def _depth(scale: float, file: Path, size: tuple[int, int] | None) -> NDArray[np
             f"{file}: {np.isinf(depth).sum()} depths are infinite. Expected 0 or NaN for a pixel "
             "without a measurement"
         )
-    if size and depth.shape != size:
-        resized = Image.fromarray(depth).resize(size[::-1], Image.Resampling.NEAREST)
-        depth = np.asarray(resized)
     return depth
 
 

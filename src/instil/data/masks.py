@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from instil.core import UNLABELLED
 from instil.data.images import ArrayData, LazyData
 from instil.data.labelled_pixels import LabelledPixels
-from instil.data.paired_pictures import LabelFolder, paired_pictures
+from instil.data.paired_pictures import LabelFolder, PairedPictures, paired_pictures
 from instil.data.pictures import Files
 from instil.data.samples import Samples
 from instil.data.splits import Splits, splits
@@ -71,7 +73,8 @@ def masked_pictures(
 
     A mask is a picture of one channel, or with a palette, whose values are class indices; 255 is
     void. If 0 and 255 are the only values of all masks, they are the classes 0 and 1. A picture
-    without a mask has no label. Masks are held in memory and resized like their pictures.
+    without a mask has no label. Masks have the size of their pictures, are held in memory and
+    resized like them, without interpolation.
 
     Args:
         directories: folder of each split.
@@ -86,52 +89,79 @@ def masked_pictures(
         Train, validation and test data.
 
     Raises:
-        ValueError: for a missing folder, a mask without a picture, and values that are not classes.
+        ValueError: for a missing folder, a mask without a picture or of another size, and values
+            that are not classes.
     """
     paired = paired_pictures(directories, root, MASKS, mode_options, on_broken)
-    masks = paired.labels(_mask)
+    masks = paired.labels(partial(_mask, len(classes) if classes else math.inf))
     _as_binary(masks)
-    names = classes or _index_names(masks.values())
+    names = classes or _index_names(masks)
+    notes = paired.notes if classes else (*paired.notes, *_gaps(masks, paired))
     parts: dict[str, Samples] = {
         part: MaskedImages(paired.images(part, names), mask, names) for part, mask in masks.items()
     }
-    return replace(splits(parts, validation, test), notes=paired.notes)
+    return replace(splits(parts, validation, test), notes=notes)
 
 
-def _mask(file: Path, size: tuple[int, int] | None) -> NDArray[np.int64]:
-    from PIL import Image
-
+def _mask(num_classes: float, file: Path) -> NDArray[np.int32]:
+    """Class indices (H, W) of a file."""
     picture = Files((file,))(0)
     if picture.mode not in ("1", "L", "P", "I", "I;16"):
         raise ValueError(
             f"{file}: a mask of mode {picture.mode}. Expected one channel or a palette, "
             "whose values are class indices"
         )
-    if size and picture.size != size[::-1]:
-        picture = picture.resize(size[::-1], Image.Resampling.NEAREST)
-    return np.asarray(picture).astype(np.int64)
+    mask = np.asarray(picture).astype(np.int32)
+    wrong = mask[(mask >= num_classes) & (mask != VOID)]
+    if wrong.size:
+        raise ValueError(
+            f"{file}: {wrong.size} pixels have no class, for example the value {wrong[0]}. "
+            f"Expected class indices from 0 to {num_classes - 1:g}, or {VOID} for void. Change "
+            "these pixels, or add their classes to classes"
+        )
+    return mask
+
+
+def _values(masks: Mapping[str, Tensor]) -> list[int]:
+    """Sorted values of all masks that are labels or void."""
+    values: set[int] = set()
+    for mask in masks.values():
+        values.update(torch.unique(mask).tolist())
+    return sorted(values - {UNLABELLED})
 
 
 def _as_binary(masks: dict[str, Tensor]) -> None:
     """Replace 255 by the class 1 if 0 and 255 are the only values of all masks, in place."""
-    values: set[int] = set()
-    for mask in masks.values():
-        values.update(torch.unique(mask).tolist())
-    if values - {UNLABELLED} == {0, VOID}:
+    if _values(masks) == [0, VOID]:
         for part, mask in masks.items():
             masks[part] = torch.where(mask == VOID, 1, mask)
 
 
-def _index_names(masks: Any) -> list[str]:
+def _index_names(masks: Mapping[str, Tensor]) -> list[str]:
     """Names of the classes up to the largest value that is not void."""
-    # Of a mask without such values, the value of no label is left.
-    largest = max(int(mask.masked_fill(mask == VOID, UNLABELLED).max()) for mask in masks)
-    if largest < 0:
+    values = [value for value in _values(masks) if value != VOID]
+    if not values:
         raise ValueError(
             f"no pixel of the masks has a class: all have {VOID} (void). Expected class indices "
             "from 0"
         )
-    return [str(index) for index in range(largest + 1)]
+    return [str(index) for index in range(values[-1] + 1)]
+
+
+def _gaps(masks: Mapping[str, Tensor], paired: PairedPictures) -> Iterator[str]:
+    """Note on class indices below the largest one that no pixel has, such as for a stray value."""
+    values = [value for value in _values(masks) if value != VOID]
+    num_missing = values[-1] + 1 - len(values)
+    if not num_missing:
+        return
+    files: list[Path | None] = []
+    for part, mask in masks.items():
+        has_largest = (mask == values[-1]).flatten(1).any(1)
+        files += [paired.pairs[part][row][1] for row in has_largest.nonzero().flatten().tolist()]
+    yield (
+        f"masks: no pixel has {num_missing} of the {values[-1] + 1} classes. The largest value, "
+        f"{values[-1]}, is in {len(files)} of the masks, for example in {files[0]}"
+    )
 
 
 def masked_arrays(
@@ -149,4 +179,4 @@ def masked_arrays(
     """
     masks = {"train": mask.to(torch.int64)}
     _as_binary(masks)
-    return MaskedImages(images, masks["train"], classes or _index_names(masks.values()))
+    return MaskedImages(images, masks["train"], classes or _index_names(masks))

@@ -16,12 +16,19 @@ from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.images import LazyData
 from instil.data.picture_check import readable_pictures
-from instil.data.pictures import Files, Pictures, picture_files, pictures
+from instil.data.pictures import (
+    Files,
+    Pictures,
+    check_picture_size,
+    picture_files,
+    pictures,
+    upright,
+)
 
 Pair = tuple[Path, Path | None]
 """Picture with its label file, or None without a label."""
-Decode = Callable[[Path, tuple[int, int] | None], NDArray[Any]]
-"""Function from a label file and (height, width), or None, to labels (H, W)."""
+Decode = Callable[[Path], NDArray[Any]]
+"""Function from a label file to labels (H, W), int32 or float32."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,10 @@ class PairedPictures:
         """Return the labels (N, H, W) of each split; -100 for pictures without a label.
 
         Args:
-            decode: function from a label file and the size of the pictures to labels (H, W).
+            decode: function from a label file to labels (H, W), int32 or float32.
 
         Raises:
-            ValueError: for labels of different sizes.
+            ValueError: for labels of different sizes, or of another size than their picture.
         """
         return {part: _stacked(pairs, decode, self.read.size) for part, pairs in self.pairs.items()}
 
@@ -152,8 +159,24 @@ def _pairs(directory: Path, labels: LabelFolder) -> list[Pair]:
     return [(picture, label_of_stem.get(stem)) for stem, picture in stems.items()]
 
 
+def _label(picture: Path, file: Path, decode: Decode, size: tuple[int, int] | None) -> NDArray[Any]:
+    """Labels of a picture, resized like it, but without interpolation."""
+    from PIL import Image
+
+    label = decode(file)
+    with Image.open(picture) as opened:
+        # The header has the size; the orientation may need the whole file.
+        if label.shape != opened.size[::-1]:
+            check_picture_size(str(file), label.shape[::-1], upright(opened).size, str(picture))
+    if size is None or label.shape == size:
+        return label
+    return np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
+
+
 def _stacked(pairs: Sequence[Pair], decode: Decode, size: tuple[int, int] | None) -> Tensor:
-    arrays = [None if file is None else decode(file, size) for _, file in pairs]
+    arrays = [
+        None if file is None else _label(picture, file, decode, size) for picture, file in pairs
+    ]
     present = [array for array in arrays if array is not None]
     shapes = sorted({array.shape for array in present})
     if len(shapes) > 1:

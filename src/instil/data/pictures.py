@@ -172,14 +172,18 @@ def picture_name(open: Callable[[int], Any], row: int) -> str:
 
 
 def check_picture_size(
-    name: str, size: tuple[int, int], expected: tuple[float, float] | None
+    name: str,
+    size: tuple[int, ...],
+    expected: tuple[float, float] | None,
+    other: str = "its annotations",
 ) -> None:
-    """Check that a picture has the size of its annotations.
+    """Check that a picture has the size of its annotations, or a mask that of its picture.
 
     Args:
         name: name of the picture, for the message.
         size: width and height.
         expected: width and height in the annotations; None if they are unknown.
+        other: name of what has the expected size.
 
     Raises:
         ValueError: for another size.
@@ -187,7 +191,7 @@ def check_picture_size(
     if expected is not None and tuple(expected) != tuple(size):
         raise ValueError(
             f"{name}: {size[0]} x {size[1]} pixels. Expected {expected[0]:g} x {expected[1]:g}, as "
-            "in its annotations"
+            f"in {other}"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +153,16 @@ def _converted(path: Path, key: str, name: str, values: Any, size: Size) -> Colu
         raise ValueError(f"{path}: column '{name}': {error}") from error
 
 
-def check_columns(path: Path, names: list[str], present: list[str]) -> None:
+def check_columns(
+    path: Path, names: Iterable[str], present: Collection[str], option: str = "columns"
+) -> None:
     """Check that a file has all columns of a recipe.
 
     Args:
         path: the file, for the message.
         names: columns of the recipe.
         present: columns of the file.
+        option: option that names the columns, for the message.
 
     Raises:
         ValueError: for a column that the file does not have.
@@ -167,7 +170,7 @@ def check_columns(path: Path, names: list[str], present: list[str]) -> None:
     for name in names:
         if name not in present:
             raise ValueError(
-                f"columns: {path} has no column '{name}'. It has {', '.join(present) or 'none'}."
+                f"{option}: {path} has no column '{name}'. It has {', '.join(present) or 'none'}."
                 f"{did_you_mean(name, present)}"
             )
 

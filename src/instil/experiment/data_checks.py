@@ -63,11 +63,11 @@ def data_problems(
     image = batch.get("image")
     if isinstance(image, Tensor) and experiment.recipe.data.surrogate is None:
         yield from _image_problems(experiment, image)
-    if experiment.recipe.data.surrogate is None and not isinstance(samples, Stream):
-        yield from _class_problems(experiment, samples)
-        # A fit has no batches.
-        if not is_fitted_student(scheme):
-            yield from _labelled_share_problems(experiment, samples, scheme)
+    yield from class_problems(experiment, samples)
+    is_read = experiment.recipe.data.surrogate is None and not isinstance(samples, Stream)
+    # A fit has no batches.
+    if is_read and not is_fitted_student(scheme):
+        yield from _labelled_share_problems(experiment, samples, scheme)
 
 
 def weight_problems(experiment: Experiment) -> Iterator[str]:
@@ -97,9 +97,16 @@ def _image_problems(experiment: Experiment, image: Tensor) -> Iterator[str]:
         )
 
 
-def _class_problems(experiment: Experiment, samples: Samples) -> Iterator[str]:
-    """Classes without a sample in a split, or without a label for the student."""
+def class_problems(experiment: Experiment, samples: Samples) -> Iterator[str]:
+    """Yield the classes without a sample in a split, or without a label for the student.
+
+    Args:
+        experiment: the experiment of a stage.
+        samples: training samples of the distilled student.
+    """
     splits = experiment.splits
+    if experiment.recipe.data.surrogate is not None or isinstance(samples, Stream):
+        return
     if splits.kind != "single" or splits.train.label.ndim != 1 or len(splits.classes) < 2:
         return
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}

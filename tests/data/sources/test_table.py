@@ -89,7 +89,7 @@ def test_several_columns_are_several_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label": "z"}, r"label: no column 'z'\. The table has age, job, y\."),
+        ({"label": "z"}, r"label: .*people\.csv has no column 'z'\. It has age, job, y\.$"),
         ({"label": "y", "drop": ["ag"]}, r"drop: no column 'ag'.*Did you mean age\?"),
         ({"label": "y", "drop": ["age", "job"]}, r"columns: no input is left"),
         ({"label": "y", "classes": ["no", "yeah"]}, r"row 20 has the unknown class 'yes'"),
@@ -106,6 +106,7 @@ def test_wrong_options_are_errors(folder: Path, options: dict[str, Any], message
     ("lines", "message"),
     [
         ("age,y\n30,no\n", r"files\.test: no column 'job'\. Expected the columns of the training"),
+        ("age,job\n30,cook\n", r"label: .*new\.csv has no column 'y'\. It has age, job"),
         ("age,job,y\nold,cook,no\n", r"files\.test: column 'age' has texts\. Expected numbers"),
         ("age,job,y\n30,7,no\n", r"files\.test: column 'job' has numbers\. Expected texts"),
         ("age,job,y\ninf,cook,no\n", r"column 'age': row 0 is infinite"),

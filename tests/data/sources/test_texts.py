@@ -84,9 +84,8 @@ def test_a_pair_is_cut_to_the_row(tmp_path: Path, first: str, second: str, expec
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": " ", "label": "a"}, "row 1: 'text' is ' '. Expected a text that is not empty"),
-        ({"text": 3, "label": "a"}, "row 1: 'text' is 3"),
-        ({"txt": "a", "label": "a"}, "row 1: 'text' is None"),
+        ({"text": 3, "label": "a"}, "row 1: 'text' is 3. Expected a text"),
+        ({"text": ["a"], "label": "a"}, "row 1: 'text' is ..a... Expected a text"),
     ],
 )
 def test_wrong_rows_are_errors(tmp_path: Path, row: dict[str, object], message: str) -> None:
@@ -95,10 +94,24 @@ def test_wrong_rows_are_errors(tmp_path: Path, row: dict[str, object], message: 
         texts("all.jsonl", tokenizer="bytes", base=tmp_path)
 
 
+def test_rows_without_a_text_are_counted_and_left_out(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("text,label\n7,a\n ,a\nNA,b\n,b\n8,b\n")
+    (tmp_path / "empty.csv").write_text("text,label\n,a\n")
+    files: dict[str, str | list[str]] = dict.fromkeys(("train", "validation", "test"), "all.csv")
+    data = texts(files, tokenizer="bytes", length=4, base=tmp_path)
+    assert data.train.origin.tolist() == [0, 2, 4]
+    assert data.train.label.tolist() == [0, 1, 1]
+    ids = data.train.__getitems__(range(3))["input_ids"]
+    assert ids[:, 0].tolist() == list(b"7N8"), "numbers and NA are texts here"
+    assert data.notes[0].endswith(
+        "all.csv: rows without a text are left out: 2 of 5, the first is row 1"
+    )
+    with pytest.raises(ValueError, match=r"empty.csv: no row has a text in text"):
+        texts("empty.csv", tokenizer="bytes", base=tmp_path)
+
+
 def test_a_missing_column_names_the_closest_one(mails: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"text: .* has no column 'text'. Expected one of body, kin"
-    ):
+    with pytest.raises(ValueError, match=r"text: .* has no column 'text'. It has body, kind"):
         texts("mails.jsonl", label="kind", base=mails)
     with pytest.raises(ValueError, match=r"label: .* has no column 'kinds'.*kind"):
         texts("mails.jsonl", text="body", label="kinds", base=mails)

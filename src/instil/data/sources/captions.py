@@ -13,7 +13,6 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards.closest import did_you_mean
 from instil.core import UNLABELLED, Batch
 from instil.data.column_samples import ClassesOption
 from instil.data.images import LazyData
@@ -32,7 +31,7 @@ from instil.data.sources.table import read_table
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
 from instil.data.table_labels import class_labels
 from instil.data.tables import Files as TableFiles
-from instil.data.tables import files_of
+from instil.data.tables import check_columns, files_of
 from instil.data.tokenizers import Tokenizer
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
 
@@ -190,13 +189,9 @@ class CaptionData(LazyData):
 
 def _read(path: Path, image: str, text: str, label: str | None) -> Table:
     """Return the rows of a file, and check that pictures exist and no text is empty."""
-    table = read_table(path)
+    table = read_table(path, (image, text))
     for option, name in (("image", image), ("text", text), ("label", label)):
-        if name is not None and name not in table:
-            raise ValueError(
-                f"{option}: {path} has no column '{name}'. Expected one of {', '.join(table)}."
-                f"{did_you_mean(name, table)}"
-            )
+        check_columns(path, [] if name is None else [name], table, option)
     for name in (image, text):
         for row, value in enumerate(table[name]):
             if not isinstance(value, str) or not value.strip():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from instil.data.archive import read_arrays
 from instil.data.column_samples import ClassesOption
 from instil.data.splits import Splits, TestOption, ValidationOption
 from instil.data.table_encoder import Table
-from instil.data.tables import Files, files_of, import_parquet, jsonl_rows
+from instil.data.tables import Files, check_columns, files_of, import_parquet, jsonl_rows
 from instil.data.tabular import (
     MinCountOption,
     MungeOption,
@@ -76,7 +76,10 @@ def table(
     """
     tables: dict[str, Table] = {}
     for split, paths in files_of(files, base).items():
-        tables[split] = _joined([(path, read_table(path)) for path in paths])
+        parts = [(path, read_table(path)) for path in paths]
+        for path, part in parts:
+            check_columns(path, [label] if isinstance(label, str) else label, part, "label")
+        tables[split] = _joined(parts)
     return table_data(
         tables,
         label,
@@ -93,11 +96,15 @@ def table(
     )
 
 
-def read_table(path: Path) -> dict[str, list[Any]]:
+def read_table(path: Path, texts: Collection[str] = ()) -> dict[str, list[Any]]:
     """Return the columns of a file by name.
+
+    In other columns of a CSV file than ``texts``, some texts are missing values, and a column whose
+    values are all numbers has numbers.
 
     Args:
         path: a file that ends in ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or ``.npz``.
+        texts: columns of a CSV file that have texts, even if all of them are numbers.
 
     Raises:
         ValueError: for another ending, and a file that cannot be read.
@@ -108,6 +115,8 @@ def read_table(path: Path) -> dict[str, list[Any]]:
             f"files: {path.name} has an unknown ending. Expected one of {', '.join(READERS)}"
         )
     columns: dict[str, list[Any]] = READERS[ending](path)
+    if READERS[ending] is _read_csv:
+        columns |= {name: _parsed(columns[name]) for name in columns if name not in texts}
     lengths = {len(values) for values in columns.values()}
     if len(lengths) != 1:
         raise ValueError(f"{path}: columns have {sorted(lengths)} rows. Expected one length")
@@ -126,7 +135,7 @@ def _joined(parts: list[tuple[Path, dict[str, list[Any]]]]) -> dict[str, list[An
 
 
 def _read_csv(path: Path) -> dict[str, list[Any]]:
-    """Columns of a file with a header; a column whose values are all numbers has numbers."""
+    """Texts of a file with a header."""
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -143,7 +152,7 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
                 f"{path}: row {line} has {len(row)} values. Expected {len(header)}, as in the "
                 "header"
             )
-    return {name: _parsed([row[i] for row in rows]) for i, name in enumerate(header)}
+    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
 
 
 def _parsed(texts: list[str]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,16 +13,19 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards.closest import did_you_mean
 from instil.data.column_samples import ClassesOption
 from instil.data.query_passages import framed
 from instil.data.samples import Samples, TensorData
 from instil.data.sources.table import read_table
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
+from instil.data.table_encoder import is_missing
 from instil.data.table_labels import class_labels
-from instil.data.tables import Files, files_of
+from instil.data.tables import Files, check_columns, files_of
 from instil.data.tokenizers import Tokenizer
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
+
+Columns = dict[str, list[Any]]
+"""Values by name of column."""
 
 
 def texts(
@@ -50,7 +54,7 @@ def texts(
 
     Samples have ``input_ids`` and ``attention_mask`` (N, ``length``) with the start and end token
     of the tokenizer. With ``pair``, the second text follows the end token of the first; both are
-    cut to half of the row if they do not fit.
+    cut to half of the row if they do not fit. Rows without a text are left out, with a note.
 
     Args:
         base: folder that relative paths start from.
@@ -59,16 +63,15 @@ def texts(
         Train, validation and test data.
 
     Raises:
-        ValueError: for a file that cannot be read, a missing column, an empty text, and a class
-            that is not in ``classes``.
+        ValueError: for a file that cannot be read, a missing column, values other than texts, and
+            a class that is not in ``classes``.
     """
     names = [name for name in (text, pair) if name is not None]
-    columns: dict[str, dict[str, list[Any]]] = {}
+    columns: dict[str, Columns] = {}
+    rows: dict[str, list[int]] = {}
+    notes: list[str] = []
     for split, paths in files_of(files, base).items():
-        columns[split] = {name: [] for name in (*names, label)}
-        for path in paths:
-            for name, values in _checked_columns(path, names, label).items():
-                columns[split][name] += values
+        columns[split], rows[split] = _read(paths, names, label, notes)
     training = columns.get("train", {name: [] for name in names})
     words = chain.from_iterable(training[name] for name in names)
     encoder = build_tokenizer(tokenizer, words, base)
@@ -82,26 +85,47 @@ def texts(
         tensors = {"input_ids": ids, "attention_mask": mask}
         facts = {"vocabulary": encoder.size, "length": length}
         parts[split] = TensorData(tensors, labels, class_names, facts)
-    return splits(parts, validation, test)
+        parts[split].origin = torch.tensor(rows[split])
+    return replace(splits(parts, validation, test), notes=tuple(notes))
 
 
-def _checked_columns(path: Path, names: Sequence[str], label: str) -> dict[str, list[Any]]:
-    """Return the columns of a file, and check that no text is empty."""
-    table = read_table(path)
-    for option, name in (*(("text", name) for name in names), ("label", label)):
-        if name not in table:
-            raise ValueError(
-                f"{option}: {path} has no column '{name}'. Expected one of {', '.join(table)}."
-                f"{did_you_mean(name, table)}"
+def _read(
+    paths: Sequence[Path], names: Sequence[str], label: str, notes: list[str]
+) -> tuple[Columns, list[int]]:
+    """Columns of all files without the rows that lack a text, and the rows of the source."""
+    columns: Columns = {name: [] for name in (*names, label)}
+    rows: list[int] = []
+    start = 0
+    for path in paths:
+        table = _checked_columns(path, names, label)
+        texts = zip(*(table[name] for name in names), strict=True)
+        has_text = [all(part.strip() for part in parts) for parts in texts]
+        present = [row for row, is_present in enumerate(has_text) if is_present]
+        if not present:
+            raise ValueError(f"{path}: no row has a text in {' and '.join(names)}")
+        if num_empty := has_text.count(False):
+            notes.append(
+                f"{path}: rows without a text are left out: {num_empty} of {len(has_text)}, the "
+                f"first is row {has_text.index(False)}"
             )
+        for name, values in columns.items():
+            values += [table[name][row] for row in present]
+        rows += [start + row for row in present]
+        start += len(has_text)
+    return columns, rows
+
+
+def _checked_columns(path: Path, names: Sequence[str], label: str) -> Columns:
+    """Columns of a file, with an empty text in place of a missing one."""
+    table = read_table(path, names)
+    for option, name in (*(("text", name) for name in names), ("label", label)):
+        check_columns(path, [name], table, option)
     for name in names:
+        table[name] = ["" if is_missing(value) else value for value in table[name]]
         for row, value in enumerate(table[name]):
-            if not isinstance(value, str) or not value.strip():
-                raise ValueError(
-                    f"{path}, row {row}: '{name}' is {value!r:.60}. Expected a text that is not "
-                    "empty"
-                )
-    return {name: table[name] for name in (*names, label)}
+            if not isinstance(value, str):
+                raise ValueError(f"{path}, row {row}: '{name}' is {value!r:.60}. Expected a text")
+    return table
 
 
 def _rows(

@@ -51,7 +51,7 @@ def test_a_clear_gain_has_no_warning() -> None:
             "distillation is not clearly better than label smoothing on this data",
         ),
         (
-            {"pseudo_labels": [0.8, 0.81, 0.82], "distilled": [0.7, 0.71, 0.72]},
+            {"pseudo_labels": [0.8, 0.81, 0.83], "distilled": [0.7, 0.71, 0.72]},
             "distillation is clearly worse than the teacher's hard pseudo-labels on this data",
         ),
         (

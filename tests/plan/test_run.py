@@ -112,7 +112,9 @@ def test_the_shape_of_the_result(whole: Path) -> None:
                 None if arm == "teacher" else pytest.approx(np.std(values, ddof=1))
             )
         assert all(0 <= value <= 1 for value in outcome[arm]["accuracy"]["values"])
-    assert set(outcome["gain"]) == {"mean", "std", "interval", "level", "paired", "significant"}
+    assert set(outcome["gain"]) == {
+        *("mean", "std", "interval", "level", "paired", "p", "significant")
+    }
     assert set(outcome["gains"]) == {"label_smoothing", "pseudo_labels"}
     assert set(outcome["cost"]) == {"teacher", "student"}
     for cost in outcome["cost"].values():

@@ -44,8 +44,24 @@ def test_one_seed_has_neither_deviation_nor_interval() -> None:
         "interval": None,
         "level": 0.95,
         "paired": True,
+        "p": None,
         "significant": False,
     }
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 6])
+def test_equal_differences_have_the_p_value_of_all_changes_of_sign(num_seeds: int) -> None:
+    """Student's t is infinite, as if two seeds proved a gain of one image."""
+    control = [0.1 * seed for seed in range(num_seeds)]
+    gain = paired_gain([value + 0.01 for value in control], control)
+    exact = stats.permutation_test(
+        (np.full(num_seeds, 0.01), np.zeros(num_seeds)),
+        lambda first, second: np.sum(first - second),
+        permutation_type="samples",
+    )
+    assert gain["p"] == pytest.approx(exact.pvalue)
+    assert gain["significant"] == (num_seeds == 6)
+    assert paired_gain(control, control)["p"] == 1
 
 
 def test_unequal_numbers_of_values_are_refused() -> None:

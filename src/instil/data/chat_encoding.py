@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from instil.data.chat_answers import answer_spans, marked_answers
 from instil.data.chat_chunk import Chunk
 from instil.data.chat_images import ImageProcessor
 from instil.data.chat_offsets import Offsets, bytes_of, covered, tokens_and_offsets
 from instil.data.chat_rows import ChatRow, chat_row
-from instil.data.chat_template import ChatTemplate, Span, answer_spans, marked_answers
+from instil.data.chat_template import ChatTemplate, Span
 from instil.data.image_files import located_images
 
 LossOn = Literal["assistant", "completion", "all"]

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from instil.data.chat_rows import ChatRow, Message
+from instil.data.chat_rows import Message
 from instil.data.paths import located
 
 Span = tuple[int, int]
@@ -182,69 +182,3 @@ def _renderer() -> Any:
             'pip install "instil[text]"'
         ) from error
     return render_jinja_template
-
-
-def marked_answers(template: ChatTemplate, row: ChatRow, first: int = 0) -> tuple[str, list[Span]]:
-    """Return the text of a conversation and the answers that its template marks.
-
-    Args:
-        template: template with marks.
-        row: the conversation.
-        first: index of the first message whose answer is learned.
-
-    Raises:
-        ValueError: if the row excludes an answer and the marks do not have one part per answer.
-    """
-    text, spans = template.render_marked(row.messages, row.where, row.tools)
-    answers = [index for index, turn in enumerate(row.messages) if turn["role"] == "assistant"]
-    if row.excluded and len(spans) != len(answers):
-        raise ValueError(
-            f"{row.where}: message {row.excluded[0]} is excluded from the loss, but the chat "
-            f"template marks {len(spans)} parts of {len(answers)} answers. Expected one part per "
-            "answer"
-        )
-    if row.excluded:
-        pairs = zip(spans, answers, strict=True)
-        spans = [span for span, index in pairs if index not in row.excluded]
-    if first:
-        before = template.render(row.messages[:first], row.where, row.tools, with_prompt=True)
-        spans = [span for span in spans if span[0] >= len(before)]
-    return text, spans
-
-
-def answer_spans(template: ChatTemplate, text: str, row: ChatRow, first: int = 0) -> list[Span]:
-    """Find the answers in the text of a conversation by the texts of its beginnings.
-
-    An answer starts where the text of the earlier turns with the beginning of an answer ends.
-
-    Args:
-        template: template of the conversation.
-        text: text of the whole conversation.
-        row: the conversation.
-        first: index of the first message whose answer is learned.
-
-    Returns:
-        Characters of each answer, with its end of turn.
-
-    Raises:
-        ValueError: if the text of a beginning is not the beginning of the whole text.
-    """
-    spans = []
-    messages = row.messages
-    for index in row.answers():
-        if index < first or index in row.excluded:
-            continue
-        before = template.render(messages[:index], row.where, row.tools, with_prompt=True)
-        after = text
-        if index + 1 < len(messages):
-            after = template.render(messages[: index + 1], row.where, row.tools)
-        if not (text.startswith(before) and text.startswith(after) and len(before) < len(after)):
-            is_last = index == row.answers()[-1]
-            other = "" if is_last else ", or loss_on=completion to learn the last answer only"
-            raise ValueError(
-                f"{row.where}: the answer in message {index} cannot be located, because the chat "
-                "template writes earlier turns differently once later ones follow. Expected a "
-                f"template with {{% generation %}} marks. Set chat_template to such a file{other}"
-            )
-        spans.append((len(before), len(after)))
-    return spans

@@ -113,9 +113,11 @@ def input_tensors(key: str, column: Column, size: Sequence[int] = ()) -> dict[st
     if isinstance(column, np.ndarray):
         return {key: picture_tensor(key, column, size)}
     if is_text(column):
+        example = next(value for value in column if isinstance(value, str))
         raise ValueError(
-            f"columns.{key}: its values are texts. Expected numbers or pictures. Use the source "
-            "text for language models"
+            f"columns.{key}: its values are texts, such as {example!r:.40}. Expected numbers, or "
+            "the pictures themselves in Parquet. Use the source folder, coco or captions for files "
+            "of pictures, and text for language models"
         )
     shapes = sorted({array.shape for array in column})
     if len({shape[1:] for shape in shapes}) > 1 or len(shapes[0]) > 2 or not shapes[0]:

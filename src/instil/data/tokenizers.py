@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from typing_extensions import Doc
 
 from instil.data.gguf_tokenizer import gguf_metadata, load_gguf_tokenizer
 from instil.data.paths import located
@@ -20,6 +23,17 @@ from instil.data.subword_tokenizer import SubwordTokenizer
 from instil.data.tokenizer_library import byte_level_tokenizer, tokenizer_library
 
 END = "<|endoftext|>"
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""Name of a model on the Hugging Face hub, with or without an owner."""
+TokenizerOption = Annotated[
+    str,
+    Doc(
+        "bytes, bpe:SIZE (trained on the training texts), a tokenizer file or folder, or the name "
+        "of a model on the hub"
+    ),
+]
+FILE_ENDINGS = (".json", ".gguf")
+"""Endings of files of tokenizers."""
 MAX_TRAINED_VOCABULARY = 1_000_000
 """Largest vocabulary to train; the trainer reserves memory for all tokens."""
 NUM_TRAINING_TEXTS = 200
@@ -86,7 +100,7 @@ def load_tokenizer(
 
     Args:
         name: ``bytes``; ``bpe:SIZE``, byte-level byte pairs that are trained on ``texts``; or a
-            ``tokenizer.json``, its folder, or a GGUF file.
+            ``tokenizer.json``, its folder, a GGUF file, or the name of a model on the hub.
         texts: training texts of ``bpe:SIZE``.
         base: folder that relative paths start from.
         end: tokens that end a text; None for those that the folder defines.
@@ -107,13 +121,27 @@ def load_tokenizer(
     try:
         path = located(name, base)
     except ValueError as error:
-        raise ValueError(
-            f"tokenizer: '{name}' is neither bytes, nor bpe:SIZE, nor a file: {error}"
-        ) from error
+        path = _of_hub(name, f"'{name}' is neither bytes, nor bpe:SIZE, nor a file: {error}")
     if path.is_dir():
         path = located("tokenizer.json", path)
     read = load_gguf_tokenizer if path.suffix == ".gguf" else _from_json
     return read(path, end, bos)
+
+
+def _of_hub(name: str, problem: str) -> Path:
+    """Folder with the files of a tokenizer on the Hugging Face hub, from the cache if possible."""
+    if HUB_NAME.fullmatch(name) is None or name.endswith(FILE_ENDINGS):
+        raise ValueError(f"tokenizer: {problem}")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja"]))
+    # The library raises errors of several HTTP clients.
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"tokenizer: {problem} It cannot be loaded from the hub either: {reason}"
+        ) from error
 
 
 def _train(name: str, texts: Iterable[str]) -> Tokenizer:

@@ -45,7 +45,7 @@ class Detector(nn.Module):
 
 def detector(
     classes: int,
-    bins: int,
+    bins: int | None = None,
     channels: int = 1,
     width: int = 16,
     stages: int = 3,
@@ -58,7 +58,7 @@ def detector(
 
     Args:
         classes: number of classes.
-        bins: number of bins of each edge.
+        bins: number of bins of each edge, which data with one object per image have.
         channels: number of channels of the image.
         width: width of the first stage.
         stages: number of stages.
@@ -66,7 +66,12 @@ def detector(
         norm: ``batch`` or ``none``.
 
     Raises:
-        ValueError: if ``norm`` is unknown.
+        ValueError: if ``norm`` is unknown, or without ``bins``.
     """
+    if bins is None:
+        raise ValueError(
+            "detector finds one object per image. Expected data with edges in bins, such as "
+            "digit_boxes. Use a detector such as torchvision:RetinaNet for kind: boxes"
+        )
     check_norm(norm)
     return Detector(classes, bins, channels, width, stages, depth, norm)

@@ -34,7 +34,7 @@ def compare_finalists(
         higher_is_better: direction of the metric.
 
     Returns:
-        For each arm its differences from the reference arms (``paired_gain`` and ``p``, corrected
+        For each arm its differences from the reference arms (``paired_gain``, with ``p`` corrected
         by Holm over all these differences), and the arms that the data cannot separate from the
         winner.
     """
@@ -46,10 +46,10 @@ def compare_finalists(
             own = f"{reference}{separator}{student}"
             if own in scores and own != name:
                 control = scores[own]
-                gains[name, reference] = _compared(values, control, higher_is_better)
+                gains[name, reference] = paired_gain(values, control, higher_is_better)
     _correct(list(gains.values()))
     rivals = {
-        name: _compared(scores[winner], values, higher_is_better)
+        name: paired_gain(scores[winner], values, higher_is_better)
         for name, values in scores.items()
         if name != winner
     }
@@ -59,25 +59,6 @@ def compare_finalists(
         differences[name][reference] = gain
     is_worse = {name: gain["p"] is not None and gain["p"] < ALPHA for name, gain in rivals.items()}
     return differences, [name for name in scores if not is_worse.get(name, False)]
-
-
-def _compared(
-    treated: Sequence[float], control: Sequence[float], higher_is_better: bool
-) -> dict[str, Any]:
-    gain = paired_gain(treated, control, higher_is_better)
-    return gain | {"p": _p_value(gain, len(treated))}
-
-
-def _p_value(gain: Mapping[str, Any], num_seeds: int) -> float | None:
-    """Return the p-value of the paired t test; None for a single seed."""
-    from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
-
-    if gain["std"] is None:
-        return None
-    if gain["std"] == 0:
-        return 1.0 if gain["mean"] == 0 else 0.0
-    statistic = abs(gain["mean"]) / (gain["std"] / num_seeds**0.5)
-    return float(2 * t.sf(statistic, num_seeds - 1))
 
 
 def _correct(gains: Sequence[dict[str, Any]]) -> None:

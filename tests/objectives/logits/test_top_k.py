@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from instil.objectives.logits.forward_kl import forward_kl_loss
+from instil.core import Objective, Objectives
+from instil.objectives.logits.forward_kl import ForwardKL, forward_kl_loss
 from instil.objectives.logits.reverse_kl import reverse_kl_loss
 from instil.objectives.logits.top_k import DivergenceName, TopK, top_k_loss
 from instil.objectives.logits.top_k_ranking import top_k_ranking_loss
@@ -189,3 +191,13 @@ def test_the_ranking_loss_depends_on_order_only() -> None:
 def test_classes_with_equal_probability_form_no_pair() -> None:
     even = torch.zeros(2, 6, dtype=torch.float64)
     assert top_k_ranking_loss(draw(2, 6), even, 3) == 0
+
+
+@pytest.mark.parametrize("method", [ForwardKL, TopK])
+def test_a_vocabulary_that_is_too_large_is_named_before_training(
+    method: Callable[..., Objective],
+) -> None:
+    logits = {"logits": draw(2, 3, 20)}
+    objectives = Objectives({"loss": method(vocabulary=21)})
+    with pytest.raises(ValueError, match=r"^objectives\.loss: vocabulary: 21 is too large\. .* 20"):
+        objectives.build(logits, logits)

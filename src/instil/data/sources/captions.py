@@ -32,7 +32,7 @@ from instil.data.splits import Splits, TestOption, ValidationOption, splits
 from instil.data.table_labels import class_labels
 from instil.data.tables import Files as TableFiles
 from instil.data.tables import check_columns, files_of
-from instil.data.tokenizers import Tokenizer
+from instil.data.tokenizers import Tokenizer, TokenizerOption
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
 
 CaptionFiles = Annotated[
@@ -52,9 +52,7 @@ def captions(
         Doc("column of the class for zero-shot evaluation; empty: no label; null: no classes"),
     ] = None,
     classes: ClassesOption = None,
-    tokenizer: Annotated[
-        str, Doc("bytes, bpe:SIZE (trained on the training texts), or a tokenizer file or folder")
-    ] = "bpe:2048",
+    tokenizer: TokenizerOption = "bpe:2048",
     length: Annotated[int, Ge(4), Doc("length of a text in tokens; longer texts are cut")] = 32,
     size: SizeOption = None,
     channels: ChannelsOption = 3,

@@ -42,7 +42,9 @@ ChatFiles = Annotated[
         "or name of a data set on the hub; or these by split (train, validation, test)"
     ),
 ]
-TokenizerOption = Annotated[str, Doc("tokenizer file or folder, or bytes")]
+TokenizerOption = Annotated[
+    str, Doc("tokenizer file or folder, name of a model on the hub, or bytes")
+]
 TemplateOption = Annotated[
     str | None,
     Doc("file of a chat template (Jinja), or chatml; null: the template of the tokenizer"),

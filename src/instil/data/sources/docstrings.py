@@ -18,7 +18,7 @@ from instil.data.label_kinds import GradedData
 from instil.data.query_passages import framed, query_data
 from instil.data.samples import TensorData
 from instil.data.splits import Splits
-from instil.data.tokenizers import Tokenizer
+from instil.data.tokenizers import Tokenizer, TokenizerOption
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
 from instil.data.unpaired import unpair
 
@@ -45,9 +45,7 @@ def docstrings(
     path: Annotated[
         str, Doc("stdlib (the modules of this Python's standard library), or a folder of modules")
     ] = "stdlib",
-    tokenizer: Annotated[
-        str, Doc("bytes, bpe:SIZE (trained on the training texts), or a tokenizer file or folder")
-    ] = "bpe:2048",
+    tokenizer: TokenizerOption = "bpe:2048",
     length: Annotated[int, Ge(4), Doc("length of a text in tokens; longer texts are cut")] = 32,
     rows: Annotated[int | None, Doc("largest number of training pairs; null: all")] = None,
     held_out: Annotated[

@@ -24,7 +24,10 @@ from instil.data.tables import Files, check_columns, files_of, read_jsonl
 Pair = tuple[str, str | None]
 PairSource = Annotated[
     str,
-    Doc("characters, words (split at white space), bytes, bpe:SIZE, or a tokenizer file or folder"),
+    Doc(
+        "characters, words (split at white space), bytes, bpe:SIZE, a tokenizer file or folder, or "
+        "the name of a model on the hub"
+    ),
 ]
 PairTarget = Annotated[
     str | None, Doc("characters or words, for the targets; null: as for the sources")

@@ -16,7 +16,7 @@ from instil.data.query_passages import query_data, token_rows
 from instil.data.samples import Samples, TensorData
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
 from instil.data.tables import Files, check_columns, files_of, jsonl_rows
-from instil.data.tokenizers import Tokenizer
+from instil.data.tokenizers import Tokenizer, TokenizerOption
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
 
 Row = Mapping[str, Any]
@@ -35,9 +35,7 @@ def passages(
     scores: Annotated[
         str | None, Doc("field of teacher scores: first the positive passage, then the others")
     ] = None,
-    tokenizer: Annotated[
-        str, Doc("bytes, bpe:SIZE (trained on the training texts), or a tokenizer file or folder")
-    ] = "bpe:2048",
+    tokenizer: TokenizerOption = "bpe:2048",
     length: Annotated[int, Ge(4), Doc("length of a text in tokens; longer texts are cut")] = 64,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,

@@ -15,6 +15,7 @@ from instil.data.special_tokens import BosOption, EndOption
 from instil.data.splits import Splits
 from instil.data.token_packing import Context, Count, of_documents
 from instil.data.token_verifier import set_verifier
+from instil.data.tokenizers import TokenizerOption
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
 from instil.data.verifiers import VerifierOption
 
@@ -23,9 +24,6 @@ TextPath = Annotated[
     Doc(
         "stdlib (the source code of Python's standard library), a folder of texts, or a .jsonl file"
     ),
-]
-Tokenizer = Annotated[
-    str, Doc("bytes, bpe:SIZE (trained on the training texts), or a tokenizer file or folder")
 ]
 Rows = Annotated[
     Count | None,
@@ -73,7 +71,7 @@ TeacherEnd = Annotated[EndOption | None, Doc("end tokens of the teacher's tokeni
 
 def text(
     path: TextPath = "stdlib",
-    tokenizer: Tokenizer = "bytes",
+    tokenizer: TokenizerOption = "bytes",
     length: Annotated[int, Doc("length of a row in tokens; >= 2")] = 128,
     rows: Rows = None,
     held_out: HeldOut = None,

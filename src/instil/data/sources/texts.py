@@ -21,7 +21,7 @@ from instil.data.splits import Splits, TestOption, ValidationOption, splits
 from instil.data.table_encoder import is_missing
 from instil.data.table_labels import class_labels
 from instil.data.tables import Files, check_columns, files_of
-from instil.data.tokenizers import Tokenizer
+from instil.data.tokenizers import Tokenizer, TokenizerOption
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
 
 Columns = dict[str, list[Any]]
@@ -42,9 +42,7 @@ def texts(
     ] = None,
     label: Annotated[str, Doc("column of the class; empty: no label")] = "label",
     classes: ClassesOption = None,
-    tokenizer: Annotated[
-        str, Doc("bytes, bpe:SIZE (trained on the training texts), or a tokenizer file or folder")
-    ] = "bpe:2048",
+    tokenizer: TokenizerOption = "bpe:2048",
     length: Annotated[int, Ge(4), Doc("length of a row in tokens; longer texts are cut")] = 64,
     validation: ValidationOption = 0.15,
     test: TestOption = 0.15,

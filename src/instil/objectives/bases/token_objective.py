@@ -11,7 +11,9 @@ from typing_extensions import Doc
 from instil.core import Batch, Objective, Outputs, Positive
 from instil.functional.tokens.divergence import token_divergence
 from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.signals import num_classes
 from instil.functional.tokens.terms import Divergence
+from instil.roles import Projection
 
 Vocabulary = Annotated[int, Ge(1)] | None
 """Number of classes that are not padding. None: all, and both sides have equally many."""
@@ -47,6 +49,15 @@ class TokenObjective(Objective):
         self.temperature = temperature
         self.scale = scale
         self.vocabulary = vocabulary
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        signals = [student[self.reads["student"][0]], teacher[self.reads["teacher"][0]]]
+        sizes = [num_classes(one) for one in signals if isinstance(one, (Tensor, Projection))]
+        if self.vocabulary is not None and self.vocabulary > min(sizes):
+            raise ValueError(
+                f"vocabulary: {self.vocabulary} is too large. Expected at most {min(sizes)}, the "
+                "number of classes of the logits"
+            )
 
     def rejected_roles(self) -> dict[str, str]:
         """Reason why each other signal cannot satisfy the needs."""

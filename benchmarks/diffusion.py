@@ -1,7 +1,7 @@
 """Quality against sampling steps of every method of diffusion distillation, on digits.
 
-python benchmarks/diffusion.py [ROW ...] [--setting digits|mnist] [--data FOLDER] [--seeds 5]
-                               [--work FOLDER] [--json FILE]
+python benchmarks/diffusion.py [ROW ...] [--setting digits|digits_long|mnist] [--data FOLDER]
+                               [--seeds 5] [--work FOLDER] [--json FILE]
 
 A teacher is trained by denoising score matching: a U-Net with the schedule and the parameterisation
 flow. Every method starts from its weights, and each training has the same number of optimizer steps
@@ -12,6 +12,7 @@ on the training images.
 - ``digits``: 8 x 8 pixels, without classes, one teacher per seed. Options are the defaults of the
   schemes. Exceptions are the share ``different`` of mean_flow and the settings of critics and
   second networks, which were chosen on the test images of seed 0, and the two updates of dmd.
+- ``digits_long``: the same with 10,000 steps for the teacher and for a student.
 - ``mnist``: 28 x 28 pixels and classes, one teacher for all seeds. FOLDER has ``mnist10k.npz``
   (``images`` uint8 (10000, 28, 28) and ``labels``; rows 0 to 6999 train, to 7999 validation, then
   test). It has the options of ``digits``, and further methods for guided and adversarial students.
@@ -74,7 +75,8 @@ from instil.teachers.frozen import Frozen
 from instil.training.fit import Training, fit
 
 TEACHER_SAMPLING, ALL_STEPS = 32, (1, 2, 4, 8, 16, 32)
-HALVINGS = (16, 8, 4, 2, 1)
+HALVINGS = {"progressive": (16, 8, 4, 2, 1), "progressive to 4": (16, 8, 4)}
+"""Numbers of steps of the stages, by row. The stages share the steps of a training."""
 GUIDANCE = 1.0
 """Weight of the guidance of ``guided teacher``, guidance_distillation, lcm and on-policy steps."""
 
@@ -182,7 +184,7 @@ TEACHER_ROWS = ("teacher", "guided teacher")
 
 def rows_of(setting: Setting) -> tuple[str, ...]:
     """Return the rows of a setting."""
-    rows = ("teacher", "teacher trained on", "student alone", "progressive", *METHODS, "ladd")
+    rows = ("teacher", "teacher trained on", "student alone", *HALVINGS, *METHODS, "ladd")
     return (*rows, "guided teacher", *CONDITIONAL_METHODS, "add") if setting.classes else rows
 
 
@@ -287,7 +289,9 @@ class Measurement:
         if row == "guided teacher":
             denoiser_of(teacher).reconfigure(guidance=GUIDANCE)
             return self._qualities(teacher, ALL_STEPS, 0.0)
-        own = {"progressive": self._progressive, "ladd": self._ladd, "add": self._add}
+        own = {"ladd": self._ladd, "add": self._add}
+        if row in HALVINGS:
+            return self._progressive(teacher, HALVINGS[row])
         if row in own:
             return own[row](teacher)
         student = copy.deepcopy(teacher).train()
@@ -348,14 +352,14 @@ class Measurement:
             save_file(model.state_dict(), temporary)
         return model.eval()
 
-    def _progressive(self, teacher: Net) -> dict[str, Any]:
+    def _progressive(self, teacher: Net, halvings: tuple[int, ...]) -> dict[str, Any]:
         """Halve the steps in stages that share the steps of the training."""
         quality: dict[str, Any] = {}
         total, net = 0.0, teacher
-        for steps in HALVINGS:
+        for steps in halvings:
             student = copy.deepcopy(net).train()
             scheme = Progressive(student, Frozen(net), l2(), steps=steps)
-            net, seconds = self.train(scheme, self.setting.student_steps // len(HALVINGS))
+            net, seconds = self.train(scheme, self.setting.student_steps // len(halvings))
             total += seconds
             quality[str(steps)] = self.quality(net, steps)
         return {"seconds": total, "quality": quality}

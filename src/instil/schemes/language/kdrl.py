@@ -36,6 +36,15 @@ from instil.schemes.bases.rollouts import check_log_probs
 from instil.schemes.bases.teacher_texts import VerifyTokens
 from instil.schemes.bases.writer import GenerativeScheme
 
+Clip = Annotated[
+    float,
+    Gt(0),
+    Lt(1),
+    Doc(
+        "largest change of a token's probability that the loss ``policy`` rewards; it has an "
+        "effect on texts of earlier weights only (``rollouts.staleness``)"
+    ),
+]
 REWARDS = {"exact_match": exact_match, "token_accuracy": token_accuracy}
 
 
@@ -97,15 +106,7 @@ class KDRL(GenerativeScheme):
                 "(reward-guided distillation of the paper)"
             ),
         ] = True,
-        clip: Annotated[
-            float,
-            Gt(0),
-            Lt(1),
-            Doc(
-                "largest change of a token's probability that the loss ``policy`` rewards; it has "
-                "an effect on texts of earlier weights only (``rollouts.staleness``)"
-            ),
-        ] = 0.2,
+        clip: Clip = 0.2,
         sampling: SamplingOption = Sampling(),
         rollouts: RolloutOption = Rollouts(),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,12 +74,8 @@ def table(
     Raises:
         ValueError: for a file that cannot be read, a missing column, and wrong values.
     """
-    tables: dict[str, Table] = {}
-    for split, paths in files_of(files, base).items():
-        parts = [(path, read_table(path)) for path in paths]
-        for path, part in parts:
-            check_columns(path, [label] if isinstance(label, str) else label, part, "label")
-        tables[split] = _joined(parts)
+    labels = [label] if isinstance(label, str) else label
+    tables = {split: _read(paths, labels) for split, paths in files_of(files, base).items()}
     return table_data(
         tables,
         label,
@@ -121,6 +117,14 @@ def read_table(path: Path, texts: Collection[str] = ()) -> dict[str, list[Any]]:
     if len(lengths) != 1:
         raise ValueError(f"{path}: columns have {sorted(lengths)} rows. Expected one length")
     return columns
+
+
+def _read(paths: Sequence[Path], labels: Sequence[str]) -> Table:
+    """Return the rows of several files, which have the columns of the label."""
+    parts = [(path, read_table(path)) for path in paths]
+    for path, columns in parts:
+        check_columns(path, labels, columns, "label")
+    return _joined(parts)
 
 
 def _joined(parts: list[tuple[Path, dict[str, list[Any]]]]) -> dict[str, list[Any]]:

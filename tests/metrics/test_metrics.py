@@ -220,3 +220,22 @@ def test_a_recall_of_exactly_a_threshold_counts_as_in_coco() -> None:
     value = value_of(MeanAveragePrecision([0.5]), ({"detections": (detected,)}, batch))
     # One of ten boxes: the precision is 1 at the recalls 0, 0.01, ..., 0.1.
     assert value == pytest.approx(11 / 101, abs=1e-6)
+
+
+def test_detections_in_a_group_of_objects_do_not_count_as_in_coco() -> None:
+    pytest.importorskip("pycocotools")
+    objects = {"label": torch.tensor([[0]]), "box": torch.tensor([[[0.0, 0, 10, 10]]])}
+    group = {"group_label": torch.tensor([[0, UNLABELLED]])}
+    group["group_box"] = torch.tensor([[[20.0, 0, 60, 40], [-100.0] * 4]])
+    detected = {
+        # The first and the last lie in the group, which is far larger than they are.
+        "boxes": torch.tensor([[30.0, 10, 40, 20], [0, 0, 10, 10], [45, 20, 55, 30]]),
+        "labels": torch.tensor([0, 0, 0]),
+        "scores": torch.tensor([0.9, 0.8, 0.7]),
+    }
+    outputs = {"detections": (detected,)}
+    assert value_of(MeanAveragePrecision(), (outputs, objects | group)) == pytest.approx(1)
+    assert value_of(MeanAveragePrecision(), (outputs, objects)) == pytest.approx(0.5)
+    of_another_class = {"group_label": torch.tensor([[1, UNLABELLED]])}
+    value = value_of(MeanAveragePrecision(), (outputs, objects | group | of_another_class))
+    assert value == pytest.approx(0.5)

@@ -20,14 +20,16 @@ class AnnotatedPicture:
     Attributes:
         name: path of the file, relative to the folder of the pictures.
         size: width and height in the annotations; None if the file does not have them.
-        boxes: left, top, right and bottom of each object, in pixels.
+        boxes: left, top, right and bottom of each object, or group of objects, in pixels.
         classes: name of the class of each object.
+        is_group: whether each box is that of a group of objects (``iscrowd``).
     """
 
     name: str
     size: tuple[float, float] | None
     boxes: list[list[float]] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
+    is_group: list[bool] = field(default_factory=list)
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Annotations:
     Attributes:
         pictures: pictures in the order of the file.
         classes: names of the categories in the order of their ids.
-        num_groups: number of groups of objects (``iscrowd``), which are left out.
+        num_groups: number of groups of objects (``iscrowd``).
         num_invisible: number of boxes without an area inside of their picture, which are left out.
     """
 
@@ -50,7 +52,7 @@ class Annotations:
 def read_annotations(path: Path) -> Annotations:
     """Read a file with ``images``, ``annotations`` and ``categories``.
 
-    Groups of objects (``iscrowd``) are left out, and boxes without an area inside of their picture.
+    Boxes without an area inside of their picture are left out.
 
     Args:
         path: JSON file.
@@ -70,9 +72,6 @@ def read_annotations(path: Path) -> Annotations:
     }
     result = Annotations(list(pictures.values()), names)
     for where, annotation in annotation_rows(path, content):
-        if annotation.get("iscrowd"):
-            result.num_groups += 1
-            continue
         picture = entry_of(where, "image_id", annotation, pictures)
         category = entry_of(where, "category_id", annotation, categories)
         box = edges_of(where, annotation.get("bbox"))
@@ -81,6 +80,8 @@ def read_annotations(path: Path) -> Annotations:
             continue
         picture.boxes.append(box)
         picture.classes.append(str(category["name"]))
+        picture.is_group.append(bool(annotation.get("iscrowd")))
+        result.num_groups += picture.is_group[-1]
     return result
 
 

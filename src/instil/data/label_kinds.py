@@ -67,7 +67,7 @@ class SequenceData(TensorData):
         classes: Sequence[str],
         facts: Mapping[str, Any] | None = None,
     ):
-        super().__init__(tensors, _padded(sequences, ()).long(), classes, facts)
+        super().__init__(tensors, padded(sequences, ()).long(), classes, facts)
 
     @property
     def kind(self) -> str:
@@ -116,8 +116,8 @@ class BoxData(TensorData):
         ]
         counts = [UNLABELLED if box is None else len(box) for box in boxes]
         self.num_boxes = torch.tensor(counts, dtype=torch.int64)
-        self.box = _padded([box for box, _ in pairs], (4,)).float()
-        super().__init__(tensors, _padded([label for _, label in pairs], ()).long(), classes, facts)
+        self.box = padded([box for box, _ in pairs], (4,)).float()
+        super().__init__(tensors, padded([label for _, label in pairs], ()).long(), classes, facts)
 
     @property
     def kind(self) -> str:
@@ -231,8 +231,13 @@ def box_targets(batch: Batch) -> list[dict[str, Tensor]]:
     return targets
 
 
-def _padded(values: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
-    """Values of different lengths as one tensor (N, longest, *shape), padded with -100."""
+def padded(values: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
+    """Return values of different lengths as one tensor (N, longest, ...), padded with -100.
+
+    Args:
+        values: for each sample, a tensor or list (k, ...).
+        shape: shape of one value.
+    """
     tensors = [torch.as_tensor(value) for value in values]
     longest = max((len(tensor) for tensor in tensors), default=0)
     padded = torch.full((len(tensors), max(1, longest), *shape), float(UNLABELLED))

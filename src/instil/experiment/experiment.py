@@ -8,7 +8,6 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
-from instil import catalogue
 from instil.data import labels, samplers
 from instil.data.aligned import of_teacher
 from instil.data.loader import Loader
@@ -35,7 +34,8 @@ from instil.experiment.recipe_checks import (
 from instil.experiment.recipe_metrics import add_metrics
 from instil.experiment.sources import set_collation, set_row_width, surrogate_samples
 from instil.experiment.stage_data import StageData, check_stage_data, first_label_seed, load_data
-from instil.recipe import build_options, error_context, stages
+from instil.experiment.task_builder import build_task
+from instil.recipe import error_context, stages
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
 
 
@@ -76,10 +76,7 @@ class Experiment:
             UntrustedCode: for data of a user's function without ``trust_code``.
         """
         data_of_stages = load_data(recipe, trust_code)
-        with error_context("task"):
-            task = catalogue.find("task", recipe.task.name)(
-                **build_options("task", recipe.task.name, recipe.task.options, "task")
-            )
+        task = build_task(recipe)
         for data in data_of_stages:
             set_collation(data.splits, task)
             set_row_width(data.splits, recipe)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
+from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, Outputs
@@ -14,8 +16,10 @@ from instil.metrics.bases.metric import Metric
 class MeanAveragePrecision(Metric):
     """Mean average precision of ``detections``, over classes and thresholds.
 
-    Labels are int64 (N, K) and ``box`` (N, K, 4), padded with -100. ``detections`` has ``boxes``,
-    ``labels`` and ``scores`` of each sample.
+    Labels are int64 (N, K) and ``box`` (N, K, 4), padded with -100. Groups of objects, if there are
+    any, are ``group_label`` and ``group_box`` in this form. Detections in a group of their class
+    do not count, as in the evaluation of COCO. ``detections`` has ``boxes``, ``labels`` and
+    ``scores`` of each sample.
     """
 
     card = Card(
@@ -46,10 +50,7 @@ class MeanAveragePrecision(Metric):
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         detections = [on_cpu(each) for each in outputs["detections"]]
-        targets = []
-        for box, label in zip(batch["box"], batch["label"], strict=True):
-            has_box = label != UNLABELLED
-            targets.append(on_cpu({"boxes": box[has_box], "labels": label[has_box]}))
+        targets = [on_cpu(_target(batch, row)) for row in range(len(batch["label"]))]
         if "num_boxes" in batch:
             rows = [row for row, count in enumerate(batch["num_boxes"].tolist()) if count >= 0]
             detections = [detections[row] for row in rows]
@@ -58,3 +59,13 @@ class MeanAveragePrecision(Metric):
 
     def compute(self) -> float:
         return average_precision(self._metric)
+
+
+def _target(batch: Batch, row: int) -> dict[str, Tensor]:
+    """Objects and groups of objects of a sample."""
+    prefixes = ("", "group_") if "group_label" in batch else ("",)
+    label = torch.cat([batch[f"{prefix}label"][row] for prefix in prefixes])
+    box = torch.cat([batch[f"{prefix}box"][row] for prefix in prefixes])
+    is_group = torch.arange(len(label), device=label.device) >= batch["label"].shape[1]
+    has_box = label != UNLABELLED
+    return {"boxes": box[has_box], "labels": label[has_box], "iscrowd": is_group[has_box].int()}

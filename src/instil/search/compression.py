@@ -8,10 +8,11 @@ from typing import Any
 
 from instil import recipe as recipes
 from instil.experiment.experiment import Experiment
+from instil.experiment.task_builder import build_task
 from instil.recipe.overrides import override
 from instil.recipe.sections import Recipe
 from instil.recipe.short_forms import expand_short_forms
-from instil.tasks.bases.default_objectives import default_objectives
+from instil.tasks.bases.default_objectives import default_objectives, has_class_counts
 
 WEIGHTS = "student.safetensors"
 """Weights of the student in a run folder."""
@@ -108,5 +109,9 @@ def _default_objectives(sections: dict[str, Any]) -> dict[str, Any]:
     """Return the objectives that ``instil.distil`` has by default for the labels of the data."""
     # The objective only completes the recipe, whose data have the number of classes.
     recipe = recipes.build({**sections, "objectives": {"kd": {}}})
-    experiment = Experiment.from_recipe(recipe)
-    return default_objectives(experiment.task, len(experiment.splits.classes))
+    task = build_task(recipe)
+    num_classes = 0
+    # Reading texts may take minutes, and only some tasks depend on the classes of the data.
+    if has_class_counts(task):
+        num_classes = len(Experiment.from_recipe(recipe).splits.classes)
+    return default_objectives(task, num_classes)

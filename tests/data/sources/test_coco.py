@@ -121,7 +121,7 @@ def test_errors(
         coco("train.json", base=tmp_path, **options)
 
 
-def test_invisible_boxes_and_groups_are_left_out_with_a_note(tmp_path: Path) -> None:
+def test_invisible_boxes_are_left_out_and_groups_are_apart(tmp_path: Path) -> None:
     boxes = [[-2, 2, 6, 4], [20, 2, 5, 5], [3, 3, 0, 4], [3, 3, 4, -4], [-5, 0, 5, 5]]
     annotations = [{"image_id": 10, "category_id": 7, "bbox": box} for box in boxes]
     annotations.append({"image_id": 10, "category_id": 7, "bbox": [0, 0, 5, 5], "iscrowd": 1})
@@ -129,8 +129,14 @@ def test_invisible_boxes_and_groups_are_left_out_with_a_note(tmp_path: Path) -> 
     files = dict.fromkeys(("train", "validation", "test"), "train.json")
     data = coco(files, base=tmp_path)
     assert data.train.__getitems__([0])["box"][0].tolist() == [[-2, 2, 4, 6]]
+    batch = coco(files, size=40, base=tmp_path).train.subset([1, 0]).__getitems__([0, 1])
+    assert batch["group_label"].tolist() == [[-100], [1]]
+    assert batch["group_box"].tolist() == [[[-100] * 4], [[0, 0, 10, 20]]]
+    without = coco(files, classes=["cat"], base=tmp_path)
+    assert "group_box" not in without.train.__getitems__([0])
     assert data.notes == (
-        "left out: 3 groups of objects (iscrowd)",
+        "3 groups of objects (iscrowd): not learned, and what a detector finds there does not "
+        "count in evaluations",
         "left out: 12 boxes without an area inside of their picture",
     )
 

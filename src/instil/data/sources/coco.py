@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from typing_extensions import Doc
@@ -59,8 +59,9 @@ def coco(
 
     A JSON file has ``images``, ``annotations`` with ``bbox`` (left, top, width, height in pixels)
     and ``categories``. A picture without annotations has no object. With ``size``, boxes are
-    resized like their pictures. Groups of objects (``iscrowd``), and boxes without an area inside
-    of their picture, are left out with a note.
+    resized like their pictures. Groups of objects (``iscrowd``) are not learned, and evaluations
+    ignore what a detector finds there, as those of COCO do. Boxes without an area inside of their
+    picture are left out with a note.
 
     For the task ``pose``, ``annotations`` have ``keypoints``, and ``categories`` their names. Each
     object is one image of ``size``, cut out around its box; see ``keypoint_pictures``.
@@ -110,13 +111,16 @@ def _read(files: AnnotationFiles) -> tuple[ByPart, list[str], tuple[str, ...]]:
             contents.append(content)
             names |= dict.fromkeys(content.classes)
             by_part[part] += [(picture_file(folder, each.name), each) for each in content.pictures]
-    counts = {
-        "groups of objects (iscrowd)": sum(content.num_groups for content in contents),
-        "boxes without an area inside of their picture": sum(
-            content.num_invisible for content in contents
-        ),
-    }
-    notes = [f"left out: {count} {title}" for title, count in counts.items() if count]
+    num_groups = sum(content.num_groups for content in contents)
+    num_invisible = sum(content.num_invisible for content in contents)
+    notes = []
+    if num_groups:
+        notes.append(
+            f"{num_groups} groups of objects (iscrowd): not learned, and what a detector finds "
+            "there does not count in evaluations"
+        )
+    if num_invisible:
+        notes.append(f"left out: {num_invisible} boxes without an area inside of their picture")
     return by_part, list(names), tuple(notes)
 
 
@@ -141,16 +145,25 @@ def _samples(
     """Pictures of one split, with their boxes in the size of the pictures."""
     sizes = tuple(picture.size for _, picture in rows)
     reader = replace(read, open=AnnotatedFiles(tuple(path for path, _ in rows), sizes))
-    boxes: list[Any] = []
-    labels: list[Any] = []
+    objects: list[tuple[torch.Tensor, list[int]]] = []
+    groups: list[tuple[torch.Tensor, list[int]]] = []
     for row, (_, picture) in enumerate(rows):
         factors = _factors(picture, reader, row)
-        chosen = [index for index, name in enumerate(picture.classes) if name in names]
-        box = torch.tensor([picture.boxes[index] for index in chosen]).reshape(-1, 4) * factors
-        boxes.append(box)
-        labels.append([names.index(picture.classes[index]) for index in chosen])
+        objects.append(_of_kind(picture, names, factors, is_group=False))
+        groups.append(_of_kind(picture, names, factors, is_group=True))
     images = LazyData(reader, torch.zeros(len(rows), dtype=torch.int64), names)
-    return BoxedPictures(images, boxes, labels, names)
+    boxes, labels = [box for box, _ in objects], [label for _, label in objects]
+    return BoxedPictures(images, boxes, labels, names, groups)
+
+
+def _of_kind(
+    picture: AnnotatedPicture, names: Sequence[str], factors: torch.Tensor, is_group: bool
+) -> tuple[torch.Tensor, list[int]]:
+    """Resized boxes (k, 4) and class indices of the objects, or of the groups of objects."""
+    kinds = zip(picture.classes, picture.is_group, strict=True)
+    chosen = [i for i, (name, kind) in enumerate(kinds) if name in names and kind == is_group]
+    box = torch.tensor([picture.boxes[index] for index in chosen]).reshape(-1, 4) * factors
+    return box, [names.index(picture.classes[index]) for index in chosen]
 
 
 def _factors(picture: AnnotatedPicture, reader: Pictures, row: int) -> torch.Tensor:

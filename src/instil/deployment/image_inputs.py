@@ -58,6 +58,9 @@ def _from_list(inputs: Sequence[Any], channels: int, size: tuple[int, int] | Non
     shapes = sorted({tuple(image.shape[1:]) for image in images})
     if len(shapes) > 1:
         raise ValueError(f"inputs: images of several sizes. Expected one size, got {shapes}")
+    if len({image.dtype for image in images}) > 1:
+        # Pictures of 16 bits are floating point, next to those of 8 bits.
+        images = [image.float() / 255 if image.dtype == torch.uint8 else image for image in images]
     return torch.cat(images)
 
 

@@ -74,9 +74,9 @@ class Student:
         Args:
             inputs: images (N, C, H, W) as a tensor or array, uint8 or float in [0, 1]; arrays
                 (N, H, W, C), image files, PIL images, or a list of these. For other tasks, the
-                input tensor of the task or a batch. Images are resized and normalized as in
-                training. For a table, also the values of each column by name, or a DataFrame,
-                as in the files of training.
+                input tensor of the task or a batch. Images are normalized as in training; those of
+                classifications are resized, too. For a table, also the values of each column by
+                name, or a DataFrame, as in the files of training.
 
         Returns:
             (N, C), or (N, H, W, C) for segmentation; (N, T, C) for the tokens of a language model

@@ -112,6 +112,9 @@ def test_logits_of_other_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="class 0 is '0' for the teacher and '5' in the data"):
         teacher_of(experiment(*five))
     teacher_of(experiment(*five, "objectives.kd=null", "student=cnn", "objectives.pkt={}"))
+    votes = ("scheme=pate", "objectives.kd=null", "ensemble={type: private_votes, noise: 2}")
+    with pytest.raises(ValueError, match="class 0 is '0' for the teacher and '5' in the data"):
+        teacher_of(experiment(*five, *votes))
     with pytest.raises(ValueError, match=r"teacher\.data: unknown data source 'digitz'"):
         teacher_of(experiment("teacher.data=digitz"))
 

@@ -123,8 +123,11 @@ def _build_stage(
         check_training(experiment, scheme, recipe.train, "train", sample_sets)
     check_classes(experiment, student, batch, "student", recipe.student.classes)
     check_exemplar_head(experiment, student, batch)
-    reads_classes = scheme.objectives.reads("teacher") & CLASS_ROLES
-    if reads_classes and not has_tag(combiner_class(experiment), "merged_classes"):
+    combiner = combiner_class(experiment)
+    # Votes are labels, so no objective reads the logits of these members.
+    gives_labels = bool(teachers) and has_tag(combiner, "disjoint_data")
+    reads_classes = gives_labels or scheme.objectives.reads("teacher") & CLASS_ROLES
+    if reads_classes and not has_tag(combiner, "merged_classes"):
         for index, net in enumerate(teachers):
             class_names = teacher_class_names(experiment, index)
             shared = configs[index].shared_classes

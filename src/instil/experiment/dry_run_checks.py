@@ -60,7 +60,8 @@ def check_teacher_training(
         scheme.prepare(read_by_teacher(batch) if teacher_config.tokenizer else batch)
     train = recipe.teacher_train or recipe.train
     path = "train" if train == recipe.train else "teacher_train"
-    samples = samples_for_scheme(scheme, experiment.splits.train)
+    with error_context("teacher"):
+        samples = samples_for_scheme(scheme, experiment.splits.train)
     check_own_losses(scheme, batch, samples)
     check_training(experiment, scheme, train, path, [samples], learners=scheme.learners)
 

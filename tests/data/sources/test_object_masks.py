@@ -98,3 +98,11 @@ def test_a_wrong_split_is_an_error(tmp_path: Path, split: list[object]) -> None:
     np.savez(tmp_path / "scenes.npz", image=image, instances=instances, split=np.array(split))
     with pytest.raises(ValueError, match=r"scenes.npz: split: expected 0 \(train\)"):
         object_masks("scenes.npz", base=tmp_path)
+
+
+def test_floating_point_images_lie_in_the_unit_range(tmp_path: Path) -> None:
+    image, instances = scenes()
+    path = tmp_path / "scenes.npz"
+    np.savez(path, image=image.astype(np.float32), instances=instances)
+    with pytest.raises(ValueError, match=r"scenes\.npz: .* must lie in \[0, 1\], .* 0 to 19"):
+        object_masks("scenes.npz", smallest=2, base=tmp_path)

@@ -12,6 +12,7 @@ from typing_extensions import Doc
 
 from instil.data.archive import named_errors, read_arrays
 from instil.data.graph_arrays import split_array
+from instil.data.images import in_unit_range
 from instil.data.paths import located
 from instil.data.prompted_objects import prompted_objects
 from instil.data.samples import TensorData
@@ -61,8 +62,9 @@ def object_masks(
             f"{file}: image has the shape {tuple(pixels.shape)}. Expected (N, H, W, C) with one or "
             "three channels"
         )
-    is_bytes = pixels.dtype == torch.uint8
-    image = (pixels.float() / 255 if is_bytes else pixels.float()).movedim(3, 1).contiguous()
+    with named_errors(file):
+        values = pixels.float() / 255 if pixels.dtype == torch.uint8 else in_unit_range(pixels)
+    image = values.movedim(3, 1).contiguous()
     instances = torch.from_numpy(arrays["instances"].astype(np.int64))
     if "split" in arrays:
         with named_errors(file):

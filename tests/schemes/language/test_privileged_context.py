@@ -89,7 +89,7 @@ def test_average_follows_the_student_unless_decay_is_one() -> None:
         assert torch.equal(scheme.teacher_outputs(batch)["logits"], before) == (scheme is fixed)
     with pytest.raises(ValueError, match="needs a teacher"):
         PrivilegedContext(informed(), None, {"reverse_kl": ReverseKL()}, "teacher").prepare(batch)
-    with pytest.raises(ValueError, match=r"reads a context\. Expected 'context_ids'"):
+    with pytest.raises(ValueError, match=r"reads a context\. Expected 'context_ids'.*Use data w"):
         make_scheme().prepare(timed())
 
 

@@ -58,3 +58,11 @@ def test_a_linear_probe_separates_linear_classes() -> None:
     accuracy = linear_probe_accuracy(points[:50], label[:50], points[50:], label[50:])
     assert accuracy > 0.85
     assert linear_probe_accuracy(points[:50], label[:50], points[50:], 1 - label[50:]) < 0.15
+
+
+def test_levels_of_tokens_are_averaged_over_the_tokens() -> None:
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(8, length, 6, generator=generator) for length in (5, 7)]
+    level = last_level([{"features": (tokens,)} for tokens in batches])
+    assert level is not None
+    torch.testing.assert_close(level, torch.cat([tokens.mean(1) for tokens in batches]))

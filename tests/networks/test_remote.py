@@ -306,7 +306,7 @@ def test_a_killed_recording_resumes_without_repeated_requests(texts: Path, tmp_p
 
 def test_objectives_of_other_roles_raise(texts: Path) -> None:
     with stub("vllm") as server:
-        for name in ("kd", "patient_kd", "fitnet"):
+        for name in ("kd", "patient_kd"):
             with pytest.raises(
                 ValueError, match=rf"objectives\.{name}: .* of the teacher, which outputs top"
             ):

@@ -14,6 +14,7 @@ import instil
 from instil.core import Net, Objectives
 from instil.engine import Optimization
 from instil.networks.causal_transformer import causal_transformer
+from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.objectives.logits.regression_kd import RegressionKD
@@ -193,6 +194,8 @@ def test_invalid_objectives_data_and_models_raise() -> None:
     task.check({"kd": KD(), "cross_entropy": CrossEntropy()})
     with pytest.raises(ValueError, match="RegressionKD is undefined for language modelling"):
         task.check({"it": RegressionKD()})
+    with pytest.raises(ValueError, match=r"objectives\.hint: FitNet compares whole samples"):
+        task.check({"hint": FitNet()})
     batch = rows()
     with pytest.raises(ValueError, match="these labels are the tokens themselves"):
         task.check_data(batch | {"label": batch["input_ids"]})

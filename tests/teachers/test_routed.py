@@ -106,6 +106,9 @@ def test_bad_arguments() -> None:
         match=r"ensemble\.by: members are chosen by 'domain'\. Expected this key .*, got x, label",
     ):
         Routed([net()], "domain")({key: batch()[key] for key in ("x", "label")})
+    domains = batch() | {"domain": torch.full((len(batch()["x"]),), 2)}
+    with pytest.raises(ValueError, match=r"ensemble\.by: a domain .* from 0 to 1, got 2"):
+        Routed([net(), net()], "domain")(domains)
     with pytest.raises(ValueError, match="member 0 gives features, and no logits to choose from"):
         Routed([Net(net().model, lambda model, samples: {"features": model(samples["x"])})])(
             batch()

@@ -12,7 +12,8 @@ from instil.core import Outputs
 from instil.objectives.relations.cka import cka_loss
 
 CHANNELS_LAST = ("hidden_states", "embedding")
-"""Roles whose last axis has the channels; the axis 1 of ``features`` has them."""
+"""Roles whose last axis has the channels, as in ``features`` of tokens (N, L, C); the axis 1 of
+other ``features`` has them."""
 
 
 def level_similarities(
@@ -74,7 +75,7 @@ def _pooled_levels(outputs: Sequence[Outputs], role: str) -> list[Tensor]:
 
 def _pooled(part: Tensor, role: str) -> Tensor:
     part = part.detach().float()
-    if role in CHANNELS_LAST:
+    if role in CHANNELS_LAST or part.ndim == 3:
         return part.flatten(1, -2).mean(1) if part.ndim > 2 else part
     return part.flatten(2).mean(2) if part.ndim > 2 else part
 

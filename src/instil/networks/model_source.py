@@ -99,14 +99,19 @@ class ModelRequest:
             raise ValueError(f"{self.spec} {needs}, and these data have only {_join(self.facts)}")
         return self.facts[name]
 
-    def create(self, function: Callable[[], Any]) -> Any:
-        """Call a function of a library; its errors become ValueErrors that name the model."""
+    def create(self, function: Callable[[], Any], hint: str = "") -> Any:
+        """Call a function of a library; its errors become ValueErrors that name the model.
+
+        Args:
+            function: the function.
+            hint: sentence at the end of an error.
+        """
         try:
             return function()
         except Exception as error:  # a library may raise anything
             # One problem is one line.
             problem = " ".join(str(error).split())
-            raise ValueError(f"{self.spec} cannot be built: {problem}") from error
+            raise ValueError(f"{self.spec} cannot be built: {problem}{hint}") from error
 
 
 class ModelSource(ABC):

@@ -15,6 +15,7 @@ from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
 from instil.data.splits import Splits
 from instil.engine.cpu_offload import device_of
 from instil.tasks.bases.causal_model import call, require_causal
+from instil.tasks.bases.checks import check_compares_tokens, check_token_objectives
 from instil.tasks.bases.continuations import texts_after_prompts
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.bases.token_losses import LARGEST_EXPONENT, token_losses
@@ -73,15 +74,9 @@ class Language(Task):
             )
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
-        """Raise ValueError for an objective that is undefined for one label per token."""
-        for name, objective in objectives.items():
-            assert isinstance(objective, Objective)
-            # A token is an item with one class, so objectives of single labels are defined too.
-            if not {"single", self.kind} & set(objective.card.labels):
-                raise ValueError(
-                    f"objectives.{name}: {type(objective).__name__} is undefined for {self.title}, "
-                    "where every token has one label"
-                )
+        """Raise ValueError for an objective that is undefined for texts with a label per token."""
+        check_token_objectives(objectives, self.title, (self.kind,))
+        check_compares_tokens(objectives)
 
     def adapt_batch(self, batch: Batch) -> Batch:
         """Return a batch of a user's loader in the form that this task reads.

@@ -12,6 +12,7 @@ from instil.core import UNLABELLED, Batch, Card, Net, Objective, Objectives, Out
 from instil.data.sequence_pairs import counted_tokens
 from instil.functional.sequence_errors import character_errors, exact_match, word_errors
 from instil.generation.sequences import special_tokens
+from instil.tasks.bases.checks import check_token_objectives
 from instil.tasks.bases.encoder_decoder import call
 from instil.tasks.bases.encoder_decoder_export import encoder_decoder_graphs
 from instil.tasks.bases.encoder_decoder_parts import ENCODER_INPUTS, MASK
@@ -74,14 +75,7 @@ class Seq2Seq(Task):
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
         """Raise ValueError for an objective that is undefined for one label per token."""
-        for name, objective in objectives.items():
-            assert isinstance(objective, Objective)
-            # A token is an item with one class, so objectives of single labels are defined too.
-            if "single" not in objective.card.labels:
-                raise ValueError(
-                    f"objectives.{name}: {type(objective).__name__} is undefined for {self.title}, "
-                    "where every token has one label"
-                )
+        check_token_objectives(objectives, self.title)
 
     def check_data(self, batch: Batch) -> None:
         """Raise ValueError for labels that are not token ids (N, L), and for another ``valid``."""

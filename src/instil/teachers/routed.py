@@ -90,7 +90,7 @@ class Routed(Teacher):
 
     def _top_by_row(self, batch: Batch) -> Top | None:
         """The most likely tokens of each row by its own member; None for members with logits."""
-        member_of_row: Tensor = batch[self.by]
+        member_of_row = self._member_of_row(batch)
         parts: list[tuple[Tensor, Top]] = []
         for index, member in enumerate(self.members):
             rows = (member_of_row == index).nonzero()[:, 0]
@@ -100,11 +100,6 @@ class Routed(Teacher):
             if "logits" in outputs or "top" not in outputs:
                 return None
             parts.append((rows, outputs["top"]))
-        if sum(len(rows) for rows, _ in parts) < len(member_of_row):
-            raise ValueError(
-                f"ensemble.by: a {self.by} of the batch has no member. Expected numbers from 0 to "
-                f"{len(self.members) - 1}, got {int(member_of_row.max())}"
-            )
         sizes = sorted({part.values.shape[-1] for _, part in parts})
         if len(sizes) > 1:
             raise ValueError(
@@ -117,6 +112,16 @@ class Routed(Teacher):
             fields.append(torch.cat([getattr(part, name) for _, part in parts])[order])
         return Top(*fields)
 
+    def _member_of_row(self, batch: Batch) -> Tensor:
+        """Index of the member of each row (N,)."""
+        member: Tensor = batch[self.by]
+        if len(member) and not 0 <= int(member.min()) <= int(member.max()) < len(self.members):
+            raise ValueError(
+                f"ensemble.by: a {self.by} of the batch has no member. Expected numbers from 0 to "
+                f"{len(self.members) - 1}, got {int(member.max())}"
+            )
+        return member
+
     def choose(self, logits: Tensor, batch: Batch) -> Tensor:
         """Choose the member of each item.
 
@@ -128,7 +133,7 @@ class Routed(Teacher):
             Indices of members (...).
 
         Raises:
-            ValueError: if the batch lacks the key that decides.
+            ValueError: if the batch lacks the key that decides, or names a member that is missing.
         """
         if self.by == "entropy":
             return lowest_entropy(logits)
@@ -138,7 +143,7 @@ class Routed(Teacher):
                 f"got {', '.join(batch)}"
             )
         if self.by in ROW_KEYS:
-            member: Tensor = batch[self.by]
+            member = self._member_of_row(batch)
             return member.view(-1, *[1] * (logits.ndim - 3)).expand(logits.shape[1:-1])
         label: Tensor = batch["label"]
         # Unlabelled items read class 0 here, and the last line replaces their choice.

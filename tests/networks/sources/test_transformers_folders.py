@@ -164,6 +164,9 @@ def test_missing_folders_and_other_weights_of_a_folder(folder: Path) -> None:
     recipe = recipe_of(folder, teacher="transformers:./nowhere", student={"model": "teacher"})
     with pytest.raises(RecipeError, match=r"path: no folder .*nowhere. Expected a folder that"):
         run_of(recipe, folder / "run")
+    typo = recipe_of(folder, teacher="transformers:techer", student={"model": "teacher"})
+    with pytest.raises(RecipeError, match=r"no folder 'techer' in .*\. Did you mean teacher"):
+        run_of(typo, folder / "run")
     options = {"path": "teacher"}
     before = code_of(CAUSAL, folder, options)
     family("llama", vocab_size=30).save_pretrained(folder / "teacher")

@@ -71,16 +71,16 @@ class TransformersSource(ModelSource):
             )
         if path is not None:
             path = _located(request, path)
-        config = request.create(lambda: _config(transformers, request, path, entries))
+        hint = _missing_folder(request, path)
+        config = request.create(lambda: _config(transformers, request, path, entries), hint)
         auto_class = _with_images(transformers, auto_class, config)
         # Quantised weights have another form, which only ``from_pretrained`` gives the layers.
         is_quantized = request.pretrained and _is_quantized(config, options)
         if request.loads_weights or is_quantized:
             if path is None:
                 raise ValueError(f"{request.spec}: pretrained needs the option path")
-            model = request.create(
-                lambda: auto_class.from_pretrained(path, config=config, **options)
-            )
+            load = auto_class.from_pretrained
+            model = request.create(lambda: load(path, config=config, **options))
         else:
             model = request.create(lambda: auto_class.from_config(config, **options))
             _rescale_positions(model, config)
@@ -132,6 +132,14 @@ def _located(request: ModelRequest, path: str) -> str:
             "save_pretrained wrote, or the name of a model on the hub"
         )
     return path
+
+
+def _missing_folder(request: ModelRequest, path: str | None) -> str:
+    """End of the message for a path that may be a mistyped folder; empty for a folder."""
+    if path is None or Path(path).is_dir():
+        return ""
+    names = [entry.parent.name for entry in request.base.glob("*/config.json")]
+    return f" There is no folder '{path}' in {request.base.resolve()}.{suggestion(path, names)}"
 
 
 def _auto_class(transformers: Any, request: ModelRequest) -> Any:

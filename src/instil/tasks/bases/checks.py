@@ -22,6 +22,10 @@ KINDS = {
 """Kinds of labels, each with the adjective for messages."""
 FORMS_OF_THEIR_OWN = ("none", "sequence", "boxes", "graded")
 """Kinds whose labels only the objectives made for them read; those without labels fit all."""
+TEXT_TASKS = ("language", "text_classification")
+"""Tasks whose objectives leave out the padding of hidden states."""
+WHOLE_ROLES = {"features", "embedding"}
+"""Roles of which an objective reads all positions of a sample."""
 SHOWN_CLASSES = 5
 """Largest number of class names in a message."""
 
@@ -54,6 +58,51 @@ def check_objectives(
             raise ValueError(
                 f"objectives.{name}: set multi_label: true; without it, {class_name} is not "
                 f"defined for {problem}"
+            )
+
+
+def check_token_objectives(
+    objectives: Mapping[str, Objective] | Objectives, title: str, kinds: Sequence[str] = ()
+) -> None:
+    """Check that objectives are defined for one label per token.
+
+    Args:
+        objectives: objectives by name.
+        title: title of the task, for the message.
+        kinds: kinds of labels of the task, beside single ones.
+
+    Raises:
+        ValueError: if an objective is undefined.
+    """
+    for name, objective in objectives.items():
+        assert isinstance(objective, Objective)
+        # A token is an item with one class, so objectives of single labels are defined too.
+        if not {"single", *kinds} & set(objective.card.labels):
+            raise ValueError(
+                f"objectives.{name}: {type(objective).__name__} is undefined for {title}, where "
+                "every token has one label"
+            )
+
+
+def check_compares_tokens(objectives: Mapping[str, Objective] | Objectives) -> None:
+    """Check that no objective compares the features of whole texts, where padding would count.
+
+    Args:
+        objectives: objectives by name.
+
+    Raises:
+        ValueError: for an objective on features or embeddings that is not made for texts.
+    """
+    for name, objective in objectives.items():
+        assert isinstance(objective, Objective)
+        roles = set(chain.from_iterable(chain.from_iterable(objective.needs.values())))
+        is_made_for_texts = bool(set(TEXT_TASKS) & set(objective.card.tasks))
+        if objective.items.per_sample and not is_made_for_texts and roles & WHOLE_ROLES:
+            raise ValueError(
+                f"objectives.{name}: {type(objective).__name__} compares whole samples, and "
+                "features and embeddings of a text have a row for each token, also for padding. "
+                "Expected a loss on hidden states, such as distilbert or tinybert, or one whose "
+                "card has the task language"
             )
 
 

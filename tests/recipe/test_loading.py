@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from instil.core import Schedule
 from instil.objectives.logits.kd import KD
 from instil.recipe import build, build_objectives, build_options, fingerprint, load, stages, to_yaml
-from instil.recipe.errors import RecipeError
+from instil.recipe.errors import RecipeError, error_context
 from instil.recipe.overrides import merge, override, parse
 from instil.recipe.sections import ModelConfig, TeacherConfig
 from instil.recipe.yaml_text import to_text
@@ -586,3 +586,11 @@ def test_a_change_reaches_into_a_section_that_the_change_before_it_named() -> No
     assert read.scheme.type == "ema"
     assert read.scheme.options == {"decay": 0.5}
     assert read.data.name == "digits"
+
+
+def test_a_path_that_a_message_has_already_is_not_repeated() -> None:
+    for message in ("scheme.sampling: wrong", "scheme: wrong"):
+        with pytest.raises(RecipeError, match=rf"^{message}$"), error_context("scheme"):
+            raise ValueError(message)
+    with pytest.raises(RecipeError, match=r"^scheme: schemes: wrong$"), error_context("scheme"):
+        raise ValueError("schemes: wrong")

@@ -73,7 +73,8 @@ def error_context(path: str) -> Iterator[None]:
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         message = str(error)
         first_key = message.partition(":")[0].partition(".")[0]
-        if path:
+        # A message may have the path already.
+        if path and not message.startswith((f"{path}.", f"{path}:")):
             message = f"{path}{'.' if first_key in NET_KEYS else ': '}{message}"
         raise RecipeError(message) from error
 

@@ -25,7 +25,7 @@ FORMS_OF_THEIR_OWN = ("none", "sequence", "boxes", "graded")
 TEXT_TASKS = ("language", "text_classification")
 """Tasks whose objectives leave out the padding of hidden states."""
 WHOLE_ROLES = {"features", "embedding"}
-"""Roles of which an objective reads all positions of a sample."""
+"""Roles with all positions of a sample, also those that do not count."""
 SHOWN_CLASSES = 5
 """Largest number of class names in a message."""
 
@@ -69,7 +69,7 @@ def check_token_objectives(
     Args:
         objectives: objectives by name.
         title: title of the task, for the message.
-        kinds: kinds of labels of the task, beside single ones.
+        kinds: further kinds of labels of the task.
 
     Raises:
         ValueError: if an objective is undefined.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 import instil
-from instil import KD, FitNet, Objectives
+from instil import KD, FitNet, Objective, Objectives
 from instil.core import Net
 from tests.nets import pooled_cnn as net
 
@@ -40,6 +40,33 @@ def num_hooks(module: nn.Module) -> int:
 class Samples(IterableDataset[Any]):
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         yield from ((image, 0) for image in torch.rand(5, 1, 6, 6))
+
+
+class Distance(Objective):
+    def forward(self, student: Any, teacher: Any, batch: Any) -> Tensor:
+        values: Tensor = (student["logits"] - teacher["logits"]).square().mean(-1)
+        return values
+
+
+class Name(Distance):
+    needs: ClassVar[Any] = {"student": ("logits",), "teacher": (("logits",),)}
+
+
+def test_an_objective_needs_no_card() -> None:
+    expected = distil(objectives="logit_mse").records[0]["losses"]["student/logit_mse"]
+    losses = distil(objectives={"distance": Distance()}).records[0]["losses"]
+    assert losses["student/distance"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("objective", ["kd", "attention_transfer"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_teacher_may_have_another_dtype(objective: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    teacher = net()
+    expected = distil(teacher, objectives=objective).records[0]["losses"]
+    losses = distil(teacher.to(dtype), objectives=objective).records[0]["losses"]
+    for name, value in losses.items():
+        assert value == pytest.approx(expected[name], rel=0.05)
 
 
 def test_a_container_of_objectives_keeps_options_and_weights() -> None:
@@ -104,6 +131,9 @@ def test_the_taps_of_the_student_stay() -> None:
         ({"steps": 0}, r"^steps must be at least 1, not 0"),
         ({"validation": iter(batches())}, r"^validation: a list_iterator can be read only once"),
         ({"loader": TensorDataset(torch.rand(4, 1, 6, 6))}, r"^loader: a TensorDataset yields"),
+        ({"loader": [(torch.rand(2, 1, 6, 6), [0, 1])]}, r"^loader: 'label' is a list of numbers"),
+        ({"teacher": nn.Sequential(nn.Flatten(), nn.LazyLinear(3))}, r"^teacher: it has lazy mod"),
+        ({"objectives": {"a": Name()}}, r"^objectives\.a: Name\.needs: 'logits' of the student is"),
         ({"loader": Samples(), "steps": 1}, r"^loader: the data set has no full batch.*=64"),
     ],
 )

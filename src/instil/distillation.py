@@ -167,7 +167,8 @@ def _gradients_restored(teacher: Any) -> Iterator[None]:
         yield
     finally:
         for value, flag in zip(values, flags, strict=True):
-            value.requires_grad_(flag)
+            if value.requires_grad != flag:
+                value.requires_grad_(flag)
 
 
 def _remove_new_taps(frozen: Teacher, teacher: Any) -> None:

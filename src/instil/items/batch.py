@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Batch = dict[str, Any]
 """Values that a loader yields: ``image`` ..., ``label`` (-100: none), ``valid`` (False: the item
@@ -27,12 +27,17 @@ def first_tensor(batch: Batch) -> Tensor:
     Raises:
         ValueError: if the batch has no such tensor.
     """
-    for value in batch.values():
-        if isinstance(value, Tensor) and value.ndim:
-            return value
+    first = _first_tensor(batch)
+    if first is not None:
+        return first
     raise ValueError(
         f"the batch has no tensor with dimensions; its keys are {', '.join(batch) or 'none'}"
     )
+
+
+def _first_tensor(batch: Batch) -> Tensor | None:
+    tensors = (value for value in batch.values() if isinstance(value, Tensor))
+    return next((tensor for tensor in tensors if tensor.ndim), None)
 
 
 def batch_size(batch: Batch) -> int:
@@ -46,6 +51,19 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for key, value in batch.items()
     }
+
+
+def in_dtype_of(model: nn.Module, batch: Batch) -> Batch:
+    """Return a batch whose first tensor has the dtype of the model's weights.
+
+    A tensor of integers is kept, and any tensor if the model has no floating-point weights.
+    """
+    dtypes = (parameter.dtype for parameter in model.parameters())
+    dtype = next((dtype for dtype in dtypes if dtype.is_floating_point), None)
+    first = _first_tensor(batch)
+    if first is None or dtype in (None, first.dtype) or not first.is_floating_point():
+        return batch
+    return {key: value.to(dtype) if value is first else value for key, value in batch.items()}
 
 
 def item_weights(batch: Batch) -> Tensor:

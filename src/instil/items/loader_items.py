@@ -68,16 +68,28 @@ def named_batch(item: Any, names: Sequence[str]) -> Batch:
         names: names of the values of a tuple.
 
     Raises:
-        ValueError: for a tuple with more values than names, another type, and NumPy arrays.
+        ValueError: for a tuple with more values than names, another type, NumPy arrays, and
+            lists of numbers.
     """
     batch = _as_dict(item, names)
     for key, value in batch.items():
-        if type(value).__module__ == "numpy":
+        kind = _not_a_tensor(value)
+        # Lists under other keys may be information of the user that no loss reads.
+        if kind.startswith("NumPy") or (kind and key in (*names, "label", "index", "valid")):
             raise ValueError(
-                f"loader: '{key}' is a NumPy {type(value).__name__}. Expected a tensor. Use "
-                "torch.as_tensor, or a DataLoader, which converts arrays"
+                f"loader: '{key}' is a {kind}. Expected a tensor. Use torch.as_tensor, or a "
+                "DataLoader, which converts arrays and numbers"
             )
     return batch
+
+
+def _not_a_tensor(value: Any) -> str:
+    """Kind of a value that should be a tensor; empty for other values, such as a list of texts."""
+    if type(value).__module__ == "numpy":
+        return f"NumPy {type(value).__name__}"
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], (int, float)):
+        return f"{type(value).__name__} of numbers"
+    return ""
 
 
 def _as_dict(item: Any, names: Sequence[str]) -> Batch:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, first_tensor, side_effect_free
+from instil.items import in_dtype_of
 from instil.networks.presets import Taps
 
 
@@ -36,7 +37,7 @@ def infer_taps(model: nn.Module, call: Callable[[nn.Module, Batch], Outputs], ba
     ]
     try:
         with side_effect_free(model):
-            outputs = call(model, batch)
+            outputs = call(model, in_dtype_of(model, batch))
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError):
         # A model that does not read this batch, such as a generator of images, has no taps. If it
         # should read the batch, the first forward pass raises the error.

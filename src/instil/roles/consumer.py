@@ -10,6 +10,10 @@ from torch import nn
 from instil.cards import Card, ClearKeywords
 from instil.roles.resolution import resolve_needs
 
+KINDS = ("single", "multi", "binary", "real", "token", "none", "sequence", "boxes", "graded")
+NO_CARD = Card("Loss without a card", labels=KINDS)
+"""Card of a class that has none; it is not in the catalogue."""
+
 
 class RoleConsumer(ClearKeywords, nn.Module):
     """Base class of modules that read roles of student and teacher outputs.
@@ -21,7 +25,7 @@ class RoleConsumer(ClearKeywords, nn.Module):
             scheme and the name in the recipe.
     """
 
-    card: ClassVar[Card]
+    card: ClassVar[Card] = NO_CARD
     needs: ClassVar[dict[str, tuple[tuple[str, ...], ...]]] = {
         "student": (("logits",),),
         "teacher": (("logits",),),

@@ -40,12 +40,18 @@ def resolve_needs(
         For each side, the chosen roles in the order of its needs.
 
     Raises:
-        ValueError: if no role of a need is present; the message lists both.
+        ValueError: if no role of a need is present; the message lists both. Also for a need that is
+            a name instead of a tuple.
     """
     chosen: dict[str, tuple[str, ...]] = {}
     for side, alternatives in needs.items():
         roles: list[str] = []
         for need in alternatives:
+            if isinstance(need, str):
+                raise ValueError(
+                    f"{type(consumer).__name__}.needs: '{need}' of the {side} is a name. Expected "
+                    f"tuples of alternative roles. Write (('{need}',),)"
+                )
             available = [role for role in need if role in present[side]]
             if not available:
                 hint = remedy if side == "teacher" else None

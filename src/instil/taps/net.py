@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from instil.items.batch import Batch, Outputs, first_tensor
+from instil.items.batch import Batch, Outputs, first_tensor, in_dtype_of
 from instil.roles.lazy_outputs import LazyOutputs
 from instil.taps.freezing import parts_to_freeze
 from instil.taps.path import Taps
@@ -129,6 +129,8 @@ class Net(nn.Module):
     ) -> Outputs:
         """Outputs of the call and of the taps.
 
+        The first tensor of the batch gets the dtype of the model's weights.
+
         Args:
             batch: the batch.
             call: another function that runs the model; its pass need not fire every tap.
@@ -174,7 +176,7 @@ class Net(nn.Module):
         try:
             takes_roles = self._call_takes_roles if call is self.call else _takes_roles(call)
             options: dict[str, Any] = {"roles": roles} if takes_roles else {}
-            result = call(self.model, batch, **options)
+            result = call(self.model, in_dtype_of(self.model, batch), **options)
             outputs = result if isinstance(result, LazyOutputs) else dict(result)
         except StopForward:
             outputs = {}

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from instil.core import Batch, Card, Outputs, Teacher, as_net
 
@@ -15,6 +16,9 @@ class Frozen(Teacher):
 
     ``select_roles`` limits the taps to the roles that are read. The forward pass stops after the
     last of them if nothing later is read.
+
+    Raises:
+        ValueError: for a module with lazy parameters, which have no weights yet.
     """
 
     card = Card(
@@ -23,6 +27,11 @@ class Frozen(Teacher):
 
     def __init__(self, net: nn.Module):
         super().__init__()
+        if any(isinstance(one, UninitializedParameter) for one in net.parameters()):
+            raise ValueError(
+                "teacher: it has lazy modules without weights. Expected trained weights. Call the "
+                "module on a batch once, and load its weights"
+            )
         self.net = as_net(net).eval().requires_grad_(False)
         self._roles: frozenset[str] | None = None
         self._stop = False

@@ -74,3 +74,9 @@ def test_views_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"Expected \(N, V, K\) with two or more views"):
             dino_loss(drawn(*student), drawn(*teacher))
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 5), (4, 1, 5), (4, 2, 6)])
+def test_logits_without_views_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"the views do not fit\. .* got \(4"):
+        dino_loss(torch.zeros(shape), torch.zeros(4, 2, 5))

@@ -158,3 +158,10 @@ def test_compiles_whole() -> None:
         torch.compile(sskd_contrastive_loss, fullgraph=True, backend="eager")(*inputs),
         sskd_contrastive_loss(*inputs),
     )
+
+
+def test_embeddings_without_views_are_named() -> None:
+    samples, views = torch.zeros(4, 5), torch.zeros(4, 2, 5)
+    for student in ((samples, samples), samples, (samples, torch.zeros(3, 2, 5))):
+        with pytest.raises(ValueError, match=r"Expected \(N, D\) and \(N, V, D\), got \[\("):
+            sskd_contrastive_loss(student, (samples, views))  # type: ignore[arg-type]

@@ -45,15 +45,7 @@ def dino_loss(
         >>> dino_loss(torch.eye(3, 2)[None], torch.eye(2)[None])
         tensor(5.3466)
     """
-    num_samples, num_views, width = student_logits.shape
-    num_global = teacher_logits.shape[1]
-    fits = teacher_logits.shape == (num_samples, num_global, width)
-    if not fits or not 1 <= num_global <= num_views or num_views < 2:
-        shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
-        raise ValueError(
-            "student_logits, teacher_logits: the views do not fit. Expected (N, V, K) with two or "
-            f"more views, and (N, G, K) for the first G views, got {shapes}."
-        )
+    num_global, num_views = _num_views(teacher_logits, student_logits)
     # Centring alone favours uniform outputs and sharpening alone a single class; together they
     # prevent collapse.
     target = ((to_float32(teacher_logits.detach()) - centre) / sharpness).softmax(-1)
@@ -64,6 +56,20 @@ def dino_loss(
     different = ~torch.eye(num_global, num_views, dtype=torch.bool, device=device)
     values = torch.where(different, entropies, 0.0).sum((1, 2)) / different.sum()
     return apply_reduction(values, reduction)
+
+
+def _num_views(teacher_logits: Tensor, student_logits: Tensor) -> tuple[int, int]:
+    """Numbers of global and of all views; ValueError if the shapes do not fit."""
+    have_views = student_logits.ndim == teacher_logits.ndim == 3
+    if have_views and student_logits.shape[::2] == teacher_logits.shape[::2]:
+        num_global, num_views = teacher_logits.shape[1], student_logits.shape[1]
+        if 1 <= num_global <= num_views and num_views >= 2:
+            return num_global, num_views
+    shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
+    raise ValueError(
+        "student_logits, teacher_logits: the views do not fit. Expected (N, V, K) with two or "
+        f"more views, and (N, G, K) for the first G views, got {shapes}."
+    )
 
 
 class DINO(Objective):

@@ -101,12 +101,19 @@ def sskd_contrastive_loss(
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: for a side that is not a pair of samples and views.
+
     Example:
         >>> import torch
         >>> student = torch.ones(2, 2), torch.ones(2, 1, 2)
         >>> sskd_contrastive_loss(student, (torch.eye(2), torch.eye(2)[:, None]))
         tensor(0.0820)
     """
+    for pair in (student_embedding, teacher_embedding):
+        shapes = [tuple(part.shape) for part in pair]
+        if [len(shape) for shape in shapes] != [2, 3] or shapes[0] != shapes[1][::2]:
+            raise ValueError(f"sskd_contrastive_loss: Expected (N, D) and (N, V, D), got {shapes}")
     student_cosines, teacher_cosines = (
         pairwise_dot(l2_normalize(views.flatten(0, 1)), l2_normalize(samples))
         for samples, views in (student_embedding, teacher_embedding)
@@ -220,11 +227,8 @@ class SSKD(Objective):
         if self.reads["student"][1] == "embedding":
             embedding = student["embedding"]
             width = embedding.shape[1]
-            first, second = (
-                nn.Linear(width, width, device=embedding.device, dtype=to_float32(embedding).dtype)
-                for _ in range(2)
-            )
-            self.head = nn.Sequential(first, nn.ReLU(), second)
+            head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+            self.head = head.to(embedding.device, to_float32(embedding).dtype)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         student_logits, student_samples, student_views = (
@@ -241,10 +245,6 @@ class SSKD(Objective):
             self.head(match_dtype(self.head, student_samples)),
             self.head(match_dtype(self.head, student_views)),
         )
-        contrastive = sskd_contrastive_loss(
-            projected,
-            (teacher_samples, teacher_views),
-            self.contrastive_temperature,
-            self.keep_contrastive,
-        )
+        options = self.contrastive_temperature, self.keep_contrastive
+        contrastive = sskd_contrastive_loss(projected, (teacher_samples, teacher_views), *options)
         return self.transformed * transformed + self.contrastive * contrastive

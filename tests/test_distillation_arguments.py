@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 import instil
-from instil import KD, FitNet, Objective, Objectives
+from instil import KD, UNIC, FitNet, Objective, Objectives
 from instil.core import Net
 from tests.nets import pooled_cnn as net
 
@@ -82,10 +83,11 @@ def test_a_module_list_is_several_teachers() -> None:
     assert distil(nn.ModuleList(members)).records[0]["losses"] == expected
 
 
-@pytest.mark.parametrize("objectives", ["kd", None])
-def test_no_batch_of_a_generator_is_lost(objectives: str | None) -> None:
+@pytest.mark.parametrize("objectives", ["kd", None, {"unic": UNIC(calibration_samples=8)}])
+def test_no_batch_of_a_generator_is_lost(objectives: Any) -> None:
     def read(loader: Any) -> Any:
-        return distil(loader=loader, steps=3, objectives=objectives).records[-1]["losses"]
+        objective = copy.deepcopy(objectives)
+        return distil(loader=loader, steps=3, objectives=objective).records[-1]["losses"]
 
     assert read(batch for batch in batches()) == read(batches())
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instil import KD, Card, Frozen, Net, Objective, Objectives, Offline, Training, fit
+from instil import KD, Card, Frozen, Net, Objective, Objectives, Offline, Schedule, Training, fit
 from instil.core import Batch, Outputs, Scheme
 
 BATCHES = [{"x": torch.rand(4, 3), "valid": torch.tensor([True, True, True, False])}] * 2
@@ -85,6 +85,12 @@ def test_a_step_yields_updates(scheme: type[Scheme], message: str) -> None:
 def test_objectives_of_another_type(objectives: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Objectives(objectives)
+
+
+@pytest.mark.parametrize("weight", [-0.5, Schedule(1.0, -0.5)])
+def test_a_weight_is_not_negative(weight: Any) -> None:
+    with pytest.raises(ValueError, match=r"^objectives\.kd\.weight: -0\.5 is negative, so that"):
+        Objectives({"kd": KD()}, {"kd": weight})
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), "1"])

@@ -22,7 +22,7 @@ def check_types(objectives: Any, weights: Mapping[str, Any]) -> None:
         weights: name -> number or schedule.
 
     Raises:
-        ValueError: for a value of another type, and a weight that is not finite.
+        ValueError: for a value of another type, and a weight that is negative or not finite.
     """
     # A ModuleDict maps names to modules too, but is not a Mapping.
     if not isinstance(objectives, (Mapping, nn.ModuleDict)):
@@ -35,10 +35,15 @@ def check_types(objectives: Any, weights: Mapping[str, Any]) -> None:
                 f"objectives.{name}: Expected an Objective, such as KD(), got {form_of(objective)}"
             )
     for name, weight in weights.items():
-        is_number = isinstance(weight, Real) and isfinite(weight)
-        if not is_number and not isinstance(weight, Schedule):
+        ends = (weight.start, weight.end) if isinstance(weight, Schedule) else (weight,)
+        if not all(isinstance(end, Real) and isfinite(end) for end in ends):
             raise ValueError(
                 f"objectives.{name}.weight: Expected a finite number or a Schedule, got {weight!r}"
+            )
+        if min(ends) < 0:
+            raise ValueError(
+                f"objectives.{name}.weight: {min(ends):g} is negative, so that training increases "
+                "the loss. Expected a weight of at least 0"
             )
 
 

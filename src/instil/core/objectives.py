@@ -50,8 +50,8 @@ class Objectives(nn.ModuleDict):
 
     Raises:
         ValueError: for a value that is not an objective, or a name that is not allowed; for a
-            weight that is not finite, or of an unknown objective; for sample weights of a coupled
-            objective.
+            weight that is negative or not finite, or of an unknown objective; for sample weights of
+            a coupled objective.
     """
 
     def __init__(

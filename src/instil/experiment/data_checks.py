@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Schedule, Scheme
+from instil.core import UNLABELLED, Batch, Scheme
 from instil.data.labels import num_labelled
 from instil.data.samples import Samples
 from instil.data.stream_splits import label_count, sample_count
@@ -68,18 +68,6 @@ def data_problems(
     # A fit has no batches.
     if is_read and not is_fitted_student(scheme):
         yield from _labelled_share_problems(experiment, samples, scheme)
-
-
-def weight_problems(experiment: Experiment) -> Iterator[str]:
-    """Yield the objectives whose weight is negative at some time."""
-    for name, goal in experiment.recipe.objectives.items():
-        weight = goal.weight
-        ends = (weight.start, weight.end) if isinstance(weight, Schedule) else (weight,)
-        if min(ends) < 0:
-            yield (
-                f"objectives.{name}.weight: {min(ends):g} is negative, so that training "
-                "increases the loss. Expected a weight of at least 0"
-            )
 
 
 def _image_problems(experiment: Experiment, image: Tensor) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -29,14 +30,28 @@ class OneShotLoader:
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
-        self._first: list[Any] = []
+        self._kept: list[Any] = []
+        self._keeps_all = False
 
     def __iter__(self) -> Iterator[Any]:
-        if not self._first:
-            self._first.extend(itertools.islice(self._iterator, 1))
-        yield from list(self._first)
-        self._first.clear()
-        yield from self._iterator
+        if not self._kept:
+            self._kept.extend(itertools.islice(self._iterator, 1))
+        yield from list(self._kept)
+        if not self._keeps_all:
+            self._kept.clear()
+        for item in self._iterator:
+            if self._keeps_all:
+                self._kept.append(item)
+            yield item
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Keep all batches that are read inside of the context for the next iteration."""
+        self._keeps_all = True
+        try:
+            yield
+        finally:
+            self._keeps_all = False
 
 
 def as_loader(loader: Iterable[Any]) -> Iterable[Any]:

@@ -10,7 +10,7 @@ import torch
 from instil.core import Batch, Outputs, Scheme
 from instil.early_signals.stage_signals import gradient_signals, stage_signals
 from instil.engine import Engine
-from instil.experiment.data_checks import data_problems, weight_problems
+from instil.experiment.data_checks import data_problems
 from instil.experiment.experiment import Experiment
 from instil.experiment.fitted_student import is_fitted_student
 from instil.experiment.schemes import samples_for_scheme
@@ -74,7 +74,6 @@ def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> d
     }
     problems = [
         *data_problems(experiment, samples, batch, scheme),
-        *weight_problems(experiment),
         *stage_problems(findings, scheme),
         *weighting_advice(experiment),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -94,7 +95,9 @@ class Batches:
         """Statistics of the teacher's outputs for the first samples of an epoch, by batch."""
         rows: dict[str, list[Tensor]] = {}
         seen = 0
-        with side_effect_free(scheme):
+        # A generator must yield these batches once more, for the training.
+        replayed = getattr(self.loader, "replayed", contextlib.nullcontext)
+        with side_effect_free(scheme), replayed():
             for micro_batches in self.epoch(0):
                 for batch in map(self.engine.move, micro_batches):
                     unlabelled = {key: value for key, value in batch.items() if key != "label"}

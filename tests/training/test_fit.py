@@ -354,6 +354,24 @@ def test_a_checkpoint_never_replaces_a_folder_of_the_user(tmp_path: Path) -> Non
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["model.pt", "model.previous.pt", "notes.txt"])
+def test_a_checkpoint_never_replaces_a_file_of_the_user(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    if file.suffix == ".pt":
+        torch.save(net(4).state_dict(), file)
+    else:
+        file.write_text("mine")
+    content = file.read_bytes()
+    with pytest.raises(ValueError, match=rf"^checkpoint: .*{name} is a file that no training has"):
+        fit(
+            offline(),
+            batches(2),
+            training(checkpoint_every=1),
+            checkpoint=tmp_path / name.replace(".previous", ""),
+        )
+    assert file.read_bytes() == content
+
+
 def test_the_epoch_is_told_to_the_loader() -> None:
     class Told(list[Batch]):
         epochs: list[int] = []  # noqa: RUF012
@@ -680,7 +698,7 @@ def test_no_flipped_bit_of_a_checkpoint_changes_the_result(
         assert words in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK" * 200])
+@pytest.mark.parametrize("content", [b"", bytes(400), b"PK" * 200])
 def test_a_checkpoint_that_is_none_is_named_and_passed_over(
     content: bytes,
     stopped: tuple[Path, dict[str, torch.Tensor]],

@@ -23,6 +23,9 @@ from instil.files.checksums import (
 
 FILES = "files.json"
 """Checksums of the other files of a folder. It is written last."""
+ZIP_START = b"PK"
+ZIP_END = b"PK\x05\x06"
+ZIP_END_BYTES = 22
 log = logging.getLogger("instil")
 
 
@@ -55,20 +58,36 @@ def delete_checkpoint_files(path: Path) -> None:
             remove(checkpoint)
 
 
-def require_no_other_folder(path: Path) -> None:
-    """Check that a checkpoint would not replace a folder with other files.
+def require_no_other_files(path: Path) -> None:
+    """Check that a checkpoint would not replace files of the user.
 
     Args:
         path: path of the newest checkpoint.
 
     Raises:
-        ValueError: if it is a folder that no training has written.
+        ValueError: if it is a file or folder that no training has written.
     """
+    for file in (path, previous_path(path)):
+        if file.is_file() and _is_of_another_kind(file):
+            raise ValueError(
+                f"checkpoint: {file} is a file that no training has written. Expected the path of "
+                "a new file or a checkpoint. Weights are loaded into a model with load_state_dict"
+            )
     if path.is_dir() and not (path / FILES).exists() and any(path.iterdir()):
         raise ValueError(
             f"checkpoint: {path} is a folder with other files. Expected the path of a file, such "
             f"as {path / 'checkpoint.pt'}"
         )
+
+
+def _is_of_another_kind(path: Path) -> bool:
+    """Whether a file is complete and no checkpoint; a cut-off or empty one is a damaged one."""
+    with path.open("rb") as file:
+        start = file.read(len(ZIP_START))
+        file.seek(max(path.stat().st_size - ZIP_END_BYTES, 0))
+        end = file.read()
+    # A checkpoint is a zip archive that the checksum follows.
+    return end.startswith(ZIP_END) if start == ZIP_START else bool(start.strip(b"\0"))
 
 
 def newest_intact(path: Path) -> Path | None:

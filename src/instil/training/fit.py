@@ -11,7 +11,7 @@ from instil.capabilities import TrainsOtherStudents
 from instil.cards import suggestion
 from instil.core import Net, Objectives, Scheme
 from instil.engine import Engine
-from instil.engine.checkpoint_paths import newest_intact, require_no_other_folder
+from instil.engine.checkpoint_paths import newest_intact, require_no_other_files
 from instil.training.batches import Batches
 from instil.training.monitor import LossMonitor
 from instil.training.run import Record, Run, TrainState
@@ -67,7 +67,7 @@ def fit(
 
     Raises:
         ValueError: if settings contradict each other, the loader yields no batch, or the checkpoint
-            would replace a folder with other files.
+            would replace files of the user.
         NotFiniteError: if a loss is not finite; it has the step, the objective and batch indices.
 
     Example:
@@ -117,10 +117,10 @@ def fit(
 
 
 def _checkpoint_path(checkpoint: Path | str | None) -> Path | None:
-    """Return the path of a checkpoint that would not replace a folder with other files."""
+    """Return the path of a checkpoint that would not replace files of the user."""
     if checkpoint is None:
         return None
-    require_no_other_folder(Path(checkpoint))
+    require_no_other_files(Path(checkpoint))
     return Path(checkpoint)
 
 

@@ -98,6 +98,19 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
         continue_search(tmp_path / "out")
 
 
+def test_changed_code_of_the_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "own_module_of_a_search.py"
+    module.write_text("def value() -> int:\n    return 1\n")
+    own = recipe(imports=[module.stem], folder=str(tmp_path))
+    start(own, Settings(candidates=("dkd",), num_seeds=1), tmp_path / "out", silent())
+    module.write_text("def value() -> int:\n    return 2\n")
+    with pytest.raises(ValueError, match=r"--resume: imports \(own_module.*\) has changed since"):
+        continue_search(tmp_path / "out")
+
+
 def test_candidates_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
     message = "--candidates: none fits.*got mutual: .*peers.*; offline: is a loss on labels"
     with pytest.raises(ValueError, match=message):

@@ -17,7 +17,7 @@ from instil.experiment.stage_data import has_different_data
 from instil.files.checksums import file_sha256
 from instil.networks.factory import code_of
 from instil.recipe import error_context, label_objective_configs
-from instil.recipe.sections import ModelConfig
+from instil.recipe.sections import ModelConfig, Recipe
 
 SECTIONS = {
     "evaluate": (
@@ -101,14 +101,24 @@ def input_fingerprints(experiment: Experiment) -> dict[str, str]:
     Args:
         experiment: data and task of the recipe.
     """
-    recipe, splits = experiment.recipe, experiment.splits
-    base = Path(recipe.folder)
+    splits = experiment.splits
     with error_context("data"):
         inputs = {
             f"data ({name} split)": sample_digest(getattr(splits, name))
             for name in _opened_splits(experiment)
         }
         inputs |= _stage_inputs(experiment)
+    return inputs | code_fingerprints(experiment.recipe)
+
+
+def code_fingerprints(recipe: Recipe) -> dict[str, str]:
+    """Return a fingerprint for each module of the user, network and file of weights.
+
+    Args:
+        recipe: recipe that names them.
+    """
+    base = Path(recipe.folder)
+    inputs: dict[str, str] = {}
     for module in recipe.imports:
         inputs[f"imports ({module})"] = _digest(code_of(f"{module}:", base))
     for path, spec in _models(recipe, ""):

@@ -9,6 +9,7 @@ from pathlib import Path
 from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
 from instil.files.locks import FileLock
+from instil.plan.fingerprints import code_fingerprints
 from instil.recipe import fingerprint
 from instil.recipe.sections import Recipe
 from instil.search.state import STATE, State
@@ -81,12 +82,19 @@ def check_unchanged(state: State, experiment: Experiment, folder: Path) -> None:
         folder: folder of the search.
 
     Raises:
-        ValueError: if the recipe or the data have changed since the start.
+        ValueError: if the recipe, code of the user or the data have changed since the start.
     """
     if state.recipe_hash not in ("", hash_recipe(experiment.recipe)):
         raise ValueError(
             f"--resume: {folder / 'recipe.yaml'} was edited after the start of the search. "
             "Expected the recipe of its finished trainings. Restore the file, or start a new search"
+        )
+    hashes = code_fingerprints(experiment.recipe)
+    # A search of an earlier version has none.
+    if changed := [name for name, value in state.code_hashes.items() if hashes.get(name) != value]:
+        raise ValueError(
+            f"--resume: {changed[0]} has changed since the start of the search. Expected that of "
+            "its finished trainings. Restore it, or start a new search"
         )
     if state.data_hash != hash_data(experiment):
         raise ValueError(

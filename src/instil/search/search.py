@@ -16,6 +16,7 @@ from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.files.atomic import atomic
 from instil.files.json_files import write_json
+from instil.plan.fingerprints import code_fingerprints
 from instil.recipe import RecipeError
 from instil.recipe.sections import Recipe
 from instil.search.candidates import check_names, find_candidates
@@ -73,7 +74,7 @@ def resume(folder: Path, console: Console, num_jobs: int = 1) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if the folder is not one of a search.
-        ValueError: if its state is damaged, or its recipe or data have changed.
+        ValueError: if its state is damaged, or its recipe, data or code have changed.
     """
     read_state(folder)
     return _search(recipes.load(folder), folder, console, num_jobs, None)
@@ -156,6 +157,7 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
         candidates.teacher_costs,
         num_jobs,
         hash_recipe(experiment.recipe),
+        code_fingerprints(experiment.recipe),
     )
     with atomic(trainer.folder / "recipe.yaml") as temporary:
         temporary.write_text(recipes.to_yaml(experiment.recipe), encoding="utf-8")

@@ -150,6 +150,7 @@ class State:
         teacher_costs: size and latency of the teacher, in a search over students.
         num_jobs: processes of the first start, which the time of the search is shared by.
         recipe_hash: fingerprint of the recipe; empty for a search of an earlier version.
+        code_hashes: fingerprints of modules of the user, networks and weights, by description.
     """
 
     settings: Settings
@@ -162,6 +163,7 @@ class State:
     teacher_costs: dict[str, Any] = field(default_factory=dict)
     num_jobs: int = 1
     recipe_hash: str = ""
+    code_hashes: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path, name: str = STATE) -> None:
         """Write the state into the folder of the search.
@@ -181,6 +183,7 @@ class State:
             "teacher_costs": self.teacher_costs,
             "num_jobs": self.num_jobs,
             "recipe_hash": self.recipe_hash,
+            "code_hashes": self.code_hashes,
         }
         write_json(folder / name, content)
 
@@ -202,6 +205,7 @@ class State:
             content.get("teacher_costs", {}),
             content.get("num_jobs", 1),
             content.get("recipe_hash", ""),
+            content.get("code_hashes", {}),
         )
 
 

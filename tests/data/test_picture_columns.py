@@ -38,6 +38,13 @@ def test_a_second_picture_has_its_channels_first(
         )
 
 
+def test_points_of_several_moments_are_no_pictures() -> None:
+    joints = np.random.default_rng(0).normal(size=(3, 6, 5, 3)).astype(np.float32)
+    image = COLOUR.astype(np.uint8)
+    samples = column_samples({"joints": joints, "image": image, "label": np.arange(3)})
+    torch.testing.assert_close(samples[0]["joints"], torch.from_numpy(joints[0]))
+
+
 def test_a_picture_next_to_other_inputs_lies_in_the_unit_range() -> None:
     image = COLOUR.astype(np.float32)
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\], these go from 0 to 254"):

@@ -33,19 +33,20 @@ def picture_size(columns: Mapping[str, Column]) -> tuple[int, ...]:
 def picture_tensor(key: str, array: NDArray[Any], size: Sequence[int]) -> Tensor:
     """Return pictures and videos as float32, channels first, and other numbers as they are.
 
-    Arrays ``image``, those of 8 bits with at least four dimensions, and those that end with 1, 3 or
-    4 channels are pictures. Whole numbers of 8 and 16 bits become [0, 1].
+    Arrays ``image``, those of 8 bits with at least four dimensions, and those with the size of the
+    pictures are pictures. Whole numbers of 8 and 16 bits become [0, 1].
 
     Args:
         key: batch key.
         array: (N, ...).
-        size: height and width of pictures; arrays (N, height, width) are pictures of one channel.
+        size: height and width of pictures; arrays (N, height, width) and (N, height, width, 1, 3 or
+            4) are pictures.
     """
     if key == "views":
         return views_of(array)
-    has_size = array.ndim == 3 and array.shape[1:] == tuple(size)
+    has_size = array.shape[1:3] == tuple(size) and (array.ndim == 3 or _ends_with_channels(array))
     is_8_bit = array.dtype == np.uint8 and array.ndim >= 4
-    is_image = key == "image" or has_size or is_8_bit or _ends_with_channels(array)
+    is_image = key == "image" or has_size or is_8_bit
     if key == "video" and array.ndim in (4, 5):
         array = channels_before_time(array)
     elif is_image and array.ndim == 3:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from instil.data.pictures import DEEP_MODES, upright
 
 ANIMATED = (".gif", ".webp", ".apng", ".png")
 """Extensions of animated pictures, which are read with Pillow."""
@@ -65,11 +68,18 @@ def _pictures(path: Path) -> Sequence[Any]:
     from PIL import Image, ImageSequence
 
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix.lower() in FRAMES)
+        frames = [file for file in path.iterdir() if file.suffix.lower() in FRAMES]
+        return sorted(frames, key=_numbers)
     if path.suffix.lower() in ANIMATED:
         with Image.open(path) as picture:
             return [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]
     return _decoded(path)
+
+
+def _numbers(path: Path) -> list[str | int]:
+    """Texts and numbers of a file name, in turn: frame 10 comes after frame 9."""
+    parts = re.split(r"(\d+)", path.name)
+    return [int(part) if part.isdecimal() else part for part in parts]
 
 
 def _decoded(path: Path) -> Sequence[Any]:
@@ -93,7 +103,10 @@ def _array(picture: Any, size: tuple[int, int], grey: bool) -> NDArray[np.uint8]
 
     if isinstance(picture, Path):
         with Image.open(picture) as opened:
-            return _array(opened.copy(), size, grey)
+            # Pillow would cut values of 16 bits to 255.
+            if opened.mode in DEEP_MODES:
+                raise ValueError(f"{picture.name} has 16 or more bits per pixel. Expected 8")
+            return _array(upright(opened).copy(), size, grey)
     height, width = size
     array: NDArray[np.uint8] = np.array(
         picture.convert("L" if grey else "RGB").resize((width, height))

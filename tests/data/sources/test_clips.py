@@ -87,3 +87,21 @@ def test_video_files_are_read_with_av(tmp_path: Path) -> None:
     video = data.train.__getitems__([0])["video"]
     expected = torch.tensor([40.0, 120.0, 200.0]) / 255
     torch.testing.assert_close(video.mean((0, 1, 3, 4)), expected, atol=0.03, rtol=0)
+
+
+def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for kind in ("up", "down"):
+        for clip in range(6):
+            folder = tmp_path / kind / f"clip{clip}"
+            folder.mkdir(parents=True)
+            for index in range(12):
+                level = 20 * (index if kind == "up" else 11 - index)
+                Image.new("L", (4, 4), level).save(folder / f"{index}.png")
+    data = clips(str(tmp_path), frames=12, size=4, channels=1, base=tmp_path)
+    batch = data.train.__getitems__(range(len(data.train)))
+    levels = batch["video"][:, 0, :, 0, 0].mul(255).round().long()
+    for label, row in zip(batch["label"].tolist(), levels.tolist(), strict=True):
+        assert row == sorted(row, reverse=data.classes[label] == "down")
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "up" / "clip0" / "3.png")
+    with pytest.raises(ValueError, match=r"clip0.*3\.png has 16 or more bits per pixel"):
+        clips(str(tmp_path), frames=12, size=4, channels=1, base=tmp_path)

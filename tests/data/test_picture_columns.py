@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from instil.data.column_samples import column_samples
+from instil.data.columns import column_of
 
 GREY = (np.arange(3 * 8 * 10) % 200).reshape(3, 8, 10)
 COLOUR = np.stack([GREY, GREY, GREY + 55], -1)
@@ -49,3 +54,27 @@ def test_a_picture_next_to_other_inputs_lies_in_the_unit_range() -> None:
     image = COLOUR.astype(np.float32)
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\], these go from 0 to 254"):
         column_samples({"depth": GREY, "image": image, "label": np.arange(3)})
+
+
+def encoded(picture: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG", **options)
+    return file.getvalue()
+
+
+def test_encoded_pictures_are_read_as_those_of_folders() -> None:
+    grey = GREY[0].astype(np.uint8)
+    deep = encoded(Image.fromarray(grey.astype(np.uint16) * 257))
+    column = column_of([encoded(Image.fromarray(grey)), deep], "image")
+    assert isinstance(column, np.ndarray)
+    np.testing.assert_allclose(column[1], grey[None] / 255, atol=1e-6)
+    np.testing.assert_allclose(column[0], column[1], atol=1e-6)
+    quarter_turn = Image.Exif()
+    quarter_turn[0x0112] = 6
+    turned = column_of([encoded(Image.fromarray(grey), exif=quarter_turn)], "image")
+    assert isinstance(turned, np.ndarray)
+    assert (turned[0, 0] == np.rot90(grey, -1)).all()
+    clear = Image.fromarray(np.dstack([grey, grey, grey, np.zeros_like(grey)]))
+    white = column_of([encoded(clear)], "image")
+    assert isinstance(white, np.ndarray)
+    assert (white == 255).all()

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from instil.cards import suggestion
 from instil.core import UNLABELLED
-from instil.data.pictures import Size
+from instil.data.pictures import DEEP_MODES, Size, pictures
 
 Column = NDArray[Any] | list[Any]
 """Numbers as an array (N, ...); sequences of different lengths and texts as a list."""
+SCALES = {np.dtype(np.uint8): np.float32(255), np.dtype(np.float32): np.float32(1)}
+"""Largest values of pictures of 8 and 16 bits."""
 
 
 def column_of(values: Sequence[Any], key: str, size: Size = None) -> Column:
@@ -40,7 +42,11 @@ def column_of(values: Sequence[Any], key: str, size: Size = None) -> Column:
     if isinstance(first, str):
         return _texts(values)
     if isinstance(first, (bytes, Mapping)) or hasattr(first, "getdata"):
-        return _stacked([_picture(value, row, size) for row, value in enumerate(values)])
+        decoded = [_picture(value, row, size) for row, value in enumerate(values)]
+        if len({array.dtype for array in decoded}) > 1:
+            # Pictures of 16 bits are floating point, next to those of 8 bits.
+            decoded = [array / SCALES[array.dtype] for array in decoded]
+        return _stacked(decoded)
     is_sequence = isinstance(first, (list, tuple, np.ndarray))
     filler: Any = [] if is_sequence else UNLABELLED
     filled = [filler if value is None else value for value in values]
@@ -76,17 +82,14 @@ def _stacked(arrays: list[NDArray[Any]]) -> Column:
 
 
 def _picture(value: Any, row: int, size: Size) -> NDArray[Any]:
-    """An encoded picture, or a PIL image, as uint8 (C, H, W)."""
+    """An encoded picture, or a PIL image, as uint8 (C, H, W); float32 for one of 16 bits."""
     from PIL import Image
 
     content = value.get("bytes") if isinstance(value, Mapping) else value
     try:
         image: Any = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else content
-        image = image if image.mode == "L" else image.convert("RGB")
-        if size is not None:
-            height, width = (size, size) if isinstance(size, int) else size
-            image = image.resize((width, height))
-        array: NDArray[Any] = np.array(image)
+        channels = 1 if image.mode in ("L", *DEEP_MODES) else 3
+        array: NDArray[Any] = np.array(pictures(lambda _row: image, channels, size)(0))
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"row {row} cannot be read as a picture: {error}") from error
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)

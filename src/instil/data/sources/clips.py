@@ -47,8 +47,8 @@ def clips(
 
     Paths are ``PATH/class/clip.mp4``, or ``PATH/train/class/clip.mp4`` with the folders
     ``validation`` (or ``val``) and ``test`` next to ``train``. A clip is an animated picture (GIF,
-    WebP, PNG), a folder of frames in the order of the numbers in their names (9 before 10), or a
-    video file, which needs the package ``av``.
+    WebP, PNG), a folder of frames, or a video file, which needs the package ``av``. Frames of a
+    folder have the order of the numbers in their names (9 before 10).
 
     Args:
         base: folder that relative paths start from.

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from instil.data.paths import located
+from instil.networks.complete_weights import load_complete
 
 MISSING = 'an encoder needs the package transformers: pip install "instil[text]"'
 
@@ -28,8 +29,8 @@ def encoder(folder: str, base: Path = Path()) -> nn.Module:
         raise ValueError(MISSING) from error
     path = located(folder, base)
     try:
-        model: Any = AutoModel.from_pretrained(
-            path, local_files_only=True, attn_implementation="eager"
+        model: Any = load_complete(
+            AutoModel.from_pretrained, path, local_files_only=True, attn_implementation="eager"
         ).float()
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} holds no encoder that transformers can read: {error}") from error

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from instil.cards import suggestion
+from instil.networks.complete_weights import load_complete
 from instil.networks.model_source import ModelRequest, ModelSource
 
 DATA_OPTIONS = {
@@ -62,8 +63,7 @@ class TransformersSource(ModelSource):
         transformers = self.library(request.spec)
         auto_class = _auto_class(transformers, request)
         options = dict(request.options)
-        path = options.pop("path", None)
-        entries = dict(options.pop("config", {}))
+        path, entries = options.pop("path", None), dict(options.pop("config", {}))
         if "trust_remote_code" in options:
             raise ValueError(
                 f"{request.spec}: trust_remote_code would execute code of the model. Expected a "
@@ -80,7 +80,7 @@ class TransformersSource(ModelSource):
             if path is None:
                 raise ValueError(f"{request.spec}: pretrained needs the option path")
             load = auto_class.from_pretrained
-            model = request.create(lambda: load(path, config=config, **options))
+            model = request.create(lambda: load_complete(load, path, config=config, **options))
         else:
             model = request.create(lambda: auto_class.from_config(config, **options))
             _rescale_positions(model, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Scheme
@@ -10,6 +9,7 @@ from instil.engine import Engine
 from instil.engine.cpu_offload import offloaded_blocks, offloaded_parameters
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import num_training_steps
+from instil.plan.memory.traced_step import saved_bytes_of_step
 from instil.plan.step_timer import seconds_per_step
 from instil.training.step import train_step
 
@@ -30,10 +30,11 @@ def forecast_training(
     Returns:
         ``steps`` (number), ``seconds_per_step``, ``seconds`` (for all steps), ``bytes`` (of one
         step: weights, gradients, optimizer state and activations; one block of offloaded teachers)
-        and ``activation_bytes`` (tensors that are saved for the backward pass).
+        and ``activation_bytes`` (tensors other than weights that are saved for a backward pass).
     """
     # The first step also allocates the state of the optimizers, so it is not timed.
-    saved = _saved_bytes_of_step(scheme, engine, batch)
+    train_step(engine, scheme, [batch])
+    activation_bytes = saved_bytes_of_step(engine, scheme, batch)
     accumulate = experiment.recipe.train.accumulate
     seconds = seconds_per_step(engine, scheme, batch, NUM_TIMED_STEPS) * accumulate
     weights: dict[int, int] = {}
@@ -45,8 +46,6 @@ def forecast_training(
         weights |= _storage_bytes(parameter)
         if parameter.requires_grad:
             gradient_bytes += parameter.numel() * parameter.element_size()
-    # Weights that are saved for the backward pass are counted once, as weights.
-    activation_bytes = sum(size for storage, size in saved.items() if storage not in weights)
     steps = num_training_steps(experiment)
     block = max((_weight_bytes(block) for block in offloaded_blocks(scheme)), default=0)
     resident = sum(weights.values()) + block
@@ -57,19 +56,6 @@ def forecast_training(
         "bytes": resident + gradient_bytes + _state_bytes(engine) + activation_bytes,
         "activation_bytes": activation_bytes,
     }
-
-
-def _saved_bytes_of_step(scheme: Scheme, engine: Engine, batch: Batch) -> dict[int, int]:
-    """Storages that one training step saves for the backward pass: address -> bytes."""
-    saved: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        saved.update(_storage_bytes(tensor))
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        train_step(engine, scheme, [batch])
-    return saved
 
 
 def _storage_bytes(tensor: Tensor) -> dict[int, int]:

@@ -121,6 +121,18 @@ def test_within_ten_percent_of_a_real_step(name: str, precision: str, folder: Pa
         assert memory.activations == pytest.approx(measured["activation_bytes"], rel=0.1)
 
 
+def test_several_updates_of_a_step_need_the_memory_of_the_largest() -> None:
+    scheme_config = {"type": "mutual", "peers": ["mlp"]}
+    recipe = small_recipe("data.batch_size=16", teacher=None, store=None, scheme=scheme_config)
+    forecast = MemoryForecast(recipe, ranks=1, device="cpu")
+    engine, scheme = real_step(recipe, forecast.batch, False)
+    experiment = Experiment.from_recipe(recipe)
+    expected = forecast.of_rank(Layout(1, False, False)).activations
+    for _ in range(3):
+        measured = forecast_training(experiment, scheme, engine, forecast.batch)
+        assert measured["activation_bytes"] == expected
+
+
 def test_layouts_and_proposals() -> None:
     recipe = small_recipe("data.batch_size=64", student={"model": "cnn", "options": {"width": 3}})
     forecast = MemoryForecast(recipe, ranks=2)

@@ -79,25 +79,36 @@ def trace_step(scheme: Scheme, batch: Batch, precision: str, is_checkpointed: bo
         with live, warnings.catch_warnings():
             # Fake tensors copy the description of a real one, and read this attribute for it.
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
-            saved = _forward_and_backward(engine, scheme, batch)
+            saved = saved_bytes_of_step(engine, scheme, batch)
     finally:
         for hook in hooks:
             hook.remove()
-        for parameter in parameters:
-            parameter.grad = None
         if is_checkpointed:
             keep_activations(scheme)
     return StepMemory(saved, live.peak)
 
 
-def _forward_and_backward(engine: Engine, scheme: Scheme, batch: Batch) -> int:
-    """Run all updates of a step without the optimizers; return the largest number of saved bytes.
+def saved_bytes_of_step(engine: Engine, scheme: Scheme, batch: Batch) -> int:
+    """Return the largest number of bytes that a forward pass of a step saves for its backward pass.
 
-    Weights that are saved are not counted.
+    All updates of the step run without the optimizers. Weights that are saved are not counted.
+
+    Args:
+        engine: engine of the training; without ``setup`` if the tensors have no values.
+        scheme: prepared scheme in train mode. The gradients are deleted again.
+        batch: a micro-batch, with its clock.
     """
+    try:
+        return max(_saved_bytes_of_passes(engine, scheme, batch), default=0)
+    finally:
+        for parameter in scheme.parameters():
+            parameter.grad = None
+
+
+def _saved_bytes_of_passes(engine: Engine, scheme: Scheme, batch: Batch) -> Iterator[int]:
+    """Run the updates of a step; yield the bytes that each forward pass saves."""
     weights = {parameter.untyped_storage()._cdata for parameter in scheme.parameters()}
     sizes: dict[int, int] = {}
-    largest = 0
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -115,8 +126,8 @@ def _forward_and_backward(engine: Engine, scheme: Scheme, batch: Batch) -> int:
         with hooks, engine.autocast():
             update = next(updates, None)
         if update is None:
-            return largest
-        largest = max(largest, sum(sizes.values()))
+            return
+        yield sum(sizes.values())
         sizes.clear()
         engine.backward(update, {name: shares[name] for name in update.losses}, last=True)
         # Before the next forward pass, which the graph would outlive.

@@ -141,3 +141,21 @@ def test_a_path_may_have_the_prefix_of_a_wrapper() -> None:
     model = nn.DataParallel(nn.Sequential(OrderedDict(first=nn.Linear(3, 2), last=nn.ReLU())))
     outputs = Net(model, taps={"embedding": "module.first"})({"x": torch.rand(2, 3)})
     assert outputs["embedding"].shape == (2, 2)
+
+
+class WithoutInit(Objective):
+    def __init__(self) -> None:
+        self.alpha = 1.0
+
+
+def test_a_constructor_without_super_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^objectives\.own: the constructor of WithoutInit did"):
+        Objectives({"own": WithoutInit()})
+
+
+def test_an_optimizer_of_torch_is_named() -> None:
+    optimizer: Any = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    with pytest.raises(ValueError, match=r"^optimizer: Expected an Optimization, .* got SGD\."):
+        Training(epochs=1, optimizer=optimizer)
+    with pytest.raises(ValueError, match=r"^optimizers\.peer0: Expected an Optimization"):
+        Training(epochs=1, optimizers={"peer0": optimizer})

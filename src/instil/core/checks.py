@@ -34,6 +34,11 @@ def check_types(objectives: Any, weights: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"objectives.{name}: Expected an Objective, such as KD(), got {form_of(objective)}"
             )
+        if not hasattr(objective, "sample_weight"):
+            raise ValueError(
+                f"objectives.{name}: the constructor of {type(objective).__name__} did not call "
+                "super().__init__(). Call it first"
+            )
     for name, weight in weights.items():
         ends = (weight.start, weight.end) if isinstance(weight, Schedule) else (weight,)
         if not all(isinstance(end, Real) and isfinite(end) for end in ends):

@@ -8,6 +8,7 @@ from math import cos, floor, pi
 from numbers import Integral
 from typing import Literal
 
+from instil.cards import form_of
 from instil.engine import Optimization
 from instil.engine.learning_rates import TorchSchedule
 from instil.training.selection import EarlyStopping
@@ -108,6 +109,7 @@ class Training:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("training needs epochs or steps, one of them")
         self._check_counts()
+        self._check_optimizers()
         self._check_schedule()
         if self.keep not in ("last", "best"):
             raise ValueError(f"keep: Expected last or best, got '{self.keep}'.")
@@ -142,6 +144,15 @@ class Training:
                 raise ValueError(f"{name}: Expected a whole number, got {count!r}")
             if name in COUNTS and count < 1:
                 raise ValueError(f"{name} must be at least 1, not {count}")
+
+    def _check_optimizers(self) -> None:
+        named = {f"optimizers.{name}": one for name, one in self.optimizers.items()}
+        for name, optimizer in {"optimizer": self.optimizer, **named}.items():
+            if not isinstance(optimizer, Optimization):
+                raise ValueError(
+                    f"{name}: Expected an Optimization, such as Optimization('sgd'), got "
+                    f"{form_of(optimizer)}. The optimizer of torch is created from it"
+                )
 
     def _check_schedule(self) -> None:
         if isinstance(self.schedule, TorchSchedule):

@@ -42,11 +42,7 @@ def column_of(values: Sequence[Any], key: str, size: Size = None) -> Column:
     if isinstance(first, str):
         return _texts(values)
     if isinstance(first, (bytes, Mapping)) or hasattr(first, "getdata"):
-        decoded = [_picture(value, row, size) for row, value in enumerate(values)]
-        if len({array.dtype for array in decoded}) > 1:
-            # Pictures of 16 bits are floating point, next to those of 8 bits.
-            decoded = [array / SCALES[array.dtype] for array in decoded]
-        return _stacked(decoded)
+        return _stacked(_pictures(values, size))
     is_sequence = isinstance(first, (list, tuple, np.ndarray))
     filler: Any = [] if is_sequence else UNLABELLED
     filled = [filler if value is None else value for value in values]
@@ -79,6 +75,15 @@ def _stacked(arrays: list[NDArray[Any]]) -> Column:
         stacked: NDArray[Any] = np.stack(arrays)
         return stacked
     return list(arrays)
+
+
+def _pictures(values: Sequence[Any], size: Size) -> list[NDArray[Any]]:
+    """All pictures of a column, in one type."""
+    decoded = [_picture(value, row, size) for row, value in enumerate(values)]
+    if len({array.dtype for array in decoded}) > 1:
+        # Pictures of 16 bits are floating point, next to those of 8 bits.
+        decoded = [array / SCALES[array.dtype] for array in decoded]
+    return decoded
 
 
 def _picture(value: Any, row: int, size: Size) -> NDArray[Any]:

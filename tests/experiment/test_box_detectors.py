@@ -151,6 +151,9 @@ def test_masks_of_the_batch_are_targets(folder: Path) -> None:
         "masks": torch.ones(1, 2, 32, 32, dtype=torch.uint8),
     }
     assert "loss_mask" in call(model, batch)["loss"]
+    del batch["masks"]
+    with pytest.raises(ValueError, match=r"the batch has no masks\. Expected masks \(N, K, H, W\)"):
+        call(model, batch)
 
 
 @pytest.mark.parametrize("config", [DETR, DAB_DETR, RT_DETR], ids=["detr", "dab_detr", "rt_detr"])

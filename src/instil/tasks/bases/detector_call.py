@@ -33,6 +33,9 @@ def detector_call(
         ``crosskd``, ``class_features``, ``box_features`` and ``dense_head``. With distributions
         of the edges it returns ``edge_logits``, ``foreground``, ``target_boxes`` and ``anchors``,
         see ``instil.tasks.bases.dense_outputs``.
+
+    Raises:
+        ValueError: for a detector with masks and a batch without them.
     """
     image = batch["image"]
     images = list(image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image)
@@ -41,8 +44,18 @@ def detector_call(
         if not model.training:
             detections = tuple(_shifted(each, -shift) for each in model(images))
         else:
+            _check_masks(model, batch)
             loss = model(images, _targets(batch, shift))
     return dense | ({"loss": loss} if model.training else {"detections": detections})
+
+
+def _check_masks(model: Any, batch: Batch) -> None:
+    heads: Any = getattr(model, "roi_heads", None)
+    if hasattr(heads, "has_mask") and heads.has_mask() and "masks" not in batch:
+        raise ValueError(
+            "the batch has no masks. Expected masks (N, K, H, W) of the objects, which a data "
+            "source of your own adds. Use FasterRCNN to learn from boxes alone"
+        )
 
 
 def _targets(batch: Batch, shift: int) -> list[dict[str, Tensor]]:

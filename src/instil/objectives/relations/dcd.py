@@ -28,8 +28,8 @@ def dcd_loss(
     """Discriminative and consistent distillation loss (Giakoumoglou and Stathaki 2024).
 
     Discriminative term: cross-entropy of each sample's own teacher embedding among all N.
-    Consistency term: KL divergence from the student's distributions over the teachers to the
-    teacher's distributions over the students. Mean over the samples.
+    Consistency term: KL divergence from the teacher's distributions over the students to the
+    student's distributions over the teachers. Mean over the samples.
 
     Args:
         student_embedding: (N, D).

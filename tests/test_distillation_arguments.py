@@ -144,6 +144,12 @@ def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> Non
         distil(**options)
 
 
+def test_members_with_other_classes_have_no_mean() -> None:
+    other = nn.Sequential(nn.Flatten(), nn.Linear(36, 7))
+    with pytest.raises(ValueError, match=r"outputs members; an ensemble returns the roles of its"):
+        distil([net(), other])
+
+
 def test_no_teacher_is_named() -> None:
     with pytest.raises(ValueError, match=r"^teacher: Expected a module or a list of modules"):
         instil.distil(None, net(), batches(), "cross_entropy")  # type: ignore[arg-type]

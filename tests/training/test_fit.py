@@ -354,6 +354,12 @@ def test_a_checkpoint_never_replaces_a_folder_of_the_user(tmp_path: Path) -> Non
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_an_evaluation_returns_metrics_by_name() -> None:
+    evaluate: Any = lambda _: 0.5  # noqa: E731
+    with pytest.raises(ValueError, match=r"^evaluate: Expected metrics by name, got float"):
+        fit(offline(), batches(2), training(), evaluate=evaluate)
+
+
 @pytest.mark.parametrize("name", ["model.pt", "model.previous.pt", "notes.txt"])
 def test_a_checkpoint_never_replaces_a_file_of_the_user(name: str, tmp_path: Path) -> None:
     file = tmp_path / name

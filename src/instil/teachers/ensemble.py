@@ -56,6 +56,13 @@ class Ensemble(Teacher):
         )
         self.mean = mean
 
+    def missing_role_remedy(self) -> str:
+        """End of the error for a role that an ensemble does not return."""
+        return (
+            "an ensemble returns the roles of its members apart, and their mean logits only if "
+            "these have one shape; choose an objective that reads members, such as camkd"
+        )
+
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         members = tuple(member(batch, grad=grad) for member in self.members)
         member_logits = [outputs["logits"] for outputs in members if "logits" in outputs]

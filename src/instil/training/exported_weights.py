@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from instil.cards import form_of
 from instil.cards.closest import did_you_mean
 from instil.core import Net, Scheme
 from instil.engine import checkpoints
@@ -80,12 +81,15 @@ class ExportedWeights:
         Returns:
             Entries of the record: ``validation``, and with a selection ``best`` (epoch, step and
             value of the best evaluation) and ``stopped_early``.
+
+        Raises:
+            ValueError: if ``evaluate`` returns no metrics by name, or not the selected one.
         """
         applied: AbstractContextManager[None] = nullcontext()
         if self.average is not None:
             applied = self.average.applied()
         with applied:
-            metrics = dict(evaluate(export()))
+            metrics = _metrics(evaluate(export()))
             if self.selection is None:
                 return {"validation": metrics}
             is_best = self.selection.update(self._value(metrics), epoch, step)
@@ -156,3 +160,10 @@ class ExportedWeights:
                     part.restore(content[name])
                 except (KeyError, TypeError, ValueError) as error:
                     raise ValueError(f"checkpoint {checkpoint}: {name}: {error}") from error
+
+
+def _metrics(value: Any) -> dict[str, float]:
+    """Metrics as a dict; ValueError for another type."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"evaluate: Expected metrics by name, got {form_of(value)}")
+    return dict(value)

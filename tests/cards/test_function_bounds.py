@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from instil import catalogue, kd_loss
-from instil.cards import Positive, check_bounds
+from instil.cards import Positive, Schedule, check_bounds
 from instil.cards.bounds import _bounds
 
 UNBOUNDED = {
@@ -37,6 +37,9 @@ def test_a_number_outside_of_its_bounds_is_named() -> None:
             kd_loss(logits, logits, temperature)
         with pytest.raises(ValueError, match=r"^kd_loss\.temperature: Expected a number above 0"):
             kd_loss(logits, logits, temperature=temperature)
+    for value in ("2", Schedule(4.0, 1.0)):
+        with pytest.raises(ValueError, match=r"^kd_loss\.temperature: Expected a number above 0"):
+            kd_loss(logits, logits, value)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^scaled\.factor: Expected a number above 0, got -2"):
         scaled(1.0, factor=-2)
 

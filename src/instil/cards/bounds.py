@@ -54,7 +54,11 @@ def check_bounds(function: Callable[Arguments, Result]) -> Callable[Arguments, R
         function: function with annotations such as ``Positive``.
 
     Returns:
-        The function, which raises a ``ValueError`` for a number outside of its bounds.
+        The function with the check.
+
+    Raises:
+        ValueError: in a call with a number outside of its bounds, or with a text or a schedule,
+            whose value at a step only an objective reads.
     """
     # Read once: a call has no signature to bind, and ``torch.compile`` can trace it.
     bounds = _bounds(function)
@@ -66,6 +70,9 @@ def check_bounds(function: Callable[Arguments, Result]) -> Callable[Arguments, R
             value = arguments[index] if index < len(arguments) else options.get(name)
             if isinstance(value, (int, float)):
                 _require(f"{function.__name__}.{name}", value, checks)
+            elif isinstance(value, (str, Schedule)):
+                expected = f"Expected a number {checks[0][0]}, got {value!r}"
+                raise ValueError(f"{function.__name__}.{name}: {expected}")
         return function(*arguments, **options)
 
     # ``torch.compile`` limits the recompilations of a code object, so each function has its own.

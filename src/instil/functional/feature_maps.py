@@ -126,17 +126,24 @@ def smaller_grid(student: Tensor, teacher: Tensor, what: str) -> tuple[int, ...]
     return grid
 
 
-def require_same_shape(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
+def require_same_shape(
+    student: Tensor, teacher: Tensor, what: str, dims: int = 1
+) -> tuple[Tensor, Tensor]:
     """Both tensors in float32 or better, if their shapes agree.
 
     Args:
         student: student tensor.
         teacher: teacher tensor.
         what: name of the loss, for the message.
+        dims: smallest number of dimensions.
 
     Raises:
-        ValueError: if the shapes differ, which broadcasting would hide.
+        ValueError: if the shapes differ, which broadcasting would hide, or have fewer dimensions.
     """
+    if student.ndim < dims:
+        raise ValueError(
+            f"{what}: Expected {dims} or more dimensions, got the shape {tuple(student.shape)}"
+        )
     if student.shape != teacher.shape:
         raise ValueError(
             f"{what}: the student's shape {tuple(student.shape)} is not the teacher's, "

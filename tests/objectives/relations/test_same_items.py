@@ -64,3 +64,25 @@ def test_other_losses_do_not_repeat_a_row(count: int) -> None:
         instil.two_dpass_loss(teacher, student, torch.zeros(6, dtype=torch.long))
     with pytest.raises(ValueError, match=r"^lwm_loss: the student has 6 samples"):
         instil.lwm_loss(student, teacher)
+
+
+@pytest.mark.parametrize(
+    ("name", "dims"),
+    [
+        ("cwd_loss", 3),
+        ("distilbert_loss", 3),
+        ("distilhubert_loss", 3),
+        ("fitnet_loss", 2),
+        ("jacobian_loss", 3),
+        ("mobilebert_attention_loss", 4),
+        ("mobilebert_feature_loss", 3),
+        ("temporal_difference_loss", 3),
+        ("tinybert_attention_loss", 4),
+        ("tinybert_hidden_loss", 3),
+    ],
+)
+def test_too_few_dimensions_are_named(name: str, dims: int) -> None:
+    loss: Any = getattr(instil, name)
+    pair = torch.rand(2, *[3] * (dims - 2)), torch.rand(2, *[3] * (dims - 2))
+    with pytest.raises(ValueError, match=rf"^{name}: Expected {dims} or more dimensions, got"):
+        loss(*pair)

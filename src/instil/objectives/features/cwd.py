@@ -54,7 +54,7 @@ def cwd_loss(
         tensor(1.7751)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "cwd_loss"
+        student_features, teacher_features, "cwd_loss", 3
     )
     require_choice("form", form, FORMS)
     shape = tuple(student_features.shape)

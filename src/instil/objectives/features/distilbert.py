@@ -42,7 +42,7 @@ def distilbert_loss(
         tensor(0.2929)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "distilbert_loss"
+        student_features, teacher_features, "distilbert_loss", 3
     )
     student_features = replace_padding(student_features, mask)
     teacher_features = replace_padding(teacher_features, mask)

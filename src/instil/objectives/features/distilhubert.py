@@ -46,7 +46,7 @@ def distilhubert_loss(
         tensor(0.9008)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "distilhubert_loss"
+        student_features, teacher_features, "distilhubert_loss", 3
     )
     student_features = replace_padding(student_features, mask)
     teacher_features = replace_padding(teacher_features, mask)

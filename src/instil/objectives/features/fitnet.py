@@ -35,7 +35,7 @@ def fitnet_loss(
         tensor(0.5000)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "fitnet_loss"
+        student_features, teacher_features, "fitnet_loss", 2
     )
     return apply_reduction(squared_error(student_features, teacher_features), reduction)
 

@@ -48,7 +48,7 @@ def jacobian_loss(
         tensor(2.)
     """
     student_gradients, teacher_gradients = require_same_shape(
-        student_gradients, teacher_gradients, "jacobian_loss"
+        student_gradients, teacher_gradients, "jacobian_loss", 3
     )
     student_rows = student_gradients.flatten(2)
     teacher_rows = teacher_gradients.flatten(2)

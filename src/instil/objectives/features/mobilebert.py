@@ -63,7 +63,7 @@ def mobilebert_feature_loss(
         tensor(1351.2500)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "mobilebert_feature_loss"
+        student_features, teacher_features, "mobilebert_feature_loss", 3
     )
     student_features = replace_padding(student_features, mask)
     teacher_features = replace_padding(teacher_features, mask)
@@ -104,7 +104,7 @@ def mobilebert_attention_loss(
         tensor(0.6931)
     """
     student_attention, teacher_attention = require_same_shape(
-        student_attention, teacher_attention, "mobilebert_attention_loss"
+        student_attention, teacher_attention, "mobilebert_attention_loss", 4
     )
     student_attention = replace_padded_queries(student_attention, mask)
     teacher_attention = replace_padded_queries(teacher_attention, mask)

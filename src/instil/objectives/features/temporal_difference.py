@@ -35,7 +35,7 @@ def temporal_difference_loss(
         tensor(2.5000)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "temporal_difference_loss"
+        student_features, teacher_features, "temporal_difference_loss", 3
     )
     changes = student_features.diff(dim=2), teacher_features.diff(dim=2)
     return apply_reduction(squared_error(*changes), reduction)

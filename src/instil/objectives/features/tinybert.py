@@ -58,7 +58,7 @@ def tinybert_hidden_loss(
         tensor(2.5000)
     """
     student_states, teacher_states = require_same_shape(
-        student_states, teacher_states, "tinybert_hidden_loss"
+        student_states, teacher_states, "tinybert_hidden_loss", 3
     )
     # Padding may hold NaN, so it is replaced before the arithmetic, not only masked afterwards.
     student_states = replace_padding(student_states, mask)
@@ -96,7 +96,7 @@ def tinybert_attention_loss(
         tensor(0.2500)
     """
     student_attention, teacher_attention = require_same_shape(
-        student_attention, teacher_attention, "tinybert_attention_loss"
+        student_attention, teacher_attention, "tinybert_attention_loss", 4
     )
     student_attention = _without_padding(student_attention, mask)
     teacher_attention = _without_padding(teacher_attention, mask)

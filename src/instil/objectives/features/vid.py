@@ -47,7 +47,7 @@ def vid_loss(
         >>> vid_loss(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), torch.tensor([2.0]))
         tensor(0.5966)
     """
-    mean, teacher_features = require_same_shape(mean, teacher_features, "vid_loss")
+    mean, teacher_features = require_same_shape(mean, teacher_features, "vid_loss", 2)
     variance = expand_positions(to_float32(variance)[None], mean)[0]
     values = sample_mean((mean - teacher_features).square() / variance + variance.log()) / 2
     return apply_reduction(values, reduction)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from instil.data.label_kinds import BoxData
+from instil.experiment.augmentation import augmentation_for
 from instil.experiment.experiment import Experiment
 from instil.recipe import RecipeError, build
 
@@ -46,14 +48,10 @@ def test_detection_has_no_shifts() -> None:
 
 
 def test_pictures_that_are_not_mirrored_with_the_others_are_an_error() -> None:
-    changed = {
-        "task": "video_classification",
-        "data": {"name": "moving_digits", "augment": {"flip": True}},
-        "teacher": {"model": "cnn", "reads": {"video": "image"}},
-        "student": {"model": "video_cnn"},
-        "objectives": {"kd": {}},
-    }
-    with pytest.raises(RecipeError, match=r"data\.augment.*video only.*reads image"):
-        Experiment.from_recipe(build(changed))
-    changed["data"]["augment"] = {"reverse": True}
-    Experiment.from_recipe(build(changed))
+    changed = DETECTION | {"student": {"model": "detector", "reads": {"image": "depth"}}}
+    recipe = build(changed)
+    samples = BoxData({}, [[[0, 0, 2, 2]]], [[0]], ["dog"])
+    with pytest.raises(RecipeError, match=r"data\.augment.*image only.*reads depth"):
+        augmentation_for(recipe, samples, None)
+    recipe.student.reads = {}
+    assert augmentation_for(recipe, samples, None) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,6 @@ class VideoAugmentation:
     The transformation is a function of ``seed``, ``index`` and ``view``. Teacher and student read
     the same changed video; ``input.frames`` of a network selects its frames afterwards.
     """
-
-    keys: ClassVar = ("video",)
 
     def __init__(
         self,

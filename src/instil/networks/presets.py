@@ -146,8 +146,9 @@ def _transformers(model: nn.Module) -> tuple[list[str], str]:
     # SAM: the mask decoder runs once per prompt, so only its image encoder is tapped.
     if hasattr(model, "mask_decoder") and hasattr(model, "vision_encoder"):
         return ["vision_encoder.neck"], ""
+    text = _text_prefix(model)
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) > 1:
+        if isinstance(module, nn.ModuleList) and len(module) > 1 and name.startswith(text):
             return _evenly([f"{name}.{i}" for i in range(len(module))]), _last_linear(model)
     return [], _last_linear(model)
 
@@ -158,6 +159,8 @@ def _projections(model: nn.Module) -> Taps:
     if not has_embedding and not _reads_tokens(model):
         return {}
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    text = _text_prefix(model)
+    linear = [name for name in linear if name.startswith(text)]
     taps: Taps = {}
     num_layers = 0
     for role, names in PROJECTIONS.items():
@@ -168,6 +171,16 @@ def _projections(model: nn.Module) -> Taps:
         if paths and len(paths) == num_layers:
             taps[role] = paths
     return taps
+
+
+def _text_prefix(model: Any) -> str:
+    """Beginning of the paths in the decoder of a vision-language model; empty for other models."""
+    is_with_images = hasattr(getattr(model, "config", None), "vision_config")
+    if not is_with_images or not _reads_tokens(model) or _language_head(model) is None:
+        return ""
+    # The image tower runs for rows with images only.
+    decoder = model.get_decoder()
+    return next((f"{name}." for name, part in model.named_modules() if part is decoder), "")
 
 
 def _reads_tokens(model: Any) -> bool:

@@ -15,6 +15,7 @@ from instil.core import Batch, Net
 from instil.data.sources.chat import chat
 from instil.data.splits import Splits
 from instil.generation.rollout import generate_text
+from instil.networks.presets import taps_for
 from instil.roles import IMAGE_TOKENS
 from instil.tasks.bases.causal_model import call
 from tests.data.chat_files import tokenizer_folder
@@ -85,6 +86,12 @@ def test_a_batch_gives_the_logits_of_each_row_alone(name: str, tmp_path: Path) -
         answers = [turn["content"] for turn in row["messages"] if turn["role"] == "assistant"]
         text = samples.text_of([token for token in learned if token not in samples.ends])
         assert text == "".join(answers)
+    # Paths of taps are in the decoder, because the image tower does not run for texts alone.
+    net = Net(model, call, taps=taps_for(model))
+    with torch.no_grad():
+        alone = net({key: value[1:2] for key, value in batch.items()})["logits"]
+    is_token = batch["attention_mask"][1] > 0
+    torch.testing.assert_close(alone[0, is_token], logits[1, is_token], atol=1e-5, rtol=1e-4)
     _check_texts(Net(model, call), samples, batch)
     assert batch[IMAGE_TOKENS].sum() > 0
     assert not batch["valid"][:, :-1][batch[IMAGE_TOKENS][:, 1:] > 0].any()

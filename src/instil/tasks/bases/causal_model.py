@@ -17,7 +17,7 @@ from instil.tasks.bases import causal_head, packed_rows
 from instil.tasks.bases.layer_options import LAYERS, layer_options
 from instil.tasks.bases.linear_head import linear_head
 from instil.tasks.bases.token_chunks import predicted
-from instil.tasks.bases.unpadded_inputs import unpadded_inputs
+from instil.tasks.bases.unpadded_inputs import unpadded_inputs, without_images
 
 IS_CAUSAL = "_instil_is_causal"
 """Attribute of a model that passed the test of causality."""
@@ -94,7 +94,7 @@ def _other_inputs(bare: Any, batch: Batch) -> dict[str, Any]:
         return {}
     names = _parameters_of(bare) - OWN_INPUTS
     inputs = {key: value for key, value in batch.items() if key in names}
-    return inputs | unpadded_inputs(batch, names)
+    return without_images(inputs, batch) | unpadded_inputs(batch, names)
 
 
 def _check_length(bare: Any, batch: Batch) -> None:

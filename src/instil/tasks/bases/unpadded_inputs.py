@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch
-from instil.roles import PADDED
+from instil.roles import IMAGE_TOKENS, PADDED
 
 
 def unpadded_inputs(batch: Batch, names: Collection[str]) -> dict[str, Tensor]:
@@ -26,5 +26,20 @@ def unpadded_inputs(batch: Batch, names: Collection[str]) -> dict[str, Tensor]:
         padded = batch.get(f"{PADDED}{name}")
         if padded is not None:
             column = torch.arange(padded.shape[1], device=padded.device)
-            inputs[name] = padded[column < batch[f"{PADDED}{name}_length"][:, None]]
+            is_part = column < batch[f"{PADDED}{name}_length"][:, None]
+            # Image towers do not accept zero images; without the input, a model reads text alone.
+            if is_part.any():
+                inputs[name] = padded[is_part]
     return inputs
+
+
+def without_images(inputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Return the inputs of a model without its pixels, if no row of the batch has an image.
+
+    Args:
+        inputs: inputs of a model by name.
+        batch: batch that may have ``IMAGE_TOKENS``.
+    """
+    if IMAGE_TOKENS not in batch or batch[IMAGE_TOKENS].any():
+        return inputs
+    return {name: value for name, value in inputs.items() if not name.startswith("pixel_")}

@@ -146,8 +146,9 @@ class _ChunkedLoss(torch.autograd.Function):
         return values
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("a loss in chunks has no second derivative. Remove create_graph")
         weight, *tensors = ctx.saved_tensors
         needs_grad, gradients = ctx.needs_input_grad[2:], ctx.gradients
         ctx.gradients = None

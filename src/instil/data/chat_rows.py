@@ -16,6 +16,7 @@ from instil.data.chat_content import (
     text_of,
     without_sources,
 )
+from instil.data.instruction_rows import instruction_turns
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 SHAREGPT_ROLES = {
@@ -29,7 +30,7 @@ LOSS_KEYS = ("loss", "weight", "train")
 """Keys of a message that exclude an answer (``false`` or 0) in ms-swift, OpenAI's files and
 axolotl."""
 COLUMNS = ("messages", "conversations", "prompt", "completion", "chosen", "text")
-FORMS = "'messages', 'prompt' and 'completion', or 'text'"
+FORMS = "'messages', 'prompt' and 'completion', 'instruction' and 'output', or 'text'"
 Message = dict[str, Any]
 
 
@@ -105,6 +106,7 @@ def chat_row(row: Any, where: str) -> ChatRow:
     # A file of several forms has the columns of all forms; those of the others are null.
     turns = row.get("messages")
     turns = row.get("conversations") if turns is None else turns
+    turns = instruction_turns(row, where) if turns is None else turns
     if turns is not None:
         return _conversation([], _messages(turns, "messages", where), common)
     # Of a preference pair the chosen answer is learned.

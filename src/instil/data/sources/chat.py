@@ -113,9 +113,10 @@ def chat(
     """Conversations in the chat template of a model, for language models.
 
     A row has ``messages`` (with ``tools``, if there are any), ``prompt`` and ``completion`` (texts,
-    or lists of messages), or ``text``. It may have a ``domain`` and a ``teacher_id``, which are
-    keys of the batch. A batch is padded to its longest row. Messages may have images, whose paths
-    start from the folder of the data file; the processor of the tokenizer's folder prepares them.
+    or lists of messages), ``instruction`` and ``output``, ``query`` and ``response``, or ``text``.
+    It may have a ``domain`` and a ``teacher_id``, which are keys of the batch. Messages may have
+    images, whose paths start from the folder of the data file; the processor of the tokenizer's
+    folder prepares them. A batch is padded to its longest row.
 
     The tokens are kept in memory-mapped files in the cache, by the contents of the files, the
     tokenizer, the template and ``loss_on``.

@@ -46,6 +46,7 @@ from instil.core import Net, Objective, Objectives, Scheme
 from instil.engine import Optimization
 from instil.experiment.experiment import Experiment
 from instil.files.atomic import atomic
+from instil.files.json_files import write_json
 from instil.functional.sample_quality import frechet_distance, precision_recall_coverage
 from instil.modules.denoiser import Denoiser
 from instil.modules.denoiser_call import denoiser_call, denoiser_of
@@ -221,6 +222,11 @@ class Measurement:
         self.test = self._whole(self.experiment.splits.test)
         self.train_data = self._whole(self.experiment.splits.train)
         self.reference = self.task.features(self.test["image"])
+
+    def training_distance(self) -> float:
+        """Return the distance of the training images to the test images."""
+        features = self.task.features(self.train_data["image"])
+        return float(frechet_distance(features, self.reference))
 
     @staticmethod
     def _whole(samples: Any) -> dict[str, torch.Tensor]:
@@ -418,10 +424,13 @@ def main() -> None:
                 Path(temporary).write_text(json.dumps(result, indent=1), encoding="utf-8")
             distances = {k: round(v["frechet_distance"], 2) for k, v in result["quality"].items()}
             print(f"{row} {seed} {result['seconds']:.0f} s {distances}", flush=True)
-    write_table(arguments.work, setting, arguments.json)
+    measurement = Measurement(0, arguments.work, setting, data)
+    write_table(arguments.work, setting, measurement.training_distance(), arguments.json)
 
 
-def write_table(work: Path, setting: Setting, target: Path | None) -> None:
+def write_table(
+    work: Path, setting: Setting, training_distance: float, target: Path | None
+) -> None:
     """Print the summary of the results in a folder, and write it as JSON."""
     results = {}
     for path in sorted(work.glob("*-*.json")):
@@ -431,8 +440,8 @@ def write_table(work: Path, setting: Setting, target: Path | None) -> None:
     for line in table:
         print(f"{line['method']:26} {line['steps']:3} {line['frechet_distance']:8.3f}")
     if target is not None:
-        text = json.dumps({"settings": asdict(setting), "rows": table}, indent=1)
-        target.write_text(text + "\n", encoding="utf-8")
+        distance = {"training_distance": training_distance}
+        write_json(target, {"settings": asdict(setting), **distance, "rows": table})
 
 
 if __name__ == "__main__":

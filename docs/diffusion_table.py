@@ -12,6 +12,7 @@ from formatting import replace_markers, table
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 MARKERS = {
     "<!-- diffusion on digits -->": "diffusion",
+    "<!-- diffusion on digits for longer -->": "diffusion_long",
     "<!-- diffusion on MNIST -->": "diffusion_mnist",
 }
 """Marker -> name of the file."""
@@ -27,9 +28,8 @@ def insert_tables(text: str) -> str:
 
 def evidence(name: str) -> str:
     """Table of the Frechet distances of one file, by method and number of sampling steps."""
-    lines: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))[
-        "rows"
-    ]
+    content = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    lines: list[dict[str, Any]] = content["rows"]
     counts = sorted({line["steps"] for line in lines})
     methods = dict.fromkeys(line["method"] for line in lines)
     seconds = {line["method"]: line["seconds"] for line in lines}
@@ -41,13 +41,15 @@ def evidence(name: str) -> str:
         row += [cells.get((method, count), "") for count in counts]
         rows.append([*row, cost])
     header = ["sampling steps", *(str(count) for count in counts), "cost"]
-    return "\n".join(table(header, rows))
+    distance = f"The training images have a distance of {content['training_distance']:.2f}."
+    return "\n".join([*table(header, rows), "", distance])
 
 
 def _title(method: str) -> str:
     if method in REFERENCES:
         return method
-    return "`ode_regression`, then `ladd`" if method == "ladd" else f"`{method}`"
+    titles = {"ladd": "`ode_regression`, then `ladd`", "progressive to 4": "`progressive` to 4"}
+    return titles.get(method, f"`{method}`")
 
 
 def _distance(line: dict[str, Any]) -> str:

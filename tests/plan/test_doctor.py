@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from instil import recipe as recipes
 from instil.baselines.bases.baseline import Baseline
 from instil.cli import main
 from instil.core import Net
@@ -20,6 +21,7 @@ from instil.plan.doctor import doctor
 from instil.plan.examination import examine_stage
 from instil.recipe import RecipeError
 from tests.experiment.small import SMALL, recipe, run_of
+from tests.recipe_sizes import small_data
 
 CNN = {"model": "cnn", "options": {"width": 2}}
 
@@ -108,6 +110,11 @@ def test_values_and_gradients_by_hand() -> None:
 )
 def test_problems(changes: list[str], message: str) -> None:
     assert message in problems_of(*changes)
+
+
+@pytest.mark.parametrize("name", ["dlb", "dmd2"])
+def test_a_loss_may_begin_without_items_or_at_its_minimum(name: str) -> None:
+    assert doctor(recipes.load(name, small_data(name)))["problems"] == []
 
 
 def test_few_labels_may_have_a_small_share_of_the_gradient() -> None:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from instil.cards import has_tag
-from instil.core import Scheme
+from instil.cards import at_progress, has_tag
+from instil.core import Objective, Scheme
 from instil.schemes.bases.writer import GenerativeScheme
 
 MIN_SHARE = 0.01
@@ -47,12 +47,16 @@ def _loss_problem(
     label_objective = objective if objective is not None and objective.items.labelled else None
     # With average=batch, the count of a label loss includes unlabelled items: then the value is 0.
     if not facts["count"] or (facts["value"] == 0 and label_objective is not None):
+        if objective is not None and _reads_earlier_steps(objective):
+            return ""
         return _empty_loss_problem(scheme, label_objective is not None)
     if facts["constant"]:
         return f"the loss is constant: it does not depend on learner '{facts['learner']}'"
     if not math.isfinite(facts["value"]):
         return f"the loss is {facts['value']}. Expected a finite value"
-    if facts["gradient"] == 0 and scheme.card.source != "self":
+    # A loss that is 0 from the beginning has no gradient, unless its weight is 0.
+    is_minimal = facts["value"] == 0 and at_progress(scheme.objectives.weights.get(name, 1), {}) > 0
+    if facts["gradient"] == 0 and scheme.card.source != "self" and not is_minimal:
         return f"the gradient of this loss does not reach learner '{facts['learner']}'"
     # With average=batch, few labels are meant to have a small share of the gradient.
     averages_over_batch = label_objective is not None and label_objective.items.average == "batch"
@@ -63,6 +67,13 @@ def _loss_problem(
             "or remove the objective"
         )
     return ""
+
+
+def _reads_earlier_steps(objective: Objective) -> bool:
+    """Whether the items of a loss depend on what an earlier step has stored."""
+    chosen = type(objective)
+    stores = chosen.after_step is not Objective.after_step
+    return stores and chosen.weight is not Objective.weight
 
 
 def _empty_loss_problem(scheme: Scheme, reads_labels: bool) -> str:

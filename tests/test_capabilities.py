@@ -34,7 +34,7 @@ USERS = {
     ("objective", "GivesRealTargets"): "logit_mse mean_squared_error",
     ("teacher", "Precomputes"): "private_votes",
     ("teacher", "AccountsPrivacy"): "private_votes",
-    ("teacher", "ExplainsMissingRoles"): "recorded",
+    ("teacher", "ExplainsMissingRoles"): "ensemble recorded",
 }
 """Kind and protocol -> names of all methods that have it."""
 

@@ -47,7 +47,8 @@ def _loss_problem(
     label_objective = objective if objective is not None and objective.items.labelled else None
     # With average=batch, the count of a label loss includes unlabelled items: then the value is 0.
     if not facts["count"] or (facts["value"] == 0 and label_objective is not None):
-        if objective is not None and _reads_earlier_steps(objective):
+        # Losses of a scheme, such as those of rehearsal, may begin later.
+        if objective is None or _reads_earlier_steps(objective):
             return ""
         return _empty_loss_problem(scheme, label_objective is not None)
     if facts["constant"]:

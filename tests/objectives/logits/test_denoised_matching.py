@@ -1,17 +1,9 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
 
-from instil.core import Net
-from instil.modules.denoiser import Denoiser
-from instil.modules.denoiser_call import denoiser_call
 from instil.objectives.logits.denoised_matching import DenoisedMatching, denoised_matching_loss
-from instil.schemes.offline.offline import Offline
-from instil.teachers.frozen import Frozen
 
 
 def test_distances_by_hand() -> None:
@@ -34,31 +26,6 @@ def test_equal_images_have_a_finite_gradient() -> None:
         loss = denoised_matching_loss(student, torch.zeros(2, 3), None, distance, 0.0)
         (gradient,) = torch.autograd.grad(loss, student)
         assert torch.equal(gradient, torch.zeros(2, 3))
-
-
-class Scaled(nn.Module):
-    """Network of one parameter."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.ones(()))
-
-    def forward(self, noisy: Tensor, time: Tensor) -> Tensor:
-        return self.factor * noisy
-
-
-def test_both_sides_read_the_same_noisy_images() -> None:
-    batch = {"image": torch.rand(2, 1, 8, 8), "index": torch.arange(2), "seed": torch.tensor(0)}
-
-    def scheme(**options: Any) -> Offline:
-        student, teacher = Denoiser(Scaled(), **options), Denoiser(Scaled())
-        nets = [Net(model, denoiser_call) for model in (student, teacher)]
-        return Offline(nets[0], Frozen(nets[1]), {"matching": DenoisedMatching()})
-
-    scheme(parameterisation="x0", steps=4).prepare(batch)
-    for options in ({"schedule": "flow"}, {"times": "logit_normal"}):
-        with pytest.raises(ValueError, match=r"matching: .* read different noisy images"):
-            scheme(**options).prepare(batch)
 
 
 def test_a_scheme_sets_weights_and_the_compared_quantity() -> None:

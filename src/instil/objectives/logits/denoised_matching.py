@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, get_args
 
-import torch
 from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
@@ -123,17 +122,6 @@ class DenoisedMatching(Objective):
         super().__init__()
         self.distance = distance
         self.huber_width = huber_width
-
-    def build(self, student: Outputs, teacher: Outputs) -> None:
-        # Schemes of diffusion give both sides one noisy image. Others let each side draw its own.
-        noisy = [outputs["noisy"] for outputs in (student, teacher) if "noisy" in outputs]
-        if len(noisy) == 2 and not torch.allclose(*noisy):
-            raise ValueError(
-                "student and teacher read different noisy images. Expected the same noise schedule "
-                "and times for both. Set schedule and times in options of the student to those of "
-                "the teacher, or use a scheme of diffusion such as guidance_distillation, which "
-                "translates them"
-            )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         weight: Tensor | None = teacher.get(WEIGHT_ROLE)

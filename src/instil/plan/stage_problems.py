@@ -47,17 +47,12 @@ def _loss_problem(
     label_objective = objective if objective is not None and objective.items.labelled else None
     # With average=batch, the count of a label loss includes unlabelled items: then the value is 0.
     if not facts["count"] or (facts["value"] == 0 and label_objective is not None):
-        # Losses of a scheme, such as those of rehearsal, may begin later.
-        if objective is None or _reads_earlier_steps(objective):
-            return ""
-        return _empty_loss_problem(scheme, label_objective is not None)
+        return _empty_loss_problem(scheme, objective)
     if facts["constant"]:
         return f"the loss is constant: it does not depend on learner '{facts['learner']}'"
     if not math.isfinite(facts["value"]):
         return f"the loss is {facts['value']}. Expected a finite value"
-    # A loss that is 0 from the beginning has no gradient, unless its weight is 0.
-    is_minimal = facts["value"] == 0 and at_progress(scheme.objectives.weights.get(name, 1), {}) > 0
-    if facts["gradient"] == 0 and scheme.card.source != "self" and not is_minimal:
+    if _lacks_gradient(facts, name, scheme):
         return f"the gradient of this loss does not reach learner '{facts['learner']}'"
     # With average=batch, few labels are meant to have a small share of the gradient.
     averages_over_batch = label_objective is not None and label_objective.items.average == "batch"
@@ -77,10 +72,20 @@ def _reads_earlier_steps(objective: Objective) -> bool:
     return stores and chosen.weight is not Objective.weight
 
 
-def _empty_loss_problem(scheme: Scheme, reads_labels: bool) -> str:
+def _lacks_gradient(facts: Mapping[str, Any], name: str, scheme: Scheme) -> bool:
+    """Whether a loss has no gradient, although it is not 0 from the beginning."""
+    weight = at_progress(scheme.objectives.weights.get(name, 1), {})
+    is_minimal = facts["value"] == 0 and weight > 0
+    return facts["gradient"] == 0 and scheme.card.source != "self" and not is_minimal
+
+
+def _empty_loss_problem(scheme: Scheme, objective: Objective | None) -> str:
     """Problem of a loss without items in the first batch, empty if other steps have some."""
+    # Losses of a scheme, such as those of rehearsal, may begin later.
+    if objective is None or _reads_earlier_steps(objective):
+        return ""
     message = "no item of the first batch contributes to this loss. Expected at least one"
-    if not (isinstance(scheme, GenerativeScheme) and reads_labels):
+    if not (isinstance(scheme, GenerativeScheme) and objective.items.labelled):
         return f"{message} labelled or valid item"
     # The first step may use generated text by chance; then another step has the labels.
     if scheme.uses_data_text:

@@ -103,7 +103,7 @@ def test_values_and_gradients_by_hand() -> None:
             "objectives.cross_entropy: no item of the first batch contributes to this loss",
         ),
         (
-            ["objectives.kd.weight={start: 0, end: 1}"],
+            ["objectives.kd.weight={start: 0, end: 0}"],
             "objectives.kd: the gradient of this loss does not reach",
         ),
     ],
@@ -112,7 +112,7 @@ def test_problems(changes: list[str], message: str) -> None:
     assert message in problems_of(*changes)
 
 
-@pytest.mark.parametrize("name", ["dlb", "dmd2"])
+@pytest.mark.parametrize("name", ["dlb", "dmd2", "dkd"])
 def test_a_loss_may_begin_without_items_or_at_its_minimum(name: str) -> None:
     assert doctor(recipes.load(name, small_data(name)))["problems"] == []
 

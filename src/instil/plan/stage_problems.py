@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from instil.cards import at_progress, has_tag
-from instil.core import Objective, Scheme
+from instil.core import Objective, Schedule, Scheme
 from instil.schemes.bases.writer import GenerativeScheme
 
 MIN_SHARE = 0.01
@@ -43,6 +43,10 @@ def _loss_problem(
     facts: Mapping[str, Any], name: str, scheme: Scheme, is_teacher_trained: bool
 ) -> str:
     """Problem of one loss, empty if it has none."""
+    weight = scheme.objectives.weights.get(name, 1)
+    if isinstance(weight, Schedule) and weight.start == 0 < weight.end:
+        # The loss is 0 in the first step and begins later.
+        return ""
     objective = dict(scheme.objectives.named()).get(name)
     label_objective = objective if objective is not None and objective.items.labelled else None
     # With average=batch, the count of a label loss includes unlabelled items: then the value is 0.

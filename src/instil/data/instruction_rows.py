@@ -48,12 +48,12 @@ def instruction_turns(row: Mapping[str, Any], where: str) -> list[dict[str, str]
 
 
 def _history(value: Any, where: str) -> list[tuple[str, str]]:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            value = [value]
-    pairs = [] if value is None else value
+    if value is None:
+        return []
+    try:
+        pairs = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        pairs = None
     if not isinstance(pairs, Sequence) or not all(_is_pair(pair) for pair in pairs):
         raise ValueError(
             f"{where}: 'history' is {shown(value)}. Expected a list of pairs of question and answer"

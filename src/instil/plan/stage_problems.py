@@ -43,20 +43,18 @@ def _loss_problem(
     facts: Mapping[str, Any], name: str, scheme: Scheme, is_teacher_trained: bool
 ) -> str:
     """Problem of one loss, empty if it has none."""
-    weight = scheme.objectives.weights.get(name, 1)
-    if isinstance(weight, Schedule) and weight.start == 0 < weight.end:
-        # The loss is 0 in the first step and begins later.
-        return ""
+    weight = scheme.objectives.weights.get(name, 1.0)
     objective = dict(scheme.objectives.named()).get(name)
     label_objective = objective if objective is not None and objective.items.labelled else None
     # With average=batch, the count of a label loss includes unlabelled items: then the value is 0.
-    if not facts["count"] or (facts["value"] == 0 and label_objective is not None):
+    is_empty = facts["value"] == 0 and label_objective is not None and not _begins_later(weight)
+    if not facts["count"] or is_empty:
         return _empty_loss_problem(scheme, objective)
     if facts["constant"]:
         return f"the loss is constant: it does not depend on learner '{facts['learner']}'"
     if not math.isfinite(facts["value"]):
         return f"the loss is {facts['value']}. Expected a finite value"
-    if _lacks_gradient(facts, name, scheme):
+    if _lacks_gradient(facts, weight, scheme):
         return f"the gradient of this loss does not reach learner '{facts['learner']}'"
     # With average=batch, few labels are meant to have a small share of the gradient.
     averages_over_batch = label_objective is not None and label_objective.items.average == "batch"
@@ -69,6 +67,11 @@ def _loss_problem(
     return ""
 
 
+def _begins_later(weight: float | Schedule) -> bool:
+    """Whether a weight rises from 0, so that the loss is 0 in the first step."""
+    return isinstance(weight, Schedule) and weight.start == 0 < weight.end
+
+
 def _reads_earlier_steps(objective: Objective) -> bool:
     """Whether the items of a loss depend on what an earlier step has stored."""
     chosen = type(objective)
@@ -76,10 +79,9 @@ def _reads_earlier_steps(objective: Objective) -> bool:
     return stores and chosen.weight is not Objective.weight
 
 
-def _lacks_gradient(facts: Mapping[str, Any], name: str, scheme: Scheme) -> bool:
+def _lacks_gradient(facts: Mapping[str, Any], weight: float | Schedule, scheme: Scheme) -> bool:
     """Whether a loss has no gradient, although it is not 0 from the beginning."""
-    weight = at_progress(scheme.objectives.weights.get(name, 1), {})
-    is_minimal = facts["value"] == 0 and weight > 0
+    is_minimal = facts["value"] == 0 and (_begins_later(weight) or at_progress(weight, {}) > 0)
     return facts["gradient"] == 0 and scheme.card.source != "self" and not is_minimal
 
 

@@ -115,10 +115,11 @@ class Routed(Teacher):
     def _member_of_row(self, batch: Batch) -> Tensor:
         """Index of the member of each row (N,)."""
         member: Tensor = batch[self.by]
-        if len(member) and not 0 <= int(member.min()) <= int(member.max()) < len(self.members):
+        is_wrong = (member < 0) | (member >= len(self.members))
+        if is_wrong.any():
             raise ValueError(
                 f"ensemble.by: a {self.by} of the batch has no member. Expected numbers from 0 to "
-                f"{len(self.members) - 1}, got {int(member.max())}"
+                f"{len(self.members) - 1}, got {int(member[is_wrong][0])}"
             )
         return member
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from instil.cards import Schedule
+from instil.cards import Schedule, at_progress
 from instil.core import (
     Batch,
     Net,
@@ -51,6 +51,8 @@ class GenerativeScheme(Scheme):
     """Adds the teacher's tokens of generated text, for a teacher with another tokenizer."""
     write_student: WriteStudent | None = None
     """Writes the student for a server of texts."""
+    share: float | Schedule = 1.0
+    """Share of the steps that use the student's text; the others use the text of the data."""
 
     def __init__(
         self,
@@ -120,6 +122,9 @@ class GenerativeScheme(Scheme):
 
     def student_rows(self, batch: Batch) -> Batch | None:
         """Rows whose prompts the student continues; None if the step of the batch needs no text."""
+        if is_below_one(self.share):
+            draw = self.draw_text_source(batch)
+            return batch if draw < at_progress(self.share, batch) else None
         return batch
 
     def _check_batch(self, batch: Batch) -> None:
@@ -189,7 +194,7 @@ class GenerativeScheme(Scheme):
     @property
     def uses_data_text(self) -> bool:
         """Whether some steps compute the objectives on the text of the data, which has labels."""
-        return False
+        return is_below_one(self.share)
 
     def draw_text_source(self, batch: Batch) -> float:
         """Draw a number in [0, 1) per step; below a probability, the step uses student text."""

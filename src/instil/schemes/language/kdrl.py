@@ -31,6 +31,7 @@ from instil.functional.group_policy import (
 )
 from instil.functional.token_log_probs import token_log_probs
 from instil.generation.options import Sampling, SamplingOption
+from instil.generation.reader import index_batch
 from instil.generation.rollout_options import RolloutOption, Rollouts
 from instil.schemes.bases.rollouts import check_log_probs
 from instil.schemes.bases.teacher_texts import VerifyTokens
@@ -163,20 +164,19 @@ class KDRL(GenerativeScheme):
         return REWARDS[self.reward_name](text["token"], reference)
 
     def student_rows(self, batch: Batch) -> Batch:
-        rows = {
-            key: value if value.ndim == 0 else torch.cat([value] * self.group_size)
-            for key, value in batch.items()
-        }
+        index = batch["index"]
+        rows = index_batch(
+            batch, torch.arange(len(index), device=index.device).repeat(self.group_size)
+        )
         # The random numbers of a text depend on its index, and the texts of a group differ.
-        member = torch.arange(self.group_size, device=batch["index"].device)[:, None]
-        rows["index"] = (batch["index"] * self.group_size + member).flatten()
-        return rows
+        member = torch.arange(self.group_size, device=index.device)[:, None]
+        return rows | {"index": (index * self.group_size + member).flatten()}
 
     def before_step(self, batch: Batch) -> Batch:
         reference = batch["label"].masked_fill(~batch["valid"], UNLABELLED)
         group = self.student_text(batch)
-        rewards = self.reward(group, torch.cat([reference] * self.group_size))
-        group["index"] = torch.cat([batch["index"]] * self.group_size)
+        rewards = self.reward(group, reference.repeat(self.group_size, 1))
+        group["index"] = batch["index"].repeat(self.group_size)
         group["advantage"] = group_advantages(rewards.view(self.group_size, -1)).flatten()
         distilled = dict(group)
         if not self.distils_solved:

@@ -9,11 +9,10 @@ from annotated_types import Ge, Le
 from torch import nn
 from typing_extensions import Doc
 
-from instil.cards import at_progress
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.rollout_options import RolloutOption, Rollouts
-from instil.schemes.bases.writer import GenerativeScheme, Retokenize, is_below_one
+from instil.schemes.bases.writer import GenerativeScheme, Retokenize
 
 
 class OnPolicy(GenerativeScheme):
@@ -74,14 +73,6 @@ class OnPolicy(GenerativeScheme):
                 tokens.
         """
         self.retokenize = retokenize
-
-    @property
-    def uses_data_text(self) -> bool:
-        return is_below_one(self.share)
-
-    def student_rows(self, batch: Batch) -> Batch | None:
-        uses_student_text = self.draw_text_source(batch) < at_progress(self.share, batch)
-        return batch if uses_student_text else None
 
     def before_step(self, batch: Batch) -> Batch:
         return self.student_text(batch)

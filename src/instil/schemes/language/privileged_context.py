@@ -12,7 +12,6 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.cards import at_progress
 from instil.core import (
     Batch,
     Card,
@@ -29,7 +28,7 @@ from instil.generation.options import Sampling, SamplingOption
 from instil.generation.reader import TEXT_KEYS
 from instil.generation.rollout_options import RolloutOption, Rollouts
 from instil.roles import SHARED_ROLES, LazyOutputs, Projection
-from instil.schemes.bases.writer import GenerativeScheme, is_below_one
+from instil.schemes.bases.writer import GenerativeScheme
 from instil.teachers.ema import Ema
 
 ContextReader = Literal["average", "adapter_off", "teacher"]
@@ -125,14 +124,6 @@ class PrivilegedContext(GenerativeScheme):
         super().build(batch)
         if isinstance(self.teacher, (Ema, AdapterOff)):
             self.teacher.roles = frozenset(self.teacher_roles())
-
-    @property
-    def uses_data_text(self) -> bool:
-        return is_below_one(self.share)
-
-    def student_rows(self, batch: Batch) -> Batch | None:
-        uses_student_text = self.draw_text_source(batch) < at_progress(self.share, batch)
-        return batch if uses_student_text else None
 
     def before_step(self, batch: Batch) -> Batch:
         return self.student_text(batch)

@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from instil.items.tensor_values import inside_transform
+
 
 def with_precomputed_grad(
     function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor, constant: bool = False
 ) -> Tensor:
     """Apply a function that returns its values and their gradient as one autograd operation.
 
-    The forward pass keeps the logits and the gradient only.
+    The forward pass keeps the logits and the gradient only. Inside the transforms of ``torch.func``
+    the values are differentiated as usual.
 
     Args:
         function: ``logits -> (values (...), gradient (..., C) with respect to the logits)``.
@@ -25,6 +28,8 @@ def with_precomputed_grad(
     Returns:
         (...).
     """
+    if inside_transform():
+        return function(logits)[0]
     values: Tensor = _PrecomputedGrad.apply(function, logits, constant)
     return values
 

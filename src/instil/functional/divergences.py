@@ -11,6 +11,7 @@ from torch import Tensor
 from instil.core import to_float32
 from instil.functional.autograd import with_precomputed_grad
 from instil.functional.logits import without_target
+from instil.items.tensor_values import inside_transform
 
 
 def kl_divergence(teacher: Tensor, student: Tensor) -> Tensor:
@@ -32,7 +33,8 @@ def expectation(weight: Tensor, values: Tensor, minus: Tensor | None = None) -> 
     Returns:
         (...). Classes of weight 0 add 0, even where the value is infinite.
     """
-    if weight.requires_grad or (minus is not None and minus.requires_grad):
+    has_grad = weight.requires_grad or (minus is not None and minus.requires_grad)
+    if has_grad or inside_transform():
         difference = values if minus is None else values - minus
         return (weight * difference.masked_fill(weight == 0, 0.0)).sum(-1)
     # A finite bound times a weight of 0 is 0; infinity times 0 would be NaN.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instil.core import to_float32
 from instil.functional.directions import pairwise_dot
+from instil.items.tensor_values import inside_transform
 
 NEAREST = 1e-6
 """Smallest mean distance by which distances are divided."""
@@ -40,7 +41,10 @@ def pairwise_distances(samples: Tensor) -> Tensor:
 
     They are exactly 0 where ``pairwise_squared_distances`` is.
     """
-    distances: Tensor = _Distances.apply(_subtract_mean(samples))
+    vectors = _subtract_mean(samples)
+    if inside_transform():
+        return _differentiable_distances(vectors)
+    distances: Tensor = _Distances.apply(vectors)
     return distances
 
 
@@ -76,6 +80,12 @@ class _Distances(torch.autograd.Function):
         row_and_column = (pull.sum(1) + pull.sum(0))[:, None]
         grad: Tensor = row_and_column * vectors - pull @ vectors - pull.mT @ vectors
         return grad
+
+
+def _differentiable_distances(vectors: Tensor) -> Tensor:
+    """Distances (N, N), without a gradient where they are 0."""
+    squared, is_rounding = _squared_distances(vectors)
+    return squared.masked_fill(is_rounding, 1.0).sqrt().masked_fill(is_rounding, 0.0)
 
 
 def _subtract_mean(samples: Tensor) -> Tensor:

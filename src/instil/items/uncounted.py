@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from instil.items.batch import UNLABELLED, Batch, Outputs, item_weights
+from instil.items.tensor_values import has_values, inside_transform
 from instil.roles.signals import SHARED_ROLES
 
 LABEL_KEYS = ("label", "box")
@@ -86,9 +87,9 @@ def replace_invalid_outputs(outputs: Outputs, batch: Batch, roles: Iterable[str]
 
 
 def every_item_counts(counted: Tensor) -> bool:
-    """Whether a mask on the CPU is True everywhere; False for a mask on another device."""
+    """Whether a mask on the CPU is True everywhere; False for a mask whose values are elsewhere."""
     on_host = counted.device.type == "cpu" and not torch.compiler.is_compiling()
-    return on_host and bool(counted.all())
+    return on_host and has_values(counted) and bool(counted.all())
 
 
 def replace_in_outputs(outputs: Outputs, roles: Iterable[str], counted: Tensor) -> Outputs:
@@ -154,6 +155,8 @@ def drop_unlabelled_gradient(target: Tensor, *values: Tensor) -> list[Tensor]:
 def drop_gradient(values: Tensor, dropped: Tensor) -> Tensor:
     """Return ``values`` (..., *) with a gradient of 0 where ``dropped`` (...) is True."""
     mask = dropped.view(*dropped.shape, *[1] * (values.ndim - dropped.ndim))
+    if inside_transform():
+        return torch.where(mask, values.detach(), values)
     masked: Tensor = _DroppedGradient.apply(values, mask)
     return masked
 

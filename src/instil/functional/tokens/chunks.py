@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from instil.core import to_float32
-from instil.functional.tensor_values import has_values
 from instil.functional.tokens.chunk_sizes import BLOCK, CHUNK
 from instil.functional.tokens.heads import LogitSource, Rows, Signal
 from instil.functional.tokens.signals import (
@@ -25,6 +24,7 @@ from instil.functional.tokens.signals import (
     token_shape,
 )
 from instil.functional.tokens.terms import TokenDistribution
+from instil.items.tensor_values import has_values
 
 
 class TokenTarget(Protocol):

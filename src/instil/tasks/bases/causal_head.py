@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import side_effect_free
-from instil.functional.tensor_values import has_values
+from instil.items.tensor_values import has_values
 from instil.tasks.bases.linear_head import LinearHead, linear_head
 
 Fields = tuple[tuple[str, Callable[[float], float]], ...]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, side_effect_free
-from instil.functional.tensor_values import has_values
+from instil.items.tensor_values import has_values
 from instil.roles import LazyOutputs, Projection
 from instil.tasks.bases import causal_head, packed_rows
 from instil.tasks.bases.layer_options import LAYERS, layer_options

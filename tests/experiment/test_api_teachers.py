@@ -110,7 +110,7 @@ def test_labels_that_do_not_fit(tokens: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"promt": "x"}, "has no option 'promt'. Did you mean prompt"),
+        ({"promt": "x"}, r"teacher.options.promt: .*Did you mean prompt"),
         ({"prompt": "How is it?"}, "prompt: expected a text with {text}"),
         ({"labels": ["yes", "no"]}, "labels: expected one word for each of the 3 classes, got 2"),
         ({"labels": ["yes", "no", "maybe"]}, "labels: the model answers with other tokens"),

@@ -226,7 +226,7 @@ def test_evaluated_images_without_any_box_are_an_error_before_training(folder: P
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("RetinaNet", {"widht": 4}, "has no option 'widht'.* Did you mean width"),
+        ("RetinaNet", {"widht": 4}, "options.widht: .* Did you mean width"),
         ("RetinaNet", {"strides": [8, 32]}, r"strides: .*Expected powers of 2 that double"),
         ("RetinaNet", {"pyramid_channels": 12}, "pyramid_channels: .*a multiple of 8, got 12"),
         ("FCOS", {"pyramid_channels": 16}, "pyramid_channels: .*a multiple of 32, got 16"),

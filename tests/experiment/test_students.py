@@ -177,7 +177,11 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
     [
         (
             {"teacher": None, "objectives": {"cross_entropy": {}}},
-            "student: model: 'teacher' initialises the student from its teacher",
+            "student.model: 'teacher' initialises the student from its teacher",
+        ),
+        (
+            {"student": {"model": "teacher", "options": {"width": 4}}},
+            "student.options: a copy of the teacher .* got width",
         ),
         (
             {"student": {"model": "teacher", "changes": {"dept": {}}}},

@@ -105,7 +105,7 @@ def test_a_student_cut_from_its_teacher_reads_its_tokens() -> None:
     experiment = Experiment.from_recipe(recipes.load(RECIPE, [*SMALL, "student={model: teacher}"]))
     with pytest.raises(
         RecipeError,
-        match=r"student: model: 'teacher' needs a student with the tokens of its teacher\. "
+        match=r"student.model: 'teacher' needs a student with the tokens of its teacher\. "
         r"Set data\.tokenizer",
     ):
         list(dry_run(experiment))

@@ -75,11 +75,15 @@ def test_the_same_module_name_in_another_folder_is_another_module(recipe, tmp_pa
     [
         ("cnm", {}, "unknown network 'cnm'. .*Did you mean .*cnn"),
         ("networks:presets", {}, "unknown network 'presets'"),
-        ("cnn", {"witdh": 3}, "cnn has no option 'witdh'. Did you mean width"),
+        ("cnn", {"witdh": 3}, "^options.witdh: unknown option. .*Did you mean width"),
         ("cnn", {"norm": "layer"}, "norm must be"),
         ("my_modul:build", {}, "no module 'my_modul' in"),
         ("my_module:biuld", {}, "my_module has no function 'biuld'. Did you mean build"),
-        ("my_module:narrow", {"width": 3}, "no option 'width'"),
+        (
+            "my_module:narrow",
+            {"width": 3},
+            "^options.width: unknown option. my_module:narrow",
+        ),
         ("my_module:nothing", {}, "returned a NoneType, not a torch.nn.Module"),
         ("my_module:needy", {}, "needs the option rate"),
     ],
@@ -109,8 +113,8 @@ def test_timm():
     assert input_of(build("timm:vit_tiny_patch16_224", {"img_size": 32}, **DATA)) == {"size": 32}
     with pytest.raises(ValueError, match=r"timm has no model 'resnet81'\. Did you mean"):
         build("timm:resnet81", **DATA)
-    with pytest.raises(ValueError, match=r"timm:resnet18 cannot be built: .*foo"):
-        build("timm:resnet18", {"foo": 1}, **DATA)
+    with pytest.raises(ValueError, match=r"^options.drop_rat: .*Did you mean drop_rate"):
+        build("timm:resnet18", {"drop_rat": 0.1}, **DATA)
 
 
 def test_torchvision():
@@ -123,8 +127,14 @@ def test_torchvision():
         match=r"torchvision has no classification model 'resnet19' .*\. Did you mean resnet18",
     ):
         build("torchvision:resnet19", **DATA)
-    with pytest.raises(ValueError, match=r"torchvision:resnet18 cannot be built: .*foo"):
-        build("torchvision:resnet18", {"foo": 1}, **DATA)
+    with pytest.raises(ValueError, match=r"^options.group: .*Did you mean groups"):
+        build("torchvision:resnet18", {"group": 1}, **DATA)
+    # The builders of segmentation and detection models ignore unknown options.
+    with pytest.raises(ValueError, match=r"^options.progres: .*Did you mean progress"):
+        build("torchvision:lraspp_mobilenet_v3_large", {"progres": True}, **DATA)
+    build("torchvision:ssdlite320_mobilenet_v3_large", {"score_thresh": 0.1}, **DATA)
+    with pytest.raises(ValueError, match=r"^options.score_tresh: .*Did you mean score_thresh"):
+        build("torchvision:ssdlite320_mobilenet_v3_large", {"score_tresh": 0.1}, **DATA)
     with pytest.raises(ValueError, match="not 5 channels"):
         build("torchvision:resnet18", classes=5, channels=5, size=32)
 

@@ -97,7 +97,7 @@ def test_a_foreign_type_in_a_file_is_not_loaded(monkeypatch: pytest.MonkeyPatch)
             {},
             "no classifier or regressor .*Did you mean RandomForestClassif",
         ),
-        ("RandomForestClassifier", {"trees": 3}, "has no option 'trees'"),
+        ("RandomForestClassifier", {"trees": 3}, "^options.trees: unknown option"),
         ("LinearSVC", {}, "gives no probabilities. Expected a classifier with predict_proba"),
     ],
 )

@@ -93,13 +93,16 @@ def test_models_of_diffusers_are_called_untouched(network: str, options: dict[st
 def test_wrong_options() -> None:
     with pytest.raises(ValueError, match="conditional: the data have no classes"):
         factory.build("denoiser", {"conditional": True}, channels=1, size=8)
-    with pytest.raises(ValueError, match=r"width: Expected an even number of at least 2, got 3"):
+    inner = r"^options.network_options"
+    with pytest.raises(ValueError, match=rf"{inner}.width: Expected an even number of at least 2"):
         build(network_options={"width": 3})
     with pytest.raises(ValueError, match=r"scalars: unknown number 'noise'"):
         build(network_options={"scalars": ["noise"]})
-    with pytest.raises(ValueError, match="unknown network 'unit'"):
+    with pytest.raises(ValueError, match=rf"{inner}.widht: unknown option.*Did you mean width"):
+        build(network_options={"widht": 4})
+    with pytest.raises(ValueError, match=r"^options.network: unknown network 'unit'"):
         build(network="unit")
-    with pytest.raises(ValueError, match=r"has no option 'schedul'.*schedule"):
+    with pytest.raises(ValueError, match=r"options.schedul: unknown option.*Did you mean schedule"):
         build(schedul="flow")
 
 

@@ -45,6 +45,25 @@ def problem(*changes: str, **sections: Any) -> str:
         ),
         ("objectives.dkd={alpha: two}", "objectives.dkd.alpha: a number was expected, not 'two'"),
         (
+            "student={model: cnn, options: {widht: 8}}",
+            "student.options.widht: unknown option. cnn has classes, channels, width, stages, "
+            "depth, norm, dropout. Did you mean width?",
+        ),
+        (
+            "student.options.width=wide",
+            "student.options.width: a whole number was expected, not 'wide'",
+        ),
+        (
+            "teacher=[{model: mlp}, {model: mlp, options: {dept: 2}}]",
+            "teacher.1.options.dept: unknown option. mlp has classes, channels, size, width, "
+            "depth, features. Did you mean depth?",
+        ),
+        (
+            "scheme={type: dafl, generator: {model: generator, options: {latnet: 8}}}",
+            "scheme.generator.options.latnet: unknown option. generator has channels, size, "
+            "latent, width, norm, end. Did you mean latent?",
+        ),
+        (
             "objectives.kd.temperature=true",
             "objectives.kd.temperature: a number was expected, not True",
         ),

@@ -23,7 +23,6 @@ from instil.experiment.network_inputs import check_reads, input_size
 from instil.experiment.offloaded_teachers import offload_teacher
 from instil.experiment.own_losses import label_options
 from instil.experiment.weight_precision import in_training_precision
-from instil.modules.denoiser import Denoiser
 from instil.modules.denoiser_call import reconfigure_copy
 from instil.networks import factory
 from instil.networks.inferred_taps import infer_taps
@@ -185,8 +184,7 @@ class NetworkBuilder:
         # Quantised weights are whole numbers and have no gradient.
         for parameter in student.parameters():
             parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
-        if isinstance(student, Denoiser):
-            reconfigure_copy(student, config.options)
+        reconfigure_copy(student, config.options)
         return student
 
     def _input_options(self, config: ModelConfig) -> tuple[dict[str, Any], Counts]:

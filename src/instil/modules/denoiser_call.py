@@ -97,16 +97,24 @@ def denoiser_of(net: nn.Module) -> Denoiser:
     return check_denoiser(model)
 
 
-def reconfigure_copy(denoiser: Denoiser, options: Mapping[str, Any]) -> None:
+def reconfigure_copy(denoiser: nn.Module, options: Mapping[str, Any]) -> None:
     """Change options of a denoiser that keeps its weights, such as a copy of the teacher.
 
     Args:
-        denoiser: the copy.
+        denoiser: the copy. Another model has no options to change.
         options: new options, see ``Denoiser.reconfigure``.
 
     Raises:
-        ValueError: for a parameterisation or a schedule that the weights were not trained for.
+        ValueError: for a parameterisation or a schedule that the weights were not trained for, and
+            for options of another model.
     """
+    if not isinstance(denoiser, Denoiser):
+        if options:
+            raise ValueError(
+                "options: a copy of the teacher has its options. Expected changes for a smaller "
+                f"copy, got {', '.join(options)}. Leave options out"
+            )
+        return
     trained, schedule = denoiser.parameterisation, denoiser.schedule
     denoiser.reconfigure(**options)
     new = denoiser.parameterisation

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from instil.catalogue.user_code import UntrustedCode
 from instil.functional.diffusion.parts import PartSpec
 from instil.modules.denoiser import Denoiser
 
@@ -66,7 +67,17 @@ def denoiser(
     if network.startswith("diffusers:") and "path" not in options:
         options = _diffusers_options(network, channels, size, num_classes) | options
     facts = {"channels": channels, "size": size, "classes": num_classes}
-    model = build_part(network, options, pretrained=pretrained, **facts)
+    try:
+        model = build_part(network, options, pretrained=pretrained, **facts)
+    except UntrustedCode:
+        raise
+    except ValueError as error:
+        # The keys of the inner network are one level deeper in the recipe.
+        key, colon, problem = str(error).partition(": ")
+        if key != "model" and not key.startswith("options."):
+            raise
+        path = "network" if key == "model" else f"network_{key}"
+        raise ValueError(f"options.{path}{colon}{problem}") from error
     return Denoiser(
         model,
         parameterisation=parameterisation,

@@ -15,6 +15,7 @@ from instil.cards import suggestion
 from instil.networks.cnn import conv_stages
 from instil.networks.distribution_head import distribution_head
 from instil.networks.model_source import ModelRequest
+from instil.networks.unknown_options import check_options
 
 DETECTOR_CLASSES = ("FCOS", "FasterRCNN", "MaskRCNN", "RetinaNet")
 """Classes of torchvision that are built on any backbone."""
@@ -221,6 +222,4 @@ def _check_options(request: ModelRequest, options: dict[str, Any]) -> None:
     hidden = ("self", "backbone", "kwargs")
     parameters = inspect.signature(detector.__init__).parameters
     names = [*own, *(name for name in parameters if name not in hidden)]
-    for option in options:
-        if option not in names:
-            raise ValueError(f"{request.spec} has no option '{option}'.{suggestion(option, names)}")
+    check_options(request.spec, options, names)

@@ -18,6 +18,7 @@ from instil.catalogue.user_code import UntrustedCode, declared_models, user_func
 from instil.networks.inputs import input_of
 from instil.networks.model_source import ModelRequest
 from instil.networks.source_registry import find_source, source_names
+from instil.networks.unknown_options import check_options, refused_option
 from instil.networks.valueless import construction
 from instil.networks.weights import load_weights
 
@@ -94,11 +95,16 @@ def _built(spec: str, builder: Callable[..., Any], arguments: Mapping[str, Any])
     """Return the module of a builder; ValueError if it fails or returns something else."""
     try:
         model = builder(**arguments)
-    except ValueError:
+    except ValueError as error:
+        if str(error).partition(":")[0] in arguments:
+            raise ValueError(f"options.{error}") from error
         raise
     except Exception as error:
         # The user's code may raise anything.
-        raise ValueError(f"{spec} cannot be built: {type(error).__name__}: {error}") from error
+        problem = refused_option(error, spec, arguments)
+        raise ValueError(
+            problem or f"{spec} cannot be built: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{spec} returned a {type(model).__name__}, not a torch.nn.Module")
     return model
@@ -179,13 +185,25 @@ def own_builder(name: str) -> Callable[..., nn.Module]:
     names = network_names()
     if name not in names:
         raise ValueError(
-            f"unknown network '{name}'. Expected a network of instil, SOURCE:NAME with one of the "
-            f"sources {', '.join(source_names())}, or your_module:function."
+            f"model: unknown network '{name}'. Expected a network of instil, SOURCE:NAME with one "
+            f"of the sources {', '.join(source_names())}, or your_module:function."
             f"{suggestion(name, names)}"
         )
     module = importlib.import_module(f"instil.networks.{name}")
     builder: Callable[..., nn.Module] = getattr(module, name)
     return builder
+
+
+def find_builder(spec: str) -> Callable[..., nn.Module] | None:
+    """Return the function of a network of this package; None for any other model.
+
+    Args:
+        spec: model as a recipe names it, such as ``networks:cnn``.
+    """
+    source, _, name = spec.rpartition(":")
+    if source not in OWN_SOURCES or name not in network_names():
+        return None
+    return own_builder(name)
 
 
 def _arguments(
@@ -200,9 +218,8 @@ def _arguments(
         for name, parameter in parameters.items()
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     ]
-    for name in options:
-        if name not in names and not accepts_any:
-            raise ValueError(f"{spec} has no option '{name}'.{suggestion(name, names)}")
+    if not accepts_any:
+        check_options(spec, options, names)
     arguments = {key: value for key, value in facts.items() if key in names} | options
     required = [name for name in names if parameters[name].default is inspect.Parameter.empty]
     missing = [name for name in required if name not in arguments]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Outputs
 from instil.data.splits import Splits
 from instil.files.checksums import file_sha256
+from instil.networks.unknown_options import refused_option
 
 LearnsBy = Literal["gradients", "fit", "nothing"]
 """Training of a source's models: by gradients, by their own ``fit``, or not at all."""
@@ -99,19 +100,25 @@ class ModelRequest:
             raise ValueError(f"{self.spec} {needs}, and these data have only {_join(self.facts)}")
         return self.facts[name]
 
-    def create(self, function: Callable[[], Any], hint: str = "") -> Any:
+    def create(self, function: Callable[[], Any], hint: str = "", names: Sequence[str] = ()) -> Any:
         """Call a function of a library; its errors become ValueErrors that name the model.
 
         Args:
             function: the function.
             hint: sentence at the end of an error.
+            names: options of the model, for an option that the function refuses. Empty: the
+                parameters of the function.
         """
         try:
             return function()
         except Exception as error:  # a library may raise anything
+            if isinstance(error, ValueError) and str(error).startswith("options."):
+                raise
             # One problem is one line.
-            problem = " ".join(str(error).split())
-            raise ValueError(f"{self.spec} cannot be built: {problem}{hint}") from error
+            problem = f"{self.spec} cannot be built: {' '.join(str(error).split())}{hint}"
+            raise ValueError(
+                refused_option(error, self.spec, self.options, names) or problem
+            ) from error
 
 
 class ModelSource(ABC):

@@ -12,7 +12,7 @@ from instil import catalogue
 from instil.catalogue.signatures import plain
 from instil.engine import find_optimizer
 from instil.recipe.errors import EntryPath, RecipeError, join, problem_lines
-from instil.recipe.options import check
+from instil.recipe.options import check, check_network
 from instil.recipe.overrides import merge
 from instil.recipe.sections import Recipe
 
@@ -61,7 +61,27 @@ def validation_errors(whole: Mapping[str, Any]) -> list[str]:
             build_options(kind, name, options, path)
         except RecipeError as error:
             lines.append(str(error))
+    for section, path in _networks(whole):
+        try:
+            check_network(section, path)
+        except RecipeError as error:
+            lines.append(str(error))
     return lines + _baseline_errors(whole.get("baselines"))
+
+
+def _networks(whole: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Return section and recipe path of the student and of each teacher."""
+    for path, section in {"student": whole.get("student"), **_teachers(whole)}.items():
+        if isinstance(section, Mapping):
+            yield section, path
+
+
+def _teachers(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section of each teacher by its recipe path."""
+    teacher = whole.get("teacher")
+    if isinstance(teacher, list):
+        return {f"teacher.{index}": member for index, member in enumerate(teacher)}
+    return {"teacher": teacher}
 
 
 def _baseline_errors(names: Any) -> list[str]:
@@ -122,11 +142,7 @@ def _sections(whole: Mapping[str, Any]) -> Iterator[NamedSection]:
         yield "metric", metric, f"metrics.{key}"
     yield "balance", whole.get("balance"), "balance"
     yield "teacher", whole.get("ensemble"), "ensemble"
-    teacher = whole.get("teacher")
-    members = {"teacher": teacher}
-    if isinstance(teacher, list):
-        members = {f"teacher.{index}": member for index, member in enumerate(teacher)}
-    for path, member in members.items():
+    for path, member in _teachers(whole).items():
         if isinstance(member, Mapping) and "scheme" in member:
             yield "scheme", member["scheme"], f"{path}.scheme"
     yield from _optimizers(whole.get("train"), "train")

@@ -45,6 +45,8 @@ NET_KEYS = (
     "cpu_offload",
     "class_subset",
     "test_classes",
+    "model",
+    "options",
 )
 """Keys of a network or of data whose errors are raised by functions that do not know the section;
 the error context adds ``student.``, ``teacher.`` or ``data.``."""
@@ -104,12 +106,18 @@ def problem_lines(error: ValidationError, data: Any, owner: Owner, path: str = "
     for detail in error.errors(include_url=False):
         # A union reports one error per member, all for the same entry of the recipe.
         errors.setdefault(_path_in_data(detail, data), []).append(detail)
-    return [
-        f"{join(path, *entry_path) or 'recipe'}: {_sentence(details, entry_path, owner)}"
-        for entry_path, details in errors.items()
+    lines = []
+    for entry_path, details in errors.items():
         # Only the innermost entries: the outer ones fail because of them.
-        if not any(_is_inside(other, entry_path) for other in errors)
-    ]
+        if any(_is_inside(other, entry_path) for other in errors):
+            continue
+        inner = details[0].get("ctx", {}).get("error")
+        if isinstance(inner, RecipeError):
+            lines += [join(path, *entry_path, line) for line in str(inner).splitlines()]
+        else:
+            sentence = _sentence(details, entry_path, owner)
+            lines.append(f"{join(path, *entry_path) or 'recipe'}: {sentence}")
+    return lines
 
 
 def _is_inside(entry_path: EntryPath, outer: EntryPath) -> bool:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 
 from instil.catalogue.signatures import is_net, option_group, parameters, plain, takes_net
+from instil.networks.factory import find_builder
 from instil.recipe.errors import EntryPath, RecipeError, join, problem_lines
 from instil.recipe.schedules import SCHEDULED
 from instil.recipe.sections import ModelConfig
@@ -30,6 +31,7 @@ def check(
     name: str = "",
     schedules: bool = True,
     other_keys: Iterable[str] = (),
+    is_complete: bool = True,
 ) -> dict[str, Any]:
     """Validate options against the signature of a class or function.
 
@@ -40,6 +42,7 @@ def check(
         name: name of ``target`` in messages; the default is its Python name.
         schedules: whether ``{start, end, until, after}`` may stand for a float.
         other_keys: further keys of the same section, for messages.
+        is_complete: whether an option without a default must be given.
 
     Returns:
         The given options as Python values. A network is returned as ``sections.ModelConfig``, a
@@ -59,14 +62,16 @@ def check(
     # Through JSON, as the recipe itself, so that both have the same rules for numbers and lists.
     text = json.dumps(dict(options), default=plain)
     try:
-        checked = _model(target, schedules).model_validate_json(text, strict=True)
+        checked = _model(target, schedules, is_complete).model_validate_json(text, strict=True)
     except ValidationError as error:
         raise RecipeError("\n".join(problem_lines(error, dict(options), owner, path))) from None
     return {option: getattr(checked, PREFIX + option) for option in options}
 
 
 @functools.cache
-def _model(target: Callable[..., Any], schedules: bool) -> type[BaseModel]:
+def _model(
+    target: Callable[..., Any], schedules: bool, is_complete: bool = True
+) -> type[BaseModel]:
     """Return a pydantic model with a field for each option."""
     fields: dict[str, Any] = {}
     for name, parameter in parameters(target).items():
@@ -80,7 +85,9 @@ def _model(target: Callable[..., Any], schedules: bool) -> type[BaseModel]:
             annotation = Annotated[annotation, SCHEDULED]
         else:
             annotation = _with_models(annotation)
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        default = parameter.default
+        if default is inspect.Parameter.empty:
+            default = ... if is_complete else None
         fields[PREFIX + name] = (annotation, Field(default, alias=name))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     model: type[BaseModel] = create_model(target.__name__, __config__=config, **fields)
@@ -107,7 +114,9 @@ def _with_models(annotation: Any) -> Any:
     if not takes_net(annotation):
         return annotation
     if is_net(annotation):
-        return Annotated[ModelConfig, BeforeValidator(_model_from_name)]
+        return Annotated[
+            ModelConfig, BeforeValidator(_model_from_name), AfterValidator(_with_checked_options)
+        ]
     origin = get_origin(annotation)
     arguments = get_args(annotation)
     if origin is Annotated:
@@ -117,6 +126,31 @@ def _with_models(annotation: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         return typing.Union[parts]  # noqa: UP007 - the members are in a tuple
     return list[parts[0]]  # type: ignore[valid-type]
+
+
+def check_network(section: Mapping[str, Any], path: str = "") -> None:
+    """Validate the options of a network of this package; other models are checked when built.
+
+    Args:
+        section: section of the network, as read from a recipe.
+        path: recipe path of the section, for messages.
+
+    Raises:
+        RecipeError: with one line per wrong option.
+    """
+    model, options = section.get("model"), section.get("options")
+    if not isinstance(model, str) or not isinstance(options, Mapping):
+        return  # the validation of the sections reports it
+    builder = find_builder(model)
+    if builder is not None:
+        # The data decide some options, such as the number of classes.
+        where = join(path, "options")
+        check(builder, options, where, model, schedules=False, is_complete=False)
+
+
+def _with_checked_options(config: ModelConfig) -> ModelConfig:
+    check_network({"model": config.model, "options": config.options})
+    return config
 
 
 def _model_from_name(value: Any) -> Any:

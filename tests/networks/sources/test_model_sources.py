@@ -199,8 +199,10 @@ def test_entries_of_a_configuration(tmp_path: Path) -> None:
     model: Any = build(spec, {"config": config}, **TEXTS)
     assert model.config.rope_parameters["rope_theta"] == 123
     model.save_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"options.config.n_layers: unknown entry of LlamaConfig"):
+    with pytest.raises(ValueError, match=r"^options.config.n_layers: unknown entry of LlamaConf"):
         build(spec, {"path": "model", "config": {"n_layers": 1}}, base=tmp_path, **TEXTS)
+    with pytest.raises(ValueError, match=r"^options.hidden_size: .*mean config.hidden_size"):
+        build(spec, {"config": config, "hidden_size": 8}, **TEXTS)
 
 
 def test_a_message_of_a_library_is_one_line(tmp_path: Path) -> None:
@@ -228,8 +230,32 @@ def test_diffusers() -> None:
     assert model(noisy, torch.tensor([1, 5])).sample.shape == noisy.shape
     with pytest.raises(ValueError, match=r"diffusers has no network 'UNet2dModel'\. Did you mean"):
         build("diffusers:UNet2dModel")
-    with pytest.raises(ValueError, match="cannot be built"):
-        build("diffusers:UNet2DModel", {"sise": 3})
+    with pytest.raises(ValueError, match=r"^options.sample_siz: .*Did you mean sample_size"):
+        build("diffusers:UNet2DModel", {"sample_siz": 3})
+
+
+def test_options_of_a_class_of_diffusers_with_a_folder(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    sizes = {"block_out_channels": (8,), "norm_num_groups": 4, "layers_per_block": 1}
+    model: Any = build("diffusers:UNet2DModel", {**blocks, **sizes})
+    model.save_pretrained(tmp_path / "unet")
+    options = {"path": "unet", "dropout": 0.5}
+    for pretrained in (False, True):
+        loaded: Any = build("diffusers:UNet2DModel", options, base=tmp_path, pretrained=pretrained)
+        assert loaded.config.dropout == 0.5
+    with pytest.raises(ValueError, match=r"^options.dropuot: .*Did you mean dropout"):
+        build("diffusers:UNet2DModel", {"path": "unet", "dropuot": 0.5}, base=tmp_path)
+
+
+def test_mistyped_options_of_a_configuration_in_parts() -> None:
+    pytest.importorskip("open_clip")
+    sizes = {"embed_dim": 8, "text_cfg": {"width": 16, "heads": 2, "layers": 1}}
+    vision = {"image_size": 8, "patch_size": 4, "layers": 1, "head_width": 8}
+    with pytest.raises(ValueError, match=r"^options.vision_cfg.widht: .*Did you mean width"):
+        build("open_clip:CLIP", {**sizes, "vision_cfg": {**vision, "widht": 8}})
+    with pytest.raises(ValueError, match=r"^options.embed_dims: .*Did you mean embed_dim"):
+        build("open_clip:CLIP", {**sizes, "vision_cfg": vision, "embed_dims": 8})
 
 
 def test_open_clip_is_called_like_clip() -> None:
@@ -302,7 +328,7 @@ def test_onnx_equals_the_exported_model(tmp_path: Path) -> None:
     assert input_of(loaded) == {"size": (8, 8)}
     with pytest.raises(ValueError, match=r"outputs logits. Expected the option output"):
         build("onnx:teacher.onnx", {"output": "scores"}, base=tmp_path, **IMAGES)
-    with pytest.raises(ValueError, match=r"no option 'outputs'\. Did you mean output"):
+    with pytest.raises(ValueError, match=r"^options.outputs: .*Did you mean output"):
         build("onnx:teacher.onnx", {"outputs": "scores"}, base=tmp_path, **IMAGES)
     with pytest.raises(
         ValueError, match=r"no such file: .*teachr.onnx\. Did you mean teacher.onnx"

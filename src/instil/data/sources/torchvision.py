@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.cards import suggestion
+from instil.cards.closest import unknown_option
 from instil.data.images import ArrayData, ImageData, LazyData
 from instil.data.pictures import ChannelsOption, Size, SizeOption, pictures
 from instil.data.sources.npz import channels_first
@@ -97,10 +98,8 @@ def _check_options(
         return
     for name in options:
         if name not in parameters:
-            raise ValueError(
-                f"options: torchvision.datasets.{dataset} has no option '{name}'."
-                f"{suggestion(name, parameters)}"
-            )
+            owner = f"torchvision.datasets.{dataset}"
+            raise ValueError(f"options.{name}: {unknown_option(name, owner, parameters)}")
 
 
 def _create(dataset: str, create: Callable[..., Any], options: dict[str, Any], part: str) -> Any:

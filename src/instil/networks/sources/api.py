@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import nn
 
-from instil.cards import suggestion
 from instil.files.cache import cache_folder
 from instil.networks.api_classifier import ApiClassifier, read_texts
 from instil.networks.model_source import ModelRequest, ModelSource
+from instil.networks.unknown_options import check_options
 from instil.remote.server import KEY, Server
 
 PLACEHOLDER = "{text}"
@@ -36,11 +36,7 @@ class ApiSource(ModelSource):
         self.library(request.spec)
         parameters = inspect.signature(api_classifier).parameters
         names = [name for name in parameters if name not in ("name", "base")]
-        unknown = [name for name in request.options if name not in names]
-        if unknown:
-            raise ValueError(
-                f"{request.spec} has no option '{unknown[0]}'.{suggestion(unknown[0], names)}"
-            )
+        check_options(request.spec, request.options, names)
         missing = [name for name in ("url", "texts", "prompt") if name not in request.options]
         if missing:
             raise ValueError(f"{request.spec} needs the option {missing[0]}")

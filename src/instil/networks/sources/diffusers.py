@@ -9,6 +9,23 @@ from torch import nn
 
 from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
+from instil.networks.unknown_options import check_options, option_names
+
+LOADING = (
+    "subfolder",
+    "revision",
+    "variant",
+    "dtype",
+    "torch_dtype",
+    "quantization_config",
+    "use_safetensors",
+    "low_cpu_mem_usage",
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "token",
+)
+"""Options of ``from_pretrained``."""
 
 
 class DiffusersSource(ModelSource):
@@ -16,7 +33,8 @@ class DiffusersSource(ModelSource):
 
     Options: those of the class; or ``path``, a local folder (relative to the recipe) or the name of
     a model on the hub, and ``subfolder``. The weights of ``path`` are loaded with
-    ``pretrained: true``, otherwise only its configuration.
+    ``pretrained: true``, otherwise only its configuration. With ``path``, options of the class
+    replace those of the folder.
     """
 
     package = "diffusers"
@@ -34,11 +52,15 @@ class DiffusersSource(ModelSource):
             return request.create(lambda: model_class(**options))  # type: ignore[no-any-return]
         if (request.base / path).is_dir():
             path = str(request.base / path)
+        # The library ignores unknown options.
+        names = option_names(model_class)
+        check_options(request.spec, options, [*names, "path", *LOADING])
         if request.loads_weights:
             model = request.create(lambda: model_class.from_pretrained(path, **options))
         else:
+            changes = {name: options.pop(name) for name in names if name in options}
             model = request.create(
-                lambda: model_class.from_config(model_class.load_config(path, **options))
+                lambda: model_class.from_config(model_class.load_config(path, **options), **changes)
             )
         return model  # type: ignore[no-any-return]
 

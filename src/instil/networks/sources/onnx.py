@@ -10,6 +10,7 @@ from torch import nn
 from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.networks.onnx_model import OnnxModel
+from instil.networks.unknown_options import check_options
 
 
 class OnnxSource(ModelSource):
@@ -25,12 +26,7 @@ class OnnxSource(ModelSource):
 
     def build(self, request: ModelRequest) -> nn.Module:
         self.library(request.spec)
-        unknown = [name for name in request.options if name not in ("output", "probabilities")]
-        if unknown:
-            raise ValueError(
-                f"{request.spec} has no option '{unknown[0]}'."
-                f"{suggestion(unknown[0], ('output', 'probabilities'))}"
-            )
+        check_options(request.spec, request.options, ("output", "probabilities"))
         if not request.path.is_file():
             neighbours = [file.name for file in request.path.parent.glob("*.onnx")]
             raise ValueError(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
+from instil.networks.unknown_options import option_names
 
 
 class OpenClip(nn.Module):
@@ -66,7 +67,8 @@ class OpenClipSource(ModelSource):
         if request.name == "CLIP":
             if request.loads_weights:
                 raise ValueError(f"{request.spec}: no pretrained weights. Set `weights`")
-            model = request.create(lambda: open_clip.CLIP(**options))
+            names = option_names(open_clip.CLIP)
+            model = request.create(lambda: open_clip.CLIP(**options), names=names)
         else:
             names = open_clip.list_models()
             if request.name not in names:

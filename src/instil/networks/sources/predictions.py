@@ -8,6 +8,7 @@ from torch import nn
 
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.networks.predictions_model import PredictionsModel
+from instil.networks.unknown_options import check_options
 
 
 class PredictionsSource(ModelSource):
@@ -20,10 +21,7 @@ class PredictionsSource(ModelSource):
     by_index = True
 
     def build(self, request: ModelRequest) -> nn.Module:
-        if request.options:
-            raise ValueError(
-                f"{request.spec} has no option '{next(iter(request.options))}'. Expected none"
-            )
+        check_options(request.spec, request.options, ())
         return PredictionsModel(request.path)
 
     def files(self, request: ModelRequest) -> list[Path]:

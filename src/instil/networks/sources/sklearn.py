@@ -12,6 +12,7 @@ from torch import nn
 from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.networks.sklearn_model import SklearnModel
+from instil.networks.unknown_options import check_options
 
 LIBRARIES = ("lightgbm", "xgboost")
 """Other libraries with estimators of this interface, as in ``sklearn:lightgbm.LGBMClassifier``."""
@@ -36,13 +37,10 @@ class SklearnSource(ModelSource):
         kind: Any = self._library_class(request) if "." in request.name else _own_class(request)
         options = dict(request.options)
         parameters = inspect.signature(kind).parameters
-        unknown = [name for name in options if name not in parameters]
         # LightGBM and XGBoost take further options of their library by keyword.
         is_open = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-        if unknown and not is_open:
-            raise ValueError(
-                f"{request.spec} has no option '{unknown[0]}'.{suggestion(unknown[0], parameters)}"
-            )
+        if not is_open:
+            check_options(request.spec, options, parameters)
         names = kind().get_params() if is_open else parameters
         if "random_state" in names:
             options.setdefault("random_state", torch.initial_seed() % 2**31)

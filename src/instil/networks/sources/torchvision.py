@@ -11,6 +11,7 @@ from instil.cards import suggestion
 from instil.networks.detector_classes import DETECTOR_CLASSES, build_detector
 from instil.networks.inputs import torchvision_input
 from instil.networks.model_source import ModelRequest, ModelSource
+from instil.networks.unknown_options import check_options, option_names
 
 FAMILIES = ("segmentation", "detection", "video")
 """Modules of torchvision with models for other tasks than image classification."""
@@ -56,6 +57,8 @@ class TorchvisionSource(ModelSource):
         family = families.get(request.name, "")
         weights = models.get_model_weights(request.name).DEFAULT if request.pretrained else None
         model: Any = request.create(lambda: _create(models, request, family, weights))
+        if family in ("segmentation", "detection"):
+            check_options(request.spec, request.options, _declared(models, request.name, model))
         if request.loads_weights and family in ("", "video"):
             _fit_head(model, request.fact("classes"))
         transforms = weights.transforms() if weights and not family else None
@@ -95,6 +98,18 @@ def _create(models: Any, request: ModelRequest, family: str, weights: Any) -> An
         if "weights_backbone" in inspect.signature(builder).parameters:
             options["weights_backbone"] = None
     return models.get_model(request.name, **{**options, **request.options})
+
+
+def _declared(models: Any, name: str, model: nn.Module) -> list[str]:
+    """Return the options of a model whose builder ignores unknown ones."""
+    names = option_names(models.get_model_builder(name))
+    for kind in type(model).__mro__:
+        parameters = inspect.signature(kind).parameters.values()
+        # A detector class passes further options to its base class.
+        if kind is nn.Module or all(one.kind is not one.VAR_KEYWORD for one in parameters):
+            break
+        names += option_names(kind)
+    return [name for name in dict.fromkeys(names) if name != "backbone"]
 
 
 def _fit_head(model: nn.Module, classes: int) -> None:

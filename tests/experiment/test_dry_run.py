@@ -113,11 +113,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
         "data: unknown data source 'digit'. Expected a data source or my_module:function. "
         "Did you mean digits",
     ),
-    "an empty folder": ({}, ["data={name: folder:empty}"], "data: "),
+    "an empty folder": ({}, ["data={name: folder:empty}"], "data.path: "),
     "a class without pictures": (
         {},
         ["data={name: folder:hollow}"],
-        "data: path: the class folder ",
+        "data.path: the class folder ",
     ),
     "no archive": ({}, ["data={name: npz:broken.npz}"], "data: "),
     "images that are not finite": ({}, ["data={name: npz:nan.npz}"], "data: "),
@@ -140,7 +140,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "more labels than images": (
         {},
         ["data.num_labeled=2000"],
-        "data: num_labeled: 2000 of 1000 labelled images cannot keep their label",
+        "data.num_labeled: 2000 of 1000 labelled images cannot keep their label",
     ),
     "a cut too fine": (
         {},

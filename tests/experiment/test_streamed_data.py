@@ -131,8 +131,8 @@ def test_doctor_examines_a_stream() -> None:
         (["data.num_labeled=10"], "data.num_labeled: the labelled samples are chosen"),
         (["store={path: s}"], "store: it has the outputs of every training sample"),
         (["teacher.precompute=true"], "teacher.precompute: it computes the outputs"),
-        (["data.validation=0.2"], "data: validation: a share of 0.2 needs .* validation: 1000"),
-        (["data.test=0.2"], "data: test: a share of 0.2 needs"),
+        (["data.validation=0.2"], "data.validation: a share of 0.2 needs .* validation: 1000"),
+        (["data.test=0.2"], "data.test: a share of 0.2 needs"),
         (
             ["objectives.cross_entropy.class_weights=balanced"],
             "objectives.cross_entropy.class_weights: balanced counts .* Set a list of weights",

@@ -90,7 +90,7 @@ def test_a_forest_teaches_a_regressor(folder: Path) -> None:
 def test_wrong_tables_are_errors_before_training(folder: Path) -> None:
     (folder / "t.csv").write_text("a,y\n" + "1,x\n2,z\n" * 20)
     wrong = RECIPE | {"data": {"name": "table:t.csv", "label": "why"}}
-    with pytest.raises(RecipeError, match=r"data: label: t\.csv has no column 'why'\. It has a, y"):
+    with pytest.raises(RecipeError, match=r"data.label: t\.csv has no column 'why'\. It has a, y"):
         Experiment.from_recipe(recipe(**wrong))
     images = RECIPE | {"data": {"name": "digits"}}
     with pytest.raises(RecipeError, match=r"task: .* needs 'features' in a batch"):

@@ -157,7 +157,7 @@ def test_unknown_categories_are_noted_and_missing_columns_are_errors(folder: Pat
     batch = experiment.splits.test.__getitems__([0, 1])
     assert student(batch)["logits"].isfinite().all()
     (folder / "new.csv").write_text("age,y\n30,n\n")
-    with pytest.raises(RecipeError, match=r"^data: files\.test: no column 'job'"):
+    with pytest.raises(RecipeError, match=r"^data\.files\.test: no column 'job'"):
         Experiment.from_recipe(recipe(**sections))
 
 

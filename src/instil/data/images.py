@@ -117,8 +117,8 @@ class LazyData(ImageData):
         shapes = sorted({tuple(image.shape) for image in images})
         if len(shapes) > 1:
             raise ValueError(
-                "images of one batch differ in shape, for example (C, H, W) = "
-                f"{shapes[0]} and {shapes[-1]}; give `size` to resize them"
+                "data.size: images of one batch differ in shape. Expected one shape, got (C, H, "
+                f"W) = {shapes[0]} and {shapes[-1]}. Set data.size to resize them"
             )
         if all(image.dtype == torch.uint8 for image in images):
             return torch.stack(images).float().div_(255)

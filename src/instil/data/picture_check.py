@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import numpy as np
 from typing_extensions import Doc
 
+from instil.data.pictures import upright
 from instil.files.atomic import atomic
 from instil.files.cache import cache_folder
 
@@ -21,6 +22,8 @@ BrokenOption = Annotated[
     Literal["error", "skip"],
     Doc("unreadable files: error, stop with their names; skip, leave them out with a note"),
 ]
+NUM_HEADERS = 10_000
+"""Largest number of files whose size is read before training, in about a second."""
 NUM_NAMED = 3
 """Largest number of files in a message."""
 
@@ -72,6 +75,50 @@ def readable_pictures(
     if broken and on_broken == "error":
         raise ValueError(_broken_message(broken))
     return set(paths) - broken.keys(), (_skipped_note(broken),) if broken else ()
+
+
+def check_one_size(paths: Sequence[Path], size: tuple[int, int] | None) -> None:
+    """Check that pictures that are not resized have one size, by the headers of their files.
+
+    Args:
+        paths: picture files. Of a longer list, ``NUM_HEADERS`` files are read.
+        size: (height, width) of resized pictures, or None for the size of each picture.
+
+    Raises:
+        ValueError: for two sizes, with a file of each.
+    """
+    if size is not None:
+        return
+    step = max(1, -(-len(paths) // NUM_HEADERS))
+    example_of_size: dict[tuple[int, int], Path] = {}
+    for path in paths[::step]:
+        example_of_size.setdefault(_header_size(path), path)
+    if len(example_of_size) == 1:
+        return
+    # The orientation may need the whole file.
+    examples = {_upright_size(path): path for path in example_of_size.values()}
+    if len(examples) > 1:
+        names = [f"{path} has {width} x {height}" for (width, height), path in examples.items()]
+        raise ValueError(
+            "size: the pictures differ in size. Expected one size, or data.size to resize them, "
+            f"got {' and '.join(names[:2])} pixels"
+        )
+
+
+def _header_size(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        size: tuple[int, int] = picture.size
+        return size
+
+
+def _upright_size(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        size: tuple[int, int] = upright(picture).size
+        return size
 
 
 def _broken_message(broken: dict[Path, str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from instil.data.surrogate_images import ForeignImages, ImageSource, SyntheticIm
 from instil.data.surrogates.blank import Placeholder
 from instil.data.surrogates.blobs import Blobs
 from instil.data.surrogates.noise import Noise
+from instil.recipe.errors import RecipeError
 from instil.recipe.options import check
 from instil.recipe.sections import DataConfig, Recipe, SurrogateConfig
 from instil.recipe.stages import stages
@@ -143,9 +146,19 @@ def data_source(
         arguments.setdefault("base", Path(recipe.folder))
     if "task_name" in signature:
         arguments["task_name"] = recipe.task.name
-    if source in catalogue.files("data"):
-        return function(**arguments)
-    return _call_user_source(function, arguments, name)
+    call = functools.partial(function, **arguments)
+    if source not in catalogue.files("data"):
+        call = functools.partial(_call_user_source, function, arguments, name)
+    try:
+        return call()
+    except (RecipeError, UntrustedCode):
+        raise
+    except ValueError as error:
+        # Sources begin the message about an option with its name.
+        option = re.split(r"[:.\[]", str(error), maxsplit=1)[0]
+        if option not in signature:
+            raise
+        raise ValueError(f"{path}.{error}") from error
 
 
 def _check_tokenizer(

@@ -71,9 +71,19 @@ def test_images_of_different_sizes_need_the_option_size(tmp_path):
     for part in ("train", "test"):
         classes(tmp_path / part, 4)
     paint(tmp_path / "test" / "ant" / "big.png", 0, "RGB", (9, 9))
-    test = folder(str(tmp_path)).test
-    with pytest.raises(ValueError, match="give `size`"):
-        test.__getitems__(range(len(test)))
+    with pytest.raises(ValueError, match=r"^size: .*0.png has 6 x 4 and .*big.png has 9 x 9 pix"):
+        folder(str(tmp_path))
+    images = folder(str(tmp_path), size=5).test.__getitems__(range(9))["image"]
+    assert images.shape == (9, 3, 5, 5)
+
+
+def test_pictures_that_become_equal_by_their_orientation(tmp_path):
+    classes(tmp_path / "data", 8)
+    turned = Image.new("RGB", (4, 6))
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "data" / "ant" / "turned.jpg", exif=turned.getexif())
+    train = folder("data", base=tmp_path, validation=2, test=2).train
+    assert train.__getitems__(range(len(train)))["image"].shape[1:] == (3, 4, 6)
 
 
 def test_bad_folders(tmp_path):

@@ -16,7 +16,7 @@ from instil.data.coco_annotations import AnnotatedPicture, Annotations, read_ann
 from instil.data.coco_files import AnnotationFiles, annotation_files, picture_file
 from instil.data.images import LazyData
 from instil.data.keypoint_pictures import PaddingOption, keypoint_pictures
-from instil.data.picture_check import BrokenOption, readable_pictures
+from instil.data.picture_check import BrokenOption, check_one_size, readable_pictures
 from instil.data.pictures import (
     BackgroundOption,
     ChannelsOption,
@@ -93,6 +93,7 @@ def coco(
     by_part = {part: [row for row in rows if row[0] in good] for part, rows in by_part.items()}
     first = Files((by_part["train"][0][0],)) if by_part.get("train") else Files(tuple(all_files))
     read = pictures(first, channels, size, background)
+    check_one_size([path for path in all_files if path in good], read.size)
     parts: dict[str, Samples] = {
         part: _samples(rows, read, names) for part, rows in by_part.items()
     }

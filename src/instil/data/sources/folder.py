@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from instil.data.images import LazyData
 from instil.data.keypoint_pictures import PaddingOption, keypoint_pictures
 from instil.data.masks import masked_pictures
 from instil.data.paths import located
-from instil.data.picture_check import BrokenOption, readable_pictures
+from instil.data.picture_check import BrokenOption, check_one_size, readable_pictures
 from instil.data.pictures import (
     BackgroundOption,
     ChannelsOption,
@@ -148,6 +149,7 @@ def _class_pictures(
     files["train"] = _with_unlabelled(files["train"], [directories["train"], root])
     files, notes = _readable(files, root, on_broken)
     mode = pictures(Files(files["train"][0]), **mode_options)
+    check_one_size(list(itertools.chain(*(paths for paths, _ in files.values()))), mode.size)
     parts: dict[str, Samples] = {
         part: LazyData(replace(mode, open=Files(paths)), torch.tensor(label), names)
         for part, (paths, label) in files.items()

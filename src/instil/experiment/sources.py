@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,17 +146,21 @@ def data_source(
         arguments.setdefault("base", Path(recipe.folder))
     if "task_name" in signature:
         arguments["task_name"] = recipe.task.name
-    call = functools.partial(function, **arguments)
-    if source not in catalogue.files("data"):
-        call = functools.partial(_call_user_source, function, arguments, name)
+    with _option_errors(path, signature):
+        if source in catalogue.files("data"):
+            return function(**arguments)
+        return _call_user_source(function, arguments, name)
+
+
+@contextlib.contextmanager
+def _option_errors(path: str, options: Collection[str]) -> Iterator[None]:
+    """Add the recipe path to errors about an option, which begin with its name."""
     try:
-        return call()
+        yield
     except (RecipeError, UntrustedCode):
         raise
     except ValueError as error:
-        # Sources begin the message about an option with its name.
-        option = re.split(r"[:.\[]", str(error), maxsplit=1)[0]
-        if option not in signature:
+        if re.split(r"[:.\[]", str(error), maxsplit=1)[0] not in options:
             raise
         raise ValueError(f"{path}.{error}") from error
 

@@ -17,6 +17,7 @@ INVERTING = "cmi dafl deep_inversion dfad dfq fast_data_free zskt"
 USERS = {
     ("scheme", "CarriesMemory"): "der",
     ("scheme", "EvaluatesRobustness"): ROBUST,
+    ("scheme", "FiltersTeacherSequences"): "distil_whisper sequence_level",
     ("scheme", "GeneratesText"): GENERATIVE,
     ("scheme", "RetokenizesTexts"): "on_policy",
     ("scheme", "SynthesizesImages"): INVERTING,

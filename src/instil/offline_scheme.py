@@ -10,6 +10,7 @@ from torch import nn
 from instil import catalogue
 from instil.cards import form_of
 from instil.core import Net, Objective, Objectives, Schedule, Teacher
+from instil.modules.drawn_noise import check_same_noise
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.presets import taps_for
 from instil.schemes.offline.offline import Offline
@@ -62,6 +63,8 @@ def offline_scheme(
     if not isinstance(student, Net):
         student_net = Net(student, task.call, _taps(student, batches, built, "student"))
     frozen = None if teacher is None else _teacher(teacher, batches, built)
+    if frozen is not None and any(any(one.needs["teacher"]) for _, one in built.named()):
+        check_same_noise(student_net, frozen)
     return Offline(student_net, frozen, built)
 
 

@@ -78,6 +78,7 @@ def test_counts_and_the_length_of_a_run() -> None:
     report = doctor(recipe("baselines=[alone]"))
     assert report["data"] == {
         "noun": "image",
+        "kind": "single",
         "classes": 10,
         "student_labels": 100,
         "train": {"samples": 1000, "labelled": 1000},

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import instil
+from instil.experiment.dry_run import dry_run
+from instil.experiment.experiment import Experiment
 from instil.export.onnx_sampler import OnnxSampler
 from instil.generation.sampler_table import sampler_table
 from instil.modules.denoiser import SOLVERS, Denoiser
@@ -145,6 +147,22 @@ def test_unlabelled_images_of_a_file(tmp_path: Path) -> None:
                 update={"student": unlabelled.student.model_copy(update={"options": CONDITIONAL})}
             )
         )
+
+
+@pytest.mark.parametrize("key", ["schedule=flow", "times=logit_normal"])
+def test_compared_networks_draw_the_same_noise(key: str) -> None:
+    changes = [
+        "student.model=denoiser",
+        f"student.options.{key}",
+        "objectives.denoised_matching={}",
+    ]
+    name = key.partition("=")[0]
+    with pytest.raises(RecipeError, match=rf"^student\.options\.{name}: student and teacher draw"):
+        doctor(small(*changes))
+    # Schemes of diffusion translate noise levels, and labels need no teacher.
+    translated = ["objectives={denoised_matching: {}}", "scheme=consistency_distillation"]
+    for ending in (translated, ["objectives={denoising: {}}"]):
+        next(dry_run(Experiment.from_recipe(small(*changes, *ending))))
 
 
 @pytest.mark.parametrize(

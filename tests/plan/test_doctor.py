@@ -51,6 +51,7 @@ def test_the_findings_of_a_healthy_recipe() -> None:
         "match",
         "signals",
         "forecast",
+        "notes",
         "problems",
     }
     assert stage["student"]["parameters"] == sum(
@@ -100,7 +101,7 @@ def test_values_and_gradients_by_hand() -> None:
         ),
         (
             ["data.num_labeled=1", "data.batch_size=2"],
-            "objectives.cross_entropy: no item of the first batch contributes to this loss",
+            "objectives.cross_entropy: no item of the first 8 batches contributes to this loss",
         ),
         (
             ["objectives.kd.weight={start: 0, end: 0}"],
@@ -115,6 +116,23 @@ def test_problems(changes: list[str], message: str) -> None:
 @pytest.mark.parametrize("name", ["dlb", "dmd2", "dkd"])
 def test_a_loss_may_begin_without_items_or_at_its_minimum(name: str) -> None:
     assert doctor(recipes.load(name, small_data(name)))["problems"] == []
+
+
+@pytest.mark.parametrize("name", ["transfer", "depth"])
+def test_few_labels_may_be_missing_in_the_first_batch(name: str) -> None:
+    report = doctor(recipes.load(name, [*small_data(name), "baselines=[]"]))
+    assert report["problems"] == []
+    values = {key: facts["value"] for key, facts in report["stages"][0]["objectives"].items()}
+    assert all(value > 0 for value in values.values()), values
+
+
+@pytest.mark.parametrize("name", ["distil_whisper", "verified"])
+def test_texts_of_an_untrained_teacher_are_not_filtered(name: str) -> None:
+    small = ["data.rows=64", "data.batch_size=16", "teacher.options.width=16", "baselines=[]"]
+    report = doctor(recipes.load(name, small))
+    assert report["problems"] == []
+    assert any("its texts are not filtered here" in note for note in report["notes"])
+    assert all(facts["count"] for facts in report["stages"][0]["objectives"].values())
 
 
 def test_few_labels_may_have_a_small_share_of_the_gradient() -> None:

@@ -13,6 +13,7 @@ from instil.capabilities.objectives import (
 from instil.capabilities.schemes import (
     CarriesMemory,
     EvaluatesRobustness,
+    FiltersTeacherSequences,
     GeneratesText,
     Perturbation,
     PreparesSteps,
@@ -33,6 +34,7 @@ __all__ = [
     "CountsLabels",
     "EvaluatesRobustness",
     "ExplainsMissingRoles",
+    "FiltersTeacherSequences",
     "GeneratesText",
     "GivesRealTargets",
     "GivesSoftTargets",

@@ -106,6 +106,21 @@ class VerifiesTexts(Protocol):
 
 
 @runtime_checkable
+class FiltersTeacherSequences(Protocol):
+    """Scheme that may leave out sequences of the teacher with errors.
+
+    Of a teacher that is not trained yet it may leave out all.
+    """
+
+    def remove_filter(self) -> bool:
+        """Use every sequence of the teacher from now on.
+
+        Returns:
+            Whether the scheme left out sequences before.
+        """
+
+
+@runtime_checkable
 class TrainsOtherStudents(Protocol):
     """Scheme that trains further students, which are evaluated and stored like the exported one."""
 

@@ -17,6 +17,8 @@ from instil.report.quantities import duration, milliseconds, plain, size
 if TYPE_CHECKING:
     from instil.recipe import Recipe
 
+CLASS_KINDS = ("single", "multi", "binary", "boxes")
+"""Kinds of labels that are classes."""
 MATCH_TEXTS = {
     "agreement": "teacher and student agree on",
     "teacher_accuracy": "the teacher is correct on",
@@ -138,7 +140,7 @@ def _forecast_line(forecast: Mapping[str, Any]) -> str:
 
 
 def _data_line(data: Mapping[str, Any]) -> str:
-    """Return samples and labels of each split, classes, and labels of the student."""
+    """Return samples and labels of each split, classes if any, and labels of the student."""
     counts = []
     for name in ("train", "validation", "test"):
         part = data[name]
@@ -152,7 +154,10 @@ def _data_line(data: Mapping[str, Any]) -> str:
     student = ""
     if data["student_labels"] is not None:
         student = f"; the student sees {data['student_labels']:,} labels"
-    return f"Data: {data['noun']}s: {', '.join(counts)}; {data['classes']:,} classes{student}."
+    # Tokens, numbers and grades have no classes, although a split names its outputs.
+    has_classes = data["kind"] in CLASS_KINDS
+    classes = f"; {data['classes']:,} classes" if has_classes else ""
+    return f"Data: {data['noun']}s: {', '.join(counts)}{classes}{student}."
 
 
 def _run_line(run: Mapping[str, Any]) -> str:

@@ -31,8 +31,8 @@ MEANINGS: Mapping[str, tuple[str, tuple[Level, ...]]] = {
     "entropy": (
         "entropy of the teacher",
         (
-            (0.0, "nearly one class: use a higher temperature or features"),
-            (0.05, "several likely classes: soft predictions carry information"),
+            (0.0, "almost certain: use a higher temperature or features"),
+            (0.05, "several likely predictions: soft predictions carry information"),
             (0.6, "nearly flat: use a temperature of at most 1"),
         ),
     ),

@@ -25,10 +25,10 @@ def data_summary(experiment: Experiment) -> dict[str, Any]:
     """Return the numbers of samples, labels and classes of the data.
 
     Returns:
-        ``noun`` (such as image), ``classes`` and, for each of ``train``, ``validation`` and
-        ``test``, ``samples`` and ``labelled`` (None where ``data.surrogate`` replaces the training
-        data). ``student_labels`` is the number of labels for the student. All numbers of a stream
-        are None.
+        ``noun`` (such as image), ``kind`` of the labels and ``classes`` (number of named outputs).
+        ``train``, ``validation`` and ``test`` have ``samples`` and ``labelled`` each (None where
+        ``data.surrogate`` replaces the training data). ``student_labels`` is the number of labels
+        for the student. All numbers of a stream are None.
     """
     splits = experiment.splits
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
@@ -37,6 +37,7 @@ def data_summary(experiment: Experiment) -> dict[str, Any]:
     is_closed = experiment.recipe.data.surrogate is not None
     return {
         "noun": splits.train.noun,
+        "kind": splits.kind,
         "classes": len(splits.classes),
         "student_labels": label_count(seen),
         **{

@@ -30,6 +30,7 @@ from instil.experiment.fitted_student import is_fitted_student
 from instil.experiment.fitted_student_checks import check_fit
 from instil.experiment.fitted_teacher import check_estimator_kind
 from instil.experiment.networks import build_network
+from instil.experiment.noise_checks import check_noise
 from instil.experiment.own_losses import check_own_losses
 from instil.experiment.schemes import build_scheme, samples_for_objectives, samples_for_scheme
 from instil.experiment.stored_teacher import stored_teacher
@@ -115,6 +116,7 @@ def _build_stage(
         check_precompute(recipe)
     scheme = build_scheme(experiment, student, _combined_teacher(experiment, teachers, batch))
     prepare_scheme(scheme, batch)
+    check_noise(scheme)
     check_own_losses(scheme, batch, samples)
     sample_sets = [samples_for_scheme(scheme, samples), *_baseline_samples(experiment, samples)]
     if is_fitted_student(scheme):

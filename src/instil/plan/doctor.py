@@ -33,8 +33,10 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
     plan = Plan.compile(experiment)
     steps = FirstSteps.take(plan)
     problems: list[str] = []
+    notes_of_stages: list[str] = []
     for stage in steps.stages:
         problems += stage["problems"]
+        notes_of_stages += stage["notes"]
     run = estimate_run(steps)
     notes_of_data = getattr(experiment.visible_samples, "about", ())
     return {
@@ -46,6 +48,7 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
         "notes": [
             *notes_of_data,
             *experiment.notes,
+            *dict.fromkeys(notes_of_stages),
             *_learning_rate_notes(experiment),
             *run["notes"],
         ],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from instil.capabilities import FiltersTeacherSequences
 from instil.core import Batch, Outputs, Scheme
 from instil.early_signals.stage_signals import gradient_signals, stage_signals
 from instil.engine import Engine
@@ -18,7 +20,7 @@ from instil.experiment.training_options import build_engine, build_training
 from instil.experiment.weighting_advice import weighting_advice
 from instil.plan.fitted_examination import examine_fitted_stage
 from instil.plan.forecast import forecast_training
-from instil.plan.loss_probe import probe_losses
+from instil.plan.loss_probe import first_batches, probe_losses
 from instil.plan.net_summary import compare_outputs, summarize_net
 from instil.plan.stage_problems import stage_problems
 from instil.plan.step_timer import first_step_clock
@@ -36,11 +38,12 @@ def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> d
         ``scheme``, ``teacher_trained``, ``student`` and ``teacher`` (``summarize_net``; None
         without a teacher), ``objectives`` (``probe_losses``), ``match`` (``compare_outputs``),
         ``signals`` (``task`` of ``TaskSignals`` and ``losses`` of ``GradientSignals``),
-        ``forecast`` (``forecast_training``) and ``problems``. A student that is fitted without
-        gradients has no entries in ``objectives``.
+        ``forecast`` (``forecast_training``), ``notes`` and ``problems``. A student that is fitted
+        without gradients has no entries in ``objectives``.
     """
     if is_fitted_student(scheme):
         return examine_fitted_stage(experiment, scheme, is_trained)
+    notes = [] if is_trained else _remove_filter(scheme)
     recipe = experiment.recipe
     seed = recipe.seeds[0]
     engine = build_engine(recipe.train)
@@ -54,7 +57,8 @@ def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> d
         sampler=recipe.data.sampler,
         with_mixing=True,
     )
-    batch = engine.move(next(iter(loader))) | first_step_clock(seed)
+    batches = first_batches(loader, engine, seed)
+    batch = next(batches)
     with torch.no_grad():
         student_outputs = scheme.student(batch)
         teacher_outputs = scheme.teacher_outputs(batch)
@@ -67,17 +71,24 @@ def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> d
         "teacher_trained": is_trained,
         "student": summarize_net(scheme.student, student_outputs),
         "teacher": _teacher_summary(scheme, teacher_outputs),
-        "objectives": probe_losses(scheme, engine, batch),
+        "objectives": probe_losses(scheme, engine, itertools.chain([batch], batches)),
         "match": _match(experiment, student_outputs, teacher_outputs, batch),
         "signals": task_signals | _gradient_facts(experiment, scheme, engine, is_trained),
         "forecast": forecast_training(experiment, scheme, engine, batch),
     }
-    problems = [
-        *data_problems(experiment, samples, batch, scheme),
-        *stage_problems(findings, scheme),
-        *weighting_advice(experiment),
-    ]
-    return findings | {"problems": problems}
+    problems = [*data_problems(experiment, samples, batch, scheme)]
+    problems += [*stage_problems(findings, scheme), *weighting_advice(experiment)]
+    return findings | {"notes": notes, "problems": problems}
+
+
+def _remove_filter(scheme: Scheme) -> list[str]:
+    """Use all sequences of an untrained teacher, which may all have errors; return a note on it."""
+    if isinstance(scheme, FiltersTeacherSequences) and scheme.remove_filter():
+        return [
+            "The teacher is not trained yet, so its texts are not filtered here. `instil run` "
+            "filters those of the trained teacher."
+        ]
+    return []
 
 
 def _gradient_facts(

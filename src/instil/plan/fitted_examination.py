@@ -64,5 +64,6 @@ def examine_fitted_stage(
             "losses": {},
         },
         "forecast": forecast,
+        "notes": [],
         "problems": list(data_problems(experiment, samples, batch, scheme)),
     }

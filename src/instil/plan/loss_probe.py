@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Scheme, Update
+from instil.core import Batch, Schedule, Scheme, Update
 from instil.engine import Engine
+from instil.plan.step_timer import first_step_clock
 
 MAX_PROBED_STEPS = 8
+"""Largest number of steps in which items of every loss are looked for."""
 
 LossFacts = dict[str, dict[str, Any]]
 """Loss name (``learner/objective``) -> facts about this loss."""
 
 
-def probe_losses(scheme: Scheme, engine: Engine, batch: Batch) -> LossFacts:
-    """Compute every loss of a scheme on a batch, without training it.
+def first_batches(loader: Iterable[Batch], engine: Engine, seed: int) -> Iterator[Batch]:
+    """Batches of a training on the device, each with the clock of the first step.
 
-    A scheme may train on another text or with another loss in each step. Up to eight steps are
-    probed, until every loss counts items; otherwise the step with the most such losses is used.
+    Args:
+        loader: loader of the training; it is repeated, because an epoch may have few batches.
+        engine: engine of the training.
+        seed: seed of the training.
+
+    Yields:
+        Batches, without end.
+    """
+    for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
+        yield engine.move(batch) | first_step_clock(seed)
+
+
+def probe_losses(scheme: Scheme, engine: Engine, batches: Iterable[Batch]) -> LossFacts:
+    """Compute every loss of a scheme on its first batches, without training it.
+
+    A scheme may train on another text or with another loss in each step, and few labels are in
+    few batches. Up to eight steps are probed, until every loss has items. A loss without items in
+    the step with the most losses has the facts of its own first step with items.
 
     Args:
         scheme: prepared scheme, in train mode.
         engine: engine on which ``setup`` was called with the scheme.
-        batch: first batch, with its clock.
+        batches: batches of the first steps, each with its clock.
 
     Returns:
         For each loss its ``learner``, ``value``, ``count`` (number of items), ``constant`` (whether
@@ -35,16 +54,44 @@ def probe_losses(scheme: Scheme, engine: Engine, batch: Batch) -> LossFacts:
         ``reads``, ``adapters`` (number of parameters) and ``plan`` (pairs of feature levels).
     """
     probes: list[LossFacts] = []
-    for step in range(MAX_PROBED_STEPS):
+    for step, batch in enumerate(itertools.islice(batches, MAX_PROBED_STEPS)):
         step_batch = scheme.before_step(batch | {"step": torch.tensor(step)})
         probes.append(_losses_of_step(scheme, engine, step_batch))
-        if all(facts["count"] for facts in probes[-1].values()):
+        if not _losses_without_items(probes[-1], scheme):
             break
-    return max(probes, key=_num_counted)
+    # The first of several steps with equally many losses is used.
+    losses = max(probes, key=lambda probe: len(probe) - len(_losses_without_items(probe, scheme)))
+    for key in _losses_without_items(losses, scheme):
+        for probe in probes:
+            if key in probe and not lacks_items(key, probe[key], scheme):
+                losses[key] = probe[key]
+                break
+    return losses
 
 
-def _num_counted(losses: LossFacts) -> int:
-    return sum(facts["count"] > 0 for facts in losses.values())
+def lacks_items(key: str, facts: Mapping[str, Any], scheme: Scheme) -> bool:
+    """Whether no item contributes to a loss.
+
+    Args:
+        key: name of the loss (``learner/objective``).
+        facts: facts about the loss.
+        scheme: the scheme.
+    """
+    name = key.partition("/")[2]
+    objective = dict(scheme.objectives.named()).get(name)
+    # With average=batch, the count of a label loss includes unlabelled items: then the value is 0.
+    is_label_loss = objective is not None and objective.items.labelled
+    is_zero = facts["value"] == 0 and not begins_later(scheme.objectives.weights.get(name, 1.0))
+    return not facts["count"] or (is_zero and is_label_loss)
+
+
+def begins_later(weight: float | Schedule) -> bool:
+    """Whether a weight rises from 0, so that the loss is 0 in the first step."""
+    return isinstance(weight, Schedule) and weight.start == 0 < weight.end
+
+
+def _losses_without_items(losses: LossFacts, scheme: Scheme) -> list[str]:
+    return [key for key, facts in losses.items() if lacks_items(key, facts, scheme)]
 
 
 def _losses_of_step(scheme: Scheme, engine: Engine, batch: Batch) -> LossFacts:

@@ -8,6 +8,7 @@ from typing import Any
 
 from instil.cards import at_progress, has_tag
 from instil.core import Objective, Schedule, Scheme
+from instil.plan.loss_probe import MAX_PROBED_STEPS, begins_later, lacks_items
 from instil.schemes.bases.writer import GenerativeScheme
 
 MIN_SHARE = 0.01
@@ -27,7 +28,7 @@ def stage_problems(findings: Mapping[str, Any], scheme: Scheme) -> Iterator[str]
     for key, facts in findings["objectives"].items():
         name = key.partition("/")[2]
         path = f"objectives.{name}" if name in scheme.objectives else key
-        problem = _loss_problem(facts, name, scheme, findings["teacher_trained"])
+        problem = _loss_problem(key, facts, scheme, findings["teacher_trained"])
         if problem:
             yield f"{path}: {problem}"
     if scheme.teacher is not None and any(part.training for part in scheme.teacher.modules()):
@@ -40,15 +41,14 @@ def stage_problems(findings: Mapping[str, Any], scheme: Scheme) -> Iterator[str]
 
 
 def _loss_problem(
-    facts: Mapping[str, Any], name: str, scheme: Scheme, is_teacher_trained: bool
+    key: str, facts: Mapping[str, Any], scheme: Scheme, is_teacher_trained: bool
 ) -> str:
     """Problem of one loss, empty if it has none."""
+    name = key.partition("/")[2]
     weight = scheme.objectives.weights.get(name, 1.0)
     objective = dict(scheme.objectives.named()).get(name)
     label_objective = objective if objective is not None and objective.items.labelled else None
-    # With average=batch, the count of a label loss includes unlabelled items: then the value is 0.
-    is_empty = facts["value"] == 0 and label_objective is not None and not _begins_later(weight)
-    if not facts["count"] or is_empty:
+    if lacks_items(key, facts, scheme):
         return _empty_loss_problem(scheme, objective)
     if facts["constant"]:
         return f"the loss is constant: it does not depend on learner '{facts['learner']}'"
@@ -67,11 +67,6 @@ def _loss_problem(
     return ""
 
 
-def _begins_later(weight: float | Schedule) -> bool:
-    """Whether a weight rises from 0, so that the loss is 0 in the first step."""
-    return isinstance(weight, Schedule) and weight.start == 0 < weight.end
-
-
 def _reads_earlier_steps(objective: Objective) -> bool:
     """Whether the items of a loss depend on what an earlier step has stored."""
     chosen = type(objective)
@@ -81,16 +76,19 @@ def _reads_earlier_steps(objective: Objective) -> bool:
 
 def _lacks_gradient(facts: Mapping[str, Any], weight: float | Schedule, scheme: Scheme) -> bool:
     """Whether a loss has no gradient, although it is not 0 from the beginning."""
-    is_minimal = facts["value"] == 0 and (_begins_later(weight) or at_progress(weight, {}) > 0)
+    is_minimal = facts["value"] == 0 and (begins_later(weight) or at_progress(weight, {}) > 0)
     return facts["gradient"] == 0 and scheme.card.source != "self" and not is_minimal
 
 
 def _empty_loss_problem(scheme: Scheme, objective: Objective | None) -> str:
-    """Problem of a loss without items in the first batch, empty if other steps have some."""
+    """Problem of a loss without items in the first batches, empty if other steps have some."""
     # Losses of a scheme, such as those of rehearsal, may begin later.
     if objective is None or _reads_earlier_steps(objective):
         return ""
-    message = "no item of the first batch contributes to this loss. Expected at least one"
+    message = (
+        f"no item of the first {MAX_PROBED_STEPS} batches contributes to this loss. Expected at "
+        "least one"
+    )
     if not (isinstance(scheme, GenerativeScheme) and objective.items.labelled):
         return f"{message} labelled or valid item"
     # The first step may use generated text by chance; then another step has the labels.

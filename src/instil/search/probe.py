@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +18,7 @@ from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.trained_teachers import load_if_trained
 from instil.experiment.training_options import build_engine, build_training
-from instil.plan.loss_probe import LossFacts, probe_losses
+from instil.plan.loss_probe import LossFacts, first_batches, probe_losses
 from instil.plan.step_timer import first_step_clock, seconds_per_step
 from instil.recipe import build
 from instil.recipe.sections import TeacherConfig
@@ -119,9 +120,10 @@ def _first_steps(
     loader = stage.loader(
         stage.train_data(seed), seed, sampler=recipe.data.sampler, with_mixing=True
     )
-    batch = engine.move(next(iter(loader))) | first_step_clock(seed)
+    batches = first_batches(loader, engine, seed)
+    batch = next(batches)
     scheme.train()
-    losses = probe_losses(scheme, engine, batch)
+    losses = probe_losses(scheme, engine, itertools.chain([batch], batches))
     signals, _ = gradient_signals(stage, scheme, engine, first_step_clock(seed))
     # The first step allocates the state of the optimizers and is not timed.
     train_step(engine, scheme, [batch])

@@ -43,6 +43,14 @@ def test_samples_with_many_errors_are_left_out() -> None:
     assert torch.equal(filtered["valid"], filtered["label"] != -100)
 
 
+def test_the_filter_can_be_removed() -> None:
+    every = scheme().before_step(timed())["label"]
+    strict = scheme(0.0)
+    assert strict.remove_filter()
+    assert torch.equal(strict.before_step(timed())["label"], every)
+    assert not strict.remove_filter()
+
+
 def test_a_perfect_teacher_keeps_all_samples() -> None:
     every = scheme().before_step(timed())["label"]
     again = scheme(0.0).before_step(timed() | {"label": every})["label"]

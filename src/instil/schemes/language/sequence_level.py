@@ -86,6 +86,13 @@ class SequenceLevel(GenerativeScheme):
         """
         self.teacher_texts = TeacherTexts(verify, self.candidates)
 
+    def remove_filter(self) -> bool:
+        """Use all texts of the teacher; returns whether some could be left out."""
+        has_filter = self.verified
+        self.verified = False
+        self.teacher_texts = TeacherTexts()
+        return has_filter
+
     def build(self, batch: Batch) -> None:
         if self.verified and self.teacher_texts.verify is None:
             raise ValueError(

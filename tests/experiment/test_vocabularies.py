@@ -11,6 +11,7 @@ import pytest
 
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
+from instil.experiment.teachers import teacher_training_data
 from instil.plan.doctor import doctor
 from instil.recipe import RecipeError
 from instil.recipe.sections import Recipe
@@ -120,3 +121,18 @@ def test_other_special_tokens_of_the_teacher_are_a_warning(here: Path) -> None:
     same = Experiment.from_recipe(taught("model"))
     list(dry_run(same))
     assert not [warning for warning in same.warnings if "template" in warning or "end" in warning]
+
+
+@pytest.mark.parametrize("own", [{}, {"tokenizer": "bpe:260"}, {"tokenizer": "bpe:258"}])
+def test_a_teacher_is_trained_on_the_tokens_that_it_reads(own: dict[str, Any]) -> None:
+    teacher = {
+        "model": "causal_transformer",
+        "options": {"width": 8, "depth": 1},
+        "data": {"name": "text", "path": "texts", "length": 16, "rows": 6, "held_out": 4} | own,
+    }
+    experiment = Experiment.from_recipe(taught("bpe:260", teacher=teacher))
+    if own.get("tokenizer") == "bpe:260":
+        assert teacher_training_data(experiment, experiment.recipe.teachers[0], 0)
+        return
+    with pytest.raises(RecipeError, match=r"^teacher.data: token .* Expected the same 260"):
+        teacher_training_data(experiment, experiment.recipe.teachers[0], 0)

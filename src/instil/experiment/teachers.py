@@ -19,6 +19,7 @@ from instil.engine import init_distributed, world_size
 from instil.experiment.experiment import Experiment
 from instil.experiment.offloaded_teachers import move_teacher
 from instil.experiment.sources import data_source, set_collation
+from instil.experiment.vocabularies import require_same_tokens
 from instil.items import to_device
 from instil.recipe import RecipeError, build_options, error_context
 from instil.recipe.sections import DataConfig, TeacherConfig
@@ -165,6 +166,7 @@ def _with_own_source(experiment: Experiment, teacher_config: TeacherConfig) -> E
     name = teacher_config.data.name
     options = teacher_config.data.options
     splits = _load_source(experiment, name, options)
+    require_same_tokens(splits.train, experiment.for_network(teacher_config).splits.train)
     recipe = experiment.recipe
     data = DataConfig(
         name=name,

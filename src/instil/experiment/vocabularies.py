@@ -12,6 +12,7 @@ from instil.core import Batch, Net, side_effect_free
 from instil.data.aligned import read_by_teacher
 from instil.data.gguf_tokenizer import gguf_metadata
 from instil.data.pair_tokenizers import SubwordPairTokenizer
+from instil.data.samples import Samples
 from instil.data.special_tokens import SpecialTokenFiles, end_tokens
 from instil.data.tokenizers import Tokenizer, vocabulary_of_file
 from instil.experiment.experiment import Experiment
@@ -58,6 +59,38 @@ def check_vocabulary(net: Net, experiment: Experiment, config: ModelConfig, path
     for sentence in _special_token_warnings(tokenizer, file, is_own_template):
         if f"{path}: {sentence}" not in experiment.warnings:
             experiment.warnings.append(f"{path}: {sentence}")
+
+
+def require_same_tokens(own: Samples, read: Samples) -> None:
+    """Check that the data of a teacher have the tokens that it reads in the student's data.
+
+    Args:
+        own: samples that the teacher is trained on.
+        read: samples of the student, as the teacher reads them.
+
+    Raises:
+        RecipeError: if an id stands for two different tokens.
+    """
+    names, expected = _token_names(own), _token_names(read)
+    if names is None or expected is None or names == expected:
+        return
+    differing = sorted(index for index, _ in names.items() ^ expected.items())[0]
+    tokens = [repr(side.get(differing, "missing")) for side in (names, expected)]
+    raise RecipeError(
+        f"teacher.data: token {differing} is {tokens[0]} there and {tokens[1]} in the texts that "
+        f"this teacher reads later. Expected the same {len(expected)} tokens. Set the same "
+        "tokenizer and no prune for both; the tokens of bpe:SIZE and of prune depend on the texts"
+    )
+
+
+def _token_names(samples: Any) -> dict[int, str] | None:
+    """Token of each id of samples, None for samples that are not texts."""
+    tokenizer: Any = getattr(samples, "tokenizer", None)
+    if tokenizer is None:
+        return None
+    tokens = _tokens(getattr(tokenizer, "tokenizer", tokenizer))
+    token_ids = samples.facts.get("tokens")  # of a reduced vocabulary
+    return {new: tokens[old] for new, old in enumerate(token_ids)} if token_ids else tokens
 
 
 def _special_token_warnings(tokenizer: Tokenizer, file: Path, is_own_template: bool) -> list[str]:
@@ -121,9 +154,11 @@ def add_output_warnings(
             experiment.warnings.append(warning)
 
 
-def _tokens(tokenizer: Tokenizer) -> dict[int, str]:
+def _tokens(tokenizer: Any) -> dict[int, str]:
     """Token of each id."""
     inner: Any = getattr(tokenizer, "inner", None)
+    if symbols := getattr(tokenizer, "symbols", None):
+        return dict(enumerate(symbols))
     if inner is None:  # a tokenizer of bytes
         return {index: f"byte {index}" for index in range(tokenizer.size)}
     return {index: token for token, index in inner.get_vocab().items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -67,17 +68,8 @@ def denoiser(
     if network.startswith("diffusers:") and "path" not in options:
         options = _diffusers_options(network, channels, size, num_classes) | options
     facts = {"channels": channels, "size": size, "classes": num_classes}
-    try:
+    with _inner_errors():
         model = build_part(network, options, pretrained=pretrained, **facts)
-    except UntrustedCode:
-        raise
-    except ValueError as error:
-        # The keys of the inner network are one level deeper in the recipe.
-        key, colon, problem = str(error).partition(": ")
-        if key != "model" and not key.startswith("options."):
-            raise
-        path = "network" if key == "model" else f"network_{key}"
-        raise ValueError(f"options.{path}{colon}{problem}") from error
     return Denoiser(
         model,
         parameterisation=parameterisation,
@@ -89,6 +81,21 @@ def denoiser(
         solver=solver,
         guidance=guidance,
     )
+
+
+@contextlib.contextmanager
+def _inner_errors() -> Iterator[None]:
+    """Name the options of the inner network by their path, which is one level deeper."""
+    try:
+        yield
+    except UntrustedCode:
+        raise
+    except ValueError as error:
+        key, colon, problem = str(error).partition(": ")
+        if key != "model" and not key.startswith("options."):
+            raise
+        path = "network" if key == "model" else f"network_{key}"
+        raise ValueError(f"options.{path}{colon}{problem}") from error
 
 
 def _diffusers_options(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.teachers import teacher_training_data
 from instil.experiment.trained_teachers import cache_path
-from instil.recipe import RecipeError
+from instil.recipe import RecipeError, build
 from instil.teachers.amalgamated import Amalgamated
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.private_votes import PrivateVotes
@@ -83,6 +84,29 @@ def test_several_teachers_are_combined_as_the_recipe_defines() -> None:
     joined = teacher_of(experiment(f"teacher=[{HIGH}, {LOW}]", "ensemble=amalgamated"))
     assert isinstance(joined, Amalgamated)
     assert joined.order.tolist() == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("column", ["teacher_id", "domain"])
+def test_a_late_row_without_a_teacher_is_an_error_before_training(
+    column: str, tmp_path: Path
+) -> None:
+    rows = [{"text": "the lazy dog", "teacher_id": i % 2, "domain": "ab"[i % 2]} for i in range(40)]
+    rows[31] |= {"teacher_id": 2, "domain": "c"}
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = {"name": "chat", "files": "rows.jsonl", "tokenizer": "bytes", "length": 16}
+    network = {"model": "causal_transformer", "options": {"width": 8}}
+    sections = {
+        "folder": str(tmp_path),
+        "task": "language",
+        "data": data | {"batch_size": 1},
+        "teacher": [network, network],
+        "ensemble": {"type": "routed", "by": column},
+        "student": network,
+        "objectives": {"kd": {}},
+    }
+    message = rf"^ensemble\.by: {column} of row \d+ of train .* from 0 to 1, got 2"
+    with pytest.raises(RecipeError, match=message):
+        teacher_of(Experiment.from_recipe(build(sections)))
 
 
 def test_an_unknown_combination_is_refused() -> None:

@@ -25,6 +25,7 @@ from instil.recipe import RecipeError, build_options, error_context
 from instil.recipe.sections import DataConfig, TeacherConfig
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
+from instil.teachers.routed import ROW_KEYS, Routed
 
 
 def teacher_training_data(
@@ -127,7 +128,20 @@ def combine_teachers(experiment: Experiment, nets: Sequence[Net | Teacher]) -> T
         ]
         options["class_names"] = experiment.splits.classes
     with error_context("ensemble"):
-        return teacher_class(nets, **options)
+        teacher = teacher_class(nets, **options)
+        if isinstance(teacher, Routed):
+            _check_routes(teacher, experiment)
+        return teacher
+
+
+def _check_routes(teacher: Routed, experiment: Experiment) -> None:
+    """Check that each row in memory has a member, before a late batch fails."""
+    splits = experiment.splits
+    parts = {"train": experiment.samples, "validation": splits.validation, "test": splits.test}
+    for name, part in parts.items():
+        column = part.column(teacher.by)
+        if teacher.by in ROW_KEYS and column is not None:
+            teacher.check_members(column, name)
 
 
 def prepare_teacher(teacher: Teacher | None, experiment: Experiment) -> Teacher | None:

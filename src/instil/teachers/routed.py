@@ -115,13 +115,26 @@ class Routed(Teacher):
     def _member_of_row(self, batch: Batch) -> Tensor:
         """Index of the member of each row (N,)."""
         member: Tensor = batch[self.by]
-        is_wrong = (member < 0) | (member >= len(self.members))
-        if is_wrong.any():
-            raise ValueError(
-                f"ensemble.by: a {self.by} of the batch has no member. Expected numbers from 0 to "
-                f"{len(self.members) - 1}, got {int(member[is_wrong][0])}"
-            )
+        self.check_members(member, "the batch")
         return member
+
+    def check_members(self, index: Tensor, source: str) -> None:
+        """Check that each row has a member.
+
+        Args:
+            index: index of the member of each row (N,).
+            source: name of the rows, for messages.
+
+        Raises:
+            ValueError: for an index without a member.
+        """
+        is_wrong = (index < 0) | (index >= len(self.members))
+        if is_wrong.any():
+            row = int(is_wrong.nonzero()[0, 0])
+            raise ValueError(
+                f"ensemble.by: {self.by} of row {row} of {source} has no member. Expected numbers "
+                f"from 0 to {len(self.members) - 1}, got {index[row].tolist()}"
+            )
 
     def choose(self, logits: Tensor, batch: Batch) -> Tensor:
         """Choose the member of each item.

@@ -107,7 +107,7 @@ def test_bad_arguments() -> None:
     ):
         Routed([net()], "domain")({key: batch()[key] for key in ("x", "label")})
     domains = batch() | {"domain": torch.full((len(batch()["x"]),), 2)}
-    with pytest.raises(ValueError, match=r"ensemble\.by: a domain .* from 0 to 1, got 2"):
+    with pytest.raises(ValueError, match=r"ensemble\.by: domain of row 0 .* from 0 to 1, got 2"):
         Routed([net(), net()], "domain")(domains)
     with pytest.raises(ValueError, match="member 0 gives features, and no logits to choose from"):
         Routed([Net(net().model, lambda model, samples: {"features": model(samples["x"])})])(

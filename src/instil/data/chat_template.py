@@ -20,6 +20,8 @@ END_GENERATION = re.compile(r"(\{%-?\s*)endgeneration(\s*-?%\})")
 SPECIAL_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 PROBE = "instil"
 """Text whose place in the result shows the form of contents that a template reads."""
+ANSWER = "distil"
+"""Text of an answer in the check of a template."""
 CHATML = Path(__file__).with_name("chatml.jinja")
 
 
@@ -29,34 +31,61 @@ class ChatTemplate:
     Args:
         source: text of the template (Jinja).
         tokens: special tokens that the template may use, such as ``eos_token``.
+        name: option and origin of the template, for messages.
 
     Attributes:
         has_marks: whether the template marks the answers by ``{% generation %}``.
     """
 
-    def __init__(self, source: str, tokens: dict[str, str]):
+    def __init__(self, source: str, tokens: dict[str, str], name: str = "chat_template"):
         self.source = source
         self.tokens = tokens
+        self.name = name
         self.has_marks = GENERATION.search(source) is not None
 
     @cached_property
     def reads_parts(self) -> bool:
         """Whether the template reads contents as lists of parts, as for images."""
         parts = [{"type": "text", "text": PROBE}]
-        return PROBE not in self._probe(PROBE) and PROBE in self._probe(parts)
+        as_text, as_parts = (self._probe([_message(content)]) for content in (PROBE, parts))
+        return PROBE not in (as_text or "") and PROBE in (as_parts or "")
 
-    def _probe(self, content: Any) -> str:
-        """Text of a message with this content; empty if the template refuses it."""
+    def _probe(self, messages: Sequence[Message]) -> str | None:
+        """Text of a conversation; None if the template refuses it."""
         try:
             texts, _ = _renderer()(
-                conversations=[[{"role": "user", "content": content}]],
-                chat_template=self.source,
-                **self.tokens,
+                conversations=[messages], chat_template=self.source, **self.tokens
             )
         # A template may raise any error of Jinja or of Python.
         except Exception:
-            return ""
+            return None
         return str(texts[0])
+
+    @cached_property
+    def _render(self) -> Any:
+        """Function that renders the template, which is checked once.
+
+        Raises:
+            ValueError: for a text that is not a template of Jinja, and for a template that leaves
+                out the contents of messages.
+        """
+        render = _renderer()
+        try:
+            render(conversations=[], chat_template=self.source)
+        except Exception as error:  # the error of Jinja is no ValueError
+            line = getattr(error, "lineno", None)
+            where = "" if line is None else f", line {line}"
+            raise ValueError(
+                f"{self.name}{where}: cannot be read as a template of Jinja: {error}"
+            ) from error
+        messages = self._in_form([_message(PROBE), _message(ANSWER, "assistant")], self.name)
+        text = self._probe(messages)
+        if text is not None and not (PROBE in text and ANSWER in text):
+            raise ValueError(
+                f"{self.name}: the template leaves out the contents of messages. Expected "
+                "{{ message['content'] }} for each message"
+            )
+        return render
 
     def _in_form(self, messages: Sequence[Message], where: str) -> list[Message]:
         """Messages with contents in the form that the template reads."""
@@ -115,8 +144,8 @@ class ChatTemplate:
         with_prompt: bool,
         marks: bool,
     ) -> tuple[str, list[Span]]:
-        render = _renderer()
         formed = self._in_form(messages, where)
+        render = self._render
         try:
             texts, spans = render(
                 conversations=[formed],
@@ -146,12 +175,13 @@ def load_template(name: str | None, tokenizer: Any, base: Path = Path()) -> Chat
         base: folder that relative paths start from.
 
     Raises:
-        ValueError: for a file that does not exist.
+        ValueError: for a file that does not exist or has no text.
     """
     files = getattr(tokenizer, "files", None)
     source: str | None = None if files is None else files.chat_template
+    origin = "tokenizer: the chat template"
     if name is not None:
-        source = _file(name, base).read_text(encoding="utf-8")
+        source, origin = _read(name, base), f"chat_template: {name}"
     if source is None:
         return None
     tokens: dict[str, str] = {}
@@ -161,7 +191,19 @@ def load_template(name: str | None, tokenizer: Any, base: Path = Path()) -> Chat
     inner = getattr(tokenizer, "inner", None)
     if inner is not None:
         tokens.setdefault("eos_token", inner.id_to_token(tokenizer.end))
-    return ChatTemplate(source, tokens)
+    return ChatTemplate(source, tokens, origin)
+
+
+def _message(content: Any, role: str = "user") -> Message:
+    return {"role": role, "content": content}
+
+
+def _read(name: str, base: Path) -> str:
+    file = _file(name, base)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"chat_template: {file} cannot be read as text: {error}") from error
 
 
 def _file(name: str, base: Path) -> Path:

@@ -288,6 +288,29 @@ def test_a_last_answer_that_cannot_be_located(tmp_path: Path, tokenizer: str) ->
             train(tmp_path, rows, tokenizer, chat_template=str(thinking), loss_on=loss_on)
 
 
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}\n{{ m['content']|tirm }}{% endfor %}", ", line 2: .* 'tirm'"),
+        ("{% for m in messages %}{{ m['content'] }}", ", line 1: .*'endfor'"),
+        ("{% for m in messages %}{{ m['role'] }}{% endfor %}", "leaves out the contents"),
+        ("{% for m in mesages %}{{ m['content'] }}{% endfor %}", "leaves out the contents"),
+        ("\udcff", "cannot be read as text"),
+    ],
+)
+def test_broken_templates(tmp_path: Path, tokenizer: str, template: str, message: str) -> None:
+    file = tmp_path / "broken.jinja"
+    file.write_text(template, errors="surrogateescape")
+    with pytest.raises(ValueError, match=f"^chat_template: .*broken.jinja.*{message}"):
+        train(tmp_path, [{"messages": DIALOG}], tokenizer, chat_template=str(file))
+
+
+def test_a_broken_template_of_the_tokenizer(tmp_path: Path) -> None:
+    folder = tokenizer_folder(tmp_path / "tokenizer", "{{ messages")
+    with pytest.raises(ValueError, match=r"^tokenizer: the chat template, line 1: "):
+        train(tmp_path, [{"messages": DIALOG}], folder)
+
+
 def test_a_byte_order_mark(tmp_path: Path, tokenizer: str) -> None:
     data = train(tmp_path, ["\ufeff" + json.dumps({"messages": DIALOG})], tokenizer)
     assert learned(data) == ANSWERS

@@ -103,9 +103,6 @@ class RaggedRows(TokenSamples):
         del batch["target"]
         return batch
 
-    def column(self, key: str) -> Tensor | None:
-        return self.row_keys.get(key)
-
     def __getitems__(self, rows: Rows) -> Batch:
         """Return the inputs, ``label``, ``index`` and ``view`` (0 until the loader sets it)."""
         rows = torch.as_tensor(rows, dtype=torch.int64)

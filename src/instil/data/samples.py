@@ -63,13 +63,6 @@ class Samples:
         """
         raise NotImplementedError
 
-    def column(self, key: str) -> Tensor | None:
-        """Return the entries (N, ...) of a batch key for all samples.
-
-        None for a key that the batches do not have, and for one whose values are not in memory.
-        """
-        return None
-
     def _take(self, rows: Tensor) -> None:
         """Keep only the data of these rows."""
         raise NotImplementedError
@@ -220,9 +213,6 @@ class TensorData(Samples):
 
     def inputs(self, rows: Tensor) -> Batch:
         return {key: value.index_select(0, rows) for key, value in self.tensors.items()}
-
-    def column(self, key: str) -> Tensor | None:
-        return self.tensors.get(key)
 
     def _take(self, rows: Tensor) -> None:
         self.tensors = self.inputs(rows)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from instil import catalogue
 from instil.capabilities import Precomputes
 from instil.cards import has_tag, suggestion
 from instil.core import Net, Teacher
 from instil.data.labels import few_labels
+from instil.data.ragged_rows import RaggedRows
+from instil.data.samples import TensorData
 from instil.data.splits import Splits, numbered
 from instil.engine import init_distributed, world_size
 from instil.experiment.experiment import Experiment
@@ -139,9 +142,13 @@ def _check_routes(teacher: Routed, experiment: Experiment) -> None:
     splits = experiment.splits
     parts = {"train": experiment.samples, "validation": splits.validation, "test": splits.test}
     for name, part in parts.items():
-        column = part.column(teacher.by)
-        if teacher.by in ROW_KEYS and column is not None:
-            teacher.check_members(column, name)
+        columns: Mapping[str, Tensor] = {}
+        if isinstance(part, TensorData):
+            columns = part.tensors
+        elif isinstance(part, RaggedRows):
+            columns = part.row_keys
+        if teacher.by in ROW_KEYS and teacher.by in columns:
+            teacher.check_members(columns[teacher.by], name)
 
 
 def prepare_teacher(teacher: Teacher | None, experiment: Experiment) -> Teacher | None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import to_float32
+from instil.functional.feature_maps import require_dims
 from instil.functional.pooling import mean_positions
 
 FAINTEST = 1e-20
@@ -23,6 +24,7 @@ def attention_map(features: Tensor, power: float = 2.0) -> Tensor:
     Returns:
         (N, P), rows of length 1, for P positions.
     """
+    require_dims(features, 2, "features")
     features = to_float32(features)
     if power == 2:
         strength = features.square().sum(1).flatten(1)
@@ -37,6 +39,7 @@ def attention_map(features: Tensor, power: float = 2.0) -> Tensor:
 
 def position_strength(features: Tensor) -> Tensor:
     """Mean of ``abs(x)`` over the channels of a map (N, C, *grid): (N, 1, *grid)."""
+    require_dims(features, 3, "features")
     return to_float32(features).abs().mean(1, keepdim=True)
 
 

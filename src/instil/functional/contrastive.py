@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from instil.functional.feature_maps import require_dims
+
 
 def contrastive(similarity: Tensor) -> Tensor:
     """Cross-entropy of the diagonal of a similarity matrix (N, N) among all columns.
@@ -16,4 +18,5 @@ def contrastive(similarity: Tensor) -> Tensor:
 
 def symmetric_contrastive(similarity: Tensor) -> Tensor:
     """Mean of the contrastive losses of the rows and of the columns of a matrix (N, N)."""
+    require_dims(similarity, 2, "similarity")
     return (contrastive(similarity) + contrastive(similarity.T)) / 2

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Outputs, to_float32
+from instil.functional.feature_maps import require_dims
 from instil.items import replace_uncounted
 
 BLANK = 0
@@ -178,6 +179,8 @@ def sequence_nll(
     Returns:
         (N,); 0 for a sequence that is too long for its frames.
     """
+    require_dims(logits, 3, "student_logits")
+    require_dims(target, 2, "target")
     num_frames = logits.shape[1]
     logits = without_padding(logits, valid_frames(frame_length, num_frames))
     # The recursion of torch has NaN gradients for a log-probability of minus infinity.

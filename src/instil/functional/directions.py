@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from instil.core import to_float32
+from instil.functional.feature_maps import require_dims
 
 SHORTEST = 1e-6
 """Length below which a vector has no direction: the gradient of a dead unit would explode."""
@@ -21,6 +22,7 @@ def l2_normalize(values: Tensor, dim: int = -1, through_length: bool = True) -> 
         dim: dimension of the vectors' entries.
         through_length: False: the lengths are constants for the gradient.
     """
+    require_dims(values, dim + 1 if dim >= 0 else -dim, "embeddings")
     values = to_float32(values)
     length = torch.linalg.vector_norm(values, dim=dim, keepdim=True)
     if not through_length:
@@ -56,6 +58,8 @@ def pairwise_dot(one: Tensor, two: Tensor) -> Tensor:
     Returns:
         (..., M, K).
     """
+    for rows in (one, two):
+        require_dims(rows, 2, "embeddings")
     with torch.autocast(one.device.type, enabled=False):
         return to_float32(one) @ to_float32(two).mT
 

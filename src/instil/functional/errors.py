@@ -5,17 +5,27 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.functional.feature_maps import require_same_shape
+from instil.functional.feature_maps import check_same_shape, require_dims, require_same_shape
 
 
 def sample_mean(values: Tensor) -> Tensor:
-    """Mean of the entries of each sample: (N, ...) gives (N,)."""
+    """Mean of the entries of each sample: (N, ...) gives (N,).
+
+    Raises:
+        ValueError: for values without a dimension after that of the samples.
+    """
+    require_dims(values, 2, "student and teacher")
     # The gradient of a mean would be materialized for every entry; that of a sum is expanded.
     return values.flatten(1).sum(1) / max(1, values.shape[1:].numel())
 
 
 def squared_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of each sample: two tensors (N, ...) of one shape give (N,)."""
+    """Mean squared difference of each sample: two tensors (N, ...) of one shape give (N,).
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_same_shape(student, teacher, "student and teacher", 2)
     return sample_mean(F.mse_loss(student, teacher, reduction="none"))
 
 

@@ -138,31 +138,64 @@ def require_same_shape(
         dims: smallest number of dimensions.
 
     Raises:
+        ValueError: as ``check_same_shape``.
+    """
+    check_same_shape(student, teacher, what, dims)
+    return to_float32(student), to_float32(teacher)
+
+
+def check_same_shape(student: Tensor, teacher: Tensor, what: str, dims: int = 1) -> None:
+    """Check that student and teacher have one shape.
+
+    Args:
+        student: student tensor.
+        teacher: teacher tensor.
+        what: name of the loss, for the message.
+        dims: smallest number of dimensions.
+
+    Raises:
         ValueError: if the shapes differ, which broadcasting would hide, or have fewer dimensions.
     """
-    if student.ndim < dims:
-        raise ValueError(
-            f"{what}: Expected {dims} or more dimensions, got the shape {tuple(student.shape)}"
-        )
+    require_dims(student, dims, what)
     if student.shape != teacher.shape:
         raise ValueError(
             f"{what}: the student's shape {tuple(student.shape)} is not the teacher's, "
             f"{tuple(teacher.shape)}"
         )
-    return to_float32(student), to_float32(teacher)
 
 
-def require_same_items(student: Tensor, teacher: Tensor, what: str) -> None:
+def require_dims(values: Tensor, dims: int, what: str) -> None:
+    """Check the number of dimensions.
+
+    Args:
+        values: a tensor.
+        dims: smallest number of dimensions.
+        what: name of the tensor or the loss, for the message.
+
+    Raises:
+        ValueError: if there are fewer dimensions.
+    """
+    if values.ndim < dims:
+        raise ValueError(
+            f"{what}: Expected {dims} or more dimensions, got the shape {tuple(values.shape)}"
+        )
+
+
+def require_same_items(student: Tensor, teacher: Tensor, what: str, dims: int = 2) -> None:
     """Check that both sides have the same number of samples; other sizes may differ.
 
     Args:
         student: (N, ...).
         teacher: (N, ...).
         what: name of the loss, for the message.
+        dims: smallest number of dimensions.
 
     Raises:
-        ValueError: if the numbers differ, which broadcasting would hide.
+        ValueError: if the numbers differ, which broadcasting would hide, or there are fewer
+            dimensions.
     """
+    for values in (student, teacher):
+        require_dims(values, dims, what)
     if len(student) != len(teacher):
         raise ValueError(
             f"{what}: the student has {len(student)} samples, the teacher {len(teacher)}. Expected "

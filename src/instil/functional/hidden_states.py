@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Outputs, to_float32
+from instil.functional.feature_maps import require_dims
 from instil.functional.pairs import checked_pairs
 from instil.items import every_item_counts, replace_uncounted
 
@@ -116,6 +117,7 @@ def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """
     if mask is None:
         return values.mean(1)
+    require_dims(mask, 2, "mask")
     mask = mask.to(values.dtype)
     return torch.where(mask > 0, values * mask, 0.0).sum(1) / mask.sum(1).clamp_min(1)
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import to_float32
+from instil.functional.feature_maps import require_dims, require_same_shape
 
 
 def bank_contrastive_loss(
@@ -38,6 +39,7 @@ def bank_contrastive_loss(
         >>> bank_contrastive_loss(views, views, 2, temperature=1.0)
         tensor(1.1029)
     """
+    require_dims(local, 2, "local")
     if is_counted is None:
         is_counted = torch.ones(len(local), dtype=torch.bool, device=local.device)
     similarity = to_float32(local) @ to_float32(whole).detach().T / temperature
@@ -72,7 +74,7 @@ def view_contrastive_loss(
         >>> view_contrastive_loss(views, views, temperature=1.0, base_temperature=1.0)
         tensor([0.5514, 0.5514, 0.5514, 0.5514])
     """
-    views = torch.cat([to_float32(first), to_float32(second)])
+    views = torch.cat(require_same_shape(first, second, "view_contrastive_loss", 2))
     num_images = len(first)
     similarity = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
     positive = torch.arange(2 * num_images, device=views.device).roll(num_images)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, mean, to_float32
 from instil.functional.choices import require_choice
+from instil.functional.feature_maps import require_dims
 
 STANDARD_DEVIATION_EPSILON = 1e-7
 
@@ -88,17 +89,19 @@ def apply_reduction(values: Tensor, reduction: str, target: Tensor | None = None
     return mean(values, counted.to(values.dtype)) if reduction == "mean" else values
 
 
-def require_same_logits(student: Tensor, teacher: Tensor, classes: int = 1) -> None:
+def require_same_logits(student: Tensor, teacher: Tensor, classes: int = 1, dims: int = 1) -> None:
     """Check that logits of student and teacher have one shape.
 
     Args:
         student: student logits (..., C).
         teacher: teacher logits (..., C).
         classes: smallest number of classes.
+        dims: smallest number of dimensions.
 
     Raises:
-        ValueError: if the shapes differ or there are fewer classes.
+        ValueError: if the shapes differ, or there are fewer classes or dimensions.
     """
+    require_dims(student, dims, "student_logits")
     if student.shape != teacher.shape:
         raise ValueError(
             f"student logits are {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}; "

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, to_float32
+from instil.functional.feature_maps import require_dims
 from instil.functional.real_labels import unlabelled_mask
 
 SMALLEST_DEPTH = 1e-3
@@ -63,5 +64,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
         >>> masked_mean(torch.tensor([[1.0, 5.0]]), torch.tensor([[True, False]]))
         tensor([1.])
     """
+    require_dims(values, 2, "student and label")
+    require_dims(mask, 2, "mask")
     total = torch.where(mask, values, 0.0).flatten(1).sum(1)
     return total / mask.flatten(1).sum(1).clamp_min(1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from instil.functional.feature_maps import require_dims
+
 
 def non_target_rank_correlation(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor
@@ -25,6 +27,7 @@ def non_target_rank_correlation(
         >>> non_target_rank_correlation(student, teacher, torch.tensor([0]))
         tensor([0.3333])
     """
+    require_dims(student_logits, 2, "student_logits")
     num_classes = student_logits.shape[1]
     if num_classes < 3:
         return torch.ones_like(student_logits[:, 0])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instil.core import to_float32
 from instil.functional.directions import pairwise_dot
+from instil.functional.feature_maps import require_dims
 from instil.items.tensor_values import inside_transform
 
 NEAREST = 1e-6
@@ -90,6 +91,7 @@ def _differentiable_distances(vectors: Tensor) -> Tensor:
 
 def _subtract_mean(samples: Tensor) -> Tensor:
     """Vectors (N, D) minus their mean, which keeps distances and makes rounding errors smaller."""
+    require_dims(samples, 2, "samples")
     flat = to_float32(samples).flatten(1)
     return flat - flat.detach().mean(0)
 

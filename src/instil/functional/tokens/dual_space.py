@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, to_float32
+from instil.functional.feature_maps import require_dims
 from instil.functional.tokens.divergence import token_divergence
 from instil.functional.tokens.terms import (
     Divergence,
@@ -53,6 +54,7 @@ def student_space(
     Returns:
         Cross-entropy (...) of the projected teacher, and divergence (...) of the student from it.
     """
+    require_dims(projected, 2, "teacher_in_student")
     cross_entropy = F.cross_entropy(
         to_float32(projected).flatten(0, -2),
         target.flatten(),

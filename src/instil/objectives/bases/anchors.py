@@ -10,6 +10,7 @@ from torch import Tensor
 from instil.core import Batch, Outputs
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import soft_cross_entropy
+from instil.functional.feature_maps import require_dims
 from instil.modules.memory import Queue
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -95,6 +96,7 @@ def anchor_cross_entropy(
         temperature: divisor of the student's cosines, > 0.
         teacher_temperature: divisor of the teacher's cosines, > 0.
     """
+    require_dims(student_embedding, 2, "student_embedding")
     student_units = l2_normalize(student_embedding)
     teacher_units = l2_normalize(teacher_embedding)
     anchors = queue.to(student_units.dtype)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from instil.core import Batch, Outputs, to_float32
 from instil.functional.directions import pairwise_dot
+from instil.functional.feature_maps import require_dims
 from instil.modules.memory import Bank, Memory, Queue
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -34,6 +35,7 @@ def contrast_values(
         log_normaliser: logarithm of the normaliser.
         epsilon: constant added to the noise.
     """
+    require_dims(negative, 2, "negative")
     # At least one, so that a batch of one sample without negatives has a finite logarithm.
     noise = max(1, negative.shape[1]) / num_samples
     floor = math.log(noise + epsilon)

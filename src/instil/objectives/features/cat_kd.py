@@ -12,7 +12,13 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Objective, Outputs, check_bounds, to_float32
 from instil.functional.attention_maps import scaled_l2_normalize
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import POOLS, as_map, match_dimensions, require_same_shape
+from instil.functional.feature_maps import (
+    POOLS,
+    as_map,
+    match_dimensions,
+    require_dims,
+    require_same_shape,
+)
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
 from instil.functional.pooling import mean_positions
@@ -81,7 +87,7 @@ def cat_kd_loss(
     dims = min(student_maps.ndim, teacher_maps.ndim) - 2
     student_maps = _pool(student_maps, dims, resolution)
     teacher_maps = _pool(teacher_maps, dims, resolution)
-    student_maps, teacher_maps = require_same_shape(student_maps, teacher_maps, "cat_kd_loss")
+    student_maps, teacher_maps = require_same_shape(student_maps, teacher_maps, "cat_kd_loss", 3)
     if normalize:
         student_maps = scaled_l2_normalize(student_maps)
         teacher_maps = scaled_l2_normalize(teacher_maps)
@@ -90,6 +96,7 @@ def cat_kd_loss(
 
 def _pool(maps: Tensor, dims: int, resolution: int) -> Tensor:
     """Maps of ``resolution`` positions in each of ``dims`` dimensions: (N, C, P)."""
+    require_dims(maps, 3, "class activation maps")
     return POOLS[dims](match_dimensions(to_float32(maps), dims), resolution).flatten(2)
 
 

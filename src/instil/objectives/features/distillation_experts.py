@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
+from instil.functional.feature_maps import require_dims
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
 from instil.items import Items
@@ -43,6 +44,7 @@ def distillation_experts_loss(
         >>> distillation_experts_loss(experts, torch.zeros(1, 2), torch.ones(1, 2))
         tensor(0.5000)
     """
+    require_dims(expert_outputs, 3, "expert_outputs")
     share = (to_float32(selection_logits) / temperature).softmax(-1)
     mixture = (share[..., None] * to_float32(expert_outputs)).sum(-2)
     error = (mixture - to_float32(teacher_embedding)).square().sum(-1)

@@ -62,7 +62,7 @@ def factor_transfer_loss(
         tensor(0.3536)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "factor_transfer_loss"
+        student_features, teacher_features, "factor_transfer_loss", 2
     )
     require_choice("form", form, ("paper", "attention"))
     require_choice("distance", distance, ("l1", "l2"))

@@ -12,7 +12,7 @@ from typing_extensions import Doc
 from instil.core import Card, NonNegative, Positive, to_float32
 from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
 from instil.functional.choices import require_choice
-from instil.functional.feature_maps import as_map, grid_of, resize
+from instil.functional.feature_maps import as_map, grid_of, require_dims, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.functional.pooling import mean_positions
@@ -70,6 +70,7 @@ def fbkd_loss(
         >>> fbkd_loss(student, teacher, torch.ones(1, 1, 2, 2), (1.0, 1.0, 1.0, 1.0))
         tensor(7.)
     """
+    require_dims(mask, 4, "mask")
     pairs = zip(student_features, teacher_features, strict=True)
     differences = [to_float32(student) - to_float32(teacher) for student, teacher in pairs]
     differences[0] = differences[0] * to_float32(mask).sqrt()

@@ -18,6 +18,7 @@ from instil.functional.feature_maps import (
     common_sizes,
     grid_of,
     match_dimensions,
+    require_dims,
     require_same_shape,
 )
 from instil.functional.gram import gram
@@ -51,6 +52,8 @@ def fsp_matrix(first: Tensor, second: Tensor, pool: Pool = "max") -> Tensor:
         ValueError: if ``pool`` is unknown.
     """
     require_choice("pool", pool, ("max", "average"))
+    for features in (first, second):
+        require_dims(features, 3, "features")
     grid = common_sizes(grid_of(first), grid_of(second))
     pools = MAX_POOLS if pool == "max" else POOLS
     maps = []

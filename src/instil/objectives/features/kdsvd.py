@@ -14,6 +14,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, check_bounds, to_float32
 from instil.functional.choices import require_choice
+from instil.functional.feature_maps import require_same_items
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, consecutive_pairs, require_two_stages
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -119,6 +120,7 @@ def _directions(
     Each teacher vector is matched to the student vector with the largest absolute cosine, whose
     sign is adapted.
     """
+    require_same_items(student_map, teacher_map, "kdsvd_loss", 3)
     if student_map.shape[1] != teacher_map.shape[1]:
         raise ValueError(
             f"kdsvd_loss: the channels differ. Expected the teacher's {teacher_map.shape[1]} "

@@ -59,7 +59,7 @@ def kta_loss(
         tensor(0.3536)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "kta_loss"
+        student_features, teacher_features, "kta_loss", 2
     )
     unit_student = F.normalize(student_features.flatten(1), p=q, dim=1)
     unit_teacher = F.normalize(teacher_features.flatten(1), p=q, dim=1)
@@ -100,7 +100,7 @@ def kta_affinity_loss(
         tensor(0.5000)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "kta_affinity_loss"
+        student_features, teacher_features, "kta_affinity_loss", 3
     )
     require_choice("form", form, FORMS)
     student_rows, teacher_rows = student_features.flatten(2), teacher_features.flatten(2)

@@ -47,7 +47,7 @@ def masked_views_loss(
         tensor(1.)
     """
     predicted, teacher = require_same_shape(
-        to_float32(predicted_embedding), to_float32(teacher_embedding), "masked_views_loss"
+        to_float32(predicted_embedding), to_float32(teacher_embedding), "masked_views_loss", 2
     )
     target = F.layer_norm(teacher, teacher.shape[1:])
     distance = F.smooth_l1_loss(predicted, target, reduction="none", beta=beta)

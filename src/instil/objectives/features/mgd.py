@@ -14,7 +14,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.feature_maps import as_map, require_dims, require_same_shape
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
@@ -55,6 +55,7 @@ def mgd_loss(
         >>> mgd_loss(features, features, mask, torch.nn.Identity())
         tensor(0.5000)
     """
+    require_dims(student_features, 3, "student_features")
     generated, teacher_features = require_same_shape(
         generate(student_features * mask), teacher_features, "mgd_loss"
     )

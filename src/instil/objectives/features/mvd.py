@@ -46,7 +46,7 @@ def mvd_loss(
         >>> mvd_loss(torch.zeros(1, 2, 1, 2), teacher_features, torch.tensor([[[1.0, 0.0]]]))
         tensor(0.5000)
     """
-    predicted, teacher_features = require_same_shape(predicted, teacher_features, "mvd_loss")
+    predicted, teacher_features = require_same_shape(predicted, teacher_features, "mvd_loss", 3)
     channels_last = teacher_features.movedim(1, -1)
     target = F.layer_norm(channels_last, channels_last.shape[-1:]).movedim(-1, 1)
     distance = F.smooth_l1_loss(predicted, target, reduction="none").mean(1).flatten(1)

@@ -62,7 +62,7 @@ def phi_s_loss(
         tensor(0.5000)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "phi_s_loss"
+        student_features, teacher_features, "phi_s_loss", 2
     )
     target = (teacher_features - mean) @ matrix.mT
     return apply_reduction(squared_error(student_features, target), reduction)

@@ -36,7 +36,7 @@ def pkd_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
         tensor(0.3333)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "pkd_loss"
+        student_features, teacher_features, "pkd_loss", 2
     )
     difference = _standardize(student_features) - _standardize(teacher_features)
     return difference.square().mean() / 2

@@ -70,7 +70,7 @@ def point_distiller_loss(
         tensor(1.)
     """
     student_graph, teacher_graph = require_same_shape(
-        student_graph, teacher_graph, "point_distiller_loss"
+        student_graph, teacher_graph, "point_distiller_loss", 3
     )
     squares = (student_graph - teacher_graph).square().mean(2)
     weights = importance.shape[1] * (importance / temperature).softmax(1)

@@ -14,7 +14,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Outputs, Positive, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, resize_to_common
+from instil.functional.feature_maps import as_map, require_dims, resize_to_common
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels, match_levels
 from instil.functional.pooling import mean_positions
@@ -46,6 +46,7 @@ def semckd_loss(distance: Tensor, attention: Tensor, reduction: str = "mean") ->
         >>> semckd_loss(torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[0.75, 0.25]]]))
         tensor(1.5000)
     """
+    require_dims(distance, 3, "distance")
     weighted = to_float32(attention) * to_float32(distance)
     return apply_reduction(weighted.sum(2).mean(1), reduction)
 

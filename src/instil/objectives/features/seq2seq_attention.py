@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, to_float32
+from instil.functional.feature_maps import require_dims
 from instil.functional.hidden_states import Layers, layer_map, layer_tensors, masked_mean
 from instil.functional.logits import apply_reduction
 from instil.items import Items
@@ -53,6 +54,8 @@ def seq2seq_attention_loss(
         >>> seq2seq_attention_loss(uniform, torch.tensor([[[[0.9, 0.1]]]]))
         tensor(0.3681)
     """
+    require_dims(student_attention, 4, "student_attention")
+    require_dims(teacher_attention, 4, "teacher_attention")
     student_map = to_float32(student_attention).mean(1)
     teacher_map = to_float32(teacher_attention).mean(1)
     if student_map.shape != teacher_map.shape:

@@ -57,7 +57,7 @@ def theia_loss(
         tensor(0.2886)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "theia_loss"
+        student_features, teacher_features, "theia_loss", 3
     )
     require_choice("over", over, ("image", "patch"))
     if over == "image":

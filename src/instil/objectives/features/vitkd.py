@@ -43,7 +43,7 @@ def vitkd_mimicking_loss(
         tensor(5.)
     """
     student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "vitkd_mimicking_loss"
+        student_features, teacher_features, "vitkd_mimicking_loss", 2
     )
     squares = F.mse_loss(student_features, teacher_features, reduction="none")
     return apply_reduction(squares.flatten(1).sum(1), reduction)
@@ -81,7 +81,7 @@ def vitkd_generation_loss(
         tensor(12.)
     """
     generated, teacher_features = require_same_shape(
-        generated, teacher_features, "vitkd_generation_loss"
+        generated, teacher_features, "vitkd_generation_loss", 3
     )
     squares = F.mse_loss(generated, teacher_features, reduction="none").sum(1)
     return apply_reduction((squares * hidden).flatten(1).sum(1) / ratio, reduction)

@@ -43,7 +43,7 @@ def affine_invariant_loss(
         >>> affine_invariant_loss(3 * depth + 1, depth, valid)
         tensor(0.)
     """
-    require_same_logits(student_depth, teacher_depth)
+    require_same_logits(student_depth, teacher_depth, dims=2)
     difference = _aligned(student_depth, valid) - _aligned(teacher_depth, valid)
     return apply_reduction(masked_mean(difference.abs(), valid), reduction)
 

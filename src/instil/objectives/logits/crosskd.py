@@ -58,7 +58,7 @@ def cross_kd_loss(
         >>> cross_kd_loss(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), box, box)
         tensor(0.1602)
     """
-    require_same_logits(student_logits, teacher_logits)
+    require_same_logits(student_logits, teacher_logits, dims=3)
     student_logits = to_float32(student_logits)
     probability = to_float32(teacher_logits).sigmoid()
     entropy = F.binary_cross_entropy_with_logits(student_logits, probability, reduction="none")

@@ -12,6 +12,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds
 from instil.functional.ctc import BLANK, common_frames, without_padding
 from instil.functional.divergences import softened_kl
+from instil.functional.feature_maps import require_dims
 from instil.functional.logits import apply_reduction
 from instil.items import Items
 
@@ -52,6 +53,9 @@ def ctc_kd_loss(
         >>> ctc_kd_loss(torch.eye(2)[None].flip(1), torch.eye(2)[None], mask, shift=1)
         tensor(0.)
     """
+    require_dims(student_logits, 3, "student_logits")
+    require_dims(teacher_logits, 3, "teacher_logits")
+    require_dims(mask, 2, "mask")
     student_logits = without_padding(student_logits, mask)
     teacher_logits = without_padding(teacher_logits, mask)
     counted = mask & selected_frames(teacher_logits, mask, blank_frames, blank)

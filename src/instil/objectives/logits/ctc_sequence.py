@@ -13,6 +13,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Objective, Outputs, check_bounds
 from instil.functional.ctc import BLANK, best_sequences, sequence_nll, valid_frames, without_padding
 from instil.functional.divergences import tempered_log_softmax
+from instil.functional.feature_maps import require_dims
 from instil.functional.logits import apply_reduction
 from instil.items import Items
 
@@ -78,6 +79,7 @@ def teacher_sequences(
         Classes (N, K, L), padded with -100, and the weight of each text (N, K), 0 for a text that
         was not found.
     """
+    require_dims(teacher_logits, 3, "teacher_logits")
     mask = valid_frames(frame_length, teacher_logits.shape[1])
     log_probs = tempered_log_softmax(without_padding(teacher_logits, mask)).detach().cpu()
     lengths = mask.sum(1).tolist()

@@ -10,6 +10,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds, to_float32
 from instil.functional.edge_distributions import edge_divergence
+from instil.functional.feature_maps import require_dims
 from instil.functional.logits import apply_reduction
 from instil.functional.valuable_region import inside_boxes, valuable_region
 from instil.items import Items
@@ -48,6 +49,7 @@ def dense_localisation_distillation_loss(
         >>> dense_localisation_distillation_loss(student, teacher, weight, temperature=1.0)
         tensor(0.1109)
     """
+    require_dims(weight, 2, "weight")
     values = edge_divergence(student_logits, teacher_logits, temperature=temperature)
     total = weight.sum(1)
     means = (values * weight).sum(1) / total.masked_fill(total == 0, 1)

@@ -12,6 +12,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, to_float32
 from instil.functional.assignment import assign_columns
 from instil.functional.boxes import corners, generalized_iou
+from instil.functional.feature_maps import require_dims
 from instil.functional.logits import apply_reduction
 from instil.items import Items
 from instil.roles.query_decoder import QUERY_LOGITS, require_same_class_kind
@@ -53,6 +54,8 @@ def detr_distill_loss(
         >>> detr_distill_loss(torch.zeros(1, 1, 2), torch.tensor([[[2.0, 0.0]]]), box, box)
         tensor(0.3278)
     """
+    for logits, side in ((student_logits, "student"), (teacher_logits, "teacher")):
+        require_dims(logits, 3, f"{side}_logits")
     if student_logits.shape[-1] != teacher_logits.shape[-1]:
         raise ValueError(
             "student_logits: other classes than the teacher. Expected "

@@ -49,7 +49,7 @@ def dist_loss(
         >>> dist_loss(torch.eye(3), torch.eye(3).roll(1, 0))
         tensor(3.)
     """
-    require_same_logits(student_logits, teacher_logits, classes=2)
+    require_same_logits(student_logits, teacher_logits, classes=2, dims=2)
     student = (to_float32(student_logits) / temperature).softmax(-1).flatten(0, -2)
     teacher = (to_float32(teacher_logits) / temperature).softmax(-1).flatten(0, -2)
     inter = 1 - _correlation(student, teacher, epsilon).mean()

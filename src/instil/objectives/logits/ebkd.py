@@ -45,8 +45,8 @@ def ebkd_loss(
         >>> ebkd_loss(torch.zeros(2, 3), teacher_logits)
         tensor(0.3342)
     """
-    weights = ebkd_weights(teacher_logits)
     values = teacher_divergences(student_logits, teacher_logits, temperature)
+    weights = ebkd_weights(teacher_logits)
     return apply_reduction((weights * values).sum(0), reduction)
 
 

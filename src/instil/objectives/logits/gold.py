@@ -12,6 +12,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, Positive, check_bounds, to_float32
 from instil.functional.autograd import with_precomputed_grad
+from instil.functional.feature_maps import require_dims
 from instil.functional.logits import apply_reduction
 from instil.functional.tokens.spans import require_same_positions, sorted_distance
 from instil.objectives.bases.span_objective import SpanObjective
@@ -95,6 +96,7 @@ def hybrid_divergence(
                 f"got {sizes}. Set teacher.tokenizer, which adds 'same_tokens' to the batch."
             )
         return partial_jsd(log_student, log_teacher, beta)
+    require_dims(same_tokens, 2, "same_tokens")
     teacher_ids = same_tokens[:, 0]
     student_ids = same_tokens[:, 1]
     share = len(same_tokens) / log_teacher.shape[-1]

@@ -67,7 +67,7 @@ def kd_detr_loss(
         >>> kd_detr_loss(torch.zeros(1, 1, 2), torch.tensor([[[2.0, 0.0]]]), box, box)
         tensor(0.2488)
     """
-    require_same_logits(student_logits, teacher_logits)
+    require_same_logits(student_logits, teacher_logits, dims=3)
     student_logits, teacher_logits = to_float32(student_logits), to_float32(teacher_logits)
     student_boxes, teacher_boxes = to_float32(student_boxes), to_float32(teacher_boxes)
     divergence = softened_kl(student_logits, teacher_logits, temperature) * temperature**2

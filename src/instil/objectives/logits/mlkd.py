@@ -48,7 +48,7 @@ def mlkd_loss(
         >>> mlkd_loss(torch.zeros(2, 3), torch.eye(3)[:2])
         tensor(0.5962)
     """
-    require_same_logits(student_logits, teacher_logits, classes=2)
+    require_same_logits(student_logits, teacher_logits, classes=2, dims=2)
     student_logits = to_float32(student_logits).flatten(0, -2)
     teacher_logits = to_float32(teacher_logits).flatten(0, -2)
     values = [

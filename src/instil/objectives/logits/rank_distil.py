@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, check_bounds, to_float32
+from instil.functional.feature_maps import require_dims
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.plackett_luce import choice_nll
@@ -38,6 +39,8 @@ def rank_distil_loss(
         >>> rank_distil_loss(torch.zeros(1, 3), torch.tensor([[[2, 0, 1]]]), k=1)
         tensor(1.0986)
     """
+    require_dims(student_logits, 2, "student_logits")
+    require_dims(rankings, 3, "rankings")
     scores = to_float32(student_logits)[:, None].expand(-1, rankings.shape[1], -1)
     ranked = scores.gather(-1, rankings)
     # A query may have fewer than k candidates: a missing one has no rank.

@@ -77,7 +77,7 @@ def sdd_loss(
         tensor(0.1944)
     """
     require_choice("loss", loss, ("kd", "dkd", "nkd"))
-    require_same_logits(student_logits, teacher_logits, classes=2)
+    require_same_logits(student_logits, teacher_logits, classes=2, dims=3)
     require_class_target(student_logits[:, 0], target)
     student_logits, teacher_logits = drop_unlabelled_gradient(
         target, student_logits, teacher_logits

@@ -46,7 +46,7 @@ def sinkd_loss(
         >>> sinkd_loss(torch.zeros(2, 3), torch.eye(3)[:2])
         tensor(0.2371)
     """
-    require_same_logits(student_logits, teacher_logits, classes=2)
+    require_same_logits(student_logits, teacher_logits, classes=2, dims=2)
     student_probs = (to_float32(student_logits) / temperature).softmax(-1).flatten(0, -2)
     teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1).flatten(0, -2)
     # The plan below depends on the cost, and the gradient passes through both.

@@ -47,7 +47,7 @@ def streamlined_kd_loss(
         >>> streamlined_kd_loss(torch.eye(3)[[0, 0, 1]], torch.eye(3))
         tensor(1.1115)
     """
-    require_same_logits(student_logits, teacher_logits, classes=2)
+    require_same_logits(student_logits, teacher_logits, classes=2, dims=2)
     student_logits = to_float32(student_logits).flatten(0, -2)
     teacher_logits = to_float32(teacher_logits).flatten(0, -2)
     divergence = softened_kl(student_logits, teacher_logits, temperature).mean()

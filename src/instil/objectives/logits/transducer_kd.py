@@ -12,6 +12,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Objective, Outputs, check_bounds
 from instil.functional.ctc import BLANK, common_frames
 from instil.functional.divergences import kl_divergence, tempered_log_softmax
+from instil.functional.feature_maps import require_dims
 from instil.functional.logits import apply_reduction
 from instil.items import Items, replace_uncounted
 
@@ -52,6 +53,7 @@ def transducer_kd_loss(
         >>> transducer_kd_loss(student_logits, teacher_logits, torch.tensor([[1]]), mask)
         tensor(0.0796)
     """
+    require_dims(student_logits, 4, "student_logits")
     num_nodes = student_logits.shape[2]
     if student_logits.shape != teacher_logits.shape or num_nodes > target.shape[1] + 1:
         raise ValueError(

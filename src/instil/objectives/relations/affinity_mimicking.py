@@ -34,7 +34,7 @@ def affinity_mimicking_loss(student_logits: Tensor, teacher_logits: Tensor) -> T
         >>> affinity_mimicking_loss(torch.zeros(2, 2), torch.eye(2))
         tensor(0.1109)
     """
-    require_same_logits(student_logits, teacher_logits)
+    require_same_logits(student_logits, teacher_logits, dims=2)
     image_to_text = softened_kl(student_logits, teacher_logits).mean()
     text_to_image = softened_kl(student_logits.T, teacher_logits.T).mean()
     return (image_to_text + text_to_image) / 2

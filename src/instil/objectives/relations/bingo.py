@@ -59,7 +59,7 @@ def bingo_loss(
         >>> bingo_loss(units[:1], units[:1], units, bag, none, temperature=1.0)
         tensor(0.6265)
     """
-    student, teacher = require_same_shape(student_embedding, teacher_embedding, "bingo_loss")
+    student, teacher = require_same_shape(student_embedding, teacher_embedding, "bingo_loss", 2)
     student_units = l2_normalize(student)
     own = (student_units * l2_normalize(teacher)).sum(1, keepdim=True) / temperature
     scores = pairwise_dot(student_units, queue.to(student_units.dtype)) / temperature

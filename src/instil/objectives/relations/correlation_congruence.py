@@ -99,7 +99,7 @@ def neighbour_congruence_loss(student_embedding: Tensor, teacher_embedding: Tens
         tensor(2.)
     """
     student_embedding, teacher_embedding = require_same_shape(
-        student_embedding, teacher_embedding, "neighbour_congruence_loss"
+        student_embedding, teacher_embedding, "neighbour_congruence_loss", 2
     )
     difference = to_float32(student_embedding - teacher_embedding).abs()
     return (difference[:-1] * difference[1:]).sum(1).mean()

@@ -48,7 +48,7 @@ def ega_loss(
     """
     student_centred, teacher_centred = (
         l2_normalize(embedding - embedding.mean(1, keepdim=True))
-        for embedding in require_same_shape(student_embedding, teacher_embedding, "ega_loss")
+        for embedding in require_same_shape(student_embedding, teacher_embedding, "ega_loss", 2)
     )
     between = pairwise_dot(teacher_centred, student_centred)
     identity = torch.eye(len(between), dtype=between.dtype, device=between.device)

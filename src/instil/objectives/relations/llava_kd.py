@@ -49,7 +49,7 @@ def llava_kd_loss(
         >>> llava_kd_loss(torch.eye(3)[None], torch.ones(1, 3, 3))
         tensor(0.5421)
     """
-    require_same_logits(student_logits, teacher_logits)
+    require_same_logits(student_logits, teacher_logits, dims=3)
     if is_visual is None:
         is_visual = torch.ones(student_logits.shape[:-1], device=student_logits.device)
     mask = is_visual[..., None] > 0

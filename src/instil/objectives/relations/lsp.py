@@ -11,6 +11,7 @@ from typing_extensions import Doc
 from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, check_bounds
 from instil.functional.choices import require_choice
 from instil.functional.directions import l2_normalize
+from instil.functional.feature_maps import require_dims
 from instil.functional.graph import edge_index, log_softmax_into
 from instil.functional.logits import apply_reduction
 from instil.items import replace_uncounted
@@ -94,6 +95,7 @@ def edge_values(
     Raises:
         ValueError: if ``kernel`` is unknown.
     """
+    require_dims(embedding, 2, "embedding")
     require_choice("kernel", kernel, KERNELS)
     source, target = edge_index
     if kernel in ("cosine", "polynomial"):

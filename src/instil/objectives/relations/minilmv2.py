@@ -96,7 +96,7 @@ def minilmv2_loss(
         tensor(0.1109)
     """
     student_scores, teacher_scores = require_same_shape(
-        student_scores, teacher_scores, "minilmv2_loss"
+        student_scores, teacher_scores, "minilmv2_loss", 4
     )
     student_scores, teacher_scores = (
         replace_padded_queries(scores, mask) for scores in (student_scores, teacher_scores)

@@ -10,6 +10,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs
 from instil.functional.directions import l2_normalize, pairwise_dot
+from instil.functional.feature_maps import require_dims, require_same_items
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.items.neighbours import gather_points, nearest_neighbours
@@ -38,6 +39,8 @@ def point_affinity_loss(
         >>> point_affinity_loss(torch.eye(2)[None], torch.ones(1, 2, 3), region)
         tensor(0.5000)
     """
+    require_same_items(student_features, teacher_features, "point_affinity_loss", 3)
+    require_dims(regions, 3, "regions")
     student_affinity, teacher_affinity = (
         _cosines(gather_points(features, regions))
         for features in (student_features, teacher_features)

@@ -64,7 +64,7 @@ def sskd_transformed_loss(
         >>> sskd_transformed_loss(torch.zeros(1, 3, 3), torch.eye(3)[None], torch.tensor([0]))
         tensor(0.1166)
     """
-    require_same_logits(student_logits, teacher_logits)
+    require_same_logits(student_logits, teacher_logits, dims=3)
     student_views = to_float32(student_logits).flatten(0, 1)
     teacher_views = to_float32(teacher_logits).flatten(0, 1)
     if selected is None and target is not None:

@@ -23,6 +23,7 @@ from instil.core import (
     mean,
     to_float32,
 )
+from instil.functional.feature_maps import require_dims
 from instil.functional.text_pairs import (
     TextLogProbs,
     adaptive_skew,
@@ -66,6 +67,7 @@ def distillm2_loss(
         >>> distillm2_loss(text, text, torch.tensor([[0.1, 0.1]]))
         tensor([0.6725])
     """
+    require_dims(skews, 2, "skews")
     forward_kl = skewed_forward(*teacher_text, skews[:, 0])
     reverse_kl = skewed_reverse(*student_text, skews[:, 1])
     return (2 - reverse) * forward_kl + reverse * reverse_kl

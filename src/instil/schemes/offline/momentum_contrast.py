@@ -27,6 +27,7 @@ from instil.core import (
 )
 from instil.functional.crops import random_crops
 from instil.functional.directions import l2_normalize, pairwise_dot
+from instil.functional.feature_maps import require_dims
 from instil.functional.logits import apply_reduction
 from instil.items import replace_invalid
 from instil.modules.memory import Queue
@@ -59,6 +60,7 @@ def queue_contrast_loss(
         >>> queue_contrast_loss(query, query, torch.tensor([[0.0, 1.0]]), 1.0)
         tensor(0.3133)
     """
+    require_dims(query, 2, "query")
     query_units = l2_normalize(query)
     own = (query_units * l2_normalize(key).detach()).sum(1, keepdim=True)
     scores = torch.cat([own, pairwise_dot(query_units, queue.to(query_units.dtype))], 1)

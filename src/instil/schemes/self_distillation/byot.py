@@ -20,6 +20,7 @@ from instil.core import (
     mean,
     to_float32,
 )
+from instil.functional.feature_maps import require_dims
 from instil.schemes.bases.branches import BranchedScheme
 from instil.schemes.bases.peers import detach_outputs
 
@@ -53,6 +54,7 @@ def byot_hint_loss(
             f"deepest: the features differ in shape. Expected {tuple(shallow.shape)} as shallow, "
             f"got {tuple(deepest.shape)}. Use features of one shape"
         )
+    require_dims(shallow, 2, "shallow")
     shallow = to_float32(shallow)
     # Only the shallow classifiers move towards the deepest one.
     deepest = to_float32(deepest).detach()

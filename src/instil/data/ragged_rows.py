@@ -155,6 +155,10 @@ class RaggedRows(TokenSamples):
         texts = [int(self.fit.text[self.groups[row][0]]) for row in rows.tolist()]
         return self.images.batch([self.arrays.images_of(text) for text in texts], tokens)
 
+    def has_image(self) -> list[bool]:
+        """Return for each row whether it has an image."""
+        return [int(self.fit.text[group[0]]) in self.arrays.images for group in self.groups]
+
     def _members(self, rows: Sequence[int]) -> list[int]:
         """Texts of several rows."""
         return list(chain.from_iterable(self.groups[row] for row in rows))

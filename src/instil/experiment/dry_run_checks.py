@@ -13,6 +13,7 @@ from instil.engine.learners import create_learners
 from instil.experiment.experiment import Experiment
 from instil.experiment.own_losses import check_own_losses
 from instil.experiment.schemes import build_teacher_scheme, samples_for_scheme
+from instil.experiment.shard_checks import check_images_of_shards
 from instil.experiment.training_options import build_training
 from instil.experiment.vocabularies import check_vocabulary
 from instil.recipe import error_context
@@ -195,11 +196,13 @@ def check_training(
     Raises:
         RecipeError: for optimizers or learners that do not fit, and for batches that cannot be cut.
     """
+    sample_sets = list(sample_sets)
     training = build_training(train, 0, learners=learners)
     check(scheme, training)
     with error_context(path):
         if train.shard:
             check_shardable(scheme)
+            check_images_of_shards(scheme, [*sample_sets, experiment.splits.validation])
         if train.activation_checkpointing:
             checkpoint_learners(scheme)
         # Networks stay where they are: the batch is there, and they may not fit on the device.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from instil.core import Outputs, to_float32
 from instil.functional.feature_maps import require_dims
+from instil.functional.logits import require_class_indices
 from instil.items import replace_uncounted
 
 BLANK = 0
@@ -181,6 +182,8 @@ def sequence_nll(
     """
     require_dims(logits, 3, "student_logits")
     require_dims(target, 2, "target")
+    # Other negative values are padding too. torch would read memory behind the logits.
+    require_class_indices(target.clamp_min(blank), logits.shape[-1])
     num_frames = logits.shape[1]
     logits = without_padding(logits, valid_frames(frame_length, num_frames))
     # The recursion of torch has NaN gradients for a log-probability of minus infinity.

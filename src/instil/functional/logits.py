@@ -8,6 +8,7 @@ from torch import Tensor
 from instil.core import UNLABELLED, mean, to_float32
 from instil.functional.choices import require_choice
 from instil.functional.feature_maps import require_dims
+from instil.items.tensor_values import has_host_values
 
 STANDARD_DEVIATION_EPSILON = 1e-7
 
@@ -135,11 +136,36 @@ def require_class_target(logits: Tensor, target: Tensor) -> None:
         target: class indices (...).
 
     Raises:
-        ValueError: if the shapes do not fit or the target is floating point.
+        ValueError: if the shapes do not fit, the target is floating point, or a target on the CPU
+            is not a class of the logits.
     """
     if target.shape != logits.shape[:-1] or target.is_floating_point():
         raise ValueError(
             f"target is {target.dtype} of shape {tuple(target.shape)}; expected class indices "
             f"(integers, -100 for none) of shape {tuple(logits.shape[:-1])} for logits "
             f"{tuple(logits.shape)}"
+        )
+    require_class_indices(target, logits.shape[-1])
+
+
+def require_class_indices(target: Tensor, num_classes: int) -> None:
+    """Check that labels on the CPU are classes of the logits.
+
+    On another device the check would wait for all work that comes before it.
+
+    Args:
+        target: class indices of any shape; -100 for none.
+        num_classes: number of classes of the logits.
+
+    Raises:
+        ValueError: for another index.
+    """
+    if not has_host_values(target):
+        return
+    is_class = (target >= 0) & (target < num_classes)
+    is_wrong = ~(is_class | (target == UNLABELLED))
+    if is_wrong.any():
+        raise ValueError(
+            f"target: not a class of the logits. Expected 0 to {num_classes - 1}, or "
+            f"{UNLABELLED} for none, got {int(target[is_wrong][0])}"
         )

@@ -24,6 +24,16 @@ def has_values(tensor: Tensor) -> bool:
     return not (isinstance(tensor, FakeTensor) or inside_transform())
 
 
+def has_host_values(tensor: Tensor) -> bool:
+    """Whether the values of a tensor can be read without waiting for a device.
+
+    Args:
+        tensor: any tensor.
+    """
+    on_host = tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return on_host and has_values(tensor)
+
+
 def inside_transform() -> bool:
     """Whether a transform of ``torch.func`` is active, such as ``grad`` or ``vmap``.
 

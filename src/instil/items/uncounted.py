@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from instil.items.batch import UNLABELLED, Batch, Outputs, item_weights
-from instil.items.tensor_values import has_values, inside_transform
+from instil.items.tensor_values import has_host_values, inside_transform
 from instil.roles.signals import SHARED_ROLES
 
 LABEL_KEYS = ("label", "box")
@@ -88,8 +88,7 @@ def replace_invalid_outputs(outputs: Outputs, batch: Batch, roles: Iterable[str]
 
 def every_item_counts(counted: Tensor) -> bool:
     """Whether a mask on the CPU is True everywhere; False for a mask whose values are elsewhere."""
-    on_host = counted.device.type == "cpu" and not torch.compiler.is_compiling()
-    return on_host and has_values(counted) and bool(counted.all())
+    return has_host_values(counted) and bool(counted.all())
 
 
 def replace_in_outputs(outputs: Outputs, roles: Iterable[str], counted: Tensor) -> Outputs:

@@ -13,7 +13,7 @@ from instil.core import Batch, Card, Objective, Outputs, check_bounds
 from instil.functional.ctc import BLANK, common_frames
 from instil.functional.divergences import kl_divergence, tempered_log_softmax
 from instil.functional.feature_maps import require_dims
-from instil.functional.logits import apply_reduction
+from instil.functional.logits import apply_reduction, require_class_indices
 from instil.items import Items, replace_uncounted
 
 
@@ -62,6 +62,7 @@ def transducer_kd_loss(
             "(N, T, U + 1, C) with U symbols of the label"
         )
     label = torch.nn.functional.pad(target[:, : num_nodes - 1], (0, 1), value=-100)
+    require_class_indices(label.clamp_min(blank), student_logits.shape[-1])
     has_label = label >= 0
     positions = torch.arange(num_nodes, device=target.device)
     is_node = mask[:, :, None] & (positions <= has_label.sum(1, keepdim=True))[:, None, :]

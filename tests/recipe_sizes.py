@@ -11,7 +11,12 @@ SMALL = {
     "chat": ["data.rows=32", "data.held_out=8"],
     "dense_to_sparse": SOLIDS,
     "views_of_parts": SOLIDS,
-    "cross_tokenizer": ["data.rows=32", "data.held_out=8"],
+    "cross_tokenizer": [
+        "data.rows=32",
+        "data.held_out=8",
+        "teacher.data.rows=32",
+        "teacher.data.held_out=8",
+    ],
     "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
     "minilm_ranking": [
         "data.rows=16",

@@ -69,6 +69,36 @@ def test_a_teacher_without_correct_texts_is_an_error() -> None:
         scheme.before_step(prompts(size=80) | {"seed": torch.tensor(0), "step": torch.tensor(0)})
 
 
+def none_accepted() -> SequenceLevel:
+    scheme = make(1)
+    scheme.set_verifier(lambda token, reference: torch.zeros(len(token), dtype=torch.bool))
+    # The first batch is read before training, too, and may have no solved prompt.
+    assert not scheme.before_step(timed(0, 0.0))["valid"].any()
+    assert not scheme.before_step(timed(0, 0.0))["valid"].any()
+    return scheme
+
+
+def test_few_prompts_without_a_correct_text_are_an_error_in_the_second_pass() -> None:
+    with pytest.raises(ValueError, match=r"accepted none of the first \d+ texts"):
+        none_accepted().before_step(timed(0) | {"step": torch.tensor(1)})
+
+
+def test_few_prompts_without_a_correct_text_are_an_error_in_the_last_step() -> None:
+    scheme = none_accepted()
+    later = {key: value + 100 if key == "index" else value for key, value in timed(0).items()}
+    clock = {"step": torch.tensor(1), "progress": torch.tensor(1 / 3)}
+    assert not scheme.before_step(later | clock)["valid"].any()
+    last = {key: value + 200 if key == "index" else value for key, value in timed(0).items()}
+    clock = {"step": torch.tensor(2), "progress": torch.tensor(2 / 3)}
+    with pytest.raises(ValueError, match=r"accepted none of the first \d+ texts"):
+        scheme.before_step(last | clock)
+
+
+def test_the_accepted_texts_before_a_resumption_are_not_known() -> None:
+    clock = {"step": torch.tensor(9), "progress": torch.tensor(0.9)}
+    assert not none_accepted().before_step(timed(0) | clock)["valid"].any()
+
+
 def test_the_reward_of_kdrl_is_the_verifier() -> None:
     scheme = KDRL(
         net(8),

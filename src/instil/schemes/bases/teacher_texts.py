@@ -37,6 +37,8 @@ class TeacherTexts:
         # Sample index -> (4, T).
         self.cache: dict[int, Tensor] = {}
         self.num_accepted = 0
+        self.newest_step = 0
+        self.is_resumed = False
 
     def replace_text(self, scheme: GenerativeScheme, batch: Batch) -> Batch:
         """Replace the text after the prompts by text of the teacher.
@@ -51,6 +53,10 @@ class TeacherTexts:
         """
         has_text = batch["valid"].any(1)
         index = batch["index"].tolist()
+        step = int(batch.get("step", 0))
+        # After a resumption, accepted texts of earlier steps are not known.
+        self.is_resumed |= step > self.newest_step + 1
+        self.newest_step = step
         self._fill(scheme, batch, has_text, index)
         fallback = batch | {
             "valid": torch.zeros_like(batch["valid"]),
@@ -74,6 +80,8 @@ class TeacherTexts:
             if counts and index[row] not in self.cache
         ]
         if not missing:
+            if has_text.any():
+                self._check_accepted(batch, is_seen=True)
             return
         rows = index_batch(batch, torch.tensor(missing, device=has_text.device))
         # The random numbers depend on the step; at step 0 a text is the same in every epoch.
@@ -84,6 +92,7 @@ class TeacherTexts:
         # On the CPU, because the cache grows to the texts of the whole data set.
         packed = torch.stack([text[key].long() for key in TEXT], 1).cpu()
         self.cache.update(zip((index[row] for row in missing), packed, strict=True))
+        self._check_accepted(batch, is_seen=False)
 
     def _verify(self, scheme: GenerativeScheme, rows: Batch, text: Batch) -> None:
         """Replace wrong texts by further candidates, in place; wrong ones do not count."""
@@ -102,12 +111,26 @@ class TeacherTexts:
         text["valid"] &= is_correct[:, None]
         text["token"].masked_fill_(~is_correct[:, None], UNLABELLED)
         self.num_accepted += int(is_correct.sum())
-        num_texts = len(self.cache) + len(is_correct)
-        if not self.num_accepted and num_texts >= MIN_TEXTS:
+
+    def _check_accepted(self, batch: Batch, is_seen: bool) -> None:
+        """Raise ValueError if no text was accepted, and the training learns nothing.
+
+        Args:
+            batch: batch of the step.
+            is_seen: whether all prompts of the batch have had a text before.
+        """
+        if self.verify is None or self.num_accepted:
+            return
+        # Few prompts may all be unsolved in the first batch, which is also read before training.
+        step, progress = int(batch.get("step", 0)), float(batch.get("progress", 0.0))
+        # In the last step, progress is step / (step + 1).
+        is_last = progress * (step + 1) > step - 0.2
+        is_late = step > 0 and (is_seen or is_last) and not self.is_resumed
+        if len(self.cache) >= MIN_TEXTS or is_late:
             raise ValueError(
-                f"scheme.verified: the verifier accepted none of the first {num_texts} texts of "
-                "the teacher. Expected a teacher that solves some prompts. Raise scheme.candidates "
-                "and the sampling temperature, or check data.verifier"
+                f"scheme.verified: the verifier accepted none of the first {len(self.cache)} texts "
+                "of the teacher. Expected a teacher that solves some prompts. Raise "
+                "scheme.candidates and the sampling temperature, or check data.verifier"
             )
 
 

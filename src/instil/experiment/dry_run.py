@@ -40,6 +40,7 @@ from instil.experiment.teachers import (
     teacher_class_names,
     teacher_training_data,
 )
+from instil.experiment.text_checks import check_encoded_texts
 from instil.experiment.trained_teachers import starts_from_teacher
 from instil.experiment.vocabularies import add_output_warnings, check_vocabulary
 from instil.recipe import error_context, label_objectives
@@ -117,6 +118,7 @@ def _build_stage(
     scheme = build_scheme(experiment, student, _combined_teacher(experiment, teachers, batch))
     prepare_scheme(scheme, batch)
     check_noise(scheme)
+    check_encoded_texts(scheme, experiment.task, batch)
     check_own_losses(scheme, batch, samples)
     sample_sets = [samples_for_scheme(scheme, samples), *_baseline_samples(experiment, samples)]
     if is_fitted_student(scheme):

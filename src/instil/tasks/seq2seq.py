@@ -12,7 +12,7 @@ from instil.core import UNLABELLED, Batch, Card, Net, Objective, Objectives, Out
 from instil.data.sequence_pairs import counted_tokens
 from instil.functional.sequence_errors import character_errors, exact_match, word_errors
 from instil.generation.sequences import special_tokens
-from instil.tasks.bases.checks import check_token_objectives
+from instil.tasks.bases.checks import check_compares_tokens, check_token_objectives
 from instil.tasks.bases.encoder_decoder import call
 from instil.tasks.bases.encoder_decoder_export import encoder_decoder_graphs
 from instil.tasks.bases.encoder_decoder_parts import ENCODER_INPUTS, MASK
@@ -76,6 +76,7 @@ class Seq2Seq(Task):
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
         """Raise ValueError for an objective that is undefined for one label per token."""
         check_token_objectives(objectives, self.title)
+        check_compares_tokens(objectives, {"embedding"}, ("seq2seq",))
 
     def check_data(self, batch: Batch) -> None:
         """Raise ValueError for labels that are not token ids (N, L), and for another ``valid``."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Outputs
+from instil.core import Batch, Card, Objective, Objectives, Outputs
+from instil.tasks.bases.checks import check_compares_tokens
 from instil.tasks.bases.classes import ClassTask
 from instil.tasks.bases.main_output import outputs_by_role
 from instil.tasks.bases.own_labels import label_arguments
@@ -56,6 +57,11 @@ class TextClassification(ClassTask):
     names = ("input_ids", "attention_mask", "label")
     inputs = ("input_ids", "attention_mask")
     call = staticmethod(call)
+
+    def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
+        """Raise ValueError for an objective on features, which have a row for each token."""
+        super().check(objectives)
+        check_compares_tokens(objectives, {"features"})
 
     def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """Return token ids (N, L), without padding unless ``attention_mask`` is given."""

@@ -116,6 +116,10 @@ class LLaVAKD(Objective):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         student_logits, teacher_logits = student["logits"], teacher["logits"]
         is_visual = batch.get(IMAGE_TOKENS, batch.get("attention_mask"))
+        valid = batch.get("valid")
+        if is_visual is None and valid is not None and valid.ndim == 2:
+            # The targets of an encoder-decoder have no mask of their own.
+            is_visual = valid
         if student_logits.ndim == 2:
             student_logits, teacher_logits = student_logits[:, None], teacher_logits[:, None]
             is_visual = None

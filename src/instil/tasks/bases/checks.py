@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, zip_longest
 
 from instil.core import Objective, Objectives, Outputs
@@ -84,11 +84,17 @@ def check_token_objectives(
             )
 
 
-def check_compares_tokens(objectives: Mapping[str, Objective] | Objectives) -> None:
+def check_compares_tokens(
+    objectives: Mapping[str, Objective] | Objectives,
+    whole_roles: Collection[str] = WHOLE_ROLES,
+    tasks: Collection[str] = TEXT_TASKS,
+) -> None:
     """Check that no objective compares the features of whole texts, where padding would count.
 
     Args:
         objectives: objectives by name.
+        whole_roles: roles that have a row for each token.
+        tasks: tasks whose objectives leave out the padding.
 
     Raises:
         ValueError: for an objective on features or embeddings that is not made for texts.
@@ -96,13 +102,13 @@ def check_compares_tokens(objectives: Mapping[str, Objective] | Objectives) -> N
     for name, objective in objectives.items():
         assert isinstance(objective, Objective)
         roles = set(chain.from_iterable(chain.from_iterable(objective.needs.values())))
-        is_made_for_texts = bool(set(TEXT_TASKS) & set(objective.card.tasks))
-        if objective.items.per_sample and not is_made_for_texts and roles & WHOLE_ROLES:
+        is_made_for_texts = bool(set(tasks) & set(objective.card.tasks))
+        if objective.items.per_sample and not is_made_for_texts and roles & set(whole_roles):
             raise ValueError(
                 f"objectives.{name}: {type(objective).__name__} compares whole samples, and "
                 "features and embeddings of a text have a row for each token, also for padding. "
                 "Expected a loss on hidden states, such as distilbert or tinybert, or one whose "
-                "card has the task language"
+                f"card has the task {' or '.join(tasks)}"
             )
 
 

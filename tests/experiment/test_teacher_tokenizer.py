@@ -81,8 +81,8 @@ def test_what_cannot_be_aligned_is_refused() -> None:
     for overrides, words in (
         (
             ["task=classification", "data={name: digits}"],
-            "data: 'digits' cannot give the tokens of a second tokenizer. Leave "
-            "teacher.tokenizer out",
+            "data: 'digits' cannot give the tokens of a second tokenizer. Expected the source "
+            "text, or teachers with the tokenizer of the data. Leave teacher.tokenizer out",
         ),
         (
             ["data.teacher_tokenizer=bytes"],

@@ -613,3 +613,17 @@ def test_a_path_that_a_message_has_already_is_not_repeated() -> None:
             raise ValueError(message)
     with pytest.raises(RecipeError, match=r"^scheme: schemes: wrong$"), error_context("scheme"):
         raise ValueError("schemes: wrong")
+
+
+def test_a_change_of_one_section_leaves_its_alias_unchanged(tmp_path: Path) -> None:
+    """YAML reads an anchor and its aliases as one object."""
+    file = tmp_path / "alias.yaml"
+    file.write_text(
+        "data: {name: digits, num_labeled: 100}\n"
+        "teacher: &net {model: cnn, options: {width: 16}}\n"
+        "student: *net\n"
+        "objectives: {kd: {}}\n"
+    )
+    recipe = load(file, ["student.options.width=4"])
+    assert recipe.student.options == {"width": 4}
+    assert recipe.teachers[0].options == {"width": 16}

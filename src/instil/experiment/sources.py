@@ -173,7 +173,8 @@ def _check_tokenizer(
         raise ValueError("teacher_tokenizer is not an option of the data. Set teacher.tokenizer")
     if tokenizer is not None and "teacher_tokenizer" not in parameters:
         raise ValueError(
-            f"'{source}' cannot give the tokens of a second tokenizer. Leave teacher.tokenizer out"
+            f"'{source}' cannot give the tokens of a second tokenizer. Expected the source text, "
+            "or teachers with the tokenizer of the data. Leave teacher.tokenizer out"
         )
 
 

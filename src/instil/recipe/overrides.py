@@ -27,8 +27,7 @@ def override(data: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     Raises:
         RecipeError: if a change is not ``key=value``, or its path does not fit the data.
     """
-    # Deep, because nested mappings are changed in place.
-    changed = copy.deepcopy(dict(data))
+    changed: dict[str, Any] = _separate(data)
     for change in changes:
         key, equals, text = change.partition("=")
         parts = key.strip().split(".")
@@ -39,6 +38,15 @@ def override(data: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
             )
         _set(changed, parts, parse(text, f"the value of {key.strip()}"))
     return changed
+
+
+def _separate(value: Any) -> Any:
+    """Copy plain data. A mapping that stands in two places, as a YAML alias, becomes two."""
+    if isinstance(value, Mapping):
+        return {key: _separate(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_separate(entry) for entry in value]
+    return copy.deepcopy(value)
 
 
 def _set(data: Any, parts: list[str], value: Any) -> None:

@@ -119,3 +119,10 @@ def test_bad_options(tmp_path, options, message):
     classes(tmp_path, 4)
     with pytest.raises(ValueError, match=message):
         folder(str(tmp_path), **options)
+
+
+def test_a_folder_has_no_boxes(tmp_path):
+    paint(tmp_path / "data" / "images" / "0.png")
+    (tmp_path / "data" / "labels").mkdir()
+    with pytest.raises(ValueError, match=r"^path: .* no boxes .* set data.name to coco"):
+        folder("data", base=tmp_path, task_name="detection")

@@ -99,6 +99,12 @@ def folder(
     if not root.is_dir():
         raise ValueError(f"path: {root} is a file, not a folder. Expected a folder of pictures")
     mode_options = {"channels": channels, "size": size, "background": background}
+    if task_name == "detection":
+        raise ValueError(
+            f"path: the folder of pictures {root} has no boxes that this source reads, also as "
+            "labels/*.txt. Expected the JSON annotations of COCO. Convert the labels, and set "
+            "data.name to coco"
+        )
     _check_task(task_name, classes, depth_scale, padding)
     if task_name == "pose":
         sources = keypoint_files(root)

@@ -1,12 +1,19 @@
-"""Fixtures of all tests: a clean catalogue and a separate cache of trained teachers."""
+"""Fixtures of all tests: a seed, a clean catalogue and a separate cache of trained teachers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from instil.catalogue import plugins
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Begin each test with the same random state, in any order of the tests."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

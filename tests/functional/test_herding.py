@@ -20,7 +20,6 @@ def test_each_choice_is_the_best_one_for_the_mean() -> None:
 
 
 def test_the_chosen_mean_is_closer_than_that_of_random_samples() -> None:
-    torch.manual_seed(0)
     features = torch.randn(200, 8)
     mean = features.mean(0)
     chosen = (features[herding_order(features, 10)].mean(0) - mean).norm()

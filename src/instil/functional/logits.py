@@ -160,10 +160,13 @@ def require_class_indices(target: Tensor, num_classes: int) -> None:
     Raises:
         ValueError: for another index.
     """
-    if not has_host_values(target):
+    if not has_host_values(target) or not target.numel():
         return
-    is_class = (target >= 0) & (target < num_classes)
-    is_wrong = ~(is_class | (target == UNLABELLED))
+    # One pass over the labels is enough if all are classes.
+    smallest, largest = torch.aminmax(target)
+    if smallest >= 0 and largest < num_classes:
+        return
+    is_wrong = ((target < 0) & (target != UNLABELLED)) | (target >= num_classes)
     if is_wrong.any():
         raise ValueError(
             f"target: not a class of the logits. Expected 0 to {num_classes - 1}, or "

@@ -13,7 +13,7 @@ from torch import nn
 
 from instil.cards import suggestion
 from instil.networks.cnn import conv_stages
-from instil.networks.distribution_head import distribution_head
+from instil.networks.distribution_heads import distribution_head
 from instil.networks.model_source import ModelRequest
 from instil.networks.unknown_options import check_options
 

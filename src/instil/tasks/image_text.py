@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Net, Outputs, Teacher
 from instil.data.splits import Splits
-from instil.networks.dense_embedding import dense_embedding, has_dense_embedding
+from instil.networks.dense_embeddings import dense_embedding, has_dense_embedding
 from instil.roles import LazyOutputs
 from instil.tasks.bases.class_prompts import (
     ClassPrompts,

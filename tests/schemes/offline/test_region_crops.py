@@ -11,7 +11,7 @@ from torch import nn
 
 from instil.core import Batch, Net
 from instil.functional.directions import l2_normalize
-from instil.networks.dense_embedding import dense_embedding, has_dense_embedding
+from instil.networks.dense_embeddings import dense_embedding, has_dense_embedding
 from instil.objectives.features.clip_self import CLIPSelf, clip_self_loss
 from instil.schemes.offline.region_crops import RegionCrops, cell_crops, cell_means
 from instil.tasks.image_text import call

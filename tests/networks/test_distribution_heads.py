@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from instil.networks import factory
-from instil.networks.distribution_head import EdgeDistribution
+from instil.networks.distribution_heads import EdgeDistribution
 from instil.tasks.detection import call
 
 OPTIONS = {"width": 4, "pyramid_channels": 32, "strides": [8], "regression": "distribution"}

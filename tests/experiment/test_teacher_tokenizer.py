@@ -26,7 +26,7 @@ SMALL = [
         "data.length=48",
         "data.teacher_length=128",
     ),
-    *("data.tokenizer=bpe:300", "teacher.tokenizer=bytes"),
+    *("data.tokenizer=bpe:300", "teacher.tokenizer=bytes", "teacher.data=null"),
 ]
 SHORT = [*SMALL, "train.epochs=1", "seeds=[0]", "export=false", "baselines=[]"]
 
@@ -119,3 +119,9 @@ def test_the_error_for_a_loss_of_one_tokenizer_names_the_cause() -> None:
         r"tokenizer\. Use uld, gold, dskd",
     ):
         list(dry_run(experiment))
+
+
+@pytest.mark.parametrize("name", ["bpe:9", "nothing.json"])
+def test_an_error_of_the_tokenizer_names_the_teacher(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"^teacher\.tokenizer: .*Expected"):
+        Experiment.from_recipe(recipes.load(RECIPE, [*SMALL, f"teacher.tokenizer={name}"]))

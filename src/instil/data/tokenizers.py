@@ -149,7 +149,7 @@ def _train(name: str, texts: Iterable[str]) -> Tokenizer:
     size = name.removeprefix("bpe:")
     if not (size.isascii() and size.isdecimal() and 257 <= int(size[:9]) <= MAX_TRAINED_VOCABULARY):
         raise ValueError(
-            f"bpe: wrong number of tokens. Expected 257 (256 bytes and the end) to "
+            f"tokenizer: wrong number of tokens of bpe. Expected 257 (256 bytes and the end) to "
             f"{MAX_TRAINED_VOCABULARY}, got '{size[:40]}'"
         )
     alphabet = library.pre_tokenizers.ByteLevel.alphabet()

@@ -162,6 +162,9 @@ def _option_errors(path: str, options: Collection[str]) -> Iterator[None]:
     except ValueError as error:
         if re.split(r"[:.\[]", str(error), maxsplit=1)[0] not in options:
             raise
+        if str(error).startswith("teacher_tokenizer:"):
+            # The section of the teacher has this option.
+            raise RecipeError(str(error).replace("_", ".", 1)) from error
         raise ValueError(f"{path}.{error}") from error
 
 

@@ -130,7 +130,11 @@ def text(
         _check_two_tasks(teacher_tokenizer, domain, handling)
         splits = two_tasks(parts, student_tokenizer, length, limits, prune)
     elif teacher_tokenizer is not None:
-        other_tokenizer = build_tokenizer(teacher_tokenizer, texts, base, teacher_end, bos)
+        try:
+            other_tokenizer = build_tokenizer(teacher_tokenizer, texts, base, teacher_end, bos)
+        except ValueError as error:
+            is_option = str(error).startswith(("tokenizer:", "end:"))
+            raise ValueError(f"teacher_{error}" if is_option else str(error)) from error
         both = (student_tokenizer, other_tokenizer)
         lengths = (length, teacher_length or length)
         splits = aligned(parts, both, lengths, limits, prune, handling)

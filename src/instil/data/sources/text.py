@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from instil.data.special_tokens import BosOption, EndOption
 from instil.data.splits import Splits
 from instil.data.token_packing import Context, Count, of_documents
 from instil.data.token_verifier import set_verifier
-from instil.data.tokenizers import TokenizerOption
+from instil.data.tokenizers import Tokenizer, TokenizerOption
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
 from instil.data.verifiers import VerifierOption
 
@@ -130,11 +131,7 @@ def text(
         _check_two_tasks(teacher_tokenizer, domain, handling)
         splits = two_tasks(parts, student_tokenizer, length, limits, prune)
     elif teacher_tokenizer is not None:
-        try:
-            other_tokenizer = build_tokenizer(teacher_tokenizer, texts, base, teacher_end, bos)
-        except ValueError as error:
-            is_option = str(error).startswith(("tokenizer:", "end:"))
-            raise ValueError(f"teacher_{error}" if is_option else str(error)) from error
+        other_tokenizer = _of_teacher(teacher_tokenizer, texts, base, teacher_end, bos)
         both = (student_tokenizer, other_tokenizer)
         lengths = (length, teacher_length or length)
         splits = aligned(parts, both, lengths, limits, prune, handling)
@@ -143,6 +140,17 @@ def text(
             parts, student_tokenizer, length, limits, prune, handling, context, domain
         )
     return set_verifier(splits, verifier)
+
+
+def _of_teacher(
+    name: str, texts: Sequence[str], base: Path, end: EndOption | None, bos: BosOption
+) -> Tokenizer:
+    """Tokenizer of a teacher; errors name its options."""
+    try:
+        return build_tokenizer(name, texts, base, end, bos)
+    except ValueError as error:
+        is_option = str(error).startswith(("tokenizer:", "end:"))
+        raise ValueError(f"teacher_{error}" if is_option else str(error)) from error
 
 
 def _check_two_tasks(teacher_tokenizer: str | None, domain: str | None, handling: TooLong) -> None:

@@ -139,7 +139,7 @@ def test_damaged_files_are_named_before_training(tmp_path: Path) -> None:
 def test_damaged_files_can_be_left_out(tmp_path: Path) -> None:
     classes(tmp_path / "data")
     broken = damaged(tmp_path / "data")
-    data = folder(str(tmp_path / "data"), broken="skip")
+    data = folder(str(tmp_path / "data"), broken="skip", size=4)
     assert sum(len(part) for part in (data.train, data.validation, data.test)) == 13
     assert data.notes[0].startswith(f"{len(broken)} broken pictures are left out: ")
     for part in (data.train, data.validation):

@@ -168,25 +168,25 @@ def test_compared_networks_draw_the_same_noise(key: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["teacher.options.steps=0"], r"teacher: steps: too few sampling steps"),
+        (["teacher.options.steps=0"], r"teacher.options.steps: too few sampling steps"),
         (["student.options.solver=rk4"], r"student: solver: unknown solver 'rk4'"),
-        (["student.options.width=8"], r"student: options.width: a built denoiser has no such"),
+        (["student.options.width=8"], r"student.options.width: a built denoiser has no such"),
         (
             ["teacher.options.parameterisation=noise"],
-            r"teacher: parameterisation: unknown type 'noise'",
+            r"teacher.options.parameterisation: unknown type 'noise'",
         ),
         (
             ["teacher.options.conditional=false"],
-            r"teacher: guidance: the model reads no label",
+            r"teacher.options.guidance: the model reads no label",
         ),
-        (["student={model: cnn}"], r"student: .*CNN is not a diffusion model"),
+        (["student={model: cnn}"], r"student.model: .*CNN is not a diffusion model"),
         (["task.features=inception"], r"task.*features"),
         (["objectives={kd: {}}"], r"kd"),
         (
             ["teacher.precompute=true"],
             r"teacher.precompute: teachers of the task diffusion read noise",
         ),
-        (["student.options.schedule=flow"], r"student: options.schedule: the weights of the tea"),
+        (["student.options.schedule=flow"], r"student.options.schedule: the weights of the tea"),
         (
             ["student.options.parameterisation=x0"],
             r"options.parameterisation: .*Expected v, got x0",

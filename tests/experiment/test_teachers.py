@@ -264,7 +264,7 @@ def test_a_run_reports_the_number_of_labels_of_teacher_and_student(
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        ({"data": {"num_labeled": 5000}}, "teacher.data: num_labeled: 5000 of 1000 labelled"),
+        ({"data": {"num_labeled": 5000}}, "teacher.data.num_labeled: 5000 of 1000 labelled"),
         ({"data": {"num_labeled": 0}}, "teacher.data.num_labeled: "),
         ({"data": {"size": 8}}, "teacher.data: size is an option of a source"),
         (

@@ -273,8 +273,8 @@ def test_another_vocabulary_raises(texts: Path, tmp_path: Path) -> None:
 def test_an_unreachable_server_raises(texts: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"teacher: url: http://127\.0\.0\.1:9/v1/models: no response in 1 attempt; the last "
-        "error: no server listens there",
+        match=r"teacher.options.url: http://127\.0\.0\.1:9/v1/models: no response in 1 "
+        "attempt; the last error: no server listens there",
     ):
         list(dry_run(Experiment.from_recipe(taught("http://127.0.0.1:9/v1", texts))))
 
@@ -319,5 +319,5 @@ def test_doctor_reports_an_unreachable_server(
     (tmp_path / "one.yaml").write_text(to_yaml(taught("http://127.0.0.1:9/v1", texts)))
     code, out, err = called(capsys, "doctor", str(tmp_path / "one.yaml"))
     assert (code, out) == (2, "")
-    assert err.startswith("Error: teacher: url: http://127.0.0.1:9/v1/models: no response")
+    assert err.startswith("Error: teacher.options.url: http://127.0.0.1:9/v1/models: no response")
     assert err.endswith("no server listens there. Start the server, or correct the address\n")

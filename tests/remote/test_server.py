@@ -30,7 +30,7 @@ def test_answers_are_asked_for_once(tmp_path: Path) -> None:
 
 
 def test_so_many_at_a_time() -> None:
-    with stub(delay=0.03) as server:
+    with stub(delay=0.1) as server:
         Server(server.url, concurrency=3).complete([str(index) for index in range(12)])
         assert server.most_open == 3
 

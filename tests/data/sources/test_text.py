@@ -309,5 +309,5 @@ def test_without_a_prompt_the_first_token_is_learned_after_an_end(tmp_path: Path
 )
 def test_a_vocabulary_that_cannot_be_learned_is_refused(name: str) -> None:
     pytest.importorskip("tokenizers")
-    with pytest.raises(ValueError, match=r"bpe: .*Expected 257 .* to 1000000, got "):
+    with pytest.raises(ValueError, match=r"tokenizer: .*bpe\. Expected 257 .* to 1000000, got "):
         load_tokenizer(name, ["a text"])

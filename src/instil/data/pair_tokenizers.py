@@ -178,3 +178,14 @@ def pair_tokenizer(
         )
     loaded = load_tokenizer(source, chain.from_iterable(pairs), base)
     return SubwordPairTokenizer(loaded, special_tokens)
+
+
+def tokenizer_of_samples(samples: Any) -> Any:
+    """Return the tokenizer of samples, None if they have none.
+
+    Args:
+        samples: samples of any kind. For pairs of subwords it is the tokenizer that sources and
+            targets share.
+    """
+    tokenizer = getattr(samples, "tokenizer", None)
+    return tokenizer.tokenizer if isinstance(tokenizer, SubwordPairTokenizer) else tokenizer

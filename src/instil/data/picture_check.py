@@ -92,11 +92,11 @@ def check_one_size(paths: Sequence[Path], size: tuple[int, int] | None) -> None:
     step = max(1, -(-len(paths) // NUM_HEADERS))
     example_of_size: dict[tuple[int, int], Path] = {}
     for path in paths[::step]:
-        example_of_size.setdefault(_header_size(path), path)
+        example_of_size.setdefault(_size_of(path), path)
     if len(example_of_size) == 1:
         return
     # The orientation may need the whole file.
-    examples = {_upright_size(path): path for path in example_of_size.values()}
+    examples = {_size_of(path, is_upright=True): path for path in example_of_size.values()}
     if len(examples) > 1:
         names = [f"{path} has {width} x {height}" for (width, height), path in examples.items()]
         raise ValueError(
@@ -105,19 +105,12 @@ def check_one_size(paths: Sequence[Path], size: tuple[int, int] | None) -> None:
         )
 
 
-def _header_size(path: Path) -> tuple[int, int]:
+def _size_of(path: Path, is_upright: bool = False) -> tuple[int, int]:
+    """(width, height) of a picture, as its header states it or turned by its orientation."""
     from PIL import Image
 
     with Image.open(path) as picture:
-        size: tuple[int, int] = picture.size
-        return size
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        size: tuple[int, int] = upright(picture).size
+        size: tuple[int, int] = (upright(picture) if is_upright else picture).size
         return size
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.core import Net
-from instil.data.pair_tokenizers import SubwordPairTokenizer
+from instil.data.pair_tokenizers import tokenizer_of_samples
 from instil.experiment.experiment import Experiment
 
 GGUF_TYPE = "f16"
@@ -67,9 +67,7 @@ def tokenizer_of(experiment: Experiment) -> Any:
         experiment: experiment of a recipe.
     """
     samples: Any = experiment.splits.test
-    tokenizer: Any = getattr(samples, "tokenizer", None)
-    if isinstance(tokenizer, SubwordPairTokenizer):
-        tokenizer = tokenizer.tokenizer
+    tokenizer = tokenizer_of_samples(samples)
     if hasattr(tokenizer, "pruned") and getattr(samples, "tokens", None):
         tokenizer = tokenizer.pruned(samples.tokens)
     return tokenizer if hasattr(tokenizer, "inner") else None

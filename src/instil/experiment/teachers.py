@@ -139,6 +139,8 @@ def combine_teachers(experiment: Experiment, nets: Sequence[Net | Teacher]) -> T
 
 def _check_routes(teacher: Routed, experiment: Experiment) -> None:
     """Check that each row in memory has a member, before a late batch fails."""
+    if teacher.by not in ROW_KEYS:
+        return
     splits = experiment.splits
     parts = {"train": experiment.samples, "validation": splits.validation, "test": splits.test}
     for name, part in parts.items():
@@ -147,7 +149,7 @@ def _check_routes(teacher: Routed, experiment: Experiment) -> None:
             columns = part.tensors
         elif isinstance(part, RaggedRows):
             columns = part.row_keys
-        if teacher.by in ROW_KEYS and teacher.by in columns:
+        if teacher.by in columns:
             teacher.check_members(columns[teacher.by], name)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from instil.core import Batch, Net, side_effect_free
 from instil.data.aligned import read_by_teacher
 from instil.data.gguf_tokenizer import gguf_metadata
-from instil.data.pair_tokenizers import SubwordPairTokenizer
+from instil.data.pair_tokenizers import tokenizer_of_samples
 from instil.data.samples import Samples
 from instil.data.special_tokens import SpecialTokenFiles, end_tokens
 from instil.data.tokenizers import Tokenizer, vocabulary_of_file
@@ -34,10 +34,7 @@ def check_vocabulary(net: Net, experiment: Experiment, config: ModelConfig, path
     Raises:
         RecipeError: if an id stands for two different tokens.
     """
-    tokenizer: Any = getattr(experiment.visible_samples, "tokenizer", None)
-    # Sources and targets of pairs share the tokenizer inside.
-    if isinstance(tokenizer, SubwordPairTokenizer):
-        tokenizer = tokenizer.tokenizer
+    tokenizer = tokenizer_of_samples(experiment.visible_samples)
     file = _tokenizer_file(net.model)
     if tokenizer is None or file is None:
         return
@@ -85,10 +82,10 @@ def require_same_tokens(own: Samples, read: Samples) -> None:
 
 def _token_names(samples: Any) -> dict[int, str] | None:
     """Token of each id of samples, None for samples that are not texts."""
-    tokenizer: Any = getattr(samples, "tokenizer", None)
+    tokenizer = tokenizer_of_samples(samples)
     if tokenizer is None:
         return None
-    tokens = _tokens(getattr(tokenizer, "tokenizer", tokenizer))
+    tokens = _tokens(tokenizer)
     token_ids = samples.facts.get("tokens")  # of a reduced vocabulary
     return {new: tokens[old] for new, old in enumerate(token_ids)} if token_ids else tokens
 

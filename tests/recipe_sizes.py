@@ -43,9 +43,15 @@ SMALL = {
         "teacher.data.rows=96",
         "teacher.data.held_out=8",
     ],
+    "smollm2_hidden_state": ["objectives.distilbert.layers=[[2, 1], [4, 2], [6, 3]]"],
     "smollm2_on_policy": ["scheme.sampling.min_prompt_tokens=16"],
 }
-SMALL_SMOLLM2 = ["data.rows=4", "data.held_out=2", "data.length=32"]
+SMALL_SMOLLM2 = [
+    "data.rows=4",
+    "data.held_out=2",
+    "data.length=32",
+    "student.changes.depth.layers=6",
+]
 
 
 def small_data(recipe: str) -> list[str]:

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 import instil
+from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
 from instil.plan.doctor import doctor
 from instil.recipe import RecipeError, stages
+from instil.students.lsq import LSQConv2d
 from tests.experiment.small import lines, recipe, run_of
 
 VIT = {"model": "vit", "options": {"width": 8, "depth": 4}}
@@ -105,3 +108,18 @@ def test_taylor_without_labels_is_an_error(tmp_path: Path) -> None:
     sections = pruned(1, by="taylor") | {"baselines": [], "objectives": {"kd": {}}}
     with pytest.raises(RecipeError, match=r"changes\.prune: by: taylor reads the loss on labels"):
         run_of(recipe("data.num_labeled=0", "teacher.is_trained=true", **sections), tmp_path / "r")
+
+
+def test_compressions_observe_a_copy_on_the_inputs_of_its_teacher() -> None:
+    teacher = CNN | {"input": {"mean": [0.5], "std": [0.25]}}
+    student = {"model": "teacher", "changes": {"lsq": {}}}
+    one = recipe(teacher=teacher, student=student)
+    net: Any = build_network(one.student, Experiment.from_recipe(one), "student")
+    first = next(part for part in net.model.modules() if isinstance(part, LSQConv2d))
+    assert first.input_quantizer is not None
+    # Pixels in [0, 1] are in [-2, 2] after normalisation.
+    assert first.input_quantizer.lower.item() == -128
+    seen: list[torch.Tensor] = []
+    first.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0]))
+    net({"image": torch.zeros(1, 1, 8, 8)})
+    assert seen[0].unique().tolist() == [-2.0]

@@ -16,6 +16,7 @@ from instil.core import Schedule
 from instil.objectives.logits.kd import KD
 from instil.recipe import build, build_objectives, build_options, fingerprint, load, stages, to_yaml
 from instil.recipe.errors import RecipeError, error_context
+from instil.recipe.input_section import InputConfig
 from instil.recipe.overrides import merge, override, parse
 from instil.recipe.sections import ModelConfig, TeacherConfig
 from instil.recipe.yaml_text import to_text
@@ -260,6 +261,21 @@ def test_shorthands_and_defaults_are_written_out() -> None:
     assert recipe.teacher_train == recipe.train
     assert build(SMALL | {"teacher": None}).teacher_train is None
     assert build(SMALL | {"train": {}}).train.epochs == 20
+
+
+def test_a_copy_of_the_teacher_reads_its_inputs() -> None:
+    teacher = {"model": "cnn", "input": {"mean": [0.5], "std": [0.2]}, "reads": {"image": "rgb"}}
+    student = {"model": "teacher", "input": {"size": 16}}
+    recipe = build(SMALL | {"teacher": [teacher, "cnn"], "student": student})
+    assert recipe.student.input == InputConfig(size=16, mean=[0.5], std=[0.2])
+    assert recipe.student.reads == {"image": "rgb"}
+    student |= {"input": {"mean": None, "std": None}, "reads": {"image": "depth"}}
+    recipe = build(SMALL | {"teacher": teacher, "student": student})
+    assert recipe.student.input == InputConfig()
+    assert recipe.student.reads == {"image": "depth"}
+    recipe = build(SMALL | {"teacher": teacher, "student": "cnn"})
+    assert recipe.student.input == InputConfig()
+    assert recipe.student.reads == {}
 
 
 def test_label_smoothing_is_no_baseline_where_it_is_undefined() -> None:

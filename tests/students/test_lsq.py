@@ -15,6 +15,8 @@ from instil.core import Net, Outputs
 from instil.networks.cnn import cnn
 from instil.networks.vit import vit
 from instil.students.lsq import LSQConv2d, LSQLinear, lsq, lsq_round
+from instil.students.quantized import quantized
+from instil.students.sparse import sparse
 from tests.students.nets import llama, logits, observe
 
 SLOW = pytest.mark.slow
@@ -151,6 +153,16 @@ def test_a_folder_of_transformers_has_rounded_weights_and_no_quantised_activatio
 def test_a_model_without_a_plain_layer_is_refused() -> None:
     with pytest.raises(ValueError, match="has no plain linear layer or convolution to quantise"):
         lsq(nn.Embedding(2, 3))
+
+
+@pytest.mark.parametrize("change", [sparse, quantized])
+def test_weights_that_are_sparse_or_rounded_already_are_refused(change: Any) -> None:
+    # Only the first layer, with one input channel, stays plain: the others would stay float.
+    model = change(cnn(3, width=4))
+    with pytest.raises(ValueError, match=r"is sparse, rounded .* Name lsq before sparse"):
+        lsq(model, observe=outputs_of)
+    both: Any = sparse(lsq(cnn(3, width=4), observe=outputs_of))
+    assert sum(isinstance(part, (LSQLinear, LSQConv2d)) for part in both.modules()) == 4
 
 
 def test_integer_layers_are_not_quantised_twice(tmp_path: Path) -> None:

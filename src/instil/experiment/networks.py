@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from instil import catalogue, students
+from instil import catalogue
 from instil.core import Batch, Net, Outputs
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Facts
@@ -64,7 +64,7 @@ def build_network(
             experiment.task,
             experiment.facts_for(config),
             example=functools.partial(samples.__getitems__, [0]),
-            observe=_observer(config, experiment, label_seed),
+            observer=_observer(config, experiment, label_seed),
         )
         net = builder.build(config, teacher)
         if isinstance(net.model, ReadsBatch):
@@ -76,13 +76,14 @@ def build_network(
         return net
 
 
-def _observer(config: ModelConfig, experiment: Experiment, label_seed: int | None) -> Observer:
-    """Return the outputs and losses that compressions of a network read."""
+def _observer(
+    config: ModelConfig, experiment: Experiment, label_seed: int | None
+) -> Callable[[Callable[..., Any]], Observer]:
+    """Return the function that observes a network with a call, for its compressions."""
     seed = experiment.recipe.seeds[0] if label_seed is None else label_seed
     # The choice of labels takes time, and few networks are compressed.
     labelled = experiment.labelled_samples(seed) if config.changes else None
-    call = _with_keys(experiment.task.call, config)
-    return Observer(call, experiment.visible_samples, labelled)
+    return lambda call: Observer(call, experiment.visible_samples, labelled)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class NetworkBuilder:
         task: task, or its class, of the networks.
         facts: arguments for builders of networks.
         example: function that returns a batch, from which missing taps are inferred.
-        observe: outputs of a model on some samples, for compressions.
+        observer: function of the network's call that returns its outputs on some samples, for
+            compressions.
         fetch: whether pretrained weights may be downloaded.
         trust_code: whether code of the recipe may be executed.
     """
@@ -103,7 +105,7 @@ class NetworkBuilder:
     task: Any
     facts: Facts
     example: Callable[[], Batch]
-    observe: students.Observe = None
+    observer: Callable[[Callable[..., Any]], Observer] | None = None
     fetch: bool = True
     trust_code: bool = True
 
@@ -118,19 +120,12 @@ class NetworkBuilder:
             ValueError: for options or taps that do not fit.
             UntrustedCode: if code of the recipe would be executed without ``trust_code``.
         """
-        input_options, counts = self._input_options(config)
         model = in_training_precision(self._build_model(config, teacher), config)
-        model = compress(model, config, self.observe)
+        call = self._call(config, model)
+        # Compressions observe the model on inputs as the network gets them.
+        model = compress(model, config, self.observer and self.observer(call))
         if isinstance(model, ReadsBatch):
-            return Net(model, _call_with_batch)
-        options = {**input_of(model), **input_options, **label_options(self.task, self.recipe)}
-        call: Callable[..., Any] = functools.partial(self.task.call, **options)
-        if config.reads or counts:
-            call = NetworkCall(call, config.reads, counts)
-        # A task class, as for a plan without data, has no prompts.
-        prompts = getattr(self.task, "prompts", None)
-        if prompts is not None and isinstance(config, TeacherConfig):
-            call = CallWithClasses(call, prompts)
+            return Net(model, call)
         taps: dict[str, Any] = dict(taps_for(model))
         if "features" not in taps and _needs_inner_outputs(self.recipe, config):
             batch = self.example()
@@ -143,6 +138,21 @@ class NetworkBuilder:
         if isinstance(config, TeacherConfig) and config.tokenizer:
             return Net(model, functools.partial(_call_with_teacher_tokens, call), taps)
         return Net(model, call, taps)
+
+    def _call(self, config: ModelConfig, model: nn.Module) -> Callable[..., Any]:
+        """Function that runs the model on the inputs of its section."""
+        input_options, counts = self._input_options(config)
+        if isinstance(model, ReadsBatch):
+            return _call_with_batch
+        options = {**input_of(model), **input_options, **label_options(self.task, self.recipe)}
+        call: Callable[..., Any] = functools.partial(self.task.call, **options)
+        if config.reads or counts:
+            call = NetworkCall(call, config.reads, counts)
+        # A task class, as for a plan without data, has no prompts.
+        prompts = getattr(self.task, "prompts", None)
+        if prompts is not None and isinstance(config, TeacherConfig):
+            call = CallWithClasses(call, prompts)
+        return call
 
     def _build_model(self, config: ModelConfig, teacher: Net | None) -> nn.Module:
         if config.model == "teacher":
@@ -203,11 +213,6 @@ class NetworkBuilder:
                 f"data are. Leave input.{unknown[0]} out"
             )
         return options, counts
-
-
-def _with_keys(call: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
-    """Call of the task for the keys of a network."""
-    return NetworkCall(call, config.reads) if config.reads else call
 
 
 def _needs_inner_outputs(recipe: Recipe, config: ModelConfig) -> bool:

@@ -45,6 +45,7 @@ def resolve_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
                 name: {"type": name} | entry if isinstance(entry, dict) else entry
                 for name, entry in whole[key].items()
             }
+    _inherit_inputs(whole)
     _set_trainings(whole)
     task = _task_class(whole["task"])
     if whole.get("baselines") is None:
@@ -58,6 +59,23 @@ def resolve_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
             all_options = with_defaults(catalogue.find(kind, name), options)
             whole = _with_options(whole, path.split("."), all_options)
     return whole
+
+
+def _inherit_inputs(whole: dict[str, Any]) -> None:
+    """Let a student that is a copy of its teacher read the teacher's inputs."""
+    student, teacher = whole.get("student"), whole.get("teacher")
+    if isinstance(teacher, list) and teacher:
+        teacher = teacher[0]
+    if not isinstance(student, Mapping) or not isinstance(teacher, Mapping):
+        return
+    if student.get("model") != "teacher":
+        return
+    inherited = {"reads": teacher["reads"]} if "reads" in teacher else {}
+    whole["student"] = inherited | dict(student)
+    sections = [side.get("input", {}) for side in (teacher, student)]
+    if any(sections) and all(isinstance(section, Mapping) for section in sections):
+        # Key by key: another size leaves the normalisation.
+        whole["student"]["input"] = {**sections[0], **sections[1]}
 
 
 def _set_trainings(whole: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from typing_extensions import Doc
 
 from instil.students import Observe
@@ -131,9 +132,17 @@ def lsq(
     coarse for 8 bits.
 
     Raises:
-        ValueError: if there is no such layer.
+        ValueError: if there is no such layer, or one has a parametrised weight, such as that of
+            sparse.
     """
     head = output_head(model)
+    for name, part in model.named_modules():
+        is_kind = isinstance(part, (nn.Linear, nn.Conv2d))
+        if is_kind and parametrize.is_parametrized(part, "weight"):
+            raise ValueError(
+                f"the weight of '{name}' is sparse, rounded or parametrised already. Expected "
+                "plain weights. Name lsq before sparse, and leave quantized out"
+            )
     layers: list[Any] = [
         part for part in model.modules() if type(part) in LSQ_CLASSES and part is not head
     ]

@@ -141,3 +141,8 @@ def test_bad_arguments() -> None:
         cast()({"index": torch.tensor([16])})
     with pytest.raises(ValueError, match="a sample occurs twice"):
         PrivateVotes([net()]).precompute([batch(), batch()])
+
+
+def test_a_threshold_that_no_class_reaches_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"no sample got an answer: no class has 40 of 9 votes"):
+        cast(noise=1.0, threshold=40.0, threshold_noise=1.0)

@@ -67,6 +67,23 @@ def require_statistics(statistics: Sequence[BatchNormStatistics]) -> None:
         )
 
 
+def require_batch_norm(net: nn.Module, option: str) -> None:
+    """Check before training that a network has BatchNorms with running statistics.
+
+    Args:
+        net: the network.
+        option: option of the scheme with the weight of the statistics, for the message.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if not _running_norms(net):
+        raise ValueError(
+            "teacher: it has no BatchNorm with running statistics. Expected a teacher with"
+            f" BatchNorm. Without one, set scheme.{option}: 0"
+        )
+
+
 def bn_statistics_loss(
     statistics: Sequence[BatchNormStatistics], first_weight: float = 1.0
 ) -> Tensor:
@@ -131,7 +148,12 @@ def record_statistics(
         )
 
     with contextlib.ExitStack() as hooks:
-        for part in net.modules():
-            if isinstance(part, _BatchNorm) and part.running_mean is not None:
-                hooks.callback(part.register_forward_pre_hook(record).remove)
+        for norm in _running_norms(net):
+            hooks.callback(norm.register_forward_pre_hook(record).remove)
         yield statistics
+
+
+def _running_norms(net: nn.Module) -> list[_BatchNorm]:
+    """BatchNorms with running statistics."""
+    norms = [part for part in net.modules() if isinstance(part, _BatchNorm)]
+    return [norm for norm in norms if norm.running_mean is not None]

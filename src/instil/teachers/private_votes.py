@@ -107,7 +107,7 @@ class PrivateVotes(Teacher):
 
         Raises:
             RuntimeError: on the second call, which would spend the same budget again.
-            ValueError: if a sample occurs twice.
+            ValueError: if a sample occurs twice, or no sample gets an answer.
         """
         if self.labels is not None:
             raise RuntimeError(
@@ -138,6 +138,11 @@ class PrivateVotes(Teacher):
         # would cost privacy.
         if self.answers is not None:
             label = label.where((label != UNLABELLED).cumsum(0) <= self.answers, UNLABELLED)
+        if not (label != UNLABELLED).any():
+            raise ValueError(
+                f"teacher: no sample got an answer: no class has {self.threshold:g} of"
+                f" {len(self.members)} votes after noise. Expected a smaller ensemble.threshold"
+            )
         self.questions = len(index)
         self.counts = counts
         self.is_answered = label != UNLABELLED

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from instil.modules.batch_statistics import bn_statistics_loss, record_statistics
 from instil.objectives.logits.kd import KD
@@ -103,7 +103,17 @@ def test_the_student_sees_other_images_than_the_generator_was_judged_by() -> Non
 
 
 def test_a_teacher_without_batch_norm_remembers_nothing() -> None:
-    it = scheme(statistics=1.0)
-    it.prepare(blank())
-    with pytest.raises(ValueError, match="no BatchNorm"):
-        next(iter(it.step(blank())))
+    with pytest.raises(ValueError, match=r"no BatchNorm .* set scheme\.statistics: 0"):
+        scheme(statistics=1.0).prepare(blank())
+    scheme(statistics=0.0).prepare(blank())
+
+
+def test_a_generator_without_bounds_is_refused() -> None:
+    generator: Any = nn.Sequential(nn.Linear(4, 36), nn.Unflatten(1, (1, 6, 6)))
+    generator.latent = 4
+    one = DAFL(classifier(4), Frozen(classifier(6)), {"kd": KD(1.0)}, generator)
+    with pytest.raises(ValueError, match=r"scheme\.generator: wrong values .* in \[0, 1\]"):
+        one.prepare(blank())
+    bounded: Any = nn.Sequential(*generator, nn.Sigmoid())
+    bounded.latent = 4
+    DAFL(classifier(4), Frozen(classifier(6)), {"kd": KD(1.0)}, bounded).prepare(blank())

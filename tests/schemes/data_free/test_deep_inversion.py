@@ -120,8 +120,8 @@ def test_competition_by_numpy() -> None:
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="no BatchNorm"):
-        scheme(False, statistics_weight=1.0).before_step(blank())
+    with pytest.raises(ValueError, match=r"no BatchNorm .* set scheme\.statistics_weight: 0"):
+        scheme(False, statistics_weight=1.0).prepare(blank())
     with pytest.raises(ValueError, match="needs a teacher"):
         DeepInversion(classifier(), None, {"kd": KD()}).prepare(blank())
     with pytest.raises(ValueError, match="in the shape of 'image'"):

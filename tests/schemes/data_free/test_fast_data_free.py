@@ -142,3 +142,8 @@ def test_a_generator_of_another_shape_is_refused() -> None:
     it = scheme()
     with pytest.raises(ValueError, match="the shape of the data"):
         it.prepare(blank() | {"image": torch.zeros(16, 1, 5, 5)})
+
+
+def test_a_teacher_without_batch_norm_is_refused_before_training() -> None:
+    with pytest.raises(ValueError, match=r"no BatchNorm .* set scheme\.statistics_weight: 0"):
+        scheme(False, statistics_weight=1.0).prepare(blank())

@@ -27,6 +27,7 @@ from instil.modules.batch_statistics import (
     BatchNormStatistics,
     bn_statistics_loss,
     record_statistics,
+    require_batch_norm,
 )
 from instil.modules.eval_mode import eval_mode
 from instil.modules.synthetic_memory import SyntheticMemory
@@ -60,6 +61,9 @@ class GeneratorScheme(Scheme):
             remembered ones.
     """
 
+    statistics_option = "statistics"
+    """Option with the weight of the BatchNorm statistics, for messages."""
+
     def __init__(
         self,
         student: nn.Module,
@@ -86,8 +90,10 @@ class GeneratorScheme(Scheme):
             raise ValueError(
                 f"{name} takes gradients by the input, which {type(self).__name__} cannot give"
             )
+        if "statistics" in self.terms.reads("teacher"):
+            require_batch_norm(self.teacher, self.statistics_option)
         image = self.generate(batch)
-        require_image_shape(image, batch)
+        require_images(image, batch)
         # Run before super().build, after which the teacher may compute fewer roles than the terms
         # need.
         student, teacher = self.forward_both(batch | {"image": image})
@@ -180,17 +186,23 @@ class GeneratorScheme(Scheme):
         return torch.where(is_replayed[:, None, None, None], remembered, image)
 
 
-def require_image_shape(image: Tensor, batch: Batch) -> None:
-    """Check that generated images have the shape of the images in the batch.
+def require_images(image: Tensor, batch: Batch) -> None:
+    """Check that generated images have the shape of those in the batch, and lie in [0, 1].
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: otherwise.
     """
     expected = tuple(batch.get("image", torch.empty(0)).shape)
     if tuple(image.shape) != expected:
         raise ValueError(
             f"scheme.generator: wrong shape of the images. Expected {expected}, the shape of the"
             f" data, got {tuple(image.shape)}"
+        )
+    low, high = (float(bound) for bound in image.detach().aminmax())
+    if low < 0 or high > 1:
+        raise ValueError(
+            "scheme.generator: wrong values of the images. Expected values in [0, 1], those of the"
+            f" data, got {low:.3g} to {high:.3g}. End the generator with a sigmoid"
         )
 
 

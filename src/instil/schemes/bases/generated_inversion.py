@@ -30,9 +30,10 @@ from instil.modules.batch_statistics import (
     BatchNormStatistics,
     bn_statistics_loss,
     record_statistics,
+    require_batch_norm,
 )
 from instil.modules.eval_mode import eval_mode
-from instil.schemes.bases.generated import generate_images, latent_dim, require_image_shape
+from instil.schemes.bases.generated import generate_images, latent_dim, require_images
 from instil.schemes.bases.inversion import (
     Count,
     Every,
@@ -103,11 +104,13 @@ class GeneratedInversion(Scheme):
         self.learners["generator"] = ("generator",)
 
     def build(self, batch: Batch) -> None:
-        require_image_shape(generate_images(self.generator, self.latents(batch)), batch)
+        require_images(generate_images(self.generator, self.latents(batch)), batch)
         self.memory.count_classes(self, batch)
+        assert self.teacher is not None
+        if self.statistics_weight:
+            require_batch_norm(self.teacher, "statistics_weight")
         self.memory.allocate(**self.memory_rows(batch))
         super().build(batch)
-        assert self.teacher is not None
         self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
 
     def memory_rows(self, batch: Batch) -> dict[str, Tensor]:

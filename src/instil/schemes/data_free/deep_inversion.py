@@ -26,7 +26,11 @@ from instil.core import (
 )
 from instil.functional.image_priors import image_norm, total_variation
 from instil.functional.keyed_random import keyed_uniform
-from instil.modules.batch_statistics import bn_statistics_loss, record_statistics
+from instil.modules.batch_statistics import (
+    bn_statistics_loss,
+    record_statistics,
+    require_batch_norm,
+)
 from instil.modules.eval_mode import eval_mode
 from instil.schemes.bases.inversion import (
     Count,
@@ -145,9 +149,11 @@ class DeepInversion(Scheme):
 
     def build(self, batch: Batch) -> None:
         self.memory.count_classes(self, batch)
+        assert self.teacher is not None
+        if self.statistics_weight:
+            require_batch_norm(self.teacher, "statistics_weight")
         self.memory.allocate(image=batch["image"], label=self.memory.sample_classes(batch))
         super().build(batch)
-        assert self.teacher is not None
         self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
 
     def before_step(self, batch: Batch) -> Batch:

@@ -83,6 +83,8 @@ class DFQ(GeneratorScheme):
         tags=("teacher_gradients",),
     )
 
+    statistics_option = "alpha"
+
     def __init__(
         self,
         student: nn.Module,

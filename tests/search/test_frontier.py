@@ -72,6 +72,8 @@ def test_limits_have_units() -> None:
         "parameters 2,000,001; the limit is 2,000,000"
     )
     assert violation({"latency_ms": 0.5, "bytes": 1e6}, limits) == ""
+    with pytest.raises(ValueError, match="--limit: two limits of size"):
+        parse_limits(["size=1B", "size=5MB"])
     for wrong in ("latency=5", "size=4 tb", "parameters=-3", "size=", "parameters=0k"):
         with pytest.raises(ValueError, match=r"--limit: '.*' is not a limit"):
             parse_limits([wrong])
@@ -110,6 +112,14 @@ def test_the_smallest_student_that_meets_the_target_is_chosen() -> None:
 def test_a_student_beyond_a_limit_is_not_chosen() -> None:
     students = rows({"a": (0.95, 30, ""), "b": (0.94, 20, "latency")})
     assert choose_student(students, 0.9, True) == ("a", True)
+    # The file within the limits could not be evaluated: the share is not met within them.
+    assert choose_student(rows({"b": (0.94, 20, "latency")}), 0.9, True) == ("b", False)
+
+
+def test_a_student_whose_training_failed_is_the_last_one() -> None:
+    qualities = {"small": -float("inf"), "good": 0.9, "worse": 0.8}
+    order = order_by_front(qualities, {"small": 1.0, "good": 2.0, "worse": 3.0})
+    assert order == ["good", "worse", "small"]
 
 
 def test_an_error_may_rise_by_the_share_that_is_given_up() -> None:

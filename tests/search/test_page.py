@@ -68,3 +68,15 @@ def test_the_headline_names_the_methods_that_the_data_cannot_separate() -> None:
     outcome = {"headline": "accuracy", "winner": "dkd", "best": ["dkd", "kd"]}
     assert headline(outcome).endswith("The test data cannot separate it from kd.")
     assert "separate it from all others" in headline(outcome | {"best": ["dkd"]})
+    better = headline(outcome | {"better_on_test": ["kd"]})
+    assert "On the test data kd had better scores outside the noise" in better
+    assert "cannot separate" not in better
+
+
+def test_the_caption_names_the_rounds_whose_scores_are_part_of_the_mean(folder: Path) -> None:
+    outcome = json.loads((folder / "search.json").read_text())
+    seeds = len(outcome["final_seeds"])
+    assert all(len(row["validation"]["values"]) > seeds for row in outcome["finalists"])
+    assert f"of {seeds} seeds, for validation also of the rounds with all steps." in render(
+        outcome, "x: y"
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from instil.experiment.experiment import Experiment
 from instil.search.arms import Arm, base_data, candidate_arms, with_space
-from instil.search.sampling import Sampler, suggest
+from instil.search.sampling import Sampler, draw_arms, suggest
 from tests.search.recipes import recipe
 
 WEIGHT = "objectives.pkt.weight"
@@ -61,3 +61,12 @@ def test_a_search_of_an_earlier_version_keeps_its_suggestions(arm: Arm) -> None:
     assert earlier.published_start() is None
     assert arm.defaults() | {WEIGHT: 30_000.0} not in suggestions(earlier, [arm.defaults()])
     assert Arm.from_json(arm.to_json()) == arm
+
+
+def test_a_random_search_without_options_draws_an_arm_once() -> None:
+    arms = [Arm(name, "objective", False, {}) for name in "abcdef"]
+    for seed in range(5):
+        assert len({arm.name for arm in draw_arms(arms, 4, False, seed)}) == 4
+    assert len(draw_arms(arms, 9, False, 0)) == 6
+    assert len(draw_arms(arms, 9, True, 0)) == 9
+    assert draw_arms([], 4, True, 0) == []

@@ -18,7 +18,7 @@ def test_a_budget_limits_the_candidates(budget: int | None) -> None:
     schedule = plan_seeds(60, 3, 5, budget, num_seeds=2)
     first, second = (rung.num_candidates for rung in schedule.rungs)
     assert all(rung.num_steps == 5 for rung in schedule.rungs)
-    assert second == max(1, round(first / 3))
+    assert second == max(min(3, first), round(first / 3))
     assert schedule.num_finalists == max(min(3, first), round(first / 6))
     if budget is None:
         assert first == 60
@@ -71,3 +71,9 @@ def test_a_budget_leaves_out_methods(tmp_path: Path) -> None:
     result = search(tmp_path / "few", strategy="seeds", num_seeds=1, max_runs=15)
     assert "leaves out" in result["notes"][0]
     assert result["steps"] <= 15 * 9
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+def test_the_last_round_has_no_fewer_methods_than_finalists(count: int) -> None:
+    schedule = plan_seeds(count, 3, 5, None)
+    assert schedule.rungs[-1].num_candidates >= schedule.num_finalists == min(3, count)

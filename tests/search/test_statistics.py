@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from scipy.stats import ttest_rel
 
-from instil.search.evidence import compare_finalists, holm
+from instil.search.evidence import better_on_test, compare_finalists, holm
+from instil.search.outcome import rank_rows
 from instil.search.pruning import is_behind
 from instil.search.schedule import plan_random, plan_schedule
 
@@ -29,6 +30,25 @@ def test_equal_methods_are_all_best() -> None:
     scores = {"dkd": [0.9, 0.8, 0.85], "kd": [0.88, 0.83, 0.84], "alone": [0.5, 0.5, 0.5]}
     _, best = compare_finalists(scores, "dkd", True)
     assert best == ["dkd", "kd"]
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_a_method_that_is_better_on_test_data_is_in_the_best_set(higher_is_better: bool) -> None:
+    sign = 1 if higher_is_better else -1
+    scores = {"dkd": [0.5, 0.52, 0.54], "kd": [0.8, 0.83, 0.85], "alone": [0.1, 0.12, 0.15]}
+    scores = {name: [sign * value for value in values] for name, values in scores.items()}
+    assert compare_finalists(scores, "dkd", higher_is_better)[1] == ["dkd", "kd"]
+    assert better_on_test(scores, "dkd", higher_is_better) == ["kd"]
+    assert better_on_test(scores, "kd", higher_is_better) == []
+
+
+def test_of_equal_scores_the_reference_is_first() -> None:
+    rows = {
+        name: {"validation": {"mean": mean}, "is_reference": name in ("kd", "alone")}
+        for name, mean in {"dkd": 0.1 + 0.2, "kd": 0.3, "alone": 0.2, "dist": 0.2}.items()
+    }
+    assert rank_rows(rows, True) == ["kd", "dkd", "alone", "dist"]
+    assert rank_rows(rows, False) == ["alone", "dist", "kd", "dkd"]
 
 
 def test_rounds_become_smaller_and_longer() -> None:

@@ -89,14 +89,22 @@ def sentences(outcome: Mapping[str, Any]) -> list[str]:
         first, *others = teachers
         rivals = f" The test data cannot separate it from {', '.join(others)}." if others else ""
         lines.append(f"Best teacher on the validation data: {first}.{rivals}")
-    if len(best) > 1:
+    noun = "teachers" if "teachers" in outcome else "methods"
+    better = outcome.get("better_on_test", [])
+    equal = [name for name in best if name not in better]
+    if len(equal) > 1:
         lines.append(
-            f"* The test data cannot separate these methods: {', '.join(best)} (paired t test, "
+            f"* The test data cannot separate these methods: {', '.join(equal)} (paired t test, "
             "Holm)."
+        )
+    if better:
+        lines.append(
+            f"On the test data {', '.join(better)} had better scores than the winner, outside the "
+            "noise. The validation data may be too few for this choice."
         )
     lines.append(
         f"{len(outcome['trials'])} trainings with {outcome['steps']} steps; "
-        f"{len(outcome['refused'])} methods refused (search.json has the reasons)."
+        f"{len(outcome['refused'])} {noun} refused (search.json has the reasons)."
     )
     return lines + [f"{note}." for note in outcome["notes"]]
 

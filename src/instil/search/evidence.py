@@ -35,8 +35,8 @@ def compare_finalists(
 
     Returns:
         For each arm its differences from the reference arms (``paired_gain``, with ``p`` corrected
-        by Holm over all these differences), and the arms that the data cannot separate from the
-        winner.
+        by Holm over all these differences). Second, the arms that the data do not show to be worse
+        than the winner.
     """
     gains: dict[tuple[str, str], dict[str, Any]] = {}
     for name, values in scores.items():
@@ -48,17 +48,43 @@ def compare_finalists(
                 control = scores[own]
                 gains[name, reference] = paired_gain(values, control, higher_is_better)
     _correct(list(gains.values()))
+    rivals = _gains_over_rivals(scores, winner, higher_is_better)
+    differences: dict[str, dict[str, Any]] = {name: {} for name in scores}
+    for (name, reference), gain in gains.items():
+        differences[name][reference] = gain
+    worse = [name for name, gain in rivals.items() if gain["significant"] and gain["mean"] > 0]
+    return differences, [name for name in scores if name not in worse]
+
+
+def better_on_test(
+    scores: Mapping[str, Sequence[float]], winner: str, higher_is_better: bool
+) -> list[str]:
+    """Return the arms whose test scores are better than those of the winner outside the noise.
+
+    Args:
+        scores: test scores of each arm, in the order of the seeds.
+        winner: arm that the validation data chose.
+        higher_is_better: direction of the metric.
+
+    Example:
+        >>> better_on_test({"kd": [0.5, 0.6, 0.7], "dkd": [0.71, 0.8, 0.89]}, "kd", True)
+        ['dkd']
+    """
+    rivals = _gains_over_rivals(scores, winner, higher_is_better)
+    return [name for name, gain in rivals.items() if gain["significant"] and gain["mean"] < 0]
+
+
+def _gains_over_rivals(
+    scores: Mapping[str, Sequence[float]], winner: str, higher_is_better: bool
+) -> dict[str, dict[str, Any]]:
+    """Return the gain of the winner over each other arm, with p-values of Holm."""
     rivals = {
         name: paired_gain(scores[winner], values, higher_is_better)
         for name, values in scores.items()
         if name != winner
     }
     _correct(list(rivals.values()))
-    differences: dict[str, dict[str, Any]] = {name: {} for name in scores}
-    for (name, reference), gain in gains.items():
-        differences[name][reference] = gain
-    is_worse = {name: gain["p"] is not None and gain["p"] < ALPHA for name, gain in rivals.items()}
-    return differences, [name for name in scores if not is_worse.get(name, False)]
+    return rivals
 
 
 def _correct(gains: Sequence[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 
@@ -30,7 +31,7 @@ def order_by_front(qualities: Mapping[str, float], costs: Mapping[str, float]) -
     """Return all students, those of the frontier first, then the frontier of the rest, and so on.
 
     Each frontier begins with its best student: the smallest one that keeps a share of a teacher's
-    quality is among the better ones.
+    quality is among the better ones. Students without a quality (minus infinity) are last.
 
     Args:
         qualities: quality by name; higher is better.
@@ -40,14 +41,14 @@ def order_by_front(qualities: Mapping[str, float], costs: Mapping[str, float]) -
         >>> order_by_front({"a": 0.8, "b": 0.9, "c": 0.85}, {"a": 1.0, "b": 2.0, "c": 3.0})
         ['b', 'a', 'c']
     """
-    left = dict(qualities)
+    left = {name: quality for name, quality in qualities.items() if quality > -math.inf}
     ordered: list[str] = []
     while left:
         front = frontier(left, costs)
         ordered += reversed(front)
         for name in front:
             del left[name]
-    return ordered
+    return ordered + [name for name in qualities if name not in ordered]
 
 
 def hypervolume(

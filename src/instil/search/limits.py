@@ -37,7 +37,8 @@ def parse_limits(texts: Iterable[str], path: str = "--limit") -> dict[str, float
         Largest value by the name in ``COSTS``.
 
     Raises:
-        ValueError: for an unknown name or unit, or a number that is not positive.
+        ValueError: for an unknown name or unit, a number that is not positive, or two limits of
+            one name.
 
     Example:
         >>> parse_limits(["latency=5ms", "size=4MB", "parameters=50k"])
@@ -51,6 +52,8 @@ def parse_limits(texts: Iterable[str], path: str = "--limit") -> dict[str, float
                 f"{path}: unknown limit '{name}'. Expected NAME=VALUE with one of the names "
                 f"{', '.join(UNITS)}.{suggestion(name, list(UNITS))}"
             )
+        if name in limits:
+            raise ValueError(f"{path}: two limits of {name}. Expected one. Remove the other")
         try:
             limits[name] = parse_amount(amount, UNITS[name])
         except ValueError as error:

@@ -39,10 +39,10 @@ def settings_from(
         ValueError: for options that are unknown or contradict each other.
     """
     own = section or SearchConfig()
-    subjects = _names(over) or tuple(own.over)
+    subjects = _names("--over", over) or tuple(own.over)
     chosen: dict[str, Any] = {
-        "candidates": _names(candidates),
-        "students": _names(students),
+        "candidates": _names("--candidates", candidates),
+        "students": _names("--students", students),
         "teachers": parse_teachers(teachers),
         "limits": parse_limits(limits),
         "keep": None if keep is None else parse_share(keep),
@@ -72,7 +72,10 @@ def _of_section(section: SearchConfig, subjects: Sequence[str]) -> dict[str, Any
     return values
 
 
-def _names(text: str | None) -> tuple[str, ...] | None:
+def _names(option: str, text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError(f"{option}: no name. Expected one or more. Leave it out for the default")
+    return names

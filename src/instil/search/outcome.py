@@ -10,7 +10,7 @@ from instil.files.atomic import atomic
 from instil.files.json_files import write_json
 from instil.recipe import build
 from instil.search.arms import Arm, arm_recipe
-from instil.search.evidence import compare_finalists, mean_with_interval
+from instil.search.evidence import better_on_test, compare_finalists, mean_with_interval
 from instil.search.page import write_page
 from instil.search.student_outcome import student_facts, student_rows
 from instil.search.study import Results, Study
@@ -33,16 +33,16 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     """
     experiment = study.trainer.experiment
     metric = experiment.task.headline
+    failures = failure_notes(finalists, finals)
     make_rows = student_rows if study.state.settings.has_students else _method_rows
     rows = make_rows(study, finalists, finals, metric)
     if not rows:
-        raise RuntimeError("search: all final trainings failed. See trials/ for their errors")
-    sign = 1 if study.higher_is_better else -1
-    ranked = sorted(rows, key=lambda name: -sign * rows[name]["validation"]["mean"])
+        text = ". ".join(failures)
+        raise RuntimeError(f"search: no finalist is left. {text}. See trials/ for the errors")
+    ranked = rank_rows(rows, study.higher_is_better)
     teacher = study.trainer.evaluate_teacher()
     facts = _facts_of_subject(study, rows, ranked[0], teacher)
     winner = rows[facts["winner"]]
-    best = _compare(rows, ranked, winner["name"], study.higher_is_better)
     state = study.state
     trials = study.earlier + study.results
     outcome = {
@@ -50,7 +50,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "headline": metric,
         "higher_is_better": study.higher_is_better,
         **facts,
-        "best": best,
+        **_compare(rows, ranked, winner["name"], study.higher_is_better),
         "finalists": [rows[name] for name in ranked],
         "teacher": teacher,
         "student_parameters": winner["parameters"],
@@ -58,7 +58,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "schedule": state.schedule.to_json(),
         "steps": sum(_steps(result) for result in trials),
         "seconds": round(sum(result["seconds"] for result in trials), 3),
-        "notes": [*state.schedule.notes, *study.notes],
+        "notes": [*state.schedule.notes, *study.notes, *failures],
         "arms": [arm.to_json() for arm in state.arms],
         "refused": state.refused,
         "signals": state.signals,
@@ -72,16 +72,54 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     return outcome
 
 
+def rank_rows(rows: dict[str, dict[str, Any]], higher_is_better: bool) -> list[str]:
+    """Return the names of rows by their mean validation score, the best first.
+
+    Of equal scores, those of reference arms come first: a method that is not better than a simple
+    baseline does not replace it.
+
+    Args:
+        rows: finalists by name.
+        higher_is_better: direction of the metric.
+    """
+    sign = 1 if higher_is_better else -1
+
+    def key(name: str) -> tuple[float, bool]:
+        # Means of the same scores in another order differ by rounding.
+        mean = float(f"{rows[name]['validation']['mean']:.9g}")
+        return -sign * mean, not rows[name]["is_reference"]
+
+    return sorted(rows, key=key)
+
+
+def failure_notes(finalists: Sequence[Arm], finals: Results) -> list[str]:
+    """Return a sentence for each finalist that has no scores, since final trainings failed.
+
+    Args:
+        finalists: arms that were trained with new seeds.
+        finals: results of these trainings.
+    """
+    notes = []
+    for arm in finalists:
+        own = [result for result in finals if result["arm"] == arm.name]
+        num_failed = sum(result["status"] != "complete" for result in own)
+        if num_failed:
+            notes.append(
+                f"{arm.name} is not compared: {num_failed} of {len(own)} final trainings failed"
+            )
+    return notes
+
+
 def _compare(
     rows: dict[str, dict[str, Any]], ranked: Sequence[str], winner: str, higher_is_better: bool
-) -> list[str]:
-    """Add the differences to the rows; return the arms that no data separate from the winner."""
+) -> dict[str, list[str]]:
+    """Add the differences to the rows; return the best set and the arms with better test data."""
     scores = {name: rows[name]["test"]["values"] for name in ranked}
     differences, best = compare_finalists(scores, winner, higher_is_better)
     for name in ranked:
         rows[name]["differences"] = differences[name]
         rows[name]["is_best"] = name in best
-    return best
+    return {"best": best, "better_on_test": better_on_test(scores, winner, higher_is_better)}
 
 
 def _write_recipe(study: Study, winner: Arm, outcome: dict[str, Any]) -> None:

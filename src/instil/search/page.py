@@ -88,6 +88,12 @@ def headline(outcome: Outcome) -> str:
     winner, *others = outcome["best"]
     metric = display_name(outcome["headline"])
     text = f"{outcome['winner']} has the best mean validation {metric} of the finalists"
+    better = outcome.get("better_on_test", [])
+    if better:
+        return (
+            f"{text}. On the test data {', '.join(better)} had better scores outside the noise: "
+            "the validation data may be too few for this choice."
+        )
     if len(outcome["best"]) == 1:
         return f"{text}, and the test data separate it from all others."
     names = ", ".join(name for name in (winner, *others) if name != outcome["winner"])
@@ -117,8 +123,12 @@ def _ranking(outcome: Outcome) -> str:
         names.append("teacher")
         rows.append(_teacher_row(outcome, len(references)))
     header = ["Method", "Validation", "Test", *(f"Gain over {name}" for name in references)]
+    metric = display_name(outcome["headline"])
+    num_seeds = len(outcome["final_seeds"])
+    more = any(len(row["validation"]["values"]) > num_seeds for row in outcome["finalists"])
+    further = ", for validation also of the rounds with all steps" if more else ""
     caption = (
-        f"Mean {display_name(outcome['headline'])} of {len(outcome['final_seeds'])} seeds. "
+        f"Mean {metric} of {num_seeds} seeds{further}. "
         "95 % intervals of Student's t; paired differences on the test split with p-values of the "
         "paired t test, corrected by Holm's method."
     )

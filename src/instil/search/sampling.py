@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 from statistics import median
 from typing import Any, Literal
@@ -29,6 +30,22 @@ def require_optuna() -> None:
             "with: pip install 'instil[search]'"
         ) from error
     optuna.logging.set_verbosity(logging.WARNING)
+
+
+def draw_arms(arms: Sequence[Arm], size: int, has_options: bool, seed: int) -> list[Arm]:
+    """Draw arms for a random search.
+
+    Args:
+        arms: arms to draw from.
+        size: number of trainings.
+        has_options: whether the trainings of an arm differ in their options. Without options an
+            arm is drawn at most once: a second training would repeat the first one.
+        seed: seed of the search.
+    """
+    generator = random.Random(seed)
+    if has_options and arms:
+        return generator.choices(arms, k=size)
+    return generator.sample(arms, min(size, len(arms)))
 
 
 def suggest(

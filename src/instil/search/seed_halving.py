@@ -44,7 +44,8 @@ def plan_seeds(
     """
     # Without candidates, the reference arms are compared.
     for count in range(num_candidates, 0, -1) or (0,):
-        counts = [min(count, max(1, round(share * count))) for share in SHARES]
+        # Not fewer methods than there are finalists.
+        counts = [min(count, max(MIN_FINALISTS, round(share * count))) for share in SHARES]
         rungs = tuple(Rung(size, 1, full_steps) for size in counts)
         num_finalists = max(min(MIN_FINALISTS, count), round(FINAL_SHARE * count))
         schedule = Schedule(rungs, num_references, num_finalists, num_seeds, full_steps)

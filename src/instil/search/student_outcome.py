@@ -78,12 +78,14 @@ def choose_student(rows: Rows, target: float | None, higher_is_better: bool) -> 
 
     Returns:
         Name of the row, and whether it meets the target. If none does, it is the row within the
-        limits with the best score.
+        limits with the best score, or of all rows if none is within the limits.
     """
     sign = 1 if higher_is_better else -1
-    allowed = {name: row for name, row in rows.items() if not row["violation"]} or rows
-    scores = {name: sign * row["validation"]["mean"] for name, row in allowed.items()}
-    if target is not None:
+    allowed = {name: row for name, row in rows.items() if not row["violation"]}
+    shown = allowed or rows
+    scores = {name: sign * row["validation"]["mean"] for name, row in shown.items()}
+    # Without a file within the limits, none can be said to meet the target within them.
+    if target is not None and allowed:
         good = [name for name, score in scores.items() if score >= sign * target]
         if good:
             # The methods of a student have equal costs, so that their scores decide.

@@ -31,9 +31,11 @@ def student_headline(outcome: Outcome) -> str:
     quality = f"{100 * keep['share']:.4g} % of the teacher's validation {metric}"
     within = " within the limits" if outcome["limits"] else ""
     if not keep["is_met"]:
+        # The file that is within the limits could not be evaluated.
+        beyond = f" It is beyond a limit: {winner['violation']}." if winner["violation"] else ""
         return (
             f"No student{within} keeps {quality}. {outcome['winner']} has the best mean "
-            "validation score of those that were trained again."
+            f"validation score of those that were trained again.{beyond}"
         )
     size = describe_cost("size", winner["bytes"])
     teacher = outcome["teacher_costs"].get("bytes")

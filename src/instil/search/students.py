@@ -27,7 +27,7 @@ def find_students(experiment: Experiment, settings: Settings, console: Console) 
         console: console for the progress.
 
     Raises:
-        ValueError: if no student is within the limits.
+        ValueError: if no student is within the limits, or none of those that are named fits.
     """
     base = base_data(experiment.recipe)
     probe = Probe(experiment, base)
@@ -39,6 +39,7 @@ def find_students(experiment: Experiment, settings: Settings, console: Console) 
         console.print(f"{arm.name}: {reason or 'fits'}", highlight=False, markup=False)
     if not students.arms:
         raise ValueError(_no_student(settings, students.refused))
+    _require_named(settings, students)
     arms = students.arms
     if settings.has_options:
         arms = [with_space(arm, base, experiment.task) for arm in arms]
@@ -59,6 +60,7 @@ class _Students:
         self._largest = num_parameters(teacher) if teacher is not None else float("inf")
         self.arms: list[Arm] = []
         self.refused: dict[str, str] = {}
+        self.failed: list[str] = []
 
     def add(self, arm: Arm) -> str:
         """Add a student; return the reason if it is refused, else an empty text."""
@@ -66,6 +68,7 @@ class _Students:
             checked, reason = self._check(arm)
         except Exception as error:  # a model may fail in any way on data it was not made for
             checked, reason = arm, reason_of(error)
+            self.failed.append(arm.name)
         if reason:
             self.refused[arm.name] = reason
         else:
@@ -89,6 +92,21 @@ class _Students:
         if all(reasons):
             return arm, "; int8: ".join(dict.fromkeys(reasons))
         return arm.with_costs(costs), ""
+
+
+def _require_named(settings: Settings, students: _Students) -> None:
+    """Check that one of the named students can be built; others may be beyond a limit.
+
+    Raises:
+        ValueError: if none can, such as for a mistyped name.
+    """
+    is_alone = all(arm.kind == "recipe" for arm in students.arms)
+    if settings.students and is_alone and students.failed == list(students.refused) != []:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in students.refused.items())
+        raise ValueError(
+            f"--students: none fits. Expected one student that fits the recipe, got {reasons} "
+            "Leave --students out to try the default ones"
+        )
 
 
 def _teacher_net(experiment: Experiment, probe: Probe) -> Net | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from instil.search.execution import OnResult, execute
 from instil.search.frontier import order_by_front
 from instil.search.limits import smallest_file
 from instil.search.prior import order_with_prior
-from instil.search.sampling import suggest
+from instil.search.sampling import draw_arms, suggest
 from instil.search.schedule import Rung
 from instil.search.state import State
 from instil.search.trainer import Trainer
@@ -158,9 +157,9 @@ class Study:
 
     def _random_round(self, arms: list[Arm], rung: Rung) -> list[Arm]:
         """Train arms and options that are drawn at random."""
-        generator = random.Random(self.state.settings.seed)
+        settings = self.state.settings
         candidates = [arm for arm in arms if not arm.is_reference]
-        drawn = generator.choices(candidates, k=rung.num_candidates) if candidates else []
+        drawn = draw_arms(candidates, rung.num_candidates, settings.has_options, settings.seed)
         trials = []
         for arm in arms:
             count = 1 if arm.is_reference else drawn.count(arm)

@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 from torch import Tensor
 
+from instil.experiment.scheme_checks import check_changed_inputs
 from instil.plan.doctor import doctor
 from instil.plan.recording import record_outputs
 from instil.recipe.errors import RecipeError
@@ -190,7 +191,7 @@ def doctor_of(one: Recipe) -> dict[str, Any]:
         ),
         (
             ("scheme=adaad",),
-            "a recorded teacher cannot be differentiated by its input. Use the live teacher",
+            "store: .* the scheme adaad changes the inputs of the teacher",
         ),
     ],
 )
@@ -382,3 +383,34 @@ def test_heads_of_other_sizes_learn_the_same_from_a_record(
     assert perplexity("store.path=whole", loss="kd") == live
     top = ("store.path=top", "store.codec=top", "store.size=64")
     assert perplexity(*top, loss="top_k") == pytest.approx(perplexity(loss="top_k"))
+
+
+def test_a_store_has_the_roles_that_the_scheme_itself_reads(tmp_path: Path) -> None:
+    one = stored(
+        tmp_path / "answers",
+        "train={steps: 2}",
+        "baselines=[]",
+        scheme={"type": "ard", "attack_steps": 1},
+        objectives={"cross_entropy": {}},
+        seeds=[0],
+    )
+    record_outputs(one, Console(quiet=True))
+    assert run_of(one, tmp_path / "run")["distilled"]["accuracy"]["mean"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("key", "sections"),
+    [
+        ("store", {"store": {"path": "answers"}}),
+        ("teacher.precompute", {"teacher": {"model": "cnn", "precompute": True}}),
+        ("teacher.model", {"teacher": "predictions:teacher.npz"}),
+        ("teacher.scheme", {"teacher": {"model": "cnn", "scheme": "filter_kd"}}),
+    ],
+)
+def test_outputs_of_the_data_do_not_fit_a_scheme_that_changes_the_inputs(
+    key: str, sections: dict[str, Any]
+) -> None:
+    one = recipe(scheme={"type": "iad", "attack_steps": 1}, **sections)
+    with pytest.raises(RecipeError, match=rf"{key}: .* the scheme iad changes the inputs"):
+        check_changed_inputs(one)
+    check_changed_inputs(recipe(scheme={"type": "ard"}, **sections))

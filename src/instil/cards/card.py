@@ -7,6 +7,7 @@ from typing import Literal
 
 Tag = Literal[
     "aligned_tokens",
+    "changed_inputs",
     "disjoint_data",
     "merged_classes",
     "new_architecture",
@@ -20,6 +21,7 @@ Tag = Literal[
 """Property of a method that needs no code of its own:
 
 - ``aligned_tokens``: the loss accepts a teacher with another tokenizer than the student.
+- ``changed_inputs``: the teacher reads other inputs than those of the data, such as attacks.
 - ``disjoint_data``: each member of the teacher is trained on data that no other member sees.
 - ``merged_classes``: members of the teacher may have other classes than the student; classes are
   matched by name.

@@ -107,7 +107,11 @@ class Scheme(ClearKeywords, nn.Module):
         student, teacher = self.forward_both(batch)
         self.objectives.build(student | inputs, teacher | (inputs if self.teacher else {}))
         if self.teacher is not None:
-            self.teacher.select_roles(self.objectives.reads("teacher") - {"input"}, batch)
+            self.teacher.select_roles(self.teacher_roles(), batch)
+
+    def teacher_roles(self) -> set[str]:
+        """Roles of the teacher that the objectives and the scheme itself read, after ``build``."""
+        return set(self.objectives.reads("teacher") - {"input"})
 
     def before_step(self, batch: Batch) -> Batch:
         """Batch that the step learns from, such as rollouts, attacks or synthetic images.

@@ -39,6 +39,36 @@ def check_teacher_reads_texts(recipe: Recipe) -> None:
         )
 
 
+def check_changed_inputs(recipe: Recipe) -> None:
+    """Check that outputs computed before training belong to the inputs that the teacher reads.
+
+    Args:
+        recipe: one stage.
+
+    Raises:
+        RecipeError: for such outputs and a scheme that changes the inputs of the teacher.
+    """
+    if not has_tag(catalogue.find("scheme", recipe.scheme.type), "changed_inputs"):
+        return
+    teachers = recipe.teachers
+    trainings = [config.scheme.type for config in teachers if not (config.ready or config.earlier)]
+    computed = {
+        "store": recipe.store is not None,
+        "teacher.precompute": any(config.precompute for config in teachers),
+        "teacher.model": any(config.by_index for config in teachers),
+        "teacher.scheme": any(
+            has_tag(catalogue.find("scheme", name), "predictions_by_index") for name in trainings
+        ),
+    }
+    for key, is_set in computed.items():
+        if is_set:
+            raise RecipeError(
+                f"{key}: such outputs belong to the samples of the data, and the scheme "
+                f"{recipe.scheme.type} changes the inputs of the teacher during training. Expected "
+                "a network that runs in every step"
+            )
+
+
 def check_one_text_per_row(recipe: Recipe) -> None:
     """Check that rows hold one text if the scheme generates text after the prompt of a row.
 

@@ -23,6 +23,7 @@ from instil.experiment.label_counts import set_label_counts
 from instil.experiment.networks import build_network
 from instil.experiment.padded_heads import leave_out_padding
 from instil.experiment.scheme_checks import (
+    check_changed_inputs,
     check_label_objectives,
     check_one_text_per_row,
     check_surrogate,
@@ -54,6 +55,7 @@ def build_scheme(experiment: Experiment, student: Net, teacher: Teacher | None) 
     check_label_objectives(recipe, objectives)
     check_surrogate(recipe)
     check_teacher_reads_texts(recipe)
+    check_changed_inputs(recipe)
     check_one_text_per_row(recipe)
     check_predictions_by_index(recipe)
     check_earlier_classes(experiment, objectives)

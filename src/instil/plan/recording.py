@@ -16,7 +16,7 @@ from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
-from instil.experiment.scheme_checks import check_teacher_reads_texts
+from instil.experiment.scheme_checks import check_changed_inputs, check_teacher_reads_texts
 from instil.experiment.sources import set_row_width
 from instil.experiment.stored_teacher import check_recordable, store_fingerprint
 from instil.plan.plan import Plan
@@ -66,7 +66,7 @@ def record_outputs(recipe: Recipe, console: Console, source: Path | None = None)
         )
     *_, (_, scheme, _) = dry_run(live)
     # Read before the codec is checked: the check changes what the objectives read.
-    roles = scheme.objectives.reads("teacher") - {"input"}
+    roles = scheme.teacher_roles()
     _check_codec(scheme.objectives, store)
     with error_context("store.path"):
         writer = StoreWriter(Path(store.path), store_fingerprint(live, store))
@@ -117,6 +117,7 @@ def _check_recordable(recipe: Recipe) -> StoreConfig:
         raise RecipeError("teacher: missing. Expected the teacher whose outputs are recorded")
     check_recordable(recipe)
     check_teacher_reads_texts(recipe)
+    check_changed_inputs(recipe)
     check_predictions_by_index(recipe)
     return recipe.store
 

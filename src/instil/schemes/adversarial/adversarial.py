@@ -135,9 +135,9 @@ class Adversarial(Scheme):
         self.critic = critic.to(conditioned.device)
         if self.spectral_norm:
             apply_spectral_norm(self.critic)
-        # A second selection: the one in super().build contains the roles of the objectives only.
-        if self.teacher is not None:
-            self.teacher.select_roles(self.objectives.reads("teacher") | {self.role}, batch)
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | {self.role}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         num_items = item_weights(batch).sum()

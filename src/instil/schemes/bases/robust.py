@@ -69,14 +69,21 @@ class RobustScheme(Scheme):
         require_attackable(self, batch)
         self._check_logits(batch)
         super().build(batch)
-        assert self.teacher is not None
-        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | {"logits"}
 
     def _check_logits(self, batch: Batch) -> None:
         if self.teacher is None:
             raise ValueError(f"teacher: {type(self).__name__} needs a teacher")
         student_logits = self.student(batch)["logits"]
-        teacher_logits = self.teacher_outputs(batch)["logits"]
+        outputs = self.teacher_outputs(batch)
+        if "logits" not in outputs:
+            raise ValueError(
+                f"teacher: {type(self).__name__} needs its logits, got {', '.join(outputs)}."
+                " Record a store with the same scheme and store.codec: exact or float16"
+            )
+        teacher_logits = outputs["logits"]
         is_matrix = student_logits.ndim == 2 and student_logits.shape[1] >= 2
         if not is_matrix or student_logits.shape != teacher_logits.shape:
             raise ValueError(

@@ -97,8 +97,9 @@ class ColdBrew(Scheme):
                 f"embedding. Expected {widths[1]}"
             )
         super().build(batch)
-        roles = self.objectives.reads("teacher") | {"embedding"}
-        self.teacher.select_roles(roles, batch)
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | {"embedding"}
 
     def _estimate(self, batch: Batch) -> Tensor:
         estimate: Tensor = self.student(batch)["structure"]

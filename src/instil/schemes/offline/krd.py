@@ -51,6 +51,7 @@ class KRD(Scheme):
         2023,
         source="offline",
         algorithms=("graph",),
+        tags=("changed_inputs",),
         tasks=("node_classification",),
         labels=("single",),
         equation=r"\operatorname*{mean}_{i,\, j \in \{i\} \cup \mathcal{S}_i} \mathrm{KL}\left( "

@@ -93,10 +93,12 @@ class NOSMOG(Scheme):
                 f"(n, F) of floating-point numbers, got a batch with {', '.join(batch)}"
             )
         super().build(batch)
-        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
         clean: Outputs = self.teacher_outputs(batch)
         # Called for its error about a student that reads other features.
         self._sign(batch, clean["logits"], features)
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | {"logits"}
 
     def before_step(self, batch: Batch) -> Batch:
         """Add ``clean_outputs`` of the teacher, and ``noisy``, the features with the noise."""

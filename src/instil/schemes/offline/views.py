@@ -34,6 +34,7 @@ class Views(Scheme):
         2020,
         source="offline",
         algorithms=("contrastive",),
+        tags=("changed_inputs",),
         equation=r"\mathcal{L}_{obj}\big(s(x), t(x)\big) + "
         r"\mathcal{L}_{views}\big(s(\tilde{x}), t(\tilde{x})\big), \quad "
         r"\tilde{x} = (R_{90} x, R_{180} x, R_{270} x)",

@@ -39,7 +39,7 @@ class AdaAD(RobustScheme):
         deviations="The KL divergence is summed over the classes for all data; the authors' code "
         "takes the mean over the classes for CIFAR-10. The attack starts at a random point of the "
         "box; the authors' code starts at normal noise of scale 0.001.",
-        tags=("teacher_gradients",),
+        tags=("changed_inputs", "teacher_gradients"),
     )
 
     def attack_loss(self, batch: Batch) -> AttackLoss:

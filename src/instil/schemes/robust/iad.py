@@ -59,6 +59,7 @@ class IAD(RobustScheme):
         deviations="The paper multiplies the teacher's term by the trust; the authors' code does "
         "not (option partial). The student is attacked in evaluation mode; the authors' code "
         "attacks it in training mode. An image without a label is attacked at the teacher's class.",
+        tags=("changed_inputs",),
     )
 
     def __init__(

@@ -58,6 +58,7 @@ class IADII(RobustScheme):
         "and the first one's term is multiplied by the trust; not compared with the paper's text. "
         "There the cross-entropy is computed on attacked images, here the objective is computed on "
         "clean ones. The student is attacked in evaluation mode, in their code in training mode.",
+        tags=("changed_inputs",),
     )
 
     def __init__(

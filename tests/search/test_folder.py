@@ -89,11 +89,18 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     image = generator.random((90, 4, 4), np.float32)
     label = np.arange(90) % 3
-    np.savez(tmp_path / "own.npz", image=image, label=label)
+    split = np.repeat([0, 1, 2], [50, 20, 20])
+    np.savez(tmp_path / "own.npz", image=image, label=label, split=split)
     own = recipe(data={"name": f"npz:{tmp_path / 'own.npz'}"})
     settings = Settings(candidates=("dkd",), num_seeds=1)
     start(own, settings, tmp_path / "out", silent())
-    np.savez(tmp_path / "own.npz", image=1 - image, label=label)
+    np.savez(tmp_path / "own.npz", image=1 - image, label=label, split=split)
+    with pytest.raises(ValueError, match=r"the data of .* have changed"):
+        continue_search(tmp_path / "out")
+    # Test samples only: finals before and after would be compared on different samples.
+    changed = image.copy()
+    changed[split == 2] = 0
+    np.savez(tmp_path / "own.npz", image=changed, label=label, split=split)
     with pytest.raises(ValueError, match=r"the data of .* have changed"):
         continue_search(tmp_path / "out")
 

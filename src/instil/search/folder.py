@@ -12,6 +12,7 @@ from instil.files.locks import FileLock
 from instil.plan.fingerprints import code_fingerprints
 from instil.recipe import fingerprint
 from instil.recipe.sections import Recipe
+from instil.search.locked_test import hash_test
 from instil.search.state import STATE, State
 
 LEFTOVERS = ("work", "teachers")
@@ -96,7 +97,10 @@ def check_unchanged(state: State, experiment: Experiment, folder: Path) -> None:
             f"--resume: {changed[0]} has changed since the start of the search. Expected that of "
             "its finished trainings. Restore it, or start a new search"
         )
-    if state.data_hash != hash_data(experiment):
+    # A search of an earlier version has no fingerprint of the test samples. Final trainings before
+    # and after a change of them would be compared on different samples.
+    is_other_test = state.test_hash not in ("", hash_test(experiment))
+    if is_other_test or state.data_hash != hash_data(experiment):
         raise ValueError(
             f"--resume: the data of {folder} have changed since the start of the search. Expected "
             "those of its finished trainings. Restore the data, or start a new search"

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from instil.experiment.experiment import Experiment
+from instil.experiment.sample_digest import sample_digest
+from instil.recipe import fingerprint
 
 FINALISTS = "finalists.json"
 """File that a search writes when its choices are made."""
+
+
+def hash_test(experiment: Experiment) -> str:
+    """Return the fingerprint of the test samples of an experiment."""
+    return fingerprint(sample_digest(experiment.splits.test))
 
 
 class LockedTestError(Exception):
@@ -64,6 +71,10 @@ class TestLock:
         self.experiment = dataclasses.replace(
             experiment, splits=data[-1].splits, data_of_stages=data
         )
+
+    def hash_test(self) -> str:
+        """Return the fingerprint of the test samples, which no choice depends on."""
+        return hash_test(self._complete)
 
     def open(self) -> Experiment:
         """Return the experiment with the test split.

@@ -158,6 +158,7 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
         num_jobs,
         hash_recipe(experiment.recipe),
         code_fingerprints(experiment.recipe),
+        trainer.lock.hash_test(),
     )
     with atomic(trainer.folder / "recipe.yaml") as temporary:
         temporary.write_text(recipes.to_yaml(experiment.recipe), encoding="utf-8")

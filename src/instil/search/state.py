@@ -151,6 +151,7 @@ class State:
         num_jobs: processes of the first start, which the time of the search is shared by.
         recipe_hash: fingerprint of the recipe; empty for a search of an earlier version.
         code_hashes: fingerprints of modules of the user, networks and weights, by description.
+        test_hash: fingerprint of the test samples; empty for a search of an earlier version.
     """
 
     settings: Settings
@@ -164,6 +165,7 @@ class State:
     num_jobs: int = 1
     recipe_hash: str = ""
     code_hashes: dict[str, str] = field(default_factory=dict)
+    test_hash: str = ""
 
     def write(self, folder: Path, name: str = STATE) -> None:
         """Write the state into the folder of the search.
@@ -184,6 +186,7 @@ class State:
             "num_jobs": self.num_jobs,
             "recipe_hash": self.recipe_hash,
             "code_hashes": self.code_hashes,
+            "test_hash": self.test_hash,
         }
         write_json(folder / name, content)
 
@@ -206,6 +209,7 @@ class State:
             content.get("num_jobs", 1),
             content.get("recipe_hash", ""),
             content.get("code_hashes", {}),
+            content.get("test_hash", ""),
         )
 
 

@@ -86,7 +86,9 @@ def measured(command: str) -> dict[str, Any]:
         if issubclass(kind, EvaluatesRobustness)
         else {}
     )
-    metrics = [result["headline"], *(metric for metric in trials if metric in result["distilled"])]
+    # With a robust student, its accuracy on clean images too.
+    shown = [result["headline"], *(["accuracy", *trials] if trials else [])]
+    metrics = [metric for metric in dict.fromkeys(shown) if metric in result["distilled"]]
     summary = {
         key: result[key]
         for key in ("headline", "scheme", "seeds", "gain", "gains", *ARMS)

@@ -72,6 +72,40 @@ def test_each_stage_has_its_data_in_the_classes_of_its_student() -> None:
     assert inverted.recipe.data.batch_size == 100
 
 
+SEEN = ["data.test_classes=null", "data.test_stages=seen"]
+
+
+def test_students_are_tested_on_the_data_of_all_stages() -> None:
+    """Each part has its samples and labels, in the classes of the student of the stage."""
+    own = Experiment.from_recipe(continual("data.test_classes=null")).stages
+    seen = Experiment.from_recipe(continual(*SEEN)).stages
+    assert seen[0].splits.test is seen[0].stage_data.own_test
+    for count, stage in enumerate(seen, 1):
+        for split in ("validation", "test"):
+            parts = [getattr(one.splits, split) for one in own[:count]]
+            joined = getattr(stage.splits, split)
+            assert joined.classes == stage.splits.classes
+            labels = [joined.classes[label] for label in joined.label]
+            assert labels == [part.classes[label] for part in parts for label in part.label]
+            images = [part.inputs(torch.arange(len(part)))["image"] for part in parts]
+            assert torch.equal(
+                joined.inputs(torch.arange(len(joined)))["image"], torch.cat(images)
+            )
+        assert len(stage.splits.train) == len(own[count - 1].splits.train)
+
+
+def test_the_final_result_is_the_mean_over_equally_large_tests_of_all_stages(
+    tmp_path: Path,
+) -> None:
+    domains = ["data.name=digit_domains", "data.test_stages=seen", "seeds=[0]", "train.epochs=1"]
+    stages = "stages=[{name: plain}, {name: inverted, data: {look: inverted}, student: previous}]"
+    content = run_of(build(override(LWF, [*domains, "data.test_classes=null", stages])), tmp_path)
+    assert content["alone"]["accuracy"]["mean"] == pytest.approx(
+        content["alone"]["average_accuracy"]["mean"]
+    )
+    assert content["data"]["test"] == 1000
+
+
 def test_the_result_has_the_scores_of_all_stages(finished: Path) -> None:
     content = result(finished)
     stages = content["stages"]
@@ -232,6 +266,10 @@ def test_class_keys_do_not_change_the_file_of_a_trained_teacher() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            ["data.test_stages=seen"],
+            r"^stages\.0\.data\.test_stages: seen has the test samples of all stages",
+        ),
         (
             ["stages.1.student=previous"],
             r"^stages\.1\.student: the student of the earlier stage has no output for classes 5, 6",

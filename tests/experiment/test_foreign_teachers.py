@@ -138,6 +138,9 @@ def test_a_robust_student_of_an_estimator_is_attacked_and_its_teacher_is_not(fol
     result = run_of(robust, folder / "run")
     assert "pgd" in result["distilled"]
     assert "pgd" not in result["teacher"]
+    by_attack = robust.model_copy(update={"headline": "pgd"})
+    result = run_of(by_attack, folder / "by_attack")
+    assert (result["headline"], "teacher" in result) == ("pgd", False)
 
 
 def sources(cls: type[Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -116,6 +117,22 @@ def test_an_entry_point_declares_a_metric(folder: Path, monkeypatch: pytest.Monk
         plugins.installed.cache_clear()
 
 
+ALONE = ["baselines=[alone]"]
+ATTACKED = ["scheme={type: adversarial_training, epsilon: 0.1, step_size: 0.05, attack_steps: 1}"]
+
+
+def test_the_headline_is_the_accuracy_under_attack_on_all_splits(folder: Path) -> None:
+    measured = recipe(*ATTACKED, "teacher=null", "objectives.kd=null", "headline=pgd", *ALONE)
+    result = run_of(measured, folder / "run")
+    assert (result["headline"], result["higher_is_better"]) == ("pgd", True)
+    assert result["secondary"] == ["accuracy"]
+    for arm in ("alone", "distilled"):
+        assert result[arm]["pgd"]["mean"] < result[arm]["accuracy"]["mean"] <= 1
+        assert "fgsm" in result[arm]
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    assert all(0 <= json.loads(line)["validation"]["pgd"] <= 1 for line in lines)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -124,6 +141,8 @@ def test_an_entry_point_declares_a_metric(folder: Path, monkeypatch: pytest.Monk
         (["metrics={top_k_accuracy: {k: 10}}"], r"metrics\.top_k_accuracy: k: 10 is too large"),
         (["metrics=[character_error_rate]"], r"undefined for labels of the kind 'single'"),
         (["headline=macro_f1"], r"headline: no metric of this recipe is named 'macro_f1'"),
+        (["headline=pgd"], r"headline: no metric of this recipe is named 'pgd'"),
+        ([*ATTACKED, "headline=pdg"], r"Expected one of accuracy, fgsm, pgd\. Did you mean pgd"),
         (["metrics={accuracy: {type: macro_f1}}"], r"metrics\.accuracy: the task has a metric"),
         (["metrics=[equal_error_rate]"], r"metrics\.equal_error_rate: the network has no output"),
     ],

@@ -33,7 +33,8 @@ from instil.experiment.recipe_checks import (
 )
 from instil.experiment.recipe_metrics import add_metrics
 from instil.experiment.sources import set_collation, set_row_width, surrogate_samples
-from instil.experiment.stage_data import StageData, check_stage_data, first_label_seed, load_data
+from instil.experiment.stage_data import check_stage_data, first_label_seed, load_data
+from instil.experiment.stage_samples import StageData
 from instil.experiment.task_builder import build_task
 from instil.recipe import error_context, stages
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from instil import catalogue
+from instil.capabilities import EvaluatesRobustness
 from instil.metrics.bases.metric import Metric
-from instil.recipe import build_options, error_context
+from instil.recipe import build_options, error_context, stages
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
 
@@ -37,4 +38,13 @@ def add_metrics(task: Any, recipe: Recipe) -> None:
         with error_context(path):
             metrics[name] = kind(**options)
     with error_context(""):
-        task.add_metrics(metrics, recipe.headline)
+        task.add_metrics(metrics, recipe.headline, _conditions(recipe))
+
+
+def _conditions(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of the test conditions of the last scheme of a recipe."""
+    scheme = stages(recipe)[-1].scheme
+    kind = catalogue.find("scheme", scheme.type)
+    if not issubclass(kind, EvaluatesRobustness):
+        return ()
+    return tuple(kind.robustness_evaluations(scheme.options))

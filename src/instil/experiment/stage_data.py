@@ -4,39 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from instil import catalogue
 from instil.data.class_subset import chosen_classes, splits_of_classes
 from instil.data.keys import with_unique_indices
-from instil.data.samples import Samples
 from instil.data.splits import Splits
 from instil.experiment.recipe_checks import common_teacher_tokenizer
 from instil.experiment.sources import data_source
+from instil.experiment.stage_samples import StageData, with_earlier_tests
 from instil.experiment.stream_checks import check_stream
 from instil.recipe import RecipeError, error_context, stages
 from instil.recipe.sections import ModelConfig, Recipe
 
 MAX_NAMED = 5
 """Number of classes that a message names."""
-
-
-@dataclass(frozen=True)
-class StageData:
-    """Data of one stage.
-
-    Attributes:
-        splits: training, validation and test data, with the classes of the student.
-        learned: classes of the training samples.
-        earlier_classes: classes of the students of earlier stages, by the name that refers to them
-            in a recipe, such as ``previous``.
-        own_test: test samples of the learned classes.
-    """
-
-    splits: Splits
-    learned: tuple[str, ...]
-    earlier_classes: Mapping[str, tuple[str, ...]]
-    own_test: Samples
 
 
 def load_data(recipe: Recipe, trust_code: bool = True) -> list[StageData]:
@@ -129,7 +111,7 @@ def load_stage_data(
     sources: dict[str, Splits] = {}
     selections: dict[tuple[object, ...], StageData] = {}
     heads: dict[str, tuple[str, ...]] = {}
-    data_of_stages = []
+    data_of_stages: list[StageData] = []
     for index, stage in enumerate(stages(recipe)):
         path = f"stages.{index}" if recipe.stages else ""
         # Errors of data that all stages share have the path of the recipe's data.
@@ -147,7 +129,10 @@ def load_stage_data(
                 key = (source, learned, tested, classes)
                 if key not in selections:
                     selections[key] = _stage_data(splits, learned, tested, classes, keep_index)
-        data_of_stages.append(replace(selections[key], earlier_classes=dict(heads)))
+                data = replace(selections[key], earlier_classes=dict(heads))
+                if stage.data.test_stages == "seen":
+                    data = with_earlier_tests(data, data_of_stages, stage)
+        data_of_stages.append(data)
         heads |= {"previous": classes, f"stage:{stage.name}": classes}
     return data_of_stages
 
@@ -218,12 +203,11 @@ def _stage_data(
     source_classes = tuple(splits.classes)
     # The same object where nothing changes: recorded teacher outputs belong to it.
     if classes == source_classes and set(learned) == set(tested) == set(source_classes):
-        return StageData(splits, learned, {}, splits.test)
-    selected = splits_of_classes(splits, learned, tested, classes, keep_index)
-    own_test = selected.test
+        return StageData(splits, learned, {}, splits.validation, splits.test)
+    selected = own = splits_of_classes(splits, learned, tested, classes, keep_index)
     if set(tested) != set(learned):
-        own_test = splits_of_classes(splits, learned, learned, classes, keep_index).test
-    return StageData(selected, learned, {}, own_test)
+        own = splits_of_classes(splits, learned, learned, classes, keep_index)
+    return StageData(selected, learned, {}, own.validation, own.test)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -35,6 +35,7 @@ DATA_OF_STUDENT: Mapping[str, bool | set[str]] = {
     # The classes are part of the fingerprint of the samples.
     "class_subset": True,
     "test_classes": True,
+    "test_stages": True,
     "exemplars": True,
     "surrogate": True,
     "num_labeled": True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from instil import catalogue
-from instil.capabilities import EvaluatesRobustness
-from instil.core import Net, Scheme, Teacher
+from instil.capabilities import EvaluatesRobustness, Perturbation
+from instil.core import Net, Teacher
 from instil.data.samples import Samples
 from instil.data.splits import Splits
 from instil.engine import init_distributed, rank, world_size
@@ -54,9 +55,7 @@ class Evaluator:
         splits = (experiment or self.experiment).splits
         samples = splits.test if split == "test" else splits.validation
         metrics, details = self._measure(net, split, splits)
-        if self.task.headline not in metrics:
-            metrics |= self.task.evaluate_answers(net, samples)
-        return metrics, details
+        return self._with_headline(metrics, net, samples), details
 
     def _measure(
         self, net: nn.Module, split: str, splits: Splits
@@ -72,17 +71,26 @@ class Evaluator:
     def headline(self, net: nn.Module, samples: Samples) -> float:
         """Return the headline metric of a network on some samples."""
         loader = self.experiment.loader(samples, shuffle=False)
-        metrics = self.task.measure(net, loader)[0]
-        if self.task.headline not in metrics:
-            metrics |= self.task.evaluate_answers(net, samples)
+        metrics = self._with_headline(self.task.measure(net, loader)[0], net, samples)
         return float(metrics[self.task.headline])
+
+    def _with_headline(
+        self, metrics: dict[str, float], net: nn.Module, samples: Samples
+    ) -> dict[str, float]:
+        """Return metrics with the headline, which attacks or generated answers may define."""
+        headline = self.task.headline
+        if headline in metrics:
+            return metrics
+        if headline in self.perturbations:
+            return metrics | {headline: self._perturbed_score(headline, net, samples)}
+        return metrics | self.task.evaluate_answers(net, samples)
 
     def evaluate_completely(
         self, net: nn.Module, teacher: Teacher | None = None
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Return test metrics of a network, those of attacks and of its own text included."""
         metrics, details = self._measure(net, "test", self.experiment.splits)
-        metrics |= self.evaluate_robustness(net)
+        metrics |= self._evaluate_robustness(net)
         generation_metrics, texts = self.task.evaluate_generation(
             net, self.experiment.splits.test, teacher
         )
@@ -101,25 +109,40 @@ class Evaluator:
             return []
         return first_texts(net.to(init_distributed()), samples)
 
-    def evaluate_robustness(self, net: nn.Module) -> dict[str, float]:
-        """Return the headline metric on test samples as the last stage's scheme perturbs them."""
-        teachers = itertools.chain(*(stage.recipe.teachers for stage in self.experiment.stages))
-        # An attack needs gradients with respect to the input.
-        if isinstance(net, Teacher) and not all(one.is_differentiable for one in teachers):
-            return {}
+    @functools.cached_property
+    def perturbations(self) -> dict[str, Perturbation]:
+        """Test conditions of the last stage's scheme, by the names of their metrics."""
         scheme = self.experiment.stages[-1].recipe.scheme
-        kind: type[Scheme] = catalogue.find("scheme", scheme.type)
-        metrics: dict[str, float] = {}
+        kind = catalogue.find("scheme", scheme.type)
         if not issubclass(kind, EvaluatesRobustness):
-            return metrics
-        for name, perturb in kind.robustness_evaluations(scheme.options).items():
-            loader = self.experiment.loader(self.experiment.splits.test, shuffle=False)
-            batches = (
-                perturb(net, to_device(self.task.as_dict(batch), init_distributed()))
-                for batch in loader
-            )
-            metrics[name] = self.task.measure(net, batches)[0][self.task.headline]
-        return metrics
+            return {}
+        return kind.robustness_evaluations(scheme.options)
+
+    def can_perturb(self, net: nn.Module) -> bool:
+        """Return whether a network has gradients with respect to its input, as attacks need."""
+        if not isinstance(net, Teacher):
+            return True
+        teachers = itertools.chain(*(stage.recipe.teachers for stage in self.experiment.stages))
+        return all(one.is_differentiable for one in teachers)
+
+    def _evaluate_robustness(self, net: nn.Module) -> dict[str, float]:
+        """Return the metric of the task on test samples under each test condition."""
+        if not self.can_perturb(net):
+            return {}
+        samples = self.experiment.splits.test
+        return {name: self._perturbed_score(name, net, samples) for name in self.perturbations}
+
+    def _perturbed_score(self, name: str, net: nn.Module, samples: Samples) -> float:
+        """Return the metric of the task under a test condition."""
+        perturb = self.perturbations[name]
+        batches = (
+            perturb(net, to_device(self.task.as_dict(batch), init_distributed()))
+            for batch in self.experiment.loader(samples, shuffle=False)
+        )
+        metric = self.task.headline
+        if metric in self.perturbations and self.task.own_headline is not None:
+            metric = self.task.own_headline
+        return float(self.task.measure(net, batches)[0][metric])
 
     def evaluate_others(
         self, nets: Mapping[str, Net], folder: RunFolder, seed: int

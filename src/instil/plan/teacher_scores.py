@@ -199,6 +199,10 @@ class TeacherScores:
             classes != own_classes for classes in class_spaces
         ):
             return False
+        evaluator = self.evaluator
+        attacks_headline = evaluator.task.headline in evaluator.perturbations
+        if attacks_headline and not evaluator.can_perturb(teacher):
+            return False
         if not self._has_predictions(teacher):
             return False
         loader = self.experiment.loader(self.experiment.splits.validation, shuffle=False)

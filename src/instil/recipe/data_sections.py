@@ -88,6 +88,10 @@ class DataConfig(OpenSection):
     """Classes of the validation and test samples: a list, or ``seen`` for all classes that the
     student has learned in this and earlier stages. Null: those of ``class_subset``."""
 
+    test_stages: Literal["own", "seen"] = "own"
+    """Validation and test samples of a stage: its own, or ``seen`` for those of earlier stages
+    too, as for students that learn one domain after another."""
+
     exemplars: ExemplarConfig | None = None
     """Samples of earlier stages that every stage keeps for its training, also that of a baseline.
     Null: none."""

@@ -25,6 +25,7 @@ TRAINING_KEYS = (
     "workers",
     "augment",
     "test_classes",
+    "test_stages",
     "exemplars",
 )
 """Keys of ``data`` that change the training or the evaluation, but not the samples."""

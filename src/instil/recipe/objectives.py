@@ -58,15 +58,36 @@ def _build_method(kind: str, config: ObjectiveConfig | WeightingConfig, path: st
 
 
 def label_objective_configs(recipe: Recipe, *names: str) -> dict[str, ObjectiveConfig]:
-    """Return the recipe's objectives of each method, or one with defaults if it has none."""
+    """Return the label objectives of teacher and baselines.
+
+    Weights balance labels and teacher, and a network without a teacher needs no balance: the
+    largest weight is 1, and others keep their ratio to it. A schedule counts as its largest value.
+
+    Args:
+        recipe: the recipe.
+        names: methods. Those that the recipe does not have get default options.
+    """
     configs: dict[str, ObjectiveConfig] = {}
     for name in names:
-        own = {key: config for key, config in recipe.objectives.items() if config.type == name}
+        own = {
+            key: config
+            for key, config in recipe.objectives.items()
+            if config.type == name and _largest_weight(config) > 0
+        }
         # With the same explicit defaults as the sections of a recipe, since the names of cached
         # teachers depend on them.
         defaults = with_defaults(catalogue.find("objective", name), {})
         configs |= own or {name: ObjectiveConfig(type=name, **defaults)}
-    return configs
+    largest = max(map(_largest_weight, configs.values()), default=1.0)
+    return {
+        name: config.model_copy(update={"weight": _largest_weight(config) / largest})
+        for name, config in configs.items()
+    }
+
+
+def _largest_weight(config: ObjectiveConfig) -> float:
+    weight = config.weight
+    return max(weight.start, weight.end) if isinstance(weight, Schedule) else weight
 
 
 def label_objectives(recipe: Recipe, *names: str) -> Objectives:

@@ -30,6 +30,7 @@ SOURCE_KEYS = (
     "workers",
     "augment",
     "test_classes",
+    "test_stages",
     "exemplars",
 )
 """Keys of ``data`` that a stage with another source inherits from the recipe."""

@@ -94,11 +94,14 @@ def evaluate_int8(experiment: Experiment, net: Net) -> dict[str, dict[str, float
         net: the trained student.
 
     Returns:
-        Metrics by split; None if the student cannot be quantised.
+        Metrics by split; None if the student cannot be quantised, or if the headline is that of an
+        attack: exported files have no gradients.
     """
     from instil.export.session import Session
 
     evaluator = Evaluator(experiment)
+    if experiment.task.headline in evaluator.perturbations:
+        return None
     batch = next(iter(experiment.loader(experiment.splits.validation, shuffle=False)))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -21,6 +21,7 @@ class ExtraMetrics(BatchReader):
 
     Attributes:
         headline: metric for the comparison of arms.
+        own_headline: the headline of the task where the recipe has another one.
         higher_is_better: direction of the headline metric.
         secondary: metrics that are shown with the headline metric.
         further_headlines: other metrics of the task that may be the headline; larger is better.
@@ -28,6 +29,7 @@ class ExtraMetrics(BatchReader):
     """
 
     headline: str = "accuracy"
+    own_headline: str | None = None
     higher_is_better: bool = True
     secondary: tuple[str, ...] = ()
     further_headlines: ClassVar[tuple[str, ...]] = ()
@@ -47,30 +49,42 @@ class ExtraMetrics(BatchReader):
         """
         raise NotImplementedError
 
-    def add_metrics(self, metrics: Mapping[str, Metric], headline: str | None = None) -> None:
+    def add_metrics(
+        self,
+        metrics: Mapping[str, Metric],
+        headline: str | None = None,
+        conditions: Iterable[str] = (),
+    ) -> None:
         """Add metrics to the evaluation of this task.
 
         Args:
             metrics: metrics by name.
-            headline: name of one of them that replaces the headline metric; None for the task's.
+            headline: name of one of them, or of a condition, that replaces the headline metric;
+                None for the task's.
+            conditions: names of test conditions, such as attacks, under which a scheme measures
+                the headline of the task.
 
         Raises:
-            ValueError: if ``headline`` is none of these metrics, and none of the task's.
+            ValueError: if ``headline`` is none of these metrics and conditions, and none of the
+                task's.
         """
         self.metrics = dict(metrics)
         own = self.headline
         if headline in self.further_headlines:
             self.headline = str(headline)
             self.higher_is_better = True
+        elif headline in conditions and headline not in metrics:
+            self.headline = str(headline)
         elif headline not in (None, own):
             if headline not in metrics:
-                names = [*metrics, own, *self.further_headlines]
+                names = [*metrics, own, *self.further_headlines, *conditions]
                 raise ValueError(
                     f"headline: no metric of this recipe is named '{headline}'. Expected one of "
                     f"{', '.join(names)}.{suggestion(str(headline), names)}"
                 )
             self.headline = str(headline)
             self.higher_is_better = metrics[self.headline].higher_is_better
+        self.own_headline = own
         shown = dict.fromkeys((own, *self.secondary, *metrics))
         self.secondary = tuple(name for name in shown if name != self.headline)
 

@@ -88,9 +88,7 @@ def test_students_are_tested_on_the_data_of_all_stages() -> None:
             labels = [joined.classes[label] for label in joined.label]
             assert labels == [part.classes[label] for part in parts for label in part.label]
             images = [part.inputs(torch.arange(len(part)))["image"] for part in parts]
-            assert torch.equal(
-                joined.inputs(torch.arange(len(joined)))["image"], torch.cat(images)
-            )
+            assert torch.equal(joined.inputs(torch.arange(len(joined)))["image"], torch.cat(images))
         assert len(stage.splits.train) == len(own[count - 1].splits.train)
 
 

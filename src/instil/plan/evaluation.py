@@ -83,7 +83,8 @@ class Evaluator:
             return metrics
         if headline in self.perturbations:
             return metrics | {headline: self._perturbed_score(headline, net, samples)}
-        return metrics | self.task.evaluate_answers(net, samples)
+        answers: dict[str, float] = self.task.evaluate_answers(net, samples)
+        return metrics | answers
 
     def evaluate_completely(
         self, net: nn.Module, teacher: Teacher | None = None
@@ -116,7 +117,8 @@ class Evaluator:
         kind = catalogue.find("scheme", scheme.type)
         if not issubclass(kind, EvaluatesRobustness):
             return {}
-        return kind.robustness_evaluations(scheme.options)
+        perturbations: dict[str, Perturbation] = kind.robustness_evaluations(scheme.options)
+        return perturbations
 
     def can_perturb(self, net: nn.Module) -> bool:
         """Return whether a network has gradients with respect to its input, as attacks need."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
@@ -53,7 +53,7 @@ class ExtraMetrics(BatchReader):
         self,
         metrics: Mapping[str, Metric],
         headline: str | None = None,
-        conditions: Iterable[str] = (),
+        conditions: Sequence[str] = (),
     ) -> None:
         """Add metrics to the evaluation of this task.
 
@@ -73,8 +73,8 @@ class ExtraMetrics(BatchReader):
         if headline in self.further_headlines:
             self.headline = str(headline)
             self.higher_is_better = True
-        elif headline in conditions and headline not in metrics:
-            self.headline = str(headline)
+        elif headline is not None and headline in conditions and headline not in metrics:
+            self.headline = headline
         elif headline not in (None, own):
             if headline not in metrics:
                 names = [*metrics, own, *self.further_headlines, *conditions]

@@ -1,7 +1,7 @@
 """Quality against sampling steps of every method of diffusion distillation, on digits.
 
-python benchmarks/diffusion.py [ROW ...] [--setting digits|digits_long|mnist] [--data FOLDER]
-                               [--seeds 5] [--work FOLDER] [--json FILE]
+python benchmarks/diffusion.py [ROW ...] [--setting digits|digits_long|mnist|mnist_long]
+                               [--data FOLDER] [--seeds 5] [--work FOLDER] [--json FILE]
 
 A teacher is trained by denoising score matching: a U-Net with the schedule and the parameterisation
 flow. Every method starts from its weights, and each training has the same number of optimizer steps
@@ -16,6 +16,7 @@ on the training images.
 - ``mnist``: 28 x 28 pixels and classes, one teacher for all seeds. FOLDER has ``mnist10k.npz``
   (``images`` uint8 (10000, 28, 28) and ``labels``; rows 0 to 6999 train, to 7999 validation, then
   test). It has the options of ``digits``, and further methods for guided and adversarial students.
+- ``mnist_long``: the same teacher, with 4,000 steps for a student, more pairs and a longer average.
 
 Rows in addition to the methods: ``teacher``, with the same number of sampling steps; ``teacher
 trained on``, for the steps of a student; ``student alone``, the network of the student trained from
@@ -33,6 +34,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,9 @@ TEACHER_SAMPLING, ALL_STEPS = 32, (1, 2, 4, 8, 16, 32)
 HALVINGS = {"progressive": (16, 8, 4, 2, 1), "progressive to 4": (16, 8, 4)}
 """Numbers of steps of the stages, by row. The stages share the steps of a training."""
 GUIDANCE = 1.0
-"""Weight of the guidance of ``guided teacher``, guidance_distillation, lcm and on-policy steps."""
+"""Weight of the guidance of ``guided teacher`` and of the methods with a guided teacher."""
+AVERAGE = 0.99
+"""Decay of the moving average of the weights."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Setting:
         num_pairs: recorded pairs of reflow, ode_regression and dmd.
         pair_steps: sampling steps of a pair; None: those of the teacher.
         shares_teacher: whether all seeds have the teacher of seed 0.
+        average: decay of the moving average of the weights of a student; that of a teacher is
+            ``AVERAGE``.
     """
 
     width: int = 16
@@ -109,12 +115,14 @@ class Setting:
     num_pairs: int = 2048
     pair_steps: int | None = None
     shares_teacher: bool = False
+    average: float = AVERAGE
 
 
 SETTINGS = {
     "digits": Setting(),
     "digits_long": Setting(teacher_steps=10_000, student_steps=10_000),
     "mnist": Setting(12, 3, 10, 32, 4000, 400, 1000, 1024, 16, True),
+    "mnist_long": Setting(12, 3, 10, 32, 4000, 4000, 1000, 4096, 16, True, 0.999),
 }
 """Settings by name."""
 Make = Callable[[Net, Frozen, Setting], Scheme]
@@ -144,9 +152,9 @@ def ode_regression(student: Net, teacher: Frozen, setting: Setting) -> Scheme:
     return OdeRegression(student, teacher, l2(), setting.num_pairs, setting.pair_steps)
 
 
-def dmd(student: Net, teacher: Frozen, setting: Setting) -> Scheme:
+def dmd(student: Net, teacher: Frozen, setting: Setting, guidance: float = 0.0) -> Scheme:
     pairs = {"num_pairs": setting.num_pairs, "pair_steps": setting.pair_steps}
-    return DMD(student, teacher, l2(), fake_updates=2, **pairs)
+    return DMD(student, teacher, l2(), fake_updates=2, guidance=guidance, **pairs)
 
 
 METHODS: dict[str, tuple[Make, tuple[int, ...]]] = {
@@ -171,6 +179,7 @@ CONDITIONAL_METHODS: dict[str, tuple[Make, tuple[int, ...]]] = {
         (4, 8, 32),
     ),
     "lcm": (lambda s, t, _: LCM(s, t, huber(), GUIDANCE, GUIDANCE), (1, 2, 4)),
+    "guided dmd": (partial(dmd, guidance=GUIDANCE), (1,)),
     "on_policy_diffusion": (
         lambda s, t, _: OnPolicyDiffusion(s, t, l2(), steps=4, guidance=GUIDANCE),
         (4,),
@@ -246,6 +255,7 @@ class Measurement:
         steps: int,
         rate: float | dict[str, float] = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
+        average: float | None = None,
     ) -> tuple[Net, float]:
         """Train a scheme; return the net and the processor time in seconds."""
         rates = rate if isinstance(rate, dict) else dict.fromkeys(scheme.learners, rate)
@@ -254,7 +264,11 @@ class Measurement:
             for name, value in rates.items()
         }
         training = Training(
-            steps=steps, optimizers=optimizers, average=0.99, seed=self.seed, device="cpu"
+            steps=steps,
+            optimizers=optimizers,
+            average=self.setting.average if average is None else average,
+            seed=self.seed,
+            device="cpu",
         )
         torch.manual_seed(self.seed)
         start = time.process_time()
@@ -281,7 +295,7 @@ class Measurement:
             torch.manual_seed(seed)
             net = denoiser(self.setting)
             scheme = Offline(net, None, {"denoising": Denoising()})
-            net, _ = self.train(scheme, self.setting.teacher_steps, 2e-3)
+            net, _ = self.train(scheme, self.setting.teacher_steps, 2e-3, average=AVERAGE)
             with atomic(path) as temporary:
                 save_file(net.model.state_dict(), temporary)
         net.model.load_state_dict(load_file(path))
@@ -404,9 +418,9 @@ def main() -> None:
     torch.set_num_threads(1)
     setting = SETTINGS[arguments.setting]
     data: dict[str, Any] = {"name": "digits"}
-    if arguments.setting == "mnist":
+    if arguments.setting.startswith("mnist"):
         if arguments.data is None:
-            parser.error("--data: --setting mnist needs a folder with mnist10k.npz")
+            parser.error("--data: MNIST needs a folder with mnist10k.npz")
         file = arguments.work / "mnist.npz"
         write_mnist(arguments.data / "mnist10k.npz", file)
         data = {"name": "npz", "path": str(file.resolve())}

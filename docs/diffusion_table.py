@@ -14,6 +14,7 @@ MARKERS = {
     "<!-- diffusion on digits -->": "diffusion",
     "<!-- diffusion on digits for longer -->": "diffusion_long",
     "<!-- diffusion on MNIST -->": "diffusion_mnist",
+    "<!-- diffusion on MNIST for longer -->": "diffusion_mnist_long",
 }
 """Marker -> name of the file."""
 REFERENCES = ("teacher", "teacher trained on", "guided teacher", "student alone")
@@ -36,19 +37,26 @@ def evidence(name: str) -> str:
     cells = {(line["method"], line["steps"]): _distance(line) for line in lines}
     rows = []
     for method in methods:
-        cost = f"{seconds[method] / seconds['student alone']:.1f}" if seconds[method] else ""
         row = [_title(method)]
         row += [cells.get((method, count), "") for count in counts]
-        rows.append([*row, cost])
+        rows.append([*row, _cost(seconds[method], seconds.get("student alone"))])
     header = ["sampling steps", *(str(count) for count in counts), "cost"]
     distance = f"The training images have a distance of {content['training_distance']:.2f}."
     return "\n".join([*table(header, rows), "", distance])
 
 
+def _cost(seconds: float, alone: float | None) -> str:
+    return f"{seconds / alone:.1f}" if seconds and alone else ""
+
+
 def _title(method: str) -> str:
     if method in REFERENCES:
         return method
-    titles = {"ladd": "`ode_regression`, then `ladd`", "progressive to 4": "`progressive` to 4"}
+    titles = {
+        "ladd": "`ode_regression`, then `ladd`",
+        "progressive to 4": "`progressive` to 4",
+        "guided dmd": "`dmd`, guided",
+    }
     return titles.get(method, f"`{method}`")
 
 

@@ -63,7 +63,7 @@ def test_once_and_with_its_curve_in_every_run(trained: list[str], tmp_path: Path
         "teacher_train.optimizer.lr=0.5",
         "data.batch_size=10",
         "data.augment.crop=1",
-        "objectives.cross_entropy.weight=2",
+        "objectives.cross_entropy.class_weights=balanced",
     ],
 )
 def test_what_makes_another_teacher(change: str) -> None:
@@ -77,6 +77,7 @@ def test_what_makes_another_teacher(change: str) -> None:
         "data.workers=2",
         "seeds=[5]",
         "objectives.kd.temperature=8",
+        "objectives.cross_entropy.weight=2",
         "student.options.width=8",
         "teacher.taps={features: stages.0}",
     ],

@@ -45,6 +45,7 @@ NET_KEYS = (
     "cpu_offload",
     "class_subset",
     "test_classes",
+    "test_stages",
     "num_labeled",
     "model",
     "options",

@@ -23,8 +23,8 @@ import torch
 import yaml
 from rich.console import Console
 
-from instil import catalogue, recipe
-from instil.capabilities import EvaluatesRobustness
+from instil import recipe
+from instil.experiment.recipe_metrics import perturbations
 from instil.files.atomic import atomic
 from instil.plan.recording import record_outputs
 from instil.plan.run import run
@@ -80,12 +80,7 @@ def measured(command: str) -> dict[str, Any]:
             )
     except Exception as error:  # one failing recipe must not stop the table
         return {"command": command, "error": f"{type(error).__name__}: {error}"}
-    kind = catalogue.find("scheme", config.scheme.type)
-    trials = (
-        kind.robustness_evaluations(config.scheme.options)
-        if issubclass(kind, EvaluatesRobustness)
-        else {}
-    )
+    trials = perturbations(config)
     # With a robust student, its accuracy on clean images too.
     shown = [result["headline"], *(["accuracy", *trials] if trials else [])]
     metrics = [metric for metric in dict.fromkeys(shown) if metric in result["distilled"]]

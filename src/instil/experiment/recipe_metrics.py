@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from instil import catalogue
-from instil.capabilities import EvaluatesRobustness
+from instil.capabilities import EvaluatesRobustness, Perturbation
 from instil.metrics.bases.metric import Metric
 from instil.recipe import build_options, error_context, stages
 from instil.recipe.errors import RecipeError
@@ -38,13 +38,18 @@ def add_metrics(task: Any, recipe: Recipe) -> None:
         with error_context(path):
             metrics[name] = kind(**options)
     with error_context(""):
-        task.add_metrics(metrics, recipe.headline, _conditions(recipe))
+        task.add_metrics(metrics, recipe.headline, tuple(perturbations(recipe)))
 
 
-def _conditions(recipe: Recipe) -> tuple[str, ...]:
-    """Return the names of the test conditions of the last scheme of a recipe."""
+def perturbations(recipe: Recipe) -> dict[str, Perturbation]:
+    """Return the test conditions of the last stage's scheme, by the names of their metrics.
+
+    Args:
+        recipe: the whole recipe.
+    """
     scheme = stages(recipe)[-1].scheme
     kind = catalogue.find("scheme", scheme.type)
     if not issubclass(kind, EvaluatesRobustness):
-        return ()
-    return tuple(kind.robustness_evaluations(scheme.options))
+        return {}
+    conditions: dict[str, Perturbation] = kind.robustness_evaluations(scheme.options)
+    return conditions

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from instil import catalogue
-from instil.capabilities import EvaluatesRobustness, Perturbation
+from instil.capabilities import Perturbation
 from instil.core import Net, Teacher
 from instil.data.samples import Samples
 from instil.data.splits import Splits
 from instil.engine import init_distributed, rank, world_size
 from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
+from instil.experiment.recipe_metrics import perturbations
 from instil.export.student import save_student
 from instil.items import to_device
 from instil.plan import finished_students
@@ -113,12 +113,7 @@ class Evaluator:
     @functools.cached_property
     def perturbations(self) -> dict[str, Perturbation]:
         """Test conditions of the last stage's scheme, by the names of their metrics."""
-        scheme = self.experiment.stages[-1].recipe.scheme
-        kind = catalogue.find("scheme", scheme.type)
-        if not issubclass(kind, EvaluatesRobustness):
-            return {}
-        perturbations: dict[str, Perturbation] = kind.robustness_evaluations(scheme.options)
-        return perturbations
+        return perturbations(self.experiment.recipe)
 
     def can_perturb(self, net: nn.Module) -> bool:
         """Return whether a network has gradients with respect to its input, as attacks need."""

@@ -138,7 +138,9 @@ class BoundarySamples(Scheme):
                 f"{tuple(teacher_logits.shape)} and labels {tuple(batch['label'].shape)}"
             )
         super().build(batch)
-        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | {"logits"}
 
     def before_step(self, batch: Batch) -> Batch:
         """Add attacked images to the batch.

@@ -111,7 +111,9 @@ class GeneratedInversion(Scheme):
             require_batch_norm(self.teacher, "statistics_weight")
         self.memory.allocate(**self.memory_rows(batch))
         super().build(batch)
-        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | {"logits"}
 
     def memory_rows(self, batch: Batch) -> dict[str, Tensor]:
         """Return the rows of this batch that are remembered, by name."""

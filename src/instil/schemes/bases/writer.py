@@ -83,7 +83,6 @@ class GenerativeScheme(Scheme):
             )
         self._limit_vocabulary(batch)
         super().build(batch)
-        self.teacher.select_roles(self.teacher_roles(), batch)
         for weighting in ratios(self.objectives):
             weighting.vocabulary = self.vocabulary
         if not self.rollouts.is_immediate:
@@ -159,9 +158,8 @@ class GenerativeScheme(Scheme):
         self.vocabulary = common_vocabulary(outputs_of_sides, self.sampling)
 
     def teacher_roles(self) -> set[str]:
-        """Roles of the teacher that the scheme and its objectives read."""
-        roles = self.objectives.reads("teacher")
-        return roles | {"logits"} if self.needs_teacher_logits else set(roles)
+        roles = super().teacher_roles()
+        return roles | {"logits"} if self.needs_teacher_logits else roles
 
     def student_text(self, batch: Batch) -> Batch:
         """Text that the student samples after the prompts of ``student_rows``.

@@ -154,7 +154,9 @@ class DeepInversion(Scheme):
             require_batch_norm(self.teacher, "statistics_weight")
         self.memory.allocate(image=batch["image"], label=self.memory.sample_classes(batch))
         super().build(batch)
-        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | {"logits"}
 
     def before_step(self, batch: Batch) -> Batch:
         """Replace the images by recovered ones of sampled classes, or by remembered ones."""

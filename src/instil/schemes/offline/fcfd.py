@@ -156,7 +156,9 @@ class FCFD(Scheme):
                 for i, j in self.matched[:-1]
             )
         super().build(batch)
-        self.teacher.select_roles(self.objectives.reads("teacher") | {"features", "logits"}, batch)
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | {"features", "logits"}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         num_items = item_weights(batch).sum()

@@ -102,7 +102,6 @@ class KRD(Scheme):
             raise ValueError("teacher: krd needs a teacher")
         edge_index(batch)
         super().build(batch)
-        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
         changed = batch | {"x": batch["x"] + self.noise}
         outputs = [self.teacher_outputs(one)["logits"] for one in (batch, changed)]
         if torch.equal(*outputs):
@@ -110,6 +109,9 @@ class KRD(Scheme):
                 "teacher: krd needs outputs for features with noise. Expected a network that reads "
                 "x, got outputs that do not depend on it. Leave precompute and store out"
             )
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | {"logits"}
 
     def before_step(self, batch: Batch) -> Batch:
         """Add ``clean_outputs`` of the teacher, the entropy changes and the sampled edges."""

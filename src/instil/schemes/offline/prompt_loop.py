@@ -77,11 +77,9 @@ class PromptLoop(Scheme):
             )
         self.rounds = rounds
 
-    def build(self, batch: Batch) -> None:
-        super().build(batch)
-        if self.teacher is not None:
-            # The rounds read masks and scores, whatever the objectives read.
-            self.teacher.select_roles(self.objectives.reads("teacher") | set(MASK_ROLES), batch)
+    def teacher_roles(self) -> set[str]:
+        # The rounds read masks and scores, whatever the objectives read.
+        return super().teacher_roles() | set(MASK_ROLES)
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         teacher = self.teacher_outputs(batch, grad)

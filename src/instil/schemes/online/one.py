@@ -69,7 +69,7 @@ class ONE(BranchedScheme):
         labels=("single",),
         deviations="A branch is two convolutions without BatchNorm and a linear layer; the paper "
         "repeats the last stage of the network. The scores of the gate are not normalized over the "
-        "batch unless norm is batch. The authors' code ramps up the weight of kd; here that is a "
+        "batch unless norm is batch. The authors' code ramps up the weight of kd; that can be a "
         "schedule in the recipe.",
         equation=r"\sum_i \mathrm{CE}(z^i, y) + \mathrm{CE}(z^e, y) + "
         r"\sum_i T^2 \mathrm{KL}(p^e_T \Vert p^i_T), \quad z^e = \sum_i g_i z^i",

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from instil.objectives.features.embedding_regression import (
+    Distance,
     EmbeddingRegression,
     embedding_regression_loss,
 )
@@ -49,3 +50,12 @@ def test_both_texts_have_equal_weight_and_share_one_projection() -> None:
 def test_different_widths_are_an_error() -> None:
     with pytest.raises(ValueError, match="embedding_regression_loss: the student's shape"):
         embedding_regression_loss(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("distance", ["squared", "cosine"])
+def test_embeddings_of_tokens_have_one_value_each(distance: Distance) -> None:
+    student, teacher = torch.randn(2, 5, 3, 6, generator=torch.Generator().manual_seed(0))
+    values = embedding_regression_loss(student, teacher, distance, reduction="none")
+    for row in range(5):
+        expected = embedding_regression_loss(student[row], teacher[row], distance, "none")
+        torch.testing.assert_close(values[row], expected)

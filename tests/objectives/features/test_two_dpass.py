@@ -136,3 +136,9 @@ def test_levels_need_features() -> None:
     del teacher["features"]
     with pytest.raises(ValueError, match="TwoDPASS needs features of the teacher"):
         TwoDPASS(levels="auto").resolve(student, teacher)
+
+
+def test_embeddings_of_tokens_are_an_error() -> None:
+    outputs = {"logits": torch.zeros(2, 6, 5), "embedding": torch.zeros(2, 6, 8)}
+    with pytest.raises(ValueError, match=r"Expected \(N, D\) of the student, got \(2, 6, 8\)"):
+        TwoDPASS().build(outputs, {"embedding": torch.zeros(2, 4)})

@@ -51,21 +51,22 @@ def test_micro_batches_and_one_batch_agree() -> None:
 
 
 def test_padding_is_not_stored() -> None:
-    logits, batch = step(0, [5, 2, 8], 2, 4)
-    valid = torch.tensor([[True, False], [True, True], [False, False]])
+    logits, batch = step(0, [5, 2, 8], 1, 2, 4)
+    valid = torch.tensor([[[True, False]], [[True, True]], [[False, False]]])
     objectives = Objectives({"dlb": DLB(size=4)})
     objectives.build({"logits": logits}, {})
     objectives.after_step(
         objectives({"logits": logits}, {}, batch | {"valid": valid}).state_updates
     )
-    again = batch | {"valid": torch.tensor([[True, True], [False, True], [True, True]])}
+    again = batch | {"valid": torch.tensor([[[True, True]], [[False, True]], [[True, True]]])}
     weight = objectives["dlb"].weight(again)
-    assert weight.tolist() == [[1, 0], [0, 1], [0, 0]]
-    other = step(1, [5, 2, 8], 2, 4)[0]
+    assert weight.tolist() == [[[1, 0]], [[0, 1]], [[0, 0]]]
+    other = step(1, [5, 2, 8], 1, 2, 4)[0]
     loss = objectives({"logits": other}, {}, again).losses["dlb"]
     torch.testing.assert_close(
         loss,
-        (kd_loss(other[0, 0], logits[0, 0], 3.0) + kd_loss(other[1, 1], logits[1, 1], 3.0)) / 2,
+        (kd_loss(other[0, 0, 0], logits[0, 0, 0], 3) + kd_loss(other[1, 0, 1], logits[1, 0, 1], 3))
+        / 2,
     )
 
 
@@ -92,3 +93,10 @@ def test_wrong_input_is_refused() -> None:
         objective.after_step(objective.state_updates({"logits": logits}, {}, batch))
     with pytest.raises(ValueError, match="DLB needs 'index' in the batch, which has x"):
         objective.weight({"x": torch.zeros(3)})
+
+
+def test_logits_of_tokens_are_an_error() -> None:
+    with pytest.raises(
+        ValueError, match=r"Expected logits \(N, C\) or \(N, H, W, C\), got \(2, 6, 5\)"
+    ):
+        DLB().build({"logits": torch.zeros(2, 6, 5)}, {})

@@ -28,14 +28,14 @@ def embedding_regression_loss(
     """Regression loss of embeddings (Reimers and Gurevych 2020, Eq. 1).
 
     Args:
-        student_embedding: (N, D).
-        teacher_embedding: (N, D).
+        student_embedding: (..., D).
+        teacher_embedding: (..., D).
         distance: ``"squared"`` is the mean squared difference over D, ``"cosine"`` one minus the
             cosine similarity.
-        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+        reduction: ``"mean"`` or ``"none"`` (one value per embedding).
 
     Returns:
-        Scalar, or (N,) for ``reduction="none"``.
+        Scalar, or (...) for ``reduction="none"``.
 
     Raises:
         ValueError: if the shapes differ.
@@ -49,13 +49,15 @@ def embedding_regression_loss(
         student_embedding, teacher_embedding, "embedding_regression_loss"
     )
     if distance == "squared":
-        return apply_reduction(squared_error(student_embedding, teacher_embedding), reduction)
+        rows = student_embedding.flatten(0, -2), teacher_embedding.flatten(0, -2)
+        errors = squared_error(*rows).view(student_embedding.shape[:-1])
+        return apply_reduction(errors, reduction)
     similarity = F.cosine_similarity(student_embedding, teacher_embedding, dim=-1)
     return apply_reduction(1 - similarity, reduction)
 
 
 class EmbeddingRegression(Objective):
-    """Regression of the teacher's embeddings of both texts of a pair, or of one recording.
+    """Regression of the teacher's embeddings of both texts of a pair, a recording, or tokens.
 
     A linear layer projects the student's embeddings if the widths differ.
     """

@@ -36,6 +36,8 @@ LEVEL_NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "teacher": (("features",),),
 }
 """Further needs of a loss on several levels."""
+VECTOR_DIMS = 2
+"""Dimensions of embeddings (N, D) of samples."""
 
 
 @check_bounds
@@ -191,9 +193,16 @@ class TwoDPASS(Objective):
         """Build the fusions and their classifiers.
 
         Raises:
-            ValueError: if a pair of levels is not possible.
+            ValueError: if a pair of levels is not possible, and for embeddings that are not one
+                vector per sample.
         """
         points, image = student["embedding"], teacher["embedding"]
+        for side, embedding in (("student", points), ("teacher", image)):
+            if embedding.ndim != VECTOR_DIMS:
+                raise ValueError(
+                    f"TwoDPASS fuses one embedding per sample. Expected (N, D) of the {side}, got "
+                    f"{tuple(embedding.shape)}"
+                )
         num_classes = student["logits"].shape[1]
         self.fusion = Fusion(
             points.shape[1], image.shape[1], num_classes, self.width, points.device

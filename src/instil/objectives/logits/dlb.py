@@ -12,12 +12,15 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Outputs, Positive, item_weights, to_float32
 from instil.objectives.logits.kd import KD
 
+TOKEN_DIMS = 3
+"""Dimensions of the logits (N, T, C) of tokens."""
+
 
 class DLB(KD):
     """KD from the student's own logits of the previous step, for samples that were in it.
 
-    Logits are (N, ..., C). Samples are matched by ``index``; the others do not count. The loader
-    must repeat half of each batch in the next one, with another augmentation.
+    Logits are (N, C), or (N, H, W, C) of pixels. Samples are matched by ``index``; the others do
+    not count. The loader must repeat half of each batch in the next one, with another augmentation.
     """
 
     card = Card(
@@ -56,8 +59,18 @@ class DLB(KD):
         self.counted: Tensor
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Create the buffers of a step's logits, empty so that the first step counts no item."""
+        """Create the buffers of a step's logits, empty so that the first step counts no item.
+
+        Raises:
+            ValueError: for logits of tokens, whose number differs from batch to batch.
+        """
         logits: Tensor = student["logits"]
+        if logits.ndim == TOKEN_DIMS:
+            raise ValueError(
+                "DLB stores the logits of one step, and rows of tokens have another length in the "
+                "next one. Expected logits (N, C) or (N, H, W, C), got "
+                f"{tuple(logits.shape)}. Use kd with a teacher"
+            )
         self.owner = self.owner.to(logits.device)
         self.register_buffer("before", to_float32(logits).new_zeros(self.size, *logits.shape[1:]))
         counted_shape = (self.size, *logits.shape[1:-1])

@@ -151,10 +151,12 @@ def _gain(row: Row, entry: Row, reference: str) -> str:
 def _note(name: str, row: Row) -> str:
     arms = row["schedule"]["num_references"]
     trials = sum(rung["num_trials"] for rung in row["schedule"]["rungs"])
+    counted_trials = f"{trials} trial{'s' if trials > 1 else ''}"
+    references = f"each of the {arms} reference arms" if arms > 1 else "the reference arm"
     return (
         f"Mean and standard deviation of {len(row['final_seeds'])} new seeds; gains with 95 % "
         f"intervals, bold where they exclude zero. **Bold method**: best validation score. "
-        f"{trials} trials for each finalist and each of the {arms} reference arms, "
+        f"{counted_trials} for each finalist and {references}, "
         f"{row['steps']} optimizer steps in all, {row['seconds'] / 60:.0f} minutes on shared CPU "
         f"cores: `python benchmarks/modalities.py {name} --data FOLDER`.\n"
     )

@@ -180,8 +180,8 @@ EXECUTED = {
     "quickstart.md": [
         f"bash: {INSTALLATION}",
         "bash: test_first_command",
-        "python: test_quick_start",
         "bash: test_quick_start",
+        "python: test_quick_start",
     ],
     "recipe.md": ["yaml: test_recipe_of_recipe"],
     "remote.md": [
@@ -226,6 +226,13 @@ EXECUTED = {
         "python: test_tutorial_new_loss",
         "python: test_tutorial_new_loss",
         "yaml: test_tutorial_new_loss",
+    ],
+    "tutorials/own_images.md": [
+        "a tree of folders",
+        "yaml: test_tutorial_own_images",
+        "bash: test_tutorial_own_images",
+        "yaml: test_tutorial_own_images",
+        *["python: test_tutorial_own_images"] * 3,
     ],
     "tutorials/own_loop.md": ["python: test_tutorial_own_loop"] * 3,
 }
@@ -439,6 +446,34 @@ def test_tutorial_few_labels(folder: Path) -> None:
     assert "student/kd" in command_sequence(doctor, short_run, export, folder=folder)
     assert Path("runs/animals/student.onnx").exists()
     assert json.loads(Path("runs/animals/result.json").read_text())["labels"]["student"] == 60
+
+
+@pytest.mark.slow
+def test_tutorial_own_images(names: dict[str, Any], empty_folder: Path) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    for split, kind, index in itertools.product(("train", "val", "test"), range(3), range(4)):
+        path = Path("animals", split, ("cat", "dog", "eel")[kind], f"{index}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(80 * kind + index))
+    torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), "teacher.pt")
+    text, teacher = blocks("tutorials/own_images.md", "yaml")
+    Path("my.yaml").write_text(text)
+    assert "pretrained" in recipes.to_yaml(recipes.load("my.yaml"))
+    merged = yaml.safe_dump(yaml.safe_load(text) | yaml.safe_load(teacher))
+    Path("my.yaml").write_text(merged.replace("resnet50", "resnet18"))
+    small = ["data.size=32", "data.channels=3", "data.workers=0", "teacher.input.size=32"]
+    small += ["student.pretrained=false", *SHORT[:3]]
+    doctor, run = commands(blocks("tutorials/own_images.md", "bash")[0])
+    # The random teacher is no better than the student, so that doctor has a problem.
+    assert "student/dist" in CliRunner().invoke(app, [*doctor, *small]).output
+    command_sequence([*run, *small], folder=empty_folder)
+    names["images"] = torch.rand(2, 3, 32, 32)
+    for snippet in blocks("tutorials/own_images.md", "python"):
+        short = snippet.replace("resnet18, resnet50", "resnet18").replace("resnet50", "resnet18")
+        short = short.replace("224", "32").replace("epochs=30", "epochs=1")
+        exec(compile(short, "own_images.md", "exec"), names)
+    assert set(names["names"]) <= {"cat", "dog", "eel"}
+    assert {"student/kd", "student/fitnet"} <= names["result"].records[-1]["losses"].keys()
 
 
 def test_tutorial_own_loop(names: dict[str, Any]) -> None:
@@ -1111,7 +1146,7 @@ def test_tutorial_new_baseline(empty_folder: Path) -> None:
     )
     command("run", "my.yaml", "--out", "out", folder=empty_folder)
     result = json.loads(Path("out/result.json").read_text())
-    assert set(result["gains"]) == {"confidence_penalty"}
+    assert set(result["gains"]) == {"half_smoothed"}
 
 
 def test_server_in_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

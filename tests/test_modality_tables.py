@@ -57,6 +57,15 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return modality_tables
 
 
+ONE_TRIAL = {
+    "schedule": {"num_references": 1, "rungs": [{"num_trials": 1}]},
+    "final_seeds": [0],
+    "steps": 10,
+    "seconds": 60,
+}
+"""Row of a search with one trial and one reference arm."""
+
+
 def test_a_marker_becomes_the_table_of_its_row(tables: ModuleType) -> None:
     text = tables.insert_tables("Before.\n\n<!-- evidence: clouds -->\n\nAfter.\n")
     assert text.startswith("Before.\n\n| method |")
@@ -64,6 +73,7 @@ def test_a_marker_becomes_the_table_of_its_row(tables: ModuleType) -> None:
     assert "| teacher (256 points instead of 32) | 72.8 |  |  |" in text
     assert "| **`kd`** | 53.4 ± 0.5 | +0.1 (-2.2 to +2.3) | **+24.7 (+20.2 to +29.3)** |" in text
     assert "4 trials for each finalist and each of the 3 reference arms" in text
+    assert "1 trial for each finalist and the reference arm, " in tables._note("one", ONE_TRIAL)
 
 
 def test_further_metrics_have_their_own_gains(tables: ModuleType, tmp_path: Path) -> None:

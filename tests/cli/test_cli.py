@@ -398,3 +398,10 @@ def test_plan_lists_jobs_and_what_is_cached(
     code, out, _ = called(capsys, *words)
     assert code == 0
     assert "3 trainings left" in out
+
+
+def test_the_option_kind_names_every_kind() -> None:
+    from instil import catalogue
+
+    text = CliRunner().invoke(app, ["methods", "--help"], env={"COLUMNS": "200"}).output
+    assert [kind for kind in (*catalogue.kinds(), "data") if kind not in text] == []

@@ -20,7 +20,8 @@ def methods(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="objective, scheme, teacher, task, baseline or data.", show_default=False
+            help="objective, scheme, teacher, task, metric, baseline, weighting, balance or data.",
+            show_default=False,
         ),
     ] = None,
     json: AsJson = False,

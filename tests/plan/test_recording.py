@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from rich.console import Console
 from torch import Tensor
 
+from instil.data.sources.digits import digits
 from instil.experiment.scheme_checks import check_changed_inputs
 from instil.plan.doctor import doctor
 from instil.plan.recording import record_outputs
@@ -414,3 +416,69 @@ def test_outputs_of_the_data_do_not_fit_a_scheme_that_changes_the_inputs(
     with pytest.raises(RecipeError, match=rf"{key}: .* the scheme iad changes the inputs"):
         check_changed_inputs(one)
     check_changed_inputs(recipe(scheme={"type": "ard"}, **sections))
+
+
+def arrays_of(folder: Path, wrong_label: bool = False) -> dict[str, Any]:
+    """Write digits with splits to ``data.npz``; return the section ``data``."""
+    splits = digits()
+    parts = (splits.train.subset(torch.arange(60)), splits.validation, splits.test)
+    image = torch.cat([part.image for part in parts]).numpy()
+    label = torch.cat([part.label for part in parts])
+    if wrong_label:
+        label[-1] = (label[-1] + 1) % 10
+    split = np.repeat([0, 1, 2], [len(part) for part in parts])
+    np.savez(folder / "data.npz", image=image, label=label.numpy(), split=split)
+    return {"name": f"npz:{folder / 'data.npz'}", "batch_size": 30}
+
+
+def test_other_test_labels_or_metrics_need_new_scores_but_no_new_training_outputs(
+    tmp_path: Path,
+) -> None:
+    def one(*changes: str) -> Recipe:
+        name = f"npz:{tmp_path / 'data.npz'}"
+        return stored(
+            tmp_path / "store",
+            "baselines=[]",
+            "seeds=[0]",
+            "train={steps: 2}",
+            *changes,
+            data={"name": name, "batch_size": 30},
+        )
+
+    arrays_of(tmp_path)
+    record_outputs(one(), Console(quiet=True))
+    (train,) = (tmp_path / "store").glob("train-0*")
+    moment = train.stat().st_mtime_ns
+    arrays_of(tmp_path, wrong_label=True)
+    for check in (doctor, lambda recipe: run_of(recipe, tmp_path / "run")):
+        with pytest.raises(RecipeError, match=r"store\.path: the test data or their labels have"):
+            check(one())
+    assert not (tmp_path / "run").exists()
+    record_outputs(one(), Console(quiet=True))
+    assert train.stat().st_mtime_ns == moment
+    live = run_of(one().model_copy(update={"store": None}), tmp_path / "live")
+    assert numbers(run_of(one(), tmp_path / "run")) == numbers(live)
+    with pytest.raises(RecipeError, match=r"metrics\.macro_f1: the store .* has no such score"):
+        doctor(one("metrics=[macro_f1]"))
+    record_outputs(one("metrics=[macro_f1]"), Console(quiet=True))
+    again = run_of(one("metrics=[macro_f1]"), tmp_path / "again")
+    assert "macro_f1" in again["teacher"]
+
+
+def test_a_store_needs_no_weights_of_its_teacher(tmp_path: Path) -> None:
+    changes = ("baselines=[]", "seeds=[0]", "train={steps: 2}")
+    run_of(recipe(*changes), tmp_path / "first")
+    weights = tmp_path / "student.safetensors"
+    weights.write_bytes((tmp_path / "first" / "student.safetensors").read_bytes())
+    student = recipe().student
+    teacher = {"model": student.model, "options": student.options, "weights": str(weights)}
+    one = stored(tmp_path / "store", *changes, teacher=teacher)
+    record_outputs(one, Console(quiet=True))
+    before = run_of(one, tmp_path / "before")
+    weights.unlink()
+    assert numbers(run_of(one, tmp_path / "after")) == numbers(before)
+
+
+def test_a_run_from_a_store_states_the_labels_of_its_teacher(store: str, tmp_path: Path) -> None:
+    labels = run_of(stored(store, *VIEWS, "baselines=[]"), tmp_path / "run")["labels"]
+    assert [teacher["labelled"] for teacher in labels["teachers"]] == [1000]

@@ -6,7 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from instil.data.samples import Samples
 from instil.experiment.experiment import Experiment
+from instil.experiment.sample_digest import sample_digest
 from instil.experiment.trained_teachers import cache_path, data_fingerprint
 from instil.networks.factory import code_of
 from instil.networks.remote import ANSWER_OPTIONS
@@ -53,6 +55,41 @@ def open_store(experiment: Experiment) -> reader.Store:
     with error_context("store.path"):
         store.check(expected)
     return store
+
+
+def evaluated_samples(experiment: Experiment) -> dict[str, Samples]:
+    """Return the samples that teacher and students are evaluated on, by section of the store."""
+    return {"validation": experiment.splits.validation, "test": experiment.splits.test}
+
+
+def check_evaluated_samples(experiment: Experiment) -> None:
+    """Check that the recorded scores of the teacher belong to data and metrics of the recipe.
+
+    Raises:
+        RecipeError: for other validation or test data than those of the recording, and for
+            metrics of the recipe that it lacks.
+    """
+    if experiment.recipe.store is None:
+        return
+    manifest = open_store(experiment).manifest
+    sections = manifest.sections
+    scores = manifest.teacher.test
+    missing = [name for name in experiment.recipe.metrics if scores and name not in scores]
+    if missing:
+        raise RecipeError(
+            f"metrics.{missing[0]}: the store {experiment.recipe.store.path} has no such score of "
+            "the teacher. Record again (instil record), which repeats only the scores"
+        )
+    for name, samples in evaluated_samples(experiment).items():
+        section = sections.get(name)
+        # Stores of earlier versions have no digest.
+        if section is None or section.digest in (None, sample_digest(samples)):
+            continue
+        raise RecipeError(
+            f"store.path: the {name} data or their labels have changed since the recording, so "
+            "that the recorded scores of the teacher do not belong to them. Record again (instil "
+            "record), which repeats only the outputs for these data"
+        )
 
 
 def check_recordable(recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from instil.experiment.data_checks import data_summary
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.experiment import Experiment
+from instil.experiment.stored_teacher import check_evaluated_samples
 from instil.plan.first_steps import FirstSteps
 from instil.plan.plan import Plan
 from instil.plan.run_estimate import estimate_run
@@ -30,6 +31,7 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
         ValueError: for an error that would stop a run before its first step.
     """
     experiment = Experiment.from_recipe(recipe)
+    check_evaluated_samples(experiment)
     plan = Plan.compile(experiment)
     steps = FirstSteps.take(plan)
     problems: list[str] = []

@@ -16,8 +16,9 @@ from instil.experiment.sample_digest import sample_digest
 from instil.experiment.stage_data import has_different_data
 from instil.files.checksums import file_sha256
 from instil.networks.factory import code_of
-from instil.recipe import error_context, label_objective_configs
-from instil.recipe.sections import ModelConfig, Recipe
+from instil.recipe import error_context, fingerprint, label_objective_configs
+from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
+from instil.store.manifest import read_manifest
 
 SECTIONS = {
     "evaluate": (
@@ -112,7 +113,10 @@ def input_fingerprints(experiment: Experiment) -> dict[str, str]:
 
 
 def code_fingerprints(recipe: Recipe) -> dict[str, str]:
-    """Return a fingerprint for each module of the user, network and file of weights.
+    """Return a fingerprint for each module of the user, network, file of weights and store.
+
+    The weights of recorded teachers are left out: their file may be missing, and the store has
+    their hash.
 
     Args:
         recipe: recipe that names them.
@@ -123,11 +127,24 @@ def code_fingerprints(recipe: Recipe) -> dict[str, str]:
         inputs[f"imports ({module})"] = _digest(code_of(f"{module}:", base))
     for path, spec in _models(recipe, ""):
         inputs[f"{path}.model ({spec.model})"] = _digest(code_of(spec.model, base, spec.options))
-        if spec.weights is not None:
+        is_recorded = recipe.store is not None and isinstance(spec, TeacherConfig)
+        if spec.weights is not None and not is_recorded:
             with error_context(path):
                 weights = recipe.locate(spec.weights)
             inputs[f"{path}.weights ({spec.weights})"] = file_sha256(weights)
-    return inputs
+    return inputs | _store_inputs(recipe)
+
+
+def _store_inputs(recipe: Recipe) -> dict[str, str]:
+    """Return the fingerprint of the recorded outputs; empty before their recording."""
+    if recipe.store is None:
+        return {}
+    with error_context("store.path"):
+        try:
+            manifest = read_manifest(recipe.store.path)
+        except FileNotFoundError:
+            return {}
+    return {f"store ({recipe.store.path})": fingerprint(manifest.model_dump(mode="json"))}
 
 
 def _stage_inputs(experiment: Experiment) -> dict[str, str]:

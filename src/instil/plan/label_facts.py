@@ -54,7 +54,7 @@ def _facts_of_teachers(experiment: Experiment) -> list[dict[str, Any]]:
         for stage in experiment.stages
         if any(not spec.earlier for spec in stage.recipe.teachers)
     ]
-    if not stages or experiment.recipe.store is not None:
+    if not stages:
         return []
     return [
         _teacher_facts(stages[-1], index)

@@ -16,9 +16,14 @@ from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
+from instil.experiment.sample_digest import sample_digest
 from instil.experiment.scheme_checks import check_changed_inputs, check_teacher_reads_texts
 from instil.experiment.sources import set_row_width
-from instil.experiment.stored_teacher import check_recordable, store_fingerprint
+from instil.experiment.stored_teacher import (
+    check_recordable,
+    evaluated_samples,
+    store_fingerprint,
+)
 from instil.plan.plan import Plan
 from instil.plan.results import measure_costs
 from instil.plan.run_folder import RunFolder
@@ -181,12 +186,21 @@ def _train_section(experiment: Experiment, store: StoreConfig, roles: set[str]) 
 def _evaluation_sections(experiment: Experiment) -> list[SectionPlan]:
     """Samples without augmentation, with the outputs that the task evaluates."""
     splits = experiment.splits
-    samples = {"validation": splits.validation, "test": splits.test}
+    samples = dict(evaluated_samples(experiment))
     if "pseudo_labels" in experiment.recipe.baselines:
         samples = {"plain": splits.train, **samples}
     roles = tuple(sorted(experiment.task.teacher_eval_roles or experiment.task.roles))
     return [
-        SectionPlan(name, part, 1, roles, codec="exact", codec_size=0, is_augmented=False)
+        SectionPlan(
+            name,
+            part,
+            1,
+            roles,
+            codec="exact",
+            codec_size=0,
+            is_augmented=False,
+            digest=None if part is splits.train else sample_digest(part),
+        )
         for name, part in samples.items()
     ]
 
@@ -206,6 +220,7 @@ def _record_section(
         section.num_views,
         recorder.batches,
         recorder.encoded_outputs,
+        section.digest,
     )
     for num_recorded in recorded:
         progress.update(num_recorded, section.num_outputs)

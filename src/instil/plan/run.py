@@ -18,6 +18,7 @@ from instil.experiment import threads
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
+from instil.experiment.stored_teacher import check_evaluated_samples
 from instil.experiment.weighting_advice import weighting_advice
 from instil.files.locks import FileLock
 from instil.plan import results
@@ -96,6 +97,7 @@ def _prepare(recipe: Recipe, folder: RunFolder, console: Console) -> tuple[Plan,
     """Check the recipe on one batch; return its plan, and whether its run started before."""
     experiment = Experiment.from_recipe(recipe)
     *_, (_, scheme, _) = dry_run(experiment)
+    check_evaluated_samples(experiment)
     is_resumed = restore_threads(folder)
     if not is_resumed:
         threads.choose_num_threads(scheme, next(iter(experiment.loader(experiment.samples))))

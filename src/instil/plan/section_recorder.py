@@ -33,6 +33,7 @@ class SectionPlan:
         codec: codec of the outputs.
         codec_size: number of classes that the codecs ``top`` and ``sampled`` record.
         is_augmented: whether the samples are augmented as in training.
+        digest: digest of the samples with their labels; None if the store is bound to them.
     """
 
     name: str
@@ -42,6 +43,7 @@ class SectionPlan:
     codec: Codec
     codec_size: int
     is_augmented: bool
+    digest: str | None = None
 
     @property
     def num_outputs(self) -> int:

@@ -50,6 +50,7 @@ class StoreSection(_Strict):
         rows: number of samples in a shard.
         outputs: role -> description for ``unflatten_outputs``.
         constants: file with the tensors that all rows share.
+        digest: digest of the samples with their labels; None if the binding has it.
     """
 
     index: FileName
@@ -58,6 +59,7 @@ class StoreSection(_Strict):
     rows: Count
     outputs: Annotated[dict[str, Any], AfterValidator(check_description)]
     constants: FileName | None = None
+    digest: str | None = None
 
     def shard(self, name: str, view: int, start: int) -> str:
         """Return the file name of a shard.

@@ -58,10 +58,11 @@ class StoreWriter:
         views: int,
         batches: Batches,
         predict: Predict,
+        digest: str | None = None,
     ) -> Iterator[int]:
         """Record the outputs for all samples in every view.
 
-        Shards that exist are not computed again.
+        Shards that exist are not computed again, unless the digest of the samples has changed.
 
         Args:
             name: name of the section.
@@ -69,6 +70,7 @@ class StoreWriter:
             views: number of views of each sample.
             batches: batches of a range of samples in a view.
             predict: batch -> outputs.
+            digest: digest of the samples with their labels; None if the binding has it.
 
         Returns:
             Iterator over the number of rows that are done.
@@ -77,7 +79,11 @@ class StoreWriter:
             ValueError: if two batches have outputs of different structure, or samples have
                 different shapes.
         """
+        self._drop_other(name, digest)
         section = self._begin(name, index, views, batches, predict)
+        if section.digest != digest:
+            section.digest = digest
+            self._save()
         for view in range(views):
             for start in range(0, len(index), section.rows):
                 end = min(start + section.rows, len(index))
@@ -94,6 +100,18 @@ class StoreWriter:
         """
         self.manifest.teacher = TeacherFacts.model_validate(dict(teacher))
         self.manifest.complete = True
+        self._save()
+
+    def _drop_other(self, name: str, digest: str | None) -> None:
+        """Remove a section of other samples from the manifest, so that it is recorded again."""
+        section = self.manifest.sections.get(name)
+        if section is None or section.digest == digest:
+            return
+        del self.manifest.sections[name]
+        for file in [file for file in self.manifest.files if file.startswith(f"{name}-")]:
+            del self.manifest.files[file]
+        # Until the end: scores and outputs belong to different samples.
+        self.manifest.complete = False
         self._save()
 
     def _begin(

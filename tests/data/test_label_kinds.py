@@ -10,7 +10,6 @@ from instil.data.label_kinds import (
     GradedData,
     SequenceData,
     UnlabelledData,
-    box_targets,
 )
 from instil.data.labels import few_labels, labelled, num_labelled
 from instil.data.splits import splits
@@ -64,10 +63,9 @@ def test_boxes_are_ragged_and_an_empty_image_has_a_label() -> None:
     assert batch["num_boxes"].tolist() == [2, 0, -100]
     assert batch["box"].shape == (3, 2, 4)
     assert labelled(data).index.tolist() == [0, 1]
-    first, empty, unlabelled = box_targets(batch)
-    assert first["boxes"].tolist() == [[0, 0, 4, 4], [2, 3, 8, 8]]
-    assert first["labels"].tolist() == [1, 0]
-    assert empty["boxes"].shape == unlabelled["boxes"].shape == (0, 4)
+    assert batch["box"][0].tolist() == [[0, 0, 4, 4], [2, 3, 8, 8]]
+    assert batch["label"].tolist() == [[1, 0], [-100, -100], [-100, -100]]
+    assert (batch["box"][1:] == -100).all()
     selected = data.keep_labels(torch.tensor([1]))
     assert selected.__getitems__([0, 1, 2])["num_boxes"].tolist() == [-100, 0, -100]
     assert (selected.__getitems__([0])["box"] == -100).all()

@@ -8,7 +8,7 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,6 +69,11 @@ def read_arrays(file: Path) -> dict[str, NDArray[np.generic]]:
         raise ValueError(
             f"{file} cannot be read as a .npz archive of plain arrays: {reason}"
         ) from error
+
+
+def archive_class_names(arrays: Mapping[str, NDArray[np.generic]]) -> list[str] | None:
+    """Return the texts of the array ``classes``; None if the archive has none."""
+    return [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
 
 
 def _check_total(unpacked: int, packed: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch
+from instil.data.labels import class_index_names
 from instil.data.samples import Facts, Samples
 
 
@@ -106,14 +107,8 @@ def pyg_graphs(graphs: Sequence[Any], classes: Sequence[str] | None = None) -> G
         torch.cat(edges, 1),
         num_nodes,
         label,
-        list(classes or class_names(label)),
+        list(classes or class_index_names(label)),
     )
-
-
-def class_names(label: Tensor) -> list[str]:
-    """Return the indices of the classes as names."""
-    count = label.shape[1] if label.ndim == 2 else int(label.max()) + 1
-    return [str(index) for index in range(count)]
 
 
 def _check(features: Tensor, edges: Tensor, num_nodes: Tensor, label: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from instil.core import UNLABELLED
 from instil.data.graph_checks import check_graph, check_samples, nodes_by_split
 from instil.data.graph_positions import inductive_positions
+from instil.data.labels import class_index_names
 from instil.data.nodes import LABEL_PRIOR, Nodes
 from instil.data.samples import Samples
 from instil.data.splits import HOLD_OUT_SEED, Splits, balanced_order, splits
@@ -74,7 +75,7 @@ def graph_splits(
     if not directed:
         edges = torch.cat([edges, edges.flip(0)], dim=1)
     edges = torch.unique(edges[:, edges[0] != edges[1]], dim=1)
-    names = list(classes or _class_names(label))
+    names = list(classes or class_index_names(label))
     parts: dict[str, Samples] = {}
     for split, nodes in nodes_by_split(label, masks).items():
         parts[split] = Nodes(features, edges, hops, label[nodes], names, nodes)
@@ -195,11 +196,6 @@ def pyg_splits(data: Any, **options: Any) -> Splits:
     # Undirected graphs of PyTorch Geometric already have both directions of each edge.
     options.setdefault("directed", True)
     return graph_splits(data.x, data.edge_index, data.y, masks, **options)
-
-
-def _class_names(label: Tensor) -> list[str]:
-    count = label.shape[1] if label.ndim == 2 else int(label.max()) + 1
-    return [str(index) for index in range(count)]
 
 
 def _with_graph_index(divided: Splits, parts: Mapping[str, Samples]) -> Splits:

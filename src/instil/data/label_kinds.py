@@ -85,8 +85,7 @@ class BoxData(TensorData):
 
     A batch has ``label`` int64 (N, K), ``box`` float32 (N, K, 4), both padded with -100 to the
     largest number of boxes in the data, and ``num_boxes`` int64 (N,): 0 for a sample known to have
-    no box, and -100 for a sample without a label. ``box_targets`` converts them to the lists that
-    torchvision's detectors read.
+    no box, and -100 for a sample without a label.
 
     Args:
         tensors: input tensors by batch key.
@@ -208,27 +207,6 @@ class GradedData(TensorData):
                 "Expected a finite grade >= 0, or -100 for none"
             )
         return label
-
-
-def box_targets(batch: Batch) -> list[dict[str, Tensor]]:
-    """Return the labels of a ``BoxData`` batch in the form of torchvision's detectors.
-
-    Args:
-        batch: batch with ``label`` (N, K), ``box`` (N, K, 4) and ``num_boxes`` (N,).
-
-    Returns:
-        For each sample ``boxes`` (k, 4) and ``labels`` (k,). A sample without a label has none.
-
-    Example:
-        >>> data = BoxData({"image": torch.zeros(1, 1, 4, 4)}, [[[0, 0, 2, 3]]], [[1]], ["a", "b"])
-        >>> box_targets(data.__getitems__([0]))
-        [{'boxes': tensor([[0., 0., 2., 3.]]), 'labels': tensor([1])}]
-    """
-    targets = []
-    for label, box, count in zip(batch["label"], batch["box"], batch["num_boxes"], strict=True):
-        num_boxes = max(0, int(count))
-        targets.append({"boxes": box[:num_boxes], "labels": label[:num_boxes]})
-    return targets
 
 
 def padded(values: Sequence[Any], shape: tuple[int, ...]) -> Tensor:

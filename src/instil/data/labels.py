@@ -1,4 +1,4 @@
-"""Removal and replacement of labels."""
+"""Removal and replacement of labels, and names of classes without names."""
 
 from __future__ import annotations
 
@@ -75,3 +75,20 @@ def num_labelled(data: Samples) -> int:
 def relabel(data: Data, label: Tensor) -> Data:
     """Return the same samples with other labels, of shape (N,) or (N, C)."""
     return data.relabel(label)
+
+
+def class_index_names(label: Tensor) -> list[str]:
+    """Return the indices of the classes as their names.
+
+    Args:
+        label: class indices (N,), or a column for each class (N, C).
+
+    Example:
+        >>> import torch
+        >>> class_index_names(torch.tensor([2, 0]))
+        ['0', '1', '2']
+    """
+    num_classes = label.shape[-1]
+    if label.ndim == 1 and len(label):
+        num_classes = int(label.max()) + 1
+    return [str(index) for index in range(num_classes)]

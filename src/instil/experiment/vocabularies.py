@@ -71,7 +71,7 @@ def require_same_tokens(own: Samples, read: Samples) -> None:
     names, expected = _token_names(own), _token_names(read)
     if names is None or expected is None or names == expected:
         return
-    differing = sorted(index for index, _ in names.items() ^ expected.items())[0]
+    differing = min(index for index, _ in names.items() ^ expected.items())
     tokens = [repr(side.get(differing, "missing")) for side in (names, expected)]
     raise RecipeError(
         f"teacher.data: token {differing} is {tokens[0]} there and {tokens[1]} in the texts that "

@@ -126,13 +126,11 @@ def _enter(path: Path, lock: FileLock, check: Callable[[], None]) -> None:
     run_state.clean(path)
 
 
-def _begin(
-    shared: SharedStudents, is_resumed: bool, console: Console, fresh: bool, recipe: Recipe
-) -> None:
+def _begin(shared: SharedStudents, is_resumed: bool, console: Console, fresh: bool) -> None:
     """Write the state of a run, and copy students of other runs into its folder."""
-    folder = shared.folder
-    run_state.write(folder, shared.plan.experiment)
-    folder.write_json("environment.json", collect_environment(recipe.seeds))
+    folder, experiment = shared.folder, shared.plan.experiment
+    run_state.write(folder, experiment)
+    folder.write_json("environment.json", collect_environment(experiment.recipe.seeds))
     if is_resumed and not (folder.path / "metrics.jsonl").exists():
         log.warning(
             "%s: metrics.jsonl is missing; the records of finished students are written again",
@@ -151,7 +149,7 @@ def _run(
     plan, folder = shared.plan, shared.folder
     experiment = plan.experiment
     recipe = experiment.recipe
-    run_on_first_rank(functools.partial(_begin, shared, is_resumed, console, fresh, recipe))
+    run_on_first_rank(functools.partial(_begin, shared, is_resumed, console, fresh))
     students: dict[str, list[TrainedModel]] = {
         name: [] for name in (*recipe.baselines, "distilled")
     }

@@ -14,7 +14,7 @@ from instil.engine import find_optimizer
 from instil.recipe.errors import EntryPath, RecipeError, join, problem_lines
 from instil.recipe.options import check, check_network
 from instil.recipe.overrides import merge
-from instil.recipe.sections import Recipe
+from instil.recipe.sections import OptimizerConfig, Recipe, SchemeConfig, TaskConfig
 
 NAME_KEYS = {
     "task": "name",
@@ -26,7 +26,12 @@ NAME_KEYS = {
     "metric": "type",
     "optimizer": "type",
 }
-DEFAULT_NAMES = {"task": "classification", "scheme": "offline", "optimizer": "adamw"}
+DEFAULT_NAMES = {
+    "task": TaskConfig().name,
+    "scheme": SchemeConfig().type,
+    "optimizer": OptimizerConfig().type,
+}
+"""Methods of the kinds that a recipe need not name."""
 RESERVED_KEYS = {
     "task": {"name"},
     "scheme": {"type"},
@@ -162,7 +167,7 @@ def _optimizers(train: Any, path: str) -> Iterator[NamedSection]:
     groups = common.get("groups", [])
     for index, group in enumerate(groups if isinstance(groups, list) else []):
         if isinstance(group, Mapping):
-            section = {"type": common.get("type", "adamw"), **group}
+            section = {"type": common.get("type", DEFAULT_NAMES["optimizer"]), **group}
             yield "optimizer", section, f"{path}.optimizer.groups.{index}"
 
 

@@ -7,18 +7,18 @@ from typing import Any
 
 from instil import catalogue
 from instil.catalogue.signatures import with_defaults
-from instil.recipe.checking import named_methods
+from instil.recipe.checking import DEFAULT_NAMES, named_methods
 from instil.recipe.learning_rate import default_learning_rate
 from instil.recipe.overrides import merge
 
 DEFAULT_BASELINES = ("alone",)
 LANGUAGE_CLIP = 1.0
-"""Largest norm of the gradient of language models, as in the trainers of transformers and TRL."""
-# Measured: without clipping, 15 layers of SmolLM2 had 1.3 times the perplexity after 40 steps.
+"""Largest norm of the gradient of language models, as in the trainers of transformers and TRL.
+Measured: without clipping, 15 layers of SmolLM2 had 1.3 times the perplexity after 40 steps.
+"""
 STREAMED_SOURCES = ("webdataset",)
 """Sources without a length, for which baselines cannot read teacher outputs of all samples."""
-TRAINING_KEYS = (
-    "surrogate",
+SOURCE_KEYS = (
     "num_labeled",
     "batch_size",
     "sampler",
@@ -28,10 +28,12 @@ TRAINING_KEYS = (
     "test_stages",
     "exemplars",
 )
+"""Keys of ``data`` that a stage with another source inherits from the recipe."""
+TRAINING_KEYS = ("surrogate", *SOURCE_KEYS)
 """Keys of ``data`` that change the training or the evaluation, but not the samples."""
 GENERAL: dict[str, Any] = {
-    "task": {"name": "classification"},
-    "scheme": {"type": "offline"},
+    "task": {"name": DEFAULT_NAMES["task"]},
+    "scheme": {"type": DEFAULT_NAMES["scheme"]},
     "train": {},
     "stages": [],
 }
@@ -52,8 +54,9 @@ def resolve_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     if whole.get("baselines") is None:
         whole["baselines"] = _baselines(whole, task)
     if whole.get("export") is None:
-        is_graph = _label_kind(whole, task) not in getattr(task, "unexported_kinds", ())
-        whole["export"] = getattr(task, "exports", True) and is_graph
+        unexported_kinds = getattr(task, "unexported_kinds", ())
+        has_exported_kind = _label_kind(whole, task) not in unexported_kinds
+        whole["export"] = getattr(task, "exports", True) and has_exported_kind
     # A list, because the loop replaces the sections that the generator reads.
     for kind, name, options, path in list(named_methods(whole)):
         if kind != "optimizer" and name in catalogue.names(kind):
@@ -154,7 +157,7 @@ def _task_class(section: Any) -> Any:
     """Return the class of the task that a section names; None if there is no such task."""
     name = section
     if isinstance(section, Mapping):
-        name = section.get("name", "classification")
+        name = section.get("name", DEFAULT_NAMES["task"])
     if isinstance(name, str) and name in catalogue.names("task"):
         return catalogue.find("task", name)
     return None

@@ -54,7 +54,7 @@ def default_learning_rate(recipe: Mapping[str, Any]) -> LearningRate | None:
     optimizer = train.get("optimizer") or {}
     if not isinstance(optimizer, Mapping) or "lr" in optimizer or recipe.get("stages"):
         return None
-    is_adam = str(optimizer.get("type", "adamw")).lower() in ADAMS
+    is_adam = str(optimizer.get("type", OptimizerConfig().type)).lower() in ADAMS
     origin = _origin(student, recipe.get("teacher"))
     if task.get("name") != "language" or not is_adam or not _is_trained(origin):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from instil.recipe.base_sections import TaskConfig
 from instil.recipe.library_models import expand_library_model
 
 SHORT_FORMS = (
@@ -18,7 +19,7 @@ SHORT_FORMS = (
 )
 """Sections, and the key whose value may stand for the section."""
 
-DEFAULT_TASK = "classification"
+DEFAULT_TASK = TaskConfig().name
 """Task of a recipe without the section ``task``."""
 
 TEACHER_SHORT_FORMS = (("scheme", "type"), ("data", "name"))

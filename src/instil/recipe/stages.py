@@ -7,7 +7,7 @@ from typing import Any
 
 from instil.cards.closest import suggestion, unknown_option
 from instil.recipe.checking import parse_recipe, validation_errors
-from instil.recipe.defaults import resolve_defaults
+from instil.recipe.defaults import SOURCE_KEYS, resolve_defaults
 from instil.recipe.overrides import REPLACED, merge
 from instil.recipe.sections import Recipe
 
@@ -23,17 +23,6 @@ STAGE_KEYS = (
     "train",
     "repeat",
 )
-SOURCE_KEYS = (
-    "num_labeled",
-    "batch_size",
-    "sampler",
-    "workers",
-    "augment",
-    "test_classes",
-    "test_stages",
-    "exemplars",
-)
-"""Keys of ``data`` that a stage with another source inherits from the recipe."""
 
 
 def stages(recipe: Recipe) -> list[Recipe]:

@@ -132,7 +132,7 @@ def _scale_rates(train: dict[str, Any], factor: float) -> None:
                 section["lr"] *= factor
 
 
-def own_arm(recipe: Recipe) -> Arm:
+def own_arm() -> Arm:
     """Return the arm of the recipe's own method."""
     return Arm("recipe", "recipe", False, {})
 

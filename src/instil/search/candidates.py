@@ -86,7 +86,7 @@ def find_candidates(
     base = base_data(experiment.recipe)
     task = experiment.task
     probe = Probe(experiment, base)
-    own = probe.check(own_arm(experiment.recipe))
+    own = probe.check(own_arm())
     arms = [own]
     refused: dict[str, str] = {}
     for arm in reference_arms(experiment.recipe, task):

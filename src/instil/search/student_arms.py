@@ -58,7 +58,7 @@ def student_arms(
             and ``timm`` if student or teacher is one of its models.
     """
     own = recipe.student.model_dump(mode="json")
-    yield own_arm(recipe)
+    yield own_arm()
     sections_by_name: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(_families(recipe) if names is None else names):
         if name == "networks":

@@ -88,7 +88,7 @@ def find_teachers(
     """
     recipe = trainer.experiment.recipe
     measured = _Measured(trainer, console)
-    measured.add(own_arm(recipe))
+    measured.add(own_arm())
     refused: dict[str, str] = {}
     for candidate in teacher_candidates(recipe, teachers):
         try:
@@ -137,11 +137,11 @@ class _Measured:
         recipe = build(base_data(experiment.recipe) | arm.changes)
         own = replace(experiment, recipe=recipe)
         probe = Probe(own, base_data(recipe))
-        stage, scheme = probe.build(own_arm(recipe))
+        stage, scheme = probe.build(own_arm())
         assert probe.task_signals is not None
         self._signals[arm.name] = probe.task_signals.to_json()
         self._decisions[arm.name] = _decisions(stage.stages[-1], scheme)
-        checked = probe.time(own_arm(recipe), stage, scheme)
+        checked = probe.time(own_arm(), stage, scheme)
         measured = replace(arm, step_seconds=checked.step_seconds, signals=checked.signals)
         self._arms.append(measured)
         score = self._signals[arm.name]["teacher_score"]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from instil.core import Batch, Outputs, to_float32
 from instil.functional.keyed_random import inverse_cdf_sample, keyed_uniform
+from instil.functional.tokens.signals import num_classes
 from instil.roles import Projection, Sampled, Top
 
 Codec = Literal["exact", "float16", "top", "sampled"]
@@ -53,9 +54,9 @@ def encode_outputs(
             f"the codec '{codec}' needs logits. Expected {' or '.join(LOGIT_ROLES)}, got "
             f"{', '.join(outputs) or 'no outputs'}"
         )
-    if codec == "top" and size >= _num_classes(logits):
+    if codec == "top" and size >= num_classes(logits):
         raise ValueError(
-            f"the {size} largest of {_num_classes(logits)} classes are all of them; record fewer, "
+            f"the {size} largest of {num_classes(logits)} classes are all of them; record fewer, "
             "or use the codec 'float16'"
         )
     signal = top_k_signal(logits, size) if codec == "top" else sampled_signal(logits, batch, size)
@@ -121,13 +122,9 @@ def _hidden(logits: Tensor | Projection) -> Tensor:
     return logits.hidden if isinstance(logits, Projection) else logits
 
 
-def _num_classes(logits: Tensor | Projection) -> int:
-    return len(logits.weight) if isinstance(logits, Projection) else logits.shape[-1]
-
-
 def _log_prob_chunks(logits: Tensor | Projection) -> Iterator[Tensor]:
     """Return log-probabilities (n, C) of some items at a time, to limit memory."""
-    num_items = max(1, MAX_LOGITS // _num_classes(logits))
+    num_items = max(1, MAX_LOGITS // num_classes(logits))
     for part in torch.split(_hidden(logits).flatten(0, -2), num_items):
         chunk = part
         if isinstance(logits, Projection):

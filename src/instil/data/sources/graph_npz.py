@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.data.archive import named_errors, read_arrays
+from instil.data.archive import archive_class_names, named_errors, read_arrays
 from instil.data.graph_arrays import (
     array,
     edge_array,
@@ -121,7 +121,7 @@ def graph_npz(
             torch.from_numpy(joined),
             target,
             _masks(arrays, len(target)),
-            classes or _names(arrays),
+            classes or archive_class_names(arrays),
             hops=hops,
             transductive=transductive,
             inductive=inductive,
@@ -132,10 +132,6 @@ def graph_npz(
             directed=directed,
             shares=(validation, test),
         )
-
-
-def _names(arrays: Mapping[str, NDArray[np.generic]]) -> list[str] | None:
-    return [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
 
 
 def _masks(arrays: Mapping[str, NDArray[np.generic]], num_nodes: int) -> dict[str, Tensor]:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from typing_extensions import Doc
 
-from instil.data.archive import named_errors, read_arrays
+from instil.data.archive import archive_class_names, named_errors, read_arrays
 from instil.data.graph_arrays import edge_array, label_array, split_array
-from instil.data.graph_samples import Graphs, class_names
+from instil.data.graph_samples import Graphs
+from instil.data.labels import class_index_names
 from instil.data.paths import located
 from instil.data.samples import Samples
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
@@ -66,7 +67,6 @@ def graphs_npz(
 def _graphs(arrays: Mapping[str, Any], classes: list[str] | None, directed: bool) -> Graphs:
     """All graphs of a file."""
     label = torch.from_numpy(label_array(arrays["y"]))
-    names = [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
     graph = torch.from_numpy(arrays["graph"].astype(np.int64))
     edges = torch.from_numpy(edge_array(arrays, "edge_index"))
     if not directed and edges.ndim == 2:
@@ -78,7 +78,7 @@ def _graphs(arrays: Mapping[str, Any], classes: list[str] | None, directed: bool
         edges,
         graph.bincount(minlength=len(label)),
         label,
-        classes or names or class_names(label),
+        classes or archive_class_names(arrays) or class_index_names(label),
     )
 
 

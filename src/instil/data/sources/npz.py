@@ -17,12 +17,13 @@ from typing_extensions import Doc
 from instil.cards import suggestion
 from instil.cards.closest import did_you_mean
 from instil.core import UNLABELLED
-from instil.data.archive import named_errors, read_arrays
+from instil.data.archive import archive_class_names, named_errors, read_arrays
 from instil.data.archive_columns import archive_samples
 from instil.data.array_labels import TASKS, labelled_arrays
 from instil.data.boxed_arrays import boxed_arrays
 from instil.data.column_samples import LabelKind
 from instil.data.images import ArrayData
+from instil.data.labels import class_index_names
 from instil.data.paths import located
 from instil.data.samples import Samples
 from instil.data.splits import Splits, TestOption, ValidationOption, drawn_rows, splits
@@ -103,7 +104,7 @@ def npz(
         if columns is None:
             whole = _samples(arrays, task_name, classes)
         else:
-            names = classes or _names(arrays)
+            names = classes or archive_class_names(arrays)
             whole = archive_samples(
                 arrays, columns, lengths or {}, axes or {}, names, labels, task_name
             )
@@ -117,7 +118,7 @@ def _samples(
     """All samples of a file, with labels for the task."""
     image = channels_first(_unit_range(_array(arrays, IMAGES)))
     values = _array(arrays, LABELS)
-    names = classes or _names(arrays)
+    names = classes or archive_class_names(arrays)
     if task_name == "detection" and "box" in arrays:
         return boxed_arrays(image, values, arrays["box"], names)
     if task_name in TASKS:
@@ -128,7 +129,7 @@ def _samples(
         return ArrayData(image, label, names)
     label = torch.from_numpy(values)
     _check_classes(label)
-    return ArrayData(image, label, names or _indices(label))
+    return ArrayData(image, label, names or class_index_names(label))
 
 
 def _unit_range(image: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -196,19 +197,6 @@ def _array(
         f"no array '{names[0]}' (or {', '.join(names[1:])}); the file has {present}."
         f"{did_you_mean(names[0], arrays)}"
     )
-
-
-def _names(arrays: Mapping[str, NDArray[np.generic]]) -> list[str] | None:
-    """Class names of the file; None if it has none."""
-    return [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
-
-
-def _indices(label: Tensor) -> list[str]:
-    """Class indices as names."""
-    num_classes = label.shape[-1]
-    if label.ndim == 1 and len(label):
-        num_classes = int(label.max()) + 1
-    return [str(index) for index in range(num_classes)]
 
 
 def _parts(whole: Samples, split: NDArray[np.generic] | None) -> dict[str, Samples]:

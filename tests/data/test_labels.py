@@ -84,13 +84,13 @@ def test_relabel():
 def test_what_is_held_out_is_stratified_disjoint_and_always_the_same():
     whole = data([0] * 60 + [1] * 30 + [2] * 10, 3)
     whole.image = torch.arange(100).float().reshape(100, 1, 1, 1) / 100
-    rest, held = hold_out(whole, 0.2)
+    rest, held = hold_out(whole, 0.2, "test")
     assert held.label.bincount().tolist() == [12, 6, 2]
     assert not set(rest.image.flatten().tolist()) & set(held.image.flatten().tolist())
     assert len(rest) == 80
     assert rest.index.tolist() == list(range(80))
     torch.manual_seed(77)
-    assert torch.equal(hold_out(whole, 0.2)[1].image, held.image)
+    assert torch.equal(hold_out(whole, 0.2, "test")[1].image, held.image)
 
 
 def test_validation_never_comes_from_test():
@@ -107,7 +107,7 @@ def test_validation_never_comes_from_test():
     [
         ({"test": data([0])}, 0.5, "no train set, only test"),
         ({"train": data([])}, 0.5, "train set has no images"),
-        ({"train": data([0])}, 0.5, "leaves a set empty"),
+        ({"train": data([0])}, 0.5, "for the test split leaves the test split empty"),
         ({"train": data([0, 1])}, 1.5, "between 0 and 1"),
     ],
 )

@@ -130,3 +130,13 @@ def test_a_broken_image_of_the_test_split_is_reported(tmp_path: Path) -> None:
         doctor(recipe(data=data))
     report = doctor(recipe(data={**data, "broken": "skip"}))
     assert report["notes"][0].startswith("1 broken picture is left out: ")
+
+
+def test_a_small_validation_split_has_a_note(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (60, 8, 8), np.uint8)
+    small = recipe("seeds=[0]", "baselines=[]", data=archive(tmp_path, image, np.arange(60) % 2))
+    expected = "data: the validation split has 8 images, so that its accuracy changes in steps of"
+    assert any(note.startswith(expected) for note in doctor(small)["notes"])
+    warnings = run_of(small, tmp_path / "run")["warnings"]
+    assert any(note.startswith(expected) for note in warnings)
+    assert not any("validation" in note for note in doctor(recipe("baselines=[]"))["notes"])

@@ -115,7 +115,10 @@ def problem(*changes: str, **sections: Any) -> str:
             "objectives.fitnet.pairs.0.1: a whole number was expected, not 'a'",
         ),
         ("scheme=mutul", "scheme: No scheme named 'mutul'. Did you mean mutual?"),
-        ("scheme={type: mutual}", "scheme.peers: is missing"),
+        (
+            "scheme={type: mutual}",
+            "scheme.peers: missing. Expected Sequence[network]: any number of networks of ",
+        ),
         (
             "scheme={type: mutual, peers: [{model: a, weighs: b}]}",
             "scheme.peers.0.weighs: unknown option. scheme.peers.0 has ",

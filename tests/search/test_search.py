@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from instil.recipe import RecipeError, load
 from instil.search.arms import Arm, base_data
 from instil.search.candidates import require_cost
 from instil.search.execution import execute
-from instil.search.outcome import best_recipe
+from instil.search.outcome import best_recipe, time_notes
 from instil.search.search import Settings, start
 from instil.search.state import State, read_state
 from instil.search.study import Study
@@ -217,6 +218,17 @@ def test_an_exhaustive_search_trains_every_arm_to_the_end(tmp_path: Path) -> Non
     assert [trial["num_steps"] for trial in result["trials"]] == [full] * 12
     with pytest.raises(ValueError, match="--strategy exhaustive: every method"):
         Settings(over=("methods", "options"), strategy="exhaustive")
+
+
+def test_trainings_that_take_longer_than_the_time_are_a_note() -> None:
+    def notes(seconds: float | None) -> list[str]:
+        state = SimpleNamespace(settings=Settings(max_seconds=seconds), num_jobs=2)
+        study: Any = SimpleNamespace(state=state, results=[{"seconds": 90.0}, {"seconds": 30.0}])
+        return time_notes(study)
+
+    assert notes(None) == notes(60.0) == []
+    (note,) = notes(20.0)
+    assert note.startswith("The trainings took 60 s, more than the budget of 20 s.")
 
 
 def test_a_budget_that_cannot_suffice_is_refused(tmp_path: Path) -> None:

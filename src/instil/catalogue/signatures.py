@@ -123,6 +123,12 @@ def described(target: Callable[..., Any]) -> list[dict[str, Any]]:
     return options
 
 
+def describe_option(parameter: inspect.Parameter) -> str:
+    """Return the type of an option and the text of its ``Doc``, such as ``str: file``."""
+    description = _documented(parameter.annotation).replace("``", "")
+    return ": ".join(part for part in (type_text(parameter.annotation), description) if part)
+
+
 def _described_group(name: str, group: type[Any], default: Any) -> list[dict[str, Any]]:
     """Return the options of a group, whose defaults are the fields of ``default``."""
     options = described(group)

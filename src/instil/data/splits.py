@@ -70,15 +70,15 @@ def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Spli
     if "test" in parts:
         test_data = parts["test"]
     else:
-        train, test_data = hold_out(train, test)
+        train, test_data = hold_out(train, test, "test")
     if "validation" in parts:
         validation_data = parts["validation"]
     else:
-        train, validation_data = hold_out(train, validation)
+        train, validation_data = hold_out(train, validation, "validation")
     return Splits(train, validation_data, test_data, train.classes, train.kind)
 
 
-def hold_out(data: Data, share: float) -> tuple[Data, Data]:
+def hold_out(data: Data, share: float, split: str) -> tuple[Data, Data]:
     """Divide data into a rest and a held-out share with the same class proportions.
 
     Unlabelled samples stay in the rest, as they cannot be evaluated. Both parts keep the order of
@@ -87,6 +87,7 @@ def hold_out(data: Data, share: float) -> tuple[Data, Data]:
     Args:
         data: samples to divide.
         share: share of the labelled samples to hold out, in (0, 1).
+        split: name of the held-out split, for messages.
 
     Returns:
         The rest and the held-out samples.
@@ -95,13 +96,21 @@ def hold_out(data: Data, share: float) -> tuple[Data, Data]:
         ValueError: for a share outside (0, 1), or one that leaves a part empty.
     """
     if not 0 < share < 1:
-        raise ValueError(f"the share that is held out must lie between 0 and 1, not {share}")
+        raise ValueError(
+            f"the share of {data.noun}s that is held out for the {split} split is out of range. "
+            f"Expected a number between 0 and 1, got {share}"
+        )
     rows = labelled_rows(data)
     if not len(rows):
         rows = torch.arange(len(data))
     count = round(share * len(rows))
     if not 0 < count < len(rows):
-        raise ValueError(f"a share of {share} of {len(rows)} {data.noun}s leaves a set empty")
+        empty = "training" if count else split
+        raise ValueError(
+            f"a share of {share} of {len(rows)} {data.noun}s for the {split} split leaves the "
+            f"{empty} split empty. Expected at least one in each. Set another share, or use data "
+            f"with a {split} split"
+        )
     held_out = rows[balanced_order(data.label[rows], HOLD_OUT_SEED, proportional=True)[:count]]
     is_rest = torch.ones(len(data), dtype=torch.bool)
     is_rest[held_out] = False

@@ -20,6 +20,9 @@ from instil.experiment.fitted_student import is_fitted_student
 MAX_NAMED = 5
 """Number of classes that a message names."""
 
+FEW_VALIDATION = 50
+"""Smallest number of validation samples without a note."""
+
 
 def data_summary(experiment: Experiment) -> dict[str, Any]:
     """Return the numbers of samples, labels and classes of the data.
@@ -113,6 +116,23 @@ def class_problems(experiment: Experiment, samples: Samples) -> Iterator[str]:
             f"data.num_labeled: with {count} labels {_listed(lacking, splits.classes)} no label "
             f"for the student. Expected at least {len(learned)}, one a class"
         )
+
+
+def validation_notes(experiment: Experiment) -> list[str]:
+    """Return a sentence if the validation split has too few samples for choices by its score.
+
+    Args:
+        experiment: the experiment of a recipe.
+    """
+    samples = experiment.splits.validation
+    is_counted = experiment.splits.kind == "single" and samples.label.ndim == 1
+    if not is_counted or len(samples) >= FEW_VALIDATION:
+        return []
+    return [
+        f"data: the validation split has {len(samples)} {samples.noun}s, so that its accuracy "
+        f"changes in steps of {100 / len(samples):.1f} points. Choices by it (train.keep: best, "
+        f"searches) need {FEW_VALIDATION} or more"
+    ]
 
 
 def _missing_classes(part: Samples, classes: tuple[str, ...]) -> list[str]:

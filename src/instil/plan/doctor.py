@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from instil.experiment.data_checks import data_summary
+from instil.experiment.data_checks import data_summary, validation_notes
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.experiment import Experiment
 from instil.experiment.stored_teacher import check_evaluated_samples
@@ -50,6 +50,7 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
         "notes": [
             *notes_of_data,
             *experiment.notes,
+            *validation_notes(experiment),
             *dict.fromkeys(notes_of_stages),
             *_learning_rate_notes(experiment),
             *run["notes"],

@@ -12,7 +12,7 @@ from instil.core import Batch
 from instil.data.stream_splits import label_count, sample_count
 from instil.data.streams import Stream
 from instil.engine.cpu_offload import without_offload
-from instil.experiment.data_checks import class_problems
+from instil.experiment.data_checks import class_problems, validation_notes
 from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import exported_student
 from instil.experiment.stage_data import has_different_data
@@ -219,7 +219,12 @@ def _recipe_notes(experiment: Experiment) -> list[str]:
     for stage in experiment.stages:
         advice |= dict.fromkeys(weighting_advice(stage))
         advice |= dict.fromkeys(class_problems(stage, stage.train_data(stage.recipe.seeds[0])))
-    return [*experiment.notes, *experiment.warnings, *advice]
+    return [
+        *experiment.notes,
+        *validation_notes(experiment),
+        *experiment.warnings,
+        *advice,
+    ]
 
 
 def _baseline_warnings(gains: Mapping[str, Any]) -> Iterator[str]:

@@ -93,7 +93,13 @@ Owner = Callable[[EntryPath], tuple[str, Sequence[str]]]
 """Function from the path of an unknown entry to the name of its section and the known keys."""
 
 
-def problem_lines(error: ValidationError, data: Any, owner: Owner, path: str = "") -> list[str]:
+def problem_lines(
+    error: ValidationError,
+    data: Any,
+    owner: Owner,
+    path: str = "",
+    describe: Callable[[EntryPath], str] = lambda entry: "",
+) -> list[str]:
     """Return one line for each entry that pydantic refused.
 
     Errors of the branches of a union become one line, unless one branch got deeper into the data.
@@ -103,6 +109,7 @@ def problem_lines(error: ValidationError, data: Any, owner: Owner, path: str = "
         data: validated data.
         owner: name and keys of the section of an unknown entry.
         path: recipe path of the data.
+        describe: function from the path of a missing entry to what it is; empty for unknown.
     """
     errors: dict[EntryPath, list[Any]] = {}
     for detail in error.errors(include_url=False):
@@ -116,6 +123,10 @@ def problem_lines(error: ValidationError, data: Any, owner: Owner, path: str = "
         inner = details[0].get("ctx", {}).get("error")
         if isinstance(inner, RecipeError):
             lines += [join(path, *entry_path, line) for line in str(inner).splitlines()]
+        elif details[0]["type"] == "missing":
+            expected = describe(entry_path)
+            sentence = f"missing. Expected {expected}" if expected else "missing"
+            lines.append(f"{join(path, *entry_path)}: {sentence}")
         else:
             sentence = _sentence(details, entry_path, owner)
             lines.append(f"{join(path, *entry_path) or 'recipe'}: {sentence}")
@@ -149,8 +160,6 @@ def _sentence(details: list[Any], entry_path: EntryPath, owner: Owner) -> str:
     kind = details[0]["type"]
     if kind == "extra_forbidden":
         return unknown_option(str(entry_path[-1]), *owner(entry_path))
-    if kind == "missing":
-        return "is missing"
     if kind == "value_error":
         return str(details[0]["ctx"]["error"])
     expected = [_expected(detail) for detail in details]

@@ -14,7 +14,14 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 
-from instil.catalogue.signatures import is_net, option_group, parameters, plain, takes_net
+from instil.catalogue.signatures import (
+    describe_option,
+    is_net,
+    option_group,
+    parameters,
+    plain,
+    takes_net,
+)
 from instil.networks.factory import find_builder
 from instil.recipe.errors import EntryPath, RecipeError, join, problem_lines
 from instil.recipe.schedules import SCHEDULED
@@ -59,12 +66,19 @@ def check(
         keys = ModelConfig.model_fields if group is None else parameters(group)
         return join(path, *entry[:-1]), list(keys)
 
+    def describe(entry: EntryPath) -> str:
+        options = parameters(target)
+        if len(entry) > 1:
+            options = parameters(option_group(options[str(entry[0])].annotation) or ModelConfig)
+        return describe_option(options[str(entry[-1])]) if str(entry[-1]) in options else ""
+
     # Through JSON, as the recipe itself, so that both have the same rules for numbers and lists.
     text = json.dumps(dict(options), default=plain)
     try:
         checked = _model(target, schedules, is_complete).model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise RecipeError("\n".join(problem_lines(error, dict(options), owner, path))) from None
+        lines = problem_lines(error, dict(options), owner, path, describe)
+        raise RecipeError("\n".join(lines)) from None
     return {option: getattr(checked, PREFIX + option) for option in options}
 
 

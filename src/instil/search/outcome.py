@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from instil import recipe as recipes
+from instil.experiment.data_checks import validation_notes
 from instil.files.atomic import atomic
 from instil.files.json_files import write_json
 from instil.recipe import build
@@ -45,6 +46,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     winner = rows[facts["winner"]]
     state = study.state
     trials = study.earlier + study.results
+    notes = [*validation_notes(experiment), *state.schedule.notes, *study.notes]
     outcome = {
         "name": experiment.recipe.name,
         "headline": metric,
@@ -58,7 +60,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "schedule": state.schedule.to_json(),
         "steps": sum(_steps(result) for result in trials),
         "seconds": round(sum(result["seconds"] for result in trials), 3),
-        "notes": [*state.schedule.notes, *study.notes, *failures],
+        "notes": [*notes, *failures, *time_notes(study)],
         "arms": [arm.to_json() for arm in state.arms],
         "refused": state.refused,
         "signals": state.signals,
@@ -70,6 +72,18 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     arm_name = winner["arm"] if "arm" in winner else winner["name"]
     _write_recipe(study, names[arm_name], outcome)
     return outcome
+
+
+def time_notes(study: Study) -> list[str]:
+    """Return a sentence if the trainings took longer than the budget."""
+    limit = study.state.settings.max_seconds
+    seconds = sum(result["seconds"] for result in study.results) / study.state.num_jobs
+    if limit is None or seconds <= limit:
+        return []
+    return [
+        f"The trainings took {seconds:.0f} s, more than the budget of {limit:.0f} s. The budget "
+        "counts optimizer steps by their measured time, and evaluations are not part of it"
+    ]
 
 
 def rank_rows(rows: dict[str, dict[str, Any]], higher_is_better: bool) -> list[str]:

@@ -24,8 +24,8 @@ COMPUTED = {
     "epochs": "20, unless `steps` is set",
     "steps": "none",
     "teacher_train": "as `train`",
-    "baselines": "`alone, label_smoothing, pseudo_labels`; `alone` for images with several labels",
-    "export": "true if ONNX is installed",
+    "baselines": "those of the [task](recipe.md#tasks-metrics-and-baselines)",
+    "export": "whether the task has an export",
 }
 """Defaults that the recipe loader computes."""
 

@@ -144,6 +144,24 @@ def test_option_tables_name_methods_and_options_that_exist(name: str) -> None:
         assert names <= set(parameters(catalogue.find("objective", method))), (method, values)
 
 
+def test_the_table_of_default_baselines_is_that_of_the_tasks() -> None:
+    text = (DOCS / "recipe.md").read_text().partition("| task | baselines |")[2]
+    table = re.findall(r"^\| (.+) \| (.+) \|$", text.split("\n\n")[0], re.MULTILINE)
+    named = {
+        task: re.findall(r"\w+", baselines)
+        for tasks, baselines in table
+        for task in re.findall(r"`(\w+)`", tasks)
+    }
+    for name in catalogue.names("task"):
+        task = catalogue.find("task", name)
+        for kind in task.kinds:
+            one_class = ["alone", "label_smoothing", "pseudo_labels"]
+            expected = ["alone"]
+            if name.endswith("classification"):
+                expected = one_class if kind == "single" else ["alone", "pseudo_labels"]
+            assert list(task.baselines.get(kind, ("alone",))) == named.get(name, expected), name
+
+
 def _objectives() -> set[str]:
     return set(catalogue.names("objective"))
 

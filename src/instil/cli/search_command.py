@@ -163,7 +163,7 @@ def search(
     out: OutOption = None,
     resume: ResumeOption = None,
 ) -> None:
-    """Search for method and options, or for the student, and write the recipe of the winner."""
+    """Search for method, options, student or teacher, and write the recipe of the winner."""
     recipe = _recipe(resume, arguments, context)
     from instil.search.options import settings_from
 

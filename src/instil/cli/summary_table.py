@@ -115,7 +115,7 @@ def show_export(result: Result, console: Console) -> None:
 
 
 def _network_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str]]:
-    """Return the rows of teacher and student in PyTorch."""
+    """Yield the rows of teacher and student in PyTorch."""
     for title, arm, side in (
         ("teacher, PyTorch", "teacher", "teacher"),
         ("student, PyTorch", "distilled", "student"),
@@ -132,7 +132,7 @@ def _network_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str
 
 
 def _file_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str]]:
-    """Return the rows of exported files."""
+    """Yield the rows of exported files."""
     record = _record(result)
     for export in result["export"].values():
         latency = _latency(export["latency"]) if "latency" in export else ""

@@ -118,7 +118,7 @@ class SubwordTokenizer:
 
 
 def _pairs(model: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return the two parts of each merge, which older files write as one text."""
+    """Yield the two parts of each merge, which older files write as one text."""
     for merge in model["merges"]:
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         yield left, right

@@ -10,7 +10,7 @@ from instil.core import Net, Teacher
 
 
 def parts_of_scheme(scheme: nn.Module) -> Iterator[nn.Module]:
-    """Return the children of a scheme, and the members of its lists in their place.
+    """Yield the children of a scheme, and the members of its lists in their place.
 
     Args:
         scheme: the scheme, or a list of it.

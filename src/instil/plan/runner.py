@@ -52,7 +52,7 @@ class Runner:
         self.on_finished: OnFinished = lambda arm, seed, stage_index: None
         self.distillation.on_stage = self._finish_stage
         self._teacher: TrainedModel | None = None
-        self._has_teacher = False
+        self._is_teacher_measured = False
         self.baselines = StagedBaseline(self.fitter, self.students)
 
     def execute(self, job: Job) -> None:
@@ -76,9 +76,9 @@ class Runner:
 
     def teacher(self) -> TrainedModel | None:
         """Build and score the teacher once; None for a recipe without one."""
-        if not self._has_teacher:
+        if not self._is_teacher_measured:
             self._teacher = self.scores.measure()
-            self._has_teacher = True
+            self._is_teacher_measured = True
         return self._teacher
 
     def names(self) -> list[str]:

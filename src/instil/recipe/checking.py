@@ -75,7 +75,7 @@ def validation_errors(whole: Mapping[str, Any]) -> list[str]:
 
 
 def _networks(whole: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Return section and recipe path of the student and of each teacher."""
+    """Yield section and recipe path of the student and of each teacher."""
     for path, section in {"student": whole.get("student"), **_teachers(whole)}.items():
         if isinstance(section, Mapping):
             yield section, path
@@ -118,7 +118,7 @@ def _model_in(annotation: Any) -> Any:
 
 
 def named_methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], str]]:
-    """Return kind, name, options and path of each method and optimizer that a recipe names.
+    """Yield kind, name, options and path of each method and optimizer that a recipe names.
 
     Sections that are not mappings or have no name are skipped.
     """
@@ -133,7 +133,7 @@ def named_methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str
 
 
 def _sections(whole: Mapping[str, Any]) -> Iterator[NamedSection]:
-    """Return all sections that name a method or an optimizer."""
+    """Yield all sections that name a method or an optimizer."""
     yield "task", whole.get("task"), "task"
     yield "scheme", whole.get("scheme"), "scheme"
     objectives = whole.get("objectives")
@@ -155,7 +155,7 @@ def _sections(whole: Mapping[str, Any]) -> Iterator[NamedSection]:
 
 
 def _optimizers(train: Any, path: str) -> Iterator[NamedSection]:
-    """Return each optimizer of a training section; learners and groups inherit its options."""
+    """Yield each optimizer of a training section; learners and groups inherit its options."""
     if not isinstance(train, Mapping) or not isinstance(train.get("optimizer", {}), Mapping):
         return
     common = train.get("optimizer", {})

@@ -66,7 +66,7 @@ RENAMED_OBJECTIVES = {"rrd": "relational_representation"}
 def renamed_keys(
     recipe: Mapping[str, Any], prefix: str = "", scheme: str = "offline", source: str = ""
 ) -> Iterator[str]:
-    """Return one message per old key or value in a recipe and in its stages.
+    """Yield one message per old key or value in a recipe and in its stages.
 
     Args:
         recipe: plain data of a recipe, or of one of its stages.
@@ -106,7 +106,7 @@ def renamed_keys(
 
 
 def _renamed_source_values(recipe: Mapping[str, Any], prefix: str, source: str) -> Iterator[str]:
-    """Return one message per old value in the data of the recipe and of its teachers."""
+    """Yield one message per old value in the data of the recipe and of its teachers."""
     sections = [(f"{prefix}data", recipe.get("data"))]
     for path, teacher in _entries(recipe.get("teacher"), f"{prefix}teacher"):
         sections.append((f"{path}.data", teacher.get("data")))
@@ -144,7 +144,7 @@ def _renamed_objective_options(objectives: Any, path: str) -> Iterator[str]:
 
 
 def _entries(section: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Return the mappings of a section, which may be a list, with their recipe paths."""
+    """Yield the mappings of a section, which may be a list, with their recipe paths."""
     if isinstance(section, Mapping):
         yield path, section
     elif isinstance(section, list):

@@ -72,7 +72,7 @@ def earlier_stage(stages: Sequence[Recipe], index: int, model: str) -> int:
 
 
 def _stage_recipes(whole: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Return index and resolved recipe of each stage."""
+    """Yield index and resolved recipe of each stage."""
     for index, stage in enumerate(whole.get("stages") or []):
         changes = {key: value for key, value in stage.items() if key != "repeat"}
         # Resolved again: defaults depend on the sections that the stage replaces.
@@ -168,7 +168,7 @@ def stage_errors(whole: Mapping[str, Any]) -> list[str]:
 
 
 def _key_errors(entries: Sequence[Mapping[str, Any]], index: int) -> Iterator[str]:
-    """Return the errors in the keys of one stage."""
+    """Yield the errors in the keys of one stage."""
     stage = entries[index]
     for key in stage:
         if key not in STAGE_KEYS:

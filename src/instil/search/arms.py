@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from instil import catalogue
 from instil.catalogue.signatures import parameters, with_defaults
 from instil.early_signals.gradients import GradientSignals
-from instil.recipe import build
+from instil.recipe import build, label_objective_configs
 from instil.recipe.sections import Recipe
 from instil.search.space import (
     RATE_FACTOR,
@@ -188,8 +189,6 @@ def _objective_arm(recipe: Recipe, task: Any, name: str, is_reference: bool) -> 
 
 
 def _scheme_arm(recipe: Recipe, task: Any, name: str) -> Arm:
-    import inspect
-
     changes: dict[str, Any] = {"scheme": {"type": name}}
     if "teacher" not in inspect.signature(catalogue.find("scheme", name)).parameters:
         changes |= {"teacher": None, "store": None, "ensemble": None}
@@ -211,8 +210,6 @@ def _label_objectives(recipe: Recipe, task: Any) -> dict[str, Any]:
 
 
 def _objectives_of(recipe: Recipe, names: Sequence[str]) -> dict[str, Any]:
-    from instil.recipe import label_objective_configs
-
     configs = label_objective_configs(recipe, *names)
     return {key: config.model_dump(mode="json") for key, config in configs.items()}
 

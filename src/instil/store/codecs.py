@@ -123,7 +123,7 @@ def _hidden(logits: Tensor | Projection) -> Tensor:
 
 
 def _log_prob_chunks(logits: Tensor | Projection) -> Iterator[Tensor]:
-    """Return log-probabilities (n, C) of some items at a time, to limit memory."""
+    """Yield log-probabilities (n, C) of some items at a time, to limit memory."""
     num_items = max(1, MAX_LOGITS // num_classes(logits))
     for part in torch.split(_hidden(logits).flatten(0, -2), num_items):
         chunk = part

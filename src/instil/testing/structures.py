@@ -18,7 +18,7 @@ TOLERANCE = 2e-4
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """Return all tensors inside tuples, lists and dicts.
+    """Yield all tensors inside tuples, lists and dicts.
 
     Args:
         value: nested structure.
@@ -33,7 +33,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def named_tensors(outputs: Outputs) -> Iterator[tuple[str, Tensor]]:
-    """Return all tensors of outputs with names such as ``features.1``.
+    """Yield all tensors of outputs with names such as ``features.1``.
 
     Args:
         outputs: outputs of one side.

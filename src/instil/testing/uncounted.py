@@ -155,7 +155,7 @@ def only_counted_positions(make: Callable[[], Objective]) -> None:
 
 
 def _with_positions(trial: Trial) -> Iterator[tuple[str, Trial, Tensor]]:
-    """Return the name of the mask, the trial and the mask for each way to mask positions."""
+    """Yield the name of the mask, the trial and the mask for each way to mask positions."""
     student, teacher, batch = trial
     if "attention_mask" in batch:
         yield "attention_mask", trial, batch["attention_mask"] > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from instil.data.chat_rows import ChatRow
 from instil.data.chat_template import ChatTemplate, Span
 
@@ -81,6 +83,23 @@ def answer_spans(template: ChatTemplate, text: str, row: ChatRow, first: int = 0
             )
         spans.append((len(before), len(after)))
     return spans
+
+
+def has_tools(text: str, row: ChatRow) -> bool:
+    """Whether the text of a conversation has its tools, and those that messages call, by name.
+
+    Args:
+        text: text of the whole conversation.
+        row: the conversation.
+    """
+    tools = list(row.tools or ())
+    for message in row.messages:
+        tools += message.get("tool_calls") or ()
+    for tool in tools:
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if isinstance(function, Mapping) and str(function.get("name", "")) not in text:
+            return False
+    return True
 
 
 def _prompt(template: ChatTemplate, row: ChatRow, index: int) -> str:

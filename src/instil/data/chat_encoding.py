@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from instil.data.chat_answers import answer_spans, marked_answers
+from instil.data.chat_answers import answer_spans, has_tools, marked_answers
 from instil.data.chat_chunk import Chunk
 from instil.data.chat_images import ImageProcessor
 from instil.data.chat_offsets import Offsets, bytes_of, covered, tokens_and_offsets
@@ -168,6 +168,8 @@ class ChatEncoder:
                 "chat_template to a file, or to chatml"
             )
         text, spans, starts = self._answers(row, self.template)
+        if not has_tools(text, row):
+            tally.add("toolless", row.where)
         tokens, offsets = tokens_and_offsets(self.tokenizer, text)
         self._check_boundaries(row, text, starts, tokens)
         is_learned = np.ones(len(tokens), bool)

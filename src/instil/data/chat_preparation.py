@@ -24,7 +24,7 @@ from instil.data.token_arrays import MANIFEST, TokenArrays, write_arrays
 from instil.files.cache import cache_folder
 from instil.files.locks import FileLock
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files and of the rules that make tokens of rows."""
 BYTES_PER_PROCESS = 8 << 20
 """Size of the data for which a further process pays: its start takes a few seconds."""

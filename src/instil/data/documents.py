@@ -107,7 +107,8 @@ def _read(file: Path) -> str:
 
 
 def _lines(file: Path, domain: str = "") -> Iterator[Document]:
-    for line_number, line in enumerate(_read(file).splitlines(), 1):
+    # Not splitlines(): texts may contain other line separators, such as U+2028.
+    for line_number, line in enumerate(_read(file).split("\n"), 1):
         if not line.strip():
             continue
         where = f"{file.name}, line {line_number}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,16 +14,41 @@ from instil.data.tokenizers import Tokenizer
 from instil.functional.ranking import PADDED_SCORE
 
 
-def framed(tokenizer: Tokenizer, text: str, length: int) -> list[int]:
+def framed(tokenizer: Tokenizer, text: str, length: int | None = None) -> list[int]:
     """Return the tokens of a text between start and end token, cut to ``length``.
 
     Args:
         tokenizer: tokenizer of the data.
         text: the text.
-        length: largest number of tokens, with start and end.
+        length: largest number of tokens, with start and end; None for all.
     """
     start = [] if tokenizer.start is None else [tokenizer.start]
-    return [*start, *tokenizer.encode(text)[0][: length - 1 - len(start)], tokenizer.end]
+    tokens = tokenizer.encode(text)[0]
+    if length is not None:
+        tokens = tokens[: length - 1 - len(start)]
+    return [*start, *tokens, tokenizer.end]
+
+
+def cut_notes(
+    tokenizer: Tokenizer, texts: Iterable[str], length: int, split: str
+) -> tuple[str, ...]:
+    """Return a sentence about the texts of a split that are longer than a row, if there are any.
+
+    Args:
+        tokenizer: tokenizer of the data.
+        texts: texts of the split.
+        length: length of a row in tokens.
+        split: name of the split.
+    """
+    num_texts = num_cut = 0
+    for text in texts:
+        num_texts += 1
+        # A token has at least one byte, so that short texts need no second encoding.
+        if len(text.encode()) + 2 > length:
+            num_cut += len(framed(tokenizer, text)) > length
+    if not num_cut:
+        return ()
+    return (f"{num_cut} of {num_texts} {split} texts are longer than {length} tokens and are cut",)
 
 
 def token_rows(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:

@@ -230,7 +230,8 @@ def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     line_number = 0
     try:
-        with path.open(encoding="utf-8") as lines:
+        # Some programs write a byte order mark in front of the first line.
+        with path.open(encoding="utf-8-sig") as lines:
             for line in lines:
                 line_number += 1
                 if not line.strip():

@@ -129,3 +129,12 @@ def test_a_picture_that_cannot_be_read_may_be_left_out(album: Path) -> None:
 def test_a_missing_column(album: Path) -> None:
     with pytest.raises(ValueError, match=r"text: .* no column 'captoin'.*Did you mean caption"):
         captions(**options(album) | {"text": "captoin"})  # type: ignore[arg-type]
+
+
+def test_none_is_the_name_of_a_class(album: Path) -> None:
+    lines = ["file,caption,colour"]
+    lines += [f"pictures/{i}.png,a picture,{('red', 'None')[i % 2]}" for i in range(30)]
+    (album / "album.csv").write_text("\n".join(lines))
+    data = captions(**options(album) | {"files": str(album / "album.csv")}, label="colour")  # type: ignore[arg-type]
+    assert data.classes == ("None", "red")
+    assert (data.train.label >= 0).all()

@@ -182,6 +182,24 @@ def test_templates_of_the_recipe_and_tools(tmp_path: Path, tokenizer: str) -> No
     assert learned(named, 0) == "<|im_end|>It jumps.<|im_end|>"
 
 
+def test_tools_that_the_template_does_not_write_are_counted(tmp_path: Path, tokenizer: str) -> None:
+    call = {"type": "function", "function": {"name": "leap", "arguments": {"far": 1}}}
+    calling = {"role": "assistant", "content": None, "tool_calls": [call]}
+    rows = [
+        {"messages": [*turns("the fox?"), calling]},
+        {"messages": DIALOG, "tools": [{"type": "function", "function": {"name": "leap"}}]},
+        {"messages": DIALOG},
+    ]
+    data = train(tmp_path, rows, tokenizer)
+    assert data.notes == (
+        "train files: 2 of 3 rows have tools or calls of tools that the chat template does not "
+        "write (first: train.jsonl, line 1)",
+    )
+    template = tmp_path / "named.jinja"
+    template.write_text("{{ tools }}{{ messages[-1].tool_calls }}" + MARKED)
+    assert not train(tmp_path, rows, tokenizer, chat_template=str(template)).notes
+
+
 def test_the_chosen_answer_of_a_preference_pair_is_learned(tmp_path: Path, tokenizer: str) -> None:
     rows: list[Any] = [
         {"prompt": "the ", "chosen": "fox", "rejected": "dog"},

@@ -159,3 +159,32 @@ def test_wrong_features_are_errors(tmp_path: Path) -> None:
                 base=tmp_path,
                 task_name="seq2seq",
             )
+
+
+@pytest.mark.parametrize("name", ["all.tsv", "all.csv", "all.parquet", "all.jsonl"])
+def test_files_of_every_form_have_the_same_pairs(name: str, tmp_path: Path) -> None:
+    rows = [(f"{chr(97 + i)}\u2028x", f"T{i}") for i in range(20)] + [("blank", " ")]
+    path = tmp_path / name
+    if name == "all.parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        columns = dict(zip(("source", "target"), map(list, zip(*rows, strict=True)), strict=True))
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table(columns), path)
+    elif name == "all.jsonl":
+        lines = [json.dumps(dict(zip(("source", "target"), row, strict=True))) for row in rows]
+        path.write_text("\n".join(lines), encoding="utf-8-sig")
+    else:
+        separator = "\t" if name == "all.tsv" else ","
+        lines = [separator.join(row) for row in [("source", "target"), *rows]]
+        path.write_text("\n".join(lines), encoding="utf-8-sig")
+    data = pairs(name, validation=0.1, test=0.1, base=tmp_path)
+    parts = [texts(part) for part in (data.train, data.validation, data.test)]
+    assert {source for part in parts for source, _ in part} >= {"blank", "a\u2028x"}
+    assert sum(target == "" for part in parts for _, target in part) == 1
+
+
+def test_files_without_training_pairs_are_an_error(table: Path) -> None:
+    with pytest.raises(ValueError, match="files: no train set, only test"):
+        pairs({"test": "all.tsv"}, base=table)
+    (table / "all.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"files: all.json has an unknown ending"):
+        pairs("all.json", base=table)

@@ -54,9 +54,18 @@ def test_passages_of_a_query_are_padded(tmp_path: Path) -> None:
     assert text.startswith("what is ")
 
 
+def test_texts_of_passages_that_are_cut_are_counted(tmp_path: Path) -> None:
+    # "a is a thing" and the end token need 13 tokens, "what is a" 10.
+    result = passages(written(tmp_path, ROWS), tokenizer="bytes", length=12, base=tmp_path)
+    assert result.notes == ("10 of 35 train texts are longer than 12 tokens and are cut",)
+    exact = passages(written(tmp_path, ROWS), tokenizer="bytes", length=13, base=tmp_path)
+    assert exact.notes == ()
+
+
 def test_passages_without_negatives_are_pairs(tmp_path: Path) -> None:
     file = written(tmp_path, ROWS)
     result = passages(file, negatives=None, tokenizer="bytes", length=16, base=tmp_path)
+    assert result.notes == ()
     assert result.kind == "single"
     assert {"input_ids", "partner_input_ids", "partner_attention_mask"} <= set(result.train[0])
 

@@ -96,6 +96,14 @@ def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path) -> None:
     assert torch.equal(text(str(file), length=8).train.label, plain)
 
 
+def test_a_line_separator_inside_a_text_does_not_end_a_line(tmp_path: Path) -> None:
+    rows = [{"prompt": "a\u2028", "completion": "b"}] * 4
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    data = text(str(file), length=8).train
+    assert "a\u2028b" in data.text_of(data.tensors["input_ids"][0].tolist())
+
+
 def test_an_answer_that_was_cut_has_no_end_to_learn(tmp_path: Path) -> None:
     entry = {"prompt": "ab", "completion": "xxx"}
     for reason, learned in (("length", 3), ("stop", 4)):

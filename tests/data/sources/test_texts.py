@@ -138,3 +138,33 @@ def test_a_recipe_reads_texts(mails: Path) -> None:
     )
     stages = list(dry_run(Experiment.from_recipe(recipe)))
     assert len(stages) == 1
+
+
+def test_none_is_the_name_of_a_class_and_numbers_are_whole(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text("text,label\n" + "a,None\nb,NA\nc,\n" * 20)
+    data = texts("names.csv", tokenizer="bytes", length=8, base=tmp_path)
+    assert data.classes == ("NA", "None")
+    assert sum(int((part.label < 0).sum()) for part in (data.train, data.test)) == 20
+    (tmp_path / "numbers.csv").write_text("text,label\n" + "a,1.0\nb,0\nc,nan\n" * 20)
+    assert texts("numbers.csv", tokenizer="bytes", length=8, base=tmp_path).classes == ("0", "1")
+
+
+def test_an_unknown_class_is_an_error_with_the_row_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\n" + "a,yes\nb,no\n" * 20)
+    (tmp_path / "test.csv").write_text("text,label\na,yes\n ,no\nb,None\n")
+    with pytest.raises(ValueError, match=r"test.csv: label: row 2 has the unknown class 'None'"):
+        texts(
+            {"train": "train.csv", "test": "test.csv"},
+            classes=["yes", "no"],
+            tokenizer="bytes",
+            base=tmp_path,
+        )
+
+
+@pytest.mark.parametrize("pair", [None, "text"])
+def test_texts_that_are_cut_are_counted(pair: str | None, tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("text,label\n" + "1234567,yes\n123456789,no\n" * 20)
+    length = 8 if pair is None else 16
+    data = texts("all.csv", pair=pair, tokenizer="bytes", length=length, base=tmp_path)
+    assert data.notes == (f"20 of 40 train texts are longer than {length} tokens and are cut",)
+    assert (data.train.__getitems__([0, 1])["input_ids"][:, -1] == 256).all()

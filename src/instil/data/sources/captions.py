@@ -187,7 +187,7 @@ class CaptionData(LazyData):
 
 def _read(path: Path, image: str, text: str, label: str | None) -> Table:
     """Return the rows of a file, and check that pictures exist and no text is empty."""
-    table = read_table(path, (image, text))
+    table = read_table(path, (image, text), () if label is None else (label,))
     for option, name in (("image", image), ("text", text), ("label", label)):
         check_columns(path, [] if name is None else [name], table, option)
     for name in (image, text):

@@ -72,6 +72,7 @@ REASONS = {
     "empty": "have an empty answer, or none, and are left out",
     "unlearned": "have no token to learn and are left out",
     "endless": ENDLESS,
+    "toolless": "have tools or calls of tools that the chat template does not write",
 }
 """Ends of the notes on rows, by the names in ``Tally``."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
@@ -12,6 +12,7 @@ from typing_extensions import Doc
 
 from instil.data.pair_tokenizers import pair_tokenizer
 from instil.data.sequence_pairs import SequencePairs, text_pairs
+from instil.data.sources.table import read_table
 from instil.data.splits import (
     HOLD_OUT_SEED,
     Splits,
@@ -45,8 +46,8 @@ def pairs(
     files: Annotated[
         Files,
         Doc(
-            "tab-separated file with a header (.tsv, .txt), JSON Lines file (.jsonl) or pattern, "
-            "or files by split (train, validation, test)"
+            "tab-separated file with a header (.tsv, .txt), .jsonl, .csv or .parquet file or "
+            "pattern, or files by split (train, validation, test)"
         ),
     ],
     source: Annotated[str, Doc("column of the sources")] = "source",
@@ -142,7 +143,13 @@ def pair_splits(
 def _with_held_out(
     by_split: Mapping[str, Sequence[Pair]], shares: tuple[float, float]
 ) -> dict[str, list[Pair]]:
-    """Pairs of all splits; those of equal sources are never in two splits that are held out."""
+    """Pairs of all splits; those of equal sources are never in two splits that are held out.
+
+    Raises:
+        ValueError: without training pairs.
+    """
+    if "train" not in by_split:
+        raise ValueError(f"files: no train set, only {', '.join(by_split) or 'nothing'}")
     complete = {split: list(part) for split, part in by_split.items()}
     sources = sorted({source for source, _ in complete["train"]})
     generator = torch.Generator().manual_seed(HOLD_OUT_SEED)
@@ -170,11 +177,15 @@ def _drawn(pairs: list[Pair], rows: int | None) -> list[Pair]:
 
 def _pairs_of(path: Path, source: str, target: str) -> list[Pair]:
     """Pairs of a file; an error names the line of a missing source."""
-    read = read_jsonl if path.suffix == ".jsonl" else read_tsv
-    table = read(path, [source, target])
+    names = [source, target]
+    if path.suffix in READERS:
+        table = READERS[path.suffix](path, names)
+    else:
+        table = read_table(path, names)
+        check_columns(path, names, table)
     pairs_of_file: list[Pair] = []
     for index, (text, answer) in enumerate(zip(table[source], table[target], strict=True)):
-        if not isinstance(text, str) or not text:
+        if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{path}: pair {index} has no text in column '{source}'")
         if answer is not None and not isinstance(answer, str):
             kind = type(answer).__name__
@@ -182,7 +193,7 @@ def _pairs_of(path: Path, source: str, target: str) -> list[Pair]:
                 f"{path}: pair {index} has no text in column '{target}'. Expected a text, got "
                 f"{kind}"
             )
-        pairs_of_file.append((text, answer or None))
+        pairs_of_file.append((text, answer if answer and answer.strip() else None))
     return pairs_of_file
 
 
@@ -197,10 +208,11 @@ def read_tsv(path: Path, names: list[str]) -> dict[str, list[str | None]]:
         ValueError: for a file that is not UTF-8, a missing column, and a line of other columns.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): texts may contain other line separators, such as U+2028.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: invalid UTF-8: {error}") from error
-    header = lines[0].split("\t") if lines else []
+    header = lines[0].split("\t")
     check_columns(path, names, header)
     columns: dict[str, list[str | None]] = {name: [] for name in names}
     for line_number, line in enumerate(lines[1:], 2):
@@ -215,3 +227,7 @@ def read_tsv(path: Path, names: list[str]) -> dict[str, list[str | None]]:
         for name in names:
             columns[name].append(cells[header.index(name)])
     return columns
+
+
+READERS: Mapping[str, Any] = {".jsonl": read_jsonl, ".tsv": read_tsv, ".txt": read_tsv}
+"""Function that reads columns of a file, by its ending; ``read_table`` reads the others."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.data.query_passages import query_data, token_rows
+from instil.data.query_passages import cut_notes, query_data, token_rows
 from instil.data.samples import Samples, TensorData
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
 from instil.data.tables import Files, check_columns, files_of, jsonl_rows
@@ -66,7 +67,9 @@ def passages(
     texts = chain.from_iterable((row[query], row[positive]) for row in rows.get("train", []))
     encoder = build_tokenizer(tokenizer, texts, base)
     parts: dict[str, Samples] = {}
+    notes: list[str] = []
     for split, part in rows.items():
+        notes += cut_notes(encoder, _texts(part, names), length, split)
         if negatives is None:
             parts[split] = _pairs(part, (query, positive), encoder, length)
             continue
@@ -79,7 +82,15 @@ def passages(
             None if scores is None else [row[scores] for row in part],
         )
     _check_widths(parts)
-    return splits(parts, validation, test)
+    return replace(splits(parts, validation, test), notes=tuple(notes))
+
+
+def _texts(rows: list[Row], names: Sequence[str]) -> Iterator[str]:
+    """Query, relevant passage and other passages of all rows."""
+    for row in rows:
+        yield from (row[names[0]], row[names[1]])
+        if len(names) > 2:
+            yield from row[names[2]]
 
 
 def _check_task(task_name: str, negatives: str | None) -> None:

@@ -92,7 +92,9 @@ def table(
     )
 
 
-def read_table(path: Path, texts: Collection[str] = ()) -> dict[str, list[Any]]:
+def read_table(
+    path: Path, texts: Collection[str] = (), classes: Collection[str] = ()
+) -> dict[str, list[Any]]:
     """Return the columns of a file by name.
 
     In other columns of a CSV file than ``texts``, some texts are missing values, and a column whose
@@ -101,6 +103,8 @@ def read_table(path: Path, texts: Collection[str] = ()) -> dict[str, list[Any]]:
     Args:
         path: a file that ends in ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or ``.npz``.
         texts: columns of a CSV file that have texts, even if all of them are numbers.
+        classes: columns of a CSV file with names of classes. If they are not all numbers, only an
+            empty one is missing: ``None`` is a name.
 
     Raises:
         ValueError: for another ending, and a file that cannot be read.
@@ -112,7 +116,8 @@ def read_table(path: Path, texts: Collection[str] = ()) -> dict[str, list[Any]]:
         )
     columns: dict[str, list[Any]] = READERS[ending](path)
     if READERS[ending] is _read_csv:
-        columns |= {name: _parsed(columns[name]) for name in columns if name not in texts}
+        parsed = {name: _parsed(columns[name], name in classes) for name in columns}
+        columns |= {name: parsed[name] for name in columns if name not in texts}
     lengths = {len(values) for values in columns.values()}
     if len(lengths) != 1:
         raise ValueError(f"{path}: columns have {sorted(lengths)} rows. Expected one length")
@@ -159,13 +164,16 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
     return {name: [row[i] for row in rows] for i, name in enumerate(header)}
 
 
-def _parsed(texts: list[str]) -> list[Any]:
+def _parsed(texts: list[str], has_classes: bool) -> list[Any]:
     """Numbers if all values that are not missing are numbers, else texts."""
     values = [None if text.strip() in MISSING else text.strip() for text in texts]
     try:
-        return [None if value is None else float(value) for value in values]
+        numbers = [None if value is None else float(value) for value in values]
     except ValueError:
-        return list(values)
+        numbers = []
+    if any(number is not None for number in numbers):
+        return numbers
+    return [text.strip() or None for text in texts] if has_classes else list(values)
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:

@@ -69,7 +69,7 @@ def texts(
     rows: dict[str, list[int]] = {}
     notes: list[str] = []
     for split, paths in files_of(files, base).items():
-        columns[split], rows[split] = _read(paths, names, label, notes)
+        columns[split], rows[split] = _read(paths, names, label, classes, notes)
     training = columns.get("train", {name: [] for name in names})
     words = chain.from_iterable(training[name] for name in names)
     encoder = build_tokenizer(tokenizer, words, base)
@@ -78,7 +78,11 @@ def texts(
     _, class_names = class_labels(every_label, classes)
     parts: dict[str, Samples] = {}
     for split, part in columns.items():
-        ids, mask = _rows([part[name] for name in names], encoder, length)
+        ids, mask, num_cut = _rows([part[name] for name in names], encoder, length)
+        if num_cut:
+            notes.append(
+                f"{num_cut} of {len(ids)} {split} texts are longer than {length} tokens and are cut"
+            )
         labels, _ = class_labels(part[label], class_names)
         tensors = {"input_ids": ids, "attention_mask": mask}
         facts = {"vocabulary": encoder.size, "length": length}
@@ -88,7 +92,11 @@ def texts(
 
 
 def _read(
-    paths: Sequence[Path], names: Sequence[str], label: str, notes: list[str]
+    paths: Sequence[Path],
+    names: Sequence[str],
+    label: str,
+    classes: Sequence[str] | None,
+    notes: list[str],
 ) -> tuple[Columns, list[int]]:
     """Columns of all files without the rows that lack a text, and the rows of the source."""
     columns: Columns = {name: [] for name in (*names, label)}
@@ -96,6 +104,7 @@ def _read(
     start = 0
     for path in paths:
         table = _checked_columns(path, names, label)
+        _check_labels(path, table[label], classes)
         texts = zip(*(table[name] for name in names), strict=True)
         has_text = [all(part.strip() for part in parts) for parts in texts]
         present = [row for row, is_present in enumerate(has_text) if is_present]
@@ -115,7 +124,7 @@ def _read(
 
 def _checked_columns(path: Path, names: Sequence[str], label: str) -> Columns:
     """Columns of a file, with an empty text in place of a missing one."""
-    table = read_table(path, names)
+    table = read_table(path, names, [label])
     for option, name in (*(("text", name) for name in names), ("label", label)):
         check_columns(path, [name], table, option)
     for name in names:
@@ -126,26 +135,37 @@ def _checked_columns(path: Path, names: Sequence[str], label: str) -> Columns:
     return table
 
 
+def _check_labels(path: Path, values: Sequence[Any], classes: Sequence[str] | None) -> None:
+    """Check the labels of a file, while the numbers of their rows are those of the file."""
+    try:
+        class_labels(values, classes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _rows(
     columns: Sequence[Sequence[str]], tokenizer: Tokenizer, length: int
-) -> tuple[Tensor, Tensor]:
-    """Return tokens and attention mask (N, ``length``) of texts, or of pairs of texts."""
+) -> tuple[Tensor, Tensor, int]:
+    """Return tokens and attention mask (N, ``length``) of texts or pairs, and how many are cut."""
     num_rows = len(columns[0])
     ids = torch.full((num_rows, length), tokenizer.end)
     mask = torch.zeros(num_rows, length, dtype=torch.int64)
+    num_cut = 0
     for row, parts in enumerate(zip(*columns, strict=True)):
-        tokens = framed(tokenizer, parts[0], length)
+        tokens = framed(tokenizer, parts[0])
+        second = []
         if len(parts) == 2:
             second = [*tokenizer.encode(parts[1])[0], tokenizer.end]
-            tokens = _joined(framed(tokenizer, parts[0], 1 << 30), second, length)
+        num_cut += len(tokens) + len(second) > length
+        tokens = _joined(tokens, second, length)
         ids[row, : len(tokens)] = torch.tensor(tokens)
         mask[row, : len(tokens)] = 1
-    return ids, mask
+    return ids, mask, num_cut
 
 
 def _joined(first: list[int], second: list[int], length: int) -> list[int]:
-    """Return two texts that fit into a row; the longer one is cut before its end token."""
-    half = length // 2
+    """Return one or two texts that fit into a row, each cut before its end token."""
+    half = length // 2 if second else 0
     num_first = max(half, length - len(second))
     num_second = max(length - half, length - len(first))
     if len(first) > num_first:

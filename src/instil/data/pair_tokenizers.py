@@ -188,4 +188,6 @@ def tokenizer_of_samples(samples: Any) -> Any:
             targets share.
     """
     tokenizer = getattr(samples, "tokenizer", None)
+    if tokenizer is None:
+        tokenizer = getattr(getattr(samples, "encode_texts", None), "tokenizer", None)
     return tokenizer.tokenizer if isinstance(tokenizer, SubwordPairTokenizer) else tokenizer

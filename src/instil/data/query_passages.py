@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED
+from instil.core import UNLABELLED, Batch
 from instil.data.label_kinds import GradedData
 from instil.data.tokenizers import Tokenizer
 from instil.functional.ranking import PADDED_SCORE
@@ -22,11 +23,25 @@ def framed(tokenizer: Tokenizer, text: str, length: int | None = None) -> list[i
         text: the text.
         length: largest number of tokens, with start and end; None for all.
     """
-    start = [] if tokenizer.start is None else [tokenizer.start]
+    # Tokenizers of RoBERTa have a first token of texts, but no [CLS].
+    first = tokenizer.bos if tokenizer.start is None else tokenizer.start
+    start = [] if first is None else [first]
     tokens = tokenizer.encode(text)[0]
     if length is not None:
         tokens = tokens[: length - 1 - len(start)]
     return [*start, *tokens, tokenizer.end]
+
+
+def separators(tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens between two texts: those of the tokenizer's post-processor, or its end.
+
+    Args:
+        tokenizer: tokenizer of the data.
+    """
+    inner: Any = getattr(tokenizer, "inner", None)
+    joined = [] if inner is None else inner.encode("", "", add_special_tokens=True).ids
+    ends = [token for token in joined if token == tokenizer.end]
+    return ends[:-1] or [tokenizer.end]
 
 
 def cut_notes(
@@ -69,6 +84,23 @@ def token_rows(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple
     return ids, mask
 
 
+@dataclass(frozen=True)
+class TextEncoder:
+    """Function from texts to ``input_ids`` and ``attention_mask`` (N, ``length``).
+
+    Args:
+        tokenizer: tokenizer of the data.
+        length: length of a text in tokens; longer texts are cut.
+    """
+
+    tokenizer: Tokenizer
+    length: int
+
+    def __call__(self, texts: Sequence[str]) -> Batch:
+        ids, mask = token_rows(self.tokenizer, texts, self.length)
+        return {"input_ids": ids, "attention_mask": mask}
+
+
 def query_data(
     queries: Sequence[str],
     passages: Sequence[Sequence[str]],
@@ -104,7 +136,9 @@ def query_data(
         tensors["teacher_scores"] = _table(scores, num_passages, PADDED_SCORE)
     # A text network of this package gets one output, which a cross-encoder reads.
     facts: dict[str, Any] = {"vocabulary": tokenizer.size, "length": length, "classes": 1}
-    return GradedData(tensors, _table(grades, num_passages, float(UNLABELLED)), facts)
+    data = GradedData(tensors, _table(grades, num_passages, float(UNLABELLED)), facts)
+    data.encode_texts = TextEncoder(tokenizer, length)
+    return data
 
 
 def _table(rows: Sequence[Sequence[float]], width: int, filler: float) -> Tensor:

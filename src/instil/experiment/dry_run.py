@@ -29,6 +29,7 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.fitted_student import is_fitted_student
 from instil.experiment.fitted_student_checks import check_fit
 from instil.experiment.fitted_teacher import check_estimator_kind
+from instil.experiment.library_classes import check_teacher_classes
 from instil.experiment.networks import build_network
 from instil.experiment.noise_checks import check_noise
 from instil.experiment.own_losses import check_own_losses
@@ -37,7 +38,6 @@ from instil.experiment.stored_teacher import stored_teacher
 from instil.experiment.teachers import (
     combine_teachers,
     combiner_class,
-    teacher_class_names,
     teacher_training_data,
 )
 from instil.experiment.text_checks import check_encoded_texts
@@ -132,11 +132,7 @@ def _build_stage(
     gives_labels = bool(teachers) and has_tag(combiner, "disjoint_data")
     reads_classes = gives_labels or scheme.objectives.reads("teacher") & CLASS_ROLES
     if reads_classes and not has_tag(combiner, "merged_classes"):
-        for index, net in enumerate(teachers):
-            class_names = teacher_class_names(experiment, index)
-            shared = configs[index].shared_classes
-            classes = class_names if shared else experiment.splits.classes
-            check_classes(experiment, net, batch, "teacher", class_names, classes)
+        check_teacher_classes(experiment, teachers, batch)
     return scheme
 
 

@@ -49,10 +49,11 @@ def to_transformers(
     folder = Path(folder)
     model = to_standard_model(net.model)
     if tokenizer is not None:
-        # An encoder-decoder keeps its own, such as the first token of its decoder.
-        if not model.config.is_encoder_decoder:
+        # An encoder-decoder keeps its own, such as the first token of its decoder, and so does an
+        # encoder, whose positions may depend on the padding.
+        if _is_decoder(model):
             _set_special_tokens(model, tokenizer)
-        _write_tokenizer(tokenizer, folder, model.config)
+        _write_tokenizer(tokenizer, folder, model)
     model.save_pretrained(folder)
     make_readable(folder)
     reloaded = type(model).from_pretrained(folder)
@@ -174,7 +175,12 @@ def _ids_of_roles(tokenizer: SubwordTokenizer) -> dict[str, Any]:
     return ids
 
 
-def _write_tokenizer(tokenizer: SubwordTokenizer, folder: Path, config: Any) -> None:
+def _is_decoder(model: Any) -> bool:
+    """Whether a model continues texts."""
+    return not model.config.is_encoder_decoder and model.get_output_embeddings() is not None
+
+
+def _write_tokenizer(tokenizer: SubwordTokenizer, folder: Path, model: Any) -> None:
     """Write the tokenizer with the special tokens and the chat template of its own folder."""
     from transformers import PreTrainedTokenizerFast
 
@@ -194,18 +200,39 @@ def _write_tokenizer(tokenizer: SubwordTokenizer, folder: Path, config: Any) -> 
     options["additional_special_tokens"] = [
         token for token in additional if tokenizer.inner.token_to_id(token) is not None
     ]
-    if (longest := getattr(config, "max_position_embeddings", None)) is not None:
+    if (longest := getattr(model.config, "max_position_embeddings", None)) is not None:
         options["model_max_length"] = longest
     for key in TOKENIZER_OPTIONS:
         if key in files.tokenizer_config:
             options[key] = files.tokenizer_config[key]
-    # For an encoder-decoder the post-processor adds them, which the option would replace.
-    if not config.is_encoder_decoder:
+    # For other models the post-processor adds them, which the option would replace.
+    if _is_decoder(model):
         options["add_bos_token"] = tokenizer.bos is not None
     fast: Any = PreTrainedTokenizerFast
-    written = fast(tokenizer_object=tokenizer.inner, **options)
+    inner = tokenizer.inner if _is_decoder(model) else _with_end(tokenizer)
+    written = fast(tokenizer_object=inner, **options)
     written.chat_template = files.chat_template
     written.save_pretrained(folder)
     for name in PROCESSOR_FILES:
         if tokenizer.source is not None and (tokenizer.source.parent / name).is_file():
             shutil.copyfile(tokenizer.source.parent / name, folder / name)
+
+
+def _with_end(tokenizer: SubwordTokenizer) -> Any:
+    """Tokenizer of an encoder, which frames a text as the data do, also if it is new."""
+    inner = tokenizer.inner
+    if tokenizer.end in inner.encode("", add_special_tokens=True).ids:
+        return inner
+    from tokenizers.processors import TemplateProcessing
+
+    first = tokenizer.bos if tokenizer.start is None else tokenizer.start
+    ids = [tokenizer.end] if first is None else [first, tokenizer.end]
+    tokens = [inner.id_to_token(index) for index in ids]
+    single = [*tokens[:-1], "$A", tokens[-1]]
+    copied = type(inner).from_str(inner.to_str())
+    copied.post_processor = TemplateProcessing(
+        single=single,
+        pair=[*single, "$B", tokens[-1]],
+        special_tokens=list(zip(tokens, ids, strict=True)),
+    )
+    return copied

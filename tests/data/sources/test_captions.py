@@ -135,6 +135,7 @@ def test_none_is_the_name_of_a_class(album: Path) -> None:
     lines = ["file,caption,colour"]
     lines += [f"pictures/{i}.png,a picture,{('red', 'None')[i % 2]}" for i in range(30)]
     (album / "album.csv").write_text("\n".join(lines))
-    data = captions(**options(album) | {"files": str(album / "album.csv")}, label="colour")  # type: ignore[arg-type]
+    source = options(album) | {"files": str(album / "album.csv")}
+    data = captions(**source, label="colour")  # type: ignore[arg-type]
     assert data.classes == ("None", "red")
     assert (data.train.label >= 0).all()

@@ -12,6 +12,7 @@ from instil.data.sources.texts import texts
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.recipe import build
+from tests.data.small_tokenizer import folder_of
 
 
 def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
@@ -168,3 +169,19 @@ def test_texts_that_are_cut_are_counted(pair: str | None, tmp_path: Path) -> Non
     data = texts("all.csv", pair=pair, tokenizer="bytes", length=length, base=tmp_path)
     assert data.notes == (f"20 of 40 train texts are longer than {length} tokens and are cut",)
     assert (data.train.__getitems__([0, 1])["input_ids"][:, -1] == 256).all()
+
+
+def test_pairs_have_the_separators_of_the_tokenizer(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "roberta", ["<s>", "</s>"])
+    inner = pytest.importorskip("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
+    processors = pytest.importorskip("tokenizers.processors")
+    inner.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0))
+    inner.save(str(folder / "tokenizer.json"))
+    (tmp_path / "all.csv").write_text("text,other,label\n" + "the fox,a dog,x\nthe,dog,y\n" * 9)
+    for pair in (None, "other"):
+        data = texts("all.csv", pair=pair, tokenizer=str(folder), length=32, base=tmp_path).train
+        batch = data.__getitems__([0])
+        rows = ["the fox", "a dog"] if data.origin[0] % 2 == 0 else ["the", "dog"]
+        expected = inner.encode(*rows[: 1 if pair is None else 2]).ids
+        size = int(batch["attention_mask"].sum())
+        assert batch["input_ids"][0, :size].tolist() == expected

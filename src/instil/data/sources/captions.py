@@ -25,14 +25,14 @@ from instil.data.pictures import (
     SizeOption,
     pictures,
 )
-from instil.data.query_passages import token_rows
+from instil.data.query_passages import TextEncoder
 from instil.data.samples import Facts, Samples
 from instil.data.sources.table import read_table
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
 from instil.data.table_labels import class_labels
 from instil.data.tables import Files as TableFiles
 from instil.data.tables import check_columns, files_of
-from instil.data.tokenizers import Tokenizer, TokenizerOption
+from instil.data.tokenizers import TokenizerOption
 from instil.data.tokenizers import load_tokenizer as build_tokenizer
 
 CaptionFiles = Annotated[
@@ -84,7 +84,7 @@ def captions(
             tables[split].extend(_read(path, image, text, label))
     tables, notes = _readable(tables, base, broken)
     training = tables["train"] if "train" in tables else Table([], [], [])
-    encode = Encoder(build_tokenizer(tokenizer, training.texts, base), length)
+    encode = TextEncoder(build_tokenizer(tokenizer, training.texts, base), length)
     class_names: Sequence[str] = ()
     if label is not None:
         # Classes are those of all splits, so that a class of the test data has an index.
@@ -128,23 +128,6 @@ class Table:
         self.labels.extend(other.labels)
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """Function from texts to ``input_ids`` and ``attention_mask`` (N, ``length``).
-
-    Args:
-        tokenizer: tokenizer of the data.
-        length: length of a text in tokens; longer texts are cut.
-    """
-
-    tokenizer: Tokenizer
-    length: int
-
-    def __call__(self, texts: Sequence[str]) -> Batch:
-        ids, mask = token_rows(self.tokenizer, texts, self.length)
-        return {"input_ids": ids, "attention_mask": mask}
-
-
 class CaptionData(LazyData):
     """Pictures that are decoded on demand, with a text each in memory.
 
@@ -161,7 +144,7 @@ class CaptionData(LazyData):
     def __init__(
         self,
         read: Callable[[int], Any],
-        encode: Encoder,
+        encode: TextEncoder,
         texts: Batch,
         label: Tensor,
         classes: Sequence[str],

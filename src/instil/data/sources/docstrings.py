@@ -15,7 +15,7 @@ from typing_extensions import Doc
 
 from instil.data.documents import Document, documents
 from instil.data.label_kinds import GradedData
-from instil.data.query_passages import framed, query_data
+from instil.data.query_passages import TextEncoder, framed, query_data
 from instil.data.samples import TensorData
 from instil.data.splits import Splits
 from instil.data.tokenizers import Tokenizer, TokenizerOption
@@ -149,7 +149,10 @@ def _data(
             mask[row, : len(tokens)] = 1
         tensors |= {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
     indices = {name: index for index, name in enumerate(classes)}
-    return TensorData(tensors, torch.tensor([indices[name] for name, _ in pairs]), classes, facts)
+    label = torch.tensor([indices[name] for name, _ in pairs])
+    data = TensorData(tensors, label, classes, facts)
+    data.encode_texts = TextEncoder(tokenizer, length)
+    return data
 
 
 def _query_data(

@@ -13,7 +13,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.data.query_passages import cut_notes, query_data, token_rows
+from instil.data.query_passages import TextEncoder, cut_notes, query_data, token_rows
 from instil.data.samples import Samples, TensorData
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
 from instil.data.tables import Files, check_columns, files_of, jsonl_rows
@@ -164,4 +164,6 @@ def _pairs(
         ids, mask = token_rows(tokenizer, [row[name] for row in rows], length)
         tensors |= {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
     facts = {"vocabulary": tokenizer.size, "length": length}
-    return TensorData(tensors, torch.zeros(len(rows), dtype=torch.int64), ("text",), facts)
+    data = TensorData(tensors, torch.zeros(len(rows), dtype=torch.int64), ("text",), facts)
+    data.encode_texts = TextEncoder(tokenizer, length)
+    return data

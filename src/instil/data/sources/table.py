@@ -171,7 +171,7 @@ def _parsed(texts: list[str], has_classes: bool) -> list[Any]:
         numbers = [None if value is None else float(value) for value in values]
     except ValueError:
         numbers = []
-    if any(number is not None for number in numbers):
+    if any(value is not None for value in numbers):
         return numbers
     return [text.strip() or None for text in texts] if has_classes else list(values)
 

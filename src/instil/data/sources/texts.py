@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.data.column_samples import ClassesOption
-from instil.data.query_passages import framed
+from instil.data.query_passages import TextEncoder, framed, separators
 from instil.data.samples import Samples, TensorData
 from instil.data.sources.table import read_table
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
@@ -51,8 +51,9 @@ def texts(
     """Texts with one class each, for the task ``text_classification``.
 
     Samples have ``input_ids`` and ``attention_mask`` (N, ``length``) with the start and end token
-    of the tokenizer. With ``pair``, the second text follows the end token of the first; both are
-    cut to half of the row if they do not fit. Rows without a text are left out, with a note.
+    of the tokenizer. With ``pair``, the second text follows the end token of the first, or the
+    separator of the tokenizer; both are cut to half of the row if they do not fit. Rows without a
+    text are left out, with a note.
 
     Args:
         base: folder that relative paths start from.
@@ -88,6 +89,7 @@ def texts(
         facts = {"vocabulary": encoder.size, "length": length}
         parts[split] = TensorData(tensors, labels, class_names, facts)
         parts[split].origin = torch.tensor(rows[split])
+        parts[split].encode_texts = TextEncoder(encoder, length)
     return replace(splits(parts, validation, test), notes=tuple(notes))
 
 
@@ -151,11 +153,13 @@ def _rows(
     ids = torch.full((num_rows, length), tokenizer.end)
     mask = torch.zeros(num_rows, length, dtype=torch.int64)
     num_cut = 0
+    between = separators(tokenizer)
     for row, parts in enumerate(zip(*columns, strict=True)):
         tokens = framed(tokenizer, parts[0])
         second = []
         if len(parts) == 2:
-            second = [*tokenizer.encode(parts[1])[0], tokenizer.end]
+            # The first text ends with the first separator.
+            second = [*between[1:], *tokenizer.encode(parts[1])[0], tokenizer.end]
         num_cut += len(tokens) + len(second) > length
         tokens = _joined(tokens, second, length)
         ids[row, : len(tokens)] = torch.tensor(tokens)

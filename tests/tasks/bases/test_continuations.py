@@ -14,7 +14,7 @@ from instil.core import Net
 from instil.data.sources.text import text
 from instil.generation.rollout import generate_text
 from instil.networks.causal_transformer import causal_transformer
-from instil.tasks.bases.continuations import exposure_bias_gap
+from instil.tasks.bases.continuations import exposure_bias_gap, rouge
 from instil.tasks.bases.peak_memory import PeakMemory
 from instil.tasks.language import Language, call
 from tests.schemes import texts
@@ -76,6 +76,20 @@ def test_writing_memory_excludes_the_weights(tmp_path: Path, dtype: torch.dtype)
     )
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     assert 257 * 4 < details["writing_bytes"] < weights
+
+
+@pytest.mark.parametrize(
+    ("generated", "expected", "score"),
+    [
+        ("The cat_sat!", "the cat sat", 1.0),
+        ("кот на окне", "кот у окна", 1 / 3),
+        ("你好世界", "你好", 2 / 3),
+        ("café", "cafe", 0.0),
+    ],
+)
+def test_rouge_reads_words_of_all_scripts(generated: str, expected: str, score: float) -> None:
+    rows = [{"generated": generated, "text": expected}]
+    assert rouge(rows) == pytest.approx(score)
 
 
 def test_exposure_bias_gap_equals_a_direct_computation() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -27,6 +28,11 @@ SHOWN_ROWS = 4
 """Number of rows with generated text in the report."""
 TEXT_TOKENS = 32
 """Number of generated tokens where the rows have no prompts."""
+
+CHARACTERS = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+"""Characters of Chinese and Japanese, which have no spaces between words."""
+WORD = re.compile(rf"[{CHARACTERS}]|[^\W_{CHARACTERS}]+")
+"""One word of a text, or one character of Chinese or Japanese."""
 
 
 def texts_after_prompts(
@@ -70,7 +76,7 @@ def texts_after_prompts(
         limits = (samples.ends, min_prompt_tokens, max_new_tokens, samples.vocabulary)
         details["exposure_bias_gap"] = exposure_bias_gap(net, teacher, batch, *limits)
         details["draft_acceptance"] = draft_acceptance(net, teacher, batch, *limits)._asdict()
-    metrics = {"rouge_l": _rouge(rows)} if has_answers else {}
+    metrics = {"rouge_l": rouge(rows)} if has_answers else {}
     if getattr(samples, "verifier", None) is not None:
         metrics |= verified_answers(net, samples)
     return metrics, details
@@ -206,10 +212,20 @@ def _text_of(samples: Any, token_ids: Tensor) -> str:
     return text
 
 
-def _rouge(rows: list[dict[str, str]]) -> float:
-    """The mean F1 of the longest common subsequence of words (Lin 2004)."""
+def rouge(rows: list[dict[str, str]]) -> float:
+    """Return the mean F1 of the longest common subsequence of words (ROUGE-L, Lin 2004).
+
+    Args:
+        rows: texts, each with ``generated`` and the expected ``text``.
+    """
     from torchmetrics.text import ROUGEScore
 
-    score = ROUGEScore(rouge_keys=("rougeL",))
+    # By default it drops all letters but a to z, and a text in another script is empty.
+    score = ROUGEScore(normalizer=_words, rouge_keys=("rougeL",))
     score.update([row["generated"] for row in rows], [row["text"] for row in rows])
     return float(score.compute()["rougeL_fmeasure"])
+
+
+def _words(text: str) -> str:
+    """Words in lower case with spaces between them; each character of Chinese is one."""
+    return " ".join(WORD.findall(text.lower()))

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Net, Outputs, to_float32
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    Net,
+    Objective,
+    Objectives,
+    Outputs,
+    to_float32,
+)
+from instil.data.splits import Splits
 from instil.functional.ranking import (
     PADDED_SCORE,
     is_candidate,
@@ -19,6 +29,8 @@ from instil.functional.ranking import (
     reciprocal_rank,
 )
 from instil.metrics.bases.ranking_metric import KOption
+from instil.tasks.bases.candidate_checks import check_counts_candidates
+from instil.tasks.bases.checks import TEXT_TASKS, check_compares_tokens
 from instil.tasks.bases.ranking_call import (
     call,
     cosine_scores,
@@ -65,6 +77,20 @@ class Ranking(Task):
     def __init__(self, kind: LabelKind = "graded", k: KOption = 10):
         super().__init__(kind)
         self.k = k
+        self.has_missing = False
+
+    def set_data(self, splits: Splits) -> None:
+        """Find out whether some queries have fewer passages than others."""
+        label = splits.train.label
+        is_missing = label == UNLABELLED
+        self.has_missing = bool((is_missing & ~is_missing.all(1, keepdim=True)).any())
+
+    def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
+        """Raise ValueError for an objective that counts padding, or missing passages."""
+        super().check(objectives)
+        check_compares_tokens(objectives, tasks=(*TEXT_TASKS, "ranking"))
+        if self.has_missing:
+            check_counts_candidates(objectives, "ranking")
 
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)

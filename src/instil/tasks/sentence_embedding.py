@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, to_float32
+from instil.tasks.bases.checks import TEXT_TASKS, check_compares_tokens
 from instil.tasks.bases.main_output import main_output
 from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import forward_kwargs
@@ -95,11 +96,12 @@ class SentenceEmbedding(Task):
     call = staticmethod(call)
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
-        """Raise ValueError for an objective that needs ``embedding``.
+        """Raise ValueError for an objective that needs ``embedding``, or compares padded features.
 
         A tap records that role for one text only: the one that the network read last. An objective
         that also accepts a role of this task in its place is allowed.
         """
+        check_compares_tokens(objectives, {"features"}, (*TEXT_TASKS, "sentence_embedding"))
         for name, objective in objectives.items():
             assert isinstance(objective, Objective)
             needs = chain.from_iterable(objective.needs.values())

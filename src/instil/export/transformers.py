@@ -185,21 +185,7 @@ def _write_tokenizer(tokenizer: SubwordTokenizer, folder: Path, model: Any) -> N
     from transformers import PreTrainedTokenizerFast
 
     files = tokenizer.files
-    options: dict[str, Any] = {}
-    for role in ROLES:
-        token = files.token(role)
-        if token is not None and tokenizer.inner.token_to_id(token) is not None:
-            options[f"{role}_token"] = token
-    eos_token = options.get("eos_token")
-    if eos_token is None or tokenizer.inner.token_to_id(eos_token) not in tokenizer.ends:
-        options["eos_token"] = tokenizer.inner.id_to_token(tokenizer.end)
-    if tokenizer.bos is not None:
-        options["bos_token"] = tokenizer.inner.id_to_token(tokenizer.bos)
-    options.setdefault("pad_token", options["eos_token"])
-    additional = files.additional_special_tokens()
-    options["additional_special_tokens"] = [
-        token for token in additional if tokenizer.inner.token_to_id(token) is not None
-    ]
+    options = _tokenizer_options(tokenizer)
     if (longest := getattr(model.config, "max_position_embeddings", None)) is not None:
         options["model_max_length"] = longest
     for key in TOKENIZER_OPTIONS:
@@ -216,6 +202,27 @@ def _write_tokenizer(tokenizer: SubwordTokenizer, folder: Path, model: Any) -> N
     for name in PROCESSOR_FILES:
         if tokenizer.source is not None and (tokenizer.source.parent / name).is_file():
             shutil.copyfile(tokenizer.source.parent / name, folder / name)
+
+
+def _tokenizer_options(tokenizer: SubwordTokenizer) -> dict[str, Any]:
+    """Special tokens by the names of their roles, as far as the tokenizer has them."""
+    files = tokenizer.files
+    options: dict[str, Any] = {}
+    for role in ROLES:
+        token = files.token(role)
+        if token is not None and tokenizer.inner.token_to_id(token) is not None:
+            options[f"{role}_token"] = token
+    eos_token = options.get("eos_token")
+    if eos_token is None or tokenizer.inner.token_to_id(eos_token) not in tokenizer.ends:
+        options["eos_token"] = tokenizer.inner.id_to_token(tokenizer.end)
+    if tokenizer.bos is not None:
+        options["bos_token"] = tokenizer.inner.id_to_token(tokenizer.bos)
+    options.setdefault("pad_token", options["eos_token"])
+    additional = files.additional_special_tokens()
+    options["additional_special_tokens"] = [
+        token for token in additional if tokenizer.inner.token_to_id(token) is not None
+    ]
+    return options
 
 
 def _with_end(tokenizer: SubwordTokenizer) -> Any:

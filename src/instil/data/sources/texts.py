@@ -79,11 +79,7 @@ def texts(
     _, class_names = class_labels(every_label, classes)
     parts: dict[str, Samples] = {}
     for split, part in columns.items():
-        ids, mask, num_cut = _rows([part[name] for name in names], encoder, length)
-        if num_cut:
-            notes.append(
-                f"{num_cut} of {len(ids)} {split} texts are longer than {length} tokens and are cut"
-            )
+        ids, mask = _rows([part[name] for name in names], encoder, length, split, notes)
         labels, _ = class_labels(part[label], class_names)
         tensors = {"input_ids": ids, "attention_mask": mask}
         facts = {"vocabulary": encoder.size, "length": length}
@@ -146,9 +142,16 @@ def _check_labels(path: Path, values: Sequence[Any], classes: Sequence[str] | No
 
 
 def _rows(
-    columns: Sequence[Sequence[str]], tokenizer: Tokenizer, length: int
-) -> tuple[Tensor, Tensor, int]:
-    """Return tokens and attention mask (N, ``length``) of texts or pairs, and how many are cut."""
+    columns: Sequence[Sequence[str]],
+    tokenizer: Tokenizer,
+    length: int,
+    split: str,
+    notes: list[str],
+) -> tuple[Tensor, Tensor]:
+    """Return tokens and attention mask (N, ``length``) of texts, or of pairs of texts.
+
+    Texts that are cut add a sentence to ``notes``.
+    """
     num_rows = len(columns[0])
     ids = torch.full((num_rows, length), tokenizer.end)
     mask = torch.zeros(num_rows, length, dtype=torch.int64)
@@ -164,7 +167,11 @@ def _rows(
         tokens = _joined(tokens, second, length)
         ids[row, : len(tokens)] = torch.tensor(tokens)
         mask[row, : len(tokens)] = 1
-    return ids, mask, num_cut
+    if num_cut:
+        notes.append(
+            f"{num_cut} of {num_rows} {split} texts are longer than {length} tokens and are cut"
+        )
+    return ids, mask
 
 
 def _joined(first: list[int], second: list[int], length: int) -> list[int]:

@@ -70,7 +70,7 @@ def _gradient(objective: Objective, num_missing: int) -> Tensor | None:
             torch.manual_seed(0)
             single.build(*outputs)
             loss = single(*outputs, batch).losses["loss"]
-            (gradient,) = torch.autograd.grad(loss, student)
+            gradient: Tensor = torch.autograd.grad(loss, student)[0]
     except (ValueError, RuntimeError, KeyError, IndexError):
         # Other checks name what is missing.
         return None

@@ -1,6 +1,6 @@
 """Gain of every shipped recipe over the same student alone, with the same budget.
 
-python benchmarks/gains.py [RECIPE ...] [--processes 2] [--json benchmarks/gains.json]
+python benchmarks/gains.py [RECIPE ...] [--seeds 5] [--processes 2] [--json benchmarks/gains.json]
 
 ``gains.yaml`` contains the rows: a question, and the recipes with overrides that answer it. Each
 recipe runs completely over its seeds, as with ``instil run``; a recipe with a store is recorded
@@ -54,10 +54,15 @@ def rows() -> list[tuple[str, str]]:
     ]
 
 
-def measured(command: str) -> dict[str, Any]:
-    """Run a recipe with overrides and return its row, with ``error`` if it fails."""
+def measured(command: str, seeds: int | None = None) -> dict[str, Any]:
+    """Run a recipe with overrides and return its row, with ``error`` if it fails.
+
+    ``seeds`` is a number of seeds instead of those of the recipe.
+    """
     torch.set_num_threads(1)
     name, *options = command.split()
+    if seeds is not None:
+        options.append(f"seeds={list(range(seeds))}")
     start = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -145,6 +150,7 @@ def main() -> int:
         type=Path,
         help="also write the table to this file; its other rows are kept",
     )
+    parser.add_argument("--seeds", type=int, help="number of seeds instead of those of the recipe")
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     results: dict[str, dict[str, Any]] = {}
@@ -162,7 +168,8 @@ def main() -> int:
             if command not in finished or command.split()[0] in options.recipes
         }
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(measured, command) for command in commands]):
+        tasks = [pool.submit(measured, command, options.seeds) for command in commands]
+        for done in as_completed(tasks):
             row = done.result()
             results[row["command"]] = row
             print(line(row), flush=True)

@@ -32,4 +32,7 @@ def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setenv("INSTIL_CACHE", str(tmp_path_factory.mktemp("cache")))
         # Students are trained, unless a test shares them.
         patch.setenv("INSTIL_CACHE_GB", "0")
+        # ultralytics writes its settings when it is imported.
+        patch.setenv("YOLO_CONFIG_DIR", str(tmp_path_factory.mktemp("settings")))
+        patch.setenv("YOLO_OFFLINE", "true")
         yield

@@ -113,6 +113,8 @@ EXECUTED = {
     ],
     "modalities/detection.md": [
         "yaml: test_recipe_of_detection",
+        "yaml: test_yolo_of_detection",
+        "python: test_yolo_of_detection",
         "python: test_recipe_of_detection",
     ],
     "modalities/depth.md": ["yaml: test_recipe_of_depth", "yaml: test_folder_of_depth"],

@@ -205,9 +205,25 @@ def test_recipe_of_detection(empty_folder: Path) -> None:
     result = short_result(text, "teacher_train.epochs=1")
     assert result["headline"] == "map"
     assert set(last_losses()) == {"student/own_loss", "student/crosskd"}
-    (code,) = blocks("modalities/detection.md", "python")
+    code = blocks("modalities/detection.md", "python")[1]
     exec(code.replace("runs/boxes", "out"), {})
     assert Path("detector.onnx").stat().st_size > 0
+
+
+def test_yolo_of_detection(empty_folder: Path) -> None:
+    ultralytics = pytest.importorskip("ultralytics")
+    from tests.data.sources.test_coco import write
+
+    write(empty_folder / "pictures", "../annotations.json", count=12)
+    scales = [f"{part}.options.scale=[0.33,0.0625,1024]" for part in ("teacher", "student")]
+    text = blocks("modalities/detection.md", "yaml")[1]
+    result = short_result(text, "teacher_train.epochs=1", *scales)
+    assert result["headline"] == "map"
+    assert set(last_losses()) == {"student/own_loss", "student/pkd"}
+    code = blocks("modalities/detection.md", "python")[0]
+    exec(code.replace("runs/yolo", "out"), {})
+    (found,) = ultralytics.YOLO("student.pt").predict("pictures/0.png", imgsz=64, verbose=False)
+    assert found.names == {0: "cat", 1: "dog"}
 
 
 def test_recipe_of_depth(empty_folder: Path) -> None:

@@ -201,10 +201,16 @@ def _last_linear(model: nn.Module) -> str:
     return names[-1] if names else ""
 
 
+def _ultralytics(model: Any) -> tuple[list[str], str]:
+    # The head reads the levels of the neck.
+    return [f"model.{layer}" for layer in model.model[-1].f], ""
+
+
 FAMILIES = {
     "timm": _timm,
     "torchvision": _torchvision,
     "transformers": _transformers,
     "instil": _own,
+    "ultralytics": _ultralytics,
 }
 """Function of each package that finds feature levels and the path of the classifier."""

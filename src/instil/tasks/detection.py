@@ -20,6 +20,7 @@ from instil.tasks.bases.own_labels import label_parameter
 from instil.tasks.bases.query_detector_call import query_detector_call
 from instil.tasks.bases.scores import scores
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
+from instil.tasks.bases.yolo_call import is_yolo, yolo_call
 from instil.tasks.classification import preprocess, resized_images
 
 IOU_THRESHOLD = 0.5
@@ -39,7 +40,7 @@ def call(
     Args:
         model: a model that returns logits and box logits, by these names or in this order; a
             detector with the parameter ``targets``, as those of torchvision, whose class 0 is the
-            background; or one with ``labels``, as those of transformers.
+            background; one with ``labels``, as those of transformers; or a YOLO of ultralytics.
         batch: ``image`` (N, C, H, W) in [0, 1]; it is resized and normalised for this model.
         size: side, or height and width, of the model's images; None for no resizing.
         mean: mean of each channel.
@@ -48,8 +49,8 @@ def call(
 
     Returns:
         ``logits`` (N, C) and ``box_logits`` (N, 4 * bins). Of a detector with ``targets`` or
-        ``labels`` its ``loss`` in train mode, ``detections`` in eval mode, and further roles of
-        ``detector_call`` and ``query_detector_call``.
+        ``labels`` and of a YOLO its ``loss`` in train mode, ``detections`` in eval mode, and
+        further roles of ``detector_call``, ``query_detector_call`` and ``yolo_call``.
 
     Raises:
         ValueError: for a model with other outputs.
@@ -61,13 +62,15 @@ def call(
     if label_parameter(model) == "labels":
         colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         return query_detector_call(model, batch, colour, roles)
+    if is_yolo(model):
+        return yolo_call(model, batch, images, roles)
     result = model(images)
     if isinstance(result, Mapping) and {"logits", "box_logits"} <= result.keys():
         return {"logits": result["logits"], "box_logits": result["box_logits"]}
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise ValueError(
             "the model does not detect objects. Expected class logits and box logits, or a "
-            f"detector of torchvision or transformers, got {form_of(result)}"
+            f"detector of torchvision, transformers or ultralytics, got {form_of(result)}"
         )
     logits, box_logits = result
     return {"logits": logits, "box_logits": box_logits}

@@ -17,6 +17,8 @@ from instil.functional.feature_maps import resize
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.items import Items
 
+PREDICTIONS = (("anchor_logits",), ("anchor_boxes",))
+"""Roles of the predictions for all anchors."""
 EPSILON = 1e-6
 """Added to standard deviations, as in the authors' code."""
 
@@ -123,14 +125,8 @@ class CrossKD(Objective):
         "from the labels only. Statistics of features are over the batch.",
     )
     needs: ClassVar = {
-        "student": (("class_features",), ("box_features",), ("anchor_logits",), ("anchor_boxes",)),
-        "teacher": (
-            ("class_features",),
-            ("box_features",),
-            ("anchor_logits",),
-            ("anchor_boxes",),
-            ("dense_head",),
-        ),
+        "student": (("class_features",), ("box_features",), *PREDICTIONS),
+        "teacher": (("class_features",), ("box_features",), *PREDICTIONS, ("dense_head",)),
     }
 
     def __init__(
@@ -149,6 +145,8 @@ class CrossKD(Objective):
         box_weight: Annotated[NonNegative, Doc("weight of the boxes")] = 1.0,
     ):
         super().__init__()
+        if position is None:
+            self.needs = dict.fromkeys(("student", "teacher"), PREDICTIONS)  # type: ignore[misc]
         self.position = position
         self.beta = beta
         self.box_weight = box_weight

@@ -5,31 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SMALLEST_SIDE = 0.01
-"""Smallest side of a box in pixels; in float32, thinner ones may have no area."""
-
-
-@dataclass
-class AnnotatedPicture:
-    """A picture and its objects.
-
-    Attributes:
-        name: path of the file, relative to the folder of the pictures.
-        size: width and height in the annotations; None if the file does not have them.
-        boxes: left, top, right and bottom of each object, or group of objects, in pixels.
-        classes: name of the class of each object.
-        is_group: whether each box is that of a group of objects (``iscrowd``).
-    """
-
-    name: str
-    size: tuple[float, float] | None
-    boxes: list[list[float]] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
-    is_group: list[bool] = field(default_factory=list)
+from instil.data.annotated_pictures import AnnotatedPicture, is_visible
 
 
 @dataclass
@@ -75,7 +55,7 @@ def read_annotations(path: Path) -> Annotations:
         picture = entry_of(where, "image_id", annotation, pictures)
         category = entry_of(where, "category_id", annotation, categories)
         box = edges_of(where, annotation.get("bbox"))
-        if not _is_visible(box, picture.size):
+        if not is_visible(box, picture.size):
             result.num_invisible += 1
             continue
         picture.boxes.append(box)
@@ -83,16 +63,6 @@ def read_annotations(path: Path) -> Annotations:
         picture.is_group.append(bool(annotation.get("iscrowd")))
         result.num_groups += picture.is_group[-1]
     return result
-
-
-def _is_visible(box: list[float], size: tuple[float, float] | None) -> bool:
-    """Whether a part of a box with an area lies in the picture."""
-    left, top, right, bottom = box
-    # Torchvision refuses boxes without area.
-    if min(right - left, bottom - top) < SMALLEST_SIDE:
-        return False
-    width, height = size or (math.inf, math.inf)
-    return right > 0 and bottom > 0 and left < width and top < height
 
 
 def read_content(path: Path) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 import numpy as np
 from typing_extensions import Doc
 
-from instil.data.pictures import upright
 from instil.files.atomic import atomic
 from instil.files.cache import cache_folder
 
@@ -24,6 +23,8 @@ BrokenOption = Annotated[
 ]
 NUM_HEADERS = 10_000
 """Largest number of files whose size is read before training, in about a second."""
+ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
+"""Tag of the orientation in EXIF, and its values for a picture that lies on its side."""
 NUM_NAMED = 3
 """Largest number of files in a message."""
 
@@ -92,11 +93,11 @@ def check_one_size(paths: Sequence[Path], size: tuple[int, int] | None) -> None:
     step = max(1, -(-len(paths) // NUM_HEADERS))
     example_of_size: dict[tuple[int, int], Path] = {}
     for path in paths[::step]:
-        example_of_size.setdefault(_size_of(path), path)
+        example_of_size.setdefault(picture_size(path), path)
     if len(example_of_size) == 1:
         return
     # The orientation may need the whole file.
-    examples = {_size_of(path, is_upright=True): path for path in example_of_size.values()}
+    examples = {picture_size(path, is_upright=True): path for path in example_of_size.values()}
     if len(examples) > 1:
         names = [f"{path} has {width} x {height}" for (width, height), path in examples.items()]
         raise ValueError(
@@ -105,13 +106,19 @@ def check_one_size(paths: Sequence[Path], size: tuple[int, int] | None) -> None:
         )
 
 
-def _size_of(path: Path, is_upright: bool = False) -> tuple[int, int]:
-    """(width, height) of a picture, as its header states it or turned by its orientation."""
+def picture_size(path: Path, is_upright: bool = False) -> tuple[int, int]:
+    """Return width and height of a picture.
+
+    Args:
+        path: file of the picture.
+        is_upright: whether its orientation turns it; else they are those of the header.
+    """
     from PIL import Image
 
     with Image.open(path) as picture:
-        size: tuple[int, int] = (upright(picture) if is_upright else picture).size
-        return size
+        width, height = picture.size
+        is_turned = is_upright and picture.getexif().get(ORIENTATION) in QUARTER_TURNS
+        return (height, width) if is_turned else (width, height)
 
 
 def _broken_message(broken: dict[Path, str]) -> str:

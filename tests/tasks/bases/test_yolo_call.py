@@ -1,4 +1,4 @@
-"""YOLO detectors of ultralytics: losses, detections and predictions of anchors; runs; checkpoints."""
+"""YOLO detectors of ultralytics: losses, detections, predictions of anchors and checkpoints."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def test_detections_are_in_pixels_of_the_batch(name: str) -> None:
         )
         expected = call(model, batch)
     for one in same["detections"]:
-        assert one["boxes"].shape == (len(one["labels"]), 4) and len(one["labels"])
+        assert len(one["labels"]) > 0
+        assert one["boxes"].shape == (len(one["labels"]), 4)
         assert one["labels"].dtype == torch.int64
         assert (one["scores"].diff() <= 0).all()
     for one, other in zip(larger["detections"], expected["detections"], strict=True):

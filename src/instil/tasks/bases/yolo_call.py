@@ -37,8 +37,9 @@ def yolo_call(
 ) -> Outputs:
     """Run a YOLO detector; in train mode it returns its loss.
 
-    Predictions of all anchors are those of the head that detects: in a model with two heads (YOLO26)
-    the one that needs no suppression of overlapping boxes, which learns nothing for the backbone.
+    Predictions of all anchors are those of the head that detects. In a model with two heads
+    (YOLO26), it is the one without suppression of overlapping boxes, and no gradient passes from it
+    to the backbone.
 
     Args:
         model: detector of ultralytics.
@@ -77,8 +78,8 @@ def _check_size(images: Tensor, stride: int) -> None:
     if height % stride or width % stride:
         nearest = max(1, round(max(height, width) / stride)) * stride
         raise ValueError(
-            f"input.size: this detector reads images whose sides are multiples of {stride}. Expected "
-            f"a size such as {nearest}, got {height} x {width}"
+            f"input.size: this detector reads images whose sides are multiples of {stride}. "
+            f"Expected a size such as {nearest}, got {height} x {width}"
         )
 
 

@@ -124,5 +124,5 @@ def test_bad_options(tmp_path, options, message):
 def test_a_folder_has_no_boxes(tmp_path):
     paint(tmp_path / "data" / "images" / "0.png")
     (tmp_path / "data" / "labels").mkdir()
-    with pytest.raises(ValueError, match=r"^path: .* no boxes .* set data.name to coco"):
+    with pytest.raises(ValueError, match=r"^path: .* no boxes .*data.name: yolo.*data.name: coco"):
         folder("data", base=tmp_path, task_name="detection")

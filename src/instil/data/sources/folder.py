@@ -101,8 +101,8 @@ def folder(
     mode_options = {"channels": channels, "size": size, "background": background}
     if task_name == "detection":
         raise ValueError(
-            f"path: this source reads no boxes of the pictures in {root}. Expected the YAML file of "
-            "a data set of YOLO (data.name: yolo) or the JSON annotations of COCO (data.name: coco)"
+            f"path: this source reads no boxes of the pictures in {root}. Expected the YAML file "
+            "of YOLO data (data.name: yolo) or the JSON annotations of COCO (data.name: coco)"
         )
     _check_task(task_name, classes, depth_scale, padding)
     if task_name == "pose":

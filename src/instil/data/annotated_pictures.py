@@ -96,7 +96,9 @@ def boxed_splits(
         ValueError: for unreadable pictures unless ``options.broken`` is ``skip``, and pictures of
             different sizes that are not resized.
     """
-    all_files = [path for rows in by_part.values() for path, _ in rows]
+    all_files: list[Path] = []
+    for rows in by_part.values():
+        all_files += [path for path, _ in rows]
     good, broken_notes = readable_pictures(all_files, all_files[0].parent, options.broken)
     by_part = {part: [row for row in rows if row[0] in good] for part, rows in by_part.items()}
     first = Files((by_part["train"][0][0],)) if by_part.get("train") else Files(tuple(all_files))

@@ -149,7 +149,7 @@ def _parsed(where: str, line: str, num_classes: int) -> tuple[int, list[float]]:
         )
     if index not in range(num_classes):
         raise ValueError(f"{where}: Expected a class from 0 to {num_classes - 1}, got {index:g}")
-    if not all(0 <= number <= 1 for number in numbers):
+    if not all(0 <= value <= 1 for value in numbers):
         raise ValueError(f"{where}: Expected fractions of the picture, 0 to 1, got {numbers[:4]}")
     if len(numbers) == 4:
         x, y, width, height = numbers

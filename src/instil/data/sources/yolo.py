@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +55,7 @@ def yolo(
     """
     path = located(file, base)
     names, files = read_description(path)
-    whole = [picture for pictures in files.values() for picture in pictures]
+    whole = list(itertools.chain.from_iterable(files.values()))
     # Sizes of pictures are read next, so the unreadable ones are left out here.
     good, notes = readable_pictures(whole, whole[0].parent, broken)
     by_part: dict[str, list[tuple[Path, AnnotatedPicture]]] = {}

@@ -74,10 +74,8 @@ def _configuration(request: ModelRequest) -> dict[str, Any]:
     # A configuration has all sizes of a model: yolo26.yaml that of yolo26n.
     stem = re.sub(rf"(\d+)[{SCALES}]", r"\1", request.name, count=1)
     if request.name not in names and stem not in names:
-        names += [
-            re.sub(r"(\d+)", rf"\1{scale}", name, count=1) for name in names for scale in "nsm"
-        ]
-        close = suggestion(request.name, names)
+        sized = [re.sub(r"(\d+)", r"\1n", name, count=1) for name in names]
+        close = suggestion(request.name, [*names, *sized])
         raise ValueError(f"ultralytics has no model '{request.name}'.{close}")
     configuration: dict[str, Any] = request.create(lambda: yaml_model_load(f"{request.name}.yaml"))
     head = configuration["head"][-1][2]
@@ -134,7 +132,7 @@ def _load(model: Any, request: ModelRequest) -> None:
 def _check_same_network(
     spec: str, file: str, state: dict[str, Tensor], loaded: dict[str, Tensor]
 ) -> None:
-    """Refuse weights of which ultralytics would load only some."""
+    """Refuse weights if ultralytics would load only some of them."""
     for name, value in state.items():
         if DEPENDS_ON_DATA.fullmatch(name):
             continue

@@ -222,8 +222,8 @@ def test_yolo_of_detection(empty_folder: Path) -> None:
     assert set(last_losses()) == {"student/own_loss", "student/pkd"}
     code = blocks("modalities/detection.md", "python")[0]
     exec(code.replace("runs/yolo", "out"), {})
-    (found,) = ultralytics.YOLO("student.pt").predict("pictures/0.png", imgsz=64, verbose=False)
-    assert found.names == {0: "cat", 1: "dog"}
+    (shown,) = ultralytics.YOLO("student.pt").predict("pictures/0.png", imgsz=64, verbose=False)
+    assert shown.names == {0: "cat", 1: "dog"}
 
 
 def test_recipe_of_depth(empty_folder: Path) -> None:

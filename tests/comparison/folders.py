@@ -41,6 +41,7 @@ def write_run(
     baselines: Mapping[str, float] = LEVELS,
     metric: str = "accuracy",
     num_test: int = 500,
+    test_digest: str | None = None,
     version: str = "0.1.0",
     **recipe: Any,
 ) -> Path:
@@ -54,7 +55,7 @@ def write_run(
     result: dict[str, Any] = {
         "status": "complete",
         "task": "classification",
-        "data": {"test": num_test},
+        "data": {"test": num_test, "test_digest": test_digest},
         "seeds": seeds,
         "headline": metric,
         "higher_is_better": metric == "accuracy",

@@ -35,6 +35,20 @@ def test_only_results_of_one_task_data_and_metric_share_a_table(tmp_path: Path) 
     assert [row.method for row in groups[2].results][:2] == ["alone", "label_smoothing"]
 
 
+def test_files_with_other_content_have_tables_of_their_own(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "a", test_digest="0123456789abcdef"),
+        write_run(
+            tmp_path / "b", (0.93, 0.94, 0.95), objective="dkd", test_digest="fedcba98765432"
+        ),
+    ]
+    first, second = compare(runs).groups
+    assert first.setting.details.endswith("test data 0123456789ab")
+    assert second.setting.details.endswith("test data fedcba987654")
+    (group,) = compare([runs[0], write_run(tmp_path / "without", objective="dkd")]).groups
+    assert "test data" not in group.setting.details
+
+
 def test_an_arm_that_runs_share_is_one_row(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", (0.9, 0.9, 0.9), objective="dkd")]
     (group,) = compare([*runs, runs[0]]).groups

@@ -17,7 +17,8 @@ class Setting:
     """Task, data and metric. Only results of one setting are compared with each other.
 
     Attributes:
-        key: text that is equal for equal settings, apart from ``num_test``.
+        key: text that is equal for equal settings, apart from ``num_test`` and
+            ``test_digest``.
         task: name of the task.
         data: name of the data.
         details: options of the data, number of labels and of samples, for readers.
@@ -25,6 +26,7 @@ class Setting:
         higher_is_better: direction of the metric.
         is_fraction: the metric is shown in percent.
         num_test: number of test samples; differs if the data were changed. None: not recorded.
+        test_digest: digest of the test samples with their labels. None: not recorded.
     """
 
     key: str
@@ -35,6 +37,7 @@ class Setting:
     higher_is_better: bool
     is_fraction: bool
     num_test: int | None = None
+    test_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,28 +147,51 @@ def group_by_setting(results: Iterable[TrainedResult]) -> list[SettingGroup]:
     An arm that several runs share (same method, network, seeds and scores) becomes one result.
     """
     results = list(results)
-    test_sizes: dict[str, set[int]] = {}
-    for result in results:
-        if result.setting.num_test is not None:
-            test_sizes.setdefault(result.setting.key, set()).add(result.setting.num_test)
+    sizes: dict[str, set[Any]] = {}
+    digests: dict[str, set[Any]] = {}
+    for setting in (result.setting for result in results):
+        sizes.setdefault(setting.key, set()).add(setting.num_test)
+        digests.setdefault(setting.key, set()).add(setting.test_digest)
     by_setting: dict[Any, list[TrainedResult]] = {}
     for result in results:
         setting = result.setting
-        sizes = test_sizes.get(setting.key, set())
-        # A search does not record the size. It joins the runs if all of them agree.
-        only_size = next(iter(sizes)) if len(sizes) == 1 else None
-        by_setting.setdefault((setting.key, setting.num_test or only_size), []).append(result)
-    return [_group(members) for members in by_setting.values()]
+        num_test = setting.num_test or _only(sizes[setting.key])
+        digest = setting.test_digest or _only(digests[setting.key])
+        by_setting.setdefault((setting.key, num_test, digest), []).append(result)
+    return [
+        _group(members, has_other_data=len(digests[key] - {None}) > 1)
+        for (key, _, _), members in by_setting.items()
+    ]
 
 
-def _group(members: list[TrainedResult]) -> SettingGroup:
-    """Return the ranked results of one setting, without copies."""
+def _only(recorded: set[Any]) -> Any:
+    """Return the value on which all results that recorded one agree, otherwise None.
+
+    Results of earlier versions, which did not record it, join these results.
+    """
+    values = recorded - {None}
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _group(members: list[TrainedResult], has_other_data: bool) -> SettingGroup:
+    """Return the ranked results of one setting, without copies.
+
+    Args:
+        members: results of the setting.
+        has_other_data: whether another setting differs in the content of the test data only,
+            which the details then name.
+    """
     equal_results: dict[Any, list[TrainedResult]] = {}
     for result in members:
         same = (result.kind, result.method, result.student, result.seeds, result.values)
         equal_results.setdefault(same, []).append(result)
     merged = [_merged(copies) for copies in equal_results.values()]
-    setting = max((row.setting for row in members), key=lambda one: one.num_test or 0)
+    setting = max(
+        (row.setting for row in members), key=lambda one: (one.num_test or 0, one.test_digest or "")
+    )
+    if has_other_data:
+        name = f"test data {(setting.test_digest or 'not recorded')[:12]}"
+        setting = replace(setting, details=", ".join(filter(None, (setting.details, name))))
     sign = -1 if setting.higher_is_better else 1
     ranked = sorted(merged, key=lambda row: (row.kind == "teacher", sign * row.mean))
     return SettingGroup(setting, tuple(ranked))

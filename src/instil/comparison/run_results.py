@@ -78,6 +78,7 @@ def _setting(record: Record, recipe: Mapping[str, Any]) -> Setting:
         values,
         record.is_number(metric),
         None if num_test is None else int(num_test),
+        record.get("data", "test_digest"),
     )
 
 

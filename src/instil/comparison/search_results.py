@@ -45,7 +45,15 @@ def search_results(
     values: list[float] = []
     for row in outcome["finalists"]:
         values += row["test"]["values"]
-    setting = setting_of(recipe, outcome["headline"], outcome["higher_is_better"], values)
+    data = outcome.get("data", {})
+    setting = setting_of(
+        recipe,
+        outcome["headline"],
+        outcome["higher_is_better"],
+        values,
+        num_test=data.get("test"),
+        test_digest=data.get("test_digest"),
+    )
     results = [_result(folder, row, outcome, recipe, setting) for row in outcome["finalists"]]
     teacher = outcome.get("teacher")
     if teacher is not None and teacher.get("score") is not None:

@@ -20,6 +20,7 @@ def setting_of(
     values: Sequence[float],
     is_number: bool = False,
     num_test: int | None = None,
+    test_digest: str | None = None,
 ) -> Setting:
     """Return the setting of a result.
 
@@ -30,6 +31,7 @@ def setting_of(
         values: test scores; the metric is shown in percent if all are between -1 and 1.
         is_number: the run marks the metric as one that is not shown in percent.
         num_test: number of test samples, if it was recorded.
+        test_digest: digest of the test samples with their labels, if it was recorded.
     """
     task = recipe.get("task")
     task_name = str(task.get("name", "?")) if isinstance(task, dict) else str(task)
@@ -52,6 +54,7 @@ def setting_of(
         higher_is_better=higher_is_better,
         is_fraction=metric not in NUMBERS and not is_number and all(-1 <= v <= 1 for v in values),
         num_test=num_test,
+        test_digest=test_digest,
     )
 
 

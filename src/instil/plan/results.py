@@ -15,6 +15,7 @@ from instil.engine.cpu_offload import without_offload
 from instil.experiment.data_checks import class_problems, validation_notes
 from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import exported_student
+from instil.experiment.sample_digest import sample_digest
 from instil.experiment.stage_data import has_different_data
 from instil.experiment.weighting_advice import weighting_advice
 from instil.export.latency import measure
@@ -176,6 +177,7 @@ def _data_facts(experiment: Experiment) -> dict[str, Any]:
         "labelled": label_count(samples),
         "validation": len(splits.validation),
         "test": len(splits.test),
+        "test_digest": sample_digest(splits.test),
         "streamed": isinstance(samples, Stream),
         "surrogate": None if surrogate is None else surrogate.name,
     }
@@ -219,12 +221,8 @@ def _recipe_notes(experiment: Experiment) -> list[str]:
     for stage in experiment.stages:
         advice |= dict.fromkeys(weighting_advice(stage))
         advice |= dict.fromkeys(class_problems(stage, stage.train_data(stage.recipe.seeds[0])))
-    return [
-        *experiment.notes,
-        *validation_notes(experiment),
-        *experiment.warnings,
-        *advice,
-    ]
+    notes = [*experiment.notes, *validation_notes(experiment)]
+    return [*notes, *experiment.warnings, *advice]
 
 
 def _baseline_warnings(gains: Mapping[str, Any]) -> Iterator[str]:

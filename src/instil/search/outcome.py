@@ -7,6 +7,7 @@ from typing import Any
 
 from instil import recipe as recipes
 from instil.experiment.data_checks import validation_notes
+from instil.experiment.sample_digest import sample_digest
 from instil.files.atomic import atomic
 from instil.files.json_files import write_json
 from instil.recipe import build
@@ -55,6 +56,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         **_compare(rows, ranked, winner["name"], study.higher_is_better),
         "finalists": [rows[name] for name in ranked],
         "teacher": teacher,
+        "data": _data_facts(study),
         "student_parameters": winner["parameters"],
         "final_seeds": study.final_seeds,
         "schedule": state.schedule.to_json(),
@@ -72,6 +74,12 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     arm_name = winner["arm"] if "arm" in winner else winner["name"]
     _write_recipe(study, names[arm_name], outcome)
     return outcome
+
+
+def _data_facts(study: Study) -> dict[str, Any]:
+    """Return number and digest of the test samples, under the same keys as in ``result.json``."""
+    samples = study.trainer.lock.open().splits.test
+    return {"test": len(samples), "test_digest": sample_digest(samples)}
 
 
 def time_notes(study: Study) -> list[str]:

@@ -231,6 +231,13 @@ def test_trainings_that_take_longer_than_the_time_are_a_note() -> None:
     assert note.startswith("The trainings took 60 s, more than the budget of 20 s.")
 
 
+def test_references_of_a_student_that_starts_from_the_teacher(tmp_path: Path) -> None:
+    own = recipe(student={"model": "teacher", "changes": {"quantized": {"bits": 8}}})
+    result = start(own, Settings(candidates=("dkd",), num_seeds=1), tmp_path / "out", silent())
+    assert {"alone", "label_smoothing"} <= {row["name"] for row in result["finalists"]}
+    assert all(trial["status"] == "complete" for trial in result["trials"])
+
+
 def test_a_budget_that_cannot_suffice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"budget: too small. Expected at least \d+ optimizer"):
         search(tmp_path / "small", max_steps=20)

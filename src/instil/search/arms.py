@@ -155,7 +155,8 @@ def reference_arms(recipe: Recipe, task: Any) -> Iterator[Arm]:
             continue
         objectives = _objectives_of(recipe, baseline.label_objectives(task))
         changes: dict[str, Any] = {"objectives": objectives, "scheme": {"type": "offline"}}
-        if not baseline.needs_teacher:
+        # A student that starts from the teacher is built from it, also without its outputs.
+        if not baseline.needs_teacher and recipe.student.model != "teacher":
             changes |= {"teacher": None, "store": None, "ensemble": None}
         yield Arm(name, "baseline", True, changes | {"balance": None})
     if has_teacher:

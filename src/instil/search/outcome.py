@@ -47,7 +47,6 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     winner = rows[facts["winner"]]
     state = study.state
     trials = study.earlier + study.results
-    notes = [*validation_notes(experiment), *state.schedule.notes, *study.notes]
     outcome = {
         "name": experiment.recipe.name,
         "headline": metric,
@@ -62,7 +61,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "schedule": state.schedule.to_json(),
         "steps": sum(_steps(result) for result in trials),
         "seconds": round(sum(result["seconds"] for result in trials), 3),
-        "notes": [*notes, *failures, *time_notes(study)],
+        "notes": [*_notes(study), *failures],
         "arms": [arm.to_json() for arm in state.arms],
         "refused": state.refused,
         "signals": state.signals,
@@ -80,6 +79,12 @@ def _data_facts(study: Study) -> dict[str, Any]:
     """Return number and digest of the test samples, under the same keys as in ``result.json``."""
     samples = study.trainer.lock.open().splits.test
     return {"test": len(samples), "test_digest": sample_digest(samples)}
+
+
+def _notes(study: Study) -> list[str]:
+    """Return the sentences on data, budget and rounds."""
+    notes = [*study.state.schedule.notes, *study.notes, *time_notes(study)]
+    return [*validation_notes(study.trainer.experiment), *notes]
 
 
 def time_notes(study: Study) -> list[str]:

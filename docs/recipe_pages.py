@@ -126,7 +126,8 @@ def _type_name(annotation: Any) -> str:
 
 def _default(name: str, field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
-        return "the name of the objective" if name == "type" else "required"
+        is_key = "the key of the section" in _description(field)
+        return "the key of the section" if is_key else "required"
     if isinstance(field.default, BaseModel):
         return "its defaults"
     if name in COMPUTED:

@@ -106,6 +106,9 @@ def test_recipe_keys_have_every_section(generated: dict[str, str]) -> None:
     headings = re.findall(r"^## (.+)$", generated["recipe_keys.md"], re.MULTILINE)
     for section in ("data.augment", "student", "objectives.<name>", "train.optimizer"):
         assert any(f"`{section}`" in heading for heading in headings), section
+    page = generated["recipe_keys.md"]
+    assert page.count("| `type` | str | the key of the section |") == 2  # objectives and metrics
+    assert "| `type` | str | required | Name in the catalogue. |" in page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

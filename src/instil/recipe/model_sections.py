@@ -51,7 +51,7 @@ class ModelConfig(Section):
     rounds share ``train`` equally. Only for a student, in a recipe without ``stages``."""
 
     weights: str | None = None
-    """File of weights."""
+    """File of weights: ``.safetensors``, or ``.pt`` or ``.pth`` with plain tensors."""
 
     is_trained: bool = False
     """Whether the network is trained as it is built, so that a teacher is not trained first."""

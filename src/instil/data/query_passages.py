@@ -15,6 +15,16 @@ from instil.data.tokenizers import Tokenizer
 from instil.functional.ranking import PADDED_SCORE
 
 
+def first_token(tokenizer: Tokenizer) -> int | None:
+    """Return the first token of a text; None if there is none.
+
+    Args:
+        tokenizer: tokenizer of the data.
+    """
+    # Tokenizers of RoBERTa have a first token of texts, but no [CLS].
+    return tokenizer.bos if tokenizer.start is None else tokenizer.start
+
+
 def framed(tokenizer: Tokenizer, text: str, length: int | None = None) -> list[int]:
     """Return the tokens of a text between start and end token, cut to ``length``.
 
@@ -23,8 +33,7 @@ def framed(tokenizer: Tokenizer, text: str, length: int | None = None) -> list[i
         text: the text.
         length: largest number of tokens, with start and end; None for all.
     """
-    # Tokenizers of RoBERTa have a first token of texts, but no [CLS].
-    first = tokenizer.bos if tokenizer.start is None else tokenizer.start
+    first = first_token(tokenizer)
     start = [] if first is None else [first]
     tokens = tokenizer.encode(text)[0]
     if length is not None:
@@ -132,6 +141,10 @@ def query_data(
         "passage_input_ids": passage_ids.view(shape),
         "passage_attention_mask": passage_mask.view(shape),
     }
+    if first_token(tokenizer) is not None:
+        # A second text has no first token of its own; RoBERTa has a second separator there.
+        start = [*separators(tokenizer)[1:], -1][0]
+        tensors["passage_start"] = torch.full((len(queries),), start)
     if scores is not None:
         tensors["teacher_scores"] = _table(scores, num_passages, PADDED_SCORE)
     # A text network of this package gets one output, which a cross-encoder reads.

@@ -12,6 +12,7 @@ from instil.tasks.bases.checks import check_compares_tokens
 from instil.tasks.bases.classes import ClassTask
 from instil.tasks.bases.main_output import outputs_by_role
 from instil.tasks.bases.own_labels import label_arguments
+from instil.tasks.bases.token_types import token_types
 from instil.tasks.classification import forward_kwargs
 
 ROLES = ("logits", "hidden_states", "attentions", "embedding", "loss")
@@ -23,7 +24,8 @@ def call(model: nn.Module, batch: Batch, pass_labels: bool = False) -> Outputs:
 
     Args:
         model: a transformers model, or one that is called like it.
-        batch: ``input_ids`` and optionally ``attention_mask`` (N, L).
+        batch: ``input_ids`` and optionally ``attention_mask`` (N, L). For models with
+            segments, the second of two texts begins after the first end token.
         pass_labels: whether a model with the parameter ``labels`` receives them in train mode, and
             computes its own ``loss``.
 
@@ -33,9 +35,9 @@ def call(model: nn.Module, batch: Batch, pass_labels: bool = False) -> Outputs:
         embeddings, then the output of each layer) and ``attentions`` (N, H, L, L), after the
         softmax.
     """
-    mask = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
+    tokens = {key: batch[key] for key in ("input_ids", "attention_mask") if key in batch}
     labels = label_arguments(model, batch) if pass_labels else {}
-    result = model(input_ids=batch["input_ids"], **mask, **forward_kwargs(model), **labels)
+    result = model(**tokens, **token_types(model, batch), **forward_kwargs(model), **labels)
     outputs = outputs_by_role(result, ROLES)
     if "embedding" not in outputs and "hidden_states" in outputs:
         outputs["embedding"] = outputs["hidden_states"][-1][:, 0]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Outputs
 from instil.functional.ranking import PADDED_SCORE
+from instil.tasks.bases.token_types import token_types
 from instil.tasks.sentence_embedding import SCALE, embed
 
 CROSS_ENCODER_CLASSES = "ForSequenceClassification"
@@ -27,7 +28,9 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
     Args:
         model: a text model, called like one of transformers.
         batch: ``input_ids``, ``attention_mask`` (N, L), and ``passage_input_ids``,
-            ``passage_attention_mask`` (N, D, M). A passage without tokens is missing.
+            ``passage_attention_mask`` (N, D, M). A passage without tokens is missing. With
+            ``passage_start`` (N,), a passage that is joined to its query begins with this token in
+            place of its first one, or without it for -1.
 
     Returns:
         ``logits`` (N, D), the scores; -10000 for a missing passage. A bi-encoder also returns
@@ -118,13 +121,28 @@ def joined_pairs(batch: Batch) -> Batch:
         "input_ids": ids.repeat_interleave(num_passages, 0),
         "attention_mask": mask.repeat_interleave(num_passages, 0),
     }
-    return join_texts(query, flat_passages(batch)[0])
+    passages = flat_passages(batch)[0]
+    if "passage_start" in batch:
+        passages = _with_start(passages, batch["passage_start"].repeat_interleave(num_passages))
+    return join_texts(query, passages)
+
+
+def _with_start(passages: Batch, start: Tensor) -> Batch:
+    """Return texts with another first token; without it for -1."""
+    ids, mask = passages["input_ids"], passages["attention_mask"]
+    is_dropped = start < 0
+    first = torch.where(is_dropped, ids[:, 0], start)
+    first_mask = mask[:, 0].masked_fill(is_dropped, 0)
+    return {
+        "input_ids": torch.cat([first[:, None], ids[:, 1:]], 1),
+        "attention_mask": torch.cat([first_mask[:, None], mask[:, 1:]], 1),
+    }
 
 
 def _scores(model: nn.Module, batch: Batch) -> Tensor:
     """Scores (N, 1) of a cross-encoder for joined texts (N, L)."""
     ids = batch["input_ids"]
     mask = batch.get("attention_mask", torch.ones_like(ids))
-    result = model(input_ids=ids, attention_mask=mask)
+    result = model(input_ids=ids, attention_mask=mask, **token_types(model, batch))
     scores: Tensor = result["logits"] if isinstance(result, Mapping) else result
     return scores.view(len(ids), 1)

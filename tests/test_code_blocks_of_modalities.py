@@ -211,7 +211,8 @@ def test_recipe_of_detection(empty_folder: Path) -> None:
 
 
 def test_yolo_of_detection(empty_folder: Path) -> None:
-    ultralytics = pytest.importorskip("ultralytics")
+    if importlib.util.find_spec("ultralytics") is None:
+        pytest.skip("needs the package ultralytics")
     from tests.data.sources.test_coco import write
 
     write(empty_folder / "pictures", "../annotations.json", count=12)
@@ -222,6 +223,8 @@ def test_yolo_of_detection(empty_folder: Path) -> None:
     assert set(last_losses()) == {"student/own_loss", "student/pkd"}
     code = blocks("modalities/detection.md", "python")[0]
     exec(code.replace("runs/yolo", "out"), {})
+    import ultralytics  # after the library, which restores what the import changes
+
     (shown,) = ultralytics.YOLO("student.pt").predict("pictures/0.png", imgsz=64, verbose=False)
     assert shown.names == {0: "cat", 1: "dog"}
 

@@ -13,6 +13,10 @@ from instil import catalogue
 from instil.schemes.offline.krd import KRD
 from tests.parity import COUPLED, KEPT, SCHEMES, WHOLE, looped, pieces, train
 
+TOLERANCES = {"sandwich": 1e-5}
+"""Largest difference of a weight, 1e-6 for other schemes. Gradients of sandwich are sums over four
+widths, whose rounding depends on the kernels of the processor."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,7 +39,8 @@ def worst(weights: torch.Tensor, others: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_micro_batches_give_the_same_weights(name: str, whole: dict[str, torch.Tensor]) -> None:
-    assert worst(train(SCHEMES[name], [30, 3, 20, 11]), whole[name]) < 1e-6
+    difference = worst(train(SCHEMES[name], [30, 3, 20, 11]), whole[name])
+    assert difference < TOLERANCES.get(name, 1e-6)
 
 
 @pytest.mark.slow
@@ -45,16 +50,16 @@ def test_two_uneven_ranks_give_the_same_weights(
 ) -> None:
     ends = on_two_ranks("tests.parity", folder / "ends.pt", kind)
     assert set(SCHEMES) | set(COUPLED) <= {*ends, *(WHOLE if kind == "shard" else ())}
-    far = {
-        name: error
-        for name, end in ends.items()
-        if (error := worst(end, whole[name.rpartition("/")[2]])) >= 1e-6
-    }
+    far = {}
+    for name, end in ends.items():
+        scheme = name.rpartition("/")[2]
+        if (error := worst(end, whole[scheme])) >= TOLERANCES.get(scheme, 1e-6):
+            far[name] = error
     assert not far
     for name in set(KEPT) & set(ends):
-        assert (
-            worst(train(SCHEMES[name], [64], resume=folder / f"two_{name}.pt"), whole[name]) < 1e-6
-        ), f"saved by two, gone on as one: {name}"
+        resumed = train(SCHEMES[name], [64], resume=folder / f"two_{name}.pt")
+        tolerance = TOLERANCES.get(name, 1e-6)
+        assert worst(resumed, whole[name]) < tolerance, f"saved by two, gone on as one: {name}"
 
 
 def test_every_scheme_is_here() -> None:

@@ -81,6 +81,7 @@ class LinkPrediction(Ranking):
     inputs = ("pair_position", "end_index", "x", "edge_index")
     label_objectives = ("pair_cross_entropy",)
     method_tasks = ("ranking", "classification")
+    reads_texts = False
     headline = "mrr"
     secondary = ("hits", "auc")
     export_inputs: ClassVar[tuple[str, ...]] = ()

@@ -73,6 +73,9 @@ class Ranking(Task):
     eval_batch_size = 64
     baselines: ClassVar = {"graded": ("alone", "pseudo_labels")}
     call = staticmethod(call)
+    reads_texts: ClassVar = True
+    """Whether candidates are passages; scores of items and of pairs of nodes are compared as they
+    are."""
 
     def __init__(self, kind: LabelKind = "graded", k: KOption = 10):
         super().__init__(kind)
@@ -88,6 +91,8 @@ class Ranking(Task):
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
         """Raise ValueError for an objective that counts padding, or missing passages."""
         super().check(objectives)
+        if not self.reads_texts:
+            return
         check_compares_tokens(objectives, tasks=(*TEXT_TASKS, "ranking"))
         if self.has_missing:
             check_counts_candidates(objectives, "ranking")

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from instil.core import Batch, Card, Objective, Objectives, Outputs
-from instil.tasks.bases.task import Task
+from instil.core import Batch, Card, Outputs
 from instil.tasks.ranking import Ranking
 
 ROLES = ("logits", "query_embedding", "candidate_embedding")
@@ -52,11 +51,7 @@ class Recommendation(Ranking):
     export_roles = ("logits",)
     eval_batch_size = 256
     call = staticmethod(call)
-
-    def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
-        """Raise ValueError for an objective that is undefined for graded items."""
-        # Items are no texts, and all of them have a score.
-        Task.check(self, objectives)
+    reads_texts = False
 
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)

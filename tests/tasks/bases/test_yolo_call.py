@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,8 @@ from instil.tasks.bases.yolo_call import is_yolo
 from instil.tasks.detection import call
 from tests.experiment.small import run_of
 
-pytest.importorskip("ultralytics")
+if importlib.util.find_spec("ultralytics") is None:
+    pytest.skip("needs the package ultralytics", allow_module_level=True)
 
 FACTS: dict[str, Any] = {"classes": 10, "channels": 1, "size": 64}
 SMALL = {"scale": [0.33, 0.0625, 1024]}
@@ -203,3 +208,19 @@ def test_a_student_learns_from_a_teacher(
 def test_cross_kd_of_own_predictions_needs_no_features_of_the_head() -> None:
     assert CrossKD(position=None).needs["teacher"] == (("anchor_logits",), ("anchor_boxes",))
     assert ("class_features",) in CrossKD().needs["student"]
+
+
+def test_the_import_changes_no_other_library() -> None:
+    lines = (
+        "import os, PIL.Image, torch, numpy",
+        "state = lambda: (PIL.Image.open, torch.save, numpy.get_printoptions(), dict(os.environ))",
+        "before = state()",
+        "from instil.networks import factory",
+        "factory.build('ultralytics:yolo11n', classes=2, channels=3, size=64)",
+        "after = state()",
+        "assert before[:3] == after[:3]",
+        "assert 'OMP_NUM_THREADS' not in after[3]",
+        "assert repr(torch.zeros(30)).count(chr(10)) == 1",
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, env=environment)

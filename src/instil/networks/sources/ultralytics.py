@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
+from instil.networks.ultralytics_import import import_ultralytics
 from instil.networks.unknown_options import check_options
 
 WEIGHTS = ("box", "cls", "dfl")
@@ -39,6 +41,12 @@ class UltralyticsSource(ModelSource):
     package = "ultralytics"
     extra = "ultralytics"
     has_weights = True
+
+    def library(self, spec: str, package: str = "") -> Any:
+        # Its import must not change what other code of the process does.
+        with contextlib.suppress(ImportError):
+            import_ultralytics()
+        return super().library(spec, package)
 
     def files(self, request: ModelRequest) -> list[Path]:
         path = request.options.get("path")

@@ -38,7 +38,7 @@ def embedding_regression_loss(
         Scalar, or (...) for ``reduction="none"``.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ or have fewer than two dimensions.
 
     Example:
         >>> import torch
@@ -48,6 +48,11 @@ def embedding_regression_loss(
     student_embedding, teacher_embedding = require_same_shape(
         student_embedding, teacher_embedding, "embedding_regression_loss"
     )
+    if student_embedding.ndim < 2:
+        raise ValueError(
+            "student_embedding: Expected embeddings (..., D), got the shape "
+            f"{tuple(student_embedding.shape)}"
+        )
     if distance == "squared":
         rows = student_embedding.flatten(0, -2), teacher_embedding.flatten(0, -2)
         errors = squared_error(*rows).view(student_embedding.shape[:-1])

@@ -34,6 +34,6 @@ def import_ultralytics() -> None:
     finally:
         Image.open, torch.save = opened, saved
         np.set_printoptions(**array_format)
-        torch.set_printoptions(profile="default")
+        torch.set_printoptions(profile="default")  # type: ignore[no-untyped-call]
         if not has_threads:
             os.environ.pop(THREADS, None)

@@ -32,7 +32,8 @@ def import_ultralytics() -> None:
     try:
         importlib.import_module("ultralytics")
     finally:
-        Image.open, torch.save = opened, saved
+        Image.open = opened
+        torch.save = saved
         np.set_printoptions(**array_format)
         torch.set_printoptions(profile="default")  # type: ignore[no-untyped-call]
         if not has_threads:

@@ -1,13 +1,24 @@
-"""Fixtures of all tests: a seed, a clean catalogue and a separate cache of trained teachers."""
+"""Fixtures of all tests: a seed, a clean catalogue and a separate cache of trained teachers.
+
+Tests that would start after the time ``INSTIL_TEST_DEADLINE`` (seconds since 1970) are skipped.
+"""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 from instil.catalogue import plugins
+
+
+def pytest_runtest_setup() -> None:
+    deadline = os.environ.get("INSTIL_TEST_DEADLINE")
+    if deadline is not None and time.time() > float(deadline):
+        pytest.skip("the time for the tests is over")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import torch
 from instil.cards import suggestion
 from instil.data.boxed_pictures import AnnotatedFiles, BoxedPictures
 from instil.data.images import LazyData
-from instil.data.picture_check import check_one_size, readable_pictures
+from instil.data.picture_check import check_one_size
 from instil.data.pictures import Files, Pictures, Size, pictures, upright
 from instil.data.samples import Samples
 from instil.data.splits import Splits, splits
@@ -51,7 +51,6 @@ class PictureOptions:
     size: Size
     channels: int | None
     background: str
-    broken: str
 
 
 def is_visible(box: Sequence[float], size: tuple[float, float] | None) -> bool:
@@ -85,7 +84,7 @@ def boxed_splits(
     """Return the samples of annotated pictures.
 
     Args:
-        by_part: pictures of each split.
+        by_part: readable pictures of each split.
         classes: names of the classes that are read.
         options: how the pictures are read.
         notes: notes about what was left out before.
@@ -93,21 +92,21 @@ def boxed_splits(
         test: the same for test.
 
     Raises:
-        ValueError: for unreadable pictures unless ``options.broken`` is ``skip``, and pictures of
-            different sizes that are not resized.
+        ValueError: without a picture, and for pictures of different sizes that are not resized.
     """
-    all_files: list[Path] = []
+    files: list[Path] = []
     for rows in by_part.values():
-        all_files += [path for path, _ in rows]
-    good, broken_notes = readable_pictures(all_files, all_files[0].parent, options.broken)
-    by_part = {part: [row for row in rows if row[0] in good] for part, rows in by_part.items()}
-    first = Files((by_part["train"][0][0],)) if by_part.get("train") else Files(tuple(all_files))
+        files += [path for path, _ in rows]
+    if not files:
+        raise ValueError("no picture can be read. Expected at least one")
+    train = by_part.get("train")
+    first = Files((train[0][0],)) if train else Files(tuple(files))
     read = pictures(first, options.channels, options.size, options.background)
-    check_one_size([path for path in all_files if path in good], read.size)
+    check_one_size(files, read.size)
     parts: dict[str, Samples] = {
         part: _samples(rows, read, classes) for part, rows in by_part.items()
     }
-    return replace(splits(parts, validation, test), notes=(*notes, *broken_notes))
+    return replace(splits(parts, validation, test), notes=tuple(notes))
 
 
 def chosen_classes(names: Sequence[str], classes: list[str] | None) -> list[str]:

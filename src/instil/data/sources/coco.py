@@ -17,7 +17,7 @@ from instil.data.annotated_pictures import (
 from instil.data.coco_annotations import Annotations, read_annotations
 from instil.data.coco_files import AnnotationFiles, annotation_files, picture_file
 from instil.data.keypoint_pictures import PaddingOption, keypoint_pictures
-from instil.data.picture_check import BrokenOption
+from instil.data.picture_check import BrokenOption, readable_pictures
 from instil.data.pictures import BackgroundOption, ChannelsOption, SizeOption
 from instil.data.splits import Splits, TestOption, ValidationOption
 
@@ -77,8 +77,14 @@ def coco(
         raise ValueError("padding: only keypoints need it. Leave it out, or set task: pose")
     by_part, names, left_out = _read(sources)
     names = chosen_classes(names, classes)
-    read = PictureOptions(size, channels, background, broken)
-    return boxed_splits(by_part, names, read, left_out, validation, test)
+    paths: list[Path] = []
+    for rows in by_part.values():
+        paths += [path for path, _ in rows]
+    good, broken_notes = readable_pictures(paths, paths[0].parent, broken)
+    by_part = {part: [row for row in rows if row[0] in good] for part, rows in by_part.items()}
+    read = PictureOptions(size, channels, background)
+    notes = (*left_out, *broken_notes)
+    return boxed_splits(by_part, names, read, notes, validation, test)
 
 
 def _read(files: AnnotationFiles) -> tuple[Pairs, list[str], tuple[str, ...]]:

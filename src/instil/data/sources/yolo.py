@@ -61,20 +61,22 @@ def yolo(
     by_part: dict[str, list[tuple[Path, AnnotatedPicture]]] = {}
     num_invisible = num_without = 0
     for part, pictures in files.items():
-        if not any(label_file(picture).is_file() for picture in pictures):
+        without = {picture for picture in pictures if not label_file(picture).is_file()}
+        if len(without) == len(set(pictures)):
             raise ValueError(
                 f"{path}: {part}: no picture has labels. Expected a file such as "
                 f"{label_file(pictures[0])}"
             )
+        readable = [picture for picture in pictures if picture in good]
+        num_without += sum(picture in without for picture in readable)
         by_part[part] = []
-        for picture in (each for each in pictures if each in good):
+        for picture in readable:
             annotated, invisible = read_labels(picture, names)
             by_part[part].append((picture, annotated))
             num_invisible += invisible
-            num_without += not label_file(picture).is_file()
     if num_invisible:
         notes += (invisible_note(num_invisible),)
     if num_without:
         notes += (f"{num_without} pictures without a file of labels: they have no objects",)
-    read = PictureOptions(size, channels, background, broken)
+    read = PictureOptions(size, channels, background)
     return boxed_splits(by_part, chosen_classes(names, classes), read, notes, validation, test)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -12,6 +11,7 @@ from instil.experiment.dry_run_checks import check_classes
 from instil.experiment.experiment import Experiment
 from instil.experiment.teachers import teacher_class_names
 from instil.recipe.errors import RecipeError
+from instil.students.adapted_model import without_wrapper
 
 UNNAMED = "LABEL_"
 """Beginning of the names that transformers invents for classes without one."""
@@ -68,9 +68,7 @@ def _check_own_names(experiment: Experiment, names: Sequence[str], classes: Sequ
 
 def _own_names(model: nn.Module) -> list[str]:
     """Class names of a model of transformers in the order of its logits; empty without names."""
-    bare: Any = model
-    if hasattr(bare, "get_base_model"):  # inside the wrapper of peft
-        bare = bare.get_base_model()
+    bare = without_wrapper(model)
     by_index = getattr(getattr(bare, "config", None), "id2label", None) or {}
     names = [str(by_index[index]) for index in sorted(by_index, key=int)]
     return [] if any(name.startswith(UNNAMED) for name in names) else names

@@ -19,6 +19,7 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.recipe_checks import has_trained_weights
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import ModelConfig, TeacherConfig
+from instil.students.adapted_model import without_wrapper
 
 
 def check_vocabulary(net: Net, experiment: Experiment, config: ModelConfig, path: str) -> None:
@@ -163,9 +164,7 @@ def _tokens(tokenizer: Any) -> dict[int, str]:
 
 def _tokenizer_file(model: nn.Module) -> Path | None:
     """Tokenizer file in the folder that a model was read from, None if there is none."""
-    bare: Any = model
-    if hasattr(bare, "get_base_model"):  # inside the wrapper of peft
-        bare = bare.get_base_model()
+    bare = without_wrapper(model)
     if (file := getattr(bare, "tokenizer_file", None)) is not None:
         return Path(file)
     folder = getattr(bare, "name_or_path", None)

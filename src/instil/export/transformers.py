@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Net, side_effect_free
 from instil.data.chat_images import PROCESSOR_FILES
+from instil.data.query_passages import first_token
 from instil.data.subword_tokenizer import SubwordTokenizer
 from instil.export.deployed_layers import fold_parametrizations, fold_steps
 from instil.files.atomic import make_readable
@@ -232,7 +233,7 @@ def _with_end(tokenizer: SubwordTokenizer) -> Any:
         return inner
     from tokenizers.processors import TemplateProcessing
 
-    first = tokenizer.bos if tokenizer.start is None else tokenizer.start
+    first = first_token(tokenizer)
     ids = [tokenizer.end] if first is None else [first, tokenizer.end]
     tokens = [inner.id_to_token(index) for index in ids]
     single = [*tokens[:-1], "$A", tokens[-1]]

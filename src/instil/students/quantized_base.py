@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instil.students.adapted_model import without_wrapper
+
 STATE = (
     "hf_quantizer",
     "quantization_method",
@@ -19,9 +21,7 @@ STATE = (
 
 def is_quantized_base(model: nn.Module) -> bool:
     """Whether a model, or the base of its adapters, was read with quantised weights."""
-    bare: Any = model
-    if hasattr(bare, "get_base_model"):
-        bare = bare.get_base_model()
+    bare = without_wrapper(model)
     return getattr(bare, "quantization_method", None) is not None
 
 

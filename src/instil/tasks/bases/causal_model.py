@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Outputs, side_effect_free
 from instil.items.tensor_values import has_values
 from instil.roles import LazyOutputs, Projection
+from instil.students.adapted_model import without_wrapper
 from instil.tasks.bases import causal_head, packed_rows
 from instil.tasks.bases.layer_options import LAYERS, layer_options
 from instil.tasks.bases.linear_head import linear_head
@@ -52,10 +53,7 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
     Raises:
         ValueError: if rows are longer than the model's context, or the model is not causal.
     """
-    bare: Any = model
-    # Adapters of peft are inside the model; its wrapper hides body and head.
-    if hasattr(bare, "get_base_model"):
-        bare = bare.get_base_model()
+    bare = without_wrapper(model)
     _check_length(bare, batch)
     inputs: dict[str, Any] = {"input_ids": batch["input_ids"]}
     if "attention_mask" in batch:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Outputs
 from instil.generation.sequences import shift_right, special_tokens
 from instil.roles import LazyOutputs
+from instil.students.adapted_model import without_wrapper
 from instil.tasks.bases.causal_model import projected
 from instil.tasks.bases.encoder_decoder_head import head_scale, project
 from instil.tasks.bases.encoder_decoder_parts import Memory, decoded, encoded, encoder_inputs
@@ -54,10 +55,7 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
         by ``sequence_search``, computed when it is read, and ``candidates`` (N, beams, L) are all
         hypotheses.
     """
-    bare: Any = model
-    # Adapters of peft are inside the model; its wrapper hides encoder and decoder.
-    if hasattr(bare, "get_base_model"):
-        bare = bare.get_base_model()
+    bare = without_wrapper(model)
     inputs = encoder_inputs(bare, batch)
     ids = _decoder_ids(bare, batch, inputs)
     if not hasattr(bare, "get_encoder"):

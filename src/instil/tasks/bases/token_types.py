@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from instil.core import Batch
+from instil.students.adapted_model import without_wrapper
 
 PARAMETER = "token_type_ids"
 NUM_TYPES = 2
@@ -45,6 +46,6 @@ def token_types(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 
 def _has_segments(model: Any) -> bool:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_wrapper(model)
     num_types = getattr(getattr(base, "config", None), "type_vocab_size", 0)
     return num_types == NUM_TYPES and PARAMETER in inspect.signature(base.forward).parameters

@@ -70,6 +70,11 @@ def cut_notes(
         # A token has at least one byte, so that short texts need no second encoding.
         if len(text.encode()) + 2 > length:
             num_cut += len(framed(tokenizer, text)) > length
+    return cut_note(num_cut, num_texts, split, length)
+
+
+def cut_note(num_cut: int, num_texts: int, split: str, length: int) -> tuple[str, ...]:
+    """Return the sentence about ``num_cut`` texts of a split; nothing for 0."""
     if not num_cut:
         return ()
     return (f"{num_cut} of {num_texts} {split} texts are longer than {length} tokens and are cut",)

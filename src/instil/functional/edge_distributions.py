@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from instil.core import to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import require_same_logits
 
@@ -37,3 +39,16 @@ def edge_divergence(
     shape = (*student_logits.shape[:-1], edges, size // edges)
     values = softened_kl(student_logits.reshape(shape), teacher_logits.reshape(shape), temperature)
     return values.sum(-1) * temperature**2
+
+
+def expected_boxes(box_logits: Tensor) -> Tensor:
+    """Return boxes (..., 4) in bins: the mean of each edge's distribution over the bins.
+
+    Args:
+        box_logits: (..., 4 * bins).
+    """
+    bins = box_logits.shape[-1] // 4
+    edges = to_float32(box_logits).reshape(*box_logits.shape[:-1], 4, bins)
+    probability = edges.softmax(-1)
+    positions = torch.arange(bins, device=probability.device, dtype=probability.dtype)
+    return (probability * positions).sum(-1)

@@ -13,6 +13,7 @@ from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
 from instil.data.augmentation import BoxAugmentation
 from instil.data.samples import Samples
 from instil.functional.boxes import box_iou
+from instil.functional.edge_distributions import expected_boxes
 from instil.tasks.bases.box_scores import box_scores
 from instil.tasks.bases.checks import check_class_order, check_has_label
 from instil.tasks.bases.detector_call import detector_call
@@ -224,16 +225,3 @@ class Detection(Task):
             "found": is_found.double().mean().item(),
             **metrics,
         }, details
-
-
-def expected_boxes(box_logits: Tensor) -> Tensor:
-    """Return boxes (..., 4) in bins: the mean of each edge's distribution over the bins.
-
-    Args:
-        box_logits: (..., 4 * bins).
-    """
-    bins = box_logits.shape[-1] // 4
-    edges = to_float32(box_logits).reshape(*box_logits.shape[:-1], 4, bins)
-    probability = edges.softmax(-1)
-    positions = torch.arange(bins, device=probability.device, dtype=probability.dtype)
-    return (probability * positions).sum(-1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.data.column_samples import ClassesOption
-from instil.data.query_passages import TextEncoder, framed, separators
+from instil.data.query_passages import TextEncoder, cut_note, framed, separators
 from instil.data.samples import Samples, TensorData
 from instil.data.sources.table import read_table
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
@@ -167,10 +167,7 @@ def _rows(
         tokens = _joined(tokens, second, length)
         ids[row, : len(tokens)] = torch.tensor(tokens)
         mask[row, : len(tokens)] = 1
-    if num_cut:
-        notes.append(
-            f"{num_cut} of {num_rows} {split} texts are longer than {length} tokens and are cut"
-        )
+    notes += cut_note(num_cut, num_rows, split, length)
     return ids, mask
 
 

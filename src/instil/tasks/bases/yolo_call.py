@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.functional.boxes import boxes_as_fractions, centres
+from instil.functional.edge_distributions import expected_boxes
 from instil.items import UNLABELLED, Batch, Outputs
 from instil.tasks.bases.dense_outputs import DISTRIBUTIONS, PREDICTIONS
 
@@ -153,11 +154,8 @@ def _dense_outputs(
     points, strides = _points(branch["feats"], model.stride)
     edges = branch["boxes"].transpose(1, 2)
     bins = edges.shape[-1] // 4
-    probability = edges.float().unflatten(-1, (4, bins)).softmax(-1)
-    distances = (
-        edges if bins == 1 else probability @ torch.arange(bins, device=edges.device).float()
-    )
-    low, high = (distances.float() * strides).chunk(2, -1)
+    distances = edges.float() if bins == 1 else expected_boxes(edges)
+    low, high = (distances * strides).chunk(2, -1)
     outputs: Outputs = {
         "anchor_logits": branch["scores"].transpose(1, 2),
         "anchor_boxes": torch.cat((points - low, points + high), -1),

@@ -74,7 +74,14 @@ def cut_notes(
 
 
 def cut_note(num_cut: int, num_texts: int, split: str, length: int) -> tuple[str, ...]:
-    """Return the sentence about ``num_cut`` texts of a split; nothing for 0."""
+    """Return a sentence about texts that are cut, if there are any.
+
+    Args:
+        num_cut: number of these texts.
+        num_texts: number of texts of the split.
+        split: name of the split.
+        length: length of a row in tokens.
+    """
     if not num_cut:
         return ()
     return (f"{num_cut} of {num_texts} {split} texts are longer than {length} tokens and are cut",)

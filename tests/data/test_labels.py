@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from instil.data.images import ArrayData
 from instil.data.labels import few_labels, labelled, relabel
-from instil.data.splits import hold_out, splits
+from instil.data.samples import RealData
+from instil.data.splits import balanced_order, hold_out, splits
 
 
 def data(label: list[int], classes: int = 4) -> ArrayData:
@@ -14,6 +15,21 @@ def data(label: list[int], classes: int = 4) -> ArrayData:
         torch.tensor(label),
         [str(index) for index in range(classes)],
     )
+
+
+def test_frequency_of_a_number_does_not_decide_whether_it_is_held_out():
+    # Numbers that occur once, such as the highest prices, were never held out.
+    target = torch.cat([torch.arange(300) % 10, 1000 + torch.arange(300)]).float()[:, None]
+    whole = RealData({"features": torch.zeros(600, 1)}, target, ("price",))
+    divided = splits({"train": whole}, 0.2, 0.2)
+    for part in (divided.validation, divided.test, few_labels(whole, 100)):
+        label = part.label[part.label != -100]
+        assert 0.35 < (label >= 1000).double().mean() < 0.65
+
+
+def test_yes_or_no_is_held_out_in_proportion():
+    label = (torch.arange(100) < 20).float()[:, None]
+    assert label[balanced_order(label, 0, proportional=True)[:10]].sum() == 2
 
 
 @settings(deadline=None, max_examples=60)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
+from instil.core import UNLABELLED
 from instil.data.samples import Samples, labelled_rows
 
 Data = TypeVar("Data", bound=Samples)
@@ -137,7 +138,7 @@ def numbered(data: Data, rows: Tensor) -> Data:
 def balanced_order(label: Tensor, seed: int, proportional: bool = False) -> Tensor:
     """Return a random order of rows in which every prefix is balanced over the classes.
 
-    Rows with several classes, or several items, are in plain random order.
+    Rows with several classes, several items or real numbers are in plain random order.
 
     Args:
         label: class indices (N,), or labels of another shape.
@@ -149,7 +150,7 @@ def balanced_order(label: Tensor, seed: int, proportional: bool = False) -> Tens
         (N,), int64.
     """
     order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
-    if label.ndim > 1 and label[0:1].numel() > 1:
+    if (label.ndim > 1 and label[0:1].numel() > 1) or _is_real(label):
         return order
     shuffled = label.flatten()[order]
     _, group, counts = torch.unique(shuffled, return_inverse=True, return_counts=True)
@@ -159,3 +160,9 @@ def balanced_order(label: Tensor, seed: int, proportional: bool = False) -> Tens
     rank[by_class] = torch.arange(len(order)) - starts[group[by_class]]
     key = (rank + 0.5) / counts[group] if proportional else rank
     return order[key.argsort(stable=True)]
+
+
+def _is_real(label: Tensor) -> bool:
+    """Whether labels are numbers and not classes, whose values would be held out by frequency."""
+    is_class = (label == 0) | (label == 1) | (label == UNLABELLED)
+    return label.is_floating_point() and not bool(is_class.all())

@@ -209,6 +209,11 @@ def test_mean_average_precision() -> None:
     # The second image's box has an intersection over union of 0.9.
     strict = value_of(MeanAveragePrecision([0.95]), batch)
     assert strict == pytest.approx(34 / 101, abs=1e-3)
+    metric = MeanAveragePrecision()
+    metric.update(*batch)
+    scores = metric.scores()
+    assert scores["map_50"] == value_of(MeanAveragePrecision([0.5]), batch)
+    assert scores["map"] == metric.compute() < scores["map_50"]
 
 
 def test_a_recall_of_exactly_a_threshold_counts_as_in_coco() -> None:

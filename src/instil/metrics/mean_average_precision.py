@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, Outputs
-from instil.metrics.bases.boxes import average_precision, average_precision_metric, on_cpu
+from instil.metrics.bases.boxes import average_precision_metric, average_precisions, on_cpu
 from instil.metrics.bases.metric import Metric
 
 
@@ -58,7 +58,15 @@ class MeanAveragePrecision(Metric):
         self._metric.update(detections, targets)
 
     def compute(self) -> float:
-        return average_precision(self._metric)
+        return average_precisions(self._metric)["map"]
+
+    def scores(self) -> dict[str, float]:
+        """Compute the value as ``map``, and that at an overlap of 0.5 as ``map_50``.
+
+        Returns:
+            Both, or ``map`` alone if 0.5 is not one of the thresholds.
+        """
+        return average_precisions(self._metric)
 
 
 def _target(batch: Batch, row: int) -> dict[str, Tensor]:

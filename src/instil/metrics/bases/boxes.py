@@ -43,20 +43,23 @@ def average_precision_metric(iou_thresholds: Sequence[float] | None = None) -> A
     return metric
 
 
-def average_precision(metric: Any) -> float:
+def average_precisions(metric: Any) -> dict[str, float]:
     """Return the mean average precision over classes and thresholds.
 
     Args:
         metric: result of ``average_precision_metric``, with all samples.
 
+    Returns:
+        ``map``, and ``map_50`` if 0.5 is one of the thresholds.
+
     Raises:
         ValueError: if no sample has a box.
     """
-    value = float(metric.compute()["map"])
-    # pycocotools returns -1 for data without a box.
-    if value < 0:
+    values = metric.compute()
+    # pycocotools returns -1 for data without a box, and for thresholds that it did not compute.
+    if values["map"] < 0:
         raise ValueError("no sample to evaluate on has a box")
-    return value
+    return {name: float(values[name]) for name in ("map", "map_50") if values[name] >= 0}
 
 
 def on_cpu(boxes: Boxes) -> dict[str, Tensor]:

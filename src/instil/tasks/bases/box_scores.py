@@ -7,9 +7,6 @@ from collections.abc import Iterable
 from instil.core import Batch, Outputs
 from instil.metrics.mean_average_precision import MeanAveragePrecision
 
-IOU_THRESHOLD = 0.5
-"""Intersection over union of ``map_50``."""
-
 
 def box_scores(results: Iterable[tuple[Batch, Outputs]]) -> dict[str, float]:
     """Compute the mean average precision of detections.
@@ -24,8 +21,7 @@ def box_scores(results: Iterable[tuple[Batch, Outputs]]) -> dict[str, float]:
     Raises:
         ValueError: if no sample has a box.
     """
-    metrics = {"map": MeanAveragePrecision(), "map_50": MeanAveragePrecision([IOU_THRESHOLD])}
+    metric = MeanAveragePrecision()
     for batch, outputs in results:
-        for metric in metrics.values():
-            metric.update(outputs, batch)
-    return {name: metric.compute() for name, metric in metrics.items()}
+        metric.update(outputs, batch)
+    return metric.scores()

@@ -154,8 +154,8 @@ def test_every_codec_teaches_what_the_live_teacher_does(
 def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
     with pytest.raises(
         RecipeError,
-        match=r"store\.codec: 'top' does not keep what objectives\.forward_kl reads: .* holds "
-        r"only some classes; use top_k",
+        match=r"store\.codec: objectives\.forward_kl reads all logits of the teacher, and 'top' "
+        r"records some classes only\. .* or use the objective top_k or top_k_ranking$",
     ):
         record_outputs(spoken("store.path=none", "store.codec=top"), Console(quiet=True))
     assert not (here / "none").exists(), "before any request"

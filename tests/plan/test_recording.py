@@ -258,6 +258,10 @@ def test_new_views_in_every_epoch_cannot_be_recorded(tmp_path: Path) -> None:
         ),
         ("notes.txt", "store.path: .*notes.txt is a file. Set another folder"),
         ("thesis", "store.path: .*thesis is not empty and not a store. Set another folder"),
+        (
+            "notes.txt/store",
+            "store.path: notes.txt/store cannot be written: Not a directory. Set another folder",
+        ),
     ],
 )
 def test_outputs_are_recorded_in_an_empty_local_folder(
@@ -280,6 +284,19 @@ def test_no_store_is_left_if_the_outputs_cannot_be_encoded(tmp_path: Path) -> No
         record_outputs(
             stored(tmp_path / "store", "baselines=[]", "store.codec=top", objectives={"top_k": {}}),
             Console(quiet=True),
+        )
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_codec_without_all_logits_names_the_codecs_and_losses_that_fit(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError,
+        match=r"store\.codec: objectives\.kd reads all logits of the teacher, and 'sampled' records "
+        r"some classes only\. Expected exact or float16\. Set store\.codec: exact, or use the "
+        r"objective sampled_kd$",
+    ):
+        record_outputs(
+            stored(tmp_path / "store", "store.codec=sampled", "store.size=3"), Console(quiet=True)
         )
     assert not (tmp_path / "store").exists()
 

@@ -56,6 +56,25 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Check that files can be written to a folder, or that the folder can be created.
+
+    Args:
+        folder: the folder; it is not created.
+
+    Raises:
+        ValueError: if the folder, or the nearest parent that exists, cannot be written.
+    """
+    parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    try:
+        # Rights alone do not show a file system that is read-only.
+        tempfile.TemporaryDirectory(dir=parent, prefix=".", suffix=".part").cleanup()
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be written: {error.strerror}. Set another folder"
+        ) from error
+
+
 def remove_temporary_files(folder: Path, older_than: float = 0.0) -> None:
     """Delete what killed processes left of ``atomic`` in a folder.
 

@@ -24,6 +24,7 @@ from instil.experiment.stored_teacher import (
     evaluated_samples,
     store_fingerprint,
 )
+from instil.files.atomic import check_writable
 from instil.plan.plan import Plan
 from instil.plan.results import measure_costs
 from instil.plan.run_folder import RunFolder
@@ -34,7 +35,7 @@ from instil.plan.training_progress import TrainingProgress, trainings
 from instil.progress import RunProgress
 from instil.recipe.errors import RecipeError, error_context
 from instil.recipe.sections import Recipe, StoreConfig, TeacherConfig
-from instil.store.codecs import encoded_roles
+from instil.store.codecs import CODEC_READERS, encoded_roles
 from instil.store.writer import StoreWriter
 
 
@@ -75,6 +76,8 @@ def record_outputs(recipe: Recipe, console: Console, source: Path | None = None)
     _check_codec(scheme.objectives, store)
     with error_context("store.path"):
         writer = StoreWriter(Path(store.path), store_fingerprint(live, store))
+        # Now, and not with the first shard: the teacher may have to be trained before.
+        check_writable(writer.folder)
     sections = [_train_section(live, store, roles)]
     plan = Plan.compile_recording(live, store)
     with (
@@ -135,7 +138,9 @@ def _check_codec(objectives: Objectives, store: StoreConfig) -> None:
             objective.resolve(objective.reads["student"], recorded)
         except ValueError as error:
             raise RecipeError(
-                f"store.codec: '{store.codec}' does not keep what objectives.{name} reads: {error}"
+                f"store.codec: objectives.{name} reads all logits of the teacher, and "
+                f"'{store.codec}' records some classes only. Expected exact or float16. Set "
+                f"store.codec: exact, or use the objective {' or '.join(CODEC_READERS[store.codec])}"
             ) from error
 
 

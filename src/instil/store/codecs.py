@@ -18,6 +18,8 @@ from instil.roles import Projection, Sampled, Top
 Codec = Literal["exact", "float16", "top", "sampled"]
 LOGIT_ROLES = ("logits", "projection")
 """Roles that ``top`` and ``sampled`` replace by a smaller signal."""
+CODEC_READERS = {"top": ("top_k", "top_k_ranking"), "sampled": ("sampled_kd",)}
+"""Objectives that read the signal of a codec in place of all logits."""
 MAX_LOGITS = 2**24
 """Maximum number of logits in memory at a time."""
 

@@ -291,8 +291,8 @@ def test_no_store_is_left_if_the_outputs_cannot_be_encoded(tmp_path: Path) -> No
 def test_a_codec_without_all_logits_names_the_codecs_and_losses_that_fit(tmp_path: Path) -> None:
     with pytest.raises(
         RecipeError,
-        match=r"store\.codec: objectives\.kd reads all logits of the teacher, and 'sampled' records "
-        r"some classes only\. Expected exact or float16\. Set store\.codec: exact, or use the "
+        match=r"store\.codec: objectives\.kd reads all logits of the teacher, and 'sampled' "
+        r"records some classes only\. Expected exact or float16\. Set store\.codec: exact, or use the "
         r"objective sampled_kd$",
     ):
         record_outputs(

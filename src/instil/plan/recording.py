@@ -137,10 +137,11 @@ def _check_codec(objectives: Objectives, store: StoreConfig) -> None:
         try:
             objective.resolve(objective.reads["student"], recorded)
         except ValueError as error:
+            readers = " or ".join(CODEC_READERS[store.codec])
             raise RecipeError(
                 f"store.codec: objectives.{name} reads all logits of the teacher, and "
                 f"'{store.codec}' records some classes only. Expected exact or float16. Set "
-                f"store.codec: exact, or use the objective {' or '.join(CODEC_READERS[store.codec])}"
+                f"store.codec: exact, or use the objective {readers}"
             ) from error
 
 

@@ -292,8 +292,8 @@ def test_a_codec_without_all_logits_names_the_codecs_and_losses_that_fit(tmp_pat
     with pytest.raises(
         RecipeError,
         match=r"store\.codec: objectives\.kd reads all logits of the teacher, and 'sampled' "
-        r"records some classes only\. Expected exact or float16\. Set store\.codec: exact, or use the "
-        r"objective sampled_kd$",
+        r"records some classes only\. Expected exact or float16\. Set store\.codec: exact, or use "
+        r"the objective sampled_kd$",
     ):
         record_outputs(
             stored(tmp_path / "store", "store.codec=sampled", "store.size=3"), Console(quiet=True)

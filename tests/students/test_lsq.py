@@ -155,6 +155,19 @@ def test_a_model_without_a_plain_layer_is_refused() -> None:
         lsq(nn.Embedding(2, 3))
 
 
+def test_derived_layers_that_stay_in_float_are_named_in_a_warning() -> None:
+    class Scaled(nn.Linear):
+        """Linear layer with another forward pass."""
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return 2 * super().forward(inputs)
+
+    model = nn.Sequential(nn.Linear(3, 4), Scaled(4, 4), nn.Linear(4, 2))
+    with pytest.warns(UserWarning, match=r"1 layers stay in float, such as 1 \(Scaled\)"):
+        lsq(model)
+    assert type(model[1]) is Scaled
+
+
 @pytest.mark.parametrize("change", [sparse, quantized])
 def test_weights_that_are_sparse_or_rounded_already_are_refused(change: Any) -> None:
     # Only the first layer, with one input channel, stays plain: the others would stay float.

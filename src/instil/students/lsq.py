@@ -5,6 +5,7 @@ Esser et al., ICLR 2020 (LSQ).
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -129,7 +130,8 @@ def lsq(
     Weights have a step per output. Inputs that are never negative on samples of the data have the
     integers from 0. A head over tokens keeps its weights. Steps begin as in the paper,
     ``2 mean(|v|) / sqrt(upper)``, or at ``max(|v|) / upper`` if that is smaller: the first is too
-    coarse for 8 bits.
+    coarse for 8 bits. Layers of other classes that are derived from these, such as convolutions
+    with standardised weights, stay as they are, with a warning.
 
     Raises:
         ValueError: if there is no such layer, or one has a parametrised weight, such as that of
@@ -150,6 +152,7 @@ def lsq(
         raise ValueError(
             f"{type(model).__name__} has no plain linear layer or convolution to quantise"
         )
+    _warn_of_float_layers(model)
     facts = _input_facts(model, layers, observe) if activations else []
     for index, layer in enumerate(layers):
         is_end = index in (0, len(layers) - 1)
@@ -161,6 +164,22 @@ def lsq(
         layer.weight_quantizer = weight
         layer.input_quantizer = inputs
     return model
+
+
+def _warn_of_float_layers(model: nn.Module) -> None:
+    """Warn of derived layers, whose forward pass may do more than that of their base class."""
+    handled = *LSQ_CLASSES, *LSQ_CLASSES.values()
+    names = [
+        f"{name} ({type(part).__name__})"
+        for name, part in model.named_modules()
+        if isinstance(part, tuple(LSQ_CLASSES)) and type(part) not in handled
+    ]
+    if names:
+        warnings.warn(
+            f"lsq: {len(names)} layers stay in float, such as {names[0]}. Expected layers of the "
+            "classes Linear and Conv2d themselves",
+            stacklevel=3,
+        )
 
 
 def _weight_quantizer(weight: Tensor, bits: int) -> StepQuantizer:

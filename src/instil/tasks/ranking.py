@@ -95,7 +95,7 @@ class Ranking(Task):
             return
         check_compares_tokens(objectives, tasks=(*TEXT_TASKS, "ranking"))
         if self.has_missing:
-            check_counts_candidates(objectives, "ranking")
+            check_counts_candidates(objectives)
 
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)

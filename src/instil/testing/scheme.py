@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ def check_scheme(make: MakeScheme, batches: Batches) -> None:
         AssertionError: for the first broken contract, with its name.
     """
     for contract in (
+        _selects_teacher_roles_once,
         _same_for_any_cut,
         _each_learner_moves_in_its_own_update,
         _nothing_held_across_a_yield,
@@ -86,6 +88,22 @@ def _run(
 def _first_batch(scheme: Scheme, batches: Batches) -> Batch:
     clock = {"step": torch.tensor(0), "progress": torch.tensor(0.0), "seed": torch.tensor(0)}
     return scheme.before_step(batches(0) | clock)
+
+
+def _selects_teacher_roles_once(make: MakeScheme, batches: Batches) -> None:
+    """Check that the teacher computes ``teacher_roles``, the roles that are recorded."""
+    scheme = make()
+    if scheme.teacher is None or scheme.prepared:
+        return
+    with mock.patch.object(
+        scheme.teacher, "select_roles", wraps=scheme.teacher.select_roles
+    ) as select_roles:
+        scheme.prepare(batches(0))
+    selected = [set(call.args[0]) for call in select_roles.call_args_list]
+    assert selected == [scheme.teacher_roles()], (
+        f"build selects the roles {selected}. Expected one selection, of teacher_roles: "
+        f"{scheme.teacher_roles()}"
+    )
 
 
 def _same_for_any_cut(make: MakeScheme, batches: Batches) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from instil.functional.ranking import PADDED_SCORE
 from instil.objectives.features.distillation_experts import (
     DistillationExperts,
     distillation_experts_loss,
@@ -42,10 +43,15 @@ def test_experts_are_mixed_by_the_teachers_embedding() -> None:
 
 def test_shared_items_cost_one_pass_of_the_experts() -> None:
     torch.manual_seed(0)
-    student = {"query_embedding": torch.randn(6, 3), "candidate_embedding": torch.randn(5, 3)}
+    student = {
+        "query_embedding": torch.randn(6, 3),
+        "candidate_embedding": torch.randn(5, 3),
+    }
     teacher = {"query_embedding": torch.randn(6, 4), "candidate_embedding": torch.randn(5, 4)}
     shared = [
-        side | {"candidate_embedding": side["candidate_embedding"].expand(6, -1, -1)}
+        side
+        | {"candidate_embedding": side["candidate_embedding"].expand(6, -1, -1)}
+        | {"logits": torch.zeros(6, 5)}
         for side in (student, teacher)
     ]
     objective = DistillationExperts(experts=2, temperature=1e6)  # the noise has no effect
@@ -65,7 +71,11 @@ def test_shared_items_cost_one_pass_of_the_experts() -> None:
 def test_the_noise_selects_experts_by_step() -> None:
     torch.manual_seed(0)
     sides = [
-        {"query_embedding": torch.randn(4, 3), "candidate_embedding": torch.randn(4, 2, 3)}
+        {
+            "query_embedding": torch.randn(4, 3),
+            "candidate_embedding": torch.randn(4, 2, 3),
+            "logits": torch.zeros(4, 2),
+        }
         for _ in range(2)
     ]
     objective = DistillationExperts(temperature=0.1)
@@ -76,3 +86,27 @@ def test_the_noise_selects_experts_by_step() -> None:
     assert (first != objective(*sides, batch | {"step": torch.tensor(1)})).any()
     with pytest.raises(KeyError):
         objective({"query_embedding": sides[0]["query_embedding"]}, sides[1], batch)
+
+
+def test_missing_candidates_do_not_count_for_the_experts() -> None:
+    torch.manual_seed(0)
+    student = {
+        "query_embedding": torch.randn(2, 3),
+        "candidate_embedding": torch.randn(2, 4, 3),
+        "logits": torch.randn(2, 4),
+    }
+    teacher = {"query_embedding": torch.randn(2, 5), "candidate_embedding": torch.randn(2, 4, 5)}
+    objective = DistillationExperts(experts=2)
+    objective.build(student, teacher)
+    batch = {"index": torch.arange(2)}
+    expected = objective(*[_first(side, 3) for side in (student, teacher)], batch)
+    student["logits"][:, 3] = PADDED_SCORE
+    torch.testing.assert_close(objective(student, teacher, batch), expected)
+
+
+def _first(side: dict[str, torch.Tensor], size: int) -> dict[str, torch.Tensor]:
+    """Outputs for the first candidates."""
+    return {
+        role: value if role == "query_embedding" else value[:, :size]
+        for role, value in side.items()
+    }

@@ -6,6 +6,7 @@ from itertools import permutations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from instil.functional.ranking import PADDED_SCORE
@@ -17,6 +18,9 @@ from instil.objectives.logits.relaxed_ranking import (
     relaxed_ranking_loss,
     sample_by_rank,
 )
+
+SIZES = 7, 4, 2, 3
+"""Number of candidates of each query."""
 
 
 def scores(seed: int = 0, rows: int = 3, size: int = 5) -> Tensor:
@@ -73,13 +77,46 @@ def test_relaxed_ranking_equals_the_formula() -> None:
 def test_interesting_items_are_ordered_and_above_the_uninteresting_ones() -> None:
     teacher = scores(2, rows=50, size=12)
     uniforms = torch.rand(50, 2, 12, generator=torch.Generator().manual_seed(3))
-    interesting, others = sample_by_rank(teacher, uniforms, 4, temperature=2.0)
+    interesting, others, _ = sample_by_rank(teacher, uniforms, 4, temperature=2.0)
     top, below = teacher.gather(1, interesting), teacher.gather(1, others)
     assert (top[:, :-1] >= top[:, 1:]).all()
     assert (below < top[:, -1:]).all()
     assert all(len(set(row)) == 4 for row in others.tolist())
     rank = (teacher[:, None] > top[:, :, None]).sum(-1).float()
     assert rank.mean() < 4, "small temperatures sample items near the top"
+
+
+@pytest.mark.parametrize("objective", [RankDistil(k=3), RelaxedRanking(k=3)])
+def test_missing_candidates_do_not_change_sampled_losses(
+    objective: RankDistil | RelaxedRanking,
+) -> None:
+    lists = [(scores(seed, 1, size), scores(seed + 9, 1, size)) for seed, size in enumerate(SIZES)]
+    padded = [
+        torch.cat([F.pad(one, (0, 9 - one.shape[1]), value=PADDED_SCORE) for one in side])
+        for side in zip(*lists, strict=True)
+    ]
+    student = padded[0].requires_grad_()
+    batch = {"index": torch.arange(len(SIZES)), "step": torch.tensor(0), "seed": torch.tensor(0)}
+    actual = objective({"logits": student}, {"logits": padded[1]}, batch)
+    for index, (own, other) in enumerate(lists):
+        rows = batch | {"index": torch.tensor([index])}
+        expected = objective({"logits": own}, {"logits": other}, rows)[0]
+        torch.testing.assert_close(actual[index], expected)
+    assert torch.autograd.grad(actual.sum(), student)[0].isfinite().all()
+
+
+def test_a_query_with_few_items_has_half_of_them_in_each_sample() -> None:
+    teacher = scores(4, rows=4, size=8)
+    teacher[:, 5:] = PADDED_SCORE
+    teacher[3] = PADDED_SCORE
+    uniforms = torch.rand(4, 2, 8, generator=torch.Generator().manual_seed(3))
+    interesting, others, is_sampled = sample_by_rank(teacher, uniforms, 3, temperature=2.0)
+    assert is_sampled.tolist() == [[True, True, False]] * 3 + [[False] * 3]
+    for row in range(3):
+        assert set(interesting[row, :2].tolist()).isdisjoint(others[row, :2].tolist())
+        assert (teacher[row, interesting[row, :2]] > PADDED_SCORE).all()
+        assert (teacher[row, others[row, :2]] > PADDED_SCORE).all()
+        assert teacher[row, others[row, :2]].max() < teacher[row, interesting[row, :2]].min()
 
 
 def test_relaxed_ranking_takes_another_sample_in_another_step() -> None:

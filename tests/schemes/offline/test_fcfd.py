@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from instil.core import Batch, Net, Outputs
+from instil.modules.eval_mode import frozen_statistics
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.bases.mixed_networks import appearance, bridge, frozen_statistics
+from instil.schemes.bases.mixed_networks import appearance, bridge
 from instil.schemes.offline.fcfd import FCFD
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from instil.core import Net, Objectives
@@ -177,6 +178,19 @@ def test_sequential_networks_learn_from_updated_outputs() -> None:
         assert torch.allclose(update.losses["kd"], torch.stack(others).mean(), atol=1e-6)
         engine.backward(update, {"kd": torch.tensor(1.0)}, last=True)
         engine.step(update.learner)
+
+
+def test_sequential_passes_do_not_move_the_statistics_of_batch_norm_again() -> None:
+    student = Net(nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 5)), call)
+    scheme = Mutual(student, [net(6, 1)], {"kd": KD()}, sequential=True)
+    scheme.train().prepare(batch())
+    engine = Engine("cpu")
+    engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.5}))
+    step = timed()
+    train_step(engine, scheme, [step])
+    norm = student.model[0]
+    torch.testing.assert_close(norm.running_mean, 0.1 * step["x"].mean(0))
+    assert norm.num_batches_tracked == 1
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,14 @@ def test_the_exported_network_is_the_chosen_sub_network() -> None:
     assert whole.export() is whole.student
 
 
+def test_running_statistics_that_all_widths_would_share_are_refused() -> None:
+    student = supernet()
+    student.model.stages[0][0].norm = torch.nn.BatchNorm2d(4)
+    scheme = Sandwich(student, {"cross_entropy": CrossEntropy()})
+    with pytest.raises(ValueError, match=r"running statistics of 'stages\.0\.0\.norm'"):
+        scheme.prepare(images())
+
+
 def test_errors_name_the_place() -> None:
     objectives = {"cross_entropy": CrossEntropy(), "alphanet": AlphaNet()}
     with pytest.raises(ValueError, match="student: the model has no sub-networks"):

@@ -13,6 +13,7 @@ from instil.core import Batch, Card, Objective, Outputs, Positive, check_bounds,
 from instil.functional.feature_maps import require_dims
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction
+from instil.functional.ranking import is_candidate
 from instil.items import Items
 from instil.modules.adapters import match_dtype
 
@@ -81,7 +82,8 @@ class DistillationExperts(Objective):
     """Regression of the teacher's embeddings by experts of the student.
 
     Reads ``query_embedding`` (N, E) of queries or users, and ``candidate_embedding`` (N, D, E) of
-    their candidates. The Gumbel noise depends on the seed, the step and the query.
+    their candidates. Those that are missing by the student's ``logits`` (N, D) do not count. The
+    Gumbel noise depends on the seed, the step and the query.
     """
 
     items = Items(per_sample=True)
@@ -105,9 +107,11 @@ class DistillationExperts(Objective):
         pitfalls="Published weights are 0.01 and less. Experts cost memory in training and are not "
         "exported. A teacher without embeddings, such as a cross-encoder, cannot be used.",
     )
-    needs: ClassVar = dict.fromkeys(
-        ("student", "teacher"), (("query_embedding",), ("candidate_embedding",))
-    )
+    needs: ClassVar = {
+        # The logits mark candidates that are missing.
+        "student": (("query_embedding",), ("candidate_embedding",), ("logits",)),
+        "teacher": (("query_embedding",), ("candidate_embedding",)),
+    }
 
     def __init__(
         self,
@@ -144,7 +148,9 @@ class DistillationExperts(Objective):
             outputs, selection = side(student, teacher)
             selection = selection + self._noise(role_batch, selection, role)
             value = distillation_experts_loss(outputs, selection, teacher, self.temperature, "none")
-            value = value.flatten(1).mean(1) if value.ndim > 1 else value
+            if value.ndim > 1:
+                weight = is_candidate(student_outputs["logits"][: len(value)]).to(value.dtype)
+                value = (value * weight).sum(1) / weight.sum(1).clamp_min(1)
             values.append(value.expand(num_samples))
         return torch.stack(values).sum(0)
 

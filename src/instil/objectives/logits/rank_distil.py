@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
@@ -97,8 +98,10 @@ class RankDistil(LogitObjective):
         num_candidates = teacher_logits.shape[-1]
         size = self.rankings * num_candidates
         uniforms = keyed_uniform(batch, size, f"{self.stream}.rankings").clamp(1e-7, 1 - 1e-7)
-        noise = -(-uniforms.log()).log().view(-1, self.rankings, num_candidates)
+        # The candidates come first, so that missing ones do not change the noise of the others.
+        noise = -(-uniforms.log()).log().view(-1, num_candidates, self.rankings).transpose(1, 2)
         # Sorting scores with Gumbel noise samples a ranking of the Plackett-Luce model.
-        scores = (to_float32(teacher_logits) / self.temperature)[:, None] + noise
+        scores = to_float32(teacher_logits) / self.temperature
+        scores = scores.masked_fill(~is_candidate(teacher_logits), -torch.inf)[:, None] + noise
         rankings = scores.argsort(dim=-1, descending=True)
         return rank_distil_loss(student_logits, rankings, self.k, "none")

@@ -12,7 +12,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.logits import apply_reduction, require_same_logits
-from instil.functional.ranking import is_candidate
+from instil.functional.ranking import PADDED_SCORE, is_candidate
 from instil.items import Items
 from instil.objectives.bases.logit_objective import LogitObjective
 
@@ -47,32 +47,40 @@ def relaxed_ranking_loss(
 
 def sample_by_rank(
     teacher_logits: Tensor, uniforms: Tensor, k: int, temperature: float
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Sample interesting and uninteresting items without replacement (Kang et al. 2020, Eq. 7).
 
     An item of rank r is interesting with a weight ``exp(-r / temperature)``. The uninteresting
-    items are a uniform sample of those ranked below all interesting ones.
+    items are a uniform sample of those ranked below all interesting ones. A query with n < 2 k
+    items has n // 2 of each sort.
 
     Args:
-        teacher_logits: scores (N, D).
+        teacher_logits: scores (N, D), ``PADDED_SCORE`` or -inf where there is no item.
         uniforms: random numbers (N, 2, D) in [0, 1).
         k: number of items of each sort; 2 k <= D.
         temperature: in ranks; small values sample the top only.
 
     Returns:
-        Indices (N, k) of the interesting items in the teacher's order, and of uninteresting ones.
+        Indices (N, k) of the interesting items in the teacher's order, and of uninteresting ones;
+        and a mask (N, k) of the indices that count.
     """
+    num_items = is_candidate(teacher_logits).sum(-1, keepdim=True)
+    size = (num_items // 2).clamp_max(k)
+    is_sampled = torch.arange(k, device=size.device) < size
     order = teacher_logits.argsort(dim=-1, descending=True, stable=True)
     rank = torch.arange(order.shape[-1], device=order.device)
     # Gumbel noise: the k largest perturbed log-weights are a sample without replacement.
     uniforms = uniforms.clamp(1e-7, 1 - 1e-7)
     noise = -(-uniforms.log()).log()
-    # The last k ranks are kept for the uninteresting items.
-    log_weight = (-rank / temperature).masked_fill(rank >= len(rank) - k, -torch.inf)
-    positions = (log_weight + noise[:, 0]).topk(k, dim=-1).indices.sort(dim=-1).values
-    is_below = rank > positions[:, -1:]
+    # The last ranks of the items are kept for the uninteresting ones.
+    log_weight = (-rank / temperature).masked_fill(rank >= num_items - size, -torch.inf)
+    positions = (log_weight + noise[:, 0]).topk(k, dim=-1).indices
+    lowest = positions.masked_fill(~is_sampled, 0).amax(-1, keepdim=True)
+    # Indices that do not count come last.
+    positions = positions.masked_fill(~is_sampled, len(rank) - 1).sort(dim=-1).values
+    is_below = (rank > lowest) & (rank < num_items)
     others = noise[:, 1].masked_fill(~is_below, -torch.inf).topk(k, dim=-1).indices
-    return order.gather(-1, positions), order.gather(-1, others)
+    return order.gather(-1, positions), order.gather(-1, others), is_sampled
 
 
 class RelaxedRanking(LogitObjective):
@@ -121,8 +129,11 @@ class RelaxedRanking(LogitObjective):
         num_items = student_logits.shape[-1]
         k = min(self.k, num_items // 2)
         uniforms = keyed_uniform(batch, 2 * num_items, f"{self.stream}.items")
-        uniforms = uniforms.view(-1, 2, num_items).to(student_logits.device)
-        interesting, others = sample_by_rank(teacher_logits, uniforms, k, self.temperature)
-        return relaxed_ranking_loss(
-            student_logits.gather(-1, interesting), student_logits.gather(-1, others), "none"
+        # The items come first, so that missing ones do not change the numbers of the others.
+        uniforms = uniforms.view(-1, num_items, 2).transpose(1, 2).to(student_logits.device)
+        *indices, is_sampled = sample_by_rank(teacher_logits, uniforms, k, self.temperature)
+        interesting, others = (
+            to_float32(student_logits).gather(-1, index).masked_fill(~is_sampled, PADDED_SCORE)
+            for index in indices
         )
+        return relaxed_ranking_loss(interesting, others, "none")

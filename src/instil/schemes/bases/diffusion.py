@@ -82,12 +82,9 @@ class DiffusionScheme(Scheme):
         """Noise schedule of the student."""
         return self.student_denoiser.schedule
 
-    def build(self, batch: Batch) -> None:
-        super().build(batch)
-        if self.teacher is not None:
-            # The forward pass must not stop before the end of the network.
-            roles = (self.objectives.reads("teacher") - {"input"}) | {"denoised"}
-            self.teacher.select_roles(roles, batch)
+    def teacher_roles(self) -> set[str]:
+        # The forward pass must not stop before the end of the network.
+        return super().teacher_roles() | {"denoised"}
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)

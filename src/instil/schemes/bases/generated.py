@@ -94,16 +94,16 @@ class GeneratorScheme(Scheme):
             require_batch_norm(self.teacher, self.statistics_option)
         image = self.generate(batch)
         require_images(image, batch)
-        # Run before super().build, after which the teacher may compute fewer roles than the terms
-        # need.
+        # Before super().build, which selects the roles of the teacher.
         student, teacher = self.forward_both(batch | {"image": image})
-        super().build(batch | {"image": image})
         self.terms.build(student, teacher | {"statistics": item_weights(batch)})
-        # The scheme itself computes the role statistics, so it is not requested from the teacher.
-        roles = self.objectives.reads("teacher") | self.terms.reads("teacher") | {"logits"}
-        self.teacher.select_roles(roles - {"statistics"}, batch)
+        super().build(batch | {"image": image})
         if self.memory:
             self.replay = SyntheticMemory(self.memory, image=image)
+
+    def teacher_roles(self) -> set[str]:
+        # The scheme computes the role statistics.
+        return super().teacher_roles() | self.terms.reads("teacher") - {"statistics"} | {"logits"}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), **self.terms.counts(batch)}

@@ -1,9 +1,6 @@
-"""Adapters, distance and BatchNorm handling for networks of the stages of two networks."""
+"""Adapters and distance for networks of the stages of two networks."""
 
 from __future__ import annotations
-
-import contextlib
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -28,27 +25,6 @@ def bridge(source: Tensor, target: Tensor) -> nn.Sequential:
     is_negative = bool((target < 0).any())
     end = nn.Identity() if is_negative else nn.LeakyReLU(0.1)
     return nn.Sequential(StageAdapter(source, target, kernel=3), end)
-
-
-@contextlib.contextmanager
-def frozen_statistics(net: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of BatchNorm constant in training mode.
-
-    The layers still normalize by the statistics of the batch.
-    """
-    norms = [
-        (part, part.momentum)
-        for part in net.modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm)
-    ]
-    # With momentum 0 a norm uses the statistics of the batch and adds nothing to the running ones.
-    for part, _ in norms:
-        part.momentum = 0.0
-    try:
-        yield
-    finally:
-        for part, momentum in norms:
-            part.momentum = momentum
 
 
 def appearance(student: list[Tensor], teacher: list[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from instil.core import Batch, Objective, Objectives, Outputs, Scheme, Update, as_net
+from instil.modules.eval_mode import frozen_statistics
 from instil.teachers.ema import Ema
 
 
@@ -120,9 +121,11 @@ class PeerScheme(Scheme):
             # The rows of the scheme itself are passed on once per step, with the first update.
             yield Update(losses, learner, state_updates | ({} if i else rows))
             if self.sequential and i < len(self.peers):
-                # Only the network of this turn has changed since the forward passes above.
-                with torch.no_grad():
-                    fixed[i] = self._nets()[i](batch)
+                # Only the network of this turn has changed since the forward passes above. Its
+                # running statistics have seen this batch already.
+                net = self._nets()[i]
+                with torch.no_grad(), frozen_statistics(net):
+                    fixed[i] = net(batch)
                     teachers = self.teachers_for(fixed, batch)
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:

@@ -111,11 +111,10 @@ class ADD(DiffusionScheme):
         super().build(batch)
         if self.classifier is not None:
             self.classifier.select_roles({"features"}, {"image": batch["image"]})
-            return
-        # A second selection: the one in super().build has the roles of the objectives only.
-        assert self.teacher is not None
-        roles = self.objectives.reads("teacher") | {"denoised", "features"}
-        self.teacher.select_roles(roles, batch)
+
+    def teacher_roles(self) -> set[str]:
+        critic_roles = {"features"} if self.classifier is None else set()
+        return super().teacher_roles() | critic_roles
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         num_items = item_weights(batch).sum()

@@ -99,10 +99,9 @@ class LADD(DiffusionScheme):
         levels = feature_levels(self._run_teacher(sample), "ladd")
         self.heads.extend(default_critic(level).to(level.device) for level in levels)
         super().build(batch)
-        # A second selection: the one in super().build has the roles of the objectives only.
-        assert self.teacher is not None
-        roles = self.objectives.reads("teacher") | {"denoised", "features"}
-        self.teacher.select_roles(roles, batch)
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | {"features"}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         num_items = item_weights(batch).sum()

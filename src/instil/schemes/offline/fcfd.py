@@ -29,7 +29,8 @@ from instil.core import (
     to_float32,
 )
 from instil.items import replace_invalid
-from instil.schemes.bases.mixed_networks import appearance, bridge, frozen_statistics
+from instil.modules.eval_mode import frozen_statistics
+from instil.schemes.bases.mixed_networks import appearance, bridge
 from instil.schemes.bases.stage_pairs import StagePairs, resolve_stage_pairs, stage_paths
 from instil.teachers.frozen import Frozen
 

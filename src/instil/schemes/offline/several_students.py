@@ -85,7 +85,7 @@ class SeveralStudents(Scheme):
         for _, net, objectives in self._students():
             objectives.build(net(batch), teacher)
         if self.teacher is not None:
-            self.teacher.select_roles(self.objectives.reads("teacher"), batch)
+            self.teacher.select_roles(self.teacher_roles(), batch)
 
     def step(self, batch: Batch) -> Iterator[Update]:
         teacher: Outputs = self.teacher_outputs(batch)

@@ -165,8 +165,11 @@ class SpotAdaptive(Scheme):
             if name in gates:
                 gates[name].spot = spot_index(name, objective, self.pairs)
         assert self.teacher is not None
-        roles = self.objectives.reads("teacher") - {"spots"} | {"features", "logits"}
-        self.teacher.select_roles(roles, batch)
+        self.teacher.select_roles(self.teacher_roles(), batch)
+
+    def teacher_roles(self) -> set[str]:
+        # The scheme computes the role spots.
+        return super().teacher_roles() - {"spots"} | {"features", "logits"}
 
     @staticmethod
     def _policy_input(student: Outputs, teacher: Outputs) -> Tensor:

@@ -52,12 +52,9 @@ class Views(Scheme):
         num_samples = batch_size(batch)
         return split_views(student, num_samples), split_views(teacher, num_samples)
 
-    def build(self, batch: Batch) -> None:
-        super().build(batch)
-        if self.teacher is not None:
-            # The teacher computes plain roles; split_views derives those of the views from them.
-            roles = {role.removeprefix("view_") for role in self.objectives.reads("teacher")}
-            self.teacher.select_roles(roles - {"input"}, batch)
+    def teacher_roles(self) -> set[str]:
+        # The teacher computes plain roles; split_views derives those of the views from them.
+        return {role.removeprefix("view_") for role in super().teacher_roles()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)

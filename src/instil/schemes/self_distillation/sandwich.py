@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Doc
 
 from instil.core import (
@@ -54,8 +55,8 @@ class Sandwich(Scheme):
     evaluated, too.
 
     Raises:
-        ValueError: for a student without sub-networks, or an objective that reads other roles than
-            logits, or both labels and a teacher.
+        ValueError: for a student without sub-networks or with running statistics of BatchNorm, or
+            an objective that reads other roles than logits, or both labels and a teacher.
     """
 
     card = Card(
@@ -69,9 +70,9 @@ class Sandwich(Scheme):
         deviations="Sub-networks differ in one share of the channels of all stages and one depth; "
         "the paper samples width, depth, kernel size and expansion per stage, and the resolution. "
         "The network normalizes each sample (GroupNorm), so no statistics of BatchNorm need "
-        "recalibration; the authors recalibrate. They regularize only the largest network by "
-        "dropout. As in their code the losses of all networks are added up, with one optimizer "
-        "step.",
+        "recalibration; the authors recalibrate, and here such students are refused. They "
+        "regularize only the largest network by dropout. As in their code the losses of all "
+        "networks are added up, with one optimizer step.",
         equation=r"\mathrm{CE}(z_{\max}, y) + "
         r"\sum_{a \in \{\min, r_1, \ldots, r_k\}} D_\alpha(p_{\max} \Vert p_a)",
         use="For several sizes from one training: deploy the width and depth that fit a device, "
@@ -121,6 +122,7 @@ class Sandwich(Scheme):
                 "student: the model has no sub-networks. Expected networks:slimmable_cnn or a "
                 f"model with depth, forward_subnet and subnet, got {type(model).__name__}"
             )
+        _check_statistics(model)
         for option, depth in (("smallest", self.smallest_depth), ("export", self.export_depth)):
             if depth is not None and depth > model.depth:
                 raise ValueError(
@@ -194,6 +196,17 @@ class Sandwich(Scheme):
         model = self.student.model
         assert isinstance(model, Supernet)
         return model
+
+
+def _check_statistics(model: nn.Module) -> None:
+    """Check that no layer has running statistics, which sub-networks of all sizes would share."""
+    for name, part in model.named_modules():
+        if isinstance(part, _BatchNorm) and part.track_running_stats:
+            raise ValueError(
+                f"student: sub-networks of all widths would share the running statistics of "
+                f"'{name}', which fit none of them in evaluation. Expected GroupNorm, LayerNorm "
+                "or BatchNorm with track_running_stats=False"
+            )
 
 
 class _Subnet(nn.Module):

@@ -18,25 +18,20 @@ TOLERANCE = 1e-3
 """Largest change of a gradient by missing passages, as a share; rounding stays far below."""
 
 
-def check_counts_candidates(
-    objectives: Mapping[str, Objective] | Objectives, task_name: str
-) -> None:
+def check_counts_candidates(objectives: Mapping[str, Objective] | Objectives) -> None:
     """Check that missing passages of a query do not change what a loss on the scores teaches.
 
     The gradient of each loss by random scores is computed with and without passages that are
-    missing on both sides. Losses made for the task draw passages at random, and are not checked.
+    missing on both sides.
 
     Args:
         objectives: objectives by name.
-        task_name: task of the data.
 
     Raises:
         ValueError: for a loss that counts missing passages.
     """
     for name, objective in objectives.items():
         assert isinstance(objective, Objective)
-        if task_name in objective.card.tasks:
-            continue
         complete, padded = (_gradient(objective, num_missing) for num_missing in (0, 3))
         if complete is None or padded is None:
             continue

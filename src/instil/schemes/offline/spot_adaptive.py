@@ -82,9 +82,8 @@ class SpotAdaptive(Scheme):
         "that loss max(0, N/2 - samples distilled at the output) of the current batch. Here the "
         "share of the previous step decides whether to add it, so the result does not depend on "
         "how a batch is split. Losses that couple the batch, which the code computes over the "
-        "chosen samples, are refused. The loss route is a mean over the labelled samples. It is "
-        "the only loss of the policy, so the labelled share of the batch would only scale its "
-        "learning rate.",
+        "chosen samples, are refused. The loss route is a mean over the labelled samples, as "
+        "the only loss of the policy.",
         tags=("teacher_modules",),
     )
     share: Tensor
@@ -159,8 +158,7 @@ class SpotAdaptive(Scheme):
             for name, objective in self.objectives.named()
             if objective.needs["teacher"]
         }
-        spots = state.new_ones(len(state), num_spots)
-        self.objectives.build(student, teacher | {"spots": spots})
+        self.objectives.build(student, teacher | {"spots": state.new_ones(len(state), num_spots)})
         for name, objective in self.objectives.named():
             if name in gates:
                 gates[name].spot = spot_index(name, objective, self.pairs)
@@ -168,7 +166,6 @@ class SpotAdaptive(Scheme):
         self.teacher.select_roles(self.teacher_roles(), batch)
 
     def teacher_roles(self) -> set[str]:
-        # The scheme computes the role spots.
         return super().teacher_roles() - {"spots"} | {"features", "logits"}
 
     @staticmethod

@@ -11,12 +11,12 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from instil.capabilities import SynthesizesImages
-from instil.core import Batch, Net, Outputs, Scheme, Teacher, batch_size, item_weights
+from instil.core import Batch, Net, Scheme, Teacher, batch_size, item_weights
 from instil.engine import Engine, Optimization
-from instil.roles import SHARED_ROLES
+from instil.testing.poisoned_outputs import poisoned
 from instil.testing.structures import select_rows, tensors
 from instil.training.step import train_step
 
@@ -100,8 +100,8 @@ def _selects_teacher_roles_once(make: MakeScheme, batches: Batches) -> None:
     ) as select_roles:
         scheme.prepare(batches(0))
     selected = [set(call.args[0]) for call in select_roles.call_args_list]
-    assert selected == [scheme.teacher_roles()], (
-        f"build selects the roles {selected}. Expected one selection, of teacher_roles: "
+    assert selected in ([], [scheme.teacher_roles()]), (
+        f"build selects the roles {selected}. Expected at most one selection, of teacher_roles: "
         f"{scheme.teacher_roles()}"
     )
 
@@ -221,42 +221,12 @@ def _uncounted_samples_change_nothing(make: MakeScheme, batches: Batches) -> Non
 
     expected = _run(make, masked, 2)[0].state_dict()
     for poison in (torch.nan, torch.inf):
-        poisoned = functools.partial(_poisoned, make, poison)
-        state = _run(poisoned, masked, 2)[0].state_dict()
+        make_poisoned = functools.partial(poisoned, make, poison)
+        state = _run(make_poisoned, masked, 2)[0].state_dict()
         for name, tensor in expected.items():
             assert torch.allclose(tensor, state[name], rtol=0, atol=1e-5), (
                 f"'{name}' changes with an invalid sample whose outputs are {poison}"
             )
-
-
-def _poisoned(make: MakeScheme, poison: float) -> Scheme:
-    """Add ``poison`` to the outputs of every network at invalid samples, after the dry run."""
-    scheme = make()
-
-    def hook(module: nn.Module, arguments: tuple[Any, ...], outputs: Outputs) -> Outputs:
-        batch: Batch = arguments[0]
-        if "valid" not in batch or not scheme.prepared:
-            return outputs
-        invalid = item_weights(batch) <= 0
-        invalid = invalid.flatten(1).all(1) if invalid.ndim > 1 else invalid
-        return {role: _add(value, invalid, poison, role) for role, value in outputs.items()}
-
-    for part in scheme.modules():
-        if isinstance(part, Net):
-            part.register_forward_hook(hook)
-    return scheme
-
-
-def _add(value: Any, rows: Tensor, poison: float, role: str = "") -> Any:
-    if isinstance(value, tuple):
-        return tuple(_add(part, rows, poison) for part in value)
-    if role in SHARED_ROLES or not isinstance(value, Tensor) or not value.is_floating_point():
-        return value
-    if value.shape[:1] != rows.shape:
-        return value
-    # A sum passes gradients unchanged, so a gradient that is not 0 would reach the network.
-    added = torch.zeros(len(value), dtype=value.dtype).masked_fill(rows, poison)
-    return value + added.view(-1, *[1] * (value.ndim - 1))
 
 
 def _exports_a_net(make: MakeScheme, batches: Batches) -> None:

@@ -53,13 +53,14 @@ def classifier(*names: str, **changed: Any) -> Any:
 
 
 def checked(teacher: Mapping[str, Any] | None = None, **data: Any) -> list[str]:
-    """Warnings of the dry run of a recipe with the model as teacher."""
+    """Warnings of the dry run of a recipe with the model as teacher; ``...`` removes a key."""
     source = {"name": "texts", "files": "all.csv", "tokenizer": "model", "length": 16}
+    section = {"model": "transformers:model", "is_trained": True, **(teacher or {})}
     recipe = build(
         {
             "task": "text_classification",
             "data": {**source, "batch_size": 4, **data},
-            "teacher": {"model": "transformers:model", "is_trained": True, **(teacher or {})},
+            "teacher": {key: value for key, value in section.items() if value is not ...},
             "student": {"model": "text_transformer", "options": {"width": 8, "depth": 1}},
             "objectives": {"kd": {}},
             "train": {"epochs": 1},
@@ -82,6 +83,17 @@ def test_classes_in_another_order_than_those_of_the_data_are_an_error() -> None:
     # Names of the recipe replace those of the configuration, and a training replaces the head.
     assert not checked({"classes": ["None", "bad", "good"]})
     assert not checked({"is_trained": False})
+
+
+def test_a_second_training_of_a_trained_classifier_is_a_warning() -> None:
+    classifier("None", "bad", "good").save_pretrained("model")
+    (warning,) = checked({"is_trained": ...})
+    assert "model is a trained RobertaForSequenceClassification" in warning
+    assert "is_trained: true" in warning
+    assert not checked({"is_trained": True})
+    assert not checked({"is_trained": False})
+    classifier("None", "bad", "good").roberta.save_pretrained("model")
+    assert not checked({"is_trained": ...})
 
 
 def test_classes_of_other_names_are_a_warning() -> None:

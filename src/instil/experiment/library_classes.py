@@ -11,6 +11,7 @@ from instil.experiment.dry_run_checks import check_classes
 from instil.experiment.experiment import Experiment
 from instil.experiment.teachers import teacher_class_names
 from instil.recipe.errors import RecipeError
+from instil.recipe.sections import ModelConfig
 from instil.students.adapted_model import without_wrapper
 
 UNNAMED = "LABEL_"
@@ -35,6 +36,8 @@ def check_teacher_classes(experiment: Experiment, teachers: Sequence[Net], batch
         check_classes(experiment, net, batch, "teacher", class_names, classes)
         if config.ready and not config.classes:
             _check_own_names(experiment, _own_names(net.model), class_names)
+        if not config.ready and "is_trained" not in config.model_fields_set:
+            _warn_of_second_training(experiment, net.model, config)
 
 
 def _check_own_names(experiment: Experiment, names: Sequence[str], classes: Sequence[str]) -> None:
@@ -63,6 +66,23 @@ def _check_own_names(experiment: Experiment, names: Sequence[str], classes: Sequ
     )
     # Labels such as 0 and 1 have no names to compare.
     if not all(name.isdigit() for name in classes) and warning not in experiment.warnings:
+        experiment.warnings.append(warning)
+
+
+def _warn_of_second_training(experiment: Experiment, model: nn.Module, config: ModelConfig) -> None:
+    """Warn of a teacher whose folder has a trained head, unless the recipe sets ``is_trained``."""
+    bare = without_wrapper(model)
+    name = type(bare).__name__
+    # A folder of a language model names another class, whose head is not that of a classifier.
+    saved_classes = getattr(getattr(bare, "config", None), "architectures", None) or ()
+    if not (config.pretrained and name.endswith("Classification") and name in saved_classes):
+        return
+    warning = (
+        f"teacher: {config.options.get('path', config.model)} is a trained {name}, and is trained "
+        "again on the data of the recipe. Set is_trained: true to use it as it is, or false if "
+        "the training is intended"
+    )
+    if warning not in experiment.warnings:
         experiment.warnings.append(warning)
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from instil.capabilities import Calibrated
 from instil.core import Batch, Objectives, Outputs, Scheme, batch_size, side_effect_free
-from instil.engine import Engine, gather_rows, world_size
-from instil.engine.processes import max_over_ranks
+from instil.engine import Engine, gather_rows
+from instil.engine.processes import max_over_ranks, sum_over_ranks
 from instil.items.loader_items import as_loader, named_batch
 from instil.items.selection import outputs_to_float32, rows_of
 
@@ -84,32 +84,36 @@ class Batches:
             return
         states = [generator.get_state() for generator in self.generators()]
         rows = self._teacher_statistics(scheme, num_samples)
-        gathered = {key: gather_rows(torch.cat(values)) for key, values in rows.items()}
         for part in parts:
             for name, objective in _calibrated(part).items():
-                objective.load_statistics(rows_of(name, gathered))
+                objective.load_statistics(rows_of(name, rows))
         for generator, state in zip(self.generators(), states, strict=True):
             generator.set_state(state)
 
-    def _teacher_statistics(self, scheme: Scheme, num_samples: int) -> dict[str, list[Tensor]]:
-        """Statistics of the teacher's outputs for the first samples of an epoch, by batch."""
+    def _teacher_statistics(self, scheme: Scheme, num_samples: int) -> dict[str, Tensor]:
+        """Statistics of the teacher's outputs for the first samples of an epoch, of all ranks."""
         rows: dict[str, list[Tensor]] = {}
-        seen = 0
+        seen = torch.zeros((), dtype=torch.int64, device=self.engine.device)
         # A generator must yield these batches once more, for the training.
         replayed = getattr(self.loader, "replayed", contextlib.nullcontext)
         with side_effect_free(scheme), replayed():
             for micro_batches in self.epoch(0):
+                parts: dict[str, list[Tensor]] = {}
                 for batch in map(self.engine.move, micro_batches):
                     unlabelled = {key: value for key, value in batch.items() if key != "label"}
                     with self.engine.autocast():
                         teacher = scheme.teacher_outputs(unlabelled)
                     statistics = _statistics(scheme.objectives, teacher, unlabelled)
                     for key, value in statistics.items():
-                        rows.setdefault(key, []).append(value)
+                        parts.setdefault(key, []).append(value)
                     seen += batch_size(batch)
-                if max_over_ranks(seen, self.engine.device) * world_size() >= num_samples:
+                # Gathered in every step: clusters start from rows, so that they depend on the
+                # order, which is then that of one process.
+                for key, values in parts.items():
+                    rows.setdefault(key, []).append(gather_rows(torch.cat(values)))
+                if sum_over_ranks(seen.clone()) >= num_samples:
                     break
-        return rows
+        return {key: torch.cat(values) for key, values in rows.items()}
 
     def generators(self) -> list[torch.Generator]:
         """Random generator of the loader, if it has one."""

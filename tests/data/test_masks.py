@@ -68,6 +68,11 @@ def test_bad_folders_of_masks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"other\.png: no picture of this name"):
         folder(str(tmp_path / "data"), task_name="segmentation")
     (tmp_path / "data/masks/other.png").unlink()
+    second = tmp_path / "data/images/0.bmp"
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(second)
+    with pytest.raises(ValueError, match=r"0\.jpg: a second picture of this name, next to 0\.bmp"):
+        folder(str(tmp_path / "data"), task_name="segmentation")
+    second.unlink()
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "data/masks/0.png")
     with pytest.raises(ValueError, match=r"0\.png: a mask of mode RGB"):
         folder(str(tmp_path / "data"), task_name="segmentation")

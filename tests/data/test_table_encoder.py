@@ -44,6 +44,14 @@ def test_numbers_may_be_categories_and_may_stay_as_they_are() -> None:
     )
 
 
+def test_whole_numbers_are_one_category_whatever_their_type() -> None:
+    encoder = TableEncoder({"zip": [7.0, 9.0, 7.5]}, categorical=["zip"])
+    assert encoder.features[0].categories == ("7", "7.5", "9")
+    rows = encoder.encode({"zip": [7, 7.0, "7", 9]})
+    assert rows.argmax(1).tolist() == [0, 0, 0, 2]
+    assert (rows.sum(1) == 1).all()
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -55,6 +55,17 @@ def test_top_k_accuracy() -> None:
         in_parts(TopKAccuracy(6), logits, label)
 
 
+def test_top_k_accuracy_of_logits_whose_probabilities_are_zero() -> None:
+    logits = torch.full((1, 10), -500.0)
+    logits[0, 7:] = torch.tensor([-200.0, -150.0, 0.0])
+    assert value_of(TopKAccuracy(3), ({"logits": logits}, {"label": torch.tensor([7])})) == 1
+
+
+def test_macro_f1_leaves_out_absent_classes() -> None:
+    label = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]])
+    assert value_of(MacroF1(), ({"logits": label - 0.5}, {"label": label})) == 1
+
+
 def f1(predicted: Tensor, truth: Tensor) -> float:
     hits = int((predicted & truth).sum())
     return 2 * hits / (int(predicted.sum()) + int(truth.sum()))

@@ -53,6 +53,12 @@ def test_the_size_of_the_model_is_that_of_each_view() -> None:
     assert outputs["view_logits"].shape == (12, 3, 4)
 
 
+def test_views_of_8_bits_are_scaled() -> None:
+    views = torch.full((1, 3, 1, 4, 4), 51, dtype=torch.uint8)
+    batch = MultiViewClassification().to_batch(views, (3, 1, 4, 4))
+    torch.testing.assert_close(batch["views"], torch.full((1, 3, 1, 4, 4), 0.2))
+
+
 def test_wrong_inputs_raise() -> None:
     task = MultiViewClassification()
     with pytest.raises(ValueError, match=r"views: wrong form.*\(12, 1, 4, 4\)"):
@@ -63,5 +69,8 @@ def test_wrong_inputs_raise() -> None:
         task.check_data(several_views() | {"views": several_views()["views"] / 0})
     with pytest.raises(ValueError, match=r"views: wrong shape\. Expected \(N, 3, 1, 4, 4\)"):
         task.to_batch(torch.rand(2, 4, 1, 4, 4), (3, 1, 4, 4))
+    for views in (255 * torch.rand(2, 3, 1, 4, 4), torch.zeros(2, 3, 1, 4, 4, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"views must be uint8, or floating point in \[0, 1\]"):
+            task.to_batch(views, (3, 1, 4, 4))
     with pytest.raises(ValueError, match=r"mvcnn\.pool: unknown value"):
         mvcnn(4, pool="sum")

@@ -59,6 +59,27 @@ def test_metrics_equal_loops() -> None:
     assert 0 < metrics["recall"] < 1
 
 
+def test_one_embedding_for_all_texts_finds_no_partner() -> None:
+    batch = sample() | {"first": torch.ones(9, 4), "second": torch.ones(9, 4)}
+    metrics, _ = SentenceEmbedding().evaluate(Net(nn.Identity(), embeddings), [batch])
+    assert metrics["recall"] == 0
+    assert metrics["mrr"] == pytest.approx(1 / 9)
+
+
+def test_pairs_with_an_equal_text_are_left_out_of_the_ranking() -> None:
+    batch = sample()
+    batch["second"] = batch["first"].clone()
+    batch["second"][1] = batch["second"][0]
+    ids = torch.arange(9)[:, None].expand(9, 2)
+    partner = ids.clone()
+    partner[1] = partner[0]
+    texts = {"input_ids": ids, "partner_input_ids": partner}
+    net = Net(nn.Identity(), embeddings)
+    # The second text is closer to another one than to its partner, the first one is not.
+    assert SentenceEmbedding().evaluate(net, [batch])[0]["recall"] < 16 / 18
+    assert SentenceEmbedding().evaluate(net, [batch | texts])[0]["recall"] >= 16 / 18
+
+
 def test_rank_correlation_with_a_teacher() -> None:
     batch, teacher = sample(), Frozen(Net(nn.Identity(), noisy_embeddings))
     metrics, _ = SentenceEmbedding().evaluate(Net(nn.Identity(), embeddings), [batch], teacher)

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from instil.core import Net, Objectives
+from instil.data.pair_tokenizers import pair_tokenizer
+from instil.data.sequence_pairs import text_pairs
 from instil.networks.causal_transformer import causal_transformer
 from instil.networks.encoder_decoder import encoder_decoder
 from instil.objectives.logits.kd import KD
@@ -57,6 +59,15 @@ def test_metrics_equal_loops_over_the_labelled_samples() -> None:
     assert metrics["exact_match"] == pytest.approx(sum(exact) / len(exact))
     assert metrics["exact_match"] >= 0.4
     assert 0 < metrics["error_rate"] < 1.5
+
+
+def test_samples_without_a_label_have_no_word_errors() -> None:
+    pairs = [("ab", "ba"), ("b", None)]
+    samples = text_pairs(pairs, pair_tokenizer("characters", None, [("ab", "ba")]))
+    label = samples.label[[0, 0]]
+    net = Net(nn.Identity(), lambda _, batch: {"sequence": label, "logits": torch.zeros(2, 3, 5)})
+    metrics, _ = Seq2Seq().evaluate_generation(net, samples)
+    assert metrics == {"word_error_rate": 0, "character_error_rate": 0}
 
 
 def test_a_sequence_ends_at_its_end_token() -> None:

@@ -183,6 +183,19 @@ def test_the_stride_of_a_users_model_follows_from_its_outputs() -> None:
     assert outputs["logits"].shape == (2, 4, 4)
 
 
+def test_a_model_without_padding_has_no_more_frames_than_outputs() -> None:
+    model = nn.Sequential(Transposed(), nn.Conv1d(5, 4, 3, stride=2), Transposed())
+    batch = {"audio": torch.randn(2, 100, 5), "audio_length": torch.tensor([100, 40])}
+    outputs = SpeechRecognition.call(model, batch)
+    assert outputs["logits"].shape[1] == 49
+    assert outputs["frame_length"].tolist() == [49, 20]
+
+
+class Transposed(nn.Module):
+    def forward(self, audio: Tensor) -> Tensor:
+        return audio.transpose(1, 2)
+
+
 def test_wrong_batches_are_refused() -> None:
     task = SpeechRecognition()
     batch = spoken_texts()

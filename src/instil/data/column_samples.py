@@ -13,7 +13,7 @@ from typing_extensions import Doc
 from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.audio_columns import AUDIO_TASKS, checked_audio, with_blank
-from instil.data.columns import Column, check_finite, is_text
+from instil.data.columns import Column, check_finite, is_missing_row, is_text
 from instil.data.images import ArrayData, in_unit_range
 from instil.data.label_kinds import BoxData, GradedData, SequenceData, UnlabelledData
 from instil.data.picture_columns import picture_size, picture_tensor, plain_numbers
@@ -60,8 +60,8 @@ def column_samples(
             sequences, names = with_blank(sequences, names)
         return SequenceData(inputs, sequences, names, facts)
     if kind == "boxes":
-        names = classes or _index_names(label)
-        return BoxData(inputs, list(columns["box"]), list(label), names, facts)
+        boxes, labels = _boxes(columns["box"], label)
+        return BoxData(inputs, boxes, labels, classes or _index_names(label), facts)
     if kind == "graded":
         return GradedData(inputs, _array(label), facts)
     if kind == "real":
@@ -180,7 +180,8 @@ def _array(label: Column) -> Tensor:
 def _sequences(label: Column, classes: Sequence[str] | None) -> tuple[list[Any], Sequence[str]]:
     """Symbol indices of each sample, and the names of the symbols; texts are characters."""
     if not is_text(label):
-        return list(label), classes or _index_names(label)
+        rows = [[] if row is None else row for row in label]
+        return rows, classes or _index_names(label)
     names = classes or sorted(set("".join(label)))
     indices = {name: index for index, name in enumerate(names)}
     for row, text in enumerate(label):
@@ -188,6 +189,17 @@ def _sequences(label: Column, classes: Sequence[str] | None) -> tuple[list[Any],
             if symbol not in indices:
                 raise ValueError(f"columns.label: row {row} has {symbol!r}, which is not a class")
     return [[indices[symbol] for symbol in text] for text in label], names
+
+
+def _boxes(box: Column, label: Column) -> tuple[list[Any], list[Any]]:
+    """Boxes and class indices of each sample; None for both without a label."""
+    boxes: list[Any] = []
+    labels: list[Any] = []
+    for row_boxes, row in zip(box, label, strict=True):
+        is_missing = is_missing_row(row)
+        boxes.append(None if is_missing else row_boxes)
+        labels.append(None if is_missing else row)
+    return boxes, labels
 
 
 def _class_labels(
@@ -205,7 +217,11 @@ def _class_labels(
         names = classes or _index_names(label)
         target = torch.zeros(len(label), len(names))
         for row, present in enumerate(label):
-            target[row, torch.as_tensor(np.asarray(present, np.int64))] = 1
+            if is_missing_row(present):
+                target[row] = UNLABELLED
+                continue
+            columns = torch.as_tensor(np.asarray(present, np.int64))
+            target[row, columns[columns != UNLABELLED]] = 1
         return target, names
     target = _array(label)
     if kind == "binary":
@@ -217,5 +233,6 @@ def _index_names(label: Column, target: Tensor | None = None) -> list[str]:
     """Class indices as names."""
     if target is not None and target.is_floating_point():
         return [str(index) for index in range(target.shape[-1])]
-    largest = max((int(np.max(row)) for row in label if np.size(row)), default=0)
+    rows = [row for row in label if row is not None and np.size(row)]
+    largest = max((int(np.max(row)) for row in rows), default=0)
     return [str(index) for index in range(largest + 1)]

@@ -25,30 +25,37 @@ def column_of(values: Sequence[Any], key: str, size: Size = None) -> Column:
 
     Args:
         values: numbers, nested lists, texts, or pictures (``bytes``, ``{"bytes": ...}`` or PIL).
-            None is a missing value, which only ``label`` may have.
+            None is a missing value, which only ``label`` and ``box`` may have.
         key: batch key of the column, for messages.
         size: height and width of pictures, or one number for both; None for no resizing.
 
     Returns:
-        An array (N, ...), or a list of arrays of different lengths or of texts.
+        An array (N, ...) with -100 for missing values; or a list of texts, or of arrays of
+        different lengths with None for missing ones.
 
     Raises:
         ValueError: for a missing value, a damaged picture, and values of different types.
     """
     missing = next((row for row, value in enumerate(values) if value is None), None)
-    if missing is not None and key != "label":
+    if missing is not None and key not in ("label", "box"):
         raise ValueError(f"row {missing} has no value. Expected a value in every row")
     first = next((value for value in values if value is not None), None)
     if isinstance(first, str):
         return _texts(values)
     if isinstance(first, (bytes, Mapping)) or hasattr(first, "getdata"):
         return _stacked(_pictures(values, size))
-    is_sequence = isinstance(first, (list, tuple, np.ndarray))
-    filler: Any = [] if is_sequence else UNLABELLED
-    filled = [filler if value is None else value for value in values]
-    if not is_sequence:
-        return _numbers(filled)
-    return _stacked([_numbers(value) for value in filled])
+    if not isinstance(first, (list, tuple, np.ndarray)):
+        return _numbers([UNLABELLED if value is None else value for value in values])
+    return _filled([None if value is None else _numbers(value) for value in values])
+
+
+def _filled(arrays: list[NDArray[Any] | None]) -> Column:
+    """One array with -100 in missing rows if the others have one shape, else the list."""
+    present = [array for array in arrays if array is not None]
+    if len({array.shape for array in present}) > 1:
+        return arrays
+    filler = np.full_like(present[0], UNLABELLED, np.result_type(present[0], np.int8))
+    return np.stack([filler if array is None else array for array in arrays])
 
 
 def _texts(values: Sequence[Any]) -> list[Any]:
@@ -186,6 +193,15 @@ def joined(parts: Sequence[tuple[str, Column]]) -> Column:
 def is_text(column: Column) -> bool:
     """Whether a column holds texts."""
     return isinstance(column, list) and any(isinstance(value, str) for value in column)
+
+
+def is_missing_row(row: Any) -> bool:
+    """Whether a sample has no label.
+
+    Args:
+        row: numbers of a column of labels; None or only -100 for no label.
+    """
+    return row is None or (np.size(row) > 0 and bool(np.all(np.asarray(row) == UNLABELLED)))
 
 
 def check_finite(key: str, value: Tensor) -> None:

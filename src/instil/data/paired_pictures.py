@@ -134,9 +134,14 @@ def _pairs(directory: Path, labels: LabelFolder) -> list[Pair]:
                 f"{directory}: no folder '{folder.name}'. Expected images/ and {labels.name}/ for "
                 f"the task {labels.task_name}.{suggestion(folder.name, folders)}"
             )
-    stems = {
-        file.relative_to(image_folder).with_suffix(""): file for file in picture_files(image_folder)
-    }
+    stems: dict[Path, Path] = {}
+    for file in picture_files(image_folder):
+        other = stems.setdefault(file.relative_to(image_folder).with_suffix(""), file)
+        if other != file:
+            raise ValueError(
+                f"{file}: a second picture of this name, next to {other.name}. Expected one, which "
+                f"the {labels.noun} of the same name belongs to"
+            )
     label_of_stem: dict[Path, Path] = {}
     for file in labels.files(label_folder):
         stem = file.relative_to(label_folder).with_suffix("")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch
-from instil.data.columns import Column, is_text
+from instil.data.columns import Column, is_missing_row, is_text
 from instil.data.label_kinds import SequenceData
 from instil.data.pair_tokenizers import PairTokenizer, pair_tokenizer
 from instil.data.samples import Facts
@@ -141,9 +142,13 @@ def column_pairs(inputs: Mapping[str, Tensor], label: Column) -> SequencePairs:
     for key in DIMENSIONS.keys() & inputs.keys():
         _check_input(key, inputs[key])
     unit = "characters" if is_text(label) else "words"
-    texts = [row if isinstance(row, str) else " ".join(map(str, row)) for row in label]
+    texts = [row if isinstance(row, str) else _joined_symbols(row) for row in label]
     tokenizer = pair_tokenizer(unit, None, [("", text) for text in texts])
     return SequencePairs(inputs, [tokenizer.target_ids(text) or None for text in texts], tokenizer)
+
+
+def _joined_symbols(row: Any) -> str:
+    return "" if is_missing_row(row) else " ".join(map(str, row))
 
 
 def _check_input(key: str, value: Tensor) -> None:

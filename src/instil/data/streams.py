@@ -171,7 +171,7 @@ class Stream(Samples):
             value = row.get(key)
             if isinstance(value, Tensor):
                 value = value.numpy()
-            if value is None and key != "label":
+            if value is None and key not in ("label", "box"):
                 raise ValueError(f"sample {index} of the stream has no {key}. Expected a value")
             if value is not None and not isinstance(value, str):
                 try:

@@ -221,8 +221,15 @@ def _numbers(name: str, values: Sequence[Any]) -> NDArray[np.float64]:
     return numbers
 
 
+def category_text(value: Any) -> str:
+    """Return the name of a category; a whole number has the same one as int and as float."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if is_missing(value) else str(value)
+
+
 def _texts(values: Sequence[Any]) -> list[str]:
-    return ["" if is_missing(value) else str(value) for value in values]
+    return [category_text(value) for value in values]
 
 
 def _encoded(feature: Feature, values: Sequence[Any]) -> NDArray[np.float64]:

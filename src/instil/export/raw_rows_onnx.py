@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instil.data.raw_rows import RawRows
-from instil.data.table_encoder import OTHER, Feature
+from instil.data.table_encoder import OTHER, Feature, category_text
 from instil.files.atomic import atomic
 
 OUTPUTS = {"single": "probabilities", "real": "values"}
@@ -224,7 +224,7 @@ def raw_inputs(rows: RawRows, table: Mapping[str, list[Any]]) -> dict[str, NDArr
             numbers = [np.nan if value is None else value for value in values]
             inputs[feature.name] = np.array(numbers, dtype=np.float64)[:, None]
         else:
-            texts = ["" if value is None else str(value) for value in values]
+            texts = [category_text(value) for value in values]
             inputs[feature.name] = np.array(texts, dtype=object)[:, None]
     return inputs
 

@@ -25,5 +25,15 @@ class MacroF1(TorchMetric):
         from torchmetrics.classification import MulticlassF1Score, MultilabelF1Score
 
         if is_multi:
-            return MultilabelF1Score(num_classes, ignore_index=UNLABELLED, sync_on_compute=False)
+            return MultilabelF1Score(
+                num_classes, average="none", ignore_index=UNLABELLED, sync_on_compute=False
+            )
         return MulticlassF1Score(num_classes, average="macro", sync_on_compute=False)
+
+    def compute(self) -> float:
+        # torchmetrics leaves out absent classes only if an item has one class.
+        values = self.class_values()
+        if values.ndim == 0:
+            return float(values)
+        is_present = self._metric.tp + self._metric.fp + self._metric.fn > 0
+        return float(values[is_present].sum() / is_present.sum().clamp_min(1))

@@ -77,6 +77,28 @@ def preprocess(
     return image
 
 
+def pixels_in_unit_range(pixels: Tensor, noun: str = "images") -> Tensor:
+    """Return pixels as float32 in [0, 1].
+
+    Args:
+        pixels: any shape, uint8 or floating point in [0, 1].
+        noun: name of the input, for the message.
+
+    Raises:
+        ValueError: if type or range differ.
+    """
+    if pixels.dtype == torch.uint8:
+        pixels = pixels.float() / 255
+    # The comparison is negated, so that NaN is refused too.
+    is_outside = pixels.numel() > 0 and not (pixels.min() >= 0 and pixels.max() <= 1)
+    if not pixels.is_floating_point() or is_outside:
+        dtype = str(pixels.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{noun} must be uint8, or floating point in [0, 1], not {dtype} outside of it"
+        )
+    return pixels.float()
+
+
 def check_images(images: Tensor, channels: int) -> Tensor:
     """Return images as float32 in [0, 1].
 
@@ -91,16 +113,7 @@ def check_images(images: Tensor, channels: int) -> Tensor:
         raise ValueError(
             f"images must have the shape (N, {channels}, H, W), not {tuple(images.shape)}"
         )
-    if images.dtype == torch.uint8:
-        images = images.float() / 255
-    # The comparison is negated, so that NaN is refused too.
-    is_outside = images.numel() > 0 and not (images.min() >= 0 and images.max() <= 1)
-    if not images.is_floating_point() or is_outside:
-        dtype = str(images.dtype).removeprefix("torch.")
-        raise ValueError(
-            f"images must be uint8, or floating point in [0, 1], not {dtype} outside of it"
-        )
-    return images.float()
+    return pixels_in_unit_range(images)
 
 
 def forward_kwargs(model: nn.Module) -> dict[str, bool]:

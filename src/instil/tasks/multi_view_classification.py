@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Outputs
 from instil.tasks.bases.classes import ClassTask
 from instil.tasks.bases.main_output import main_output
-from instil.tasks.classification import ROLES, forward_kwargs, preprocess
+from instil.tasks.classification import (
+    ROLES,
+    forward_kwargs,
+    pixels_in_unit_range,
+    preprocess,
+)
 
 
 def call(
@@ -87,7 +92,7 @@ class MultiViewClassification(ClassTask):
             raise ValueError("views: NaN or infinite values. Expected finite numbers in [0, 1]")
 
     def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
-        """Return views (N, V, C, H, W), with the number of views of training."""
+        """Return views (N, V, C, H, W), uint8 or float in [0, 1], as many as in training."""
         batch = super().to_batch(inputs, shape)
         received = tuple(batch["views"].shape[1:])
         if received != tuple(shape):
@@ -95,4 +100,4 @@ class MultiViewClassification(ClassTask):
                 f"views: wrong shape. Expected (N, {', '.join(map(str, shape))}) as in training, "
                 f"got {tuple(batch['views'].shape)}"
             )
-        return batch
+        return batch | {"views": pixels_in_unit_range(batch["views"], "views")}

@@ -18,6 +18,8 @@ from instil.tasks.classification import forward_kwargs
 
 SCALE = 20.0
 """Factor of the cosines in a contrast of pairs, as in sentence-transformers."""
+TEXTS = ("", "partner_")
+"""Prefixes of the batch keys of both texts of a pair."""
 
 
 def call(model: nn.Module, batch: Batch) -> Outputs:
@@ -128,10 +130,12 @@ class SentenceEmbedding(Task):
         Metrics:
 
         - ``recall`` (at 1) and ``mrr`` (mean reciprocal rank) of the own partner, averaged over
-          both directions;
+          both directions; other pairs with an equal text are left out;
         - ``accuracy``: share of the texts whose closest partner has the same label;
         - with a teacher, ``spearman``, the rank correlation of all cosines with the teacher's, and
           ``agreement`` in the closest partner.
+
+        Equal cosines count as a wrong order.
 
         Args:
             net: network to evaluate.
@@ -146,7 +150,8 @@ class SentenceEmbedding(Task):
         if not len(label):
             raise ValueError("no pair to evaluate on has a label")
         cosines = _cosines(columns["sentence_embedding"], columns["partner_embedding"])
-        ranks = torch.cat([_ranks(cosines), _ranks(cosines.T)])
+        is_other = _is_other(columns)
+        ranks = torch.cat([_ranks(cosines, is_other), _ranks(cosines.T, is_other)])
         metrics = {
             "recall": (ranks == 1).double().mean().item(),
             "mrr": (1 / ranks.double()).mean().item(),
@@ -162,8 +167,9 @@ class SentenceEmbedding(Task):
     def _collect(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None
     ) -> dict[str, Tensor]:
-        """Labels and embeddings of the labelled pairs of all batches."""
+        """Labels, embeddings and numbers of the texts of the labelled pairs of all batches."""
         collected: dict[str, list[Tensor]] = {}
+        numbers: dict[tuple[int, ...], int] = {}
         for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
             is_labelled = batch["label"] != UNLABELLED
             parts = {"label": batch["label"]}
@@ -171,6 +177,9 @@ class SentenceEmbedding(Task):
                 parts[role] = outputs[role]
                 if role in teacher_outputs:
                     parts[f"teacher {role}"] = teacher_outputs[role]
+            for prefix in TEXTS:
+                if f"{prefix}input_ids" in batch:
+                    parts[f"{prefix}text"] = _text_numbers(batch, prefix, numbers)
             for key, value in parts.items():
                 collected.setdefault(key, []).append(value.detach()[is_labelled].cpu())
         return {key: torch.cat(parts) for key, parts in collected.items()}
@@ -196,9 +205,29 @@ def _cosines(sentence: Tensor, partner: Tensor) -> Tensor:
     return F.normalize(to_float32(sentence), dim=-1) @ F.normalize(to_float32(partner), dim=-1).T
 
 
-def _ranks(cosines: Tensor) -> Tensor:
-    """Rank (N,) of the own partner of each row, 1 for the closest."""
-    return 1 + (cosines > cosines.diagonal()[:, None]).sum(1)
+def _text_numbers(batch: Batch, prefix: str, numbers: dict[tuple[int, ...], int]) -> Tensor:
+    """Number (N,) of each text of a batch; equal texts of all batches have one number."""
+    ids: Tensor = batch[f"{prefix}input_ids"]
+    mask = batch.get(f"{prefix}attention_mask", torch.ones_like(ids)).bool()
+    texts = [tuple(row[is_token].tolist()) for row, is_token in zip(ids, mask, strict=True)]
+    return torch.tensor([numbers.setdefault(text, len(numbers)) for text in texts]).to(ids.device)
+
+
+def _is_other(columns: Mapping[str, Tensor]) -> Tensor:
+    """Whether two pairs (N, N) have no text in common."""
+    is_other = ~torch.eye(len(columns["label"]), dtype=torch.bool)
+    for prefix in TEXTS:
+        text = columns.get(f"{prefix}text")
+        if text is not None:
+            is_other &= text[:, None] != text
+    return is_other
+
+
+def _ranks(cosines: Tensor, is_other: Tensor) -> Tensor:
+    """Rank (N,) of the own partner of each row among those of other pairs, 1 for the closest."""
+    # Equal cosines are a wrong order: a model with one embedding for all texts finds nothing.
+    is_before = (cosines >= cosines.diagonal()[:, None]) & is_other
+    return 1 + is_before.sum(1)
 
 
 def _teacher_metrics(cosines: Tensor, teacher_cosines: Tensor) -> dict[str, float]:

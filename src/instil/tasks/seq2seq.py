@@ -211,7 +211,7 @@ class Seq2Seq(Task):
     ) -> Evaluation:
         """Compute ``word_error_rate`` and ``character_error_rate`` of the texts of the sequences.
 
-        Samples without text, such as phonemes, have neither.
+        Samples without text, such as phonemes, have neither. Samples without a label are left out.
         """
         if not getattr(samples, "is_text", False):
             return {}, {}
@@ -221,8 +221,9 @@ class Seq2Seq(Task):
         rows = range(0, len(samples), self.eval_batch_size)
         batches = (samples.__getitems__(range(len(samples))[i : i + rows.step]) for i in rows)
         for batch, outputs, _ in self.iter_outputs(net, batches, None):
-            predictions += map(samples.text_of, symbols(outputs["sequence"], tokens))
-            targets += map(samples.text_of, symbols(batch["label"], tokens))
+            is_labelled = (batch["label"] != UNLABELLED).any(1)
+            predictions += map(samples.text_of, symbols(outputs["sequence"][is_labelled], tokens))
+            targets += map(samples.text_of, symbols(batch["label"][is_labelled], tokens))
         metrics = {
             "word_error_rate": word_errors(predictions, targets),
             "character_error_rate": character_errors(predictions, targets),

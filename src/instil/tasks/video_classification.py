@@ -12,6 +12,7 @@ from instil.data.video_augmentation import VideoAugmentation
 from instil.data.video_checks import check_video
 from instil.tasks.bases.classes import ClassTask
 from instil.tasks.bases.main_output import outputs_by_role
+from instil.tasks.classification import pixels_in_unit_range
 
 ROLES = ("logits", "features", "embedding", "loss")
 """Outputs by name that are used."""
@@ -84,6 +85,4 @@ class VideoClassification(ClassTask):
                 f"video: wrong shape. Expected (N, {', '.join(map(str, shape))}) as in training, "
                 f"got {tuple(video.shape)}. Sample the frames again"
             )
-        if not video.is_floating_point():
-            video = video.float() / 255
-        return batch | {"video": video}
+        return batch | {"video": pixels_in_unit_range(video, "videos")}

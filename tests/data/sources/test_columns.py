@@ -96,6 +96,25 @@ def test_jsonl_has_boxes_and_samples_without_labels(tmp_path: Path) -> None:
     assert jsonl("a.jsonl", {"image": "image"}, base=tmp_path).kind == "none"
 
 
+def test_a_null_label_of_boxes_or_classes_is_no_label(tmp_path: Path) -> None:
+    row = {"image": [[0.5] * 4] * 4, "edges": [[0, 0, 2, 2]], "y": [1], "m": [1, 0]}
+    empty = row | {"edges": [], "y": [], "m": []}
+    missing = row | {"edges": None, "y": None, "m": None}
+    write_jsonl(tmp_path / "a.jsonl", [row] * 10 + [empty] * 10 + [missing] * 10)
+    files = dict.fromkeys(("train", "validation", "test"), "a.jsonl")
+    data = jsonl(files, {"image": "image", "box": "edges", "label": "y"}, ["a", "b"], base=tmp_path)
+    counts = data.train.__getitems__(range(30))["num_boxes"].tolist()
+    assert counts == [1] * 10 + [0] * 10 + [UNLABELLED] * 10
+    several = jsonl(
+        files, {"image": "image", "label": "m"}, ["a", "b"], labels="multi", base=tmp_path
+    )
+    assert several.train.label[9:21:10].tolist() == [[1, 1], [0, 0]]
+    assert (several.train.label[20:] == UNLABELLED).all()
+    write_jsonl(tmp_path / "a.jsonl", [row] * 10 + [missing] * 10)
+    same = jsonl(files, {"image": "image", "box": "edges", "label": "y"}, ["a", "b"], base=tmp_path)
+    assert same.train.has_label.sum() == 10
+
+
 def test_real_and_multiple_labels(tmp_path: Path) -> None:
     rows = [{"x": [1.0, row], "y": row / 3, "m": [row % 2, 1.0]} for row in range(20)]
     write_jsonl(tmp_path / "a.jsonl", rows)

@@ -159,3 +159,12 @@ def test_tables_of_scikit_learn() -> None:
         sklearn("breast_cancr")
     with pytest.raises(ValueError, match="Use task: tabular_regression"):
         sklearn("diabetes", task_name="tabular_classification")
+
+
+def test_names_with_underscores_are_no_numbers_and_none_is_a_class(tmp_path: Path) -> None:
+    lines = ["code,y", *(f"{i % 2}_{i % 3},{['None', 'Mild'][i % 2]}" for i in range(40))]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    data = table("a.csv", "y", base=tmp_path)
+    assert data.classes == ("Mild", "None")
+    assert data.train.has_label.all()
+    assert data.train.facts["features"] == 6

@@ -59,7 +59,8 @@ def table(
     Columns of numbers are standardized, and columns of texts become one column per category, with
     the statistics of the training rows. Empty values, ``NA``, ``NaN``, ``null`` and ``?`` are
     missing: a number is then the mean, with a column that marks it, and a category has its own
-    column. An unknown category has 0 in all columns, or is ``other`` if ``min_count`` is above 1.
+    column. Of labels that are names, only an empty one is missing. An unknown category has 0 in all
+    columns, or is ``other`` if ``min_count`` is above 1.
 
     With ``munge``, the training rows are followed by synthetic rows without a label (MUNGE), for
     which the student learns the outputs of the teacher.
@@ -126,7 +127,7 @@ def read_table(
 
 def _read(paths: Sequence[Path], labels: Sequence[str]) -> Table:
     """Return the rows of several files, which have the columns of the label."""
-    parts = [(path, read_table(path)) for path in paths]
+    parts = [(path, read_table(path, classes=labels)) for path in paths]
     for path, columns in parts:
         check_columns(path, labels, columns, "label")
     return _joined(parts)
@@ -168,12 +169,19 @@ def _parsed(texts: list[str], has_classes: bool) -> list[Any]:
     """Numbers if all values that are not missing are numbers, else texts."""
     values = [None if text.strip() in MISSING else text.strip() for text in texts]
     try:
-        numbers = [None if value is None else float(value) for value in values]
+        numbers = [None if value is None else _number(value) for value in values]
     except ValueError:
         numbers = []
     if any(value is not None for value in numbers):
         return numbers
     return [text.strip() or None for text in texts] if has_classes else list(values)
+
+
+def _number(text: str) -> float:
+    # Python reads 1_2 as 12, but in a table it is a name.
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:

@@ -83,6 +83,15 @@ class TorchMetric(ClassMetric):
         """
 
     def compute(self) -> float:
+        return float(self.class_values())
+
+    def class_values(self) -> Tensor:
+        """Return the value of torchmetrics, one number or one for each class.
+
+        Raises:
+            ValueError: if no item has a label.
+        """
         if self._metric is None or not self._metric.update_count:
             raise ValueError("no item to evaluate on has a label")
-        return float(self._metric.compute())
+        values: Tensor = self._metric.compute()
+        return values

@@ -46,7 +46,8 @@ def call_frames(model: nn.Module, batch: Batch) -> Outputs:
     frame_length = result.get("frame_length")
     width = _width(audio, length)
     if frame_length is None:
-        frame_length = output_lengths(model, length, width, num_frames)
+        # Without padding a model has fewer frames than its stride suggests.
+        frame_length = output_lengths(model, length, width, num_frames).clamp_max(num_frames)
     total = num_frames
     if width < audio.shape[1]:
         # Tables of outputs need one number of frames: that of the longest recording of the data.

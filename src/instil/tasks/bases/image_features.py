@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from instil.core import UNLABELLED
 from instil.data.samples import Samples
+from instil.data.splits import HOLD_OUT_SEED, balanced_order
 from instil.files.atomic import atomic
 from instil.files.cache import cache_folder
 from instil.networks.cnn import CNN
@@ -70,7 +71,10 @@ def classifier_features(samples: Samples) -> ImageFeatures:
     Raises:
         ValueError: for images of fewer than two classes.
     """
-    rows = (samples.label != UNLABELLED).nonzero().flatten()[:MOST_IMAGES]
+    rows = (samples.label != UNLABELLED).nonzero().flatten()
+    if len(rows) > MOST_IMAGES:
+        # Data are often sorted by class, so that the first images have few of them.
+        rows = rows[balanced_order(samples.label[rows], HOLD_OUT_SEED)[:MOST_IMAGES]]
     labels = samples.label[rows]
     if len(torch.unique(labels)) < 2:
         raise ValueError(

@@ -189,3 +189,12 @@ def test_wrong_folders_raise(tmp_path: Path) -> None:
     path.with_name("instances_train2017.json").write_text("{}")
     with pytest.raises(ValueError, match=r"no file \*keypoints\*\.json\. Expected .*instances_tra"):
         read(tmp_path)
+
+
+def test_persons_of_one_picture_are_in_one_split(tmp_path: Path) -> None:
+    annotations = [person(index // 3) for index in range(30)]
+    path = write(tmp_path, annotations=annotations, count=10)
+    data = coco(str(path), str(tmp_path / "train2017"), size=[16, 12], task_name="pose")
+    parts = (data.train, data.validation, data.test)
+    pictures = [{row // 3 for row in part.origin.tolist()} for part in parts]
+    assert sum(map(len, pictures)) == len(set().union(*pictures)) == 10

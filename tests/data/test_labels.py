@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from instil.data.images import ArrayData
 from instil.data.labels import few_labels, labelled, relabel
 from instil.data.samples import RealData
-from instil.data.splits import balanced_order, hold_out, splits
+from instil.data.splits import balanced_order, splits
 
 
 def data(label: list[int], classes: int = 4) -> ArrayData:
@@ -100,13 +100,31 @@ def test_relabel():
 def test_what_is_held_out_is_stratified_disjoint_and_always_the_same():
     whole = data([0] * 60 + [1] * 30 + [2] * 10, 3)
     whole.image = torch.arange(100).float().reshape(100, 1, 1, 1) / 100
-    rest, held = hold_out(whole, 0.2, "test")
+    divided = splits({"train": whole, "validation": data([0])}, 0.2, 0.2)
+    rest, held = divided.train, divided.test
     assert held.label.bincount().tolist() == [12, 6, 2]
     assert not set(rest.image.flatten().tolist()) & set(held.image.flatten().tolist())
     assert len(rest) == 80
     assert rest.index.tolist() == list(range(80))
     torch.manual_seed(77)
-    assert torch.equal(hold_out(whole, 0.2, "test")[1].image, held.image)
+    again = splits({"train": whole, "validation": data([0])}, 0.2, 0.2)
+    assert torch.equal(again.test.image, held.image)
+
+
+def test_samples_of_one_group_are_in_one_split():
+    whole = data([0, 1] * 50, 2)
+    group = [row // 5 for row in range(100)]
+    divided = splits({"train": whole}, 0.2, 0.2, group)
+    parts = (divided.train, divided.validation, divided.test)
+    groups = [{group[row] for row in part.origin.tolist()} for part in parts]
+    assert [len(part) for part in parts] == [65, 15, 20]
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 20
+    expected = splits({"train": whole}, 0.2, 0.2)
+    # Groups of one sample, and one group of all samples, change nothing.
+    for each in (list(range(100)), [0] * 100):
+        same = splits({"train": whole}, 0.2, 0.2, each)
+        assert torch.equal(same.test.origin, expected.test.origin)
+        assert torch.equal(same.validation.origin, expected.validation.origin)
 
 
 def test_validation_never_comes_from_test():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from instil.data.groups import whole_groups
 from instil.data.paths import located
 
 SUFFIXES = (".txt", ".md", ".rst", ".py")
@@ -47,7 +48,9 @@ def documents(path: str, base: Path = Path()) -> list[list[Document]]:
     A line of a ``.jsonl`` file has ``text``, or ``prompt`` and ``completion``. With a prompt it may
     have a ``context``, a ``rationale``, and ``finish_reason: length`` for a completion that was
     cut. Every line may have a ``domain``; by default it is the first folder below ``path``. The
-    hash of a document's name selects its part.
+    hash of a document's name selects its part. Equal texts, and answers to one prompt, are in one
+    part as far as possible (see ``whole_groups``). Files whose names begin with ``_`` are left
+    out.
 
     Args:
         path: ``stdlib`` (the modules of this Python's standard library), a folder of texts, or a
@@ -67,7 +70,21 @@ def documents(path: str, base: Path = Path()) -> list[list[Document]]:
             "validation and test"
         )
     count = max(1, len(ordered) // SHARE)
-    return [ordered[2 * count :], ordered[count : 2 * count], ordered[:count]]
+    group = [_origin(document) for document in ordered]
+    rest: Sequence[int] = range(len(ordered))
+    parts: list[list[Document]] = []
+    for _ in ("test", "validation"):
+        rows = set(whole_groups(rest, group, count))
+        parts.append([ordered[row] for row in rest if row in rows])
+        rest = [row for row in rest if row not in rows]
+    return [[ordered[row] for row in rest], parts[1], parts[0]]
+
+
+def _origin(document: Document) -> Hashable:
+    """Prompt with its context, or a text without a prompt."""
+    if document.prompt is None or not document.prompt.strip():
+        return document.text
+    return document.prompt, document.context
 
 
 def _name_hash(document: Document) -> str:

@@ -56,7 +56,8 @@ def keypoint_pictures(
         mode_options: ``channels``, ``size`` and ``background`` of the pictures.
         padding: side of the part over the side of the box; None: 1.25.
         on_broken: ``error`` or ``skip``.
-        validation: share of the training data for a missing validation split.
+        validation: share of the training data for a missing validation split; the objects of a
+            picture stay in one split.
         test: share of the training data for a missing test split.
 
     Returns:
@@ -83,7 +84,10 @@ def keypoint_pictures(
     parts: dict[str, Samples] = {
         part: _samples(rows, read, names, factor) for part, rows in by_part.items()
     }
-    return replace(splits(parts, validation, test), notes=(*notes, *broken_notes))
+    # Parts around two objects of one picture may overlap.
+    group = [path for path, _ in by_part.get("train", ())]
+    divided = splits(parts, validation, test, group)
+    return replace(divided, notes=(*notes, *broken_notes))
 
 
 def _read(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import UNLABELLED
+from instil.data.groups import whole_groups
 from instil.data.samples import Samples, labelled_rows
 
 Data = TypeVar("Data", bound=Samples)
@@ -47,16 +48,24 @@ class Splits:
     notes: tuple[str, ...] = ()
 
 
-def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Splits:
+def splits(
+    parts: Mapping[str, Samples],
+    validation: float,
+    test: float,
+    group: Sequence[Hashable] | None = None,
+) -> Splits:
     """Complete the splits of a source; missing ones are held out of the training data.
 
     Args:
         parts: data by split: ``train``, and optionally ``validation`` and ``test``.
         validation: share of the training data for a missing validation split.
         test: share of the training data for a missing test split, which is held out first.
+        group: picture, text or other origin of each training sample; samples of one origin are
+            held out together as far as possible (see ``whole_groups``). None: each has its own.
 
     Returns:
-        Train, validation and test data.
+        Train, validation and test data. Held-out parts keep the order of the data, have new indices
+        from 0, and the same class proportions as the rest. Unlabelled samples are training data.
 
     Raises:
         ValueError: without a train split, for an empty split, and a share that leaves one empty.
@@ -68,33 +77,27 @@ def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Spli
     if "train" not in parts:
         raise ValueError(f"no train set, only {', '.join(parts) or 'nothing'}")
     train = parts["train"]
-    if "test" in parts:
-        test_data = parts["test"]
-    else:
-        train, test_data = hold_out(train, test, "test")
-    if "validation" in parts:
-        validation_data = parts["validation"]
-    else:
-        train, validation_data = hold_out(train, validation, "validation")
+    held_out: dict[str, Samples] = {}
+    for name, share in (("test", test), ("validation", validation)):
+        if name in parts:
+            held_out[name] = parts[name]
+            continue
+        rows = _held_out_rows(train, share, name, group)
+        is_rest = torch.ones(len(train), dtype=torch.bool)
+        is_rest[rows] = False
+        rest = is_rest.nonzero().flatten()
+        train, held_out[name] = numbered(train, rest), numbered(train, rows)
+        group = None if group is None else [group[row] for row in rest.tolist()]
+    validation_data, test_data = held_out["validation"], held_out["test"]
     return Splits(train, validation_data, test_data, train.classes, train.kind)
 
 
-def hold_out(data: Data, share: float, split: str) -> tuple[Data, Data]:
-    """Divide data into a rest and a held-out share with the same class proportions.
+def _held_out_rows(
+    data: Samples, share: float, split: str, group: Sequence[Hashable] | None
+) -> Tensor:
+    """Rows of a held-out split, with the same class proportions as the rest.
 
-    Unlabelled samples stay in the rest, as they cannot be evaluated. Both parts keep the order of
-    ``data`` and have new indices from 0.
-
-    Args:
-        data: samples to divide.
-        share: share of the labelled samples to hold out, in (0, 1).
-        split: name of the held-out split, for messages.
-
-    Returns:
-        The rest and the held-out samples.
-
-    Raises:
-        ValueError: for a share outside (0, 1), or one that leaves a part empty.
+    Unlabelled samples stay in the rest, as they cannot be evaluated.
     """
     if not 0 < share < 1:
         raise ValueError(
@@ -105,17 +108,18 @@ def hold_out(data: Data, share: float, split: str) -> tuple[Data, Data]:
     if not len(rows):
         rows = torch.arange(len(data))
     count = round(share * len(rows))
-    if not 0 < count < len(rows):
-        empty = "training" if count else split
+    order = rows[balanced_order(data.label[rows], HOLD_OUT_SEED, proportional=True)]
+    held_out = order[:count]
+    if group is not None and count:
+        held_out = torch.tensor(whole_groups(order.tolist(), group, count))
+    if not 0 < len(held_out) < len(rows):
+        empty = "training" if len(held_out) else split
         raise ValueError(
             f"a share of {share} of {len(rows)} {data.noun}s for the {split} split leaves the "
             f"{empty} split empty. Expected at least one in each. Set another share, or use data "
             f"with a {split} split"
         )
-    held_out = rows[balanced_order(data.label[rows], HOLD_OUT_SEED, proportional=True)[:count]]
-    is_rest = torch.ones(len(data), dtype=torch.bool)
-    is_rest[held_out] = False
-    return numbered(data, is_rest.nonzero().flatten()), numbered(data, held_out)
+    return held_out
 
 
 def drawn_rows(data: Data, count: int) -> Data:

@@ -76,7 +76,8 @@ class ImageText(Task):
     """Alignment of images and texts.
 
     A batch has pairs of ``image`` (N, C, H, W) and ``input_ids``, ``attention_mask`` (N, L).
-    ``label`` (N,) is the class of the image for the zero-shot accuracy, -100 for none. Data without
+    ``picture`` (N,), if a batch has it, is equal for rows with one image. ``label`` (N,) is the
+    class of the image for the zero-shot accuracy, -100 for none. Data without
     classes have no such accuracy; then ``image_recall`` is the headline.
 
     Args:
@@ -137,8 +138,8 @@ class ImageText(Task):
           and ``zero_shot``;
         - ``top5_accuracy``: share of the images whose class is among the five closest, with
           templates and more than five classes;
-        - ``image_recall``: share of the texts whose closest image has the same text;
-        - ``text_recall``: share of the images whose closest text is their own (recall at 1);
+        - ``image_recall``: share of the texts whose closest image is their own (recall at 1);
+        - ``text_recall``: share of the images whose closest text is their own;
         - ``agreement`` with the teacher in the zero-shot class.
 
         Details: ``confusion`` of the zero-shot classes.
@@ -170,7 +171,8 @@ class ImageText(Task):
                 metrics["agreement"] = agrees.double().mean().item()
         elif self.headline == "accuracy":
             raise ValueError("no image to evaluate on has a label")
-        return metrics | recalls(image, text, text_indices(columns["ids"])), details
+        text_index = text_indices(columns["ids"])
+        return metrics | recalls(image, text, text_index, columns.get("picture")), details
 
     def _has_teacher_classes(self, columns: Mapping[str, Tensor]) -> bool:
         role = "text_embedding" if self.prompts is None else "class_embedding"
@@ -195,6 +197,8 @@ class ImageText(Task):
         classes: dict[str, Tensor | None] = {}
         for batch, outputs, teacher_outputs in self.iter_outputs(net, batches, teacher):
             parts = {"label": batch["label"], "ids": batch["input_ids"]}
+            if "picture" in batch:
+                parts["picture"] = batch["picture"]
             for role in self.roles:
                 parts[role] = outputs[role]
                 if role in teacher_outputs:

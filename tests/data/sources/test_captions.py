@@ -13,6 +13,7 @@ from instil.data.sources.captions import captions
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.recipe import RecipeError, build
+from instil.tasks.bases.image_text_scores import recalls
 
 COLOURS = ("red", "green", "blue")
 
@@ -139,3 +140,22 @@ def test_none_is_the_name_of_a_class(album: Path) -> None:
     data = captions(**source, label="colour")  # type: ignore[arg-type]
     assert data.classes == ("None", "red")
     assert (data.train.label >= 0).all()
+
+
+def test_a_picture_with_several_texts_is_in_one_split_and_counts_as_one(album: Path) -> None:
+    rows = [
+        {"file": f"pictures/{i}.png", "caption": f"text {i} {j}"} for i in range(20) for j in "ab"
+    ]
+    write_rows(album / "album.jsonl", rows)
+    data = captions(**options(album))
+    parts = (data.train, data.validation, data.test)
+    pictures = [{row // 2 for row in part.origin.tolist()} for part in parts]
+    assert sum(map(len, pictures)) == len(set().union(*pictures)) == 20
+    batch = data.test.__getitems__(range(len(data.test)))
+    assert (batch["picture"][::2] == batch["picture"][1::2]).all()
+    # A text that finds the other row of its picture has result its picture.
+    image = torch.eye(len(data.test) // 2).repeat_interleave(2, 0)
+    index = torch.arange(len(image))
+    assert recalls(image, image, index)["image_recall"] == 0.5
+    result = recalls(image, image, index, batch["picture"])
+    assert result == {"image_recall": 1, "text_recall": 1}

@@ -466,3 +466,15 @@ def test_labels_can_be_hidden(tmp_path: Path, tokenizer: str) -> None:
     batch = data.__getitems__(range(4))
     assert (batch["label"] >= 0).any(1).tolist() == [False, True, False, False]
     assert batch["valid"].any(1).all()
+
+
+def test_answers_to_one_prompt_are_in_one_split(tmp_path: Path, tokenizer: str) -> None:
+    words = ("quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog")
+    rows = [{"prompt": f"{a} {b} ", "completion": c} for a in words for b in words for c in words]
+    data = chat(write_jsonl(tmp_path / "a.jsonl", rows), tokenizer)
+    parts = [data.train, data.validation, data.test]
+    prompts = []
+    for part in parts:
+        assert isinstance(part, RaggedRows)
+        prompts.append({int(text) // len(words) for text in part.fit.text})
+    assert sum(map(len, prompts)) == len(set().union(*prompts)) == 64

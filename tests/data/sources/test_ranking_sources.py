@@ -184,3 +184,13 @@ def test_imports_of_files_are_items(tmp_path: Path) -> None:
     assert result.train.facts == {"users": 30, "candidates": 3}
     with pytest.raises(ValueError, match="min_items: no file of"):
         imports(str(tmp_path), min_items=4)
+
+
+def test_rows_with_one_query_are_in_one_split(tmp_path: Path) -> None:
+    rows = [
+        {"query": f"q {i // 3}", "positive": f"p {i}", "negatives": ["other"]} for i in range(60)
+    ]
+    data = passages(written(tmp_path, rows), tokenizer="bytes", base=tmp_path)
+    parts = (data.train, data.validation, data.test)
+    queries = [{row // 3 for row in part.origin.tolist()} for part in parts]
+    assert sum(map(len, queries)) == len(set().union(*queries)) == 20

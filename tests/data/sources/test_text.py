@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from instil.data.documents import documents
 from instil.data.sources.text import text
 from instil.data.tokenizers import ByteTokenizer, load_tokenizer
 from tests.data.small_tokenizer import folder_of
@@ -319,3 +320,14 @@ def test_a_vocabulary_that_cannot_be_learned_is_refused(name: str) -> None:
     pytest.importorskip("tokenizers")
     with pytest.raises(ValueError, match=r"tokenizer: .*bpe\. Expected 257 .* to 1000000, got "):
         load_tokenizer(name, ["a text"])
+
+
+def test_answers_to_one_prompt_and_equal_texts_are_in_one_part(tmp_path: Path) -> None:
+    answers = [{"prompt": f"q {i // 4}", "completion": f"a {i}"} for i in range(80)]
+    parts = documents(str(lines(tmp_path, *answers)))
+    prompts = [{document.prompt for document in part} for part in parts]
+    assert sum(map(len, prompts)) == len(set().union(*prompts)) == 20
+    assert [len(part) for part in parts] == [64, 8, 8]
+    parts = documents(str(lines(tmp_path, *({"text": f"t {i // 2}"} for i in range(40)))))
+    texts = [{document.text for document in part} for part in parts]
+    assert sum(map(len, texts)) == len(set().union(*texts)) == 20

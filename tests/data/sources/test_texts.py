@@ -185,3 +185,12 @@ def test_pairs_have_the_separators_of_the_tokenizer(tmp_path: Path) -> None:
         expected = inner.encode(*rows[: 1 if pair is None else 2]).ids
         size = int(batch["attention_mask"].sum())
         assert batch["input_ids"][0, :size].tolist() == expected
+
+
+def test_equal_texts_are_in_one_split(tmp_path: Path) -> None:
+    rows = [{"text": f"mail {i // 4}", "label": str(i % 2)} for i in range(80)]
+    write_rows(tmp_path / "a.jsonl", rows)
+    data = texts(str(tmp_path / "a.jsonl"), tokenizer="bytes")
+    parts = (data.train, data.validation, data.test)
+    mails = [{row // 4 for row in part.origin.tolist()} for part in parts]
+    assert sum(map(len, mails)) == len(set().union(*mails)) == 20

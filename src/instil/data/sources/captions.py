@@ -65,7 +65,9 @@ def captions(
     """Pictures with a text each, for the task ``image_text``.
 
     Samples have ``image`` (N, C, H, W), ``input_ids`` and ``attention_mask`` (N, ``length``) with
-    the start and end token of the tokenizer. Pictures are decoded when they are read.
+    the start and end token of the tokenizer. Pictures are decoded when they are read. A picture
+    with several texts is in several rows, which are held out together. Then samples have
+    ``picture`` (N,), the index of the picture.
 
     Args:
         base: folder that relative paths start from.
@@ -96,8 +98,18 @@ def captions(
             continue
         read = pictures(Files(tuple(table.files)), channels, size, background)
         labels = _labels(table, class_names)
-        data[split] = CaptionData(read, encode, encode(table.texts), labels, class_names)
-    return replace(splits(data, validation, test), notes=notes)
+        tensors = encode(table.texts) | _repeated_pictures(table.files)
+        data[split] = CaptionData(read, encode, tensors, labels, class_names)
+    divided = splits(data, validation, test, tables["train"].files if "train" in tables else None)
+    return replace(divided, notes=notes)
+
+
+def _repeated_pictures(files: Sequence[Path]) -> Batch:
+    """Index ``picture`` (N,) of each file among the different ones; empty if all differ."""
+    indices = {file: index for index, file in enumerate(dict.fromkeys(files))}
+    if len(indices) == len(files):
+        return {}
+    return {"picture": torch.tensor([indices[file] for file in files])}
 
 
 def _labels(table: Table, class_names: Sequence[str]) -> Tensor:
@@ -134,7 +146,7 @@ class CaptionData(LazyData):
     Args:
         read: function from a row to a picture.
         encode: tokenizer of the texts.
-        texts: ``input_ids`` and ``attention_mask`` (N, L).
+        texts: ``input_ids`` and ``attention_mask`` (N, L), and further entries of a batch.
         label: class indices (N,), -100 for no label.
         classes: class names; empty for data without classes.
     """

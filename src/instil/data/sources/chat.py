@@ -17,16 +17,15 @@ from instil.data.chat_encoding import ChatEncoder, LossOn
 from instil.data.chat_files import chat_sources
 from instil.data.chat_images import ImageProcessor, check_image_options
 from instil.data.chat_preparation import prepared
+from instil.data.chat_splits import tally_notes, texts_of_splits
 from instil.data.chat_template import load_template
-from instil.data.ragged_fitting import Fit, Integers, Truncation, fit_texts
+from instil.data.ragged_fitting import Fit, Truncation, fit_texts
 from instil.data.ragged_rows import RaggedRows
 from instil.data.special_tokens import BosOption, EndOption
 from instil.data.splits import (
-    HOLD_OUT_SEED,
     Splits,
     TestOption,
     ValidationOption,
-    balanced_order,
 )
 from instil.data.subword_tokenizer import SubwordTokenizer
 from instil.data.tables import Files
@@ -67,14 +66,6 @@ Limit = Annotated[int | None, Ge(1), Doc("largest number of training texts; null
 HeldOut = Annotated[
     int | None, Ge(1), Doc("largest number of validation texts, and of test texts; null: all")
 ]
-ENDLESS = "have an answer without an end token, so the student does not learn to end there"
-REASONS = {
-    "empty": "have an empty answer, or none, and are left out",
-    "unlearned": "have no token to learn and are left out",
-    "endless": ENDLESS,
-    "toolless": "have tools or calls of tools that the chat template does not write",
-}
-"""Ends of the notes on rows, by the names in ``Tally``."""
 
 
 def chat(
@@ -156,48 +147,11 @@ def chat(
     ]
     for samples, split in zip(data, names, strict=True):
         own = arrays.get(split)
-        samples.notes = (*_tally_notes(own, split), *_fit_notes(fits[split][1], split))
+        samples.notes = (*tally_notes(own, split), *_fit_notes(fits[split][1], split))
         samples.source_split = split if split in arrays else "train"
     train = data[0].packed() if packing else data[0]
     splits = Splits(train, data[1], data[2], train.classes, train.kind)
     return set_verifier(splits, verifier)
-
-
-def texts_of_splits(
-    arrays: Mapping[str, TokenArrays], shares: tuple[float, float]
-) -> dict[str, tuple[TokenArrays, Integers]]:
-    """Return the arrays and the texts of each split; missing splits are held out of training.
-
-    Args:
-        arrays: texts of the splits that have files.
-        shares: shares of validation and test texts, for splits without files.
-
-    Raises:
-        ValueError: without training files, for a split without texts, and for a share that leaves
-            one without texts.
-    """
-    if "train" not in arrays:
-        raise ValueError(f"files: no training files, only {', '.join(arrays) or 'nothing'}")
-    for split, part in arrays.items():
-        if not len(part):
-            problem = "; ".join(_tally_notes(part, split)) or "the files are empty"
-            raise ValueError(f"files.{split}: there is no text to learn: {problem}")
-    order = balanced_order(torch.zeros(len(arrays["train"])), HOLD_OUT_SEED).numpy()
-    texts: dict[str, tuple[TokenArrays, Integers]] = {}
-    for split, share in (("test", shares[1]), ("validation", shares[0])):
-        if split in arrays:
-            texts[split] = (arrays[split], np.arange(len(arrays[split])))
-            continue
-        count = round(share * len(arrays["train"]))
-        if not 0 < count < len(order):
-            raise ValueError(
-                f"{split}: a share of {share} of {len(arrays['train'])} texts leaves a split "
-                f"empty. Set files.{split}, or another share"
-            )
-        texts[split] = (arrays["train"], np.sort(order[:count]))
-        order = order[count:]
-    texts["train"] = (arrays["train"], np.sort(order))
-    return texts
 
 
 def _row_keys(part: TokenArrays, fit: Fit, arrays: Mapping[str, TokenArrays]) -> dict[str, Tensor]:
@@ -230,19 +184,6 @@ def _vocabulary(fits: Mapping[str, tuple[TokenArrays, Fit]], tokenizer: Tokenize
         for start, stop in zip(fit.start, fit.stop, strict=True):
             is_used[part.tokens[start:stop]] = True
     return sorted(tokenizer.closed(is_used.nonzero()[0].tolist()))
-
-
-def _tally_notes(part: TokenArrays | None, split: str) -> list[str]:
-    """Sentences about rows of a file that were left out or lack an end token."""
-    if part is None:
-        return []
-    notes = []
-    for name, count in part.tally.counts.items():
-        first = part.tally.first[name]
-        notes.append(
-            f"{split} files: {count} of {part.tally.total} rows {REASONS[name]} (first: {first})"
-        )
-    return notes
 
 
 def _fit_notes(fit: Fit, split: str) -> list[str]:

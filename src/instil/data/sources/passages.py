@@ -82,7 +82,9 @@ def passages(
             None if scores is None else [row[scores] for row in part],
         )
     _check_widths(parts)
-    return replace(splits(parts, validation, test), notes=tuple(notes))
+    # Rows with one query have different relevant passages.
+    queries = [row[query] for row in rows.get("train", [])]
+    return replace(splits(parts, validation, test, queries), notes=tuple(notes))
 
 
 def _texts(rows: list[Row], names: Sequence[str]) -> Iterator[str]:

@@ -86,7 +86,9 @@ def texts(
         parts[split] = TensorData(tensors, labels, class_names, facts)
         parts[split].origin = torch.tensor(rows[split])
         parts[split].encode_texts = TextEncoder(encoder, length)
-    return replace(splits(parts, validation, test), notes=tuple(notes))
+    # Equal texts are held out together.
+    group = list(zip(*(training[name] for name in names), strict=True))
+    return replace(splits(parts, validation, test, group), notes=tuple(notes))
 
 
 def _read(

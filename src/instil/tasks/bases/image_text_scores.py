@@ -47,21 +47,26 @@ def similarity_to_classes(image: Tensor, text: Tensor, label: Tensor) -> Tensor:
     return (image @ means.T).masked_fill(~has_text, -torch.inf)
 
 
-def recalls(image: Tensor, text: Tensor, text_index: Tensor) -> dict[str, float]:
-    """Compute ``image_recall`` and ``text_recall`` at 1; equal texts count as one.
+def recalls(
+    image: Tensor, text: Tensor, text_index: Tensor, picture: Tensor | None = None
+) -> dict[str, float]:
+    """Compute ``image_recall`` and ``text_recall`` at 1; equal texts, and pictures, count as one.
 
     Args:
         image: (N, D), of length 1.
         text: (N, D), of length 1.
         text_index: index of each text among the distinct ones (N,).
+        picture: index of each image among the distinct ones (N,); None if all differ.
     """
     similarity = image @ text.T
-    image_hits = text_index[similarity.argmax(0)] == text_index
-    text_hits = text_index[similarity.argmax(1)] == text_index
-    return {
-        "image_recall": image_hits.double().mean().item(),
-        "text_recall": text_hits.double().mean().item(),
-    }
+    values: dict[str, float] = {}
+    for name, dim in (("image_recall", 0), ("text_recall", 1)):
+        closest = similarity.argmax(dim)
+        is_hit = text_index[closest] == text_index
+        if picture is not None:
+            is_hit |= picture[closest] == picture
+        values[name] = is_hit.double().mean().item()
+    return values
 
 
 def normalized(embedding: Tensor) -> Tensor:

@@ -215,18 +215,23 @@ def _class_labels(
         return torch.tensor([indices[name] for name in label]), names
     if kind == "multi" and (isinstance(label, list) or label.dtype.kind != "f"):
         names = classes or _index_names(label)
-        target = torch.zeros(len(label), len(names))
-        for row, present in enumerate(label):
-            if is_missing_row(present):
-                target[row] = UNLABELLED
-                continue
-            columns = torch.as_tensor(np.asarray(present, np.int64))
-            target[row, columns[columns != UNLABELLED]] = 1
-        return target, names
+        return _yes_or_no(label, len(names)), names
     target = _array(label)
     if kind == "binary":
         return target.reshape(-1, 1).float(), classes or ("yes",)
     return target, classes or _index_names(label, target)
+
+
+def _yes_or_no(label: Column, num_classes: int) -> Tensor:
+    """1 for each class of a sample and 0 for the others (N, C), from lists of class indices."""
+    target = torch.zeros(len(label), num_classes)
+    for row, present in enumerate(label):
+        if is_missing_row(present):
+            target[row] = UNLABELLED
+            continue
+        columns = torch.as_tensor(np.asarray(present, np.int64))
+        target[row, columns[columns != UNLABELLED]] = 1
+    return target
 
 
 def _index_names(label: Column, target: Tensor | None = None) -> list[str]:

@@ -64,7 +64,8 @@ def passages(
     rows: dict[str, list[Row]] = {}
     for split, paths in files_of(files, base).items():
         rows[split] = list(chain.from_iterable(_checked_rows(path, names) for path in paths))
-    texts = chain.from_iterable((row[query], row[positive]) for row in rows.get("train", []))
+    training = rows.get("train", [])
+    texts = chain.from_iterable((row[query], row[positive]) for row in training)
     encoder = build_tokenizer(tokenizer, texts, base)
     parts: dict[str, Samples] = {}
     notes: list[str] = []
@@ -82,9 +83,8 @@ def passages(
             None if scores is None else [row[scores] for row in part],
         )
     _check_widths(parts)
-    # Rows with one query have different relevant passages.
-    queries = [row[query] for row in rows.get("train", [])]
-    return replace(splits(parts, validation, test, queries), notes=tuple(notes))
+    divided = splits(parts, validation, test, [row[query] for row in training])
+    return replace(divided, notes=tuple(notes))
 
 
 def _texts(rows: list[Row], names: Sequence[str]) -> Iterator[str]:

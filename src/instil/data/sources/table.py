@@ -169,7 +169,7 @@ def _parsed(texts: list[str], has_classes: bool) -> list[Any]:
     """Numbers if all values that are not missing are numbers, else texts."""
     values = [None if text.strip() in MISSING else text.strip() for text in texts]
     try:
-        numbers = [None if value is None else _number(value) for value in values]
+        numbers = [None if value is None else _as_number(value) for value in values]
     except ValueError:
         numbers = []
     if any(value is not None for value in numbers):
@@ -177,7 +177,7 @@ def _parsed(texts: list[str], has_classes: bool) -> list[Any]:
     return [text.strip() or None for text in texts] if has_classes else list(values)
 
 
-def _number(text: str) -> float:
+def _as_number(text: str) -> float:
     # Python reads 1_2 as 12, but in a table it is a name.
     if "_" in text:
         raise ValueError(text)

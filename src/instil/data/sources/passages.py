@@ -61,9 +61,7 @@ def passages(
     """
     _check_task(task_name, negatives)
     names = [name for name in (query, positive, negatives, scores) if name is not None]
-    rows: dict[str, list[Row]] = {}
-    for split, paths in files_of(files, base).items():
-        rows[split] = list(chain.from_iterable(_checked_rows(path, names) for path in paths))
+    rows = {split: _checked_rows(paths, names) for split, paths in files_of(files, base).items()}
     training = rows.get("train", [])
     texts = chain.from_iterable((row[query], row[positive]) for row in training)
     encoder = build_tokenizer(tokenizer, texts, base)
@@ -109,15 +107,17 @@ def _check_task(task_name: str, negatives: str | None) -> None:
         )
 
 
-def _checked_rows(path: Path, names: list[str]) -> list[Row]:
-    """Objects of a file, each with text in the fields of query and positive passage."""
-    rows: list[Row] = list(jsonl_rows(path))
-    for line, row in enumerate(rows, 1):
-        try:
-            check_columns(path, names, list(row))
-            _check_row(row, names)
-        except ValueError as error:
-            raise ValueError(f"{path}, row {line}: {error}") from error
+def _checked_rows(paths: Sequence[Path], names: list[str]) -> list[Row]:
+    """Objects of files, each with text in the fields of query and positive passage."""
+    rows: list[Row] = []
+    for path in paths:
+        for line, row in enumerate(jsonl_rows(path), 1):
+            try:
+                check_columns(path, names, list(row))
+                _check_row(row, names)
+            except ValueError as error:
+                raise ValueError(f"{path}, row {line}: {error}") from error
+            rows.append(row)
     return rows
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from instil.data.chat_chunk import Chunk
 from instil.data.chat_encoding import ChatEncoder, Encoded, Tally
-from instil.data.chat_files import ChatSource, total_bytes
+from instil.data.chat_files import ChatFile, ChatSource, total_bytes
 from instil.data.chat_worker import receive, send
 from instil.data.token_arrays import MANIFEST, TokenArrays, write_arrays
 from instil.files.cache import cache_folder
@@ -80,6 +80,9 @@ def fingerprint(sources: Sequence[ChatSource], encoder: ChatEncoder) -> str:
         facts["reads_parts"] = True
     if encoder.images is not None:
         facts["processor"] = encoder.images.digest()
+        # The images of a file with the same content may differ in another folder.
+        files = [source for source in sources if isinstance(source, ChatFile)]
+        facts["folders"] = [str(file.path.resolve().parent) for file in files]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
 
 

@@ -69,7 +69,8 @@ def _pictures(path: Path) -> Sequence[Any]:
 
     if path.is_dir():
         frames = [file for file in path.iterdir() if file.suffix.lower() in FRAMES]
-        return sorted(frames, key=_numbers)
+        # Hidden files, such as ._1.jpg of macOS, are no pictures.
+        return sorted((file for file in frames if not file.name.startswith(".")), key=_numbers)
     if path.suffix.lower() in ANIMATED:
         with Image.open(path) as picture:
             return [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]

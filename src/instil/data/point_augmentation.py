@@ -44,8 +44,8 @@ class PointAugmentation:
             Ge(0),
             Lt(1),
             Doc(
-                "largest share of points that are dropped; the first point of the sample takes "
-                "their place, so that their number stays"
+                "largest share of points that are dropped; one random point takes their place, so "
+                "that their number stays"
             ),
         ] = 0.0,
         shuffle: Annotated[

@@ -68,6 +68,11 @@ class RowGroups(Samples):
         self.starts = torch.tensor(starts)
         self.rows = torch.arange(starts[-1])
         self._cache: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
+        # The sequences of one batch may have the same length by chance.
+        self._ragged: set[str] = set()
+        if self.groups:
+            first = _read_group(*self.groups[0], list(self.columns.values()))
+            self._ragged = {key for key, name in self.columns.items() if _is_ragged(first[name])}
         labels: dict[str, Any] = {"row": self.rows.numpy()}
         for key, name in in_memory.items():
             values: list[Any] = []
@@ -146,7 +151,8 @@ class RowGroups(Samples):
         columns: dict[str, Column] = {}
         for key, name in self.columns.items():
             with _named_errors(path, name):
-                columns[key] = column_of(values[key], key, self.size)
+                column = column_of(values[key], key, self.size)
+                columns[key] = list(column) if key in self._ragged else column
         size = picture_size(columns)
         inputs: dict[str, Tensor] = {}
         for key, name in self.columns.items():
@@ -193,6 +199,11 @@ def _named_errors(path: Path, name: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{path}: column '{name}': {error}") from error
+
+
+def _is_ragged(values: Sequence[Any]) -> bool:
+    """Whether values are sequences of different lengths."""
+    return len({len(value) for value in values if isinstance(value, (list, tuple))}) > 1
 
 
 def _group_sizes(path: Path, names: list[str]) -> list[int]:

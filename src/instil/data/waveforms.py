@@ -57,7 +57,9 @@ def read_waveform(path: Path, rate: int, convert: bool = False) -> NDArray[np.fl
 
 def audio_files(folder: Path) -> list[Path]:
     """Return the audio files in a folder and its subfolders, by their extension, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    # Hidden files, such as ._1.wav of macOS, are no recordings.
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def _read(path: Path) -> tuple[NDArray[Any], int]:

@@ -19,9 +19,9 @@ from instil.tasks.bases.task import Evaluation
 class SpeakerVerification(AudioTask):
     """Verification of speakers; ``embedding`` (N, D) of a recording.
 
-    The metric is the equal error rate of the cosine similarity over all pairs of test recordings,
-    whose speakers need not be in the training data. A model without a teacher learns from
-    ``logits`` of the training speakers.
+    The metric is the equal error rate of the cosine similarity over all pairs of the first 2,000
+    test recordings, whose speakers need not be in the training data. A model without a teacher
+    learns from ``logits`` of the training speakers.
 
     Labels are int64 (N,), the index of the speaker; -100 for no label.
     """

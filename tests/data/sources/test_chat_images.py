@@ -153,6 +153,21 @@ def test_a_changed_image_is_read_again(tmp_path: Path, llava: str) -> None:
     )
 
 
+def test_the_same_file_in_another_folder_has_the_images_of_its_folder(
+    tmp_path: Path, llava: str
+) -> None:
+    batches = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        images = write_images(folder / "images", 1)
+        if name == "second":
+            Image.new("RGB", (16, 16), "red").save(folder / images[0])
+        samples: Any = rows_of(folder, [question(images, "?", "0")], llava).train
+        batches.append(samples.__getitems__([0])["padded_pixel_values"])
+    assert not torch.equal(*batches)
+
+
 def user(*content: Any, **columns: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": list(content)}, {"role": "assistant", "content": "0"}]
     return {"messages": messages} | columns

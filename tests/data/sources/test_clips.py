@@ -97,6 +97,8 @@ def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path: Path) ->
             for index in range(12):
                 level = 20 * (index if kind == "up" else 11 - index)
                 Image.new("L", (4, 4), level).save(folder / f"{index}.png")
+            # macOS writes such files next to those that it copies.
+            (folder / "._0.png").write_bytes(b"attributes")
     data = clips(str(tmp_path), frames=12, size=4, channels=1, base=tmp_path)
     batch = data.train.__getitems__(range(len(data.train)))
     levels = batch["video"][:, 0, :, 0, 0].mul(255).round().long()

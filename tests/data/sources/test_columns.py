@@ -318,6 +318,13 @@ def test_labels_with_a_length_are_read_by_row_group(tmp_path: Path, kind: str) -
     assert is_boxes == (kind == "boxes")
 
 
+def test_sequences_by_row_group_have_their_length_in_every_batch(tmp_path: Path) -> None:
+    write_groups(tmp_path, x=[[0.5] * (1 + row % 3) for row in range(60)])
+    lazy = parquet("part-*.parquet", {"wave": "x", "label": "y"}, base=tmp_path, in_memory=False)
+    batch = lazy.train.__getitems__([0])
+    assert batch["wave_length"].tolist() == [batch["wave"].shape[1]]
+
+
 def test_what_row_groups_cannot_be(tmp_path: Path) -> None:
     write_groups(tmp_path, x=[[1.0]] * 59 + [None])
     lazy = parquet("part-0.parquet", {"features": "x"}, base=tmp_path, in_memory=False)

@@ -137,6 +137,8 @@ def test_a_table_has_names_of_users_and_items(tmp_path: Path) -> None:
         "\n".join(["user_id:token\titem\trating:float", *rows, "d\t1\t5"])
     )
     options: dict[str, Any] = {"user": "user_id", "grade": "rating", "base": tmp_path}
+    # Some programs write a byte order mark.
+    (tmp_path / "t.tsv").write_text("\ufeff" + (tmp_path / "t.tsv").read_text(), encoding="utf-8")
     result = interactions("t.tsv", **options)
     assert result.train.facts == {"users": 3, "candidates": 6}
     assert set(result.train.label.unique().tolist()) <= {0, 4, 5}

@@ -120,7 +120,8 @@ def _read_npz(path: Path, names: list[str]) -> dict[str, Table]:
 def _read_table(path: Path, names: list[str]) -> dict[str, Table]:
     separator = "," if path.suffix == ".csv" else "\t"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Some programs write a byte order mark; names may contain separators such as U+2028.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"file: {path} cannot be read: {error}") from error
     # RecBole writes the type after the name of a column: ``user_id:token``.

@@ -92,7 +92,7 @@ class MultiViewClassification(ClassTask):
             raise ValueError("views: NaN or infinite values. Expected finite numbers in [0, 1]")
 
     def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
-        """Return views (N, V, C, H, W), uint8 or float in [0, 1], as many as in training."""
+        """Return the views (N, V, C, H, W) of training, uint8 or float in [0, 1]."""
         batch = super().to_batch(inputs, shape)
         received = tuple(batch["views"].shape[1:])
         if received != tuple(shape):

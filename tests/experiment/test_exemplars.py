@@ -92,6 +92,16 @@ def test_a_stage_has_equally_many_samples_of_each_old_class(selection: str) -> N
             assert source.label[match].tolist() == [old.label[row].item()]
 
 
+def test_a_class_of_two_stages_has_as_many_samples_as_the_others() -> None:
+    recipe = continual("stages.1.data.class_subset=[1, 2]", "data.exemplars.size=15")
+    chosen = exemplars(recipe)
+    stage = chosen.stage(2)
+    train, names = stage.splits.train, stage.splits.classes
+    new = len(chosen.stages[2].splits.train)
+    counts = torch.bincount(train.subset(torch.arange(new, len(train))).label)
+    assert {names[i]: int(count) for i, count in enumerate(counts)} == {"1": 5, "0": 5, "2": 5}
+
+
 def test_a_smaller_number_keeps_the_first_exemplars() -> None:
     chosen = exemplars(continual())
     first, second = chosen.stage(1).splits.train, chosen.stage(2).splits.train

@@ -30,8 +30,9 @@ class Exemplars:
     """Exemplars of one training of a student through all stages.
 
     They are a function of the recipe, the seed and the students of earlier stages, so that a
-    resumed run has the same ones. Each class of an earlier stage has the same number, and those
-    are the first ones of its order: by herding, or at random.
+    resumed run has the same ones. Each class of the earlier stages has the same number, divided
+    among the stages that learn it. In each stage they are the first ones of an order: by herding,
+    or at random.
 
     Args:
         stages: experiment of each stage.
@@ -93,14 +94,19 @@ class Exemplars:
         self, indices: Sequence[int], size: int, classes: Sequence[str]
     ) -> list[tuple[str, Samples]]:
         """Exemplars of each class of each stage, with labels in ``classes``."""
-        groups: list[tuple[str, Samples]] = []
+        parts: dict[str, list[Samples]] = {}
         for index in indices:
-            groups += self._order(index).items()
-        count = max(1, size // len(groups))
+            for name, samples in self._order(index).items():
+                parts.setdefault(name, []).append(samples)
+        count = max(1, size // len(parts))
         chosen = []
-        for name, samples in groups:
-            first = samples.subset(torch.arange(min(count, len(samples))))
-            chosen.append((name, of_classes(first, [name], classes)))
+        for name, ordered in parts.items():
+            # A class of several stages has as many exemplars as the others, from all its stages.
+            for position, samples in enumerate(ordered):
+                share = len(range(position, count, len(ordered)))
+                first = samples.subset(torch.arange(min(share, len(samples))))
+                if len(first):
+                    chosen.append((name, of_classes(first, [name], classes)))
         return chosen
 
     def _order(self, index: int) -> dict[str, Samples]:
@@ -160,13 +166,15 @@ def check_exemplars(experiment: Experiment) -> None:
     for index, stage in enumerate(stages):
         with error_context(f"stages.{index}"):
             _check_samples(stage)
-    groups = sum(len(_learned(stages[index])) for index in student_stages(_recipes(stages)))
+    names: set[str] = set()
+    for index in student_stages(_recipes(stages)):
+        names.update(_learned(stages[index]))
     config = configs[-1]
     assert config is not None
-    if config.size < groups:
+    if config.size < len(names):
         raise RecipeError(
-            f"{KEY}.size: {config.size} exemplars are fewer than the {groups} classes of all "
-            f"stages. Expected at least {groups}, one for each"
+            f"{KEY}.size: {config.size} exemplars are fewer than the {len(names)} classes of all "
+            f"stages. Expected at least {len(names)}, one for each"
         )
 
 

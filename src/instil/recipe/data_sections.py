@@ -62,8 +62,8 @@ class ExemplarConfig(Section):
     """Training samples of earlier stages that a stage learns from again."""
 
     size: PositiveInt
-    """Number of samples of all earlier stages together. Each class of each stage has the same
-    number of them."""
+    """Number of samples of all earlier stages together. Each class has the same number of them,
+    divided among the stages that learn it."""
 
     selection: Literal["herding", "random"] = "herding"
     """Choice of the samples of a class. herding: their mean feature approximates that of the class;

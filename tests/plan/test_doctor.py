@@ -74,6 +74,20 @@ def test_the_findings_of_a_healthy_recipe() -> None:
     json.dumps(findings, allow_nan=False)
 
 
+def test_pseudo_labels_of_a_teacher_with_other_classes_are_left_out_as_in_a_run() -> None:
+    changes = "baselines=[alone, pseudo_labels]", "seeds=[0, 1]"
+    data = {"name": "digits", "class_subset": [0, 1, 2], "batch_size": 50}
+    teacher = {**CNN, "data": {"name": "digits"}, "shared_classes": True}
+    findings = doctor(
+        recipe(*changes, data=data, student=CNN, teacher=teacher, objectives={"kd": {}})
+    )
+    assert list(findings["baselines"]) == ["alone"]
+    assert findings["run"]["arms"] == ["alone", "distilled"]
+    assert findings["run"]["trainings"] == 1 + 2 * 2
+    findings = doctor(recipe(*changes, student=CNN, objectives={"fitnet": {}}))
+    assert findings["run"]["arms"] == ["alone", "pseudo_labels", "distilled"]
+
+
 def test_values_and_gradients_by_hand() -> None:
     one = recipe()
     findings = doctor(one)["stages"][0]["objectives"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instil import catalogue
-from instil.core import Net, Scheme
+from instil.core import Net, Scheme, Teacher
 from instil.data.samples import Samples
 from instil.experiment.dry_run import dry_run
 from instil.experiment.fitted_student import is_fitted_student
@@ -38,7 +38,8 @@ class FirstSteps:
         plan: the plan.
         stages: findings of ``examine_stage`` for each stage.
         baselines: seconds of the whole training of each baseline. One that reads the teacher's
-            outputs for samples has the time of the distilled student, which is an upper bound.
+            outputs for samples has the time of the distilled student, which is an upper bound. It
+            is left out if the teacher has no scores, as in a run.
     """
 
     plan: Plan
@@ -55,16 +56,20 @@ class FirstSteps:
         Raises:
             ValueError: for an error that would stop a run before its first step.
         """
+        runner = Runner(plan.experiment, RunFolder(Path()), _ignore)
         stages = []
+        teacher: Teacher | None = None
         student: Net | None = None
         for stage, scheme, is_trained in dry_run(plan.experiment, load_if_trained):
             # Copied first: the examination trains the scheme.
             student = copy.deepcopy(scheme.student)
             stages.append(examine_stage(stage, scheme, is_trained))
+            if len(stages) == runner.scores.stage_index + 1:
+                teacher = scheme.teacher
         assert student is not None
         upper_bound = sum(stage["forecast"]["seconds"] for stage in stages)
-        baselines = dict.fromkeys(plan.experiment.recipe.baselines, upper_bound)
-        runner = Runner(plan.experiment, RunFolder(Path()), _ignore)
+        names = runner.arms(lambda: runner.scores.has_scores(teacher))
+        baselines = dict.fromkeys(names[:-1], upper_bound)
         for name in baselines:
             if not catalogue.find("baseline", name).needs_teacher:
                 with error_context(f"baselines.{name}"):
@@ -77,7 +82,7 @@ class FirstSteps:
         Some teachers have a ``note`` on the origin of the estimate.
 
         Args:
-            job: the job; the dictionary is empty if it trains nothing.
+            job: the job; the dictionary is empty if it trains nothing or is left out.
         """
         if job.kind == "teacher":
             seconds, note = estimate_teacher(self.plan, job)
@@ -87,6 +92,8 @@ class FirstSteps:
             forecast = forecasts[job.stage_index]
             return {"seconds": forecast["seconds"], "bytes": forecast["bytes"]}
         if job.kind != "baseline":
+            return {}
+        if job.arm not in self.baselines:
             return {}
         memory = max(forecast["bytes"] for forecast in forecasts)
         return {"seconds": self.baselines[job.arm], "bytes": memory}

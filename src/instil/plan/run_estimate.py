@@ -21,19 +21,20 @@ def estimate_run(steps: FirstSteps) -> dict[str, Any]:
         the origin of the estimates.
     """
     count = trainings(steps.plan)
+    arms = [*steps.baselines, "distilled"]
     seconds = {"teacher": 0.0, "baseline": 0.0, "stage": 0.0}
     notes: dict[str, None] = {}
     for job in steps.plan.pending(None):
         if job.is_training:
             forecast = steps.forecast(job)
-            seconds[job.kind] += forecast["seconds"]
+            seconds[job.kind] += forecast.get("seconds", 0.0)
             notes |= dict.fromkeys([forecast["note"]] if "note" in forecast else [])
     return {
         "teachers": count.teachers,
         "cached": count.cached,
         "seeds": count.seeds,
-        "arms": list(count.arms),
-        "trainings": count.total,
+        "arms": arms,
+        "trainings": count.teachers + count.seeds * len(arms),
         "teacher_seconds": seconds["teacher"],
         "notes": list(notes),
         "seconds": sum(seconds.values()),

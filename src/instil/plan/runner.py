@@ -87,10 +87,18 @@ class Runner:
         A baseline that reads the teacher's outputs needs a teacher that could be scored.
         """
         self.teacher()
+        return self.arms(lambda: self.scores.is_scored)
+
+    def arms(self, is_scored: Callable[[], bool]) -> list[str]:
+        """Return baselines and ``distilled``, without baselines that need a scored teacher.
+
+        Args:
+            is_scored: returns whether the teacher has scores; called if a baseline needs them.
+        """
         names = []
         for name in self.experiment.recipe.baselines:
             kind = catalogue.find("baseline", name)
-            if kind.is_data_free or not kind.needs_teacher or self.scores.is_scored:
+            if kind.is_data_free or not kind.needs_teacher or is_scored():
                 names.append(name)
         return [*names, "distilled"]
 

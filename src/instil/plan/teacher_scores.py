@@ -9,7 +9,7 @@ import torch
 from instil import catalogue
 from instil.capabilities import AccountsPrivacy
 from instil.cards import has_tag
-from instil.core import Teacher
+from instil.core import Batch, Teacher
 from instil.data.samples import Samples
 from instil.engine import init_distributed
 from instil.experiment import stored_teacher
@@ -90,6 +90,29 @@ class TeacherScores:
             sum(seconds for _, seconds in networks),
             privacy_cost=record.privacy_cost,
         )
+
+    @property
+    def stage_index(self) -> int:
+        """Index of the stage whose teacher is scored."""
+        return self._members()[0]
+
+    def has_scores(self, teacher: Teacher | None) -> bool:
+        """Whether ``measure`` will score the teacher, by its roles and classes.
+
+        Args:
+            teacher: teacher of the stage ``stage_index``, which need not be trained. Other roles
+                are selected.
+        """
+        if self.experiment.recipe.store is not None:
+            return True
+        index, members = self._members()
+        if teacher is None or not members or any(spec.tokenizer for _, spec in members):
+            return False
+        if any(spec.remote for _, spec in members):
+            # Answers of a server may cost money.
+            return True
+        teacher.select_roles({*self.evaluator.task.roles, "logits"}, self._first_batch())
+        return self._can_be_scored(teacher, self.stages[index])
 
     def load_outputs(self) -> None:
         """Read or compute the teacher's outputs that students are compared with, once."""
@@ -205,6 +228,11 @@ class TeacherScores:
             return False
         if not self._has_predictions(teacher):
             return False
-        loader = self.experiment.loader(self.experiment.splits.validation, shuffle=False)
-        outputs = teacher(to_device(next(iter(loader)), init_distributed()))
+        outputs = teacher(self._first_batch())
         return bool(self.evaluator.task.can_score(outputs, self.experiment.splits.classes))
+
+    def _first_batch(self) -> Batch:
+        """First validation batch."""
+        loader = self.experiment.loader(self.experiment.splits.validation, shuffle=False)
+        batch: Batch = to_device(next(iter(loader)), init_distributed())
+        return batch

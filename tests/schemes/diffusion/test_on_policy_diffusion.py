@@ -43,6 +43,14 @@ def test_images_of_a_random_step_have_the_moments_of_the_posterior() -> None:
     assert float(after.var()) == pytest.approx(float(variance), rel=0.06)
 
 
+def test_the_path_is_sampled_in_evaluation_mode() -> None:
+    it = prepared(scheme()).train()
+    modes: list[bool] = []
+    it.student.register_forward_pre_hook(lambda net, _inputs: modes.append(net.training))
+    it.forward_both(clocked())
+    assert modes == [False, False, True]
+
+
 def test_both_networks_read_the_path_of_the_student() -> None:
     it = prepared(scheme(largest_weight=2.0))
     student, target = it.forward_both(clocked())

@@ -62,6 +62,15 @@ def test_held_out_rows_are_the_same_in_every_epoch_and_not_trained_on() -> None:
     )
 
 
+def test_held_out_rows_are_compared_in_evaluation_mode() -> None:
+    scheme = make(held_out=0.4).train()
+    modes: list[bool] = []
+    scheme.student.register_forward_pre_hook(lambda net, _inputs: modes.append(net.training))
+    scheme.validation_losses(scheme.before_step(timed(0))["validation_rows"])
+    assert modes == [False]
+    assert scheme.student.training
+
+
 def test_student_text_is_new_until_the_memory_is_full_and_then_less_often() -> None:
     scheme = make(initial_prob=1.0, memory=24)
     for step in range(4):

@@ -14,6 +14,7 @@ from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
 from instil.functional.diffusion.steps import noise_of, over_pixels
 from instil.functional.keyed_random import keyed_index
 from instil.functional.noise import box_muller
+from instil.modules.eval_mode import eval_mode
 from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import Guidance, StudentSteps
 
@@ -63,7 +64,9 @@ class OnPolicyDiffusion(DiffusionScheme):
         """Clean images of student and teacher at a random step of the student's path."""
         label: Tensor | None = batch["label"] if self.student_denoiser.num_classes else None
         index = keyed_index(batch, self.steps, "scheme.step")
-        noisy, time, end_time = self.rollout(batch, index, label)
+        # The path is that of the sampler, which has no dropout.
+        with eval_mode(self.student):
+            noisy, time, end_time = self.rollout(batch, index, label)
         student = self.run_student(noisy, time, label)
         denoised = self.teacher_denoised(noisy, time, label)
         weight = self.step_weight(time, end_time).clamp_max(self.largest_weight)

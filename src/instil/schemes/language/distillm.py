@@ -15,6 +15,7 @@ from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Objecti
 from instil.functional.keyed_random import keyed_uniform
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.reader import index_batch
+from instil.modules.eval_mode import eval_mode
 from instil.modules.synthetic_memory import SyntheticMemory
 from instil.schemes.bases.writer import GenerativeScheme, is_below_one
 
@@ -192,7 +193,9 @@ class DistiLLM(GenerativeScheme):
         # Losses are means over items. Sums and counts, in contrast, add up over micro-batches and
         # ranks.
         counts = self.objectives.counts(batch)
-        losses = self.compute_losses(batch).losses
+        # With dropout, two checks of one network would differ.
+        with eval_mode(self.student):
+            losses = self.compute_losses(batch).losses
         rows = [
             torch.stack([losses[name] * counts[name], counts[name]])
             for name in self.objectives.weights

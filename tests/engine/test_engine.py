@@ -22,7 +22,7 @@ from instil.core import (
     item_weights,
     mean,
 )
-from instil.engine import Engine, Optimization, gather_rows, rank, world_size
+from instil.engine import Engine, Optimization, devices, gather_rows, rank, world_size
 from instil.engine.processes import max_over_ranks
 from instil.objectives.features.camkd import CAMKD
 from instil.objectives.features.fitnet import FitNet
@@ -225,6 +225,36 @@ def test_adapters_are_trained_without_weight_decay_and_are_not_clipped() -> None
     }
     assert moved["student.model.stem.weight"] < 1e-8
     assert moved["objectives.fitnet.adapters.0.project.weight"] > 1e-4
+
+
+class Sampled(Offline):
+    """Scheme whose student runs without gradients before its update."""
+
+    def step(self, batch: Batch) -> Iterator[Update]:
+        with torch.no_grad():
+            self.student(batch)
+        yield self.compute_losses(batch)
+
+
+def test_a_pass_without_gradients_does_not_end_those_of_a_later_pass_in_bfloat16() -> None:
+    scheme = Sampled(net(8), Frozen(net(8, 1)), {"kd": KD()})
+    scheme.prepare(batch())
+    engine = Engine("cpu", "bfloat16")
+    engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.1}))
+    train_step(engine, scheme, [timed()])
+    assert all(parameter.grad is not None for parameter in scheme.student.parameters())
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_autocast_keeps_no_converted_weights_where_these_lose_gradients(
+    is_lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "CACHE_LOSES_GRADIENTS", is_lost)
+    with Engine("cpu", "bfloat16").autocast():
+        assert torch.is_autocast_cache_enabled() is not is_lost
+        with torch.autocast("cpu", enabled=False):
+            assert torch.is_autocast_cache_enabled() is not is_lost
+    assert torch.is_autocast_cache_enabled()
 
 
 def test_clips_as_torch_does() -> None:

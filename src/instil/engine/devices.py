@@ -8,8 +8,23 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 import torch
+import torch.nn.functional as F
 
 _DEFAULT_DEVICE: ContextVar[str] = ContextVar("default_device", default="auto")
+
+
+def _cache_loses_gradients() -> bool:
+    """Whether weights that autocast converted without gradients have none in a later pass."""
+    weight = torch.zeros(1, 1, device="cpu", requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            F.linear(weight.detach(), weight)
+        return not F.linear(weight.detach(), weight).requires_grad
+
+
+CACHE_LOSES_GRADIENTS = _cache_loses_gradients()
+"""True in torch 2.9 (pytorch/pytorch#158232): a network that runs without gradients first, such as
+to sample its own inputs, would not be trained."""
 
 
 @contextlib.contextmanager
@@ -80,3 +95,18 @@ def dtype_of(precision: str) -> torch.dtype:
     if precision not in dtypes:
         raise ValueError(f"precision: Expected float32 or bfloat16, got '{precision}'")
     return dtypes[precision]
+
+
+def autocast_to(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return the context of forward passes in a type.
+
+    Args:
+        device: device of the passes.
+        dtype: type of the computations; ``float32``: the context changes nothing.
+    """
+    return torch.autocast(
+        device.type,
+        dtype,
+        enabled=dtype != torch.float32,
+        cache_enabled=not CACHE_LOSES_GRADIENTS,
+    )

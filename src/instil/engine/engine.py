@@ -18,7 +18,7 @@ import instil.engine.processes as processes
 import instil.engine.sharding as sharding
 from instil.core import Batch, Scheme, Update
 from instil.engine.checkpoint_writer import CheckpointWriter
-from instil.engine.devices import dtype_of
+from instil.engine.devices import autocast_to, dtype_of
 from instil.engine.differentiable import gather_rows, set_gather
 from instil.engine.loss_weights import loss_weights
 from instil.engine.offloaded_preparation import broadcast_state, prepare_offloaded
@@ -109,7 +109,7 @@ class Engine:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of forward passes."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        return autocast_to(self.device, self.dtype)
 
     def move(self, batch: Batch) -> Batch:
         """Move the tensors of a batch to the device of this process."""

@@ -44,3 +44,11 @@ def test_the_entropy_of_tokens_is_not_that_of_classes(entropy: float) -> None:
     (row,) = task_rows(TaskSignals(entropy=entropy).to_json())
     assert row.title == "entropy of the teacher"
     assert "class" not in row.meaning
+
+
+def test_problems_keep_their_brackets() -> None:
+    findings = {"stages": [], "problems": ['parquet: pip install "instil[tables]"']}
+    console = Console(file=io.StringIO(), width=200)
+    show(findings, console)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == 'Problem: parquet: pip install "instil[tables]"\n'

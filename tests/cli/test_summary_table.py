@@ -64,3 +64,22 @@ def test_exported_files_have_their_own_metrics() -> None:
     text = _shown(result, summary_table.show_export)
     for part in ("453.5", "453.6", "482.2", "2.246", "2.268"):
         assert part in text
+
+
+def test_warnings_keep_their_brackets() -> None:
+    result = _result([668.2], [709.2])
+    result["warnings"] = ['no ONNX file: pip install "instil[export]"']
+    assert 'Warning: no ONNX file: pip install "instil[export]".' in _shown(result)
+
+
+def test_a_narrow_terminal_cuts_no_value() -> None:
+    result = _result([668.2], [709.2])
+    result["secondary"] = [f"metric_with_a_long_name_{i}" for i in range(4)]
+    for i, name in enumerate(result["secondary"]):
+        result["alone"][name] = summarize([1234.5 + i])
+    console = Console(record=True, width=80)
+    summary_table.show(result, console)
+    text = console.export_text()
+    assert "…" not in text
+    for value in ("metric with a long name 3", "123450.0 %", "123750.0 %", "1 ms"):
+        assert value in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -499,3 +500,12 @@ def test_a_store_needs_no_weights_of_its_teacher(tmp_path: Path) -> None:
 def test_a_run_from_a_store_states_the_labels_of_its_teacher(store: str, tmp_path: Path) -> None:
     labels = run_of(stored(store, *VIEWS, "baselines=[]"), tmp_path / "run")["labels"]
     assert [teacher["labelled"] for teacher in labels["teachers"]] == [1000]
+
+
+def test_without_zstandard_no_teacher_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setattr("instil.plan.recording.dry_run", lambda _: pytest.fail("started"))
+    with pytest.raises(ImportError, match=r'zstandard: pip install "instil\[record\]"'):
+        record_outputs(stored(tmp_path / "store"), Console(quiet=True))

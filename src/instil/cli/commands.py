@@ -231,7 +231,8 @@ def _show_result(folder: Path) -> None:
 
     if rank() == 0:
         summary_table.show(_result(folder), console())
-        console().print(f"Report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+        line = f"Report: {folder / 'report.html'}"
+        console().print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _result(folder: Path) -> Any:

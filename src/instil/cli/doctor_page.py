@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from instil.early_signals.advice import gradient_rows, task_rows
@@ -51,7 +52,7 @@ def show(findings: Mapping[str, Any], console: Console) -> None:
     for note in findings.get("notes", ()):
         console.print(note, highlight=False, markup=False)
     for problem in findings["problems"]:
-        console.print(f"[yellow]Problem:[/yellow] {problem}", highlight=False)
+        console.print(f"[yellow]Problem:[/yellow] {escape(problem)}", highlight=False)
     if not findings["problems"]:
         console.print("[green]No problems found.[/green]")
 

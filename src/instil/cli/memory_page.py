@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from instil.report.quantities import plain, size
@@ -77,7 +78,7 @@ def show(forecast: Mapping[str, Any], console: Console) -> None:
         table.add_row(f"fits into {plain(size(forecast['memory']))}", *fits)
     console.print(table)
     for note in forecast["notes"]:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False)
     if forecast["proposal"]:
         console.print(
             f"Proposed for {forecast['ranks']} processes of torchrun: instil run RECIPE "
@@ -86,4 +87,4 @@ def show(forecast: Mapping[str, Any], console: Console) -> None:
             soft_wrap=True,
         )
     for problem in forecast["problems"]:
-        console.print(f"[yellow]Problem:[/yellow] {problem}", highlight=False)
+        console.print(f"[yellow]Problem:[/yellow] {escape(problem)}", highlight=False)

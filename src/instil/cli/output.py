@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def console() -> Console:
@@ -15,6 +16,20 @@ def console() -> Console:
     from rich.console import Console
 
     return Console()
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table with all values, also if it is wider than the terminal.
+
+    Args:
+        table: table whose columns do not wrap.
+        console: console.
+    """
+    from rich.measure import Measurement
+
+    # rich cuts values that do not fit; the terminal wraps lines instead.
+    table.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    console.print(table, soft_wrap=True)
 
 
 def echo(text: str, err: bool = False) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from instil.cli.output import print_table
 from instil.cli.result_lines import result_lines
 from instil.report.evidence import verdict
 from instil.report.labels import label_counts
@@ -25,18 +27,19 @@ def show(result: Result, console: Console) -> None:
 
     The table has the metrics, the gain over the student alone, parameters, size and latency.
     """
-    console.print(_data_line(result), highlight=False)
+    console.print(_data_line(result), highlight=False, markup=False)
     if labels := label_line(result):
         console.print(labels, highlight=False)
-    console.print(_table(result))
+    print_table(_table(result), console)
     _print_direction(result, console)
     if "gain" in result:
-        console.print(_gain_sentence(result), highlight=False)
-        console.print(f"[bold]Verdict:[/] {verdict(_record(result)).sentence}", highlight=False)
+        console.print(_gain_sentence(result), highlight=False, markup=False)
+        sentence = escape(verdict(_record(result)).sentence)
+        console.print(f"[bold]Verdict:[/] {sentence}", highlight=False)
     for line in result_lines(result):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
     for warning in result["warnings"]:
-        console.print(f"[yellow]Warning:[/yellow] {warning}.")
+        console.print(f"[yellow]Warning:[/yellow] {escape(warning)}.", highlight=False)
 
 
 def _record(result: Result) -> Record:
@@ -110,7 +113,7 @@ def show_export(result: Result, console: Console) -> None:
         table.add_column(title, justify="right" if column else "left", no_wrap=True)
     for row in (*_network_rows(result, metrics), *_file_rows(result, metrics)):
         table.add_row(*row)
-    console.print(table)
+    print_table(table, console)
     _print_direction(result, console)
 
 

@@ -174,12 +174,13 @@ class ModelSource(ABC):
         """
         return "\n".join(file_sha256(file) for file in self.files(request) if file.is_file())
 
-    def library(self, spec: str, package: str = "") -> Any:
+    def library(self, spec: str, package: str = "", extra: str = "") -> Any:
         """Import the package of the source.
 
         Args:
             spec: model as the recipe names it, for messages.
             package: another package that the source needs.
+            extra: extra of that package, if it is not the one of the source.
 
         Raises:
             ValueError: if the package is not installed, with the command that installs it.
@@ -188,7 +189,8 @@ class ModelSource(ABC):
             return importlib.import_module(package or self.package)
         except ImportError as error:
             name = package or self.package
-            install = f'"instil[{self.extra}]"' if self.extra else name
+            extra = extra or self.extra
+            install = f'"instil[{extra}]"' if extra else name
             raise ValueError(f"{spec} needs the package {name}: pip install {install}") from error
 
 

@@ -116,7 +116,7 @@ def _read_parquet(file: Path) -> dict[str, NDArray[Any]]:
         from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
     except ImportError as error:
         raise ValueError(
-            f'{file.name} needs the package pyarrow: pip install "instil[vision]"'
+            f'{file.name} needs the package pyarrow: pip install "instil[tables]"'
         ) from error
     try:
         table = parquet.read_table(file)

@@ -36,6 +36,7 @@ from instil.progress import RunProgress
 from instil.recipe.errors import RecipeError, error_context
 from instil.recipe.sections import Recipe, StoreConfig, TeacherConfig
 from instil.store.codecs import CODEC_READERS, encoded_roles
+from instil.store.files import zstandard_library
 from instil.store.writer import StoreWriter
 
 
@@ -117,6 +118,8 @@ def _check_recordable(recipe: Recipe) -> StoreConfig:
             "store.path: teacher outputs can only be recorded in a local folder. Expected a path, "
             f"got {recipe.store.path}. Record to a local folder, then copy it there"
         )
+    # The first shard would be written after the training of the teacher.
+    zstandard_library()
     if world_size() > 1:
         raise ValueError(
             "record: expected one process, got several. Start it without a distributed launcher"

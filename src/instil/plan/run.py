@@ -115,7 +115,7 @@ def _print_notes(experiment: Experiment, scheme: Scheme, console: Console) -> No
             console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
     for stage in experiment.stages:
         for sentence in weighting_advice(stage):
-            console.print(f"[yellow]Warning:[/yellow] {sentence}.", highlight=False)
+            console.print(f"[yellow]Warning:[/yellow] {escape(sentence)}.", highlight=False)
 
 
 def _enter(path: Path, lock: FileLock, check: Callable[[], None]) -> None:

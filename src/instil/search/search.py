@@ -169,7 +169,7 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
 
 def _run(state: State, trainer: Trainer, num_jobs: int, console: Console) -> dict[str, Any]:
     for note in state.schedule.notes:
-        console.print(f"{note}.", highlight=False)
+        console.print(f"{note}.", highlight=False, markup=False)
 
     def show(result: dict[str, Any]) -> None:
         label = "final" if result["round"] < 0 else f"round {result['round'] + 1}"

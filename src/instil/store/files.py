@@ -24,7 +24,12 @@ MAX_WINDOW_BYTES = 2**27
 REMEDY = "Record again (instil record RECIPE), which repeats missing and damaged files"
 
 
-def _zstandard() -> Any:
+def zstandard_library() -> Any:
+    """Return the module ``zstandard``.
+
+    Raises:
+        ImportError: if it is not installed, with the command that installs it.
+    """
     try:
         import zstandard
     except ImportError as error:
@@ -46,7 +51,9 @@ def write_tensors(path: Path, tensors: Tensors) -> StoredFile:
     """
     data = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
     with atomic(path) as temporary:
-        temporary.write_bytes(_zstandard().ZstdCompressor(level=COMPRESSION_LEVEL).compress(data))
+        temporary.write_bytes(
+            zstandard_library().ZstdCompressor(level=COMPRESSION_LEVEL).compress(data)
+        )
     return StoredFile(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
@@ -108,7 +115,7 @@ def fetch_unpacked(url: str, expected: StoredFile) -> Path:
 
 def _unpack(source: BinaryIO, target: BinaryIO | None, expected: StoredFile) -> None:
     """Decompress the expected content block by block; ValueError for any other content."""
-    zstandard = _zstandard()
+    zstandard = zstandard_library()
     decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
     hasher = hashlib.sha256()
     size = 0

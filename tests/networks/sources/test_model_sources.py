@@ -18,6 +18,7 @@ from instil.networks import source_registry
 from instil.networks.factory import build, code_of
 from instil.networks.inputs import input_of
 from instil.networks.model_source import ModelRequest, ModelSource
+from instil.networks.sources.sklearn import SklearnSource
 from instil.plan.doctor import doctor
 from instil.recipe.errors import RecipeError
 from instil.tasks import classification, segmentation, text_classification
@@ -107,6 +108,8 @@ def test_a_module_of_a_recipe_defines_a_source(
         ("diffusers:UNet2DModel", "diffusers", "diffusion"),
         ("open_clip:ViT-B-32", "open_clip", "clip"),
         ("onnx:teacher.onnx", "onnxruntime", "export"),
+        ("sklearn:RandomForestClassifier", "sklearn", "sklearn"),
+        ("sklearn:lightgbm.LGBMClassifier", "lightgbm", "trees"),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(
@@ -337,3 +340,12 @@ def test_onnx_equals_the_exported_model(tmp_path: Path) -> None:
     (tmp_path / "teacher.onnx").write_bytes(b"no model")
     with pytest.raises(ValueError, match="cannot be read as an ONNX model"):
         build("onnx:teacher.onnx", base=tmp_path, **IMAGES)
+
+
+def test_the_identity_of_an_estimator_names_a_missing_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    request = ModelRequest("sklearn:xgboost.XGBClassifier", "xgboost.XGBClassifier")
+    with pytest.raises(ValueError, match=r"needs the package xgboost: pip .*instil\[trees\]"):
+        SklearnSource().identity(request)

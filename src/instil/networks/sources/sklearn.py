@@ -53,24 +53,18 @@ class SklearnSource(ModelSource):
         return SklearnModel(estimator, request.fact("classes"))
 
     def identity(self, request: ModelRequest) -> str:
-        library, separator, _ = request.name.partition(".")
+        self.library(request.spec)
         own = f"scikit-learn {version('scikit-learn')}"
-        return f"{own}, {library} {version(library)}" if separator else own
+        library, separator, _ = request.name.partition(".")
+        if not separator:
+            return own
+        self._library_module(request)
+        return f"{own}, {library} {version(library)}"
 
     def _library_class(self, request: ModelRequest) -> Any:
         """Estimator of another library with the interface of scikit-learn."""
         library, _, name = request.name.partition(".")
-        if library not in LIBRARIES:
-            if name in _own_classes():
-                raise ValueError(
-                    f"{request.spec}: estimators of scikit-learn are named without their module. "
-                    f"Write sklearn:{name}"
-                )
-            raise ValueError(
-                f"{request.spec}: unknown library '{library}'. Expected one of "
-                f"{', '.join(LIBRARIES)}.{suggestion(library, LIBRARIES)}"
-            )
-        module = self.library(request.spec, library)
+        module = self._library_module(request)
         names = [entry for entry in dir(module) if hasattr(getattr(module, entry), "fit")]
         if name not in names:
             raise ValueError(
@@ -78,6 +72,20 @@ class SklearnSource(ModelSource):
                 f"{suggestion(name, names)}"
             )
         return getattr(module, name)
+
+    def _library_module(self, request: ModelRequest) -> Any:
+        library, _, name = request.name.partition(".")
+        if library in LIBRARIES:
+            return self.library(request.spec, library, "trees")
+        if name in _own_classes():
+            raise ValueError(
+                f"{request.spec}: estimators of scikit-learn are named without their module. "
+                f"Write sklearn:{name}"
+            )
+        raise ValueError(
+            f"{request.spec}: unknown library '{library}'. Expected one of "
+            f"{', '.join(LIBRARIES)}.{suggestion(library, LIBRARIES)}"
+        )
 
 
 def _own_class(request: ModelRequest) -> Any:

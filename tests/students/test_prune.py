@@ -18,6 +18,8 @@ from instil.networks.text_transformer import text_transformer
 from instil.networks.vit import vit
 from instil.students.prune import prune
 from instil.students.quantized import quantized
+from instil.taps.net import Net
+from instil.tasks import classification
 from tests.students.nets import llama, logits, observe
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -223,6 +225,17 @@ def test_only_the_inner_channels_of_a_residual_block_go() -> None:
     block = model.stages[0][0].body
     assert (block[0].out_channels, block[3].in_channels, block[3].out_channels) == (2, 2, 4)
     assert model(IMAGES).shape == (6, 3)
+
+
+def test_a_network_whose_head_is_recorded_can_be_pruned() -> None:
+    model: Any = small_cnn()
+    # torch.fx enters a module of another library, such as the linear layer of timm.
+    own_linear = type("Linear", (nn.Linear,), {"__module__": "my_layers"})
+    model.head = own_linear(8, 3)
+    net = Net(model, classification.call, {"head": "head:weight"})
+    prune(model, 0.5, observe=Samples())
+    weight, _ = net({"image": IMAGES})["head"]
+    assert weight.shape == model.head.weight.shape
 
 
 def test_what_cannot_be_pruned_is_an_error() -> None:

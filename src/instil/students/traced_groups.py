@@ -66,7 +66,7 @@ def traced_groups(model: nn.Module) -> list[UnitGroup]:
         graph = fx.symbolic_trace(model).graph
     # A tracer runs the code of the model, which may raise any error.
     except Exception as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{type(model).__name__} has no transformer layers of a known kind, and torch.fx "
             f"cannot trace it ({reason}). Expected a model of convolutions and linear layers"

@@ -132,6 +132,8 @@ class Recorder:
     def _record_weight(
         self, tap: Tap, module: nn.Module, _args: tuple[Any, ...], _output: Any
     ) -> None:
+        if self.active is None:  # torch.fx calls modules with a proxy in place of their weight
+            return
         weight, bias = module.weight, getattr(module, "bias", None)
         assert isinstance(weight, Tensor)
         flat = weight.view(len(weight), -1)  # a view: outputs hold no parameter

@@ -42,11 +42,11 @@ class UltralyticsSource(ModelSource):
     extra = "ultralytics"
     has_weights = True
 
-    def library(self, spec: str, package: str = "") -> Any:
+    def library(self, spec: str, package: str = "", extra: str = "") -> Any:
         # Its import must not change what other code of the process does.
         with contextlib.suppress(ImportError):
             import_ultralytics()
-        return super().library(spec, package)
+        return super().library(spec, package, extra)
 
     def files(self, request: ModelRequest) -> list[Path]:
         path = request.options.get("path")

@@ -201,7 +201,7 @@ def test_options_and_their_documentation_are_read_from_the_signature() -> None:
         },
         {
             "name": "factor",
-            "type": "float >= 0 < 1",
+            "type": "float >= 0 and < 1",
             "default": 0.5,
             "description": "factor of the loss",
         },

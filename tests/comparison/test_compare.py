@@ -11,7 +11,7 @@ import yaml
 
 from instil.cli import main
 from instil.comparison.compare import compare
-from instil.comparison.labels import result_labels
+from instil.comparison.labels import result_labels, setting_titles
 from tests.comparison.folders import LEVELS, write_run, write_search
 
 
@@ -45,6 +45,10 @@ def test_files_with_other_content_have_tables_of_their_own(tmp_path: Path) -> No
     first, second = compare(runs).groups
     assert first.setting.details.endswith("test data 0123456789ab")
     assert second.setting.details.endswith("test data fedcba987654")
+    titles = setting_titles([first, second])
+    assert titles[0].startswith("classification, digits, test accuracy (")
+    assert titles[0].endswith("test data 0123456789ab)")
+    assert setting_titles([first]) == ["classification, digits, test accuracy"]
     (group,) = compare([runs[0], write_run(tmp_path / "without", objective="dkd")]).groups
     assert "test data" not in group.setting.details
 

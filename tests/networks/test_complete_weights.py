@@ -38,6 +38,16 @@ def test_a_new_head_is_allowed(folder: Path) -> None:
     assert len(load(folder).bert.encoder.layer) == 1
 
 
+def test_a_head_for_other_classes_is_named(tmp_path: Path) -> None:
+    config = transformers.BertConfig(**SIZES, num_hidden_layers=1, num_labels=7)
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"'classifier\.bias' has the shape \(7,\) .* and \(3,\)"):
+        load(tmp_path)
+    spec = "transformers:AutoModelForSequenceClassification"
+    options = {"path": str(tmp_path), "ignore_mismatched_sizes": True}
+    assert build(spec, options, pretrained=True, classes=3).classifier.bias.shape == (3,)
+
+
 def test_layers_without_weights_are_named(folder: Path) -> None:
     edit(folder, num_hidden_layers=3)
     message = r"the weights have no 'bert\.encoder\.layer\.2\.attention.* and 15 more parameters"

@@ -59,7 +59,7 @@ def test_the_description_of_a_method_has_one_entry_per_option_of_a_group() -> No
     options = {option["name"]: option for option in describe("scheme", "sequence_level")["options"]}
     assert "sampling" not in options
     assert options["sampling.temperature"]["default"] == 0
-    assert options["sampling.top_p"]["type"] == "float > 0 <= 1"
+    assert options["sampling.top_p"]["type"] == "float > 0 and <= 1"
     assert options["sampling.max_new_tokens"]["description"].startswith("maximum number of")
 
 

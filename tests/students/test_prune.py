@@ -247,5 +247,9 @@ def test_what_cannot_be_pruned_is_an_error() -> None:
         prune(small_cnn(), 0.05)
     with pytest.raises(ValueError, match=r"Name prune before them"):
         prune(quantized(small_cnn()), 0.5)
+    normed = small_cnn()
+    nn.utils.parametrizations.weight_norm(normed.head)
+    with pytest.raises(ValueError, match=r"'head' computes its weight by WeightNorm"):
+        prune(normed, 0.5)
     with pytest.raises(ValueError, match=r"by: taylor needs the losses"):
         prune(small_cnn(), 0.5, by="taylor", observe=observe)

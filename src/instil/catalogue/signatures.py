@@ -168,7 +168,7 @@ def type_text(annotation: Any) -> str:
     origin = get_origin(annotation)
     parts = get_args(annotation)
     if origin is Annotated:
-        return " ".join([type_text(parts[0]), *_bounds(parts[1:])])
+        return f"{type_text(parts[0])} {' and '.join(_bounds(parts[1:]))}".rstrip()
     if origin is Literal:
         return " | ".join(repr(part) for part in parts)
     if origin in (typing.Union, types.UnionType):

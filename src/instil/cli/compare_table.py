@@ -8,7 +8,13 @@ from rich.table import Table
 
 from instil.comparison.compare import Comparison
 from instil.comparison.evidence import paired_evidence
-from instil.comparison.labels import difference_text, interval_text, result_labels, score_text
+from instil.comparison.labels import (
+    difference_text,
+    interval_text,
+    result_labels,
+    score_text,
+    setting_titles,
+)
 from instil.comparison.overall import Overall
 from instil.comparison.results import SettingGroup
 from instil.report.names import display_name
@@ -23,8 +29,9 @@ def show(comparison: Comparison, console: Console) -> None:
         comparison: results by setting.
         console: console.
     """
-    for group in comparison.groups:
-        console.print(_table(group))
+    titles = setting_titles(comparison.groups)
+    for group, title in zip(comparison.groups, titles, strict=True):
+        console.print(_table(group, title))
     overall = comparison.overall
     if isinstance(overall, str):
         if len(comparison.groups) > 1:
@@ -33,18 +40,18 @@ def show(comparison: Comparison, console: Console) -> None:
         console.print(_overall_table(overall))
 
 
-def _table(group: SettingGroup) -> Table:
+def _table(group: SettingGroup, title: str) -> Table:
     setting = group.setting
     methods = {row.method for row in group.results}
     references = [name for name in COMPARED if name in methods]
-    table = Table(title=escape(f"{setting.task}, {setting.data}, test {setting.metric}"))
+    table = Table(title=escape(title))
     table.add_column("Method", overflow="fold")
     table.add_column("Test", justify="right")
     table.add_column("95 % interval", justify="right")
     for name in references:
         table.add_column(f"Gain over {display_name(name).lower()}", justify="right")
-    for title in ("Parameters", "Latency"):
-        table.add_column(title, justify="right")
+    for name in ("Parameters", "Latency"):
+        table.add_column(name, justify="right")
     evidence = paired_evidence(group)
     for row, label, own in zip(group.results, result_labels(group), evidence, strict=True):
         cells = [

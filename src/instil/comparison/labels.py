@@ -14,6 +14,19 @@ SHOWN = 8
 """Largest number of results in a plot."""
 
 
+def setting_titles(groups: Sequence[SettingGroup]) -> list[str]:
+    """Return a title for each setting: its task, data and metric.
+
+    Settings that differ in other options, or in the content of their data, have these details too.
+    """
+    settings = [group.setting for group in groups]
+    titles = [f"{one.task}, {one.data}, test {one.metric}" for one in settings]
+    return [
+        f"{title} ({one.details})" if titles.count(title) > 1 and one.details else title
+        for title, one in zip(titles, settings, strict=True)
+    ]
+
+
 def result_labels(group: SettingGroup) -> list[str]:
     """Return a label for each result that is unique in its group.
 

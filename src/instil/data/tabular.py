@@ -17,7 +17,7 @@ from instil.data.munge import munge_rows
 from instil.data.raw_rows import FACT, KEY, RawRows
 from instil.data.samples import RealData, Samples, TensorData
 from instil.data.splits import Splits, splits
-from instil.data.table_encoder import Table, TableEncoder, check_column_types
+from instil.data.table_encoder import Table, TableEncoder, check_column_types, is_missing
 from instil.data.table_labels import class_labels, number_labels
 
 REGRESSION = "tabular_regression"
@@ -114,7 +114,8 @@ def table_data(
         "test": _rows(inputs, divided.test),
     }
     encoder = TableEncoder(rows["train"], categorical, min_count, standardize)
-    notes = [*encoder.surprises(rows["validation"], "validation")]
+    notes = [*_mixed_columns(rows["train"], categorical)]
+    notes += encoder.surprises(rows["validation"], "validation")
     notes += encoder.surprises(rows["test"], "test")
     features = {split: encoder.encode(part) for split, part in rows.items()}
     labelled = {"train": divided.train, "validation": divided.validation, "test": divided.test}
@@ -126,6 +127,29 @@ def table_data(
         _encoded(labelled[split], features[split], encoder, moments) for split in labelled
     )
     return Splits(train, validation, test, train.classes, train.kind, tuple(notes))
+
+
+def _mixed_columns(table: Table, categorical: Sequence[str]) -> list[str]:
+    """Sentences about columns that have categories because of a few values that are no numbers."""
+    notes: list[str] = []
+    for name, values in table.items():
+        present = [value for value in values if not is_missing(value)]
+        others = [value for value in present if not _is_number(value)]
+        if others and 2 * len(others) < len(present) and name not in categorical:
+            notes.append(
+                f"column '{name}' of train: {len(others)} of {len(present)} values are no numbers, "
+                f"such as {others[0]!r}, so that all are categories. Correct or empty them for a "
+                f"column of numbers, or set categorical: [{name}]"
+            )
+    return notes
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _parts(samples: Samples, tables: Mapping[str, Table]) -> dict[str, Samples]:

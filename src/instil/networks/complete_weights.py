@@ -21,9 +21,20 @@ def load_complete(load: Callable[..., Any], path: Any, **options: Any) -> Any:
         **options: further options of ``load``.
 
     Raises:
-        ValueError: if a repeated layer or most parameters would start at random.
+        ValueError: if parameters have another shape than their weights, or a repeated layer or
+            most parameters would start at random.
     """
-    model, report = load(path, output_loading_info=True, **options)
+    # The error of transformers names neither the parameter nor its shapes.
+    arguments = {"ignore_mismatched_sizes": True} | options
+    model, report = load(path, output_loading_info=True, **arguments)
+    mismatched = sorted(report.get("mismatched_keys", ()))
+    if mismatched and not options.get("ignore_mismatched_sizes"):
+        name, stored, expected = mismatched[0]
+        raise ValueError(
+            f"'{name}' has the shape {tuple(stored)} in the weights and {tuple(expected)} in this "
+            "model. Expected equal shapes, such as those of a head with the classes of the data. "
+            "Set ignore_mismatched_sizes: true in its options for new weights of such parameters"
+        )
     require_complete(model, report["missing_keys"])
     return model
 

@@ -65,8 +65,7 @@ def prune(
         ValueError: if the model has no unit that can be removed, or the share removes none; with
             ``taylor`` also if the samples have no labels.
     """
-    if any(map(parametrize.is_parametrized, model.modules())):
-        raise ValueError("the weights are quantised or sparse already. Name prune before them")
+    _check_plain(model)
     groups = block_groups(model) or traced_groups(model)
     wanted_parts: Sequence[str] = UNIT_PARTS if parts is None else parts
     _check_parts(model, groups, parts)
@@ -81,6 +80,21 @@ def prune(
             "share, or fewer rounds"
         )
     return model
+
+
+def _check_plain(model: nn.Module) -> None:
+    """Raise an error if a weight is computed from others."""
+    for name, part in model.named_modules():
+        if not parametrize.is_parametrized(part):
+            continue
+        (kind, *_), *_ = part.parametrizations.values()  # type: ignore[union-attr]
+        if type(kind).__module__.startswith("instil."):
+            raise ValueError("the weights are quantised or sparse already. Name prune before them")
+        raise ValueError(
+            f"'{name}' computes its weight by {type(kind).__name__.strip('_')}, such as weight "
+            "norm. Expected plain weights. Merge them in the function that builds the model, with "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
 
 
 def _check_parts(

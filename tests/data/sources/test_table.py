@@ -129,7 +129,22 @@ def test_unknown_categories_and_missing_numbers_are_noted(folder: Path) -> None:
     ]
 
 
+def test_a_column_of_numbers_with_a_text_is_noted(folder: Path) -> None:
+    lines = [f"{i if i != 3 else 'n.a.'},{i % 2}" for i in range(12)]
+    (folder / "mixed.csv").write_text("\n".join(["age,y", *lines]) + "\n")
+    files = {"train": "mixed.csv", "test": "mixed.csv"}
+    notes = table(files, "y", base=folder, validation=0.25).notes
+    assert notes[0].startswith(
+        "column 'age' of train: 1 of 9 values are no numbers, such as 'n.a.'"
+    )
+    plain = table(files, "y", base=folder, validation=0.25, categorical=["age"]).notes
+    assert not any("no numbers" in note for note in plain)
+
+
 def test_damaged_files_are_errors(folder: Path) -> None:
+    (folder / "nothing.csv").write_text("")
+    with pytest.raises(ValueError, match=r"nothing\.csv is empty\. Expected a header"):
+        table("nothing.csv", "b", base=folder)
     (folder / "short.csv").write_text("a,b\n1,2\n3\n")
     with pytest.raises(ValueError, match=r"row 1 has 1 values\. Expected 2, as in the header"):
         table("short.csv", "b", base=folder)

@@ -149,9 +149,12 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
-            header, *rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+            rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a CSV file: {error}") from error
+    if not rows:
+        raise ValueError(f"{path} is empty. Expected a header with the names of the columns")
+    header = rows.pop(0)
     rows = [row for row in rows if row]
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:

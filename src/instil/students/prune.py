@@ -87,7 +87,8 @@ def _check_plain(model: nn.Module) -> None:
     for name, part in model.named_modules():
         if not parametrize.is_parametrized(part):
             continue
-        (kind, *_), *_ = part.parametrizations.values()  # type: ignore[union-attr]
+        parametrizations: Any = part.parametrizations
+        (kind, *_), *_ = parametrizations.values()
         if type(kind).__module__.startswith("instil."):
             raise ValueError("the weights are quantised or sparse already. Name prune before them")
         raise ValueError(

@@ -6,7 +6,7 @@ Li et al., ICLR 2017 (magnitude); Molchanov et al., CVPR 2019 (first-order Taylo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Gt, Lt, MinLen

@@ -27,15 +27,14 @@ def show(result: Result, console: Console) -> None:
 
     The table has the metrics, the gain over the student alone, parameters, size and latency.
     """
-    console.print(_data_line(result), highlight=False, markup=False)
-    if labels := label_line(result):
-        console.print(labels, highlight=False)
+    for line in filter(None, (_data_line(result), label_line(result))):
+        console.print(line, highlight=False, markup=False)
     print_table(_table(result), console)
     _print_direction(result, console)
     if "gain" in result:
         console.print(_gain_sentence(result), highlight=False, markup=False)
         sentence = escape(verdict(_record(result)).sentence)
-        console.print(f"[bold]Verdict:[/] {sentence}", highlight=False)
+        console.print("[bold]Verdict:[/]", sentence, highlight=False)
     for line in result_lines(result):
         console.print(line, highlight=False, markup=False)
     for warning in result["warnings"]:
@@ -139,9 +138,7 @@ def _file_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str]]:
     record = _record(result)
     for export in result["export"].values():
         latency = _latency(export["latency"]) if "latency" in export else ""
-        difference = ""
-        if "max_difference" in export:
-            difference = f"{export['max_difference']:.1e}"
+        difference = f"{export['max_difference']:.1e}" if "max_difference" in export else ""
         values = [
             _value_text(record, metric, export[metric]) if metric in export else ""
             for metric in metrics

@@ -114,9 +114,7 @@ def table_data(
         "test": _rows(inputs, divided.test),
     }
     encoder = TableEncoder(rows["train"], categorical, min_count, standardize)
-    notes = [*_mixed_columns(rows["train"], categorical)]
-    notes += encoder.surprises(rows["validation"], "validation")
-    notes += encoder.surprises(rows["test"], "test")
+    notes = _notes(rows, encoder, categorical)
     features = {split: encoder.encode(part) for split, part in rows.items()}
     labelled = {"train": divided.train, "validation": divided.validation, "test": divided.test}
     if munge:
@@ -129,10 +127,12 @@ def table_data(
     return Splits(train, validation, test, train.classes, train.kind, tuple(notes))
 
 
-def _mixed_columns(table: Table, categorical: Sequence[str]) -> list[str]:
-    """Sentences about columns that have categories because of a few values that are no numbers."""
+def _notes(
+    rows: Mapping[str, Table], encoder: TableEncoder, categorical: Sequence[str]
+) -> list[str]:
+    """Sentences about columns that have categories because of a few texts, and held-out values."""
     notes: list[str] = []
-    for name, values in table.items():
+    for name, values in rows["train"].items():
         present = [value for value in values if not is_missing(value)]
         others = [value for value in present if not _is_number(value)]
         if others and 2 * len(others) < len(present) and name not in categorical:
@@ -141,6 +141,8 @@ def _mixed_columns(table: Table, categorical: Sequence[str]) -> list[str]:
                 f"such as {others[0]!r}, so that all are categories. Correct or empty them for a "
                 f"column of numbers, or set categorical: [{name}]"
             )
+    for split in ("validation", "test"):
+        notes += encoder.surprises(rows[split], split)
     return notes
 
 

@@ -135,10 +135,10 @@ def test_a_column_of_numbers_with_a_text_is_noted(folder: Path) -> None:
     files = {"train": "mixed.csv", "test": "mixed.csv"}
     notes = table(files, "y", base=folder, validation=0.25).notes
     assert notes[0].startswith(
-        "column 'age' of train: 1 of 9 values are no numbers, such as 'n.a.'"
+        "column 'age' of train: 1 of 9 values are not numeric, such as 'n.a.'"
     )
     plain = table(files, "y", base=folder, validation=0.25, categorical=["age"]).notes
-    assert not any("no numbers" in note for note in plain)
+    assert not any("not numeric" in note for note in plain)
 
 
 def test_damaged_files_are_errors(folder: Path) -> None:

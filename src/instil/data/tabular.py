@@ -138,8 +138,8 @@ def _notes(
         if others and 2 * len(others) < len(present) and name not in categorical:
             notes.append(
                 f"column '{name}' of train: {len(others)} of {len(present)} values are not "
-                f"numeric, such as {others[0]!r}, so that all are categories. Correct or empty them for a "
-                f"column of numbers, or set categorical: [{name}]"
+                f"numeric, such as {others[0]!r}, so that all are categories. Correct or empty "
+                f"them for a column of numbers, or set categorical: [{name}]"
             )
     for split in ("validation", "test"):
         notes += encoder.surprises(rows[split], split)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from instil.cards import suggestion
 from instil.core import UNLABELLED
-from instil.data.table_encoder import Table, is_missing
+from instil.data.table_encoder import Table, category_text, is_missing
 
 
 def class_labels(values: Sequence[Any], classes: Sequence[str] | None) -> tuple[Tensor, list[str]]:
@@ -70,16 +70,12 @@ def _label_number(value: Any, name: str, row: int) -> float:
 
 
 def _class_name(value: Any, row: int) -> str:
-    if is_missing(value):
-        return ""
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise ValueError(
-                f"label: row {row} is {value}. Expected a class, as text or whole number. Use "
-                "task: tabular_regression for real numbers"
-            )
-        value = int(value)
-    return str(value)
+    if isinstance(value, float) and not is_missing(value) and not value.is_integer():
+        raise ValueError(
+            f"label: row {row} is {value}. Expected a class, as text or whole number. Use "
+            "task: tabular_regression for real numbers"
+        )
+    return category_text(value)
 
 
 def _is_number(text: str) -> bool:

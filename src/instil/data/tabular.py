@@ -19,6 +19,7 @@ from instil.data.samples import RealData, Samples, TensorData
 from instil.data.splits import Splits, splits
 from instil.data.table_encoder import Table, TableEncoder, check_column_types, is_missing
 from instil.data.table_labels import class_labels, number_labels
+from instil.data.table_numbers import is_number
 
 REGRESSION = "tabular_regression"
 """Task with real labels."""
@@ -132,10 +133,13 @@ def _notes(
 ) -> list[str]:
     """Sentences about columns that have categories because of a few texts, and held-out values."""
     notes: list[str] = []
-    for name, values in rows["train"].items():
-        present = [value for value in values if not is_missing(value)]
-        others = [value for value in present if not _is_number(value)]
-        if others and 2 * len(others) < len(present) and name not in categorical:
+    for feature in encoder.features:
+        name = feature.name
+        if feature.categories is None or name in categorical:
+            continue
+        present = [value for value in rows["train"][name] if not is_missing(value)]
+        others = [value for value in present if not is_number(value)]
+        if 2 * len(others) < len(present):
             notes.append(
                 f"column '{name}' of train: {len(others)} of {len(present)} values are not "
                 f"numeric, such as {others[0]!r}, so that all are categories. Correct or empty "
@@ -144,14 +148,6 @@ def _notes(
     for split in ("validation", "test"):
         notes += encoder.surprises(rows[split], split)
     return notes
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _parts(samples: Samples, tables: Mapping[str, Table]) -> dict[str, Samples]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,18 @@ def test_a_column_of_numbers_with_a_text_is_noted(folder: Path) -> None:
     )
     plain = table(files, "y", base=folder, validation=0.25, categorical=["age"]).notes
     assert not any("not numeric" in note for note in plain)
+
+
+def test_dates_are_categories(folder: Path) -> None:
+    days = [datetime.date(2020, 1, 1 + i % 2) for i in range(12)]
+    classes = [str(i % 2) for i in range(12)]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet.write_table(pyarrow.table({"day": days, "y": classes}), folder / "days.parquet")
+    data = table("days.parquet", "y", base=folder, categorical=["day"])
+    assert isinstance(data.train, TableData)
+    assert data.train.tensors["features"].shape[1] == 2
+    assert data.notes == ()
 
 
 def test_damaged_files_are_errors(folder: Path) -> None:

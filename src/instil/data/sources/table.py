@@ -13,6 +13,7 @@ from instil.data.archive import read_arrays
 from instil.data.column_samples import ClassesOption
 from instil.data.splits import Splits, TestOption, ValidationOption
 from instil.data.table_encoder import Table
+from instil.data.table_numbers import as_number
 from instil.data.tables import Files, check_columns, files_of, import_parquet, jsonl_rows
 from instil.data.tabular import (
     MinCountOption,
@@ -172,19 +173,12 @@ def _parsed(texts: list[str], has_classes: bool) -> list[Any]:
     """Numbers if all values that are not missing are numbers, else texts."""
     values = [None if text.strip() in MISSING else text.strip() for text in texts]
     try:
-        numbers = [None if value is None else _as_number(value) for value in values]
+        numbers = [None if value is None else as_number(value) for value in values]
     except ValueError:
         numbers = []
     if any(value is not None for value in numbers):
         return numbers
     return [text.strip() or None for text in texts] if has_classes else list(values)
-
-
-def _as_number(text: str) -> float:
-    # Python reads 1_2 as 12, but in a table it is a name.
-    if "_" in text:
-        raise ValueError(text)
-    return float(text)
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:

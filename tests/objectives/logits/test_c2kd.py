@@ -5,7 +5,7 @@ import torch
 from scipy.stats import kendalltau
 
 from instil.functional.rank_correlation import non_target_rank_correlation
-from instil.objectives.logits.c2kd import C2KD, two_way_kl
+from instil.objectives.logits.c2kd import C2KD, c2kd_loss, two_way_kl
 
 
 def test_rank_correlation_is_that_of_scipy() -> None:
@@ -54,14 +54,28 @@ def test_is_the_sum_of_three_terms_and_the_filter_removes_the_middle_one() -> No
         for logits in (teacher["logits"].numpy(), student["logits"].numpy(), z_teacher, z_student)
     )
     target = np.where(batch["label"] < 0, teacher["logits"].argmax(1), batch["label"])
-    passes = np.zeros(6)
+    passes, across = np.zeros(6), np.zeros(6)
     for row in range(6):
         others = np.arange(5) != target[row]
         tau = kendalltau(z_student[row][others], z_teacher[row][others]).statistic
         passes[row] = tau >= -0.5
+        # The label is not part of the terms between the proxies; the last sample has none.
+        counted = others if row < 5 else others | True
+        without = [side[row : row + 1, counted] / side[row, counted].sum() for side in (a, b)]
+        across[row] = passes[row] * float((kl(*without) + kl(*reversed(without))).sum())
     assert 0 < passes.sum() < 6, "the filter is not tested"
-    across = (kl(a, b) + kl(b, a)) * passes
     assert np.allclose(values, 9 * (kl(p, a) + across + kl(b, q) + kl(q, b)), rtol=1e-6)
+
+
+def test_between_the_proxies_nothing_is_learned_about_the_target() -> None:
+    student = torch.tensor([[8.0, 1.0, 0.5, 0.0]], requires_grad=True)
+    teacher = torch.tensor([[-8.0, 1.0, 0.5, 0.0]])
+    # Each proxy equals its side, so that only the terms between the proxies may differ from 0.
+    loss = c2kd_loss(student.detach(), teacher, student, teacher, torch.tensor([0]))
+    loss.backward()
+    assert loss.item() == 0
+    assert student.grad is not None
+    assert torch.equal(student.grad, torch.zeros(1, 4))
 
 
 def test_the_proxy_of_the_teacher_is_trained_and_the_teacher_is_not() -> None:

@@ -20,7 +20,7 @@ from instil.core import (
     to_float32,
 )
 from instil.functional.divergences import softened_kl
-from instil.functional.logits import apply_reduction, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits, without_target
 from instil.functional.rank_correlation import non_target_rank_correlation
 from instil.items import Items
 from instil.modules.adapters import match_dtype
@@ -39,12 +39,16 @@ def c2kd_loss(
 ) -> Tensor:
     """Loss of the chain from teacher to student through both proxies (Huo et al. 2024).
 
+    The proxies learn from each other the distribution over the classes other than the target.
+
     Args:
         student_logits: (N, C).
         teacher_logits: (N, C).
         student_proxy: logits (N, C) of the student's proxy.
         teacher_proxy: logits (N, C) of the teacher's proxy.
-        target: class indices (N,), which the rank correlation leaves out.
+        target: class indices (N,); ``-100`` marks a sample without a label. The terms between the
+            proxies leave the target out, and compare all classes without one. The rank correlation
+            leaves out the target, or the teacher's class without one.
         temperature: softmax temperature, > 0.
         threshold: smallest rank correlation of samples that pass between the proxies.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
@@ -56,15 +60,21 @@ def c2kd_loss(
         ValueError: if the logits differ in shape.
 
     Example:
-        >>> logits = torch.tensor([[1.0, 0.0]])
-        >>> c2kd_loss(logits, logits, logits, torch.zeros(1, 2), torch.tensor([0]))
-        tensor(0.3661)
+        >>> logits = torch.tensor([[1.0, 2.0, 0.0]])
+        >>> c2kd_loss(logits, logits, logits, torch.zeros(1, 3), torch.tensor([0]))
+        tensor(1.2379)
     """
     require_same_logits(student_logits, teacher_logits)
-    correlation = non_target_rank_correlation(student_proxy, teacher_proxy, target)
+    is_labelled = target != UNLABELLED
+    left_out = torch.where(is_labelled, target, teacher_logits.argmax(1))
+    correlation = non_target_rank_correlation(student_proxy, teacher_proxy, left_out)
     passes = correlation >= threshold
     anchor = temperature**2 * softened_kl(teacher_proxy, teacher_logits, temperature)
-    across = two_way_kl(teacher_proxy, student_proxy, temperature) * passes
+    proxies = (
+        torch.where(is_labelled[:, None], without_target(proxy, target)[1], proxy)
+        for proxy in (teacher_proxy, student_proxy)
+    )
+    across = two_way_kl(*proxies, temperature) * passes
     own = two_way_kl(student_proxy, student_logits, temperature)
     return apply_reduction(anchor + across + own, reduction)
 
@@ -112,16 +122,20 @@ class C2KD(Objective):
         zero_at_match=False,
         finite_logits=True,
         deviations="The teacher stays frozen; only its proxy is trained. The paper also tunes the "
-        "teacher and gives the proxies a loss of the labels. Samples without a label use the "
-        "teacher's class as the target of the filter.",
+        "teacher, by the labels and by its proxy. The authors' code has temperature 1. Between the "
+        "proxies it sets the target's logit to 0 instead of leaving the class out, and its filter "
+        "ranks all classes. Samples without a label have no target: all their classes are "
+        "compared, and the filter leaves out the teacher's class.",
         equation=r"T^2 \left[ D(p^t \Vert \hat p^t) + 1_{\tau(\hat p^t, \hat p^s) \ge \theta} "
-        r"\left( D(\hat p^t \Vert \hat p^s) + D(\hat p^s \Vert \hat p^t) \right) + "
-        r"D(\hat p^s \Vert p^s) + D(p^s \Vert \hat p^s) \right]",
+        r"\left( D(\hat q^t \Vert \hat q^s) + D(\hat q^s \Vert \hat q^t) \right) + "
+        r"D(\hat p^s \Vert p^s) + D(p^s \Vert \hat p^s) \right], \quad "
+        r"\hat q = \mathrm{softmax}(\hat z / T) \text{ over } c \ne y",
         use="For a teacher of another modality whose soft labels depend on what the student cannot "
         "see. Both networks need the role embedding.",
         pitfalls="The filter compares all pairs of classes, which takes N x C x C values. Watch "
         "the share of samples that pass: with a threshold near 1 the student learns nothing from "
-        "the teacher. On easy pairs plain kd is as good.",
+        "the teacher. Add cross_entropy: of labelled samples the proxies compare the wrong classes "
+        "only. On easy pairs plain kd is as good.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("logits",), ("embedding",)))
 
@@ -151,13 +165,12 @@ class C2KD(Objective):
         teacher_logits = to_float32(teacher_outputs["logits"])
         student_proxy = _apply(self.student_proxy, student_outputs)
         teacher_proxy = _apply(self.teacher_proxy, teacher_outputs)
-        target = torch.where(batch["label"] == UNLABELLED, teacher_logits.argmax(1), batch["label"])
         return c2kd_loss(
             student_logits,
             teacher_logits,
             student_proxy,
             teacher_proxy,
-            target,
+            batch["label"],
             self.temperature,
             self.threshold,
             "none",

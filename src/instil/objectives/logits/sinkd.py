@@ -71,8 +71,8 @@ class SinKD(LogitObjective):
         labels=("single",),
         couples=True,
         zero_at_match=False,
-        deviations="The authors' code sums the cost over the batch and multiplies it by 0.002; "
-        "here it is divided by the number of items.",
+        deviations="The authors' code sums the cost over the batch and multiplies it by 0.001, and "
+        "its command lines by 0.8; here it is divided by the number of items.",
         equation=r"\frac{1}{N} \sum_{ij} P_{ij} D_{ij}, \quad D_{ij} = \lVert p^s_i - p^t_j "
         r"\rVert_1, \quad P = \mathrm{Sinkhorn}(e^{-D / \epsilon})",
         use="Text classification where KL is unstable because teacher and student overlap "

@@ -42,7 +42,8 @@ FADING = Schedule(2.0, 0.0, until=0.75)
 class BoundarySamples(Scheme):
     """Objectives on the data, and the teacher's softened output on samples at its boundary.
 
-    Each step attacks a share of the images that the teacher classifies correctly (Heo et al. 2019).
+    Each step attacks a share of the images that teacher and student classify correctly (Heo et al.
+    2019).
     The attack moves an image towards another class, drawn with the teacher's probability of it. The
     loss ``boundary`` is the KL divergence from the teacher's softened output on the moved images.
     """
@@ -68,7 +69,7 @@ class BoundarySamples(Scheme):
         "attacked images depends on the other images of the micro-batch.",
         deviations="An attacked image counts even if it did not reach the drawn class, as in the "
         "authors' code. Images stay in [0, 1]. An image without a label starts from the class "
-        "that the teacher predicts.",
+        "that the teacher predicts, if the student predicts it too.",
         tags=("teacher_gradients",),
     )
 
@@ -161,6 +162,7 @@ class BoundarySamples(Scheme):
             student_logits = to_float32(self.student(batch, roles=NO_TAPS)["logits"])
         base = teacher_logits.argmax(1)
         is_correct = (batch["label"] == base) | (batch["label"] == UNLABELLED)
+        is_correct = is_correct & (student_logits.argmax(1) == base)
         counts = (item_weights(batch) > 0) & is_correct
         difference = (teacher_logits.softmax(1) - student_logits.softmax(1)).square()
         difference = difference.scatter(1, base[:, None], 0.0).sum(1)

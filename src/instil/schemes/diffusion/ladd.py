@@ -52,8 +52,9 @@ class LADD(DiffusionScheme):
         algorithms=("adversarial",),
         tasks=("diffusion",),
         labels=("none", "single"),
-        equation=r"-\sum_l D_l(f^t_l(x_t)) + \lambda c(t) \lVert x - \hat x^t(x_t) \rVert^2, \quad "
-        r"\min_D \sum_l [1 - D_l(f^t_l(y_t))]_+ + [1 + D_l(f^t_l(x_t))]_+",
+        equation=r"-D(x_t) + \lambda c(t) \lVert x - \hat x^t(x_t) \rVert^2, \quad \min_D [1 - "
+        r"D(y_t)]_+ + [1 + D(x_t)]_+ + \tfrac{\gamma}{2} \sum_l \lVert \nabla_{f_l} D(y_t) "
+        r"\rVert^2, \quad D(x) = \frac{1}{L} \sum_l D_l(f^t_l(x))",
         use="For one to four steps with sharp images, when a second diffusion model, as of dmd2, "
         "does not fit into memory. The features are those of the teacher, so no other network is "
         "needed.",
@@ -64,7 +65,9 @@ class LADD(DiffusionScheme):
         "few images.",
         deviations="The paper trains on images of the teacher and has no distillation loss: give "
         "denoised_matching a weight near 0. Adversarial diffusion distillation (Sauer et al. 2023) "
-        "has the features of DINOv2 in place of the teacher's. The heads are two convolutions.",
+        "has the features of DINOv2 in place of the teacher's. The heads are two convolutions. "
+        "Their scores are averaged over levels and positions before the loss; in add each head "
+        "has a loss of its own.",
         tags=("teacher_gradients",),
     )
 

@@ -57,14 +57,14 @@ def c2kd_loss(
         Scalar, or (N,) for ``reduction="none"``.
 
     Raises:
-        ValueError: if the logits differ in shape.
+        ValueError: if the logits differ in shape, or there is only one class.
 
     Example:
         >>> logits = torch.tensor([[1.0, 2.0, 0.0]])
         >>> c2kd_loss(logits, logits, logits, torch.zeros(1, 3), torch.tensor([0]))
         tensor(1.2379)
     """
-    require_same_logits(student_logits, teacher_logits)
+    require_same_logits(student_logits, teacher_logits, classes=2)
     is_labelled = target != UNLABELLED
     left_out = torch.where(is_labelled, target, teacher_logits.argmax(1))
     correlation = non_target_rank_correlation(student_proxy, teacher_proxy, left_out)

@@ -70,11 +70,11 @@ def c2kd_loss(
     correlation = non_target_rank_correlation(student_proxy, teacher_proxy, left_out)
     passes = correlation >= threshold
     anchor = temperature**2 * softened_kl(teacher_proxy, teacher_logits, temperature)
-    proxies = (
+    first, second = (
         torch.where(is_labelled[:, None], without_target(proxy, target)[1], proxy)
         for proxy in (teacher_proxy, student_proxy)
     )
-    across = two_way_kl(*proxies, temperature) * passes
+    across = two_way_kl(first, second, temperature) * passes
     own = two_way_kl(student_proxy, student_logits, temperature)
     return apply_reduction(anchor + across + own, reduction)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from instil.recipe import RecipeError, load
 from instil.search.search import Settings, start
@@ -121,6 +123,35 @@ def test_changes_on_the_command_line() -> None:
     assert third.teacher["weights"] == "runs/a.safetensors"
 
 
+def test_names_of_files_and_folders() -> None:
+    parsed = parse_teachers("weights=a.pt,weights=runs/b.pt+precompute=true,options.path=org/m@v1")
+    assert parsed is not None
+    assert list(parsed) == ["a", "b_precompute_true", "path_org_m_v1"]
+
+
+def test_an_assistant_does_not_start_from_the_weights_of_the_teacher() -> None:
+    own = recipe(teacher={"model": "mlp", "options": {"width": 32}, "weights": "teacher.pt"})
+    sections = {"assisted": {"assistant": {"model": "networks:mlp"}}}
+    (candidate,) = teacher_candidates(own, sections)
+    assert candidate.assistant is not None
+    assert candidate.assistant["options"] == {"width": 32}
+    assert "weights" not in candidate.assistant
+    assert isinstance(candidate.teacher, dict)
+    assert candidate.teacher["weights"] == "teacher.pt"
+
+
+def test_changed_weights_of_a_teacher_are_refused(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    shutil.copy(folder / "teachers/assisted.safetensors", path)
+    teachers = {"own": {"options": {"width": 24}, "weights": str(path)}}
+    settings = Settings(over=("teachers",), teachers=teachers, num_seeds=1)
+    start(recipe(), settings, tmp_path / "out", silent())
+    weights = {name: 0 * tensor for name, tensor in load_file(path).items()}
+    save_file(weights, path)
+    with pytest.raises(ValueError, match=r"--resume: own: teacher\.weights .* has changed since"):
+        continue_search(tmp_path / "out")
+
+
 def test_sections_in_a_file(tmp_path: Path) -> None:
     sections = {
         "cnn": {"model": "networks:cnn", "options": {"width": 2}},
@@ -159,6 +190,9 @@ def test_wrong_teachers_are_refused(tmp_path: Path) -> None:
         parse_teachers("small")
     with pytest.raises(FileNotFoundError, match=r"--teachers: no file none\.yaml"):
         parse_teachers("none.yaml")
+    (tmp_path / "bad.yaml").write_text("small: [options.width=8")
+    with pytest.raises(RecipeError, match=r"bad\.yaml, line 1"):
+        parse_teachers(str(tmp_path / "bad.yaml"))
     unknown = {"odd": {"model": "networks:cnn", "colour": "red"}}
     alone: dict[str, Any] = {"teacher": None, "objectives": {"cross_entropy": {}}}
     cases: list[tuple[dict[str, Any], dict[str, Any] | None, str]] = [
@@ -166,6 +200,9 @@ def test_wrong_teachers_are_refused(tmp_path: Path) -> None:
         ({}, None, "--teachers: missing"),
         ({}, {"odd": 3}, "--teachers: odd is not a section"),
         ({}, unknown, "--teachers: odd: .*colour"),
+        ({}, {"odd": []}, "--teachers: odd is empty"),
+        ({}, {"a/b": {}}, "--teachers: 'a/b' is not a name"),
+        ({}, {"odd": {"weights": "no.pt"}}, r"--teachers: odd: no file or folder 'no\.pt'"),
     ]
     for changes, teachers, message in cases:
         settings = Settings(over=("teachers",), teachers=teachers)

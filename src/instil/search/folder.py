@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
 from instil.files.locks import FileLock
 from instil.plan.fingerprints import code_fingerprints
-from instil.recipe import fingerprint
+from instil.recipe import build, fingerprint
 from instil.recipe.sections import Recipe
+from instil.search.arms import Arm, base_data
 from instil.search.locked_test import hash_test
 from instil.search.state import STATE, State
 
@@ -74,6 +75,22 @@ def hash_recipe(recipe: Recipe) -> str:
     return fingerprint(recipe.model_dump(mode="json", exclude={"folder", "device"}))
 
 
+def hash_code(recipe: Recipe, arms: Sequence[Arm]) -> dict[str, str]:
+    """Return the fingerprints of modules of the user, networks and weights, by description.
+
+    Args:
+        recipe: recipe of the search.
+        arms: arms of the search; those that are teachers have files of their own.
+    """
+    hashes = code_fingerprints(recipe)
+    base = base_data(recipe)
+    for arm in arms:
+        if arm.kind == "teacher":
+            own = code_fingerprints(build(base | arm.changes)).items()
+            hashes |= {f"{arm.name}: {key}": one for key, one in own if key.startswith("teacher")}
+    return hashes
+
+
 def check_unchanged(state: State, experiment: Experiment, folder: Path) -> None:
     """Check that the trainings of a stopped search are comparable with new ones.
 
@@ -90,7 +107,7 @@ def check_unchanged(state: State, experiment: Experiment, folder: Path) -> None:
             f"--resume: {folder / 'recipe.yaml'} was edited after the start of the search. "
             "Expected the recipe of its finished trainings. Restore the file, or start a new search"
         )
-    hashes = code_fingerprints(experiment.recipe)
+    hashes = hash_code(experiment.recipe, state.arms)
     # A search of an earlier version has none.
     if changed := [name for name, value in state.code_hashes.items() if hashes.get(name) != value]:
         raise ValueError(

@@ -16,11 +16,17 @@ from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.files.atomic import atomic
 from instil.files.json_files import write_json
-from instil.plan.fingerprints import code_fingerprints
 from instil.recipe import RecipeError
 from instil.recipe.sections import Recipe
 from instil.search.candidates import check_names, find_candidates
-from instil.search.folder import check_new, check_unchanged, hash_data, hash_recipe, starting
+from instil.search.folder import (
+    check_new,
+    check_unchanged,
+    hash_code,
+    hash_data,
+    hash_recipe,
+    starting,
+)
 from instil.search.folds import check_folds
 from instil.search.locked_test import FINALISTS
 from instil.search.outcome import write_outcome
@@ -157,7 +163,7 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
         candidates.teacher_costs,
         num_jobs,
         hash_recipe(experiment.recipe),
-        code_fingerprints(experiment.recipe),
+        hash_code(experiment.recipe, arms),
         trainer.lock.hash_test(),
     )
     with atomic(trainer.folder / "recipe.yaml") as temporary:

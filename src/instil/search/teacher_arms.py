@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from instil.recipe import RecipeError
 from instil.recipe.overrides import merge, override
 from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
+from instil.recipe.yaml_text import read_yaml
 
 ASSISTANT = "assistant"
 FILE_ENDINGS = (".yaml", ".yml")
@@ -72,9 +72,7 @@ def teachers_of_changes(entries: Iterable[str]) -> dict[str, Any]:
                 f"--teachers: '{entry}' is not a teacher. Expected a YAML file, or changes of the "
                 "recipe's teacher such as options.width=8,num_replicas=3"
             )
-        name = "_".join(change.rpartition(".")[2].replace("=", "_") for change in changes)
-        # The name of a checkpoint is that of its file.
-        name = name if "weights" not in entry else Path(entry).stem
+        name = "_".join(_name_of(change) for change in changes)
         if name in teachers:
             raise ValueError(
                 f"--teachers: two teachers have the name {name}. Expected different ones. Name "
@@ -84,10 +82,18 @@ def teachers_of_changes(entries: Iterable[str]) -> dict[str, Any]:
     return teachers
 
 
+def _name_of(change: str) -> str:
+    """Return the name of a change: its last key and its value, or the file of a checkpoint."""
+    path, _, value = change.partition("=")
+    if path == "weights":
+        return Path(value).stem
+    return re.sub("[/@]", "_", f"{path.rpartition('.')[2]}_{value}")
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"--teachers: no file {path}. Expected a YAML file of teachers")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     if not isinstance(content, dict) or not content:
         raise ValueError(
             f"--teachers: {path} has no teachers. Expected names with sections, such as small: "
@@ -111,6 +117,8 @@ def teacher_candidates(recipe: Recipe, teachers: Mapping[str, Any]) -> Iterator[
     """
     base = recipe.teachers[0].model_dump(mode="json")
     for name, spec in teachers.items():
+        if spec == []:
+            raise RecipeError(f"--teachers: {name} is empty. Expected changes or sections")
         is_changes = isinstance(spec, list) and all(isinstance(one, str) for one in spec)
         if is_changes:
             yield TeacherCandidate(name, override({"teacher": base}, _paths(spec))["teacher"])
@@ -131,14 +139,18 @@ def _paths(changes: list[str]) -> list[str]:
 def _section(name: str, base: Mapping[str, Any], changes: Any) -> dict[str, Any]:
     changes = _checked(name, changes)
     model = changes.get("model", base["model"])
-    if base["model"] not in (model, f"networks:{model}"):
+    if base["model"].removeprefix("networks:") != model.removeprefix("networks:"):
         base = {key: value for key, value in base.items() if key not in OWN}
     return merge(base, changes)
 
 
 def _assistant(name: str, base: Mapping[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the section of a student, which reads what the teacher reads."""
+    """Return the section of a student, which reads what the teacher reads.
+
+    It does not start from the weights of the teacher, which it learns from.
+    """
     shared = {key: base[key] for key in ModelConfig.model_fields if key in base}
+    shared.pop("weights", None)
     return _section(name, shared, changes)
 
 

@@ -15,7 +15,7 @@ from instil.early_signals.measured import few_batches, item_probabilities, outpu
 from instil.early_signals.stage_signals import with_all_roles
 from instil.experiment.experiment import Experiment
 from instil.recipe import RecipeError, build
-from instil.recipe.sections import Recipe
+from instil.recipe.sections import ModelConfig, Recipe
 from instil.search.arms import REFERENCES, Arm, base_data, own_arm, reference_arms, with_space
 from instil.search.candidates import Candidates, reason_of
 from instil.search.probe import Probe
@@ -34,7 +34,8 @@ def check_teachers(recipe: Recipe, teachers: Mapping[str, Any] | None) -> None:
     """Check the teachers of a search before anything is trained.
 
     Raises:
-        RecipeError: for a recipe without a teacher, for a store, and for wrong sections.
+        RecipeError: for a recipe without a teacher, for a store, for wrong names and sections, and
+            for missing weights.
     """
     if recipe.store is not None or not recipe.teachers:
         raise RecipeError(
@@ -50,15 +51,28 @@ def check_teachers(recipe: Recipe, teachers: Mapping[str, Any] | None) -> None:
         raise RecipeError(
             f"--teachers: {min(reserved)} is the name of another arm. Expected another name"
         )
+    for name in teachers:
+        # Names of arms are METHOD@STUDENT, and an assistant has a file of its own.
+        if set("/@") & set(name):
+            raise RecipeError(f"--teachers: '{name}' is not a name. Expected one without / and @")
     base = base_data(recipe)
     for candidate in teacher_candidates(recipe, teachers):
         try:
-            build(base | {"teacher": candidate.teacher})
-            if candidate.assistant is not None:
-                build(base | {"student": candidate.assistant})
-        except ValueError as error:
+            _check_candidate(base, candidate)
+        except (ValueError, FileNotFoundError) as error:
             path = _path_of(recipe, teachers, candidate.name)
             raise RecipeError(f"{path}: {error}") from error
+
+
+def _check_candidate(base: dict[str, Any], candidate: TeacherCandidate) -> None:
+    """Check the sections of a teacher and of its assistant, and that their weights exist."""
+    recipe = build(base | {"teacher": candidate.teacher})
+    networks: list[ModelConfig] = list(recipe.teachers)
+    if candidate.assistant is not None:
+        networks.append(build(base | {"student": candidate.assistant}).student)
+    for network in networks:
+        if network.weights is not None:
+            recipe.locate(network.weights)
 
 
 def _path_of(recipe: Recipe, teachers: Mapping[str, Any], name: str) -> str:

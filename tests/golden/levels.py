@@ -8,10 +8,16 @@ from torch.func import functional_call
 
 from instil.functional.directions import l2_normalize
 from instil.objectives.features.cat_kd import cat_kd_loss
+from instil.objectives.features.clip_self import clip_self_loss
+from instil.objectives.features.distilhubert import distilhubert_loss
 from instil.objectives.features.fgd import GlobalContext, box_masks, fgd_loss
 from instil.objectives.features.podnet import podnet_loss
+from instil.objectives.features.simreg import simreg_loss
+from instil.objectives.features.wkd_feature import wkd_feature_loss
+from instil.objectives.relations.cka import cka_loss
 from instil.objectives.relations.dcd import dcd_loss
 from instil.objectives.relations.itrd import itrd_correlation_loss, itrd_mutual_loss
+from instil.objectives.relations.pixel_point_contrast import pixel_point_contrast_loss
 from tests.golden.cases import Case
 
 
@@ -71,4 +77,54 @@ def context(case: Case, side: str, values: Tensor) -> Tensor:
     return result
 
 
-ADAPTERS = {"dcd": dcd, "itrd": itrd, "cat_kd": cat_kd, "podnet": podnet, "fgd": fgd}
+def wkd_feature(case: Case) -> Tensor:
+    maps = case["student.features"], case["teacher.features"]
+    options = case.option("mean_cov_ratio"), case.option("grid"), case.option("eps")
+    return wkd_feature_loss(*maps, "diagonal", *options)
+
+
+def simreg(case: Case) -> Tensor:
+    return simreg_loss(case["student.embedding"], case["teacher.embedding"])
+
+
+def cka(case: Case) -> Tensor:
+    if case.option("with_l2_norm"):
+        raise NotImplementedError("kernels have no rows of unit length")
+    # The code has minus the alignment.
+    return cka_loss(case["student.embedding"], case["teacher.embedding"], centre=False) - 1
+
+
+def clip_self(case: Case) -> Tensor:
+    loss = clip_self_loss(case["student.regions"], case["teacher.regions"])
+    return case.option("cosine_weight") * loss
+
+
+def pixel_point_contrast(case: Case) -> Tensor:
+    student, teacher = case["student.vectors"], case["teacher.vectors"]
+    visible = torch.ones(len(student), dtype=torch.bool)
+    return pixel_point_contrast_loss(student, teacher, visible, case.option("temperature"))
+
+
+def distilhubert(case: Case) -> Tensor:
+    weights = case.option("l2_weight"), case.option("l1_weight")
+    if case.option("cos_type") != "log_sig" or weights != (0, 1):
+        raise NotImplementedError("only the mean absolute difference and the log-sigmoid")
+    student, teacher = (case[f"{side}.features"] for side in ("student", "teacher"))
+    # All frames count once: the layers can stand side by side as recordings.
+    layers = student.flatten(0, 1), teacher.flatten(0, 1)
+    return distilhubert_loss(*layers, None, case.option("cos_weight"))
+
+
+ADAPTERS = {
+    "dcd": dcd,
+    "itrd": itrd,
+    "cat_kd": cat_kd,
+    "podnet": podnet,
+    "fgd": fgd,
+    "wkd_feature": wkd_feature,
+    "simreg": simreg,
+    "cka": cka,
+    "clip_self": clip_self,
+    "pixel_point_contrast": pixel_point_contrast,
+    "distilhubert": distilhubert,
+}

@@ -85,7 +85,8 @@ class DisCo(RelationObjective):
         deviations="The keys of the contrast are the student's own other views of the batch. Those "
         "of the paper come from a moving average of the student, with a queue of 65,536 negatives. "
         "The perceptron ends at the width of the teacher's embedding, and the weight of the "
-        "contrast is an option.",
+        "contrast is an option. The authors' code sums the distances over a batch and averages "
+        "the contrast: that is contrast = 1 / batch size.",
         equation=r"\sum_{v \in \lbrace 1, 2 \rbrace} \left\lVert \hat z_v - \hat f^t_v "
         r"\right\rVert_2^2 - \lambda \log \frac{e^{\hat z_1^\top \hat z_2 / \tau}}{\sum_j "
         r"e^{\hat z_1^\top \hat z_{2, j} / \tau}}, \quad \hat z = \frac{g(f^s)}{\lVert g(f^s) "

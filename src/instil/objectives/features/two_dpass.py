@@ -135,7 +135,8 @@ class TwoDPASS(Objective):
         "with those of their pixels, adds the output of the learner to the features of the "
         "points, and trains the image network as well. Its predictions of the points come from "
         "the levels only; here the student's logits are one more prediction. The divergence is "
-        "a sum over the classes; the authors' code takes the mean over the classes.",
+        "a sum over the classes; the authors' code takes the mean over the classes, with the "
+        "weight 0.05.",
         equation=r"\mathrm{CE}(y, p^f) + \beta \, \mathrm{KL}(\bar p^f \Vert p^s), \quad p^f = "
         r"\mathrm{softmax}\left(W (t + \sigma(G u) \odot u)\right), \quad u = U [t, \phi(s)]",
         use="For a student of points and a teacher of images of other classes, or without a "

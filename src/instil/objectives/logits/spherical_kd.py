@@ -80,9 +80,10 @@ class SphericalKD(LogitObjective):
         finite_logits=True,
         tasks=("classification",),
         labels=("single",),
-        deviations="The paper scales the logits to the teacher's average norm; the authors' "
-        "code scales them to a standard deviation of 2, which is the default here. The paper's "
-        "form is multiplier = average norm / sqrt(C).",
+        deviations="The paper scales the logits to the teacher's average norm, which is "
+        "multiplier = average norm / sqrt(C). The README of the authors' code scales both to a "
+        "standard deviation of 2, the default here; their script scales the student's logits of "
+        "a sample to the deviation of the teacher's.",
         equation=r"T^2 \mathrm{KL}\big( \sigma(\hat z^t / T) \Vert \sigma(\hat z^s / T) \big), "
         r"\quad \hat z = m \, \frac{z - \bar z}{\sqrt{\mathrm{var}(z) + 10^{-7}}}",
         use="For a teacher that is much larger and more confident than the student. The student "

@@ -110,8 +110,8 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "unknown data": (
         {},
         ["data={name: digit}"],
-        "data: unknown data source 'digit'. Expected a data source or my_module:function. "
-        "Did you mean digits",
+        "data: unknown data source 'digit'. Expected one of `instil methods --kind data` or "
+        "my_module:function. Did you mean digits",
     ),
     "an empty folder": ({}, ["data={name: folder:empty}"], "data.path: "),
     "a class without pictures": (

@@ -167,6 +167,13 @@ def check_columns(
     Raises:
         ValueError: for a column that the file does not have.
     """
+    if len(present) == 1 and not set(names) <= set(present):
+        (line,) = present
+        if ";" in line or "\t" in line:
+            raise ValueError(
+                f"{option}: {path} has no commas in its first line '{line}'. Expected commas "
+                "between the columns of a .csv file and tabs in a .tsv file"
+            )
     for name in names:
         if name not in present:
             raise ValueError(

@@ -225,7 +225,8 @@ def source_function(name: str) -> Callable[..., Splits]:
     names = source_names()
     if name not in names:
         raise UnknownSource(
-            f"unknown data source '{name}'. Expected a data source or my_module:function."
+            f"unknown data source '{name}'. Expected one of `instil methods --kind data` or "
+            "my_module:function."
             f"{suggestion(name, names)}"
         )
     function: Callable[..., Splits] = catalogue.find("data", name)

@@ -13,6 +13,7 @@ from instil import recipe as recipes
 from instil.experiment.experiment import Experiment
 from instil.files.atomic import remove_temporary_files
 from instil.files.checksums import file_sha256
+from instil.files.folders import check_folder
 from instil.files.locks import FileLock
 from instil.plan.fingerprints import input_fingerprints
 from instil.plan.run_folder import RunFolder
@@ -48,12 +49,11 @@ def check_new(out: Path) -> None:
 
     Raises:
         FileExistsError: if it holds a run or any other file.
-        NotADirectoryError: if it is a file.
+        NotADirectoryError: if it, or a part of its path, is a file.
     """
-    if not out.exists() and not out.is_symlink():
+    check_folder(out)
+    if not out.exists():
         return
-    if not out.is_dir():
-        raise NotADirectoryError(f"--out: {out} is not a folder. Use another one.")
     if (out / "recipe.yaml").exists():
         raise FileExistsError(
             f"{out} already holds a run; continue it (--resume {out}) or use another --out"

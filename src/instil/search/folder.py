@@ -8,6 +8,7 @@ from pathlib import Path
 
 from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
+from instil.files.folders import check_folder
 from instil.files.locks import FileLock
 from instil.plan.fingerprints import code_fingerprints
 from instil.recipe import build, fingerprint
@@ -28,12 +29,11 @@ def check_new(folder: Path) -> None:
 
     Raises:
         FileExistsError: if it has files.
-        NotADirectoryError: if it is a file.
+        NotADirectoryError: if it, or a part of its path, is a file.
     """
-    if not folder.exists() and not folder.is_symlink():
+    check_folder(folder)
+    if not folder.exists():
         return
-    if not folder.is_dir():
-        raise NotADirectoryError(f"--out: {folder} is not a folder. Use another one")
     if (folder / STATE).exists():
         raise FileExistsError(
             f"--out: {folder} already holds a search. Expected a new folder, or --resume {folder}"

@@ -14,6 +14,7 @@ from typing_extensions import Doc
 from instil.data.interactions import MIN_ITEMS, interaction_splits
 from instil.data.paths import located
 from instil.data.splits import Splits
+from instil.data.tables import check_columns
 
 Table = NDArray[Any]
 
@@ -107,7 +108,7 @@ def _grades(values: Table, path: Path, name: str) -> Table:
 def _read_npz(path: Path, names: list[str]) -> dict[str, Table]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            _check_names(path, names, list(arrays))
+            check_columns(path, names, list(arrays), "file")
             columns = {name: arrays[name] for name in names}
     except OSError as error:
         raise ValueError(f"file: {path} cannot be read: {error}") from error
@@ -126,7 +127,7 @@ def _read_table(path: Path, names: list[str]) -> dict[str, Table]:
         raise ValueError(f"file: {path} cannot be read: {error}") from error
     # RecBole writes the type after the name of a column: ``user_id:token``.
     header = [name.partition(":")[0] for name in lines[0].split(separator)] if lines else []
-    _check_names(path, names, header)
+    check_columns(path, names, header, "file")
     rows = [line.split(separator) for line in lines[1:] if line]
     for line, row in enumerate(rows, 2):
         if len(row) != len(header):
@@ -135,14 +136,3 @@ def _read_table(path: Path, names: list[str]) -> dict[str, Table]:
                 "the first line"
             )
     return {name: np.array([row[header.index(name)] for row in rows]) for name in names}
-
-
-def _check_names(path: Path, names: list[str], present: list[str]) -> None:
-    from instil.cards.closest import did_you_mean
-
-    for name in names:
-        if name not in present:
-            raise ValueError(
-                f"file: {path} has no column '{name}'. It has {', '.join(present) or 'none'}."
-                f"{did_you_mean(name, present)}"
-            )

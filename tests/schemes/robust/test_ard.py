@@ -237,6 +237,9 @@ def test_inputs_that_cannot_be_attacked_are_refused() -> None:
         match=r"ARD attacks images\. Expected 'image' in the batch, .* with x, label, index",
     ):
         ARD(nets.net(4), Frozen(nets.net(8)), {"kd": KD()}).prepare(nets.batch())
+    standardised = images() | {"image": images()["image"] * 4 - 2}
+    with pytest.raises(ValueError, match=r"ARD changes pixels within \[0, 1\]\. .* from -.*\bstd"):
+        ARD(net(2), Frozen(net(3)), {"kd": KD()}).prepare(standardised)
     with pytest.raises(ValueError, match="ARD needs a teacher"):
         ARD(net(2), None, {"cross_entropy": CrossEntropy()}).prepare(images())
     with pytest.raises(

@@ -33,6 +33,7 @@ from instil.functional.keyed_random import keyed_uniform
 from instil.functional.robust_losses import soft_label_loss
 from instil.items import replace_invalid, replace_uncounted
 from instil.modules.eval_mode import eval_mode
+from instil.schemes.bases.attack import require_attackable
 
 NO_TAPS: frozenset[str] = frozenset()
 FADING = Schedule(2.0, 0.0, until=0.75)
@@ -119,18 +120,8 @@ class BoundarySamples(Scheme):
                 "BoundarySamples needs a teacher. Expected the network whose boundary it samples, "
                 "got None"
             )
-        if self.objectives.needs_input_grad:
-            raise ValueError(
-                f"{self.objectives.requires_double_backward()[0]} takes gradients by the input, "
-                "which BoundarySamples cannot give. Leave it out, or choose another scheme"
-            )
-        image = batch.get("image", torch.empty(0))
+        require_attackable(self, batch)
         teacher_logits = self.teacher_outputs(batch)["logits"]
-        if not image.is_floating_point() or image.ndim < 2:
-            raise ValueError(
-                "BoundarySamples attacks images. Expected 'image' in the batch, floating point in "
-                f"[0, 1], got a batch with {', '.join(batch)}"
-            )
         has_classes = teacher_logits.ndim == 2 and teacher_logits.shape[1] > 1
         if not has_classes or batch["label"].shape != teacher_logits.shape[:1]:
             raise ValueError(

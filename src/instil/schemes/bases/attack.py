@@ -113,7 +113,7 @@ def class_targets(scheme: Scheme, batch: Batch, logits: Tensor) -> Tensor:
 
 
 def require_attackable(scheme: Scheme, batch: Batch) -> None:
-    """Check that a batch has images, and that no objective takes gradients by the input.
+    """Check that a batch has images in [0, 1], and that no objective takes gradients by them.
 
     Raises:
         ValueError: otherwise.
@@ -124,6 +124,13 @@ def require_attackable(scheme: Scheme, batch: Batch) -> None:
         raise ValueError(
             f"scheme: {name} attacks images. Expected 'image' in the batch,"
             f" floating point in [0, 1], got a batch with {', '.join(batch)}"
+        )
+    low, high = (float(value) for value in image.aminmax())
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"data: {name} changes pixels within [0, 1]. Expected such images, got values from"
+            f" {low:.3g} to {high:.3g}. To standardise them, set input.mean and input.std of the"
+            " networks"
         )
     if scheme.objectives.needs_input_grad:
         objective = scheme.objectives.requires_double_backward()[0]

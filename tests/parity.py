@@ -637,7 +637,6 @@ for method in catalogue.names("objective"):
 WHOLE = (
     "cold_brew",
     "sandwich",
-    *WRITING,
     *parity_diffusion.WHOLE,
     "sequence_kd",
     "distil_whisper",

@@ -65,6 +65,7 @@ TOGETHER = {
     "texts-sharded": ("texts.yaml", "train.shard=true"),
     "on-policy-sharded": (*ON_POLICY, "train.shard=true"),
     "on-policy": ON_POLICY,
+    "rollouts-sharded": (*ON_POLICY, "scheme.rollouts.staleness=1", "train.shard=true"),
     "moving-synced": (*MOVING_TEACHER, SYNCED),
     "moving-separate": (*MOVING_TEACHER, SEPARATE),
 }
@@ -78,7 +79,7 @@ KILLED = {
     "stopped-synced": (*MOVING_TEACHER, SYNCED),
     "stopped-separate": (*MOVING_TEACHER, SEPARATE),
 }
-REFUSED = "on-policy-sharded"
+REFUSED = "rollouts-sharded"
 
 DRIVER = """
 import json, os, sys
@@ -217,10 +218,17 @@ def test_a_lora_student_of_a_language_model_can_be_sharded(folder: Path, output:
 def test_a_scheme_that_cannot_be_sharded_is_refused_before_training(
     folder: Path, output: str
 ) -> None:
-    assert "train: OnPolicy runs the network a different number of times on each rank" in output
+    assert (
+        "train: OnPolicy keeps a whole copy of the student for the texts of later steps" in output
+    )
     assert "set train.shard: false" in output
     assert not list((folder / REFUSED).rglob("metrics.jsonl"))
-    assert difference(folder / "on-policy-alone", folder / "on-policy") < 1e-4
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_its_own_texts_on_ranks(folder: Path, output: str) -> None:
+    for name in ("on-policy", "on-policy-sharded"):
+        assert difference(folder / "on-policy-alone", folder / name) < 1e-4
 
 
 @pytest.mark.slow

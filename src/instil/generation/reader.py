@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, first_tensor, to_float32
+from instil.generation.lockstep import Lockstep, is_sharded
 from instil.roles import IMAGE_TOKENS
 
 ForwardFunction = Callable[[Batch], Outputs]
@@ -50,7 +51,8 @@ class CachedDecoder:
         self.uses_cache = cache_works(forward, batch) if uses_cache is None else uses_cache
         self.cache: object = None
         # All but the last token of each prompt: the last one is the input of the first step.
-        longest = int(prompt_length.max()) - 1
+        # Processes of a sharded network all read prompts: one column of padding stands for none.
+        longest = max(int(prompt_length.max()) - 1, int(is_sharded(forward)))
         column = torch.arange(longest, device=prompt_length.device)[None]
         # Prompts are padded on the left, so that the next token of every row is the last column.
         position = column - (longest - (prompt_length[:, None] - 1))
@@ -114,7 +116,8 @@ def cache_works(forward: ForwardFunction, batch: Batch) -> bool:
 
     The test uses the first tokens of the longest row as three prompts of different lengths. The
     shortest prompt is a single token, so its row starts with padding only. The test runs once per
-    network. If the cache fails, a warning gives the reason.
+    network. If the cache fails, a warning gives the reason. All processes of a sharded network
+    get the same answer.
 
     Args:
         forward: a network or teacher.
@@ -129,11 +132,13 @@ def cache_works(forward: ForwardFunction, batch: Batch) -> bool:
         row = int(lengths.argmax())
         first = int(tokens_with_images(batch)[row])
         length = min(first + TESTED_TOKENS, int(lengths[row]))
-        if length < first + 3:
+        lockstep = Lockstep([forward], lengths.device)
+        if not lockstep.all(length >= first + 3):
             return False
         # The longest row three times, for prompts of three lengths in one padded batch.
         copies = index_batch(batch, lengths.argmax()[None].expand(3))
-        results[CACHE_WORKS] = _cached_logits_agree(forward, copies, first, length)
+        agree = _cached_logits_agree(forward, copies, first, length)
+        results[CACHE_WORKS] = lockstep.all(agree)
     works: bool = results[CACHE_WORKS]
     return works
 
@@ -160,11 +165,11 @@ def _cached_logits_agree(forward: ForwardFunction, batch: Batch, first: int, len
     reason = "its cached logits differ from those of a plain forward"
     try:
         decoder = CachedDecoder(forward, batch | {"input_ids": ids}, prompt_length, uses_cache=True)
-        # Two steps: the second one reads a cache that the first one has extended.
-        for last in (prompt_length - 1, prompt_length):
-            if not _is_close(decoder(ids, last), decoder.recompute(ids, last), forward):
-                break
-        else:
+        # Two steps: the second one reads a cache that the first one has extended. Both run in any
+        # case, because processes of a sharded network need the same number of passes.
+        steps = (prompt_length - 1, prompt_length)
+        pairs = [(decoder(ids, last), decoder.recompute(ids, last)) for last in steps]
+        if all(_is_close(left, right, forward) for left, right in pairs):
             return True
     except NoCacheError:
         return False
@@ -191,6 +196,18 @@ def _is_close(left: Tensor, right: Tensor, forward: ForwardFunction) -> bool:
     error = (left - right).square().mean().sqrt()
     # Relative to the size of the logits, in the coarsest precision that takes part.
     return bool(error <= eps**0.5 * right.square().mean().sqrt())
+
+
+def idle_row(batch: Batch) -> Batch:
+    """Return the first row of a batch, with no position that counts.
+
+    A process with nothing to compute takes part with it in the passes of a sharded network.
+
+    Args:
+        batch: rows with ``valid`` (N, T).
+    """
+    row = index_batch(batch, torch.zeros(1, dtype=torch.int64, device=batch["valid"].device))
+    return row | {"valid": torch.zeros_like(row["valid"])}
 
 
 def index_batch(batch: Batch, rows: Tensor) -> Batch:

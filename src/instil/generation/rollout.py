@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Net, side_effect_free
 from instil.functional.keyed_random import keyed_uniform
+from instil.generation.lockstep import Lockstep
 from instil.generation.reader import (
     TEXT_KEYS,
     CachedDecoder,
@@ -110,15 +112,17 @@ def generate_with(
     length = start.clone()
     is_running = is_valid.any(1)
     decoders = [CachedDecoder(net, batch, start) for net in nets]
-    for turn in range(min(max_new_tokens or is_valid.shape[1], is_valid.shape[1])):
-        is_running = is_running & (length < ids.shape[1])
+    limit = min(max_new_tokens or is_valid.shape[1], is_valid.shape[1])
+    lockstep = Lockstep(nets, ids.device)
+    for turn in itertools.count():
+        is_running = is_running & (length < ids.shape[1]) & (turn < limit)
         # Waits for the device once per token, which saves the forward passes after the last end
-        # token.
-        if not is_running.any():
+        # token. Those of a sharded network go on until the texts of all processes have ended.
+        if not lockstep.any(bool(is_running.any())):
             break
         last = (start + turn - 1).clamp_max(ids.shape[1] - 2)
         logits = [decoder(ids, last)[:, :vocabulary] for decoder in decoders]
-        token, log = choose(logits, numbers[:, turn])
+        token, log = choose(logits, numbers[:, min(turn, limit - 1)])
         column = torch.where(is_running, length, ids.shape[1] - 1)
         _write_column(ids, column, token, is_running)
         _write_column(log_probability, column, log.float(), is_running)

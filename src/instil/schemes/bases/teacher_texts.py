@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch
-from instil.generation.reader import index_batch
+from instil.generation.lockstep import Lockstep
+from instil.generation.reader import idle_row, index_batch
 from instil.generation.sampling import sample_tokens
 from instil.schemes.bases.writer import GenerativeScheme
 
@@ -79,32 +80,40 @@ class TeacherTexts:
             for row, counts in enumerate(has_text.tolist())
             if counts and index[row] not in self.cache
         ]
-        if not missing:
+        lockstep = Lockstep([scheme.teacher], has_text.device)
+        if not lockstep.any(bool(missing)):
             if has_text.any():
                 self._check_accepted(batch, is_seen=True)
             return
-        rows = index_batch(batch, torch.tensor(missing, device=has_text.device))
         # The random numbers depend on the step; at step 0 a text is the same in every epoch.
-        rows = rows | {"step": torch.tensor(0)}
-        text = _generate(scheme, rows)
+        first = batch | {"step": torch.tensor(0)}
+        rows = torch.tensor(missing, dtype=torch.int64, device=has_text.device)
+        text = _generate(scheme, first, rows)
         if self.verify is not None:
-            self._verify(scheme, rows, text)
+            self._verify(scheme, first, rows, text, lockstep)
         # On the CPU, because the cache grows to the texts of the whole data set.
         packed = torch.stack([text[key].long() for key in TEXT], 1).cpu()
         self.cache.update(zip((index[row] for row in missing), packed, strict=True))
-        self._check_accepted(batch, is_seen=False)
+        self._check_accepted(batch, is_seen=not missing)
 
-    def _verify(self, scheme: GenerativeScheme, rows: Batch, text: Batch) -> None:
-        """Replace wrong texts by further candidates, in place; wrong ones do not count."""
+    def _verify(
+        self,
+        scheme: GenerativeScheme,
+        batch: Batch,
+        rows: Tensor,
+        text: Batch,
+        lockstep: Lockstep,
+    ) -> None:
+        """Replace wrong texts of rows by further candidates, in place; wrong ones do not count."""
         assert self.verify is not None
-        reference = rows["label"].masked_fill(~rows["valid"], UNLABELLED)
+        reference = batch["label"].masked_fill(~batch["valid"], UNLABELLED)[rows]
         is_correct = self.verify(text["token"], reference)
         for index in range(1, self.candidates):
             wrong = (~is_correct).nonzero().squeeze(1)
-            if not len(wrong):
+            if not lockstep.any(bool(len(wrong))):
                 break
             # A stream of its own per candidate: a text does not depend on the other rows.
-            other = _generate(scheme, index_batch(rows, wrong), f"scheme.text.{index}")
+            other = _generate(scheme, batch, rows[wrong], f"scheme.text.{index}")
             for key in TEXT:
                 text[key][wrong] = other[key]
             is_correct[wrong] = self.verify(other["token"], reference[wrong])
@@ -134,13 +143,20 @@ class TeacherTexts:
             )
 
 
-def _generate(scheme: GenerativeScheme, batch: Batch, stream: str = "scheme.text") -> Batch:
+def _generate(
+    scheme: GenerativeScheme, batch: Batch, rows: Tensor, stream: str = "scheme.text"
+) -> Batch:
+    """Texts of the teacher for some rows of a batch.
+
+    Without rows, the process takes part in the passes of a sharded teacher.
+    """
     assert scheme.teacher is not None
-    return scheme.generate_with(
-        batch,
+    text = scheme.generate_with(
+        index_batch(batch, rows) if len(rows) else idle_row(batch),
         [scheme.teacher],
         lambda logits, uniforms: sample_tokens(
             logits[0], uniforms[:, 0], *scheme.sampling.distribution(batch)
         ),
         stream,
     )
+    return text if len(rows) else index_batch(text, rows)

@@ -71,8 +71,10 @@ class GenerativeScheme(Scheme):
         self.vocabulary = sampling.vocabulary
 
     def sharding_obstacle(self) -> str | None:
-        """Reason why the nets cannot be sharded."""
-        return "runs the network a different number of times on each rank"
+        """Reason why the nets cannot be sharded; None if each step generates its texts itself."""
+        if self.rollouts.is_immediate:
+            return None
+        return "keeps a whole copy of the student for the texts of later steps"
 
     def build(self, batch: Batch) -> None:
         self._check_batch(batch)

@@ -13,8 +13,9 @@ from typing_extensions import Doc
 from instil.cards import at_progress
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Objectives, Teacher, Update
 from instil.functional.keyed_random import keyed_uniform
+from instil.generation.lockstep import is_sharded
 from instil.generation.options import Sampling, SamplingOption
-from instil.generation.reader import index_batch
+from instil.generation.reader import idle_row, index_batch
 from instil.modules.eval_mode import eval_mode
 from instil.modules.synthetic_memory import SyntheticMemory
 from instil.schemes.bases.writer import GenerativeScheme, is_below_one
@@ -142,9 +143,16 @@ class DistiLLM(GenerativeScheme):
         if use_student_text:
             training = self.student_text(training) if is_new else self.replayed_text(training)
         return training | {
-            "validation_rows": index_batch(batch, is_held_out.nonzero().squeeze(1)),
+            "validation_rows": self._validation_rows(batch, is_held_out),
             "is_new_text": use_student_text and is_new,
         }
+
+    def _validation_rows(self, batch: Batch, is_held_out: Tensor) -> Batch:
+        rows = is_held_out.nonzero().squeeze(1)
+        # The other processes of a sharded student may have held-out rows.
+        if len(rows) or not is_sharded(self.student):
+            return index_batch(batch, rows)
+        return idle_row(batch)
 
     def _is_held_out(self, batch: Batch) -> Tensor:
         # A constant step makes the draw depend on seed and sample only: the held-out samples are

@@ -14,7 +14,7 @@ from instil.plan.doctor import doctor
 from instil.recipe import RecipeError, build
 from instil.recipe.overrides import override
 from instil.recipe.sections import Recipe
-from instil.training.run import TrainState
+from instil.training.train_state import TrainState
 from tests.experiment.small import lines, numbers, run_of
 
 FLOW: dict[str, Any] = {

@@ -158,7 +158,7 @@ def test_resumed_training_selects_the_same_weights(
 
 def without_time(result: FitResult) -> Iterator[dict[str, Any]]:
     for record in result.records:
-        yield record | {"seconds": 0}
+        yield record | {"seconds": 0, "speed": {}}
 
 
 def test_selection_needs_an_evaluation_and_its_metric() -> None:

@@ -32,7 +32,7 @@ from instil.search.pruning import StopTrial, is_behind
 from instil.search.student_costs import evaluate_int8, num_parameters
 from instil.search.trials import Trial, read_result, write_result
 from instil.search.work_folder import SharedTeachers, WorkFolder
-from instil.training.run import TrainState
+from instil.training.train_state import TrainState
 
 
 class Trainer:

@@ -14,8 +14,9 @@ from instil.engine import Engine
 from instil.engine.checkpoint_paths import newest_intact, require_no_other_files
 from instil.training.batches import Batches
 from instil.training.monitor import LossMonitor
-from instil.training.run import Record, Run, TrainState
+from instil.training.run import Record, Run
 from instil.training.settings import Training
+from instil.training.train_state import TrainState
 
 __all__ = ["FitResult", "Record", "TrainState", "Training", "check", "fit"]
 

@@ -1,4 +1,4 @@
-"""State of one training, and its epochs, steps, records and checkpoints."""
+"""Epochs, steps, records and checkpoints of one training."""
 
 from __future__ import annotations
 
@@ -20,34 +20,12 @@ from instil.training.exported_weights import ExportedWeights
 from instil.training.later_steps import LaterSteps
 from instil.training.monitor import LossMonitor
 from instil.training.settings import Training
+from instil.training.speed import Speed
 from instil.training.step import train_step
+from instil.training.train_state import TrainState
 
 Record = dict[str, Any]
-"""Epoch, step, mean losses, learning rate, seconds and validation metrics of a record."""
-
-
-@dataclass
-class TrainState:
-    """Position of a training.
-
-    Attributes:
-        steps: number of steps of the whole training.
-        step: number of steps done.
-        epoch: number of epochs done.
-        epoch_step: number of steps done in the current epoch.
-        seconds: time spent in steps.
-    """
-
-    steps: int
-    step: int = 0
-    epoch: int = 0
-    epoch_step: int = 0
-    seconds: float = 0.0
-
-    @property
-    def progress(self) -> float:
-        """Share of the steps that are done, in [0, 1]."""
-        return self.step / self.steps
+"""Epoch, step, mean losses, learning rate, seconds, speed and validation metrics of a record."""
 
 
 @dataclass
@@ -69,12 +47,14 @@ class Run:
     timer: CheckpointTimer = field(init=False)
     exported: ExportedWeights = field(init=False)
     later: LaterSteps = field(init=False)
+    speed: Speed = field(init=False)
 
     def __post_init__(self) -> None:
         self.timer = CheckpointTimer(self.training.checkpoint_minutes)
         has_evaluation = self.evaluate is not None
         self.exported = ExportedWeights(self.scheme, self.training, has_evaluation)
         self.later = LaterSteps(self.scheme)
+        self.speed = Speed(self.engine, self.scheme)
 
     def epochs(self, batches: Batches, length: int | None) -> None:
         """Train to the end.
@@ -111,6 +91,7 @@ class Run:
             self.epoch_random = self.engine.random_state()
         steps = batches.epoch(state.epoch, state.epoch_step, after_skip)
         timed = self.timed(steps, length)
+        self.speed.start()
         for step in self.later.announced(timed, state.epoch_step, self.engine.autocast):
             self.step(step)
             if self.on_step is not None:
@@ -123,6 +104,7 @@ class Run:
                     break
             if self.checkpoint_is_due_within_epoch():
                 self.save()
+            self.speed.start()
         if state.epoch_step == 0:
             raise ValueError(
                 f"the loader gave no batch in epoch {state.epoch}, after {state.step} of "
@@ -147,6 +129,7 @@ class Run:
     def step(self, batches: list[Batch]) -> None:
         """Run one step on its micro-batches."""
         start = time.perf_counter()
+        self.speed.count(batches)
         self.engine.set_learning_rates(self.learning_rate)
         losses = train_step(self.engine, self.scheme, batches)
         self.monitor.update(losses, self.state.step, batches)
@@ -166,11 +149,13 @@ class Run:
         record: Record = {
             "epoch": self.state.epoch,
             "step": self.state.step,
+            # Waits for the device, so that the time of all steps is measured.
             "losses": self.monitor.means(),
             "lr": self.learning_rate(lr),
             "seconds": round(self.state.seconds, 3),
         }
-        record |= self.later.metrics()
+        self.speed.stop()
+        record |= {"speed": self.speed.measured()} | self.later.metrics()
         if evaluates and self.evaluate is not None:
             record |= self.exported.evaluate(
                 self.scheme.export, self.evaluate, self.state.epoch, self.state.step
@@ -200,6 +185,7 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint, if there is a file for it."""
         self.timer.restart()
+        self.speed.stop()
         if self.checkpoint is None:
             return
         self.sync_buffers()

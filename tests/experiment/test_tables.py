@@ -94,7 +94,9 @@ def test_wrong_tables_are_errors_before_training(folder: Path) -> None:
         Experiment.from_recipe(recipe(**wrong))
     (folder / "s.csv").write_text("a;y\n" + "1;x\n2;z\n" * 20)
     wrong = RECIPE | {"data": {"name": "table:s.csv", "label": "y"}}
-    with pytest.raises(RecipeError, match=r"data.label: s\.csv has no commas in its first line"):
+    with pytest.raises(
+        RecipeError, match=r"data.label: s\.csv has no commas between the columns 'a;y'"
+    ):
         Experiment.from_recipe(recipe(**wrong))
     images = RECIPE | {"data": {"name": "digits"}}
     with pytest.raises(RecipeError, match=r"task: .* needs 'features' in a batch"):

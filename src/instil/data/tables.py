@@ -167,13 +167,9 @@ def check_columns(
     Raises:
         ValueError: for a column that the file does not have.
     """
-    if len(present) == 1 and not set(names) <= set(present):
-        (line,) = present
-        if ";" in line or "\t" in line:
-            raise ValueError(
-                f"{option}: {path} has no commas in its first line '{line}'. Expected commas "
-                "between the columns of a .csv file and tabs in a .tsv file"
-            )
+    line = "".join(present)
+    if len(present) == 1 and line not in names and (";" in line or "\t" in line):
+        raise ValueError(f"{option}: {path} has no commas between the columns '{line}'")
     for name in names:
         if name not in present:
             raise ValueError(

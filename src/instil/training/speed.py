@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -124,11 +123,14 @@ def peak_operations(device: torch.device) -> float | None:
     return next((peak for part, peak in PEAK_OPERATIONS.items() if part in name), None)
 
 
-def _weights(net: nn.Module | None) -> list[nn.Parameter]:
+def _weights(net: nn.Module | None) -> Iterable[nn.Parameter]:
     """Parameters of a network, once each. A head that is tied to an embedding is counted."""
-    modules: Any = () if net is None else net.modules()
-    parts = [part for part in modules if not isinstance(part, nn.Embedding)]
-    return list({id(p): p for part in parts for p in part.parameters(recurse=False)}.values())
+    modules: Iterable[nn.Module] = () if net is None else net.modules()
+    weights: dict[int, nn.Parameter] = {}
+    for part in modules:
+        if not isinstance(part, nn.Embedding):
+            weights |= {id(p): p for p in part.parameters(recurse=False)}
+    return weights.values()
 
 
 def _num_samples(batch: Batch) -> Tensor | int:

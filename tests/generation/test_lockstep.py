@@ -6,15 +6,29 @@ import pytest
 import torch
 from torch import nn
 
-from instil.generation.lockstep import Lockstep, is_sharded
+from instil.generation.lockstep import Lockstep, is_sharded, set_agreement
 from tests.test_parity import on_two_ranks
 
 
 def test_one_process_decides_by_itself() -> None:
     net = nn.Linear(2, 2)
     assert not is_sharded(net)
-    lockstep = Lockstep([net, abs], torch.device("cpu"))
+    lockstep = Lockstep([net, abs])
     assert lockstep.any(True)
+    assert not lockstep.any(False)
+    assert lockstep.all(True)
+    assert not lockstep.all(False)
+
+
+def test_processes_of_a_sharded_part_decide_together() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    others = True
+    set_agreement(net[1], lambda flag: flag or others)
+    assert is_sharded(net)
+    assert not is_sharded(net[0])
+    lockstep = Lockstep([abs, net])
+    assert lockstep.any(False)
+    others = False
     assert not lockstep.any(False)
     assert lockstep.all(True)
     assert not lockstep.all(False)

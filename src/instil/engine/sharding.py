@@ -18,8 +18,9 @@ from instil.capabilities import RestrictsSharding
 from instil.core import Net, Objectives, Scheme
 from instil.engine.blocks import parts_of_scheme, repeated_blocks
 from instil.engine.cpu_offload import offloaded_blocks, undo_offload
-from instil.engine.processes import broadcast_tensors, world_size
+from instil.engine.processes import broadcast_tensors, max_over_ranks, world_size
 from instil.engine.shard_precision import precision_policy, stored_dtypes
+from instil.generation.lockstep import set_agreement
 
 
 def check_shardable(scheme: Scheme) -> None:
@@ -84,6 +85,7 @@ def shard(
     undo_offload(on_cpu)
     _receive([*scheme.parameters(recurse=False), *scheme.buffers()], device, dtypes)
     for part in parts:
+        set_agreement(part, lambda flag: bool(max_over_ranks(int(flag), device)))
         policy = precision_policy(part, dtype)
         for unit in _units(part):
             whole = [p for p in unit.parameters() if not isinstance(p, DTensor)]

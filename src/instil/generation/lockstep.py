@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-import torch
-import torch.distributed as dist
 from torch import nn
+
+AnyProcess = Callable[[bool], bool]
+"""Returns whether a flag is true in any process. All of them call it."""
+AGREEMENT = "_instil_agreement"
+"""Attribute of a sharded part of a network with its ``AnyProcess``."""
 
 
 class Lockstep:
@@ -18,34 +21,42 @@ class Lockstep:
 
     Args:
         networks: networks and functions that the processes call.
-        device: device of the tensors of this process.
     """
 
-    def __init__(self, networks: Iterable[object], device: torch.device):
-        self.is_needed = any(is_sharded(network) for network in networks)
-        self.device = device
+    def __init__(self, networks: Iterable[object]):
+        agreements = (_agreement_of(network) for network in networks)
+        self._any_process = next((one for one in agreements if one is not None), None)
 
     def any(self, flag: bool) -> bool:
         """Return whether ``flag`` is true in any process. Call it in all of them."""
-        if not self.is_needed:
-            return flag
-        value = torch.tensor(int(flag), device=self.device)
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-        return bool(value)
+        return flag if self._any_process is None else self._any_process(flag)
 
     def all(self, flag: bool) -> bool:
         """Return whether ``flag`` is true in every process. Call it in all of them."""
         return not self.any(not flag)
 
 
+def set_agreement(part: nn.Module, any_process: AnyProcess) -> None:
+    """Mark a module whose weights are sharded over processes.
+
+    Args:
+        part: the module.
+        any_process: decides for all of them.
+    """
+    setattr(part, AGREEMENT, any_process)
+
+
 def is_sharded(network: object) -> bool:
-    """Return whether the weights of a network are sharded over processes (FSDP2).
+    """Return whether the weights of a network are sharded over processes.
 
     Args:
         network: a network; other functions have no weights.
     """
-    if not isinstance(network, nn.Module) or not dist.is_initialized():
-        return False
-    from torch.distributed.fsdp import FSDPModule
+    return _agreement_of(network) is not None
 
-    return any(isinstance(part, FSDPModule) for part in network.modules())
+
+def _agreement_of(network: object) -> AnyProcess | None:
+    if not isinstance(network, nn.Module):
+        return None
+    agreements = (vars(part).get(AGREEMENT) for part in network.modules())
+    return next((one for one in agreements if one is not None), None)

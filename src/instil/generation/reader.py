@@ -132,7 +132,7 @@ def cache_works(forward: ForwardFunction, batch: Batch) -> bool:
         row = int(lengths.argmax())
         first = int(tokens_with_images(batch)[row])
         length = min(first + TESTED_TOKENS, int(lengths[row]))
-        lockstep = Lockstep([forward], lengths.device)
+        lockstep = Lockstep([forward])
         if not lockstep.all(length >= first + 3):
             return False
         # The longest row three times, for prompts of three lengths in one padded batch.

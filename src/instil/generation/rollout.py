@@ -113,7 +113,7 @@ def generate_with(
     is_running = is_valid.any(1)
     decoders = [CachedDecoder(net, batch, start) for net in nets]
     limit = min(max_new_tokens or is_valid.shape[1], is_valid.shape[1])
-    lockstep = Lockstep(nets, ids.device)
+    lockstep = Lockstep(nets)
     for turn in itertools.count():
         is_running = is_running & (length < ids.shape[1]) & (turn < limit)
         # Waits for the device once per token, which saves the forward passes after the last end

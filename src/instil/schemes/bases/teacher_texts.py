@@ -80,7 +80,7 @@ class TeacherTexts:
             for row, counts in enumerate(has_text.tolist())
             if counts and index[row] not in self.cache
         ]
-        lockstep = Lockstep([scheme.teacher], has_text.device)
+        lockstep = Lockstep([scheme.teacher])
         if not lockstep.any(bool(missing)):
             if has_text.any():
                 self._check_accepted(batch, is_seen=True)

@@ -282,6 +282,7 @@ def test_clips_as_torch_does() -> None:
             r"optimizer 'sgd': .*unexpected keyword argument 'momentun'",
         ),
         (Optimization("sgd", {"lr": -1.0}), "Invalid learning rate: -1.0"),
+        (Optimization("bitsanbytes:adam8bit"), "unknown library .* Did you mean bitsandbytes"),
     ],
 )
 def test_an_optimizer_that_there_is_not(optimization: Optimization, message: str) -> None:

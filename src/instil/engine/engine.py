@@ -91,7 +91,7 @@ class Engine:
             broadcast_state(scheme)
         set_gather(scheme)
         if self.shard:
-            sharding.check_shardable(scheme)
+            sharding.check_shardable(scheme, map(optimizations, scheme.learners))
             self._blueprint = sharding.Blueprint(scheme)
         # Before sharding, which replaces the class of a module too.
         if self.sync_batch_norm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,21 +18,30 @@ from instil.capabilities import RestrictsSharding
 from instil.core import Net, Objectives, Scheme
 from instil.engine.blocks import parts_of_scheme, repeated_blocks
 from instil.engine.cpu_offload import offloaded_blocks, undo_offload
+from instil.engine.optimization import Optimization
 from instil.engine.processes import broadcast_tensors, max_over_ranks, world_size
 from instil.engine.shard_precision import precision_policy, stored_dtypes
 from instil.generation.lockstep import set_agreement
 
 
-def check_shardable(scheme: Scheme) -> None:
+def check_shardable(scheme: Scheme, optimizations: Iterable[Optimization] = ()) -> None:
     """Check that a scheme can be sharded.
 
     Args:
         scheme: scheme with its objectives.
+        optimizations: optimizers of its learners.
 
     Raises:
-        ValueError: if the scheme or one of its objectives uses weights outside a forward pass.
+        ValueError: if the scheme or one of its objectives uses weights outside a forward pass, or
+            an optimizer cannot update shards.
     """
     remedy = "set train.shard: false"
+    for optimization in optimizations:
+        if not optimization.has_sharded_states:
+            raise ValueError(
+                f"optimizer: {optimization.type} cannot update sharded weights. Use adamw, whose "
+                f"states are divided over the processes, or {remedy}"
+            )
     _check_obstacle(type(scheme).__name__, scheme, remedy)
     for part in scheme.modules():
         if not isinstance(part, Objectives):

@@ -201,7 +201,7 @@ def check_training(
     check(scheme, training)
     with error_context(path):
         if train.shard:
-            check_shardable(scheme)
+            check_shardable(scheme, (training.optimizer, *training.optimizers.values()))
             check_images_of_shards(scheme, [*sample_sets, experiment.splits.validation])
         if train.activation_checkpointing:
             checkpoint_learners(scheme)

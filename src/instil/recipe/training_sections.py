@@ -71,10 +71,10 @@ def torch_schedule(section: dict[str, Any], epochs: int | None = None) -> TorchS
 
 
 class OptimizerConfig(OpenSection):
-    """An optimizer of ``torch.optim``. Further keys are its options."""
+    """An optimizer of ``torch.optim`` or bitsandbytes. Further keys are its options."""
 
     type: str = "adamw"
-    """Name of the class, in any case."""
+    """Name of the class, in any case, such as ``adamw`` or ``bitsandbytes:AdamW8bit``."""
 
     lr: Positive = 1e-3
     """Learning rate."""

@@ -72,7 +72,8 @@ class DMD2(DiffusionScheme):
         "images lose modes. A step of the training costs fake_updates times more than one of the "
         "other methods. If the critic's loss falls to 0, lower its weight.",
         deviations="The critic is small: two convolutions on the deepest features of the second "
-        "network, whose scores are averaged over positions.",
+        "network, whose scores are averaged over positions. The paper has no ``penalty``, which is "
+        "the approximated R1 of Lin et al. (2025).",
     )
 
     def __init__(

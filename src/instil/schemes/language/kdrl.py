@@ -81,7 +81,7 @@ class KDRL(GenerativeScheme):
         "The cost is `group_size` texts per prompt.",
         deviations="The reverse KL of a token is exact over the vocabulary; the paper estimates it "
         "from the sampled token (k2), which has the same expected gradient. Each text is used for "
-        "one update.",
+        "one update. The standard deviation of a group is divided by its size, in TRL by one less.",
     )
     needs_teacher_logits = False
 

@@ -46,9 +46,9 @@ class Speed:
 
     def _reset(self) -> None:
         self._seconds = 0.0
-        # Samples and tokens.
-        self._counts = torch.zeros(2, dtype=torch.float64, device=_float64_device(self.engine))
-        self._has_tokens = False
+        # Tensors on the device, which no step waits for, or plain numbers, which cost less.
+        self._samples: Tensor | int = 0
+        self._tokens: Tensor | int | None = None
 
     def start(self) -> None:
         """Begin to measure the time, or continue; without effect while it is measured."""
@@ -68,21 +68,22 @@ class Speed:
             batches: its micro-batches, before the scheme changes them.
         """
         for batch in batches:
-            self._counts[0] += _num_samples(batch)
+            self._samples = self._samples + _num_samples(batch)
             if "attention_mask" in batch:
-                self._counts[1] += batch["attention_mask"].sum().to(self._counts.device)
-                self._has_tokens = True
+                num_tokens = batch["attention_mask"].sum()
+                self._tokens = num_tokens if self._tokens is None else self._tokens + num_tokens
 
     def measured(self) -> dict[str, float]:
         """Return the rates since the last call. Call it on every rank.
 
         Returns:
             ``samples_per_second`` and, for texts, ``tokens_per_second`` of all processes together;
-            ``memory``, the peak in bytes of the process with the largest one; ``mfu``, see
-            ``utilisation``, for texts on a device of ``PEAK_OPERATIONS``.
+            ``memory``, the peak in bytes of the process with the largest one; ``mfu``, the share of
+            ``PEAK_OPERATIONS`` that the weights need, for texts on such a device.
         """
-        samples, tokens = sum_over_ranks(self._counts).tolist()
-        seconds, has_tokens = self._seconds, self._has_tokens
+        has_tokens, seconds = self._tokens is not None, self._seconds
+        counts = [int(self._samples), 0 if self._tokens is None else int(self._tokens)]
+        samples, tokens = sum_over_ranks(torch.tensor(counts, device=self.engine.device)).tolist()
         self._reset()
         rates: dict[str, float] = {}
         if seconds > 0:
@@ -139,8 +140,3 @@ def _num_samples(batch: Batch) -> Tensor | int:
         return batch_size(batch)
     valid: Tensor = batch["valid"]
     return (valid if valid.ndim == 1 else valid.flatten(1).any(1)).sum()
-
-
-def _float64_device(engine: Engine) -> torch.device:
-    # MPS has no float64.
-    return torch.device("cpu") if engine.device.type == "mps" else engine.device

@@ -103,6 +103,17 @@ def test_a_run_learns_real_targets_from_an_archive(
     assert run_of(one, tmp_path / "run")["distilled"]["mae"]["mean"] > 0
 
 
+def test_a_path_without_a_source_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "a.npz").touch()
+    for name, source in (("pictures", "folder:pictures"), ("a.npz", "npz:a.npz")):
+        with pytest.raises(RecipeError, match=rf"data source '{name}'.*Did you mean {source}\?"):
+            Experiment.from_recipe(recipe_of(tmp_path, name))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -533,6 +533,8 @@ def test_paths_and_modules_are_found_from_the_recipes_folder(
     assert build_objectives(recipe.objectives)["soft_loss"].power == 3.0
     with pytest.raises(FileNotFoundError, match=r"no file or folder 'other\.pt' in "):
         recipe.locate("other.pt")
+    with pytest.raises(FileNotFoundError, match=r"no file or folder '/none/other\.pt'$"):
+        recipe.locate("/none/other.pt")
 
 
 # --- stages and fingerprints

@@ -226,11 +226,17 @@ def source_function(name: str) -> Callable[..., Splits]:
     if name not in names:
         raise UnknownSource(
             f"unknown data source '{name}'. Expected one of `instil methods --kind data` or "
-            "my_module:function."
-            f"{suggestion(name, names)}"
+            f"my_module:function.{_source_of_path(name) or suggestion(name, names)}"
         )
     function: Callable[..., Splits] = catalogue.find("data", name)
     return function
+
+
+def _source_of_path(name: str) -> str:
+    """Return a proposal for a name that is the path of a folder or of a .npz file."""
+    if Path(name).is_dir():
+        return f" Did you mean folder:{name}?"
+    return f" Did you mean npz:{name}?" if name.endswith(".npz") and Path(name).is_file() else ""
 
 
 def _user_source(module: str, name: str, recipe: Recipe) -> Callable[..., Splits]:

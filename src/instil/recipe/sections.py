@@ -184,6 +184,6 @@ class Recipe(Section):
             candidate = (folder / path).expanduser()
             if candidate.exists():
                 return candidate
-        raise FileNotFoundError(
-            f"no file or folder '{path}' in {Path(self.folder).resolve()} or {Path.cwd()}"
-        )
+        where = dict.fromkeys(str(folder.resolve()) for folder in folders)
+        folders_text = "" if Path(path).is_absolute() else f" in {' or '.join(where)}"
+        raise FileNotFoundError(f"no file or folder '{path}'{folders_text}")

@@ -679,7 +679,8 @@ def batch(seed: int, size: int = 64, task: str = "classification") -> Batch:
     return {
         "x": x,
         **more,
-        "image": x[:, :16].view(-1, 1, 4, 4),
+        # Attacks need pixels in [0, 1].
+        "image": x[:, :16].sigmoid().view(-1, 1, 4, 4),
         "video": x[:, :16].view(-1, 1, 2, 2, 4),
         "label": label,
         "index": torch.arange(size),

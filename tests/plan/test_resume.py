@@ -43,7 +43,10 @@ def flip(path: Path, seed: int) -> None:
 
 
 def without_time(out: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines(out)]
+    return [
+        {key: value for key, value in line.items() if key not in ("seconds", "speed")}
+        for line in lines(out)
+    ]
 
 
 def same_students(one: Path, other: Path) -> bool:

@@ -66,12 +66,12 @@ def c2kd_loss(
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
     is_labelled = target != UNLABELLED
-    left_out = torch.where(is_labelled, target, teacher_logits.argmax(1))
+    left_out = torch.where(is_labelled, target, teacher_logits.argmax(-1))
     correlation = non_target_rank_correlation(student_proxy, teacher_proxy, left_out)
     passes = correlation >= threshold
     anchor = temperature**2 * softened_kl(teacher_proxy, teacher_logits, temperature)
     first, second = (
-        torch.where(is_labelled[:, None], without_target(proxy, target)[1], proxy)
+        torch.where(is_labelled[..., None], without_target(proxy, target)[1], proxy)
         for proxy in (teacher_proxy, student_proxy)
     )
     across = two_way_kl(first, second, temperature) * passes

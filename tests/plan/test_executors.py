@@ -34,7 +34,8 @@ def weights(folder: Path) -> list[bytes]:
 
 def records(folder: Path) -> list[dict[str, object]]:
     return [
-        {key: value for key, value in line.items() if "second" not in key} for line in lines(folder)
+        {key: value for key, value in line.items() if key not in ("seconds", "speed")}
+        for line in lines(folder)
     ]
 
 

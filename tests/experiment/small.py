@@ -58,6 +58,12 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+def timeless_lines(out: Path) -> list[dict[str, Any]]:
+    """Return the records of ``metrics.jsonl`` without measured times."""
+    times = ("seconds", "speed")
+    return [{key: line[key] for key in line if key not in times} for line in lines(out)]
+
+
 def numbers(
     content: dict[str, Any],
     arms: Sequence[str] = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled"),

@@ -22,7 +22,7 @@ from instil.plan.run import run
 from instil.plan.run_folder import RunFolder
 from instil.plan.runner import Runner
 from instil.tasks.classification import Classification
-from tests.experiment.small import lines, recipe
+from tests.experiment.small import recipe, timeless_lines
 
 FILES = ("alone-0", "alone-1", "distilled-0", "distilled-1")
 SHORT = ("baselines=[alone]",)
@@ -30,13 +30,6 @@ SHORT = ("baselines=[alone]",)
 
 def weights(folder: Path) -> list[bytes]:
     return [(folder / "checkpoint" / f"{name}.safetensors").read_bytes() for name in FILES]
-
-
-def records(folder: Path) -> list[dict[str, object]]:
-    return [
-        {key: value for key, value in line.items() if key not in ("seconds", "speed")}
-        for line in lines(folder)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +72,7 @@ def test_two_workers_of_which_one_is_killed_give_the_same_weights_and_records(
     thread.join()
     assert killed
     assert weights(folder) == weights(reference)
-    assert records(folder) == records(reference)
+    assert timeless_lines(folder) == timeless_lines(reference)
     assert not (folder / "checkpoint" / "workers").exists()
 
 
@@ -98,7 +91,7 @@ def test_workers_take_stages_of_a_student(tmp_path: Path) -> None:
         paths = (out / "checkpoint" / f"{name}.safetensors" for out in (alone, folder))
         first, second = (path.read_bytes() for path in paths)
         assert first == second
-    assert records(folder) == records(alone)
+    assert timeless_lines(folder) == timeless_lines(alone)
     assert not list((folder / "checkpoint").glob("*stage*"))
 
 
@@ -166,4 +159,4 @@ def test_a_ray_cluster_gives_the_same_weights_and_records(reference: Path, tmp_p
     finally:
         ray.shutdown()
     assert weights(folder) == weights(reference)
-    assert records(folder) == records(reference)
+    assert timeless_lines(folder) == timeless_lines(reference)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 import instil
 from instil import recipe as recipes
 from instil.plan.resume import run_lock
-from tests.experiment.small import SMALL, lines, numbers, recipe, result, run_of
+from tests.experiment.small import SMALL, numbers, recipe, result, run_of, timeless_lines
 from tests.plan.test_run import called, stop_at
 
 SHORT = ("seeds=[0]", "baselines=[alone]")
@@ -40,13 +40,6 @@ def flip(path: Path, seed: int) -> None:
     bit = random.Random(seed).randrange(8 * len(content))
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
-
-
-def without_time(out: Path) -> list[dict[str, Any]]:
-    return [
-        {key: value for key, value in line.items() if key not in ("seconds", "speed")}
-        for line in lines(out)
-    ]
 
 
 def same_students(one: Path, other: Path) -> bool:
@@ -73,7 +66,7 @@ def test_a_damaged_file_of_a_finished_arm_is_named_and_the_arm_trained_again(
     (tmp_path / "before" / "student.safetensors").write_bytes(
         (out / "student.safetensors").read_bytes()
     )
-    records = without_time(out)
+    records = timeless_lines(out)
     path = next(own_cache.rglob("*.safetensors")) if name == "teacher" else out / name
     flip(path, seed=len(name))
     with caplog.at_level(logging.WARNING, "instil"):
@@ -82,7 +75,7 @@ def test_a_damaged_file_of_a_finished_arm_is_named_and_the_arm_trained_again(
     assert "trained again now" in caplog.text
     assert numbers(after) == numbers(before)
     assert same_students(tmp_path / "before", out)
-    assert without_time(out) == records
+    assert timeless_lines(out) == records
 
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "environment.json", "checkpoint/run.json"])
@@ -130,7 +123,7 @@ def test_lines_of_metrics_that_are_lost_are_written_again(
 ) -> None:
     out = tmp_path / "run"
     run_of(recipe(*SHORT), out)
-    records = without_time(out)
+    records = timeless_lines(out)
     if text is None:
         (out / "metrics.jsonl").unlink()
     else:
@@ -138,7 +131,7 @@ def test_lines_of_metrics_that_are_lost_are_written_again(
         (out / "metrics.jsonl").write_bytes(content)
     with caplog.at_level(logging.WARNING, "instil"):
         run_of(recipe(*SHORT), out, resume=True)
-    assert without_time(out) == records
+    assert timeless_lines(out) == records
     assert ("metrics.jsonl is missing" in caplog.text) == (text is None)
 
 

@@ -27,7 +27,7 @@ from instil.deployment.export import export
 from instil.plan import run as experiment
 from instil.recipe import to_yaml
 from instil.recipe.sections import Recipe
-from tests.experiment.small import SMALL, lines, numbers, recipe, result, run_of
+from tests.experiment.small import SMALL, lines, numbers, recipe, result, run_of, timeless_lines
 
 ARMS = ["teacher", "alone", "label_smoothing", "pseudo_labels", "distilled"]
 METRICS = {"accuracy", "loss", "ece"}
@@ -329,12 +329,9 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
         expected, actual = load_file(path), load_file(tmp_path / "run" / "checkpoint" / path.name)
         assert all(torch.equal(value, actual[name]) for name, value in expected.items()), path.name
 
-    def without_time(record: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in record.items() if key not in ("seconds", "speed")}
-
     def in_order(out: Path) -> list[dict[str, Any]]:
         return sorted(
-            map(without_time, lines(out)),
+            timeless_lines(out),
             key=lambda r: (r["arm"], str(r["seed"]), r["stage"], r["step"]),
         )
 

@@ -87,6 +87,9 @@ def test_utilisation_of_a_device_with_a_published_peak(monkeypatch: pytest.Monke
 def test_peak_of_a_device_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
     assert peak_operations(torch.device("cuda")) == 989e12
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA GeForce GT 710")
-    assert peak_operations(torch.device("cuda")) is None
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
+    assert peak_operations(torch.device("cuda")) == 312e12
+    for unlisted in ("NVIDIA L40", "NVIDIA GeForce GT 710"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=unlisted: name)
+        assert peak_operations(torch.device("cuda")) is None
     assert peak_operations(torch.device("cpu")) is None

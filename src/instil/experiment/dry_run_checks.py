@@ -201,13 +201,11 @@ def check_training(
     check(scheme, training)
     with error_context(path):
         if train.shard:
-            check_shardable(scheme, (training.optimizer, *training.optimizers.values()))
+            check_shardable(scheme, map(training.optimization_of, scheme.learners))
             check_images_of_shards(scheme, [*sample_sets, experiment.splits.validation])
         if train.activation_checkpointing:
             checkpoint_learners(scheme)
         # Networks stay where they are: the batch is there, and they may not fit on the device.
-        create_learners(
-            scheme, lambda learner: training.optimizers.get(learner, training.optimizer)
-        )
+        create_learners(scheme, training.optimization_of)
         for samples in sample_sets:
             experiment.loader(samples, accumulate=train.accumulate)

@@ -48,7 +48,7 @@ def examine_stage(experiment: Experiment, scheme: Scheme, is_trained: bool) -> d
     seed = recipe.seeds[0]
     engine = build_engine(recipe.train)
     training = build_training(recipe.train, seed)
-    engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
+    engine.setup(scheme, training.optimization_of)
     samples = samples_for_scheme(scheme, experiment.train_data(seed))
     loader = experiment.loader(
         samples,

@@ -129,7 +129,7 @@ class _BaselineProbe(BaselineTraining):
         loader = self._stage.loader(samples, self.seed, accumulate=train.accumulate)
         batch = engine.move(next(iter(loader)))
         scheme.to(engine.device).prepare(batch)
-        engine.setup(scheme, lambda name: training.optimizers.get(name, training.optimizer))
+        engine.setup(scheme, training.optimization_of)
         scheme.train()
         batch = batch | first_step_clock(self.seed)
         # The first step allocates the state of the optimizers and is not timed.

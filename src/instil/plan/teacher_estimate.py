@@ -38,7 +38,7 @@ def estimate_teacher(plan: Plan, job: Job) -> tuple[float, str]:
     loader = teacher_data.loader(teacher_data.splits.train, accumulate=train.accumulate)
     batch = engine.move(next(iter(loader)))
     scheme.prepare(batch)
-    engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
+    engine.setup(scheme, training.optimization_of)
     scheme.train()
     batch = batch | first_step_clock(index)
     # The first step allocates the state of the optimizers and is not timed.

@@ -116,7 +116,7 @@ def _first_steps(
     seed = recipe.seeds[0]
     engine = build_engine(recipe.train)
     training = build_training(recipe.train, seed)
-    engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
+    engine.setup(scheme, training.optimization_of)
     loader = stage.loader(
         stage.train_data(seed), seed, sampler=recipe.data.sampler, with_mixing=True
     )

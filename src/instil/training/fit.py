@@ -140,7 +140,7 @@ def _prepare(scheme: Scheme, batches: Batches, training: Training) -> None:
     engine = batches.engine
     check(scheme, training)
     engine.prepare(scheme, batches.sample())
-    engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
+    engine.setup(scheme, training.optimization_of)
     engine.generators = batches.generators()
     if training.compile:
         for net in [part for part in scheme.modules() if isinstance(part, Net)]:

@@ -181,6 +181,14 @@ class Training:
         after = (progress - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 1.0
         return 0.5 * (1 + cos(pi * after)) if self.schedule == "cosine" else 1.0
 
+    def optimization_of(self, learner: str) -> Optimization:
+        """Optimizer of a learner: its own one, or that of all others.
+
+        Args:
+            learner: name of the learner.
+        """
+        return self.optimizers.get(learner, self.optimizer)
+
     def learning_rate(self, initial: float, progress: float, num_steps: int) -> float:
         """Learning rate of a parameter group.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 
@@ -25,7 +26,7 @@ PEAK_OPERATIONS = {
     "V100": 125e12,
     "MI300X": 1307e12,
 }
-"""Dense bfloat16 operations per second of a device (float16 of a V100), by a part of its name."""
+"""Dense bfloat16 operations per second of a device (float16 of a V100), by a word of its name."""
 
 
 class Speed:
@@ -48,7 +49,7 @@ class Speed:
         self._seconds = 0.0
         # Tensors on the device, which no step waits for, or plain numbers, which cost less.
         self._samples: Tensor | int = 0
-        self._tokens: Tensor | int | None = None
+        self._tokens: Tensor | None = None
 
     def start(self) -> None:
         """Begin to measure the time, or continue; without effect while it is measured."""
@@ -120,8 +121,9 @@ def peak_operations(device: torch.device) -> float | None:
     """Return the entry of ``PEAK_OPERATIONS`` for a device, None if there is none."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_OPERATIONS.items() if part in name), None)
+    # Whole words: an L40 is not an L4.
+    words = re.split(r"\W+", torch.cuda.get_device_name(device))
+    return next((peak for word, peak in PEAK_OPERATIONS.items() if word in words), None)
 
 
 def _weights(net: nn.Module | None) -> Iterable[nn.Parameter]:

@@ -73,8 +73,7 @@ class MemoryForecast:
         train = self.recipe.train
         training = build_training(train, 0, 1, list(self.scheme.learners))
         optimizations: dict[str, Optimization] = {
-            learner: training.optimizers.get(learner, training.optimizer)
-            for learner in self.scheme.learners
+            learner: training.optimization_of(learner) for learner in self.scheme.learners
         }
         states = optimizer_memory(self.scheme, optimizations)
         self.offloadable = offloadable_teachers(self.experiment.recipe, self.scheme)

@@ -44,9 +44,9 @@ class BoundarySamples(Scheme):
     """Objectives on the data, and the teacher's softened output on samples at its boundary.
 
     Each step attacks a share of the images that teacher and student classify correctly (Heo et al.
-    2019).
-    The attack moves an image towards another class, drawn with the teacher's probability of it. The
-    loss ``boundary`` is the KL divergence from the teacher's softened output on the moved images.
+    2019). The attack moves an image towards another class, drawn with the teacher's probability of
+    it. The loss ``boundary`` is the KL divergence from the teacher's softened output on the moved
+    images.
     """
 
     card = Card(

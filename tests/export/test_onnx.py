@@ -124,6 +124,19 @@ def test_int8_is_smaller_and_close(
     assert {"QuantizeLinear", "DequantizeLinear"} <= types
 
 
+def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
+    """Sums of two products of signed integers overflow on processors without VNNI."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
+    nn.init.uniform_(model[1].weight, 0.9, 1.0)  # type: ignore[arg-type]
+    batch = {"image": torch.rand(16, 1, 8, 8)}
+    to_onnx(Net(model), batch, tmp_path / "student.onnx")
+    quantize(tmp_path / "student.onnx", [batch], tmp_path / "int8.onnx")
+    expected = Session(tmp_path / "student.onnx")(batch)["logits"]
+    difference = Session(tmp_path / "int8.onnx")(batch)["logits"] - expected
+    assert difference.abs().max() < 0.02 * expected.abs().max()
+
+
 def test_int8_errors(file: Path, batch: Batch, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one batch"):
         quantize(file, [], tmp_path / "int8.onnx")

@@ -13,6 +13,14 @@ from torch.nn.utils import parametrize
 from instil.export.integer_operators import dequantize_rows, quantize_dequantize
 from instil.students.lsq import LSQConv2d, LSQLinear, StepQuantizer
 
+UINT8 = torch.iinfo(torch.uint8)
+MIDDLE = 128
+"""Integer of the value 0 where values have a sign.
+
+Signed integers overflow in ONNX Runtime on processors with AVX2 and without VNNI, which add two
+products of 8 bits in 16 bits.
+"""
+
 
 def fold_parametrizations(model: nn.Module) -> None:
     """Replace parametrised weights by their values, in place."""
@@ -30,7 +38,7 @@ def _fold(part: Any) -> None:
 
 
 def is_integer(model: nn.Module) -> bool:
-    """Whether a model has layers with learned steps, which are written with int8 weights."""
+    """Whether a model has layers with learned steps, which are written with weights of 8 bits."""
     return any(isinstance(part, (LSQLinear, LSQConv2d)) for part in model.modules())
 
 
@@ -56,7 +64,7 @@ def fold_steps(model: nn.Module) -> None:
 
 
 def with_integer_layers(model: nn.Module) -> nn.Module:
-    """Return a copy whose layers with learned steps have int8 weights."""
+    """Return a copy whose layers with learned steps have weights of 8 bits."""
     copied = copy.deepcopy(model)
     for path, part in list(copied.named_modules()):
         if isinstance(part, (LSQLinear, LSQConv2d)):
@@ -65,7 +73,7 @@ def with_integer_layers(model: nn.Module) -> nn.Module:
 
 
 class _IntegerLayer(nn.Module):
-    """Layer with int8 weights and, if the layer had them, quantised inputs.
+    """Layer with weights of 8 bits and, if the layer had them, quantised inputs.
 
     Args:
         layer: layer with learned steps.
@@ -80,10 +88,10 @@ class _IntegerLayer(nn.Module):
         quantizer = layer.weight_quantizer
         step = quantizer.positive_step().detach()
         integers = (layer.weight.detach() / step).round()
-        integers = integers.clamp(quantizer.lower, quantizer.upper).to(torch.int8)
-        self.register_buffer("weight", integers)
+        integers = integers.clamp(quantizer.lower, quantizer.upper) + MIDDLE
+        self.register_buffer("weight", integers.to(torch.uint8))
         self.register_buffer("step", step.flatten().clone())
-        self.register_buffer("zero", torch.zeros(len(integers), dtype=torch.int8))
+        self.register_buffer("zero", torch.full((len(integers),), MIDDLE, dtype=torch.uint8))
         # Not the layer itself, whose float weights would be written, too.
         self.bias = layer.bias
         self.convolution = _convolution_options(layer) if isinstance(layer, LSQConv2d) else None
@@ -109,16 +117,16 @@ class _IntegerInputs(nn.Module):
     def __init__(self, quantizer: StepQuantizer):
         super().__init__()
         step = quantizer.positive_step().detach().clone()
-        self.upper = float(quantizer.upper)
+        self.uses_all_integers = float(quantizer.upper - quantizer.lower) == UINT8.max
         self.smallest = float(quantizer.lower * step)
         self.largest = float(quantizer.upper * step)
-        self.integer_type = torch.int8 if self.smallest < 0 else torch.uint8
+        zero = MIDDLE if self.smallest < 0 else 0
         self.register_buffer("step", step)
-        self.register_buffer("zero", torch.zeros((), dtype=self.integer_type))
+        self.register_buffer("zero", torch.tensor(zero, dtype=torch.uint8))
 
     def forward(self, values: Tensor) -> Tensor:
         # With 8 bits the operator clips; fewer bits leave a part of the type unused.
-        if self.upper < torch.iinfo(self.integer_type).max:
+        if not self.uses_all_integers:
             values = values.clamp(self.smallest, self.largest)
         rounded: Tensor = quantize_dequantize(values, self.step, self.zero)
         return rounded

@@ -16,10 +16,11 @@ def quantize_dequantize(values: Tensor, step: Tensor, zero: Tensor) -> Tensor:
     Args:
         values: any shape.
         step: scalar.
-        zero: integer 0, scalar.
+        zero: integer of the value 0, scalar.
     """
     limits = torch.iinfo(zero.dtype)
-    return (values / step).round().clamp(limits.min, limits.max) * step
+    offset = int(zero)
+    return (values / step).round().clamp(limits.min - offset, limits.max - offset) * step
 
 
 @quantize_dequantize.register_fake
@@ -32,11 +33,12 @@ def dequantize_rows(integers: Tensor, step: Tensor, zero: Tensor) -> Tensor:
     """Multiply integers by the steps of their rows.
 
     Args:
-        integers: int8 weights (O, ...).
+        integers: weights (O, ...).
         step: step of each output (O,).
-        zero: int8 zeros (O,).
+        zero: integer of the weight 0, of the same type, for each output (O,).
     """
-    return integers.to(step.dtype) * step.view(-1, *[1] * (integers.ndim - 1))
+    shape = (-1, *[1] * (integers.ndim - 1))
+    return (integers.to(step.dtype) - zero.to(step.dtype).view(shape)) * step.view(shape)
 
 
 @dequantize_rows.register_fake

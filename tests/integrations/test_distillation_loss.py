@@ -145,6 +145,12 @@ def test_wrong_labels_and_names_are_refused(batches: list[Example]) -> None:
         DistillationLoss(network(8), network(4), {"kdd": 1.0}, (image, label))
 
 
+def test_a_student_with_the_weights_of_the_teacher_is_refused(batches: list[Example]) -> None:
+    model = network(4)
+    with pytest.raises(ValueError, match="student: has no parameter to train: its weights"):
+        DistillationLoss(model, model, {"kd": 1.0}, batches[0])
+
+
 def test_two_ranks_have_the_weights_of_one_process(tmp_path: Path) -> None:
     """With parts of different sizes, missing labels and a loss that couples the batch."""
     path = tmp_path / "student.pt"

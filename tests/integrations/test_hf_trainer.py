@@ -75,6 +75,13 @@ def trainer(folder: Path, student: Any, objectives: Any, **options: Any) -> Any:
     )
 
 
+def tokenizer(num_tokens: int) -> Any:
+    tokenizers = pytest.importorskip("tokenizers")
+    vocabulary = {f"t{i}": i for i in range(num_tokens)}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="t0"))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="t0")
+
+
 def vector(model: nn.Module) -> torch.Tensor:
     return nn.utils.parameters_to_vector(model.parameters())
 
@@ -164,3 +171,80 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         trainer(tmp_path, language_model(1, 0), {"kd": 1.0}, label_smoothing_factor=0.1)
     with pytest.raises(ValueError, match=r"objectives\.fitnet"):
         trainer(tmp_path, language_model(1, 0), {"fitnet": 1.0})
+
+
+def test_models_and_options_that_the_trainer_cannot_use_are_refused(tmp_path: Path) -> None:
+    from instil.integrations.hf_trainer import DistillationTrainer
+
+    with pytest.raises(ValueError, match="model: Expected a module, got str"):
+        trainer(tmp_path, "my/model", {"kd": 1.0})
+    student = language_model(1, 0)
+    for teacher, message in (("my/model", "teacher: Expected a module"), (student, "no parameter")):
+        with pytest.raises(ValueError, match=message):
+            DistillationTrainer(student, teacher, args=arguments(tmp_path), train_dataset=rows())
+    with pytest.raises(ValueError, match="compute_loss_func"):
+        DistillationTrainer(
+            language_model(1, 0),
+            language_model(2, 1),
+            args=arguments(tmp_path),
+            train_dataset=rows(),
+            compute_loss_func=lambda *_: 0,
+        )
+
+
+def test_an_optimizer_without_the_adapters_is_refused(tmp_path: Path) -> None:
+    from instil.integrations.hf_trainer import DistillationTrainer
+
+    student = language_model(1, 0)
+    options = {
+        "args": arguments(tmp_path),
+        "train_dataset": rows(),
+        "optimizers": (torch.optim.SGD(student.parameters(), lr=0.1), None),
+    }
+    teacher = language_model(2, 1)
+    with pytest.raises(ValueError, match=r"optimizers: .* adapters .* distilbert"):
+        DistillationTrainer(student, teacher, {"distilbert": 1.0}, **options)
+    DistillationTrainer(student, teacher, {"kd": 1.0}, **options).train()
+
+
+def test_classes_of_texts_with_the_task_of_tokens(tmp_path: Path) -> None:
+    from instil.integrations.hf_trainer import DistillationTrainer
+
+    rows_of_classes = [row | {"labels": 1} for row in rows()]
+    with pytest.raises(ValueError, match="labels: Expected a token for each position"):
+        DistillationTrainer(
+            language_model(1, 0),
+            language_model(2, 1),
+            args=arguments(tmp_path),
+            train_dataset=rows_of_classes,
+        )
+
+
+def test_embedding_noise(tmp_path: Path) -> None:
+    run = trainer(tmp_path, language_model(1, 0), {"kd": 1.0}, neftune_noise_alpha=5)
+    run.train()
+    assert run.state.global_step == STEPS
+
+
+def test_losses_read_the_tokens_of_the_tokenizer(tmp_path: Path) -> None:
+    """Heads of student and teacher have 32 and 40 rows, and the tokenizer 30 tokens."""
+    from instil.integrations.hf_trainer import DistillationTrainer
+
+    student, teacher = language_model(1, 0), language_model(2, 1)
+    teacher.resize_token_embeddings(40)
+    batch = {key: torch.tensor([row[key] for row in rows()[:ROWS]]) for key in rows()[0]}
+    with torch.no_grad():
+        logits = [
+            model(**batch).logits[:, 2:-1, :30].log_softmax(-1) for model in (student, teacher)
+        ]
+    divergence = (logits[1].exp() * (logits[1] - logits[0])).sum(-1).mean()
+    run = DistillationTrainer(
+        student,
+        teacher,
+        {"kd": {"temperature": 1}},
+        args=arguments(tmp_path, max_steps=1),
+        train_dataset=rows(),
+        processing_class=tokenizer(30),
+    )
+    run.train()
+    assert run.state.log_history[0]["loss_kd"] == pytest.approx(divergence.item(), rel=1e-5)

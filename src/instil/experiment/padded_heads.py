@@ -6,8 +6,6 @@ from instil.core import Objectives, Outputs
 from instil.experiment.experiment import Experiment
 from instil.modules.data_tokens import DataTokens, without_padding
 from instil.recipe.sections import Recipe
-from instil.tasks.language import Language
-from instil.tasks.seq2seq import Seq2Seq
 
 
 def leave_out_padding(experiment: Experiment, objectives: Objectives) -> None:
@@ -17,7 +15,7 @@ def leave_out_padding(experiment: Experiment, objectives: Objectives) -> None:
         experiment: experiment of the stage.
         objectives: objectives of the stage, which are changed.
     """
-    if _has_token_outputs(experiment):
+    if experiment.task.has_token_outputs:
         student = experiment.facts.get("vocabulary")
         objectives.selection = DataTokens(student, _num_teacher_tokens(experiment))
 
@@ -29,15 +27,10 @@ def recorded_tokens(experiment: Experiment, outputs: Outputs) -> Outputs:
         experiment: experiment of the recording.
         outputs: outputs of the teacher.
     """
-    if not _has_token_outputs(experiment):
+    if not experiment.task.has_token_outputs:
         return outputs
     roles = {"logits", "projection"} & set(outputs)
     return without_padding(outputs, roles, _num_teacher_tokens(experiment))
-
-
-def _has_token_outputs(experiment: Experiment) -> bool:
-    """Whether the outputs of a network are distributions over the tokens of a tokenizer."""
-    return isinstance(experiment.task, (Language, Seq2Seq))
 
 
 def _num_teacher_tokens(experiment: Experiment) -> int | None:

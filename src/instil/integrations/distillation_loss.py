@@ -12,9 +12,11 @@ from instil import catalogue
 from instil.core import Scheme, Update
 from instil.engine import gather_rows, world_size
 from instil.engine.differentiable import set_gather
+from instil.engine.learners import shared_with_teacher
 from instil.engine.loss_weights import loss_weights
 from instil.engine.processes import sum_over_ranks
 from instil.engine.state import fixed_teachers
+from instil.modules.data_tokens import DataTokens
 from instil.offline_scheme import ObjectiveSpecs, offline_scheme
 from instil.tasks.bases.loader import task_loader
 from instil.training.clock import clock
@@ -49,9 +51,12 @@ class DistillationLoss(nn.Module):
         task: name of the task.
         names: keys of the values of a tuple; None: those of the task.
         seed: seed of the random numbers that objectives draw.
+        num_tokens: number of tokens of the tokenizer. Losses that compare tokens do not read the
+            rows of heads beyond it; other tasks ignore it. None: heads without such padding.
 
     Raises:
-        ValueError: for unknown names, wrong options, and outputs that an objective cannot read.
+        ValueError: for unknown names, wrong options, outputs that an objective cannot read, and a
+            student without a parameter to train.
 
     Example:
         >>> import torch
@@ -74,10 +79,16 @@ class DistillationLoss(nn.Module):
         task: str = "classification",
         names: Sequence[str] | None = None,
         seed: int = 0,
+        num_tokens: int | None = None,
     ) -> None:
         super().__init__()
         self.task = catalogue.find("task", task)()
         scheme = offline_scheme(teacher, student, [example], objectives, self.task, names)
+        if num_tokens is not None and self.task.has_token_outputs:
+            scheme.objectives.selection = DataTokens(num_tokens, num_tokens)
+        if not any(parameter.requires_grad for parameter in scheme.student.parameters()):
+            reason = shared_with_teacher(scheme, [scheme.student])
+            raise ValueError(f"student: has no parameter to train{reason}")
         self._batches = task_loader([example], self.task, scheme.student, names)
         for _ in self._batches:  # checks inputs and labels
             pass

@@ -8,7 +8,13 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
 
 from instil.integrations.distillation_loss import DistillationLoss
 from instil.offline_scheme import ObjectiveSpecs
@@ -24,6 +30,9 @@ class DistillationTrainer(Trainer):
     the student's own loss and metrics. The logs contain every objective. Devices, mixed precision,
     ``DistributedDataParallel``, schedulers and callbacks are those of ``Trainer``; sharding is not
     supported.
+
+    Heads of student and teacher may be padded to different sizes if ``processing_class`` is their
+    tokenizer: losses that compare tokens then read the tokens of the tokenizer only.
 
     Args:
         model: the student.
@@ -46,12 +55,14 @@ class DistillationTrainer(Trainer):
         task: str = "language",
         **options: Any,
     ) -> None:
+        teachers = [teacher] if isinstance(teacher, (nn.Module, str)) else list(teacher)
+        _check_modules("model", [model])
+        _check_modules("teacher", teachers)
         super().__init__(model=model, **options)
         self._check_args()
         # The columns that batches keep are the arguments of the student.
         self._set_signature_columns_if_needed()
         example = self._prepare_inputs(next(iter(self.get_train_dataloader())))
-        teachers = [teacher] if isinstance(teacher, nn.Module) else list(teacher)
         for module in teachers:
             module.to(self.args.device)
         self.student = model
@@ -63,7 +74,9 @@ class DistillationTrainer(Trainer):
             dict(example),
             task=task,
             seed=self.args.seed,
+            num_tokens=_num_tokens(self.processing_class),
         )
+        self._check_optimizer()
         # ``train`` wraps and trains this module, so that adapters are trained and synchronized too.
         self.model = self.model_wrapped = self.distillation
         self.model_accepts_loss_kwargs = False
@@ -83,8 +96,28 @@ class DistillationTrainer(Trainer):
                 "args.label_smoothing_factor: the loss is that of the objectives. Expected 0, got "
                 f"{self.args.label_smoothing_factor}. Use the objective label_smoothing"
             )
+        if self.compute_loss_func is not None:
+            raise ValueError(
+                "compute_loss_func: the loss is that of the objectives. Expected None. Pass an "
+                "objective of your own in objectives"
+            )
         if self.train_dataset is None:
             raise ValueError("train_dataset: is missing. Its first batch shapes the adapters")
+
+    def _check_optimizer(self) -> None:
+        """Raise ValueError for an optimizer that does not train the adapters."""
+        if self.optimizer is None:
+            return
+        trained: set[int] = set()
+        for group in self.optimizer.param_groups:
+            trained.update(map(id, group["params"]))
+        for name, parameter in self.distillation.scheme.objectives.named_parameters():
+            if parameter.requires_grad and id(parameter) not in trained:
+                raise ValueError(
+                    f"optimizers: does not train the adapters of the objectives, such as {name}. "
+                    "Expected an optimizer that the trainer creates. Use optimizer_cls_and_kwargs, "
+                    "or optim in the arguments"
+                )
 
     def compute_loss(
         self,
@@ -111,7 +144,7 @@ class DistillationTrainer(Trainer):
         """Log ``logs`` with the mean of each objective since the last training log."""
         if "loss" in logs:
             for name, total in self._sums.items():
-                logs[f"loss_{name}"] = round(total.item() / self._num_losses, 4)
+                logs[f"loss_{name}"] = total.item() / self._num_losses
             self._sums = {}
             self._num_losses = 0
         super().log(logs, *args, **options)
@@ -148,6 +181,22 @@ class DistillationTrainer(Trainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
+def _check_modules(name: str, models: Sequence[Any]) -> None:
+    """Raise ValueError for a model that is not a module, such as the name of one."""
+    for model in models:
+        if not isinstance(model, nn.Module):
+            raise ValueError(
+                f"{name}: Expected a module, got {type(model).__name__}. Load a model with "
+                "from_pretrained"
+            )
+
+
+def _num_tokens(processing_class: Any) -> int | None:
+    """Number of tokens of a tokenizer, or of the tokenizer of a processor; None without one."""
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    return len(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else None
+
+
 class _HuggingFaceLoss(DistillationLoss):
     """Loss with the attributes of a student that ``Trainer`` reads."""
 
@@ -158,6 +207,10 @@ class _HuggingFaceLoss(DistillationLoss):
     @property
     def activation_checkpointing_enable(self) -> Any:
         return self.student.activation_checkpointing_enable
+
+    @property
+    def get_input_embeddings(self) -> Any:
+        return self.student.get_input_embeddings
 
     @property
     def gradient_checkpointing_enable(self) -> Any:

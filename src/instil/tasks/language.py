@@ -18,18 +18,11 @@ from instil.tasks.bases.causal_model import call, require_causal
 from instil.tasks.bases.checks import check_compares_tokens, check_token_objectives
 from instil.tasks.bases.continuations import texts_after_prompts
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
-from instil.tasks.bases.token_losses import LARGEST_EXPONENT, token_losses
+from instil.tasks.bases.token_losses import LARGEST_EXPONENT, token_losses, vocabulary_size
 from instil.tasks.bases.verified_answers import verified_answers
 
 CAUSAL_TOKENS = 8
 """Length of the row on which a model is tested to be causal."""
-
-
-def vocabulary_size(outputs: Outputs) -> int:
-    """Number of tokens that a language model chooses from."""
-    if "projection" in outputs:
-        return len(outputs["projection"].weight)
-    return int(outputs["logits"].shape[-1])
 
 
 class Language(Task):
@@ -51,6 +44,7 @@ class Language(Task):
     secondary = ("bits_per_byte",)
     further_headlines: ClassVar = ("solved",)
     kinds = ("token",)
+    has_token_outputs = True
     baselines: ClassVar = {"token": ("alone",)}
     teacher_eval_roles = ("prediction",)
     eval_batch_size = 16
@@ -87,6 +81,11 @@ class Language(Task):
         adapted = super().adapt_batch(batch)
         if "labels" in adapted and "label" not in adapted:
             labels = adapted.pop("labels")
+            if labels.dim() != 2:
+                raise ValueError(
+                    f"labels: Expected a token for each position, (batch, length), got "
+                    f"{tuple(labels.shape)}. For a class per text use the task text_classification"
+                )
             label = F.pad(labels[:, 1:], (0, 1), value=UNLABELLED)
             adapted |= {"label": label, "valid": label != UNLABELLED}
         return adapted

@@ -50,6 +50,7 @@ class Seq2Seq(Task):
     higher_is_better = False
     secondary = ("exact_match", "accuracy")
     kinds = ("sequence",)
+    has_token_outputs = True
     baselines: ClassVar = {"sequence": ("alone", "pseudo_labels")}
     teacher_eval_roles = ("prediction", "sequence")
     exports = False

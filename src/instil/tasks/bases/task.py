@@ -46,12 +46,12 @@ class Task(ExtraMetrics):
         label_objectives: objectives of a teacher, and of a student without a teacher.
         kinds: kinds of labels that the task supports.
         method_tasks: further tasks whose objectives and schemes a search tries for this one.
-        decision_roles: outputs of the teacher that ``decisions`` keeps; empty for those that
-            ``evaluate`` reads.
+        decision_roles: outputs of the teacher that ``decisions`` keeps; empty for ``roles``.
         baselines: for each kind of labels, the arms that a gain must exceed.
         exports: whether a student is a graph, as ONNX needs it.
         unexported_kinds: kinds of labels whose students are not.
         compares_teacher: whether ``evaluate`` compares a student with its teacher.
+        has_token_outputs: whether outputs are distributions over the tokens of a tokenizer.
         draws_noise: whether outputs depend on noise that is drawn in every step.
         export_inputs: inputs of that graph; empty for ``inputs``.
         export_roles: outputs of that graph; empty for ``roles``.
@@ -71,6 +71,7 @@ class Task(ExtraMetrics):
     exports: bool = True
     unexported_kinds: ClassVar[tuple[str, ...]] = ()
     compares_teacher: bool = True
+    has_token_outputs: ClassVar[bool] = False
     draws_noise: ClassVar[bool] = False
     export_inputs: ClassVar[tuple[str, ...]] = ()
     export_roles: ClassVar[tuple[str, ...]] = ()
@@ -198,8 +199,7 @@ class Task(ExtraMetrics):
         """Fill in the labels of unlabelled samples with the teacher's decisions.
 
         Args:
-            outputs: result of ``decisions``, by default teacher outputs with ``logits``
-                (N, ..., C).
+            outputs: result of ``decisions``; by default with ``logits`` (N, ..., C).
             label: labels; unlabelled items are -100.
 
         Returns:

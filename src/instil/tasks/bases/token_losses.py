@@ -46,3 +46,10 @@ def token_losses(outputs: Outputs, label: Tensor) -> tuple[Tensor, Tensor]:
         losses.append(F.cross_entropy(logits, target, reduction="none", ignore_index=UNLABELLED))
         tokens.append(logits.argmax(-1))
     return torch.cat(losses).view(label.shape), torch.cat(tokens).view(label.shape)
+
+
+def vocabulary_size(outputs: Outputs) -> int:
+    """Number of tokens that a language model chooses from."""
+    if "projection" in outputs:
+        return len(outputs["projection"].weight)
+    return int(outputs["logits"].shape[-1])

@@ -51,6 +51,7 @@ from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.adversarial.boundary_samples import BoundarySamples
 from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.teacher_sequences import TeacherSequenceScheme
+from instil.schemes.bases.two_tasks import TwoTasks
 from instil.schemes.data_free.cmi import CMI
 from instil.schemes.data_free.dafl import DAFL
 from instil.schemes.data_free.deep_inversion import DeepInversion
@@ -65,6 +66,7 @@ from instil.schemes.language.kdrl import KDRL
 from instil.schemes.language.minillm import MiniLLM
 from instil.schemes.language.on_policy import OnPolicy
 from instil.schemes.language.privileged_context import PrivilegedContext
+from instil.schemes.language.rationale_consistency import RationaleConsistency
 from instil.schemes.language.sequence_kd import SequenceKD
 from instil.schemes.language.sequence_level import SequenceLevel
 from instil.schemes.language.speculative import Speculative
@@ -570,6 +572,9 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "step_by_step": lambda: StepByStep(
         texts.net(), None, {"cross_entropy": CrossEntropy()}, rationale_weight=0.5
     ),
+    "rationale_consistency": lambda: RationaleConsistency(
+        texts.net(), None, {"cross_entropy": CrossEntropy()}, counterfactual_weight=0.5
+    ),
     "views": lambda: Views(
         viewed(16, 1),
         Frozen(viewed(32, 2)),
@@ -658,8 +663,8 @@ def batch(seed: int, size: int = 64, task: str = "classification") -> Batch:
     """Return a batch; half of the labels are missing, a tenth of the items does not count."""
     if task == "writing":
         return texts.with_hints(seed, size)
-    if task == "two_tasks":
-        return texts.two_tasks(seed, size)
+    if task.startswith("two_tasks/"):
+        return texts.two_tasks(seed, size, task.removeprefix("two_tasks/"))
     if task == "teacher_sequences":
         return sequence_pairs.pairs(seed, size)
     if task == "denoisers":
@@ -694,8 +699,8 @@ def task_of(scheme: Scheme) -> str:
     """Return the kind of batch that a scheme needs, or the task on the cards of its objectives."""
     if isinstance(scheme, GeneratesText):
         return "writing"
-    if isinstance(scheme, StepByStep):
-        return "two_tasks"
+    if isinstance(scheme, TwoTasks):
+        return f"two_tasks/{scheme.prefix}"
     if isinstance(scheme, TeacherSequenceScheme):
         return "teacher_sequences"
     if isinstance(scheme, DiffusionScheme):

@@ -232,6 +232,7 @@ from .schemes.robust.rslad import RSLAD as RSLAD
 from .objectives.logits.rank_distil import RankDistil as RankDistil
 from .tasks.ranking import Ranking as Ranking
 from .objectives.labels.ranking_cross_entropy import RankingCrossEntropy as RankingCrossEntropy
+from .schemes.language.rationale_consistency import RationaleConsistency as RationaleConsistency
 from .tasks.recommendation import Recommendation as Recommendation
 from .teachers.recorded import Recorded as Recorded
 from .schemes.diffusion.reflow import Reflow as Reflow
@@ -769,6 +770,7 @@ __all__ = [
     "RankDistil",
     "Ranking",
     "RankingCrossEntropy",
+    "RationaleConsistency",
     "Recommendation",
     "Recorded",
     "Reflow",

@@ -77,8 +77,8 @@ def with_hints(step: int = 0, size: int = 16) -> Batch:
     }
 
 
-def two_tasks(step: int = 0, size: int = 16) -> Batch:
-    """Return rows of answers, with those of rationales under keys of their own."""
-    rationales = prompts(step + 100, size)
+def two_tasks(step: int = 0, size: int = 16, prefix: str = "rationale_") -> Batch:
+    """Return rows of answers, with those of a second task under keys of their own."""
+    second = prompts(step + 100, size)
     keys = ("input_ids", "attention_mask", "valid", "label")
-    return prompts(step, size) | {f"rationale_{key}": rationales[key] for key in keys}
+    return prompts(step, size) | {f"{prefix}{key}": second[key] for key in keys}

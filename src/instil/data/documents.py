@@ -31,6 +31,8 @@ class Document:
         context: additional input for networks that may read it, such as hints for the answer.
         domain: subject of the text; empty if all texts have the same one.
         rationale: reasoning that leads to the answer; empty for none.
+        wrong_rationale: reasoning that leads to another answer; empty for none.
+        wrong_answer: the answer that the wrong rationale leads to.
     """
 
     name: str
@@ -40,17 +42,19 @@ class Document:
     context: str = ""
     domain: str = ""
     rationale: str = ""
+    wrong_rationale: str = ""
+    wrong_answer: str = ""
 
 
 def documents(path: str, base: Path = Path()) -> list[list[Document]]:
     """Return the train, validation and test documents of a path.
 
     A line of a ``.jsonl`` file has ``text``, or ``prompt`` and ``completion``. With a prompt it may
-    have a ``context``, a ``rationale``, and ``finish_reason: length`` for a completion that was
-    cut. Every line may have a ``domain``; by default it is the first folder below ``path``. The
-    hash of a document's name selects its part. Equal texts, and answers to one prompt, are in one
-    part as far as possible (see ``whole_groups``). Files whose names begin with ``_`` are left
-    out.
+    have a ``context``, a ``rationale``, a ``wrong_rationale`` with its ``wrong_completion``, and
+    ``finish_reason: length`` for a completion that was cut. Every line may have a ``domain``; by
+    default it is the first folder below ``path``. The hash of a document's name selects its part.
+    Equal texts, and answers to one prompt, are in one part as far as possible (see
+    ``whole_groups``). Files whose names begin with ``_`` are left out.
 
     Args:
         path: ``stdlib`` (the modules of this Python's standard library), a folder of texts, or a
@@ -148,14 +152,16 @@ def _document(entry: Any, where: str, domain: str) -> Document:
         return Document(where, _text(entry, "text", where), domain=domain)
     completion = _text(entry, "completion", where)
     prompt = _text(entry, "prompt", where)
-    context, rationale = (
+    context, rationale, wrong_rationale, wrong_answer = (
         _text(entry, key, where) if entry.get(key) is not None else ""
-        for key in ("context", "rationale")
+        for key in ("context", "rationale", "wrong_rationale", "wrong_completion")
     )
     if not completion.strip():
         raise ValueError(f"{where}: empty completion. Expected a text to learn")
     cut = entry.get("finish_reason") == "length"
-    return Document(where, completion, prompt, cut, context, domain, rationale)
+    return Document(
+        where, completion, prompt, cut, context, domain, rationale, wrong_rationale, wrong_answer
+    )
 
 
 CONVERSATION = (

@@ -57,6 +57,23 @@ def test_the_rationale_is_a_task_of_its_own() -> None:
     assert texts(part, "rationale_") == [rationales[5], rationales[3]]
 
 
+def test_wrong_rationales_have_one_wrong_sum_and_the_answer_that_follows() -> None:
+    samples = arithmetic(2, 40, 20, rationale="counterfactual").train
+    assert texts(samples) == texts(arithmetic(2, 40, 20, rationale="answer").train)
+    for (prompt, whole), (other, answer) in zip(
+        texts(samples), texts(samples, "counterfactual_"), strict=True
+    ):
+        assert other.startswith(f"+{prompt}")
+        right, wrong = whole[:-3].split("=")[:4], other[len(prompt) + 1 :].split("=")[:4]
+        # Terms and sum of the last digits, then those of the first digits with the carry.
+        is_wrong = [int(right[index]) != int(wrong[index]) for index in (1, 3)]
+        assert is_wrong[0] or right[2] == wrong[2]
+        assert any(is_wrong)
+        assert wrong[2].endswith(f"+{wrong[1][0]}")
+        assert answer == f"{wrong[3]}{wrong[1][1]}"
+        assert answer != whole[-3:]
+
+
 def test_both_forms_of_the_right_answer_are_accepted() -> None:
     plain, reasoned = (arithmetic(2, 40, 20, rationale=use).test for use in ("ignore", "answer"))
     verify = TokenVerifier(plain)

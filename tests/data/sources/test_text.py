@@ -331,3 +331,38 @@ def test_answers_to_one_prompt_and_equal_texts_are_in_one_part(tmp_path: Path) -
     parts = documents(str(lines(tmp_path, *({"text": f"t {i // 2}"} for i in range(40)))))
     texts = [{document.text for document in part} for part in parts]
     assert sum(map(len, texts)) == len(set().union(*texts)) == 20
+
+
+def test_wrong_rationales_are_a_second_task_of_a_file(tmp_path: Path) -> None:
+    entries = [
+        {
+            "prompt": f"{index}?",
+            "completion": f"{index}",
+            "rationale": f"It is {index}.",
+            "wrong_rationale": f"It is {index + 1}.",
+            "wrong_completion": f"{index + 1}",
+        }
+        for index in range(40)
+    ]
+    path = lines(tmp_path, *entries)
+    train = text(str(path), length=64, rationale="counterfactual").train
+    batch = train.__getitems__(range(len(train)))
+    for row in range(len(train)):
+        ids = batch["counterfactual_input_ids"][row].tolist()
+        whole = train.text_of(ids[: int(batch["counterfactual_attention_mask"][row].sum())])
+        right = int(whole.removeprefix("[Counterfactual] ").partition("?")[0])
+        assert whole == f"[Counterfactual] {right}?It is {right + 1}.\n{right + 1}"
+        label = batch["counterfactual_label"][row]
+        learned = label[batch["counterfactual_valid"][row]].tolist()
+        assert train.text_of(learned[:-1]) == f"{right + 1}"
+        learned = batch["label"][row][batch["valid"][row]].tolist()
+        assert train.text_of(learned[:-1]) == f"It is {right}.\n{right}"
+
+
+def test_files_without_wrong_rationales_are_refused(tmp_path: Path) -> None:
+    entry = {"prompt": "2+2?", "completion": "4", "rationale": "Count."}
+    path = lines(tmp_path, *[entry | {"prompt": f"{index}?"} for index in range(20)])
+    with pytest.raises(ValueError, match=r"20 of 20 texts have no wrong rationale .*wrong_compl"):
+        text(str(path), length=64, rationale="counterfactual")
+    with pytest.raises(ValueError, match=r"^rationale: counterfactual supports no teacher_tok"):
+        text(str(path), length=64, rationale="counterfactual", domain="law")

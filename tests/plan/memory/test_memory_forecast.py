@@ -163,6 +163,13 @@ def test_layouts_and_proposals() -> None:
     assert in_groups.optimizer == forecast.of_rank(Layout(8, True, False)).optimizer
 
 
+def test_shards_that_training_refuses_are_not_proposed() -> None:
+    for penalty, is_sharded in ((0.0, [False, True] * 2), (1.0, [False] * 2)):
+        scheme = {"type": "adversarial", "penalty": penalty}
+        layouts = MemoryForecast(small_recipe(scheme=scheme), ranks=2).layouts()
+        assert [layout.is_sharded for layout in layouts] == is_sharded
+
+
 def test_sharded_weights_in_bfloat16(folder: Path) -> None:
     half = MemoryForecast(recipe_of(folder, precision="bfloat16"), ranks=2)
     whole, sharded, whole_checkpointed, checkpointed = half.layouts()

@@ -11,7 +11,7 @@ from typing_extensions import Doc
 from instil.data.aligned import aligned
 from instil.data.documents import documents
 from instil.data.fitting import REFUSED, TooLong, TooLongPolicy
-from instil.data.rationales import RationaleOption, two_tasks, with_rationales
+from instil.data.rationales import KEYS, RationaleOption, RationaleUse, two_tasks, with_rationales
 from instil.data.special_tokens import BosOption, EndOption
 from instil.data.splits import Splits
 from instil.data.token_packing import Context, Count, of_documents
@@ -105,8 +105,8 @@ def text(
     With ``teacher_tokenizer`` the same texts also come in the teacher's tokens, cut where both
     tokenizers have a token boundary (see ``AlignedRows``). Such rows have no context and domain.
 
-    With ``rationale: task`` the rationales are rows of a second task (see ``RationaleRows``), whose
-    prompts and answers must fit into a row.
+    With ``rationale: task`` the rationales are rows of a second task (see ``two_tasks``), and with
+    ``rationale: counterfactual`` the wrong ones. Its prompts and answers must fit into a row.
 
     Args:
         base: folder that relative paths start from.
@@ -127,9 +127,9 @@ def text(
     handling = TooLong(too_long, cut)
     texts = [document.text for document in parts[0]]
     student_tokenizer = build_tokenizer(tokenizer, texts, base, end, bos)
-    if rationale == "task":
-        _check_two_tasks(teacher_tokenizer, domain, handling)
-        splits = two_tasks(parts, student_tokenizer, length, limits, prune)
+    if rationale in KEYS:
+        _check_two_tasks(rationale, teacher_tokenizer, domain, handling)
+        splits = two_tasks(parts, student_tokenizer, length, rationale, limits, prune)
     elif teacher_tokenizer is not None:
         other_tokenizer = _of_teacher(teacher_tokenizer, texts, base, teacher_end, bos)
         both = (student_tokenizer, other_tokenizer)
@@ -153,10 +153,12 @@ def _of_teacher(
         raise ValueError(f"teacher_{error}" if is_option else str(error)) from error
 
 
-def _check_two_tasks(teacher_tokenizer: str | None, domain: str | None, handling: TooLong) -> None:
+def _check_two_tasks(
+    use: RationaleUse, teacher_tokenizer: str | None, domain: str | None, handling: TooLong
+) -> None:
     """Raise ValueError for options that rows of two tasks do not support."""
     if teacher_tokenizer is not None or domain is not None or handling != REFUSED:
         raise ValueError(
-            "rationale: task supports no teacher_tokenizer, domain, too_long and cut. Leave them "
+            f"rationale: {use} supports no teacher_tokenizer, domain, too_long and cut. Leave them "
             "out, or set rationale to answer"
         )

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Objectives, Positive, Scheme, Teacher, Update
-from instil.objectives.labels.cross_entropy import CrossEntropy
-
-PREFIX = "rationale_"
-"""Prefix of the batch keys of the rows whose answer is the rationale."""
+from instil.core import Card, Objective, Objectives, Positive, Teacher
+from instil.schemes.bases.two_tasks import TwoTasks
 
 
-class StepByStep(Scheme):
+class StepByStep(TwoTasks):
     """Training on answers and rationales as two tasks (Hsieh et al. 2023, Eqs. 3 and 4).
 
     The objectives, such as cross_entropy, apply to the answers. The loss ``rationale`` is the
@@ -42,6 +39,9 @@ class StepByStep(Scheme):
         deviations="The rationales are part of the data; the paper gets them from few-shot prompts "
         "of a large language model.",
     )
+    scheme_name: ClassVar[str] = "step_by_step"
+    loss_name: ClassVar[str] = "rationale"
+    rationale_use: ClassVar[str] = "task"
 
     def __init__(
         self,
@@ -52,41 +52,4 @@ class StepByStep(Scheme):
             Positive, Doc("weight of the loss ``rationale``, the paper's lambda")
         ] = 1.0,
     ):
-        super().__init__(student, teacher, objectives)
-        if self.objectives.balance is not None:
-            raise ValueError(
-                "balance: step_by_step trains on two tasks, whose losses a balance cannot weigh "
-                "against each other. Leave balance out"
-            )
-        self.rationale_objective = Objectives(
-            {"rationale": CrossEntropy()}, {"rationale": rationale_weight}
-        )
-        self.learners = {"student": ("student", "objectives", "rationale_objective")}
-
-    def build(self, batch: Batch) -> None:
-        if f"{PREFIX}input_ids" not in batch:
-            raise ValueError(
-                "step_by_step needs rows with rationales. Expected 'rationale_input_ids' in the "
-                f"batch, got {', '.join(batch)}. Set data.rationale to task"
-            )
-        super().build(batch)
-        self.rationale_objective.build(self.student(rationale_rows(batch)), {})
-
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return super().counts(batch) | self.rationale_objective.counts(rationale_rows(batch))
-
-    def step(self, batch: Batch) -> Iterator[Update]:
-        update = self.compute_losses(batch)
-        rows = rationale_rows(batch)
-        further: Update = self.rationale_objective(self.student(rows), {}, rows)
-        update.losses |= further.losses
-        yield update
-
-
-def rationale_rows(batch: Batch) -> Batch:
-    """Return the batch with the rows of the rationales in place of those of the answers."""
-    own = {
-        key.removeprefix(PREFIX): value for key, value in batch.items() if key.startswith(PREFIX)
-    }
-    shared = {key: value for key, value in batch.items() if not key.startswith(PREFIX)}
-    return shared | own
+        super().__init__(student, teacher, objectives, rationale_weight)

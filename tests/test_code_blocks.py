@@ -500,6 +500,7 @@ def test_integrations(names: dict[str, Any], empty_folder: Path) -> None:
         "arguments": hugging_face.arguments(empty_folder),
         "train_dataset": hugging_face.rows(),
         "validation_dataset": hugging_face.rows(),
+        "tokenizer": hugging_face.tokenizer(32),
     }
     exec(compile(trainer, "integrations.md", "exec"), variables)
     assert Path("student/config.json").exists()

@@ -91,7 +91,7 @@ def test_catalogue_and_public_names_have_the_file(package: Path) -> None:
     code = """
 import json, instil
 from instil import catalogue
-from instil.experiment.sources import source_names
+from instil.experiment.source_functions import source_names
 print(json.dumps({
     "file": instil.__file__,
     "is_method": "planted" in catalogue.names("objective"),

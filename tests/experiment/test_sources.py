@@ -16,7 +16,7 @@ from instil.catalogue import plugins
 from instil.catalogue.user_code import UntrustedCode
 from instil.cli import main
 from instil.experiment.experiment import Experiment
-from instil.experiment.sources import source_names
+from instil.experiment.source_functions import source_names
 from instil.recipe import RecipeError, build
 from instil.recipe.sections import Recipe
 from tests.experiment.small import run_of
@@ -109,7 +109,12 @@ def test_a_path_without_a_source_is_refused(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()
     (tmp_path / "a.npz").touch()
-    for name, source in (("pictures", "folder:pictures"), ("a.npz", "npz:a.npz")):
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    for name, source in (
+        ("pictures", "folder:pictures"),
+        ("a.npz", "npz:a.npz"),
+        ("a.csv", "table:a.csv"),
+    ):
         with pytest.raises(RecipeError, match=rf"data source '{name}'.*Did you mean {source}\?"):
             Experiment.from_recipe(recipe_of(tmp_path, name))
 

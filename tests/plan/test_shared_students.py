@@ -184,6 +184,18 @@ def test_the_oldest_entries_make_room(
     assert entries(tmp_path) == [shared.entry(plan.students[-1])]
 
 
+def test_entries_that_another_process_moves_are_left_alone(
+    fits: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "cache" / "students"
+    folder.mkdir(parents=True)
+    # A link to nothing is listed, but has no status, as an entry that is renamed in between.
+    (folder / ".part-moved").symlink_to(folder / "missing")
+    run_in(tmp_path / "first", recipe(*ALONE))
+    assert "could not be written" not in caplog.text
+    assert len(entries(tmp_path)) == 3, "two students and the link"
+
+
 def test_a_size_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTIL_CACHE_GB", "much")
     with pytest.raises(ValueError, match=r"^INSTIL_CACHE_GB: expected .* got 'much'"):

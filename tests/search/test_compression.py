@@ -100,6 +100,10 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         compression_recipe("networks:cnn", None, [])
     folder = run_folder(tmp_path / "run")
     (folder / "recipe.yaml").write_text(to_yaml(recipe(student={"model": "teacher"})))
+    with pytest.raises(ValueError, match=r"^MODEL: No recipe named 'resnet18'.* timm:resnet18$"):
+        compression_recipe("resnet18", "digits", [])
+    with pytest.raises(FileNotFoundError, match=r"^no such recipe: missing\.yaml\."):
+        compression_recipe("missing.yaml", "digits", [])
     with pytest.raises(ValueError, match=r"MODEL: the student of .* is compressed"):
         compression_recipe(str(folder), None, [])
 

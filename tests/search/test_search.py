@@ -256,6 +256,7 @@ def test_the_best_recipe_of_every_arm_can_run(folder: Path, tmp_path: Path) -> N
         list(dry_run(Experiment.from_recipe(best)))
         if arm.kind == "baseline":
             assert arm.name in best.baselines
+        assert best.exported_arm == (arm.name if arm.kind == "baseline" else "distilled")
 
 
 def test_stages_are_refused(tmp_path: Path) -> None:

@@ -12,11 +12,16 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from instil.experiment.experiment import Experiment
 from instil.recipe import RecipeError, load
+from instil.search.outcome import _recipe_of_teacher
 from instil.search.search import Settings, start
+from instil.search.state import State, read_state
+from instil.search.study import Study
 from instil.search.teacher_arms import parse_teachers, teacher_candidates
 from instil.search.teacher_outcome import correlation
 from instil.search.teachers import mean_agreement
+from instil.search.trainer import Trainer
 from tests.search.recipes import continue_search, recipe, silent, without_times
 
 TEACHERS: dict[str, Any] = {
@@ -87,6 +92,21 @@ def test_the_best_recipe_has_the_teacher_of_the_winner(folder: Path) -> None:
     best = load(folder / "best.yaml")
     assert best.teachers[0].model == "networks:mlp"
     assert best.name == "tiny-best"
+
+
+def test_the_row_of_the_teacher_is_that_of_the_winner(folder: Path) -> None:
+    trainer = Trainer(Experiment.from_recipe(load(folder)), folder)
+    study = Study(State.from_json(read_state(folder)), trainer, 1, lambda result: None)
+    arms = {arm.name: arm for arm in study.state.arms}
+    assert _recipe_of_teacher(study, arms["alone"]) is None
+    own = _recipe_of_teacher(study, arms["small"])
+    assert own is not None
+    assert own.teachers[0].options["width"] == 8
+    result = outcome(folder)
+    signals = result["signals"]["teachers"]
+    winner = result["winner"] if result["winner"] in signals else "recipe"
+    expected = signals[winner]["parameter_ratio"] * result["student_parameters"]
+    assert result["teacher"]["parameters"] == pytest.approx(expected)
 
 
 def test_a_continued_search_reads_its_trials(folder: Path) -> None:

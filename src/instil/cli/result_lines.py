@@ -1,4 +1,4 @@
-"""Lines below the table of a run: scores of all stages, and the privacy budget."""
+"""Lines below the table of a run: scores of all stages, privacy budget and exported arm."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from instil.cli.stages_line import stages_line
+from instil.report.headline import exported_sentence
+from instil.report.record import Record
 
 
 def result_lines(result: Mapping[str, Any]) -> list[str]:
     """Return the lines that a run has; empty for one stage without a private teacher."""
-    return [line for line in (stages_line(result), privacy_line(result)) if line]
+    exported = exported_sentence(Record.of_result(result))
+    return [line for line in (stages_line(result), privacy_line(result), exported) if line]
 
 
 def privacy_line(result: Mapping[str, Any]) -> str:

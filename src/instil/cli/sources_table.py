@@ -23,7 +23,7 @@ def select_sources(name: str | None) -> list[dict[str, Any]]:
         UnknownSource: if no source has this name.
     """
     from instil import catalogue
-    from instil.experiment.sources import source_function
+    from instil.experiment.source_functions import source_function
 
     if name is None:
         return catalogue.cards("data")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from instil.report.quantities import amount, plain
@@ -17,7 +16,7 @@ def stages_line(result: Mapping[str, Any]) -> str:
         Such as ``Distilled student at the end, by test data: first 85.3 %.``; empty if all stages
         have the same data, or before the end.
     """
-    record = Record(Path(), dict(result))
+    record = Record.of_result(result)
     rows = record.get_list("stages", "arms", "distilled", "after")
     if not rows:
         return ""

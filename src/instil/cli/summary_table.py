@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -33,16 +32,12 @@ def show(result: Result, console: Console) -> None:
     _print_direction(result, console)
     if "gain" in result:
         console.print(_gain_sentence(result), highlight=False, markup=False)
-        sentence = escape(verdict(_record(result)).sentence)
+        sentence = escape(verdict(Record.of_result(result)).sentence)
         console.print("[bold]Verdict:[/]", sentence, highlight=False)
     for line in result_lines(result):
         console.print(line, highlight=False, markup=False)
     for warning in result["warnings"]:
         console.print(f"[yellow]Warning:[/yellow] {escape(warning)}.", highlight=False)
-
-
-def _record(result: Result) -> Record:
-    return Record(Path(), dict(result))
 
 
 def _data_line(result: Result) -> str:
@@ -69,7 +64,7 @@ def label_line(result: Result) -> str:
     Returns:
         Such as ``Labels: teacher 1,000, student 100.``; empty if all networks see all labels.
     """
-    counts = label_counts(_record(result))
+    counts = label_counts(Record.of_result(result))
     if counts is None:
         return ""
     teachers = " and ".join(f"{value:,.0f}" for value in counts.teachers)
@@ -85,7 +80,7 @@ def _table(result: Result) -> Table:
     for column in (headline, "gain", "", *secondary, "parameters", "size", "latency"):
         title = column.replace("_", " ")
         table.add_column(title, justify="right" if column else "left", no_wrap=True)
-    record = _record(result)
+    record = Record.of_result(result)
     for arm in record.arms:
         row = result[arm]
         table.add_row(
@@ -120,14 +115,14 @@ def _network_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str
     """Yield the rows of teacher and student in PyTorch."""
     for title, arm, side in (
         ("teacher, PyTorch", "teacher", "teacher"),
-        ("student, PyTorch", "distilled", "student"),
+        ("student, PyTorch", Record.of_result(result).exported_arm, "student"),
     ):
         if arm not in result or side not in result["cost"]:
             continue
         # Results of earlier versions have another key.
         seed = result.get("exported_seed", result.get("shipped_seed"))
         index = result["seeds"].index(seed) if side == "student" else 0
-        row, record = result[arm], _record(result)
+        row, record = result[arm], Record.of_result(result)
         values = [_seed_value(record, metric, row.get(metric), index) for metric in metrics]
         cost = result["cost"][side]
         yield [title, _size(cost["bytes"]), _latency(cost["latency"]), *values, ""]
@@ -135,7 +130,7 @@ def _network_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str
 
 def _file_rows(result: Result, metrics: tuple[str, ...]) -> Iterator[list[str]]:
     """Yield the rows of exported files."""
-    record = _record(result)
+    record = Record.of_result(result)
     for export in result["export"].values():
         latency = _latency(export["latency"]) if "latency" in export else ""
         difference = f"{export['max_difference']:.1e}" if "max_difference" in export else ""
@@ -152,7 +147,7 @@ def _seed_value(record: Record, metric: str, summary: Mapping[str, Any] | None, 
 
 def _secondary_metrics(result: Result) -> list[str]:
     """Return the secondary metrics that at least one trained model has."""
-    rows = [result[arm] for arm in _record(result).arms]
+    rows = [result[arm] for arm in Record.of_result(result).arms]
     return [metric for metric in result.get("secondary", ()) if any(metric in row for row in rows)]
 
 
@@ -173,14 +168,14 @@ def _gain_cells(result: Result, arm: str) -> tuple[str, str]:
     headline = result["headline"]
     if arm == "distilled" and "alone" not in result and result["gains"]:
         smallest = min(result["gains"].values(), key=lambda gain: gain["mean"])
-        return _gain_text(_record(result), smallest, headline)
+        return _gain_text(Record.of_result(result), smallest, headline)
     if arm in ("teacher", "alone") or "alone" not in result:
         return "", ""
     if arm != "distilled":
-        record = _record(result)
+        record = Record.of_result(result)
         means = (result[name][headline]["mean"] for name in (arm, "alone"))
         return _change_text(record, headline, record.improvement(*means)), ""
-    return _gain_text(_record(result), result["gain"], headline)
+    return _gain_text(Record.of_result(result), result["gain"], headline)
 
 
 def _gain_text(record: Record, gain: Mapping[str, Any], headline: str) -> tuple[str, str]:
@@ -204,7 +199,7 @@ def _gain_sentence(result: Result) -> str:
     """Return the gain over the student alone with its interval."""
     gain = result["gain"]
     headline = result["headline"]
-    record = _record(result)
+    record = Record.of_result(result)
     difference = _change_text(record, headline, abs(gain["mean"])).removeprefix("+")
     if result.get("higher_is_better", True):
         verb = "gains" if gain["mean"] >= 0 else "loses"

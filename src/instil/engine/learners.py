@@ -100,7 +100,7 @@ def create_learner(
         net_parameters += group["params"]
     parameters = [*net_parameters, *adapters["params"]]
     if not parameters:
-        reason = _shared_with_teacher(scheme, modules)
+        reason = shared_with_teacher(scheme, modules)
         raise ValueError(f"learner '{name}' ({', '.join(paths)}) has no parameter to train{reason}")
     optimizer = optimization.make([group for group in (nets, *groups, adapters) if group["params"]])
     for group in optimizer.param_groups:
@@ -116,8 +116,16 @@ def _group_of(path: str, groups: Sequence[Mapping[str, Any]]) -> int | None:
     )
 
 
-def _shared_with_teacher(scheme: Scheme, modules: Sequence[nn.Module]) -> str:
-    """Return why a learner has nothing to train, if a teacher has its parameters."""
+def shared_with_teacher(scheme: Scheme, modules: Sequence[nn.Module]) -> str:
+    """Return why modules have nothing to train, if a teacher has their parameters.
+
+    Args:
+        scheme: scheme with the teachers.
+        modules: modules of a learner.
+
+    Returns:
+        The end of a message; empty if no teacher shares a parameter.
+    """
     teachers: dict[int, str] = {}
     for path, part in scheme.named_modules():
         if isinstance(part, Teacher):

@@ -26,8 +26,8 @@ def build_exported_network(
 ) -> Net:
     """Build the network that a recipe exports, with random weights and without the data.
 
-    If the scheme exports another architecture than the student's, the scheme is prepared again,
-    with an untrained teacher.
+    If the distilled student is exported and its scheme exports another architecture than the
+    student's, the scheme is prepared again, with an untrained teacher.
 
     Args:
         recipe: the recipe.
@@ -63,7 +63,7 @@ def build_exported_network(
             if all_stages[index].student.changes:
                 student = copy_of_stage(student, all_stages[index].student, None)
     scheme_class: type[Scheme] = catalogue.find("scheme", last.scheme.type)
-    if not has_tag(scheme_class, "new_architecture"):
+    if recipe.exported_arm != "distilled" or not has_tag(scheme_class, "new_architecture"):
         return student
     if any(config.earlier for config in last.teachers):
         raise ValueError(

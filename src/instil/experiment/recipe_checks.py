@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from instil import catalogue
+from instil.cards.closest import did_you_mean
 from instil.data.splits import Splits
 from instil.recipe import error_context, label_objectives, stages
 from instil.recipe.errors import RecipeError
@@ -102,6 +103,7 @@ def check_baselines(task: Any, recipe: Recipe) -> None:
         _check_defined(recipe, defined, title)
         for name in recipe.baselines:
             task.check(label_objectives(recipe, *kinds[name].label_objectives(task)))
+    _check_exported_arm(recipe)
 
 
 def check_drawn_noise(task: Any, recipe: Recipe) -> None:
@@ -154,4 +156,13 @@ def _check_defined(recipe: Recipe, defined: Collection[str], title: str) -> None
     if undefined:
         raise ValueError(
             f"{undefined[0]} is undefined for {title}. Expected one of {', '.join(defined)}"
+        )
+
+
+def _check_exported_arm(recipe: Recipe) -> None:
+    arms = ["distilled", *recipe.baselines]
+    if recipe.exported_arm not in arms:
+        raise RecipeError(
+            f"exported_arm: expected distilled or one of baselines ({', '.join(recipe.baselines)})"
+            f", got {recipe.exported_arm}.{did_you_mean(recipe.exported_arm, arms)}"
         )

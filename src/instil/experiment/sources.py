@@ -21,6 +21,7 @@ from instil.data.surrogate_images import ForeignImages, ImageSource, SyntheticIm
 from instil.data.surrogates.blank import Placeholder
 from instil.data.surrogates.blobs import Blobs
 from instil.data.surrogates.noise import Noise
+from instil.experiment.source_functions import UnknownSource, source_function, source_names
 from instil.recipe.errors import RecipeError
 from instil.recipe.options import check
 from instil.recipe.sections import DataConfig, Recipe, SurrogateConfig
@@ -205,38 +206,6 @@ def _call_user_source(
             "for example of splits({'train': ArrayData(image, label, classes)}, 0.15, 0.15)"
         )
     return splits
-
-
-class UnknownSource(ValueError):
-    """Name of a data source that does not exist."""
-
-
-def source_names() -> list[str]:
-    """Return the names of all data sources, with those of installed and imported modules."""
-    return catalogue.names("data")
-
-
-def source_function(name: str) -> Callable[..., Splits]:
-    """Return the function of a data source.
-
-    Raises:
-        UnknownSource: for a name that no source has.
-    """
-    names = source_names()
-    if name not in names:
-        raise UnknownSource(
-            f"unknown data source '{name}'. Expected one of `instil methods --kind data` or "
-            f"my_module:function.{_source_of_path(name) or suggestion(name, names)}"
-        )
-    function: Callable[..., Splits] = catalogue.find("data", name)
-    return function
-
-
-def _source_of_path(name: str) -> str:
-    """Return a proposal for a name that is the path of a folder or of a .npz file."""
-    if Path(name).is_dir():
-        return f" Did you mean folder:{name}?"
-    return f" Did you mean npz:{name}?" if name.endswith(".npz") and Path(name).is_file() else ""
 
 
 def _user_source(module: str, name: str, recipe: Recipe) -> Callable[..., Splits]:

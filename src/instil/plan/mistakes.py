@@ -28,7 +28,7 @@ def write_mistakes(experiment: Experiment, folder: RunFolder) -> None:
     Nothing is written for a task without images.
     """
     result: dict[str, Any] = folder.read_json("result.json") or {}
-    mistakes = result.get("details", {}).get("distilled", {}).get("mistakes", [])
+    mistakes = result.get("details", {}).get(experiment.recipe.exported_arm, {}).get("mistakes", [])
     if not mistakes:
         return
     batch = experiment.splits.test.__getitems__([mistake["row"] for mistake in mistakes])

@@ -121,7 +121,7 @@ def write_int8(folder: Path, experiment: Experiment, net: Net) -> dict[str, Any]
         net: the student, whose inputs are calibrated.
 
     Raises:
-        ValueError: if ``student.onnx`` has int8 weights already.
+        ValueError: if ``student.onnx`` has integer weights already.
     """
     from instil.export.int8 import quantize
 

@@ -38,12 +38,13 @@ class Plan:
             experiment: data and task of the recipe.
         """
         inputs = input_fingerprints(experiment)
+        exported_arm = experiment.recipe.exported_arm
         teachers = tuple(_teacher_jobs(experiment))
         recordings = tuple(_recordings(experiment))
         scores = _scores_jobs(experiment, inputs, (*teachers, *recordings))
         students = tuple(student_jobs(experiment, inputs, (*teachers, *scores)))
         finished = [job for job in students if job.is_last]
-        export = _following("export", [job for job in finished if job.arm == "distilled"])
+        export = _following("export", [job for job in finished if job.arm == exported_arm])
         report = _following("report", [*scores, *finished, export])
         return cls(experiment, (*teachers, *recordings, *scores, *students, export, report))
 

@@ -242,5 +242,5 @@ def _teacher_facts(experiment: Experiment, teacher: TrainedModel) -> dict[str, A
         "validation": teacher.validation,
         "details": teacher.details,
         "seconds": teacher.seconds,
-        "cost": measure_costs(experiment, teacher, {"distilled": []}).get("teacher"),
+        "cost": measure_costs(experiment, teacher, {}).get("teacher"),
     }

@@ -65,23 +65,24 @@ def assemble_result(
     result["arms"] = {name: baseline_facts(name) for name in experiment.recipe.baselines}
     result["reused"] = origins(experiment.recipe.seeds, arms)
     result["cost"] = measure_costs(experiment, teacher, arms)
-    distilled = arms["distilled"]
-    index = exported_seed_index(experiment, distilled) if distilled else 0
+    exported = arms[experiment.recipe.exported_arm]
+    index = exported_seed_index(experiment, exported) if exported else 0
     # In a run that is not complete, an arm may lack the seed of the exported student.
     result["details"] = {
         name: of_seeds[min(index, len(of_seeds) - 1)].details
         for name, of_seeds in evaluated.items()
     }
-    result["exported_seed"] = experiment.recipe.seeds[index] if distilled else None
+    result["exported_arm"] = experiment.recipe.exported_arm
+    result["exported_seed"] = experiment.recipe.seeds[index] if exported else None
     result["warnings"] = [*result_warnings(result), *_recipe_notes(experiment)]
     return result
 
 
-def exported_seed_index(experiment: Experiment, distilled: Sequence[TrainedModel]) -> int:
+def exported_seed_index(experiment: Experiment, students: Sequence[TrainedModel]) -> int:
     """Index of the seed with the best validation metric, whose student is exported."""
     best = max if experiment.task.higher_is_better else min
     headline = experiment.task.headline
-    return best(range(len(distilled)), key=lambda index: distilled[index].validation[headline])
+    return best(range(len(students)), key=lambda index: students[index].validation[headline])
 
 
 def measure_costs(
@@ -95,7 +96,7 @@ def measure_costs(
         arms: finished arms.
 
     Returns:
-        ``teacher`` and ``student`` (the distilled student), each with ``parameters``, ``bytes`` (of
+        ``teacher`` and ``student`` (the exported one), each with ``parameters``, ``bytes`` (of
         the weights), ``latency`` (of one sample) and ``seconds`` (training time, for a student the
         mean over the seeds). An entry is missing if there is no such net in this process. Another
         arm has an entry only if its net has a different size, as where a scheme exports a part of
@@ -107,12 +108,12 @@ def measure_costs(
         costs["teacher"] = teacher.cost
     elif teacher is not None and _runs_here(teacher.net):
         costs["teacher"] = _cost([teacher], sample)
-    distilled = arms["distilled"]
-    if not distilled:
+    exported = arms.get(experiment.recipe.exported_arm)
+    if not exported:
         return costs
-    costs["student"] = _cost(distilled, sample)
+    costs["student"] = _cost(exported, sample)
     for name, trained in arms.items():
-        if trained and _net_size(trained[0]) != _net_size(distilled[0]):
+        if trained and _net_size(trained[0]) != _net_size(exported[0]):
             costs[name] = _cost(trained, sample)
     return costs
 

@@ -23,7 +23,7 @@ from instil.recipe.sections import Recipe
 
 STATE = "checkpoint/run.json"
 LOCK = "checkpoint/lock"
-CHANGEABLE = ("seeds", "baselines", "export", "device", "search")
+CHANGEABLE = ("seeds", "baselines", "exported_arm", "export", "device", "search")
 """Keys of a recipe that may change on --resume: they do not change finished students."""
 
 

@@ -173,7 +173,7 @@ def _run(
                     result = results.assemble_result(experiment, teacher, students, "running")
                     folder.write_json("result.json", result)
         if rank() == 0:
-            export_best_student(experiment, folder, students["distilled"])
+            export_best_student(experiment, folder, students[recipe.exported_arm])
         status = "complete"
     except Exception:
         status = "failed"

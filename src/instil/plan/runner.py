@@ -94,13 +94,22 @@ class Runner:
 
         Args:
             is_scored: returns whether the teacher has scores; called if a baseline needs them.
+
+        Raises:
+            ValueError: if the exported arm is such a baseline.
         """
         names = []
         for name in self.experiment.recipe.baselines:
             kind = catalogue.find("baseline", name)
             if kind.is_data_free or not kind.needs_teacher or is_scored():
                 names.append(name)
-        return [*names, "distilled"]
+        names.append("distilled")
+        if (exported := self.experiment.recipe.exported_arm) not in names:
+            raise ValueError(
+                f"exported_arm: {exported} is not trained, since it reads outputs that this "
+                "teacher does not have. Expected distilled or another baseline"
+            )
+        return names
 
     def student(self, name: str, seed: int) -> TrainedModel:
         """Return a student of one seed: from its files in the run folder, or trained.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -186,14 +187,19 @@ def _write_entry(entry: Path, fill: Callable[[Path], None]) -> None:
 
 def _prune(folder: Path, limit: int) -> None:
     """Delete the oldest entries until the rest fits, and what killed processes left."""
-    entries = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    times = {}
+    for entry in folder.iterdir():
+        # Other processes finish or delete entries in the meantime.
+        with contextlib.suppress(FileNotFoundError):
+            times[entry] = entry.stat().st_mtime
     total = 0
-    for entry in entries:
+    for entry in sorted(times, key=times.__getitem__, reverse=True):
         if entry.name.startswith(".part-"):
-            if time.time() - entry.stat().st_mtime > STALE_SECONDS:
+            if time.time() - times[entry] > STALE_SECONDS:
                 shutil.rmtree(entry, ignore_errors=True)
             continue
-        total += sum(path.stat().st_size for path in entry.iterdir())
+        with contextlib.suppress(FileNotFoundError):
+            total += sum(path.stat().st_size for path in entry.iterdir())
         if total > limit:
             shutil.rmtree(entry, ignore_errors=True)
 

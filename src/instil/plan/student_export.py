@@ -1,4 +1,4 @@
-"""Export of the distilled student with the best validation metric."""
+"""Export of the student with the best validation metric."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from instil.plan.trained_model import TrainedModel
 
 
 def export_best_student(
-    experiment: Experiment, folder: RunFolder, distilled: list[TrainedModel]
+    experiment: Experiment, folder: RunFolder, students: list[TrainedModel]
 ) -> None:
     """Write the weights of the best student, its ONNX file and pictures of its mistakes.
 
@@ -25,9 +25,9 @@ def export_best_student(
     Args:
         experiment: data and task of the recipe.
         folder: run folder with the result.
-        distilled: distilled student of each seed.
+        students: student of each seed, of the arm ``exported_arm`` of the recipe.
     """
-    net = distilled[results.exported_seed_index(experiment, distilled)].net
+    net = students[results.exported_seed_index(experiment, students)].net
     assert isinstance(net, Net)
     description = {
         "classes": list(experiment.splits.classes),

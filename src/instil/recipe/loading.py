@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from instil import catalogue
-from instil.cards import suggestion
+from instil.cards import form_of, suggestion
 from instil.catalogue.signatures import plain
 from instil.catalogue.user_code import UntrustedCode
 from instil.recipe.checking import parse_recipe, validation_errors
@@ -53,7 +53,7 @@ def load(where: str | Path, overrides: Iterable[str] = (), trust_code: bool = Tr
     if not isinstance(data, dict):
         raise RecipeError(
             f"{path}: a recipe is a mapping with the keys data, student, objectives ..., "
-            f"not {data!r}"
+            f"not {form_of(data)}"
         )
     data = expand_short_forms(data)
     # One after another: scheme=on_policy creates the section that scheme.share=1 changes.

@@ -10,6 +10,10 @@ from instil.recipe.errors import RecipeError
 FOLDER = Path(__file__).parents[1] / "recipes"
 
 
+class UnknownRecipe(RecipeError):
+    """Name of a recipe that the package does not have."""
+
+
 def packaged_recipes() -> dict[str, Path]:
     """Files of all shipped recipes by their full name, such as ``classification/kd``.
 
@@ -43,7 +47,7 @@ def find_packaged(name: str) -> Path:
             A benchmark has its full name, such as ``benchmarks/cifar100/kd``.
 
     Raises:
-        RecipeError: if no shipped recipe has this name.
+        UnknownRecipe: if no shipped recipe has this name.
     """
     by_name = packaged_recipes()
     short_name = name.removesuffix(".yaml").removesuffix(".yml")
@@ -55,7 +59,7 @@ def find_packaged(name: str) -> Path:
         return matches[0]
     short_names = [full_name.rpartition("/")[2] for full_name in by_name]
     known_names = list(dict.fromkeys([*short_names, *by_name, *benchmarks]))
-    raise RecipeError(
+    raise UnknownRecipe(
         f"No recipe named '{name}', and no such file. `instil recipes` lists all recipes."
         f"{suggestion(name, known_names)}"
     )

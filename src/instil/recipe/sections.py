@@ -150,6 +150,9 @@ class Recipe(Section):
     baselines: list[str] = []
     """Students to compare with. Default: those of the task."""
 
+    exported_arm: str = "distilled"
+    """Student that is saved and exported: ``distilled`` or one of ``baselines``."""
+
     export: bool = True
     """Whether the student is exported to ONNX. Default: whether the task has an export."""
 

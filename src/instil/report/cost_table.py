@@ -45,12 +45,12 @@ def _networks(record: Record) -> list[tuple[str, Path, str]]:
     """Name, path of the cost in the result, and arm that gives the colour."""
     networks: list[tuple[str, Path, str]] = [
         ("Teacher", ("cost", "teacher"), "teacher"),
-        ("Student", ("cost", "student"), "distilled"),
+        ("Student", ("cost", "student"), record.exported_arm),
     ]
     for arm in record.arms:
         if arm != "teacher" and record.cost_path(arm) == ("cost", arm):
             networks.append((record.arm_name(arm), ("cost", arm), arm))
-    networks += [(name, ("export", key), "distilled") for key, name in EXPORTS.items()]
+    networks += [(name, ("export", key), record.exported_arm) for key, name in EXPORTS.items()]
     return [network for network in networks if isinstance(record.get(*network[1]), dict)]
 
 

@@ -43,6 +43,14 @@ def baseline_sentences(record: Record) -> list[str]:
     return sentences
 
 
+def exported_sentence(record: Record) -> str:
+    """Arm of the exported student; empty if it is the distilled one."""
+    if record.exported_arm == "distilled":
+        return ""
+    name = record.arm_noun(record.exported_arm)
+    return f"The exported student is the one of the baseline {name}, not the distilled one."
+
+
 def teacher_ratio(record: Record, *keys: str) -> float | None:
     """Cost of the teacher divided by that of the student; None if one of them is unknown.
 

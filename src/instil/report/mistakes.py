@@ -1,4 +1,4 @@
-"""Examples of mistakes of the distilled student, and its accuracy on each class."""
+"""Examples of mistakes of the exported student, and the accuracy on each class."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def mistake_examples(record: Record) -> str:
         HTML; empty for a run without such images.
     """
     figures = []
-    for index, mistake in enumerate(record.get_list("details", "distilled", "mistakes")):
+    for index, mistake in enumerate(record.get_list("details", record.exported_arm, "mistakes")):
         path = record.folder / "checkpoint" / f"mistake-{index}.png"
         if isinstance(mistake, dict) and path.is_file():
             figures.append(_example(record, mistake, path.read_bytes()))

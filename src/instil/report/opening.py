@@ -7,7 +7,7 @@ from collections.abc import Callable
 from html import escape
 
 from instil.report.evidence import verdict
-from instil.report.headline import baseline_sentences, headline_sentence
+from instil.report.headline import baseline_sentences, exported_sentence, headline_sentence
 from instil.report.names import display_name
 from instil.report.quantities import amount, count, factor, milliseconds, points, size
 from instil.report.record import Record
@@ -27,7 +27,8 @@ def opening(record: Record) -> dict[str, str]:
         str(record.get("task") or ""),
         f"{record.get('scheme') or ''} distillation".strip(),
     ]
-    baselines = escape(" ".join(baseline_sentences(record)))
+    sentences = [*baseline_sentences(record), exported_sentence(record)]
+    baselines = escape(" ".join(sentence for sentence in sentences if sentence))
     return {
         "title": escape(f"{name}: {judgement.badge.lower()} · instil"),
         "about": " · ".join(escape(fact) for fact in facts if fact),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,11 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
     unread: tuple[str, ...] = ()
+
+    @classmethod
+    def of_result(cls, result: Mapping[str, Any]) -> Record:
+        """Record of the content of ``result.json`` alone, without a folder."""
+        return cls(Path(), dict(result))
 
     def get(self, *keys: str) -> Any:
         """Value at a path in the result; None if the path ends early."""
@@ -75,6 +80,11 @@ class Record:
         """Value of a metric of an arm for each seed."""
         return [finite(value) for value in self.get_list(arm, metric, "values")]
 
+    @property
+    def exported_arm(self) -> str:
+        """Arm of the exported student."""
+        return str(self.get("exported_arm") or "distilled")
+
     def arm_name(self, arm: str) -> str:
         """Name of an arm as a heading. A run stores the names of its baselines."""
         return str(self.get("arms", arm, "title") or display_title(arm))
@@ -90,7 +100,7 @@ class Record:
     def cost_path(self, arm: str) -> tuple[str, str]:
         """Path of the cost of an arm.
 
-        The entry ``student`` is the cost of the distilled student. Another arm has an entry of its
+        The entry ``student`` is the cost of the exported student. Another arm has an entry of its
         own if its network has a different size.
         """
         has_entry = arm == "teacher" or isinstance(self.get("cost", arm), dict)

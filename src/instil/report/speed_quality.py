@@ -77,21 +77,23 @@ def exported_value(record: Record) -> float | None:
     if on_file is not None:
         return on_file
     seeds = [str(seed) for seed in record.seeds]
-    values = dict(zip(seeds, record.values("distilled", record.metric), strict=False))
-    mean = record.mean("distilled", record.metric)
+    values = dict(zip(seeds, record.values(record.exported_arm, record.metric), strict=False))
+    mean = record.mean(record.exported_arm, record.metric)
     return values.get(str(record.get("exported_seed")), mean)
 
 
 def _timed_networks(record: Record) -> list[TimedNetwork]:
     rows: list[tuple[str, str, tuple[str, ...], float | None, float | None]] = []
-    for arm in ("teacher", "alone", "distilled"):
+    exported = record.exported_arm
+    for arm in dict.fromkeys(("teacher", "alone", "distilled", exported)):
         std = record.get_number(arm, record.metric, "std")
         value = record.mean(arm, record.metric)
         rows.append((record.arm_name(arm), arm, record.cost_path(arm), value, std))
     # An exported file holds the student of one seed, so it has no standard deviation.
     on_int8 = record.get_number("export", "int8", record.metric)
-    rows.append(("Distilled, ONNX", "distilled", ("export", "onnx"), exported_value(record), None))
-    rows.append(("Distilled, ONNX int8", "distilled", ("export", "int8"), on_int8, None))
+    name = "Distilled" if exported == "distilled" else record.arm_name(exported)
+    rows.append((f"{name}, ONNX", exported, ("export", "onnx"), exported_value(record), None))
+    rows.append((f"{name}, ONNX int8", exported, ("export", "int8"), on_int8, None))
     networks = []
     for name, arm, path, value, std in rows:
         median = record.get_number(*path, "latency", "median_ms")

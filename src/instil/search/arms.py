@@ -101,7 +101,7 @@ def base_data(recipe: Recipe) -> dict[str, Any]:
     data = recipe.model_dump(mode="json")
     if data["teacher"] is not None:
         data["teacher_train"] = data["teacher_train"] or data["train"]
-    return data | {"baselines": [], "export": False, "search": None}
+    return data | {"baselines": [], "exported_arm": "distilled", "export": False, "search": None}
 
 
 def arm_recipe(base: Mapping[str, Any], arm: Arm, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from instil import recipe as recipes
 from instil.experiment.experiment import Experiment
 from instil.experiment.task_builder import build_task
 from instil.recipe.overrides import override
+from instil.recipe.packaged import UnknownRecipe
 from instil.recipe.sections import Recipe
 from instil.recipe.short_forms import expand_short_forms
 from instil.tasks.bases.default_objectives import default_objectives, has_class_counts
@@ -54,7 +55,12 @@ def compression_recipe(model: str, data: str | None, changes: Sequence[str]) -> 
         return _build(_of_run(path), data, changes)
     is_recipe = path.exists() or ":" not in model
     if is_recipe:
-        return recipes.load(model, [*([] if data is None else [f"data={data}"]), *changes])
+        try:
+            return recipes.load(model, [*([] if data is None else [f"data={data}"]), *changes])
+        except UnknownRecipe as error:
+            raise ValueError(
+                f"MODEL: {error} A model has its source in front, such as timm:{model}"
+            ) from error
     if data is None:
         raise ValueError(
             f"DATA: missing. Expected a data source after {model}, such as digits or folder. "

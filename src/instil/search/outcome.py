@@ -11,6 +11,7 @@ from instil.experiment.sample_digest import sample_digest
 from instil.files.atomic import atomic
 from instil.files.json_files import write_json
 from instil.recipe import build
+from instil.recipe.sections import Recipe
 from instil.search.arms import Arm, arm_recipe
 from instil.search.evidence import better_on_test, compare_finalists, mean_with_interval
 from instil.search.page import write_page
@@ -42,7 +43,8 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         text = ". ".join(failures)
         raise RuntimeError(f"search: no finalist is left. {text}. See trials/ for the errors")
     ranked = rank_rows(rows, study.higher_is_better)
-    teacher = study.trainer.evaluate_teacher()
+    names = {arm.name: arm for arm in finalists}
+    teacher = study.trainer.evaluate_teacher(_recipe_of_teacher(study, names.get(ranked[0])))
     facts = _facts_of_subject(study, rows, ranked[0], teacher)
     winner = rows[facts["winner"]]
     state = study.state
@@ -68,11 +70,17 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "trials": trials,
     }
     write_json(study.trainer.folder / OUTCOME, outcome)
-    names = {arm.name: arm for arm in finalists}
     # Both files of a student have the recipe of one arm.
     arm_name = winner["arm"] if "arm" in winner else winner["name"]
     _write_recipe(study, names[arm_name], outcome)
     return outcome
+
+
+def _recipe_of_teacher(study: Study, winner: Arm | None) -> Recipe | None:
+    """Return the recipe whose teacher the winner learned from; None for that of the search."""
+    if winner is None or winner.kind != "teacher":
+        return None
+    return build(arm_recipe(study.base, winner, {}))
 
 
 def _data_facts(study: Study) -> dict[str, Any]:
@@ -171,7 +179,7 @@ def _facts_of_subject(
 def best_recipe(study: Study, winner: Arm) -> str:
     """Return the recipe of the winner as YAML, with the seeds, length and baselines of the search.
 
-    A baseline that wins stands in ``baselines``; the student on labels alone is then the
+    A baseline that wins is the exported arm; the student with the labels of the recipe is then the
     distilled one.
     """
     own = study.trainer.experiment.recipe
@@ -183,6 +191,7 @@ def best_recipe(study: Study, winner: Arm) -> str:
     data |= {"baselines": list(references), "export": is_exported, "name": f"{own.name}-best"}
     if winner.kind == "baseline":
         data["teacher"] = own.model_dump(mode="json")["teacher"]
+        data["exported_arm"] = winner.method
     data["seeds"] = study.final_seeds
     return recipes.to_yaml(build(data))
 

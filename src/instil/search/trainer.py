@@ -78,27 +78,28 @@ class Trainer:
             path.parent.mkdir(exist_ok=True)
             save_student(net, path)
 
-    def evaluate_teacher(self) -> dict[str, Any] | None:
+    def evaluate_teacher(self, recipe: Recipe | None = None) -> dict[str, Any] | None:
         """Evaluate the teacher on validation and test data, after the finalists are chosen.
 
+        Args:
+            recipe: recipe with other teachers. None: that of the search.
+
         Returns:
-            ``score`` (headline metric on the test split), ``test`` and ``validation`` (all
-            metrics) and ``parameters``. The score is None and the metrics are empty for a teacher
-            whose classes or tokens differ from those of the data. The parameters are None for a
-            teacher without a network. None for a recipe without a teacher.
+            ``score`` (test headline metric), all metrics of ``test`` and ``validation``, and
+            ``parameters``; none of them for a teacher of other classes. None without a teacher.
 
         Raises:
             LockedTestError: before the finalists are chosen.
         """
         complete = self.lock.open()
+        experiment = replace(complete, recipe=recipe or complete.recipe)
         with WorkFolder(self.folder) as work:
             evaluator = Evaluator(complete)
-            teachers = SharedTeachers(complete.stages, Fitter(work, evaluator, _ignore))
-            teacher = TeacherScores(evaluator, complete.stages, teachers, work).measure()
+            teachers = self._teachers(experiment, Fitter(work, evaluator, _ignore))
+            teacher = TeacherScores(evaluator, experiment.stages, teachers, work).measure()
         if teacher is None:
             return None
-        # The cost of a recorded teacher is in its store.
-        recorded = (teacher.cost or {}).get("parameters")
+        recorded = (teacher.cost or {}).get("parameters")  # of a store
         return {
             "score": teacher.test.get(complete.task.headline),
             "test": teacher.test,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from instil.core import Batch, Scheme
+from instil.engine import check_shardable
 from instil.engine.cpu_offload import (
     offload_blocks,
     offloaded_parameters,
@@ -75,6 +76,7 @@ class MemoryForecast:
         optimizations: dict[str, Optimization] = {
             learner: training.optimization_of(learner) for learner in self.scheme.learners
         }
+        self._can_shard = _can_shard(self.scheme, optimizations.values())
         states = optimizer_memory(self.scheme, optimizations)
         self.offloadable = offloadable_teachers(self.experiment.recipe, self.scheme)
         self._dtype = dtype_of(train.precision)
@@ -133,7 +135,7 @@ class MemoryForecast:
 
     def _shardings(self) -> list[tuple[bool, int | None]]:
         """Whether weights are sharded, and the size of groups, by the amount of communication."""
-        if self.ranks == 1:
+        if self.ranks == 1 or not self._can_shard:
             return [(False, None)]
         group = self.recipe.train.shard_group or MACHINE
         in_groups = group < self.ranks and self.ranks % group == 0
@@ -235,3 +237,12 @@ def _row(forecast: MemoryForecast, layout: Layout, memory: float | None) -> dict
     parts = forecast.of_rank(layout)
     fits = None if memory is None else forecast.fits(layout, memory)
     return {"name": layout.name, **asdict(parts), "total": parts.total, "fits": fits}
+
+
+def _can_shard(scheme: Scheme, optimizations: Iterable[Optimization]) -> bool:
+    """Whether the weights of a scheme can be sharded and its optimizers update shards."""
+    try:
+        check_shardable(scheme, optimizations)
+    except ValueError:
+        return False
+    return True

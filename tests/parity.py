@@ -22,6 +22,7 @@ from instil.capabilities import GeneratesText
 from instil.catalogue.signatures import parameters
 from instil.core import Balance, Batch, Card, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization, rank
+from instil.items.prefixed_rows import REJECTED
 from instil.networks.latent_neighbours import LatentNeighbours
 from instil.networks.slimmable_cnn import slimmable_cnn
 from instil.objectives.features.attention_transfer import AttentionTransfer
@@ -62,6 +63,7 @@ from instil.schemes.data_free.zskt import ZSKT
 from instil.schemes.language.distil_whisper import DistilWhisper
 from instil.schemes.language.distillm import DistiLLM
 from instil.schemes.language.distillm2 import DistiLLM2
+from instil.schemes.language.dpkd import DPKD
 from instil.schemes.language.kdrl import KDRL
 from instil.schemes.language.minillm import MiniLLM
 from instil.schemes.language.on_policy import OnPolicy
@@ -575,6 +577,11 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "rationale_consistency": lambda: RationaleConsistency(
         texts.net(), None, {"cross_entropy": CrossEntropy()}, counterfactual_weight=0.5
     ),
+    "dpkd": lambda: DPKD(
+        texts.net(),
+        Frozen(texts.net(16, 1)),
+        {"cross_entropy": CrossEntropy(), "forward_kl": ForwardKL()},
+    ),
     "views": lambda: Views(
         viewed(16, 1),
         Frozen(viewed(32, 2)),
@@ -699,6 +706,8 @@ def task_of(scheme: Scheme) -> str:
     """Return the kind of batch that a scheme needs, or the task on the cards of its objectives."""
     if isinstance(scheme, GeneratesText):
         return "writing"
+    if isinstance(scheme, DPKD):
+        return f"two_tasks/{REJECTED}"
     if isinstance(scheme, TwoTasks):
         return f"two_tasks/{scheme.prefix}"
     if isinstance(scheme, TeacherSequenceScheme):

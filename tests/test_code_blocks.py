@@ -946,8 +946,20 @@ def test_images_of_language(folder: Path) -> None:
     assert Path("out/student/processor_config.json").is_file()
 
 
+@pytest.mark.slow
+def test_preference_pairs_of_language(folder: Path) -> None:
+    Path("my.yaml").write_text(blocks("language.md", "yaml")[3])
+    write_model(Path("my_model"), "qwen2", max_position_embeddings=512)
+    pairs = [{"prompt": f"fox {i}?", "chosen": "yes " * (i % 3 + 1)} for i in range(40)]
+    write_jsonl(Path("pairs.jsonl"), [pair | {"rejected": "no"} for pair in pairs])
+    command("run", "my.yaml", *SHORT, "export=false", "--out", "out", folder=folder)
+    result = json.loads(Path("out/result.json").read_text())
+    assert result["status"] == "complete"
+    assert 0 <= result["distilled"]["preferred"]["mean"] <= 1
+
+
 def test_quantized_models_of_language(folder: Path) -> None:
-    text = blocks("language.md", "yaml")[4]
+    text = blocks("language.md", "yaml")[5]
     head = "task: language\ndata: {name: chat, files: chat.jsonl, tokenizer: my_teacher}\n"
     Path("my.yaml").write_text(f"{head}{text}objectives: {{forward_kl: {{}}}}\n")
     student = recipes.load("my.yaml").student
@@ -957,7 +969,7 @@ def test_quantized_models_of_language(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_rollouts_of_language(empty_folder: Path) -> None:
-    Path("my.yaml").write_text(blocks("language.md", "yaml")[5])
+    Path("my.yaml").write_text(blocks("language.md", "yaml")[6])
     small = ["data.rows=16", "data.batch_size=4", "teacher_train.epochs=1"]
     command("run", "my.yaml", *SHORT, *small, "--out", "out", folder=empty_folder)
     records = Path("out/metrics.jsonl").read_text().splitlines()
@@ -976,7 +988,7 @@ def test_folders_of_seq2seq(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_folders_of_language(folder: Path) -> None:
-    text = blocks("language.md", "yaml")[3]
+    text = blocks("language.md", "yaml")[4]
     Path("my.yaml").write_text(text)
     write_model(Path("my_teacher"), "qwen2", max_position_embeddings=512)
     write_model(Path("my_student"), "llama", max_position_embeddings=512, num_hidden_layers=1)

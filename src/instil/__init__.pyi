@@ -71,6 +71,7 @@ from .objectives.logits.dlb import DLB as DLB
 from .schemes.diffusion.dmd import DMD as DMD
 from .schemes.diffusion.dmd2 import DMD2 as DMD2
 from .schemes.offline.dphubert import DPHuBERT as DPHuBERT
+from .schemes.language.dpkd import DPKD as DPKD
 from .objectives.relations.dsd import DSD as DSD
 from .objectives.logits.dskd import DSKD as DSKD
 from .objectives.logits.dskd_cma import DSKDCMA as DSKDCMA
@@ -609,6 +610,7 @@ __all__ = [
     "DMD",
     "DMD2",
     "DPHuBERT",
+    "DPKD",
     "DSD",
     "DSKD",
     "DSKDCMA",

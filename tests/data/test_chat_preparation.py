@@ -66,6 +66,7 @@ def test_the_fingerprint_covers_files_tokenizer_template_and_options(
     for other in (
         ChatEncoder(encoder.tokenizer, encoder.template, "all"),
         ChatEncoder(encoder.tokenizer, template, "assistant"),
+        ChatEncoder(encoder.tokenizer, encoder.template, "assistant", preferences=True),
         ChatEncoder(ByteTokenizer(), encoder.template, "assistant"),
         ChatEncoder(
             load_tokenizer(str(tmp_path / "tokenizer"), (), end="<|endoftext|>"),
@@ -75,7 +76,7 @@ def test_the_fingerprint_covers_files_tokenizer_template_and_options(
     ):
         prints.add(fingerprint([file], other))
     prints.add(fingerprint([source(tmp_path, conversations(4))], encoder))
-    assert len(prints) == 7
+    assert len(prints) == 8
 
 
 def test_damaged_and_abandoned_files_are_replaced(tmp_path: Path, encoder: ChatEncoder) -> None:

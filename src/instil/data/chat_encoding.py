@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,8 +14,10 @@ from instil.data.chat_chunk import Chunk
 from instil.data.chat_images import ImageProcessor
 from instil.data.chat_offsets import Offsets, bytes_of, covered, tokens_and_offsets
 from instil.data.chat_rows import ChatRow, chat_row
+from instil.data.chat_tally import Tally
 from instil.data.chat_template import ChatTemplate, Span
 from instil.data.image_files import located_images
+from instil.data.preference_rows import rejected_row
 
 LossOn = Literal["assistant", "completion", "all"]
 MAX_BYTES = (1 << 15) - 1
@@ -42,33 +44,6 @@ class Encoded(NamedTuple):
     images: tuple[str, ...] = ()
 
 
-@dataclass
-class Tally:
-    """Number of rows with a peculiarity, and the first of them.
-
-    Attributes:
-        counts: number of rows by peculiarity.
-        first: file and line of the first row by peculiarity.
-        total: number of all rows.
-    """
-
-    counts: dict[str, int] = field(default_factory=dict)
-    first: dict[str, str] = field(default_factory=dict)
-    total: int = 0
-
-    def add(self, name: str, where: str) -> None:
-        """Count a row."""
-        self.counts[name] = self.counts.get(name, 0) + 1
-        self.first.setdefault(name, where)
-
-    def merge(self, other: Tally) -> None:
-        """Add the counts of later rows."""
-        self.total += other.total
-        for name, count in other.counts.items():
-            self.counts[name] = self.counts.get(name, 0) + count
-            self.first.setdefault(name, other.first[name])
-
-
 class ChatEncoder:
     """Encoder of conversations, prompts with answers, and plain texts.
 
@@ -78,6 +53,7 @@ class ChatEncoder:
         loss_on: tokens that are learned. assistant: all answers. completion: the last answer, or
             all that follows the prompt. all: every token.
         images: processor of the images; None for a model of texts.
+        preferences: whether the rejected text of each row follows the preferred one.
     """
 
     def __init__(
@@ -86,11 +62,13 @@ class ChatEncoder:
         template: ChatTemplate | None,
         loss_on: LossOn,
         images: ImageProcessor | None = None,
+        preferences: bool = False,
     ):
         self.tokenizer = tokenizer
         self.template = template
         self.loss_on = loss_on
         self.images = images
+        self.preferences = preferences
 
     def encode_chunk(self, chunk: Chunk) -> tuple[list[Encoded], Tally]:
         """Encode rows of a file.
@@ -104,18 +82,30 @@ class ChatEncoder:
         Raises:
             ValueError: for a row of another form, or one that the template refuses.
         """
-        texts = []
+        texts: list[Encoded] = []
         tally = Tally()
         for index, raw in enumerate(chunk.rows):
             if isinstance(raw, str) and not raw.strip():
                 continue
-            row = chat_row(raw, f"{chunk.name}, {chunk.unit} {chunk.first + index}")
-            if row.images:
-                row = replace(row, images=located_images(row.images, chunk.folder))
+            where = f"{chunk.name}, {chunk.unit} {chunk.first + index}"
+            rows = [chat_row(raw, where)]
+            if self.preferences:
+                rows.append(chat_row(rejected_row(raw, where), where))
             tally.total += 1
-            if (text := self._encode(row, tally)) is not None:
-                texts.append(text)
+            texts += self._encode_all([_located(row, chunk) for row in rows], tally)
         return texts, tally
+
+    def _encode_all(self, rows: Sequence[ChatRow], tally: Tally) -> list[Encoded]:
+        """Encode the texts of a row; none if one of them cannot be learned."""
+        texts = []
+        for row in rows:
+            if (text := self._encode(row, tally)) is None:
+                return []
+            texts.append(text)
+        if self.preferences and np.array_equal(texts[0].tokens, texts[1].tokens):
+            tally.add("equal", rows[0].where)
+            return []
+        return texts
 
     def _encode(self, row: ChatRow, tally: Tally) -> Encoded | None:
         if self.loss_on != "all" and row.has_empty_answer():
@@ -234,3 +224,10 @@ class ChatEncoder:
             elif not len(ends):
                 all_end = False
         return all_end
+
+
+def _located(row: ChatRow, chunk: Chunk) -> ChatRow:
+    """Return a row with the paths of its images from the folder of the file."""
+    if not row.images:
+        return row
+    return replace(row, images=located_images(row.images, chunk.folder))

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from instil.data.chat_chunk import Chunk
-from instil.data.chat_encoding import ChatEncoder, Encoded, Tally
+from instil.data.chat_encoding import ChatEncoder, Encoded
 from instil.data.chat_files import ChatFile, ChatSource, total_bytes
+from instil.data.chat_tally import Tally
 from instil.data.chat_worker import receive, send
 from instil.data.token_arrays import MANIFEST, TokenArrays, write_arrays
 from instil.files.cache import cache_folder
@@ -78,6 +79,8 @@ def fingerprint(sources: Sequence[ChatSource], encoder: ChatEncoder) -> str:
     }
     if template is not None and template.reads_parts:
         facts["reads_parts"] = True
+    if encoder.preferences:
+        facts["preferences"] = True
     if encoder.images is not None:
         facts["processor"] = encoder.images.digest()
         # The images of a file with the same content may differ in another folder.

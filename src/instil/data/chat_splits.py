@@ -19,13 +19,14 @@ REASONS = {
     "empty": "have an empty answer, or none, and are left out",
     "unlearned": "have no token to learn and are left out",
     "endless": ENDLESS,
+    "equal": "have a rejected answer that equals the preferred one and are left out",
     "toolless": "have tools or calls of tools that the chat template does not write",
 }
 """Ends of the notes on rows, by the names in ``Tally``."""
 
 
 def texts_of_splits(
-    arrays: Mapping[str, TokenArrays], shares: tuple[float, float]
+    arrays: Mapping[str, TokenArrays], shares: tuple[float, float], step: int = 1
 ) -> dict[str, tuple[TokenArrays, Integers]]:
     """Return the arrays and the texts of each split; missing splits are held out of training.
 
@@ -34,6 +35,7 @@ def texts_of_splits(
     Args:
         arrays: texts of the splits that have files.
         shares: shares of validation and test texts, for splits without files.
+        step: number of texts of a row; the first of each row is returned.
 
     Raises:
         ValueError: without training files, for a split without texts, and for a share that leaves
@@ -46,23 +48,24 @@ def texts_of_splits(
             problem = "; ".join(tally_notes(part, split)) or "the files are empty"
             raise ValueError(f"files.{split}: there is no text to learn: {problem}")
     train = arrays["train"]
-    order = balanced_order(torch.zeros(len(train)), HOLD_OUT_SEED).tolist()
-    group = _origins(train) if len(arrays) < len(SPLITS) else []
+    num_rows = len(train) // step
+    order = balanced_order(torch.zeros(num_rows), HOLD_OUT_SEED).tolist()
+    group = _origins(train)[::step] if len(arrays) < len(SPLITS) else []
     texts: dict[str, tuple[TokenArrays, Integers]] = {}
     for split, share in (("test", shares[1]), ("validation", shares[0])):
         if split in arrays:
-            texts[split] = (arrays[split], np.arange(len(arrays[split])))
+            texts[split] = (arrays[split], np.arange(0, len(arrays[split]), step))
             continue
-        count = round(share * len(train))
+        count = round(share * num_rows)
         chosen = set(whole_groups(order, group, count)) if 0 < count < len(order) else set(order)
         order = [row for row in order if row not in chosen]
         if not order:
             raise ValueError(
-                f"{split}: a share of {share} of {len(train)} texts leaves a split empty. Set "
+                f"{split}: a share of {share} of {num_rows} texts leaves a split empty. Set "
                 f"files.{split}, or another share"
             )
-        texts[split] = (train, np.array(sorted(chosen)))
-    texts["train"] = (train, np.array(sorted(order)))
+        texts[split] = (train, step * np.array(sorted(chosen)))
+    texts["train"] = (train, step * np.array(sorted(order)))
     return texts
 
 

@@ -7,62 +7,40 @@ from dataclasses import replace
 from itertools import chain
 from typing import Annotated, Literal
 
-from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch
 from instil.data.documents import Document
-from instil.data.fitting import REFUSED
+from instil.data.row_pairs import rows_of_pairs
 from instil.data.splits import Splits
-from instil.data.token_packing import pruned, rows_of_parts
-from instil.data.token_rows import TokenRows
 from instil.data.tokenizers import Tokenizer
+from instil.items.prefixed_rows import REJECTED
 
-RationaleUse = Literal["ignore", "answer", "task", "counterfactual"]
+RationaleUse = Literal["ignore", "answer", "task", "counterfactual", "preference"]
 RationaleOption = Annotated[
     RationaleUse,
     Doc(
         "use of a row's rationale; answer: the answer begins with it (chain of thought), task: it "
         "is the answer of a second task, for the scheme step_by_step; counterfactual: the answer "
-        "begins with it, and wrong rationales are a second task, for rationale_consistency"
+        "begins with it, and wrong rationales are a second task, for rationale_consistency; "
+        "preference: the answer begins with it, and the wrong rationale with its answer is the "
+        "rejected text of a pair, for dpkd"
     ),
 ]
 PREFIXES: dict[RationaleUse, tuple[str, str]] = {
     "task": ("[label] ", "[rationale] "),
     "counterfactual": ("[Factual] ", "[Counterfactual] "),
+    "preference": ("", ""),
 }
 """Beginnings of the prompts of both tasks (Hsieh et al. 2023, section 3.2; Wang et al. 2023)."""
-KEYS: dict[RationaleUse, str] = {"task": "rationale_", "counterfactual": "counterfactual_"}
-"""Prefix of the batch keys of the second task."""
-
-
+KEYS: dict[RationaleUse, str] = {
+    "task": "rationale_",
+    "counterfactual": "counterfactual_",
+    "preference": REJECTED,
+}
+"""Prefix of the batch keys of the second task, or of the rejected texts."""
 EXPECTED = "'prompt', 'rationale' and 'completion'"
 EXPECTED_WRONG = "'wrong_rationale' and 'wrong_completion'"
-
-
-class RationaleRows(TokenRows):
-    """Rows of answers, with those of a second task under prefixed keys.
-
-    Args:
-        answers: rows of the first task.
-        others: rows of the second task, one for each row of the first.
-        prefix: beginning of the keys of the second task, such as ``rationale_``.
-    """
-
-    def __init__(self, answers: TokenRows, others: TokenRows, prefix: str):
-        # This object takes over the attributes of the rows of answers, which are complete.
-        vars(self).update(vars(answers))
-        self.others = others
-        self.prefix = prefix
-
-    def inputs(self, rows: Tensor) -> Batch:
-        second = self.others.inputs(rows) | {"label": self.others.label[rows]}
-        prefixed = {f"{self.prefix}{key}": value for key, value in second.items()}
-        return super().inputs(rows) | prefixed
-
-    def _take(self, rows: Tensor) -> None:
-        self.tensors = TokenRows.inputs(self, rows)
-        self.others = self.others.subset(rows)
+EXPECTED_PAIR = "'prompt', 'completion' and 'wrong_completion'"
 
 
 def with_rationales(parts: Sequence[Sequence[Document]], separator: str) -> list[list[Document]]:
@@ -99,13 +77,14 @@ def two_tasks(
 
     With ``task``, the answers of the tasks are the answer and the rationale. With
     ``counterfactual``, they are the rationale with the answer, and the wrong answer after a prompt
-    that ends with the wrong rationale.
+    that ends with the wrong rationale. With ``preference``, they are the rationale with the answer,
+    and the wrong rationale with the wrong answer; rationales may be missing.
 
     Args:
         parts: train, validation and test documents with prompts and rationales.
         tokenizer: tokenizer of the rows.
         length: length of a row in tokens, for both tasks.
-        use: ``task`` or ``counterfactual``.
+        use: ``task``, ``counterfactual`` or ``preference``.
         limits: largest number of rows of each part; None for all.
         prune: whether to reduce the vocabulary to the tokens of the rows.
         prefixes: beginnings of the prompts of both tasks. Default: those of the papers.
@@ -118,28 +97,30 @@ def two_tasks(
         ValueError: for documents without a prompt or a rationale, and those that are longer than
             a row.
     """
-    _check_rationales(parts, every=True)
+    if use == "preference":
+        _check_wrong_answers(parts)
+    else:
+        _check_rationales(parts, every=True)
     if use == "counterfactual":
         _check_wrong_rationales(parts)
-    pairs = [[_tasks(document, use, separator) for document in part] for part in parts]
-    tasks = []
-    for index, prefix in enumerate(prefixes or PREFIXES[use]):
-        documents = [[_begin(pair[index], prefix) for pair in part] for part in pairs]
-        tasks.append(rows_of_parts(documents, tokenizer, length, limits, REFUSED)[0])
-    rows, tokens = pruned([*tasks[0], *tasks[1]], tokenizer, prune)
-    size = len(tokens) or tokenizer.size
-    data = [TokenRows(part, length, size, tokenizer, tokens) for part in rows]
-    train, validation, test = (RationaleRows(data[i], data[i + 3], KEYS[use]) for i in range(3))
-    return Splits(train, validation, test, train.classes, train.kind)
+    first, second = prefixes or PREFIXES[use]
+    pairs: list[list[tuple[Document, Document]]] = []
+    for part in parts:
+        tasks = [_tasks(document, use, separator) for document in part]
+        pairs.append([(_begin(one, first), _begin(other, second)) for one, other in tasks])
+    return rows_of_pairs(pairs, KEYS[use], tokenizer, length, limits, prune)
 
 
 def _tasks(document: Document, use: RationaleUse, separator: str) -> tuple[Document, Document]:
     """Return the documents of both tasks, without the beginnings of their prompts."""
     if use == "task":
         return document, replace(document, text=document.rationale)
+    right = _with_rationale(document, separator)
+    if use == "preference":
+        wrong = replace(document, text=document.wrong_answer, rationale=document.wrong_rationale)
+        return right, _with_rationale(wrong, separator)
     prompt = f"{document.prompt}{document.wrong_rationale}{separator}"
-    wrong = replace(document, prompt=prompt, text=document.wrong_answer)
-    return _with_rationale(document, separator), wrong
+    return right, replace(document, prompt=prompt, text=document.wrong_answer)
 
 
 def _begin(document: Document, prefix: str) -> Document:
@@ -163,6 +144,14 @@ def _check_wrong_rationales(parts: Sequence[Sequence[Document]]) -> None:
     ]
     if missing:
         raise _error(documents, missing, "wrong rationale", EXPECTED_WRONG, "answer")
+
+
+def _check_wrong_answers(parts: Sequence[Sequence[Document]]) -> None:
+    """Raise ValueError if a document has no prompt or no wrong answer."""
+    documents = list(chain.from_iterable(parts))
+    missing = [one for one in documents if not one.wrong_answer.strip() or one.prompt is None]
+    if missing:
+        raise _error(documents, missing, "prompt and wrong answer", EXPECTED_PAIR, "ignore")
 
 
 def _error(

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instil.data.chat_encoding import LEARNED, Encoded, Tally
+from instil.data.chat_encoding import LEARNED, Encoded
+from instil.data.chat_tally import Tally
 from instil.data.image_files import image_state, is_unchanged
 from instil.files.atomic import atomic
 

@@ -17,6 +17,7 @@ from instil.engine.cpu_offload import device_of
 from instil.tasks.bases.causal_model import call, require_causal
 from instil.tasks.bases.checks import check_compares_tokens, check_token_objectives
 from instil.tasks.bases.continuations import texts_after_prompts
+from instil.tasks.bases.preferred_texts import check_pairs, preferred_texts
 from instil.tasks.bases.task import Evaluation, LabelKind, Task
 from instil.tasks.bases.token_losses import LARGEST_EXPONENT, token_losses, vocabulary_size
 from instil.tasks.bases.verified_answers import verified_answers
@@ -42,7 +43,7 @@ class Language(Task):
     headline = "perplexity"
     higher_is_better = False
     secondary = ("bits_per_byte",)
-    further_headlines: ClassVar = ("solved",)
+    further_headlines: ClassVar = ("solved", "preferred")
     kinds = ("token",)
     has_token_outputs = True
     baselines: ClassVar = {"token": ("alone",)}
@@ -55,13 +56,15 @@ class Language(Task):
         super().__init__(kind)
 
     def set_data(self, splits: Splits) -> None:
-        """Check that the data have a verifier if the headline needs one.
+        """Check that the data have a verifier, or preference pairs, if the headline needs them.
 
         Raises:
             ValueError: if they have none.
         """
+        if self.headline == "preferred":
+            check_pairs(splits.test)
         has_verifier = getattr(splits.train, "verifier", None) is not None
-        if self.headline in self.further_headlines and not has_verifier:
+        if self.headline == "solved" and not has_verifier:
             raise ValueError(
                 f"headline: {self.headline} is the share of correct answers. Expected data with a "
                 "verifier. Set data.verifier"
@@ -167,17 +170,20 @@ class Language(Task):
     ) -> Evaluation:
         """Generate text after prompts, or after the first half of rows of text, and measure it.
 
-        Metrics and details are those of ``texts_after_prompts``; none for samples without text.
+        Metrics and details are those of ``texts_after_prompts`` and ``preferred_texts``; none for
+        samples without text.
         """
         if not hasattr(samples, "text_of"):
             return {}, {}
-        return texts_after_prompts(net, samples, teacher)
+        metrics, details = texts_after_prompts(net, samples, teacher)
+        return metrics | preferred_texts(net, samples), details
 
     def evaluate_answers(self, net: nn.Module, samples: Any) -> dict[str, float]:
-        """Compute the metrics of ``verified_answers``; none for samples without a verifier."""
+        """Compute the metrics of ``verified_answers`` and ``preferred_texts``, if there are any."""
+        preferred = preferred_texts(net, samples)
         if getattr(samples, "verifier", None) is None:
-            return {}
-        return verified_answers(net, samples)
+            return preferred
+        return verified_answers(net, samples) | preferred
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None

@@ -74,6 +74,16 @@ def test_wrong_rationales_have_one_wrong_sum_and_the_answer_that_follows() -> No
         assert answer != whole[-3:]
 
 
+def test_rejected_texts_have_the_wrong_rationale_and_its_answer() -> None:
+    samples = arithmetic(2, 40, 20, rationale="preference").train
+    assert texts(samples) == texts(arithmetic(2, 40, 20, rationale="answer").train)
+    wrong = texts(arithmetic(2, 40, 20, rationale="counterfactual").train, "counterfactual_")
+    # There, the prompt begins with a plus sign and ends with the wrong rationale.
+    whole = [f"{prompt}{answer}" for prompt, answer in wrong]
+    rejected = [f"+{prompt}{text}" for prompt, text in texts(samples, "rejected_")]
+    assert rejected == whole
+
+
 def test_both_forms_of_the_right_answer_are_accepted() -> None:
     plain, reasoned = (arithmetic(2, 40, 20, rationale=use).test for use in ("ignore", "answer"))
     verify = TokenVerifier(plain)

@@ -366,3 +366,24 @@ def test_files_without_wrong_rationales_are_refused(tmp_path: Path) -> None:
         text(str(path), length=64, rationale="counterfactual")
     with pytest.raises(ValueError, match=r"^rationale: counterfactual supports no teacher_tok"):
         text(str(path), length=64, rationale="counterfactual", domain="law")
+
+
+def test_wrong_answers_are_the_rejected_texts_of_pairs(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{index}?", "completion": f"{index}"} for index in range(40)]
+    for index, row in enumerate(rows):
+        row["wrong_completion"] = f"{index + 1}"
+        if index % 2:
+            row |= {"rationale": "Count.", "wrong_rationale": "Guess."}
+    train = text(str(lines(tmp_path, *rows)), length=64, rationale="preference").train
+    batch = train.__getitems__(range(len(train)))
+    for row in range(len(train)):
+        both = []
+        for prefix in ("", "rejected_"):
+            label = batch[f"{prefix}label"][row][batch[f"{prefix}valid"][row]].tolist()
+            both.append(train.text_of(label[:-1]))
+        index = int(both[0].removeprefix("Count.\n"))
+        reasons = ("Count.\n", "Guess.\n") if index % 2 else ("", "")
+        assert both == [f"{reasons[0]}{index}", f"{reasons[1]}{index + 1}"]
+    del rows[7]["wrong_completion"]
+    with pytest.raises(ValueError, match=r"1 of 40 texts have no prompt and wrong answer"):
+        text(str(lines(tmp_path, *rows)), length=64, rationale="preference")

@@ -34,7 +34,8 @@ def arithmetic(
 
     A prompt is ``58+27=``. The rationale ``8+7+0=15=5+2+1=08=`` adds the digits from the last to
     the first, with the carry as the third number. A wrong rationale, for ``rationale:
-    counterfactual``, has a wrong sum of two digits, and its answer is the one that follows.
+    counterfactual`` and ``rationale: preference``, has a wrong sum of two digits, and its answer is
+    the one that follows.
 
     A token is a character or the end. The rows are long enough for rationale and answer with every
     ``rationale``, so that a teacher can write both after a prompt. No problem occurs twice. The
@@ -72,8 +73,9 @@ def arithmetic(
     length = len(PREFIXES[1]) + prompt + steps + answer
     tokenizer = ByteTokenizer()
     if rationale in KEYS:
+        prefixes = None if rationale == "preference" else PREFIXES
         splits = two_tasks(
-            parts, tokenizer, length, rationale, prune=True, prefixes=PREFIXES, separator=""
+            parts, tokenizer, length, rationale, prune=True, prefixes=prefixes, separator=""
         )
         return set_verifier(splits, verifier)
     shown = with_rationales(parts, "") if rationale == "answer" else parts

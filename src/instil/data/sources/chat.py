@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,8 @@ from instil.data.chat_images import ImageProcessor, check_image_options
 from instil.data.chat_preparation import prepared
 from instil.data.chat_splits import tally_notes, texts_of_splits
 from instil.data.chat_template import load_template
-from instil.data.ragged_fitting import Fit, Truncation, fit_texts
+from instil.data.ragged_fitting import Fit, Integers, Truncation, fit_texts
+from instil.data.ragged_pairs import RaggedPairs, fit_pairs
 from instil.data.ragged_rows import RaggedRows
 from instil.data.special_tokens import BosOption, EndOption
 from instil.data.splits import (
@@ -78,6 +80,10 @@ def chat(
     packing: Annotated[
         bool, Doc("whether training rows hold several texts, which do not see one another")
     ] = False,
+    preferences: Annotated[
+        bool,
+        Doc("whether rows are preference pairs with a rejected answer, for the scheme dpkd"),
+    ] = False,
     rows: Limit = None,
     held_out: HeldOut = None,
     validation: ValidationOption = 0.1,
@@ -110,6 +116,9 @@ def chat(
     images, whose paths start from the folder of the data file; the processor of the tokenizer's
     folder prepares them. A batch is padded to its longest row.
 
+    With ``preferences`` a row has a preferred and a rejected answer, and batches have the tokens of
+    the rejected one under keys that begin with ``rejected_``.
+
     The tokens are kept in memory-mapped files in the cache, by the contents of the files, the
     tokenizer, the template and ``loss_on``.
 
@@ -126,29 +135,32 @@ def chat(
     loaded = load_tokenizer(tokenizer, (), base, end, bos)
     template = load_template(chat_template, loaded, base)
     images = ImageProcessor.of(loaded)
-    encoder = ChatEncoder(loaded, template, loss_on, images)
+    encoder = ChatEncoder(loaded, template, loss_on, images, preferences)
+    if preferences:
+        _check_pair_options(truncation, packing)
     sources = chat_sources(files, config, base)
     arrays = {split: prepared(parts, encoder, processes) for split, parts in sources.items()}
     if any(part.images for part in arrays.values()):
         check_image_options(truncation, packing, prune)
-    texts = texts_of_splits(arrays, (validation, test))
+    texts = texts_of_splits(arrays, (validation, test), 2 if preferences else 1)
     names = ("train", "validation", "test")
-    fits: dict[str, tuple[TokenArrays, Fit]] = {}
+    fits: dict[str, tuple[TokenArrays, list[Fit]]] = {}
     for split, limit in zip(names, (rows, held_out, held_out), strict=True):
         part, selected = texts[split]
-        fits[split] = (part, fit_texts(part, selected[:limit], length, truncation))
+        fits[split] = (part, _fits(part, selected[:limit], length, truncation, preferences))
     tokens = _vocabulary(fits, loaded) if prune else []
     if template is not None and isinstance(loaded, SubwordTokenizer):
         # The exported student has the template of its training.
         loaded.files = replace(loaded.files, chat_template=template.without_marks())
-    data = [
-        RaggedRows(part, fit, _row_keys(part, fit, arrays), length, loaded, tokens, images)
-        for part, fit in fits.values()
-    ]
-    for samples, split in zip(data, names, strict=True):
-        own = arrays.get(split)
-        samples.notes = (*tally_notes(own, split), *_fit_notes(fits[split][1], split))
+    data: list[RaggedRows] = []
+    for split, (part, of_split) in fits.items():
+        common = (_row_keys(part, of_split[0], arrays), length, loaded, tokens, images)
+        samples = RaggedRows(part, of_split[0], *common)
+        if preferences:
+            samples = RaggedPairs(part, of_split, *common)
+        samples.notes = (*tally_notes(arrays.get(split), split), *_fit_notes(of_split, split))
         samples.source_split = split if split in arrays else "train"
+        data.append(samples)
     train = data[0].packed() if packing else data[0]
     splits = Splits(train, data[1], data[2], train.classes, train.kind)
     return set_verifier(splits, verifier)
@@ -177,14 +189,37 @@ def _row_keys(part: TokenArrays, fit: Fit, arrays: Mapping[str, TokenArrays]) ->
     return keys
 
 
-def _vocabulary(fits: Mapping[str, tuple[TokenArrays, Fit]], tokenizer: Tokenizer) -> list[int]:
+def _fits(
+    part: TokenArrays, texts: Integers, length: int, truncation: Truncation, preferences: bool
+) -> list[Fit]:
+    """Parts of the texts for each row; with pairs, those of the rejected texts follow."""
+    if preferences:
+        return list(fit_pairs(part, texts, length, truncation))
+    return [fit_texts(part, texts, length, truncation)]
+
+
+def _vocabulary(
+    fits: Mapping[str, tuple[TokenArrays, Sequence[Fit]]], tokenizer: Tokenizer
+) -> list[int]:
     """Smallest vocabulary of the rows."""
     is_used = np.zeros(tokenizer.size, bool)
-    for part, fit in fits.values():
-        for start, stop in zip(fit.start, fit.stop, strict=True):
-            is_used[part.tokens[start:stop]] = True
+    for part, of_split in fits.values():
+        for fit in of_split:
+            for start, stop in zip(fit.start, fit.stop, strict=True):
+                is_used[part.tokens[start:stop]] = True
     return sorted(tokenizer.closed(is_used.nonzero()[0].tolist()))
 
 
-def _fit_notes(fit: Fit, split: str) -> list[str]:
-    return [f"{split} texts: {note}" for note in fit.notes]
+def _check_pair_options(truncation: Truncation, packing: bool) -> None:
+    """Raise ValueError for options that preference pairs do not support."""
+    if packing or truncation == "split":
+        option = "packing" if packing else "truncation: split"
+        raise ValueError(
+            f"preferences: rows of pairs support no {option}. Expected one row for each text. "
+            "Leave it out"
+        )
+
+
+def _fit_notes(fits: Sequence[Fit], split: str) -> list[str]:
+    notes = chain.from_iterable(fit.notes for fit in fits)
+    return [f"{split} texts: {note}" for note in notes]

@@ -106,7 +106,8 @@ def text(
     tokenizers have a token boundary (see ``AlignedRows``). Such rows have no context and domain.
 
     With ``rationale: task`` the rationales are rows of a second task (see ``two_tasks``), and with
-    ``rationale: counterfactual`` the wrong ones. Its prompts and answers must fit into a row.
+    ``rationale: counterfactual`` the wrong ones. With ``rationale: preference`` the wrong answers
+    are the rejected texts of pairs. All prompts and answers must fit into a row.
 
     Args:
         base: folder that relative paths start from.

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from instil.core import Batch, Objective, Objectives, Scheme, Teacher, Update
+from instil.items.prefixed_rows import prefixed_rows
 from instil.objectives.labels.cross_entropy import CrossEntropy
 
 
@@ -78,10 +79,4 @@ class TwoTasks(Scheme):
 
     def second_task(self, batch: Batch) -> Batch:
         """Return the batch with the rows of the second task in place of those of the first."""
-        own = {
-            key.removeprefix(self.prefix): value
-            for key, value in batch.items()
-            if key.startswith(self.prefix)
-        }
-        shared = {key: value for key, value in batch.items() if not key.startswith(self.prefix)}
-        return shared | own
+        return prefixed_rows(batch, self.prefix)

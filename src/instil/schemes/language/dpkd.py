@@ -1,0 +1,173 @@
+"""Direct preference distillation: preferred texts against rejected ones, relative to a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Doc
+
+from instil.cards import at_progress
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Outputs,
+    Positive,
+    Scheme,
+    Teacher,
+    Update,
+    mean,
+)
+from instil.functional.token_log_probs import token_log_probs
+from instil.generation.options import Sampling
+from instil.items.prefixed_rows import REJECTED, prefixed_rows
+from instil.schemes.bases.common_vocabulary import common_vocabulary
+
+
+def dpkd_loss(
+    student_preferred: Tensor,
+    student_rejected: Tensor,
+    teacher_preferred: Tensor,
+    teacher_rejected: Tensor,
+    beta: float = 0.1,
+) -> Tensor:
+    """Direct preference distillation loss of pairs of texts (Li et al. 2024).
+
+    ``-log sigmoid(beta * margin)``, where the margin is the difference of the student's
+    log-probability ratios to the teacher on the preferred and on the rejected text. It is the loss
+    of DPO (Rafailov et al. 2023) with the teacher as the reference.
+
+    Args:
+        student_preferred: student log-probabilities of the preferred texts (N,).
+        student_rejected: student log-probabilities of the rejected texts (N,).
+        teacher_preferred: teacher log-probabilities of the preferred texts (N,).
+        teacher_rejected: teacher log-probabilities of the rejected texts (N,).
+        beta: scale of the margin, > 0.
+
+    Returns:
+        One value per pair (N,).
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.tensor([[-3.0, -2.0], [-1.0, -6.0]])
+        >>> dpkd_loss(student[:1], student[1:], teacher[:1], teacher[1:], beta=0.5)
+        tensor([3.0486])
+    """
+    margin = (student_preferred - teacher_preferred) - (student_rejected - teacher_rejected)
+    return -F.logsigmoid(beta * margin)
+
+
+class DPKD(Scheme):
+    """Training on pairs of a preferred and a rejected text (Li et al. 2024).
+
+    The objectives, such as cross_entropy and forward_kl, apply to the preferred texts. The loss
+    ``preference`` raises the probability of the preferred text against that of the rejected one,
+    both relative to the teacher's. Rejected texts have keys that begin with ``rejected_``.
+    """
+
+    card = Card(
+        "Direct Preference Knowledge Distillation for Large Language Models",
+        "https://arxiv.org/abs/2406.19774",
+        "arXiv",
+        2024,
+        source="offline",
+        algorithms=("contrastive",),
+        tasks=("language",),
+        labels=("single",),
+        tags=("changed_inputs",),
+        equation=r"-\log \sigma\left(\beta \log \frac{p^s(y^+ | x)}{p^t(y^+ | x)} - "
+        r"\beta \log \frac{p^s(y^- | x)}{p^t(y^- | x)}\right)",
+        use="For preference pairs, such as those of DPO, and a teacher that is better than the "
+        "student. The rejected texts show mistakes that the preferred ones cannot show.",
+        pitfalls="The loss compares two texts and does not hold the probability of either up, so "
+        "combine it with cross_entropy or forward_kl. Long texts have large margins; "
+        "`per_token` divides by the number of tokens. The logits of both networks are in memory.",
+        deviations="The pairs are part of the data. In the paper, the teacher's text is preferred "
+        "to the student's. In the authors' code the loss compares the most likely tokens of both "
+        "networks at each position of the data's text.",
+    )
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        objectives: Objectives | Mapping[str, Objective],
+        beta: Annotated[
+            Positive, Doc("scale of the margin; a larger one is satisfied by a smaller margin")
+        ] = 0.1,
+        per_token: Annotated[
+            bool, Doc("divide the log-probability of a text by its number of tokens")
+        ] = False,
+        preference_weight: Annotated[NonNegative, Doc("weight of the loss ``preference``")] = 1.0,
+    ):
+        super().__init__(student, teacher, objectives)
+        self.beta = beta
+        self.per_token = per_token
+        self.preference_weight = preference_weight
+        # Number of tokens that both networks have; ``build`` sets it.
+        self.vocabulary: int | None = None
+
+    def build(self, batch: Batch) -> None:
+        if self.teacher is None:
+            raise ValueError(
+                "dpkd needs a teacher. Expected a network that rates both texts of a pair, got None"
+            )
+        if f"{REJECTED}input_ids" not in batch:
+            raise ValueError(
+                f"dpkd needs preference pairs. Expected '{REJECTED}input_ids' in the batch, got "
+                f"{', '.join(batch)}. Set data.preferences=true for the source chat, or "
+                "data.rationale=preference for text and arithmetic"
+            )
+        if "teacher_input_ids" in batch:
+            raise ValueError(
+                "teacher.tokenizer: dpkd compares the probabilities of texts. Expected one "
+                "tokenizer for student and teacher. Leave teacher.tokenizer out"
+            )
+        self.vocabulary = common_vocabulary(self.forward_both(batch), Sampling())
+        super().build(batch)
+
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | {"logits"}
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        return super().counts(batch) | {"preference": _has_both_texts(batch).sum()}
+
+    def step(self, batch: Batch) -> Iterator[Update]:
+        yield self._losses(batch)
+
+    def _losses(self, batch: Batch) -> Update:
+        student, teacher = self.forward_both(batch)
+        update: Update = self.objectives(student, teacher, batch)
+        preferred = self._text_log_probs(student, teacher, batch)
+        del student, teacher
+        rows = prefixed_rows(batch, REJECTED)
+        rejected = self._text_log_probs(*self.forward_both(rows), rows)
+        beta = at_progress(self.beta, batch)
+        values = dpkd_loss(preferred[0], rejected[0], preferred[1], rejected[1], beta)
+        loss = mean(values, _has_both_texts(batch))
+        update.losses["preference"] = at_progress(self.preference_weight, batch) * loss
+        return update
+
+    def _text_log_probs(
+        self, student: Outputs, teacher: Outputs, batch: Batch
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (N,) of the texts of a batch for student and teacher."""
+        token = batch["label"].masked_fill(~batch["valid"], UNLABELLED)
+        num_tokens = batch["valid"].sum(1).clamp_min(1) if self.per_token else 1
+        first, second = (
+            token_log_probs(side["logits"][..., : self.vocabulary], token).sum(1) / num_tokens
+            for side in (student, teacher)
+        )
+        return first, second
+
+
+def _has_both_texts(batch: Batch) -> Tensor:
+    """1 for each row (N,) with a preferred and a rejected text, else 0."""
+    both: Tensor = batch["valid"].any(1) & batch[f"{REJECTED}valid"].any(1)
+    return both.float()

@@ -43,7 +43,8 @@ from instil import recipe as recipes
 from instil.files.json_files import write_json
 from instil.plan.statistics import paired_gain
 from instil.search import search as searches
-from instil.search.schedule import Schedule, plan_random, plan_schedule
+from instil.search.rounds import Schedule
+from instil.search.schedule import plan_random, plan_schedule
 
 HERE = Path(__file__).parent / "proof"
 PARTS = ("exhaustive", "search", "seeds", "random", "confirm", "students")

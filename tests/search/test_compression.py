@@ -138,3 +138,18 @@ def test_a_budget_is_a_time_with_a_unit(budget: str) -> None:
     result = CliRunner().invoke(app, ["search", "digits", "--budget", budget])
     assert result.exit_code == 2
     assert "expected a time such as 90s" in result.output
+
+
+@pytest.mark.parametrize("command", ["compress", "doctor"])
+def test_an_estimator_has_no_copy_that_trains(tmp_path: Path, command: str) -> None:
+    pytest.importorskip("sklearn")
+    model = "sklearn:DecisionTreeClassifier"
+    changes = ["task=tabular_classification", *CHANGES]
+    words = {
+        "compress": [model, "sklearn:iris", *changes, "--out", str(tmp_path / "out")],
+        "doctor": ["kd", f"teacher={model}", "student=teacher", "data=sklearn:iris", *changes],
+    }
+    result = CliRunner().invoke(app, [command, *words[command]])
+    message = str(result.exception)
+    assert message.startswith("student.model: 'teacher' copies the teacher, and sklearn:")
+    assert "Training the teacher" not in result.output

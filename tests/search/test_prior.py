@@ -14,7 +14,8 @@ from instil.early_signals.gain_model import predicted_rank, read_gain_model
 from instil.early_signals.gradients import GradientSignals
 from instil.search.arms import Arm
 from instil.search.prior import order_by_model, order_with_prior, within_budget
-from instil.search.schedule import Schedule, plan_schedule
+from instil.search.rounds import Schedule
+from instil.search.schedule import plan_schedule
 from tests.search.recipes import search
 
 MODEL = {

@@ -17,7 +17,7 @@ from instil.data.streams import Stream
 from instil.networks.presets import taps_for
 from instil.recipe import RecipeError
 from instil.recipe.options import check
-from instil.recipe.sections import ModelConfig
+from instil.recipe.sections import ModelConfig, TeacherConfig
 from instil.students.fresh_parts import reset_parts
 from instil.students.head_growth import grow_head
 
@@ -32,6 +32,28 @@ NUM_SCORED = 128
 
 SCORED_BATCH_SIZE = 8
 """Number of these samples in one gradient."""
+
+
+def check_copied(config: TeacherConfig) -> None:
+    """Check that a student may start as a copy of a teacher.
+
+    Args:
+        config: section of the teacher.
+
+    Raises:
+        ValueError: for a teacher without weights to train, or with a tokenizer of its own.
+    """
+    if not config.is_differentiable:
+        raise ValueError(
+            f"model: 'teacher' copies the teacher, and {config.model} has no weights that a "
+            "student could train. Expected a teacher that is a network. Use a network as the "
+            "student, such as student=mlp"
+        )
+    if config.tokenizer is not None:
+        raise ValueError(
+            "model: 'teacher' needs a student with the tokens of its teacher. Set "
+            "data.tokenizer, and leave teacher.tokenizer out"
+        )
 
 
 def compress(model: nn.Module, config: ModelConfig, observe: students.Observe) -> nn.Module:

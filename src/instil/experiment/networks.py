@@ -17,7 +17,7 @@ from instil.core import Batch, Net, Outputs
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Facts
 from instil.engine.cpu_offload import offloaded_blocks, undo_offload
-from instil.experiment.compression import Observer, compress
+from instil.experiment.compression import Observer, check_copied, compress
 from instil.experiment.experiment import Experiment
 from instil.experiment.network_inputs import check_reads, input_size
 from instil.experiment.offloaded_teachers import offload_teacher
@@ -177,11 +177,7 @@ class NetworkBuilder:
                 "that is not the output of an earlier stage"
             )
         teacher_config = teachers[0]
-        if teacher_config.tokenizer is not None:
-            raise ValueError(
-                "model: 'teacher' needs a student with the tokens of its teacher. Set "
-                "data.tokenizer, and leave teacher.tokenizer out"
-            )
+        check_copied(teacher_config)
         if teacher is not None:
             model = teacher.model
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,17 +87,10 @@ def find_candidates(
     task = experiment.task
     probe = Probe(experiment, base)
     own = probe.check(own_arm())
-    arms = [own]
-    refused: dict[str, str] = {}
-    for arm in reference_arms(experiment.recipe, task):
-        try:
-            is_baseline = arm.kind == "baseline"
-            arms.append(_checked_baseline(arm, base) if is_baseline else probe.check(arm))
-        # kd needs logits and labels that are classes; a compressed teacher needs the teacher.
-        except ValueError as error:
-            refused[arm.name] = reason_of(error)
+    references, refused = fitting_references(experiment, probe.check)
+    arms = [own, *references]
     for arm in candidate_arms(experiment.recipe, task, names):
-        if reason := _card_mismatch(arm, experiment):
+        if reason := card_mismatch(arm, experiment):
             refused[arm.name] = reason
             continue
         try:
@@ -108,7 +101,7 @@ def find_candidates(
         except Exception as error:  # a method may fail in any way on data it was not made for
             refused[arm.name] = reason_of(error)
     _require_named(names, arms, refused)
-    arms = _without_duplicates(arms, base)
+    arms = without_duplicates(arms, base)
     if has_options:
         arms = [with_space(arm, base, task) for arm in arms]
     return Candidates(arms, refused, probe.task_signals)
@@ -155,13 +148,40 @@ def require_cost(arm: Arm, own: Arm, max_cost: float) -> None:
         )
 
 
+def fitting_references(
+    experiment: Experiment, check: Callable[[Arm], Arm]
+) -> tuple[list[Arm], dict[str, str]]:
+    """Return the reference arms that fit a recipe, and the reason for each that does not.
+
+    Args:
+        experiment: experiment of the recipe.
+        check: returns the arm of an objective, or raises a ValueError.
+    """
+    base = base_data(experiment.recipe)
+    arms: list[Arm] = []
+    refused: dict[str, str] = {}
+    for arm in reference_arms(experiment.recipe, experiment.task):
+        try:
+            is_baseline = arm.kind == "baseline"
+            arms.append(_checked_baseline(arm, base) if is_baseline else check(arm))
+        # kd needs logits and labels that are classes; a compressed teacher needs the teacher.
+        except ValueError as error:
+            refused[arm.name] = reason_of(error)
+    return arms, refused
+
+
 def _checked_baseline(arm: Arm, base: Mapping[str, Any]) -> Arm:
     build(arm_recipe(base, arm, {}))
     return arm
 
 
-def _without_duplicates(arms: Sequence[Arm], base: Mapping[str, Any]) -> list[Arm]:
-    """Remove the recipe's own arm if another arm is the same recipe."""
+def without_duplicates(arms: Sequence[Arm], base: Mapping[str, Any]) -> list[Arm]:
+    """Remove the recipe's own arm if another arm is the same recipe.
+
+    Args:
+        arms: the own arm and others.
+        base: data of the recipe.
+    """
 
     def key(arm: Arm) -> tuple[str, dict[str, Any]]:
         return arm.method, build(arm_recipe(base, arm, {})).model_dump(mode="json")
@@ -171,8 +191,13 @@ def _without_duplicates(arms: Sequence[Arm], base: Mapping[str, Any]) -> list[Ar
     return others if is_repeated else [own, *others]
 
 
-def _card_mismatch(arm: Arm, experiment: Experiment) -> str:
-    """Return why the card of a method excludes a task; empty if it does not."""
+def card_mismatch(arm: Arm, experiment: Experiment) -> str:
+    """Return why the card of a method excludes a task; empty if it does not.
+
+    Args:
+        arm: arm of the method.
+        experiment: experiment of the recipe.
+    """
     names = catalogue.find(arm.kind, arm.name).card.tasks
     task = experiment.task
     if not {experiment.recipe.task.name, *task.method_tasks} & set(names):

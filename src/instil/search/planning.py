@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 
 from instil.early_signals.gain_model import read_gain_model
@@ -11,7 +12,8 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import num_training_steps
 from instil.search.arms import Arm
 from instil.search.prior import first_arms, order_by_model, within_budget
-from instil.search.schedule import Schedule, plan_exhaustive, plan_random, plan_schedule
+from instil.search.rounds import Schedule
+from instil.search.schedule import plan_exhaustive, plan_random, plan_schedule
 from instil.search.seed_halving import plan_seeds
 from instil.search.state import Settings
 
@@ -48,7 +50,7 @@ def plan_rounds(
         return plan_search(experiment, settings, chosen, num_jobs)
 
     if settings.is_joint:
-        return arms, _plan_students(experiment, settings, arms, num_jobs)
+        return arms, plan_students(experiment, settings, arms, num_jobs)
     arms = _ordered(experiment, settings, arms)
     if settings.strategy == "seeds":
         return first_arms(arms, plan(arms))
@@ -110,10 +112,20 @@ def plan_search(
     return plan_random(schedule) if settings.strategy == "random" else schedule
 
 
-def _plan_students(
+def plan_students(
     experiment: Experiment, settings: Settings, arms: Sequence[Arm], num_jobs: int
 ) -> Schedule:
-    """Plan the first phase of a search over students and methods, without final trainings."""
+    """Plan the first phase of a search over students and methods, without final trainings.
+
+    Args:
+        experiment: experiment of the recipe.
+        settings: settings of the search.
+        arms: students.
+        num_jobs: number of processes.
+
+    Raises:
+        ValueError: if the budget is smaller than the smallest search.
+    """
     full_steps = sum(num_training_steps(stage) for stage in experiment.stages)
     budget = _budget(settings, arms, num_jobs, full_steps)
     return plan_schedule(
@@ -125,6 +137,22 @@ def _plan_students(
         num_seeds=0,
         num_folds=settings.num_folds,
     )
+
+
+def rest_of_budget(settings: Settings, schedule: Schedule) -> Settings:
+    """Return the settings with the steps that a first phase leaves; without a limit, the same.
+
+    Args:
+        settings: settings of the search, with a limit in steps or in runs.
+        schedule: rounds of the first phase.
+    """
+    budget = settings.max_steps
+    if settings.max_runs is not None:
+        budget = settings.max_runs * schedule.final_steps
+    if budget is None:
+        return settings
+    left = max(1, budget - schedule.total_steps)
+    return replace(settings, max_steps=left, max_runs=None)
 
 
 def _budget(settings: Settings, arms: Sequence[Arm], num_jobs: int, full_steps: int) -> int | None:

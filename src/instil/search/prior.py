@@ -9,7 +9,7 @@ from typing import Any
 
 from instil.early_signals.gain_model import predicted_rank
 from instil.search.arms import Arm
-from instil.search.schedule import Schedule
+from instil.search.rounds import Schedule
 
 SMALLEST_SHARE = 1 / 3
 """Smallest share of the candidates that a budget keeps."""

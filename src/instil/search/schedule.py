@@ -1,11 +1,12 @@
-"""Schedule of a search: arms, trials and steps of each round."""
+"""Plans of the rounds of a search within a budget."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
+
+from instil.search.rounds import Rung, Schedule, describe_arms, describe_steps, shrinking_note
 
 MIN_STEPS = 1
 MIN_ROUNDS = 3
@@ -16,70 +17,6 @@ STEP = 0.9
 """Factor by which the lengths of all rounds shrink until the budget suffices; they grow by its
 inverse.
 """
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One round of successive halving.
-
-    Attributes:
-        num_candidates: arms besides the reference arms.
-        num_trials: trainings of every arm.
-        num_steps: optimizer steps of a training.
-    """
-
-    num_candidates: int
-    num_trials: int
-    num_steps: int
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Rounds of a search, and its final trainings.
-
-    Attributes:
-        rungs: the rounds.
-        num_references: reference arms, which are part of every round.
-        num_finalists: arms besides the references that are trained again with new seeds.
-        num_seeds: new seeds.
-        final_steps: optimizer steps of a final training.
-        num_folds: trainings of every trial that is not final.
-        notes: sentences on what the budget changed.
-    """
-
-    rungs: tuple[Rung, ...]
-    num_references: int
-    num_finalists: int
-    num_seeds: int
-    final_steps: int
-    notes: tuple[str, ...] = ()
-    num_folds: int = 1
-
-    @property
-    def search_steps(self) -> int:
-        """Optimizer steps of all rounds."""
-        steps = sum(self.num_trials(rung) * rung.num_steps for rung in self.rungs)
-        return self.num_folds * steps
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of all trainings of the student."""
-        arms = self.num_finalists + self.num_references
-        return self.search_steps + arms * self.num_seeds * self.final_steps
-
-    def num_trials(self, rung: Rung) -> int:
-        """Return the trainings of a round."""
-        return (rung.num_candidates + self.num_references) * rung.num_trials
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the schedule as plain data."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Schedule:
-        """Build a schedule from plain data."""
-        rungs = tuple(Rung(**rung) for rung in data["rungs"])
-        return cls(**{**data, "rungs": rungs, "notes": tuple(data["notes"])})
 
 
 def plan_schedule(
@@ -134,23 +71,12 @@ def plan_schedule(
         return _longest(schedule, budget)
     for smaller in _smaller(schedule):
         if smaller.total_steps <= budget:
-            return replace(smaller, notes=(_note(schedule, smaller, budget),))
+            return replace(smaller, notes=(shrinking_note(schedule, smaller, budget),))
     raise ValueError(
         f"budget: too small. Expected at least {describe_steps(smaller)} for "
-        f"{num_candidates + num_references} arms with {num_seeds} final seeds, got {budget}. "
-        "Raise the budget, or name fewer arms (--candidates or --students)"
+        f"{describe_arms(num_candidates + num_references, num_seeds)}, got {budget}. "
+        "Raise the budget, or name fewer arms (--candidates or --students) or fewer --seeds"
     )
-
-
-def describe_steps(schedule: Schedule) -> str:
-    """Return the steps of a schedule as text, also in trainings of the recipe's length.
-
-    Example:
-        >>> describe_steps(Schedule((Rung(2, 1, 5),), 1, 1, 1, 20))
-        '55 optimizer steps (--runs 3)'
-    """
-    num_runs = math.ceil(schedule.total_steps / schedule.final_steps)
-    return f"{schedule.total_steps} optimizer steps (--runs {num_runs})"
 
 
 def plan_random(schedule: Schedule) -> Schedule:
@@ -233,18 +159,3 @@ def _smaller(schedule: Schedule) -> Iterator[Schedule]:
                 for rung, length in zip(schedule.rungs, lengths, strict=True)
             )
             yield replace(shrunk, rungs=rungs)
-
-
-def _note(full: Schedule, smaller: Schedule, budget: int) -> str:
-    def text(schedule: Schedule) -> str:
-        rungs = [
-            f"{rung.num_trials} x {rung.num_steps} steps for "
-            f"{rung.num_candidates + schedule.num_references} arms"
-            for rung in schedule.rungs
-        ]
-        return f"{'; '.join(rungs)}; {schedule.num_finalists} finalists"
-
-    return (
-        f"The budget of {budget} steps shrinks the search to {text(smaller)}. Without a limit: "
-        f"{text(full)} ({full.total_steps} steps)"
-    )

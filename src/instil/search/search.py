@@ -32,6 +32,7 @@ from instil.search.locked_test import FINALISTS
 from instil.search.outcome import write_outcome
 from instil.search.planning import plan_rounds
 from instil.search.sampling import require_optuna
+from instil.search.smallest import check_before_training
 from instil.search.state import STATE, Settings, State, read_state
 from instil.search.strategy import describe, resolve_settings
 from instil.search.student_methods import methods_study
@@ -117,6 +118,8 @@ def _search(
     if settings is not None and settings.num_folds > 1:
         check_folds(experiment, settings.num_folds)
     *_, (_, scheme, _) = dry_run(experiment)
+    if settings is not None:
+        check_before_training(experiment, settings, num_jobs)
     if settings is None:
         state = State.from_json(read_state(folder))
         check_unchanged(state, experiment, folder)

@@ -6,7 +6,7 @@ differ more between seeds than between methods.
 
 from __future__ import annotations
 
-from instil.search.schedule import Rung, Schedule, describe_steps
+from instil.search.rounds import Rung, Schedule, describe_steps
 
 SHARES = (1.0, 1 / 3)
 """Share of the candidates in each round."""

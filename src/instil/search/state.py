@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 
 from instil.files.json_files import write_json
 from instil.search.arms import Arm
+from instil.search.rounds import Schedule
 from instil.search.sampling import Sampler
-from instil.search.schedule import Schedule
 from instil.search.subjects import KEEP, check_subjects
 
 STATE = "study.json"

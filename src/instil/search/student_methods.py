@@ -15,8 +15,8 @@ from instil.search.arms import Arm, base_data
 from instil.search.candidates import find_candidates
 from instil.search.frontier import frontier
 from instil.search.limits import smallest_file
-from instil.search.planning import plan_search
-from instil.search.schedule import Schedule
+from instil.search.planning import plan_search, rest_of_budget
+from instil.search.rounds import Schedule
 from instil.search.state import Settings, State
 from instil.search.student_outcome import target_score
 from instil.search.study import Study
@@ -124,13 +124,7 @@ def _rest(first: Study) -> Settings:
     if settings.max_seconds is not None:
         used = sum(result["seconds"] for result in first.results) / first.state.num_jobs
         return replace(settings, max_seconds=max(1.0, settings.max_seconds - used))
-    budget = settings.max_steps
-    if settings.max_runs is not None:
-        budget = settings.max_runs * first.state.schedule.final_steps
-    if budget is None:
-        return settings
-    left = max(1, budget - first.state.schedule.total_steps)
-    return replace(settings, max_steps=left, max_runs=None)
+    return rest_of_budget(settings, first.state.schedule)
 
 
 def _chosen(first: Study, arms: Sequence[Arm]) -> list[Arm]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from rich.console import Console
 
@@ -12,7 +14,7 @@ from instil.search.candidates import Candidates, reason_of
 from instil.search.limits import describe_cost, formats, violation
 from instil.search.probe import Probe
 from instil.search.state import Settings
-from instil.search.student_arms import student_arms
+from instil.search.student_arms import FAMILIES, student_arms
 from instil.search.student_costs import measure_student, num_parameters
 
 
@@ -46,6 +48,31 @@ def find_students(experiment: Experiment, settings: Settings, console: Console) 
     return Candidates(
         arms, students.refused, probe.task_signals, _teacher_costs(experiment, teacher)
     )
+
+
+def check_students(experiment: Experiment, names: Sequence[str]) -> None:
+    """Check that one of the named students can be built, before the teacher is trained.
+
+    Args:
+        experiment: experiment of the recipe.
+        names: families and models; families are checked with the trained teacher.
+
+    Raises:
+        ValueError: if none can, such as for a mistyped name.
+    """
+    if set(FAMILIES) & set(names):
+        return
+    probe = Probe(experiment, base_data(experiment.recipe))
+    refused: dict[str, str] = {}
+    for arm in student_arms(experiment.recipe, None, names):
+        if arm.kind == "recipe":
+            continue
+        try:
+            probe.build(arm)
+            return
+        except Exception as error:  # a model may fail in any way on data it was not made for
+            refused[arm.name] = reason_of(error)
+    _refuse_named(refused)
 
 
 class _Students:
@@ -101,8 +128,13 @@ def _require_named(settings: Settings, students: _Students) -> None:
         ValueError: if none can, such as for a mistyped name.
     """
     is_alone = all(arm.kind == "recipe" for arm in students.arms)
-    if settings.students and is_alone and students.failed == list(students.refused) != []:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in students.refused.items())
+    if settings.students and is_alone and students.failed == list(students.refused):
+        _refuse_named(students.refused)
+
+
+def _refuse_named(refused: Mapping[str, str]) -> None:
+    if refused:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         raise ValueError(
             f"--students: none fits. Expected one student that fits the recipe, got {reasons} "
             "Leave --students out to try the default ones"

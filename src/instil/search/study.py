@@ -11,8 +11,8 @@ from instil.search.execution import OnResult, execute
 from instil.search.frontier import order_by_front
 from instil.search.limits import smallest_file
 from instil.search.prior import order_with_prior
+from instil.search.rounds import Rung
 from instil.search.sampling import draw_arms, suggest
-from instil.search.schedule import Rung
 from instil.search.state import State
 from instil.search.trainer import Trainer
 from instil.search.trials import Trial, make_trial

@@ -51,6 +51,25 @@ def test_a_first_job_estimates_the_others_by_itself() -> None:
     assert state.remaining() == pytest.approx(15 + 20)
 
 
+@pytest.mark.parametrize(
+    ("speed", "expected"),
+    [
+        ({"samples_per_second": 1234.5, "memory": 1e9}, "1,234 samples/s"),
+        ({"samples_per_second": 12.0, "tokens_per_second": 5120.0}, "5,120 tokens/s"),
+        ({"tokens_per_second": 5120.0, "mfu": 0.413}, "5,120 tokens/s, MFU 41%"),
+        ({}, ""),
+    ],
+)
+def test_the_speed_of_the_last_record_is_shown(speed: dict[str, float], expected: str) -> None:
+    progress = RunProgress(Console(file=io.StringIO()), total=1)
+    progress.start("teacher")
+    progress.reporting(None)({"losses": {"student/kd": 0.5}, "speed": speed})
+    losses = f"kd 0.5, {expected}" if expected else "kd 0.5"
+    assert progress.state.text() == f"teacher (1 of 1), {losses}, 0:00:00 elapsed"
+    progress.start("student")
+    assert progress.state.text() == "student (2 of 2), 0:00:00 elapsed"
+
+
 def test_more_jobs_than_expected_are_counted() -> None:
     state = ProgressState(total=1)
     state.start("a")

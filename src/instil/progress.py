@@ -33,6 +33,7 @@ class ProgressState:
     step: int = 0
     steps: int = 0
     losses: str = ""
+    speed: str = ""
     durations: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -46,7 +47,7 @@ class ProgressState:
         self.index += 1
         self.total = max(self.total, self.index)
         self.step = self.steps = 0
-        self.losses = ""
+        self.losses = self.speed = ""
         self.job_started = self.clock()
 
     def elapsed(self) -> float:
@@ -67,14 +68,13 @@ class ProgressState:
         return current + sum(later) / len(later) * (self.total - self.index)
 
     def text(self) -> str:
-        """Position, losses, elapsed and remaining time, in one line."""
+        """Position, losses, speed, elapsed and remaining time, in one line."""
         parts = [self.title]
         if self.index:
             parts = [f"{self.title} ({self.index} of {self.total})"]
         if self.steps:
             parts.append(f"step {self.step:,} of {self.steps:,}")
-        if self.losses:
-            parts.append(self.losses)
+        parts += filter(None, (self.losses, self.speed))
         parts.append(f"{_duration(self.elapsed())} elapsed")
         remaining = self.remaining()
         if remaining is not None:
@@ -155,11 +155,12 @@ class RunProgress:
     def reporting(
         self, report: Callable[[dict[str, Any]], None] | None
     ) -> Callable[[dict[str, Any]], None]:
-        """Callback for the records of ``fit``: shows their losses, then calls ``report``."""
+        """Callback for the records of ``fit``: shows losses and speed, then calls ``report``."""
 
         def show_and_report(record: dict[str, Any]) -> None:
             losses = {name.rpartition("/")[2]: value for name, value in record["losses"].items()}
             self.show_losses(losses)
+            self.state.speed = _speed(record.get("speed", {}))
             if report is not None:
                 report(record)
 
@@ -187,6 +188,15 @@ class RunProgress:
         bar = ProgressBar(total=total, completed=state.step, width=20, pulse=total is None)
         grid.add_row(bar, Text(state.text(), overflow="ellipsis", no_wrap=True))
         return grid
+
+
+def _speed(rates: Mapping[str, float]) -> str:
+    """Tokens or samples per second, such as ``5,120 tokens/s``, with the MFU if it was measured."""
+    for name in ("tokens", "samples"):
+        if f"{name}_per_second" in rates:
+            speed = f"{rates[f'{name}_per_second']:,.0f} {name}/s"
+            return f"{speed}, MFU {rates['mfu']:.0%}" if "mfu" in rates else speed
+    return ""
 
 
 def _duration(seconds: float) -> str:

@@ -86,8 +86,9 @@ class DPKD(Scheme):
         use="For preference pairs, such as those of DPO, and a teacher that is better than the "
         "student. The rejected texts show mistakes that the preferred ones cannot show.",
         pitfalls="The loss compares two texts and does not hold the probability of either up, so "
-        "combine it with cross_entropy or forward_kl. Long texts have large margins; "
-        "`per_token` divides by the number of tokens. The logits of both networks are in memory.",
+        "combine it with cross_entropy or forward_kl, and check that generated texts stay as "
+        "good. Long texts have large margins; `per_token` divides by the number of tokens and "
+        "needs a larger `beta`. The logits of both networks are in memory.",
         deviations="The pairs are part of the data. In the paper, the teacher's text is preferred "
         "to the student's. In the authors' code the loss compares the most likely tokens of both "
         "networks at each position of the data's text.",

@@ -608,7 +608,7 @@ def test_a_loss_of_the_whole_batch_has_no_weights_of_samples() -> None:
     recipe = load("digits", ["objectives.rkd={sample_weight: entropy}"])
     with pytest.raises(
         RecipeError,
-        match=r"objectives\.rkd: RKD has one loss for the batch; its samples have no weights",
+        match=r"objectives\.rkd\.sample_weight: RKD has one loss for the batch, whose samples",
     ):
         build_objectives(recipe.objectives)
 

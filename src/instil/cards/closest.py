@@ -9,15 +9,17 @@ MAX_LISTED = 20
 """Longest list of names that an error message shows in full."""
 
 
-def suggestion(name: str, names: Iterable[str]) -> str:
+def suggestion(name: str, names: Iterable[str], is_listed: bool = False) -> str:
     """Return the end of an error message about an unknown name, with a leading space.
 
     Args:
         name: the unknown name.
         names: the valid names.
+        is_listed: whether the message already has the valid names.
 
     Returns:
-        The closest names; if none is close, all names of a short list, empty for a long one.
+        The closest names; if none is close, all names of a short list. Empty for a long list, and
+        for one that the message has.
 
     Example:
         >>> suggestion("alfa", ["alpha", "beta"])
@@ -31,7 +33,7 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     close = close or difflib.get_close_matches(name.lower(), options, 3, 0.4)
     if close:
         return f" Did you mean {_alternatives(close)}?"
-    if 0 < len(options) <= MAX_LISTED:
+    if not is_listed and 0 < len(options) <= MAX_LISTED:
         return f" Expected one of {', '.join(options)}."
     return ""
 

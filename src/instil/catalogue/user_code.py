@@ -110,7 +110,7 @@ def user_function(
             f"no module '{module}' in {folder.resolve()} or in imports, and no installed"
             f" package declares '{module}:{name}' (entry point group {MODELS})."
             f" Expected a function of a module in the recipe's folder{_or_source(sources)}."
-            f"{suggestion(module, sorted({*sources, *_modules_in(folder)}))}"
+            f"{suggestion(module, sorted({*sources, *_modules_in(folder)}), is_listed=True)}"
         )
     code = import_user_module(module, folder)
     function = getattr(code, name, None)

@@ -137,7 +137,7 @@ def load_reported(name: str) -> ReportedBenchmark:
     if name not in benchmark_names():
         raise ValueError(
             f"--reported: unknown benchmark {name}. Expected one of "
-            f"{', '.join(benchmark_names())}.{suggestion(name, benchmark_names())}"
+            f"{', '.join(benchmark_names())}.{suggestion(name, benchmark_names(), is_listed=True)}"
         )
     facts = _read(FOLDER / f"{name}.yaml")
     for path in sorted(FOLDER.glob(f"{name}.*.yaml")):
@@ -179,8 +179,9 @@ def select_reported(text: str) -> tuple[ReportedBenchmark, str | None]:
     name, _, pair = text.partition("/")
     benchmark = load_reported(name)
     if pair and pair not in benchmark.pairs:
+        hint = suggestion(pair, list(benchmark.pairs), is_listed=True)
         raise ValueError(
             f"--reported: unknown pair {pair} of {name}. Expected one of "
-            f"{', '.join(benchmark.pairs)}.{suggestion(pair, list(benchmark.pairs))}"
+            f"{', '.join(benchmark.pairs)}.{hint}"
         )
     return benchmark, pair or None

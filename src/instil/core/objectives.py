@@ -78,8 +78,8 @@ class Objectives(nn.ModuleDict):
         for name, weighting in (sample_weights or {}).items():
             if objectives[name].couples:
                 raise ValueError(
-                    f"objectives.{name}: {type(objectives[name]).__name__} has one loss for the "
-                    "batch; its samples have no weights"
+                    f"objectives.{name}.sample_weight: {type(objectives[name]).__name__} has one "
+                    "loss for the batch, whose samples have no weights. Leave sample_weight out"
                 )
             objectives[name].sample_weight = weighting
         self.update(objectives)

@@ -34,7 +34,7 @@ def class_labels(values: Sequence[Any], classes: Sequence[str] | None) -> tuple[
         if text not in indices:
             raise ValueError(
                 f"label: row {row} has the unknown class '{text}'. Expected one of "
-                f"{', '.join(names)}.{suggestion(text, names)}"
+                f"{', '.join(names)}.{suggestion(text, names, is_listed=True)}"
             )
     return torch.tensor([indices[text] for text in texts]), names
 

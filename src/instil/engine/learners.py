@@ -93,7 +93,8 @@ def create_learner(
         if not group["params"]:
             raise ValueError(
                 f"optimizer group '{spec['match']}' matches no parameter of learner '{name}' "
-                f"({', '.join(paths)})"
+                f"({', '.join(paths)}). Expected a pattern of names that begin with "
+                f"{', '.join(_first_parts(modules))}"
             )
     net_parameters: list[nn.Parameter] = []
     for group in (nets, *groups):
@@ -106,6 +107,15 @@ def create_learner(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return Learner(modules, net_parameters, parameters, optimizer)
+
+
+def _first_parts(modules: Sequence[nn.Module]) -> list[str]:
+    """Return the first part of the names of the parameters to train."""
+    parts: list[str] = []
+    for module in modules:
+        names = [name for name, value in module.named_parameters() if value.requires_grad]
+        parts += [name.removeprefix("model.").partition(".")[0] for name in names]
+    return list(dict.fromkeys(parts))
 
 
 def _group_of(path: str, groups: Sequence[Mapping[str, Any]]) -> int | None:

@@ -57,9 +57,10 @@ def find_schedule(name: str) -> type[LRScheduler]:
         )
     if name.lower() not in supported:
         names = [kind.__name__ for kind in supported.values()]
+        hint = suggestion(name, ["cosine", "constant", *names])
         raise ValueError(
             f"no schedule named '{name}'. Expected cosine, constant or a class of "
-            f"torch.optim.lr_scheduler.{suggestion(name, names)}"
+            f"torch.optim.lr_scheduler.{hint}"
         )
     return supported[name.lower()]
 

@@ -61,7 +61,7 @@ def _bitsandbytes(name: str) -> ModuleType:
     if name != BITSANDBYTES:
         raise ValueError(
             f"unknown library '{name}'. Expected {BITSANDBYTES}:NAME, or a name of torch.optim."
-            f"{suggestion(name, [BITSANDBYTES])}"
+            f"{suggestion(name, [BITSANDBYTES], is_listed=True)}"
         )
     try:
         return importlib.import_module("bitsandbytes.optim")

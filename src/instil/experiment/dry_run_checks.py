@@ -57,22 +57,32 @@ def check_teacher_training(
     recipe = experiment.recipe
     check_classes(experiment, net, batch, "teacher", None)
     scheme = build_teacher_scheme(experiment, net, teacher_config)
-    with error_context("teacher.scheme"):
-        scheme.prepare(read_by_teacher(batch) if teacher_config.tokenizer else batch)
+    prepare_scheme(
+        scheme, read_by_teacher(batch) if teacher_config.tokenizer else batch, "teacher.scheme"
+    )
     train = recipe.teacher_train or recipe.train
     path = "train" if train == recipe.train else "teacher_train"
     with error_context("teacher"):
         samples = samples_for_scheme(scheme, experiment.splits.train)
     check_own_losses(scheme, batch, samples)
-    check_training(experiment, scheme, train, path, [samples], learners=scheme.learners)
+    try:
+        check_training(experiment, scheme, train, path, [samples], learners=scheme.learners)
+    except RecipeError as error:
+        if train != recipe.train:
+            raise
+        raise RecipeError(
+            f"{error}. This is the teacher's training, which has the options of train unless "
+            "teacher_train sets others"
+        ) from error
 
 
-def prepare_scheme(scheme: Scheme, batch: Batch) -> None:
+def prepare_scheme(scheme: Scheme, batch: Batch, path: str = "scheme") -> None:
     """Prepare a scheme with a batch.
 
     Args:
         scheme: the scheme.
         batch: batch of the student.
+        path: recipe path of the scheme.
 
     Raises:
         RecipeError: if the parts of the scheme do not fit each other or the batch. Errors without
@@ -86,7 +96,7 @@ def prepare_scheme(scheme: Scheme, batch: Batch) -> None:
         if first_key in Recipe.model_fields:
             raise RecipeError(message) from error
         is_of_server = message.startswith(("http://", "https://", "labels:", "the response has no"))
-        path = "teacher" if is_of_server else "scheme"
+        path = "teacher" if is_of_server else path
         raise RecipeError(f"{path}: {message}") from error
 
 

@@ -51,7 +51,7 @@ def check_reads(task: Any, samples: Samples, config: ModelConfig) -> None:
         if key not in keys:
             raise ValueError(
                 f"reads.{key}: unknown key of {task.title}. Expected one of "
-                f"{', '.join(task.inputs)}.{suggestion(key, task.inputs)}"
+                f"{', '.join(task.inputs)}.{suggestion(key, task.inputs, is_listed=True)}"
             )
     read_keys(batch, config.reads)
 

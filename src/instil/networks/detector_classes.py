@@ -137,7 +137,7 @@ def _backbone(
     if name not in names:
         raise ValueError(
             f"{spec}: backbone: unknown name '{name}'. Expected cnn or a ResNet of torchvision."
-            f"{suggestion(name, ['cnn', *names])}"
+            f"{suggestion(name, ['cnn', *names], is_listed=True)}"
         )
     if width is not None:
         raise ValueError(f"{spec}: width: only the backbone cnn has a width. Leave width out")

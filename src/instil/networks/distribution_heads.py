@@ -67,7 +67,7 @@ def distribution_head(
     if regression not in REGRESSIONS:
         raise ValueError(
             f"{spec}: regression: unknown name '{regression}'. Expected distance or distribution."
-            f"{suggestion(str(regression), REGRESSIONS)}"
+            f"{suggestion(str(regression), REGRESSIONS, is_listed=True)}"
         )
     if regression == REGRESSIONS[0]:
         if bins is not None:

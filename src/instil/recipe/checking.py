@@ -160,6 +160,9 @@ def _optimizers(train: Any, path: str) -> Iterator[NamedSection]:
         return
     common = train.get("optimizer", {})
     yield "optimizer", common, f"{path}.optimizer"
+    if not _has_optimizer(common):
+        # Learners and groups would repeat the error.
+        return
     learners = train.get("optimizers", {})
     for learner, changes in learners.items() if isinstance(learners, Mapping) else ():
         if isinstance(changes, Mapping):
@@ -169,6 +172,15 @@ def _optimizers(train: Any, path: str) -> Iterator[NamedSection]:
         if isinstance(group, Mapping):
             section = {"type": common.get("type", DEFAULT_NAMES["optimizer"]), **group}
             yield "optimizer", section, f"{path}.optimizer.groups.{index}"
+
+
+def _has_optimizer(section: Mapping[str, Any]) -> bool:
+    """Whether the optimizer of a section exists."""
+    try:
+        find_optimizer(str(section.get("type", DEFAULT_NAMES["optimizer"])))
+    except ValueError:
+        return False
+    return True
 
 
 def build_options(kind: str, name: str, options: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -187,4 +199,6 @@ def build_options(kind: str, name: str, options: Mapping[str, Any], path: str) -
         target = find_optimizer(name) if kind == "optimizer" else catalogue.find(kind, name)
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from None
-    return check(target, options, path, schedules=kind != "optimizer")
+    is_group = kind == "optimizer" and ".groups." in path
+    other_keys = ("match",) if is_group else ()
+    return check(target, options, path, schedules=kind != "optimizer", other_keys=other_keys)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from instil.cards.closest import suggestion
 from instil.recipe.errors import RecipeError, join
 from instil.recipe.yaml_text import parse
 
@@ -60,11 +61,26 @@ def _set(data: Any, parts: list[str], value: Any) -> None:
     last = _key_of(container, parts[-1], parts[:-1])
     # objectives.NAME=null removes the objective; elsewhere null is a value.
     if value is None and len(parts) == 2 and parts[0] == "objectives":
-        container.pop(last, None)
+        _remove(container, last)
         return
     if isinstance(container, dict) and container.get(ALTERNATIVES.get(parts[-1], "")) is not None:
         del container[ALTERNATIVES[parts[-1]]]
     container[last] = value
+
+
+def _remove(objectives: Any, name: str) -> None:
+    """Remove an objective.
+
+    Raises:
+        RecipeError: if there is no such objective, as for a mistyped name.
+    """
+    if name not in objectives:
+        names = ", ".join(objectives) or "no objectives"
+        raise RecipeError(
+            f"objectives.{name}: null removes an objective, and there is none of this name. The "
+            f"recipe has {names}.{suggestion(name, objectives, is_listed=True)}"
+        )
+    del objectives[name]
 
 
 def _key_of(container: Any, part: str, path: list[str]) -> Any:

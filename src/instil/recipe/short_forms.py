@@ -31,7 +31,7 @@ def expand_short_forms(data: Mapping[str, Any], task: str = DEFAULT_TASK) -> dic
     ``model: transformers:FOLDER`` is the Auto class of the task with these weights.
     ``task: name``, ``scheme: name`` and ``student: model`` become sections; ``kd: 0.5`` is an
     objective with this weight, and ``kd:`` one with defaults. ``metrics: [macro_f1]`` is a list of
-    names, or of mappings from a name to its options.
+    names, or of mappings from a name to its options; ``metrics: macro_f1`` is one name.
 
     Args:
         data: the recipe, or one of its stages.
@@ -87,6 +87,7 @@ def _teacher(entry: Any, task: str) -> Any:
 
 def _metrics(entries: Any) -> Any:
     """Return metrics as a mapping from names to options."""
+    entries = [entries] if isinstance(entries, str) else entries
     if isinstance(entries, list):
         sections: dict[str, Any] = {}
         for entry in entries:

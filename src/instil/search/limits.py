@@ -50,7 +50,7 @@ def parse_limits(texts: Iterable[str], path: str = "--limit") -> dict[str, float
         if name not in UNITS:
             raise ValueError(
                 f"{path}: unknown limit '{name}'. Expected NAME=VALUE with one of the names "
-                f"{', '.join(UNITS)}.{suggestion(name, list(UNITS))}"
+                f"{', '.join(UNITS)}.{suggestion(name, list(UNITS), is_listed=True)}"
             )
         if name in limits:
             raise ValueError(f"{path}: two limits of {name}. Expected one. Remove the other")

@@ -46,7 +46,7 @@ def sklearn(
     if table not in NAMES:
         raise ValueError(
             f"scikit-learn ships no table '{table}'. Expected one of {', '.join(NAMES)}."
-            f"{suggestion(table, NAMES)}"
+            f"{suggestion(table, NAMES, is_listed=True)}"
         )
     try:
         from sklearn import datasets  # type: ignore[import-untyped]

@@ -67,6 +67,6 @@ def loss_weight(
         names = get_args(LossWeight)
         raise ValueError(
             f"weight: unknown loss weight '{name}'. Expected one of {', '.join(names)}."
-            f"{suggestion(name, names)}"
+            f"{suggestion(name, names, is_listed=True)}"
         )
     return WEIGHTS[name]((alpha / sigma) ** 2, gamma)

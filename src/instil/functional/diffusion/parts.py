@@ -32,7 +32,7 @@ def build_part(key: str, spec: PartSpec, kinds: Mapping[str, type[Part]]) -> Par
     if name not in kinds:
         raise ValueError(
             f"{key}: unknown type '{name}'. Expected one of {', '.join(kinds)}."
-            f"{suggestion(name, kinds)}"
+            f"{suggestion(name, kinds, is_listed=True)}"
         )
     parameters = [key for key in inspect.signature(kinds[name]).parameters if key != "self"]
     for option in options:

@@ -69,7 +69,7 @@ class SklearnSource(ModelSource):
         if name not in names:
             raise ValueError(
                 f"{library} has no estimator '{name}'. Expected one of {', '.join(names)}."
-                f"{suggestion(name, names)}"
+                f"{suggestion(name, names, is_listed=True)}"
             )
         return getattr(module, name)
 
@@ -84,7 +84,7 @@ class SklearnSource(ModelSource):
             )
         raise ValueError(
             f"{request.spec}: unknown library '{library}'. Expected one of "
-            f"{', '.join(LIBRARIES)}.{suggestion(library, LIBRARIES)}"
+            f"{', '.join(LIBRARIES)}.{suggestion(library, LIBRARIES, is_listed=True)}"
         )
 
 

@@ -104,7 +104,7 @@ class Denoising(Objective):
         if noise_weight not in names:
             raise ValueError(
                 f"noise_weight: unknown loss weight '{noise_weight}'. Expected one of "
-                f"{', '.join(names)}.{suggestion(noise_weight, names)}"
+                f"{', '.join(names)}.{suggestion(noise_weight, names, is_listed=True)}"
             )
         self.noise_weight = noise_weight
         self.gamma = gamma

@@ -8,7 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from instil import catalogue
 from instil.core import Batch
+
+MAX_TASKS = 3
+"""Longest list of tasks that a message proposes."""
 
 
 class BatchReader:
@@ -73,9 +77,11 @@ class BatchReader:
         """Raise ValueError for a batch without all inputs of this task."""
         missing = [key for key in self.inputs if key not in batch]
         if missing:
+            tasks = _tasks_for(batch)
+            hint = f". Set the task {' or '.join(tasks)}" if 0 < len(tasks) <= MAX_TASKS else ""
             raise ValueError(
                 f"{self.title} needs '{missing[0]}' in a batch. Expected {', '.join(self.inputs)}, "
-                f"got {', '.join(batch)}"
+                f"got {', '.join(batch)}{hint}"
             )
 
     def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
@@ -99,3 +105,9 @@ class BatchReader:
             batch = {self.inputs[0]: inputs}
         self.check_inputs(batch)
         return batch
+
+
+def _tasks_for(batch: Batch) -> list[str]:
+    """Return the tasks whose inputs are in a batch."""
+    tasks = {name: catalogue.find("task", name) for name in catalogue.names("task")}
+    return [name for name, task in tasks.items() if task.inputs and set(task.inputs) <= set(batch)]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from instil import catalogue
 from instil.cards import suggestion
 from instil.core import Batch, Outputs
 from instil.metrics.bases.metric import Metric
@@ -78,9 +79,12 @@ class ExtraMetrics(BatchReader):
         elif headline not in (None, own):
             if headline not in metrics:
                 names = [*metrics, own, *self.further_headlines, *conditions]
+                hint = suggestion(str(headline), names, is_listed=True)
+                if headline in catalogue.names("metric"):
+                    hint = f" Add metrics: [{headline}]"
                 raise ValueError(
                     f"headline: no metric of this recipe is named '{headline}'. Expected one of "
-                    f"{', '.join(names)}.{suggestion(str(headline), names)}"
+                    f"{', '.join(dict.fromkeys(names))}.{hint}"
                 )
             self.headline = str(headline)
             self.higher_is_better = metrics[self.headline].higher_is_better

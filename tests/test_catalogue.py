@@ -262,6 +262,16 @@ def test_a_module_that_a_recipe_imports_adds_its_methods(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("own_registry")
+def test_the_function_of_a_user_is_described_where_it_can_be_imported(tmp_path: Path) -> None:
+    function = "def gentle_loss(student):\n    return student\n"
+    catalogue.add([module(tmp_path, "functions_of_a_user", LOSSES + function)], tmp_path)
+    own = catalogue.describe("objective", "gentle_loss")["functions"]
+    assert [entry["path"] for entry in own] == ["functions_of_a_user.gentle_loss"]
+    of_package = catalogue.describe("objective", "dkd")["functions"]
+    assert [entry["path"] for entry in of_package] == ["instil.dkd_loss"]
+
+
+@pytest.mark.usefixtures("own_registry")
 def test_two_recipes_may_have_modules_of_one_name(tmp_path: Path) -> None:
     for index in (1, 2):
         (tmp_path / str(index)).mkdir()

@@ -114,11 +114,18 @@ def _functions(cls: type[Any]) -> list[dict[str, str]]:
     return [
         {
             "name": function.__name__,
+            "path": _path_of(function),
             "signature": _without_quotes(str(inspect.signature(function))),
             "text": inspect.getdoc(function) or "",
         }
         for function in own
     ]
+
+
+def _path_of(function: Callable[..., Any]) -> str:
+    """Return where a function is imported from: instil itself, or the module of a user."""
+    module = function.__module__
+    return f"{'instil' if module.startswith('instil.') else module}.{function.__name__}"
 
 
 def _without_quotes(signature: str) -> str:

@@ -120,7 +120,7 @@ def show_one(method: Method, console: Console) -> None:
         console.print(table)
     for function in method["functions"]:
         console.print(
-            f"[bold]instil.{function['name']}[/]{escape(function['signature'])}", highlight=False
+            f"[bold]{function['path']}[/]{escape(function['signature'])}", highlight=False
         )
         console.print(function["text"].replace("``", ""), markup=False, highlight=False)
     console.print(f"[bold]in a recipe[/]: {escape(example(method))}", highlight=False)

@@ -19,7 +19,9 @@ def show_students(outcome: Mapping[str, Any], console: Console) -> None:
         console: console.
     """
     metric = outcome["headline"]
-    table = compact_table(f"{metric} of the students, {len(outcome['final_seeds'])} new seeds")
+    num_seeds = len(outcome["final_seeds"])
+    plural = "" if num_seeds == 1 else "s"
+    table = compact_table(f"{metric} of the students, {num_seeds} new seed{plural}")
     # A terminal of 80 columns folds long names, and cuts none.
     table.add_column("Student", overflow="fold")
     for name in ("Validation", "Test", "95 % interval", "Latency", "Size", "Memory", "Parameters"):

@@ -25,7 +25,9 @@ def show(outcome: Mapping[str, Any], console: Console) -> None:
     references = [
         name for name in COMPARED if any(name in row["differences"] for row in outcome["finalists"])
     ]
-    table = compact_table(f"{metric} of the finalists, {len(outcome['final_seeds'])} new seeds")
+    num_seeds = len(outcome["final_seeds"])
+    plural = "" if num_seeds == 1 else "s"
+    table = compact_table(f"{metric} of the finalists, {num_seeds} new seed{plural}")
     table.add_column("Method", overflow="fold")
     table.add_column("Validation", justify="right")
     table.add_column("Test", justify="right")

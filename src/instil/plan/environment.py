@@ -7,11 +7,13 @@ import platform
 import subprocess
 import sys
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from instil.plan.execution_facts import PLUGIN_GROUPS
 
 PACKAGES = (
     "instil",
@@ -34,7 +36,8 @@ def collect_environment(seeds: list[int]) -> dict[str, Any]:
         seeds: seeds of the run.
 
     Returns:
-        A dictionary that can be written as JSON. ``versions`` lists installed packages only.
+        A dictionary that can be written as JSON. ``versions`` lists installed packages
+        only, and the packages whose entry points add methods.
         ``git`` is None outside of a repository.
     """
     versions = {name: _version(name) for name in PACKAGES}
@@ -44,7 +47,7 @@ def collect_environment(seeds: list[int]) -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: text for name, text in versions.items() if text},
+        "versions": {name: text for name, text in versions.items() if text} | _plugin_versions(),
         "hardware": {
             "processor": _processor(),
             "cores": os.cpu_count(),
@@ -61,6 +64,15 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _plugin_versions() -> dict[str, str]:
+    """Return the versions of the packages whose entry points add methods."""
+    versions: dict[str, str] = {}
+    for group in PLUGIN_GROUPS:
+        packages = [entry.dist for entry in entry_points(group=group) if entry.dist is not None]
+        versions |= {package.name: package.version for package in packages}
+    return dict(sorted(versions.items()))
 
 
 def _processor() -> str:

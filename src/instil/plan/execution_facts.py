@@ -16,7 +16,7 @@ import instil
 from instil.engine import init_distributed, world_size
 from instil.recipe.sections import Recipe
 
-PLUGIN_GROUPS = ("instil.methods", "instil.models", "instil.model_sources")
+PLUGIN_GROUPS = ("instil.methods", "instil.metrics", "instil.models", "instil.model_sources")
 """Entry point groups of packages whose code a training may execute."""
 
 

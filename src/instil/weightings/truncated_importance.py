@@ -9,7 +9,9 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, Positive, Weighting
-from instil.functional.token_log_probs import token_log_probs
+from instil.functional.token_log_probs import chunked_log_probs
+from instil.functional.tokens.signals import token_role
+from instil.roles import Projection
 
 
 def truncated_ratios(
@@ -91,10 +93,11 @@ class TruncatedImportance(Weighting):
         self.vocabulary: int | None = None
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        signal = student[token_role(student)]
         if "log_probability" not in batch:
             # The text of the data.
-            return torch.ones(student["logits"].shape[:-1], device=student["logits"].device)
-        logits = student["logits"][..., : self.vocabulary]
-        log_probs = token_log_probs(logits, batch["token"])
+            hidden = signal.hidden if isinstance(signal, Projection) else signal
+            return torch.ones(hidden.shape[:-1], device=hidden.device)
+        log_probs = chunked_log_probs(signal, batch["token"], self.vocabulary)
         mask = batch["token"] >= 0
         return truncated_ratios(log_probs, batch["log_probability"], mask, self.cap, self.level)

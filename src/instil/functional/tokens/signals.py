@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from instil.core import Outputs
 from instil.functional.tokens.heads import (
     DenseLogits,
     HeadLogits,
@@ -31,6 +32,11 @@ class FlatSignal(NamedTuple):
     """(N, V) logits, or the fields of ``LinearHeadTensors``."""
     has_token_rows: tuple[bool, ...]
     """For each tensor: True where it has one row per token."""
+
+
+def token_role(outputs: Outputs) -> str:
+    """Role of the token distributions in outputs: ``projection``, or ``logits`` without one."""
+    return "projection" if "projection" in outputs else "logits"
 
 
 def token_shape(signal: Signal) -> torch.Size:

@@ -24,7 +24,8 @@ from instil.core import (
     Update,
     mean,
 )
-from instil.functional.token_log_probs import token_log_probs
+from instil.functional.token_log_probs import chunked_log_probs
+from instil.functional.tokens.signals import token_role
 from instil.generation.options import Sampling
 from instil.items.prefixed_rows import REJECTED, prefixed_rows
 from instil.schemes.bases.common_vocabulary import common_vocabulary
@@ -88,7 +89,7 @@ class DPKD(Scheme):
         pitfalls="The loss compares two texts and does not hold the probability of either up, so "
         "combine it with cross_entropy or forward_kl, and check that generated texts stay as "
         "good. Long texts have large margins; `per_token` divides by the number of tokens and "
-        "needs a larger `beta`. The logits of both networks are in memory.",
+        "needs a larger `beta`. The head of the student runs once more in the backward pass.",
         deviations="The pairs are part of the data. In the paper, the teacher's text is preferred "
         "to the student's. In the authors' code the loss compares the most likely tokens of both "
         "networks at each position of the data's text.",
@@ -113,6 +114,7 @@ class DPKD(Scheme):
         self.preference_weight = preference_weight
         # Number of tokens that both networks have; ``build`` sets it.
         self.vocabulary: int | None = None
+        self.teacher_role = "logits"
 
     def build(self, batch: Batch) -> None:
         if self.teacher is None:
@@ -130,11 +132,13 @@ class DPKD(Scheme):
                 "teacher.tokenizer: dpkd compares the probabilities of texts. Expected one "
                 "tokenizer for student and teacher. Leave teacher.tokenizer out"
             )
-        self.vocabulary = common_vocabulary(self.forward_both(batch), Sampling())
+        outputs = self.forward_both(batch)
+        self.vocabulary = common_vocabulary(outputs, Sampling())
+        self.teacher_role = token_role(outputs[1])
         super().build(batch)
 
     def teacher_roles(self) -> set[str]:
-        return super().teacher_roles() | {"logits"}
+        return super().teacher_roles() | {self.teacher_role}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return super().counts(batch) | {"preference": _has_both_texts(batch).sum()}
@@ -161,11 +165,11 @@ class DPKD(Scheme):
         """Log-probabilities (N,) of the texts of a batch for student and teacher."""
         token = batch["label"].masked_fill(~batch["valid"], UNLABELLED)
         num_tokens = batch["valid"].sum(1).clamp_min(1) if self.per_token else 1
-        first, second = (
-            token_log_probs(side["logits"][..., : self.vocabulary], token).sum(1) / num_tokens
+        of_student, of_teacher = (
+            chunked_log_probs(side[token_role(side)], token, self.vocabulary).sum(1) / num_tokens
             for side in (student, teacher)
         )
-        return first, second
+        return of_student, of_teacher
 
 
 def _has_both_texts(batch: Batch) -> Tensor:

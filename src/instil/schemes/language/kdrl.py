@@ -29,7 +29,8 @@ from instil.functional.group_policy import (
     group_advantages,
     token_accuracy,
 )
-from instil.functional.token_log_probs import token_log_probs
+from instil.functional.token_log_probs import chunked_log_probs
+from instil.functional.tokens.signals import token_role
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.reader import index_batch
 from instil.generation.rollout_options import RolloutOption, Rollouts
@@ -194,7 +195,8 @@ class KDRL(GenerativeScheme):
         text = batch["student_text"]
         student, teacher = self.forward_both(text)
         update: Update = self.objectives(student, teacher, batch["distilled_text"])
-        log_probs = token_log_probs(student["logits"][..., : self.vocabulary], text["token"])
+        signal = student[token_role(student)]
+        log_probs = chunked_log_probs(signal, text["token"], self.vocabulary)
         # Without rollouts the ratio of probabilities is 1, apart from rounding.
         is_current = self.rollouts.is_immediate
         old_log_probs = log_probs.detach() if is_current else text["log_probability"]

@@ -24,7 +24,8 @@ from instil.core import (
     side_effect_free,
     to_float32,
 )
-from instil.functional.token_log_probs import token_log_probs
+from instil.functional.token_log_probs import chunked_log_probs
+from instil.functional.tokens.signals import token_role
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.sampling import sample_top_p
 from instil.schemes.bases.two_texts import add_losses, split_objectives
@@ -221,7 +222,7 @@ class MiniLLM(GenerativeScheme):
         student, teacher = self.forward_both(text)
         update: Update = self.objectives(student, teacher, text)
         student_log_probs, teacher_log_probs = (
-            token_log_probs(outputs["logits"][..., : self.vocabulary], text["token"])
+            chunked_log_probs(outputs[token_role(outputs)], text["token"], self.vocabulary)
             for outputs in (student, teacher)
         )
         # The text is used for one update, so the current probabilities are also the old ones. The

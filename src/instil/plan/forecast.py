@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from instil.core import Batch, Scheme
 from instil.engine import Engine
-from instil.engine.cpu_offload import offloaded_blocks, offloaded_parameters
+from instil.engine.cpu_offload import offloaded_parameters
 from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import num_training_steps
-from instil.plan.memory.traced_step import saved_bytes_of_step
+from instil.plan.memory.traced_step import peak_without_gradients, saved_bytes_of_step
 from instil.plan.step_timer import seconds_per_step
 from instil.training.step import train_step
 
@@ -28,13 +28,16 @@ def forecast_training(
         batch: a micro-batch, with its clock.
 
     Returns:
-        ``steps`` (number), ``seconds_per_step``, ``seconds`` (for all steps), ``bytes`` (of one
-        step: weights, gradients, optimizer state and activations; one block of offloaded teachers)
-        and ``activation_bytes`` (tensors other than weights that are saved for a backward pass).
+        ``steps`` (number), ``seconds_per_step``, ``seconds`` (for all steps), ``bytes`` (peak of
+        one step: weights, gradients, optimizer state, activations and buffers of losses, passes and
+        update) and ``activation_bytes`` (tensors other than weights that are saved for a backward
+        pass).
     """
     # The first step also allocates the state of the optimizers, so it is not timed.
     train_step(engine, scheme, [batch])
     activation_bytes = saved_bytes_of_step(engine, scheme, batch)
+    with peak_without_gradients(scheme) as live:
+        train_step(engine, scheme, [batch])
     accumulate = experiment.recipe.train.accumulate
     seconds = seconds_per_step(engine, scheme, batch, NUM_TIMED_STEPS) * accumulate
     weights: dict[int, int] = {}
@@ -47,13 +50,12 @@ def forecast_training(
         if parameter.requires_grad:
             gradient_bytes += parameter.numel() * parameter.element_size()
     steps = num_training_steps(experiment)
-    block = max((_weight_bytes(block) for block in offloaded_blocks(scheme)), default=0)
-    resident = sum(weights.values()) + block
+    resident = sum(weights.values()) + gradient_bytes + _state_bytes(engine)
     return {
         "steps": steps,
         "seconds_per_step": seconds,
         "seconds": seconds * steps,
-        "bytes": resident + gradient_bytes + _state_bytes(engine) + activation_bytes,
+        "bytes": resident + max(live.peak, activation_bytes),
         "activation_bytes": activation_bytes,
     }
 
@@ -62,10 +64,6 @@ def _storage_bytes(tensor: Tensor) -> dict[int, int]:
     """Address and size of the storage; views of one storage have the same address."""
     storage = tensor.untyped_storage()
     return {storage.data_ptr(): storage.nbytes()}
-
-
-def _weight_bytes(module: nn.Module) -> int:
-    return sum(parameter.nbytes for parameter in module.parameters())
 
 
 def _state_bytes(engine: Engine) -> int:

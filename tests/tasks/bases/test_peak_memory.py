@@ -19,3 +19,12 @@ def test_peak_memory_is_the_largest_size_at_once() -> None:
     assert memory.now == 4000 + 200
     del two, three
     assert memory.now == 0
+
+
+def test_a_sparse_tensor_is_counted_by_its_indices_and_values() -> None:
+    indices = torch.tensor([[0, 2]])
+    with PeakMemory() as memory:
+        values = torch.ones(2, 100)
+        sparse = torch.sparse_coo_tensor(indices, values, (3, 100), check_invariants=True)
+        memory.exclude(sparse)
+    assert memory.peak >= 800

@@ -49,6 +49,31 @@ def gathered_weights(scheme: Scheme, dtype: torch.dtype) -> Iterator[None]:
             parameter.data = data
 
 
+@contextlib.contextmanager
+def peak_without_gradients(scheme: Scheme) -> Iterator[PeakMemory]:
+    """Measure the peak of new tensors, without the gradients of weights.
+
+    A forecast counts gradients by themselves, because a training shards them.
+
+    Args:
+        scheme: prepared scheme.
+    """
+    live = PeakMemory()
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+            lambda p: live.exclude(p.grad)
+        )
+        for parameter in scheme.parameters()
+        if parameter.requires_grad
+    ]
+    try:
+        with live:
+            yield live
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def trace_step(scheme: Scheme, batch: Batch, precision: str, is_checkpointed: bool) -> StepMemory:
     """Run forward and backward passes of one step, without an update, and count their tensors.
 
@@ -65,24 +90,12 @@ def trace_step(scheme: Scheme, batch: Batch, precision: str, is_checkpointed: bo
     if is_checkpointed:
         checkpoint_learners(scheme)
     scheme.train()
-    parameters = [*scheme.parameters()]
-    live = PeakMemory()
-    # A forecast counts gradients by themselves, because a training shards them.
-    hooks = [
-        parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-            lambda p: live.exclude(p.grad)
-        )
-        for parameter in parameters
-        if parameter.requires_grad
-    ]
     try:
-        with live, warnings.catch_warnings():
+        with peak_without_gradients(scheme) as live, warnings.catch_warnings():
             # Fake tensors copy the description of a real one, and read this attribute for it.
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
             saved = saved_bytes_of_step(engine, scheme, batch)
     finally:
-        for hook in hooks:
-            hook.remove()
         if is_checkpointed:
             keep_activations(scheme)
     return StepMemory(saved, live.peak)

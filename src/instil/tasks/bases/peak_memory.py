@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -53,11 +54,14 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Args:
             tensor: tensor that was created in this context.
         """
-        self._remove(tensor.untyped_storage()._cdata)
+        for storage in _storages(tensor):
+            self._remove(storage._cdata)
 
     def _remove(self, address: int) -> None:
         self.now -= self._sizes.pop(address, 0)
 
 
 def _storages(value: Any) -> list[Any]:
-    return [part.untyped_storage() for part in tree_leaves(value) if isinstance(part, Tensor)]
+    """Storages of tensors; a sparse one has none, and its indices and values are other tensors."""
+    tensors = [part for part in tree_leaves(value) if isinstance(part, Tensor)]
+    return [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided]

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from instil.cli import main
+from instil.experiment.data_checks import class_problems
+from instil.experiment.experiment import Experiment
 from instil.plan.doctor import doctor
+from instil.recipe import load
 from tests.experiment.small import recipe, run_of
 
 
@@ -57,6 +60,12 @@ def test_classes_without_images_are_named(tmp_path: Path) -> None:
     assert "data: 1 of 3 classes (cow) has no image in test" in problems
     warnings = run_of(recipe("seeds=[0]", data=data), tmp_path / "run")["warnings"]
     assert set(problems) <= set(warnings)
+
+
+def test_classes_of_texts_that_are_compared_may_be_those_of_one_split() -> None:
+    experiment = Experiment.from_recipe(load("sentence_embedding"))
+    assert set(experiment.splits.train.label.tolist()) != set(experiment.splits.test.label.tolist())
+    assert list(class_problems(experiment, experiment.samples)) == []
 
 
 def test_equal_images_are_named(tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ def class_problems(experiment: Experiment, samples: Samples) -> Iterator[str]:
         return
     if splits.kind != "single" or splits.train.label.ndim != 1 or len(splits.classes) < 2:
         return
+    if experiment.task.has_open_classes:
+        return
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     data = experiment.stage_data
     learned = splits.classes if data is None else data.learned

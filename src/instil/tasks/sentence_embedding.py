@@ -89,6 +89,7 @@ class SentenceEmbedding(Task):
     title = "sentence embedding"
     names = ("input_ids", "attention_mask", "partner_input_ids", "partner_attention_mask", "label")
     inputs = ("input_ids", "attention_mask", "partner_input_ids", "partner_attention_mask")
+    has_open_classes = True
     roles = ("sentence_embedding", "partner_embedding")
     label_objectives = ("contrastive",)
     headline = "recall"

@@ -28,6 +28,7 @@ class SpeakerVerification(AudioTask):
 
     card = Card("Speaker verification", tasks=("speaker_verification",))
     title = "speaker verification"
+    has_open_classes = True
     roles = ("embedding",)
     headline = "equal_error_rate"
     higher_is_better = False

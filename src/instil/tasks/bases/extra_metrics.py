@@ -25,6 +25,8 @@ class ExtraMetrics(BatchReader):
         own_headline: the headline of the task where the recipe has another one.
         higher_is_better: direction of the headline metric.
         secondary: metrics that are shown with the headline metric.
+        has_open_classes: whether classes only group the samples that are compared, so that a split
+            may have classes of its own.
         further_headlines: other metrics of the task that may be the headline; larger is better.
         metrics: metrics of the recipe by name.
     """
@@ -33,6 +35,7 @@ class ExtraMetrics(BatchReader):
     own_headline: str | None = None
     higher_is_better: bool = True
     secondary: tuple[str, ...] = ()
+    has_open_classes: ClassVar[bool] = False
     further_headlines: ClassVar[tuple[str, ...]] = ()
     metrics: Mapping[str, Metric] = {}
     _is_measuring: bool = False

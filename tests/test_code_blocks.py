@@ -173,6 +173,7 @@ EXECUTED = {
         "yaml: test_language",
         "yaml: test_conversations_of_language",
         "yaml: test_images_of_language",
+        "yaml: test_preference_pairs_of_language",
         "yaml: test_folders_of_language",
         "yaml: test_quantized_models_of_language",
         "yaml: test_rollouts_of_language",

@@ -7,7 +7,7 @@ import pytest
 from instil import recipe as recipes
 from instil.experiment.experiment import Experiment
 from instil.search.arms import candidate_arms, reference_arms
-from instil.search.candidates import _card_mismatch
+from instil.search.candidates import card_mismatch
 
 RECIPES = {
     "point_classification": ["alone", "label_smoothing", "pseudo_labels", "kd"],
@@ -22,5 +22,5 @@ def test_methods_of_classification_are_candidates_of_related_tasks(name: str) ->
     references = list(reference_arms(experiment.recipe, experiment.task))
     assert [arm.name for arm in references] == RECIPES[name]
     candidates = candidate_arms(experiment.recipe, experiment.task, ["dist", "ctc_kd"])
-    reasons = {arm.name: _card_mismatch(arm, experiment) for arm in candidates}
+    reasons = {arm.name: card_mismatch(arm, experiment) for arm in candidates}
     assert reasons == {"dist": "", "ctc_kd": f"defined for speech_recognition, not for {name}"}

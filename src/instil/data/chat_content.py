@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -139,3 +140,24 @@ def string(value: Any, column: str, where: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{where}: '{column}' is {shown(value)}. Expected a text")
     return value
+
+
+def row_columns(row: Any, where: str, expected: str) -> Mapping[str, Any]:
+    """Return the columns of a row by name.
+
+    Args:
+        row: a JSON line, or the columns by name.
+        where: file and line, for messages.
+        expected: expected forms, for messages.
+
+    Raises:
+        ValueError: for a line that is not JSON, or not an object.
+    """
+    if isinstance(row, str):
+        try:
+            row = json.loads(row)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: the line is not JSON: {error}") from error
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: a {type(row).__name__}. Expected {expected}")
+    return row

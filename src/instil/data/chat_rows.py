@@ -11,6 +11,7 @@ from instil.cards import suggestion
 from instil.data.chat_content import (
     content_of,
     image_column,
+    row_columns,
     shown,
     string,
     text_of,
@@ -90,7 +91,7 @@ def chat_row(row: Any, where: str) -> ChatRow:
     Raises:
         ValueError: for a row of another form, an unknown role, and values of another type.
     """
-    row = _columns(row, where)
+    row = row_columns(row, where, f"an object with {FORMS}")
     teacher_id = row.get("teacher_id")
     if teacher_id is not None and (isinstance(teacher_id, bool) or not _is_name(teacher_id)):
         raise ValueError(f"{where}: teacher_id is {teacher_id!r:.40}. Expected an index or a name")
@@ -116,17 +117,6 @@ def chat_row(row: Any, where: str) -> ChatRow:
     if row.get("text") is not None:
         return ChatRow(text=string(row["text"], "text", where), **common)
     raise ValueError(_missing_columns(row, where))
-
-
-def _columns(row: Any, where: str) -> Mapping[str, Any]:
-    if isinstance(row, str):
-        try:
-            row = json.loads(row)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: the line is not JSON: {error}") from error
-    if not isinstance(row, Mapping):
-        raise ValueError(f"{where}: a {type(row).__name__}. Expected an object with {FORMS}")
-    return row
 
 
 def _missing_columns(row: Mapping[str, Any], where: str) -> str:

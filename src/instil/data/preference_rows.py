@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from instil.data.chat_content import shown, string
+from instil.data.chat_content import row_columns, shown, string
 
 EXPECTED = (
-    "Expected 'chosen' and 'rejected', 'completion' and 'rejected', 'messages' and "
+    "'chosen' and 'rejected', 'completion' and 'rejected', 'messages' and "
     "'rejected_messages', or 'messages' and 'rejected_response'. Set data.preferences=false to "
     "learn the chosen answers only"
 )
@@ -31,7 +30,7 @@ def rejected_row(row: Any, where: str) -> Mapping[str, Any]:
         >>> rejected_row({"prompt": "1 + 1", "chosen": "2", "rejected": "3"}, "a:1")
         {'prompt': '1 + 1', 'chosen': '3'}
     """
-    columns = _columns(row, where)
+    columns = row_columns(row, where, EXPECTED)
     if columns.get("rejected_response") is not None:
         return _with_last_answer(columns, where)
     for rejected, preferred in PARTNERS.items():
@@ -41,21 +40,11 @@ def rejected_row(row: Any, where: str) -> Mapping[str, Any]:
         if columns.get(name) is None and rejected == "rejected":
             name = "completion"
         if columns.get(name) is None:
-            raise ValueError(f"{where}: '{rejected}' without '{preferred}'. {EXPECTED}")
+            raise ValueError(f"{where}: '{rejected}' without '{preferred}'. Expected {EXPECTED}")
         rest = {key: value for key, value in columns.items() if key != rejected}
         return rest | {name: columns[rejected]}
     names = ", ".join(columns) or "none"
-    raise ValueError(f"{where}: no rejected answer, only the columns {names}. {EXPECTED}")
-
-
-def _columns(row: Any, where: str) -> Mapping[str, Any]:
-    try:
-        columns = json.loads(row) if isinstance(row, str) else row
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: the line is not JSON: {error}") from error
-    if not isinstance(columns, Mapping):
-        raise ValueError(f"{where}: a {type(columns).__name__}. {EXPECTED}")
-    return columns
+    raise ValueError(f"{where}: no rejected answer, only the columns {names}. Expected {EXPECTED}")
 
 
 def _with_last_answer(columns: Mapping[str, Any], where: str) -> Mapping[str, Any]:

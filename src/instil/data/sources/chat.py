@@ -155,9 +155,11 @@ def chat(
     data: list[RaggedRows] = []
     for split, (part, of_split) in fits.items():
         common = (_row_keys(part, of_split[0], arrays), length, loaded, tokens, images)
-        samples = RaggedRows(part, of_split[0], *common)
+        samples: RaggedRows
         if preferences:
             samples = RaggedPairs(part, of_split, *common)
+        else:
+            samples = RaggedRows(part, of_split[0], *common)
         samples.notes = (*tally_notes(arrays.get(split), split), *_fit_notes(of_split, split))
         samples.source_split = split if split in arrays else "train"
         data.append(samples)

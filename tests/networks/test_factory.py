@@ -5,8 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from instil.networks.factory import build, network_names
+from instil.catalogue.signatures import parameters, type_text
+from instil.networks.factory import build, network_names, own_builder
 from instil.networks.inputs import input_of
+from instil.recipe import RecipeError
+from instil.recipe.options import check_network
 from instil.tasks.classification import call
 
 DATA = {"classes": 5, "channels": 1, "size": 8}
@@ -77,6 +80,14 @@ def test_the_same_module_name_in_another_folder_is_another_module(recipe, tmp_pa
         ("networks:presets", {}, "unknown network 'presets'"),
         ("cnn", {"witdh": 3}, "^options.witdh: unknown option. .*Did you mean width"),
         ("cnn", {"norm": "layer"}, "norm must be"),
+        ("cnn", {"width": -4}, "^options.width: Expected a number of at least 1, got -4$"),
+        ("mlp", {"features": 0}, "^options.features: Expected a number of at least 1, got 0$"),
+        ("vit", {"heads": 3}, "^options.width: Expected a multiple of heads .3., got 64$"),
+        (
+            "denoiser",
+            {"network_options": {"width": 0}},
+            "^options.network_options.width: Expected a number of at least 1, got 0$",
+        ),
         ("my_modul:build", {}, "no module 'my_modul' in"),
         ("my_module:biuld", {}, "my_module has no function 'biuld'. Did you mean build"),
         (
@@ -91,6 +102,16 @@ def test_the_same_module_name_in_another_folder_is_another_module(recipe, tmp_pa
 def test_wrong_names_and_options_raise(recipe, spec, options, message):
     with pytest.raises(ValueError, match=message):
         build(spec, options, base=recipe, **DATA)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_each_size_of_a_network_has_a_lower_bound(name):
+    for option, parameter in parameters(own_builder(name)).items():
+        text = type_text(parameter.annotation)
+        if text.startswith("int"):
+            assert ">=" in text, f"{name}.{option}"
+            with pytest.raises(RecipeError, match=rf"^student\.options\.{option}: a number of at "):
+                check_network({"model": name, "options": {option: -1}}, "student")
 
 
 def test_an_error_inside_the_users_module_is_not_hidden(recipe):

@@ -149,7 +149,7 @@ def test_attention_reads_all_patches():
         (lambda: detector(3, 5, norm="layer"), "batch or none, not 'layer'"),
         (lambda: segmenter(3, norm="layer"), "batch or none, not 'layer'"),
         (lambda: vit(3, size=9), "9 x 9 pixels cannot be cut"),
-        (lambda: vit(3, width=10), "not a multiple of heads 4"),
+        (lambda: vit(3, width=10), r"^width: Expected a multiple of heads \(4\), got 10"),
     ],
 )
 def test_invalid_options_raise(make, message):

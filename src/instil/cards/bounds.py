@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -36,7 +37,7 @@ def require_in_bounds(
         ValueError: for a number outside of the bounds of its annotation.
     """
     try:
-        values = inspect.signature(constructor).bind(*arguments, **options).arguments
+        values = inspect.signature(constructor).bind_partial(*arguments, **options).arguments
     except TypeError:
         # The call of the constructor raises it.
         return
@@ -96,10 +97,18 @@ def _bounds(constructor: Callable[..., Any]) -> dict[str, list[Check]]:
         return {}
     bounds: dict[str, list[Check]] = {}
     for option, annotation in annotations.items():
-        metadata = annotation.__metadata__ if typing.get_origin(annotation) is Annotated else ()
-        checks = [_check(entry) for entry in metadata]
+        checks = [_check(entry) for entry in _metadata(annotation)]
         bounds[option] = [check for check in checks if check is not None]
     return bounds
+
+
+def _metadata(annotation: Any) -> tuple[Any, ...]:
+    """Return the metadata of an annotation, also of one that allows None."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [part for part in typing.get_args(annotation) if part is not type(None)]
+        return _metadata(members[0]) if len(members) == 1 else ()
+    is_annotated = typing.get_origin(annotation) is Annotated
+    return annotation.__metadata__ if is_annotated else ()
 
 
 def _check(entry: Any) -> Check | None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instil.cards import Fraction, NonNegativeInt, PositiveInt
 from instil.networks.audio_encoder import AudioEncoder, Normalize, frame_mask
 
 
@@ -70,15 +71,15 @@ def mean_and_deviation(states: Tensor, length: Tensor) -> Tensor:
 
 
 def audio_classifier(
-    classes: int,
-    features: int,
-    width: int = 64,
-    depth: int = 3,
-    kernel: int = 5,
-    stride: int = 2,
-    gru: int = 0,
-    embedding: int = 64,
-    dropout: float = 0.1,
+    classes: PositiveInt,
+    features: PositiveInt,
+    width: PositiveInt = 64,
+    depth: PositiveInt = 3,
+    kernel: PositiveInt = 5,
+    stride: PositiveInt = 2,
+    gru: NonNegativeInt = 0,
+    embedding: PositiveInt = 64,
+    dropout: Fraction = 0.1,
     normalize: Normalize = "bands",
 ) -> nn.Module:
     """Build a classifier of recordings: 64,020 parameters for 40 bands and 20 classes.

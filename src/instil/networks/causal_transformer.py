@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instil.cards import NonNegativeInt, PositiveInt
 from instil.networks.text_transformer import KeyValueCache, TransformerBlock
 
 
@@ -143,7 +144,11 @@ class CausalTransformer(nn.Module):
 
 
 def causal_transformer(
-    vocabulary: int, length: int = 128, width: int = 32, depth: int = 2, heads: int = 2
+    vocabulary: PositiveInt,
+    length: PositiveInt = 128,
+    width: PositiveInt = 32,
+    depth: NonNegativeInt = 2,
+    heads: PositiveInt = 2,
 ) -> nn.Module:
     """Build a causal transformer: 37,792 parameters for 257 tokens at the defaults.
 
@@ -158,5 +163,5 @@ def causal_transformer(
         ValueError: if ``width`` is not a multiple of ``heads``.
     """
     if width % heads:
-        raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        raise ValueError(f"width: Expected a multiple of heads ({heads}), got {width}")
     return CausalTransformer(vocabulary, length, width, depth, heads)

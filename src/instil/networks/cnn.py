@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from instil.cards import Fraction, PositiveInt
+
 
 class CNN(nn.Module):
     """Stages of 3 x 3 convolutions, a mean over space, dropout and a linear head.
@@ -93,13 +95,13 @@ def check_norm(norm: str) -> None:
 
 
 def cnn(
-    classes: int,
-    channels: int = 1,
-    width: int = 32,
-    stages: int = 3,
-    depth: int = 1,
+    classes: PositiveInt,
+    channels: PositiveInt = 1,
+    width: PositiveInt = 32,
+    stages: PositiveInt = 3,
+    depth: PositiveInt = 1,
     norm: str = "batch",
-    dropout: float = 0.0,
+    dropout: Fraction = 0.0,
 ) -> nn.Module:
     """Build a CNN for images of any size: 94,186 parameters for 10 classes at the defaults.
 

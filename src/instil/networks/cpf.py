@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from instil.cards import NonNegativeInt, PositiveInt
 from instil.core import to_float32
 from instil.functional.graph import log_softmax_into
 from instil.networks.mlp import MLP
@@ -64,7 +65,13 @@ class CPF(nn.Module):
         return (alpha * propagated + (1 - alpha) * own).clamp(min=SMALLEST).log()
 
 
-def cpf(classes: int, features: int, nodes: int, width: int = 64, depth: int = 2) -> nn.Module:
+def cpf(
+    classes: PositiveInt,
+    features: PositiveInt,
+    nodes: PositiveInt,
+    width: PositiveInt = 64,
+    depth: NonNegativeInt = 2,
+) -> nn.Module:
     """Build the student of CPF, which needs ``data.label_prior`` of a graph source.
 
     Args:

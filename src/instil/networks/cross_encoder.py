@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from instil.cards import NonNegativeInt, PositiveInt
 from instil.networks.text_transformer import TextTransformer
 
 
@@ -14,7 +15,11 @@ class CrossEncoder(TextTransformer):
 
 
 def cross_encoder(
-    vocabulary: int, length: int = 32, width: int = 64, depth: int = 2, heads: int = 2
+    vocabulary: PositiveInt,
+    length: PositiveInt = 32,
+    width: PositiveInt = 64,
+    depth: NonNegativeInt = 2,
+    heads: PositiveInt = 2,
 ) -> nn.Module:
     """Build a cross-encoder: 237,697 parameters for 2048 tokens and texts of 32.
 
@@ -29,5 +34,5 @@ def cross_encoder(
         ValueError: if ``width`` is not a multiple of ``heads``.
     """
     if width % heads:
-        raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        raise ValueError(f"width: Expected a multiple of heads ({heads}), got {width}")
     return CrossEncoder(1, vocabulary, 2 * length, width, depth, heads)

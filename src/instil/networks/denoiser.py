@@ -10,16 +10,17 @@ from typing import Any
 
 from torch import nn
 
+from instil.cards import Fraction, NonNegativeInt, PositiveInt
 from instil.catalogue.user_code import UntrustedCode
 from instil.functional.diffusion.parts import PartSpec
 from instil.modules.denoiser import Denoiser
 
 
 def denoiser(
-    channels: int,
-    size: int | tuple[int, int],
+    channels: PositiveInt,
+    size: PositiveInt | tuple[PositiveInt, PositiveInt],
     build_part: Callable[..., nn.Module],
-    classes: int = 0,
+    classes: NonNegativeInt = 0,
     network: str = "unet",
     network_options: Mapping[str, Any] | None = None,
     conditional: bool = False,
@@ -27,8 +28,8 @@ def denoiser(
     parameterisation: PartSpec = "v",
     schedule: PartSpec = "cosine",
     times: PartSpec = "uniform",
-    label_dropout: float = 0.1,
-    steps: int = 32,
+    label_dropout: Fraction = 0.1,
+    steps: PositiveInt = 32,
     solver: str = "ddim",
     guidance: float = 0.0,
 ) -> nn.Module:

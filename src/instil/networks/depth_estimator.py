@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import PositiveInt
 from instil.networks.cnn import check_norm
 from instil.networks.segmenter import Segmenter
 
@@ -29,7 +30,11 @@ class DepthEstimator(Segmenter):
 
 
 def depth_estimator(
-    channels: int = 1, width: int = 16, levels: int = 3, depth: int = 1, norm: str = "batch"
+    channels: PositiveInt = 1,
+    width: PositiveInt = 16,
+    levels: PositiveInt = 3,
+    depth: PositiveInt = 1,
+    norm: str = "batch",
 ) -> nn.Module:
     """Build a depth network for images of any size: 58,081 parameters at the defaults.
 

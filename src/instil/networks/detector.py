@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import PositiveInt
 from instil.networks.cnn import check_norm, conv_stages
 
 CELLS = 4
@@ -44,12 +45,12 @@ class Detector(nn.Module):
 
 
 def detector(
-    classes: int,
-    bins: int | None = None,
-    channels: int = 1,
-    width: int = 16,
-    stages: int = 3,
-    depth: int = 1,
+    classes: PositiveInt,
+    bins: PositiveInt | None = None,
+    channels: PositiveInt = 1,
+    width: PositiveInt = 16,
+    stages: PositiveInt = 3,
+    depth: PositiveInt = 1,
     norm: str = "batch",
 ) -> nn.Module:
     """Build a detector for images of any size.

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from instil.cards import PositiveInt
 from instil.networks.pointnet import PointLayer
 
 
@@ -101,7 +102,11 @@ class DGCNN(nn.Module):
 
 
 def dgcnn(
-    classes: int, channels: int = 3, width: int = 32, depth: int = 3, neighbours: int = 16
+    classes: PositiveInt,
+    channels: PositiveInt = 3,
+    width: PositiveInt = 32,
+    depth: PositiveInt = 3,
+    neighbours: PositiveInt = 16,
 ) -> nn.Module:
     """Build a DGCNN: 81,546 parameters for 10 classes at the defaults.
 

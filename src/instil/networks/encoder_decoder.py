@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from instil.cards import NonNegativeInt, PositiveInt
 from instil.generation.sequences import SpecialTokens
 from instil.networks.sequence_parts import SequenceDecoder, SequenceEncoder
 
@@ -74,17 +75,17 @@ class EncoderDecoder(nn.Module):
 
 
 def encoder_decoder(
-    vocabulary: int,
-    start: int = 0,
-    end: int = 1,
-    pad: int = 0,
+    vocabulary: PositiveInt,
+    start: NonNegativeInt = 0,
+    end: NonNegativeInt = 1,
+    pad: NonNegativeInt = 0,
     inputs: str = "input_ids",
-    channels: int = 1,
-    width: int = 32,
-    depth: int = 2,
-    decoder_depth: int | None = None,
-    heads: int = 2,
-    patch: int = 4,
+    channels: PositiveInt = 1,
+    width: PositiveInt = 32,
+    depth: NonNegativeInt = 2,
+    decoder_depth: NonNegativeInt | None = None,
+    heads: PositiveInt = 2,
+    patch: PositiveInt = 4,
 ) -> nn.Module:
     """Build an encoder-decoder: 63,360 parameters for 60 tokens at the defaults.
 
@@ -105,10 +106,7 @@ def encoder_decoder(
         ValueError: if ``width`` is odd or not a multiple of ``heads``, or for an unknown input.
     """
     if width % heads or width % 2:
-        raise ValueError(
-            f"encoder_decoder: width {width} does not fit. Expected an even multiple of heads "
-            f"{heads}"
-        )
+        raise ValueError(f"width: Expected an even multiple of heads ({heads}), got {width}")
     size = vocabulary if inputs == "input_ids" else channels
     encoder = SequenceEncoder(inputs, size, width, depth, heads, patch)
     decoder_depth = depth if decoder_depth is None else decoder_depth

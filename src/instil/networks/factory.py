@@ -14,6 +14,7 @@ from torch import nn
 
 from instil import networks
 from instil.cards import suggestion
+from instil.cards.bounds import require_in_bounds
 from instil.catalogue.user_code import UntrustedCode, declared_models, user_function
 from instil.networks.inputs import input_of
 from instil.networks.model_source import ModelRequest
@@ -96,7 +97,8 @@ def _built(spec: str, builder: Callable[..., Any], arguments: Mapping[str, Any])
     try:
         model = builder(**arguments)
     except ValueError as error:
-        if str(error).partition(":")[0] in arguments:
+        # Also an option that is left out, whose default does not fit another one.
+        if str(error).partition(":")[0] in inspect.signature(builder).parameters:
             raise ValueError(f"options.{error}") from error
         raise
     except Exception as error:
@@ -220,6 +222,7 @@ def _arguments(
     ]
     if not accepts_any:
         check_options(spec, options, names)
+    require_in_bounds("options", builder, (), options)
     arguments = {key: value for key, value in facts.items() if key in names} | options
     required = [name for name in names if parameters[name].default is inspect.Parameter.empty]
     missing = [name for name in required if name not in arguments]

@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import Fraction, NonNegativeInt, PositiveInt
+
 
 def neighbour_mean(x: Tensor, edge_index: Tensor) -> Tensor:
     """Mean over each node and the nodes with an edge to it.
@@ -96,11 +98,11 @@ class GCN(nn.Module):
 
 
 def gcn(
-    classes: int,
-    features: int,
-    width: int = 64,
-    depth: int = 2,
-    dropout: float = 0.0,
+    classes: PositiveInt,
+    features: PositiveInt,
+    width: PositiveInt = 64,
+    depth: NonNegativeInt = 2,
+    dropout: Fraction = 0.0,
     mean_logits: bool = False,
 ) -> nn.Module:
     """Build a GCN: 8,970 parameters for 10 classes and 64 features at the defaults.

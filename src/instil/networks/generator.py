@@ -6,6 +6,8 @@ from math import ceil
 
 from torch import Tensor, nn
 
+from instil.cards import PositiveInt
+
 
 class Generator(nn.Module):
     """Linear layer to a map of a quarter of the size, then upsampling and convolution, twice.
@@ -57,10 +59,10 @@ def _norm_layer(width: int, norm: bool) -> nn.Module:
 
 
 def generator(
-    channels: int,
-    size: int | tuple[int, int],
-    latent: int = 100,
-    width: int = 64,
+    channels: PositiveInt,
+    size: PositiveInt | tuple[PositiveInt, PositiveInt],
+    latent: PositiveInt = 100,
+    width: PositiveInt = 64,
     norm: str = "batch",
     end: str = "sigmoid",
 ) -> nn.Module:

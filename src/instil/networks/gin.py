@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from instil.cards import NonNegativeInt, PositiveInt
+
 READOUTS = ("mean", "sum", "max")
 
 
@@ -80,10 +82,10 @@ class GIN(nn.Module):
 
 
 def gin(
-    classes: int,
-    features: int,
-    width: int = 64,
-    depth: int = 3,
+    classes: PositiveInt,
+    features: PositiveInt,
+    width: PositiveInt = 64,
+    depth: NonNegativeInt = 3,
     readout: Literal["mean", "sum", "max"] = "mean",
 ) -> nn.Module:
     """Build a GIN: 21,709 parameters for 10 classes and 3 features at the defaults.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from instil.cards import PositiveInt
 from instil.networks.mlp import MLP
 
 
@@ -74,12 +75,12 @@ class LatentNeighbours(nn.Module):
 
 
 def latent_neighbours(
-    classes: int,
-    features: int,
-    nodes: int,
-    width: int = 64,
-    embedding: int = 64,
-    neighbours: int = 10,
+    classes: PositiveInt,
+    features: PositiveInt,
+    nodes: PositiveInt,
+    width: PositiveInt = 64,
+    embedding: PositiveInt = 64,
+    neighbours: PositiveInt = 10,
 ) -> nn.Module:
     """Build the student of Cold Brew (Zheng et al. 2022), for the scheme ``cold_brew``.
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from instil.cards import Fraction, NonNegativeInt, PositiveInt
 from instil.functional.graph import pair_embeddings
 from instil.networks.gcn import GCN
 from instil.networks.mlp import MLP
@@ -71,11 +72,11 @@ class LinkPredictor(nn.Module):
 
 
 def link_predictor(
-    features: int,
+    features: PositiveInt,
     encoder: Encoder = "sage",
-    width: int = 64,
-    depth: int = 2,
-    dropout: float = 0.0,
+    width: PositiveInt = 64,
+    depth: NonNegativeInt = 2,
+    dropout: Fraction = 0.0,
     decoder: Decoder = "dot",
 ) -> nn.Module:
     """Build a link predictor of a graph network or a perceptron.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from instil.cards import PositiveInt
+
 
 class MatrixFactorization(nn.Module):
     """Scores of items: products of the vectors of user and item, and a bias of the item.
@@ -38,7 +40,9 @@ class MatrixFactorization(nn.Module):
         }
 
 
-def matrix_factorization(users: int, candidates: int, width: int = 16) -> nn.Module:
+def matrix_factorization(
+    users: PositiveInt, candidates: PositiveInt, width: PositiveInt = 16
+) -> nn.Module:
     """Build a matrix factorisation.
 
     Args:

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from instil.cards import NonNegativeInt, PositiveInt
+
 
 class MLP(nn.Module):
     """``stages`` of one linear layer with ReLU each, and a linear head.
@@ -32,12 +34,12 @@ class MLP(nn.Module):
 
 
 def mlp(
-    classes: int,
-    channels: int = 1,
-    size: int | tuple[int, int] = 8,
-    width: int = 32,
-    depth: int = 1,
-    features: int | None = None,
+    classes: PositiveInt,
+    channels: PositiveInt = 1,
+    size: PositiveInt | tuple[PositiveInt, PositiveInt] = 8,
+    width: PositiveInt = 32,
+    depth: NonNegativeInt = 1,
+    features: PositiveInt | None = None,
 ) -> nn.Module:
     """Build an MLP: 2,410 parameters for 10 classes at the defaults.
 

@@ -7,6 +7,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from instil.cards import Fraction, NonNegativeInt, PositiveInt
 from instil.networks.cnn import conv_stages
 
 
@@ -81,13 +82,13 @@ class ModalityStreams(nn.Module):
 
 
 def modality_streams(
-    classes: int,
-    channels: int = 2,
-    groups: list[int] | None = None,
-    hallucinated: int = 0,
-    width: int = 16,
-    stages: int = 2,
-    drop: float = 0.0,
+    classes: PositiveInt,
+    channels: PositiveInt = 2,
+    groups: list[PositiveInt] | None = None,
+    hallucinated: NonNegativeInt = 0,
+    width: PositiveInt = 16,
+    stages: PositiveInt = 2,
+    drop: Fraction = 0.0,
 ) -> nn.Module:
     """Build a network of aligned modalities: 10,346 parameters for 10 classes at the defaults.
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from instil.cards import PositiveInt
 from instil.networks.cnn import conv_stages
 
 
@@ -52,7 +53,11 @@ class MVCNN(nn.Module):
 
 
 def mvcnn(
-    classes: int, channels: int = 1, width: int = 32, depth: int = 3, pool: str = "max"
+    classes: PositiveInt,
+    channels: PositiveInt = 1,
+    width: PositiveInt = 32,
+    depth: PositiveInt = 3,
+    pool: str = "max",
 ) -> nn.Module:
     """Build a multi-view CNN for any number of views: 94,186 parameters at the defaults.
 

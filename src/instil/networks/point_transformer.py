@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from instil.cards import NonNegativeInt, PositiveInt
 from instil.items.neighbours import gather_points
 from instil.networks.dgcnn import feature_neighbours
 
@@ -82,7 +83,11 @@ class PointTransformer(nn.Module):
 
 
 def point_transformer(
-    classes: int, channels: int = 3, width: int = 32, depth: int = 3, neighbours: int = 8
+    classes: PositiveInt,
+    channels: PositiveInt = 3,
+    width: PositiveInt = 32,
+    depth: NonNegativeInt = 3,
+    neighbours: PositiveInt = 8,
 ) -> nn.Module:
     """Build a point transformer: 24,330 parameters for 10 classes at the defaults.
 

@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from instil.cards import Fraction, NonNegativeInt, PositiveInt
+
 
 class PointLayer(nn.Sequential):
     """Linear layer of each point, BatchNorm and ReLU, on (N, C, P).
@@ -56,7 +58,11 @@ class PointNet(nn.Module):
 
 
 def pointnet(
-    classes: int, channels: int = 3, width: int = 32, depth: int = 3, dropout: float = 0.0
+    classes: PositiveInt,
+    channels: PositiveInt = 3,
+    width: PositiveInt = 32,
+    depth: NonNegativeInt = 3,
+    dropout: Fraction = 0.0,
 ) -> nn.Module:
     """Build a PointNet for any number of points: 12,074 parameters for 10 classes at the defaults.
 

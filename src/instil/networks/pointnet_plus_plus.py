@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from instil.cards import Positive, PositiveInt
 from instil.items.neighbours import gather_points
 from instil.networks.pointnet import PointLayer
 
@@ -165,13 +166,13 @@ class PointNetPlusPlus(nn.Module):
 
 
 def pointnet_plus_plus(
-    classes: int,
-    channels: int = 3,
-    width: int = 32,
-    depth: int = 2,
-    ratio: int = 4,
-    radius: float = 0.4,
-    neighbours: int = 16,
+    classes: PositiveInt,
+    channels: PositiveInt = 3,
+    width: PositiveInt = 32,
+    depth: PositiveInt = 2,
+    ratio: PositiveInt = 4,
+    radius: Positive = 0.4,
+    neighbours: PositiveInt = 16,
 ) -> nn.Module:
     """Build a PointNet++: 17,962 parameters for 10 classes at the defaults.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import PositiveInt
 from instil.networks.cnn import check_norm, conv_stages
 
 CELLS = 4
@@ -54,14 +55,14 @@ class PoseEstimator(nn.Module):
 
 
 def pose_estimator(
-    classes: int,
-    size: int | tuple[int, int],
-    channels: int = 1,
-    width: int = 16,
-    stages: int = 2,
-    depth: int = 1,
+    classes: PositiveInt,
+    size: PositiveInt | tuple[PositiveInt, PositiveInt],
+    channels: PositiveInt = 1,
+    width: PositiveInt = 16,
+    stages: PositiveInt = 2,
+    depth: PositiveInt = 1,
     norm: str = "batch",
-    split: int = 1,
+    split: PositiveInt = 1,
 ) -> nn.Module:
     """Build a pose network for images of one size.
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instil.cards import NonNegativeInt, Positive, PositiveInt
 from instil.core import Outputs
 from instil.files.cache import cache_folder
 from instil.remote.log import NOTE, question_key
@@ -111,15 +112,15 @@ class RemoteModel(nn.Module):
 def remote(
     url: str,
     name: str | None = None,
-    size: int = 20,
+    size: PositiveInt = 20,
     key: str = KEY,
     log: str | None = None,
-    concurrency: int = 8,
-    request_budget: int | None = None,
-    token_budget: int | None = None,
-    retries: int = 6,
-    timeout: float = 120.0,
-    vocabulary: int = 0,
+    concurrency: PositiveInt = 8,
+    request_budget: PositiveInt | None = None,
+    token_budget: PositiveInt | None = None,
+    retries: NonNegativeInt = 6,
+    timeout: Positive = 120.0,
+    vocabulary: NonNegativeInt = 0,
     tokens: Sequence[int] = (),
 ) -> nn.Module:
     """Connect to a language model on a server.

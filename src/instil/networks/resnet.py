@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from instil.cards import PositiveInt
+
 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut, a 1 x 1 convolution if the shape changes.
@@ -72,7 +74,9 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet(classes: int, channels: int = 3, width: int = 16, depth: int = 3) -> nn.Module:
+def resnet(
+    classes: PositiveInt, channels: PositiveInt = 3, width: PositiveInt = 16, depth: PositiveInt = 3
+) -> nn.Module:
     """Build a residual network of 6 * depth + 2 layers.
 
     The defaults give ResNet-20, with 272,474 parameters for 10 classes.

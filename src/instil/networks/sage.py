@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import Fraction, NonNegativeInt, PositiveInt
+
 
 class SAGELayer(nn.Module):
     """ReLU of one linear map of a node plus another one of the mean over its neighbours.
@@ -73,7 +75,11 @@ class SAGE(nn.Module):
 
 
 def sage(
-    classes: int, features: int, width: int = 64, depth: int = 2, dropout: float = 0.0
+    classes: PositiveInt,
+    features: PositiveInt,
+    width: PositiveInt = 64,
+    depth: NonNegativeInt = 2,
+    dropout: Fraction = 0.0,
 ) -> nn.Module:
     """Build a GraphSAGE network with the mean over neighbours (Hamilton et al. 2017).
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import PositiveInt
 from instil.networks.cnn import check_norm, conv_stage, conv_stages
 
 
@@ -49,11 +50,11 @@ class Segmenter(nn.Module):
 
 
 def segmenter(
-    classes: int,
-    channels: int = 1,
-    width: int = 16,
-    levels: int = 3,
-    depth: int = 1,
+    classes: PositiveInt,
+    channels: PositiveInt = 1,
+    width: PositiveInt = 16,
+    levels: PositiveInt = 3,
+    depth: PositiveInt = 1,
     norm: str = "batch",
 ) -> nn.Module:
     """Build a segmenter for images of any size: 58,251 parameters for 11 classes at the defaults.

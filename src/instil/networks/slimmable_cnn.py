@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import PositiveInt
+
 
 class SlimmableLayer(nn.Module):
     """3 x 3 convolution, normalisation over all channels and positions, and ReLU.
@@ -121,7 +123,11 @@ class SlimmableCNN(nn.Module):
 
 
 def slimmable_cnn(
-    classes: int, channels: int = 1, width: int = 16, stages: int = 3, depth: int = 2
+    classes: PositiveInt,
+    channels: PositiveInt = 1,
+    width: PositiveInt = 16,
+    stages: PositiveInt = 3,
+    depth: PositiveInt = 2,
 ) -> nn.Module:
     """Build a supernet for images of any size: 72,666 parameters for 10 classes at the defaults.
 

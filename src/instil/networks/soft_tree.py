@@ -10,6 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
+from instil.cards import Positive, PositiveInt
 from instil.core import to_float32
 
 EPSILON = 1e-6
@@ -94,11 +95,11 @@ class SoftTree(nn.Module):
 
 
 def soft_tree(
-    classes: int,
-    features: int,
+    classes: PositiveInt,
+    features: PositiveInt,
     depth: Annotated[int, Ge(1), Doc("number of levels; 2 ** depth leaves")] = 4,
     outputs: Literal["probabilities", "values"] = "probabilities",
-    sharpness: float = 1.0,
+    sharpness: Positive = 1.0,
     decay: float = 0.5,
 ) -> nn.Module:
     """Build a soft decision tree: 497 parameters for 2 classes, 30 features and 4 levels.

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from instil.cards import Fraction, NonNegativeInt, PositiveInt
 from instil.networks.audio_encoder import AudioEncoder
 
 
@@ -39,14 +40,14 @@ class SpeechRecognizer(nn.Module):
 
 
 def speech_recognizer(
-    classes: int,
-    features: int,
-    width: int = 96,
-    depth: int = 4,
-    kernel: int = 5,
-    stride: int = 2,
-    gru: int = 1,
-    dropout: float = 0.1,
+    classes: PositiveInt,
+    features: PositiveInt,
+    width: PositiveInt = 96,
+    depth: PositiveInt = 4,
+    kernel: PositiveInt = 5,
+    stride: PositiveInt = 2,
+    gru: NonNegativeInt = 1,
+    dropout: Fraction = 0.1,
 ) -> nn.Module:
     """Build a recogniser: 203,936 parameters for 40 bands and 32 classes at the defaults.
 

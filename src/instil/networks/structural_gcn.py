@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import Fraction, NonNegativeInt, PositiveInt
 from instil.networks.gcn import neighbour_mean
 
 
@@ -54,7 +55,12 @@ class StructuralGCN(nn.Module):
 
 
 def structural_gcn(
-    classes: int, features: int, nodes: int, width: int = 64, depth: int = 2, dropout: float = 0.0
+    classes: PositiveInt,
+    features: PositiveInt,
+    nodes: PositiveInt,
+    width: PositiveInt = 64,
+    depth: NonNegativeInt = 2,
+    dropout: Fraction = 0.0,
 ) -> nn.Module:
     """Build the teacher of Cold Brew (Zheng et al. 2022); weight decay limits its vectors.
 

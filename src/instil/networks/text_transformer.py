@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from instil.cards import NonNegativeInt, PositiveInt
+
 KeyValueCache = list[Tensor]
 """Keys and values (N, H, S, D) of one attention for the S earlier tokens; empty at first."""
 
@@ -139,7 +141,12 @@ class TextTransformer(nn.Module):
 
 
 def text_transformer(
-    classes: int, vocabulary: int, length: int = 64, width: int = 32, depth: int = 2, heads: int = 2
+    classes: PositiveInt,
+    vocabulary: PositiveInt,
+    length: PositiveInt = 64,
+    width: PositiveInt = 32,
+    depth: NonNegativeInt = 2,
+    heads: PositiveInt = 2,
 ) -> nn.Module:
     """Build a text transformer: 29,962 parameters for 10 classes and 66 tokens at the defaults.
 
@@ -155,5 +162,5 @@ def text_transformer(
         ValueError: if ``width`` is not a multiple of ``heads``.
     """
     if width % heads:
-        raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        raise ValueError(f"width: Expected a multiple of heads ({heads}), got {width}")
     return TextTransformer(classes, vocabulary, length, width, depth, heads)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import NonNegativeInt, PositiveInt
 from instil.networks.cnn import cnn
 from instil.networks.text_transformer import text_transformer
 
@@ -51,14 +52,14 @@ class TwoTowers(nn.Module):
 
 
 def two_towers(
-    vocabulary: int,
-    length: int = 16,
-    channels: int = 3,
-    dimension: int = 32,
-    width: int = 16,
-    stages: int = 3,
-    text_width: int = 32,
-    text_depth: int = 1,
+    vocabulary: PositiveInt,
+    length: PositiveInt = 16,
+    channels: PositiveInt = 3,
+    dimension: PositiveInt = 32,
+    width: PositiveInt = 16,
+    stages: PositiveInt = 3,
+    text_width: PositiveInt = 32,
+    text_depth: NonNegativeInt = 1,
 ) -> nn.Module:
     """Build a ``cnn`` and a ``text_transformer`` with one embedding space.
 

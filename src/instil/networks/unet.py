@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import NonNegativeInt, PositiveInt
 from instil.modules.denoiser import SCALARS
 
 LARGEST_FREQUENCY = 0.05
@@ -165,11 +166,11 @@ def _norm(width: int) -> nn.GroupNorm:
 
 
 def unet(
-    channels: int,
-    classes: int = 0,
-    width: int = 32,
-    levels: int = 2,
-    depth: int = 1,
+    channels: PositiveInt,
+    classes: NonNegativeInt = 0,
+    width: PositiveInt = 32,
+    levels: PositiveInt = 2,
+    depth: PositiveInt = 1,
     scalars: Sequence[str] = (),
 ) -> nn.Module:
     """Build a U-Net for images of any size.

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from instil.cards import Fraction, PositiveInt
+
 Temporal = Literal["conv", "shift", "none"]
 
 
@@ -95,12 +97,12 @@ def _stage(inputs: int, outputs: int, temporal: Temporal, halve: bool) -> nn.Seq
 
 
 def video_cnn(
-    classes: int,
-    channels: int = 1,
-    width: int = 16,
-    stages: int = 3,
+    classes: PositiveInt,
+    channels: PositiveInt = 1,
+    width: PositiveInt = 16,
+    stages: PositiveInt = 3,
     temporal: Temporal = "conv",
-    dropout: float = 0.0,
+    dropout: Fraction = 0.0,
 ) -> nn.Module:
     """Build a CNN for videos of any size: 70,426 parameters for 10 classes at the defaults.
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instil.cards import NonNegativeInt, PositiveInt
+
 
 class ViTBlock(nn.Module):
     """Attention and a two-layer perceptron, each after a layer norm and with a shortcut.
@@ -73,13 +75,13 @@ class ViT(nn.Module):
 
 
 def vit(
-    classes: int,
-    channels: int = 1,
-    size: int | tuple[int, int] = 8,
-    patch: int = 2,
-    width: int = 64,
-    depth: int = 4,
-    heads: int = 4,
+    classes: PositiveInt,
+    channels: PositiveInt = 1,
+    size: PositiveInt | tuple[PositiveInt, PositiveInt] = 8,
+    patch: PositiveInt = 2,
+    width: PositiveInt = 64,
+    depth: NonNegativeInt = 4,
+    heads: PositiveInt = 4,
 ) -> nn.Module:
     """Build a vision transformer: 202,186 parameters for 10 classes at the defaults.
 
@@ -98,8 +100,9 @@ def vit(
     height, breadth = (size, size) if isinstance(size, int) else size
     if height % patch or breadth % patch:
         raise ValueError(
-            f"images of {height} x {breadth} pixels cannot be cut into patches of {patch} x {patch}"
+            f"patch: images of {height} x {breadth} pixels cannot be cut into patches of "
+            f"{patch} x {patch}. Expected a divisor of both sizes"
         )
     if width % heads:
-        raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        raise ValueError(f"width: Expected a multiple of heads ({heads}), got {width}")
     return ViT(classes, channels, height // patch * (breadth // patch), patch, width, depth, heads)

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from pydantic import model_validator
 
-from instil.recipe.base_sections import NonNegativeInt, OpenSection, PositiveInt, Section
+from instil.cards import NonNegativeInt, PositiveInt
+from instil.recipe.base_sections import OpenSection, Section
 
 
 class AugmentConfig(OpenSection):

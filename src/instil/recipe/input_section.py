@@ -6,7 +6,8 @@ from typing import Annotated
 
 from annotated_types import Gt
 
-from instil.recipe.base_sections import PositiveInt, Section
+from instil.cards import PositiveInt
+from instil.recipe.base_sections import Section
 
 
 class InputConfig(Section):

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from annotated_types import Gt, Le
 from pydantic import model_validator
 
+from instil.cards import PositiveInt
 from instil.networks.source_registry import find_source
-from instil.recipe.base_sections import PositiveInt, Section, default_of
+from instil.recipe.base_sections import Section, default_of
 from instil.recipe.data_sections import TeacherDataConfig
 from instil.recipe.input_section import InputConfig
 from instil.recipe.scheme_sections import SchemeConfig

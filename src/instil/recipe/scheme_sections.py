@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from instil.recipe.base_sections import OpenSection, PositiveInt, Section
+from instil.cards import PositiveInt
+from instil.recipe.base_sections import OpenSection, Section
 
 
 class StoreConfig(Section):

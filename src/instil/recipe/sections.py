@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from instil.cards import NonNegativeInt
 from instil.recipe.base_sections import (
     MetricConfig,
     Name,
-    NonNegativeInt,
     OpenSection,
     Section,
     TaskConfig,

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator, model_validator
 
+from instil.cards import Fraction, PositiveInt
 from instil.core import Positive, Schedule
 from instil.engine.learning_rates import TorchSchedule
-from instil.recipe.base_sections import Fraction, OpenSection, PositiveInt, Section
+from instil.recipe.base_sections import OpenSection, Section
 from instil.recipe.overrides import merge
 from instil.recipe.schedules import SCHEDULED
 

@@ -54,7 +54,7 @@ def test_the_number_of_parameters_is_that_of_the_documentation() -> None:
 
 
 def test_wrong_options_and_inputs_are_errors() -> None:
-    with pytest.raises(ValueError, match="even multiple of heads .3."):
+    with pytest.raises(ValueError, match=r"even multiple of heads \(3\)"):
         encoder_decoder(9, width=8, heads=3)
     with pytest.raises(ValueError, match="unknown inputs 'audio'"):
         encoder_decoder(9, inputs="audio")

@@ -25,7 +25,6 @@ FIXED_AFTER_A_STAGE = (
 )
 """Keys that a network of an earlier stage already has."""
 
-
 FIXED_WITHOUT_GRADIENTS = ("changes", "weights", "pretrained", "freeze", "taps")
 """Keys that a model without trainable parameters cannot have."""
 

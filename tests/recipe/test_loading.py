@@ -51,6 +51,16 @@ def problem(*changes: str, **sections: Any) -> str:
             "depth, norm, dropout. Did you mean width?",
         ),
         (
+            "student.taps={featurs: [stages.0]}",
+            "student.taps.featurs: unknown role. Expected a role that an objective, scheme or "
+            "metric reads, such as features or embedding. Did you mean features?",
+        ),
+        (
+            "teacher.taps={my_role: head}",
+            "teacher.taps.my_role: unknown role. Expected a role that an objective, scheme or "
+            "metric reads, such as features or embedding.",
+        ),
+        (
             "student.options.width=wide",
             "student.options.width: a whole number was expected, not 'wide'",
         ),

@@ -67,6 +67,16 @@ def _needs(kind: str, cls: type[Any]) -> Mapping[str, Any]:
     return needs
 
 
+def roles_read() -> set[str]:
+    """Return the roles that the methods of the catalogue read; imports all of them."""
+    roles: set[str] = set()
+    for kind in kinds():
+        for name in names(kind):
+            for groups in _needs(kind, find(kind, name)).values():
+                roles.update(itertools.chain(*groups))
+    return roles
+
+
 def _reads_features(needs: Mapping[str, Any]) -> bool:
     """Whether a method reads feature levels of a side."""
     return any("features" in itertools.chain(*groups) for groups in needs.values())

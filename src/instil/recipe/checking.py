@@ -15,6 +15,7 @@ from instil.recipe.errors import EntryPath, RecipeError, join, problem_lines
 from instil.recipe.options import check, check_network
 from instil.recipe.overrides import merge
 from instil.recipe.sections import OptimizerConfig, Recipe, SchemeConfig, TaskConfig
+from instil.recipe.tap_roles import tap_errors
 
 NAME_KEYS = {
     "task": "name",
@@ -66,7 +67,9 @@ def validation_errors(whole: Mapping[str, Any]) -> list[str]:
             build_options(kind, name, options, path)
         except RecipeError as error:
             lines.append(str(error))
-    for section, path in _networks(whole):
+    networks = list(_networks(whole))
+    lines += tap_errors(networks, list(named_methods(whole)))
+    for section, path in networks:
         try:
             check_network(section, path)
         except RecipeError as error:

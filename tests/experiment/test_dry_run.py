@@ -96,6 +96,26 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
         ["student={model: code_of_mine:frozen}"],
         "train: learner 'student' (student, objectives) has no parameter to train",
     ),
+    "a mean of other channels": (
+        {},
+        ["student={model: cnn, input: {mean: [0.5, 0.5, 0.5]}}"],
+        "student.input.mean: Expected 1 value, because the data have one channel, got 3",
+    ),
+    "a deviation of other channels": (
+        {},
+        ["teacher.input.std=[1, 1]", "data=npz:colour.npz"],
+        "teacher.input.std: Expected 1 value or 3, one for each channel of the data, got 2",
+    ),
+    "a mean and a deviation of different lengths": (
+        {},
+        ["student={model: code_of_mine:flat, input: {mean: [0, 0, 0], std: [1, 1]}}"],
+        "student.input.std: Expected 3 values, as in input.mean, got 2",
+    ),
+    "sparse gradients": (
+        {},
+        ["train.optimizer.type=SparseAdam"],
+        "train.optimizer: SparseAdam needs sparse gradients",
+    ),
     "a class too many": (
         {},
         ["student={model: code_of_mine:more}"],
@@ -106,7 +126,12 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
         ["teacher={model: cnn, options: {classes: 9}, is_trained: true}"],
         "teacher: the teacher gives 9 logits, the data has 10",
     ),
-    "no data": ({}, ["data={name: npz:none.npz}"], "data: no 'none.npz' in "),
+    "no data": ({}, ["data={name: npz:none.npz}"], "data.name: no 'none.npz' in "),
+    "no data of an option": (
+        {},
+        ["data={name: npz, path: colours.npz}"],
+        "data.path: no 'colours.npz' in ",
+    ),
     "unknown data": (
         {},
         ["data={name: digit}"],
@@ -239,6 +264,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(
         tmp_path / "nan.npz", image=np.full((20, 8, 8), np.nan, np.float32), label=np.arange(20) % 2
     )
+    colour = np.zeros((20, 3, 8, 8), np.float32)
+    np.savez(tmp_path / "colour.npz", image=colour, label=np.arange(20) % 2)
     np.savez(tmp_path / "multi.npz", image=image, label=np.ones((20, 3), np.float32))
     return tmp_path
 

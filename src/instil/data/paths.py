@@ -6,8 +6,22 @@ import importlib.util
 from pathlib import Path
 
 from instil.cards import suggestion
+from instil.cards.closest import did_you_mean
 
 PACKAGE = "package:"
+
+
+class MissingPath(ValueError):
+    """Error about a file or folder that does not exist.
+
+    Args:
+        message: the message.
+        path: the path as the recipe has it.
+    """
+
+    def __init__(self, message: str, path: str):
+        super().__init__(message)
+        self.path = path
 
 
 def located(path: str | Path, base: Path) -> Path:
@@ -22,7 +36,8 @@ def located(path: str | Path, base: Path) -> Path:
         The first of these paths that exists.
 
     Raises:
-        ValueError: if none exists, with the closest names in the folder.
+        MissingPath: if none exists, with the closest names in the folder.
+        ValueError: for a package that is not installed.
     """
     candidates = [Path(base) / Path(path).expanduser(), Path(path).expanduser()]
     if str(path).startswith(PACKAGE):
@@ -30,10 +45,21 @@ def located(path: str | Path, base: Path) -> Path:
     for candidate in candidates:
         if candidate.exists():
             return candidate
-    name = candidates[0].name
-    folder = candidates[0].parent
-    near = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    raise ValueError(f"no '{name}' in {folder.resolve()}.{suggestion(name, near)}")
+    first = candidates[0]
+    folder = first.parent
+    if not folder.is_dir():
+        message = f"no '{first.name}' in {folder.resolve()}, and no such folder"
+        raise MissingPath(message, str(path))
+    raise MissingPath(f"no '{first.name}' in {folder.resolve()}.{_near(first)}", str(path))
+
+
+def _near(path: Path) -> str:
+    """Return the end of an error with the closest names in the folder of a missing path."""
+    names = sorted(entry.name for entry in path.parent.iterdir())
+    visible = [name for name in names if not name.startswith(".")]
+    # A file of another type is rarely the one that is meant.
+    same_type = [name for name in visible if Path(name).suffix == path.suffix]
+    return suggestion(path.name, same_type) or did_you_mean(path.name, visible)
 
 
 def _in_package(path: str) -> Path:

@@ -19,6 +19,8 @@ Options = dict[str, Any]
 
 BITSANDBYTES = "bitsandbytes"
 """Library of optimizers with states of 8 bits."""
+SPARSE = ("SparseAdam",)
+"""Optimizers that update sparse gradients only; those of a network's losses are dense."""
 
 
 def find_optimizer(name: str) -> type[Optimizer]:
@@ -32,7 +34,7 @@ def find_optimizer(name: str) -> type[Optimizer]:
 
     Raises:
         ValueError: for an unknown name, without bitsandbytes, and for an optimizer that
-            evaluates the loss several times in a step.
+            evaluates the loss several times in a step or needs sparse gradients.
     """
     library, _, own_name = name.rpartition(":")
     module = _bitsandbytes(library) if library else torch.optim
@@ -47,6 +49,11 @@ def find_optimizer(name: str) -> type[Optimizer]:
             f"{suggestion(own_name.lower(), kinds)}"
         )
     kind = kinds[own_name.lower()]
+    if kind.__name__ in SPARSE:
+        raise ValueError(
+            f"{kind.__name__} needs sparse gradients, and the gradients of a training are dense. "
+            "Use adamw or sgd"
+        )
     closure = inspect.signature(kind.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Set
 from typing import Any
 
@@ -14,6 +15,7 @@ from instil.data.samples import Facts, Samples, TensorData
 from instil.data.splits import Splits
 from instil.data.video_checks import video_facts
 from instil.experiment.recipe_checks import check_label_kind
+from instil.networks.factory import find_builder
 from instil.networks.network_call import read_keys
 from instil.recipe import error_context, origin_stage, stages
 from instil.recipe.sections import ModelConfig, Recipe
@@ -54,6 +56,47 @@ def check_reads(task: Any, samples: Samples, config: ModelConfig) -> None:
                 f"{', '.join(task.inputs)}.{suggestion(key, task.inputs, is_listed=True)}"
             )
     read_keys(batch, config.reads)
+
+
+def check_channel_statistics(config: ModelConfig, facts: Facts) -> None:
+    """Check that ``input.mean`` and ``input.std`` fit the channels of the data and the network.
+
+    Args:
+        config: section of the network.
+        facts: arguments for its builder.
+
+    Raises:
+        ValueError: for another number of values.
+    """
+    channels = facts.get("channels")
+    if not isinstance(channels, int):
+        return
+    lengths = {key: len(getattr(config.input, key) or ()) for key in ("mean", "std")}
+    several = {key: length for key, length in lengths.items() if length > 1}
+    for key, length in several.items():
+        if channels > 1 and length != channels:
+            raise ValueError(
+                f"input.{key}: Expected 1 value or {channels}, one for each channel of the data, "
+                f"got {length}"
+            )
+        # Grey images get one channel per value, for networks that read colour images.
+        if channels == 1 and _own_channels(config, channels) not in (None, length):
+            raise ValueError(
+                f"input.{key}: Expected 1 value, because the data have one channel, got {length}. "
+                f"Set options.channels: {length} for a network that reads {length} channels"
+            )
+    if len(set(several.values())) > 1:
+        raise ValueError(
+            f"input.std: Expected {lengths['mean']} values, as in input.mean, got {lengths['std']}"
+        )
+
+
+def _own_channels(config: ModelConfig, channels: int) -> int | None:
+    """Return the channels that a network of this package reads; None for any other model."""
+    builder = find_builder(config.model)
+    if builder is None or "channels" not in inspect.signature(builder).parameters:
+        return None
+    return int(config.options.get("channels", channels))
 
 
 def check_samples(

@@ -19,7 +19,7 @@ from instil.data.samples import Facts
 from instil.engine.cpu_offload import offloaded_blocks, undo_offload
 from instil.experiment.compression import Observer, check_copied, compress
 from instil.experiment.experiment import Experiment
-from instil.experiment.network_inputs import check_reads, input_size
+from instil.experiment.network_inputs import check_channel_statistics, check_reads, input_size
 from instil.experiment.offloaded_teachers import offload_teacher
 from instil.experiment.own_losses import label_options
 from instil.experiment.weight_precision import in_training_precision
@@ -59,10 +59,12 @@ def build_network(
     with error_context(path):
         samples = experiment.visible_samples
         check_reads(experiment.task, samples, config)
+        facts = experiment.facts_for(config)
+        check_channel_statistics(config, facts)
         builder = NetworkBuilder(
             experiment.recipe,
             experiment.task,
-            experiment.facts_for(config),
+            facts,
             example=functools.partial(samples.__getitems__, [0]),
             observer=_observer(config, experiment, label_seed),
         )

@@ -14,6 +14,7 @@ from instil.capabilities import GeneratesText
 from instil.cards import suggestion
 from instil.catalogue.user_code import UntrustedCode, module_file, user_function
 from instil.data.item_data import ItemData
+from instil.data.paths import MissingPath
 from instil.data.ragged_rows import RaggedRows
 from instil.data.samples import Samples
 from instil.data.splits import Splits
@@ -147,19 +148,30 @@ def data_source(
         arguments.setdefault("base", Path(recipe.folder))
     if "task_name" in signature:
         arguments["task_name"] = recipe.task.name
-    with _option_errors(path, signature):
+    with _option_errors(path, signature, {**options, "name": detail}):
         if source in catalogue.files("data"):
             return function(**arguments)
         return _call_user_source(function, arguments, name)
 
 
 @contextlib.contextmanager
-def _option_errors(path: str, options: Collection[str]) -> Iterator[None]:
-    """Add the recipe path to errors about an option, which begin with its name."""
+def _option_errors(
+    path: str, options: Collection[str], section: Mapping[str, Any]
+) -> Iterator[None]:
+    """Add the recipe path to errors about an option, which begin with its name.
+
+    Args:
+        path: recipe path of the section.
+        options: names of the options of the source.
+        section: values of the section, in which the path of a missing file is searched.
+    """
     try:
         yield
     except (RecipeError, UntrustedCode):
         raise
+    except MissingPath as error:
+        keys = [key for key, value in _texts(section, "") if value == error.path]
+        raise ValueError(f"{path}{keys[0] if keys else ''}: {error}") from error
     except ValueError as error:
         if re.split(r"[:.\[]", str(error), maxsplit=1)[0] not in options:
             raise
@@ -167,6 +179,16 @@ def _option_errors(path: str, options: Collection[str]) -> Iterator[None]:
             # The section of the teacher has this option.
             raise RecipeError(str(error).replace("_", ".", 1)) from error
         raise ValueError(f"{path}.{error}") from error
+
+
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the paths, each with a leading dot, and the texts of a section."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, (Mapping, list, tuple)):
+        entries = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, entry in entries:
+            yield from _texts(entry, f"{path}.{key}")
 
 
 def _check_tokenizer(

@@ -16,6 +16,7 @@ from instil import networks
 from instil.cards import suggestion
 from instil.cards.bounds import require_in_bounds
 from instil.catalogue.user_code import UntrustedCode, declared_models, user_function
+from instil.data.paths import MissingPath
 from instil.networks.inputs import input_of
 from instil.networks.model_source import ModelRequest
 from instil.networks.source_registry import find_source, source_names
@@ -96,6 +97,9 @@ def _built(spec: str, builder: Callable[..., Any], arguments: Mapping[str, Any])
     """Return the module of a builder; ValueError if it fails or returns something else."""
     try:
         model = builder(**arguments)
+    except MissingPath as error:
+        keys = [key for key, value in arguments.items() if value == error.path]
+        raise ValueError(f"options.{keys[0]}: {error}" if keys else str(error)) from error
     except ValueError as error:
         # Also an option that is left out, whose default does not fit another one.
         if str(error).partition(":")[0] in inspect.signature(builder).parameters:

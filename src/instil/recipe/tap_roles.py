@@ -24,8 +24,9 @@ def tap_errors(
         networks: section and recipe path of each network.
         methods: kind, name, options and recipe path of each method of the recipe.
     """
-    tapped = [(role, path) for section, path in networks for role in _tapped(section)]
-    unusual = [(role, path) for role, path in tapped if role not in COMMON_ROLES]
+    unusual: list[tuple[str, str]] = []
+    for section, path in networks:
+        unusual += [(role, path) for role in _tapped(section) if role not in COMMON_ROLES]
     if not unusual or _has_foreign_readers(methods):
         return
     # The option of a method may name a role, such as that of a balance.

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from rich.console import Console
 
+from instil.cards import suggestion
 from instil.core import Net
 from instil.experiment.experiment import Experiment
+from instil.networks.factory import network_names
 from instil.search.arms import Arm, base_data, with_space
 from instil.search.candidates import Candidates, reason_of
 from instil.search.limits import describe_cost, formats, violation
@@ -58,8 +60,9 @@ def check_students(experiment: Experiment, names: Sequence[str]) -> None:
         names: families and models; families are checked with the trained teacher.
 
     Raises:
-        ValueError: if none can, such as for a mistyped name.
+        ValueError: for a mistyped name, and if none can be built.
     """
+    _check_names(names)
     if set(FAMILIES) & set(names):
         return
     probe = Probe(experiment, base_data(experiment.recipe))
@@ -73,6 +76,17 @@ def check_students(experiment: Experiment, names: Sequence[str]) -> None:
         except Exception as error:  # a model may fail in any way on data it was not made for
             refused[arm.name] = reason_of(error)
     _refuse_named(refused)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Check that names without a source are families or networks of this package."""
+    valid = [*FAMILIES, *network_names()]
+    for name in names:
+        if ":" not in name and name not in valid:
+            raise ValueError(
+                f"--students: unknown student '{name}'. Expected one of {', '.join(FAMILIES)}, a "
+                f"network of instil, SOURCE:NAME or my_module:function.{suggestion(name, valid)}"
+            )
 
 
 class _Students:
